@@ -1,0 +1,130 @@
+"""The vocabulary every room of the house shares: recordings, signal contracts, sleep stages, errors.
+
+Types and constants only. Nothing here reads or writes a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+HUMAN_STAGES: tuple[str, ...] = ("W", "N1", "N2", "N3", "REM")
+"""AASM stages in the order of every human label array and probability column."""
+
+RODENT_STAGES: tuple[str, ...] = ("Wake", "NREM", "REM")
+"""Rodent vigilance states in the order of every rodent label array."""
+
+UNSCORED = -1
+"""Label of an epoch nobody scored: movement, artefact, unknown, or past the end of the hypnogram."""
+
+
+class BadInput(ValueError):
+    """An input the user has to mend: which file, what is wrong with it, what to do.
+
+    Parameters
+    ----------
+    source
+        The file, folder or configuration key at fault.
+    problem
+        What is wrong, in one clause.
+    cure
+        What the user can do about it, in one clause.
+    """
+
+    def __init__(self, source: str | Path, problem: str, cure: str) -> None:
+        self.source, self.problem, self.cure = str(source), problem, cure
+        super().__init__(str(source), problem, cure)
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.problem}; {self.cure}"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One continuous recording in physical units.
+
+    Attributes
+    ----------
+    samples
+        ``(channel, time)`` float32, in ``units``. NaN marks samples that were not recorded.
+    fs_hz
+        Sampling rate, not necessarily an integer.
+    channels
+        One name per row of ``samples``.
+    units
+        One unit per row of ``samples`` (``"uV"``, ``"V"``, ``"a.u."``).
+    recording_id, subject_id
+        Stable names; splits are made over ``subject_id``.
+    start
+        Wall-clock time of the first sample where the source states it.
+    source
+        The file the samples came from.
+    """
+
+    samples: np.ndarray
+    fs_hz: float
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    recording_id: str
+    subject_id: str
+    start: datetime | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        source = self.source or self.recording_id
+        if self.samples.ndim != 2:
+            raise BadInput(source, f"samples have {self.samples.ndim} axes", "give (channel, time)")
+        rows = self.samples.shape[0]
+        if rows != len(self.channels) or rows != len(self.units):
+            raise BadInput(
+                source,
+                f"{rows} rows, {len(self.channels)} channel names, {len(self.units)} units",
+                "give one name and one unit per row",
+            )
+        if not np.isfinite(self.fs_hz) or self.fs_hz <= 0:
+            raise BadInput(source, f"sampling rate {self.fs_hz} Hz", "give a positive rate")
+
+    @property
+    def duration_s(self) -> float:
+        return self.samples.shape[1] / self.fs_hz
+
+
+@dataclass(frozen=True)
+class SignalSpec:
+    """What a network expects of the signal it is given; travels in the bundle.
+
+    Attributes
+    ----------
+    channels
+        Channel names in order.
+    fs_hz
+        Rate the signal has when it reaches the first stage.
+    window_s
+        Length of the stretch that one prediction stands for (an epoch for sleep).
+    units
+        Physical unit of every channel.
+    axes
+        Names of the axes of the network's input, outermost first.
+    shape
+        Size of each axis, ``None`` where any length will do.
+    """
+
+    channels: tuple[str, ...]
+    fs_hz: float
+    window_s: float
+    units: str
+    axes: tuple[str, ...]
+    shape: tuple[int | None, ...] = field(default=())
+
+    def to_dict(self) -> dict:
+        """Plain lists and numbers, for JSON and for checkpoints."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, plain: dict) -> SignalSpec:
+        """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
+        return cls(**{k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in plain.items()})
