@@ -1,4 +1,7 @@
-"""Raw recordings in, finished artifacts on disk out: ``python preprocess.py preprocess=<stage> input_dir=… output_dir=…``."""
+"""Raw recordings in, finished artifacts on disk out.
+
+python preprocess.py preprocess=<stage> input_dir=… output_dir=…
+"""
 
 import sys
 

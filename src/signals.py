@@ -5,10 +5,10 @@ Types and constants only. Nothing here reads or writes a file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -120,11 +120,12 @@ class SignalSpec:
     axes: tuple[str, ...]
     shape: tuple[int | None, ...] = field(default=())
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON and for checkpoints."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, plain: dict) -> SignalSpec:
+    def from_dict(cls, plain: dict[str, Any]) -> SignalSpec:
         """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
-        return cls(**{k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in plain.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in plain.items()}
+        return cls(**fields)

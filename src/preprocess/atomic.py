@@ -127,5 +127,6 @@ def _disk_errors(target: Path) -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             raise BadInput(target, "no space left on the disk", "free some space or choose another folder") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise BadInput(target, f"cannot be written ({error.strerror})", "choose a folder you may write to") from error
+            problem = f"cannot be written ({error.strerror})"
+            raise BadInput(target, problem, "choose a folder you may write to") from error
         raise

@@ -134,8 +134,9 @@ def _attempt(job: Job) -> Outcome:
 
 
 def _progress(console: Console | None) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console or Console(stderr=True))
+    name, count = TextColumn("{task.description}"), MofNCompleteColumn()
+    console = console or Console(stderr=True)
+    return Progress(name, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
 
 
 def _escape(text: str) -> str:

@@ -1,0 +1,56 @@
+# `make` lists the targets. Everything is installed into .venv, once; .venv/.installed says that it is there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python; do \
+	if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; \
+	then command -v $$python; break; fi; done)
+PY := .venv/bin/python
+WORKERS ?= 2
+# One thread per test process; what the tests start inherits it.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
+
+.PHONY: help train test test-slow lint lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+train: .venv/.installed ## train the sleep CNN on simulated nights, then score a night it has not seen
+	@$(PY) train.py experiment=sleep_cnn
+
+test: lint ## lint, types, then every test that takes seconds
+	@$(PYTEST)
+
+test-slow: .venv/.installed ## the tests that take minutes
+	@$(PYTEST) -m slow
+
+lint: .venv/.installed ## style, format and types
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy .
+
+lock: ## resolve pyproject.toml into requirements.lock; UPGRADE=--upgrade takes the newest of everything
+	@tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+	"$(PYTHON)" -m venv "$$tools"; "$$tools/bin/pip" install -q --disable-pip-version-check uv; \
+	cp requirements.lock "$$tools/lock" 2>/dev/null || true; \
+	"$$tools/bin/uv" pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
+		--group dev --extra slurm --extra sweep --no-header --no-annotate --quiet $(UPGRADE) -o "$$tools/lock" >/dev/null; \
+	{ echo '# Made from pyproject.toml by `make lock`; docs/decisions.md says what is left out and why.'; \
+	  sed -E 's/ ;.*//' "$$tools/lock" | grep -vE '^(nvidia-|cuda-|triton)'; } > "$$tools/new"; \
+	mv "$$tools/new" requirements.lock
+
+clean: ## remove .venv and the tools' caches; results are kept
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/.installed: requirements.lock setup/torchaudio_without_cuda.py
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "neurolit needs Python 3.11 or 3.12: python3 is $$(python3 --version 2>&1); install one, or say make PYTHON=/path/to/python3.12" >&2; exit 1; fi
+	@[ -x $(PY) ] || "$(PYTHON)" -m venv .venv || { rm -rf .venv; \
+		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "installing the pinned dependencies into .venv (once; some minutes)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	@$(PY) setup/torchaudio_without_cuda.py
+	@touch $@
