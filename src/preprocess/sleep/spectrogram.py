@@ -1,0 +1,304 @@
+"""The one spectrogram of the house: sliding-window power spectra in float32, fast enough to be bound by the disk.
+
+A frame of ``nperseg`` samples starts every ``nperseg - noverlap`` samples; each is detrended, tapered,
+zero-padded to ``nfft`` and transformed. Frames are laid out side by side (sample, frame) for the
+transform, so the result arrives as (frequency, time) without a transposition, and block by block, so
+the intermediates stay in the processor's cache. Frames never look at one another: whatever stretch of
+the signal they are computed from, they come out the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+from numpy.lib.stride_tricks import as_strided, sliding_window_view
+from numpy.typing import ArrayLike, NDArray
+
+from src.signals import BadInput
+
+Window = str | Sequence[str | float] | NDArray[np.floating]
+
+DETRENDS = ("constant", "none")
+SCALINGS = ("density", "spectrum")
+_BLOCK_VALUES = 1 << 18  # samples of one block of frames: 1 MiB of float32, a second-level cache
+
+
+def power_spectrogram(
+    samples: ArrayLike,
+    fs_hz: float,
+    *,
+    window: Window = ("tukey", 0.25),
+    nperseg: int,
+    noverlap: int,
+    nfft: int | None = None,
+    detrend: str = "constant",
+    scaling: str = "density",
+    fmax_hz: float | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
+    """One-sided power spectrogram of one or more channels.
+
+    Equals ``scipy.signal.spectrogram(samples.astype(float64), …, mode="psd")`` to single precision.
+
+    Parameters
+    ----------
+    samples
+        ``(time,)`` or ``(channel, time)``, any real type. A frame that touches a sample that is not
+        finite is NaN in every bin; other frames are not affected.
+    fs_hz
+        Sampling rate, not necessarily an integer.
+    window, nperseg, noverlap, nfft, detrend, scaling, fmax_hz
+        See :class:`SpectrogramPlan`.
+
+    Returns
+    -------
+    freqs
+        ``(frequency,)`` in Hz, from 0 up to ``fmax_hz`` or half the sampling rate.
+    times
+        ``(time,)`` centres of the frames, in seconds from the first sample.
+    power
+        ``([channel,] frequency, time)`` float32, in units²/Hz (``density``) or units² (``spectrum``).
+
+    Raises
+    ------
+    BadInput
+        If a parameter makes no sense or the signal is shorter than one frame.
+    """
+    plan = SpectrogramPlan(
+        fs_hz=float(fs_hz),
+        window=window,
+        nperseg=nperseg,
+        noverlap=noverlap,
+        nfft=nfft or nperseg,
+        detrend=detrend,
+        scaling=scaling,
+        fmax_hz=fmax_hz,
+    )
+    signal = np.asarray(samples)
+    if signal.ndim == 1:
+        power = plan.power(signal)
+    elif signal.ndim == 2:
+        power = np.empty((signal.shape[0], plan.n_freqs, plan.n_frames(signal.shape[1])), dtype=np.float32)
+        for row, out in zip(signal, power, strict=True):
+            plan.power(row, out=out)
+    else:
+        raise BadInput("samples", f"{signal.ndim} axes", "give (time,) or (channel, time)")
+    return plan.freqs, plan.times(power.shape[-1]), power
+
+
+@dataclass(frozen=True, eq=False)
+class SpectrogramPlan:
+    """Everything about a spectrogram but the signal; one plan serves any number of stretches of it.
+
+    Attributes
+    ----------
+    fs_hz
+        Sampling rate.
+    window
+        A name or ``(name, parameter, …)`` for :func:`scipy.signal.get_window`; an array of ``nperseg``
+        weights; or ``("multitaper", NW, K)`` for the average over the first ``K`` Slepian tapers of
+        time-half-bandwidth ``NW`` (Thomson 1982, Proc. IEEE 70:1055).
+    nperseg, noverlap, nfft
+        Samples in a frame, samples two neighbours share, length of the zero-padded transform.
+    detrend
+        ``"constant"`` subtracts each frame's mean, ``"none"`` does not.
+    scaling
+        ``"density"`` (units²/Hz) or ``"spectrum"`` (units², one window only).
+    fmax_hz
+        Bins above it are left out; ``None`` keeps all.
+
+    Raises
+    ------
+    BadInput
+        If a parameter makes no sense.
+    """
+
+    fs_hz: float
+    window: Window
+    nperseg: int
+    noverlap: int
+    nfft: int
+    detrend: str = "constant"
+    scaling: str = "density"
+    fmax_hz: float | None = None
+    tapers: NDArray[np.float64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.fs_hz) and self.fs_hz > 0):
+            raise BadInput("fs_hz", f"a sampling rate of {self.fs_hz} Hz", "give a positive rate")
+        if self.nperseg < 1:
+            raise BadInput("nperseg", f"a window of {self.nperseg} samples", "give at least 1")
+        if not 0 <= self.noverlap < self.nperseg:
+            raise BadInput("noverlap", f"{self.noverlap} of {self.nperseg} samples", "give 0 <= noverlap < nperseg")
+        if self.nfft < self.nperseg:
+            raise BadInput("nfft", f"{self.nfft} is shorter than the window of {self.nperseg}", "give nfft >= nperseg")
+        for name, value, known in (("detrend", self.detrend, DETRENDS), ("scaling", self.scaling, SCALINGS)):
+            if value not in known:
+                raise BadInput(name, f"{value!r} is not known", f"choose one of {', '.join(known)}")
+        object.__setattr__(self, "tapers", _tapers(self.window, self.nperseg))
+        if self.scaling == "spectrum" and len(self.tapers) > 1:
+            raise BadInput("scaling", "'spectrum' has no meaning for several tapers", "choose density")
+        if self.fmax_hz is not None and not self.fmax_hz >= 0:
+            raise BadInput("fmax_hz", f"{self.fmax_hz} Hz", "give a frequency of 0 or more, or null for all")
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame's start to the next one's."""
+        return self.nperseg - self.noverlap
+
+    @cached_property
+    def freqs(self) -> NDArray[np.float64]:
+        """Centre of every kept bin in Hz."""
+        freqs = np.arange(self.nfft // 2 + 1, dtype=np.float64) * (self.fs_hz / self.nfft)
+        return freqs if self.fmax_hz is None else freqs[freqs <= self.fmax_hz * (1 + 1e-12)]
+
+    @property
+    def n_freqs(self) -> int:
+        return len(self.freqs)
+
+    def n_frames(self, n_samples: int) -> int:
+        """Whole frames in ``n_samples``; a tail shorter than a frame is dropped."""
+        if n_samples < self.nperseg:
+            problem = f"{n_samples} samples, shorter than one window of {self.nperseg}"
+            raise BadInput("samples", problem, "give a longer recording or a shorter window")
+        return (n_samples - self.noverlap) // self.hop
+
+    def times(self, n_frames: int) -> NDArray[np.float64]:
+        """Centres of the first ``n_frames`` frames, in seconds from the first sample."""
+        return (np.arange(n_frames, dtype=np.float64) * self.hop + self.nperseg / 2) / self.fs_hz
+
+    def stretch(self, first: int, last: int) -> slice:
+        """The samples that frames ``first`` up to but not including ``last`` are made of."""
+        return slice(first * self.hop, (last - 1) * self.hop + self.nperseg)
+
+    @property
+    def spacing_hz(self) -> float:
+        """Distance between bins: what zero-padding makes finer without adding information."""
+        return self.fs_hz / self.nfft
+
+    @cached_property
+    def resolution_hz(self) -> float:
+        """Full width of the window's main lobe at half power: closer rhythms are seen as one."""
+        spectrum, step = self._spectral_window
+        return 2 * step * float(np.flatnonzero(spectrum >= spectrum.max() / 2)[-1])
+
+    @cached_property
+    def noise_bandwidth_hz(self) -> float:
+        """Equivalent noise bandwidth of the window (Harris 1978, Proc. IEEE 66:51)."""
+        spectrum, _ = self._spectral_window
+        return float(self.fs_hz * (self.tapers**2).sum(axis=1).mean() / spectrum.max())
+
+    @cached_property
+    def _spectral_window(self) -> tuple[NDArray[np.float64], float]:
+        fine = scipy.fft.next_fast_len(64 * self.nperseg, real=True)
+        return (np.abs(scipy.fft.rfft(self.tapers, fine)) ** 2).mean(axis=0), self.fs_hz / fine
+
+    def power(
+        self, samples: NDArray, *, bins: slice = slice(None), out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Power of every whole frame of a ``(time,)`` stretch.
+
+        Parameters
+        ----------
+        samples
+            Any real type; read block by block, never converted as a whole.
+        bins
+            Which of the kept frequencies to return (step 1).
+        out
+            ``(frequency, time)`` float32 to write into.
+
+        Returns
+        -------
+        ``(frequency, time)`` float32.
+        """
+        if np.iscomplexobj(samples):
+            raise BadInput("samples", "complex numbers", "give a real signal")
+        n_frames = self.n_frames(len(samples))
+        first, last, _ = bins.indices(self.n_freqs)
+        if out is None:
+            out = np.empty((last - first, n_frames), dtype=np.float32)
+        block = int(np.clip(_BLOCK_VALUES // self.nfft, 16, 1024))
+        work = np.zeros((self.nfft, min(block, n_frames)), dtype=np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for start in range(0, n_frames, block):
+                stop = min(start + block, n_frames)
+                self._block(samples[self.stretch(start, stop)], work, slice(first, last), out[:, start:stop])
+        return out
+
+    @cached_property
+    def _weights(self) -> NDArray[np.float32]:
+        """Tapers with the scaling, the average over tapers and the doubling of a one-sided spectrum in them."""
+        energy = (self.tapers**2).sum(axis=1)
+        scale = 1 / (self.fs_hz * energy) if self.scaling == "density" else 1 / self.tapers.sum(axis=1) ** 2
+        return (self.tapers * np.sqrt(2 * scale / len(self.tapers))[:, None]).astype(np.float32)
+
+    def _block(self, stretch: NDArray, work: NDArray[np.float32], bins: slice, out: NDArray[np.float32]) -> None:
+        frames, hop = out.shape[1], self.hop
+        whole, rest = divmod(self.nperseg, hop)
+        columns = frames + whole - (rest == 0)
+        # Column h holds samples h*hop … (h+1)*hop: frame f is the columns f, f+1, … one below the other.
+        grid = np.zeros((columns, hop), dtype=np.float32)
+        grid.reshape(-1)[: len(stretch)] = stretch[: columns * hop]
+        grid = np.ascontiguousarray(grid.T)
+        mean = self._means(grid, frames, whole, rest)
+        level = mean if self.detrend == "constant" else np.zeros(frames)
+        offset = level.astype(np.float32)
+        # What rounding to single precision took off the mean: not small on an amplifier's DC offset.
+        residue = (level - offset).astype(np.float32)
+        step_row, step_column = grid.strides
+        body = as_strided(grid, (whole, hop, frames), (step_column, step_row, step_column), writeable=False)
+        split = whole * hop
+        for index, weights in enumerate(self._weights):
+            upper = work[:split].reshape(whole, hop, -1)[:, :, :frames]
+            np.subtract(body, offset, out=upper)
+            upper -= residue
+            upper *= weights[:split].reshape(whole, hop, 1)
+            if rest:
+                lower = work[split : self.nperseg, :frames]
+                np.subtract(grid[:rest, whole : whole + frames], offset, out=lower)
+                lower -= residue
+                lower *= weights[split:, None]
+            spectrum = scipy.fft.rfft(work[:, :frames], axis=0)[bins]
+            parts = spectrum.view(np.float32)
+            parts *= parts
+            if index == 0:
+                np.add(parts[:, 0::2], parts[:, 1::2], out=out)
+            else:
+                out += parts[:, 0::2]
+                out += parts[:, 1::2]
+        if bins.start == 0:
+            out[0] *= 0.5
+        if self.nfft % 2 == 0 and bins.stop == self.nfft // 2 + 1 > bins.start:
+            out[-1] *= 0.5
+        out[:, ~np.isfinite(mean)] = np.nan
+
+    def _means(self, grid: NDArray[np.float32], frames: int, whole: int, rest: int) -> NDArray[np.float64]:
+        sums = grid.sum(axis=0, dtype=np.float64)
+        totals = sliding_window_view(sums[: frames + whole - 1], whole).sum(axis=1)
+        if rest:
+            totals = totals + grid[:rest, whole : whole + frames].sum(axis=0, dtype=np.float64)
+        return totals / self.nperseg
+
+
+def _tapers(window: Window, nperseg: int) -> NDArray[np.float64]:
+    """``(taper, sample)`` weights."""
+    if isinstance(window, np.ndarray):
+        tapers = np.asarray(window, dtype=np.float64)[None]
+        if tapers.shape != (1, nperseg) or not np.isfinite(tapers).all() or not tapers.any():
+            raise BadInput("window", f"weights of shape {window.shape}", f"give {nperseg} finite weights, not all 0")
+        return tapers
+    name, *parameters = (window,) if isinstance(window, str) else tuple(window)
+    try:
+        if name == "multitaper":
+            half_bandwidth, count = parameters
+            tapers = scipy.signal.windows.dpss(nperseg, float(half_bandwidth), int(count))
+        else:
+            tapers = scipy.signal.get_window((name, *parameters) if parameters else name, nperseg)[None]
+    except (ValueError, TypeError) as error:
+        cure = "name a window of scipy.signal.get_window, or [multitaper, NW, K]"
+        raise BadInput("window", f"{[name, *parameters]} ({error})", cure) from error
+    return np.asarray(tapers, dtype=np.float64)

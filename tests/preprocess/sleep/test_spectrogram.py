@@ -1,0 +1,181 @@
+"""The spectrogram against SciPy value by value, and the properties streaming relies on."""
+
+import numpy as np
+import pytest
+import scipy.signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.preprocess.sleep.spectrogram import SpectrogramPlan, power_spectrogram
+from src.signals import BadInput
+
+SCIPY_COMPAT = {"window": ("tukey", 0.25), "nperseg": 1024, "noverlap": 768, "nfft": 2048}
+
+
+def scipy_power(samples, fs_hz, window, nperseg, noverlap, nfft, detrend="constant", scaling="density"):
+    keep = {"detrend": False if detrend == "none" else detrend, "scaling": scaling, "mode": "psd"}
+    return scipy.signal.spectrogram(
+        samples.astype(np.float64), fs_hz, window=window, nperseg=nperseg, noverlap=noverlap, nfft=nfft, **keep
+    )
+
+
+def relative_error(ours, reference):
+    return np.quantile(np.abs(ours - reference) / np.maximum(reference, np.finfo(np.float32).tiny), 0.999)
+
+
+@st.composite
+def cases(draw):
+    nperseg = draw(st.integers(2, 300))
+    return {
+        "nperseg": nperseg,
+        "noverlap": draw(st.integers(0, nperseg - 1)),
+        "nfft": nperseg + draw(st.integers(0, 200)),
+        "window": draw(st.sampled_from([("tukey", 0.25), "hann", "hamming", "boxcar", ("kaiser", 6.0)])),
+        "detrend": draw(st.sampled_from(["constant", "none"])),
+        "scaling": draw(st.sampled_from(["density", "spectrum"])),
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cases(),
+    st.integers(0, 700),
+    st.floats(0.5, 30_000),
+    st.sampled_from([np.int16, np.int32, np.uint16, np.float16, np.float32, np.float64]),
+    st.integers(0, 10**6),
+)
+def test_equals_scipy(case, extra, fs_hz, dtype, seed):
+    rng = np.random.default_rng(seed)
+    samples = (rng.standard_normal(case["nperseg"] + extra) * 300 + (3000 if dtype != np.float16 else 0)).astype(dtype)
+    freqs, times, power = power_spectrogram(samples, fs_hz, **case)
+    want_freqs, want_times, want = scipy_power(samples, fs_hz, **case)
+    np.testing.assert_allclose(freqs, want_freqs, rtol=1e-12)
+    np.testing.assert_allclose(times, want_times, rtol=1e-12)
+    assert power.dtype == np.float32
+    assert power.shape == want.shape
+    np.testing.assert_allclose(power, want, rtol=1e-3, atol=1e-7 * np.nanmax(want))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("n_samples", [1024, 1025, 30_001])
+def test_scipy_compat_within_a_thousandth(dtype, n_samples):
+    rng = np.random.default_rng(3)
+    samples = (np.cumsum(rng.standard_normal((2, n_samples)), axis=1) * 20).astype(dtype)
+    _, _, power = power_spectrogram(samples, 500, **SCIPY_COMPAT)
+    _, _, want = scipy_power(samples, 500, **SCIPY_COMPAT)
+    assert power.shape == want.shape == (2, 1025, (n_samples - 768) // 256)
+    assert relative_error(power, want) < 1e-3
+
+
+def test_dc_offset_of_an_amplifier_does_not_cost_precision():
+    rng = np.random.default_rng(4)
+    samples = (rng.standard_normal(20_000) * 50 + 30_000).astype(np.float32)
+    _, _, power = power_spectrogram(samples, 500, **SCIPY_COMPAT)
+    assert relative_error(power, scipy_power(samples, 500, **SCIPY_COMPAT)[2]) < 1e-3
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases(), st.data())
+def test_any_stretch_gives_the_same_bits(case, data):
+    plan = SpectrogramPlan(250.0, **case)
+    samples = np.random.default_rng(5).standard_normal(3 * case["nperseg"] + 500).astype(np.float32)
+    whole = plan.power(samples)
+    first = data.draw(st.integers(0, whole.shape[1] - 1))
+    last = data.draw(st.integers(first + 1, whole.shape[1]))
+    np.testing.assert_array_equal(plan.power(samples[plan.stretch(first, last)]), whole[:, first:last])
+
+
+def test_bins_and_fmax_are_slices_of_the_whole():
+    samples = np.random.default_rng(6).standard_normal(4000)
+    plan = SpectrogramPlan(500.0, **SCIPY_COMPAT)
+    whole = plan.power(samples)
+    for bins in (slice(0, 7), slice(7, 600), slice(600, 1025), slice(1024, 1025)):
+        np.testing.assert_array_equal(plan.power(samples, bins=bins), whole[bins])
+    freqs, _, low = power_spectrogram(samples, 500, **SCIPY_COMPAT, fmax_hz=64)
+    assert freqs[-1] <= 64 < freqs[-1] + plan.spacing_hz
+    np.testing.assert_array_equal(low, whole[: len(freqs)])
+
+
+@pytest.mark.parametrize("gap", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("detrend", ["constant", "none"])
+def test_a_gap_masks_the_frames_it_touches_and_no_other(gap, detrend):
+    samples = np.random.default_rng(7).standard_normal(3000).astype(np.float32)
+    plan = SpectrogramPlan(250.0, "hann", 100, 63, 128, detrend=detrend)
+    clean = plan.power(samples)
+    samples[1000:1003] = gap
+    power = plan.power(samples)
+    starts = np.arange(clean.shape[1]) * plan.hop
+    touched = (starts < 1003) & (starts + 100 > 1000)
+    assert np.isnan(power[:, touched]).all()
+    np.testing.assert_array_equal(power[:, ~touched], clean[:, ~touched])
+
+
+def test_multitaper_is_the_average_over_slepian_tapers():
+    samples = np.random.default_rng(8).standard_normal(3000)
+    tapers = scipy.signal.windows.dpss(256, 2, 3)
+    singles = [scipy_power(samples, 100, taper, 256, 200, 256)[2] for taper in tapers]
+    _, _, power = power_spectrogram(samples, 100, window=["multitaper", 2, 3], nperseg=256, noverlap=200)
+    np.testing.assert_allclose(power, np.mean(singles, axis=0), rtol=1e-3, atol=1e-6)
+
+
+def test_power_of_white_noise_and_of_a_sine():
+    rng = np.random.default_rng(9)
+    _, _, power = power_spectrogram(rng.standard_normal(200_000) * 3, 500, **SCIPY_COMPAT)
+    assert np.median(power[5:-5].mean(axis=1)) == pytest.approx(2 * 9 / 500, rel=0.02)
+    sine = 3 * np.sin(2 * np.pi * 50 * np.arange(5000) / 500)
+    freqs, _, peak = power_spectrogram(sine, 500, window="hann", nperseg=500, noverlap=0, scaling="spectrum")
+    assert freqs[peak[:, 0].argmax()] == 50
+    assert peak.max() == pytest.approx(4.5, rel=1e-5)
+
+
+def test_resolution_is_the_windows_own_not_the_bin_spacing():
+    tukey = SpectrogramPlan(500.0, **SCIPY_COMPAT)
+    hann = SpectrogramPlan(500.0, "hann", 1024, 768, 2048)
+    assert tukey.spacing_hz == hann.spacing_hz == 500 / 2048
+    assert tukey.resolution_hz == pytest.approx(0.49, abs=0.01)
+    assert hann.resolution_hz == pytest.approx(1.44 * 500 / 1024, rel=0.02)
+    assert hann.noise_bandwidth_hz == pytest.approx(1.5 * 500 / 1024, rel=1e-6)
+    assert SpectrogramPlan(500.0, ("multitaper", 2, 3), 1024, 768, 2048).resolution_hz == pytest.approx(
+        2 * 2 * 500 / 1024, rel=0.25
+    )
+
+
+def test_frame_count_and_times():
+    plan = SpectrogramPlan(500.0, **SCIPY_COMPAT)
+    assert plan.n_frames(60 * 500) == 114
+    assert plan.n_frames(10_000 * 500) == 19_528
+    np.testing.assert_allclose(plan.times(2), [1.024, 1.536])
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"nperseg": 0}, "nperseg"),
+        ({"noverlap": 1024}, "noverlap"),
+        ({"noverlap": -1}, "noverlap"),
+        ({"nfft": 512}, "nfft"),
+        ({"window": "hanning window"}, "window"),
+        ({"window": ["multitaper", 2]}, "window"),
+        ({"window": np.ones(3)}, "window"),
+        ({"detrend": "linear"}, "detrend"),
+        ({"scaling": "dB"}, "scaling"),
+        ({"window": ["multitaper", 2, 3], "scaling": "spectrum"}, "scaling"),
+        ({"fmax_hz": -1}, "fmax_hz"),
+    ],
+)
+def test_parameters_that_make_no_sense(change, names):
+    with pytest.raises(BadInput) as error:
+        power_spectrogram(np.zeros(5000), 500, **{**SCIPY_COMPAT, **change})
+    assert error.value.source == names
+
+
+@pytest.mark.parametrize("samples", [np.zeros(1023), np.zeros((2, 2, 5000)), np.zeros(5000, dtype=complex)])
+def test_signals_that_make_no_sense(samples):
+    with pytest.raises(BadInput, match="samples"):
+        power_spectrogram(samples, 500, **SCIPY_COMPAT)
+
+
+@pytest.mark.parametrize("fs_hz", [0, -1, np.nan, np.inf])
+def test_rates_that_make_no_sense(fs_hz):
+    with pytest.raises(BadInput, match="fs_hz"):
+        power_spectrogram(np.zeros(5000), fs_hz, **SCIPY_COMPAT)
