@@ -3,9 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+
+@dataclass
+class TrainConfig:
+    """``train.py``: one experiment.
+
+    ``datamodule``, ``model``, ``trainer`` and ``logger`` are ``_target_`` blocks whose schema is the
+    constructor they name; a typo in them fails when they are built, before anything is computed.
+    """
+
+    name: str = MISSING
+    seed: int = 42
+    datamodule: Any = MISSING
+    model: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = None
+    patience: int = 8
+    workers: int = 2
+    resume: bool = True
+    runs_dir: str = "runs"
+    cache_dir: str = "artifacts"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class InferConfig:
+    """``infer.py``: a bundle and recordings; ``options`` are the keyword arguments of the task's predictor."""
+
+    bundle: str = MISSING
+    input: str = MISSING
+    output_dir: str = "predictions"
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -28,4 +62,6 @@ class PreprocessConfig:
 def register() -> None:
     """Put the schemas where Hydra's ``defaults`` lists find them."""
     store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="infer_schema", node=InferConfig)
     store.store(name="preprocess_schema", node=PreprocessConfig)

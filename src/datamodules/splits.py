@@ -1,0 +1,129 @@
+"""Who is trained on, who is validated on, who is tested on: by subject, or by block with a guard gap."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from src.preprocess.stage import canonical_json
+from src.signals import BadInput
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which part every subject belongs to.
+
+    Attributes
+    ----------
+    method, seed
+        How the parts were drawn.
+    parts
+        ``{subject id: "train" | "val" | "test"}``.
+    """
+
+    method: str
+    seed: int
+    parts: Mapping[str, Part]
+
+    def subjects(self, part: Part) -> list[str]:
+        """Sorted subject ids of one part."""
+        return sorted(s for s, p in self.parts.items() if p == part)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of method, seed and assignment."""
+        return hashlib.sha256(canonical_json({**asdict(self), "parts": dict(self.parts)}).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"method": self.method, "seed": self.seed, "parts": dict(sorted(self.parts.items())), "sha256": self.digest}
+
+
+def split_by_fraction(subjects: Sequence[str], *, val: float, test: float, seed: int) -> Split:
+    """Draw ``test`` and ``val`` fractions of the subjects, at least one of each.
+
+    The draw depends on the set of ids and the seed, not on their order.
+
+    Raises
+    ------
+    BadInput
+        With fewer than three subjects or fractions that leave nobody to train on.
+    """
+    unique = sorted(set(subjects))
+    n_test, n_val = max(1, round(test * len(unique))), max(1, round(val * len(unique)))
+    if len(unique) < 3 or n_test + n_val >= len(unique):
+        raise BadInput(
+            "datamodule.split",
+            f"{len(unique)} subject(s) cannot be split into train, {n_val} val and {n_test} test",
+            "add subjects (at least 3) or lower the fractions",
+        )
+    order = [unique[i] for i in np.random.default_rng(seed).permutation(len(unique))]
+    parts: dict[str, Part] = dict.fromkeys(order, "train")
+    parts |= dict.fromkeys(order[:n_test], "test") | dict.fromkeys(order[n_test : n_test + n_val], "val")
+    return Split(f"fraction(val={val}, test={test})", seed, parts)
+
+
+def split_by_fold(subjects: Sequence[str], *, fold: int, folds: int, val: float, seed: int) -> Split:
+    """Fold ``fold`` of a ``folds``-fold cross-validation over subjects.
+
+    ``folds`` equal to the number of subjects is leave-one-subject-out. Validation subjects are drawn
+    from the training subjects of the fold, at least one.
+
+    Raises
+    ------
+    BadInput
+        If there are fewer subjects than folds, or nobody is left to train on.
+    """
+    unique = sorted(set(subjects))
+    if not 0 <= fold < folds:
+        raise BadInput("datamodule.split", f"fold {fold} of {folds}", f"give a fold from 0 to {folds - 1}")
+    if len(unique) < max(folds, 3):
+        raise BadInput("datamodule.split", f"{len(unique)} subject(s) for {folds} folds", "add subjects or lower folds")
+    order = [unique[i] for i in np.random.default_rng(seed).permutation(len(unique))]
+    tested = order[fold::folds]
+    rest = [s for s in order[fold:] + order[:fold] if s not in tested]
+    n_val = max(1, round(val * len(rest)))
+    if n_val >= len(rest):
+        raise BadInput("datamodule.split", f"{len(rest)} subject(s) left to train and validate", "add subjects")
+    parts: dict[str, Part] = dict.fromkeys(rest[n_val:], "train")
+    parts |= dict.fromkeys(rest[:n_val], "val") | dict.fromkeys(tested, "test")
+    return Split(f"fold({fold} of {folds}, val={val})", seed, parts)
+
+
+def split_blocks(length: int, *, val: float, test: float, gap: int) -> dict[Part, range]:
+    """Three consecutive blocks of one recording with ``gap`` samples left out at each border.
+
+    ``gap`` must be at least the widest window that produced or reads the data.
+
+    Raises
+    ------
+    BadInput
+        If a block would be empty.
+    """
+    usable = length - 2 * gap
+    n_val, n_test = int(usable * val), int(usable * test)
+    n_train = usable - n_val - n_test
+    if min(n_train, n_val, n_test) <= 0:
+        raise BadInput("split", f"{length} samples are too few for three blocks with gaps of {gap}", "use a longer recording")
+    first_val = n_train + gap
+    first_test = first_val + n_val + gap
+    return {"train": range(n_train), "val": range(first_val, first_val + n_val), "test": range(first_test, length)}
+
+
+SPLITS = {"fraction": split_by_fraction, "fold": split_by_fold}
+
+
+def make_split(subjects: Sequence[str], *, method: str, seed: int, **parameters: Any) -> Split:
+    """Split ``subjects`` by one of :data:`SPLITS`."""
+    if method not in SPLITS:
+        raise BadInput("datamodule.split.method", f"unknown method {method!r}", f"choose one of {', '.join(SPLITS)}")
+    try:
+        return SPLITS[method](subjects, seed=seed, **parameters)
+    except TypeError as error:
+        raise BadInput("datamodule.split", str(error), "see the signatures in src/datamodules/splits.py") from error

@@ -1,0 +1,123 @@
+"""The bundle: a trained network as a folder that ``infer.py`` can use with nothing else.
+
+``model.safetensors`` holds the weights and the fitted buffers, ``bundle.json`` everything else a
+stranger needs: the kind of network and its arguments, the signal it expects, the preprocessing stages
+with their versions, class names, decision parameters, metrics, provenance. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from src.preprocess.atomic import atomic_folder
+from src.preprocess.stage import fingerprint
+from src.signals import BadInput, SignalSpec
+
+SCHEMA_VERSION = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
+
+NETWORKS: dict[str, tuple[str, str]] = {
+    "sleep_epoch_cnn": ("src.models.sleep.networks", "SleepEpochCNN"),
+    "sleep_deep_cnn": ("src.models.sleep.original", "DeepCNN"),
+    "sleep_linear": ("src.models.sleep.original", "LinearNet"),
+    "sleep_simple_cnn": ("src.models.sleep.original", "SimpleCNN"),
+}
+"""Network kind → (module, class). A bundle names a kind, never a Python path, so files outlive renamings."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything of a bundle but its weights; see the module docstring for the fields."""
+
+    task: str
+    kind: str
+    network_args: dict[str, Any]
+    signal: SignalSpec
+    stages: list[dict[str, Any]]
+    classes: list[str]
+    decision: dict[str, Any]
+    metrics: dict[str, Any]
+    split: dict[str, Any]
+    provenance: dict[str, Any]
+    schema_version: int = SCHEMA_VERSION
+    weights_sha256: str = ""
+    folder: Path | None = None
+
+    def network(self) -> nn.Module:
+        """The network with its weights, in evaluation mode.
+
+        Raises
+        ------
+        BadInput
+            If the weights are missing, damaged, or do not fit the described network.
+        """
+        assert self.folder is not None
+        path = self.folder / WEIGHTS
+        if not path.is_file() or fingerprint(path) != self.weights_sha256:
+            raise BadInput(path, "is missing or damaged (checksum differs)", "export the bundle again or copy it anew")
+        network = build_network(self.kind, self.network_args)
+        try:
+            network.load_state_dict(load_file(path))
+        except (RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise BadInput(path, f"does not fit a {self.kind} ({reason})", "use the version that wrote it") from error
+        return network.eval()
+
+    def require_task(self, task: str) -> None:
+        """Raise ``BadInput`` unless the bundle was trained for ``task``."""
+        if self.task != task:
+            raise BadInput(self.folder or "bundle", f"is a {self.task} bundle, not {task}", f"give a {task} bundle")
+
+
+def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:
+    """A network of one of the :data:`NETWORKS` with fresh weights."""
+    if kind not in NETWORKS:
+        raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
+    module, name = NETWORKS[kind]
+    network: nn.Module = getattr(import_module(module), name)(**arguments)
+    return network
+
+
+def export_bundle(folder: Path, bundle: Bundle, state: dict[str, Tensor]) -> Path:
+    """Write a bundle, whole or not at all, and return its folder."""
+    plain = {k: v for k, v in asdict(bundle).items() if k != "folder"} | {"signal": bundle.signal.to_dict()}
+    with atomic_folder(folder) as part:
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part / WEIGHTS)
+        plain["weights_sha256"] = fingerprint(part / WEIGHTS)
+        (part / DESCRIPTION).write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    return folder
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read a bundle, given its folder or the run folder that holds it.
+
+    Raises
+    ------
+    BadInput
+        If there is no bundle, its description is damaged, or its schema is newer than this version's.
+    """
+    folder = Path(path)
+    if not (folder / DESCRIPTION).is_file() and (folder / "bundle" / DESCRIPTION).is_file():
+        folder = folder / "bundle"
+    if not (folder / DESCRIPTION).is_file():
+        raise BadInput(path, "holds no bundle", "give the bundle folder that train.py printed (runs/<experiment>/latest)")
+    try:
+        plain = json.loads((folder / DESCRIPTION).read_text())
+        found = plain["schema_version"]
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise BadInput(folder / DESCRIPTION, "is damaged", "export the bundle again or copy it anew") from error
+    if not isinstance(found, int) or found > SCHEMA_VERSION:
+        raise BadInput(folder, f"has schema {found}, newer than {SCHEMA_VERSION}", "update neurolit")
+    known = {f.name for f in fields(Bundle)} - {"folder"}
+    if set(plain) != known:
+        odd = ", ".join(sorted(set(plain) ^ known))
+        raise BadInput(folder / DESCRIPTION, f"has missing or unknown fields ({odd})", "export the bundle again")
+    return Bundle(**{**plain, "signal": SignalSpec.from_dict(plain["signal"])}, folder=folder.resolve())

@@ -1,0 +1,39 @@
+"""Tables on the console: what goes into a training, what comes out of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+
+def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Table:
+    """One row per part of the data (train, val, test), one column per count."""
+    return results_table([{"part": part, **counts} for part, counts in summary.items()], title="data")
+
+
+def results_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
+    """Rows of plain values; the keys of the first row are the columns."""
+    table = Table(title=title, title_justify="left")
+    columns = list(rows[0]) if rows else []
+    for name in columns:
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(row[name]) for name in columns))
+    return table
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same rows as Markdown."""
+    columns = list(rows[0]) if rows else []
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(_text(row[name]) for name in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3f}"
+    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else str(value)

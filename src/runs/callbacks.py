@@ -1,0 +1,65 @@
+"""What a training does at the borders of its epochs: save atomically, reseed, stop on nonsense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+
+from src.preprocess.atomic import atomic_file
+from src.signals import BadInput
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or absent: a kill while saving leaves the previous one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with atomic_file(Path(path)) as part:
+            super().save_checkpoint(checkpoint, part, storage_options)
+
+
+class ReseedEachEpoch(Callback):
+    """Draw every epoch's random numbers from (seed, epoch), so that a resumed run repeats an unbroken one."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.manual_seed(self.seed * 100_003 + trainer.current_epoch * 1_009 + trainer.global_rank)
+
+
+class StopOnNonFiniteLoss(Callback):
+    """End a run whose loss is no longer a number, and keep the batch that did it for inspection."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if loss is None or bool(torch.isfinite(loss).all()):
+            return
+        with atomic_file(self.folder / "non_finite_batch.pt") as part:
+            torch.save({"batch": batch, "batch_idx": batch_idx, "epoch": trainer.current_epoch}, part)
+        raise BadInput(
+            self.folder / "non_finite_batch.pt",
+            f"the loss was {loss.item()} in epoch {trainer.current_epoch}, batch {batch_idx}",
+            "look at the saved batch, lower model.lr",
+        )
+
+
+def training_callbacks(folder: Path, *, monitor: str, mode: str, patience: int, seed: int) -> list[Callback]:
+    """The callbacks of every training; ``patience`` counts epochs without a better ``monitor``."""
+    return [
+        ModelCheckpoint(folder / "checkpoints", "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False),
+        EarlyStopping(monitor, patience=patience, mode=mode),
+        LearningRateMonitor("epoch"),
+        RichProgressBar(leave=False),
+        ReseedEachEpoch(seed),
+        StopOnNonFiniteLoss(folder),
+    ]
