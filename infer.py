@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from src import schema
@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
         if bundle.task not in PREDICTORS:
             raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
         predict = import_module(PREDICTORS[bundle.task]).predict
-        summary = predict(bundle, Path(cfg.input), Path(cfg.output_dir), **OmegaConf.to_container(cfg.options))
+        summary = predict(bundle, Path(cfg.input), Path(cfg.output_dir), **{str(k): v for k, v in cfg.options.items()})
     except BadInput as error:
         console.print(f"[red]error[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(2)

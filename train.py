@@ -35,8 +35,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     model.adopt_statistics(datamodule.training_statistics())
     monitor, mode = model.monitor
     with open_loggers(cfg.logger, run, config=config, job_type="train") as loggers:
-        trainer = instantiate(
-            cfg.trainer,
+        trainer = instantiate(cfg.trainer, _partial_=True)(
             callbacks=training_callbacks(run.path, monitor=monitor, mode=mode, patience=cfg.patience, seed=cfg.seed),
             logger=loggers,
             plugins=[AtomicCheckpointIO()],
@@ -70,7 +69,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float:
     console = Console()
-    config = OmegaConf.to_container(cfg, resolve=True)
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     try:
         with open_run(config, runs_dir=Path(cfg.runs_dir), name=cfg.name, resume=cfg.resume) as run:
             if run.attempt:

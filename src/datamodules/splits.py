@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -42,7 +42,12 @@ class Split:
         return hashlib.sha256(canonical_json({**asdict(self), "parts": dict(self.parts)}).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"method": self.method, "seed": self.seed, "parts": dict(sorted(self.parts.items())), "sha256": self.digest}
+        return {
+            "method": self.method,
+            "seed": self.seed,
+            "parts": dict(sorted(self.parts.items())),
+            "sha256": self.digest,
+        }
 
 
 def split_by_fraction(subjects: Sequence[str], *, val: float, test: float, seed: int) -> Split:
@@ -110,13 +115,15 @@ def split_blocks(length: int, *, val: float, test: float, gap: int) -> dict[Part
     n_val, n_test = int(usable * val), int(usable * test)
     n_train = usable - n_val - n_test
     if min(n_train, n_val, n_test) <= 0:
-        raise BadInput("split", f"{length} samples are too few for three blocks with gaps of {gap}", "use a longer recording")
+        raise BadInput(
+            "split", f"{length} samples are too few for three blocks with gaps of {gap}", "use a longer recording"
+        )
     first_val = n_train + gap
     first_test = first_val + n_val + gap
     return {"train": range(n_train), "val": range(first_val, first_val + n_val), "test": range(first_test, length)}
 
 
-SPLITS = {"fraction": split_by_fraction, "fold": split_by_fold}
+SPLITS: dict[str, Callable[..., Split]] = {"fraction": split_by_fraction, "fold": split_by_fold}
 
 
 def make_split(subjects: Sequence[str], *, method: str, seed: int, **parameters: Any) -> Split:

@@ -108,7 +108,7 @@ def load_bundle(path: str | Path) -> Bundle:
     if not (folder / DESCRIPTION).is_file() and (folder / "bundle" / DESCRIPTION).is_file():
         folder = folder / "bundle"
     if not (folder / DESCRIPTION).is_file():
-        raise BadInput(path, "holds no bundle", "give the bundle folder that train.py printed (runs/<experiment>/latest)")
+        raise BadInput(path, "holds no bundle", "give the bundle folder that train.py printed")
     try:
         plain = json.loads((folder / DESCRIPTION).read_text())
         found = plain["schema_version"]

@@ -56,7 +56,9 @@ class StopOnNonFiniteLoss(Callback):
 def training_callbacks(folder: Path, *, monitor: str, mode: str, patience: int, seed: int) -> list[Callback]:
     """The callbacks of every training; ``patience`` counts epochs without a better ``monitor``."""
     return [
-        ModelCheckpoint(folder / "checkpoints", "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False),
+        ModelCheckpoint(
+            folder / "checkpoints", "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+        ),
         EarlyStopping(monitor, patience=patience, mode=mode),
         LearningRateMonitor("epoch"),
         RichProgressBar(leave=False),

@@ -66,7 +66,9 @@ class RunFolder:
 
 def run_key(config: dict[str, Any]) -> str:
     """SHA-256 of the resolved configuration without :data:`EXECUTION_KEYS`."""
-    return hashlib.sha256(canonical_json({k: v for k, v in config.items() if k not in EXECUTION_KEYS}).encode()).hexdigest()
+    return hashlib.sha256(
+        canonical_json({k: v for k, v in config.items() if k not in EXECUTION_KEYS}).encode()
+    ).hexdigest()
 
 
 @contextmanager
@@ -90,8 +92,10 @@ def open_run(config: dict[str, Any], *, runs_dir: Path, name: str, resume: bool 
         raise BadInput(home, f"cannot be written ({error.strerror})", "choose another runs_dir") from error
     with lock:
         run_file = path / RUN_FILE
-        record = json.loads(run_file.read_text()) if run_file.exists() else {"key": key, "started": _now(), "attempts": 0}
-        attempt = record["attempts"]
+        record: dict[str, Any] = {"key": key, "started": _now(), "attempts": 0}
+        if run_file.exists():
+            record = json.loads(run_file.read_text())
+        attempt = int(record["attempts"])
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
         record |= {"status": "running", "attempts": attempt + 1, "command": command, "config": config, **provenance()}
         _write_json(run_file, record)

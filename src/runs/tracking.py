@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from hydra.utils import instantiate
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from src.preprocess.atomic import atomic_file
 from src.runs.folder import RunFolder
@@ -36,7 +36,7 @@ def open_loggers(
     """
     loggers: list[Logger] = [CSVLogger(run.path, name="csv", version=f"attempt_{run.attempt}")]
     if tracker:
-        loggers.append(instantiate(tracker, folder=run.path, config=config, job_type=job_type))
+        loggers.append(instantiate(tracker, _partial_=True)(run.path, config, job_type))
     try:
         yield loggers
     finally:
@@ -52,7 +52,6 @@ def wandb_tracker(folder: Path, config: dict[str, Any], job_type: str, project: 
     Its id is kept in the run folder, so a resumed online run goes on in the same W&B run; offline,
     where W&B cannot append, each attempt is a run of its own in the same group.
     """
-    from pytorch_lightning.loggers import WandbLogger
     from wandb import Settings
 
     mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
@@ -80,7 +79,7 @@ def wandb_tracker(folder: Path, config: dict[str, Any], job_type: str, project: 
 def log_bundle(loggers: list[Logger], bundle: Path, metrics: dict[str, float]) -> None:
     """Give the tracker the one artifact of a run: the bundle, with its metrics."""
     for logger in loggers:
-        if type(logger).__name__ == "WandbLogger" and getattr(logger.experiment, "log_artifact", None):
+        if isinstance(logger, WandbLogger):
             import wandb
 
             artifact = wandb.Artifact(f"bundle-{logger.experiment.id}", type="bundle", metadata=metrics)
@@ -120,4 +119,4 @@ def _finish_wandb() -> None:
     import wandb
 
     if wandb.run is not None:
-        wandb.finish(quiet=True)
+        wandb.finish()
