@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.signals import BadInput
@@ -13,6 +13,28 @@ _KIND = re.compile(r"^(EEG|EOG|EMG|ECG|EKG|POL)(?=.)")
 _COMMON_REFERENCE = re.compile(r"(REF|LE|AVG|AVE|CAR)$")
 _SYNONYMS = {"M1": "A1", "M2": "A2", "T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
 """10-20 names that changed when the 10-10 system came; the mastoids stand for the ears."""
+
+
+@dataclass(frozen=True)
+class ChannelRequest:
+    """What to read from a recording.
+
+    Attributes
+    ----------
+    names
+        Channels in the order wanted; ``None`` for whatever is there.
+    fs_hz
+        Rate to resample to; ``None`` keeps the recording's.
+    aliases
+        Further names to try for a channel, best first.
+    max_hz
+        The highest frequency that will be analysed: a rate too low for it is refused.
+    """
+
+    names: tuple[str, ...] | None = None
+    fs_hz: float | None = None
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    max_hz: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,10 +51,7 @@ class Derivation:
 
 
 def derivations(
-    source: str | Path,
-    wanted: Sequence[str],
-    labels: Sequence[str],
-    aliases: Mapping[str, Sequence[str]] | None = None,
+    source: str | Path, wanted: Sequence[str], labels: Sequence[str], aliases: Mapping[str, Sequence[str]]
 ) -> list[Derivation]:
     """Find every wanted channel among the labels of a file.
 
@@ -45,7 +64,7 @@ def derivations(
     BadInput
         If a channel is absent or two labels fit equally well; the message lists what is there.
     """
-    return [_derivation(source, name, labels, (aliases or {}).get(name, ())) for name in wanted]
+    return [_derivation(source, name, labels, aliases.get(name, ())) for name in wanted]
 
 
 def _derivation(source: str | Path, name: str, labels: Sequence[str], more: Sequence[str]) -> Derivation:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from src.preprocess.sleep.channels import derivations
-from src.preprocess.sleep.resample import resample
+from src.preprocess.sleep.channels import ChannelRequest, derivations
+from src.preprocess.sleep.resample import require_band, resample
 from src.preprocess.sleep.scoring_files import CODINGS
 from src.signals import BadInput, Recording
 
@@ -23,12 +23,7 @@ _UCDDB_STAGES = {"stagewake": (0,), "stagemix": (1, 2, 3), "stagedeep": (4, 5)}
 """Which integers of the stage file the rows of each ``.mat`` file belong to."""
 
 
-def dreams_signal(
-    path: Path,
-    channels: Sequence[str] | None,
-    fs_hz: float | None = None,
-    aliases: Mapping[str, Sequence[str]] | None = None,
-) -> Recording:
+def dreams_signal(path: Path, request: ChannelRequest) -> Recording:
     """One excerpt of the DREAMS spindle database (Devuyst et al. 2011): ASCII, microvolts, one channel.
 
     The 1800 s that the documentation promises are read; a tail beyond them is left out.
@@ -52,16 +47,10 @@ def dreams_signal(
     if len(values) < expected:
         raise BadInput(path, f"is truncated: {len(values)} of {expected} samples", "copy or download it again")
     row = values[None, :expected]
-    return _selected(path, row, rate, channel, "uV", path.stem, channels, fs_hz, aliases)
+    return _selected(path, row, rate, channel, "uV", path.stem, request)
 
 
-def ucddb_signal(
-    parts: Sequence[Path],
-    stage_file: Path,
-    channels: Sequence[str] | None,
-    fs_hz: float | None = None,
-    aliases: Mapping[str, Sequence[str]] | None = None,
-) -> Recording:
+def ucddb_signal(parts: Sequence[Path], stage_file: Path, request: ChannelRequest) -> Recording:
     """A night of the UCD sleep apnea database (Heneghan et al.) from its epochs, sorted by stage.
 
     Row ``i`` of a file goes to the ``i``-th epoch of the night that carries one of the file's
@@ -92,29 +81,20 @@ def ucddb_signal(
             problem = f"has rows {rows.shape}, the stage file calls for {(len(places), night.shape[1])}"
             raise BadInput(path, problem, f"give the files that belong to {stage_file.name}")
         night[places] = rows
-    row = night.reshape(1, -1)
-    return _selected(
-        stage_file, row, _UCDDB_HZ, "EEG", "a.u.", parts[0].stem.partition("_")[0], channels, fs_hz, aliases
-    )
+    name = parts[0].stem.partition("_")[0]
+    return _selected(stage_file, night.reshape(1, -1), _UCDDB_HZ, "EEG", "a.u.", name, request)
 
 
 def _selected(
-    path: Path,
-    row: np.ndarray,
-    rate: float,
-    channel: str,
-    unit: str,
-    name: str,
-    channels: Sequence[str] | None,
-    fs_hz: float | None,
-    aliases: Mapping[str, Sequence[str]] | None,
+    path: Path, row: np.ndarray, rate: float, channel: str, unit: str, name: str, request: ChannelRequest
 ) -> Recording:
-    wanted = tuple(channels) if channels is not None else (channel,)
-    derivations(path, wanted, (channel,), aliases)
-    samples = resample(row, rate, fs_hz or rate)
+    wanted = request.names if request.names is not None else (channel,)
+    derivations(path, wanted, (channel,), request.aliases)
+    require_band(path, channel, rate, request.max_hz)
+    fs_hz = request.fs_hz or rate
     return Recording(
-        samples=np.repeat(samples, len(wanted), axis=0),
-        fs_hz=float(fs_hz or rate),
+        samples=np.repeat(resample(row, rate, fs_hz), len(wanted), axis=0),
+        fs_hz=float(fs_hz),
         channels=wanted,
         units=(unit,) * len(wanted),
         recording_id=name,

@@ -17,7 +17,7 @@ import edfio
 import numpy as np
 
 from src.preprocess.sleep.channels import Derivation, derivations
-from src.preprocess.sleep.resample import resample
+from src.preprocess.sleep.resample import require_band, resample
 from src.signals import BadInput, Recording
 
 _FIXED_HEADER_BYTES, _SIGNAL_HEADER_BYTES, _SAMPLE_BYTES = 256, 256, 2
@@ -72,6 +72,7 @@ def read_recording(
     *,
     fs_hz: float | None = None,
     aliases: Mapping[str, Sequence[str]] | None = None,
+    max_hz: float | None = None,
     recording_id: str | None = None,
     subject_id: str | None = None,
 ) -> Recording:
@@ -88,6 +89,8 @@ def read_recording(
         Rate to resample to. ``None`` keeps the file's, which then has to be one for all channels.
     aliases
         Further names to try for a channel, best first.
+    max_hz
+        The highest frequency that will be analysed; a rate that cannot carry it is refused.
     recording_id, subject_id
         Default to the file's stem.
 
@@ -100,7 +103,7 @@ def read_recording(
     ------
     BadInput
         See :func:`read_header`; also for an absent channel, channels of different rates, and a rate
-        that cannot carry ``fs_hz``.
+        too low for ``max_hz``.
     """
     path = Path(path)
     edf = _open(path)
@@ -110,10 +113,12 @@ def read_recording(
         channels = [signal.label for signal in header.signals if signal.fs_hz == fastest]
         picks = [Derivation(s.label, i) for i, s in enumerate(header.signals) if s.fs_hz == fastest]
     else:
-        picks = derivations(path, channels, header.labels, aliases)
+        picks = derivations(path, channels, header.labels, aliases or {})
     if not picks:
         raise BadInput(path, "holds annotations but no signal", "give the PSG file that belongs to it")
     rows, units, rates = zip(*(_derive(path, edf, header, pick) for pick in picks), strict=True)
+    for pick, rate in zip(picks, rates, strict=True):
+        require_band(path, pick.name, rate, max_hz)
     if fs_hz is None:
         if len(set(rates)) > 1:
             listed = ", ".join(f"{p.name} {rate:g} Hz" for p, rate in zip(picks, rates, strict=True))

@@ -102,20 +102,20 @@ def rasterise(
     ndarray
         ``(epoch,)`` int8.
     """
-    n_stages = max((stage for _, _, stage in segments), default=0) + 1
+    n_stages = max((stage for _, _, stage in segments if stage != UNSCORED), default=0) + 1
     covered = np.zeros((n_epochs, n_stages + 1))
     for start, duration, stage in segments:
         first, last = (start - onset_s) / epoch_s, (start + duration - onset_s) / epoch_s
         a, b = max(first, 0.0), min(last, float(n_epochs))
-        if b <= a:
+        if b <= a or stage == UNSCORED:
             continue
         low, high = int(a), int(np.ceil(b))
         share = np.ones(high - low)
         share[0] -= a - low
         share[-1] -= high - b
         covered[low:high, stage] += share
-    # Column -1 is UNSCORED's: whatever the stages leave of the epoch.
-    covered[:, -1] = np.maximum(1.0 - covered[:, :-1].sum(axis=1), covered[:, -1])
+    # The last column is nobody's: whatever the stages leave of the epoch.
+    covered[:, -1] = 1.0 - covered[:, :-1].sum(axis=1)
     ranked = np.sort(covered, axis=1)
     winner = np.argmax(covered, axis=1)
     tie = ranked[:, -1] - ranked[:, -2] < 1e-6

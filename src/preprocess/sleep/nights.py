@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.preprocess.sleep.channels import ChannelRequest
 from src.preprocess.sleep.databases import dreams_signal, ucddb_signal
 from src.preprocess.sleep.edf import read_recording
 from src.preprocess.sleep.hypnogram import Hypnogram
@@ -94,6 +95,7 @@ def load(
     fs_hz: float | None = None,
     *,
     aliases: Mapping[str, Sequence[str]] | None = None,
+    max_hz: float | None = None,
     epoch_s: float | None = None,
     stage_coding: str | None = None,
 ) -> tuple[Recording, Hypnogram | None]:
@@ -101,13 +103,14 @@ def load(
 
     Parameters
     ----------
-    channels, fs_hz, aliases
+    channels, fs_hz, aliases, max_hz
         See :func:`src.preprocess.sleep.edf.read_recording`.
     epoch_s, stage_coding
         For text hypnograms that state neither; see
         :func:`src.preprocess.sleep.scoring_files.read_hypnogram`.
     """
-    recording = KINDS[night.kind].signal(night, channels, fs_hz, aliases)
+    names = tuple(channels) if channels is not None else None
+    recording = KINDS[night.kind].signal(night, ChannelRequest(names, fs_hz, aliases or {}, max_hz))
     require_signal(recording)
     if night.hypnogram is None:
         return recording, None
@@ -195,36 +198,33 @@ def _find_ucddb(root: Path, _: str | None) -> list[Night]:
     return nights
 
 
-_Signal = Callable[[Night, Sequence[str] | None, float | None, Mapping[str, Sequence[str]] | None], Recording]
+def _edf_signal(night: Night, request: ChannelRequest) -> Recording:
+    return read_recording(
+        night.psg[0],
+        request.names,
+        fs_hz=request.fs_hz,
+        aliases=request.aliases,
+        max_hz=request.max_hz,
+        recording_id=night.recording_id,
+        subject_id=night.subject_id,
+    )
 
 
-def _edf_signal(
-    night: Night, channels: Sequence[str] | None, fs_hz: float | None, aliases: Mapping[str, Sequence[str]] | None
-) -> Recording:
-    ids = {"recording_id": night.recording_id, "subject_id": night.subject_id}
-    return read_recording(night.psg[0], channels, fs_hz=fs_hz, aliases=aliases, **ids)
+def _dreams_signal(night: Night, request: ChannelRequest) -> Recording:
+    is_edf = night.psg[0].suffix.lower() == ".edf"
+    return _edf_signal(night, request) if is_edf else dreams_signal(night.psg[0], request)
 
 
-def _dreams_signal(
-    night: Night, channels: Sequence[str] | None, fs_hz: float | None, aliases: Mapping[str, Sequence[str]] | None
-) -> Recording:
-    if night.psg[0].suffix.lower() == ".edf":
-        return _edf_signal(night, channels, fs_hz, aliases)
-    return dreams_signal(night.psg[0], channels, fs_hz, aliases)
-
-
-def _ucddb_signal(
-    night: Night, channels: Sequence[str] | None, fs_hz: float | None, aliases: Mapping[str, Sequence[str]] | None
-) -> Recording:
+def _ucddb_signal(night: Night, request: ChannelRequest) -> Recording:
     if night.hypnogram is None:
         raise BadInput(night.psg[0], "has no stage file", "the stage file says where its epochs belong")
-    return ucddb_signal(night.psg, night.hypnogram, channels, fs_hz, aliases)
+    return ucddb_signal(night.psg, night.hypnogram, request)
 
 
 @dataclass(frozen=True)
 class _Kind:
     find: Callable[[Path, str | None], list[Night]]
-    signal: _Signal
+    signal: Callable[[Night, ChannelRequest], Recording]
     expected: str
 
 

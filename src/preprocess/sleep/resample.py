@@ -19,7 +19,8 @@ def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     """``(…, time)`` at ``from_hz`` to ``to_hz``: polyphase FIR, linear phase, no delay.
 
     The pass band ends at 0.9 of the lower Nyquist frequency and the stop band (-60 dB) starts at it.
-    The output has ``round(time * to_hz / from_hz)`` samples; NaN stays within the length of the filter.
+    The output has ``round(time * to_hz / from_hz)`` samples. Samples that are not finite are bridged
+    for the filter and are NaN again afterwards, no wider than before.
     """
     from scipy.signal import resample_poly
 
@@ -28,27 +29,30 @@ def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     ratio = Fraction(to_hz / from_hz).limit_denominator(_LARGEST_FACTOR)
     up, down = ratio.numerator, ratio.denominator
     n_out = round(samples.shape[-1] * to_hz / from_hz)
+    missing = ~np.isfinite(samples)
+    bridged = _bridge(samples, missing) if missing.any() else samples
     # The filter assumes zeros outside; without its mean, a signal with an offset has no step at its ends.
-    mean = np.nan_to_num(_finite_mean(samples)).astype(samples.dtype)
-    out = resample_poly(samples - mean, up, down, axis=-1, window=_filter(up, down)) + mean
-    missing = n_out - out.shape[-1]
-    if missing > 0:
-        out = np.concatenate([out, np.repeat(out[..., -1:], missing, axis=-1)], axis=-1)
-    return np.ascontiguousarray(out[..., :n_out], dtype=samples.dtype)
+    mean = bridged.mean(axis=-1, keepdims=True, dtype=np.float64).astype(samples.dtype)
+    out = resample_poly(bridged - mean, up, down, axis=-1, window=_filter(up, down)) + mean
+    if (short := n_out - out.shape[-1]) > 0:
+        out = np.concatenate([out, np.repeat(out[..., -1:], short, axis=-1)], axis=-1)
+    out = np.ascontiguousarray(out[..., :n_out], dtype=samples.dtype)
+    if missing.any():
+        nearest = np.minimum((np.arange(n_out) * (from_hz / to_hz)).round().astype(int), samples.shape[-1] - 1)
+        out[missing[..., nearest]] = np.nan
+    return out
 
 
-def require_band(source: str | Path, fs_hz: float, max_hz: float) -> None:
-    """Refuse a recording that holds nothing up to ``max_hz``.
+def require_band(source: str | Path, channel: str, fs_hz: float, max_hz: float | None) -> None:
+    """Refuse a channel that holds nothing up to ``max_hz``.
 
     Raises
     ------
     BadInput
         If the Nyquist frequency of ``fs_hz`` lies below ``max_hz``.
     """
-    if fs_hz / 2 < max_hz:
-        problem = (
-            f"sampling rate {fs_hz:g} Hz is too low: nothing above {fs_hz / 2:g} Hz is in it, {max_hz:g} Hz is analysed"
-        )
+    if max_hz is not None and fs_hz / 2 < max_hz:
+        problem = f"channel {channel!r}: sampling rate {fs_hz:g} Hz is too low, up to {max_hz:g} Hz is analysed"
         raise BadInput(source, problem, f"export it at {2 * max_hz:g} Hz or more, or train with a lower max_hz")
 
 
@@ -61,7 +65,12 @@ def _filter(up: int, down: int) -> np.ndarray:
     return firwin(taps | 1, (1 + _PASS_FRACTION) / 2 / widest, window=("kaiser", beta))
 
 
-def _finite_mean(samples: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(samples)
-    count = np.maximum(finite.sum(axis=-1, keepdims=True), 1)
-    return np.where(finite, samples, 0).sum(axis=-1, keepdims=True, dtype=np.float64) / count
+def _bridge(samples: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Straight lines over what is missing, the nearest sample beyond the ends, zeros where nothing is known."""
+    out = np.zeros_like(samples)
+    flat, rows, holes = out.reshape(-1, samples.shape[-1]), samples.reshape(-1, samples.shape[-1]), missing
+    for row, known, target in zip(rows, ~holes.reshape(rows.shape), flat, strict=True):
+        if known.any():
+            positions = np.flatnonzero(known)
+            target[:] = np.interp(np.arange(len(row)), positions, row[positions])
+    return out

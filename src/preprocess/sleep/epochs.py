@@ -1,0 +1,218 @@
+"""The stage ``sleep_epochs``: a night in, labelled log-power images of its epochs out.
+
+Training calls the stage, which caches; inference calls :func:`epochs_of` on the recording. Both run the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from src.preprocess.sleep.features import FeatureSettings, epoch_features
+from src.preprocess.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
+from src.preprocess.sleep.nights import Night, load
+from src.preprocess.stage import Stage
+from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Recording
+
+EPOCHS_FILE = "epochs.h5"
+_ARRAYS = ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
+AXES = ("epoch", "channel", "frequency", "time")
+
+
+@dataclass(frozen=True)
+class EpochSettings:
+    """Everything that decides what ``epochs.h5`` holds.
+
+    Attributes
+    ----------
+    channels
+        Names in the order of the channel axis.
+    aliases
+        Further names to try for a channel, best first.
+    features
+        How an epoch becomes an image; its ``epoch_s`` and ``fs_hz`` rule.
+    margin_s
+        Wake kept before the first and after the last sleep epoch; ``None`` keeps all.
+    stage_coding
+        What integers in text hypnograms mean.
+    text_epoch_s
+        Length of a line's epoch in text hypnograms that do not state it.
+    """
+
+    channels: tuple[str, ...] = ("EEG Fpz-Cz",)
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    margin_s: float | None = 1800.0
+    stage_coding: str | None = None
+    text_epoch_s: float | None = None
+
+    def to_params(self, kind: str) -> dict[str, Any]:
+        """Parameters of the stage for a night of this kind, plain types."""
+        plain = asdict(self) | {"channels": list(self.channels), "features": self.features.to_dict()}
+        plain["aliases"] = {name: list(more) for name, more in self.aliases.items()}
+        return plain | {"kind": kind}
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> EpochSettings:
+        """Inverse of :meth:`to_params`."""
+        plain = {name: value for name, value in params.items() if name != "kind"}
+        plain["channels"], plain["features"] = tuple(plain["channels"]), FeatureSettings(**plain["features"])
+        return cls(**plain)
+
+
+@dataclass(frozen=True)
+class EpochSet:
+    """Epochs of one recording.
+
+    Attributes
+    ----------
+    features
+        ``(epoch, channel, frequency, time)`` log power in dB.
+    stages
+        ``(epoch,)`` int8; ``UNSCORED`` where nobody scored and where ``usable`` is false.
+    usable
+        ``(epoch,)``; false where samples are missing or a channel is flat.
+    onset_s
+        ``(epoch,)`` start of each epoch from the start of the recording.
+    freqs_hz, times_s
+        Of the image's rows and columns.
+    facts
+        Counts, what was left out, warnings.
+    """
+
+    features: NDArray[np.floating]
+    stages: NDArray[np.int8]
+    usable: NDArray[np.bool_]
+    onset_s: NDArray[np.float64]
+    freqs_hz: NDArray[np.float64]
+    times_s: NDArray[np.float64]
+    facts: dict[str, Any]
+
+
+def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: EpochSettings) -> EpochSet:
+    """Cut a recording into epochs, label them, and turn them into images.
+
+    With a hypnogram, wake is trimmed and the scoring has to be one that something can be learned
+    from. Without, every whole epoch is kept; a last partial one is ``facts["tail_s"]`` long.
+
+    Raises
+    ------
+    BadInput
+        If the recording is shorter than an epoch, at another rate, or its scoring is of no use.
+    """
+    features = settings.features
+    if recording.fs_hz != features.fs_hz:
+        problem = f"recording at {recording.fs_hz:g} Hz, features at {features.fs_hz:g} Hz"
+        raise BadInput(recording.source, problem, "resample it when loading")
+    n_epochs = recording.samples.shape[1] // features.epoch_samples
+    if not n_epochs:
+        problem = f"lasts {recording.duration_s:g} s, less than one epoch of {features.epoch_s:g} s"
+        raise BadInput(recording.source, problem, "give a longer recording")
+    names = hypnogram.stage_names if hypnogram is not None else HUMAN_STAGES
+    scored = np.full(n_epochs, UNSCORED, np.int8)
+    facts: dict[str, Any] = {"warnings": []}
+    kept = slice(0, n_epochs)
+    if hypnogram is not None:
+        scored, facts = align(hypnogram, n_epochs * features.epoch_s, features.epoch_s, start=recording.start)
+        require_sleep(scored, hypnogram.source, names)
+        if settings.margin_s is not None:
+            kept = trim_wake(scored, settings.margin_s, features.epoch_s)
+    missing, flat = _unusable(recording.samples, features.epoch_samples)
+    spoiled = int(np.sum((missing | flat)[kept] & (scored[kept] != UNSCORED)))
+    stages = np.where(missing | flat, UNSCORED, scored).astype(np.int8)
+    if hypnogram is not None:
+        require_sleep(stages[kept], hypnogram.source, names)
+    stretch = slice(kept.start * features.epoch_samples, kept.stop * features.epoch_samples)
+    facts |= {
+        "epochs": kept.stop - kept.start,
+        "trimmed": {"before": kept.start, "after": n_epochs - kept.stop},
+        "counts": stage_counts(stages[kept], names),
+        "missing_samples": int(missing[kept].sum()),
+        "flat": int(flat[kept].sum()),
+        "scored_but_unusable": spoiled,
+        "tail_s": round(recording.duration_s - n_epochs * features.epoch_s, 6),
+    }
+    if spoiled:
+        facts["warnings"].append(f"{spoiled} scored epochs left out: missing samples or a flat channel")
+    return EpochSet(
+        features=epoch_features(recording.samples[:, stretch], features),
+        stages=stages[kept],
+        usable=~(missing | flat)[kept],
+        onset_s=np.arange(kept.start, kept.stop) * features.epoch_s,
+        freqs_hz=features.freqs_hz,
+        times_s=features.times_s,
+        facts=facts,
+    )
+
+
+def read_epochs(folder: str | Path) -> EpochSet:
+    """The epochs that the stage wrote into its folder."""
+    path = Path(folder) / EPOCHS_FILE
+    try:
+        with h5py.File(path) as file:
+            arrays = {
+                name: file[name][()] for name in ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
+            }
+    except (OSError, KeyError) as error:
+        raise BadInput(
+            path, f"cannot be read ({' '.join(str(error).split())})", "delete it and prepare it again"
+        ) from error
+    return EpochSet(**arrays, facts={})
+
+
+def _unusable(samples: NDArray[np.floating], epoch_samples: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """``(epoch,)`` each: a sample is missing in some channel; some channel does not move."""
+    n_epochs = samples.shape[1] // epoch_samples
+    epochs = samples[:, : n_epochs * epoch_samples].reshape(len(samples), n_epochs, epoch_samples)
+    low, high = epochs.min(axis=2), epochs.max(axis=2)
+    return ~np.isfinite(low + high).all(axis=0), (low == high).any(axis=0)
+
+
+def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
+    settings = EpochSettings.from_params(params)
+    night = Night.from_inputs(params["kind"], inputs)
+    recording, hypnogram = load(
+        night,
+        settings.channels,
+        settings.features.fs_hz,
+        aliases=settings.aliases,
+        epoch_s=settings.text_epoch_s,
+        stage_coding=settings.stage_coding,
+        max_hz=settings.features.max_hz,
+    )
+    if hypnogram is None:
+        raise BadInput(night.psg[0], "has no hypnogram", "put one beside it, or leave this recording out of training")
+    epochs = epochs_of(recording, hypnogram, settings)
+    facts = {
+        "axes": list(AXES),
+        "units": f"dB re 1 {recording.units[0]}^2/Hz",
+        "channels": list(recording.channels),
+        "fs_hz": recording.fs_hz,
+        "epoch_s": settings.features.epoch_s,
+        "stage_names": list(hypnogram.stage_names),
+        "start": recording.start.isoformat() if recording.start else None,
+        **epochs.facts,
+    }
+    _write(out_dir / EPOCHS_FILE, epochs, facts)
+    return facts
+
+
+def _write(path: Path, epochs: EpochSet, facts: Mapping[str, Any]) -> None:
+    with h5py.File(path, "w") as file:
+        # Half precision resolves 0.06 dB at 100 dB; one periodogram bin scatters by 5.6 dB.
+        features = file.create_dataset("features", data=epochs.features.astype(np.float16))
+        for name in _ARRAYS[1:]:
+            file.create_dataset(name, data=getattr(epochs, name))
+        features.attrs["axes"], features.attrs["units"] = facts["axes"], facts["units"]
+        for name in ("channels", "fs_hz", "epoch_s", "stage_names"):
+            file.attrs[name] = facts[name]
+
+
+SLEEP_EPOCHS = Stage("sleep_epochs", 1, _run)
+"""Inputs ``Night.inputs()``, parameters ``EpochSettings.to_params(kind)``; writes ``epochs.h5``."""
