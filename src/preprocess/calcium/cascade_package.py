@@ -1,0 +1,298 @@
+"""CASCADE model packages on disk: a ``config.yaml`` and one Keras HDF5 file per noise level and ensemble member.
+
+The files are read with h5py alone. No Keras is asked to rebuild a model and nothing is unpickled, so a
+package of any age opens: the weights are plain arrays under a handful of known layouts. The format is
+that of Rupprecht et al. 2021, Nature Neuroscience 24:1324-1337.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+
+from src.preprocess.stage import canonical_json, fingerprint
+from src.signals import BadInput
+
+CONFIG_FILE = "config.yaml"
+_MEMBER = re.compile(r"_NoiseLevel_(\d+)_Ensemble_(\d+)\.h5$")
+_LARGEST_KERNEL = 1 << 24
+_COMPARE = "compare it with a published package"
+_AGAIN = "delete the file and fetch the package again"
+
+
+@dataclass(frozen=True)
+class PackageConfig:
+    """What a package's ``config.yaml`` states, with units in the names.
+
+    Attributes
+    ----------
+    sampling_rate_hz
+        Frame rate the networks were trained at.
+    noise_levels
+        Noise levels, in % per square root of Hz, that there is an ensemble for.
+    smoothing_s, causal_kernel
+        Width of the kernel that smoothed the true spikes, and whether it looks forward only.
+    windowsize, before_frac
+        Frames a network sees, and the fraction of them before the predicted frame.
+    filter_sizes, filter_numbers, dense_expansion
+        Widths and channels of the three convolutions, units of the layer behind them.
+    training_datasets, loss_function, optimizer, nr_of_epochs, ensemble_size, batch_size
+        How the networks were trained.
+    """
+
+    model_name: str
+    sampling_rate_hz: float
+    noise_levels: tuple[int, ...]
+    smoothing_s: float
+    causal_kernel: bool
+    windowsize: int
+    before_frac: float
+    filter_sizes: tuple[int, ...]
+    filter_numbers: tuple[int, ...]
+    dense_expansion: int
+    training_datasets: tuple[str, ...]
+    loss_function: str
+    optimizer: str
+    nr_of_epochs: int
+    ensemble_size: int
+    batch_size: int
+
+    @property
+    def first_frame(self) -> int:
+        """Frame that upstream writes the prediction of the window starting at frame 0 to."""
+        return int(self.before_frac * self.windowsize - 1)
+
+    @property
+    def trained_frame(self) -> int:
+        """Frame whose spikes that window was trained on: one later."""
+        return int(self.before_frac * self.windowsize)
+
+    def to_yaml(self) -> str:
+        """The text of a ``config.yaml`` in CASCADE's own keys."""
+        plain: dict[str, Any] = {
+            "model_name": self.model_name,
+            "sampling_rate": self.sampling_rate_hz,
+            "training_datasets": list(self.training_datasets),
+            "placeholder_1": 0,
+            "noise_levels": list(self.noise_levels),
+            "placeholder_2": 0,
+            "smoothing": self.smoothing_s,
+            "causal_kernel": int(self.causal_kernel),
+            "windowsize": self.windowsize,
+            "before_frac": self.before_frac,
+            "filter_sizes": list(self.filter_sizes),
+            "filter_numbers": list(self.filter_numbers),
+            "dense_expansion": self.dense_expansion,
+            "loss_function": self.loss_function,
+            "optimizer": self.optimizer,
+            "nr_of_epochs": self.nr_of_epochs,
+            "ensemble_size": self.ensemble_size,
+            "batch_size": self.batch_size,
+            "training_finished": "Yes",
+            "verbose": 0,
+        }
+        return yaml.safe_dump(plain, sort_keys=False)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Weights of one ensemble member; every layer is ``(kernel, bias)`` in float32.
+
+    Attributes
+    ----------
+    convolutions
+        Three kernels of shape ``(frame, input channel, output channel)``.
+    dense
+        ``(channel, unit)``, applied at every remaining time step.
+    readout
+        ``(step x unit, 1)``, time-major: what the flattened steps are weighted with.
+    """
+
+    convolutions: tuple[tuple[np.ndarray, np.ndarray], ...]
+    dense: tuple[np.ndarray, np.ndarray]
+    readout: tuple[np.ndarray, np.ndarray]
+
+    def arrays(self) -> list[np.ndarray]:
+        """Kernels and biases in the order in which Keras keeps them."""
+        return [array for layer in (*self.convolutions, self.dense, self.readout) for array in layer]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package folder whose configuration was read and whose member files were found."""
+
+    folder: Path
+    config: PackageConfig
+    members: Mapping[int, tuple[Path, ...]]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def networks(self, level: int) -> list[Network]:
+        """The ensemble of one noise level, in the order of the file names."""
+        return [read_network(path, self.config) for path in self.members[level]]
+
+    def sha256(self) -> str:
+        """One digest over the configuration and every member file, by name."""
+        files = [self.folder / CONFIG_FILE, *(path for level in sorted(self.members) for path in self.members[level])]
+        return hashlib.sha256(canonical_json([(p.name, fingerprint(p)) for p in files]).encode()).hexdigest()
+
+
+def open_package(folder: Path) -> Package:
+    """Read a package's configuration and find its member files.
+
+    Raises
+    ------
+    BadInput
+        If the configuration is missing or incomplete, or a noise level has no member.
+    """
+    folder = Path(folder)
+    config = read_config(folder / CONFIG_FILE)
+    members: dict[int, list[Path]] = {}
+    for path in sorted(folder.glob("*.h5")):
+        if not (match := _MEMBER.search(path.name)):
+            raise BadInput(path, "is not named Model_NoiseLevel_<n>_Ensemble_<n>.h5", "take it out of the folder")
+        members.setdefault(int(match[1]), []).append(path)
+    if missing := sorted(set(config.noise_levels) - set(members)):
+        levels = ", ".join(map(str, missing))
+        raise BadInput(folder, f"has no Model_NoiseLevel_*.h5 for noise levels {levels}", "fetch the package again")
+    return Package(folder, config, {level: tuple(paths) for level, paths in members.items()})
+
+
+def read_config(path: Path) -> PackageConfig:
+    """Read a ``config.yaml``.
+
+    Raises
+    ------
+    BadInput
+        If the file is missing, is no YAML mapping, or a key is missing or of the wrong kind.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(path, "does not exist", "put the whole CASCADE package there") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(path, f"cannot be read ({str(error).splitlines()[0]})", _AGAIN) from error
+    if not isinstance(raw, dict):
+        raise BadInput(path, "is not a list of settings", _AGAIN)
+    try:
+        config = PackageConfig(
+            model_name=str(raw["model_name"]),
+            sampling_rate_hz=float(raw["sampling_rate"]),
+            noise_levels=tuple(int(level) for level in raw["noise_levels"]),
+            smoothing_s=float(raw["smoothing"]),
+            causal_kernel=bool(raw.get("causal_kernel", 0)),
+            windowsize=int(raw["windowsize"]),
+            before_frac=float(raw["before_frac"]),
+            filter_sizes=tuple(int(size) for size in raw["filter_sizes"]),
+            filter_numbers=tuple(int(number) for number in raw["filter_numbers"]),
+            dense_expansion=int(raw["dense_expansion"]),
+            training_datasets=tuple(str(name) for name in raw.get("training_datasets") or ()),
+            loss_function=str(raw.get("loss_function", "mean_squared_error")),
+            optimizer=str(raw.get("optimizer", "Adagrad")),
+            nr_of_epochs=int(raw["nr_of_epochs"]),
+            ensemble_size=int(raw["ensemble_size"]),
+            batch_size=int(raw["batch_size"]),
+        )
+    except KeyError as error:
+        raise BadInput(path, f"has no setting {error.args[0]}", _COMPARE) from None
+    except (TypeError, ValueError) as error:
+        raise BadInput(path, f"has a setting of the wrong kind ({error})", _COMPARE) from None
+    _check_config(path, config)
+    return config
+
+
+def _check_config(path: Path, config: PackageConfig) -> None:
+    problem = ""
+    if not config.noise_levels:
+        problem = "names no noise level"
+    elif not config.sampling_rate_hz > 0 or not config.smoothing_s >= 0:
+        problem = f"states {config.sampling_rate_hz} Hz and {config.smoothing_s} s of smoothing"
+    elif len(config.filter_sizes) != 3 or len(config.filter_numbers) != 3:
+        problem = "does not describe three convolutions"
+    elif not 0 < config.trained_frame < config.windowsize:
+        problem = f"puts the predicted frame at {config.trained_frame} of a window of {config.windowsize}"
+    elif steps_before_readout(config) < 1:
+        problem = f"has a window of {config.windowsize} frames, shorter than its filters"
+    if problem:
+        raise BadInput(path, problem, _COMPARE)
+
+
+def steps_before_readout(config: PackageConfig) -> int:
+    """Time steps of one window that are left after three convolutions and two poolings by two."""
+    first, second, third = config.filter_sizes
+    return ((config.windowsize - first - second + 2) // 2 - third + 1) // 2
+
+
+def read_network(path: Path, config: PackageConfig) -> Network:
+    """Read one ensemble member, whichever Keras wrote it.
+
+    Two layouts are known: ``model_weights/<layer>/…/kernel:0`` and ``bias:0`` (Keras 2, and the HDF5
+    files of Keras 3 with or without the ``:0``), and ``…/<layer>/vars/0`` and ``1`` (Keras 3 weights).
+
+    Raises
+    ------
+    BadInput
+        If the file is not whole, or its layers are not the network that ``config`` describes.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            layers = _layers(file, path)
+    except FileNotFoundError:
+        raise BadInput(path, "does not exist", "fetch the package again") from None
+    except (OSError, RuntimeError, KeyError) as error:
+        raise BadInput(path, f"is not a whole HDF5 file ({str(error).splitlines()[0][:120]})", _AGAIN) from error
+    convolutions = tuple(layer for layer in layers if layer[0].ndim == 3)
+    flat = [layer for layer in layers if layer[0].ndim == 2]
+    widths = (1, *config.filter_numbers)
+    expected = [(size, widths[i], widths[i + 1]) for i, size in enumerate(config.filter_sizes)]
+    expected_flat = [
+        (config.filter_numbers[-1], config.dense_expansion),
+        (steps_before_readout(config) * config.dense_expansion, 1),
+    ]
+    found = [kernel.shape for kernel, _ in convolutions] + [kernel.shape for kernel, _ in flat]
+    if found != [*expected, *expected_flat]:
+        raise BadInput(path, f"holds layers {found}, not the {[*expected, *expected_flat]} of its config.yaml", _AGAIN)
+    return Network(convolutions, flat[0], flat[1])
+
+
+def _layers(file: h5py.File, path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    groups: dict[str, dict[str, h5py.Dataset]] = {}
+
+    def collect(name: str, item: Any) -> None:
+        parent, _, leaf = name.rpartition("/")
+        leaf = leaf.removesuffix(":0")
+        if not isinstance(item, h5py.Dataset) or name.startswith("optimizer"):
+            return
+        if parent.endswith("/vars") and leaf in ("0", "1"):
+            parent, leaf = parent.removesuffix("/vars"), ("kernel", "bias")[int(leaf)]
+        if leaf in ("kernel", "bias"):
+            groups.setdefault(parent, {})[leaf] = item
+
+    file.visititems(collect)
+    layers = []
+    # Keras numbers layers of a kind in the order in which they were made; the first may have no number.
+    for parent in sorted(groups, key=lambda name: (name.rpartition("/")[2].rstrip("0123456789"), _number(name))):
+        pair = groups[parent]
+        if len(pair) != 2 or any(d.size > _LARGEST_KERNEL or d.dtype.kind != "f" for d in pair.values()):
+            raise BadInput(path, f"has a layer {parent} without a kernel and a bias of numbers", _AGAIN)
+        kernel, bias = (np.asarray(pair[leaf][()], dtype=np.float32) for leaf in ("kernel", "bias"))
+        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()) or bias.shape != kernel.shape[-1:]:
+            raise BadInput(path, f"has a layer {parent} whose weights are not finite or do not fit", _AGAIN)
+        layers.append((kernel, bias))
+    return layers
+
+
+def _number(name: str) -> int:
+    digits = re.search(r"(\d+)$", name)
+    return int(digits[1]) if digits else 0
