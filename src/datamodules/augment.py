@@ -1,0 +1,78 @@
+"""Augmentation of log spectrograms: online, on the training batch, never on what is evaluated."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class SpectrogramAugment:
+    """Time warp, gain, frequency and time masks for ``(batch, channel, freq, time)`` in dB.
+
+    Every sample draws its own parameters from torch's global generator, which the trainer reseeds at
+    each epoch. Masked cells take the training mean of their channel and frequency: in dB relative to
+    anything, 0 would be a loud sound, not silence. Masks: Park et al. 2019 (SpecAugment), through
+    torchaudio.
+
+    Parameters
+    ----------
+    time_warp_frames
+        The warped centre moves by at most this many frames; 0 switches the warp off. Keep it small:
+        the length of a spindle is diagnostic.
+    freq_mask_bins, time_mask_frames
+        Greatest widths of the masks; 0 switches a mask off.
+    gain_db
+        Standard deviation of a level shift of a whole sample; 0 switches it off.
+    """
+
+    def __init__(
+        self, time_warp_frames: int = 0, freq_mask_bins: int = 0, time_mask_frames: int = 0, gain_db: float = 0.0
+    ) -> None:
+        self.time_warp_frames = time_warp_frames
+        self.freq_mask_bins = freq_mask_bins
+        self.time_mask_frames = time_mask_frames
+        self.gain_db = gain_db
+
+    def __call__(self, decibels: Tensor, mean_db: Tensor) -> Tensor:
+        """Augment a batch; ``mean_db`` is the training mean, ``(channel, freq)``."""
+        if self.time_warp_frames:
+            decibels = warp_time(decibels, self.time_warp_frames)
+        if self.gain_db:
+            shape = (decibels.shape[0], decibels.shape[1], 1, 1)
+            decibels = decibels + self.gain_db * torch.randn(shape, device=decibels.device)
+        if self.freq_mask_bins or self.time_mask_frames:
+            decibels = self._mask(decibels, mean_db)
+        return decibels
+
+    def _mask(self, decibels: Tensor, mean_db: Tensor) -> Tensor:
+        from torchaudio.functional import mask_along_axis_iid
+
+        centre = mean_db[None, :, :, None].to(decibels)
+        centred = decibels - centre
+        for axis, width in ((2, self.freq_mask_bins), (3, self.time_mask_frames)):
+            if width:
+                centred = mask_along_axis_iid(centred, width, 0.0, axis)
+        return centred + centre
+
+
+def warp_time(decibels: Tensor, most: int) -> Tensor:
+    """Stretch one side of every sample and squeeze the other, piecewise linearly about a random centre.
+
+    A centre column ``c`` of each sample moves to ``c + s`` with ``|s| ≤ most``; first and last column
+    stay, and columns between are interpolated linearly.
+    """
+    batch, _, _, frames = decibels.shape
+    most = min(most, (frames - 1) // 3)
+    if most < 1:
+        return decibels
+    device = decibels.device
+    centre = most + 1 + torch.rand(batch, 1, device=device) * (frames - 3 - 2 * most)
+    moved = centre + (2 * torch.rand(batch, 1, device=device) - 1) * most
+    column = torch.arange(frames, device=device, dtype=decibels.dtype).expand(batch, -1)
+    left = column * centre / moved
+    right = centre + (column - moved) * (frames - 1 - centre) / (frames - 1 - moved)
+    source = torch.where(column <= moved, left, right).clamp(0, frames - 1)
+    below = source.floor().long().clamp(max=frames - 2)
+    weight = (source - below)[:, None, None, :]
+    index = below[:, None, None, :].expand_as(decibels)
+    return decibels.gather(3, index) * (1 - weight) + decibels.gather(3, index + 1) * weight

@@ -1,0 +1,49 @@
+"""Which examples make up each batch: a function of seed, epoch and position alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+
+class Batches(Sampler[list[int]]):
+    """Index lists for a dataset that answers a list of indices with a whole batch.
+
+    Parameters
+    ----------
+    length
+        Number of examples.
+    batch_size
+        Examples of one step over all processes together.
+    seed
+        Shuffles every epoch anew; ``None`` keeps the order.
+    rank, world_size
+        This process takes every ``world_size``-th example of each batch, so that a step over several
+        processes sees exactly the examples that one process would.
+    """
+
+    def __init__(self, length: int, batch_size: int, *, seed: int | None = None, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        # A shuffled last batch of a handful would upset batch norm; the next epoch shows its examples.
+        whole, rest = divmod(self.length, self.batch_size)
+        return whole + bool(rest and (self.seed is None or whole == 0))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.seed is None:
+            order = torch.arange(self.length)
+        else:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self.length, generator=generator)
+        for step in range(len(self)):
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield batch[self.rank :: self.world_size].tolist()

@@ -1,0 +1,195 @@
+"""The LightningModule that trains a network to name the stage of single epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from src.models.bundle import build_network
+from src.models.metrics import ConfusionByRecording, scores
+from src.models.schedule import warmup_cosine
+
+HUMAN_KAPPA = 0.76
+"""Agreement between human scorers, pooled over 11 studies (Lee et al. 2022, J Clin Sleep Med 18:193)."""
+
+
+class SleepStager(pl.LightningModule):
+    """Context-free sleep staging with class-weighted cross-entropy.
+
+    Parameters
+    ----------
+    signal, classes
+        The datamodule's :class:`~src.signals.SignalSpec` as a dict and its stage names.
+    kind, network_args
+        A key of ``bundle.NETWORKS`` and the arguments that the signal does not determine.
+    lr, weight_decay, warmup
+        AdamW with decoupled decay on weights (not on norms and biases); the learning rate rises
+        linearly over the first ``warmup`` share of the steps and falls as a half cosine.
+    class_weight_power
+        Weight of a class ∝ (training count)^−power: 0 none, 1 full inverse frequency.
+    label_smoothing
+        Share of the target spread over all stages; scorers disagree, so 0 would be overconfident.
+    """
+
+    monitor = ("val/macro_f1", "max")
+
+    def __init__(
+        self,
+        signal: dict[str, Any],
+        classes: list[str],
+        kind: str = "sleep_epoch_cnn",
+        network_args: dict[str, Any] | None = None,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-2,
+        warmup: float = 0.1,
+        class_weight_power: float = 0.5,
+        label_smoothing: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        n_channels, n_freqs, n_frames = signal["shape"]
+        self.network_args = {
+            "n_channels": n_channels,
+            "n_freqs": n_freqs,
+            "n_frames": n_frames,
+            "n_classes": len(classes),
+            **(network_args or {}),
+        }
+        self.network = build_network(kind, self.network_args)
+        self.register_buffer("class_weights", torch.ones(len(classes)))
+        self.val_confusion: ConfusionByRecording
+        self.test_confusion: ConfusionByRecording
+        self.test_recordings: list[str] = []
+
+    def adopt_statistics(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """Take over what was fitted on the training subjects.
+
+        ``mean_db`` and ``std_db`` are ``(channel, freq)``, ``class_counts`` is ``(class,)``.
+        """
+        mean, std = (torch.as_tensor(statistics[k], dtype=torch.float32) for k in ("mean_db", "std_db"))
+        self.network.standardize.adopt(mean, std)
+        counts = torch.as_tensor(statistics["class_counts"], dtype=torch.float32)
+        weights = counts.clamp_min(1.0) ** -self.hparams["class_weight_power"] * (counts > 0)
+        self.class_weights.copy_(weights / (weights * counts).sum() * counts.sum())
+
+    def setup(self, stage: str) -> None:
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        n_classes = len(self.hparams["classes"])
+        if stage == "fit":
+            self.val_confusion = ConfusionByRecording(len(datamodule.recordings("val")), n_classes)
+        if stage == "test":
+            self.test_recordings = datamodule.recordings("test")
+            self.test_confusion = ConfusionByRecording(len(self.test_recordings), n_classes)
+
+    def forward(self, decibels: Tensor) -> Tensor:
+        logits: Tensor = self.network(decibels)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        decibels, stages, _ = batch
+        loss = functional.cross_entropy(
+            self(decibels), stages, self.class_weights, label_smoothing=self.hparams["label_smoothing"]
+        )
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=len(stages))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        decibels, stages, recording = batch
+        logits = self(decibels)
+        loss = functional.cross_entropy(logits, stages)
+        self.log("val/loss", loss, sync_dist=True, batch_size=len(stages))
+        self.val_confusion.update(logits.argmax(1), stages, recording)
+
+    def on_validation_epoch_end(self) -> None:
+        pooled = scores(self.val_confusion.compute().sum(0).cpu().numpy(), self.hparams["classes"])
+        for name in ("macro_f1", "kappa", "accuracy"):
+            value = pooled[name]
+            self.log(f"val/{name}", 0.0 if math.isnan(value) else value, prog_bar=name == "macro_f1", rank_zero_only=False)
+        self.val_confusion.reset()
+
+    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        decibels, stages, recording = batch
+        self.test_confusion.update(self(decibels).argmax(1), stages, recording)
+
+    def on_test_epoch_end(self) -> None:
+        self.test_counts = self.test_confusion.compute().cpu().numpy()
+        for name, value in self.test_metrics().items():
+            self.log(name, value, rank_zero_only=False)
+
+    def test_metrics(self) -> dict[str, float]:
+        """Scores pooled over the test epochs, ``test/…``."""
+        pooled = scores(self.test_counts.sum(0), self.hparams["classes"])
+        return {f"test/{name}": value for name, value in pooled.items() if not math.isnan(value)}
+
+    def results(self) -> list[dict[str, Any]]:
+        """One row per test recording, their mean and spread, the pooled scores, majority class, human κ."""
+        classes = self.hparams["classes"]
+        rows = [
+            {"recording": name, **_row(counts, classes)}
+            for name, counts in zip(self.test_recordings, self.test_counts, strict=True)
+            if counts.sum()
+        ]
+        columns = [c for c in rows[0] if c not in ("recording", "epochs")]
+        values = np.array([[row[c] for c in columns] for row in rows], dtype=float)
+        counts = self.test_counts.sum(0)
+        majority = np.zeros_like(counts)
+        majority[:, counts.sum(1).argmax()] = counts.sum(1)
+        blank = dict.fromkeys(columns, math.nan)
+        mean, spread = (dict(zip(columns, f(values, axis=0).tolist(), strict=True)) for f in (_mean, _spread))
+        return [
+            *rows,
+            {"recording": "mean over recordings", **mean, "epochs": len(rows)},
+            {"recording": "sd over recordings", **spread, "epochs": len(rows)},
+            {"recording": "all epochs pooled", **_row(counts, classes)},
+            {"recording": "baseline: majority stage", **_row(majority, classes)},
+            {"recording": "human scorers (κ between them)", **blank, "kappa": HUMAN_KAPPA, "epochs": 0},
+        ]
+
+    def tune(self, datamodule: pl.LightningDataModule) -> dict[str, Any]:
+        """Temperature that minimises the log loss on the validation subjects (Guo et al. 2017)."""
+        logits, stages = self._outputs(datamodule.val_dataloader())
+        grid = torch.logspace(-1, 1, 201)
+        losses = torch.stack([functional.cross_entropy(logits / t, stages) for t in grid])
+        return {"temperature": float(grid[losses.argmin()])}
+
+    @torch.no_grad()
+    def _outputs(self, loader: Any) -> tuple[Tensor, Tensor]:
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        pairs = [(self.network(decibels.float().to(device)).float().cpu(), stages) for decibels, stages, _ in loader]
+        return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+
+    def bundle_fields(self) -> dict[str, Any]:
+        """What the bundle says of the network."""
+        return {"task": "sleep_staging", "kind": self.hparams["kind"], "network_args": self.network_args}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        rest = [p for p in self.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": self.hparams["weight_decay"]}, {"params": rest, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.hparams["lr"])
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = warmup_cosine(optimizer, steps=steps, warmup=self.hparams["warmup"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _row(counts: np.ndarray, classes: list[str]) -> dict[str, Any]:
+    pooled = scores(counts, classes)
+    return {**{k: v for k, v in pooled.items() if k != "n"}, "epochs": int(pooled["n"])}
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    return np.array([np.nan if np.isnan(c).all() else np.nanmean(c) for c in values.T])
+
+
+def _spread(values: np.ndarray, axis: int) -> np.ndarray:
+    return np.array([np.nan if np.isfinite(c).sum() < 2 else np.nanstd(c, ddof=1) for c in values.T])
+
+

@@ -1,0 +1,134 @@
+"""What a person looks at after a night was staged: spectrogram, hypnodensity, hypnogram."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from src.preprocess.atomic import atomic_file
+
+STAGE_COLOURS = {
+    "W": "#e9a23b",
+    "Wake": "#e9a23b",
+    "REM": "#c0392b",
+    "N1": "#9ecae1",
+    "N2": "#4292c6",
+    "N3": "#08519c",
+    "NREM": "#2171b5",
+}
+DISPLAY_ORDER = ("W", "Wake", "REM", "N1", "N2", "NREM", "N3")
+"""Top to bottom, as hypnograms are drawn in clinics."""
+
+
+def draw_night(
+    path: Path,
+    *,
+    title: str,
+    decibels: np.ndarray,
+    freqs_hz: np.ndarray,
+    probabilities: np.ndarray,
+    stages: np.ndarray,
+    classes: Sequence[str],
+    epoch_s: float,
+    start: datetime | None,
+    reference: np.ndarray | None = None,
+) -> Path:
+    """Write the figure of one night.
+
+    Parameters
+    ----------
+    decibels
+        ``(epoch, freq)`` level of one channel in dB; NaN where nothing was recorded.
+    freqs_hz
+        ``(freq,)`` ascending.
+    probabilities
+        ``(epoch, class)``; NaN rows for epochs that could not be scored.
+    stages
+        ``(epoch,)`` class indices, negative where unscored.
+    epoch_s, start
+        Length of an epoch; wall-clock time of the first, if known.
+    reference
+        A human scoring of the same epochs, drawn behind the prediction.
+    """
+    hours = np.arange(len(stages) + 1) * epoch_s / 3600
+    figure, (spectrum, density, steps) = plt.subplots(
+        3, 1, figsize=(12, 7.5), sharex=True, height_ratios=(1.2, 1, 1), layout="constrained"
+    )
+    _draw_spectrogram(figure, spectrum, decibels, freqs_hz, hours)
+    _draw_hypnodensity(density, probabilities, classes, hours)
+    _draw_hypnogram(steps, stages, classes, hours, reference)
+    steps.set_xlim(0, max(hours[-1], epoch_s / 3600))
+    steps.set_xlabel("time from the start of the recording (h)")
+    if start is not None:
+        _label_clock(steps, start)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    with atomic_file(path) as part:
+        figure.savefig(part, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def _draw_spectrogram(figure: Figure, axes: Axes, decibels: np.ndarray, freqs_hz: np.ndarray, hours: np.ndarray) -> None:
+    low, high = np.nanpercentile(decibels, (2, 98)) if np.isfinite(decibels).any() else (0.0, 1.0)
+    step = freqs_hz[1] - freqs_hz[0]
+    edges = np.append(freqs_hz - step / 2, freqs_hz[-1] + step / 2).clip(0)
+    picture = axes.pcolormesh(hours, edges, decibels.T, vmin=low, vmax=high, cmap="magma", rasterized=True)
+    axes.set_ylabel("frequency (Hz)")
+    axes.set_ylim(edges[0], min(edges[-1], 30))
+    figure.colorbar(picture, ax=axes, label="power (dB re 1 µV²/Hz)", pad=0.01)
+
+
+def _draw_hypnodensity(axes: Axes, probabilities: np.ndarray, classes: Sequence[str], hours: np.ndarray) -> None:
+    order = [classes.index(c) for c in DISPLAY_ORDER if c in classes][::-1]
+    bottom = np.zeros(len(probabilities) + 1)
+    for index in order:
+        column = np.nan_to_num(probabilities[:, index])
+        top = bottom + np.append(column, column[-1:])
+        axes.fill_between(hours, bottom, top, step="post", color=STAGE_COLOURS[classes[index]], lw=0, label=classes[index])
+        bottom = top
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("probability")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.005, 0.5), frameon=False)
+
+
+def _draw_hypnogram(
+    axes: Axes, stages: np.ndarray, classes: Sequence[str], hours: np.ndarray, reference: np.ndarray | None
+) -> None:
+    shown = [c for c in DISPLAY_ORDER if c in classes]
+    height = np.array([shown.index(c) for c in classes], dtype=float)
+
+    def levels(scored: np.ndarray) -> np.ndarray:
+        return np.where(scored >= 0, height[np.maximum(scored, 0)], np.nan)
+
+    if reference is not None:
+        values = levels(reference)
+        axes.step(hours, np.append(values, values[-1:]), where="post", color="0.7", lw=3, label="human")
+    values = levels(stages)
+    axes.step(hours, np.append(values, values[-1:]), where="post", color="#222222", lw=0.9, label="predicted")
+    for name in shown:
+        mask = stages == classes.index(name)
+        axes.hlines(
+            np.full(mask.sum(), shown.index(name)), hours[:-1][mask], hours[1:][mask], color=STAGE_COLOURS[name], lw=4
+        )
+    axes.set_yticks(range(len(shown)), shown)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_ylabel("stage")
+    if reference is not None:
+        axes.legend(loc="center left", bbox_to_anchor=(1.005, 0.5), frameon=False)
+
+
+def _label_clock(axes: Axes, start: datetime) -> None:
+    clock = axes.secondary_xaxis(-0.32)
+    ticks = axes.get_xticks()
+    clock.set_xticks(ticks, [(start + timedelta(hours=float(t))).strftime("%H:%M") for t in ticks])
+    clock.set_xlabel("clock time")
