@@ -15,11 +15,13 @@ from src.models.bundle import Bundle, export_bundle
 from src.preprocess.stage import provenance
 from src.reports.tables import results_table, summary_table
 from src.runs.callbacks import AtomicCheckpointIO, training_callbacks
+from src.runs.console import quiet_trainer
 from src.runs.folder import RunFolder, open_run
 from src.runs.tracking import log_bundle, merge_csv, open_loggers
 from src.signals import BadInput
 
 schema.register()
+quiet_trainer()
 
 
 def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Console) -> float:

@@ -24,7 +24,9 @@ class Batches(Sampler[list[int]]):
         processes sees exactly the examples that one process would.
     """
 
-    def __init__(self, length: int, batch_size: int, *, seed: int | None = None, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int | None = None, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0

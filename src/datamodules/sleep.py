@@ -108,7 +108,9 @@ class SleepData(pl.LightningDataModule):
         if self.preparation.failures:
             Console().print(self.preparation.table())
         if not self.artifacts:
-            raise BadInput(self.source.get("root") or "source", "no recording could be used", "mend the ones listed above")
+            raise BadInput(
+                self.source.get("root") or "source", "no recording could be used", "mend the ones listed above"
+            )
 
     def setup(self, stage: str) -> None:
         if self.datasets:
@@ -120,7 +122,9 @@ class SleepData(pl.LightningDataModule):
             wanted = set(self.split.subjects(part))
             self.datasets[part] = EpochDataset([n for n in nights if n.subject_id in wanted])
             if not len(self.datasets[part]):
-                raise BadInput("datamodule.split", f"the {part} subjects have no scored epoch", "choose another split seed")
+                raise BadInput(
+                    "datamodule.split", f"the {part} subjects have no scored epoch", "choose another split seed"
+                )
         self._fit_statistics()
 
     def _fit_statistics(self) -> None:

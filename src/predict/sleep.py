@@ -48,7 +48,9 @@ def predict(bundle: Bundle, source: Path, output_dir: Path, *, channels: list[st
         raise BadInput("options.channels", f"names {len(channels)} channels", f"give one for each of: {expected}")
     network = bundle.network()
     nights = find_recordings(source)
-    jobs = [Job(n.recording_id, _stage_night, (bundle, network, n, output_dir / n.recording_id, channels)) for n in nights]
+    jobs = [
+        Job(n.recording_id, _stage_night, (bundle, network, n, output_dir / n.recording_id, channels)) for n in nights
+    ]
     return run_batch(jobs, title="staging")
 
 

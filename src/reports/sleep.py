@@ -77,7 +77,9 @@ def draw_night(
     return path
 
 
-def _draw_spectrogram(figure: Figure, axes: Axes, decibels: np.ndarray, freqs_hz: np.ndarray, hours: np.ndarray) -> None:
+def _draw_spectrogram(
+    figure: Figure, axes: Axes, decibels: np.ndarray, freqs_hz: np.ndarray, hours: np.ndarray
+) -> None:
     low, high = np.nanpercentile(decibels, (2, 98)) if np.isfinite(decibels).any() else (0.0, 1.0)
     step = freqs_hz[1] - freqs_hz[0]
     edges = np.append(freqs_hz - step / 2, freqs_hz[-1] + step / 2).clip(0)
@@ -93,7 +95,9 @@ def _draw_hypnodensity(axes: Axes, probabilities: np.ndarray, classes: Sequence[
     for index in order:
         column = np.nan_to_num(probabilities[:, index])
         top = bottom + np.append(column, column[-1:])
-        axes.fill_between(hours, bottom, top, step="post", color=STAGE_COLOURS[classes[index]], lw=0, label=classes[index])
+        axes.fill_between(
+            hours, bottom, top, step="post", color=STAGE_COLOURS[classes[index]], lw=0, label=classes[index]
+        )
         bottom = top
     axes.set_ylim(0, 1)
     axes.set_ylabel("probability")

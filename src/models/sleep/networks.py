@@ -52,7 +52,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv1d(width, width, kernel, padding="same", bias=False), nn.BatchNorm1d(width), nn.GELU(), nn.Dropout(dropout)
+            nn.Conv1d(width, width, kernel, padding="same", bias=False),
+            nn.BatchNorm1d(width),
+            nn.GELU(),
+            nn.Dropout(dropout),
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -53,7 +53,12 @@ class LinearNet(nn.Module):
         self.standardize = Standardize(n_channels, n_freqs)
         flat = n_channels * n_freqs * n_frames
         self.head = nn.Sequential(
-            nn.Flatten(), _dense(flat, 1024), _dense(1024, 1024), _dense(1024, 256), nn.Dropout(dropout), nn.Linear(256, n_classes)
+            nn.Flatten(),
+            _dense(flat, 1024),
+            _dense(1024, 1024),
+            _dense(1024, 256),
+            nn.Dropout(dropout),
+            nn.Linear(256, n_classes),
         )
 
     def forward(self, decibels: Tensor) -> Tensor:
@@ -71,7 +76,9 @@ class SimpleCNN(nn.Module):
         self.standardize = Standardize(n_channels, n_freqs)
         self.convolutions = nn.Sequential(_conv(n_channels, 512, 3, 0, 3), _conv(512, 128, 1, 0, 3), nn.Flatten())
         flat = _flat_size(self.convolutions, (n_channels, *self.picture))
-        self.head = nn.Sequential(nn.Dropout(dropout), _dense(flat, 512), nn.Dropout(dropout), nn.Linear(512, n_classes))
+        self.head = nn.Sequential(
+            nn.Dropout(dropout), _dense(flat, 512), nn.Dropout(dropout), nn.Linear(512, n_classes)
+        )
 
     def forward(self, decibels: Tensor) -> Tensor:
         picture = functional.interpolate(self.standardize(decibels), self.picture, mode="bilinear", align_corners=False)

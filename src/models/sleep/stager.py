@@ -97,7 +97,9 @@ class SleepStager(pl.LightningModule):
         loss = functional.cross_entropy(
             self(decibels), stages, self.class_weights, label_smoothing=self.hparams["label_smoothing"]
         )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=len(stages))
+        self.log(
+            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=len(stages)
+        )
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
@@ -111,7 +113,9 @@ class SleepStager(pl.LightningModule):
         pooled = scores(self.val_confusion.compute().sum(0).cpu().numpy(), self.hparams["classes"])
         for name in ("macro_f1", "kappa", "accuracy"):
             value = pooled[name]
-            self.log(f"val/{name}", 0.0 if math.isnan(value) else value, prog_bar=name == "macro_f1", rank_zero_only=False)
+            self.log(
+                f"val/{name}", 0.0 if math.isnan(value) else value, prog_bar=name == "macro_f1", rank_zero_only=False
+            )
         self.val_confusion.reset()
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
@@ -173,7 +177,10 @@ class SleepStager(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         decayed = [p for p in self.parameters() if p.ndim > 1]
         rest = [p for p in self.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": self.hparams["weight_decay"]}, {"params": rest, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": self.hparams["weight_decay"]},
+            {"params": rest, "weight_decay": 0.0},
+        ]
         optimizer = torch.optim.AdamW(groups, lr=self.hparams["lr"])
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = warmup_cosine(optimizer, steps=steps, warmup=self.hparams["warmup"])
@@ -191,5 +198,3 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
 
 def _spread(values: np.ndarray, axis: int) -> np.ndarray:
     return np.array([np.nan if np.isfinite(c).sum() < 2 else np.nanstd(c, ddof=1) for c in values.T])
-
-

@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from src.datamodules.augment import SpectrogramAugment, warp_time
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def test_all_switches_off_changes_nothing():
+    x = torch.randn(3, 2, 10, 12)
+    assert torch.equal(SpectrogramAugment()(x, torch.zeros(2, 10)), x)
+
+
+def test_masks_are_filled_with_the_training_mean_of_their_cell():
+    mean = torch.randn(2, 20) * 10
+    x = torch.full((16, 2, 20, 30), 1e4)
+    y = SpectrogramAugment(freq_mask_bins=6, time_mask_frames=8)(x, mean)
+    masked = y != 1e4
+    assert 0.02 < masked.float().mean() < 0.6
+    expected = mean[None, :, :, None].expand_as(y)
+    torch.testing.assert_close(y[masked], expected[masked], atol=2e-3, rtol=0)
+
+
+def test_each_sample_draws_its_own_mask():
+    y = SpectrogramAugment(time_mask_frames=10)(torch.ones(32, 1, 4, 30), torch.zeros(1, 4))
+    assert len({tuple(row.tolist()) for row in y[:, 0, 0]}) > 8
+
+
+def test_gain_shifts_a_whole_sample_level():
+    y = SpectrogramAugment(gain_db=2.0)(torch.zeros(64, 1, 4, 5), torch.zeros(1, 4))
+    assert torch.equal(y.amax((1, 2, 3)), y.amin((1, 2, 3)))
+    assert 1.0 < y[:, 0, 0, 0].std() < 3.0
+
+
+def test_warp_keeps_the_ends_and_moves_a_ridge_by_at_most_the_limit():
+    ramp = torch.arange(41.0).expand(50, 1, 3, 41)
+    warped = warp_time(ramp, 5)
+    torch.testing.assert_close(warped[..., 0], ramp[..., 0])
+    torch.testing.assert_close(warped[..., -1], ramp[..., -1])
+    shift = (warped - ramp).abs().amax()
+    assert 1.0 < shift <= 5.0 + 1e-4
+    assert (warped.diff(dim=-1) > 0).all()
+
+
+def test_warp_of_a_constant_is_the_constant():
+    x = torch.full((4, 1, 2, 20), 3.5)
+    torch.testing.assert_close(warp_time(x, 4), x)
+
+
+def test_too_few_frames_to_warp_are_left_alone():
+    x = torch.randn(2, 1, 3, 3)
+    assert torch.equal(warp_time(x, 4), x)

@@ -1,0 +1,62 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.datamodules.splits import make_split, split_blocks, split_by_fold, split_by_fraction
+from src.signals import BadInput
+
+ids = st.lists(st.text("abcdef0123456789", min_size=1, max_size=6), min_size=4, max_size=40, unique=True)
+
+
+@given(ids, st.integers(0, 1000), st.randoms(use_true_random=False))
+def test_fraction_split_is_a_partition_that_ignores_order_and_repetition(subjects, seed, random):
+    split = split_by_fraction(subjects, val=0.2, test=0.25, seed=seed)
+    shuffled = subjects * 2
+    random.shuffle(shuffled)
+    assert split_by_fraction(shuffled, val=0.2, test=0.25, seed=seed) == split
+    assert sorted(split.subjects("train") + split.subjects("val") + split.subjects("test")) == sorted(subjects)
+    assert all(split.subjects(part) for part in ("train", "val", "test"))
+
+
+@given(ids, st.integers(2, 4), st.integers(0, 1000))
+def test_folds_test_every_subject_exactly_once(subjects, folds, seed):
+    splits = [split_by_fold(subjects, fold=k, folds=folds, val=0.2, seed=seed) for k in range(folds)]
+    assert sorted(s for split in splits for s in split.subjects("test")) == sorted(subjects)
+    for split in splits:
+        assert split.subjects("val")
+        assert split.subjects("train")
+
+
+@given(st.integers(50, 10_000), st.integers(0, 10))
+def test_blocks_keep_their_distance(length, gap):
+    blocks = split_blocks(length, val=0.2, test=0.2, gap=gap)
+    assert blocks["val"].start - blocks["train"].stop == gap
+    assert blocks["test"].start - blocks["val"].stop == gap
+    assert blocks["test"].stop == length
+
+
+def test_digest_tells_assignments_apart():
+    a = split_by_fraction(list("abcdefgh"), val=0.2, test=0.2, seed=1)
+    b = split_by_fraction(list("abcdefgh"), val=0.2, test=0.2, seed=2)
+    assert a.digest != b.digest
+    assert a.to_dict()["sha256"] == a.digest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"method": "fraction", "val": 0.5, "test": 0.5}, "cannot be split"),
+        ({"method": "fold", "fold": 4, "folds": 4, "val": 0.1}, "fold 4 of 4"),
+        ({"method": "fold", "fold": 0, "folds": 9, "val": 0.1}, "4 subject"),
+        ({"method": "by_epoch"}, "unknown method"),
+        ({"method": "fraction", "vall": 0.1}, "vall"),
+    ],
+)
+def test_impossible_splits_say_why(arguments, problem):
+    with pytest.raises(BadInput, match=problem):
+        make_split(["a", "b", "c", "d"], seed=0, **arguments)
+
+
+def test_too_short_a_recording_cannot_be_split_in_blocks():
+    with pytest.raises(BadInput, match="too few"):
+        split_blocks(10, val=0.2, test=0.2, gap=5)

@@ -1,0 +1,70 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from src.runs.callbacks import AtomicCheckpointIO, ReseedEachEpoch, StopOnNonFiniteLoss
+from src.signals import BadInput
+
+
+class Tiny(pl.LightningModule):
+    def __init__(self, poison: bool = False) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+        self.poison = poison
+        self.draws: list[float] = []
+
+    def training_step(self, batch, batch_idx):
+        self.draws.append(float(torch.rand(1)))
+        loss = self.layer(batch[0]).mean()
+        return loss * float("nan") if self.poison and self.current_epoch else loss
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(module, callbacks, tmp_path, epochs=2):
+    loader = DataLoader(TensorDataset(torch.ones(4, 2)), batch_size=2)
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        callbacks=callbacks,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=str(tmp_path),
+    )
+    trainer.fit(module, loader)
+
+
+def test_every_epoch_has_its_own_repeatable_random_numbers(tmp_path):
+    runs = []
+    for _ in range(2):
+        module = Tiny()
+        torch.rand(17)
+        fit(module, [ReseedEachEpoch(3)], tmp_path)
+        runs.append(module.draws)
+    assert runs[0] == runs[1]
+    assert runs[0][:2] != runs[0][2:]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(tmp_path):
+    with pytest.raises(BadInput, match="the loss was nan in epoch 1, batch 0"):
+        fit(Tiny(poison=True), [StopOnNonFiniteLoss(tmp_path)], tmp_path)
+    saved = torch.load(tmp_path / "non_finite_batch.pt", weights_only=True)
+    assert torch.equal(saved["batch"][0], torch.ones(2, 2))
+
+
+def test_a_failing_save_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"a": 1}, path)
+
+    def half(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning_fabric.plugins.TorchCheckpointIO.save_checkpoint", half)
+    with pytest.raises(BadInput, match="no space left"):
+        AtomicCheckpointIO().save_checkpoint({"a": 2}, path)
+    assert torch.load(path, weights_only=True) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]

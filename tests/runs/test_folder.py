@@ -1,0 +1,77 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from src.runs.folder import open_run, run_key
+from src.signals import BadInput
+
+CONFIG = {"name": "x", "seed": 1, "logger": None, "runs_dir": "a", "model": {"lr": 0.1}}
+
+
+def test_key_ignores_where_and_how_but_not_what():
+    assert run_key(CONFIG) == run_key({**CONFIG, "runs_dir": "b", "logger": {"project": "p"}})
+    assert run_key(CONFIG) != run_key({**CONFIG, "seed": 2})
+    assert run_key(CONFIG) != run_key({**CONFIG, "model": {"lr": 0.2}})
+
+
+def test_an_interrupted_run_is_continued_and_a_finished_one_is_not(tmp_path):
+    with pytest.raises(RuntimeError), open_run(CONFIG, runs_dir=tmp_path, name="x") as first:
+        raise RuntimeError("power cut")
+    with open_run(CONFIG, runs_dir=tmp_path, name="x") as second:
+        assert second.path == first.path
+        assert second.attempt == 1
+        second.finish(metrics={"a": 1.0})
+    with open_run(CONFIG, runs_dir=tmp_path, name="x") as third:
+        assert third.path != first.path
+    record = json.loads((first.path / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["config"] == CONFIG
+    assert (tmp_path / "x" / "latest").resolve() == first.path.resolve()
+
+
+def test_another_configuration_or_resume_off_starts_anew(tmp_path):
+    with pytest.raises(RuntimeError), open_run(CONFIG, runs_dir=tmp_path, name="x") as first:
+        raise RuntimeError("power cut")
+    with open_run({**CONFIG, "seed": 2}, runs_dir=tmp_path, name="x") as other:
+        assert other.path != first.path
+    with open_run(CONFIG, runs_dir=tmp_path, name="x", resume=False) as fresh:
+        assert fresh.path != first.path
+
+
+def test_two_living_runs_never_share_a_folder(tmp_path):
+    with (
+        open_run(CONFIG, runs_dir=tmp_path, name="x") as first,
+        open_run(CONFIG, runs_dir=tmp_path, name="x") as second,
+    ):
+        assert first.path != second.path
+
+
+def test_a_killed_run_is_found_again(tmp_path):
+    code = (
+        "import time; from pathlib import Path; from src.runs.folder import open_run\n"
+        f"with open_run({CONFIG!r}, runs_dir=Path({str(tmp_path)!r}), name='x') as run:\n"
+        "    print(run.path, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    path = process.stdout.readline().strip()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    time.sleep(0.01)
+    with open_run(CONFIG, runs_dir=tmp_path, name="x") as run:
+        assert str(run.path) == path
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(BadInput, match="choose another runs_dir"),
+        open_run(CONFIG, runs_dir=tmp_path / "file", name="x"),
+    ):
+        pass
