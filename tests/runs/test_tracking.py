@@ -41,12 +41,17 @@ def test_wandb_mirrors_offline_and_is_finished_even_after_a_crash(tmp_path, offl
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     (bundle / "bundle.json").write_text("{}")
-    with pytest.raises(RuntimeError), open_loggers(TRACKER, run, config=CONFIG, job_type="train") as loggers:
-        experiment = loggers[1].experiment
-        assert (experiment.group, experiment.job_type, list(experiment.tags)) == ("g", "train", ["t"])
-        assert experiment.config["model"]["lr"] == 0.1
-        assert experiment.settings.mode == "offline"
-        log_bundle(loggers, bundle, {"test/kappa": 0.7})
-        raise RuntimeError("the training failed")
+
+    def crash_while_training():
+        with open_loggers(TRACKER, run, config=CONFIG, job_type="train") as loggers:
+            experiment = loggers[1].experiment
+            assert (experiment.group, experiment.job_type, list(experiment.tags)) == ("g", "train", ["t"])
+            assert experiment.config["model"]["lr"] == 0.1
+            assert experiment.settings.mode == "offline"
+            log_bundle(loggers, bundle, {"test/kappa": 0.7})
+            raise RuntimeError("the training failed")
+
+    with pytest.raises(RuntimeError, match="training failed"):
+        crash_while_training()
     assert wandb.run is None
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))

@@ -1,0 +1,82 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from src.models.sleep.stager import SleepStager
+
+SIGNAL = {"shape": [1, 6, 5]}
+CLASSES = ["W", "N1", "N2", "N3", "REM"]
+
+
+def stager(**arguments):
+    torch.manual_seed(0)
+    return SleepStager(SIGNAL, CLASSES, network_args={"filters": 4, "width": 8, "blocks": 1}, **arguments)
+
+
+def statistics(counts):
+    return {"mean_db": np.full((1, 6), 3.0), "std_db": np.full((1, 6), 2.0), "class_counts": np.array(counts)}
+
+
+def test_statistics_become_buffers_of_the_network_and_class_weights_average_to_one():
+    model = stager(class_weight_power=1.0)
+    counts = np.array([400, 50, 800, 100, 150])
+    model.adopt_statistics(statistics(counts))
+    assert model.network.state_dict()["encoder.standardize.mean"].eq(3.0).all()
+    weights = model.class_weights.numpy()
+    assert (weights * counts).sum() / counts.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(weights * counts, (weights * counts)[0], rtol=1e-5)
+
+
+def test_power_zero_weighs_all_classes_alike_and_an_absent_class_weighs_nothing():
+    model = stager(class_weight_power=0.0)
+    model.adopt_statistics(statistics([10, 0, 20, 30, 40]))
+    assert model.class_weights.tolist() == [1.0, 0.0, 1.0, 1.0, 1.0]
+
+
+def test_results_list_recordings_spread_pool_and_baseline():
+    model = stager()
+    model.test_recordings = ["a", "b", "empty"]
+    model.test_counts = np.zeros((3, 5, 5), int)
+    model.test_counts[0] = np.diag([5, 1, 9, 3, 2])
+    model.test_counts[1] = np.full((5, 5), 2)
+    rows = {row["recording"]: row for row in model.results()}
+    assert rows["a"]["accuracy"] == 1.0
+    assert "empty" not in rows
+    assert rows["mean over recordings"]["accuracy"] == pytest.approx(0.6)
+    assert rows["all epochs pooled"]["epochs"] == 70
+    assert rows["baseline: majority stage"]["kappa"] == 0.0
+    assert math.isnan(rows["human scorers (κ between them)"]["accuracy"])
+    assert model.test_metrics()["test/accuracy"] == pytest.approx(30 / 70)
+
+
+def test_the_temperature_undoes_overconfidence():
+    model = stager()
+    model.adopt_statistics(statistics([1, 1, 1, 1, 1]))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3000, 1, 6, 5, generator=generator) * 2 + 3
+
+    def tuned():
+        return model.tune(type("Data", (), {"val_dataloader": lambda self: [(x, y, None)]})())["temperature"]
+
+    with torch.no_grad():
+        model.network.eval()
+        y = torch.distributions.Categorical(logits=model.network(x)).sample()
+        honest = tuned()
+        model.network.head[1].weight.mul_(4)
+        model.network.head[1].bias.mul_(4)
+        assert tuned() == pytest.approx(4 * honest, rel=0.05)
+
+
+def test_decay_spares_norms_and_biases():
+    model = stager()
+
+    class Trainer:
+        estimated_stepping_batches = 10
+
+    model._trainer = Trainer()
+    groups = model.configure_optimizers()["optimizer"].param_groups
+    assert groups[0]["weight_decay"] > 0
+    assert groups[1]["weight_decay"] == 0
+    assert all(p.ndim > 1 for p in groups[0]["params"])
