@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -19,7 +18,8 @@ from src.datamodules.augment import SpectrogramAugment
 from src.datamodules.batches import Batches
 from src.datamodules.splits import Part, Split, make_split
 from src.preprocess.batch import Summary
-from src.preprocess.sleep.prepare import EpochArtifact, prepare_nights
+from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, read_epochs
+from src.preprocess.sleep.prepare import EpochArtifact, input_signal, prepare_nights
 from src.signals import HUMAN_STAGES, BadInput, SignalSpec
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -59,10 +59,8 @@ class SleepData(pl.LightningDataModule):
     ----------
     source
         ``kind`` and ``root`` of the recordings, or ``kind: simulated`` with the simulator's arguments.
-    channels
-        Channel names wanted from each recording; aliases are resolved by the reader.
-    features
-        Parameters of the ``sleep_epochs`` stage.
+    epochs
+        Arguments of :class:`~src.preprocess.sleep.epochs.EpochSettings`: channels, features, margins.
     split
         ``method``, ``seed`` and parameters of :func:`~src.datamodules.splits.make_split`.
     augment
@@ -77,8 +75,7 @@ class SleepData(pl.LightningDataModule):
     def __init__(
         self,
         source: dict[str, Any],
-        channels: list[str],
-        features: dict[str, Any],
+        epochs: dict[str, Any],
         split: dict[str, Any],
         augment: dict[str, Any],
         batch_size: int,
@@ -87,7 +84,7 @@ class SleepData(pl.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.source, self.channels, self.features = source, channels, features
+        self.source, self.settings = source, EpochSettings.from_params(epochs)
         self.split_options, self.batch_size, self.seed = split, batch_size, seed
         self.augment = SpectrogramAugment(**augment)
         self.cache_dir, self.workers = Path(cache_dir), workers
@@ -103,7 +100,7 @@ class SleepData(pl.LightningDataModule):
         if self.artifacts:
             return
         self.artifacts, self.preparation = prepare_nights(
-            self.source, self.channels, self.features, cache=self.cache_dir, workers=self.workers
+            self.source, self.settings, cache=self.cache_dir, workers=self.workers
         )
         if self.preparation.failures:
             Console().print(self.preparation.table())
@@ -137,8 +134,8 @@ class SleepData(pl.LightningDataModule):
 
     @property
     def signal(self) -> SignalSpec:
-        """What the network sees; the geometry is read from the artifacts."""
-        return self.artifacts[0].signal
+        """What the network sees."""
+        return input_signal(self.settings)
 
     def training_statistics(self) -> Mapping[str, np.ndarray]:
         """Mean and standard deviation per channel and frequency, class counts: training subjects only."""
@@ -147,7 +144,7 @@ class SleepData(pl.LightningDataModule):
 
     def stages(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
-        return [self.artifacts[0].stage]
+        return [SLEEP_EPOCHS.describe(self.settings.to_params(self.source["kind"]))]
 
     def recordings(self, part: Part) -> list[str]:
         """Recording ids in the order that the batches' third element counts."""
@@ -192,6 +189,6 @@ class SleepData(pl.LightningDataModule):
 
 
 def _load(artifact: EpochArtifact) -> NightEpochs:
-    with h5py.File(artifact.path / "epochs.h5") as file:
-        decibels, stages = torch.from_numpy(file["features"][:]), torch.from_numpy(file["stages"][:]).long()
+    epochs = read_epochs(artifact.path)
+    decibels, stages = torch.from_numpy(epochs.features), torch.from_numpy(epochs.stages).long()
     return NightEpochs(artifact.recording_id, artifact.subject_id, decibels, stages)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -70,6 +72,7 @@ def draw_night(
     steps.set_xlabel("time from the start of the recording (h)")
     if start is not None:
         _label_clock(steps, start)
+    figure.align_ylabels([spectrum, density, steps])
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     with atomic_file(path) as part:
         figure.savefig(part, dpi=130)
@@ -86,7 +89,7 @@ def _draw_spectrogram(
     picture = axes.pcolormesh(hours, edges, decibels.T, vmin=low, vmax=high, cmap="magma", rasterized=True)
     axes.set_ylabel("frequency (Hz)")
     axes.set_ylim(edges[0], min(edges[-1], 30))
-    figure.colorbar(picture, ax=axes, label="power (dB re 1 µV²/Hz)", pad=0.01)
+    figure.colorbar(picture, ax=axes, label="power (dB re 1 µV²/Hz)", pad=0.01, aspect=15)
 
 
 def _draw_hypnodensity(axes: Axes, probabilities: np.ndarray, classes: Sequence[str], hours: np.ndarray) -> None:
@@ -102,7 +105,7 @@ def _draw_hypnodensity(axes: Axes, probabilities: np.ndarray, classes: Sequence[
     axes.set_ylim(0, 1)
     axes.set_ylabel("probability")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.005, 0.5), frameon=False)
+    _legend_above(axes, handles[::-1], labels[::-1])
 
 
 def _draw_hypnogram(
@@ -128,11 +131,16 @@ def _draw_hypnogram(
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_ylabel("stage")
     if reference is not None:
-        axes.legend(loc="center left", bbox_to_anchor=(1.005, 0.5), frameon=False)
+        _legend_above(axes, *axes.get_legend_handles_labels())
+
+
+def _legend_above(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.2}
+    axes.legend(handles, labels, ncols=len(labels), frameon=False, handlelength=1.2, columnspacing=1.2, **place)
 
 
 def _label_clock(axes: Axes, start: datetime) -> None:
-    clock = axes.secondary_xaxis(-0.32)
+    clock = axes.secondary_xaxis(-0.3)
     ticks = axes.get_xticks()
     clock.set_xticks(ticks, [(start + timedelta(hours=float(t))).strftime("%H:%M") for t in ticks])
     clock.set_xlabel("clock time")

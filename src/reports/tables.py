@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,8 @@ def results_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     table = Table(title=title, title_justify="left")
     columns = list(rows[0]) if rows else []
     for name in columns:
-        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right", overflow="fold")
+        text = isinstance(rows[0][name], str)
+        table.add_column(name, justify="left" if text else "right", no_wrap=text, overflow="fold")
     for row in rows:
         table.add_row(*(_text(row[name]) for name in columns))
     return table
@@ -34,6 +34,8 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.3f}"
+        return f"{value:.3f}"
     return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else str(value)

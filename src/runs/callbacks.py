@@ -22,6 +22,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, part, storage_options)
 
 
+class ProgressBar(RichProgressBar):
+    """Progress with the metrics that matter and no logger's version number."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        shown: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        return shown
+
+
 class ReseedEachEpoch(Callback):
     """Draw every epoch's random numbers from (seed, epoch), so that a resumed run repeats an unbroken one."""
 
@@ -61,7 +70,7 @@ def training_callbacks(folder: Path, *, monitor: str, mode: str, patience: int, 
         ),
         EarlyStopping(monitor, patience=patience, mode=mode),
         LearningRateMonitor("epoch"),
-        RichProgressBar(leave=False),
+        ProgressBar(),
         ReseedEachEpoch(seed),
         StopOnNonFiniteLoss(folder),
     ]

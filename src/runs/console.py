@@ -8,6 +8,7 @@ import warnings
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The '.*_dataloader' does not have many workers",
+    r"The number of training batches .* is smaller than the logging interval",
     r"Checkpoint directory .* exists and is not empty",
 )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.models.bundle import build_network
-from src.models.metrics import ConfusionByRecording, scores
+from src.models.metrics import ConfusionByRecording, accuracy, cohen_kappa, f1_per_class, macro_f1, scores
 from src.models.schedule import warmup_cosine
 
 HUMAN_KAPPA = 0.76
@@ -136,24 +136,24 @@ class SleepStager(pl.LightningModule):
         """One row per test recording, their mean and spread, the pooled scores, majority class, human κ."""
         classes = self.hparams["classes"]
         rows = [
-            {"recording": name, **_row(counts, classes)}
+            {"recording": name, "epochs": int(counts.sum()), **_row(counts, classes)}
             for name, counts in zip(self.test_recordings, self.test_counts, strict=True)
             if counts.sum()
         ]
-        columns = [c for c in rows[0] if c not in ("recording", "epochs")]
-        values = np.array([[row[c] for c in columns] for row in rows], dtype=float)
+        columns = list(rows[0])[2:]
+        values = np.array([[row[c] for c in columns] for row in rows], dtype=float)  # None becomes NaN
         counts = self.test_counts.sum(0)
         majority = np.zeros_like(counts)
         majority[:, counts.sum(1).argmax()] = counts.sum(1)
-        blank = dict.fromkeys(columns, math.nan)
-        mean, spread = (dict(zip(columns, f(values, axis=0).tolist(), strict=True)) for f in (_mean, _spread))
+        blank = dict.fromkeys(columns)
+        mean, spread = (dict(zip(columns, summarise(values), strict=True)) for summarise in (_mean, _spread))
         return [
             *rows,
-            {"recording": "mean over recordings", **mean, "epochs": len(rows)},
-            {"recording": "sd over recordings", **spread, "epochs": len(rows)},
-            {"recording": "all epochs pooled", **_row(counts, classes)},
-            {"recording": "baseline: majority stage", **_row(majority, classes)},
-            {"recording": "human scorers (κ between them)", **blank, "kappa": HUMAN_KAPPA, "epochs": 0},
+            {"recording": "mean", "epochs": None, **mean},
+            {"recording": "sd", "epochs": None, **spread},
+            {"recording": "pooled", "epochs": int(counts.sum()), **_row(counts, classes)},
+            {"recording": "majority stage", "epochs": int(counts.sum()), **_row(majority, classes)},
+            {"recording": "human scorers", "epochs": None, **blank, "κ": HUMAN_KAPPA},
         ]
 
     def tune(self, datamodule: pl.LightningDataModule) -> dict[str, Any]:
@@ -188,13 +188,18 @@ class SleepStager(pl.LightningModule):
 
 
 def _row(counts: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    pooled = scores(counts, classes)
-    return {**{k: v for k, v in pooled.items() if k != "n"}, "epochs": int(pooled["n"])}
+    values = {
+        "accuracy": accuracy(counts),
+        "macro F1": macro_f1(counts),
+        "κ": cohen_kappa(counts),
+        **{f"F1 {name}": float(f1) for name, f1 in zip(classes, f1_per_class(counts), strict=True)},
+    }
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    return np.array([np.nan if np.isnan(c).all() else np.nanmean(c) for c in values.T])
+def _mean(values: np.ndarray) -> list[float | None]:
+    return [float(np.nanmean(column)) if np.isfinite(column).any() else None for column in values.T]
 
 
-def _spread(values: np.ndarray, axis: int) -> np.ndarray:
-    return np.array([np.nan if np.isfinite(c).sum() < 2 else np.nanstd(c, ddof=1) for c in values.T])
+def _spread(values: np.ndarray) -> list[float | None]:
+    return [float(np.nanstd(column, ddof=1)) if np.isfinite(column).sum() > 1 else None for column in values.T]

@@ -2,24 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from src.preprocess.batch import Job, Summary, run_batch
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS
+from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.nights import Night, discover
 from src.preprocess.sleep.simulate import SIMULATE_NIGHTS
-from src.preprocess.stage import Artifact, ensure
+from src.preprocess.stage import ensure
 from src.signals import BadInput, SignalSpec
 
 
 @dataclass(frozen=True)
 class EpochArtifact:
-    """The epoch spectrograms of one night on disk, and what is in them."""
+    """The epoch spectrograms of one night on disk; ``facts`` are those of the stage's manifest."""
 
     recording_id: str
     subject_id: str
     path: Path
-    signal: SignalSpec
-    stage: dict[str, Any]
+    facts: Mapping[str, Any]
+
+
+def prepare_nights(
+    source: Mapping[str, Any], settings: EpochSettings, *, cache: Path, workers: int
+) -> tuple[list[EpochArtifact], Summary]:
+    """Make, or find in the cache, the epoch spectrograms of every night of a source.
+
+    Parameters
+    ----------
+    source
+        ``kind`` and ``root`` (and ``subject_pattern``) of :func:`~src.preprocess.sleep.nights.discover`, or
+        ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``.
+    settings
+        What to make.
+    cache, workers
+        Where it is kept; how many processes work on it.
+
+    Returns
+    -------
+    tuple
+        The artifacts in the order of their names, and what became of each night: a night that cannot
+        be used is named with its reason, and the others go on.
+    """
+    plain = dict(source)
+    kind = plain.pop("kind", None)
+    if kind == "simulated":
+        jobs = _simulated_jobs(plain, settings, cache)
+    else:
+        try:
+            nights = discover(str(kind), **plain)
+        except TypeError as error:
+            raise BadInput("source", str(error), "give kind and root (and subject_pattern)") from error
+        jobs = [Job(night.recording_id, _prepare, (night, settings, cache)) for night in nights]
+    summary = run_batch(jobs, title="preparing nights", workers=workers)
+    artifacts = [artifact for found in summary.values.values() for artifact in found]
+    return sorted(artifacts, key=lambda a: a.recording_id), summary
+
+
+def input_signal(settings: EpochSettings) -> SignalSpec:
+    """What a network trained on these epochs sees."""
+    features = settings.features
+    axes, shape = ("channel", "frequency", "time"), (len(settings.channels), *features.shape)
+    return SignalSpec(settings.channels, features.fs_hz, features.epoch_s, "uV", axes, shape)
+
+
+def _simulated_jobs(plain: Mapping[str, Any], settings: EpochSettings, cache: Path) -> list[Job]:
+    known = {"subjects": 16, "nights": 1, "hours": 8.0, "seed": 0, "first_subject": 0}
+    if odd := set(plain) - set(known):
+        raise BadInput("source", f"unknown keys {sorted(odd)}", f"the simulator takes {', '.join(known)}")
+    cohort = {**known, **plain}
+    first = int(cohort["first_subject"])
+    numbers = range(first, first + int(cohort["subjects"]))
+    return [Job(f"simulated subject {n:02d}", _simulate_and_prepare, (n, cohort, settings, cache)) for n in numbers]
+
+
+def _simulate_and_prepare(
+    subject: int, cohort: Mapping[str, Any], settings: EpochSettings, cache: Path
+) -> list[EpochArtifact]:
+    params = {"subjects": [subject], "nights": cohort["nights"], "hours": cohort["hours"]}
+    label = f"subject{subject:02d}"
+    nights = ensure(SIMULATE_NIGHTS, {}, params, label=label, cache=cache, seed=int(cohort["seed"]))
+    return [artifact for night in discover("sleep_edf", nights.path) for artifact in _prepare(night, settings, cache)]
+
+
+def _prepare(night: Night, settings: EpochSettings, cache: Path) -> list[EpochArtifact]:
+    artifact = ensure(
+        SLEEP_EPOCHS, night.inputs(), settings.to_params(night.kind), label=night.recording_id, cache=cache
+    )
+    return [EpochArtifact(night.recording_id, night.subject_id, artifact.path, artifact.manifest["facts"])]
