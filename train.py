@@ -63,7 +63,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     merge_csv(run)
     run.write("results.json", {"metrics": metrics, "rows": model.results()})
     run.finish(metrics=metrics)
-    console.print(results_table(model.results(), title=f"{cfg.name}: held-out test subjects"))
+    console.print(results_table(model.results(), title=f"{cfg.name}: held-out test data"))
     console.print(f"run     {run.path}\nbundle  {run.bundle}", highlight=False, soft_wrap=True)
     return float(best.best_model_score)
 

@@ -125,7 +125,7 @@ def stage_probabilities(network: torch.nn.Module, epochs: EpochSet, *, temperatu
 def write_stages(
     path: Path, epochs: EpochSet, epoch_s: float, stages: np.ndarray, probabilities: np.ndarray, classes: list[str]
 ) -> None:
-    """``onset_s,duration_s,stage,p_<stage>…``, a row per epoch; what cannot be scored is ``unscored``, without numbers."""
+    """``onset_s,duration_s,stage,p_<stage>…``, a row per epoch; ``unscored`` rows have no numbers."""
     blank = [""] * len(classes)
     with path.open("w", newline="") as handle:
         writer = csv.writer(handle)

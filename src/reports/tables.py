@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 
@@ -15,7 +16,7 @@ def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def results_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     """Rows of plain values; the keys of the first row are the columns."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     columns = list(rows[0]) if rows else []
     for name in columns:
         text = isinstance(rows[0][name], str)
@@ -37,5 +38,5 @@ def _text(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.2f}"
     return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else str(value)

@@ -39,6 +39,7 @@ class SleepStager(pl.LightningModule):
     """
 
     monitor = ("val/macro_f1", "max")
+    class_weights: Tensor
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class SleepStager(pl.LightningModule):
             "n_classes": len(classes),
             **(network_args or {}),
         }
-        self.network = build_network(kind, self.network_args)
+        self.network: Any = build_network(kind, self.network_args)
         self.register_buffer("class_weights", torch.ones(len(classes)))
         self.val_confusion: ConfusionByRecording
         self.test_confusion: ConfusionByRecording
@@ -133,7 +134,10 @@ class SleepStager(pl.LightningModule):
         return {f"test/{name}": value for name, value in pooled.items() if not math.isnan(value)}
 
     def results(self) -> list[dict[str, Any]]:
-        """One row per test recording, their mean and spread, the pooled scores, majority class, human κ."""
+        """One row per test recording, their mean and spread, the pooled scores, majority class, human κ.
+
+        Columns: epochs, accuracy, macro-F1, Cohen's κ, and the F1 of every stage under its name.
+        """
         classes = self.hparams["classes"]
         rows = [
             {"recording": name, "epochs": int(counts.sum()), **_row(counts, classes)}
@@ -174,7 +178,7 @@ class SleepStager(pl.LightningModule):
         """What the bundle says of the network."""
         return {"task": "sleep_staging", "kind": self.hparams["kind"], "network_args": self.network_args}
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         decayed = [p for p in self.parameters() if p.ndim > 1]
         rest = [p for p in self.parameters() if p.ndim <= 1]
         groups = [
@@ -189,10 +193,10 @@ class SleepStager(pl.LightningModule):
 
 def _row(counts: np.ndarray, classes: list[str]) -> dict[str, Any]:
     values = {
-        "accuracy": accuracy(counts),
-        "macro F1": macro_f1(counts),
+        "acc": accuracy(counts),
+        "MF1": macro_f1(counts),
         "κ": cohen_kappa(counts),
-        **{f"F1 {name}": float(f1) for name, f1 in zip(classes, f1_per_class(counts), strict=True)},
+        **{name: float(f1) for name, f1 in zip(classes, f1_per_class(counts), strict=True)},
     }
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 

@@ -40,13 +40,13 @@ def test_results_list_recordings_spread_pool_and_baseline():
     model.test_counts[0] = np.diag([5, 1, 9, 3, 2])
     model.test_counts[1] = np.full((5, 5), 2)
     rows = {row["recording"]: row for row in model.results()}
-    assert rows["a"]["accuracy"] == 1.0
+    assert rows["a"]["acc"] == 1.0
     assert "empty" not in rows
-    assert rows["mean"]["accuracy"] == pytest.approx(0.6)
+    assert rows["mean"]["acc"] == pytest.approx(0.6)
     assert rows["pooled"]["epochs"] == 70
     assert rows["majority stage"]["κ"] == 0.0
-    assert rows["human scorers"]["accuracy"] is None
-    assert rows["b"]["F1 W"] == pytest.approx(0.2)
+    assert rows["human scorers"]["acc"] is None
+    assert rows["b"]["W"] == pytest.approx(0.2)
     assert model.test_metrics()["test/accuracy"] == pytest.approx(30 / 70)
 
 
