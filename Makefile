@@ -51,6 +51,6 @@ clean: ## remove .venv and the tools' caches; results are kept
 	@[ -x $(PY) ] || "$(PYTHON)" -m venv .venv || { rm -rf .venv; \
 		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "installing the pinned dependencies into .venv (once; some minutes)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-compile -r requirements.lock
 	@$(PY) setup/torchaudio_without_cuda.py
 	@touch $@

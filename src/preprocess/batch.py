@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.process
+import os
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from src.signals import BadInput
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -67,18 +75,26 @@ class Summary:
         for column in ("recording", "seconds", "result"):
             table.add_column(column, overflow="fold")
         for outcome in self.outcomes:
-            result = "[green]done[/]" if outcome.ok else f"[red]{_escape(outcome.reason or '')}[/]"
-            table.add_row(_escape(outcome.name), f"{outcome.seconds:.1f}", result)
+            result = "[green]done[/]" if outcome.ok else f"[red]{escape(outcome.reason or '')}[/]"
+            table.add_row(escape(outcome.name), f"{outcome.seconds:.1f}", result)
         return table
 
 
 def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Console | None = None) -> Summary:
     """Run every job and report on every job; no failure, not even a killed worker, stops the rest.
 
-    ``workers=1`` runs in this process. With more, each job runs in a spawned worker; when a worker
-    dies (out of memory, ``kill -9``) the unfinished jobs are repeated one at a time, so the guilty
-    one is named and the innocent finish.
+    ``workers=1`` runs in this process. With more, each job runs in a spawned worker with one thread of
+    linear algebra; when a worker dies (out of memory, ``kill -9``) the jobs that were running then are
+    repeated one at a time, so the guilty one is named and the innocent finish.
+
+    Raises
+    ------
+    BadInput
+        If two jobs have one name: their results would overwrite each other.
     """
+    names = Counter(job.name for job in jobs)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise BadInput(twice[0], f"{names[twice[0]]} recordings have this name", "rename one of them")
     outcomes: dict[str, Outcome] = {}
     with _progress(console) as bar:
         task = bar.add_task(title, total=len(jobs))
@@ -88,38 +104,66 @@ def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Con
     return Summary(title, tuple(outcomes[job.name] for job in jobs))
 
 
-def _outcomes(jobs: Sequence[Job], workers: int) -> Iterable[Outcome]:
+def _outcomes(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     if workers <= 1 or len(jobs) <= 1:
         yield from map(_attempt, jobs)
         return
-    survivors: list[Job] = []
-    for job, outcome in _pooled(jobs, workers):
-        if outcome is None:
-            survivors.append(job)
-        else:
-            yield outcome
-    for job in survivors:
-        for _, outcome in _pooled([job], 1):
-            yield outcome or Outcome(job.name, reason="its worker process was killed (out of memory?)")
+    waiting = deque(jobs)
+    while waiting:
+        suspects = yield from _pooled(waiting, workers)
+        for job in suspects:
+            if (yield from _pooled(deque([job]), 1)):
+                yield Outcome(job.name, reason="its worker process was killed (out of memory?)")
 
 
-def _pooled(jobs: Sequence[Job], workers: int) -> Iterable[tuple[Job, Outcome | None]]:
-    """Run jobs in one pool; ``None`` for those that a dying worker took along."""
+def _pooled(waiting: deque[Job], workers: int) -> Generator[Outcome, None, list[Job]]:
+    """Run waiting jobs in one pool until none is left or a worker dies; return what ran when it died."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=min(workers, len(jobs)), mp_context=context) as pool:
-        try:
-            pending: dict[Future[Outcome], Job] = {pool.submit(_attempt, job): job for job in jobs}
-        except BrokenProcessPool:
-            yield from ((job, None) for job in jobs)
-            return
-        while pending:
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                job = pending.pop(future)
+    size = min(workers, len(waiting))
+    running: dict[Future[Outcome], Job] = {}
+    with _one_thread_each(), ProcessPoolExecutor(size, mp_context=context, initializer=_die_with_parent) as pool:
+        while waiting or running:
+            # No more jobs in the pool than workers: what is in it when a worker dies was running.
+            while waiting and len(running) < size:
+                job = waiting.popleft()
                 try:
-                    yield job, future.result()
+                    running[pool.submit(_attempt, job)] = job
                 except BrokenProcessPool:
-                    yield job, None
+                    return [job, *running.values()]
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    return list(running.values())
+                except Exception as error:  # neither the job nor its value may refuse to travel
+                    outcome = Outcome(running[future].name, reason=f"{type(error).__name__}: {error}")
+                del running[future]
+                yield outcome
+    return []
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let spawned workers start with one thread each, unless the user has said otherwise."""
+    names = [name for name in THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+
+
+def _die_with_parent() -> None:
+    """End this worker when the process that started it is killed, lest it hold locks and memory for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _attempt(job: Job) -> Outcome:
@@ -128,16 +172,12 @@ def _attempt(job: Job) -> Outcome:
         value, reason, detail = job.call(*job.args), None, ""
     except BadInput as error:
         value, reason, detail = None, str(error), ""
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         value, reason, detail = None, f"{type(error).__name__}: {error}", traceback.format_exc()
     return Outcome(job.name, value, reason, detail, time.monotonic() - clock)
 
 
 def _progress(console: Console | None) -> Progress:
-    name, count = TextColumn("{task.description}"), MofNCompleteColumn()
+    name, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
     console = console or Console(stderr=True)
     return Progress(name, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -8,28 +8,25 @@ on what device and in what batches never enters the key.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import platform
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from src.preprocess.atomic import atomic_folder
+from src.preprocess.lock import folder_lock
+from src.preprocess.provenance import provenance
 from src.signals import BadInput
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
-PACKAGES = ("torch", "numpy", "scipy", "h5py", "pytorch-lightning", "hydra-core", "librosa", "PyWavelets", "tensorflow")
 _BLOCK = 1 << 22
+_SETTLED_NS = 1_000_000_000
+_UNREADABLE = object()
 
 StageFunction = Callable[[Mapping[str, Path], dict[str, Any], Path, int | None], dict[str, Any] | None]
 
@@ -100,14 +97,16 @@ def ensure(
         Name of the recording, for folder names and messages.
     cache, target
         Where the output lives: ``cache/<stage>/<label>-<key>`` beside other results, or exactly
-        ``target``, where a result made from other inputs or parameters is replaced. Give one of them.
+        ``target``, where a result made from other inputs or parameters is replaced, and nothing else
+        ever is. Give one of them.
     wait
         Whether to wait for another process that is making the same output, or to raise.
 
     Raises
     ------
     BadInput
-        For a missing input, an unwritable place, a full disk, or (``wait=False``) a busy output.
+        For an input that is missing or changes meanwhile, a ``target`` with files of somebody else's,
+        an unwritable place, a full disk, or (``wait=False``) a busy output.
     """
     if (cache is None) == (target is None):
         raise TypeError("give either cache or target")
@@ -118,9 +117,13 @@ def ensure(
     with folder_lock(folder, wait=wait):
         if found := read_artifact(folder, key):
             return found
+        if target is not None:
+            refuse_foreign(folder)
         started, clock = datetime.now(UTC), time.monotonic()
         with atomic_folder(folder) as part:
             facts = stage.run(inputs, params, part, seed) or {}
+            if stage.key(inputs, params, seed) != key:
+                raise BadInput(label, "its files changed while they were read", "run again once they are complete")
             manifest = {
                 "schema": MANIFEST_SCHEMA,
                 "key": key,
@@ -138,106 +141,116 @@ def ensure(
 
 
 def cache_folder(cache: Path, stage: Stage, label: str, key: str) -> Path:
-    """``cache/<stage>/<label>-<first 16 digits of the key>``."""
-    return cache / stage.name / f"{label}-{key[:16]}"
+    """``cache/<stage>/<label>-<first 16 digits of the key>``; separators in the label become underscores."""
+    safe = label.replace("/", "_").replace("\\", "_")
+    return cache / stage.name / f"{safe}-{key[:16]}"
 
 
 def read_artifact(folder: Path, key: str | None = None) -> Artifact | None:
-    """The artifact in ``folder`` if its manifest is there, has this key, and every file verifies."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None
+    """The artifact in ``folder`` if its manifest is there, has this key, and every file it lists verifies."""
+    manifest = _read_manifest(folder)
     if not isinstance(manifest, dict) or manifest.get("schema") != MANIFEST_SCHEMA:
         return None
-    if key is not None and manifest.get("key") != key:
+    if not {"key", "facts", "outputs"} <= manifest.keys() or (key is not None and manifest["key"] != key):
         return None
-    if manifest.get("outputs") != checksums(folder):
+    try:
+        whole = all(_verifies(folder / name, record) for name, record in manifest["outputs"].items())
+    except (BadInput, OSError):  # a file is gone, or another process is replacing the folder
         return None
-    return Artifact(folder, manifest, reused=True)
+    return Artifact(folder, manifest, reused=True) if whole else None
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise rather than let a folder be replaced that holds anything but a stage's output.
+
+    Raises
+    ------
+    BadInput
+        Naming one file that no manifest lists.
+    """
+    manifest = _read_manifest(folder)
+    if manifest is _UNREADABLE:  # what it listed cannot be told from what it did not
+        return
+    ours = isinstance(manifest, dict) and {"stage", "outputs"} <= manifest.keys()
+    listed = {MANIFEST, *manifest["outputs"]} if isinstance(manifest, dict) and ours else set()
+    for path in _files(folder):
+        if (name := path.relative_to(folder).as_posix()) not in listed:
+            raise BadInput(folder, f"already holds {name}, which no stage wrote", "name a new or an empty folder")
 
 
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every file below ``folder`` but the manifest, by relative name."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": fingerprint(p)} for p in files}
+    outputs = {p.relative_to(folder).as_posix(): p for p in _files(folder) if p != folder / MANIFEST}
+    return {name: {"bytes": p.stat().st_size, "sha256": fingerprint(p)} for name, p in outputs.items()}
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's files."""
+    """SHA-256 of a file, or of the names and contents of a folder's files.
+
+    A finished stage's folder is what its manifest says it is, apart from when and how fast it was made:
+    made again elsewhere it has the same fingerprint.
+
+    Raises
+    ------
+    BadInput
+        If the path is missing or cannot be read.
+    """
     path = Path(path)
-    if path.is_dir():
-        listing = [(p.relative_to(path).as_posix(), fingerprint(p)) for p in sorted(path.rglob("*")) if p.is_file()]
-        return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
     try:
-        stat = path.stat()
-        return _file_digest(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        if path.is_dir():
+            found = read_artifact(path)
+            if found is not None:
+                return _digest_of([found.manifest["key"], found.manifest["facts"], found.manifest["outputs"]])
+            return _digest_of([(p.relative_to(path).as_posix(), fingerprint(p)) for p in _files(path)])
+        return _file_digest(path)
     except FileNotFoundError:
         raise BadInput(path, "does not exist", "check the path") from None
     except PermissionError:
         raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
 
 
-@cache
-def _file_digest(path: str, size: int, mtime_ns: int, inode: int) -> str:
+def _read_manifest(folder: Path) -> Any:
+    """The manifest's content, ``None`` where there is none, ``_UNREADABLE`` where it is damaged."""
+    try:
+        return json.loads((folder / MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError):
+        return _UNREADABLE
+
+
+def _verifies(path: Path, record: dict[str, Any]) -> bool:
+    return path.stat().st_size == record["bytes"] and fingerprint(path) == record["sha256"]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def _digest_of(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+_digests: dict[tuple[str, int, int, int, int, int], str] = {}
+
+
+def _file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, remembered while the file system says that it is the same file."""
+    stat = path.stat()
+    identity = (str(path), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    if identity in _digests:
+        return _digests[identity]
+    # Clocks of file systems are coarse: two writes in one tick look alike, so a fresh file is not remembered.
+    settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS
     digest = hashlib.sha256()
-    with open(path, "rb") as handle:
+    with path.open("rb") as handle:
         while block := handle.read(_BLOCK):
             digest.update(block)
+    if settled:
+        _digests[identity] = digest.hexdigest()
     return digest.hexdigest()
 
 
 def canonical_json(value: Any) -> str:
     """The one JSON text of a plain value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-@contextmanager
-def folder_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of an output folder; the kernel drops it when its owner dies.
-
-    Raises
-    ------
-    BadInput
-        With ``wait=False``, when another process holds it.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        handle = (folder.parent / f".{folder.name}.lock").open("w")
-    except OSError as error:
-        raise BadInput(folder, f"cannot be written ({error.strerror})", "choose a folder you may write to") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise BadInput(folder, "another run is writing it", "wait for it, or choose another folder") from None
-        yield
-
-
-@cache
-def _git_state() -> dict[str, Any]:
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
-
-    try:
-        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
-
-
-@cache
-def _package_versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def provenance() -> dict[str, Any]:
-    """Code commit, Python and package versions: what has to be known to repeat a result."""
-    return {"code": _git_state(), "python": platform.python_version(), "packages": _package_versions()}
