@@ -46,8 +46,8 @@ clean: ## remove .venv and the tools' caches; results are kept
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/.installed: requirements.lock setup/torchaudio_without_cuda.py
-	@if [ -z "$(PYTHON)" ]; then \
-		echo "neurolit needs Python 3.11 or 3.12: python3 is $$(python3 --version 2>&1); install one, or say make PYTHON=/path/to/python3.12" >&2; exit 1; fi
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || { \
+		echo "neurolit needs Python 3.11 or 3.12, found $$(python3 --version 2>&1); say make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@[ -x $(PY) ] || "$(PYTHON)" -m venv .venv || { rm -rf .venv; \
 		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "installing the pinned dependencies into .venv (once; some minutes)"

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from src import schema
 from src.models.bundle import load_bundle
+from src.runs.refusal import refusals
 from src.signals import BadInput
 
 schema.register()
@@ -21,15 +22,12 @@ PREDICTORS = {"sleep_staging": "src.predict.sleep"}
 @hydra.main(config_path="conf", config_name="infer", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     console = Console()
-    try:
+    with refusals(console):
         bundle = load_bundle(cfg.bundle)
         if bundle.task not in PREDICTORS:
             raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
         predict = import_module(PREDICTORS[bundle.task]).predict
         summary = predict(bundle, Path(cfg.input), Path(cfg.output_dir), **{str(k): v for k, v in cfg.options.items()})
-    except BadInput as error:
-        console.print(f"[red]error[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
     console.print(summary.table())
     for lines in summary.values.values():
         console.print("\n".join(lines), highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from src import schema
-from src.signals import BadInput
+from src.runs.refusal import refusals
 
 schema.register()
 
@@ -19,11 +19,10 @@ schema.register()
 @hydra.main(config_path="conf", config_name="preprocess", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     console = Console()
-    try:
+    with refusals(console):
         summary = instantiate(cfg, _convert_="all")
-    except BadInput as error:
-        console.print(f"[red]error[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+    for failure in summary.failures:
+        console.print(failure.detail, end="", markup=False, highlight=False, soft_wrap=True)
     console.print(summary.table())
     sys.exit(summary.exit_code)
 

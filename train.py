@@ -1,6 +1,5 @@
 """Train one experiment: ``python train.py experiment=sleep_cnn``; the same command continues an interrupted run."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from src.reports.tables import results_table, summary_table
 from src.runs.callbacks import AtomicCheckpointIO, training_callbacks
 from src.runs.console import quiet_trainer
 from src.runs.folder import RunFolder, open_run
+from src.runs.refusal import refusals
 from src.runs.tracking import log_bundle, merge_csv, open_loggers
-from src.signals import BadInput
 
 schema.register()
 quiet_trainer()
@@ -72,14 +71,13 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
 def main(cfg: DictConfig) -> float:
     console = Console()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    try:
-        with open_run(config, runs_dir=Path(cfg.runs_dir), name=cfg.name, resume=cfg.resume) as run:
-            if run.attempt:
-                console.print(f"continuing the interrupted run {run.path}", highlight=False, soft_wrap=True)
-            return train(cfg, config, run, console)
-    except BadInput as error:
-        console.print(f"[red]error[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+    with (
+        refusals(console),
+        open_run(config, runs_dir=Path(cfg.runs_dir), name=cfg.name, resume=cfg.resume) as run,
+    ):
+        if run.attempt:
+            console.print(f"continuing the interrupted run {run.path}", highlight=False, soft_wrap=True)
+        return train(cfg, config, run, console)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.preprocess.batch import Job, Summary, run_batch
+from src.preprocess.stage import MANIFEST, Stage, ensure
+from src.signals import BadInput
+
+
+def count(inputs, params, out_dir, seed):
+    text = inputs["text"].read_text()
+    if not text:
+        raise BadInput(inputs["text"].name, "is empty", "record again")
+    if text == "odd":
+        raise ZeroDivisionError("odd")
+    (out_dir / "count.txt").write_text(str(len(text)))
+
+
+def one(source: Path, output_dir: Path) -> bool:
+    return ensure(
+        Stage("count", 1, count), {"text": source}, {}, label=source.stem, target=output_dir / source.stem
+    ).reused
+
+
+def count_letters(input_dir: str, output_dir: str, workers: int, seed: int, skip: list[str]) -> Summary:
+    """A stage as users meet it: every text file below ``input_dir``, one folder each."""
+    sources = sorted(Path(input_dir).glob("*.txt"))
+    if not sources:
+        raise BadInput(input_dir, "holds no text files", "give another input_dir")
+    jobs = [Job(p.stem, one, (p, Path(output_dir))) for p in sources if p.stem not in skip]
+    return run_batch(jobs, title="letters", workers=workers)
+
+
+@pytest.fixture
+def preprocess(tmp_path, repository):
+    """Run the verb in an empty folder, with one more stage than the repository has."""
+    groups, here = tmp_path / "conf", tmp_path / "here"
+    (groups / "preprocess").mkdir(parents=True)
+    here.mkdir()
+    (groups / "preprocess" / "letters.yaml").write_text(f"# @package _global_\n_target_: {__name__}.count_letters\n")
+    sources = tmp_path / "texts"
+    sources.mkdir()
+    for name, text in {"a": "one", "b": "three", "c": "seven"}.items():
+        (sources / f"{name}.txt").write_text(text)
+
+    def run(*overrides, inputs=sources):
+        arguments = ["preprocess=letters", f"output_dir={tmp_path / 'out'}", *overrides]
+        arguments += [f"input_dir={inputs}"] if inputs else []
+        command = [sys.executable, repository / "preprocess.py", "--config-dir", groups, *arguments]
+        return subprocess.run(command, cwd=here, capture_output=True, text=True, env=environment(repository))
+
+    run.sources, run.out, run.here = sources, tmp_path / "out", here
+    return run
+
+
+def environment(repository: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(repository), "COLUMNS": "120"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_recording_becomes_a_folder_and_nothing_else_is_left(preprocess, workers):
+    done = preprocess(f"workers={workers}", "skip=[b]")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in preprocess.out.iterdir()) == ["a", "c"]
+    assert sorted(p.name for p in (preprocess.out / "c").iterdir()) == ["count.txt", MANIFEST]
+    assert (preprocess.out / "c" / "count.txt").read_text() == "5"
+    assert list(preprocess.here.iterdir()) == []
+    assert "done" in done.stdout
+
+
+def test_a_bad_recording_is_named_and_the_exit_code_says_so(preprocess):
+    (preprocess.sources / "b.txt").write_text("")
+    done = preprocess()
+    assert done.returncode == 1
+    assert "b.txt: is empty; record again" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert sorted(p.name for p in preprocess.out.iterdir()) == ["a", "c"]
+
+
+def test_an_error_of_our_own_shows_where_it_was(preprocess):
+    (preprocess.sources / "b.txt").write_text("odd")
+    done = preprocess()
+    assert done.returncode == 1
+    assert "ZeroDivisionError: odd" in done.stdout
+    assert "in count" in done.stdout
+
+
+def test_bad_input_is_one_line(preprocess, tmp_path):
+    done = preprocess(inputs=tmp_path / "here")
+    assert done.returncode == 2
+    assert done.stdout == f"error {tmp_path / 'here'}: holds no text files; give another input_dir\n"
+    assert done.stderr == ""
+    assert not preprocess.out.exists()
+
+
+def test_a_forgotten_key_is_asked_for(preprocess):
+    done = preprocess(inputs=None)
+    assert done.returncode == 2
+    assert done.stdout == "error command line: input_dir is not given; add input_dir=…\n"
+
+
+@pytest.mark.parametrize(("override", "word"), [("wrokers=2", "wrokers"), ("workers=two", "workers")])
+def test_a_typo_fails_before_anything_is_computed(preprocess, override, word):
+    done = preprocess(override)
+    assert done.returncode != 0
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not preprocess.out.exists()
