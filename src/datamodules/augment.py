@@ -9,10 +9,9 @@ from torch import Tensor
 class SpectrogramAugment:
     """Time warp, gain, frequency and time masks for ``(batch, channel, freq, time)`` in dB.
 
-    Every sample draws its own parameters from torch's global generator, which the trainer reseeds at
-    each epoch. Masked cells take the training mean of their channel and frequency: in dB relative to
-    anything, 0 would be a loud sound, not silence. Masks: Park et al. 2019 (SpecAugment), through
-    torchaudio.
+    Every sample draws its own parameters from torch's global generator. Masked cells take the training
+    mean of their channel and frequency: in dB relative to anything, 0 would be a loud sound, not
+    silence. Masks: Park et al. 2019 (SpecAugment), through torchaudio.
 
     Parameters
     ----------

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
+
+
+def step_seed(*numbers: int) -> int:
+    """One seed for a tuple of numbers, as different for (0, 1) and (1, 0) as for any two tuples."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+@contextmanager
+def repeatable_draws(*numbers: int) -> Iterator[None]:
+    """Within the block torch's global generators are seeded by ``numbers``; afterwards they are as before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(step_seed(*numbers))
+        yield
 
 
 class Batches(Sampler[list[int]]):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.augment import SpectrogramAugment
-from src.datamodules.batches import Batches
+from src.datamodules.batches import Batches, repeatable_draws
 from src.datamodules.splits import Part, Split, make_split
 from src.preprocess.batch import Summary
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, read_epochs
@@ -185,7 +185,8 @@ class SleepData(pl.LightningDataModule):
         if self.trainer is None or not self.trainer.training:
             return batch
         decibels, stages, recording = batch
-        return self.augment(decibels, self.mean_db), stages, recording
+        with repeatable_draws(self.seed, self.trainer.global_step, self.trainer.global_rank):
+            return self.augment(decibels, self.mean_db), stages, recording
 
 
 def _load(artifact: EpochArtifact) -> NightEpochs:

@@ -10,6 +10,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 
+from src.datamodules.batches import step_seed
 from src.preprocess.atomic import atomic_file
 from src.signals import BadInput
 
@@ -31,14 +32,16 @@ class ProgressBar(RichProgressBar):
         return shown
 
 
-class ReseedEachEpoch(Callback):
-    """Draw every epoch's random numbers from (seed, epoch), so that a resumed run repeats an unbroken one."""
+class ReseedEachStep(Callback):
+    """Draw every step's random numbers (dropout) from (seed, step), so that a resumed run repeats an unbroken one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        torch.manual_seed(self.seed * 100_003 + trainer.current_epoch * 1_009 + trainer.global_rank)
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        torch.manual_seed(step_seed(self.seed, trainer.global_step, trainer.global_rank))
 
 
 class StopOnNonFiniteLoss(Callback):
@@ -66,11 +69,17 @@ def training_callbacks(folder: Path, *, monitor: str, mode: str, patience: int, 
     """The callbacks of every training; ``patience`` counts epochs without a better ``monitor``."""
     return [
         ModelCheckpoint(
-            folder / "checkpoints", "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+            folder / "checkpoints",
+            "best",
+            monitor=monitor,
+            mode=mode,
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
         ),
         EarlyStopping(monitor, patience=patience, mode=mode),
         LearningRateMonitor("epoch"),
         ProgressBar(),
-        ReseedEachEpoch(seed),
+        ReseedEachStep(seed),
         StopOnNonFiniteLoss(folder),
     ]

@@ -90,16 +90,16 @@ def log_bundle(loggers: list[Logger], bundle: Path, metrics: dict[str, float]) -
 def merge_csv(run: RunFolder) -> Path:
     """Join the CSV logs of all attempts into ``metrics.csv``; of a repeated step the last attempt counts."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    columns: dict[str, None] = {}
+    columns: set[str] = set()
     attempts = sorted((run.path / "csv").glob("attempt_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1]))
     for attempt in attempts:
         with attempt.open(newline="") as handle:
             for row in csv.DictReader(handle):
-                columns |= dict.fromkeys(row)
+                columns |= set(row)
                 filled = {k: v for k, v in row.items() if v}
                 rows[(row["step"], ",".join(sorted(filled)))] = filled
     with atomic_file(run.path / "metrics.csv") as part, part.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, list(columns))
+        writer = csv.DictWriter(handle, sorted(columns, key=lambda c: (c not in ("epoch", "step"), c)))
         writer.writeheader()
         writer.writerows(sorted(rows.values(), key=lambda r: int(r["step"])))
     return run.path / "metrics.csv"

@@ -1,8 +1,9 @@
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.datamodules.batches import Batches
+from src.datamodules.batches import Batches, repeatable_draws
 
 
 @given(st.integers(1, 200), st.integers(1, 50))
@@ -33,3 +34,15 @@ def test_shuffling_changes_with_the_epoch():
     first = list(batches)
     batches.set_epoch(1)
     assert list(batches) != first
+
+
+def test_repeatable_draws_leave_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    draws = []
+    for numbers in ((1, 2), (1, 2), (2, 1)):
+        with repeatable_draws(*numbers):
+            draws.append(float(torch.rand(1)))
+    assert draws[0] == draws[1] != draws[2]
+    assert torch.equal(torch.rand(3), expected)

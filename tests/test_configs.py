@@ -1,0 +1,86 @@
+"""Every file of conf/ composes, its leaves fit the constructors they name, and a typo does not compose."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from hydra.utils import get_class, get_method
+from omegaconf import OmegaConf
+
+from src import schema
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
+GROUPS = sorted(
+    (folder.name, option.stem)
+    for folder in CONF.iterdir()
+    if folder.is_dir() and folder.name not in ("experiment", "preprocess", "hydra")
+    for option in folder.glob("*.yaml")
+)
+
+
+@pytest.fixture(autouse=True)
+def hydra_here():
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def leaves(config):
+    """Every ``_target_`` block with its own keys."""
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield config["_target_"], {k: v for k, v in config.items() if not k.startswith("_")}
+        for value in config.values():
+            yield from leaves(value)
+
+
+def check(config):
+    plain = OmegaConf.to_container(config, resolve=True)
+    for target, given in leaves({k: v for k, v in plain.items() if k != "hydra"}):
+        try:
+            call = get_class(target)
+        except ValueError:
+            call = get_method(target)
+        parameters = inspect.signature(call).parameters
+        assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values()), f"{target} swallows unknown keys"
+        assert set(given) <= set(parameters), f"{target} does not know {sorted(set(given) - set(parameters))}"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_fits(experiment):
+    config = compose("train", [f"experiment={experiment}"])
+    assert config.name == experiment
+    check(config)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_is_a_small_delta_with_a_header(experiment):
+    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert any("Expect" in line for line in lines[:8])
+    assert sum(bool(line.strip()) and not line.startswith("#") for line in lines) <= 15 + 5  # 5 lines of defaults
+
+
+@pytest.mark.parametrize(("group", "option"), GROUPS)
+def test_every_option_composes(group, option):
+    root = ["source.root=somewhere"] if group == "source" and option != "simulated_nights" else []
+    check(compose("train", ["experiment=sleep_cnn", f"{group}={option}", *root]))
+
+
+@pytest.mark.parametrize("stage", sorted(p.stem for p in (CONF / "preprocess").glob("*.yaml")))
+def test_every_preprocessing_stage_composes(stage):
+    check(compose("preprocess", [f"preprocess={stage}", "input_dir=in", "output_dir=out"]))
+
+
+def test_a_typo_does_not_compose(tmp_path):
+    for override in ("sed=1", "model.lrr=1", "trainer.max_epoch=1"):
+        with pytest.raises((ConfigCompositionException, AssertionError)):
+            check(compose("train", ["experiment=sleep_cnn", override]))
+
+
+@pytest.mark.parametrize("primary", ["train", "infer", "preprocess"])
+def test_primaries_are_short(primary):
+    assert len((CONF / f"{primary}.yaml").read_text().splitlines()) <= 40
