@@ -10,16 +10,11 @@ import torch
 from torch.utils.data import Sampler
 
 
-def step_seed(*numbers: int) -> int:
-    """One seed for a tuple of numbers, as different for (0, 1) and (1, 0) as for any two tuples."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
 @contextmanager
 def repeatable_draws(*numbers: int) -> Iterator[None]:
     """Within the block torch's global generators are seeded by ``numbers``; afterwards they are as before."""
     with torch.random.fork_rng():
-        torch.manual_seed(step_seed(*numbers))
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
         yield
 
 
