@@ -61,9 +61,47 @@ class PreprocessConfig:
     skip: list[str] = field(default_factory=list)
 
 
+@dataclass
+class CascadeGridConfig(PreprocessConfig):
+    """Calcium traces to spikes to grids; what each key means is in ``docs/calcium.md``."""
+
+    _target_: str = "src.preprocess.calcium.spikes_to_grids.run"
+    grid_format: str = "dense"
+    input_dir: str = "raw_trace_data_2018"
+    output_dir: str = "processed_spike_grids_2018"
+    cache_dir: str = "artifacts"
+    models_dir: str = "artifacts/cascade_models"
+    num_neurons: int = 10
+    batch_size: int = 30_000
+    split_ratio: float = 0.95
+    split_block_frames: int = 330
+    split_guard_frames: int | None = None
+    cascade_model: str = "Global_EXC_2Hz_smoothing500ms"
+    engine: str = "dense"
+    threshold: int | None = 1
+    align: str = "upstream"
+    fs_hz: float | None = None
+    baseline: str = "auto"
+    baseline_window_s: float = 30.0
+    baseline_percentile: float = 8.0
+    dff_scale: float = 1.0
+    sampling: str = "bernoulli"
+    z_markers: bool = True
+
+
+@dataclass
+class CascadeCooConfig(CascadeGridConfig):
+    """The same chain, written as sparse coordinates."""
+
+    grid_format: str = "coo"
+    output_dir: str = "processed_spike_grids_coo_2018"
+
+
 def register() -> None:
     """Put the schemas where Hydra's ``defaults`` lists find them."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="infer_schema", node=InferConfig)
     store.store(name="preprocess_schema", node=PreprocessConfig)
+    store.store(group="preprocess", name="cascade_grid_schema", node=CascadeGridConfig, package="_global_")
+    store.store(group="preprocess", name="cascade_coo_schema", node=CascadeCooConfig, package="_global_")

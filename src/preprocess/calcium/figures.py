@@ -1,0 +1,213 @@
+"""Figures of a subject's grids: a page per neuron, and one page that shows the whole subject."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from src.preprocess.calcium.grid_io import GridHeader
+
+_TEST, _GUARD, _EDGE = "#dbe9f6", "#f3efe4", "#eeeeee"
+_TRACES = ("black", "magenta", "red")
+_UNITS = {"divide": "ΔF/F", "subtract": "F − F0", "none": "trace as given"}
+# No date in the file: the same input gives the same bytes.
+_PDF = {"CreationDate": None, "ModDate": None}
+
+
+@dataclass(frozen=True)
+class SubjectFigures:
+    """What the figures of one subject show.
+
+    Attributes
+    ----------
+    cell_ids, positions, noise_levels
+        ``(cell,)``, ``(cell, 3)`` and ``(cell,)``, all cells.
+    available_levels
+        Noise levels the inference has networks for.
+    raster, raster_rows
+        Binary spikes ``(neuron, time)`` of some cells, and their row numbers.
+    header, facts
+        Splits, and the counts printed on the page.
+    """
+
+    subject: str
+    fs_hz: float
+    cell_ids: np.ndarray
+    positions: np.ndarray
+    noise_levels: np.ndarray
+    available_levels: tuple[float, ...]
+    raster: np.ndarray
+    raster_rows: np.ndarray
+    header: GridHeader
+    facts: Mapping[str, Any]
+
+    @property
+    def time_s(self) -> np.ndarray:
+        return np.arange(self.header.frames) / self.fs_hz
+
+
+def draw_neurons(
+    path: Path,
+    figures: SubjectFigures,
+    chosen: np.ndarray,
+    dff: np.ndarray,
+    expected: np.ndarray,
+    spikes: np.ndarray,
+    mode: str,
+) -> None:
+    """A page per neuron: ΔF/F, expected spikes, binary spikes, ``(neuron, time)`` each; ``chosen`` are row numbers."""
+    time_s = figures.time_s
+    figure = Figure(figsize=(8, 9))
+    panels = figure.subplots(3, 1, sharex=True)
+    figure.subplots_adjust(left=0.11, right=0.97, bottom=0.06, top=0.92, hspace=0.12)
+    lines = [axes.plot([], [], color=colour, linewidth=0.7)[0] for axes, colour in zip(panels, _TRACES, strict=True)]
+    labels = (_UNITS[mode], "expected spikes / frame", "binary spikes")
+    for axes, label in zip(panels, labels, strict=True):
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        _shade(axes, figures)
+    panels[2].set(ylim=(-0.05, 1.05), yticks=[0, 1], xlabel="time (s)", xlim=_span(time_s))
+    _legend(panels[0], figures)
+    with PdfPages(path, metadata=_PDF) as pdf:
+        for row, cell in enumerate(chosen):
+            lines[0].set_data(time_s, dff[row])
+            lines[1].set_data(time_s, expected[row].astype(np.float32))
+            lines[2].set_data(*_ticks(time_s[spikes[row]], np.zeros(int(spikes[row].sum())), 1))
+            for axes in panels[:2]:
+                axes.relim()
+                axes.autoscale_view(scalex=False)
+            panels[1].set_ylim(bottom=0)
+            title = f"cell {figures.cell_ids[cell]} · noise level {figures.noise_levels[cell]:.1f}"
+            figure.suptitle(f"{figures.subject} · {title} · {int(spikes[row].sum())} spikes", fontsize=11)
+            pdf.savefig(figure)
+        if not len(chosen):
+            figure.clear()
+            figure.text(0.5, 0.5, "num_neurons=0: no neuron was asked for", ha="center")
+            pdf.savefig(figure)
+
+
+def draw_overview(path: Path, figures: SubjectFigures) -> None:
+    """One page: cells from above and from the side, a raster, noise levels, density over planes and time."""
+    figure = Figure(figsize=(11.7, 8.3))
+    panels = figure.subplot_mosaic(
+        [["above", "raster", "raster"], ["above", "rate", "rate"], ["side", "noise", "planes"]],
+        height_ratios=[2.2, 0.8, 1.4],
+        width_ratios=[1, 1, 1],
+        gridspec_kw={"left": 0.06, "right": 0.94, "bottom": 0.07, "top": 0.88, "hspace": 0.42, "wspace": 0.28},
+    )
+    _cell_maps(panels["above"], panels["side"], figures)
+    _raster(panels["raster"], panels["rate"], figures)
+    _noise(panels["noise"], figures)
+    _planes(panels["planes"], figures)
+    facts, shape = figures.facts, (figures.header.frames, figures.header.planes)
+    figure.suptitle(
+        f"{figures.subject}: {facts['num_cells']:,} cells on {facts['occupied_voxels']:,} voxels, "
+        f"{shape[0]:,} frames × {shape[1]} planes at {figures.fs_hz:g} Hz\n"
+        f"{facts['active_voxels']:,} active voxels ({facts['density_percent']:.3f} % of the grid), "
+        f"{facts['train_frames']:,} training and {facts['test_frames']:,} test frames",
+        fontsize=11,
+    )
+    with PdfPages(path, metadata=_PDF) as pdf:
+        pdf.savefig(figure)
+
+
+def _cell_maps(above: Axes, side: Axes, figures: SubjectFigures) -> None:
+    row, column, z = figures.positions.T
+    size = float(np.clip(6000 / len(row), 0.15, 8))
+    style: dict[str, Any] = {"s": size, "c": z, "cmap": "viridis", "linewidths": 0}
+    points = above.scatter(column, row, **style)
+    above.set(xlabel="column (→ W)", ylabel="row (→ H)", title="cells from above")
+    above.invert_yaxis()
+    above.set_aspect("equal", adjustable="datalim")
+    scale = above.inset_axes((0.04, 0.97, 0.3, 0.018))
+    above.figure.colorbar(points, cax=scale, label="z", orientation="horizontal")
+    side.scatter(row, z, **style)
+    side.set(xlabel="row", ylabel="z", title="from the side")
+
+
+def _raster(raster: Axes, rate: Axes, figures: SubjectFigures) -> None:
+    neuron, frame = np.nonzero(figures.raster)
+    time_s = figures.time_s
+    raster.plot(time_s[frame], neuron, linestyle="none", marker="|", markersize=1.2, markeredgewidth=0.5, color="black")
+    raster.set(
+        ylabel=f"{len(figures.raster)} cells in file order", title="binary spikes", ylim=(-1, len(figures.raster))
+    )
+    raster.tick_params(labelbottom=False)
+    rate.plot(time_s, 100 * figures.raster.mean(axis=0), color="black", linewidth=0.6)
+    rate.set(xlabel="time (s)", ylabel="% of them\nactive", ylim=(0, None))
+    for axes in (raster, rate):
+        axes.set_xlim(_span(time_s))
+        _shade(axes, figures)
+    _legend(rate, figures)
+
+
+def _noise(axes: Axes, figures: SubjectFigures) -> None:
+    levels = figures.noise_levels[np.isfinite(figures.noise_levels)]
+    if len(levels):
+        top = float(max(np.percentile(levels, 99.5), *figures.available_levels, 1))
+        axes.hist(np.clip(levels, 0, top), bins=60, range=(0, top), color="0.4")
+    for level in figures.available_levels:
+        axes.axvline(level, color="magenta", linewidth=0.7, linestyle=":")
+    networks = " (dotted: networks)" if figures.available_levels else ""
+    axes.set(xlabel=f"noise level, % / √Hz{networks}", ylabel="cells", title="noise")
+
+
+def _planes(axes: Axes, figures: SubjectFigures) -> None:
+    z, counts = np.unique(np.round(figures.positions[:, 2], 3), return_counts=True)
+    axes.bar(np.arange(len(z)), counts, color="0.7", label="cells")
+    axes.set(xlabel="plane", ylabel="cells", title="cells and activity per plane")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if "active_per_plane" in figures.facts:
+        twin = axes.twinx()
+        share = 100 * np.asarray(figures.facts["active_per_plane"]) / (figures.header.frames * 256 * 128)
+        twin.plot(np.arange(len(z)), share, color="red", marker=".", linewidth=0.8)
+        twin.set_ylabel("active pixels (%)", color="red")
+        twin.set_ylim(bottom=0)
+
+
+def _ticks(x: np.ndarray, bottom: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
+    """Vertical strokes as one line with gaps, which a PDF stores a hundred times smaller than strokes."""
+    gap = np.full(len(x), np.nan)
+    return np.stack([x, x, gap], axis=1).ravel(), np.stack([bottom, bottom + height, gap], axis=1).ravel()
+
+
+def _span(time_s: np.ndarray) -> tuple[float, float]:
+    return 0.0, float(time_s[-1]) if len(time_s) > 1 else 1.0
+
+
+def _shade(axes: Axes, figures: SubjectFigures) -> None:
+    header = figures.header
+    guard = (header.is_train == 0) & (header.is_test == 0)
+    for mask, colour in ((header.is_test == 1, _TEST), (guard, _GUARD), (header.is_valid == 0, _EDGE)):
+        for first, last in _runs(mask):
+            axes.axvspan(first / figures.fs_hz, last / figures.fs_hz, color=colour, zorder=0, linewidth=0)
+
+
+def _legend(axes: Axes, figures: SubjectFigures) -> None:
+    header = figures.header
+    kinds = [("test", _TEST, header.is_test == 1), ("gap", _GUARD, (header.is_train == 0) & (header.is_test == 0))]
+    kinds.append(("no prediction", _EDGE, header.is_valid == 0))
+    text = [(name, colour) for name, colour, mask in kinds if mask.any()]
+    for k, (name, colour) in enumerate(text):
+        box = {"facecolor": colour, "edgecolor": "none", "pad": 2}
+        axes.annotate(
+            name, (1 - 0.12 * k, 1.02), xycoords="axes fraction", ha="right", va="bottom", fontsize=7, bbox=box
+        )
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Half-open stretches of consecutive True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask.astype(bool), [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]

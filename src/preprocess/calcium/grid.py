@@ -1,0 +1,204 @@
+"""Where cells sit on the 256 × 128 × plane grid, and which voxels are active when.
+
+Everything here is in memory and sparse. A voxel is numbered plane-major: ``plane * PIXELS + row * WIDTH
++ column``, so that voxels in numerical order are planes in order and pixels in order inside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.signals import BadInput
+
+HEIGHT, WIDTH = 256, 128
+PIXELS = HEIGHT * WIDTH
+"""Pixels of a plane; 32 768, so a pixel number fits uint16."""
+
+MAX_PLANES = 512
+"""More distinct depths than any volume has slices: the z column is then not a plane."""
+
+FRAMES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class CellMap:
+    """Grid position of every cell: ``row`` (H), ``column`` (W) and ``plane`` are ``(cell,)`` int64."""
+
+    row: np.ndarray
+    column: np.ndarray
+    plane: np.ndarray
+    z_values: np.ndarray
+
+    @property
+    def planes(self) -> int:
+        return len(self.z_values)
+
+    @property
+    def voxel(self) -> np.ndarray:
+        return self.plane * PIXELS + self.row * WIDTH + self.column
+
+    @property
+    def occupied(self) -> int:
+        """Distinct voxels that hold at least one cell."""
+        return len(np.unique(self.voxel))
+
+
+def map_cells(positions: np.ndarray, source: str = "positions") -> CellMap:
+    """Put cells on the grid: each axis is stretched over all cells of the subject, then rounded down.
+
+    Column 0 of ``positions`` becomes the row (0 to 255) and column 1 the column (0 to 127), so only
+    the outermost cell reaches the last index. Planes are the distinct z, to three decimals, in order.
+
+    Raises
+    ------
+    BadInput
+        If z takes more than ``MAX_PLANES`` values.
+    """
+    positions = np.asarray(positions, dtype=np.float64)
+    z_values, plane = np.unique(np.round(positions[:, 2], 3), return_inverse=True)
+    if len(z_values) > MAX_PLANES:
+        problem = f"z takes {len(z_values)} different values, so it is not a plane"
+        raise BadInput(source, problem, "give the slice number (or depth of the slice) as third column")
+    row = np.floor(_stretch(positions[:, 0]) * (HEIGHT - 1)).astype(np.int64)
+    column = np.floor(_stretch(positions[:, 1]) * (WIDTH - 1)).astype(np.int64)
+    return CellMap(row, column, plane.astype(np.int64), z_values)
+
+
+def _stretch(axis: np.ndarray) -> np.ndarray:
+    low, high = axis.min(), axis.max()
+    return (axis - low) / (high - low) if high > low else np.zeros_like(axis)
+
+
+def marker_mask(planes: int) -> np.ndarray:
+    """``(plane, 256, 128)`` bool: the z-marker, two rows high and ``z + 2`` wide, low rows, high columns."""
+    mask = np.zeros((planes, HEIGHT, WIDTH), dtype=bool)
+    for plane in range(planes):
+        mask[plane, :2, WIDTH - min(plane + 2, WIDTH) :] = True
+    return mask
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Consecutive frames in index form: the planes of a frame one after the other, pixels in order.
+
+    Attributes
+    ----------
+    first
+        Number of the first frame.
+    planes
+        Planes per frame.
+    indptr
+        ``(frame · plane + 1,)`` int64, starting at 0: entries ``indptr[k]`` to ``indptr[k + 1]`` belong
+        to plane-frame ``k``.
+    pixel
+        ``(entry,)`` uint16, ``row * 128 + column``; increasing and distinct inside a plane-frame.
+    """
+
+    first: int
+    planes: int
+    indptr: np.ndarray
+    pixel: np.ndarray
+
+    @property
+    def frames(self) -> int:
+        return (len(self.indptr) - 1) // self.planes
+
+    def flat(self) -> np.ndarray:
+        """``(entry,)`` int64 position of every entry in the raveled ``(T, Z, 256, 128)`` grid, increasing."""
+        plane_frame = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        return (plane_frame + self.first * self.planes) * PIXELS + self.pixel
+
+    def coords(self) -> np.ndarray:
+        """``(entry, 4)`` int32: time point, plane, row, column."""
+        plane_frame = np.repeat(np.arange(len(self.indptr) - 1, dtype=np.int32), np.diff(self.indptr))
+        coords = np.empty((len(self.pixel), 4), np.int32)
+        np.floor_divide(plane_frame, self.planes, out=coords[:, 0])
+        np.subtract(plane_frame, coords[:, 0] * self.planes, out=coords[:, 1])
+        coords[:, 0] += self.first
+        np.right_shift(self.pixel, 7, out=coords[:, 2], casting="unsafe")
+        np.bitwise_and(self.pixel, WIDTH - 1, out=coords[:, 3], casting="unsafe")
+        return coords
+
+    def dense(self) -> np.ndarray:
+        """``(frame, plane, 256, 128)`` uint8."""
+        grid = np.zeros(self.frames * self.planes * PIXELS, np.uint8)
+        grid[self.flat() - self.first * self.planes * PIXELS] = 1
+        return grid.reshape(self.frames, self.planes, HEIGHT, WIDTH)
+
+    @classmethod
+    def from_flat(cls, flat: np.ndarray, first: int, frames: int, planes: int) -> FrameBatch:
+        """Inverse of :meth:`flat`; ``flat`` is sorted and distinct."""
+        local = flat - first * planes * PIXELS
+        edges = np.arange(frames * planes + 1, dtype=np.int64) * PIXELS
+        return cls(first, planes, np.searchsorted(local, edges).astype(np.int64), (local % PIXELS).astype(np.uint16))
+
+
+class VoxelActivity:
+    """Activity of the occupied voxels of one subject, one bit per voxel and frame.
+
+    Cells that share a voxel are joined by *or*, as a pixel is either active or not.
+
+    Parameters
+    ----------
+    cells
+        Where the cells are.
+    frames
+        Number of time points.
+    """
+
+    def __init__(self, cells: CellMap, frames: int) -> None:
+        self.frames, self.planes = frames, cells.planes
+        self.voxels, self._slot = np.unique(cells.voxel, return_inverse=True)
+        self._bits = np.zeros((len(self.voxels), -(-frames // 8)), np.uint8)
+        self.cell_spikes = 0
+
+    def add(self, first: int, spikes: np.ndarray) -> None:
+        """Take over ``(neuron, time)`` binary spikes of the cells from row ``first`` on."""
+        self.cell_spikes += int(np.count_nonzero(spikes))
+        slots = self._slot[first : first + len(spikes)]
+        order = np.argsort(slots, kind="stable")
+        where, starts = np.unique(slots[order], return_index=True)
+        packed = np.packbits(spikes.astype(bool, copy=False), axis=1)[order]
+        self._bits[where] |= np.bitwise_or.reduceat(packed, starts, axis=0)
+
+    @property
+    def active(self) -> int:
+        """Active voxels over all frames, markers not counted."""
+        return int(np.bitwise_count(self._bits).sum(dtype=np.int64))
+
+    def active_per_plane(self) -> np.ndarray:
+        """``(plane,)`` active voxels over all frames, markers not counted."""
+        per_voxel = np.bitwise_count(self._bits).sum(axis=1, dtype=np.int64)
+        return np.bincount(self.voxels // PIXELS, per_voxel, self.planes).astype(np.int64)
+
+    def spikes_under_markers(self) -> np.ndarray:
+        """``(n,)`` int64 flat positions of active voxels that a z-marker covers, in order."""
+        hidden = np.flatnonzero(marker_mask(self.planes).ravel()[self.voxels])
+        time, slot = np.nonzero(np.unpackbits(self._bits[hidden], axis=1, count=self.frames).T)
+        return time * (self.planes * PIXELS) + self.voxels[hidden[slot]]
+
+    def batches(self, markers: bool, size: int = FRAMES_AT_ONCE) -> Iterator[FrameBatch]:
+        """All frames in order, ``size`` (a multiple of 8) at a time, with the z-markers put on or not."""
+        voxels, bits = (self.voxels, self._bits) if not markers else self._with_markers()
+        pixel = (voxels % PIXELS).astype(np.uint16)
+        plane_ends = np.searchsorted(voxels, np.arange(1, self.planes + 1) * PIXELS)
+        for first in range(0, self.frames, size):
+            count = min(size, self.frames - first)
+            chunk = np.unpackbits(bits[:, first // 8 : (first + size) // 8], axis=1, count=count)
+            active = np.ascontiguousarray(chunk.T).view(bool)
+            entry = np.flatnonzero(active)
+            # Where each plane of each frame ends among the entries.
+            ends = (np.arange(count)[:, None] * len(voxels) + plane_ends).ravel()
+            indptr = np.concatenate([[0], np.searchsorted(entry, ends)]).astype(np.int64)
+            yield FrameBatch(first, self.planes, indptr, pixel[entry % len(voxels)])
+
+    def _with_markers(self) -> tuple[np.ndarray, np.ndarray]:
+        markers = np.flatnonzero(marker_mask(self.planes))
+        voxels = np.union1d(self.voxels, markers)
+        bits = np.zeros((len(voxels), self._bits.shape[1]), np.uint8)
+        bits[np.searchsorted(voxels, self.voxels)] = self._bits
+        bits[np.searchsorted(voxels, markers)] = 0xFF
+        return voxels, bits

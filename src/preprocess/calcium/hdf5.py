@@ -1,0 +1,73 @@
+"""HDF5 with errors a user can act on, and columns that grow chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from src.signals import BadInput
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file opened for reading; whatever HDF5 stumbles over becomes :class:`BadInput`."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, KeyError) as error:
+        raise _explained(path, error) from error
+
+
+def _explained(path: Path, error: BaseException) -> BadInput:
+    text = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        return BadInput(path, "does not exist", "check the path")
+    if isinstance(error, PermissionError):
+        return BadInput(path, "cannot be read (permission denied)", "ask for read access")
+    if isinstance(error, BlockingIOError) or "unable to lock" in text:
+        return BadInput(path, "is locked by a program that writes it", "close that program, or wait for it")
+    if "truncated" in text:
+        return BadInput(path, "is cut short (the HDF5 file ends too early)", "copy it again")
+    return BadInput(path, f"cannot be read as HDF5 ({text[:120]})", "copy or export it again")
+
+
+class AppendedColumn:
+    """A compressed dataset that is written in whole chunks while its length is still unknown.
+
+    Parameters
+    ----------
+    file, name, dtype
+        Where it goes and what it holds.
+    chunk
+        Rows per chunk.
+    width
+        Columns, or None for a one-dimensional dataset.
+    """
+
+    def __init__(self, file: h5py.File, name: str, dtype: type, chunk: int, width: int | None = None) -> None:
+        tail = () if width is None else (width,)
+        self._data = file.create_dataset(
+            name, (0, *tail), dtype, maxshape=(None, *tail), chunks=(chunk, *tail),
+            compression="gzip", compression_opts=1, shuffle=True,
+        )  # fmt: skip
+        self._chunk, self._waiting, self._rows = chunk, [np.empty((0, *tail), dtype)], 0
+
+    def append(self, rows: np.ndarray) -> None:
+        self._waiting.append(rows)
+        self._rows += len(rows)
+        if self._rows >= self._chunk:
+            self._flush(self._rows - self._rows % self._chunk)
+
+    def close(self) -> None:
+        self._flush(self._rows)
+
+    def _flush(self, count: int) -> None:
+        rows = np.concatenate(self._waiting)
+        start = len(self._data)
+        self._data.resize(start + count, axis=0)
+        self._data[start:] = rows[:count]
+        self._waiting, self._rows = [rows[count:]], len(rows) - count

@@ -1,0 +1,92 @@
+"""The fast baseline against ``numpy.percentile``, frame by frame."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.preprocess.calcium.baseline import (
+    nonpositive_baseline,
+    relative_to_baseline,
+    sliding_percentile,
+    window_frames,
+)
+
+
+def frame_by_frame(traces: np.ndarray, window: int, percentile: float) -> np.ndarray:
+    half, frames = window // 2, traces.shape[1]
+    stretches = (traces[:, max(0, t - half) : t + half + 1] for t in range(frames))
+    return np.stack([np.percentile(part, percentile, axis=1) for part in stretches], axis=1)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    neurons=st.integers(1, 40),
+    frames=st.integers(1, 160),
+    half=st.integers(0, 40),
+    percentile=st.one_of(st.sampled_from([0.0, 8.0, 50.0, 100.0]), st.floats(0, 100)),
+    ties=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_it_equals_numpy_bit_for_bit(seed, neurons, frames, half, percentile, ties):
+    traces = 10 * np.random.default_rng(seed).standard_normal((neurons, frames)).astype(np.float32)
+    traces = np.round(traces) if ties else traces
+    ours = sliding_percentile(traces, 2 * half + 1, percentile)
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours, frame_by_frame(traces, 2 * half + 1, percentile))
+
+
+def test_it_equals_numpy_over_many_blocks_at_the_pipelines_window():
+    traces = np.random.default_rng(0).lognormal(0, 1, (33, 700)).astype(np.float32)
+    np.testing.assert_array_equal(sliding_percentile(traces, 61, 8), frame_by_frame(traces, 61, 8))
+
+
+def test_missing_frames_are_left_out_of_every_window():
+    rng = np.random.default_rng(1)
+    traces = rng.standard_normal((6, 200)).astype(np.float32)
+    traces[rng.random(traces.shape) < 0.2] = np.nan
+    traces[2, 40:80] = np.nan
+    traces[4] = np.nan
+    half = 10
+    ours = sliding_percentile(traces, 2 * half + 1, 8)
+    for row in range(6):
+        for t in range(200):
+            part = traces[row, max(0, t - half) : t + half + 1]
+            part = part[np.isfinite(part)]
+            expected = np.percentile(part, 8) if len(part) else np.nan
+            np.testing.assert_allclose(ours[row, t], expected, rtol=1e-6)
+
+
+def test_a_gap_in_one_neuron_does_not_touch_the_others():
+    traces = np.random.default_rng(2).standard_normal((40, 150)).astype(np.float32)
+    whole = sliding_percentile(traces, 31, 8)
+    traces[7, 70] = np.nan
+    broken = sliding_percentile(traces, 31, 8)
+    np.testing.assert_array_equal(np.delete(broken, 7, 0), np.delete(whole, 7, 0))
+
+
+def test_the_window_is_the_originals_at_two_hertz():
+    assert window_frames(30, 2.0) == 61
+    assert window_frames(30, 1.97) == 59
+    assert window_frames(0.1, 2.0) == 1
+
+
+def test_modes_state_what_they_compute():
+    traces = np.array([[2.0, 4.0], [1.0, -3.0]], np.float32)
+    base = np.array([[2.0, 2.0], [1.0, -1.0]], np.float32)
+    np.testing.assert_array_equal(relative_to_baseline(traces, base, "subtract"), [[0, 2], [0, -2]])
+    divided = relative_to_baseline(traces, base, "divide")
+    np.testing.assert_array_equal(divided, [[0, 1], [np.nan, np.nan]])
+    np.testing.assert_array_equal(nonpositive_baseline(base), [False, True])
+    assert relative_to_baseline(traces, base, "none") is traces
+
+
+@pytest.mark.parametrize(("window", "percentile"), [(60, 8), (0, 8), (61, -1), (61, 101)])
+def test_a_senseless_window_or_percentile_is_refused(window, percentile):
+    with pytest.raises(ValueError, match=r"window|percentile"):
+        sliding_percentile(np.zeros((1, 100), np.float32), window, percentile)
+
+
+def test_zero_baseline_divides_to_nan_without_a_warning():
+    trace = np.zeros((1, 5), np.float32)
+    assert np.isnan(relative_to_baseline(trace, trace, "divide")).all()
