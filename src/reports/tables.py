@@ -16,7 +16,7 @@ def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def results_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     """Rows of plain values; the keys of the first row are the columns."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
     columns = list(rows[0]) if rows else []
     for name in columns:
         text = isinstance(rows[0][name], str)

@@ -1,0 +1,36 @@
+import io
+
+from rich.console import Console
+
+from src.reports.tables import markdown_table, results_table, summary_table
+
+ROWS = [{"recording": "a", "n": 12345, "κ": 0.5}, {"recording": "b", "n": None, "κ": None}]
+
+
+def printed(table):
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_missing_numbers_are_dashes_and_thousands_are_spaced():
+    text = printed(results_table(ROWS, title="results"))
+    assert "12\u202f345" in text
+    assert "0.50" in text
+    assert text.count("–") == 2
+
+
+def test_ten_columns_fit_a_terminal():
+    row = {"recording": "majority stage", "epochs": 1234} | dict.fromkeys(
+        ("acc", "MF1", "κ", "W", "N1", "N2", "N3", "REM"), 0.123
+    )
+    assert "0.12 " in printed(results_table([row], title="x"))
+    assert len(printed(results_table([row], title="x")).splitlines()) <= 6
+
+
+def test_markdown_has_a_line_per_row():
+    assert markdown_table(ROWS).splitlines()[2:] == ["| a | 12\u202f345 | 0.50 |", "| b | – | – |"]
+
+
+def test_parts_become_rows():
+    assert "val" in printed(summary_table({"train": {"epochs": 3}, "val": {"epochs": 1}}))
