@@ -13,14 +13,15 @@ from omegaconf import MISSING
 class TrainConfig:
     """``train.py``: one experiment.
 
-    ``source`` says where the recordings come from. ``datamodule``, ``model``, ``trainer`` and ``logger``
-    are ``_target_`` blocks whose schema is the constructor they name; a typo in them fails when they are
-    built, before anything is computed.
+    ``source`` says where the recordings come from, ``split`` who of them is tested. ``datamodule``,
+    ``model``, ``trainer`` and ``logger`` are ``_target_`` blocks whose schema is the constructor they
+    name; a typo in them fails when they are built, before anything is computed.
     """
 
     name: str = MISSING
     seed: int = 42
     source: Any = None
+    split: Any = None
     datamodule: Any = MISSING
     model: Any = MISSING
     trainer: Any = MISSING

@@ -22,6 +22,7 @@ from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Recording
 
 EPOCHS_FILE = "epochs.h5"
 _ARRAYS = ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
+LEVELS = ("unit", "recording")
 AXES = ("epoch", "channel", "frequency", "time")
 
 
@@ -39,6 +40,9 @@ class EpochSettings:
         How an epoch becomes an image; its ``epoch_s`` and ``fs_hz`` rule.
     margin_s
         Wake kept before the first and after the last sleep epoch; ``None`` keeps all.
+    level
+        ``unit``: dB re 1 µV²/Hz as recorded. ``recording``: each channel relative to its median level over
+        the recording, for amplifiers whose units or gain are not known.
     stage_coding
         What integers in text hypnograms mean.
     text_epoch_s
@@ -49,6 +53,7 @@ class EpochSettings:
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     margin_s: float | None = 1800.0
+    level: str = "unit"
     stage_coding: str | None = None
     text_epoch_s: float | None = None
 
@@ -57,6 +62,10 @@ class EpochSettings:
         plain = asdict(self) | {"channels": list(self.channels), "features": self.features.to_dict()}
         plain["aliases"] = {name: list(more) for name, more in self.aliases.items()}
         return plain | {"kind": kind}
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise BadInput("epochs.level", f"{self.level!r} is not known", f"choose from: {', '.join(LEVELS)}")
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> EpochSettings:
@@ -140,8 +149,11 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     }
     if spoiled:
         facts["warnings"].append(f"{spoiled} scored epochs left out: missing samples or a flat channel")
+    images = epoch_features(recording.samples[:, stretch], features)
+    if settings.level == "recording":
+        images -= _median_level(images, ~(missing | flat)[kept])
     return EpochSet(
-        features=epoch_features(recording.samples[:, stretch], features),
+        features=images,
         stages=stages[kept],
         usable=~(missing | flat)[kept],
         onset_s=np.arange(kept.start, kept.stop) * features.epoch_s,
@@ -164,6 +176,12 @@ def read_epochs(folder: str | Path) -> EpochSet:
             path, f"cannot be read ({' '.join(str(error).split())})", "delete it and prepare it again"
         ) from error
     return EpochSet(**arrays, facts={})
+
+
+def _median_level(images: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """``(channel, 1, 1)`` median over usable epochs of an epoch's mean level; the whole recording shares one gain."""
+    levels = images[usable].mean(axis=(2, 3))
+    return np.median(levels, axis=0)[:, None, None] if len(levels) else np.zeros((images.shape[1], 1, 1), np.float32)
 
 
 def _unusable(samples: NDArray[np.floating], epoch_samples: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -214,5 +232,5 @@ def _write(path: Path, epochs: EpochSet, facts: Mapping[str, Any]) -> None:
             file.attrs[name] = facts[name]
 
 
-SLEEP_EPOCHS = Stage("sleep_epochs", 1, _run)
+SLEEP_EPOCHS = Stage("sleep_epochs", 2, _run)
 """Inputs ``Night.inputs()``, parameters ``EpochSettings.to_params(kind)``; writes ``epochs.h5``."""

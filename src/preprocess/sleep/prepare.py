@@ -34,7 +34,8 @@ def prepare_nights(
     ----------
     source
         ``kind`` and ``root`` (and ``subject_pattern``) of :func:`~src.preprocess.sleep.nights.discover`, or
-        ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``.
+        ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``, or ``kind: several`` with
+        a list of such ``sources``.
     settings
         What to make.
     cache, workers
@@ -46,17 +47,7 @@ def prepare_nights(
         The artifacts in the order of their names, and what became of each night: a night that cannot
         be used is named with its reason, and the others go on.
     """
-    plain = dict(source)
-    kind = plain.pop("kind", None)
-    if kind == "simulated":
-        jobs = _simulated_jobs(plain, settings, cache)
-    else:
-        try:
-            nights = discover(str(kind), **plain)
-        except TypeError as error:
-            raise BadInput("source", str(error), "give kind and root (and subject_pattern)") from error
-        jobs = [Job(night.recording_id, _prepare, (night, settings, cache)) for night in nights]
-    summary = run_batch(jobs, title="preparing nights", workers=workers)
+    summary = run_batch(_jobs(source, settings, cache), title="preparing nights", workers=workers)
     artifacts = [artifact for found in summary.values.values() for artifact in found]
     return sorted(artifacts, key=lambda a: a.recording_id), summary
 
@@ -66,6 +57,20 @@ def input_signal(settings: EpochSettings) -> SignalSpec:
     features = settings.features
     axes, shape = ("channel", "frequency", "time"), (len(settings.channels), *features.shape)
     return SignalSpec(settings.channels, features.fs_hz, features.epoch_s, "uV", axes, shape)
+
+
+def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> list[Job]:
+    plain = dict(source)
+    kind = plain.pop("kind", None)
+    if kind == "several":
+        return [job for part in plain["sources"] for job in _jobs(part, settings, cache)]
+    if kind == "simulated":
+        return _simulated_jobs(plain, settings, cache)
+    try:
+        nights = discover(str(kind), **plain)
+    except TypeError as error:
+        raise BadInput("source", str(error), "give kind and root (and subject_pattern)") from error
+    return [Job(night.recording_id, _prepare, (night, settings, cache)) for night in nights]
 
 
 def _simulated_jobs(plain: Mapping[str, Any], settings: EpochSettings, cache: Path) -> list[Job]:
