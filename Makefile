@@ -20,6 +20,9 @@ help: ## list the targets
 
 train: .venv/.installed ## train the sleep CNN on simulated nights, then score a night it has not seen
 	@$(PY) train.py experiment=sleep_cnn
+	@echo "a night of a subject that was not in training:"
+	@$(PY) -m src.preprocess.sleep.simulate artifacts/unseen --first-subject 90 --seed 99
+	@$(PY) infer.py bundle=runs/sleep_cnn/latest input=artifacts/unseen/SC4901E0-PSG.edf
 
 test: lint ## lint, types, then every test that takes seconds
 	@$(PYTEST)
