@@ -1,0 +1,207 @@
+"""How well a sorted spike train agrees with the truth: one-to-one matching, scores, chance levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+WEIGHTS = {"D2": 0.10, "D3": 0.15, "D4": 0.20, "D5": 0.25, "D6": 0.30}
+"""Share of each recording in the coursework's final score."""
+
+IDENTIFICATION_SHARE, CLASSIFICATION_SHARE = 0.3, 0.7
+
+
+def match(
+    truth: np.ndarray, found: np.ndarray, tolerance: int, units: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
+    """Pair each true spike with at most one found spike no further than ``tolerance`` samples away.
+
+    Of all pairings with as many pairs as possible, the one with the smallest total distance is
+    returned (sparse linear assignment), so no order of either train matters.
+
+    Parameters
+    ----------
+    truth, found
+        Sample indices; any order.
+    units
+        Unit of every true and every found spike. Between pairings of equal total distance (coincident
+        spikes of two neurons) the one with more equal units is taken.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(pair, 2)`` int: positions in ``truth`` and in ``found``, ascending in ``truth``.
+    """
+    order = np.argsort(found, kind="stable")
+    row, column = _candidates(truth, found[order], tolerance)
+    if len(row) == 0:
+        return np.zeros((0, 2), np.int64)
+    column = order[column]
+    # A partner of its own for every true spike, dearer than all real ones together, makes "unmatched" possible.
+    nobody = float((tolerance + 2) * (min(len(truth), len(found)) + 1))
+    here = np.arange(len(truth))
+    distance = np.abs(truth[row] - found[column]) + 1.0
+    if units is not None:
+        distance += 0.25 * (units[0][row] != units[1][column])
+    cost = np.concatenate((distance, np.full(len(truth), nobody)))
+    graph = coo_array(
+        (cost, (np.concatenate((row, here)), np.concatenate((column, len(found) + here)))),
+        shape=(len(truth), len(found) + len(truth)),
+    )
+    matched, partner = min_weight_full_bipartite_matching(graph.tocsr())
+    real = partner < len(found)
+    return np.stack((matched[real], partner[real]), axis=1)
+
+
+def _candidates(truth: np.ndarray, found: np.ndarray, tolerance: int) -> tuple[np.ndarray, np.ndarray]:
+    first = np.searchsorted(found, truth - tolerance, "left")
+    count = np.searchsorted(found, truth + tolerance, "right") - first
+    row = np.repeat(np.arange(len(truth)), count)
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return row, np.repeat(first, count) + within
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Counts of a comparison and what follows from them."""
+
+    n_truth: int
+    n_found: int
+    n_matched: int
+
+    @property
+    def precision(self) -> float:
+        return self.n_matched / self.n_found if self.n_found else 0.0
+
+    @property
+    def recall(self) -> float:
+        return self.n_matched / self.n_truth if self.n_truth else 0.0
+
+    @property
+    def f1(self) -> float:
+        total = self.n_truth + self.n_found
+        return 2 * self.n_matched / total if total else 0.0
+
+
+def detection(truth: np.ndarray, found: np.ndarray, tolerance: int) -> Detection:
+    """Precision, recall and F1 of onsets alone."""
+    return Detection(len(truth), len(found), len(match(truth, found, tolerance)))
+
+
+def confusion(true_unit: np.ndarray, found_unit: np.ndarray, n_units: int) -> np.ndarray:
+    """``(n_units, n_units)`` counts, true unit by row, for matched spikes; units count from 1."""
+    table = np.zeros((n_units, n_units), np.int64)
+    np.add.at(table, (true_unit - 1, found_unit - 1), 1)
+    return table
+
+
+def macro_f1(table: np.ndarray) -> float:
+    """Mean over classes of F1 from a confusion matrix; classes that never occur on either side do not count."""
+    total = table.sum(0) + table.sum(1)
+    present = total > 0
+    return float(np.mean(2 * np.diag(table)[present] / total[present])) if present.any() else 0.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """A sorted recording against its truth."""
+
+    loose: Detection
+    strict: Detection
+    confusion: np.ndarray
+    close_recall: float
+    chance_random: float
+    chance_comb: float
+
+    @property
+    def class_accuracy(self) -> float:
+        total = self.confusion.sum()
+        return float(np.trace(self.confusion) / total) if total else 0.0
+
+    @property
+    def class_f1(self) -> float:
+        return macro_f1(self.confusion)
+
+    @property
+    def weighted(self) -> float:
+        """The coursework's score of one recording: 0.3 F1 of the onsets and 0.7 F1 of the classes."""
+        return IDENTIFICATION_SHARE * self.loose.f1 + CLASSIFICATION_SHARE * self.class_f1
+
+    def row(self) -> dict[str, float | int]:
+        """One table line."""
+        return {
+            "spikes": self.loose.n_truth,
+            "found": self.loose.n_found,
+            "precision": self.loose.precision,
+            "recall": self.loose.recall,
+            "f1_50": self.loose.f1,
+            "f1_10": self.strict.f1,
+            "class_accuracy": self.class_accuracy,
+            "class_f1": self.class_f1,
+            "weighted": self.weighted,
+            "recall_close": self.close_recall,
+            "chance_random": self.chance_random,
+            "chance_comb": self.chance_comb,
+        }
+
+
+def score(
+    truth: tuple[np.ndarray, np.ndarray],
+    found: tuple[np.ndarray, np.ndarray],
+    n_samples: int,
+    *,
+    n_units: int = 5,
+    loose: int = 50,
+    strict: int = 10,
+    close: int = 25,
+) -> Score:
+    """Compare ``(index, unit)`` of a sorted recording with the truth.
+
+    Parameters
+    ----------
+    loose, strict
+        Tolerances in samples; classes are compared on pairs within ``loose``, as the coursework does.
+    close
+        Spikes with a neighbour nearer than this many samples (1 ms at 25 kHz) make ``close_recall``.
+    """
+    pairs = match(truth[0], found[0], loose, (truth[1], found[1]))
+    table = confusion(truth[1][pairs[:, 0]], found[1][pairs[:, 1]], n_units)
+    matched = np.zeros(len(truth[0]), bool)
+    matched[pairs[:, 0]] = True
+    crowded = has_neighbour(truth[0], close)
+    return Score(
+        Detection(len(truth[0]), len(found[0]), len(pairs)),
+        detection(truth[0], found[0], strict),
+        table,
+        float(matched[crowded].mean()) if crowded.any() else float("nan"),
+        chance_random(truth[0], len(found[0]), n_samples, loose),
+        chance_comb(truth[0], n_samples, loose),
+    )
+
+
+def has_neighbour(index: np.ndarray, distance: int) -> np.ndarray:
+    """Mask of spikes with another spike less than ``distance`` samples away; ``index`` ascending."""
+    gap = np.diff(index)
+    near = gap < distance
+    return np.concatenate((near, [False])) | np.concatenate(([False], near)) if len(index) else np.zeros(0, bool)
+
+
+def chance_random(truth: np.ndarray, n_found: int, n_samples: int, tolerance: int, *, draws: int = 3) -> float:
+    """Mean F1 of as many spikes as were found, placed at random."""
+    rng = np.random.default_rng(0)
+    scores = [detection(truth, np.sort(rng.integers(0, n_samples, n_found)), tolerance).f1 for _ in range(draws)]
+    return float(np.mean(scores))
+
+
+def chance_comb(truth: np.ndarray, n_samples: int, tolerance: int) -> float:
+    """F1 of a regular comb that leaves no sample further than ``tolerance`` from a tooth."""
+    return detection(truth, np.arange(tolerance, n_samples, 2 * tolerance + 1), tolerance).f1
+
+
+def final_score(scores: dict[str, float]) -> float:
+    """The coursework's weighted final score from the scores of D2 … D6; others are ignored."""
+    present = {name: w for name, w in WEIGHTS.items() if name in scores}
+    return sum(w * scores[name] for name, w in present.items()) / sum(present.values()) if present else float("nan")

@@ -1,0 +1,123 @@
+"""Background noise of a recording: how much, of what colour, and more of the same kind.
+
+The spectrum is measured where no spike is, so that noise added to clean spikes is as loud and as
+coloured as the target's own background.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+
+MAD_TO_SIGMA = 1 / 0.6744897501960817
+
+
+def robust_sigma(trace: np.ndarray) -> float:
+    """Standard deviation of Gaussian noise from the median absolute deviation; spikes hardly move it."""
+    finite = trace[np.isfinite(trace)]
+    return float(np.median(np.abs(finite - np.median(finite))) * MAD_TO_SIGMA) if finite.size else 0.0
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """One-sided power spectral density of a background.
+
+    Attributes
+    ----------
+    power
+        ``(frequency,)`` in units² / Hz, from 0 to ``fs_hz / 2`` in equal steps.
+    fs_hz
+        Sampling rate it was measured at.
+    """
+
+    power: np.ndarray
+    fs_hz: float
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        return np.linspace(0, self.fs_hz / 2, len(self.power))
+
+    def sigma(self, low_hz: float = 0.0, high_hz: float | None = None) -> float:
+        """Standard deviation of the part of the noise between two frequencies."""
+        f = self.frequencies
+        inside = (f >= low_hz) & (f <= (high_hz if high_hz is not None else self.fs_hz / 2))
+        return float(np.sqrt(np.sum(self.power[inside]) * (f[1] - f[0])))
+
+    def scaled(self, gain: float) -> Spectrum:
+        """Spectrum of the same noise multiplied by ``gain``."""
+        return Spectrum(self.power * gain**2, self.fs_hz)
+
+    def autocovariance(self, n_lags: int) -> np.ndarray:
+        """Covariance at lags ``0…n_lags-1`` samples (units²)."""
+        covariance = np.fft.irfft(self.power) * self.fs_hz / 2
+        if n_lags > len(covariance) // 2:
+            raise ValueError(f"{n_lags} lags need a finer spectrum than {len(self.power)} points")
+        return covariance[:n_lags]
+
+    def synthesise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        """Gaussian noise ``(n_samples,)`` with this spectrum and random phases."""
+        size = scipy.fft.next_fast_len(max(n_samples, 2 * len(self.power)), real=True)
+        f = np.fft.rfftfreq(size, 1 / self.fs_hz)
+        amplitude = np.sqrt(np.interp(f, self.frequencies, self.power) * self.fs_hz * size / 2)
+        draw = rng.standard_normal((2, len(f)), dtype=np.float32)
+        shaped = amplitude * (draw[0] + 1j * draw[1]) / np.sqrt(2)
+        shaped[0] = amplitude[0] * draw[0, 0]
+        return scipy.fft.irfft(shaped.astype(np.complex64), size)[:n_samples].astype(np.float32)
+
+
+def quiet_mask(trace: np.ndarray, *, sigmas: float = 4.0, before: int = 40, after: int = 100) -> np.ndarray:
+    """Mask ``(time,)`` of samples away from anything that sticks out of the noise.
+
+    A sample beyond ``sigmas`` robust standard deviations takes ``before`` samples ahead of it and
+    ``after`` samples behind it out of the background.
+    """
+    centre = np.nanmedian(trace)
+    loud = ~(np.abs(trace - centre) <= sigmas * robust_sigma(trace))  # NaN counts as loud
+    return ~grow(loud, before, after)
+
+
+def grow(mask: np.ndarray, before: int, after: int) -> np.ndarray:
+    """The mask with ``before`` samples ahead of and ``after`` samples behind each marked one added."""
+    marked = np.concatenate(([0], np.cumsum(mask)))
+    here = np.arange(len(mask))
+    return marked[np.minimum(here + before + 1, len(mask))] > marked[np.maximum(here - after, 0)]
+
+
+def background_spectrum(trace: np.ndarray, fs_hz: float, quiet: np.ndarray | None = None, *, n_fft: int = 512) -> Spectrum:
+    """Power spectrum of the quiet stretches of a trace.
+
+    Half-overlapping Hann segments that lie wholly in quiet stretches are combined by the median over
+    segments (corrected for the bias of a median of exponentials), so that a few segments with a
+    missed spike do not count. With fewer than eight such segments, those with the least power do.
+
+    Parameters
+    ----------
+    trace
+        ``(time,)`` in physical units.
+    quiet
+        Mask of usable samples; found with :func:`quiet_mask` when not given.
+    """
+    quiet = quiet_mask(trace) if quiet is None else quiet
+    n_fft = min(n_fft, len(trace))
+    step = max(n_fft // 2, 1)
+    starts = np.arange(0, len(trace) - n_fft + 1, step)
+    loud = np.concatenate(([0], np.cumsum(~quiet)))
+    loudness = loud[starts + n_fft] - loud[starts]
+    chosen = starts[loudness == 0]
+    if len(chosen) < 8:
+        chosen = starts[np.argsort(loudness, kind="stable")[: max(8, len(starts) // 20)]]
+    window = scipy.signal.get_window("hann", n_fft)
+    segments = np.nan_to_num(trace[chosen[:, None] + np.arange(n_fft)].astype(np.float64))
+    segments -= segments.mean(axis=1, keepdims=True)
+    power = np.abs(np.fft.rfft(segments * window, axis=1)) ** 2 / (fs_hz * np.sum(window**2))
+    power[:, 1:-1] *= 2
+    return Spectrum(np.median(power, axis=0) / _median_bias(len(chosen)), fs_hz)
+
+
+def _median_bias(count: int) -> float:
+    # Expected median of `count` unit exponentials; ln 2 for many (Allen et al. 2012, appendix B).
+    terms = np.arange(1, 2 * ((count - 1) // 2) + 2)
+    return float(np.sum((-1.0) ** (terms + 1) / terms))
