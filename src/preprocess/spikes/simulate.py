@@ -74,17 +74,17 @@ class Level:
 LOOKALIKES: dict[str, Level] = {
     "D1": Level(2176, 30.0, 2.0),
     "D2": Level(3984, 16.0, 2.0),
-    "D3": Level(3329, 8.0, 1.5),
-    "D4": Level(3031, 5.0, 1.5),
-    "D5": Level(2582, 3.5, 1.0),
-    "D6": Level(3911, 2.5, 1.0),
+    "D3": Level(3329, 9.0, 1.5),
+    "D4": Level(3031, 5.5, 1.5),
+    "D5": Level(2582, 3.7, 1.0),
+    "D6": Level(3911, 2.7, 1.0),
 }
 
 
 def background(ratio: float, sway: float, mean_peak: float, fs_hz: float = FS_HZ, n_fft: int = 1 << 15) -> Spectrum:
-    """Spectrum of the look-alikes' noise: white plus a 1/f part below ~700 Hz, and a sway below 5 Hz."""
+    """Spectrum of the look-alikes' noise: white plus a 1/f part below ~300 Hz, and a sway below 5 Hz."""
     f = np.fft.rfftfreq(n_fft, 1 / fs_hz)
-    colour = 1 + (700.0 / np.maximum(f, 20.0)) ** 1.0
+    colour = 1 + 300.0 / np.maximum(f, 20.0)
     colour[f < 5] = 0
     noise = Spectrum(colour, fs_hz)
     sigma = mean_peak / ratio

@@ -83,8 +83,8 @@ def fit_waveforms(
 
 
 def remove_spikes(trace: np.ndarray, train: SpikeTrain, templates: np.ndarray, onset: int) -> np.ndarray:
-    """The trace without the mean waveform of every spike, centred on its median."""
-    residual = np.array(trace - np.median(trace), np.float64)
+    """The trace without the mean waveform of every spike."""
+    residual = np.array(trace, np.float64)
     for index, unit in zip(train.index, train.unit, strict=True):
         subtract(residual, templates[unit - 1], index - onset)
     return residual

@@ -1,0 +1,180 @@
+"""What the learned sorter is measured against: threshold and clusters, template matching, the oracle bank.
+
+Every baseline gets what the learned one gets: the labelled recording, the target's background
+spectrum, and thresholds tuned on labelled recordings of the same noise level. The oracle alone is
+given true templates and the true spectrum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import scipy.signal
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+
+from src.models.spike_scoring import detection
+from src.preprocess.spikes.filters import bandpass
+from src.preprocess.spikes.matched_filter import FilterBank, matched_filter, mean_template
+from src.preprocess.spikes.noise import Spectrum, robust_sigma
+from src.preprocess.spikes.recording import SpikeTrain
+from src.preprocess.spikes.windows import cut
+
+Labelled = tuple[np.ndarray, SpikeTrain]
+"""A trace ``(time,)`` and its true spikes."""
+
+
+class Baseline(Protocol):
+    """Anything that sorts a trace once it is tuned."""
+
+    def tune(self, recordings: Sequence[Labelled]) -> None: ...
+
+    def sort(self, trace: np.ndarray) -> SpikeTrain: ...
+
+
+def best_threshold(
+    candidates: Sequence[float], events: Callable[[float], Sequence[np.ndarray]], truths: Sequence[np.ndarray]
+) -> float:
+    """The candidate with the highest summed F1 (±50 samples) over recordings."""
+
+    def total(threshold: float) -> float:
+        return sum(detection(t, f, 50).f1 for t, f in zip(truths, events(threshold), strict=True))
+
+    return max(candidates, key=total)
+
+
+@dataclass
+class ThresholdSorter:
+    """Band-pass, threshold at a multiple of the MAD noise estimate, PCA and Gaussian mixture.
+
+    Detection follows Quian Quiroga et al. 2004; the sign of the peak is that of the mean template. A
+    mixture with as many components as neurons is fitted to the recording itself, without labels; each
+    component is named after the template nearest to its mean waveform. With ``fixed`` the multiple is
+    not tuned. ``cluster=False`` gives every spike the nearest template's name instead.
+    """
+
+    templates: np.ndarray
+    onset: int
+    fs_hz: float
+    fixed: float | None = None
+    cluster: bool = True
+    low_hz: float = 150.0
+    high_hz: float = 4000.0
+    refractory: int = 25
+
+    def __post_init__(self) -> None:
+        self.sigmas = self.fixed or 4.0
+        self.high_hz = min(self.high_hz, 0.45 * self.fs_hz)
+        pad = 200
+        filtered = self._filter(np.pad(self.templates, ((0, 0), (pad, pad))))
+        self.sign = float(np.sign(np.sum(self.templates[np.arange(len(self.templates)), self._extreme()])) or 1.0)
+        peaks = (self.sign * filtered).argmax(axis=1) - pad - self.onset
+        present = np.abs(self.templates).max(axis=1) > 0
+        self.delay = int(np.median(peaks[present])) if present.any() else 0
+        self.shapes = np.where(present[:, None], filtered[:, pad:-pad], np.inf)
+
+    def _extreme(self) -> np.ndarray:
+        return np.asarray(np.abs(self.templates).argmax(axis=1))
+
+    def _filter(self, rows: np.ndarray) -> np.ndarray:
+        return bandpass(rows.astype(np.float64), self.fs_hz, self.low_hz, self.high_hz, 2)
+
+    def _peaks(self, filtered: np.ndarray, sigmas: float) -> np.ndarray:
+        height = sigmas * robust_sigma(filtered)
+        peaks, _ = scipy.signal.find_peaks(self.sign * filtered, height=height, distance=self.refractory)
+        return np.clip(peaks - self.delay, 0, None)
+
+    def tune(self, recordings: Sequence[Labelled]) -> None:
+        if self.fixed is not None:
+            return
+        filtered = [self._filter(trace) for trace, _ in recordings]
+        self.sigmas = best_threshold(
+            list(np.arange(1.5, 8.1, 0.25)),
+            lambda threshold: [self._peaks(f, threshold) for f in filtered],
+            [train.index for _, train in recordings],
+        )
+
+    def sort(self, trace: np.ndarray) -> SpikeTrain:
+        filtered = self._filter(trace)
+        onsets = self._peaks(filtered, self.sigmas)
+        if len(onsets) == 0:
+            return SpikeTrain.empty()
+        windows = cut(filtered, onsets - self.onset, self.templates.shape[1])
+        nearest = _nearest(windows, self.shapes)
+        n_units = int(np.isfinite(self.shapes[:, 0]).sum())
+        if not self.cluster or len(onsets) < 10 * n_units:
+            return SpikeTrain.sorted(onsets, nearest + 1)
+        features = PCA(3, random_state=0).fit_transform(windows)
+        label = GaussianMixture(n_units, n_init=3, random_state=0, reg_covar=1e-3).fit(features).predict(features)
+        means = np.stack([windows[label == k].mean(axis=0) if (label == k).any() else windows[0] for k in range(n_units)])
+        return SpikeTrain.sorted(onsets, _nearest(means, self.shapes)[label] + 1)
+
+
+def _nearest(windows: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(shapes[:, 0])
+    usable = np.where(finite[:, None], shapes, 0)
+    distance = (usable**2).sum(axis=1) - 2 * windows @ usable.T
+    return np.asarray(np.where(finite, distance, np.inf).argmin(axis=1))
+
+
+@dataclass
+class TemplateMatcher:
+    """One matched filter (the mean template), a tuned threshold, and the nearest template's name for each spike."""
+
+    templates: np.ndarray
+    onset: int
+    refractory: int = 25
+
+    def __post_init__(self) -> None:
+        self.mean = mean_template(self.templates)
+        self.threshold = 0.0
+
+    def _peaks(self, output: np.ndarray, threshold: float) -> np.ndarray:
+        return scipy.signal.find_peaks(output, height=threshold, distance=self.refractory)[0]
+
+    def tune(self, recordings: Sequence[Labelled]) -> None:
+        outputs = [matched_filter(trace, self.mean, self.onset) for trace, _ in recordings]
+        sigma = float(np.median([robust_sigma(o) for o in outputs]))
+        self.threshold = best_threshold(
+            list(sigma * np.arange(1.0, 10.1, 0.25)),
+            lambda threshold: [self._peaks(o, threshold) for o in outputs],
+            [train.index for _, train in recordings],
+        )
+
+    def sort(self, trace: np.ndarray) -> SpikeTrain:
+        onsets = self._peaks(matched_filter(trace, self.mean, self.onset), self.threshold)
+        if len(onsets) == 0:
+            return SpikeTrain.empty()
+        shapes = np.where(np.abs(self.templates).max(axis=1, keepdims=True) > 0, self.templates, np.inf)
+        return SpikeTrain.sorted(onsets, _nearest(cut(trace, onsets - self.onset, shapes.shape[1]), shapes) + 1)
+
+
+@dataclass
+class BankSorter:
+    """Whitened filter bank with greedy subtraction (Franke et al. 2015); with true templates and spectrum, the oracle."""
+
+    templates: np.ndarray
+    onset: int
+    noise: Spectrum
+    taps: int = 2048
+
+    def __post_init__(self) -> None:
+        self.bank = FilterBank(self.templates, self.onset, self.noise, length=self.taps)
+        self.threshold = 5.0
+
+    def tune(self, recordings: Sequence[Labelled]) -> None:
+        found = [self.bank.detect(trace, 1.0) for trace, _ in recordings]
+        # What is taken late in the pursuit does not change what was taken before, so one run serves all thresholds.
+        self.threshold = best_threshold(
+            list(np.arange(1.0, 20.1, 0.5)),
+            lambda threshold: [train.index[value >= threshold] for train, value in found],
+            [train.index for _, train in recordings],
+        )
+
+    def sort(self, trace: np.ndarray) -> SpikeTrain:
+        train, value = self.bank.detect(trace, 1.0)
+        keep = value >= self.threshold
+        return SpikeTrain(train.index[keep], train.unit[keep])

@@ -1,0 +1,89 @@
+"""Decision parameters of the detector: threshold and refractory period by grid search on held-out recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from src.models.spike_scoring import detection
+from src.models.spikes.events import extract_events
+from src.preprocess.spikes.recording import SpikeTrain
+
+THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+REFRACTORY_MS = (0.6, 1.0, 1.6, 2.4)
+TOLERANCE = 50
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What turns curves into spikes for one background, and the F1 (±50 samples) it reached when tuned.
+
+    ``on_edge`` tells that no interior optimum was found even after the grid was widened.
+    """
+
+    threshold: float
+    refractory: int
+    f1: float = float("nan")
+    on_edge: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def tune_detection(
+    probabilities: Sequence[np.ndarray], truths: Sequence[SpikeTrain], *, width: int, fs_hz: float
+) -> Decision:
+    """The threshold and refractory period with the best F1 over labelled recordings of one background.
+
+    F1 is that of all recordings together. Among equally good settings the one in the middle is taken.
+    A grid whose best point lies on its edge is widened: thresholds towards 0 and 1, refractory periods
+    by factors.
+    """
+    thresholds = list(THRESHOLDS)
+    periods = [max(round(ms * fs_hz / 1000), 1) for ms in REFRACTORY_MS]
+    scores: dict[tuple[float, int], float] = {}
+    on_edge = True
+    for _ in range(4):
+        for threshold in thresholds:
+            for period in periods:
+                if (threshold, period) not in scores:
+                    scores[threshold, period] = _f1(probabilities, truths, threshold, period, width)
+        threshold, period = _middle_of_best(scores)
+        wider_t = _widened(threshold, thresholds, (thresholds[0] / 2, (1 + thresholds[-1]) / 2))
+        wider_p = _widened(period, periods, (max(periods[0] // 2, 1), periods[-1] * 2))
+        on_edge = wider_t != thresholds or wider_p != periods
+        if not on_edge:
+            break
+        thresholds, periods = wider_t, wider_p
+    return Decision(threshold, period, scores[threshold, period], on_edge)
+
+
+def _f1(
+    probabilities: Sequence[np.ndarray], truths: Sequence[SpikeTrain], threshold: float, period: int, width: int
+) -> float:
+    matched = total = 0
+    for probability, truth in zip(probabilities, truths, strict=True):
+        found, _ = extract_events(probability, threshold=threshold, refractory=period, width=width)
+        counts = detection(truth.index, found.index, TOLERANCE)
+        matched, total = matched + counts.n_matched, total + counts.n_truth + counts.n_found
+    return 2 * matched / total if total else 0.0
+
+
+def _middle_of_best(scores: dict[tuple[float, int], float]) -> tuple[float, int]:
+    best = max(scores.values())
+    good = sorted(key for key, value in scores.items() if value >= best - 1e-9)
+    thresholds = sorted({t for t, _ in good})
+    threshold = thresholds[len(thresholds) // 2]
+    periods = sorted(p for t, p in good if t == threshold)
+    return threshold, periods[len(periods) // 2]
+
+
+def _widened(best: float, grid: list, ends: tuple) -> list:  # type: ignore[type-arg]
+    if best == grid[0] and ends[0] < grid[0]:
+        return [ends[0], *grid]
+    if best == grid[-1] and ends[1] > grid[-1]:
+        return [*grid, ends[1]]
+    return grid

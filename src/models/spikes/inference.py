@@ -1,0 +1,164 @@
+"""A whole trace through the networks: one pass, block by block, with the same result for every block size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from src.models.spikes.decision import Decision
+from src.models.spikes.events import EventStream
+from src.models.spikes.networks import TEMPLATE_ONSET
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.recording import SpikeTrain
+from src.preprocess.spikes.windows import spike_windows
+
+BLOCK = 1 << 18
+"""Samples conditioned at a time."""
+
+PIECE = 1 << 14
+"""Samples per call of a network: what fits into the processor's cache."""
+
+
+@torch.no_grad()
+def onset_probability(network: nn.Module, trace: np.ndarray, expert: int, *, piece: int = PIECE) -> np.ndarray:
+    """Probability ``(curve, time)`` that a spike starts at each sample of a conditioned trace.
+
+    The network is applied to pieces that overlap by its receptive field, of which only the middle is
+    kept: the result is that of one call on the whole trace. Past the end there is silence.
+    """
+    offset, half = network.label_offset, network.receptive_field // 2
+    n = len(trace)
+    out = np.empty((network.curves, n), np.float32)
+    for start in range(0, n, piece):
+        stop = min(start + piece, n)
+        # The label of onset t is read at sample t + offset.
+        first, last = max(start + offset - half, 0), stop + offset + half
+        part = trace[first : min(last, n)]
+        silence = max(min(last, n + offset) - max(n, first), 0)
+        samples = torch.from_numpy(np.pad(part, (0, silence)) if silence else np.ascontiguousarray(part))
+        probability = torch.sigmoid(network(samples[None, None], expert))[0]
+        lead = start + offset - first
+        out[:, start:stop] = probability[:, lead : lead + stop - start].numpy()
+    return out
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Spikes of a recording and what is known of each.
+
+    Attributes
+    ----------
+    train
+        Onsets and neurons.
+    strength
+        ``(spike,)`` expected number of spikes behind each, at most 1.
+    confidence
+        ``(spike,)`` probability of the chosen neuron.
+    """
+
+    train: SpikeTrain
+    strength: np.ndarray
+    confidence: np.ndarray
+
+
+def detect(
+    network: nn.Module,
+    conditioning: Conditioning,
+    centred: np.ndarray,
+    expert: int,
+    decision: Decision,
+    *,
+    block: int = BLOCK,
+) -> tuple[SpikeTrain, np.ndarray]:
+    """Onsets, the detector's own guess of the neuron, and strengths, from a centred trace free of NaN."""
+    stream = EventStream(
+        threshold=decision.threshold, refractory=decision.refractory, width=2 * network.label_half_width + 1
+    )
+    margin = network.receptive_field // 2 + network.label_offset
+    for start, stop, piece in conditioning.blocks(centred, block, margin):
+        first = max(start - margin, 0)
+        probability = onset_probability(network, piece, expert)
+        stream.push(probability[:, start - first : stop - first])
+    return stream.finish()
+
+
+@torch.no_grad()
+def neuron_probability(
+    network: nn.Module,
+    conditioning: Conditioning,
+    centred: np.ndarray,
+    train: SpikeTrain,
+    expert: int,
+    *,
+    block: int = BLOCK,
+) -> np.ndarray:
+    """``(spike, neuron + 1)`` probabilities of found spikes; the last column is "no spike at all".
+
+    Each is judged on its own 64 samples of the band-passed trace, with the waveforms of its neighbours
+    (as ``train`` names them) subtracted. Denoising and matched filter are left out: they change shapes.
+    """
+    linear = conditioning.linear_only()
+    templates = network.templates.numpy().astype(np.float64)
+    reach = templates.shape[1] + network.window
+    out = np.zeros((len(train), len(templates) + 1), np.float32)
+    for start, stop, piece in linear.blocks(centred, block, reach):
+        first = max(start - reach, 0)
+        near = np.flatnonzero((train.index >= first) & (train.index < stop + reach))
+        own = (train.index[near] >= start) & (train.index[near] < stop)
+        if not own.any():
+            continue
+        local = SpikeTrain(train.index[near] - first, train.unit[near])
+        windows = spike_windows(
+            piece, local, templates, TEMPLATE_ONSET, before=network.onset, after=network.window - network.onset
+        )
+        out[near[own]] = window_probability(network, windows[own], expert)
+    return out
+
+
+@torch.no_grad()
+def window_probability(network: nn.Module, windows: np.ndarray, expert: int) -> np.ndarray:
+    """Class probabilities ``(window, neuron + 1)`` of cut waveforms ``(window, time)``."""
+    if len(windows) == 0:
+        return np.zeros((0, network.templates.shape[0] + 1), np.float32)
+    batches = torch.from_numpy(np.ascontiguousarray(windows, np.float32))[:, None].split(1024)
+    probability: Tensor = torch.cat([torch.softmax(network(batch, expert), dim=1) for batch in batches])
+    return probability.numpy()
+
+
+def sort_trace(
+    detector: nn.Module,
+    classifier: nn.Module | None,
+    conditioning: Conditioning,
+    centred: np.ndarray,
+    expert: int,
+    decision: Decision,
+    *,
+    reject: float = 1.0,
+    rounds: int = 2,
+    block: int = BLOCK,
+) -> Sorted:
+    """Detect, then name every spike; names found in one round decide what is subtracted in the next.
+
+    Parameters
+    ----------
+    classifier
+        ``None`` keeps the detector's own names.
+    reject
+        Spikes that the classifier holds for noise with more than this probability are dropped.
+    """
+    train, strength = detect(detector, conditioning, centred, expert, decision, block=block)
+    confidence = strength
+    if classifier is None:
+        return Sorted(train, strength, confidence)
+    for _ in range(rounds if len(train) else 0):
+        probability = neuron_probability(classifier, conditioning, centred, train, expert, block=block)
+        keep = probability[:, -1] <= reject
+        probability, strength = probability[keep], strength[keep]
+        names = probability[:, :-1]
+        train = SpikeTrain(train.index[keep], names.argmax(axis=1).astype(np.int64) + 1)
+        confidence = names.max(axis=1) / np.maximum(names.sum(axis=1), 1e-9)
+    order = np.lexsort((train.unit, train.index))
+    return Sorted(SpikeTrain(train.index[order], train.unit[order]), strength[order], confidence[order])

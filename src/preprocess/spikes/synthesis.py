@@ -1,0 +1,158 @@
+"""Training traces without end: spikes of the labelled recording in noise like the target's.
+
+A target's background is measured without labels, its spectrum given random phases, and spikes drawn
+from the labelled recording's waveforms are added at random times, overlaps included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.matched_filter import FilterBank
+from src.preprocess.spikes.noise import Spectrum, background_spectrum
+from src.preprocess.spikes.recording import SpikeTrain
+from src.preprocess.spikes.waveforms import WaveformModel, remove_spikes
+
+LONG_FFT = 4096
+TEMPLATE_BEFORE, TEMPLATE_AFTER = 10, 90
+"""Samples of a fitted waveform around its onset."""
+
+REACH = 60
+"""Samples on either side by which the band-pass spreads a waveform."""
+
+
+def conditioned_waveforms(waveforms: WaveformModel, conditioning: Conditioning, *, reach: int = REACH) -> WaveformModel:
+    """The waveforms as they look behind the band-pass, with ``reach`` samples more on either side."""
+
+    def through(rows: np.ndarray) -> np.ndarray:
+        wide = [(0, 0)] * (rows.ndim - 1) + [(reach, reach)]
+        return conditioning.linear(np.pad(rows, wide)).astype(np.float64)
+
+    return WaveformModel(
+        through(waveforms.templates), through(waveforms.modes), waveforms.onset + reach, waveforms.counts
+    )
+
+
+def measure_background(
+    linear: np.ndarray, fs_hz: float, seen: WaveformModel, usable: np.ndarray | None = None
+) -> Spectrum:
+    """Spectrum of a recording's background although its spikes are not labelled.
+
+    First from the stretches in which nothing sticks out. With that spectrum the known waveforms are
+    looked for (whitened bank, greedy subtraction); what is left when they are subtracted gives the
+    spectrum at full resolution, small spikes and slow drift included.
+
+    Parameters
+    ----------
+    linear
+        ``(time,)`` band-passed trace.
+    seen
+        Waveforms behind the same band-pass (:func:`conditioned_waveforms`).
+    usable
+        Mask of samples that carry signal.
+    """
+    first = background_spectrum(linear, fs_hz)
+    bank = FilterBank(seen.templates, seen.onset, first, length=512)
+    expected_gain = np.log(len(linear) / max(seen.counts.sum(), 1))
+    train, _ = bank.detect(linear, float(expected_gain))
+    residual = remove_spikes(linear, train, seen.templates, seen.onset)
+    quiet = np.ones(len(linear), bool) if usable is None else usable
+    return background_spectrum(residual, fs_hz, quiet, n_fft=min(LONG_FFT, len(linear)))
+
+
+@dataclass(frozen=True)
+class Grafting:
+    """How synthetic traces are populated.
+
+    Attributes
+    ----------
+    slowest, fastest
+        Range of firing rates, as multiples of the labelled recording's.
+    dead_samples
+        Shortest interval between two spikes of one unit.
+    variation
+        Factor on the fitted variation of the waveforms.
+    """
+
+    slowest: float = 0.7
+    fastest: float = 2.2
+    dead_samples: int = 25
+    variation: float = 1.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """What synthetic traces are made from: waveforms, their rate, and the chain the traces go through."""
+
+    waveforms: WaveformModel
+    rate_hz: float
+    conditioning: Conditioning
+    grafting: Grafting = Grafting()
+
+    def trace(self, n_samples: int, noise: Spectrum, rng: np.random.Generator) -> tuple[np.ndarray, SpikeTrain]:
+        """A conditioned trace ``(n_samples,)`` and its spikes, complete to both ends.
+
+        The noise is that of the band-passed target; spikes are band-passed before they are added.
+        """
+        margin = self.conditioning.reach + self.waveforms.templates.shape[1]
+        total = n_samples + 2 * margin
+        train = self._firing(total, rng)
+        clean = self.conditioning.linear(self._place(train, total, rng))
+        mixed = clean + noise.synthesise(total, rng)
+        trace = self.conditioning.enhance(mixed)[margin : margin + n_samples]
+        return trace, train.between(margin, margin + n_samples)
+
+    def _firing(self, total: int, rng: np.random.Generator) -> SpikeTrain:
+        factor = rng.uniform(self.grafting.slowest, self.grafting.fastest)
+        expected = factor * self.rate_hz * total / self.conditioning.fs_hz
+        present = np.flatnonzero(self.waveforms.counts > 0)
+        index, unit = [], []
+        for u in present:
+            count = rng.poisson(expected / len(present))
+            onsets = np.sort(rng.integers(0, max(total - count * self.grafting.dead_samples, 1), count))
+            index.append(onsets + np.arange(count) * self.grafting.dead_samples)
+            unit.append(np.full(count, u + 1))
+        joined = SpikeTrain.sorted(np.concatenate(index), np.concatenate(unit))
+        return joined.between(0, total)
+
+    def _place(self, train: SpikeTrain, total: int, rng: np.random.Generator) -> np.ndarray:
+        return add_spikes(train, self.waveforms, total, rng, variation=self.grafting.variation)
+
+
+def add_spikes(
+    train: SpikeTrain, waveforms: WaveformModel, n_samples: int, rng: np.random.Generator, *, variation: float = 1.0
+) -> np.ndarray:
+    """A trace ``(n_samples,)`` float32 of random spikes at the given times and nothing else."""
+    length = waveforms.templates.shape[1]
+    padded = np.zeros(n_samples + 2 * length, np.float32)
+    shapes = waveforms.draw(train.unit, rng, variation=variation)
+    starts = train.index - waveforms.onset + length
+    np.add.at(padded, (starts[:, None] + np.arange(length)).reshape(-1), shapes.reshape(-1))
+    return padded[length : length + n_samples]
+
+
+def grafted(linear: np.ndarray, own: Spectrum, target: Spectrum, rng: np.random.Generator) -> np.ndarray:
+    """A labelled, band-passed trace made as noisy as the target.
+
+    Noise is added where the target's spectrum exceeds the recording's own; the sum has the target's.
+    """
+    f = target.frequencies
+    missing = np.maximum(target.power - np.interp(f, own.frequencies, own.power), 0)
+    return (linear + Spectrum(missing, target.fs_hz).synthesise(len(linear), rng)).astype(np.float32)
+
+
+def onset_mask(train: SpikeTrain, n_samples: int, n_units: int, *, half_width: int, offset: int) -> np.ndarray:
+    """Label ``(unit, time)`` float32: 1 within ``half_width`` samples of ``onset + offset``.
+
+    With ``n_units=1`` every unit counts as the same.
+    """
+    mask = np.zeros((n_units, n_samples), np.float32)
+    row = train.unit - 1 if n_units > 1 else np.zeros(len(train), np.int64)
+    for shift in range(-half_width, half_width + 1):
+        at = train.index + offset + shift
+        inside = (at >= 0) & (at < n_samples)
+        mask[row[inside], at[inside]] = 1
+    return mask
