@@ -29,6 +29,10 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "sleep_deep_cnn": ("src.models.sleep.original", "DeepCNN"),
     "sleep_linear": ("src.models.sleep.original", "LinearNet"),
     "sleep_simple_cnn": ("src.models.sleep.original", "SimpleCNN"),
+    "spike_detector": ("src.models.spikes.networks", "SpikeDetector"),
+    "spike_detector_original": ("src.models.spikes.networks", "OriginalDetector"),
+    "spike_classifier": ("src.models.spikes.networks", "WaveformClassifier"),
+    "spike_classifier_original": ("src.models.spikes.networks", "OriginalClassifier"),
 }
 """Network kind → (module, class). A bundle names a kind, never a Python path, so files outlive renamings."""
 

@@ -1,39 +1,29 @@
-"""Training of the spike detector: per-sample, per-neuron onset probabilities on traces as noisy as the target."""
+"""Training of the spike detector: per-sample onset probabilities on traces as noisy as the target."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.models.bundle import build_network
-from src.models.schedule import warmup_cosine
-from src.models.spike_scoring import score
+from src.models.spike_scoring import Score, score
 from src.models.spikes.decision import Decision, tune_detection
 from src.models.spikes.events import extract_events
 from src.models.spikes.inference import onset_probability
+from src.models.spikes.networks import TEMPLATE_ONSET, SpikeDetector
+from src.models.spikes.targeted import TargetedModule
 from src.preprocess.spikes.matched_filter import FilterBank
 from src.preprocess.spikes.noise import Spectrum
+from src.preprocess.spikes.recording import SpikeTrain
+
+SHOWN = ("f1_50", "f1_10", "precision", "recall", "class_accuracy", "recall_close", "chance_random")
 
 
-class SpikeDetection(pl.LightningModule):
-    """Binary cross-entropy on widened onset labels; the network is one of the bundle table's detectors.
-
-    Parameters
-    ----------
-    signal, classes
-        The datamodule's signal contract (plain) and neuron names.
-    kind, network_args
-        Entry of the bundle table and the network's arguments without ``experts`` and ``units``.
-    targets
-        Names of the backgrounds, one expert each; filled in by :meth:`adopt_statistics`.
-    lr, weight_decay, warmup
-        AdamW with a linear rise and a half cosine.
-    """
+class SpikeDetection(TargetedModule):
+    """Binary cross-entropy on widened onset labels; see :class:`TargetedModule` for the parameters."""
 
     monitor = ("val/f1", "max")
 
@@ -43,9 +33,107 @@ class SpikeDetection(pl.LightningModule):
         classes: list[str],
         kind: str,
         network_args: dict[str, Any],
+        targets: list[str],
         lr: float,
         weight_decay: float,
         warmup: float,
-        one_curve: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(signal, classes, kind, network_args, targets, lr, weight_decay, warmup)
+        self.decisions: dict[str, Decision] = {}
+        self._curves: dict[str, tuple[list[np.ndarray], list[SpikeTrain]]] = {}
+        self._tested: dict[str, list[Score]] = {}
+
+    @property
+    def width(self) -> int:
+        """Samples that a label covers."""
+        return 2 * int(self.network.label_half_width) + 1
+
+    def adopt_statistics(self, statistics: dict[str, np.ndarray]) -> None:
+        """Fill the references and start the first layer from templates whitened by each target's noise."""
+        super().adopt_statistics(statistics)
+        if not isinstance(self.network, SpikeDetector):
+            return
+        taps = self.network.trunks[0].stem.kernel_size[0]
+        present = np.abs(statistics["templates"]).max(axis=1) > 0
+        templates = statistics["templates"][present].astype(np.float64)
+        for expert in range(len(self.targets)):
+            noise = Spectrum(self.network.noise_power[expert].double().numpy(), self.fs_hz)
+            bank = FilterBank(templates, TEMPLATE_ONSET, noise, length=2 * templates.shape[1])
+            read_at = bank.lead + TEMPLATE_ONSET + self.network.label_offset
+            filters = bank.filters[:, read_at - taps // 2 : read_at + taps // 2 + 1]
+            # Half a standard deviation of the noise per unit: spikes give outputs of a few units.
+            scaled = filters * float(self.network.scale[expert]) / np.sqrt(bank.energy)[:, None] / 2
+            self.network.start_from_filters(expert, torch.from_numpy(scaled.astype(np.float32)))
+
+    def training_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> Tensor:
+        samples, labels, expert = batch
+        logits = self.network(samples, expert)
+        context = (samples.shape[-1] - labels.shape[-1]) // 2
+        inner = logits[..., context : context + labels.shape[-1]]
+        loss = F.binary_cross_entropy_with_logits(inner, labels)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(samples))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._curves = {}
+
+    def validation_step(self, recording: Any, batch_idx: int) -> None:
+        curves, truths = self._curves.setdefault(recording.name, ([], []))
+        curves.append(onset_probability(self.network, recording.conditioned, recording.expert))
+        truths.append(recording.train)
+
+    def on_validation_epoch_end(self) -> None:
+        self.decisions = {
+            name: tune_detection(curves, truths, width=self.width, fs_hz=self.fs_hz)
+            for name, (curves, truths) in self._curves.items()
+        }
+        for name, decision in self.decisions.items():
+            self.log(f"val/f1_{name}", decision.f1)
+        self.log("val/f1", float(np.mean([d.f1 for d in self.decisions.values()])), prog_bar=True)
+
+    def on_test_epoch_start(self) -> None:
+        # The best checkpoint's thresholds, not those of the last epoch, and before any test score is seen.
+        self._tune_on(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self._tested = {}
+
+    def test_step(self, recording: Any, batch_idx: int) -> None:
+        probability = onset_probability(self.network, recording.conditioned, recording.expert)
+        decision = self.decisions[recording.name]
+        found, _ = extract_events(
+            probability, threshold=decision.threshold, refractory=decision.refractory, width=self.width
+        )
+        truth = (recording.train.index, recording.train.unit)
+        result = score(truth, (found.index, found.unit), len(recording.linear), n_units=len(self.classes))
+        self._tested.setdefault(recording.name, []).append(result)
+
+    def on_test_epoch_end(self) -> None:
+        self.rows = []
+        for name, results in self._tested.items():
+            mean = {key: float(np.mean([r.row()[key] for r in results])) for key in SHOWN}
+            if self.network.curves == 1:
+                mean["class_accuracy"] = float("nan")
+            self.rows.append({"target": name, "spikes": sum(r.loose.n_truth for r in results), **mean})
+
+    def test_metrics(self) -> dict[str, float]:
+        """Mean scores over targets."""
+        names = ("f1_50", "f1_10", "precision", "recall")
+        return {f"test/{name}": float(np.mean([row[name] for row in self.rows])) for name in names}
+
+    def tune(self, datamodule: Any) -> dict[str, Any]:
+        """Threshold and refractory period of every target, found on the validation block."""
+        if not self.decisions:
+            self._tune_on(datamodule)
+        return {"targets": {name: decision.to_dict() for name, decision in self.decisions.items()}}
+
+    def _tune_on(self, datamodule: Any) -> None:
+        self.on_validation_epoch_start()
+        for number, recording in enumerate(datamodule.held_out("val")):
+            self.validation_step(recording, number)
+        self.decisions = {
+            name: tune_detection(curves, truths, width=self.width, fs_hz=self.fs_hz)
+            for name, (curves, truths) in self._curves.items()
+        }
+
+    def bundle_fields(self) -> dict[str, Any]:
+        """What the bundle says of this model."""
+        return {"task": "spike_detection", "kind": self.kind, "network_args": self.network_args}

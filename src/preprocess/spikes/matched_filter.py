@@ -13,7 +13,8 @@ def fit_templates(trace: np.ndarray, train: SpikeTrain, n_units: int, *, before:
     """Mean waveform of every unit, free of its neighbours' contributions.
 
     Least squares of the trace on all spike trains at once: where spikes overlap, each unit is given
-    only its own part, which a plain average would not do. Samples outside the trace count as zero.
+    only its own part, which a plain average would not do. Samples outside the trace count as zero, so
+    the trace must be free of any offset.
 
     Returns
     -------
@@ -21,11 +22,10 @@ def fit_templates(trace: np.ndarray, train: SpikeTrain, n_units: int, *, before:
         ``(unit, before + after)`` float64; the onset is column ``before``. A unit without spikes is zero.
     """
     length = before + after
-    centred = trace - np.median(trace)
     moments = np.zeros((n_units, length))
     overlap = np.zeros((n_units, length, n_units, length))
     onsets = [train.index[train.unit == u + 1] for u in range(n_units)]
-    padded = np.concatenate((np.zeros(before), centred, np.zeros(after)))
+    padded = np.concatenate((np.zeros(before), trace, np.zeros(after)))
     for u, own in enumerate(onsets):
         moments[u] = padded[own[:, None] + np.arange(length)].sum(axis=0)
         for v, other in enumerate(onsets):
@@ -96,7 +96,7 @@ class FilterBank:
         size = 4 * length
         f = np.fft.rfftfreq(size, 1 / noise.fs_hz)
         power = np.interp(f, noise.frequencies, noise.power) * noise.fs_hz / 2
-        power = np.maximum(power, 1e-6 * power.max())
+        power = np.maximum(power, 1e-3 * power.mean())  # a hole in the spectrum is no licence to amplify
         padded = np.zeros((len(templates), size))
         padded[:, lead : lead + templates.shape[1]] = templates
         whitened = np.fft.irfft(np.fft.rfft(padded, axis=1) / power, size, axis=1)

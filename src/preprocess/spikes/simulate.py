@@ -49,11 +49,11 @@ class Neuron:
 
 # Fitted to the published median waveforms of recording D1: 1 and 3, and 4 and 5, share a shape.
 NEURONS: tuple[Neuron, ...] = (
-    Neuron(peak=7.3, rise=7.5, steepness=2.2, fall=10.5, undershoot=0.9, undershoot_at=34, undershoot_width=11),
-    Neuron(peak=8.1, rise=10.6, steepness=2.1, fall=9.6, undershoot=2.0, undershoot_at=40, undershoot_width=10),
-    Neuron(peak=2.1, rise=6.5, steepness=2.2, fall=8.8),
-    Neuron(peak=3.9, rise=14.5, steepness=2.3, fall=15.2),
-    Neuron(peak=6.1, rise=14.5, steepness=2.3, fall=15.2),
+    Neuron(peak=7.25, rise=6.9, steepness=2.15, fall=7.6, undershoot=0.8, undershoot_at=31, undershoot_width=7.6),
+    Neuron(peak=8.1, rise=10.6, steepness=2.1, fall=9.6, undershoot=2.0, undershoot_at=39, undershoot_width=9.6),
+    Neuron(peak=2.1, rise=4.2, steepness=1.8, fall=8.3),
+    Neuron(peak=3.95, rise=14.5, steepness=2.3, fall=14.7),
+    Neuron(peak=6.15, rise=14.5, steepness=2.3, fall=14.7),
 )
 
 
@@ -85,7 +85,6 @@ def background(ratio: float, sway: float, mean_peak: float, fs_hz: float = FS_HZ
     """Spectrum of the look-alikes' noise: white plus a 1/f part below ~300 Hz, and a sway below 5 Hz."""
     f = np.fft.rfftfreq(n_fft, 1 / fs_hz)
     colour = 1 + 300.0 / np.maximum(f, 20.0)
-    colour[f < 5] = 0
     noise = Spectrum(colour, fs_hz)
     sigma = mean_peak / ratio
     noise = noise.scaled(sigma / noise.sigma(*IN_BAND_HZ))
@@ -121,14 +120,14 @@ def place(
 ) -> np.ndarray:
     """Noise-free trace ``(n_samples,)`` of a spike train.
 
-    Each spike has its own amplitude and duration (relative standard deviations) and starts at a
-    random fraction of a sample after its onset index.
+    Each spike has its own amplitude and duration (relative standard deviations) and starts up to half
+    a sample before or after its onset index.
     """
     trace = np.zeros(n_samples + SPIKE_SAMPLES)
     t = np.arange(SPIKE_SAMPLES) * FS_HZ / fs_hz
     gain = 1 + amplitude_sd * rng.standard_normal(len(train))
     stretch = np.exp(width_sd * rng.standard_normal(len(train)))
-    fraction = rng.uniform(0, 1, len(train)) * FS_HZ / fs_hz
+    fraction = rng.uniform(-0.5, 0.5, len(train)) * FS_HZ / fs_hz
     for row, (index, unit) in enumerate(zip(train.index, train.unit, strict=True)):
         shape = neurons[unit - 1].at((t - fraction[row]) / stretch[row])
         trace[index : index + SPIKE_SAMPLES] += gain[row] * shape

@@ -1,0 +1,258 @@
+"""Sorted spikes of recordings nobody labelled: bundles and traces in; MAT, CSV, figures and a ZIP out."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.models.bundle import Bundle, load_bundle
+from src.models.spikes.decision import Decision
+from src.models.spikes.inference import BLOCK, Sorted, sort_trace
+from src.preprocess.atomic import atomic_file
+from src.preprocess.batch import Job, Summary, run_batch
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.noise import grow
+from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
+from src.preprocess.spikes.recording import SUFFIXES, SpikeTrain, write_csv, write_mat
+from src.preprocess.spikes.signature import Choice, choose_expert, signature
+from src.preprocess.stage import fingerprint, provenance
+from src.reports.spikes import draw_trace, draw_waveforms
+from src.signals import BadInput
+
+EDGE_SAMPLES = 64
+"""Samples around what was not recorded in which no spike is reported."""
+
+
+@dataclass(frozen=True)
+class Sorter:
+    """A detector, and a classifier where there is one, with all they need to sort a recording."""
+
+    detector: torch.nn.Module
+    classifier: torch.nn.Module | None
+    conditioning: Conditioning
+    targets: list[str]
+    decisions: dict[str, Decision]
+    n_units: int
+
+    @classmethod
+    def from_bundles(cls, detection: Bundle, classification: Bundle | None) -> Sorter:
+        """Load both networks and check that they were made for each other.
+
+        Raises
+        ------
+        BadInput
+            Bundles for other tasks, or trained with other rates, chains, neurons or targets.
+        """
+        detection.require_task("spike_detection")
+        conditioning = Conditioning.from_dict(detection.stages[0]["params"])
+        decisions = {name: Decision(**plain) for name, plain in detection.decision["targets"].items()}
+        if classification is not None:
+            classification.require_task("spike_classification")
+            _require_match(detection, classification, conditioning)
+        network = classification.network() if classification else None
+        targets = list(decisions)
+        return cls(detection.network(), network, conditioning, targets, decisions, len(detection.classes))
+
+    def choose(self, trace: Trace, gain: float | None) -> Choice:
+        """Which of the trained backgrounds a recording's own is most like, and the factor to its scale."""
+        found = signature(self.conditioning.linear(trace.centred), trace.fs_hz)
+        return choose_expert(found, self.detector.signature.numpy(), gain)
+
+    def sort(self, trace: Trace, choice: Choice, *, reject: float = 1.0, block: int = BLOCK) -> Sorted:
+        """Spikes of one recording, none of them beside samples that carry no signal."""
+        scaled = trace.centred * np.float32(choice.gain)
+        decision = self.decisions[self.targets[choice.expert]]
+        found = sort_trace(
+            self.detector,
+            self.classifier,
+            self.conditioning,
+            scaled,
+            choice.expert,
+            decision,
+            reject=reject,
+            block=block,
+        )
+        if trace.usable.all():
+            return found
+        keep = ~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[found.train.index]
+        return Sorted(
+            SpikeTrain(found.train.index[keep], found.train.unit[keep]), found.strength[keep], found.confidence[keep]
+        )
+
+
+def _require_match(detection: Bundle, classification: Bundle, conditioning: Conditioning) -> None:
+    other = Conditioning.from_dict(classification.stages[0]["params"])
+    where = classification.folder or "classifier"
+    if detection.signal.fs_hz != classification.signal.fs_hz:
+        rates = f"{classification.signal.fs_hz:g} Hz, the detector at {detection.signal.fs_hz:g} Hz"
+        raise BadInput(where, f"was trained at {rates}", "train both from the same recording")
+    if other.linear_only() != conditioning.linear_only():
+        raise BadInput(where, "was trained behind another band-pass than the detector", "train both alike")
+    if detection.classes != classification.classes:
+        raise BadInput(where, "names other neurons than the detector", "train both from the same recording")
+    targets = list(detection.decision["targets"])
+    if targets != list(classification.decision["targets"]):
+        raise BadInput(where, "was trained for other targets than the detector", f"train both for {', '.join(targets)}")
+
+
+def predict(
+    bundle: Bundle,
+    source: Path,
+    output_dir: Path,
+    *,
+    classifier: str | None = None,
+    recordings: list[str] | None = None,
+    truth: str | None = None,
+    key: str = "d",
+    fs_hz: float | None = None,
+    channel: int | None = None,
+    gain: float | None = None,
+    reject: float = 1.0,
+    figures: bool = True,
+) -> Summary:
+    """Sort one recording or the recordings of a folder; a bad one does not stop the others.
+
+    Parameters
+    ----------
+    bundle
+        A ``spike_detection`` bundle.
+    source
+        A ``.mat``, ``.npy`` or HDF5 file, or a folder of them. Of a folder that holds targets of the
+        bundle, those are sorted; of any other, everything.
+    output_dir
+        Gets ``<name>.mat`` (``Index`` from 1, ``Class``), ``<name>.csv``, ``<name>.json``, figures, and
+        ``submission.zip`` with the MAT files.
+    classifier
+        A ``spike_classification`` bundle; without one the detector names the neurons.
+    recordings
+        Names to sort, in place of the rule above.
+    truth
+        Folder with ``<name>.mat`` that holds ``Index`` and ``Class``: scores and their figures are added.
+    key, fs_hz, channel
+        Variable that holds the trace, its rate (the bundle's unless given), and the channel of several.
+    gain
+        Factor to the labelled recording's scale; found from the recording unless given.
+    reject
+        Spikes that the classifier holds for noise with more than this probability are dropped.
+    """
+    rate = bundle.signal.fs_hz
+    if fs_hz is not None and not np.isclose(fs_hz, rate, rtol=1e-3):
+        raise BadInput("options.fs_hz", f"{fs_hz:g} Hz, the bundle was trained at {rate:g} Hz", f"resample to {rate:g} Hz")
+    sorter = Sorter.from_bundles(bundle, load_bundle(classifier) if classifier else None)
+    paths = _find(Path(source), recordings, sorter.targets)
+    settings = {"key": key, "channel": channel, "gain": gain, "reject": reject, "figures": figures, "truth": truth}
+    jobs = [Job(path.stem, sort_file, (sorter, bundle, path, Path(output_dir), settings)) for path in paths]
+    summary = run_batch(jobs, title="spike sorting")
+    done = [o.name for o in summary.outcomes if o.ok]
+    if done:
+        _zip(Path(output_dir), done)
+    if truth is not None and done:
+        from src.reports.spike_scores import report_scores
+
+        report_scores(sorter, bundle, [p for p in paths if p.stem in done], Path(truth), Path(output_dir), key=key, channel=channel)
+    return summary
+
+
+def _find(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise BadInput(source, "does not exist", "give a recording or a folder of them")
+    if recordings:
+        return [find_recording(source, name) for name in recordings]
+    present = sorted(p for p in source.iterdir() if p.suffix in SUFFIXES)
+    if not present:
+        raise BadInput(source, "holds no recording", f"expected {', '.join(SUFFIXES)} files")
+    return [p for p in present if p.stem in targets] or present
+
+
+def sort_file(sorter: Sorter, bundle: Bundle, path: Path, output_dir: Path, settings: dict[str, Any]) -> list[str]:
+    """Sort one file and write everything that is made from it; returns lines for the console."""
+    fs_hz = sorter.conditioning.fs_hz
+    trace = load_trace(path, fs_hz=fs_hz, key=settings["key"], channel=settings["channel"])
+    choice = sorter.choose(trace, settings["gain"])
+    found = sorter.sort(trace, choice, reject=settings["reject"])
+    name, train = trace.name, found.train
+    write_mat(output_dir / f"{name}.mat", train)
+    write_csv(output_dir / f"{name}.csv", train, fs_hz, {"strength": found.strength, "confidence": found.confidence})
+    counts = np.bincount(train.unit - 1, minlength=sorter.n_units) if len(train) else np.zeros(sorter.n_units, int)
+    _write_record(output_dir / f"{name}.json", sorter, bundle, path, trace, choice, counts)
+    if settings["figures"]:
+        linear = sorter.conditioning.linear(trace.centred)
+        title = f"{name}: {len(train)} spikes, {len(train) / (len(linear) / fs_hz):.1f}/s"
+        draw_trace(
+            output_dir / f"{name}_trace.png",
+            title=title,
+            raw=trace.centred,
+            linear=linear,
+            train=train,
+            fs_hz=fs_hz,
+            n_units=sorter.n_units,
+            truth=_truth(settings["truth"], name, len(linear)),
+        )
+        draw_waveforms(
+            output_dir / f"{name}_waveforms.png",
+            title=title,
+            linear=linear,
+            train=train,
+            fs_hz=fs_hz,
+            n_units=sorter.n_units,
+        )
+    return _lines(name, sorter, trace, choice, counts, output_dir)
+
+
+def _truth(folder: str | None, name: str, n_samples: int) -> SpikeTrain | None:
+    from src.preprocess.spikes.recording import read_spikes
+
+    return read_spikes(find_recording(Path(folder), name), n_samples=n_samples) if folder else None
+
+
+def _lines(
+    name: str, sorter: Sorter, trace: Trace, choice: Choice, counts: np.ndarray, output_dir: Path
+) -> list[str]:
+    per_unit = " ".join(str(int(c)) for c in counts)
+    lines = [
+        f"{name}  {int(counts.sum())} spikes ({per_unit}), network for {sorter.targets[choice.expert]}"
+        + (f", scaled by {choice.gain:.4g}" if choice.gain != 1 else "")
+        + f"  {output_dir / name}.mat"
+    ]
+    if trace.unusable_share > 0:
+        lines.append(f"{name}  {trace.unusable_share:.2%} of the samples are NaN or saturated: no spike is reported there")
+    if not counts.sum():
+        lines.append(f"{name}  no spike was found; Index and Class are empty")
+    return lines
+
+
+def _write_record(
+    path: Path, sorter: Sorter, bundle: Bundle, source: Path, trace: Trace, choice: Choice, counts: np.ndarray
+) -> None:
+    target = sorter.targets[choice.expert]
+    record = {
+        "task": bundle.task,
+        "bundle": {"path": str(bundle.folder), "weights_sha256": bundle.weights_sha256},
+        "recording": {"name": source.name, "sha256": fingerprint(source), "samples": len(trace.centred)},
+        "fs_hz": trace.fs_hz,
+        "target": target,
+        "gain": choice.gain,
+        "distance": choice.distance,
+        "decision": sorter.decisions[target].to_dict(),
+        "spikes": {f"neuron {u + 1}": int(c) for u, c in enumerate(counts)},
+        "unusable_share": trace.unusable_share,
+        "provenance": provenance(),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with atomic_file(path) as part:
+        part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def _zip(output_dir: Path, names: list[str]) -> None:
+    with atomic_file(output_dir / "submission.zip") as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.write(output_dir / f"{name}.mat", f"{name}.mat")

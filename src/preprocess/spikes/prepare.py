@@ -1,0 +1,167 @@
+"""Cached stages of the spike domain: the embedded recordings, and what is measured on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.filters import median_removed, slow_baseline
+from src.preprocess.spikes.noise import Spectrum, background_spectrum
+from src.preprocess.spikes.recording import SUFFIXES, SpikeTrain, read_spikes, read_trace, unusable
+from src.preprocess.spikes.signature import signature
+from src.preprocess.spikes.simulate import write_lookalikes
+from src.preprocess.spikes.synthesis import (
+    LONG_FFT,
+    TEMPLATE_AFTER,
+    TEMPLATE_BEFORE,
+    conditioned_waveforms,
+    measure_background,
+)
+from src.preprocess.spikes.waveforms import WaveformModel, fit_waveforms, remove_spikes
+from src.preprocess.stage import Stage
+from src.signals import BadInput
+
+MOST_UNUSABLE = 0.5
+"""Share of NaN and saturated samples above which a recording is refused."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A recording ready for the chain: ``centred (time,)`` float32 without NaN, and the mask of real samples."""
+
+    name: str
+    centred: np.ndarray
+    usable: np.ndarray
+    fs_hz: float
+    source: str
+
+    @property
+    def unusable_share(self) -> float:
+        return float(1 - self.usable.mean())
+
+
+def load_trace(path: Path, *, fs_hz: float, key: str = "d", channel: int | None = None) -> Trace:
+    """Read, centre and check one recording; NaN and stuck samples become zero and are marked.
+
+    Raises
+    ------
+    BadInput
+        What :func:`read_trace` raises, or when most of the recording carries no signal.
+    """
+    recording = read_trace(path, fs_hz=fs_hz, key=key, channel=channel)
+    samples = recording.samples[0]
+    bad = unusable(samples)
+    if bad.mean() > MOST_UNUSABLE:
+        raise BadInput(path, f"{bad.mean():.0%} of the samples are NaN or saturated", "give a recording with signal")
+    centred, _ = median_removed(np.where(bad, np.nan, samples).astype(np.float32))
+    if not centred.any():
+        raise BadInput(path, "every sample has the same value", "give a recording with signal")
+    return Trace(recording.recording_id, centred, ~bad, fs_hz, str(path))
+
+
+def find_recording(folder: Path, name: str) -> Path:
+    """The file of recording ``name`` in a folder, whatever its suffix.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    for suffix in SUFFIXES:
+        if (path := Path(folder) / f"{name}{suffix}").is_file():
+            return path
+    raise BadInput(folder, f"holds no recording '{name}'", f"expected {name}.mat (or {', '.join(SUFFIXES[1:])})")
+
+
+@dataclass(frozen=True)
+class LabelledRecording:
+    """The recording with known spikes, as the training needs it.
+
+    ``flat`` is the trace without its slow baseline, ``linear`` the band-passed one.
+    """
+
+    trace: Trace
+    train: SpikeTrain
+    flat: np.ndarray
+    linear: np.ndarray
+
+    def waveforms(self, part: range, n_units: int) -> WaveformModel:
+        """Waveforms fitted to one stretch alone."""
+        flat, train = self.flat[part.start : part.stop], self.train.between(part.start, part.stop)
+        return fit_waveforms(flat, train, n_units, before=TEMPLATE_BEFORE, after=TEMPLATE_AFTER)
+
+    def background(self, part: range, seen: WaveformModel) -> Spectrum:
+        """Spectrum of one stretch's own noise, its labelled spikes subtracted."""
+        train = self.train.between(part.start, part.stop)
+        residual = remove_spikes(self.linear[part.start : part.stop], train, seen.templates, seen.onset)
+        quiet = np.ones(len(residual), bool)
+        return background_spectrum(residual, self.trace.fs_hz, quiet, n_fft=min(LONG_FFT, len(residual)))
+
+
+def load_labelled(path: Path, conditioning: Conditioning, *, key: str, n_units: int) -> LabelledRecording:
+    """Read the labelled recording and its spikes.
+
+    Raises
+    ------
+    BadInput
+        A recording or labels that cannot be used.
+    """
+    trace = load_trace(path, fs_hz=conditioning.fs_hz, key=key)
+    train = read_spikes(path, n_samples=len(trace.centred), n_units=n_units)
+    if len(train) == 0:
+        raise BadInput(path, "holds no labelled spike", "training needs spikes in Index and Class")
+    flat = trace.centred - slow_baseline(trace.centred)
+    return LabelledRecording(trace, train, flat, conditioning.linear(trace.centred))
+
+
+def _measure(
+    inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
+) -> dict[str, Any] | None:
+    conditioning = Conditioning.from_dict(params["conditioning"])
+    labelled = load_labelled(inputs["labelled"], conditioning, key=params["key"], n_units=params["n_units"])
+    seen = conditioned_waveforms(labelled.waveforms(range(*params["fit_on"]), params["n_units"]), conditioning)
+    trace = load_trace(inputs["recording"], fs_hz=conditioning.fs_hz, key=params["key"])
+    linear = conditioning.linear(trace.centred)
+    noise = measure_background(linear, conditioning.fs_hz, seen, trace.usable)
+    found = signature(linear, conditioning.fs_hz)
+    np.savez(out_dir / "background.npz", power=noise.power, signature=found, level=linear.std())
+    return {
+        "units": "a.u.",
+        "axes": {"power": ["frequency"], "signature": ["feature"]},
+        "sigma_in_band": noise.sigma(150, min(4000, 0.45 * conditioning.fs_hz)),
+        "unusable_share": trace.unusable_share,
+    }
+
+
+def _make_lookalikes(
+    inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
+) -> dict[str, Any] | None:
+    written = write_lookalikes(
+        out_dir, seed or 0, duration_s=params["duration_s"], truth_dir=out_dir / "truth"
+    )
+    return {"units": "a.u.", "axes": {"d": ["channel", "time"]}, "recordings": [p.stem for p in written]}
+
+
+def _condition(
+    inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
+) -> dict[str, Any] | None:
+    conditioning = Conditioning.from_dict(params["conditioning"])
+    trace = load_trace(inputs["recording"], fs_hz=conditioning.fs_hz, key=params["key"])
+    np.save(out_dir / "conditioned.npy", conditioning.apply(trace.centred))
+    np.save(out_dir / "usable.npy", trace.usable)
+    return {
+        "units": "a.u.",
+        "axes": {"conditioned": ["time"], "usable": ["time"]},
+        "fs_hz": conditioning.fs_hz,
+        "unusable_share": trace.unusable_share,
+    }
+
+
+CONDITIONING = Stage("spike_conditioning", 1, _condition)
+BACKGROUND = Stage("spike_background", 1, _measure)
+LOOKALIKE_SET = Stage("spike_lookalikes", 1, _make_lookalikes)

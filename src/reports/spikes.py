@@ -1,0 +1,227 @@
+"""What a person looks at after a recording was sorted: spikes on the trace, waveforms, and how right it all was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from src.preprocess.atomic import atomic_file
+from src.preprocess.spikes.recording import SpikeTrain
+from src.preprocess.spikes.windows import cut
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7f3c8d", "#444444")
+"""One per neuron, told apart by the colour-blind; more neurons go round again."""
+
+SHOWN_S = 0.2
+MOST_WAVEFORMS = 150
+
+
+def colour(unit: int) -> str:
+    """The colour of a neuron, counted from 1."""
+    return COLOURS[(unit - 1) % len(COLOURS)]
+
+
+def draw_trace(
+    path: Path,
+    *,
+    title: str,
+    raw: np.ndarray,
+    linear: np.ndarray,
+    train: SpikeTrain,
+    fs_hz: float,
+    n_units: int,
+    truth: SpikeTrain | None = None,
+) -> Path:
+    """The whole recording in little, and its busiest stretch raw and band-passed with every spike found in it."""
+    start = _typical_stretch(train, len(raw), fs_hz)
+    stop = min(start + round(SHOWN_S * fs_hz), len(raw))
+    figure, (overview, above, below) = plt.subplots(
+        3, 1, figsize=(12, 7), height_ratios=(0.8, 1, 1.3), layout="constrained"
+    )
+    _draw_overview(overview, linear, train, fs_hz, n_units, (start, stop))
+    ms = np.arange(start, stop) / fs_hz * 1000
+    above.plot(ms, raw[start:stop], color="#888888", lw=0.6)
+    above.set_ylabel("recorded\n(a.u.)")
+    above.tick_params(labelbottom=False)
+    below.plot(ms, linear[start:stop], color="#888888", lw=0.6, zorder=1)
+    below.set_ylabel("band-passed\n(a.u.)")
+    below.set_xlabel("time (ms)")
+    low, high = below.get_ylim()
+    _draw_spikes(below, train, start, stop, fs_hz, high + 0.10 * (high - low), n_units)
+    if truth is not None:
+        _draw_truth(below, truth, start, stop, fs_hz, high + 0.24 * (high - low))
+    below.set_ylim(low, high + (0.34 if truth is not None else 0.2) * (high - low))
+    for axes in (above, below):
+        axes.set_xlim(ms[0], ms[-1])
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return _save(figure, path)
+
+
+def _typical_stretch(train: SpikeTrain, n_samples: int, fs_hz: float) -> int:
+    """Start of the stretch whose number of spikes is nearest the upper quartile: busy, not exceptional."""
+    length = round(SHOWN_S * fs_hz)
+    edges = np.arange(0, max(n_samples, length) + 1, length)
+    counts = np.histogram(train.index, edges)[0]
+    if n_samples <= length or len(counts) == 0:
+        return 0
+    return int(edges[np.argmin(np.abs(counts - np.quantile(counts, 0.75)))])
+
+
+def _draw_overview(
+    axes: Axes, linear: np.ndarray, train: SpikeTrain, fs_hz: float, n_units: int, shown: tuple[int, int]
+) -> None:
+    seconds = len(linear) / fs_hz
+    edges = np.linspace(0, seconds, max(min(round(seconds * 2), 240), 2))
+    for unit in range(1, n_units + 1):
+        counts = np.histogram(train.index[train.unit == unit] / fs_hz, edges)[0]
+        axes.stairs(counts / np.diff(edges), edges, color=colour(unit), lw=1.1)
+    axes.axvspan(shown[0] / fs_hz, shown[1] / fs_hz, color="#000000", alpha=0.12, lw=0)
+    axes.set_xlim(0, seconds)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel("firing rate\n(spikes/s)")
+
+
+def _draw_spikes(
+    axes: Axes, train: SpikeTrain, start: int, stop: int, fs_hz: float, height: float, n_units: int
+) -> None:
+    inside = (train.index >= start) & (train.index < stop)
+    for unit in range(1, n_units + 1):
+        ms = train.index[inside & (train.unit == unit)] / fs_hz * 1000
+        axes.vlines(ms, *axes.get_ylim(), color=colour(unit), lw=0.8, alpha=0.35, zorder=0)
+        axes.plot(ms, np.full(len(ms), height), "v", ms=6, color=colour(unit), label=f"neuron {unit}")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, title="found")
+
+
+def _draw_truth(axes: Axes, truth: SpikeTrain, start: int, stop: int, fs_hz: float, height: float) -> None:
+    inside = (truth.index >= start) & (truth.index < stop)
+    for index, unit in zip(truth.index[inside], truth.unit[inside], strict=True):
+        axes.plot(index / fs_hz * 1000, height, "o", ms=5, mfc="none", color=colour(int(unit)))
+    axes.annotate("true", (1.0, height), xycoords=("axes fraction", "data"), va="center", fontsize=9, xytext=(4, 0), textcoords="offset points")
+
+
+def draw_waveforms(
+    path: Path, *, title: str, linear: np.ndarray, train: SpikeTrain, fs_hz: float, n_units: int, before: int = 20, after: int = 60
+) -> Path:
+    """Waveforms of every neuron on one amplitude scale: some spikes, their median, and how many there are."""
+    figure, panels = plt.subplots(
+        1, n_units, figsize=(2.6 * n_units, 3), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    ms = np.arange(-before, after) / fs_hz * 1000
+    rng = np.random.default_rng(0)
+    for unit, axes in enumerate(panels[0], start=1):
+        onsets = train.index[train.unit == unit]
+        some = rng.choice(onsets, min(len(onsets), MOST_WAVEFORMS), replace=False) if len(onsets) else onsets
+        windows = cut(linear, np.sort(some) - before, before + after)
+        axes.axvline(0, color="#bbbbbb", lw=0.8)
+        if len(some):
+            axes.plot(ms, windows.T, color=colour(unit), lw=0.4, alpha=0.15)
+            axes.plot(ms, np.median(windows, axis=0), color="black", lw=1.6)
+        axes.set_title(f"neuron {unit}: {len(onsets):,}".replace(",", "\u202f"), fontsize=10, color=colour(unit))
+        axes.set_xlabel("ms after onset")
+    panels[0, 0].set_ylabel("band-passed (a.u.)")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return _save(figure, path)
+
+
+def draw_confusion(path: Path, *, title: str, tables: Mapping[str, np.ndarray]) -> Path:
+    """Confusion of the matched spikes of every recording, in per cent of each true neuron; the count in the corner."""
+    figure, panels = plt.subplots(
+        1, len(tables), figsize=(2.5 * len(tables) + 0.6, 3.2), squeeze=False, sharey=True, layout="constrained"
+    )
+    for axes, (name, table) in zip(panels[0], tables.items(), strict=True):
+        share = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        for (row, column), value in np.ndenumerate(share):
+            if value >= 0.5:
+                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color="white" if value > 55 else "black")
+        ticks = np.arange(len(table))
+        axes.set_xticks(ticks, [str(t + 1) for t in ticks])
+        axes.set_yticks(ticks, [str(t + 1) for t in ticks])
+        axes.set_title(f"{name}  (n = {int(table.sum())})", fontsize=10)
+        axes.set_xlabel("found as neuron")
+    panels[0, 0].set_ylabel("true neuron")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return _save(figure, path)
+
+
+def draw_precision_recall(
+    path: Path, *, title: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], chosen: Mapping[str, tuple[float, float]]
+) -> Path:
+    """Recall against precision over all thresholds, and the point the tuned threshold chose."""
+    figure, axes = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
+    for f1 in (0.5, 0.6, 0.7, 0.8, 0.9):
+        recall = np.linspace(f1 / 2 + 1e-3, 1, 200)
+        precision = f1 * recall / (2 * recall - f1)
+        shown = (precision > 0) & (precision <= 1)
+        axes.plot(recall[shown], precision[shown], color="#dddddd", lw=0.8, zorder=0)
+        axes.annotate(f"F1 {f1}", (1.0, f1 / (2 - f1)), fontsize=7, color="#999999", ha="left", va="center", annotation_clip=False)
+    shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(curves)))
+    for (name, (recall, precision)), shade in zip(curves.items(), shades, strict=True):
+        axes.plot(recall, precision, color=shade, lw=1.8, label=name)
+        axes.plot(*chosen[name], "o", color=shade, ms=7, mec="white")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0.4, 1.0), ylim=(0.4, 1.01))
+    axes.legend(loc="lower left", frameon=False, title="dot: chosen threshold")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return _save(figure, path)
+
+
+def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | float]]) -> Path:
+    """Detection F1 and class accuracy of every method over the recordings, from the cleanest to the noisiest.
+
+    Each row has ``recording``, ``method``, ``f1_50``, ``class_accuracy``, ``chance_random``.
+    """
+    names = list(dict.fromkeys(str(row["recording"]) for row in rows))
+    methods = list(dict.fromkeys(str(row["method"]) for row in rows))
+    figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
+    for axes, column, label in zip(panels, ("f1_50", "class_accuracy"), ("detection F1 (±50 samples)", "class accuracy of matched spikes"), strict=True):
+        for number, method in enumerate(methods):
+            values = [next((float(r[column]) for r in rows if r["recording"] == n and r["method"] == method), np.nan) for n in names]
+            style = {"lw": 2.6, "ms": 7} if number == 0 else {"lw": 1.2, "ms": 4}
+            axes.plot(names, values, "o-", color=COLOURS[number % len(COLOURS)], label=method, **style)
+        axes.set_ylim(0, 1.02)
+        axes.set_ylabel(label)
+        axes.grid(axis="y", color="#eeeeee")
+    chance = [next(float(r["chance_random"]) for r in rows if r["recording"] == n) for n in names]
+    panels[0].plot(names, chance, ":", color="#888888", label="random points")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return _save(figure, path)
+
+
+def draw_conditioning(path: Path, *, title: str, steps: Mapping[str, np.ndarray], fs_hz: float, shown_s: float = 0.1) -> Path:
+    """A stretch of a recording before and after every step of the chain."""
+    figure, panels = plt.subplots(len(steps), 1, figsize=(12, 1.7 * len(steps) + 0.6), sharex=True, squeeze=False, layout="constrained")
+    length = round(shown_s * fs_hz)
+    start = _liveliest(next(iter(steps.values())), length)
+    for axes, (name, trace) in zip(panels[:, 0], steps.items(), strict=True):
+        part = trace[start : start + length]
+        axes.plot(np.arange(len(part)) / fs_hz * 1000, part, color="#333333", lw=0.7)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        axes.margins(x=0)
+    panels[-1, 0].set_xlabel("time (ms)")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return _save(figure, path)
+
+
+def _liveliest(trace: np.ndarray, length: int) -> int:
+    if len(trace) <= length:
+        return 0
+    blocks = trace[: len(trace) // length * length].reshape(-1, length)
+    return int(np.argsort(np.ptp(blocks, axis=1))[len(blocks) * 3 // 4]) * length
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with atomic_file(Path(path)) as part:
+        figure.savefig(part, dpi=130)
+    plt.close(figure)
+    return Path(path)

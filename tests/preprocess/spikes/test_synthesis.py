@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.filters import slow_baseline
+from src.preprocess.spikes.recording import SpikeTrain
+from src.preprocess.spikes.simulate import FS_HZ, background, mean_peak, simulate
+from src.preprocess.spikes.synthesis import (
+    Grafting,
+    Source,
+    add_spikes,
+    conditioned_waveforms,
+    grafted,
+    measure_background,
+    onset_mask,
+)
+from src.preprocess.spikes.waveforms import fit_waveforms
+
+CHAIN = Conditioning(low_hz=20.0)
+
+
+@pytest.fixture(scope="module")
+def waveforms():
+    trace, train = simulate(700, 30.0, 5, duration_s=18)
+    return fit_waveforms(trace - slow_baseline(trace), train, 5)
+
+
+@pytest.fixture(scope="module")
+def source(waveforms):
+    return Source(waveforms, 40.0, CHAIN)
+
+
+@pytest.mark.parametrize("ratio", [8.0, 2.7])
+def test_the_noise_of_an_unlabelled_recording_is_measured_to_a_few_per_cent(waveforms, ratio):
+    trace, _ = simulate(1000, ratio, 6, duration_s=15)
+    seen = conditioned_waveforms(waveforms, CHAIN)
+    noise = measure_background(CHAIN.linear(trace), FS_HZ, seen)
+    truth = background(ratio, 1.0, mean_peak())
+    for low, high in ((150, 600), (600, 4000), (150, 4000)):
+        assert noise.sigma(low, high) == pytest.approx(truth.sigma(low, high), rel=0.06)
+
+
+def test_a_synthetic_trace_is_as_noisy_as_the_target_and_as_full_as_asked(source):
+    noise = background(5.0, 0.0, mean_peak())
+    trace, train = source.trace(200_000, noise, np.random.default_rng(0))
+    assert trace.dtype == np.float32
+    assert 0.7 * 40 * 8 * 0.8 < len(train) < 2.2 * 40 * 8 * 1.2
+    assert train.index.min() >= 0
+    assert train.index.max() < 200_000
+    again, _ = source.trace(200_000, noise, np.random.default_rng(0))
+    other, _ = source.trace(200_000, noise, np.random.default_rng(1))
+    np.testing.assert_array_equal(trace, again)
+    assert np.abs(trace - other).max() > 1
+    for unit in range(1, 6):
+        assert np.diff(train.index[train.unit == unit]).min() >= Grafting().dead_samples
+    assert np.diff(train.index).min() < 10  # different neurons do overlap
+
+
+def test_classes_absent_from_training_are_never_drawn(waveforms):
+    counts = waveforms.counts.copy()
+    counts[[1, 3]] = 0
+    partial = type(waveforms)(waveforms.templates, waveforms.modes, waveforms.onset, counts)
+    _, train = Source(partial, 40.0, CHAIN).trace(100_000, background(5.0, 0.0, mean_peak()), np.random.default_rng(0))
+    assert set(train.unit) == {1, 3, 5}
+
+
+def test_grafting_brings_a_quiet_recording_to_the_targets_level():
+    own, target = background(30.0, 0.0, mean_peak()), background(5.0, 0.0, mean_peak())
+    quiet = own.synthesise(100_000, np.random.default_rng(0))
+    noisy = grafted(quiet, own, target, np.random.default_rng(1))
+    assert noisy.std() == pytest.approx(target.sigma(), rel=0.05)
+    same = grafted(noisy, target, own, np.random.default_rng(2))  # a louder recording is left as it is
+    np.testing.assert_allclose(same, noisy, atol=1e-6)
+
+
+def test_spikes_lie_where_the_train_says(waveforms):
+    train = SpikeTrain(np.array([0, 500, 995]), np.array([1, 5, 2]))
+    trace = add_spikes(train, waveforms, 1_000, np.random.default_rng(0), variation=0.0)
+    np.testing.assert_allclose(trace[490:590], waveforms.templates[4], atol=1e-6)
+    np.testing.assert_allclose(trace[:90], waveforms.templates[0, 10:], atol=1e-6)
+    np.testing.assert_allclose(trace[985:], waveforms.templates[1, :15], atol=1e-6)
+
+
+def test_labels_cover_the_onset_widened_and_shifted():
+    train = SpikeTrain(np.array([2, 50, 98]), np.array([1, 2, 2]))
+    mask = onset_mask(train, 100, 2, half_width=3, offset=0)
+    assert np.flatnonzero(mask[0]).tolist() == [0, 1, 2, 3, 4, 5]
+    assert np.flatnonzero(mask[1]).tolist() == [*range(47, 54), *range(95, 100)]
+    shifted = onset_mask(train, 100, 1, half_width=1, offset=10)
+    assert np.flatnonzero(shifted[0]).tolist() == [11, 12, 13, 59, 60, 61]
+
+
+def test_the_band_pass_widens_waveforms_and_keeps_their_place(waveforms):
+    seen = conditioned_waveforms(waveforms, CHAIN, reach=60)
+    assert seen.templates.shape == (5, 220)
+    assert seen.onset == 70
+    assert np.abs(seen.templates[4]).argmax() == pytest.approx(70 + 14, abs=3)
+    assert seen.templates[4].max() == pytest.approx(waveforms.templates[4].max(), rel=0.1)
