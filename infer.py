@@ -15,7 +15,7 @@ from src.signals import BadInput
 
 schema.register()
 
-PREDICTORS = {"sleep_staging": "src.predict.sleep"}
+PREDICTORS = {"sleep_staging": "src.predict.sleep", "spike_detection": "src.predict.spikes"}
 """Task of a bundle → the module whose ``predict`` carries it out."""
 
 

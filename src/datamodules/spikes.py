@@ -42,13 +42,13 @@ class HeldOut(NamedTuple):
     expert: int
     linear: np.ndarray
     conditioned: np.ndarray
-    index: np.ndarray
-    unit: np.ndarray
+    onsets: np.ndarray
+    units: np.ndarray
 
     @property
     def train(self) -> SpikeTrain:
         """The true spikes."""
-        return SpikeTrain(self.index, self.unit)
+        return SpikeTrain(self.onsets, self.units)
 
 
 class SpikeData(pl.LightningDataModule):
@@ -222,7 +222,7 @@ class SpikeData(pl.LightningDataModule):
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Seconds and spikes of every block, in all and per neuron."""
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
         for part, block in self.parts.items():
             unit = self.recording.train.between(block.start, block.stop).unit
             counts = np.bincount(unit - 1, minlength=self.n_units)

@@ -4,102 +4,23 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from src.models.bundle import Bundle, load_bundle
-from src.models.spikes.decision import Decision
-from src.models.spikes.inference import BLOCK, Sorted, sort_trace
+from src.predict.sorter import Sorter
+from src.predict.spike_scores import report_scores
 from src.preprocess.atomic import atomic_file
 from src.preprocess.batch import Job, Summary, run_batch
-from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.noise import grow
 from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
-from src.preprocess.spikes.recording import SUFFIXES, SpikeTrain, write_csv, write_mat
-from src.preprocess.spikes.signature import Choice, choose_expert, signature
+from src.preprocess.spikes.recording import SUFFIXES, SpikeTrain, read_spikes, write_csv, write_mat
+from src.preprocess.spikes.signature import Choice
 from src.preprocess.stage import fingerprint, provenance
 from src.reports.spikes import draw_trace, draw_waveforms
 from src.signals import BadInput
-
-EDGE_SAMPLES = 64
-"""Samples around what was not recorded in which no spike is reported."""
-
-
-@dataclass(frozen=True)
-class Sorter:
-    """A detector, and a classifier where there is one, with all they need to sort a recording."""
-
-    detector: torch.nn.Module
-    classifier: torch.nn.Module | None
-    conditioning: Conditioning
-    targets: list[str]
-    decisions: dict[str, Decision]
-    n_units: int
-
-    @classmethod
-    def from_bundles(cls, detection: Bundle, classification: Bundle | None) -> Sorter:
-        """Load both networks and check that they were made for each other.
-
-        Raises
-        ------
-        BadInput
-            Bundles for other tasks, or trained with other rates, chains, neurons or targets.
-        """
-        detection.require_task("spike_detection")
-        conditioning = Conditioning.from_dict(detection.stages[0]["params"])
-        decisions = {name: Decision(**plain) for name, plain in detection.decision["targets"].items()}
-        if classification is not None:
-            classification.require_task("spike_classification")
-            _require_match(detection, classification, conditioning)
-        network = classification.network() if classification else None
-        targets = list(decisions)
-        return cls(detection.network(), network, conditioning, targets, decisions, len(detection.classes))
-
-    def choose(self, trace: Trace, gain: float | None) -> Choice:
-        """Which of the trained backgrounds a recording's own is most like, and the factor to its scale."""
-        found = signature(self.conditioning.linear(trace.centred), trace.fs_hz)
-        return choose_expert(found, self.detector.signature.numpy(), gain)
-
-    def sort(self, trace: Trace, choice: Choice, *, reject: float = 1.0, block: int = BLOCK) -> Sorted:
-        """Spikes of one recording, none of them beside samples that carry no signal."""
-        scaled = trace.centred * np.float32(choice.gain)
-        decision = self.decisions[self.targets[choice.expert]]
-        found = sort_trace(
-            self.detector,
-            self.classifier,
-            self.conditioning,
-            scaled,
-            choice.expert,
-            decision,
-            reject=reject,
-            block=block,
-        )
-        if trace.usable.all():
-            return found
-        keep = ~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[found.train.index]
-        return Sorted(
-            SpikeTrain(found.train.index[keep], found.train.unit[keep]), found.strength[keep], found.confidence[keep]
-        )
-
-
-def _require_match(detection: Bundle, classification: Bundle, conditioning: Conditioning) -> None:
-    other = Conditioning.from_dict(classification.stages[0]["params"])
-    where = classification.folder or "classifier"
-    if detection.signal.fs_hz != classification.signal.fs_hz:
-        rates = f"{classification.signal.fs_hz:g} Hz, the detector at {detection.signal.fs_hz:g} Hz"
-        raise BadInput(where, f"was trained at {rates}", "train both from the same recording")
-    if other.linear_only() != conditioning.linear_only():
-        raise BadInput(where, "was trained behind another band-pass than the detector", "train both alike")
-    if detection.classes != classification.classes:
-        raise BadInput(where, "names other neurons than the detector", "train both from the same recording")
-    targets = list(detection.decision["targets"])
-    if targets != list(classification.decision["targets"]):
-        raise BadInput(where, "was trained for other targets than the detector", f"train both for {', '.join(targets)}")
 
 
 def predict(
@@ -144,7 +65,9 @@ def predict(
     """
     rate = bundle.signal.fs_hz
     if fs_hz is not None and not np.isclose(fs_hz, rate, rtol=1e-3):
-        raise BadInput("options.fs_hz", f"{fs_hz:g} Hz, the bundle was trained at {rate:g} Hz", f"resample to {rate:g} Hz")
+        raise BadInput(
+            "options.fs_hz", f"{fs_hz:g} Hz, the bundle was trained at {rate:g} Hz", f"resample to {rate:g} Hz"
+        )
     sorter = Sorter.from_bundles(bundle, load_bundle(classifier) if classifier else None)
     paths = _find(Path(source), recordings, sorter.targets)
     settings = {"key": key, "channel": channel, "gain": gain, "reject": reject, "figures": figures, "truth": truth}
@@ -154,9 +77,15 @@ def predict(
     if done:
         _zip(Path(output_dir), done)
     if truth is not None and done:
-        from src.reports.spike_scores import report_scores
-
-        report_scores(sorter, bundle, [p for p in paths if p.stem in done], Path(truth), Path(output_dir), key=key, channel=channel)
+        report_scores(
+            sorter,
+            bundle,
+            [p for p in paths if p.stem in done],
+            Path(truth),
+            Path(output_dir),
+            key=key,
+            channel=channel,
+        )
     return summary
 
 
@@ -209,14 +138,10 @@ def sort_file(sorter: Sorter, bundle: Bundle, path: Path, output_dir: Path, sett
 
 
 def _truth(folder: str | None, name: str, n_samples: int) -> SpikeTrain | None:
-    from src.preprocess.spikes.recording import read_spikes
-
     return read_spikes(find_recording(Path(folder), name), n_samples=n_samples) if folder else None
 
 
-def _lines(
-    name: str, sorter: Sorter, trace: Trace, choice: Choice, counts: np.ndarray, output_dir: Path
-) -> list[str]:
+def _lines(name: str, sorter: Sorter, trace: Trace, choice: Choice, counts: np.ndarray, output_dir: Path) -> list[str]:
     per_unit = " ".join(str(int(c)) for c in counts)
     lines = [
         f"{name}  {int(counts.sum())} spikes ({per_unit}), network for {sorter.targets[choice.expert]}"
@@ -224,7 +149,9 @@ def _lines(
         + f"  {output_dir / name}.mat"
     ]
     if trace.unusable_share > 0:
-        lines.append(f"{name}  {trace.unusable_share:.2%} of the samples are NaN or saturated: no spike is reported there")
+        lines.append(
+            f"{name}  {trace.unusable_share:.2%} of the samples are NaN or saturated: no spike is reported there"
+        )
     if not counts.sum():
         lines.append(f"{name}  no spike was found; Index and Class are empty")
     return lines
@@ -253,6 +180,9 @@ def _write_record(
 
 
 def _zip(output_dir: Path, names: list[str]) -> None:
-    with atomic_file(output_dir / "submission.zip") as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        atomic_file(output_dir / "submission.zip") as part,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         for name in names:
             archive.write(output_dir / f"{name}.mat", f"{name}.mat")

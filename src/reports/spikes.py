@@ -105,11 +105,27 @@ def _draw_truth(axes: Axes, truth: SpikeTrain, start: int, stop: int, fs_hz: flo
     inside = (truth.index >= start) & (truth.index < stop)
     for index, unit in zip(truth.index[inside], truth.unit[inside], strict=True):
         axes.plot(index / fs_hz * 1000, height, "o", ms=5, mfc="none", color=colour(int(unit)))
-    axes.annotate("true", (1.0, height), xycoords=("axes fraction", "data"), va="center", fontsize=9, xytext=(4, 0), textcoords="offset points")
+    axes.annotate(
+        "true",
+        (1.0, height),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=9,
+        xytext=(4, 0),
+        textcoords="offset points",
+    )
 
 
 def draw_waveforms(
-    path: Path, *, title: str, linear: np.ndarray, train: SpikeTrain, fs_hz: float, n_units: int, before: int = 20, after: int = 60
+    path: Path,
+    *,
+    title: str,
+    linear: np.ndarray,
+    train: SpikeTrain,
+    fs_hz: float,
+    n_units: int,
+    before: int = 20,
+    after: int = 60,
 ) -> Path:
     """Waveforms of every neuron on one amplitude scale: some spikes, their median, and how many there are."""
     figure, panels = plt.subplots(
@@ -142,7 +158,15 @@ def draw_confusion(path: Path, *, title: str, tables: Mapping[str, np.ndarray]) 
         axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
         for (row, column), value in np.ndenumerate(share):
             if value >= 0.5:
-                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color="white" if value > 55 else "black")
+                axes.text(
+                    column,
+                    row,
+                    f"{value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if value > 55 else "black",
+                )
         ticks = np.arange(len(table))
         axes.set_xticks(ticks, [str(t + 1) for t in ticks])
         axes.set_yticks(ticks, [str(t + 1) for t in ticks])
@@ -154,7 +178,11 @@ def draw_confusion(path: Path, *, title: str, tables: Mapping[str, np.ndarray]) 
 
 
 def draw_precision_recall(
-    path: Path, *, title: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], chosen: Mapping[str, tuple[float, float]]
+    path: Path,
+    *,
+    title: str,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    chosen: Mapping[str, tuple[float, float]],
 ) -> Path:
     """Recall against precision over all thresholds, and the point the tuned threshold chose."""
     figure, axes = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
@@ -163,7 +191,9 @@ def draw_precision_recall(
         precision = f1 * recall / (2 * recall - f1)
         shown = (precision > 0) & (precision <= 1)
         axes.plot(recall[shown], precision[shown], color="#dddddd", lw=0.8, zorder=0)
-        axes.annotate(f"F1 {f1}", (1.0, f1 / (2 - f1)), fontsize=7, color="#999999", ha="left", va="center", annotation_clip=False)
+        axes.annotate(
+            f"F1 {f1}", (1.0, f1 / (2 - f1)), fontsize=7, color="#999999", ha="left", va="center", annotation_clip=False
+        )
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(curves)))
     for (name, (recall, precision)), shade in zip(curves.items(), shades, strict=True):
         axes.plot(recall, precision, color=shade, lw=1.8, label=name)
@@ -182,9 +212,17 @@ def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | flo
     names = list(dict.fromkeys(str(row["recording"]) for row in rows))
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
     figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
-    for axes, column, label in zip(panels, ("f1_50", "class_accuracy"), ("detection F1 (±50 samples)", "class accuracy of matched spikes"), strict=True):
+    for axes, column, label in zip(
+        panels,
+        ("f1_50", "class_accuracy"),
+        ("detection F1 (±50 samples)", "class accuracy of matched spikes"),
+        strict=True,
+    ):
         for number, method in enumerate(methods):
-            values = [next((float(r[column]) for r in rows if r["recording"] == n and r["method"] == method), np.nan) for n in names]
+            values = [
+                next((float(r[column]) for r in rows if r["recording"] == n and r["method"] == method), np.nan)
+                for n in names
+            ]
             style = {"lw": 2.6, "ms": 7} if number == 0 else {"lw": 1.2, "ms": 4}
             axes.plot(names, values, "o-", color=COLOURS[number % len(COLOURS)], label=method, **style)
         axes.set_ylim(0, 1.02)
@@ -198,9 +236,13 @@ def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | flo
     return _save(figure, path)
 
 
-def draw_conditioning(path: Path, *, title: str, steps: Mapping[str, np.ndarray], fs_hz: float, shown_s: float = 0.1) -> Path:
+def draw_conditioning(
+    path: Path, *, title: str, steps: Mapping[str, np.ndarray], fs_hz: float, shown_s: float = 0.1
+) -> Path:
     """A stretch of a recording before and after every step of the chain."""
-    figure, panels = plt.subplots(len(steps), 1, figsize=(12, 1.7 * len(steps) + 0.6), sharex=True, squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(
+        len(steps), 1, figsize=(12, 1.7 * len(steps) + 0.6), sharex=True, squeeze=False, layout="constrained"
+    )
     length = round(shown_s * fs_hz)
     start = _liveliest(next(iter(steps.values())), length)
     for axes, (name, trace) in zip(panels[:, 0], steps.items(), strict=True):

@@ -28,7 +28,9 @@ Labelled = tuple[np.ndarray, SpikeTrain]
 
 
 class Baseline(Protocol):
-    """Anything that sorts a trace once it is tuned."""
+    """Anything that sorts a band-passed trace once its one threshold is tuned."""
+
+    threshold: float
 
     def tune(self, recordings: Sequence[Labelled]) -> None: ...
 
@@ -52,21 +54,20 @@ class ThresholdSorter:
 
     Detection follows Quian Quiroga et al. 2004; the sign of the peak is that of the mean template. A
     mixture with as many components as neurons is fitted to the recording itself, without labels; each
-    component is named after the template nearest to its mean waveform. With ``fixed`` the multiple is
-    not tuned. ``cluster=False`` gives every spike the nearest template's name instead.
+    component is named after the template nearest to its mean waveform. ``cluster=False`` gives every
+    spike the nearest template's name instead. ``threshold`` is in robust standard deviations.
     """
 
     templates: np.ndarray
     onset: int
     fs_hz: float
-    fixed: float | None = None
+    threshold: float = 4.0
     cluster: bool = True
     low_hz: float = 150.0
     high_hz: float = 4000.0
     refractory: int = 25
 
     def __post_init__(self) -> None:
-        self.sigmas = self.fixed or 4.0
         self.high_hz = min(self.high_hz, 0.45 * self.fs_hz)
         pad = 200
         filtered = self._filter(np.pad(self.templates, ((0, 0), (pad, pad))))
@@ -88,10 +89,8 @@ class ThresholdSorter:
         return np.clip(peaks - self.delay, 0, None)
 
     def tune(self, recordings: Sequence[Labelled]) -> None:
-        if self.fixed is not None:
-            return
         filtered = [self._filter(trace) for trace, _ in recordings]
-        self.sigmas = best_threshold(
+        self.threshold = best_threshold(
             list(np.arange(1.5, 8.1, 0.25)),
             lambda threshold: [self._peaks(f, threshold) for f in filtered],
             [train.index for _, train in recordings],
@@ -99,7 +98,7 @@ class ThresholdSorter:
 
     def sort(self, trace: np.ndarray) -> SpikeTrain:
         filtered = self._filter(trace)
-        onsets = self._peaks(filtered, self.sigmas)
+        onsets = self._peaks(filtered, self.threshold)
         if len(onsets) == 0:
             return SpikeTrain.empty()
         windows = cut(filtered, onsets - self.onset, self.templates.shape[1])
@@ -109,7 +108,9 @@ class ThresholdSorter:
             return SpikeTrain.sorted(onsets, nearest + 1)
         features = PCA(3, random_state=0).fit_transform(windows)
         label = GaussianMixture(n_units, n_init=3, random_state=0, reg_covar=1e-3).fit(features).predict(features)
-        means = np.stack([windows[label == k].mean(axis=0) if (label == k).any() else windows[0] for k in range(n_units)])
+        means = np.stack(
+            [windows[label == k].mean(axis=0) if (label == k).any() else windows[0] for k in range(n_units)]
+        )
         return SpikeTrain.sorted(onsets, _nearest(means, self.shapes)[label] + 1)
 
 
@@ -126,11 +127,11 @@ class TemplateMatcher:
 
     templates: np.ndarray
     onset: int
+    threshold: float = 0.0
     refractory: int = 25
 
     def __post_init__(self) -> None:
         self.mean = mean_template(self.templates)
-        self.threshold = 0.0
 
     def _peaks(self, output: np.ndarray, threshold: float) -> np.ndarray:
         return scipy.signal.find_peaks(output, height=threshold, distance=self.refractory)[0]
@@ -154,16 +155,16 @@ class TemplateMatcher:
 
 @dataclass
 class BankSorter:
-    """Whitened filter bank with greedy subtraction (Franke et al. 2015); with true templates and spectrum, the oracle."""
+    """Whitened filter bank with greedy subtraction (Franke et al. 2015); with true templates and noise, the oracle."""
 
     templates: np.ndarray
     onset: int
     noise: Spectrum
+    threshold: float = 5.0
     taps: int = 2048
 
     def __post_init__(self) -> None:
         self.bank = FilterBank(self.templates, self.onset, self.noise, length=self.taps)
-        self.threshold = 5.0
 
     def tune(self, recordings: Sequence[Labelled]) -> None:
         found = [self.bank.detect(trace, 1.0) for trace, _ in recordings]
@@ -178,3 +179,26 @@ class BankSorter:
         train, value = self.bank.detect(trace, 1.0)
         keep = value >= self.threshold
         return SpikeTrain(train.index[keep], train.unit[keep])
+
+
+BEFORE, AFTER = 20, 44
+"""Samples of a template around the onset that the simpler baselines use."""
+
+
+def baselines(templates: np.ndarray, onset: int, noise: Spectrum) -> dict[str, Baseline]:
+    """The baselines for one background, untuned, by the names that tables give them.
+
+    Parameters
+    ----------
+    templates
+        ``(unit, time)`` behind the band-pass, as fitted to the labelled recording; empty for units without spikes.
+    noise
+        Spectrum of the background behind the band-pass, as measured without labels.
+    """
+    short = templates[:, onset - BEFORE : onset + AFTER]
+    return {
+        "threshold + PCA + mixture": ThresholdSorter(short, BEFORE, noise.fs_hz),
+        "threshold + nearest template": ThresholdSorter(short, BEFORE, noise.fs_hz, cluster=False),
+        "template matching": TemplateMatcher(short, BEFORE),
+        "filter bank + subtraction": BankSorter(templates, onset, noise),
+    }

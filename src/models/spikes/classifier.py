@@ -59,9 +59,7 @@ class SpikeClassification(TargetedModule):
     def _confusion(self, recording: Any) -> np.ndarray:
         templates = self.network.templates.numpy().astype(np.float64)
         onset, after = self.network.onset, self.network.window - self.network.onset
-        windows = spike_windows(
-            recording.linear, recording.train, templates, TEMPLATE_ONSET, before=onset, after=after
-        )
+        windows = spike_windows(recording.linear, recording.train, templates, TEMPLATE_ONSET, before=onset, after=after)
         probability = window_probability(self.network, windows, recording.expert)
         return confusion(recording.train.unit, probability[:, :-1].argmax(axis=1) + 1, len(self.classes))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from src.preprocess.spikes.recording import SpikeTrain
 THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 REFRACTORY_MS = (0.6, 1.0, 1.6, 2.4)
 TOLERANCE = 50
+
+T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,11 @@ def _middle_of_best(scores: dict[tuple[float, int], float]) -> tuple[float, int]
     return threshold, periods[len(periods) // 2]
 
 
-def _widened(best: float, grid: list, ends: tuple) -> list:  # type: ignore[type-arg]
+def _widened(best: T, grid: list[T], ends: tuple[T, T]) -> list[T]:
     if best == grid[0] and ends[0] < grid[0]:
-        return [ends[0], *grid]
+        first: list[T] = [ends[0]]
+        return first + grid
     if best == grid[-1] and ends[1] > grid[-1]:
-        return [*grid, ends[1]]
+        last: list[T] = [ends[1]]
+        return grid + last
     return grid

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from src.models.spike_scoring import Score, score
+from src.models.spikes.baselines import Labelled, baselines
 from src.models.spikes.decision import Decision, tune_detection
 from src.models.spikes.events import extract_events
 from src.models.spikes.inference import onset_probability
@@ -53,7 +54,7 @@ class SpikeDetection(TargetedModule):
         super().adopt_statistics(statistics)
         if not isinstance(self.network, SpikeDetector):
             return
-        taps = self.network.trunks[0].stem.kernel_size[0]
+        taps = self.network.stem_taps
         present = np.abs(statistics["templates"]).max(axis=1) > 0
         templates = statistics["templates"][present].astype(np.float64)
         for expert in range(len(self.targets)):
@@ -120,10 +121,25 @@ class SpikeDetection(TargetedModule):
         return {f"test/{name}": float(np.mean([row[name] for row in self.rows])) for name in names}
 
     def tune(self, datamodule: Any) -> dict[str, Any]:
-        """Threshold and refractory period of every target, found on the validation block."""
+        """Threshold and refractory period of every target, and the baselines' thresholds, from the validation block."""
         if not self.decisions:
             self._tune_on(datamodule)
-        return {"targets": {name: decision.to_dict() for name, decision in self.decisions.items()}}
+        targets = {name: decision.to_dict() for name, decision in self.decisions.items()}
+        return {"targets": targets, "baselines": self._tuned_baselines(datamodule)}
+
+    def _tuned_baselines(self, datamodule: Any) -> dict[str, dict[str, float]]:
+        """Thresholds of the baselines, found on the recordings that the network's were found on."""
+        recordings: dict[str, list[Labelled]] = {}
+        for recording in datamodule.held_out("val"):
+            recordings.setdefault(recording.name, []).append((recording.linear, recording.train))
+        tuned: dict[str, dict[str, float]] = {}
+        templates = self.network.templates.double().numpy()
+        for expert, name in enumerate(self.targets):
+            noise = Spectrum(self.network.noise_power[expert].double().numpy(), self.fs_hz)
+            for method, baseline in baselines(templates, TEMPLATE_ONSET, noise).items():
+                baseline.tune(recordings[name])
+                tuned.setdefault(name, {})[method] = float(baseline.threshold)
+        return tuned
 
     def _tune_on(self, datamodule: Any) -> None:
         self.on_validation_epoch_start()

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.models.spikes.decision import Decision
 from src.models.spikes.events import EventStream
-from src.models.spikes.networks import TEMPLATE_ONSET
+from src.models.spikes.networks import TEMPLATE_ONSET, ClassifierNetwork, DetectorNetwork
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.windows import spike_windows
@@ -23,7 +23,7 @@ PIECE = 1 << 14
 
 
 @torch.no_grad()
-def onset_probability(network: nn.Module, trace: np.ndarray, expert: int, *, piece: int = PIECE) -> np.ndarray:
+def onset_probability(network: DetectorNetwork, trace: np.ndarray, expert: int, *, piece: int = PIECE) -> np.ndarray:
     """Probability ``(curve, time)`` that a spike starts at each sample of a conditioned trace.
 
     The network is applied to pieces that overlap by its receptive field, of which only the middle is
@@ -65,7 +65,7 @@ class Sorted:
 
 
 def detect(
-    network: nn.Module,
+    network: DetectorNetwork,
     conditioning: Conditioning,
     centred: np.ndarray,
     expert: int,
@@ -87,7 +87,7 @@ def detect(
 
 @torch.no_grad()
 def neuron_probability(
-    network: nn.Module,
+    network: ClassifierNetwork,
     conditioning: Conditioning,
     centred: np.ndarray,
     train: SpikeTrain,
@@ -119,7 +119,7 @@ def neuron_probability(
 
 
 @torch.no_grad()
-def window_probability(network: nn.Module, windows: np.ndarray, expert: int) -> np.ndarray:
+def window_probability(network: ClassifierNetwork, windows: np.ndarray, expert: int) -> np.ndarray:
     """Class probabilities ``(window, neuron + 1)`` of cut waveforms ``(window, time)``."""
     if len(windows) == 0:
         return np.zeros((0, network.templates.shape[0] + 1), np.float32)
@@ -129,8 +129,8 @@ def window_probability(network: nn.Module, windows: np.ndarray, expert: int) -> 
 
 
 def sort_trace(
-    detector: nn.Module,
-    classifier: nn.Module | None,
+    detector: DetectorNetwork,
+    classifier: ClassifierNetwork | None,
     conditioning: Conditioning,
     centred: np.ndarray,
     expert: int,

@@ -44,6 +44,38 @@ class TargetedNetwork(nn.Module):
         self.register_buffer("templates", torch.zeros(neurons, TEMPLATE_SAMPLES))
 
 
+class DetectorNetwork(TargetedNetwork):
+    """A network that answers ``(batch, 1, time)`` with onset logits ``(batch, curve, time)``.
+
+    Attributes
+    ----------
+    curves
+        One per neuron, or one for all.
+    receptive_field
+        Samples that an output depends on.
+    label_offset, label_half_width
+        A spike is labelled ``label_offset`` samples after its onset, and ``label_half_width`` on either side.
+    """
+
+    curves: int
+    receptive_field: int
+    label_offset: int
+    label_half_width: int
+
+
+class ClassifierNetwork(TargetedNetwork):
+    """A network that answers waveforms ``(batch, 1, window)`` with logits ``(batch, neuron + 1)``, the last for noise.
+
+    Attributes
+    ----------
+    window, onset
+        Samples of a waveform, and those ahead of its onset.
+    """
+
+    window: int
+    onset: int
+
+
 class DilatedTrunk(nn.Module):
     """Long first filters, then dilated residual convolutions: ``(batch, 1, time)`` to ``(batch, heads, time)``.
 
@@ -58,6 +90,7 @@ class DilatedTrunk(nn.Module):
         self.mix = nn.Conv1d(channels, channels, 1)
         self.head = nn.Conv1d(channels, heads, 1)
         # Starting at the label's frequency spares the first hundred steps of learning that spikes are rare.
+        assert self.head.bias is not None
         nn.init.constant_(self.head.bias, float(torch.logit(torch.tensor(prior))))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +101,7 @@ class DilatedTrunk(nn.Module):
         return logits
 
 
-class SpikeDetector(TargetedNetwork):
+class SpikeDetector(DetectorNetwork):
     """One trunk per target background; per-sample, per-neuron logits of "a spike starts ``label_offset`` samples ago".
 
     Parameters
@@ -97,7 +130,7 @@ class SpikeDetector(TargetedNetwork):
         if stem_taps % 2 == 0:
             raise ValueError(f"stem_taps must be odd, not {stem_taps}")
         self.curves, self.label_offset, self.label_half_width = neurons, label_offset, label_half_width
-        self.receptive_field = stem_taps + 2 * sum(dilations)
+        self.receptive_field, self.stem_taps = stem_taps + 2 * sum(dilations), stem_taps
         self.trunks = nn.ModuleList(
             DilatedTrunk(neurons, channels, stem_taps, dilations, prior=0.003) for _ in range(experts)
         )
@@ -113,7 +146,10 @@ class SpikeDetector(TargetedNetwork):
 
         Two copies of each are placed, one with a bias that only a spike overcomes.
         """
-        stem = self.trunks[expert].stem
+        trunk = self.trunks[expert]
+        assert isinstance(trunk, DilatedTrunk)
+        stem = trunk.stem
+        assert stem.bias is not None
         for copy, bias in enumerate((0.0, -1.5)):
             rows = slice(copy * len(filters), min((copy + 1) * len(filters), stem.out_channels))
             count = max(rows.stop - rows.start, 0)
@@ -121,7 +157,7 @@ class SpikeDetector(TargetedNetwork):
             stem.bias[rows] = bias
 
 
-class OriginalDetector(TargetedNetwork):
+class OriginalDetector(DetectorNetwork):
     """The coursework's detector: three short convolutions that see 11 samples, one curve for all units."""
 
     def __init__(self, experts: int, neurons: int, label_offset: int = 0, label_half_width: int = 3) -> None:
@@ -139,7 +175,7 @@ class OriginalDetector(TargetedNetwork):
         return logits
 
 
-class WaveformClassifier(TargetedNetwork):
+class WaveformClassifier(ClassifierNetwork):
     """One small network per target background: a 64-sample waveform to logits of every neuron and of "noise".
 
     Two readings are joined: correlation with learned whole-window templates, which keeps timing, and
@@ -181,7 +217,7 @@ class _WaveformTrunk(nn.Module):
         return logits
 
 
-class OriginalClassifier(TargetedNetwork):
+class OriginalClassifier(ClassifierNetwork):
     """The coursework's classifier: two valid convolutions with batch norm, average pooling, dropout; no noise class.
 
     It has ``neurons`` outputs; the noise column that every classifier answers with is minus infinity.

@@ -61,7 +61,7 @@ class TargetedModule(pl.LightningModule):
             fine = np.interp(np.linspace(0, 1, bins), np.linspace(0, 1, len(power)), power)
             network.noise_power[expert] = torch.from_numpy(fine.astype(np.float32))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer: Optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = warmup_cosine(optimizer, steps=steps, warmup=self.warmup)

@@ -55,7 +55,8 @@ class Conditioning:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Conditioning:
         """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+        return cls(**values)
 
     @property
     def denoising(self) -> Denoising | None:

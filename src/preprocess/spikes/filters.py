@@ -51,7 +51,9 @@ def bandpass_kernel(fs_hz: float, low_hz: float | None, high_hz: float | None, o
     return response[reach - half : reach + half + 1]
 
 
-def bandpass(trace: np.ndarray, fs_hz: float, low_hz: float | None, high_hz: float | None, order: int = 2) -> np.ndarray:
+def bandpass(
+    trace: np.ndarray, fs_hz: float, low_hz: float | None, high_hz: float | None, order: int = 2
+) -> np.ndarray:
     """Zero-phase band-pass of ``(…, time)``, taken as zero outside; same length and type.
 
     Raises

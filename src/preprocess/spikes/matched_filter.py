@@ -9,7 +9,9 @@ from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.recording import SpikeTrain
 
 
-def fit_templates(trace: np.ndarray, train: SpikeTrain, n_units: int, *, before: int = 10, after: int = 90) -> np.ndarray:
+def fit_templates(
+    trace: np.ndarray, train: SpikeTrain, n_units: int, *, before: int = 10, after: int = 90
+) -> np.ndarray:
     """Mean waveform of every unit, free of its neighbours' contributions.
 
     Least squares of the trace on all spike trains at once: where spikes overlap, each unit is given
@@ -110,7 +112,9 @@ class FilterBank:
         rows = [align(scipy.signal.oaconvolve(trace, h[::-1]), length, onset, len(trace)) for h in self.filters]
         return np.stack(rows) - self.energy[:, None] / 2
 
-    def detect(self, trace: np.ndarray, threshold: float, *, separation: int = 12, passes: int = 12) -> tuple[SpikeTrain, np.ndarray]:
+    def detect(
+        self, trace: np.ndarray, threshold: float, *, separation: int = 12, passes: int = 12
+    ) -> tuple[SpikeTrain, np.ndarray]:
         """Greedy matching pursuit: take the clearest spikes, subtract them, look again.
 
         Spikes that beat ``threshold`` and everything within one template length are taken together;

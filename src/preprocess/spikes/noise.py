@@ -86,7 +86,9 @@ def grow(mask: np.ndarray, before: int, after: int) -> np.ndarray:
     return marked[np.minimum(here + before + 1, len(mask))] > marked[np.maximum(here - after, 0)]
 
 
-def background_spectrum(trace: np.ndarray, fs_hz: float, quiet: np.ndarray | None = None, *, n_fft: int = 512) -> Spectrum:
+def background_spectrum(
+    trace: np.ndarray, fs_hz: float, quiet: np.ndarray | None = None, *, n_fft: int = 512
+) -> Spectrum:
     """Power spectrum of the quiet stretches of a trace.
 
     Half-overlapping Hann segments that lie wholly in quiet stretches are combined by the median over

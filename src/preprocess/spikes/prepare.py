@@ -141,9 +141,7 @@ def _measure(
 def _make_lookalikes(
     inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
 ) -> dict[str, Any] | None:
-    written = write_lookalikes(
-        out_dir, seed or 0, duration_s=params["duration_s"], truth_dir=out_dir / "truth"
-    )
+    written = write_lookalikes(out_dir, seed or 0, duration_s=params["duration_s"], truth_dir=out_dir / "truth")
     return {"units": "a.u.", "axes": {"d": ["channel", "time"]}, "recordings": [p.stem for p in written]}
 
 

@@ -61,7 +61,9 @@ class SpikeTrain:
         return SpikeTrain(self.index[keep] - start, self.unit[keep])
 
 
-def read_trace(path: Path, *, fs_hz: float, key: str = "d", channel: int | None = None, units: str = "a.u.") -> Recording:
+def read_trace(
+    path: Path, *, fs_hz: float, key: str = "d", channel: int | None = None, units: str = "a.u."
+) -> Recording:
     """Read one channel of a ``.mat`` (any version), ``.npy`` or HDF5 file.
 
     Parameters
@@ -93,7 +95,9 @@ def read_trace(path: Path, *, fs_hz: float, key: str = "d", channel: int | None 
     if samples.size == 0:
         raise BadInput(path, f"the recording '{key}' is empty", "give a recording with samples")
     if np.isinf(samples).any():
-        raise BadInput(path, f"{int(np.isinf(samples).sum())} infinite samples", "mark samples that were not recorded with NaN")
+        raise BadInput(
+            path, f"{int(np.isinf(samples).sum())} infinite samples", "mark samples that were not recorded with NaN"
+        )
     if np.isnan(samples).all():
         raise BadInput(path, "every sample is NaN", "give a recording with samples")
     name = path.stem
@@ -129,7 +133,9 @@ def read_spikes(path: Path, *, n_samples: int | None = None, n_units: int | None
     top = n_units if n_units is not None else np.iinfo(np.int64).max
     wrong = (unit < 1) | (unit > top)
     if wrong.any():
-        raise BadInput(path, f"Class {int(unit[wrong][0])} outside 1…{top}", "number the neurons from 1, or raise n_units")
+        raise BadInput(
+            path, f"Class {int(unit[wrong][0])} outside 1…{top}", "number the neurons from 1, or raise n_units"
+        )
     return SpikeTrain.sorted(index - 1, unit)
 
 
@@ -233,5 +239,7 @@ def _one_channel(path: Path, array: Any, channel: int | None) -> np.ndarray:
 def _whole_numbers(path: Path, key: str, array: Any) -> np.ndarray:
     values = np.asarray(array).reshape(-1)
     if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
-        raise BadInput(path, f"'{key}' holds something other than whole numbers", "give sample numbers and class numbers")
+        raise BadInput(
+            path, f"'{key}' holds something other than whole numbers", "give sample numbers and class numbers"
+        )
     return values.astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def signature(linear: np.ndarray, fs_hz: float) -> np.ndarray:
     level = max(robust_sigma(linear), 1e-12)
     spectrum = background_spectrum(linear, fs_hz)
     edges = np.geomspace(fs_hz / 250, 0.45 * fs_hz, BANDS + 1)
-    bands = [spectrum.sigma(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    bands = [spectrum.sigma(low, high) for low, high in pairwise(edges)]
     spikiness = np.quantile(np.abs(linear), 0.995) / level
     return np.log(np.maximum([*(np.array(bands) / level), level, spikiness], 1e-12)).astype(np.float32)
 

@@ -93,8 +93,10 @@ def background(ratio: float, sway: float, mean_peak: float, fs_hz: float = FS_HZ
     return Spectrum(noise.power + drift, fs_hz)
 
 
-def firing(n_spikes: int, n_samples: int, n_units: int, rng: np.random.Generator, *, refractory: int = 50) -> SpikeTrain:
-    """Independent Poisson trains, one per unit in near-equal shares, each with a dead time of ``refractory`` samples."""
+def firing(
+    n_spikes: int, n_samples: int, n_units: int, rng: np.random.Generator, *, refractory: int = 50
+) -> SpikeTrain:
+    """Independent Poisson trains of near-equal size, one per unit, each with a dead time of ``refractory`` samples."""
     shares = rng.multinomial(n_spikes, np.full(n_units, 1 / n_units))
     onsets = [_poisson(int(count), n_samples - SPIKE_SAMPLES, refractory, rng) for count in shares]
     units = [np.full(len(o), u + 1) for u, o in enumerate(onsets)]

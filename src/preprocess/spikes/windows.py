@@ -30,7 +30,9 @@ def spike_windows(
     windows = cut(residual, train.index - before, before + after)
     length = templates.shape[1]
     columns = np.arange(-before, after) + onset
-    own = np.where((columns >= 0) & (columns < length), templates[train.unit - 1][:, np.clip(columns, 0, length - 1)], 0)
+    own = np.where(
+        (columns >= 0) & (columns < length), templates[train.unit - 1][:, np.clip(columns, 0, length - 1)], 0
+    )
     return (windows + own).astype(np.float32)
 
 

@@ -43,7 +43,10 @@ def test_each_switch_does_its_work():
     plain = Conditioning(low_hz=None).apply(trace)
     np.testing.assert_array_equal(plain, trace)
     high = Conditioning(low_hz=100.0).apply(trace)
-    assert abs(np.convolve(high, np.ones(2500) / 2500, mode="valid")).max() < 0.1 * np.abs(np.convolve(trace, np.ones(2500) / 2500, mode="valid")).max()
+    assert (
+        abs(np.convolve(high, np.ones(2500) / 2500, mode="valid")).max()
+        < 0.1 * np.abs(np.convolve(trace, np.ones(2500) / 2500, mode="valid")).max()
+    )
     quiet = np.ones(len(trace), bool)
     quiet[(train.index[:, None] + np.arange(-30, 100)).clip(0, len(trace) - 1)] = False
     smooth = Conditioning(low_hz=100.0, wavelet="sym4").apply(trace)

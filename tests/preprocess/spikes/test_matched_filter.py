@@ -28,7 +28,12 @@ def test_templates_are_recovered_exactly_although_spikes_overlap():
     train = SpikeTrain.sorted(np.sort(rng.choice(19_000, 400, replace=False)) + 20, rng.integers(1, 6, 400))
     fitted = fit_templates(trace_of(train, 20_000), train, 5)
     np.testing.assert_allclose(fitted, TEMPLATES, atol=1e-3)
-    plain = np.stack([np.mean([trace_of(train, 20_000)[i - 10 : i + 90] for i in train.index[train.unit == u]], axis=0) for u in range(1, 6)])
+    plain = np.stack(
+        [
+            np.mean([trace_of(train, 20_000)[i - 10 : i + 90] for i in train.index[train.unit == u]], axis=0)
+            for u in range(1, 6)
+        ]
+    )
     assert np.abs(plain - TEMPLATES).max() > 0.5  # what an average of overlapping spikes would have given
 
 

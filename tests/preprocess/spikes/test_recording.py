@@ -98,7 +98,11 @@ def test_labels_that_cannot_be_meant(tmp_path, content, message):
 @given(st.lists(st.tuples(st.integers(0, 999), st.integers(1, 5)), max_size=20))
 def test_a_train_survives_the_file_with_its_pairs(tmp_path_factory, spikes):
     path = tmp_path_factory.mktemp("mat") / "D2.mat"
-    train = SpikeTrain.sorted(*(np.array(column, np.int64) for column in zip(*spikes, strict=True))) if spikes else SpikeTrain.empty()
+    train = (
+        SpikeTrain.sorted(*(np.array(column, np.int64) for column in zip(*spikes, strict=True)))
+        if spikes
+        else SpikeTrain.empty()
+    )
     write_mat(path, train)
     raw = scipy.io.loadmat(path)
     assert raw["Index"].shape == raw["Class"].shape == (1, len(spikes))  # a row, as MATLAB users expect

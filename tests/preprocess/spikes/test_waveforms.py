@@ -16,7 +16,9 @@ def clean_recording():
 def test_means_and_variation_are_those_the_spikes_were_made_with(clean_recording):
     trace, train = clean_recording
     model = fit_waveforms(trace, train, 5)
-    true = np.stack([np.mean([n.at(np.arange(-10, 90) - f) for f in np.linspace(-0.5, 0.5, 11)], axis=0) for n in NEURONS])
+    true = np.stack(
+        [np.mean([n.at(np.arange(-10, 90) - f) for f in np.linspace(-0.5, 0.5, 11)], axis=0) for n in NEURONS]
+    )
     assert np.abs(model.templates - true).max() < 0.2
     assert model.counts.tolist() == np.bincount(train.unit)[1:].tolist()
     rng = np.random.default_rng(0)

@@ -1,0 +1,94 @@
+"""A detector and a classifier that belong together, ready to sort a recording."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.models.bundle import Bundle
+from src.models.spikes.decision import Decision
+from src.models.spikes.inference import BLOCK, Sorted, sort_trace
+from src.models.spikes.networks import ClassifierNetwork, DetectorNetwork
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.noise import grow
+from src.preprocess.spikes.prepare import Trace
+from src.preprocess.spikes.recording import SpikeTrain
+from src.preprocess.spikes.signature import Choice, choose_expert, signature
+from src.signals import BadInput
+
+EDGE_SAMPLES = 64
+"""Samples around what was not recorded in which no spike is reported."""
+
+
+@dataclass(frozen=True)
+class Sorter:
+    """A detector, and a classifier where there is one, with all they need to sort a recording."""
+
+    detector: DetectorNetwork
+    classifier: ClassifierNetwork | None
+    conditioning: Conditioning
+    targets: list[str]
+    decisions: dict[str, Decision]
+    n_units: int
+
+    @classmethod
+    def from_bundles(cls, detection: Bundle, classification: Bundle | None) -> Sorter:
+        """Load both networks and check that they were made for each other.
+
+        Raises
+        ------
+        BadInput
+            Bundles for other tasks, or trained with other rates, chains, neurons or targets.
+        """
+        detection.require_task("spike_detection")
+        conditioning = Conditioning.from_dict(detection.stages[0]["params"])
+        decisions = {name: Decision(**plain) for name, plain in detection.decision["targets"].items()}
+        if classification is not None:
+            classification.require_task("spike_classification")
+            _require_match(detection, classification, conditioning)
+        detector, classifier = detection.network(), classification.network() if classification else None
+        assert isinstance(detector, DetectorNetwork)
+        assert classifier is None or isinstance(classifier, ClassifierNetwork)
+        return cls(detector, classifier, conditioning, list(decisions), decisions, len(detection.classes))
+
+    def choose(self, trace: Trace, gain: float | None) -> Choice:
+        """Which of the trained backgrounds a recording's own is most like, and the factor to its scale."""
+        found = signature(self.conditioning.linear(trace.centred), trace.fs_hz)
+        return choose_expert(found, self.detector.signature.numpy(), gain)
+
+    def sort(self, trace: Trace, choice: Choice, *, reject: float = 1.0, block: int = BLOCK) -> Sorted:
+        """Spikes of one recording, none of them beside samples that carry no signal."""
+        scaled = trace.centred * np.float32(choice.gain)
+        decision = self.decisions[self.targets[choice.expert]]
+        found = sort_trace(
+            self.detector,
+            self.classifier,
+            self.conditioning,
+            scaled,
+            choice.expert,
+            decision,
+            reject=reject,
+            block=block,
+        )
+        if trace.usable.all():
+            return found
+        keep = ~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[found.train.index]
+        return Sorted(
+            SpikeTrain(found.train.index[keep], found.train.unit[keep]), found.strength[keep], found.confidence[keep]
+        )
+
+
+def _require_match(detection: Bundle, classification: Bundle, conditioning: Conditioning) -> None:
+    other = Conditioning.from_dict(classification.stages[0]["params"])
+    where = classification.folder or "classifier"
+    if detection.signal.fs_hz != classification.signal.fs_hz:
+        rates = f"{classification.signal.fs_hz:g} Hz, the detector at {detection.signal.fs_hz:g} Hz"
+        raise BadInput(where, f"was trained at {rates}", "train both from the same recording")
+    if other.linear_only() != conditioning.linear_only():
+        raise BadInput(where, "was trained behind another band-pass than the detector", "train both alike")
+    if detection.classes != classification.classes:
+        raise BadInput(where, "names other neurons than the detector", "train both from the same recording")
+    targets = list(detection.decision["targets"])
+    if targets != list(classification.decision["targets"]):
+        raise BadInput(where, "was trained for other targets than the detector", f"train both for {', '.join(targets)}")
