@@ -9,7 +9,7 @@ the signal they are computed from, they come out the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -236,34 +236,28 @@ class SpectrogramPlan:
         scale = 1 / (self.fs_hz * energy) if self.scaling == "density" else 1 / self.tapers.sum(axis=1) ** 2
         return (self.tapers * np.sqrt(2 * scale / len(self.tapers))[:, None]).astype(np.float32)
 
+    def spectra(self, samples: NDArray) -> NDArray[np.complex64]:
+        """Tapered Fourier coefficients whose squared magnitudes, summed over tapers, are :meth:`power`.
+
+        At 0 Hz and at half the sampling rate their squares are twice the power. For short stretches:
+        the whole result is held.
+
+        Returns
+        -------
+        ``(taper, frequency, time)`` complex64.
+        """
+        frames = self.n_frames(len(samples))
+        work = np.zeros((self.nfft, frames), dtype=np.float32)
+        grid, mean = self._grid(samples[self.stretch(0, frames)], frames)
+        with np.errstate(invalid="ignore", over="ignore"):
+            spectra = np.stack([s[: self.n_freqs] for s in self._transforms(grid, mean, work)])
+        spectra[:, :, ~np.isfinite(mean)] = np.nan
+        return spectra
+
     def _block(self, stretch: NDArray, work: NDArray[np.float32], bins: slice, out: NDArray[np.float32]) -> None:
-        frames, hop = out.shape[1], self.hop
-        whole, rest = divmod(self.nperseg, hop)
-        columns = frames + whole - (rest == 0)
-        # Column h holds samples h*hop … (h+1)*hop: frame f is the columns f, f+1, … one below the other.
-        grid = np.zeros((columns, hop), dtype=np.float32)
-        grid.reshape(-1)[: len(stretch)] = stretch[: columns * hop]
-        grid = np.ascontiguousarray(grid.T)
-        mean = self._means(grid, frames, whole, rest)
-        level = mean if self.detrend == "constant" else np.zeros(frames)
-        offset = level.astype(np.float32)
-        # What rounding to single precision took off the mean: not small on an amplifier's DC offset.
-        residue = (level - offset).astype(np.float32)
-        step_row, step_column = grid.strides
-        body = as_strided(grid, (whole, hop, frames), (step_column, step_row, step_column), writeable=False)
-        split = whole * hop
-        for index, weights in enumerate(self._weights):
-            upper = work[:split].reshape(whole, hop, -1)[:, :, :frames]
-            np.subtract(body, offset, out=upper)
-            upper -= residue
-            upper *= weights[:split].reshape(whole, hop, 1)
-            if rest:
-                lower = work[split : self.nperseg, :frames]
-                np.subtract(grid[:rest, whole : whole + frames], offset, out=lower)
-                lower -= residue
-                lower *= weights[split:, None]
-            spectrum = scipy.fft.rfft(work[:, :frames], axis=0)[bins]
-            parts = spectrum.view(np.float32)
+        grid, mean = self._grid(stretch, out.shape[1])
+        for index, spectrum in enumerate(self._transforms(grid, mean, work[:, : out.shape[1]])):
+            parts = spectrum[bins].view(np.float32)
             parts *= parts
             if index == 0:
                 np.add(parts[:, 0::2], parts[:, 1::2], out=out)
@@ -276,12 +270,49 @@ class SpectrogramPlan:
             out[-1] *= 0.5
         out[:, ~np.isfinite(mean)] = np.nan
 
-    def _means(self, grid: NDArray[np.float32], frames: int, whole: int, rest: int) -> NDArray[np.float64]:
+    def _grid(self, stretch: NDArray, frames: int) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
+        """The samples with hop after hop in columns, and the mean of every frame.
+
+        Frame ``f`` is the columns ``f``, ``f + 1``, … one below the other. Types that single precision
+        cannot hold stay wide until the mean is off.
+        """
+        whole, rest = divmod(self.nperseg, self.hop)
+        rows = np.zeros((frames + whole - (rest == 0), self.hop), dtype=np.result_type(stretch.dtype, np.float32))
+        rows.reshape(-1)[: len(stretch)] = stretch
+        grid = np.ascontiguousarray(rows.T)
         sums = grid.sum(axis=0, dtype=np.float64)
         totals = sliding_window_view(sums[: frames + whole - 1], whole).sum(axis=1)
         if rest:
             totals = totals + grid[:rest, whole : whole + frames].sum(axis=0, dtype=np.float64)
-        return totals / self.nperseg
+        return grid, totals / self.nperseg
+
+    def _transforms(
+        self, grid: NDArray[np.floating], mean: NDArray[np.float64], work: NDArray[np.float32]
+    ) -> Iterator[NDArray[np.complex64]]:
+        """``(frequency, frame)`` Fourier coefficients, one taper after the other; all bins."""
+        whole, rest = divmod(self.nperseg, self.hop)
+        split, frames = whole * self.hop, len(mean)
+        level = mean if self.detrend == "constant" else np.zeros(frames)
+        offset = level.astype(grid.dtype)
+        # What rounding to single precision took off the mean: not small on an amplifier's DC offset.
+        residue = (level - offset).astype(np.float32)
+        step_row, step_column = grid.strides
+        shape, strides = (whole, self.hop, frames), (step_column, step_row, step_column)
+        body = as_strided(grid, shape, strides, writeable=False)
+        tail = grid[:rest, whole : whole + frames]
+        upper, lower = work[:split].reshape(*shape), work[split : self.nperseg]
+        for weights in self._weights:
+            for samples, part, factor in (
+                (body, upper, weights[:split].reshape(whole, self.hop, 1)),
+                (tail, lower, weights[split:, None]),
+            ):
+                if not part.size:
+                    continue
+                np.subtract(samples, offset, out=part)
+                if residue.any():
+                    part -= residue
+                part *= factor
+            yield scipy.fft.rfft(work, axis=0)
 
 
 def _tapers(window: Window, nperseg: int) -> NDArray[np.float64]:
