@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from src.preprocess.steps import shown_on
 from src.signals import BadInput
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -96,7 +97,7 @@ def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Con
     if twice := [name for name, count in names.items() if count > 1]:
         raise BadInput(twice[0], f"{names[twice[0]]} recordings have this name", "rename one of them")
     outcomes: dict[str, Outcome] = {}
-    with _progress(console) as bar:
+    with _progress(console) as bar, shown_on(bar):
         task = bar.add_task(title, total=len(jobs))
         for outcome in _outcomes(jobs, workers):
             outcomes[outcome.name] = outcome

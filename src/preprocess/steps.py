@@ -1,0 +1,56 @@
+"""A line below the batch's progress bar for the steps of the job that runs now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import Progress
+
+_bars: list[Progress] = []
+
+
+@contextmanager
+def shown_on(bar: Progress) -> Iterator[None]:
+    """Let the jobs of this process show their steps on a batch's bar."""
+    _bars.append(bar)
+    try:
+        yield
+    finally:
+        _bars.pop()
+
+
+@contextmanager
+def steps(description: str, total: int, *, step_bytes: int = 0) -> Iterator[Callable[[], None]]:
+    """Show a job's progress for as long as the block runs; without a batch's bar, show nothing.
+
+    Parameters
+    ----------
+    description
+        What is being worked on.
+    total
+        Number of steps.
+    step_bytes
+        Input that a step takes in; the line then states the throughput.
+
+    Yields
+    ------
+    What to call after every step.
+    """
+    if not _bars:
+        yield lambda: None
+        return
+    bar, clock, done = _bars[-1], time.monotonic(), 0
+    line = bar.add_task(f"  {description}", total=total)
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        speed = done * step_bytes / 1e6 / max(time.monotonic() - clock, 1e-9)
+        bar.update(line, advance=1, description=f"  {description}" + (f" · {speed:.0f} MB/s" if step_bytes else ""))
+
+    try:
+        yield advance
+    finally:
+        bar.remove_task(line)
