@@ -1,0 +1,159 @@
+"""A rodent's LFP session with known sleep states, for demonstrations, tests and benchmarks.
+
+Every channel is pink noise, part of it shared by the shank, with slow waves and spindles in NREM sleep and
+a theta rhythm in REM sleep and, weaker, in waking; amplitudes change with depth. Made block by block.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.signal
+from numpy.typing import NDArray
+
+from src.signals import RODENT_STAGES
+
+_WAKE, _NREM, _REM = range(3)
+_BOUTS_S = {_WAKE: (40.0, 160.0), _NREM: (60.0, 240.0), _REM: (30.0, 100.0)}
+_NEXT = {_WAKE: (_NREM,), _NREM: (_REM, _WAKE), _REM: (_WAKE, _NREM)}
+# Rhythm: band in Hz, and its amplitude in µV in wake, NREM and REM.
+_RHYTHMS = {
+    "delta": ((1.0, 4.0), (25.0, 160.0, 20.0)),
+    "theta": ((6.0, 9.0), (45.0, 12.0, 110.0)),
+    "sigma": ((10.0, 15.0), (5.0, 35.0, 8.0)),
+    "gamma": ((40.0, 90.0), (12.0, 4.0, 10.0)),
+}
+_LSB_UV = 0.195
+_PINK = ((0.049922035, -0.095993537, 0.050612699, -0.004408786), (1.0, -2.494956002, 2.017265875, -0.522189400))
+"""A filter that falls by 3 dB per octave (Smith, Spectral Audio Signal Processing, 2011)."""
+
+
+@dataclass(frozen=True)
+class SimulatedSession:
+    """Where a simulated session was written, and what the animal was doing.
+
+    Attributes
+    ----------
+    folder
+        The ``.rec`` folder.
+    stages, epoch_s
+        ``(epoch,)`` indices into :data:`RODENT_STAGES`, and the length of an epoch.
+    """
+
+    folder: Path
+    stages: NDArray[np.int8]
+    epoch_s: float
+
+
+def simulate_session(
+    parent: Path,
+    *,
+    name: str = "rat1",
+    minutes: float = 30.0,
+    shanks: Sequence[int] = (0, 1),
+    n_channels: int = 8,
+    fs_hz: float = 500.0,
+    epoch_s: float = 4.0,
+    seed: int = 0,
+) -> SimulatedSession:
+    """Write ``<parent>/<name>.rec/low_freq/<name>_sh<k>_lfp_traces.npz`` and ``<parent>/<name>_hypnogram.csv``.
+
+    The traces are µV on a 0.195-µV grid, as float32; all shanks live through the same states.
+    """
+    rng = np.random.default_rng(seed)
+    stages = simulate_states(rng, int(minutes * 60 // epoch_s), epoch_s)
+    folder = parent / f"{name}.rec"
+    (folder / "low_freq").mkdir(parents=True, exist_ok=True)
+    n_samples = int(minutes * 60 * fs_hz)
+    for shank in shanks:
+        blocks = simulate_traces(np.random.default_rng((seed, shank)), stages, epoch_s, n_samples, n_channels, fs_hz)
+        path = folder / "low_freq" / f"{name}_sh{shank}_lfp_traces.npz"
+        _write(path, blocks, n_samples, n_channels, fs_hz, shank)
+    lines = [f"{i * epoch_s:g},{epoch_s:g},{RODENT_STAGES[stage]}" for i, stage in enumerate(stages)]
+    (parent / f"{name}_hypnogram.csv").write_text("onset,duration,stage\n" + "\n".join(lines) + "\n")
+    return SimulatedSession(folder, stages, epoch_s)
+
+
+def simulate_states(rng: np.random.Generator, n_epochs: int, epoch_s: float) -> NDArray[np.int8]:
+    """Bouts of wake, NREM and REM sleep; REM follows NREM only."""
+    stages, state = np.empty(0, np.int8), _WAKE
+    while len(stages) < n_epochs:
+        bout = max(1, round(rng.uniform(*_BOUTS_S[state]) / epoch_s))
+        stages = np.concatenate([stages, np.full(bout, state, np.int8)])
+        state = int(rng.choice(_NEXT[state]))
+    return stages[:n_epochs]
+
+
+def simulate_traces(
+    rng: np.random.Generator,
+    stages: NDArray[np.int8],
+    epoch_s: float,
+    n_samples: int,
+    n_channels: int,
+    fs_hz: float,
+) -> Iterator[NDArray[np.float32]]:
+    """``(sample, channel)`` blocks in µV."""
+    depth = np.linspace(0, 1, n_channels)
+    profile = {
+        "delta": 1.2 - 0.6 * depth,
+        "theta": 0.4 + 0.9 * np.exp(-(((depth - 0.7) / 0.25) ** 2)),
+        "sigma": 1.1 - 0.5 * depth,
+        "gamma": 0.6 + 0.5 * depth,
+    }
+    pink = _Filter(_PINK, n_channels + 1)
+    bands = {
+        name: _Filter(scipy.signal.butter(2, np.clip(band, 1e-3, 0.49 * fs_hz), "band", fs=fs_hz), 2)
+        for name, (band, _) in _RHYTHMS.items()
+        if band[1] < 0.49 * fs_hz
+    }
+    block = max(1, (1 << 21) // n_channels)
+    for first in range(0, n_samples, block):
+        count = min(block, n_samples - first)
+        epoch = np.minimum((np.arange(first, first + count) / fs_hz / epoch_s).astype(int), len(stages) - 1)
+        noise = pink(rng.standard_normal((count, n_channels + 1), dtype=np.float32))
+        values = (120 / 0.05) * 0.25 * (0.7 * noise[:, :1] + noise[:, 1:])
+        for name, filtered in bands.items():
+            carrier = filtered(rng.standard_normal((count, 2), dtype=np.float32))
+            band, amplitudes = _RHYTHMS[name]
+            carrier = carrier[:, 0] / np.sqrt(2 * (band[1] - band[0]) / fs_hz)
+            values += (np.array(amplitudes)[stages[epoch]] * carrier)[:, None] * profile[name]
+        values += rng.standard_normal(values.shape, dtype=np.float32) * 5
+        yield (np.round(values / _LSB_UV) * _LSB_UV).astype(np.float32)
+
+
+class _Filter:
+    """A filter that goes on where the block before ended."""
+
+    def __init__(self, coefficients: Sequence[Sequence[float]], n_channels: int) -> None:
+        self._b, self._a = coefficients
+        order = max(len(self._a), len(self._b)) - 1
+        self._state = np.zeros((order, n_channels))
+
+    def __call__(self, values: NDArray) -> NDArray:
+        filtered, self._state = scipy.signal.lfilter(self._b, self._a, values, axis=0, zi=self._state)
+        return filtered
+
+
+def _write(
+    path: Path, blocks: Iterator[NDArray[np.float32]], n_samples: int, n_channels: int, fs_hz: float, shank: int
+) -> None:
+    fields = {
+        "sampling_rate": np.float64(fs_hz),
+        "channel_ids": np.arange(n_channels) + 1000 * shank,
+        "ycoord": np.arange(n_channels) * 20.0,
+        "units": np.array("uV"),
+        "shank": np.int64(shank),
+    }
+    header = {"descr": "<f4", "fortran_order": False, "shape": (n_samples, n_channels)}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("traces.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, header)
+            for block in blocks:
+                member.write(np.ascontiguousarray(block).data.cast("B"))
+        for name, value in fields.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
