@@ -98,6 +98,36 @@ class CascadeCooConfig(CascadeGridConfig):
     output_dir: str = "processed_spike_grids_coo_2018"
 
 
+@dataclass
+class SpectrogramConfig(PreprocessConfig):
+    """``preprocess=spectrogram``; see ``src.preprocess.sleep.lfp``."""
+
+    workers: int = 0
+    preset: str = "scipy_compat"
+    window: Any = None
+    nperseg: int | None = None
+    window_s: float | None = None
+    noverlap: int | None = None
+    overlap_s: float | None = None
+    nfft: int | None = None
+    detrend: str | None = None
+    scaling: str | None = None
+    fmax_hz: float | None = None
+    log_bins: int | None = None
+    format: str | None = None
+    decibel: bool | None = None
+    dtype: str | None = None
+    band_powers: bool | None = None
+    bands: dict[str, Any] = field(default_factory=dict)
+    shanks: list[int] | None = None
+    sampling_rate_hz: float | None = None
+    coherence: list[Any] = field(default_factory=list)
+    coherence_window_s: float = 30.0
+    figures: str | None = None
+    figure_channels: list[Any] | None = None
+    memory_mb: float = 256.0
+
+
 def register() -> None:
     """Put the schemas where Hydra's ``defaults`` lists find them."""
     store = ConfigStore.instance()
@@ -106,3 +136,4 @@ def register() -> None:
     store.store(name="preprocess_schema", node=PreprocessConfig)
     store.store(group="preprocess", name="cascade_grid_schema", node=CascadeGridConfig, package="_global_")
     store.store(group="preprocess", name="cascade_coo_schema", node=CascadeCooConfig, package="_global_")
+    store.store(group="preprocess", name="spectrogram_schema", node=SpectrogramConfig, package="_global_")

@@ -1,0 +1,226 @@
+"""Compute and write a shank's spectrograms: transforms and compression on all cores, in bounded memory.
+
+Threads suffice: the transform, NumPy's loops and ISA-L release the interpreter lock. What is computed
+when, by how many threads and in how much memory does not show in a single byte of the result.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+from src.preprocess.sleep.lfp_artifact import SPECTROGRAMS
+from src.preprocess.sleep.lfp_bands import BandPowers, BandPowersFile
+from src.preprocess.sleep.lfp_channels import ChannelMajor
+from src.preprocess.sleep.lfp_encoding import Encoding
+from src.preprocess.sleep.npz_writer import NpzWriter, deflate, rows_per_piece
+from src.preprocess.sleep.spectrogram import SpectrogramPlan
+
+
+@dataclass
+class Computation:
+    """One shank's spectrograms: what goes in, what is wanted, and what was found on the way.
+
+    Attributes
+    ----------
+    channels, n_channels, n_times
+        The samples, and the size of the result.
+    plan, encoding, bands
+        How frames become power, what of it is stored, and the bands to sum (or none).
+    bands_file
+        Takes the band powers.
+    pool, threads
+        Who computes.
+    advance
+        Called after every channel.
+    masked
+        Frames of each channel that touch a sample that is not finite.
+    """
+
+    channels: ChannelMajor
+    n_channels: int
+    n_times: int
+    plan: SpectrogramPlan
+    encoding: Encoding
+    bands: BandPowers | None
+    bands_file: BandPowersFile | None
+    pool: Executor
+    threads: int
+    advance: Callable[[], None]
+    masked: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.masked = np.zeros(self.n_channels, dtype=np.int64)
+
+    def spans(self) -> Iterator[slice]:
+        """The frames, a task's worth at a time."""
+        step = frames_per_task(self.plan)
+        for first in range(0, self.n_times, step):
+            yield slice(first, min(first + step, self.n_times))
+
+    def close_channel(self, sums: NDArray[np.float32] | None) -> None:
+        if self.bands_file is not None and sums is not None:
+            self.bands_file.append(sums)
+        self.advance()
+
+
+def frames_per_task(plan: SpectrogramPlan) -> int:
+    """Frames that are computed in one go: a power of two, at most 2 MiB of samples and 8 MiB of power."""
+    fit = min((1 << 19) // plan.hop, (1 << 21) // plan.n_freqs, 1 << 11)
+    return 1 << max(4, fit.bit_length() - 1)
+
+
+def write_npz(path: Path, work: Computation, axes: Mapping[str, Any], memory_bytes: int) -> None:
+    """``spectrograms`` (channel, frequency, time) after the axes, in one ``.npz`` file.
+
+    Time is the last axis of the file, so all frames of some rows have to be there before the first of
+    them is written. Two slabs of rows take ``memory_bytes``; where a channel does not fit into one, its
+    transform is repeated for every slab.
+    """
+    row = np.empty(work.n_times, dtype=work.encoding.dtype)
+    step, n_rows = rows_per_piece(row), work.encoding.n_rows
+    height = min(n_rows, max(1, memory_bytes // 2 // row.nbytes // step) * step)
+    slabs = [
+        (channel, slice(first, min(first + height, n_rows)))
+        for channel in range(work.n_channels)
+        for first in range(0, n_rows, height)
+    ]
+    buffers = [np.empty((height, work.n_times), dtype=work.encoding.dtype) for _ in range(min(2, len(slabs)))]
+    shape = (work.n_channels, n_rows, work.n_times)
+    with NpzWriter(path) as file:
+        for name, values in axes.items():
+            file.add(name, values)
+        with file.member(SPECTROGRAMS, shape, work.encoding.dtype) as member:
+            filling = _fill(work, slabs[0], buffers[0])
+            for index, (channel, rows) in enumerate(slabs):
+                sums = filling.wait(work, channel)
+                slab = buffers[index % 2][: rows.stop - rows.start]
+                starts = range(0, len(slab), step)
+                packing = deque(work.pool.submit(deflate, slab[start : start + step].data) for start in starts)
+                if index + 1 < len(slabs):
+                    filling = _fill(work, slabs[index + 1], buffers[(index + 1) % 2])
+                while packing:
+                    member.append(packing.popleft().result())
+                if rows.start == 0:
+                    channel_sums = sums
+                if rows.stop == n_rows:
+                    work.close_channel(channel_sums)
+
+
+@dataclass
+class _Filling:
+    """A slab being computed."""
+
+    tasks: list[Future[int]]
+    sums: NDArray[np.float32] | None
+
+    def wait(self, work: Computation, channel: int) -> NDArray[np.float32] | None:
+        work.masked[channel] += sum(task.result() for task in self.tasks)
+        return self.sums
+
+
+def _fill(work: Computation, slab: tuple[int, slice], buffer: NDArray) -> _Filling:
+    channel, rows = slab
+    opening = rows.start == 0
+    sums = None
+    if opening and work.bands is not None:
+        sums = np.empty((len(work.bands.names) + 1, work.n_times), dtype=np.float32)
+    out = buffer[: rows.stop - rows.start]
+    tasks = [work.pool.submit(_fill_span, work, channel, rows, span, out[:, span], sums) for span in work.spans()]
+    return _Filling(tasks, sums)
+
+
+def _fill_span(
+    work: Computation, channel: int, rows: slice, span: slice, out: NDArray, sums: NDArray[np.float32] | None
+) -> int:
+    """Compute some rows of some frames; returns how many frames are masked, counted in a channel's first rows."""
+    bins = work.encoding.bins(rows)
+    needed = bins if work.bands is None or sums is None else _union(bins, work.bands.bins)
+    samples = work.channels.read(channel, work.plan.stretch(span.start, span.stop))
+    if work.encoding.plain and needed == bins:
+        power = work.plan.power(samples, bins=bins, out=out)
+    else:
+        power = work.plan.power(samples, bins=needed)
+        out[:] = work.encoding.encode(power, needed, rows)
+    if work.bands is not None and sums is not None:
+        sums[:, span] = work.bands.sum(power)
+    return int(np.isnan(power[0]).sum()) if rows.start == 0 else 0
+
+
+class _Chunk(NamedTuple):
+    data: bytes
+    sums: NDArray[np.float32] | None
+    masked: int
+
+
+def write_hdf5(path: Path, work: Computation, axes: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    """``spectrograms`` (channel, time, frequency) and the axes as datasets of one HDF5 file.
+
+    A chunk is one channel for a task's worth of frames. The chunks pass the library's own shuffle and
+    deflate filters, applied here by all cores, so any HDF5 reader opens them without a plugin.
+    """
+    depth, width = frames_per_task(work.plan), work.encoding.n_rows
+    depth = min(depth, work.n_times)
+    with h5py.File(path, "w") as file:
+        for name, values in axes.items():
+            array = np.asarray(values)
+            # HDF5 knows no fixed-width Unicode; its strings of any length are Python's.
+            file.create_dataset(name, data=array.astype(object) if array.dtype.kind == "U" else array)
+        data = file.create_dataset(
+            SPECTROGRAMS,
+            shape=(work.n_channels, work.n_times, width),
+            dtype=work.encoding.dtype,
+            chunks=(1, depth, width),
+            shuffle=True,
+            compression="gzip",
+            compression_opts=1,
+        )
+        data.attrs.update(attributes)
+        tasks = [(channel, span) for channel in range(work.n_channels) for span in work.spans()]
+        calls = (partial(_pack_span, work, channel, span, depth) for channel, span in tasks)
+        sums: list[NDArray[np.float32]] = []
+        for (channel, span), chunk in zip(tasks, _in_order(work.pool, calls, 3 * work.threads), strict=True):
+            data.id.write_direct_chunk((channel, span.start, 0), chunk.data)
+            work.masked[channel] += chunk.masked
+            if chunk.sums is not None:
+                sums.append(chunk.sums)
+            if span.stop == work.n_times:
+                work.close_channel(np.concatenate(sums, axis=1) if sums else None)
+                sums.clear()
+
+
+def _pack_span(work: Computation, channel: int, span: slice, depth: int) -> _Chunk:
+    rows = slice(0, work.encoding.n_rows)
+    bins = work.encoding.bins(rows)
+    bins = bins if work.bands is None else _union(bins, work.bands.bins)
+    power = work.plan.power(work.channels.read(channel, work.plan.stretch(span.start, span.stop)), bins=bins)
+    values = np.zeros((depth, rows.stop), dtype=work.encoding.dtype)
+    values[: span.stop - span.start] = work.encoding.encode(power, bins, rows).T
+    shuffled = np.ascontiguousarray(values.reshape(-1).view(np.uint8).reshape(-1, values.itemsize).T)
+    sums = None if work.bands is None else work.bands.sum(power)
+    return _Chunk(isal_zlib.compress(shuffled.data, 1), sums, int(np.isnan(power[0]).sum()))
+
+
+def _in_order(pool: Executor, calls: Iterator[Callable[[], _Chunk]], ahead: int) -> Iterator[_Chunk]:
+    """Results in the order of the calls, at most ``ahead`` of them under way."""
+    waiting: deque[Future[_Chunk]] = deque()
+    for call in calls:
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+        waiting.append(pool.submit(call))
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _union(one: slice, other: slice) -> slice:
+    return slice(min(one.start, other.start), max(one.stop, other.stop))

@@ -1,0 +1,29 @@
+"""Channel-major access gives every stretch of every channel, whatever the blocks were."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from src.preprocess.sleep import lfp_channels, lfp_traces
+from src.preprocess.sleep.lfp_channels import channel_major
+from src.preprocess.sleep.lfp_traces import open_traces
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("tile", [64, 1 << 17])
+@pytest.mark.parametrize("columns", [None, [4], [1, 3]])
+def test_transposition(tmp_path, monkeypatch, order, tile, columns):
+    monkeypatch.setattr(lfp_traces, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(lfp_channels, "_TILE_BYTES", tile)
+    samples = np.asarray(np.random.default_rng(0).integers(-999, 999, (1203, 5)).astype(np.int16), order=order)
+    np.savez(tmp_path / "a.npz", traces=samples, sampling_rate=500, channel_ids=np.arange(5))
+    traces = open_traces(tmp_path / "a.npz")
+    with ThreadPoolExecutor(2) as pool, channel_major(traces, tmp_path, pool, columns) as channels:
+        assert os.listdir(tmp_path) == ["a.npz"]  # the scratch file has no name
+        for channel in columns or range(5):
+            for stretch in (slice(0, 1203), slice(7, 8), slice(600, 1203)):
+                np.testing.assert_array_equal(channels.read(channel, stretch), samples[stretch, channel])
+        with pytest.raises(IndexError):
+            channels.read((columns or [4])[-1], slice(1000, 1204))
