@@ -66,9 +66,12 @@ class StopOnNonFiniteLoss(Callback):
         )
 
 
-def training_callbacks(folder: Path, *, monitor: str, mode: str, patience: int, seed: int) -> list[Callback]:
+def training_callbacks(
+    folder: Path, *, monitor: str, mode: str, patience: int, seed: int, bar: bool = True
+) -> list[Callback]:
     """The callbacks of every training; ``patience`` counts epochs without a better ``monitor``."""
     return [
+        *([ProgressBar()] if bar else []),
         ModelCheckpoint(
             folder / "checkpoints",
             "best",
@@ -80,7 +83,6 @@ def training_callbacks(folder: Path, *, monitor: str, mode: str, patience: int, 
         ),
         EarlyStopping(monitor, patience=patience, mode=mode),
         LearningRateMonitor("epoch"),
-        ProgressBar(),
         ReseedEachStep(seed),
         StopOnNonFiniteLoss(folder),
     ]

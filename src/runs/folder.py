@@ -2,7 +2,8 @@
 
 The key of a run is the hash of everything in its configuration that can change its result. A new run
 gets a folder named by the time; a repeated command whose earlier run did not finish continues in that
-run's folder, from its last checkpoint.
+run's folder, from its last checkpoint. A job of a sweep gets a folder named by its number; a finished job
+with its key is not repeated.
 """
 
 from __future__ import annotations
@@ -12,29 +13,49 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
 from src.preprocess.atomic import atomic_file
-from src.preprocess.stage import canonical_json, provenance
+from src.preprocess.stage import canonical_json, folder_lock, provenance
+from src.runs.repeat import RECIPE, source_digests, write_recipe
 from src.signals import BadInput
 
 RUN_FILE = "run.json"
+SHARED_RUN = "NEUROLIT_RUN"
+"""Environment variable in which the first process of a run tells its helpers the folder."""
 EXECUTION_KEYS = ("logger", "runs_dir", "cache_dir", "workers", "resume", "tags", "group")
 """Configuration that says where and how a run is carried out, not what it computes."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An open run: its ``path``, its ``key`` and how many times it was ``attempt``-ed before."""
+    """An open run.
+
+    Attributes
+    ----------
+    path, key
+        Its folder and the hash of what it computes.
+    attempt
+        How many times it was started before.
+    swept
+        Whether it is a job of a sweep: it is not tested, for the sweep tests what it has chosen, once.
+    previous
+        The record that its earlier attempt left in ``run.json``.
+    """
 
     path: Path
     key: str
     attempt: int
+    swept: bool = False
+    previous: dict[str, Any] | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -44,24 +65,34 @@ class RunFolder:
     def bundle(self) -> Path:
         return self.path / "bundle"
 
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.previous is not None and self.previous.get("status") == "finished"
+
     def last_checkpoint(self) -> Path | None:
         """Where an interrupted run stopped, if it got as far as a checkpoint."""
         last = self.checkpoints / "last.ckpt"
         return last if last.is_file() else None
 
     def write(self, name: str, value: Any) -> Path:
-        """Write a plain value as ``<name>`` (JSON) into the folder, atomically."""
-        return _write_json(self.path / name, value)
+        """Write a plain value as ``<name>`` (JSON) into the folder, atomically; the first process alone does."""
+        return self.path / name if process_rank() > 0 else write_json(self.path / name, value)
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to ``run.json``."""
+        self.write(RUN_FILE, {**read_record(self.path / RUN_FILE), **facts})
 
     def finish(self, **facts: Any) -> None:
         """Mark the run as finished and point ``latest`` beside it to it."""
-        record = json.loads((self.path / RUN_FILE).read_text())
-        self.write(RUN_FILE, {**record, **facts, "status": "finished", "finished": _now()})
-        link = self.path.parent / f".latest-{os.getpid()}"
-        with suppress(FileNotFoundError):
-            link.unlink()
-        link.symlink_to(self.path.name)
-        os.replace(link, self.path.parent / "latest")
+        self.note(**facts, status="finished", finished=now())
+        if not self.swept:
+            point_latest(self.path)
+
+
+def process_rank() -> int:
+    """This process's place among those of a distributed run; 0 where there is only one."""
+    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def run_key(config: dict[str, Any]) -> str:
@@ -72,11 +103,27 @@ def run_key(config: dict[str, Any]) -> str:
 
 
 @contextmanager
-def open_run(config: dict[str, Any], *, runs_dir: Path, name: str, resume: bool = True) -> Iterator[RunFolder]:
+def open_run(
+    config: dict[str, Any],
+    *,
+    runs_dir: Path,
+    name: str,
+    resume: bool = True,
+    sweep: Path | None = None,
+    number: int = 0,
+    overrides: list[str] | None = None,
+) -> Iterator[RunFolder]:
     """Yield the folder to run in: that of an interrupted run of the same configuration, or a new one.
 
     The folder is locked while it is open, so two processes never share one; the kernel drops the lock
-    of a killed process.
+    of a killed process. Only the first process of a distributed run decides and writes; the others get
+    the same folder to read from.
+
+    Parameters
+    ----------
+    sweep, number, overrides
+        For a job of a sweep: the sweep's folder, the job's number and its overrides. A finished job with
+        this key is yielded as it is (``finished``); one that another process is at is waited for.
 
     Raises
     ------
@@ -84,64 +131,161 @@ def open_run(config: dict[str, Any], *, runs_dir: Path, name: str, resume: bool 
         If ``runs_dir`` cannot be written.
     """
     key = run_key(config)
-    home = Path(runs_dir) / name
+    if process_rank() > 0:
+        yield _join(key, runs_dir=Path(runs_dir), name=name, sweep=sweep)
+        return
+    home = sweep or Path(runs_dir) / name
     try:
         home.mkdir(parents=True, exist_ok=True)
-        path, lock = (_interrupted(home, key) if resume else None) or _fresh(home)
+        if sweep is not None:
+            path = _claim(home, key, number)
+            lock = lock_folder(path, wait=True)
+        else:
+            path, lock = (_interrupted(home, key) if resume else None) or fresh_folder(home)
     except OSError as error:
         raise BadInput(home, f"cannot be written ({error.strerror})", "choose another runs_dir") from error
+    assert lock is not None
     with lock:
-        run_file = path / RUN_FILE
-        record: dict[str, Any] = {"key": key, "started": _now(), "attempts": 0}
-        if run_file.exists():
-            record = json.loads(run_file.read_text())
-        attempt = int(record["attempts"])
-        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        record |= {"status": "running", "attempts": attempt + 1, "command": command, "config": config, **provenance()}
-        _write_json(run_file, record)
-        yield RunFolder(path, key, attempt)
+        run = _start(path, key, config, swept=sweep is not None, overrides=overrides)
+        if run.finished:
+            yield run
+            return
+        try:
+            os.environ[SHARED_RUN] = str(path.resolve())
+            yield run
+        except Exception as error:
+            run.note(status="failed", error=f"{type(error).__name__}: {error}", finished=now())
+            raise
+        finally:
+            os.environ.pop(SHARED_RUN, None)
+
+
+def _start(path: Path, key: str, config: dict[str, Any], *, swept: bool, overrides: list[str] | None) -> RunFolder:
+    """Write into ``run.json`` that the run is under way, unless it is finished."""
+    run = RunFolder(path, key, 0, swept)
+    record: dict[str, Any] = {"key": key, "started": now(), "attempts": 0}
+    if (path / RUN_FILE).exists():
+        record = read_record(path / RUN_FILE)
+        run = replace(run, attempt=int(record["attempts"]), previous=dict(record))
+    if run.finished:
+        return run
+    record.pop("error", None)
+    record |= {
+        "status": "running",
+        "attempts": run.attempt + 1,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "overrides": overrides or [],
+        "launch": _launch(),
+        "config": config,
+        **provenance(),
+        "source": source_digests(),
+    }
+    run.write(RUN_FILE, record)
+    write_recipe(path / RECIPE, config)
+    return run
 
 
 def _interrupted(home: Path, key: str) -> tuple[Path, IO[str]] | None:
-    for run_file in sorted(home.glob(f"*/{RUN_FILE}"), reverse=True):
-        if run_file.parent.is_symlink():
-            continue
-        with suppress(OSError, ValueError):
-            record = json.loads(run_file.read_text())
-            if record.get("key") == key and record.get("status") != "finished" and (lock := _try_lock(run_file.parent)):
-                return run_file.parent, lock
+    """The newest run with this key that is not finished and that no living process is at, locked."""
+    for path, record in records(home, RUN_FILE):
+        if record.get("key") == key and record.get("status") != "finished" and (lock := lock_folder(path)):
+            return path, lock
     return None
 
 
-def _fresh(home: Path) -> tuple[Path, IO[str]]:
+def _claim(sweep: Path, key: str, number: int) -> Path:
+    """The folder of a sweep's job: the one with its key, or else the first free one from its number on."""
+    with folder_lock(sweep / "claims"):
+        for path, record in records(sweep, RUN_FILE):
+            if record.get("key") == key:
+                return path
+        while (sweep / str(number) / RUN_FILE).exists():
+            number += 1
+        path = sweep / str(number)
+        path.mkdir(exist_ok=True)
+        write_json(path / RUN_FILE, {"key": key, "status": "claimed", "started": now(), "attempts": 0})
+        return path
+
+
+def _join(key: str, *, runs_dir: Path, name: str, sweep: Path | None) -> RunFolder:
+    """The folder that the first process of this run has chosen.
+
+    It is told by the environment where that process started this one, and otherwise (``torchrun``,
+    ``srun``) found by the key and the identity of the launch.
+    """
+    if told := os.environ.get(SHARED_RUN):
+        record = read_record(Path(told) / RUN_FILE)
+        return RunFolder(Path(told), key, int(record["attempts"]) - 1, sweep is not None)
+    home, deadline = sweep or runs_dir / name, time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for path, record in records(home, RUN_FILE):
+            if (record.get("key"), record.get("status"), record.get("launch")) == (key, "running", _launch()):
+                return RunFolder(path, key, int(record["attempts"]) - 1, sweep is not None)
+        time.sleep(0.2)
+    raise BadInput(home, "the first process of this run opened no folder", "look at its messages")
+
+
+def _launch() -> str:
+    """What all processes of one distributed launch, and no others, have in common."""
+    names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "MASTER_PORT")
+    return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
+
+
+def fresh_folder(home: Path) -> tuple[Path, IO[str]]:
+    """A new folder named by the time, locked."""
     stamp, number = datetime.now().strftime("%Y-%m-%d_%H-%M-%S"), 0
     while True:
         path = home / (f"{stamp}_{number}" if number else stamp)
+        number += 1
         try:
             path.mkdir()
         except FileExistsError:
-            number += 1
             continue
-        if lock := _try_lock(path):
+        if lock := lock_folder(path):
             return path, lock
-        number += 1
 
 
-def _try_lock(path: Path) -> IO[str] | None:
+def records(home: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders in ``home`` that hold a record called ``name``, newest first."""
+    for file in sorted(home.glob(f"*/{name}"), reverse=True):
+        if not file.parent.is_symlink():
+            with suppress(OSError, ValueError):
+                yield file.parent, read_record(file)
+
+
+def lock_folder(path: Path, *, wait: bool = False) -> IO[str] | None:
+    """Lock a folder until the handle is closed or the process dies; ``None`` if another process has it."""
     handle = (path / ".lock").open("w")
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         handle.close()
         return None
     return handle
 
 
-def _write_json(path: Path, value: Any) -> Path:
+def point_latest(path: Path) -> None:
+    """Make ``latest`` beside ``path`` a link to it."""
+    link = path.parent / f".latest-{os.getpid()}"
+    with suppress(FileNotFoundError):
+        link.unlink()
+    link.symlink_to(path.name)
+    os.replace(link, path.parent / "latest")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON object; ``ValueError`` if the file holds anything else."""
+    record = json.loads(path.read_text())
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds no object")
+    return record
+
+
+def write_json(path: Path, value: Any) -> Path:
     with atomic_file(path) as part:
         part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
     return path
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")

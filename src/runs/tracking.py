@@ -16,12 +16,12 @@ from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from src.preprocess.atomic import atomic_file
-from src.runs.folder import RunFolder
+from src.runs.folder import RunFolder, process_rank
 
 
 @contextmanager
 def open_loggers(
-    tracker: dict[str, Any] | None, run: RunFolder, *, config: dict[str, Any], job_type: str
+    tracker: dict[str, Any] | None, run: RunFolder, *, config: dict[str, Any], job_type: str = ""
 ) -> Iterator[list[Logger]]:
     """Yield the CSV logger and, if one is configured, the tracker; the tracker is always finished.
 
@@ -32,10 +32,12 @@ def open_loggers(
     config
         The resolved configuration; ``name``, ``group`` and ``tags`` are read from it.
     job_type
-        ``"train"``, ``"infer"`` or ``"preprocess"``.
+        What the tracker calls this kind of run: by default ``"sweep"`` for a job of a sweep, else ``"train"``.
     """
     loggers: list[Logger] = [CSVLogger(run.path, name="csv", version=f"attempt_{run.attempt}")]
+    tracker = tracker if process_rank() == 0 else None
     if tracker:
+        job_type = job_type or ("sweep" if run.swept else "train")
         loggers.append(instantiate(tracker, _partial_=True)(run.path, config, job_type))
     try:
         yield loggers

@@ -1,0 +1,156 @@
+"""The end of a sweep: choose on validation, test the choice once, write the table and the figures."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from rich.console import Console
+from safetensors.torch import load_file
+
+from src.models.bundle import WEIGHTS, export_bundle, load_bundle
+from src.reports.sweeps import draw_ranking, draw_search
+from src.reports.tables import results_table
+from src.runs.assemble import adopt_checkpoint, assemble
+from src.runs.console import quiet_trainer
+from src.runs.folder import RUN_FILE, now, read_record, write_json
+from src.runs.ranking import Configuration, SweepRun, configuration_rows, mode, monitor, read_sweep, write_tables
+from src.runs.sweep import SWEEP_FILE
+
+
+def conclude(folder: Path, console: Console) -> int:
+    """Rank the jobs in ``folder``, test the best configuration, draw; returns how many jobs did not finish."""
+    quiet_trainer()
+    ranking = write_tables(folder)
+    runs = read_sweep(folder)
+    failures = [run for run in runs if run.score is None]
+    chosen = ranking[0] if ranking and ranking[0].scores else None
+    best = None
+    if chosen is not None:
+        for job in chosen.jobs:
+            if job.score is not None and not any(name.startswith("test/") for name in job.record["metrics"]):
+                console.print(f"testing job {job.number}, of the configuration that validation chose", highlight=False)
+                test_run(job.path)
+        best = (max if mode(runs) == "max" else min)((j for j in chosen.jobs if j.score is not None), key=_score)
+        _link(folder / "best", best.path.name)
+        ranking = write_tables(folder)
+        runs = read_sweep(folder)
+        _draw(folder, ranking, runs)
+    record = read_record(folder / SWEEP_FILE)
+    record |= {
+        "status": "incomplete" if failures else "finished",
+        "finished": now(),
+        "monitor": monitor(runs),
+        "mode": mode(runs),
+        "chosen": chosen.parameters if chosen else None,
+        "best": best.number if best else None,
+    }
+    write_json(folder / SWEEP_FILE, record)
+    _report(folder, ranking, runs, failures, console)
+    return len(failures)
+
+
+def test_run(path: Path) -> dict[str, float]:
+    """Test a finished run's best checkpoint, and add the scores to its records and its bundle."""
+    record = read_record(path / RUN_FILE)
+    cfg = OmegaConf.create(record["config"])
+    assert not isinstance(cfg, list)
+    datamodule, model = assemble(cfg)
+    adopt_checkpoint(model, path / "checkpoints" / "best.ckpt")
+    trainer = instantiate(cfg.trainer, _partial_=True)(
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=str(path),
+    )
+    trainer.test(model, datamodule, verbose=False)
+    metrics: dict[str, float] = {**record["metrics"], **model.test_metrics()}
+    bundle = load_bundle(path)
+    assert bundle.folder is not None
+    state = load_file(bundle.folder / WEIGHTS)
+    export_bundle(path / "bundle", replace(bundle, metrics=metrics), state)
+    write_json(path / "results.json", {"metrics": metrics, "rows": model.results()})
+    write_json(path / RUN_FILE, {**record, "metrics": metrics})
+    return metrics
+
+
+def _score(job: SweepRun) -> float:
+    assert job.score is not None
+    return job.score
+
+
+def _link(link: Path, target: str) -> None:
+    part = link.with_name(f".{link.name}-{os.getpid()}")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    os.replace(part, link)
+
+
+def _draw(folder: Path, ranking: list[Configuration], runs: list[SweepRun]) -> None:
+    metric = monitor(runs)
+    places = {job.number: place for place, c in enumerate(ranking) for job in c.jobs}
+    labels = [" ".join(f"{_last(n)}={_brief(v)}" for n, v in c.parameters.items()) or "all" for c in ranking]
+    curves = [(places[run.number], curve) for run in runs if (curve := learning_curve(run.path, metric))]
+    draw_ranking(folder / "sweep.png", metric=metric, labels=labels, scores=[c.scores for c in ranking], curves=curves)
+    varied = [c for c in ranking if c.scores and c.mean is not None]
+    names = list(ranking[0].parameters)
+    if len(names) > 1 and len(varied) > 3:
+        draw_search(
+            folder / "search.png",
+            metric=metric,
+            better=mode(runs),
+            history=[run.score for run in runs],
+            parameters={name: [c.parameters[name] for c in varied] for name in names},
+            scores=[c.mean for c in varied if c.mean is not None],
+            importances=_importances(folder),
+        )
+
+
+def _importances(folder: Path) -> dict[str, float]:
+    if not (folder / "study.db").is_file():
+        return {}
+    from src.runs.search import importances
+
+    return importances(f"sqlite:///{folder}/study.db")
+
+
+def learning_curve(path: Path, metric: str) -> list[float]:
+    """The values of ``metric`` in a run's ``metrics.csv``, in the order of its epochs."""
+    if not (path / "metrics.csv").is_file():
+        return []
+    with (path / "metrics.csv").open(newline="") as handle:
+        return [float(row[metric]) for row in csv.DictReader(handle) if row.get(metric)]
+
+
+def _report(
+    folder: Path, ranking: list[Configuration], runs: list[SweepRun], failures: list[SweepRun], console: Console
+) -> None:
+    shown: list[dict[str, Any]] = [
+        {name: value for name, value in row.items() if not name.startswith("test/")}
+        for row in configuration_rows(ranking, monitor(runs))
+    ]
+    if shown:
+        console.print(results_table([{**r, monitor(runs): r[monitor(runs)]} for r in shown], title="sweep"))
+    for run in failures:
+        console.print(f"[red]job {run.number} did not finish[/]: {run.record.get('error', run.status)}", soft_wrap=True)
+    if ranking and ranking[0].test:
+        tests = [f"{n} {m:.3f}{f' ± {sd:.3f}' if sd is not None else ''}" for n, (m, sd) in ranking[0].test.items()]
+        console.print("held-out test data, chosen configuration: " + ", ".join(tests), highlight=False, soft_wrap=True)
+    console.print(f"sweep   {folder}/sweep.md\nbest    {folder}/best", highlight=False, soft_wrap=True)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _brief(value: str) -> str:
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return value

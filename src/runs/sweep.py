@@ -1,0 +1,149 @@
+"""Hydra's callback around a sweep: its folder, found again after an interruption, and its conclusion."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from rich.console import Console
+
+from src.preprocess.stage import canonical_json
+from src.runs.folder import (
+    EXECUTION_KEYS,
+    fresh_folder,
+    lock_folder,
+    now,
+    point_latest,
+    read_record,
+    records,
+    write_json,
+)
+from src.signals import BadInput
+
+SWEEP_FILE = "sweep.json"
+EFFORT_KEYS = ("n_trials", "n_jobs", "max_batch_size", "max_failure_rate", "storage")
+"""How much of a search is done and how, not which search it is."""
+
+_locks: list[IO[str]] = []  # held until the process ends; not in the callback, which travels to other machines
+
+
+class SweepCallback(Callback):
+    """Give every multirun a folder of its own, or that of the same sweep if it did not finish.
+
+    The folder reaches the jobs as an override of ``hydra.sweep.dir``, the one road that every launcher
+    takes. A folder given on the command line is used as it is, so more values can be added to a sweep.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            folder = open_sweep(config)
+        except BadInput as error:
+            _stop(error)
+        with read_write(config), open_dict(config):
+            config.hydra.sweep.dir = str(folder)
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")
+            if "optuna" in config.hydra.sweeper["_target_"]:
+                from src.runs.search import continue_study
+
+                continue_study(config.hydra.sweeper)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode == RunMode.MULTIRUN:
+            from src.runs.ranking import write_tables
+
+            write_tables(Path(config.hydra.sweep.dir))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from src.runs.conclusion import conclude
+
+        console = Console()
+        try:
+            failures = conclude(Path(config.hydra.sweep.dir), console)
+            release()
+        except BadInput as error:
+            _stop(error)
+        except Exception:  # Hydra would make a warning of it
+            console.print_exception()
+            sys.exit(1)
+        if failures:
+            sys.exit(1)
+
+
+def release() -> None:
+    """Let another process open the sweep; the end of this one would do the same."""
+    while _locks:
+        _locks.pop().close()
+
+
+def open_sweep(config: DictConfig) -> Path:
+    """The folder of this sweep, locked: that of the same sweep if it was interrupted, or a new one.
+
+    Raises
+    ------
+    BadInput
+        If the folder cannot be written, or another process is at it.
+    """
+    key, home = sweep_key(config), Path(config.runs_dir) / "sweeps"
+    given = [o for o in config.hydra.overrides.hydra if o.startswith("hydra.sweep.dir=")]
+    try:
+        if given:
+            path = Path(config.hydra.sweep.dir)
+            path.mkdir(parents=True, exist_ok=True)
+            lock = lock_folder(path)
+        else:
+            home.mkdir(parents=True, exist_ok=True)
+            path, lock = (_interrupted(home, key) if config.resume else None) or fresh_folder(home)
+    except OSError as error:
+        raise BadInput(home, f"cannot be written ({error.strerror})", "choose another runs_dir") from error
+    if lock is None:
+        raise BadInput(path, "another process is at this sweep", "wait for it, or choose another folder")
+    _locks.append(lock)
+    record: dict[str, Any] = {"key": key, "started": now(), "attempts": 0}
+    if (path / SWEEP_FILE).exists():
+        record = read_record(path / SWEEP_FILE)
+        print(f"continuing the sweep {path}")
+    record |= {
+        "status": "running",
+        "attempts": record["attempts"] + 1,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "overrides": list(config.hydra.overrides.task),
+    }
+    write_json(path / SWEEP_FILE, record)
+    point_latest(path)
+    return path
+
+
+def sweep_key(config: DictConfig) -> str:
+    """SHA-256 of what the sweep searches: its overrides, its sweeper, and the configuration they change."""
+    root = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(root, dict)
+    sweeper = root.pop("hydra")["sweeper"]
+    identity = {
+        "config": {k: v for k, v in root.items() if k not in EXECUTION_KEYS},
+        "sweeper": {k: str(v) for k, v in sweeper.items() if k not in EFFORT_KEYS},
+        "overrides": sorted(o for o in config.hydra.overrides.task if _name(o) not in EXECUTION_KEYS),
+    }
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+
+
+def _name(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _interrupted(home: Path, key: str) -> tuple[Path, IO[str]] | None:
+    for path, record in records(home, SWEEP_FILE):
+        if record.get("key") == key and record.get("status") != "finished" and (lock := lock_folder(path)):
+            return path, lock
+    return None
+
+
+def _stop(error: BadInput) -> NoReturn:
+    Console().print(f"[red]error[/] {error}", highlight=False, soft_wrap=True)
+    sys.exit(2)

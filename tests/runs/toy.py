@@ -1,0 +1,127 @@
+"""The smallest training that train.py can carry out: blobs in a plane, in milliseconds."""
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from src.datamodules.batches import Batches
+from src.datamodules.splits import make_split
+from src.models.metrics import ConfusionByRecording, scores
+from src.signals import SignalSpec
+
+CONFIG = """\
+# @package _global_
+name: toy
+logger: null
+datamodule:
+  _target_: tests.runs.toy.Blobs
+  seed: ${seed}
+  batch_size: 8
+model:
+  _target_: tests.runs.toy.Classifier
+  lr: 0.1
+trainer:
+  max_epochs: 3
+  enable_progress_bar: false
+"""
+
+
+class Rows(TensorDataset):
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(index)
+
+
+class Blobs(pl.LightningDataModule):
+    classes = ("left", "right")
+
+    def __init__(self, seed: int, batch_size: int) -> None:
+        super().__init__()
+        self.seed, self.batch_size = seed, batch_size
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.arange(48) % 2
+        self.points = torch.randn(48, 2, generator=generator) + 1.5 * self.labels[:, None]
+
+    def prepare_data(self) -> None:
+        pass
+
+    def setup(self, stage: str) -> None:
+        self.split = make_split([f"s{i}" for i in range(6)], method="fraction", val=0.2, test=0.2, seed=self.seed)
+
+    @property
+    def signal(self) -> SignalSpec:
+        return SignalSpec(("x", "y"), 1.0, 1.0, "a.u.", ("axis",), (2,))
+
+    def training_statistics(self) -> dict[str, np.ndarray]:
+        return {"mean": self.points[:32].mean(0).numpy()}
+
+    def stages(self) -> list[dict[str, Any]]:
+        return []
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        return {"train": {"points": 32}, "val": {"points": 8}, "test": {"points": 8}}
+
+    def _loader(self, part: slice, seed: int | None) -> DataLoader[Any]:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rows = Rows(self.points[part], self.labels[part])
+        sampler = Batches(len(rows), self.batch_size, seed=seed, rank=rank, world_size=world)
+        return DataLoader(rows, batch_size=None, sampler=sampler)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(slice(0, 32), self.seed)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(slice(32, 40), None)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._loader(slice(40, 48), None)
+
+
+class Classifier(pl.LightningModule):
+    monitor = ("val/loss", "min")
+
+    def __init__(self, signal: dict[str, Any], classes: list[str], lr: float) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.network = torch.nn.Linear(2, 2)
+        self.register_buffer("mean", torch.zeros(2))
+        self.confusion = ConfusionByRecording(1, 2)
+
+    def adopt_statistics(self, statistics: Any) -> None:
+        self.mean.copy_(torch.as_tensor(statistics["mean"]))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if self.hparams["lr"] < 0:
+            raise ValueError("a negative learning rate")
+        loss = functional.cross_entropy(self.network(batch[0] - self.mean), batch[1])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch[1]))
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        loss = functional.cross_entropy(self.network(batch[0] - self.mean), batch[1])
+        self.log("val/loss", loss, sync_dist=True, batch_size=len(batch[1]))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        predicted = self.network(batch[0] - self.mean).argmax(1)
+        self.confusion.update(predicted, batch[1], torch.zeros_like(batch[1]))
+
+    def on_test_epoch_end(self) -> None:
+        self.counts = self.confusion.compute()[0].numpy()
+
+    def test_metrics(self) -> dict[str, float]:
+        return {"test/accuracy": scores(self.counts, ["left", "right"])["accuracy"]}
+
+    def results(self) -> list[dict[str, Any]]:
+        return [{"recording": "pooled", "accuracy": self.test_metrics()["test/accuracy"]}]
+
+    def tune(self, datamodule: Any) -> dict[str, Any]:
+        return {"examples": sum(len(labels) for _, labels in datamodule.val_dataloader())}
+
+    def bundle_fields(self) -> dict[str, Any]:
+        return {"task": "toy", "kind": "toy", "network_args": {}}
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), self.hparams["lr"])
