@@ -57,8 +57,8 @@ def test_a_failing_job_does_not_end_the_sweep_and_is_named(tmp_path, capsys):
     (sweep,) = sweeps(tmp_path)
     jobs = rows(sweep / "jobs.csv")
     assert [job["status"] for job in jobs] == ["finished", "failed", "finished"]
-    assert "a negative learning rate" in jobs[1]["reason"]
-    assert "a negative learning rate" in (sweep / "1" / "error.txt").read_text()
+    assert "Invalid learning rate: -1" in jobs[1]["reason"]
+    assert "Invalid learning rate: -1" in (sweep / "1" / "error.txt").read_text()
     assert record(sweep / SWEEP_FILE)["status"] == "incomplete"
     assert "job 1 did not finish" in capsys.readouterr().out
     with pytest.raises(SystemExit):

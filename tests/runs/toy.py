@@ -94,8 +94,6 @@ class Classifier(pl.LightningModule):
         self.mean.copy_(torch.as_tensor(statistics["mean"]))
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        if self.hparams["lr"] < 0:
-            raise ValueError("a negative learning rate")
         loss = functional.cross_entropy(self.network(batch[0] - self.mean), batch[1])
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch[1]))
         return loss

@@ -13,7 +13,11 @@ from tests.runs.toy import CONFIG
 
 def train(folder: Path, *arguments: str) -> None:
     """``python train.py <arguments>`` on the toy experiment, with its results in ``folder``."""
-    line = command(folder, *arguments)
+    execute(command(folder, *arguments))
+
+
+def execute(line: list[str]) -> None:
+    """Run the script ``line[0]`` with the rest as its arguments."""
     with patch.object(sys, "argv", line):
         try:
             runpy.run_path(line[0], run_name="__main__")
