@@ -18,6 +18,9 @@ HUMAN_STAGES: tuple[str, ...] = ("W", "N1", "N2", "N3", "REM")
 RODENT_STAGES: tuple[str, ...] = ("Wake", "NREM", "REM")
 """Rodent vigilance states in the order of every rodent label array."""
 
+STAGE_SETS: dict[str, tuple[str, ...]] = {"human": HUMAN_STAGES, "rodent": RODENT_STAGES}
+"""Whose stages are meant, by name."""
+
 UNSCORED = -1
 """Label of an epoch nobody scored: movement, artefact, unknown, or past the end of the hypnogram."""
 

@@ -26,6 +26,7 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
 
 NETWORKS: dict[str, tuple[str, str]] = {
     "sleep_epoch_cnn": ("src.models.sleep.networks", "SleepEpochCNN"),
+    "sleep_sequence": ("src.models.sleep.sequence", "SleepSequenceNet"),
     "sleep_deep_cnn": ("src.models.sleep.original", "DeepCNN"),
     "sleep_linear": ("src.models.sleep.original", "LinearNet"),
     "sleep_simple_cnn": ("src.models.sleep.original", "SimpleCNN"),

@@ -14,15 +14,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from src.preprocess.sleep.bandpower import BandPowerSettings, epoch_band_powers
 from src.preprocess.sleep.features import FeatureSettings, epoch_features
 from src.preprocess.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.preprocess.sleep.nights import Night, load
 from src.preprocess.stage import Stage
-from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Recording
+from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording
 
 EPOCHS_FILE = "epochs.h5"
 _ARRAYS = ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
 LEVELS = ("unit", "recording")
+FEATURE_SETTINGS: dict[str, Any] = {"bandpower": BandPowerSettings}
+"""Kinds of features that are no spectrogram."""
 AXES = ("epoch", "channel", "frequency", "time")
 
 
@@ -37,7 +40,10 @@ class EpochSettings:
     aliases
         Further names to try for a channel, best first.
     features
-        How an epoch becomes an image; its ``epoch_s`` and ``fs_hz`` rule.
+        How an epoch becomes an image, or band powers (``kind: bandpower``); its ``epoch_s`` and
+        ``fs_hz`` rule.
+    stages
+        Whose stages: ``human`` or ``rodent``, a key of :data:`~src.signals.STAGE_SETS`.
     margin_s
         Wake kept before the first and after the last sleep epoch; ``None`` keeps all.
     level
@@ -51,11 +57,22 @@ class EpochSettings:
 
     channels: tuple[str, ...] = ("EEG Fpz-Cz",)
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    features: FeatureSettings = field(default_factory=FeatureSettings)
+    features: FeatureSettings | BandPowerSettings = field(default_factory=FeatureSettings)
+    stages: str = "human"
     margin_s: float | None = 1800.0
     level: str = "unit"
     stage_coding: str | None = None
     text_epoch_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.stages not in STAGE_SETS:
+            raise BadInput("epochs.stages", f"{self.stages!r} is not known", f"choose from: {', '.join(STAGE_SETS)}")
+        if self.level not in LEVELS:
+            raise BadInput("epochs.level", f"{self.level!r} is not known", f"choose from: {', '.join(LEVELS)}")
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return STAGE_SETS[self.stages]
 
     def to_params(self, kind: str) -> dict[str, Any]:
         """Parameters of the stage for a night of this kind, plain types."""
@@ -63,15 +80,12 @@ class EpochSettings:
         plain["aliases"] = {name: list(more) for name, more in self.aliases.items()}
         return plain | {"kind": kind}
 
-    def __post_init__(self) -> None:
-        if self.level not in LEVELS:
-            raise BadInput("epochs.level", f"{self.level!r} is not known", f"choose from: {', '.join(LEVELS)}")
-
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> EpochSettings:
         """Inverse of :meth:`to_params`."""
         plain = {name: value for name, value in params.items() if name != "kind"}
-        plain["channels"], plain["features"] = tuple(plain["channels"]), FeatureSettings(**plain["features"])
+        how = FEATURE_SETTINGS.get(plain["features"].get("kind", "linear"), FeatureSettings)
+        plain["channels"], plain["features"] = tuple(plain["channels"]), how(**plain["features"])
         return cls(**plain)
 
 
@@ -123,7 +137,7 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     if not n_epochs:
         problem = f"lasts {recording.duration_s:g} s, less than one epoch of {features.epoch_s:g} s"
         raise BadInput(recording.source, problem, "give a longer recording")
-    names = hypnogram.stage_names if hypnogram is not None else HUMAN_STAGES
+    names = hypnogram.stage_names if hypnogram is not None else settings.stage_names
     scored = np.full(n_epochs, UNSCORED, np.int8)
     facts: dict[str, Any] = {"warnings": []}
     kept = slice(0, n_epochs)
@@ -137,7 +151,7 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     stages = np.where(missing | flat, UNSCORED, scored).astype(np.int8)
     if hypnogram is not None:
         require_sleep(stages[kept], hypnogram.source, names)
-    stretch = slice(kept.start * features.epoch_samples, kept.stop * features.epoch_samples)
+    stretch = recording.samples[:, kept.start * features.epoch_samples : kept.stop * features.epoch_samples]
     facts |= {
         "epochs": kept.stop - kept.start,
         "trimmed": {"before": kept.start, "after": n_epochs - kept.stop},
@@ -149,7 +163,7 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     }
     if spoiled:
         facts["warnings"].append(f"{spoiled} scored epochs left out: missing samples or a flat channel")
-    images = epoch_features(recording.samples[:, stretch], features)
+    images = _images(stretch, features, recording.channels)
     if settings.level == "recording":
         images -= _median_level(images, ~(missing | flat)[kept])
     return EpochSet(
@@ -161,6 +175,14 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
         times_s=features.times_s,
         facts=facts,
     )
+
+
+def _images(
+    samples: NDArray[np.floating], settings: FeatureSettings | BandPowerSettings, channels: Sequence[str]
+) -> NDArray[np.float32]:
+    if isinstance(settings, BandPowerSettings):
+        return epoch_band_powers(samples, settings, channels)
+    return epoch_features(samples, settings)
 
 
 def read_epochs(folder: str | Path) -> EpochSet:
@@ -203,13 +225,14 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         epoch_s=settings.text_epoch_s,
         stage_coding=settings.stage_coding,
         max_hz=settings.features.max_hz,
+        stage_names=settings.stage_names,
     )
     if hypnogram is None:
         raise BadInput(night.psg[0], "has no hypnogram", "put one beside it, or leave this recording out of training")
     epochs = epochs_of(recording, hypnogram, settings)
     facts = {
         "axes": list(AXES),
-        "units": f"dB re 1 {recording.units[0]}^2/Hz",
+        "units": f"dB re {'variance' if settings.features.kind == 'bandpower' else f'1 {recording.units[0]}^2/Hz'}",
         "channels": list(recording.channels),
         "fs_hz": recording.fs_hz,
         "epoch_s": settings.features.epoch_s,

@@ -17,7 +17,7 @@ from src.preprocess.sleep.databases import dreams_signal, ucddb_signal
 from src.preprocess.sleep.edf import read_recording
 from src.preprocess.sleep.hypnogram import Hypnogram
 from src.preprocess.sleep.scoring_files import read_hypnogram
-from src.signals import BadInput, Recording
+from src.signals import HUMAN_STAGES, BadInput, Recording
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
 _HYPNOGRAM_SUFFIXES = (".csv", ".tsv", ".txt", "-Hypnogram.edf", "_hypnogram.edf", "_hypnogram.csv", "_hypnogram.txt")
@@ -98,6 +98,7 @@ def load(
     max_hz: float | None = None,
     epoch_s: float | None = None,
     stage_coding: str | None = None,
+    stage_names: tuple[str, ...] = HUMAN_STAGES,
 ) -> tuple[Recording, Hypnogram | None]:
     """Read a night: the channels asked for at the rate asked for, and its scoring on its own epochs.
 
@@ -105,7 +106,7 @@ def load(
     ----------
     channels, fs_hz, aliases, max_hz
         See :func:`src.preprocess.sleep.edf.read_recording`.
-    epoch_s, stage_coding
+    epoch_s, stage_coding, stage_names
         For text hypnograms that state neither; see
         :func:`src.preprocess.sleep.scoring_files.read_hypnogram`.
     """
@@ -115,7 +116,7 @@ def load(
     if night.hypnogram is None:
         return recording, None
     coding = stage_coding or ("ucddb" if night.kind == "ucddb" else None)
-    return recording, read_hypnogram(night.hypnogram, epoch_s=epoch_s, coding=coding)
+    return recording, read_hypnogram(night.hypnogram, epoch_s=epoch_s, coding=coding, stage_names=stage_names)
 
 
 def require_signal(recording: Recording) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.preprocess.batch import Job, Summary, run_batch
+from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_bandpower
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.nights import Night, discover
 from src.preprocess.sleep.simulate import SIMULATE_NIGHTS
@@ -34,8 +35,9 @@ def prepare_nights(
     ----------
     source
         ``kind`` and ``root`` (and ``subject_pattern``) of :func:`~src.preprocess.sleep.nights.discover`, or
-        ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``, or ``kind: several`` with
-        a list of such ``sources``.
+        ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``, a kind of
+        :data:`~src.preprocess.sleep.bandpower_files.LAYOUTS` and ``root``, or ``kind: several`` with a list
+        of such ``sources``.
     settings
         What to make.
     cache, workers
@@ -64,6 +66,9 @@ def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> li
     kind = plain.pop("kind", None)
     if kind == "several":
         return [job for part in plain["sources"] for job in _jobs(part, settings, cache)]
+    if kind in LAYOUTS:
+        found = find_bandpower(plain["root"], str(kind))
+        return [Job(name, _prepare_bandpower, (str(kind), name, subject, path, cache)) for name, subject, path in found]
     if kind == "simulated":
         return _simulated_jobs(plain, settings, cache)
     try:
@@ -90,6 +95,11 @@ def _simulate_and_prepare(
     label = f"subject{subject:02d}"
     nights = ensure(SIMULATE_NIGHTS, {}, params, label=label, cache=cache, seed=int(cohort["seed"]))
     return [artifact for night in discover("sleep_edf", nights.path) for artifact in _prepare(night, settings, cache)]
+
+
+def _prepare_bandpower(kind: str, name: str, subject: str, path: Path, cache: Path) -> list[EpochArtifact]:
+    artifact = ensure(SLEEP_BANDPOWER, {"night": path}, {"kind": kind, "recording": name}, label=name, cache=cache)
+    return [EpochArtifact(name, subject, artifact.path, artifact.manifest["facts"])]
 
 
 def _prepare(night: Night, settings: EpochSettings, cache: Path) -> list[EpochArtifact]:

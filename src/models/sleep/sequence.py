@@ -1,0 +1,192 @@
+"""Networks that read a stretch of the night and name the stage of each of its epochs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from src.models.sleep.networks import SleepEpochEncoder, Standardize
+from src.signals import BadInput
+
+CONTEXTS = ("gru", "none")
+
+
+class BandEncoder(nn.Module):
+    """Band powers of one epoch to one vector: ``(batch, channel, band, 1)`` standardised → ``(batch, width)``.
+
+    Absent channels are NaN; they enter as the mean, with a flag that says so.
+    """
+
+    def __init__(self, n_channels: int, n_freqs: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.n_features = width
+        self.layers = nn.Sequential(
+            nn.Linear(n_channels * (n_freqs + 1), width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout)
+        )
+
+    def forward(self, levels: Tensor) -> Tensor:
+        absent = levels.isnan().flatten(2).any(2)
+        known = levels.masked_fill(absent[..., None, None], 0.0)
+        features: Tensor = self.layers(torch.cat([known.flatten(1), absent.to(known)], dim=1))
+        return features
+
+
+class SpectrogramEncoder(SleepEpochEncoder):
+    """The encoder of ``sleep_cnn`` with absent channels, NaN, read as the training mean."""
+
+    def forward(self, levels: Tensor) -> Tensor:
+        return super().forward(levels.masked_fill(levels.isnan(), 0.0))
+
+
+class SequenceMember(nn.Module):
+    """Epoch encoder, recurrent layers over the epochs, linear read-out beside a shortcut around the recurrence.
+
+    Shapes: ``(batch, epoch, channel, freq, time)`` standardised, NaN where absent → ``(batch, epoch, n_classes)``.
+    An epoch without any channel keeps its place: a learned vector stands for it.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        n_features: int,
+        n_classes: int,
+        context: str,
+        causal: bool,
+        hidden: int,
+        layers: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.unknown = nn.Parameter(torch.zeros(n_features))
+        self.context: nn.Module
+        if context == "gru":
+            between = dropout if layers > 1 else 0.0
+            self.context = nn.GRU(
+                n_features, hidden, layers, batch_first=True, bidirectional=not causal, dropout=between
+            )
+            width = hidden if causal else 2 * hidden
+        else:
+            self.context = nn.Sequential(nn.Linear(n_features, hidden), nn.GELU(), nn.Dropout(dropout))
+            width = hidden
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width + n_features, n_classes)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        batch, length = levels.shape[:2]
+        epochs = levels.flatten(0, 1)
+        present = ~epochs.isnan().flatten(2).any(2).all(1)
+        encoded = self.unknown.expand(len(epochs), -1).clone()
+        if present.any():
+            encoded = encoded.index_put((present.nonzero()[:, 0],), self.encoder(epochs[present]).to(encoded.dtype))
+        encoded = encoded.view(batch, length, -1)
+        around = self.context(encoded)
+        if isinstance(around, tuple):
+            around = around[0]
+        logits: Tensor = self.head(self.dropout(torch.cat([around, encoded], dim=-1)))
+        return logits
+
+
+class SleepSequenceNet(nn.Module):
+    """Stages of all epochs of a sequence, many to many.
+
+    One or several members of the same shape and different starting weights; their probabilities are averaged.
+
+    Parameters
+    ----------
+    n_channels, n_freqs, n_frames, n_classes
+        Size of an epoch's image ``(channel, freq, time)`` and number of stages. One frame means band
+        powers (see :class:`BandEncoder`), more mean a spectrogram (see ``SleepEpochEncoder``).
+    window_epochs
+        Epochs read at a time by :meth:`score_night`; training should use the same.
+    context
+        ``gru``: recurrent layers over the epochs. ``none``: every epoch for itself, for comparison.
+    causal
+        No epoch sees a later one.
+    width, hidden, layers, dropout
+        Features of an epoch (band powers) or width of the encoder's convolutions (spectrograms); units
+        of a recurrent layer and direction; recurrent layers; rate.
+    filters, blocks
+        Of the spectrogram encoder.
+    members
+        Networks whose probabilities are averaged.
+    """
+
+    def __init__(
+        self,
+        n_channels: int,
+        n_freqs: int,
+        n_frames: int,
+        n_classes: int,
+        window_epochs: int = 100,
+        context: str = "gru",
+        causal: bool = False,
+        width: int = 64,
+        hidden: int = 64,
+        layers: int = 2,
+        dropout: float = 0.4,
+        filters: int = 32,
+        blocks: int = 2,
+        members: int = 1,
+    ) -> None:
+        super().__init__()
+        if context not in CONTEXTS:
+            raise BadInput("model.context", f"{context!r} is not known", f"choose from: {', '.join(CONTEXTS)}")
+        self.window_epochs, self.context, self.causal = window_epochs, context, causal
+        self.standardize = Standardize(n_channels, n_freqs)
+        self.members = nn.ModuleList()
+        for _ in range(members):
+            encoder: nn.Module
+            if n_frames == 1:
+                encoder = BandEncoder(n_channels, n_freqs, width, dropout / 2)
+                n_features = width
+            else:
+                encoder = SpectrogramEncoder(n_channels, n_freqs, filters, width, blocks, dropout / 2)
+                n_features = 3 * width
+            self.members.append(
+                SequenceMember(encoder, n_features, n_classes, context, causal, hidden, layers, dropout)
+            )
+
+    def member_logits(self, levels: Tensor) -> Tensor:
+        """``(member, batch, epoch, n_classes)``; each member is trained for itself."""
+        batch, length = levels.shape[:2]
+        standard = self.standardize(levels.flatten(0, 1)).unflatten(0, (batch, length))
+        return torch.stack([member(standard) for member in self.members])
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """``(batch, epoch, channel, freq, time)``, NaN where absent → log probabilities ``(batch, epoch, class)``."""
+        return torch.log_softmax(self.member_logits(levels), dim=-1).logsumexp(0) - _log(len(self.members))
+
+    @torch.no_grad()
+    def score_night(self, levels: Tensor) -> Tensor:
+        """``(epoch, channel, freq, time)`` of a whole night → log probabilities ``(epoch, class)``.
+
+        The night is read in half-overlapping windows; where they overlap their probabilities are averaged
+        with weights that fall towards a window's ends, where there is less context. A causal network
+        reads the night once.
+        """
+        n_epochs, length = len(levels), self.window_epochs
+        if self.causal or n_epochs <= length:
+            return self(levels.unsqueeze(0))[0]
+        starts = [*range(0, n_epochs - length, max(1, length // 2)), n_epochs - length]
+        ramp = torch.arange(1.0, length + 1, device=levels.device)
+        weight = torch.minimum(ramp, ramp.flip(0)).unsqueeze(-1)
+        total = torch.zeros(n_epochs, 1, device=levels.device)
+        summed: Tensor | None = None
+        for first in range(0, len(starts), _WINDOWS):
+            some = starts[first : first + _WINDOWS]
+            chances = self(torch.stack([levels[s : s + length] for s in some])).exp()
+            if summed is None:
+                summed = torch.zeros(n_epochs, chances.shape[-1], device=levels.device)
+            for start, window in zip(some, chances, strict=True):
+                summed[start : start + length] += window * weight
+                total[start : start + length] += weight
+        assert summed is not None
+        return (summed / total).log()
+
+
+_WINDOWS = 16
+
+
+def _log(count: int) -> float:
+    return float(torch.tensor(float(count)).log())

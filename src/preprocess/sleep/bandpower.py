@@ -1,0 +1,145 @@
+"""Band powers of epochs: five numbers per channel, the coarsest spectrogram a sleep scorer can work with.
+
+They stand in for the log spectrogram wherever one is expected: an image of five rows and one column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.signals import BadInput
+
+SLEEP_BANDS_HZ: tuple[tuple[float, float], ...] = ((0.5, 4.0), (4.0, 8.0), (8.0, 12.0), (12.0, 16.0), (16.0, 30.0))
+"""Delta, theta, alpha, sigma, beta."""
+_FLOOR = 1e-10
+_EOG_TOP_HZ = 15.0
+
+
+@dataclass(frozen=True)
+class BandPowerSettings:
+    """How an epoch becomes band powers; takes the place of ``FeatureSettings``.
+
+    The signal of a channel is filtered, scaled to unit variance over the recording, and the power
+    density of every epoch (Welch: median over half-overlapping Hamming windows) is integrated over each
+    band. Levels are therefore relative to the recording and do not depend on its unit or gain.
+
+    Attributes
+    ----------
+    kind
+        ``bandpower``.
+    fs_hz, epoch_s
+        Rate of the signal and length of an epoch.
+    window_s
+        Of a Welch window.
+    bands_hz
+        ``(low, high)`` of each row.
+
+    Raises
+    ------
+    BadInput
+        If the numbers do not fit together.
+    """
+
+    kind: Literal["bandpower"] = "bandpower"
+    fs_hz: float = 100.0
+    epoch_s: float = 30.0
+    window_s: float = 4.0
+    bands_hz: tuple[tuple[float, float], ...] = SLEEP_BANDS_HZ
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bands_hz", tuple((float(low), float(high)) for low, high in self.bands_hz))
+        if not 0 < self.window_s <= self.epoch_s:
+            problem = f"window {self.window_s:g} s, epoch {self.epoch_s:g} s"
+            raise BadInput("features.window_s", problem, "give 0 < window <= epoch")
+        for low, high in self.bands_hz:
+            if not 0 < low < high < self.fs_hz / 2:
+                raise BadInput("features.bands_hz", f"{low:g}..{high:g} Hz", f"stay within 0..{self.fs_hz / 2:g} Hz")
+
+    @property
+    def epoch_samples(self) -> int:
+        return round(self.epoch_s * self.fs_hz)
+
+    @property
+    def min_hz(self) -> float:
+        return min(low for low, _ in self.bands_hz)
+
+    @property
+    def max_hz(self) -> float:
+        return max(high for _, high in self.bands_hz)
+
+    @property
+    def freqs_hz(self) -> NDArray[np.float64]:
+        """``(band,)`` middles of the bands."""
+        return np.array([(low + high) / 2 for low, high in self.bands_hz])
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """``(1,)`` middle of the epoch."""
+        return np.array([self.epoch_s / 2])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(band, 1)``."""
+        return len(self.bands_hz), 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for parameters of a stage."""
+        plain = {name: getattr(self, name) for name in ("kind", "fs_hz", "epoch_s", "window_s")}
+        return plain | {"bands_hz": [list(band) for band in self.bands_hz]}
+
+
+def epoch_band_powers(
+    samples: NDArray[np.floating], settings: BandPowerSettings, channels: Sequence[str] | None = None
+) -> NDArray[np.float32]:
+    """Log band powers of the whole epochs of a recording.
+
+    Parameters
+    ----------
+    samples
+        ``(channel, time)`` at ``settings.fs_hz`` in any unit; a last partial epoch is left out.
+    settings
+        How.
+    channels
+        Names; of those that start with ``EOG`` only what lies below 15 Hz is looked at, above it is
+        muscle.
+
+    Returns
+    -------
+    ndarray
+        ``(epoch, channel, band, 1)`` float32 in dB re the channel's variance. Epochs with a sample
+        that is not finite are NaN.
+    """
+    from scipy.signal import welch
+
+    size, window = settings.epoch_samples, round(settings.window_s * settings.fs_hz)
+    n_epochs = samples.shape[-1] // size
+    powers = np.empty((n_epochs, len(samples), len(settings.bands_hz), 1), np.float32)
+    for row, channel in enumerate(samples):
+        top_hz = _EOG_TOP_HZ if channels and channels[row].upper().startswith("EOG") else settings.max_hz
+        epochs = _whitened(channel, settings, top_hz)[: n_epochs * size].reshape(n_epochs, size)
+        freqs_hz, density = welch(epochs, settings.fs_hz, "hamming", window, average="median", axis=-1)
+        for band, (low, high) in enumerate(settings.bands_hz):
+            inside = (freqs_hz >= low) & (freqs_hz <= high)
+            power = np.trapezoid(density[:, inside], freqs_hz[inside], axis=-1)
+            powers[:, row, band, 0] = 10 * np.log10(power + _FLOOR)
+    return powers
+
+
+def _whitened(channel: NDArray[np.floating], settings: BandPowerSettings, top_hz: float) -> NDArray[np.float64]:
+    """The channel between the lowest band and ``top_hz`` with unit variance; missing samples stay missing."""
+    from scipy.signal import butter, sosfiltfilt
+
+    missing = ~np.isfinite(channel)
+    filled = np.where(missing, np.median(channel[~missing]) if not missing.all() else 0.0, channel)
+    band = butter(
+        4, (settings.min_hz, min(top_hz, 0.99 * settings.fs_hz / 2)), "bandpass", fs=settings.fs_hz, output="sos"
+    )
+    filtered = sosfiltfilt(band, filled.astype(np.float64))
+    filtered[missing] = np.nan
+    scale = np.nanstd(filtered) if not missing.all() else 1.0
+    return filtered / (scale or 1.0)

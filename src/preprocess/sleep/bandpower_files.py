@@ -1,0 +1,196 @@
+"""Nights that exist as band powers only: Sleep-EDF nights of a published cache, and a mouse with its EMG."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings
+from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
+from src.preprocess.sleep.hypnogram import stage_counts
+from src.preprocess.stage import Stage
+from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
+
+CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
+_DB_PER_NEPER = 10 / np.log(10)
+_NIGHT = re.compile(r"^(\w+?)__(\d+)$")
+MOUSE_EPOCH_S = 4.0
+BANDPOWER, MOUSE = "bandpower", "mouse_bandpower"
+MOUSE_DAYS = {"baseline": 1, "recovery": 2}
+MOUSE_ROWS = ("delta", "theta", "alpha", "beta", "gamma", "EMG")
+_FLOOR_POWER = 1e-6
+_MOUSE_STAGES = {1: 0, 2: 1, 3: 2}
+LAYOUTS: dict[str, dict[str, Any]] = {
+    BANDPOWER: {
+        "channels": list(CHANNELS),
+        "rows": len(SLEEP_BANDS_HZ),
+        "epoch_s": BandPowerSettings().epoch_s,
+        "stage_names": list(HUMAN_STAGES),
+    },
+    MOUSE: {
+        "channels": ["EEG+EMG"],
+        "rows": len(MOUSE_ROWS),
+        "epoch_s": MOUSE_EPOCH_S,
+        "stage_names": list(RODENT_STAGES),
+    },
+}
+"""What the epochs of each kind look like."""
+
+
+def subject_of(path: Path) -> str:
+    """The subject in a name like ``SS__N.npz``; the whole stem where the name is another."""
+    match = _NIGHT.match(path.stem)
+    return match[1] if match else path.stem
+
+
+def read_bandpower_night(path: str | Path) -> EpochSet:
+    """One Sleep-EDF night: ``features`` (epoch, 3, 10), ``labels`` (epoch,) and ``onsets_sec`` (epoch,).
+
+    Of the features the first five of a channel, natural logarithms of band powers, become dB; the five
+    relative powers say nothing that these do not. Epochs that the file leaves out are put in as unusable, so
+    that neighbours are neighbours. A file without ``labels`` is a night to be scored.
+
+    Raises
+    ------
+    BadInput
+        If the file is not such a night.
+    """
+    path = Path(path)
+    arrays = _arrays(path, ("features", "onsets_sec"))
+    features, onsets = arrays["features"], np.asarray(arrays["onsets_sec"], float)
+    labels = arrays.get("labels", np.full(len(features), UNSCORED))
+    bands = len(SLEEP_BANDS_HZ)
+    if features.ndim != 3 or features.shape[1:] != (len(CHANNELS), 2 * bands):
+        problem = f"features have shape {features.shape}, expected (epoch, {len(CHANNELS)}, {2 * bands})"
+        raise BadInput(path, problem, "give 3 channels of 5 log and 5 relative band powers")
+    if not len(features) == len(onsets) == len(labels):
+        problem = f"{len(features)} epochs, {len(onsets)} onsets, {len(labels)} labels"
+        raise BadInput(path, problem, "give one of each per epoch")
+    if odd := sorted(set(np.unique(labels).tolist()) - {*range(len(HUMAN_STAGES)), -100, UNSCORED}):
+        raise BadInput(path, f"has unknown labels {odd}", "use 0-4 for W, N1, N2, N3, REM and -100 for unscored")
+    epoch_s = BandPowerSettings().epoch_s
+    place = _places(path, (onsets - onsets[0]) / epoch_s)
+    stages = np.where(labels >= 0, labels, UNSCORED)
+    return _on_grid(place, features[:, :, :bands] * _DB_PER_NEPER, stages, epoch_s, HUMAN_STAGES, onsets[0])
+
+
+def read_bandpower_mouse(path: str | Path, mode: int) -> EpochSet:
+    """One day of the mouse recording: five EEG bands and the EMG integral as six rows of one channel, in dB.
+
+    Epochs of 4 s, Wake, NREM and REM; those that the source rejected are put back as unusable.
+
+    Parameters
+    ----------
+    path
+        ``sampleData.npz``.
+    mode
+        1 the baseline day, 2 the recovery from sleep deprivation.
+
+    Raises
+    ------
+    BadInput
+        If the file is another one or has no such day.
+    """
+    path = Path(path)
+    arrays = _arrays(path, ("bandsD", "epochsLinked", "epochTime"))
+    day = arrays["epochTime"][:, 1] == mode
+    if not day.any():
+        raise BadInput(path, f"has no epochs of mode {mode}", "choose 1 (baseline) or 2 (recovery)")
+    linked = arrays["epochsLinked"][day]
+    place = _places(path, linked[:, 1] - linked[0, 1])
+    levels = 10 * np.log10(np.maximum(arrays["bandsD"][day], _FLOOR_POWER))[:, None, :]
+    stages = np.vectorize(lambda code: _MOUSE_STAGES.get(int(code), UNSCORED))(linked[:, 2])
+    return _on_grid(place, levels, stages, MOUSE_EPOCH_S, RODENT_STAGES, 0.0)
+
+
+def find_bandpower(root: str | Path, kind: str) -> list[tuple[str, str, Path]]:
+    """``(recording id, subject id, file)`` of a folder's band-power recordings, or of one file.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    root = Path(root)
+    files = [root] if root.is_file() else sorted(root.glob("*.npz"))
+    if not files:
+        raise BadInput(root, "holds no .npz recording", "give the folder of band-power nights")
+    if kind == MOUSE:
+        return [(f"{path.stem}_{day}", path.stem, path) for path in files for day in MOUSE_DAYS]
+    return [(path.stem, subject_of(path), path) for path in files]
+
+
+def read_bandpower(kind: str, path: Path, recording_id: str) -> EpochSet:
+    """The epochs of one recording that :func:`find_bandpower` names."""
+    if kind == MOUSE:
+        return read_bandpower_mouse(path, MOUSE_DAYS[recording_id.rpartition("_")[2]])
+    return read_bandpower_night(path)
+
+
+def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
+    kind = params["kind"]
+    epochs = read_bandpower(kind, Path(inputs["night"]), params["recording"])
+    facts = {"axes": list(AXES), "units": "dB", **LAYOUTS[kind], "fs_hz": 0.0, "start": None, **epochs.facts}
+    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
+    return facts
+
+
+SLEEP_BANDPOWER = Stage("sleep_bandpower", 1, _run)
+"""Input ``night`` (an ``.npz``), parameters ``kind`` and ``recording``; writes ``epochs.h5``."""
+
+
+def _arrays(path: Path, needed: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BadInput(path, "cannot be read as .npz", "copy or download it again") from error
+    if absent := [name for name in needed if name not in arrays]:
+        raise BadInput(path, f"has no {' and no '.join(absent)}", f"it holds: {', '.join(arrays) or 'nothing'}")
+    if not len(arrays[needed[0]]):
+        raise BadInput(path, "holds no epoch", "leave it out")
+    return arrays
+
+
+def _places(path: Path, steps: NDArray[np.floating]) -> NDArray[np.int64]:
+    place = np.round(steps).astype(np.int64)
+    if np.abs(steps - place).max() > 0.01 or (np.diff(place) <= 0).any():
+        raise BadInput(path, "has onsets that are no ascending multiples of its epoch", "export it again")
+    return place
+
+
+def _on_grid(
+    place: NDArray[np.int64],
+    rows: NDArray[np.floating],
+    stages: NDArray[np.integer],
+    epoch_s: float,
+    stage_names: tuple[str, ...],
+    first_s: float,
+) -> EpochSet:
+    n_epochs = int(place[-1]) + 1
+    features = np.full((n_epochs, *rows.shape[1:], 1), np.nan, np.float32)
+    features[place, ..., 0] = rows
+    scored, usable = np.full(n_epochs, UNSCORED, np.int8), np.zeros(n_epochs, bool)
+    usable[place] = np.isfinite(rows).all(axis=(1, 2))
+    scored[place] = np.where(usable[place], stages, UNSCORED)
+    return EpochSet(
+        features=features,
+        stages=scored,
+        usable=usable,
+        onset_s=first_s + np.arange(n_epochs) * epoch_s,
+        freqs_hz=np.arange(rows.shape[2], dtype=float),
+        times_s=np.array([epoch_s / 2]),
+        facts={
+            "epochs": n_epochs,
+            "counts": stage_counts(scored, stage_names),
+            "missing_samples": int(n_epochs - usable.sum()),
+            "tail_s": 0.0,
+            "warnings": [],
+        },
+    )
