@@ -190,13 +190,14 @@ class SleepSequenceData(SleepData):
 
     @property
     def signal(self) -> SignalSpec:
-        """What the network sees of an epoch."""
-        shape = next(iter(self.nights.values())).nights[0].decibels.shape[1:]
-        return replace(super().signal, shape=tuple(shape))
+        """What the network sees: a window of epochs."""
+        epoch = self.nights["train"].nights[0].decibels.shape[1:]
+        spec = super().signal
+        return replace(spec, axes=("epoch", *spec.axes), shape=(self.window_epochs, *epoch))
 
     def stages(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
-        view = {"name": NIGHT_VIEW, "version": 1, "params": {"view": self.view}}
+        view = {"stage": NIGHT_VIEW, "version": 1, "params": {"view": self.view}}
         return [*super().stages(), view]
 
     def recordings(self, part: Part) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -101,6 +103,40 @@ def split_by_fold(subjects: Sequence[str], *, fold: int, folds: int, val: float,
     return Split(f"fold({fold} of {folds}, val={val})", seed, parts)
 
 
+def split_by_file(subjects: Sequence[str], *, path: str, fold: int, val: int, seed: int) -> Split:
+    """Fold ``fold`` of a file in the repository, so that everyone tests on the same people.
+
+    Parameters
+    ----------
+    path
+        JSON with ``folds``, a list of lists of subjects; each is the test set of its fold.
+    val
+        Validation subjects, drawn by ``seed`` from the rest.
+
+    Raises
+    ------
+    BadInput
+        If the file cannot be read, lacks the fold, or names other subjects than the data have.
+    """
+    try:
+        folds = [[str(subject) for subject in part] for part in json.loads(Path(path).read_text())["folds"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(path, "is no file of folds", "give JSON with a list of subjects per fold") from error
+    if not 0 <= fold < len(folds):
+        raise BadInput(path, f"has {len(folds)} folds, not a fold {fold}", f"give a fold from 0 to {len(folds) - 1}")
+    listed, present = {subject for part in folds for subject in part}, set(subjects)
+    if listed != present:
+        odd = ", ".join(sorted(listed ^ present)[:8])
+        raise BadInput(path, f"and the data disagree on subjects: {odd}", "use the folds that were made for these data")
+    rest = sorted(present - set(folds[fold]))
+    if not 0 < val < len(rest):
+        raise BadInput("datamodule.split.val", f"{val} of {len(rest)} subjects", "leave some to train on")
+    order = [rest[i] for i in np.random.default_rng((seed, fold)).permutation(len(rest))]
+    parts: dict[str, Part] = dict.fromkeys(order[val:], "train")
+    parts |= dict.fromkeys(order[:val], "val") | dict.fromkeys(folds[fold], "test")
+    return Split(f"file({Path(path).name}, fold {fold} of {len(folds)}, val={val})", seed, parts)
+
+
 def split_blocks(length: int, *, val: float, test: float, gap: int) -> dict[Part, range]:
     """Three consecutive blocks of one recording with ``gap`` samples left out at each border.
 
@@ -123,7 +159,11 @@ def split_blocks(length: int, *, val: float, test: float, gap: int) -> dict[Part
     return {"train": range(n_train), "val": range(first_val, first_val + n_val), "test": range(first_test, length)}
 
 
-SPLITS: dict[str, Callable[..., Split]] = {"fraction": split_by_fraction, "fold": split_by_fold}
+SPLITS: dict[str, Callable[..., Split]] = {
+    "fraction": split_by_fraction,
+    "fold": split_by_fold,
+    "file": split_by_file,
+}
 
 
 def make_split(subjects: Sequence[str], *, method: str, seed: int, **parameters: Any) -> Split:

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,3 +63,33 @@ def test_impossible_splits_say_why(arguments, problem):
 def test_too_short_a_recording_cannot_be_split_in_blocks():
     with pytest.raises(BadInput, match="too few"):
         split_blocks(10, val=0.2, test=0.2, gap=5)
+
+
+def write_folds(path, folds):
+    path.write_text(json.dumps({"about": "test", "folds": folds}))
+    return str(path)
+
+
+def test_a_file_says_who_is_tested_and_the_seed_who_validates(tmp_path):
+    path = write_folds(tmp_path / "folds.json", [["a", "b"], ["c", "d"], ["e", "f"]])
+    split = make_split(list("fedcba"), method="file", path=path, fold=1, val=2, seed=3)
+    assert split.subjects("test") == ["c", "d"]
+    assert len(split.subjects("val")) == 2
+    assert split == make_split(list("abcdef"), method="file", path=path, fold=1, val=2, seed=3)
+    with pytest.raises(BadInput, match="has 3 folds"):
+        make_split(list("abcdef"), method="file", path=path, fold=3, val=2, seed=3)
+    with pytest.raises(BadInput, match="disagree on subjects: z"):
+        make_split(list("abcdefz"), method="file", path=path, fold=0, val=2, seed=3)
+    with pytest.raises(BadInput, match="no file of folds"):
+        make_split(["a"], method="file", path=str(tmp_path / "absent.json"), fold=0, val=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "conf" / "folds").glob("*.json")), ids=lambda p: p.stem
+)
+def test_the_repositorys_folds_test_everyone_once(path):
+    folds = json.loads(path.read_text())["folds"]
+    everyone = [subject for fold in folds for subject in fold]
+    assert len(everyone) == len(set(everyone))
+    assert max(map(len, folds)) - min(map(len, folds)) <= 1
+    assert len(folds) == int(path.stem.rpartition("_")[2])

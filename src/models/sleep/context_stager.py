@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,8 +23,9 @@ class SleepContextStager(SleepStager):
     Parameters
     ----------
     average_decay
-        Share of the running average of the weights that a step keeps; the average is what is validated,
-        tested and exported. 0 switches it off.
+        Share of the running average of the weights that a step keeps (less at the start). The average
+        is what is validated, tested and exported: ``network``; what the optimiser moves is ``learner``.
+        0 keeps nothing: the two are the same.
     """
 
     def __init__(
@@ -42,14 +45,27 @@ class SleepContextStager(SleepStager):
             signal, classes, kind, network_args, lr, weight_decay, warmup, class_weight_power, label_smoothing
         )
         self.average_decay = average_decay
-        self.save_hyperparameters()
+        self.learner: Any = deepcopy(self.network)
+        self.network.requires_grad_(False)
 
-    def configure_callbacks(self) -> list[Callback]:
-        return [EMAWeightAveraging(self.average_decay)] if self.average_decay else []
+    def adopt_statistics(self, statistics: Mapping[str, np.ndarray]) -> None:
+        super().adopt_statistics(statistics)
+        self.learner.load_state_dict(self.network.state_dict())
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # Weights of the first steps should not linger: the average starts short and grows.
+        kept = min(self.average_decay, (1 + self.global_step) / (10 + self.global_step))
+        latest = self.learner.state_dict()
+        for name, average in self.network.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(latest[name].to(average.dtype), 1 - kept)
+            else:
+                average.copy_(latest[name])
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         levels, stages, _ = batch
-        logits = self.network.member_logits(levels)
+        logits = self.learner.member_logits(levels)
         losses = [
             functional.cross_entropy(
                 member.flatten(0, 1),

@@ -55,12 +55,13 @@ class SleepStager(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        n_channels, n_freqs, n_frames = signal["shape"]
+        *window, n_channels, n_freqs, n_frames = signal["shape"]
         self.network_args = {
             "n_channels": n_channels,
             "n_freqs": n_freqs,
             "n_frames": n_frames,
             "n_classes": len(classes),
+            **({"window_epochs": window[0]} if window else {}),
             **(network_args or {}),
         }
         self.network: Any = build_network(kind, self.network_args)

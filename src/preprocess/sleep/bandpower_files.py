@@ -63,7 +63,7 @@ def read_bandpower_night(path: str | Path) -> EpochSet:
     """
     path = Path(path)
     arrays = _arrays(path, ("features", "onsets_sec"))
-    features, onsets = arrays["features"], np.asarray(arrays["onsets_sec"], float)
+    features, onsets = arrays["features"], arrays["onsets_sec"].astype(np.float64)
     labels = arrays.get("labels", np.full(len(features), UNSCORED))
     bands = len(SLEEP_BANDS_HZ)
     if features.ndim != 3 or features.shape[1:] != (len(CHANNELS), 2 * bands):
@@ -77,7 +77,7 @@ def read_bandpower_night(path: str | Path) -> EpochSet:
     epoch_s = BandPowerSettings().epoch_s
     place = _places(path, (onsets - onsets[0]) / epoch_s)
     stages = np.where(labels >= 0, labels, UNSCORED)
-    return _on_grid(place, features[:, :, :bands] * _DB_PER_NEPER, stages, epoch_s, HUMAN_STAGES, onsets[0])
+    return _on_grid(place, features[:, :, :bands] * _DB_PER_NEPER, stages, epoch_s, HUMAN_STAGES, float(onsets[0]))
 
 
 def read_bandpower_mouse(path: str | Path, mode: int) -> EpochSet:
@@ -183,7 +183,7 @@ def _on_grid(
         features=features,
         stages=scored,
         usable=usable,
-        onset_s=first_s + np.arange(n_epochs) * epoch_s,
+        onset_s=np.arange(n_epochs, dtype=np.float64) * epoch_s + first_s,
         freqs_hz=np.arange(rows.shape[2], dtype=float),
         times_s=np.array([epoch_s / 2]),
         facts={

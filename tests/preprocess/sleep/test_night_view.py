@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from src.preprocess.sleep.night_view import night_view, standardise_night
+from src.signals import BadInput
+
+
+def night(n_epochs=200):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n_epochs, 2, 3, 1)) * [[[2.0], [3.0], [4.0]]] + 10
+
+
+def test_a_person_with_another_level_and_spread_looks_the_same():
+    levels = night()
+    np.testing.assert_allclose(standardise_night(levels), standardise_night(3 * levels - 20), atol=1e-4)
+
+
+def test_median_is_zero_and_scatter_one_even_with_an_hour_of_artefacts():
+    levels = night(1000)
+    spoiled = levels.copy()
+    spoiled[:120] += 1000
+    clean, robust = standardise_night(levels), standardise_night(spoiled)[120:]
+    np.testing.assert_allclose(np.median(clean, axis=(0, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(clean.std(axis=(0, 3)), 1, atol=0.1)
+    np.testing.assert_allclose(robust.std(axis=(0, 3)), 1, atol=0.25)
+
+
+def test_views_stand_side_by_side_and_unusable_epochs_are_absent():
+    levels, usable = night(), np.ones(200, bool)
+    usable[5] = False
+    both = night_view(levels, usable, "both")
+    assert both.shape == (200, 2, 6, 1)
+    assert np.isnan(both[5]).all()
+    np.testing.assert_allclose(both[usable][:, :, :3], levels[usable], rtol=1e-6)
+    np.testing.assert_allclose(both[:, :, 3:], night_view(levels, usable, "night"))
+
+
+def test_a_channel_that_was_not_recorded_stays_absent():
+    levels = night()
+    levels[:, 1] = np.nan
+    view = night_view(levels, np.ones(200, bool), "both")
+    assert np.isnan(view[:, 1]).all()
+    assert np.isfinite(view[:, 0]).all()
+
+
+def test_an_unknown_view_is_refused():
+    with pytest.raises(BadInput, match="absolute, night, both"):
+        night_view(night(), np.ones(200, bool), "relative")
