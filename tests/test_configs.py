@@ -70,7 +70,8 @@ def test_an_experiment_is_a_small_delta_with_a_header(experiment):
 
 @pytest.mark.parametrize(("group", "option"), GROUPS)
 def test_every_option_composes(group, option):
-    root = ["source.root=somewhere"] if "root: ???" in (CONF / group / f"{option}.yaml").read_text() else []
+    text = (CONF / group / f"{option}.yaml").read_text()
+    root = [f"{group}.{key}=somewhere" for key in ("root", "path") if f"{key}: ???" in text]
     experiment = "spike_detector" if option.startswith("spike") else "sleep_cnn"  # models read their own datamodule
     check(compose("train", [f"experiment={experiment}", f"{group}={option}", *root]))
 

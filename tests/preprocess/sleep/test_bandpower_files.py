@@ -14,7 +14,12 @@ from src.signals import BadInput
 
 def write_night(path, onsets=(0.0, 30.0, 90.0), labels=(0, 2, -100), **changed):
     features = np.random.default_rng(0).normal(size=(len(onsets), 3, 10)).astype(np.float32)
-    arrays = {"features": features, "labels": None if labels is None else np.array(labels), "onsets_sec": np.array(onsets), **changed}
+    arrays = {
+        "features": features,
+        "labels": None if labels is None else np.array(labels),
+        "onsets_sec": np.array(onsets),
+        **changed,
+    }
     np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
     return path
 
