@@ -113,8 +113,8 @@ def _draw_importances(axes: Axes, importances: Mapping[str, float]) -> None:
         return
     names = sorted(importances, key=lambda name: importances[name])
     axes.barh([_last(name) for name in names], [importances[name] for name in names], color="#4292c6")
-    axes.set_xlabel("share of variance")
-    axes.set_title("importance (fANOVA)", loc="left", fontsize=10)
+    axes.set_xlabel("share of the decrease in impurity")
+    axes.set_title("importance (random forest)", loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -9,6 +9,7 @@ NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The '.*_dataloader' does not have many workers",
     r"The number of training batches .* is smaller than the logging interval",
+    r"The `srun` command is available on your system but is not used",
     r"Checkpoint directory .* exists and is not empty",
 )
 

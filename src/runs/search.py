@@ -8,13 +8,18 @@ study is cut back to its finished trials before the sweeper sees it, and the sam
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
-import optuna
 from omegaconf import DictConfig
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+
+with warnings.catch_warnings():
+    # Hydra's sweeper needs Optuna 2, whose tables are declared in the way of an older SQLAlchemy.
+    warnings.simplefilter("ignore")
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler, TPESampler
+    from optuna.trial import FrozenTrial, TrialState
 
 
 class RepeatableTPE(BaseSampler):
@@ -50,7 +55,8 @@ class RepeatableTPE(BaseSampler):
         return self._current[1]
 
     def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._of(trial).infer_relative_search_space(study, trial)
+        # Sorted, because the order of a stored trial's parameters is not that of its request.
+        return dict(sorted(self._of(trial).infer_relative_search_space(study, trial).items()))
 
     def sample_relative(
         self, study: Any, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -78,12 +84,15 @@ def continue_study(sweeper: DictConfig) -> None:
 
 
 def importances(storage: str) -> dict[str, float]:
-    """Share of the score's variance that each parameter explains (fANOVA, Hutter et al. 2014), if it can be told."""
+    """Share of a random forest's decrease in impurity that each parameter brings, if it can be told.
+
+    Optuna 2's other measure, fANOVA, fails with NumPy 2.
+    """
     study = optuna.load_study(optuna.get_all_study_summaries(storage)[0].study_name, storage)
     complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
     if len(complete) < 4 or len({t.value for t in complete}) < 2:
         return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    evaluator = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 
