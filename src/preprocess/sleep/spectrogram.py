@@ -25,6 +25,7 @@ Window = str | Sequence[str | float] | NDArray[np.floating]
 
 DETRENDS = ("constant", "none")
 SCALINGS = ("density", "spectrum")
+_LOWEST_BINS = 64
 _BLOCK_VALUES = 1 << 18  # samples of one block of frames: 1 MiB of float32, a second-level cache
 
 
@@ -254,6 +255,11 @@ class SpectrogramPlan:
         spectra[:, :, ~np.isfinite(mean)] = np.nan
         return spectra
 
+    @cached_property
+    def _constants(self) -> NDArray[np.complex64]:
+        """``(taper, bin)`` lowest coefficients of a signal that is 1 throughout."""
+        return scipy.fft.rfft(self._weights, self.nfft, axis=1)[:, :_LOWEST_BINS].astype(np.complex64)
+
     def _block(self, stretch: NDArray, work: NDArray[np.float32], bins: slice, out: NDArray[np.float32]) -> None:
         grid, mean = self._grid(stretch, out.shape[1])
         for index, spectrum in enumerate(self._transforms(grid, mean, work[:, : out.shape[1]])):
@@ -277,9 +283,10 @@ class SpectrogramPlan:
         cannot hold stay wide until the mean is off.
         """
         whole, rest = divmod(self.nperseg, self.hop)
-        rows = np.zeros((frames + whole - (rest == 0), self.hop), dtype=np.result_type(stretch.dtype, np.float32))
-        rows.reshape(-1)[: len(stretch)] = stretch
-        grid = np.ascontiguousarray(rows.T)
+        columns, wide = frames + whole - (rest == 0), np.result_type(stretch.dtype, np.float32)
+        if len(stretch) < columns * self.hop:
+            stretch = np.concatenate([stretch, np.zeros(columns * self.hop - len(stretch), dtype=stretch.dtype)])
+        grid = np.ascontiguousarray(stretch.reshape(columns, self.hop).T, dtype=wide)
         sums = grid.sum(axis=0, dtype=np.float64)
         totals = sliding_window_view(sums[: frames + whole - 1], whole).sum(axis=1)
         if rest:
@@ -294,25 +301,23 @@ class SpectrogramPlan:
         split, frames = whole * self.hop, len(mean)
         level = mean if self.detrend == "constant" else np.zeros(frames)
         offset = level.astype(grid.dtype)
-        # What rounding to single precision took off the mean: not small on an amplifier's DC offset.
-        residue = (level - offset).astype(np.float32)
+        # Rounding to single precision leaves a trace of the mean, not small on an amplifier's DC offset. It is taken
+        # off the lowest bins of the transform, where the window keeps it.
+        trace = (level - offset).astype(np.complex64)
         step_row, step_column = grid.strides
         shape, strides = (whole, self.hop, frames), (step_column, step_row, step_column)
         body = as_strided(grid, shape, strides, writeable=False)
         tail = grid[:rest, whole : whole + frames]
         upper, lower = work[:split].reshape(*shape), work[split : self.nperseg]
-        for weights in self._weights:
-            for samples, part, factor in (
-                (body, upper, weights[:split].reshape(whole, self.hop, 1)),
-                (tail, lower, weights[split:, None]),
-            ):
-                if not part.size:
-                    continue
-                np.subtract(samples, offset, out=part)
-                if residue.any():
-                    part -= residue
-                part *= factor
-            yield scipy.fft.rfft(work, axis=0)
+        for weights, of_constant in zip(self._weights, self._constants, strict=True):
+            np.subtract(body, offset, out=upper)
+            upper *= weights[:split].reshape(whole, self.hop, 1)
+            if rest:
+                np.subtract(tail, offset, out=lower)
+                lower *= weights[split:, None]
+            spectrum = scipy.fft.rfft(work, axis=0)
+            spectrum[: len(of_constant)] -= of_constant[:, None] * trace
+            yield spectrum
 
 
 def _tapers(window: Window, nperseg: int) -> NDArray[np.float64]:
