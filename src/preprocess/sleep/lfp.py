@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.sleep import lfp_coherence, lfp_parameters, lfp_shank
 from src.preprocess.sleep.lfp_artifact import open_spectrograms
 from src.preprocess.sleep.lfp_sessions import Session, find_sessions
+from src.preprocess.sleep.lfp_spikegadgets import shanks_of
 from src.preprocess.stage import Artifact, Stage, ensure
 from src.preprocess.steps import steps
 from src.signals import BadInput
@@ -72,7 +73,7 @@ def spectrograms(
     shanks
         Which shanks every session has to have; ``None`` takes those that are there.
     sampling_rate_hz
-        For files that cannot state it.
+        Of ``.npy`` files, which cannot state it; what SpikeGadgets files are brought down to (500).
     preset, window, …, band_powers, bands
         See :func:`lfp_parameters.resolve`.
     coherence, coherence_window_s
@@ -155,6 +156,11 @@ class _Run:
 def _jobs(session: Session, target: Path, run: _Run, shanks: Sequence[int] | None) -> list[Job]:
     if session.problem is not None:
         return [Job(str(session.path), _refuse, (session.problem,))]
+    if session.raw is not None:
+        try:
+            session = replace(session, shanks=dict.fromkeys(shanks_of(session.raw), (session.raw,)))
+        except BadInput as problem:
+            return [Job(str(session.path), _refuse, (problem,))]
     wanted = sorted(session.shanks) if shanks is None else sorted(set(shanks))
     jobs = [Job(f"{session.name}/sh{shank}", _shank, (session, shank, target, run)) for shank in wanted]
     if run.coherence["pairs"]:
@@ -186,7 +192,7 @@ def _shank(session: Session, shank: int, target: Path, run: _Run) -> Artifact:
             return stack.enter_context(steps(f"{name} channels", n_channels, step_bytes=channel_bytes))
 
         stage = lfp_shank.shank_stage(threads=run.threads, memory_mb=run.memory_mb, progress=progress)
-        inputs, params = {lfp_shank.TRACES: _traces(session, shank)}, run.params | {"label": label}
+        inputs, params = {lfp_shank.TRACES: _traces(session, shank)}, run.params | {"label": label, "shank": shank}
         artifact = ensure(stage, inputs, params, label=label, target=target / f"sh{shank}{run.suffix}")
     if run.figures:
         _figures(artifact, name, target / f"sh{shank}{run.suffix}_figures", run)

@@ -63,7 +63,8 @@ def run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed:
         ``{"sh<k>": file}`` for every shank in ``pairs``.
     """
     pairs = parse_pairs(params["pairs"])
-    shanks = {int(name[2:]): open_traces(path, params["sampling_rate_hz"]) for name, path in inputs.items()}
+    numbered = {int(name.removeprefix("sh")): path for name, path in inputs.items()}
+    shanks = {k: open_traces(path, params["sampling_rate_hz"], k) for k, path in numbered.items()}
     fs_hz, n_samples, warnings = _common_clock(shanks)
     plan = lfp_parameters.plan(params, fs_hz)
     frames = max(2, round(params["coherence_window_s"] * fs_hz / plan.hop))

@@ -26,11 +26,6 @@ from src.signals import BadInput
 
 STAGE, VERSION = "lfp_spectrogram", 1
 TRACES = "traces"
-UPSTREAM = (
-    "traces extracted by the original pipeline were band-passed 1-200 Hz after a common median reference: "
-    "power below 1 Hz is attenuated, and waves that all channels of the shank share are reduced"
-)
-
 Advance = Callable[[], None]
 
 
@@ -69,9 +64,9 @@ def run(
     inputs
         ``{"traces": file}``.
     params
-        As :func:`lfp_parameters.resolve` returns them, with ``label`` and ``sampling_rate_hz``.
+        As :func:`lfp_parameters.resolve` returns them, with ``label``, ``shank`` and ``sampling_rate_hz``.
     """
-    traces = open_traces(inputs[TRACES], params["sampling_rate_hz"])
+    traces = open_traces(inputs[TRACES], params["sampling_rate_hz"], params["shank"])
     plan = lfp_parameters.plan(params, traces.fs_hz)
     if traces.n_samples < plan.nperseg:
         problem = f"{traces.n_samples} samples ({traces.n_samples / traces.fs_hz:.3f} s) are shorter than one window"
@@ -139,7 +134,7 @@ def _spec_params(traces: Traces, plan: SpectrogramPlan, params: Mapping[str, Any
         "fmax_hz": params["fmax_hz"],
         "log_bins": params["log_bins"],
         **_resolution(plan),
-        "upstream": UPSTREAM,
+        "upstream": traces.upstream,
     }
 
 
@@ -190,7 +185,7 @@ def _facts(
         "frequency_range_hz": [float(encoding.freqs[0]), float(encoding.freqs[-1])],
         "bands": list(bands.names) if bands else [],
         "masked_frames": masked,
-        "upstream": UPSTREAM,
+        "upstream": traces.upstream,
         "warnings": warnings,
     }
 

@@ -16,6 +16,10 @@ from src.signals import BadInput
 
 REQUIRED = ("traces", "sampling_rate", "channel_ids")
 COORDINATES = ("channel_locations", "xcoord", "ycoord", "depth_order")
+UPSTREAM = (
+    "traces extracted by the original pipeline were band-passed 1-200 Hz after a common median reference: "
+    "power below 1 Hz is attenuated, and waves that all channels of the shank share are reduced"
+)
 OPTIONAL = ("time_range", "units", "n_channels", "n_timepoints", "shank", "session_name", *COORDINATES)
 BLOCK_BYTES = 1 << 24
 
@@ -47,6 +51,8 @@ class Traces:
         Those of ``COORDINATES`` that the file has.
     warnings
         What in the file contradicts itself without being in the way.
+    upstream
+        What happened to the signal before, as far as is known.
     """
 
     path: Path
@@ -60,22 +66,26 @@ class Traces:
     units: str = "unknown"
     coordinates: dict[str, NDArray] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    upstream: str = UPSTREAM
 
     @property
     def nbytes(self) -> int:
         return self.n_samples * self.n_channels * self.dtype.itemsize
 
 
-def open_traces(path: Path, fs_hz: float | None = None) -> Traces:
+def open_traces(path: Path, fs_hz: float | None = None, shank: int = 0) -> Traces:
     """Read everything about a trace file but the samples.
 
     Parameters
     ----------
     path
         ``.npz`` or HDF5 with ``traces`` (n_samples, n_channels), ``sampling_rate``, ``channel_ids`` and
-        perhaps ``time_range``, ``units`` and coordinates; or a bare ``.npy`` of traces.
+        perhaps ``time_range``, ``units`` and coordinates; a bare ``.npy`` of traces; a SpikeGadgets ``.rec``.
     fs_hz
-        Sampling rate of an ``.npy`` file, which cannot state it; elsewhere it has to agree.
+        Sampling rate of an ``.npy`` file, which cannot state it, and the one a ``.rec`` file is brought down
+        to; elsewhere it has to agree.
+    shank
+        Which shank of a ``.rec`` file.
 
     Raises
     ------
@@ -84,6 +94,8 @@ def open_traces(path: Path, fs_hz: float | None = None) -> Traces:
     """
     path = Path(path)
     kind = path.suffix.lower()
+    if kind == ".rec":
+        return _raw(path, shank, fs_hz)
     if kind == ".npz":
         _require(path, npz_names(path))
         known = [name for name in npz_names(path) if name in REQUIRED[1:] + OPTIONAL]
@@ -99,6 +111,22 @@ def open_traces(path: Path, fs_hz: float | None = None) -> Traces:
         shape, dtype, fields = _hdf5_fields(path)
         return _checked(path, shape, dtype, fields, fs_hz, lambda: _hdf5_blocks(path))
     return _checked(path, stream.shape, stream.dtype, fields, fs_hz, lambda: _stream_blocks(stream))
+
+
+def _raw(path: Path, shank: int, fs_hz: float | None) -> Traces:
+    from src.preprocess.sleep import lfp_spikegadgets
+
+    raw = lfp_spikegadgets.RawShank(path, shank, fs_hz)
+    return Traces(
+        path,
+        *raw.shape,
+        raw.dtype,
+        raw.fs_hz,
+        raw.channel_ids,
+        raw.blocks,
+        units=raw.units,
+        upstream=lfp_spikegadgets.UPSTREAM,
+    )
 
 
 def _checked(

@@ -14,7 +14,11 @@ from tests.preprocess.sleep.lfp_files import BANDS, random_traces, write_shank
 @pytest.fixture(params=["npz", "hdf5"])
 def folder(request, tmp_path):
     traces = write_shank(tmp_path, "a", 0, random_traces(9000, 4), channel_ids=np.array(["a", "b", "c", "d"]))
-    params = resolve("sleep", {"format": request.param}, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None}
+    params = resolve("sleep", {"format": request.param}, BANDS) | {
+        "label": "a_sh0",
+        "sampling_rate_hz": None,
+        "shank": 0,
+    }
     (tmp_path / "out").mkdir()
     run({"traces": traces}, params, tmp_path / "out", None)
     return tmp_path / "out"
@@ -53,7 +57,7 @@ def test_what_it_says_of_itself(folder):
 def test_power_becomes_decibels(tmp_path):
     traces = write_shank(tmp_path, "a", 0, random_traces(3000, 1))
     (tmp_path / "out").mkdir()
-    params = resolve("scipy_compat", {}, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None}
+    params = resolve("scipy_compat", {}, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None, "shank": 0}
     run({"traces": traces}, params, tmp_path / "out", None)
     source = open_spectrograms(tmp_path / "out")
     values = assembled(source, [0])

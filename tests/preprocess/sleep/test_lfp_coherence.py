@@ -14,7 +14,7 @@ N = 60_000
 
 def coherence(tmp_path, shanks, pairs, window_s=30.0, **overrides):
     (tmp_path / "out").mkdir(exist_ok=True)
-    extra = {"pairs": pairs, "coherence_window_s": window_s, "label": "a", "sampling_rate_hz": None}
+    extra = {"pairs": pairs, "coherence_window_s": window_s, "label": "a", "sampling_rate_hz": None, "shank": 0}
     params = resolve("scipy_compat", overrides, BANDS) | extra
     facts = run({f"sh{k}": path for k, path in shanks.items()}, params, tmp_path / "out", None)
     with np.load(tmp_path / "out/a_coherence.npz", allow_pickle=False) as arrays:

@@ -19,7 +19,7 @@ from tests.preprocess.sleep.lfp_files import BANDS, random_traces, write_shank
 
 def compute(folder, traces, preset="scipy_compat", threads=2, memory_mb=256.0, **overrides):
     folder.mkdir(parents=True, exist_ok=True)
-    params = resolve(preset, overrides, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None}
+    params = resolve(preset, overrides, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None, "shank": 0}
     facts = run({"traces": traces}, params, folder, None, threads=threads, memory_mb=memory_mb)
     return facts, {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 

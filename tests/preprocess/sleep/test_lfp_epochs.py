@@ -19,7 +19,12 @@ def spectrograms(tmp_path, samples, preset="sleep", fs_hz=500.0, **overrides):
     path = write_shank(tmp_path, "a", 0, samples, sampling_rate=fs_hz)
     out = tmp_path / "out"
     out.mkdir()
-    run({"traces": path}, resolve(preset, overrides, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None}, out, None)
+    run(
+        {"traces": path},
+        resolve(preset, overrides, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None, "shank": 0},
+        out,
+        None,
+    )
     return out
 
 
@@ -95,7 +100,12 @@ def test_the_stage_from_simulated_animal_to_file(tmp_path):
     made = simulate_session(tmp_path, minutes=6, shanks=(0,), n_channels=2, seed=1)
     inputs = {"traces": made.folder / "low_freq/rat1_sh0_lfp_traces.npz"}
     (tmp_path / "sh0").mkdir()
-    run(inputs, resolve("sleep", {}, BANDS) | {"label": "rat1_sh0", "sampling_rate_hz": None}, tmp_path / "sh0", None)
+    run(
+        inputs,
+        resolve("sleep", {}, BANDS) | {"label": "rat1_sh0", "sampling_rate_hz": None, "shank": 0},
+        tmp_path / "sh0",
+        None,
+    )
     params = {"epoch_s": 4.0, "species": "rodent", "channels": ["1"], "min_hz": 0.5, "max_hz": 50.0, "margin_s": None}
     params |= {"stage_coding": None, "text_epoch_s": None}
     inputs = {"spectrograms": tmp_path / "sh0", "hypnogram": tmp_path / "rat1_hypnogram.csv"}

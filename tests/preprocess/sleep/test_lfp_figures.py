@@ -25,7 +25,7 @@ def compute(tmp_path):
         path = write_shank(tmp_path, "a", 0, samples, units="uV")
         out = tmp_path / "out"
         out.mkdir()
-        params = resolve(preset, overrides, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None}
+        params = resolve(preset, overrides, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None, "shank": 0}
         run({"traces": path}, params, out, None)
         return out
 

@@ -24,7 +24,10 @@ def compute(tmp_path, path, preset="scipy_compat", fs_hz=None, **overrides):
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     return run(
-        {"traces": path}, resolve(preset, overrides, BANDS) | {"label": "a", "sampling_rate_hz": fs_hz}, out, None
+        {"traces": path},
+        resolve(preset, overrides, BANDS) | {"label": "a", "sampling_rate_hz": fs_hz, "shank": 0},
+        out,
+        None,
     )
 
 
@@ -141,7 +144,7 @@ BAND_POWERS = [7.8334064, 30.386444, 0.32724109]
 
 def test_the_stages_key_ignores_how_it_runs(tmp_path):
     path = write_shank(tmp_path, "a", 0, random_traces(3000, 2))
-    params = resolve("sleep", {}, BANDS) | {"label": "a", "sampling_rate_hz": None}
+    params = resolve("sleep", {}, BANDS) | {"label": "a", "sampling_rate_hz": None, "shank": 0}
     seen = []
 
     def progress(n_channels, channel_bytes):
