@@ -9,6 +9,7 @@ from rich.console import Console
 
 from src import schema
 from src.models.bundle import Bundle, export_bundle
+from src.models.parallel import BatchNormAcrossProcesses
 from src.preprocess.stage import provenance
 from src.reports.tables import results_table, summary_table
 from src.runs.assemble import adopt_checkpoint, assemble
@@ -26,6 +27,8 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     run.write("split.json", datamodule.split.to_dict())
     console.print(summary_table(datamodule.summary()))
     monitor, mode = model.monitor
+    if cfg.compile:
+        model.network.compile()
     with open_loggers(cfg.logger, run, config=config) as loggers:
         trainer = instantiate(cfg.trainer, _partial_=True)(
             callbacks=training_callbacks(
@@ -37,7 +40,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
                 bar=cfg.trainer.get("enable_progress_bar", True),
             ),
             logger=loggers,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), BatchNormAcrossProcesses()],
             default_root_dir=str(run.path),
             enable_model_summary=False,
         )

@@ -27,6 +27,7 @@ class TrainConfig:
     trainer: Any = MISSING
     logger: Any = None
     patience: int = 8
+    compile: bool = False
     workers: int = 2
     resume: bool = True
     runs_dir: str = "runs"

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from src.signals import BadInput
+
 
 @contextmanager
 def repeatable_draws(*numbers: int) -> Iterator[None]:
@@ -31,12 +33,15 @@ class Batches(Sampler[list[int]]):
         Shuffles every epoch anew; ``None`` keeps the order.
     rank, world_size
         This process takes every ``world_size``-th example of each batch, so that a step over several
-        processes sees exactly the examples that one process would.
+        processes sees exactly the examples that one process would. Where a last batch has fewer examples
+        than there are processes, those without one sit it out in evaluation and get an empty list in training.
     """
 
     def __init__(
         self, length: int, batch_size: int, *, seed: int | None = None, rank: int = 0, world_size: int = 1
     ) -> None:
+        if batch_size < world_size:
+            raise BadInput("datamodule.batch_size", f"{batch_size} for {world_size} processes", "give one example each")
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
@@ -48,7 +53,9 @@ class Batches(Sampler[list[int]]):
     def __len__(self) -> int:
         # A shuffled last batch of a handful would upset batch norm; the next epoch shows its examples.
         whole, rest = divmod(self.length, self.batch_size)
-        return whole + bool(rest and (self.seed is None or whole == 0))
+        steps = whole + bool(rest and (self.seed is None or whole == 0))
+        idle = self.seed is None and 0 < rest <= self.rank
+        return steps - idle
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.seed is None:

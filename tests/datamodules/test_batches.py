@@ -46,3 +46,15 @@ def test_repeatable_draws_leave_the_global_generator_alone():
             draws.append(float(torch.rand(1)))
     assert draws[0] == draws[1] != draws[2]
     assert torch.equal(torch.rand(3), expected)
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 4), st.sampled_from([None, 3]))
+def test_every_process_makes_as_many_steps_as_it_says(length, batch_size, world_size, seed):
+    batch_size = max(batch_size, world_size)
+    parts = [Batches(length, batch_size, seed=seed, rank=r, world_size=world_size) for r in range(world_size)]
+    assert [len(list(part)) for part in parts] == [len(part) for part in parts]
+    if seed is None:
+        assert all(batch for part in parts for batch in part)
+        assert sorted(i for part in parts for batch in part for i in batch) == list(range(length))
+    else:
+        assert len({len(part) for part in parts}) == 1

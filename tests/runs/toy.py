@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from src.datamodules.batches import Batches
 from src.datamodules.splits import make_split
 from src.models.metrics import ConfusionByRecording, scores
+from src.models.parallel import global_mean
 from src.signals import SignalSpec
 
 CONFIG = """\
@@ -86,7 +87,7 @@ class Classifier(pl.LightningModule):
     def __init__(self, signal: dict[str, Any], classes: list[str], lr: float) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.network = torch.nn.Linear(2, 2)
+        self.network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
         self.register_buffer("mean", torch.zeros(2))
         self.confusion = ConfusionByRecording(1, 2)
 
@@ -94,8 +95,10 @@ class Classifier(pl.LightningModule):
         self.mean.copy_(torch.as_tensor(statistics["mean"]))
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        loss = functional.cross_entropy(self.network(batch[0] - self.mean), batch[1])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch[1]))
+        weights = torch.tensor([1.0, 3.0])
+        total = functional.cross_entropy(self.network(batch[0] - self.mean), batch[1], weights, reduction="sum")
+        loss = global_mean(total, weights[batch[1]].sum())
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from src.models.bundle import build_network
 from src.models.metrics import ConfusionByRecording, accuracy, cohen_kappa, f1_per_class, macro_f1, scores
+from src.models.parallel import global_mean
 from src.models.schedule import warmup_cosine
 
 HUMAN_KAPPA = 0.76
@@ -96,12 +97,16 @@ class SleepStager(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         decibels, stages, _ = batch
-        loss = functional.cross_entropy(
-            self(decibels), stages, self.class_weights, label_smoothing=self.hparams["label_smoothing"]
+        total = functional.cross_entropy(
+            self(decibels),
+            stages,
+            self.class_weights,
+            label_smoothing=self.hparams["label_smoothing"],
+            reduction="sum",
         )
-        self.log(
-            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=len(stages)
-        )
+        loss = global_mean(total, self.class_weights[stages].sum())
+        # Every process counts alike, because its loss is already a share of the whole batch's.
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=1)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:

@@ -1,0 +1,123 @@
+"""Two processes on one machine give the curves that one process gives with the same batches."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import distributed, multiprocessing, nn
+
+from src.models.parallel import BatchNormAcrossProcesses, GlobalBatchNorm, global_mean, processes
+from tests.conftest import REPOSITORY
+from tests.runs.verb import command
+
+PAIR = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true")
+SHARDS = ([0, 2, 3, 5, 6], [1, 4])
+"""Which examples of a batch of seven each process has."""
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3), nn.GELU(), nn.Flatten(), nn.Linear(12, 2)).double()
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(7, 2, 6, generator=generator, dtype=torch.double), torch.tensor([0, 1, 1, 0, 1, 1, 1])
+
+
+def backward(model, points, labels):
+    weights = torch.tensor([1.0, 4.0], dtype=torch.double)
+    total = nn.functional.cross_entropy(model(points), labels, weights, reduction="sum")
+    loss = global_mean(total, weights[labels].sum())
+    loss.backward()
+    return loss.detach()
+
+
+def one_process(rank, folder):
+    distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    model = BatchNormAcrossProcesses().apply(network())
+    points, labels = (t[SHARDS[rank]] for t in batch())
+    loss = backward(model, points, labels)
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    for gradient in [loss, *gradients.values()]:
+        distributed.all_reduce(gradient)
+        gradient /= 2  # as DistributedDataParallel does
+    torch.save((loss, gradients, dict(model.named_buffers())), Path(folder) / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_uneven_shards_give_the_loss_gradients_and_statistics_of_the_whole_batch(tmp_path):
+    multiprocessing.spawn(one_process, args=(str(tmp_path),), nprocs=2)
+    model = network()
+    loss = backward(model, *batch())
+    for rank in range(2):
+        shared, gradients, buffers = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(shared, loss)
+        torch.testing.assert_close(gradients, {name: p.grad for name, p in model.named_parameters()})
+        torch.testing.assert_close(buffers, dict(model.named_buffers()))
+
+
+def test_alone_a_converted_batch_norm_is_the_ordinary_one():
+    assert processes() == 1
+    plain, converted = network(), BatchNormAcrossProcesses().apply(network())
+    assert isinstance(converted[1], GlobalBatchNorm)
+    assert plain.state_dict().keys() == converted.state_dict().keys()
+    assert torch.equal(plain(batch()[0]), converted(batch()[0]))
+    assert torch.equal(plain.eval()(batch()[0]), converted.eval()(batch()[0]))
+
+
+def run(folder, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, *command(folder, *arguments)], env=environment, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = [p for p in (folder / "runs" / "toy").iterdir() if p.is_dir() and not p.is_symlink()]
+    return path, done.stdout
+
+
+def curves(path):
+    with (path / "metrics.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    return {name: np.array([float(r[name]) for r in rows if r[name]]) for name in ("train/loss", "val/loss")}
+
+
+def test_two_processes_train_like_one(tmp_path):
+    uneven = ("datamodule.batch_size=7", "trainer.max_epochs=4")  # the last validation batch has a single example
+    one, _ = run(tmp_path / "one", *uneven)
+    two, printed = run(tmp_path / "two", *uneven, *PAIR)
+    expected, found = curves(one), curves(two)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, err_msg=name)
+    weights = [load_file(path / "bundle" / "model.safetensors") for path in (one, two)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5)
+    records = [json.loads((path / "run.json").read_text()) for path in (one, two)]
+    assert records[0]["metrics"]["test/accuracy"] == records[1]["metrics"]["test/accuracy"]
+    bundles = [json.loads((path / "bundle" / "bundle.json").read_text()) for path in (one, two)]
+    assert bundles[0]["decision"] == bundles[1]["decision"] == {"examples": 8}
+    assert printed.count("run     ") == 1
+
+
+@pytest.mark.slow
+def test_the_sleep_network_trains_alike_on_two_processes(tmp_path):
+    quiet = [f"datamodule.augment.{n}=0" for n in ("time_warp_frames", "freq_mask_bins", "time_mask_frames", "gain_db")]
+    arguments = [
+        *("experiment=sleep_cnn", "logger=csv", "workers=1", "source.subjects=4", "source.hours=1.5"),
+        *("trainer.max_epochs=3", "model.network_args.dropout=0", "datamodule.batch_size=33", *quiet),
+        f"cache_dir={tmp_path / 'cache'}",
+    ]
+    found = []
+    for name, extra in (("one", ()), ("two", PAIR)):
+        line = [sys.executable, "train.py", *arguments, *extra, f"runs_dir={tmp_path / name}"]
+        subprocess.run(line, cwd=REPOSITORY, check=True, capture_output=True, timeout=600)
+        found.append(curves((tmp_path / name / "sleep_cnn" / "latest").resolve()))
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=2e-3, err_msg=name)
