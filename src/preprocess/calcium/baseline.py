@@ -57,11 +57,11 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
     baseline = np.empty_like(traces)
     gaps = np.isnan(traces).any(axis=1)
     for row in np.flatnonzero(gaps):
-        _sorted_window(traces[row], half, fraction, 0, frames, baseline[row])
+        _sorted_window(traces[row], half, fraction, baseline[row])
     whole = np.flatnonzero(~gaps)
     if frames < window:
         for row in whole:
-            _sorted_window(traces[row], half, fraction, 0, frames, baseline[row])
+            _sorted_window(traces[row], half, fraction, baseline[row])
         return baseline
     rank, low_weight, high_weight = _interpolation(window, fraction)
     lanes_in = np.zeros((frames, LANES), np.float32)
@@ -72,8 +72,8 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
         _block_merge(lanes_in, window, rank, low_weight, high_weight, lanes_out)
         baseline[rows, half : frames - half] = lanes_out[:, : len(rows)].T
         for row in rows:
-            _sorted_window(traces[row], half, fraction, 0, half, baseline[row])
-            _sorted_window(traces[row], half, fraction, frames - half, frames, baseline[row])
+            _growing_window(traces[row], half, fraction, rank + 2, baseline[row])
+            _growing_window(traces[row, ::-1], half, fraction, rank + 2, baseline[row, ::-1])
     return baseline
 
 
@@ -168,31 +168,45 @@ def _block_merge(x, window, rank, weight, opposite, out):  # type: ignore[no-unt
 
 
 @_compiled
-def _sorted_window(x, half, fraction, first, last, out):  # type: ignore[no-untyped-def]
-    """Frames ``first`` to ``last`` of one trace by keeping its window sorted: any NaN, any edge."""
+def _growing_window(x, half, fraction, keep, out):  # type: ignore[no-untyped-def]
+    """The first ``half`` frames, whose windows begin with the trace: only the ``keep`` smallest matter."""
+    smallest = np.empty(keep + 1, np.float32)
+    count = 0
+    for t in range(2 * half):
+        if count < keep or x[t] < smallest[count - 1]:
+            count = min(_insert(smallest, count, x[t]), keep)
+        if t >= half:
+            out[t - half] = _interpolated(smallest, t + 1, fraction)
+
+
+@_compiled
+def _sorted_window(x, half, fraction, out):  # type: ignore[no-untyped-def]
+    """A whole trace by keeping its window sorted: for traces with NaN, or shorter than a window."""
     frames = x.shape[0]
     window = np.empty(2 * half + 1, np.float32)
     count = 0
-    for t in range(max(first - half, 0), min(first + half, frames)):
+    for t in range(min(half, frames)):
         count = _insert(window, count, x[t])
-    for t in range(first, last):
+    for t in range(frames):
+        if t > half:
+            count = _remove(window, count, x[t - half - 1])
         if t + half < frames:
             count = _insert(window, count, x[t + half])
-        if t > first and t - half - 1 >= 0:
-            count = _remove(window, count, x[t - half - 1])
-        if count == 0:
-            out[t] = np.nan
-            continue
-        position = (count - 1) * fraction
-        rank = int(position)
-        weight = position - rank
-        low = window[rank]
-        high = window[min(rank + 1, count - 1)]
-        difference = np.float32(high - low)
-        if weight >= 0.5:
-            out[t] = high - np.float32(difference * np.float32(1 - weight))
-        else:
-            out[t] = low + np.float32(difference * np.float32(weight))
+        out[t] = _interpolated(window, count, fraction) if count else np.nan
+
+
+@_compiled
+def _interpolated(ordered, count, fraction):  # type: ignore[no-untyped-def]
+    """Percentile of ``count`` values whose smallest are in ``ordered``, rounded as NumPy rounds it."""
+    position = (count - 1) * fraction
+    rank = int(position)
+    weight = position - rank
+    low = ordered[rank]
+    high = ordered[min(rank + 1, count - 1)]
+    difference = np.float32(high - low)
+    if weight >= 0.5:
+        return high - np.float32(difference * np.float32(1 - weight))
+    return low + np.float32(difference * np.float32(weight))
 
 
 @_compiled

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -103,5 +104,7 @@ def _kernel() -> Any:
     if spec is None or spec.loader is None:
         raise BadInput(path, "cannot be imported", "pip install 'neuralib-imaging[cascade]'")
     module = importlib.util.module_from_spec(spec)
+    # Numba's files of compiled code refer to their module by name, and are loaded again by the next process.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module.oasis_matrix

@@ -17,11 +17,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from src.preprocess.calcium import baseline as f0
-from src.preprocess.calcium.hdf5 import AppendedColumn
+from src.preprocess.calcium.hdf5 import AppendedColumn, writing
 from src.preprocess.calcium.recording import CalciumRecording, open_recording
 from src.preprocess.stage import Stage
 from src.signals import BadInput
@@ -75,8 +74,8 @@ def make_expected_spikes(
         How the work is cut and who hears of it; the result does not depend on them.
     """
     recording = _recording(inputs, params)
-    window = f0.window_frames(params["baseline_window_s"], recording.fs_hz)
-    if params["baseline"] != "none" and recording.frames < window:
+    window = _window(params, recording)
+    if recording.frames < window:
         problem = f"{recording.frames} frames are fewer than the baseline's window of {window}"
         raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
     mode, notes = _resolve_mode(recording, params, window)
@@ -109,8 +108,12 @@ def with_resources(workers: int, batch_size: int, report: Report) -> Stage:
 
 def relative_traces(recording: CalciumRecording, rows: np.ndarray, settled: Mapping[str, Any]) -> np.ndarray:
     """ΔF/F ``(neuron, time)`` of some cells exactly as the engine saw it."""
-    window = f0.window_frames(settled["baseline_window_s"], recording.fs_hz)
-    return _dff(recording.traces(rows), settled, window)[0]
+    return _dff(recording.traces(rows), settled, _window(settled, recording))[0]
+
+
+def _window(params: Mapping[str, Any], recording: CalciumRecording) -> int:
+    """Frames that bear on one frame of ΔF/F: one where no baseline is taken off."""
+    return 1 if params["baseline"] == "none" else f0.window_frames(params["baseline_window_s"], recording.fs_hz)
 
 
 def _recording(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> CalciumRecording:
@@ -189,7 +192,7 @@ def _write(
     pieces = [(first, min(first + size, recording.cells)) for first in range(0, recording.cells, size)]
     work = partial(_predict, dict(inputs), dict(settled), window)
     levels, bad, predicted, silent = [], [], np.zeros(recording.frames, bool), 0
-    with h5py.File(path, "w") as file:
+    with writing(path) as file:
         column = AppendedColumn(file, "expected_spikes", np.float16, 64, width=recording.frames)
         for (_, last), piece in zip(pieces, _in_order(work, pieces, workers), strict=True):
             column.append(piece.expected)

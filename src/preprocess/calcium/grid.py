@@ -169,6 +169,12 @@ class VoxelActivity:
         """Active voxels over all frames, markers not counted."""
         return int(np.bitwise_count(self._bits).sum(dtype=np.int64))
 
+    def entries(self, markers: bool) -> int:
+        """Active pixels over all frames, those of the z-markers included or not."""
+        if not markers:
+            return self.active
+        return self.active + self.frames * int(marker_mask(self.planes).sum()) - len(self.spikes_under_markers())
+
     def active_per_plane(self) -> np.ndarray:
         """``(plane,)`` active voxels over all frames, markers not counted."""
         per_voxel = np.bitwise_count(self._bits).sum(axis=1, dtype=np.int64)

@@ -17,7 +17,7 @@ import numpy as np
 
 from src.preprocess.atomic import atomic_file
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH, FrameBatch, marker_mask
-from src.preprocess.calcium.hdf5 import AppendedColumn, reading
+from src.preprocess.calcium.hdf5 import AppendedColumn, reading, writing
 from src.signals import BadInput
 
 DENSE_FILE, COO_FILE = "preaugmented_grids.h5", "preaugmented_grids_coo.h5"
@@ -69,7 +69,7 @@ def write_dense(path: Path, batches: Iterable[FrameBatch], header: GridHeader) -
     entries = 0
     shape = (header.frames, header.planes, HEIGHT, WIDTH)
     plane_image = np.zeros(PIXELS, np.uint8)
-    with h5py.File(path, "w") as file:
+    with writing(path) as file:
         grids = file.create_dataset(
             "grids", shape, np.uint8, chunks=(1, 1, HEIGHT, WIDTH), compression="gzip", compression_opts=1
         )
@@ -88,7 +88,7 @@ def write_dense(path: Path, batches: Iterable[FrameBatch], header: GridHeader) -
 
 def write_coo(path: Path, batches: Iterable[FrameBatch], header: GridHeader) -> int:
     """Write sorted, distinct coordinates and the frame index. Returns the number of entries."""
-    with h5py.File(path, "w") as file:
+    with writing(path) as file:
         coords = AppendedColumn(file, "spike_coords", np.int32, _ENTRIES_PER_CHUNK // 4, width=4)
         pixels = AppendedColumn(file, "pixel", np.uint16, _ENTRIES_PER_CHUNK)
         values = AppendedColumn(file, "spike_values", np.uint8, _ENTRIES_PER_CHUNK)
@@ -285,7 +285,8 @@ def convert(source: Path | str, target: Path | str, *, sparse: bool) -> None:
 def coo_to_dense_grid(spike_coords: np.ndarray, spike_values: np.ndarray, grid_shape: np.ndarray) -> np.ndarray:
     """Coordinates ``(n, 4)`` and values to a dense uint8 grid; duplicates leave one entry."""
     grid = np.zeros(tuple(int(n) for n in grid_shape), np.uint8)
-    grid[tuple(np.asarray(spike_coords).T)] = spike_values
+    # One index per entry instead of four, and the bounds are checked on the way.
+    grid.ravel()[np.ravel_multi_index(tuple(np.asarray(spike_coords).T), grid.shape)] = spike_values
     return grid
 
 

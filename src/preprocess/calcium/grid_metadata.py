@@ -12,13 +12,14 @@ import numpy as np
 from src.preprocess.atomic import atomic_file
 from src.preprocess.calcium.grid import PIXELS, CellMap, VoxelActivity, marker_mask
 from src.preprocess.calcium.grid_io import COO_BYTES_PER_ENTRY, COO_FILE, GridHeader
+from src.preprocess.calcium.hdf5 import writing
 
 METADATA_FILE, COMBINED_FILE = "metadata.h5", "combined_metadata.h5"
 
 
-def statistics(activity: VoxelActivity, cells: CellMap, header: GridHeader, entries: int) -> dict[str, Any]:
+def statistics(activity: VoxelActivity, cells: CellMap, header: GridHeader) -> dict[str, Any]:
     """Counts and sizes as they are: markers apart from spikes, density called density, bytes in full."""
-    dense = header.total_pixels
+    dense, entries = header.total_pixels, activity.entries(header.markers)
     index = 2 * entries + 8 * (header.frames * header.planes + 1)
     return {
         "total_spikes": entries,
@@ -51,7 +52,7 @@ def write_metadata(
     facts
         Plain values; they become attributes.
     """
-    with h5py.File(path, "w") as file:
+    with writing(path) as file:
         file["num_timepoints"], file["num_z_planes"] = header.frames, header.planes
         file["z_values"] = header.z_values
         file["train_timepoints"] = np.flatnonzero(header.is_train).astype(np.int64)
@@ -68,7 +69,7 @@ def write_metadata(
 def write_combined(output_dir: Path, subjects: list[str], sparse: bool) -> dict[str, Any]:
     """Gather ``metadata.h5`` of all ``subjects`` in ``combined_metadata.h5``; returns the totals."""
     totals = {"total_subjects": len(subjects), "total_spikes": 0, "total_pixels": 0}
-    with atomic_file(output_dir / COMBINED_FILE) as part, h5py.File(part, "w") as combined:
+    with atomic_file(output_dir / COMBINED_FILE) as part, writing(part) as combined:
         for subject in subjects:
             with h5py.File(output_dir / subject / METADATA_FILE, "r") as file:
                 group = combined.create_group(subject)

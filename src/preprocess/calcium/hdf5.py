@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,6 +22,53 @@ def reading(path: Path) -> Iterator[h5py.File]:
             yield file
     except (OSError, KeyError) as error:
         raise _explained(path, error) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file whose failed writes are reported, and reported only once it is closed.
+
+    HDF5 cannot close a file it could not write to: it keeps it open and crashes the process at its end.
+    So HDF5 is told that all went well, and the error comes from here.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or any other write failed.
+    """
+    with _FailsAfterwards(path, "w+") as raw:
+        with h5py.File(raw, "w") as file:
+            yield file
+        raw.check()
+
+
+class _FailsAfterwards(io.FileIO):
+    """A file that swallows what it cannot write and remembers why."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(view) and self.error is None:
+                done += self._put(view[done:]) or 0
+        except OSError as error:
+            self.error = error
+        return len(view)
+
+    _put = io.FileIO.write
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error
 
 
 def _explained(path: Path, error: BaseException) -> BadInput:

@@ -24,6 +24,10 @@ SLAB_BYTES = 1 << 27
 """Traces that are read from the disk at once; blocks are cut out of such a slab."""
 
 
+_RUN_GAP = 64
+"""Cells that are read along rather than begin another slice."""
+
+
 class TraceSource(Protocol):
     """Where traces come from: any rows of ``(neuron, time)`` on demand."""
 
@@ -69,7 +73,7 @@ class CalciumRecording:
 
     def traces(self, rows: np.ndarray) -> np.ndarray:
         """``(neuron, time)`` float32 of the given rows; samples that are not finite become NaN."""
-        block = np.ascontiguousarray(self.source.read(np.asarray(rows)), dtype=np.float32)
+        block = np.array(self.source.read(np.asarray(rows)), dtype=np.float32, order="C")
         block[~np.isfinite(block)] = np.nan
         return block
 
@@ -163,16 +167,24 @@ class Hdf5Traces:
     def read(self, rows: np.ndarray) -> np.ndarray:
         columns = self.columns[rows]
         with reading(self.path) as file:
-            low, high = int(columns.min()), int(columns.max()) + 1
-            # One slice and a selection in memory: HDF5 takes index lists one by one.
-            if high - low > 4 * len(columns):
-                parts = [self._slice(file, int(c), int(c) + 1) for c in columns]
-                return np.concatenate(parts)
-            return self._slice(file, low, high)[columns - low]
+            data = file["CellResp"]
+            if (place := data.id.get_offset()) is not None:
+                # Uncompressed and in one piece, as MATLAB writes it: a map finds scattered cells at once,
+                # HDF5 walks through the file for each.
+                data = np.memmap(self.path, data.dtype, "r", place, data.shape)
+                taken = slice(columns[0], columns[-1] + 1) if (np.diff(columns) == 1).all() else columns
+                return data[:, taken].T if self.frames_first else data[taken]
+            return self._from_chunks(data, columns)
 
-    def _slice(self, file: h5py.File, low: int, high: int) -> np.ndarray:
-        data = file["CellResp"]
-        return data[:, low:high].T if self.frames_first else data[low:high]
+    def _from_chunks(self, data: h5py.Dataset, columns: np.ndarray) -> np.ndarray:
+        block = np.empty((len(columns), data.shape[0 if self.frames_first else 1]), np.float32)
+        order = np.argsort(columns)
+        # HDF5 takes index lists one by one, so neighbours are read as slices.
+        for run in np.split(order, np.flatnonzero(np.diff(columns[order]) > _RUN_GAP) + 1):
+            low, high = columns[run[0]], columns[run[-1]] + 1
+            part = data[:, low:high].T if self.frames_first else data[low:high]
+            block[run] = part[columns[run] - low]
+        return block
 
 
 def _open_fish(traces: Path, cells: Path, subject: str, fs_hz: float | None) -> CalciumRecording:

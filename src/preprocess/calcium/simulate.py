@@ -12,12 +12,12 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from scipy.io import savemat
 from scipy.signal import lfilter
 
 from src.preprocess.atomic import atomic_folder
+from src.preprocess.calcium.hdf5 import writing
 
 TRUE_SPIKES = "true_spikes.h5"
 _BLOCK = 1024
@@ -96,7 +96,7 @@ def simulate_subject(folder: Path, brain: SimulatedBrain, seed: int, positions: 
         savemat(part / "data_full.mat", {"data": {**data, "numcell_full": float(total)}})
         with (part / "data_full.mat").open("r+b") as header:
             header.write(b"MATLAB 5.0 MAT-file, simulated".ljust(116))  # savemat states the time of writing here
-        with h5py.File(part / "TimeSeries.h5", "w") as series, h5py.File(part / TRUE_SPIKES, "w") as truth:
+        with writing(part / "TimeSeries.h5") as series, writing(part / TRUE_SPIKES) as truth:
             response = series.create_dataset("CellResp", (brain.frames, len(kept)), np.float32)
             series["absIX"] = kept[None].astype(float)
             shape = (len(kept), brain.frames)

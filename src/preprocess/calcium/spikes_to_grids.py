@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from src.preprocess.batch import Job, Summary, run_batch
+from src.preprocess.batch import Job, Outcome, Summary, run_batch
 from src.preprocess.calcium import expected_spikes as spikes
-from src.preprocess.calcium.grid_metadata import write_combined
+from src.preprocess.calcium.grid_metadata import COMBINED_FILE, write_combined
 from src.preprocess.calcium.memory import PeakMemory
 from src.preprocess.calcium.recording import find_subjects, subject_files
 from src.preprocess.calcium.subject_grids import CASCADE_COO, CASCADE_GRID, EXPECTED
@@ -34,6 +34,8 @@ _CHOICES = {
     "align": ("upstream", "centered"),
     "threshold": (0, 1, None),
 }
+EMBEDDED = "embedded"
+
 _ENGINE_WINDOW = 64
 """Frames assumed to bear on one output of an engine that does not state its window (OASIS)."""
 
@@ -128,8 +130,13 @@ def run(
         inside = max(workers // len(subjects), 1)
         jobs = [Job(s.name, process_subject, (s, target / s.name, settings, package, inside)) for s in subjects]
         summary = run_batch(jobs, title=f"{input_dir} → {target}", workers=workers)
-        totals = write_combined(target, _finished(target, settings, summary), settings.grid_format == "coo")
-    return GridSummary(summary.title, summary.outcomes, tuple(totals.items()), tuple(sorted(set(skip))))
+        outcomes = list(summary.outcomes)
+        try:
+            totals = write_combined(target, _finished(target, settings, summary), settings.grid_format == "coo")
+        except BadInput as error:
+            totals = {}
+            outcomes.append(Outcome(COMBINED_FILE, reason=str(error)))
+    return GridSummary(summary.title, tuple(outcomes), tuple(totals.items()), tuple(sorted(set(skip))))
 
 
 @dataclass(frozen=True)
@@ -262,9 +269,9 @@ class GridSummary(Summary):
         """A line per subject; the totals below; what to know about each subject below that."""
         totals = dict(self.totals)
         caption = [
-            f"{totals['total_subjects']} subjects in combined_metadata.h5: {totals['total_spikes']:,} active pixels, "
+            f"{totals['total_subjects']} subjects in {COMBINED_FILE}: {totals['total_spikes']:,} active pixels, "
             f"{totals['overall_sparsity_percent']:.4f} % of all (markers included)"
-        ]
+        ] * bool(totals)
         if self.skipped:
             caption.append(f"skipped: {', '.join(self.skipped)}")
         table = Table(

@@ -74,11 +74,10 @@ def _make(
         timepoint_indices=np.arange(activity.frames, dtype=np.int32),
         attributes=_attributes(params, upstream, seed),
     )
+    facts = statistics(activity, cells, header)
+    header = replace(header, attributes=header.attributes | facts)
     write, name = (write_coo, COO_FILE) if sparse else (write_dense, DENSE_FILE)
-    entries = write(out_dir / name, activity.batches(header.markers), header)
-    facts = statistics(activity, cells, header, entries)
-    with h5py.File(out_dir / name, "r+") as file:
-        file.attrs.update(facts)
+    write(out_dir / name, activity.batches(header.markers), header)
     facts |= {"train_frames": int(split.is_train.sum()), "test_frames": int(split.is_test.sum())}
     header = replace(header, attributes=header.attributes | {"grid_file_bytes": (out_dir / name).stat().st_size})
     arrays = {"cell_ids": cell_ids, "noise_levels": levels}

@@ -133,7 +133,8 @@ def test_counts_tell_cells_voxels_and_markers_apart():
     assert activity.active_per_plane().tolist() == [3]
     # The fourth cell sits at row 0, column 127: under the marker of plane 0.
     assert activity.spikes_under_markers().tolist() == [127]
-    assert sum(len(batch.pixel) for batch in activity.batches(True)) == 2 * 4 + 2
+    assert sum(len(batch.pixel) for batch in activity.batches(True)) == activity.entries(True) == 2 * 4 + 2
+    assert activity.entries(False) == 3
 
 
 def test_a_batch_counts_its_frames_from_the_recordings_start():

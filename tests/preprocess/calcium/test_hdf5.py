@@ -1,12 +1,16 @@
 """Columns that grow, and HDF5's failures in plain words."""
 
+import errno
+import io
+
 import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.preprocess.calcium.hdf5 import AppendedColumn, reading
+from src.preprocess.calcium import hdf5
+from src.preprocess.calcium.hdf5 import AppendedColumn, reading, writing
 from src.signals import BadInput
 
 
@@ -57,3 +61,27 @@ def test_a_damaged_chunk_is_found_when_it_is_read(tmp_path):
     (tmp_path / "d.h5").write_bytes(content)
     with pytest.raises(BadInput, match=r"d\.h5: cannot be read as HDF5"), reading(tmp_path / "d.h5") as file:
         file["x"][()]
+
+
+def test_a_full_disk_is_reported_after_the_file_is_closed(tmp_path, monkeypatch):
+    room = 3000
+
+    def cramped(self, data):
+        if self.tell() + len(data) > room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return io.FileIO.write(self, data)
+
+    monkeypatch.setattr(hdf5._FailsAfterwards, "_put", cramped)
+    with pytest.raises(OSError, match="No space left"), writing(tmp_path / "x.h5") as file:
+        for k in range(20):
+            file[f"x{k}"] = np.arange(1000)
+    room = 10**6
+    with writing(tmp_path / "y.h5") as file:
+        file["x"] = np.arange(1000)
+    with reading(tmp_path / "y.h5") as file:
+        assert file["x"][-1] == 999
+
+
+def test_an_error_in_the_block_comes_through(tmp_path):
+    with pytest.raises(ZeroDivisionError), writing(tmp_path / "x.h5"):
+        1 / 0  # noqa: B018
