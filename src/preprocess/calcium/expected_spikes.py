@@ -8,6 +8,8 @@ no trace in the result.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -257,6 +259,8 @@ def _engine(inputs: tuple[tuple[str, Any], ...], settled: tuple[tuple[str, Any],
     from src.preprocess.calcium.cascade import open_engine
 
     params, package = dict(settled), dict(inputs).get(MODEL)
+    if package:
+        _start_tensorflow()
     return open_engine(
         params["engine"],
         package.name if package else params["model"],
@@ -265,3 +269,18 @@ def _engine(inputs: tuple[tuple[str, Any], ...], settled: tuple[tuple[str, Any],
         threshold=params["threshold"],
         align=params["align"],
     )
+
+
+def _start_tensorflow() -> None:
+    """Import TensorFlow behind a closed door: its greetings pass by Python and by every setting it has."""
+    from src.preprocess.calcium.cascade_dense import import_tensorflow
+
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import_tensorflow().config.list_physical_devices()
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)

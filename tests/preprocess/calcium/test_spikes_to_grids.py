@@ -295,7 +295,8 @@ def test_both_stages_have_the_specified_defaults(repository, stage, grid_format,
 def test_the_command_line_in_processes_of_its_own(raw, tmp_path, repository):
     """Twice, as the second process loads what Numba compiled in the first; with OASIS, which needs no model."""
     command = [
-        sys.executable, "preprocess.py", "preprocess=cascade_grid", f"input_dir={raw}", f"output_dir={tmp_path / 'out'}",
+        sys.executable, "preprocess.py", "preprocess=cascade_grid",
+        f"input_dir={raw}", f"output_dir={tmp_path / 'out'}",
         f"cache_dir={tmp_path / 'cache'}", "engine=oasis", "cascade_model=tau2s", "num_neurons=1",
     ]  # fmt: skip
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "numba")}
