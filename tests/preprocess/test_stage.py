@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.preprocess import stage as stage_module
 from src.preprocess.stage import (
     MANIFEST,
     Stage,
@@ -354,32 +352,3 @@ class TestProcesses:
                     )
             finally:
                 busy.kill()
-
-    def test_many_processes_that_remove_and_take_the_lock_never_overlap(self, tmp_path, repository):
-        body = """
-from src.preprocess.lock import folder_lock
-busy = pathlib.Path(sys.argv[1]) / "busy"
-for _ in range(200):
-    with folder_lock(pathlib.Path(sys.argv[1]) / "result"):
-        os.close(os.open(busy, os.O_CREAT | os.O_EXCL))
-        busy.unlink()
-"""
-        crowd = [start(repository, body, tmp_path, stderr=subprocess.PIPE) for _ in range(3)]
-        assert [process.communicate()[1] for process in crowd] == [""] * 3
-        assert list(tmp_path.iterdir()) == []
-
-
-def test_provenance_without_a_repository_says_so(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    from src.preprocess import provenance
-
-    provenance._git_state.cache_clear()
-    assert provenance.provenance()["code"] == {"commit": None, "dirty": None}
-    provenance._git_state.cache_clear()
-
-
-def test_provenance_names_the_commit(repository):
-    if not (repository / ".git").exists():
-        pytest.skip("not a git checkout")
-    code = stage_module.provenance()["code"]
-    assert re.fullmatch(r"[0-9a-f]{40}", code["commit"])
