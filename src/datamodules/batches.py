@@ -45,10 +45,15 @@ class Batches(Sampler[list[int]]):
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+        self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before every epoch."""
         self.epoch = epoch
+
+    def resume(self, steps: int) -> None:
+        """Begin the next epoch after its first ``steps`` batches, which a checkpoint already has."""
+        self.skip = steps
 
     def __len__(self) -> int:
         # A shuffled last batch of a handful would upset batch norm; the next epoch shows its examples.
@@ -63,6 +68,7 @@ class Batches(Sampler[list[int]]):
         else:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.length, generator=generator)
-        for step in range(len(self)):
+        first, self.skip = self.skip, 0
+        for step in range(first, len(self)):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield batch[self.rank :: self.world_size].tolist()

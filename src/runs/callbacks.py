@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,65 @@ class ReseedEachStep(Callback):
         torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
 
+class StopWhenTold(Callback):
+    """Checkpoint inside an epoch when a cluster announces the end of the job, and go on from there later.
+
+    A cluster that wants the machine back sends SIGUSR2 some time before it takes it. The handler that was
+    there before (submitit's, which puts the job back into the queue) is called once the running step is
+    done and saved; in validation the announcement waits for the end of the pass. Data whose sampler has no
+    ``resume(steps)`` goes back to the last whole epoch.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.previous: Any = None
+        self.told: tuple[int, Any] | None = None
+        self.training = self.resumable = False
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Never put back: the trainer itself restores, at its end, the handlers that it found.
+        self.previous = signal.getsignal(signal.SIGUSR2)
+        if callable(self.previous) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR2, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.told = (number, frame)
+        if not self.training:
+            self._pass_on()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        resume = getattr(getattr(trainer.train_dataloader, "sampler", None), "resume", None)
+        self.training, self.resumable = True, resume is not None
+        if resume is not None and 0 < done < trainer.num_training_batches:
+            resume(done)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.told is not None and batch_idx + 1 < trainer.num_training_batches:  # the end of an epoch saves itself
+            if self.resumable:
+                trainer.save_checkpoint(self.checkpoint)
+            self._pass_on()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.told is not None:
+            self._pass_on()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.training = False
+        if self.told is not None:
+            self._pass_on()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.training = False
+
+    def _pass_on(self) -> None:
+        assert self.told is not None
+        told, self.told = self.told, None
+        self.previous(*told)
+
+
 class StopOnNonFiniteLoss(Callback):
     """End a run whose loss is no longer a number, and keep the batch that did it for inspection."""
 
@@ -84,5 +145,6 @@ def training_callbacks(
         EarlyStopping(monitor, patience=patience, mode=mode),
         LearningRateMonitor("epoch"),
         ReseedEachStep(seed),
+        StopWhenTold(folder / "checkpoints" / "last.ckpt"),
         StopOnNonFiniteLoss(folder),
     ]

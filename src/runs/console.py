@@ -10,6 +10,7 @@ NOISE = (
     r"The '.*_dataloader' does not have many workers",
     r"The number of training batches .* is smaller than the logging interval",
     r"The `srun` command is available on your system but is not used",
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # src/runs/callbacks.py sees to it
     r"Checkpoint directory .* exists and is not empty",
 )
 

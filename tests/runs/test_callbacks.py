@@ -1,10 +1,16 @@
+import os
+import signal
+
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 from src.runs.callbacks import AtomicCheckpointIO, ReseedEachStep, StopOnNonFiniteLoss
 from src.signals import BadInput
+from tests.runs import toy
+from tests.runs.verb import train
 
 
 class Tiny(pl.LightningModule):
@@ -68,3 +74,35 @@ def test_a_failing_save_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
         AtomicCheckpointIO().save_checkpoint({"a": 2}, path)
     assert torch.load(path, weights_only=True) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("moment", [(1, 0), (1, 2), (1, 3), (0, 1)])
+def test_a_job_told_to_stop_goes_on_from_the_very_step(tmp_path, monkeypatch, moment):
+    class Requeued(SystemExit):
+        pass
+
+    def requeue(number, frame):
+        raise Requeued
+
+    step, steps = toy.Classifier.training_step, []
+
+    def tell(self, batch, batch_idx):
+        steps.append((self.current_epoch, batch_idx))
+        if (self.current_epoch, batch_idx) == moment and steps.count(moment) == 1:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return step(self, batch, batch_idx)
+
+    train(tmp_path / "whole")
+    monkeypatch.setattr(toy.Classifier, "training_step", tell)
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with pytest.raises(Requeued):
+            train(tmp_path / "told")
+        with pytest.raises(Requeued):
+            os.kill(os.getpid(), signal.SIGUSR2)  # outside training it is passed on at once
+        train(tmp_path / "told")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert steps == [(epoch, index) for epoch in range(3) for index in range(4)]
+    weights = [load_file(tmp_path / name / "runs/toy/latest/bundle/model.safetensors") for name in ("whole", "told")]
+    assert all(value.equal(weights[1][name]) for name, value in weights[0].items())
