@@ -18,8 +18,10 @@ import numpy as np
 from src.preprocess.atomic import atomic_file
 from src.preprocess.sleep.hypnogram import Hypnogram, stage_counts
 from src.preprocess.sleep.scoring_files import write_annotations
-from src.preprocess.sleep.simulate_eeg import CHANNELS, FS_HZ, simulate_eeg
+from src.preprocess.sleep.simulate_eeg import Sleeper, simulate_eeg
+from src.preprocess.sleep.simulate_events import FS_HZ
 from src.preprocess.sleep.simulate_hypnogram import EPOCH_S, simulate_hypnogram
+from src.preprocess.sleep.stage_statistics import CHANNELS
 from src.preprocess.stage import Stage
 from src.signals import BadInput
 
@@ -50,9 +52,10 @@ def write_night(folder: str | Path, subject: int, night: int, *, seed: int, hour
     """
     if not 0 <= subject < _MOST_SUBJECTS or not 1 <= night <= 9:
         raise BadInput("subject", f"subject {subject}, night {night} cannot be named", "use subjects 0-99, nights 1-9")
+    sleeper = Sleeper.draw(np.random.default_rng([seed, subject]))
     rng = np.random.default_rng([seed, subject, night])
-    stages = simulate_hypnogram(rng, hours)
-    samples = simulate_eeg(rng, stages)
+    stages = simulate_hypnogram(rng, hours, sleeper.lengthening)
+    samples = simulate_eeg(rng, stages, sleeper)
     start = _EPOCH + timedelta(days=int(rng.integers(0, 700)), minutes=int(rng.integers(-60, 60)))
     name = f"SC4{subject:02d}{night}"
     psg, scoring = Path(folder) / f"{name}E0-PSG.edf", Path(folder) / f"{name}EC-Hypnogram.edf"

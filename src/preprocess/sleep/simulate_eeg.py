@@ -1,72 +1,198 @@
-"""EEG and EOG of a night from its hypnogram: stage-wise spectra with subject, epoch and moment-to-moment variation.
+"""EEG and EOG of a night from its hypnogram: a background of changing spectrum, and the transients on it.
 
-Noise is shaped in the frequency domain, frame by frame, and overlap-added, so any spectrum may change at any time. The
-band powers were measured in the Sleep-EDF nights of 42 subjects (``benchmarks/simulated_sleep.py measure``).
+The background is noise shaped in the frequency domain, frame by frame, and overlap-added, so any spectrum may change at
+any time. Its band powers have the means, spreads, correlations and memory that were measured in Sleep-EDF
+(:mod:`src.preprocess.sleep.stage_statistics`); the transients are those of
+:mod:`src.preprocess.sleep.simulate_events`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft
+from scipy.ndimage import uniform_filter1d
+from scipy.signal import lfilter
+from scipy.special import ndtr
 
-FS_HZ = 100
-CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
-SCALE_UV = np.array([24.0, 16.0, 45.0])
-BANDS_HZ = ((0.5, 4.0), (4.0, 8.0), (8.0, 12.0), (12.0, 16.0), (16.0, 30.0))
+from src.preprocess.sleep import stage_statistics as measured
+from src.preprocess.sleep.simulate_events import FS_HZ, Traits, add_waves
+from src.preprocess.sleep.stage_statistics import BANDS_HZ, CHANNELS
 
-LOG_POWER = np.array(
-    [
-        [[-0.98, -3.06, -3.78, -4.42, -3.46], [-1.74, -2.81, -2.85, -3.70, -2.94], [-0.93, -3.63, -4.57, -5.33, -7.53]],
-        [[-2.10, -3.63, -4.24, -4.97, -4.43], [-1.66, -2.80, -3.48, -4.47, -4.25], [-2.86, -5.01, -5.66, -6.39, -8.63]],
-        [[-1.24, -3.13, -4.14, -4.69, -5.04], [-1.00, -2.42, -3.55, -4.34, -4.73], [-2.82, -4.76, -5.67, -6.48, -8.94]],
-        [[0.24, -2.63, -4.04, -4.76, -5.46], [0.05, -2.18, -3.70, -4.56, -5.25], [-1.56, -4.18, -5.59, -6.47, -8.93]],
-        [[-2.17, -3.63, -4.56, -5.38, -4.77], [-1.86, -3.08, -3.80, -4.82, -4.58], [-2.69, -5.16, -6.03, -6.71, -8.89]],
-    ]
-)
-"""``(stage, channel, band)`` median of the natural log of band power, in units of the recording's variance."""
+SCALE_UV = np.array([26.0, 18.0, 40.0])
+"""Standard deviation of a recording, per channel: what ``stage_statistics`` calls one."""
 
 _FRAME = 4 * FS_HZ
 _HOP = _FRAME // 2
 _FREQUENCIES = np.fft.rfftfreq(_FRAME, 1 / FS_HZ)
+_SHARED = np.array([[1.0, 0.35, 0.4], [0.35, 1.0, 0.1], [0.4, 0.1, 1.0]])
+"""Correlation of the background between channels, at every frequency."""
+_EPOCH_MEMORY = 0.6
+_ESTIMATE_SD = np.array([0.2, 0.14, 0.14, 0.14, 0.08])
+"""``(band,)`` scatter of the estimate of a stationary epoch, part of every spread measured."""
+_BORDER_S = 10.0
+"""A scorer's epoch border and the sleeper's change of stage lie up to this far apart."""
+_FADE_FRAMES = 3
+_FLICKER_SD = 0.3
+_ALPHA_DUTY = np.array([0.5, 0.12, 0.04, 0.01, 0.12])
+_ALPHA_LOG_GAIN = np.array([1.3, 2.2, 0.8])
+_AROUSALS_PER_H = np.array([0.0, 20.0, 12.0, 2.0, 14.0])
+_AROUSAL_LOG_GAIN = np.array([0.2, 0.5, 1.3, 0.9, 1.1])
 
 
-def simulate_eeg(rng: np.random.Generator, stages: np.ndarray, epoch_s: float = 30.0) -> np.ndarray:
-    """``(channel, time)`` float32 microvolts for a hypnogram of ``(epoch,)`` stages."""
-    n_samples = int(len(stages) * epoch_s * FS_HZ)
+@dataclass(frozen=True)
+class Sleeper:
+    """Who sleeps: transients and band powers of their own, the same every night.
+
+    Attributes
+    ----------
+    traits
+        Of the transients.
+    levels
+        ``(channel, band)`` what the subject adds to every stage's log power.
+    lengthening
+        ``(stage,)`` factors on the durations of bouts.
+    """
+
+    traits: Traits
+    levels: NDArray[np.float64]
+    lengthening: NDArray[np.float64]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Sleeper:
+        """A sleeper from the population."""
+        lengthening = np.exp(rng.normal(0.0, [0.4, 0.25, 0.15, 0.35, 0.2]))
+        return cls(Traits.draw(rng), _between(rng) * measured.SUBJECT_SD, lengthening)
+
+
+def simulate_eeg(
+    rng: np.random.Generator, stages: NDArray[np.int8], sleeper: Sleeper, epoch_s: float = 30.0
+) -> NDArray[np.float32]:
+    """Signals of one night.
+
+    Parameters
+    ----------
+    rng
+        Source of the night's random numbers.
+    stages
+        ``(epoch,)`` indices into ``HUMAN_STAGES``.
+    sleeper
+        Whose night it is.
+    epoch_s
+        Length of an epoch.
+
+    Returns
+    -------
+    ndarray
+        ``(channel, time)`` float32 µV at 100 Hz, channels as in ``CHANNELS``.
+    """
+    n_samples = round(len(stages) * epoch_s * FS_HZ)
     n_frames = n_samples // _HOP + 1
-    frame_epoch = np.minimum(np.arange(n_frames) * _HOP / FS_HZ / epoch_s, len(stages) - 1).astype(int)
-    shape = LOG_POWER.shape[1:]
-    levels = LOG_POWER[stages] + 0.35 * rng.standard_normal(shape) + 0.4 * rng.standard_normal((len(stages), *shape))
-    rows = [
-        _coloured_noise(rng, levels[frame_epoch, row].astype(np.float32), n_samples) * scale
-        for row, scale in enumerate(SCALE_UV)
-    ]
-    return np.stack(rows).astype(np.float32)
+    now = _stage_of_frames(rng, stages, epoch_s, n_frames)
+    levels = _levels(rng, now, sleeper, epoch_s)
+    alpha = _alpha(rng, now, sleeper.traits)
+    samples = np.empty((len(CHANNELS), n_samples), np.float32)
+    noise = rng.standard_normal((len(CHANNELS), n_frames, len(_FREQUENCIES), 2), dtype=np.float32)
+    mixing = np.linalg.cholesky(_SHARED).astype(np.float32)
+    for row, scale in enumerate(SCALE_UV):
+        spectrum = np.tensordot(mixing[row], noise, 1).view(np.complex64)[..., 0]
+        spectrum *= _amplitude(levels[:, row], alpha * np.float32(_ALPHA_LOG_GAIN[row]), sleeper.traits.alpha_hz)
+        samples[row] = _overlap_add(spectrum, n_samples) * np.float32(scale)
+    add_waves(rng, samples, now, _HOP, sleeper.traits)
+    return samples
 
 
-def _coloured_noise(rng: np.random.Generator, levels: np.ndarray, n_samples: int) -> np.ndarray:
-    """Noise whose spectrum in every frame passes through the band levels ``(frame, band)``."""
-    n_frames = len(levels)
+def _stage_of_frames(rng: np.random.Generator, stages: NDArray[np.int8], epoch_s: float, n: int) -> NDArray[np.int8]:
+    """``(frame,)`` what the sleeper is in, which is not to the second what the scorer wrote."""
+    borders = np.flatnonzero(np.diff(stages)) + 1
+    reach = min(_BORDER_S, epoch_s / 3)
+    changes = borders * epoch_s + rng.uniform(-reach, reach, len(borders))
+    bout = np.searchsorted(changes, np.arange(n) * _HOP / FS_HZ)
+    return stages[np.r_[0, borders]][bout]
+
+
+def _levels(rng: np.random.Generator, now: NDArray[np.int8], sleeper: Sleeper, epoch_s: float) -> NDArray[np.float32]:
+    """``(frame, channel, band)`` log power of the background."""
+    shape = measured.MEAN.shape[1:]
+    stage_own = np.stack([_between(rng) for _ in measured.MEAN]) * measured.STAGE_SD
+    mean = measured.MEAN - measured.ADDED + stage_own + sleeper.levels + _between(rng) * measured.NIGHT_SD
+    spread = np.sqrt(np.maximum(measured.EPOCH_SD**2 - _ESTIMATE_SD**2, 0.01))
+    frames_per_epoch = epoch_s * FS_HZ / _HOP
+    n_epochs = int(np.ceil(len(now) / frames_per_epoch)) + 1
+    drift = _correlated(rng, n_epochs, measured.EPOCH_CHANNELS, measured.EPOCH_BANDS)
+    drift = lfilter([np.sqrt(1 - _EPOCH_MEMORY**2)], [1, -_EPOCH_MEMORY], drift, axis=0)
+    position = np.arange(len(now)) / frames_per_epoch
+    before, share = position.astype(int), (position % 1)[:, None, None]
+    # A straight line between two correlated values varies less than they do.
+    thinner = np.sqrt((1 - share) ** 2 + share**2 + 2 * _EPOCH_MEMORY * share * (1 - share))
+    drift = (drift[before] * (1 - share) + drift[before + 1] * share) / thinner
+    flicker = _FLICKER_SD * rng.standard_normal((len(now), *shape), dtype=np.float32)
+    levels = uniform_filter1d(mean[now] + spread[now] * drift, _FADE_FRAMES, axis=0, mode="nearest") + flicker
+    return (levels + _arousals(rng, now)[:, None, None] * _AROUSAL_LOG_GAIN).astype(np.float32)
+
+
+def _alpha(rng: np.random.Generator, now: NDArray[np.int8], traits: Traits) -> NDArray[np.float32]:
+    """``(frame,)`` strength of the alpha rhythm: it comes in bursts, mostly with the eyes closed."""
+    slow = lfilter([np.sqrt(1 - 0.85**2)], [1, -0.85], rng.standard_normal(len(now)))
+    present = ndtr(slow) < np.clip(_ALPHA_DUTY[now] * traits.alpha_strength, 0, 0.9)
+    return uniform_filter1d((present * min(traits.alpha_strength, 1.5)).astype(np.float32), 2)
+
+
+def _arousals(rng: np.random.Generator, now: NDArray[np.int8]) -> NDArray[np.float64]:
+    """``(frame,)`` one during the 4 to 12 seconds of an arousal."""
+    begins = rng.random(len(now)) < _AROUSALS_PER_H[now] * (_HOP / FS_HZ / 3600)
+    lasting = np.convolve(begins, np.ones(4))[: len(now)]
+    return np.minimum(lasting, 1.0)
+
+
+def _amplitude(levels: NDArray[np.float32], alpha: NDArray[np.float32], alpha_hz: float) -> NDArray[np.float32]:
+    """``(frame, frequency)`` factor on standard complex noise that gives the band powers ``(frame, band)``."""
     widths = np.array([high - low for low, high in BANDS_HZ], np.float32)
-    amplitude = np.exp(0.5 * (levels - np.log(widths)) @ _interpolation()) * np.float32(
-        np.sqrt(FS_HZ * _FRAME / 2) / np.sqrt(2)
-    )
-    spectrum = rng.standard_normal((n_frames, len(_FREQUENCIES), 2), dtype=np.float32).view(np.complex64)[..., 0]
-    frames = fft.irfft(spectrum * amplitude, n=_FRAME, axis=1)
+    log_density = (levels - np.log(widths)) @ _interpolation()
+    log_density += alpha[:, None] * np.exp(-(((_FREQUENCIES - alpha_hz) / 1.0) ** 2)).astype(np.float32)
+    high_pass = _FREQUENCIES**2 / (_FREQUENCIES**2 + 0.35**2)
+    return np.exp(0.5 * log_density) * (np.sqrt(FS_HZ * _FRAME) / 2 * high_pass).astype(np.float32)
+
+
+def _interpolation() -> NDArray[np.float32]:
+    """``(band, frequency)``: log density is a broken line over log frequency through the bands' centres.
+
+    Beyond the first and last centre it goes on at half the slope.
+    """
+    centres = np.log([np.sqrt(low * high) for low, high in BANDS_HZ])
+    where = np.log(np.maximum(_FREQUENCIES, _FREQUENCIES[1]))
+    last = len(centres) - 1
+    position = np.interp(where, centres, np.arange(last + 1.0))
+    position += 0.5 * np.minimum(where - centres[0], 0) / (centres[1] - centres[0])
+    position += 0.5 * np.maximum(where - centres[-1], 0) / (centres[-1] - centres[-2])
+    low = np.clip(np.floor(position).astype(int), 0, last - 1)
+    weights = np.zeros((last + 1, len(where)), np.float32)
+    columns = np.arange(len(where))
+    weights[low, columns] = 1 - (position - low)
+    weights[low + 1, columns] += position - low
+    return weights
+
+
+def _overlap_add(spectrum: NDArray[np.complex64], n_samples: int) -> NDArray[np.float32]:
+    """Real noise from ``(frame, frequency)``: sine-tapered frames, half overlapping, keep the variance even."""
+    frames = fft.irfft(spectrum, n=_FRAME, axis=1)
     frames *= np.sin(np.pi * (np.arange(_FRAME, dtype=np.float32) + 0.5) / _FRAME)
-    out = np.zeros((n_frames + 1, _HOP), np.float32)
+    out = np.zeros((len(frames) + 1, _HOP), np.float32)
     out[:-1] += frames[:, :_HOP]
     out[1:] += frames[:, _HOP:]
     return out.ravel()[_HOP : _HOP + n_samples]
 
 
-def _interpolation() -> np.ndarray:
-    """``(band, frequency)`` weights: log power density is linear in log frequency between the bands' centres."""
-    centres = np.array([np.sqrt(low * high) for low, high in BANDS_HZ])
-    weights = np.zeros((len(centres), len(_FREQUENCIES)), np.float32)
-    position = np.interp(np.log(np.maximum(_FREQUENCIES, 1e-3)), np.log(centres), np.arange(len(centres)))
-    low = np.minimum(position.astype(int), len(centres) - 2)
-    columns = np.arange(len(_FREQUENCIES))
-    weights[low, columns] += 1 - (position - low)
-    weights[low + 1, columns] += position - low
-    return weights
+def _between(rng: np.random.Generator) -> NDArray[np.float64]:
+    """``(channel, band)`` unit deviates correlated as recordings are."""
+    return _correlated(rng, 1, measured.SUBJECT_CHANNELS, measured.SUBJECT_BANDS)[0]
+
+
+def _correlated(
+    rng: np.random.Generator, n: int, channels: NDArray[np.float64], bands: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """``(n, channel, band)`` unit deviates whose correlation is a product of the two."""
+    deviates = rng.standard_normal((n, len(channels), len(bands)))
+    return np.linalg.cholesky(channels) @ deviates @ np.linalg.cholesky(bands).T
