@@ -21,6 +21,7 @@ from src.preprocess.sleep import stage_statistics as measured
 from src.preprocess.sleep.simulate_events import FS_HZ, Traits, add_waves
 from src.preprocess.sleep.stage_statistics import BANDS_HZ, CHANNELS
 
+_Floats = NDArray[np.float32]
 SCALE_UV = np.array([26.0, 18.0, 40.0])
 """Standard deviation of a recording, per channel: what ``stage_statistics`` calls one."""
 
@@ -29,17 +30,50 @@ _HOP = _FRAME // 2
 _FREQUENCIES = np.fft.rfftfreq(_FRAME, 1 / FS_HZ)
 _SHARED = np.array([[1.0, 0.35, 0.4], [0.35, 1.0, 0.1], [0.4, 0.1, 1.0]])
 """Correlation of the background between channels, at every frequency."""
+_LIKENESS = 0.4
+"""Share of the measured spread between recordings that sleepers get: a cohort of sixteen has to do for a training."""
 _EPOCH_MEMORY = 0.6
 _ESTIMATE_SD = np.array([0.2, 0.14, 0.14, 0.14, 0.08])
 """``(band,)`` scatter of the estimate of a stationary epoch, part of every spread measured."""
-_BORDER_S = 10.0
+_BORDER_S = 6.0
 """A scorer's epoch border and the sleeper's change of stage lie up to this far apart."""
 _FADE_FRAMES = 3
-_FLICKER_SD = 0.3
-_ALPHA_DUTY = np.array([0.5, 0.12, 0.04, 0.01, 0.12])
-_ALPHA_LOG_GAIN = np.array([1.3, 2.2, 0.8])
+_FLICKER_SD = 0.25
 _AROUSALS_PER_H = np.array([0.0, 20.0, 12.0, 2.0, 14.0])
 _AROUSAL_LOG_GAIN = np.array([0.2, 0.5, 1.3, 0.9, 1.1])
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """A narrow peak of the spectrum that comes and goes in bursts of seconds.
+
+    Attributes
+    ----------
+    below_alpha_hz
+        How far its frequency lies under the sleeper's alpha.
+    width_hz
+        Of the peak.
+    duty
+        ``(stage,)`` share of the time it is there.
+    log_gain
+        ``(channel,)`` height over the background, in log power.
+    """
+
+    below_alpha_hz: float
+    width_hz: float
+    duty: tuple[float, float, float, float, float]
+    log_gain: tuple[float, float, float]
+
+
+RHYTHMS = (
+    # Alpha: relaxed wake, eyes closed; gone for most of stage 1.
+    Rhythm(0.0, 1.0, (0.65, 0.15, 0.03, 0.01, 0.03), (1.4, 2.2, 0.8)),
+    # The theta of drowsiness that defines stage 1 where alpha is scarce.
+    Rhythm(3.7, 0.8, (0.04, 0.80, 0.10, 0.0, 0.05), (1.8, 1.4, 0.6)),
+    # Alpha of REM sleep, one to two hertz slower than that of wake.
+    Rhythm(1.7, 0.8, (0.03, 0.04, 0.02, 0.0, 0.60), (1.7, 1.5, 0.6)),
+)
+"""What tells stages of like band powers apart."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +98,7 @@ class Sleeper:
     def draw(cls, rng: np.random.Generator) -> Sleeper:
         """A sleeper from the population."""
         lengthening = np.exp(rng.normal(0.0, [0.4, 0.25, 0.15, 0.35, 0.2]))
-        return cls(Traits.draw(rng), _between(rng) * measured.SUBJECT_SD, lengthening)
+        return cls(Traits.draw(rng), _LIKENESS * _between(rng) * measured.SUBJECT_SD, lengthening)
 
 
 def simulate_eeg(
@@ -92,13 +126,14 @@ def simulate_eeg(
     n_frames = n_samples // _HOP + 1
     now = _stage_of_frames(rng, stages, epoch_s, n_frames)
     levels = _levels(rng, now, sleeper, epoch_s)
-    alpha = _alpha(rng, now, sleeper.traits)
+    present, peaks = _rhythms(rng, now, sleeper.traits)
     samples = np.empty((len(CHANNELS), n_samples), np.float32)
     noise = rng.standard_normal((len(CHANNELS), n_frames, len(_FREQUENCIES), 2), dtype=np.float32)
     mixing = np.linalg.cholesky(_SHARED).astype(np.float32)
     for row, scale in enumerate(SCALE_UV):
         spectrum = np.tensordot(mixing[row], noise, 1).view(np.complex64)[..., 0]
-        spectrum *= _amplitude(levels[:, row], alpha * np.float32(_ALPHA_LOG_GAIN[row]), sleeper.traits.alpha_hz)
+        gain = np.array([rhythm.log_gain[row] for rhythm in RHYTHMS], np.float32)
+        spectrum *= _amplitude(levels[:, row], np.asarray((present * gain) @ peaks, np.float32))
         samples[row] = _overlap_add(spectrum, n_samples) * np.float32(scale)
     add_waves(rng, samples, now, _HOP, sleeper.traits)
     return samples
@@ -116,8 +151,8 @@ def _stage_of_frames(rng: np.random.Generator, stages: NDArray[np.int8], epoch_s
 def _levels(rng: np.random.Generator, now: NDArray[np.int8], sleeper: Sleeper, epoch_s: float) -> NDArray[np.float32]:
     """``(frame, channel, band)`` log power of the background."""
     shape = measured.MEAN.shape[1:]
-    stage_own = np.stack([_between(rng) for _ in measured.MEAN]) * measured.STAGE_SD
-    mean = measured.MEAN - measured.ADDED + stage_own + sleeper.levels + _between(rng) * measured.NIGHT_SD
+    own = np.stack([_between(rng) for _ in measured.MEAN]) * measured.STAGE_SD + _between(rng) * measured.NIGHT_SD
+    mean = measured.MEAN - measured.ADDED + sleeper.levels + _LIKENESS * own
     spread = np.sqrt(np.maximum(measured.EPOCH_SD**2 - _ESTIMATE_SD**2, 0.01))
     frames_per_epoch = epoch_s * FS_HZ / _HOP
     n_epochs = int(np.ceil(len(now) / frames_per_epoch)) + 1
@@ -133,11 +168,16 @@ def _levels(rng: np.random.Generator, now: NDArray[np.int8], sleeper: Sleeper, e
     return (levels + _arousals(rng, now)[:, None, None] * _AROUSAL_LOG_GAIN).astype(np.float32)
 
 
-def _alpha(rng: np.random.Generator, now: NDArray[np.int8], traits: Traits) -> NDArray[np.float32]:
-    """``(frame,)`` strength of the alpha rhythm: it comes in bursts, mostly with the eyes closed."""
-    slow = lfilter([np.sqrt(1 - 0.85**2)], [1, -0.85], rng.standard_normal(len(now)))
-    present = ndtr(slow) < np.clip(_ALPHA_DUTY[now] * traits.alpha_strength, 0, 0.9)
-    return uniform_filter1d((present * min(traits.alpha_strength, 1.5)).astype(np.float32), 2)
+def _rhythms(rng: np.random.Generator, now: NDArray[np.int8], traits: Traits) -> tuple[_Floats, _Floats]:
+    """``(frame, rhythm)`` how strongly each is there, and ``(rhythm, frequency)`` its peak."""
+    present, peaks = [], []
+    for rhythm in RHYTHMS:
+        slow = lfilter([np.sqrt(1 - 0.85**2)], [1, -0.85], rng.standard_normal(len(now)))
+        there = ndtr(slow) < np.clip(np.array(rhythm.duty)[now] * traits.rhythm_rate, 0, 0.9)
+        present.append(uniform_filter1d(there.astype(np.float32), 2))
+        centre = traits.alpha_hz - rhythm.below_alpha_hz
+        peaks.append(np.exp(-(((_FREQUENCIES - centre) / rhythm.width_hz) ** 2)))
+    return np.stack(present, axis=1), np.array(peaks, dtype=np.float32)
 
 
 def _arousals(rng: np.random.Generator, now: NDArray[np.int8]) -> NDArray[np.float64]:
@@ -147,13 +187,13 @@ def _arousals(rng: np.random.Generator, now: NDArray[np.int8]) -> NDArray[np.flo
     return np.minimum(lasting, 1.0)
 
 
-def _amplitude(levels: NDArray[np.float32], alpha: NDArray[np.float32], alpha_hz: float) -> NDArray[np.float32]:
-    """``(frame, frequency)`` factor on standard complex noise that gives the band powers ``(frame, band)``."""
+def _amplitude(levels: _Floats, peaks: _Floats) -> _Floats:
+    """``(frame, frequency)`` factor on complex noise that gives ``(frame, band)`` powers, with peaks on top."""
     widths = np.array([high - low for low, high in BANDS_HZ], np.float32)
-    log_density = (levels - np.log(widths)) @ _interpolation()
-    log_density += alpha[:, None] * np.exp(-(((_FREQUENCIES - alpha_hz) / 1.0) ** 2)).astype(np.float32)
+    log_density = (levels - np.log(widths)) @ _interpolation() + peaks
     high_pass = _FREQUENCIES**2 / (_FREQUENCIES**2 + 0.35**2)
-    return np.exp(0.5 * log_density) * (np.sqrt(FS_HZ * _FRAME) / 2 * high_pass).astype(np.float32)
+    scale: _Floats = (np.sqrt(FS_HZ * _FRAME) / 2 * high_pass).astype(np.float32)
+    return np.exp(0.5 * log_density) * scale
 
 
 def _interpolation() -> NDArray[np.float32]:

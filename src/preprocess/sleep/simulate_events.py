@@ -21,7 +21,7 @@ class Traits:
     """What is a sleeper's own in the transients, the same every night."""
 
     alpha_hz: float
-    alpha_strength: float
+    rhythm_rate: float
     spindle_hz: float
     spindle_rate: float
     slow_wave_rate: float
@@ -30,7 +30,7 @@ class Traits:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Traits:
         """A sleeper from the population."""
-        factors = np.exp(rng.normal(0.0, [0.45, 0.35, 0.3, 0.3]))
+        factors = np.exp(rng.normal(0.0, [0.2, 0.35, 0.3, 0.3]))
         alpha_hz, spindle_hz = rng.normal(9.7, 0.8), rng.normal(13.0, 0.6)
         return cls(float(np.clip(alpha_hz, 8.2, 11.8)), factors[0], float(spindle_hz), *(float(f) for f in factors[1:]))
 
@@ -61,15 +61,15 @@ class Wave:
 
 
 def _time(seconds: float) -> _Floats:
-    return (np.arange(int(seconds * FS_HZ), dtype=np.float32) / FS_HZ)[None]
+    return np.arange(int(seconds * FS_HZ), dtype=np.float32)[None] / np.float32(FS_HZ)
 
 
 def _bump(time: _Floats, centre: float, width: _Floats | float) -> _Floats:
-    return np.exp(-(((time - centre) / width) ** 2)).astype(np.float32)
+    return np.asarray(np.exp(-(((time - centre) / width) ** 2)), dtype=np.float32)
 
 
 def _envelope(time: _Floats, duration: _Floats) -> _Floats:
-    return np.where(time < duration, np.sin(np.pi * time / duration) ** 2, 0).astype(np.float32)
+    return np.where(time < duration, np.sin(np.pi * time / duration) ** 2, np.float32(0))
 
 
 def _uniform(rng: np.random.Generator, n: int, low: float, high: float) -> _Floats:
@@ -132,10 +132,10 @@ WAVES: dict[str, Wave] = {
     "spindle": Wave((0.0, 0.1, 3.2, 1.2, 0.0), (14.0, 15.0, 3.0), _spindle, "spindle_rate"),
     "K-complex": Wave((0.0, 0.05, 1.3, 0.6, 0.0), (65.0, 35.0, 25.0), _k_complex, "slow_wave_rate"),
     "slow wave": Wave((0.0, 0.0, 1.0, 9.0, 0.0), (65.0, 40.0, 25.0), _slow_wave, "slow_wave_rate", True),
-    "vertex wave": Wave((0.0, 1.5, 0.3, 0.0, 0.0), (40.0, 12.0, 8.0), _vertex_wave),
-    "sawtooth": Wave((0.0, 0.0, 0.0, 0.0, 1.5), (14.0, 5.0, 4.0), _sawtooth, "", True),
+    "vertex wave": Wave((0.0, 2.0, 0.4, 0.0, 0.0), (45.0, 12.0, 8.0), _vertex_wave),
+    "sawtooth": Wave((0.0, 0.0, 0.0, 0.0, 2.0), (16.0, 6.0, 4.0), _sawtooth, "", True),
     "blink": Wave((9.0, 0.3, 0.0, 0.0, 0.2), (45.0, 4.0, 12.0), _blink, "eye_rate", True),
-    "saccade": Wave((6.0, 0.3, 0.0, 0.0, 9.0), (13.0, 2.0, 75.0), _saccade, "eye_rate", True),
+    "saccade": Wave((6.0, 0.3, 0.0, 0.0, 9.0), (16.0, 2.0, 75.0), _saccade, "eye_rate", True),
     "rolling eyes": Wave((1.2, 3.0, 0.1, 0.0, 0.0), (7.0, 1.0, 45.0), _rolling_eyes, "eye_rate"),
     "movement": Wave((0.5, 0.1, 0.05, 0.03, 0.05), (45.0, 35.0, 60.0), _movement, "", True),
 }
