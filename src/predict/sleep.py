@@ -1,31 +1,45 @@
-"""Sleep stages of recordings nobody scored: bundle and EDF in, CSV, figure and manifest out."""
+"""Sleep stages of recordings nobody scored: bundle and recording in, scoring, report and manifest out."""
 
 from __future__ import annotations
 
-import csv
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from src.models.bundle import Bundle
+from src.predict.sleep_files import write_bids, write_edf_annotations, write_stages
+from src.predict.sleep_input import InputOptions, NightInput, find_inputs, read_input
 from src.preprocess.atomic import atomic_folder
 from src.preprocess.batch import Job, Summary, run_batch
-from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of
-from src.preprocess.sleep.nights import Night, discover, load
+from src.preprocess.sleep.epochs import EpochSet, EpochSettings
+from src.preprocess.sleep.night_view import NIGHT_VIEW, night_view
+from src.preprocess.sleep.nights import Night
 from src.preprocess.stage import checksums, fingerprint, provenance
 from src.reports.sleep import draw_night
-from src.signals import UNSCORED, BadInput, Recording
+from src.reports.sleep_agreement import agreement
+from src.reports.sleep_page import ScoredNight, write_page
+from src.signals import UNSCORED, BadInput
 
 BATCH = 512
 
 
 def predict(
-    bundle: Bundle, source: Path, output_dir: Path, *, channels: list[str] | None = None, kind: str = "edf_folder"
+    bundle: Bundle,
+    source: Path,
+    output_dir: Path,
+    *,
+    channels: Sequence[str] = (),
+    kind: str = "edf_folder",
+    reference: str | None = None,
+    scale: float = 1.0,
+    stage_coding: str | None = None,
+    text_epoch_s: float | None = None,
 ) -> Summary:
     """Stage one recording or every recording of a folder; a bad one does not stop the others.
 
@@ -34,123 +48,173 @@ def predict(
     bundle
         A ``sleep_staging`` bundle.
     source
-        An EDF file, or a folder of recordings.
+        An EDF file, a folder of recordings, or band powers (``.npz``).
     output_dir
-        Gets one folder per recording: ``hypnogram.csv``, ``night.png``, ``manifest.json``.
-    channels
-        Channels to use in place of the bundle's, in the same order and number.
+        Gets one folder per recording: ``report.html``, ``night.png``, ``hypnogram.csv``, ``hypnogram.edf``
+        (EDF+ annotations), ``events.tsv`` (BIDS), ``manifest.json``, with a reference ``agreement.json``.
     kind
         What kind of folder ``source`` is, see :func:`src.preprocess.sleep.nights.discover`.
+    channels, reference, scale, stage_coding, text_epoch_s
+        See :class:`~src.predict.sleep_input.InputOptions`.
 
     Returns
     -------
     Summary
-        The values are lines for the console: where the files are.
+        The values are lines for the console: what was found in the signal, how the scoring agrees with the
+        reference, where the files are.
     """
     bundle.require_task("sleep_staging")
     settings = EpochSettings.from_params(bundle.stages[0]["params"])
-    if channels:
-        if len(channels) != len(settings.channels):
-            expected = ", ".join(settings.channels)
-            raise BadInput("options.channels", f"names {len(channels)} channels", f"give one for each of: {expected}")
-        settings = replace(settings, channels=tuple(channels))
+    names = (channels,) if isinstance(channels, str) else tuple(channels)
+    options = InputOptions(names, float(scale), reference, stage_coding, text_epoch_s)
     network = bundle.network()
     jobs = [
-        Job(night.recording_id, _stage_night, (bundle, network, settings, night, output_dir / night.recording_id))
-        for night in find_nights(source, kind)
+        Job(
+            night.recording_id,
+            _stage_night,
+            (bundle, network, settings, options, night, output_dir / night.recording_id),
+        )
+        for night in find_inputs(Path(source), kind)
     ]
     return run_batch(jobs, title="staging")
 
 
-def find_nights(source: Path, kind: str) -> list[Night]:
-    """The recordings to stage: those of a folder, or the one of a file.
-
-    Raises
-    ------
-    BadInput
-        If there is nothing to read.
-    """
-    if source.is_dir():
-        return discover(kind, source)
-    if not source.is_file():
-        raise BadInput(source, "does not exist", "give an EDF file or a folder of them")
-    if kind == "edf_folder":
-        return [Night(source.stem, source.stem, (source,), None, kind)]
-    nights = [night for night in discover(kind, source.parent) if source in night.psg]
-    if not nights:
-        raise BadInput(source, f"is no recording of kind {kind!r}", "give options.kind, or an EDF file")
-    return nights
-
-
 def _stage_night(
-    bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, night: Night, folder: Path
+    bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, options: InputOptions, night: Night, folder: Path
 ) -> list[str]:
-    fs_hz, epoch_s = settings.features.fs_hz, settings.features.epoch_s
-    recording, _ = load(night, settings.channels, fs_hz, aliases=settings.aliases, max_hz=settings.features.max_hz)
-    epochs = epochs_of(recording, None, settings)
-    probabilities = stage_probabilities(network, epochs, temperature=bundle.decision["temperature"])
-    stages = np.where(epochs.usable, probabilities.argmax(1), UNSCORED)
+    given = read_input(night, settings, options)
+    expected, found = tuple(bundle.network_args[k] for k in ("n_channels",)), given.groups[0].features.shape[1]
+    if expected[0] != found:
+        raise BadInput(night.psg[0], f"has {found} channel(s), the bundle reads {expected[0]}", "use another bundle")
+    temperature, view = float(bundle.decision["temperature"]), _view(bundle)
+    votes = [stage_probabilities(network, group, temperature=temperature, view=view) for group in given.groups]
+    probabilities = _vote(votes)
+    scored = np.isfinite(probabilities).all(axis=1)
+    stages = np.where(scored, np.nan_to_num(probabilities).argmax(axis=1), UNSCORED)
+    scoring = _describe(bundle, settings, given, probabilities, stages)
     with atomic_folder(folder) as part:
-        write_stages(part / "hypnogram.csv", epochs, epoch_s, stages, probabilities, bundle.classes)
-        draw_night(
-            part / "night.png",
-            title=f"{recording.recording_id} – {recording.channels[0]}",
-            decibels=np.median(epochs.features[:, 0].astype(np.float32), axis=-1),
-            freqs_hz=epochs.freqs_hz,
-            probabilities=probabilities,
-            stages=stages,
-            classes=bundle.classes,
-            epoch_s=epoch_s,
-            start=recording.start,
-        )
-        manifest = _manifest(bundle, night, recording, stages, epochs) | {"outputs": checksums(part)}
+        _write_files(part, scoring, float(given.groups[0].facts["tail_s"]))
+        manifest = _manifest(bundle, night, given, options, scoring) | {"outputs": checksums(part)}
         (part / "manifest.json").write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
-    return [f"hypnogram  {folder / 'hypnogram.csv'}", f"figure     {folder / 'night.png'}"]
+    return _lines(scoring, given, folder)
 
 
 @torch.no_grad()
-def stage_probabilities(network: torch.nn.Module, epochs: EpochSet, *, temperature: float) -> np.ndarray:
-    """``(epoch, class)`` probabilities; rows of epochs that cannot be scored are NaN."""
+def stage_probabilities(
+    network: Any, epochs: EpochSet, *, temperature: float, view: str = "absolute"
+) -> NDArray[np.float32]:
+    """``(epoch, class)`` probabilities; rows of epochs that cannot be scored are NaN.
+
+    A network that reads sequences (``score_night``) is given the whole night in the ``view`` it was trained
+    with, any other its usable epochs one by one.
+    """
     usable = np.flatnonzero(epochs.usable)
     if not len(usable):
         raise BadInput("recording", "has no epoch that can be scored", "every epoch is flat or lacks samples")
-    blocks = np.split(usable, range(BATCH, len(usable), BATCH))
-    logits = [network(torch.from_numpy(epochs.features[block].astype(np.float16)).float()) for block in blocks]
-    scored = torch.softmax(torch.cat(logits) / temperature, dim=1).numpy()
-    probabilities = np.full((len(epochs.usable), scored.shape[1]), np.nan, np.float32)
-    probabilities[usable] = scored
+    if hasattr(network, "score_night"):
+        levels = torch.from_numpy(night_view(epochs.features.astype(np.float16), epochs.usable, view))
+        logits = network.score_night(levels.half().float())[usable]
+    else:
+        blocks = np.split(usable, range(BATCH, len(usable), BATCH))
+        pieces = [network(torch.from_numpy(epochs.features[block].astype(np.float16)).float()) for block in blocks]
+        logits = torch.cat(pieces)
+    probabilities = np.full((len(epochs.usable), logits.shape[1]), np.nan, np.float32)
+    probabilities[usable] = torch.softmax(logits / temperature, dim=1).numpy()
     return probabilities
 
 
-def write_stages(
-    path: Path, epochs: EpochSet, epoch_s: float, stages: np.ndarray, probabilities: np.ndarray, classes: list[str]
-) -> None:
-    """``onset_s,duration_s,stage,p_<stage>…``, a row per epoch; ``unscored`` rows have no numbers."""
-    blank = [""] * len(classes)
-    with path.open("w", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(["onset_s", "duration_s", "stage", *(f"p_{c}" for c in classes)])
-        for onset, stage, row in zip(epochs.onset_s, stages, probabilities, strict=True):
-            scored = stage != UNSCORED
-            numbers = [f"{p:.5f}" for p in row] if scored else blank
-            writer.writerow([f"{onset:g}", f"{epoch_s:g}", classes[stage] if scored else "unscored", *numbers])
-        if tail := epochs.facts["tail_s"]:
-            writer.writerow([f"{len(stages) * epoch_s:g}", f"{tail:g}", "unscored", *blank])
+def _vote(votes: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+    """Mean over the groups of channels that could be scored, epoch by epoch."""
+    stacked = np.stack(votes)
+    known = np.isfinite(stacked).all(axis=2, keepdims=True)
+    count = known.sum(axis=0)
+    total = np.where(known, stacked, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _view(bundle: Bundle) -> str:
+    return next((str(s["params"]["view"]) for s in bundle.stages if s["stage"] == NIGHT_VIEW), "absolute")
+
+
+def _describe(
+    bundle: Bundle,
+    settings: EpochSettings,
+    given: NightInput,
+    probabilities: NDArray[np.floating],
+    stages: NDArray[np.integer],
+) -> ScoredNight:
+    onset_s = given.groups[0].onset_s
+    steps = np.diff(onset_s)
+    return ScoredNight(
+        recording_id=given.recording_id,
+        channels=given.labels,
+        classes=list(bundle.classes),
+        epoch_s=float(steps[0]) if len(steps) else settings.features.epoch_s,
+        start=given.start,
+        onset_s=onset_s,
+        stages=stages,
+        probabilities=probabilities,
+        decibels=given.decibels,
+        freqs_hz=given.freqs_hz,
+        sanity=given.sanity,
+        notes=given.notes,
+        reference=given.reference,
+        bundle_metrics={k: v for k, v in bundle.metrics.items() if k.startswith("test/")},
+    )
+
+
+def _write_files(part: Path, scoring: ScoredNight, tail_s: float) -> None:
+    onset_s, epoch_s, classes = scoring.onset_s, scoring.epoch_s, scoring.classes
+    write_stages(part / "hypnogram.csv", onset_s, epoch_s, scoring.stages, scoring.probabilities, classes, tail_s)
+    write_bids(part / "events.tsv", onset_s, epoch_s, scoring.stages, scoring.probabilities, classes)
+    write_edf_annotations(part / "hypnogram.edf", onset_s, epoch_s, scoring.stages, classes, scoring.start)
+    draw_night(
+        part / "night.png",
+        title=f"{scoring.recording_id} – {scoring.channels[0]}",
+        decibels=scoring.decibels,
+        freqs_hz=scoring.freqs_hz,
+        probabilities=scoring.probabilities,
+        stages=scoring.stages,
+        classes=classes,
+        epoch_s=epoch_s,
+        start=scoring.start,
+        reference=scoring.reference,
+    )
+    if scoring.reference is not None:
+        found = agreement(scoring.reference, scoring.stages, scoring.probabilities, classes, epoch_s)
+        (part / "agreement.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    write_page(part / "report.html", scoring, part / "night.png")
+
+
+def _lines(scoring: ScoredNight, given: NightInput, folder: Path) -> list[str]:
+    warnings = [f"look at    {r.channel}: {finding}" for r in given.sanity for finding in r.findings]
+    lines = [*warnings, *(f"note       {note}" for note in given.notes)]
+    if scoring.reference is not None:
+        found = agreement(scoring.reference, scoring.stages, scoring.probabilities, scoring.classes, scoring.epoch_s)
+        lines += [f"agreement  {line}" for line in found["lines"]]
+    return [
+        *lines,
+        f"report     {folder / 'report.html'}",
+        f"hypnogram  {folder / 'hypnogram.csv'}",
+        f"figure     {folder / 'night.png'}",
+    ]
 
 
 def _manifest(
-    bundle: Bundle, night: Night, recording: Recording, stages: np.ndarray, epochs: EpochSet
+    bundle: Bundle, night: Night, given: NightInput, options: InputOptions, scoring: ScoredNight
 ) -> dict[str, Any]:
-    counts = {name: int((stages == i).sum()) for i, name in enumerate(bundle.classes)}
+    counts = {name: int((scoring.stages == i).sum()) for i, name in enumerate(bundle.classes)}
     return {
         "task": bundle.task,
         "bundle": {"path": str(bundle.folder), "weights_sha256": bundle.weights_sha256},
         "recording": {path.name: fingerprint(path) for path in night.psg},
-        "channels": list(recording.channels),
-        "fs_hz": recording.fs_hz,
-        "start": recording.start.isoformat() if recording.start else None,
-        "epochs": counts | {"unscored": int((stages == UNSCORED).sum())},
-        "facts": epochs.facts,
+        "channels": given.labels,
+        "scale": options.scale,
+        "fs_hz": given.fs_hz,
+        "start": given.start.isoformat() if given.start else None,
+        "epochs": counts | {"unscored": int((scoring.stages == UNSCORED).sum())},
+        "facts": given.groups[0].facts,
+        "sanity": [report.to_dict() for report in given.sanity],
         "provenance": provenance(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }

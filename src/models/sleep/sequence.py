@@ -9,6 +9,8 @@ from src.models.sleep.networks import SleepEpochEncoder, Standardize
 from src.signals import BadInput
 
 CONTEXTS = ("gru", "none")
+_WINDOWS = 16
+"""Windows read at a time."""
 
 
 class BandEncoder(nn.Module):
@@ -90,7 +92,7 @@ class SequenceMember(nn.Module):
 class SleepSequenceNet(nn.Module):
     """Stages of all epochs of a sequence, many to many.
 
-    One or several members of the same shape and different starting weights; their probabilities are averaged.
+    One or several members of the same shape and different starting weights; their log probabilities are averaged.
 
     Parameters
     ----------
@@ -109,7 +111,11 @@ class SleepSequenceNet(nn.Module):
     filters, blocks
         Of the spectrogram encoder.
     members
-        Networks whose probabilities are averaged.
+        Networks whose log probabilities are averaged.
+    alternate_views
+        The frequency axis holds two views of the night side by side (``view: both``): members read
+        the first and the second in turn. They then err in different places, which is what makes an
+        average worth more than its parts.
     """
 
     def __init__(
@@ -128,12 +134,19 @@ class SleepSequenceNet(nn.Module):
         filters: int = 32,
         blocks: int = 2,
         members: int = 1,
+        alternate_views: bool = False,
     ) -> None:
         super().__init__()
         if context not in CONTEXTS:
             raise BadInput("model.context", f"{context!r} is not known", f"choose from: {', '.join(CONTEXTS)}")
-        self.window_epochs, self.context, self.causal = window_epochs, context, causal
         self.standardize = Standardize(n_channels, n_freqs)
+        if alternate_views and (n_freqs % 2 or members < 2):
+            raise BadInput("model.alternate_views", "needs two views and two members", "give datamodule.view=both")
+        self.window_epochs, self.context, self.causal = window_epochs, context, causal
+        self.views = [slice(0, n_freqs)]
+        if alternate_views:
+            self.views = [slice(0, n_freqs // 2), slice(n_freqs // 2, n_freqs)]
+            n_freqs //= 2
         self.members = nn.ModuleList()
         for _ in range(members):
             encoder: nn.Module
@@ -151,11 +164,12 @@ class SleepSequenceNet(nn.Module):
         """``(member, batch, epoch, n_classes)``; each member is trained for itself."""
         batch, length = levels.shape[:2]
         standard = self.standardize(levels.flatten(0, 1)).unflatten(0, (batch, length))
-        return torch.stack([member(standard) for member in self.members])
+        views = [standard[:, :, :, view] for view in self.views]
+        return torch.stack([member(views[i % len(views)]) for i, member in enumerate(self.members)])
 
     def forward(self, levels: Tensor) -> Tensor:
         """``(batch, epoch, channel, freq, time)``, NaN where absent → log probabilities ``(batch, epoch, class)``."""
-        return torch.log_softmax(self.member_logits(levels), dim=-1).logsumexp(0) - _log(len(self.members))
+        return torch.log_softmax(torch.log_softmax(self.member_logits(levels), dim=-1).mean(0), dim=-1)
 
     @torch.no_grad()
     def score_night(self, levels: Tensor) -> Tensor:
@@ -183,10 +197,3 @@ class SleepSequenceNet(nn.Module):
                 total[start : start + length] += weight
         assert summed is not None
         return (summed / total).log()
-
-
-_WINDOWS = 16
-
-
-def _log(count: int) -> float:
-    return float(torch.tensor(float(count)).log())

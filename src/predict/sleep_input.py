@@ -1,0 +1,219 @@
+"""A recording read the way a bundle wants it: channels by name or by group, sanity first, epochs after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
+from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of
+from src.preprocess.sleep.features import FeatureSettings, epoch_features
+from src.preprocess.sleep.hypnogram import align
+from src.preprocess.sleep.nights import Night, discover, load
+from src.preprocess.sleep.resample import require_band, resample
+from src.preprocess.sleep.sanity import ChannelReport, inspect
+from src.preprocess.sleep.scoring_files import read_hypnogram
+from src.signals import UNSCORED, BadInput, Recording
+
+ABSENT = "none"
+"""Stands for a channel that the recording lacks."""
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How to read what is to be scored; the options of ``infer.py`` that concern the input.
+
+    Attributes
+    ----------
+    channels
+        Names in place of the bundle's, in its order; ``X-Y`` is formed where it is not there, ``none`` stands
+        for a channel that the recording lacks. Several times the bundle's number of names is a vote: each
+        group is scored and the probabilities are averaged.
+    scale
+        Factor on every sample, for files that state a wrong unit.
+    reference
+        A hypnogram to compare with; ``beside`` takes the one that lies beside the recording.
+    stage_coding, text_epoch_s
+        For a text hypnogram that does not state them.
+    """
+
+    channels: tuple[str, ...] = ()
+    scale: float = 1.0
+    reference: str | None = None
+    stage_coding: str | None = None
+    text_epoch_s: float | None = None
+
+
+@dataclass(frozen=True)
+class NightInput:
+    """One recording ready to be scored.
+
+    Attributes
+    ----------
+    groups
+        One :class:`EpochSet` per group of channels that votes.
+    labels
+        What each group is made of.
+    sanity
+        What was found in the channels.
+    decibels, freqs_hz
+        ``(epoch, frequency)`` picture of the first channel, for people.
+    reference
+        ``(epoch,)`` a person's stages, or ``None``.
+    """
+
+    recording_id: str
+    groups: list[EpochSet]
+    labels: list[str]
+    sanity: list[ChannelReport]
+    start: datetime | None
+    fs_hz: float
+    decibels: NDArray[np.floating]
+    freqs_hz: NDArray[np.floating]
+    reference: NDArray[np.integer] | None
+    notes: list[str]
+
+
+def find_inputs(source: Path, kind: str) -> list[Night]:
+    """The recordings to stage: those of a folder, or the one of a file.
+
+    Raises
+    ------
+    BadInput
+        If there is nothing to read.
+    """
+    if kind in LAYOUTS or source.suffix.lower() == ".npz":
+        kind = kind if kind in LAYOUTS else "bandpower"
+        return [Night(name, subject, (path,), None, kind) for name, subject, path in find_bandpower(source, kind)]
+    if source.is_dir():
+        return discover(kind, source)
+    if not source.is_file():
+        raise BadInput(source, "does not exist", "give an EDF file or a folder of them")
+    nights = [night for night in discover(kind, source.parent) if source in night.psg]
+    if not nights and kind == "edf_folder":
+        return [Night(source.stem, source.stem, (source,), None, kind)]
+    if not nights:
+        raise BadInput(source, f"is no recording of kind {kind!r}", "give options.kind, or an EDF file")
+    return nights
+
+
+def read_input(night: Night, settings: EpochSettings, options: InputOptions) -> NightInput:
+    """Read, check and cut one recording.
+
+    Raises
+    ------
+    BadInput
+        See :func:`src.preprocess.sleep.nights.load`; also for channels that make no group.
+    """
+    if night.kind in LAYOUTS:
+        return _bandpower_input(night, options)
+    groups = _groups(settings.channels, options.channels)
+    names = list(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
+    native = {name: _native(night, name, settings, options) for name in names}
+    reports = [report for recording in native.values() for report in inspect(recording)]
+    rows = {name: _resampled(recording, settings) for name, recording in native.items()}
+    first = native[names[0]]
+    length = min(len(row) for row in rows.values())
+    epoch_sets = []
+    for group in groups:
+        samples = np.stack([rows[n][:length] if n != ABSENT else np.zeros(length, np.float32) for n in group])
+        cut = replace(
+            first, samples=samples, fs_hz=settings.features.fs_hz, channels=settings.channels,
+            units=tuple(native[n].units[0] if n != ABSENT else "uV" for n in group),
+        )  # fmt: skip
+        epoch_sets.append(_epochs(cut, settings, [n == ABSENT for n in group]))
+    shown = FeatureSettings(fs_hz=settings.features.fs_hz, epoch_s=settings.features.epoch_s, **_window(settings))
+    picture = epoch_features(rows[names[0]][None, :length], shown)[:, 0].mean(axis=-1)
+    reference, notes = _reference(night, settings, options, first, length / settings.features.fs_hz)
+    return NightInput(
+        night.recording_id,
+        epoch_sets,
+        [" + ".join(n for n in group if n != ABSENT) for group in groups],
+        reports,
+        first.start,
+        first.fs_hz,
+        picture,
+        shown.freqs_hz,
+        reference,
+        notes,
+    )
+
+
+def _groups(wanted: Sequence[str], given: Sequence[str]) -> list[tuple[str, ...]]:
+    size, names = len(wanted), tuple(given) or tuple(wanted)
+    if len(names) % size:
+        expected = ", ".join(wanted)
+        raise BadInput("options.channels", f"names {len(names)} channels", f"give one for each of: {expected}")
+    groups = [names[i : i + size] for i in range(0, len(names), size)]
+    if any(all(name == ABSENT for name in group) for group in groups):
+        raise BadInput("options.channels", "names no channel", "give at least one that the recording has")
+    return groups
+
+
+def _native(night: Night, name: str, settings: EpochSettings, options: InputOptions) -> Recording:
+    recording, _ = load(replace(night, hypnogram=None) if night.kind != "ucddb" else night, [name],
+                        aliases=settings.aliases, max_hz=settings.features.max_hz,
+                        stage_coding=options.stage_coding)  # fmt: skip
+    return (
+        replace(recording, samples=recording.samples * np.float32(options.scale)) if options.scale != 1 else recording
+    )
+
+
+def _resampled(recording: Recording, settings: EpochSettings) -> NDArray[np.floating]:
+    require_band(recording.source, recording.channels[0], recording.fs_hz, settings.features.max_hz)
+    return resample(recording.samples, recording.fs_hz, settings.features.fs_hz)[0]
+
+
+def _epochs(recording: Recording, settings: EpochSettings, absent: Sequence[bool]) -> EpochSet:
+    """Epochs of the channels that are there; the others are NaN."""
+    there = ~np.array(absent)
+    if there.all():
+        return epochs_of(recording, None, settings)
+    channels, units = (
+        tuple(v for v, t in zip(values, there, strict=True) if t) for values in (recording.channels, recording.units)
+    )
+    part = replace(recording, samples=recording.samples[there], channels=channels, units=units)
+    epochs = epochs_of(part, None, settings)
+    features = np.full((len(epochs.features), len(there), *epochs.features.shape[2:]), np.nan, np.float32)
+    features[:, there] = epochs.features
+    return replace(epochs, features=features)
+
+
+def _window(settings: EpochSettings) -> dict[str, Any]:
+    """Frames of the picture: 4 s where epochs are long, a whole epoch where they are short."""
+    window_s = min(4.0, settings.features.epoch_s)
+    return {
+        "window_s": window_s,
+        "hop_s": window_s / 2,
+        "min_hz": 0.5,
+        "max_hz": min(30.0, settings.features.fs_hz / 2),
+    }
+
+
+def _reference(
+    night: Night, settings: EpochSettings, options: InputOptions, recording: Recording, duration_s: float
+) -> tuple[NDArray[np.integer] | None, list[str]]:
+    path = night.hypnogram if options.reference == "beside" else options.reference and Path(options.reference)
+    if not path:
+        return None, [f"{night.recording_id} has no hypnogram beside it"] if options.reference == "beside" else []
+    coding = options.stage_coding or ("ucddb" if night.kind == "ucddb" else None)
+    hypnogram = read_hypnogram(path, epoch_s=options.text_epoch_s, coding=coding, stage_names=settings.stage_names)
+    stages, facts = align(hypnogram, duration_s, settings.features.epoch_s, start=recording.start)
+    return stages, list(facts["warnings"])
+
+
+def _bandpower_input(night: Night, options: InputOptions) -> NightInput:
+    if options.channels:
+        raise BadInput("options.channels", "cannot be chosen in band-power files", "leave it out")
+    epochs = read_bandpower(night.kind, night.psg[0], night.recording_id)
+    reference = epochs.stages if (epochs.stages != UNSCORED).any() and options.reference == "beside" else None
+    return NightInput(
+        night.recording_id, [epochs], ["band powers"], [], None, 0.0,
+        epochs.features[:, 0, :, 0], epochs.freqs_hz, reference, [],
+    )  # fmt: skip
