@@ -15,9 +15,9 @@ def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def results_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
-    """Rows of plain values; the keys of the first row are the columns."""
+    """Rows of plain values; the keys of the first row are the columns, but for those that hold lists."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    columns = list(rows[0]) if rows else []
+    columns = _columns(rows)
     for name in columns:
         text = isinstance(rows[0][name], str)
         table.add_column(name, justify="left" if text else "right", no_wrap=text, overflow="fold")
@@ -28,10 +28,14 @@ def results_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The same rows as Markdown."""
-    columns = list(rows[0]) if rows else []
+    columns = _columns(rows)
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(_text(row[name]) for name in columns) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name, value in rows[0].items() if not isinstance(value, list)] if rows else []
 
 
 def _text(value: Any) -> str:

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -46,7 +46,8 @@ class RunFolder:
     attempt
         How many times it was started before.
     swept
-        Whether it is a job of a sweep: it is not tested, for the sweep tests what it has chosen, once.
+        Whether it is a job of a sweep: it is not tested, for the sweep tests what it has chosen, once. A
+        sweep over folds chooses nothing: each of its jobs has test data of its own, and counts as unswept.
     previous
         The record that its earlier attempt left in ``run.json``.
     """
@@ -88,6 +89,11 @@ class RunFolder:
         self.note(**facts, status="finished", finished=now())
         if not self.swept:
             point_latest(self.path)
+
+
+def over_folds(overrides: Iterable[str]) -> bool:
+    """Whether a job's overrides make it one fold of a cross-validation."""
+    return any(override.startswith("split.fold=") for override in overrides)
 
 
 def process_rank() -> int:
@@ -146,7 +152,8 @@ def open_run(
         raise BadInput(home, f"cannot be written ({error.strerror})", "choose another runs_dir") from error
     assert lock is not None
     with lock:
-        run = _start(path, key, config, swept=sweep is not None, overrides=overrides)
+        swept = sweep is not None and not over_folds(overrides or ())
+        run = _start(path, key, config, swept=swept, overrides=overrides)
         if run.finished:
             yield run
             return

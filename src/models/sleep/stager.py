@@ -146,11 +146,11 @@ class SleepStager(pl.LightningModule):
         """
         classes = self.hparams["classes"]
         rows = [
-            {"recording": name, "epochs": int(counts.sum()), **_row(counts, classes)}
+            {"recording": name, "epochs": int(counts.sum()), **_row(counts, classes), "confusion": counts.tolist()}
             for name, counts in zip(self.test_recordings, self.test_counts, strict=True)
             if counts.sum()
         ]
-        columns = list(rows[0])[2:]
+        columns = list(rows[0])[2:-1]
         values = np.array([[row[c] for c in columns] for row in rows], dtype=float)  # None becomes NaN
         counts = self.test_counts.sum(0)
         majority = np.zeros_like(counts)

@@ -1,0 +1,175 @@
+"""A small network trained on simulated nights, and what a user does to a recording before it is scored."""
+
+import csv
+import json
+
+import edfio
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from src.models.bundle import Bundle, export_bundle, load_bundle
+from src.models.sleep.sequence import SleepSequenceNet
+from src.predict.sleep import predict
+from src.preprocess.sleep.edf import read_recording
+from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, epochs_of
+from src.preprocess.sleep.night_view import night_view
+from src.preprocess.sleep.scoring_files import read_hypnogram
+from src.preprocess.sleep.simulate import write_night
+from src.signals import HUMAN_STAGES, SignalSpec
+
+CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz")
+SETTINGS = EpochSettings.from_params({"channels": list(CHANNELS), "features": {"kind": "bandpower"}, "margin_s": None})
+ARGS = {"n_channels": 2, "n_freqs": 10, "n_frames": 1, "n_classes": 5, "window_epochs": 40, "width": 24, "hidden": 16}
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nights")
+    return [write_night(folder, subject, 1, seed=1, hours=3.0) for subject in range(4)]
+
+
+@pytest.fixture(scope="module")
+def bundle(nights, tmp_path_factory):
+    torch.manual_seed(0)
+    levels, stages = [], []
+    for psg, scoring in nights[1:]:
+        epochs = epochs_of(read_recording(psg, CHANNELS), None, SETTINGS)
+        levels.append(torch.from_numpy(night_view(epochs.features, epochs.usable, "both")))
+        stages.append(torch.from_numpy(read_hypnogram(scoring).stages.astype(np.int64))[: len(levels[-1])])
+    network = SleepSequenceNet(**ARGS, dropout=0.1)
+    pooled = torch.cat(levels)
+    network.standardize.adopt(pooled.mean((0, 3)), pooled.std((0, 3)))
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-2)
+    windows, labels = pooled.unflatten(0, (-1, 40)), torch.cat(stages).unflatten(0, (-1, 40))
+    for _ in range(40):
+        logits = network.member_logits(windows)[0]
+        optimizer.zero_grad()
+        functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1).backward()
+        optimizer.step()
+    described = Bundle(
+        task="sleep_staging",
+        kind="sleep_sequence",
+        network_args=ARGS | {"dropout": 0.1},
+        signal=SignalSpec(CHANNELS, 100.0, 30.0, "uV", ("epoch", "channel", "frequency", "time"), (40, 2, 10, 1)),
+        stages=[
+            SLEEP_EPOCHS.describe(SETTINGS.to_params("sleep_edf")),
+            {"stage": "night_view", "version": 1, "params": {"view": "both"}},
+        ],
+        classes=list(HUMAN_STAGES),
+        decision={"temperature": 1.0},
+        metrics={"test/kappa": 0.8, "test/macro_f1": 0.75},
+        split={},
+        provenance={},
+    )
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    return load_bundle(export_bundle(folder, described, network.state_dict()))
+
+
+def score(bundle, source, out, **options):
+    summary = predict(bundle, source, out, **options)
+    assert summary.exit_code == 0, summary.failures
+    (name,) = summary.values
+    with (out / name / "hypnogram.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    return [row["stage"] for row in rows], "\n".join(summary.values[name]), out / name
+
+
+def rewrite(path, psg, *, order=None, samples=slice(None), factor=1.0, fs_hz=None):
+    """The recording again with another order of channels, cut, scaled, or at another rate."""
+    from src.preprocess.sleep.resample import resample
+
+    recording = read_recording(psg, CHANNELS)
+    rows = recording.samples if fs_hz is None else resample(recording.samples, recording.fs_hz, fs_hz)
+    rate = fs_hz or recording.fs_hz
+    signals = []
+    for index in order or range(len(CHANNELS)):
+        row = rows[index, samples].astype(np.float64) * factor
+        row = row[: len(row) // round(rate) * round(rate)]
+        bound = float(np.abs(row).max()) * 1.01
+        signals.append(
+            edfio.EdfSignal(row, rate, label=CHANNELS[index], physical_dimension="uV", physical_range=(-bound, bound))
+        )
+    edfio.Edf(signals, data_record_duration=1.0).write(path)
+    return path
+
+
+def same(first, second):
+    return np.mean([a == b for a, b in zip(first, second, strict=True)])
+
+
+def test_a_night_gets_a_report_and_files_for_other_programs(bundle, nights, tmp_path):
+    stages, printed, folder = score(bundle, nights[0][0], tmp_path, kind="sleep_edf", reference="beside")
+    assert len(stages) == 360
+    assert "agreement  κ" in printed
+    found = json.loads((folder / "agreement.json").read_text())
+    assert found["scores"]["kappa"] > 0.5
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "agreement.json", "events.json", "events.tsv", "hypnogram.csv", "hypnogram.edf", "manifest.json",
+        "night.png", "report.html",
+    ]  # fmt: skip
+    annotated = read_hypnogram(folder / "hypnogram.edf")
+    assert [HUMAN_STAGES[s] for s in annotated.stages] == stages
+    assert annotated.start == read_recording(nights[0][0], CHANNELS).start
+    events = (folder / "events.tsv").read_text().splitlines()
+    assert events[0].split("\t")[:3] == ["onset", "duration", "trial_type"]
+    assert [line.split("\t")[2] for line in events[1:]] == stages
+
+
+def test_the_order_of_channels_does_not_matter(bundle, nights, tmp_path):
+    plain = rewrite(tmp_path / "plain.edf", nights[0][0])
+    swapped = rewrite(tmp_path / "swapped.edf", nights[0][0], order=[1, 0])
+    assert score(bundle, plain, tmp_path / "a")[0] == score(bundle, swapped, tmp_path / "b")[0]
+
+
+def test_gain_does_not_matter(bundle, nights, tmp_path):
+    stages, printed, _ = score(bundle, rewrite(tmp_path / "x.edf", nights[0][0], factor=1e-6), tmp_path / "a")
+    assert "volts" in printed
+    plain, printed, _ = score(bundle, tmp_path / "x.edf", tmp_path / "b", scale=1e6)
+    assert "volts" not in printed
+    assert same(stages, plain) > 0.99
+
+
+def test_resampling_hardly_matters(bundle, nights, tmp_path):
+    plain = score(bundle, rewrite(tmp_path / "plain.edf", nights[0][0]), tmp_path / "a")[0]
+    other = score(bundle, rewrite(tmp_path / "other.edf", nights[0][0], fs_hz=128.0), tmp_path / "b")[0]
+    assert same(plain, other) >= 0.95
+
+
+@pytest.mark.parametrize(("seconds", "least"), [(300, 0.95), (10, 0.9)])
+def test_when_the_recording_starts_hardly_matters(bundle, nights, tmp_path, seconds, least):
+    plain = score(bundle, rewrite(tmp_path / "plain.edf", nights[0][0]), tmp_path / "a")[0]
+    late = rewrite(tmp_path / "late.edf", nights[0][0], samples=slice(seconds * 100, None))
+    stages = [s for s in score(bundle, late, tmp_path / "b")[0] if s != "unscored"]
+    shifted = plain[seconds // 30 :]
+    assert same(stages[: len(shifted) - 1], shifted[: len(stages)][: len(shifted) - 1]) >= least
+
+
+def test_channels_vote_and_may_be_absent(bundle, nights, tmp_path):
+    one = score(bundle, nights[0][0], tmp_path / "a", channels=["EEG Fpz-Cz", "none"])
+    assert "report" in one[1]
+    voted = score(bundle, nights[0][0], tmp_path / "b", channels=["EEG Fpz-Cz", "none", *CHANNELS])
+    manifest = json.loads((voted[2] / "manifest.json").read_text())
+    assert manifest["channels"] == ["EEG Fpz-Cz", "EEG Fpz-Cz + EEG Pz-Oz"]
+    summary = predict(bundle, nights[0][0], tmp_path / "c", channels=["EEG Fpz-Cz", "none", "EEG Pz-Oz"])
+    assert summary.exit_code
+    assert "give one for each of" in str(summary.failures)
+    assert not (tmp_path / "c").exists() or not list((tmp_path / "c").glob("*/*"))
+
+
+def test_where_the_signal_is_missing_nothing_is_guessed(bundle, nights, tmp_path):
+    psg = nights[0][0]
+    recording = read_recording(psg, CHANNELS)
+    rows = recording.samples.astype(np.float64)
+    rows[:, 100 * 30 * 100 : 110 * 30 * 100] = 0.0
+    signals = [
+        edfio.EdfSignal(row[:-1500], 100.0, label=name, physical_dimension="uV", physical_range=(-500, 500))
+        for name, row in zip(CHANNELS, np.clip(rows, -499, 499), strict=True)
+    ]
+    edfio.Edf(signals, data_record_duration=1.0).write(tmp_path / "gap.edf")
+    stages, printed, _ = score(bundle, tmp_path / "gap.edf", tmp_path / "a")
+    assert stages[100:110] == ["unscored"] * 10
+    assert stages[-1] == "unscored"
+    assert stages.count("unscored") == 11
+    assert "does not move" in printed
