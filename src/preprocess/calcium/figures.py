@@ -114,8 +114,8 @@ def draw_overview(path: Path, figures: SubjectFigures) -> None:
     facts, shape = figures.facts, (figures.header.frames, figures.header.planes)
     figure.suptitle(
         f"{figures.subject}: {facts['num_cells']:,} cells on {facts['occupied_voxels']:,} voxels, "
-        f"{shape[0]:,} frames × {shape[1]} planes at {figures.fs_hz:g} Hz\n"
-        f"{facts['active_voxels']:,} active voxels ({facts['density_percent']:.3f} % of the grid), "
+        f"{shape[0]:,} frames × {shape[1]} plane{'s' * (shape[1] != 1)} at {figures.fs_hz:g} Hz\n"
+        f"{facts['active_voxels']:,} active voxels ({facts['density_percent']:.2g} % of the grid), "
         f"{facts['train_frames']:,} training and {facts['test_frames']:,} test frames",
         fontsize=11,
     )
@@ -140,10 +140,11 @@ def _cell_maps(above: Axes, side: Axes, figures: SubjectFigures) -> None:
 def _raster(raster: Axes, rate: Axes, figures: SubjectFigures) -> None:
     neuron, frame = np.nonzero(figures.raster)
     time_s = figures.time_s
-    raster.plot(time_s[frame], neuron, linestyle="none", marker="|", markersize=1.2, markeredgewidth=0.5, color="black")
-    raster.set(
-        ylabel=f"{len(figures.raster)} cells in file order", title="binary spikes", ylim=(-1, len(figures.raster))
-    )
+    width = 0.35 if len(figures.raster) > 50 else 0.8
+    raster.plot(*_ticks(time_s[frame], neuron - 0.4, 0.8), color="black", linewidth=width)
+    raster.set(ylabel=f"{len(figures.raster)} cells in file order", title="binary spikes")
+    raster.set_ylim(-1, len(figures.raster))
+    raster.yaxis.set_major_locator(MaxNLocator(integer=True))
     raster.tick_params(labelbottom=False)
     rate.plot(time_s, 100 * figures.raster.mean(axis=0), color="black", linewidth=0.6)
     rate.set(xlabel="time (s)", ylabel="% of them\nactive", ylim=(0, None))
@@ -175,6 +176,7 @@ def _planes(axes: Axes, figures: SubjectFigures) -> None:
         twin.plot(np.arange(len(z)), share, color="red", marker=".", linewidth=0.8)
         twin.set_ylabel("active pixels (%)", color="red")
         twin.set_ylim(bottom=0)
+        twin.ticklabel_format(axis="y", scilimits=(-2, 3))
 
 
 def _ticks(x: np.ndarray, bottom: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:

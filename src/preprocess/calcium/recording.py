@@ -24,7 +24,7 @@ SLAB_BYTES = 1 << 27
 """Traces that are read from the disk at once; blocks are cut out of such a slab."""
 
 
-_RUN_GAP = 64
+_RUN_GAP = 8
 """Cells that are read along rather than begin another slice."""
 
 

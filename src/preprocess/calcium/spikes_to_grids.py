@@ -283,7 +283,7 @@ class GridSummary(Summary):
             pad_edge=False,
         )
         table.add_column("subject", min_width=9, overflow="fold")
-        for column in ("cells", "T×Z", "spikes", "density", "MB", "saves", "infer", "grids", "GB"):
+        for column in ("cells", "T×Z", "spikes", "density", "MB", "saves", "infer", "grids", "peak GB"):
             table.add_column(column, justify="right", no_wrap=True)
         for outcome in self.outcomes:
             if outcome.ok:
@@ -302,7 +302,7 @@ def _numbers(result: SubjectResult) -> list[str]:
         f"{facts['num_cells']:,}",
         f"{facts['shape'][0]}×{facts['shape'][1]}",
         f"{facts['active_voxels']:,}",
-        f"{facts['density_percent']:.3f}%",
+        f"{facts['density_percent']:.2g}%",
         f"{facts['grid_file_bytes'] / 1e6:,.1f}",
         f"{saved:.1f}%",
         f"{result.inference_s:.0f} s" if result.inferred else "kept",
