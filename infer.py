@@ -1,15 +1,19 @@
 """Predict with a bundle: ``python infer.py bundle=runs/sleep_cnn/latest input=night.edf``."""
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
 from src.models.bundle import load_bundle
+from src.preprocess.batch import Summary
 from src.runs.refusal import refusals
 from src.signals import BadInput
 
@@ -17,6 +21,16 @@ schema.register()
 
 PREDICTORS = {"sleep_staging": "src.predict.sleep", "spike_detection": "src.predict.spikes"}
 """Task of a bundle → the module whose ``predict`` carries it out."""
+
+
+def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
+    """The options that were given, all of which ``predict`` has to know."""
+    given: dict[str, Any] = {str(k): v for k, v in OmegaConf.to_container(options).items() if v is not None}  # type: ignore[union-attr]
+    known = signature(predict).parameters
+    for name in given:
+        if name not in known:
+            raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(list(known)[3:])}")
+    return given
 
 
 @hydra.main(config_path="conf", config_name="infer", version_base="1.3")
@@ -27,7 +41,8 @@ def main(cfg: DictConfig) -> None:
         if bundle.task not in PREDICTORS:
             raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
         predict = import_module(PREDICTORS[bundle.task]).predict
-        summary = predict(bundle, Path(cfg.input), Path(cfg.output_dir), **{str(k): v for k, v in cfg.options.items()})
+        options = given_options(cfg.options, predict, bundle.task)
+        summary = predict(bundle, Path(cfg.input), Path(cfg.output_dir), **options)
     console.print(summary.table())
     for lines in summary.values.values():
         console.print("\n".join(lines), highlight=False, soft_wrap=True)

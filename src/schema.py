@@ -37,13 +37,37 @@ class TrainConfig:
 
 
 @dataclass
+class InferOptions:
+    """Keyword arguments of the predictors of all tasks; what is not given is the predictor's default.
+
+    ``src/predict/sleep.py`` takes the first six, ``src/predict/spikes.py`` the others.
+    """
+
+    channels: Any = None
+    kind: str | None = None
+    reference: str | None = None
+    scale: float | None = None
+    stage_coding: str | None = None
+    text_epoch_s: float | None = None
+    classifier: str | None = None
+    recordings: list[str] | None = None
+    truth: str | None = None
+    key: str | None = None
+    fs_hz: float | None = None
+    channel: int | None = None
+    gain: float | None = None
+    reject: float | None = None
+    figures: bool | None = None
+
+
+@dataclass
 class InferConfig:
-    """``infer.py``: a bundle and recordings; ``options`` are the keyword arguments of the task's predictor."""
+    """``infer.py``: a bundle, recordings, and options of the bundle's task."""
 
     bundle: str = MISSING
     input: str = MISSING
     output_dir: str = "predictions"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: InferOptions = field(default_factory=InferOptions)
 
 
 @dataclass

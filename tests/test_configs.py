@@ -1,5 +1,6 @@
 """Every file of conf/ composes, its leaves fit the constructors they name, and a typo does not compose."""
 
+import importlib
 import inspect
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hydra.utils import get_class, get_method
 from omegaconf import OmegaConf
 
 from src import schema
+from src.signals import BadInput
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
@@ -90,3 +92,22 @@ def test_a_typo_does_not_compose(tmp_path):
 @pytest.mark.parametrize("primary", ["train", "infer", "preprocess"])
 def test_primaries_are_short(primary):
     assert len((CONF / f"{primary}.yaml").read_text().splitlines()) <= 40
+
+
+def test_every_option_of_a_predictor_can_be_given():
+    import infer
+    from src.schema import InferOptions
+
+    takes = set()
+    for module in infer.PREDICTORS.values():
+        takes |= set(list(inspect.signature(importlib.import_module(module).predict).parameters)[3:])
+    assert takes == set(InferOptions.__dataclass_fields__)
+
+
+def test_an_option_of_another_task_is_refused():
+    import infer
+    from src.predict.sleep import predict
+
+    options = compose("infer", ["bundle=b", "input=i", "options.truth=x"]).options
+    with pytest.raises(BadInput, match=r"options.truth: is no option of sleep_staging; choose from: channels"):
+        infer.given_options(options, predict, "sleep_staging")
