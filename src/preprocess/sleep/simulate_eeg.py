@@ -69,9 +69,9 @@ RHYTHMS = (
     # Alpha: relaxed wake, eyes closed; gone for most of stage 1.
     Rhythm(0.0, 1.0, (0.65, 0.15, 0.03, 0.01, 0.03), (1.4, 2.2, 0.8)),
     # The theta of drowsiness that defines stage 1 where alpha is scarce.
-    Rhythm(3.7, 0.8, (0.04, 0.80, 0.10, 0.0, 0.05), (1.8, 1.4, 0.6)),
+    Rhythm(3.7, 0.8, (0.05, 0.60, 0.10, 0.0, 0.08), (1.4, 1.1, 0.5)),
     # Alpha of REM sleep, one to two hertz slower than that of wake.
-    Rhythm(1.7, 0.8, (0.03, 0.04, 0.02, 0.0, 0.60), (1.7, 1.5, 0.6)),
+    Rhythm(1.7, 0.8, (0.03, 0.05, 0.02, 0.0, 0.45), (1.4, 1.2, 0.5)),
 )
 """What tells stages of like band powers apart."""
 

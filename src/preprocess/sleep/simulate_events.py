@@ -31,8 +31,8 @@ class Traits:
     def draw(cls, rng: np.random.Generator) -> Traits:
         """A sleeper from the population."""
         factors = np.exp(rng.normal(0.0, [0.2, 0.35, 0.3, 0.3]))
-        alpha_hz, spindle_hz = rng.normal(9.7, 0.8), rng.normal(13.0, 0.6)
-        return cls(float(np.clip(alpha_hz, 8.2, 11.8)), factors[0], float(spindle_hz), *(float(f) for f in factors[1:]))
+        alpha_hz, spindle_hz = rng.normal(9.8, 0.55), rng.normal(13.2, 0.5)
+        return cls(float(np.clip(alpha_hz, 8.8, 10.8)), factors[0], float(spindle_hz), *(float(f) for f in factors[1:]))
 
 
 @dataclass(frozen=True)
