@@ -153,6 +153,15 @@ class SpectrogramConfig(PreprocessConfig):
     memory_mb: float = 256.0
 
 
+@dataclass
+class SleepEdfConfig(PreprocessConfig):
+    """``preprocess=sleep_edf``; see ``src.preprocess.sleep.sleep_edf``."""
+
+    input_dir: str = ""
+    cohort: str = "sc20"
+    base_url: str = MISSING
+
+
 def register() -> None:
     """Put the schemas where Hydra's ``defaults`` lists find them."""
     store = ConfigStore.instance()
@@ -162,3 +171,4 @@ def register() -> None:
     store.store(group="preprocess", name="cascade_grid_schema", node=CascadeGridConfig, package="_global_")
     store.store(group="preprocess", name="cascade_coo_schema", node=CascadeCooConfig, package="_global_")
     store.store(group="preprocess", name="spectrogram_schema", node=SpectrogramConfig, package="_global_")
+    store.store(group="preprocess", name="sleep_edf_schema", node=SleepEdfConfig, package="_global_")

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
-from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of
+from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of, read_epochs
 from src.preprocess.sleep.features import FeatureSettings, epoch_features
 from src.preprocess.sleep.hypnogram import align
 from src.preprocess.sleep.nights import Night, discover, load
+from src.preprocess.sleep.prepare import PREPARED, find_prepared
 from src.preprocess.sleep.resample import require_band, resample
 from src.preprocess.sleep.sanity import ChannelReport, inspect
 from src.preprocess.sleep.scoring_files import read_hypnogram
@@ -91,6 +92,8 @@ def find_inputs(source: Path, kind: str) -> list[Night]:
     if kind in LAYOUTS or source.suffix.lower() == ".npz":
         kind = kind if kind in LAYOUTS else "bandpower"
         return [Night(name, subject, (path,), None, kind) for name, subject, path in find_bandpower(source, kind)]
+    if kind == PREPARED:
+        return [Night(path.parent.name, path.parent.name, (path,), None, kind) for path in find_prepared(source)]
     if source.is_dir():
         return discover(kind, source)
     if not source.is_file():
@@ -111,8 +114,8 @@ def read_input(night: Night, settings: EpochSettings, options: InputOptions) -> 
     BadInput
         See :func:`src.preprocess.sleep.nights.load`; also for channels that make no group.
     """
-    if night.kind in LAYOUTS:
-        return _bandpower_input(night, options)
+    if night.kind in LAYOUTS or night.kind == PREPARED:
+        return _finished_input(night, options)
     groups = _groups(settings.channels, options.channels)
     names = list(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
     native = {name: _native(night, name, settings, options) for name in names}
@@ -208,12 +211,24 @@ def _reference(
     return stages, list(facts["warnings"])
 
 
-def _bandpower_input(night: Night, options: InputOptions) -> NightInput:
+def _finished_input(night: Night, options: InputOptions) -> NightInput:
+    """Epochs that exist already: nothing is left of the signal to look at."""
     if options.channels:
-        raise BadInput("options.channels", "cannot be chosen in band-power files", "leave it out")
-    epochs = read_bandpower(night.kind, night.psg[0], night.recording_id)
+        raise BadInput("options.channels", "cannot be chosen in finished epochs", "leave it out")
+    path = night.psg[0]
+    epochs = (
+        read_epochs(path.parent) if night.kind == PREPARED else read_bandpower(night.kind, path, night.recording_id)
+    )
     reference = epochs.stages if (epochs.stages != UNSCORED).any() and options.reference == "beside" else None
     return NightInput(
-        night.recording_id, [epochs], ["band powers"], [], None, 0.0,
-        epochs.features[:, 0, :, 0], epochs.freqs_hz, reference, [],
-    )  # fmt: skip
+        night.recording_id,
+        [replace(epochs, facts={"tail_s": 0.0} | epochs.facts)],
+        ["finished epochs" if night.kind == PREPARED else "band powers"],
+        [],
+        None,
+        0.0,
+        epochs.features[:, 0].astype(np.float32).mean(axis=-1),
+        epochs.freqs_hz,
+        reference,
+        [],
+    )

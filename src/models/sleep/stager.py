@@ -163,7 +163,7 @@ class SleepStager(pl.LightningModule):
             {"recording": "sd", "epochs": None, **spread},
             {"recording": "pooled", "epochs": int(counts.sum()), **_row(counts, classes)},
             {"recording": "majority stage", "epochs": int(counts.sum()), **_row(majority, classes)},
-            {"recording": "human scorers", "epochs": None, **blank, "κ": HUMAN_KAPPA},
+            *([{"recording": "human scorers", "epochs": None, **blank, "κ": HUMAN_KAPPA}] if "N2" in classes else []),
         ]
 
     def tune(self, datamodule: pl.LightningDataModule) -> dict[str, Any]:

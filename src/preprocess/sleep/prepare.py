@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_bandpower
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
+from src.preprocess.sleep.epochs import EPOCHS_FILE, SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.nights import Night, discover
 from src.preprocess.sleep.simulate import SIMULATE_NIGHTS
 from src.preprocess.stage import ensure
 from src.signals import BadInput, SignalSpec
+
+PREPARED = "prepared"
+"""Kind of source whose epochs another stage has made, such as those of an LFP session."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ def prepare_nights(
     source
         ``kind`` and ``root`` (and ``subject_pattern``) of :func:`~src.preprocess.sleep.nights.discover`, or
         ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``, a kind of
-        :data:`~src.preprocess.sleep.bandpower_files.LAYOUTS` and ``root``, or ``kind: several`` with a list
+        :data:`~src.preprocess.sleep.bandpower_files.LAYOUTS` and ``root``, ``kind: prepared`` with the
+        ``root`` of finished epochs (and ``subject_pattern``), or ``kind: several`` with a list
         of such ``sources``.
     settings
         What to make.
@@ -71,11 +76,39 @@ def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> li
         return [Job(name, _prepare_bandpower, (str(kind), name, subject, path, cache)) for name, subject, path in found]
     if kind == "simulated":
         return _simulated_jobs(plain, settings, cache)
+    if kind == PREPARED:
+        return [
+            Job(path.parent.name, _adopt, (path.parent, plain.get("subject_pattern")))
+            for path in find_prepared(plain["root"])
+        ]
     try:
         nights = discover(str(kind), **plain)
     except TypeError as error:
         raise BadInput("source", str(error), "give kind and root (and subject_pattern)") from error
     return [Job(night.recording_id, _prepare, (night, settings, cache)) for night in nights]
+
+
+def find_prepared(root: str | Path) -> list[Path]:
+    """The ``epochs.h5`` files below a folder: finished epochs, of whatever stage made them.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    files = sorted(Path(root).rglob(EPOCHS_FILE))
+    if not files:
+        raise BadInput(root, f"holds no {EPOCHS_FILE}", "give the folder that a stage wrote epochs into")
+    return files
+
+
+def _adopt(folder: Path, subject_pattern: str | None) -> list[EpochArtifact]:
+    """Finished epochs as they are; the subject is read from the folder's name, failing that it is the name."""
+    match = re.search(subject_pattern, folder.name) if subject_pattern else None
+    if subject_pattern and not (match and match.groups()):
+        cure = "give one group that fits every folder"
+        raise BadInput(folder, f"subject_pattern {subject_pattern!r} finds no subject in its name", cure)
+    return [EpochArtifact(folder.name, match[1] if match else folder.name, folder, {})]
 
 
 def _simulated_jobs(plain: Mapping[str, Any], settings: EpochSettings, cache: Path) -> list[Job]:
