@@ -90,8 +90,8 @@ def test_lfp_sessions_through_the_spectrogram_stage(tmp_path):
             tmp_path / "raw", name=f"rat{rat}", minutes=10.0, shanks=(0,), n_channels=2, fs_hz=250.0, seed=rat
         )
         done = spectrograms_of(session.folder, tmp_path / "spectra" / f"rat{rat}")
-        params = {"epoch_s": 4.0, "species": "rodent", "channels": None, "min_hz": 0.5, "max_hz": 30.0, "margin_s": None,
-                  "stage_coding": None, "text_epoch_s": None}  # fmt: skip
+        params = dict.fromkeys(("channels", "margin_s", "stage_coding", "text_epoch_s"))
+        params |= {"epoch_s": 4.0, "species": "rodent", "min_hz": 0.5, "max_hz": 30.0}
         inputs = {"spectrograms": done, "hypnogram": tmp_path / "raw" / f"rat{rat}_hypnogram.csv"}
         ensure(LFP_EPOCHS, inputs, params, label=f"rat{rat}", target=prepared / f"rat{rat}")
     epochs = {
