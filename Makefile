@@ -13,7 +13,7 @@ WORKERS ?= 2
 # One thread per test process; what the tests start inherits it.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: help train test test-slow lint lock clean
+.PHONY: help train test test-slow test-slurm lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +29,10 @@ test: lint ## lint, types, then every test that takes seconds
 
 test-slow: .venv/.installed ## the tests that take minutes
 	@$(PYTEST) -m slow
+
+test-slurm: .venv/.installed ## sweeps and preprocessing on a real one-node SLURM, installed from Debian if need be
+	@setup/slurm_one_node.sh install
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m slurm -rs tests/runs/test_slurm.py
 
 lint: .venv/.installed ## style, format and types
 	@.venv/bin/ruff check .

@@ -1,6 +1,5 @@
 """Predict with a bundle: ``python infer.py bundle=runs/sleep_cnn/latest input=night.edf``."""
 
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
@@ -14,7 +13,7 @@ from rich.console import Console
 from src import schema
 from src.models.bundle import load_bundle
 from src.preprocess.batch import Summary
-from src.runs.refusal import refusals
+from src.runs.refusal import leave, refusals
 from src.signals import BadInput
 
 schema.register()
@@ -46,7 +45,7 @@ def main(cfg: DictConfig) -> None:
     console.print(summary.table())
     for lines in summary.values.values():
         console.print("\n".join(lines), highlight=False, soft_wrap=True)
-    sys.exit(summary.exit_code)
+    leave(summary.exit_code)
 
 
 if __name__ == "__main__":

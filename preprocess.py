@@ -3,15 +3,14 @@
 python preprocess.py preprocess=<stage> input_dir=… output_dir=…
 """
 
-import sys
-
 import hydra
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
-from src.runs.refusal import refusals
+from src.preprocess.batch import selection
+from src.runs.refusal import leave, refusals
 
 schema.register()
 
@@ -19,12 +18,14 @@ schema.register()
 @hydra.main(config_path="conf", config_name="preprocess", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     console = Console()
-    with refusals(console):
-        summary = instantiate(cfg, _convert_="all")
+    stage, chosen = OmegaConf.to_container(cfg), ("only", "part", "parts")
+    assert isinstance(stage, dict)
+    with refusals(console), selection(**{name: stage.pop(name) for name in chosen}):
+        summary = instantiate(stage, _convert_="all")
     for failure in summary.failures:
         console.print(failure.detail, end="", markup=False, highlight=False, soft_wrap=True)
     console.print(summary.table())
-    sys.exit(summary.exit_code)
+    leave(summary.exit_code)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,8 @@ class PreprocessConfig:
 
     The subclass is registered in the group ``preprocess`` as ``<stage>_schema`` with package
     ``_global_``, so its keys are given at the root of the command line. ``_target_`` names the
-    function that gets all the other keys as arguments and returns a ``batch.Summary``.
+    function that gets all the other keys as arguments and returns a ``batch.Summary``. ``only`` (a pattern
+    of recording names) and ``part`` of ``parts`` leave the rest to other jobs; see ``docs/sweeps.md``.
     """
 
     _target_: str = MISSING
@@ -85,6 +86,9 @@ class PreprocessConfig:
     workers: int = 1
     seed: int = 42
     skip: list[str] = field(default_factory=list)
+    only: str | None = None
+    part: int = 1
+    parts: int = 1
 
 
 @dataclass

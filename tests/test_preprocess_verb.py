@@ -109,3 +109,20 @@ def test_a_typo_fails_before_anything_is_computed(preprocess, override, word):
     assert word in done.stderr
     assert "Traceback" not in done.stderr
     assert not preprocess.out.exists()
+
+
+def test_a_share_of_the_recordings_is_done_and_the_rest_left_to_others(preprocess):
+    assert preprocess('only="[ab]"').returncode == 0
+    assert {p.parent.name for p in preprocess.out.glob(f"*/{MANIFEST}")} == {"a", "b"}
+    refused = preprocess("only=x*")
+    assert refused.returncode == 2
+    assert "no recording is called 'x*'; there are: a, b, c" in refused.stdout
+    assert "give a part from 1 to 2" in preprocess("part=3", "parts=2").stdout
+
+
+def test_the_parts_of_a_multirun_make_the_whole_and_one_bad_job_stops_no_other(preprocess):
+    (preprocess.sources / "b.txt").write_text("")
+    done = preprocess("hydra.mode=MULTIRUN", "part=1,2,3", "parts=3")
+    assert done.returncode == 1
+    assert "b.txt: is empty; record again" in done.stdout
+    assert {p.parent.name for p in preprocess.out.glob(f"*/{MANIFEST}")} == {"a", "c"}

@@ -13,7 +13,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from rich.console import Console
@@ -81,6 +83,53 @@ class Summary:
         return table
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which recordings are this process's: of those whose name matches ``only`` every ``parts``-th."""
+
+    only: str | None = None
+    part: int = 1
+    parts: int = 1
+
+    @property
+    def everything(self) -> bool:
+        return self.only is None and self.parts == 1
+
+    def of(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        wanted = [job for job in jobs if self.only is None or fnmatchcase(job.name, self.only)]
+        if not wanted:
+            names = ", ".join(job.name for job in jobs[:10])
+            raise BadInput("only", f"no recording is called {self.only!r}", f"there are: {names}")
+        return wanted[self.part - 1 :: self.parts]
+
+
+_EVERYTHING = Selection()
+_selection: ContextVar[Selection] = ContextVar("selection", default=_EVERYTHING)
+
+
+def selected() -> Selection:
+    """The selection that :func:`run_batch` obeys here."""
+    return _selection.get()
+
+
+@contextmanager
+def selection(*, only: str | None, part: int, parts: int) -> Iterator[None]:
+    """Inside the block, :func:`run_batch` carries out this share of its jobs and leaves the rest to other processes.
+
+    Raises
+    ------
+    BadInput
+        Unless ``1 <= part <= parts``.
+    """
+    if not 1 <= part <= parts:
+        raise BadInput("part", f"part {part} of {parts}", f"give a part from 1 to {max(parts, 1)}")
+    token = _selection.set(Selection(only, part, parts))
+    try:
+        yield
+    finally:
+        _selection.reset(token)
+
+
 def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Console | None = None) -> Summary:
     """Run every job and report on every job; no failure, not even a killed worker, stops the rest.
 
@@ -96,6 +145,7 @@ def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Con
     names = Counter(job.name for job in jobs)
     if twice := [name for name, count in names.items() if count > 1]:
         raise BadInput(twice[0], f"{names[twice[0]]} recordings have this name", "rename one of them")
+    jobs = jobs if selected().everything else selected().of(jobs)
     outcomes: dict[str, Outcome] = {}
     with _progress(console) as bar, shown_on(bar):
         task = bar.add_task(title, total=len(jobs))

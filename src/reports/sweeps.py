@@ -47,7 +47,7 @@ def draw_ranking(
         table.errorbar(values.mean(), place, xerr=spread, fmt="|", color="black", ms=12, capsize=3, lw=1)
     table.set_yticks(range(shown), [f"{place + 1}. {label}" for place, label in enumerate(labels[:shown])])
     table.invert_yaxis()
-    table.set_xlabel(f"{metric}: seeds, mean ± sd")
+    table.set_xlabel(f"{metric}: every seed and fold, mean ± sd")
     table.set_title("configurations, best first", loc="left", fontsize=10)
     for place, curve in curves:
         epochs.plot(range(1, len(curve) + 1), curve, color=colours[place], lw=1, alpha=0.8)

@@ -37,7 +37,7 @@ def conclude(folder: Path, console: Console) -> int:
                 console.print(f"testing job {job.number}, of the configuration that validation chose", highlight=False)
                 test_run(job.path)
         best = (max if mode(runs) == "max" else min)((j for j in chosen.jobs if j.score is not None), key=_score)
-        _link(folder / "best", best.path.name)
+        _link(folder / "best", f"{best.path.name}/bundle")
         ranking = write_tables(folder)
         runs = read_sweep(folder)
         _draw(folder, ranking, runs)

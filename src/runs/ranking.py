@@ -14,7 +14,8 @@ from src.preprocess.atomic import atomic_file
 from src.reports.tables import markdown_table
 from src.runs.folder import EXECUTION_KEYS, RUN_FILE, records
 
-SEED = "seed"
+REPLICATES = ("seed", "fold")
+"""Last names of the keys that repeat a configuration instead of changing it: ``seed``, ``split.fold``."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The jobs that differ in nothing but their seed.
+    """The jobs that differ in nothing but their seed or their fold of a cross-validation.
 
     Attributes
     ----------
     parameters
-        What was swept, with this configuration's values; the seed is not among them.
+        What was swept, with this configuration's values; seeds and folds are not among them.
     mean, sd
         Of the validation scores of the finished jobs; ``sd`` needs two.
     """
@@ -72,11 +73,11 @@ def read_sweep(folder: Path) -> list[SweepRun]:
 
 
 def rank(runs: Sequence[SweepRun]) -> list[Configuration]:
-    """Configurations from best to worst mean score; those with unfinished jobs come after the complete ones.
+    """Configurations from best to worst mean score over seeds and folds; those with unfinished jobs come after the complete ones.
 
     What "better" means is what the runs themselves maximised or minimised.
     """
-    swept = [n for n in _names(runs) if n != SEED and len({run.overrides.get(n) for run in runs}) > 1]
+    swept = [n for n in _names(runs) if n.rpartition(".")[2] not in REPLICATES and len({run.overrides.get(n) for run in runs}) > 1]
     groups: dict[tuple[str | None, ...], list[SweepRun]] = {}
     for run in runs:
         groups.setdefault(tuple(run.overrides.get(name) for name in swept), []).append(run)
@@ -174,7 +175,7 @@ def _markdown(
     text = (
         f"# Sweep {folder.name}\n\n"
         f"Configurations ranked by {metric} on validation data ({'higher' if better == 'max' else 'lower'} is better), "
-        "mean and standard deviation over seeds.\n\n"
+        "mean and standard deviation over seeds and folds.\n\n"
         f"{markdown_table([_short(row) for row in untested])}\n"
     )
     if ranking and ranking[0].test:

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf.errors import MissingMandatoryValue
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +18,7 @@ from src.signals import BadInput
 
 @contextmanager
 def refusals(console: Console) -> Iterator[None]:
-    """Print a :class:`BadInput` raised in the block as one line and leave with status 2.
+    """Print a :class:`BadInput` raised in the block as one line and :func:`leave` with status 2.
 
     Found also where Hydra hides it, inside the error of a constructor it was calling. A key that was
     not given is a bad input too.
@@ -28,7 +30,19 @@ def refusals(console: Console) -> Iterator[None]:
         if bad is None:
             raise
         console.print(f"[red]error[/] {escape(str(bad))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        leave(2, because=bad)
+
+
+class JobFailed(RuntimeError):
+    """A job of a multirun that ended badly; the reason is already on the screen."""
+
+
+def leave(status: int, because: Exception | None = None) -> None:
+    """End the process with this status; in a multirun, whose other jobs have to go on, fail this job alone."""
+    if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
+        sys.exit(status)
+    if status:
+        raise JobFailed(because or "see above") from because
 
 
 def bad_input(error: BaseException | None) -> BadInput | None:

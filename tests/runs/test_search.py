@@ -106,4 +106,4 @@ def test_a_search_through_hydra_is_resumed_and_concluded(tmp_path, monkeypatch):
     assert [t.value for t in study.trials] == [float(job["val/loss"]) for job in jobs]
     assert json.loads((sweep / "sweep.json").read_text())["status"] == "finished"
     assert (sweep / "search.png").stat().st_size > 10_000
-    assert (sweep / "best" / "bundle" / "bundle.json").is_file()
+    assert (sweep / "best" / "bundle.json").is_file()

@@ -24,7 +24,7 @@ def record(path: Path) -> dict:
 
 def trained_steps(folder: Path) -> dict[str, int]:
     """How often each job was started, by its number."""
-    return {p.parent.name: record(p)["attempts"] for p in folder.glob("*/run.json") if p.parent.name != "best"}
+    return {p.parent.name: record(p)["attempts"] for p in folder.glob("*/run.json")}
 
 
 def test_a_sweep_ranks_configurations_over_seeds_and_tests_the_chosen_one_alone(tmp_path):
@@ -42,9 +42,9 @@ def test_a_sweep_ranks_configurations_over_seeds_and_tests_the_chosen_one_alone(
     tested = [p.parent.name for p in sweep.glob("[0-9]*/results.json")]
     assert sorted(tested) == ranking[0]["jobs"].split()
     best = min(chosen, key=lambda job: float(job["val/loss"]))
-    assert (sweep / "best").resolve().name == best["job"]
-    bundle = record(sweep / "best" / "bundle" / "bundle.json")
-    assert bundle["metrics"]["test/accuracy"] == record(sweep / "best" / "run.json")["metrics"]["test/accuracy"]
+    assert (sweep / "best").resolve().parent.name == best["job"]
+    bundle = record(sweep / "best" / "bundle.json")
+    assert bundle["metrics"]["test/accuracy"] == record(sweep / best["job"] / "run.json")["metrics"]["test/accuracy"]
     assert (sweep / "sweep.png").stat().st_size > 10_000
     assert "| 1 |" in (sweep / "sweep.md").read_text()
     assert (sweep.parent / "latest").resolve() == sweep.resolve()
@@ -105,3 +105,11 @@ def test_a_finished_sweep_is_left_alone_and_a_given_folder_is_added_to(tmp_path)
     assert len(rows(first / "sweep.csv")) == 3
     train(tmp_path, "-m", "model.lr=0.1,0.2")
     assert len(sweeps(tmp_path)) == 2
+
+
+def test_seeds_and_folds_repeat_a_configuration(tmp_path):
+    train(tmp_path, "-m", "seed=1,2", "+datamodule.fold=0,1,2")
+    (sweep,) = sweeps(tmp_path)
+    (only,) = rows(sweep / "sweep.csv")
+    assert only["finished"] == "6"
+    assert len(list(sweep.glob("*/results.json"))) == 6

@@ -39,10 +39,10 @@ class Rows(TensorDataset):
 class Blobs(pl.LightningDataModule):
     classes = ("left", "right")
 
-    def __init__(self, seed: int, batch_size: int) -> None:
+    def __init__(self, seed: int, batch_size: int, fold: int = 0) -> None:
         super().__init__()
         self.seed, self.batch_size = seed, batch_size
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed + 100 * fold)
         self.labels = torch.arange(48) % 2
         self.points = torch.randn(48, 2, generator=generator) + 1.5 * self.labels[:, None]
 

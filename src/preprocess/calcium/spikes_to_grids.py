@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from src.preprocess.batch import Job, Outcome, Summary, run_batch
+from src.preprocess.batch import Job, Outcome, Summary, run_batch, selected
 from src.preprocess.calcium import expected_spikes as spikes
 from src.preprocess.calcium.grid_metadata import COMBINED_FILE, write_combined
 from src.preprocess.calcium.memory import PeakMemory
@@ -125,14 +125,16 @@ def run(
     )  # fmt: skip
     subjects = find_subjects(Path(input_dir), skip)
     target = Path(output_dir)
-    with folder_lock(target, wait=False):
+    # Jobs of a cluster share the folder: each locks its subjects alone, and waits for its turn at the common file.
+    with folder_lock(target, wait=False) if selected().everything else nullcontext():
         package = _package(settings)
         inside = max(workers // len(subjects), 1)
         jobs = [Job(s.name, process_subject, (s, target / s.name, settings, package, inside)) for s in subjects]
         summary = run_batch(jobs, title=f"{input_dir} → {target}", workers=workers)
         outcomes = list(summary.outcomes)
         try:
-            totals = write_combined(target, _finished(target, settings, summary), settings.grid_format == "coo")
+            with folder_lock(target / COMBINED_FILE):
+                totals = write_combined(target, _finished(target, settings, summary), settings.grid_format == "coo")
         except BadInput as error:
             totals = {}
             outcomes.append(Outcome(COMBINED_FILE, reason=str(error)))
