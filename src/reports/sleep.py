@@ -80,6 +80,29 @@ def draw_night(
     return path
 
 
+def draw_staging(
+    path: Path,
+    *,
+    title: str,
+    probabilities: np.ndarray,
+    reference: np.ndarray,
+    classes: Sequence[str],
+    epoch_s: float,
+) -> Path:
+    """Write the figure of one night's stages as predicted ``(epoch, class)`` and as scored by a human ``(epoch,)``."""
+    hours = np.arange(len(reference) + 1) * epoch_s / 3600
+    figure, (density, steps) = plt.subplots(2, 1, figsize=(11, 5), sharex=True, layout="constrained")
+    _draw_hypnodensity(density, probabilities, classes, hours)
+    _draw_hypnogram(steps, probabilities.argmax(1), classes, hours, reference)
+    steps.set_xlim(0, max(hours[-1], epoch_s / 3600))
+    steps.set_xlabel("scored epochs (h)")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    with atomic_file(path) as part:
+        figure.savefig(part, dpi=130)
+    plt.close(figure)
+    return path
+
+
 def _draw_spectrogram(
     figure: Figure, axes: Axes, decibels: np.ndarray, freqs_hz: np.ndarray, hours: np.ndarray
 ) -> None:

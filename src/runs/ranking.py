@@ -77,7 +77,11 @@ def rank(runs: Sequence[SweepRun]) -> list[Configuration]:
 
     What "better" means is what the runs themselves maximised or minimised.
     """
-    swept = [n for n in _names(runs) if n.rpartition(".")[2] not in REPLICATES and len({run.overrides.get(n) for run in runs}) > 1]
+    swept = [
+        n
+        for n in _names(runs)
+        if n.rpartition(".")[2] not in REPLICATES and len({run.overrides.get(n) for run in runs}) > 1
+    ]
     groups: dict[tuple[str | None, ...], list[SweepRun]] = {}
     for run in runs:
         groups.setdefault(tuple(run.overrides.get(name) for name in swept), []).append(run)
