@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def draw_confusion(path: Path, *, title: str, counts: np.ndarray, classes: Seque
     return path
 
 
-DRAWERS = {"confusion": draw_confusion, "staging": draw_staging}
+DRAWERS: dict[str, Callable[..., Path]] = {"confusion": draw_confusion, "staging": draw_staging}
 """Kinds of pictures that a module may ask for in its ``media()``."""
 
 

@@ -73,7 +73,7 @@ def read_sweep(folder: Path) -> list[SweepRun]:
 
 
 def rank(runs: Sequence[SweepRun]) -> list[Configuration]:
-    """Configurations from best to worst mean score over seeds and folds; those with unfinished jobs come after the complete ones.
+    """Configurations from best to worst mean score over seeds and folds; incomplete ones come last.
 
     What "better" means is what the runs themselves maximised or minimised.
     """
