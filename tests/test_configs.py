@@ -80,7 +80,15 @@ def test_every_option_composes(group, option):
 
 @pytest.mark.parametrize("stage", sorted(p.stem for p in (CONF / "preprocess").glob("*.yaml")))
 def test_every_preprocessing_stage_composes(stage):
-    check(compose("preprocess", [f"preprocess={stage}", "input_dir=in", "output_dir=out"]))
+    config = compose("preprocess", [f"preprocess={stage}", "input_dir=in", "output_dir=out"])
+    for name in ("only", "part", "parts"):  # which preprocess.py keeps for itself
+        del config[name]
+    check(config)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", *(p.stem for p in (CONF / "hydra" / "launcher").glob("*.yaml"))])
+def test_every_launcher_composes(launcher):
+    compose("train", ["experiment=sleep_cnn", f"hydra/launcher={launcher}"], return_hydra_config=True)
 
 
 def test_a_typo_does_not_compose(tmp_path):
