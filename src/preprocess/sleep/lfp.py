@@ -112,6 +112,8 @@ def spectrograms(
     params = lfp_parameters.resolve(preset, given, bands) | {"sampling_rate_hz": sampling_rate_hz}
     lfp_parameters.check(params)
     pairs = [[str(one), str(other)] for one, other in lfp_coherence.parse_pairs(coherence)]
+    if workers < 0 or not memory_mb > 0:
+        raise BadInput("workers", f"workers={workers}, memory_mb={memory_mb:g}", "give 0 or more, and some memory")
     if figures not in (None, "png", "pdf"):
         raise BadInput("figures", f"{figures!r} is not known", "choose png, pdf or null")
     run = _Run(
@@ -126,17 +128,19 @@ def spectrograms(
     console = Console(stderr=True)
     jobs: list[Job] = []
     for session in find_sessions(Path(input_dir)):
+        if session.name in skip:
+            continue
         for note in session.notes:
             _say(console, "note", session.name, note)
         jobs += _jobs(session, Path(output_dir) / session.name, run, shanks)
-    summary = run_batch(
-        [job for job in jobs if not {job.name, job.name.split("/")[0]} & set(skip)], title="spectrograms"
-    )
+    jobs = [job for job in jobs if job.name not in skip]
+    summary = run_batch(jobs, title="spectrograms")
     for name, artifact in summary.values.items():
         for warning in artifact.manifest["facts"]["warnings"]:
             _say(console, "warning", name, warning)
-    if kept := sum(artifact.reused for artifact in summary.values.values()):
-        console.print(f"{kept} of {len(summary.outcomes)} were there already, and verified", highlight=False)
+    kept = sum(artifact.reused for artifact in summary.values.values())
+    state = f", {kept} of them there already and verified" if kept else ""
+    console.print(f"{len(summary.values)} of {len(jobs)} in {output_dir}{state}", highlight=False, soft_wrap=True)
     return summary
 
 

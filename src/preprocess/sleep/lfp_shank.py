@@ -165,8 +165,10 @@ def _facts(
     masked = {str(i): int(n) for i, n in zip(traces.channel_ids, work.masked, strict=True) if n}
     warnings = list(traces.warnings)
     if masked:
-        share = 100 * work.masked.sum() / (work.n_channels * work.n_times)
-        warnings.append(f"{share:.3g} % of the frames touch samples that are not finite and are NaN (masked_frames)")
+        worst = sorted(masked.items(), key=lambda item: -item[1])
+        shares = ", ".join(f"{100 * n / work.n_times:.3g} % of channel {name}" for name, n in worst[:4])
+        more = f" and of {len(worst) - 4} more" if len(worst) > 4 else ""
+        warnings.append(f"samples are missing: NaN in the frames that touch them, {shares}{more}")
     if bands and bands.left_out:
         warnings.append(f"bands above half the sampling rate left out: {', '.join(bands.left_out)}")
     time_last, last = params["format"] == "npz", (encoding.n_rows, work.n_times)
