@@ -1,7 +1,8 @@
 """LFP spectrograms against the original's recipe: CPU seconds, wall time, memory, and whether the numbers are the same.
 
-    python benchmarks/lfp_spectrogram.py --minutes 30              both, interleaved, medians of three
-    python benchmarks/lfp_spectrogram.py --minutes 180 --memory    ours alone at a quarter, a half and all of it
+    python benchmarks/lfp_spectrogram.py --minutes 30                  both in turn, medians of three
+    python benchmarks/lfp_spectrogram.py --minutes 30 --dtype int16    traces as the amplifier gives them
+    python benchmarks/lfp_spectrogram.py --minutes 180 --memory        ours alone at a quarter, a half and all of it
 
 The recipe: ``np.load``, ``scipy.signal.spectrogram`` for one channel after the other in its default precision, a list,
 ``np.stack``, ``np.savez_compressed``. Ours is what ``preprocess=spectrogram`` runs: reading, computing, writing,
@@ -87,9 +88,11 @@ def measure(what: str, traces: Path, out_dir: Path) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def build(folder: Path, minutes: float, channels: int) -> Path:
-    """One shank of a simulated rat: float32, 500 Hz, uncompressed npz, as the original's extraction writes it."""
-    made = simulate_session(folder, name=SESSION, minutes=minutes, shanks=(0,), n_channels=channels, seed=1)
+def build(folder: Path, minutes: float, channels: int, dtype: str) -> Path:
+    """One shank of a simulated rat, 500 Hz, uncompressed npz, as the original's extraction writes it (float32)."""
+    made = simulate_session(
+        folder, name=SESSION, minutes=minutes, shanks=(0,), n_channels=channels, seed=1, dtype=dtype
+    )
     return made.folder / "low_freq" / f"{SHANK}_lfp_traces.npz"
 
 
@@ -135,9 +138,9 @@ def _error(values: NDArray, truth: NDArray) -> float:
     return float(np.quantile(np.abs(values - truth) / np.maximum(truth, 1e-30), 0.999))
 
 
-def race(folder: Path, minutes: float, channels: int, repeats: int, console: Console) -> bool:
+def race(folder: Path, minutes: float, channels: int, dtype: str, repeats: int, console: Console) -> bool:
     """Recipe and both presets in turn; returns whether every target is met."""
-    traces = build(folder, minutes, channels)
+    traces = build(folder, minutes, channels, dtype)
     rounds: dict[str, list[dict[str, float]]] = {"recipe": [], "scipy_compat": [], "sleep": []}
     for _ in track(range(repeats), description="rounds", console=console):
         for name, results in rounds.items():
@@ -146,7 +149,9 @@ def race(folder: Path, minutes: float, channels: int, repeats: int, console: Con
     difference, above = compare(folder / "recipe/recipe.npz", ours, min(channels, 8))
     theirs_64, ours_64 = against_double(traces, folder / "recipe/recipe.npz", ours)
     decibels = sleep_error(traces, folder / "sleep" / SESSION / "sh0_sleep" / f"{SHANK}_spectrograms.h5")
-    table = Table(title=f"{channels} channels x 500 Hz x {minutes:g} min, medians of {repeats}", title_justify="left")
+    table = Table(
+        title=f"{channels} channels x 500 Hz x {minutes:g} min, {dtype}, medians of {repeats}", title_justify="left"
+    )
     for column in ("", "CPU s", "wall s", "peak MB", "file MB", "CPU ratio", "wall ratio"):
         table.add_column(column, justify="left" if not column else "right")
     median = {
@@ -174,14 +179,14 @@ def race(folder: Path, minutes: float, channels: int, repeats: int, console: Con
     return report(verdicts, console)
 
 
-def memory(folder: Path, minutes: float, channels: int, console: Console) -> bool:
+def memory(folder: Path, minutes: float, channels: int, dtype: str, console: Console) -> bool:
     """Peak memory of both presets at a quarter, a half and the whole length."""
     table = Table(title=f"ours alone, {channels} channels x 500 Hz", title_justify="left")
     for column in ("preset", "minutes", "CPU s", "wall s", "peak MB", "file MB"):
         table.add_column(column, justify="left" if column == "preset" else "right")
     peaks: dict[str, list[float]] = {"scipy_compat": [], "sleep": []}
     for part in (4, 2, 1):
-        traces = build(folder, minutes / part, channels)
+        traces = build(folder, minutes / part, channels, dtype)
         for preset, seen in peaks.items():
             row = measure(preset, traces, folder / preset)
             seen.append(row["peak_mb"])
@@ -213,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--dtype", choices=("float32", "int16"), default="float32")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", action="store_true", help="ours alone, at three lengths")
     parser.add_argument("--folder", type=Path, help="where the files are made and removed; the system's temporary one")
@@ -226,9 +232,9 @@ def main() -> None:
     describe(console)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.memory:
-            met = memory(Path(folder), options.minutes, options.channels, console)
+            met = memory(Path(folder), options.minutes, options.channels, options.dtype, console)
         else:
-            met = race(Path(folder), options.minutes, options.channels, options.repeats, console)
+            met = race(Path(folder), options.minutes, options.channels, options.dtype, options.repeats, console)
     describe(console)
     sys.exit(0 if met else 1)
 

@@ -215,7 +215,8 @@ def _figures(artifact: Artifact, name: str, target: Path, run: _Run) -> None:
     from src.preprocess.sleep.lfp_figures import draw_shank  # matplotlib is slow to import
 
     def draw(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-        return {"figures": len(draw_shank(inputs["spectrograms"], out_dir, title=name, progress=steps, **params))}
+        title = name.replace("/sh", " · shank ")
+        return {"figures": len(draw_shank(inputs["spectrograms"], out_dir, title=title, progress=steps, **params))}
 
     there = open_spectrograms(artifact.path).channel_ids
     channels = list(there) if run.figure_channels is None else [i for i in run.figure_channels if i in there]

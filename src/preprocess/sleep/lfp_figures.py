@@ -170,12 +170,13 @@ def draw_channel(page: Page, source: Spectrograms, title: str) -> Figure:
         figure.colorbar(drawn, cax=figure.add_subplot(grid[row, 1]), label=label)
         axes.set_ylabel("frequency (Hz)")
         axes.tick_params(labelbottom=False)
-        _draw_spread(figure.add_subplot(grid[row, 2], sharey=top), values, page.freqs)
+        _draw_spread(figure.add_subplot(grid[row, 2], sharey=top), values, page.freqs, legend=row == 0)
     _octave_ticks(top, page.freqs)
     _draw_bands(bottom, page, times)
     bottom.set_xlabel(f"time since the start of the recording ({unit})")
     figure.suptitle(f"{title} · channel {page.channel}", fontsize=14, fontweight="bold")
-    top.set_title(_caption(source), fontsize=9, color="0.35", loc="left")
+    gaps = "; grey: no samples" if np.isnan(page.power).any() else ""
+    top.set_title(_caption(source) + gaps, fontsize=9, color="0.35", loc="left")
     return figure
 
 
@@ -203,6 +204,7 @@ def draw_overview(
         drawn = _image(axes, values, times, np.append(rows, rows[-1] + 1), colours, *limits)
         figure.colorbar(drawn, ax=axes, label=label, location="top", shrink=0.8)
         axes.set_xlabel(f"time since the start of the recording ({unit})")
+    right.set_facecolor(_GAP_COLOUR)
     image, octaves = _logarithmic(np.asarray(spectra).T, source.freqs[shown])
     drawn = right.imshow(
         image.T,
@@ -238,14 +240,15 @@ def _draw_bands(axes: Axes, page: Page, times: NDArray[np.float64]) -> None:
     axes.spines["top"].set_visible(False)
 
 
-def _draw_spread(axes: Axes, levels: NDArray[np.float64], freqs: NDArray[np.float64]) -> None:
+def _draw_spread(axes: Axes, levels: NDArray[np.float64], freqs: NDArray[np.float64], *, legend: bool) -> None:
     """Median and 10-90 % range over time, beside a spectrogram whose frequency axis it shares."""
     octaves, whole = np.log2(freqs), np.isfinite(levels).any(axis=0)
     if whole.any():
         low, middle, high = np.nanpercentile(levels[:, whole], (10, 50, 90), axis=1)
         axes.fill_betweenx(octaves, low, high, color="0.8", lw=0, label="10–90 %")
         axes.plot(middle, octaves, color="k", lw=1.2, label="median")
-        axes.legend(frameon=False, fontsize=7, loc="upper right", handlelength=1.2)
+        if legend:
+            axes.legend(frameon=False, fontsize=7, loc="upper right", handlelength=1.2)
     axes.set_xlabel("dB", labelpad=1)
     axes.tick_params(labelleft=False)
     axes.grid(color="0.92")

@@ -197,5 +197,5 @@ def _check_room(folder: Path, traces: Traces, encoding: Encoding, n_times: int) 
     result = 0.9 * traces.n_channels * encoding.n_rows * n_times * encoding.dtype.itemsize
     needed, free = traces.nbytes + result / (1 if encoding.plain else 2), shutil.disk_usage(folder).free
     if free < needed:
-        problem = f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
+        problem = f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free"
         raise BadInput(folder.parent, problem, "free some space or choose another output_dir")

@@ -21,17 +21,18 @@ from isal import isal_zlib
 from numpy.typing import ArrayLike, NDArray
 
 _LEVEL = 1  # ISA-L: level 2 and 3 cost more and save nothing on noise-like mantissas
+_MEMORY = 9  # its largest buffers: a tenth faster than the default
 _LAST_BLOCK = b"\x03\x00"
 _LIMIT = 0xFFFFFFFF
 _NEEDS_ZIP64 = _LIMIT - (1 << 28)  # leaves room for what deflate may add to incompressible data
 _VERSION, _FLAGS, _DEFLATED, _TIME, _DATE = 45, 0, 8, 0, 0x21  # 1980-01-01 00:00
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 19
 
 
 class Piece(NamedTuple):
-    """A deflated run of a member's bytes."""
+    """A deflated run of a member's bytes, in parts so as not to copy them together."""
 
-    data: bytes
+    data: tuple[bytes, ...]
     crc: int
     n_bytes: int
 
@@ -39,8 +40,9 @@ class Piece(NamedTuple):
 def deflate(values: bytes | memoryview) -> Piece:
     """Compress one piece; releases the interpreter lock."""
     view = memoryview(values).cast("B")
-    packer = isal_zlib.compressobj(_LEVEL, wbits=-15)
-    return Piece(packer.compress(view) + packer.flush(isal_zlib.Z_SYNC_FLUSH), isal_zlib.crc32(view), view.nbytes)
+    packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -15, _MEMORY)
+    data = (packer.compress(view), packer.flush(isal_zlib.Z_SYNC_FLUSH))
+    return Piece(data, isal_zlib.crc32(view), view.nbytes)
 
 
 @dataclass
@@ -119,8 +121,8 @@ class Member:
         self._file, self._entry, self._done = file, entry, 0
 
     def append(self, piece: Piece) -> None:
-        self._file.write(piece.data)
-        self._entry.packed_bytes += len(piece.data)
+        self._file.writelines(piece.data)
+        self._entry.packed_bytes += sum(map(len, piece.data))
         self._entry.crc = isal_zlib.crc32_combine(self._entry.crc, piece.crc, piece.n_bytes)
         self._done += piece.n_bytes
 

@@ -59,10 +59,12 @@ def simulate_session(
     fs_hz: float = 500.0,
     epoch_s: float = 4.0,
     seed: int = 0,
+    dtype: str = "float32",
 ) -> SimulatedSession:
     """Write ``<parent>/<name>.rec/low_freq/<name>_sh<k>_lfp_traces.npz`` and ``<parent>/<name>_hypnogram.csv``.
 
-    The traces are µV on a 0.195-µV grid, as float32; all shanks live through the same states.
+    The traces are µV on a 0.195-µV grid as ``float32``, or that grid's steps as ``int16``; all shanks live
+    through the same states.
     """
     rng = np.random.default_rng(seed)
     stages = simulate_states(rng, int(minutes * 60 // epoch_s), epoch_s)
@@ -72,7 +74,7 @@ def simulate_session(
     for shank in shanks:
         blocks = simulate_traces(np.random.default_rng((seed, shank)), stages, epoch_s, n_samples, n_channels, fs_hz)
         path = folder / "low_freq" / f"{name}_sh{shank}_lfp_traces.npz"
-        _write(path, blocks, n_samples, n_channels, fs_hz, shank)
+        _write(path, blocks, np.dtype(dtype), (n_samples, n_channels), fs_hz, shank)
     lines = [f"{i * epoch_s:g},{epoch_s:g},{RODENT_STAGES[stage]}" for i, stage in enumerate(stages)]
     (parent / f"{name}_hypnogram.csv").write_text("onset,duration,stage\n" + "\n".join(lines) + "\n")
     return SimulatedSession(folder, stages, epoch_s)
@@ -139,21 +141,23 @@ class _Filter:
 
 
 def _write(
-    path: Path, blocks: Iterator[NDArray[np.float32]], n_samples: int, n_channels: int, fs_hz: float, shank: int
+    path: Path, blocks: Iterator[NDArray[np.float32]], dtype: np.dtype, shape: tuple[int, int], fs_hz: float, shank: int
 ) -> None:
+    n_channels, counts = shape[1], dtype.kind == "i"
     fields = {
         "sampling_rate": np.float64(fs_hz),
         "channel_ids": np.arange(n_channels) + 1000 * shank,
         "ycoord": np.arange(n_channels) * 20.0,
-        "units": np.array("uV"),
+        "units": np.array(f"{_LSB_UV} uV" if counts else "uV"),
         "shank": np.int64(shank),
     }
-    header = {"descr": "<f4", "fortran_order": False, "shape": (n_samples, n_channels)}
+    header = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": shape}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("traces.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, header)
             for block in blocks:
-                member.write(np.ascontiguousarray(block).data.cast("B"))
+                values = np.clip(np.round(block / _LSB_UV), -32768, 32767) if counts else block
+                member.write(np.ascontiguousarray(values.astype(dtype)).data.cast("B"))
         for name, value in fields.items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)

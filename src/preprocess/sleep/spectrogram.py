@@ -25,7 +25,7 @@ Window = str | Sequence[str | float] | NDArray[np.floating]
 
 DETRENDS = ("constant", "none")
 SCALINGS = ("density", "spectrum")
-_LOWEST_BINS = 64
+_LOWEST_BINS = 32
 _BLOCK_VALUES = 1 << 18  # samples of one block of frames: 1 MiB of float32, a second-level cache
 
 
@@ -263,18 +263,18 @@ class SpectrogramPlan:
     def _block(self, stretch: NDArray, work: NDArray[np.float32], bins: slice, out: NDArray[np.float32]) -> None:
         grid, mean = self._grid(stretch, out.shape[1])
         for index, spectrum in enumerate(self._transforms(grid, mean, work[:, : out.shape[1]])):
-            parts = spectrum[bins].view(np.float32)
-            parts *= parts
+            magnitude = np.abs(spectrum[bins])
             if index == 0:
-                np.add(parts[:, 0::2], parts[:, 1::2], out=out)
+                np.multiply(magnitude, magnitude, out=out)
             else:
-                out += parts[:, 0::2]
-                out += parts[:, 1::2]
+                magnitude *= magnitude
+                out += magnitude
         if bins.start == 0:
             out[0] *= 0.5
         if self.nfft % 2 == 0 and bins.stop == self.nfft // 2 + 1 > bins.start:
             out[-1] *= 0.5
-        out[:, ~np.isfinite(mean)] = np.nan
+        if not np.isfinite(mean).all():
+            out[:, ~np.isfinite(mean)] = np.nan
 
     def _grid(self, stretch: NDArray, frames: int) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
         """The samples with hop after hop in columns, and the mean of every frame.
@@ -288,7 +288,12 @@ class SpectrogramPlan:
             stretch = np.concatenate([stretch, np.zeros(columns * self.hop - len(stretch), dtype=stretch.dtype)])
         grid = np.ascontiguousarray(stretch.reshape(columns, self.hop).T, dtype=wide)
         sums = grid.sum(axis=0, dtype=np.float64)
-        totals = sliding_window_view(sums[: frames + whole - 1], whole).sum(axis=1)
+        if whole <= 32:
+            totals = sums[:frames].copy()
+            for column in range(1, whole):
+                totals += sums[column : column + frames]
+        else:
+            totals = sliding_window_view(sums[: frames + whole - 1], whole).sum(axis=1)
         if rest:
             totals = totals + grid[:rest, whole : whole + frames].sum(axis=0, dtype=np.float64)
         return grid, totals / self.nperseg
@@ -316,7 +321,8 @@ class SpectrogramPlan:
                 np.subtract(tail, offset, out=lower)
                 lower *= weights[split:, None]
             spectrum = scipy.fft.rfft(work, axis=0)
-            spectrum[: len(of_constant)] -= of_constant[:, None] * trace
+            if trace.any():
+                spectrum[: len(of_constant)] -= of_constant[:, None] * trace
             yield spectrum
 
 

@@ -82,4 +82,4 @@ def test_pieces_tile_groups_of_64_rows():
     for length in (1, 10, 5000, 200_000, 10_000_000):
         rows = rows_per_piece(np.empty(length, np.float32))
         assert 64 % rows == 0
-        assert rows == 1 or rows * length * 4 <= 1 << 20
+        assert rows == 1 or rows * length * 4 <= 1 << 19
