@@ -149,7 +149,8 @@ def _resolution(plan: SpectrogramPlan) -> dict[str, float]:
 
 
 def _units(traces: Traces, params: Mapping[str, Any]) -> str:
-    unit = "(unit of the traces)" if traces.units == "unknown" else traces.units
+    unit = "unit of the traces" if traces.units == "unknown" else traces.units
+    unit = unit if unit.isalpha() else f"({unit})"
     power = f"{unit}^2/Hz" if params["scaling"] == "density" else f"{unit}^2"
     return f"dB re 1 {power}" if params["decibel"] else power
 
