@@ -6,7 +6,10 @@ epochs in the five stages of people, or any other length. Nothing is transformed
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,9 @@ from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epoch
 from src.preprocess.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.preprocess.sleep.lfp_artifact import Spectrograms, open_spectrograms
 from src.preprocess.sleep.lfp_encoding import FLOOR
+from src.preprocess.sleep.lfp_shank import STAGE
 from src.preprocess.sleep.scoring_files import read_hypnogram
-from src.preprocess.stage import Stage
+from src.preprocess.stage import MANIFEST, Stage
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
 
 SPECIES = {"human": HUMAN_STAGES, "rodent": RODENT_STAGES}
@@ -106,6 +110,65 @@ def epochs_from_spectrogram(
         times_s=p["window_s"] / 2 + np.arange(n_frames, dtype=np.float64) * p["hop_s"],
         facts=facts,
     )
+
+
+@dataclass(frozen=True)
+class ScoredShank:
+    """A shank whose states somebody scored.
+
+    Attributes
+    ----------
+    recording_id, subject_id
+        ``<session>_sh<k>``, and the part of the session's name that splits go by.
+    spectrograms, hypnogram
+        The shank's folder and the scoring: inputs of :data:`LFP_EPOCHS`.
+    """
+
+    recording_id: str
+    subject_id: str
+    spectrograms: Path
+    hypnogram: Path
+
+
+def find_scored_shanks(
+    root: Path, hypnograms: Path | None = None, *, subject_pattern: str | None = None
+) -> list[ScoredShank]:
+    """Finished shanks below a folder, each with its session's ``<session>_hypnogram.csv``.
+
+    Parameters
+    ----------
+    root
+        An ``output_dir`` of ``preprocess=spectrogram``.
+    hypnograms
+        Where the scorings are; ``None`` looks in ``root`` and in the sessions' folders.
+    subject_pattern
+        Regular expression whose first group is the subject in a session's name; ``None`` takes the whole
+        name: sessions of one animal then count as different subjects.
+
+    Raises
+    ------
+    BadInput
+        If there is no shank, a session has no scoring, or the pattern does not match a session's name.
+    """
+    found = []
+    for manifest in sorted(Path(root).rglob(MANIFEST)):
+        record = json.loads(manifest.read_text())
+        if record.get("stage") != STAGE:
+            continue
+        label = record["label"]
+        session = label.rpartition("_sh")[0]
+        places = [hypnograms] if hypnograms is not None else [Path(root), *manifest.parents[1:3]]
+        files = [place / f"{session}_hypnogram.csv" for place in places]
+        scoring = next((file for file in files if file.is_file()), None)
+        if scoring is None:
+            raise BadInput(manifest.parent, f"has no {session}_hypnogram.csv", f"put one into {places[0]}")
+        match = re.search(subject_pattern, session) if subject_pattern else None
+        if subject_pattern and (match is None or not match.groups()):
+            raise BadInput("subject_pattern", f"finds no subject in {session!r}", "give a pattern with one group")
+        found.append(ScoredShank(label, match[1] if match else session, manifest.parent, scoring))
+    if not found:
+        raise BadInput(root, "holds no finished shank", "run preprocess=spectrogram preset=sleep first")
+    return found
 
 
 def _frames(source: Spectrograms, epoch_s: float, n_epochs: int) -> tuple[NDArray[np.int64], int]:

@@ -5,7 +5,8 @@ import pytest
 
 from src.preprocess.sleep.epochs import read_epochs
 from src.preprocess.sleep.hypnogram import Hypnogram
-from src.preprocess.sleep.lfp_epochs import LFP_EPOCHS, epochs_from_spectrogram
+from src.preprocess.sleep.lfp import spectrograms
+from src.preprocess.sleep.lfp_epochs import LFP_EPOCHS, epochs_from_spectrogram, find_scored_shanks
 from src.preprocess.sleep.lfp_parameters import resolve
 from src.preprocess.sleep.lfp_shank import run
 from src.preprocess.sleep.simulate_lfp import simulate_session
@@ -15,7 +16,7 @@ from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
 from tests.preprocess.sleep.lfp_files import BANDS, random_traces, write_shank
 
 
-def spectrograms(tmp_path, samples, preset="sleep", fs_hz=500.0, **overrides):
+def computed(tmp_path, samples, preset="sleep", fs_hz=500.0, **overrides):
     path = write_shank(tmp_path, "a", 0, samples, sampling_rate=fs_hz)
     out = tmp_path / "out"
     out.mkdir()
@@ -36,7 +37,7 @@ def scoring(stages, epoch_s, names=RODENT_STAGES):
 @pytest.mark.parametrize("format", ["npz", "hdf5"])
 def test_an_epochs_frames_are_its_own(tmp_path, epoch_s, n_frames, format):
     samples = random_traces(45_200, 2)
-    folder = spectrograms(tmp_path, samples, format=format)
+    folder = computed(tmp_path, samples, format=format)
     epochs = epochs_from_spectrogram(folder, None, epoch_s, channels=["1", "0"], max_hz=50.0)
     assert epochs.features.shape == (int(90.4 / epoch_s), 2, 100, n_frames)
     index = len(epochs.features) - 1
@@ -50,7 +51,7 @@ def test_an_epochs_frames_are_its_own(tmp_path, epoch_s, n_frames, format):
 
 
 def test_windows_that_do_not_divide_an_epoch(tmp_path):
-    folder = spectrograms(tmp_path, random_traces(30_000, 1), "scipy_compat")
+    folder = computed(tmp_path, random_traces(30_000, 1), "scipy_compat")
     epochs = epochs_from_spectrogram(folder, None, 4.0)
     assert epochs.features.shape[0] in (14, 15)
     assert epochs.features.shape[3] == 3
@@ -61,7 +62,7 @@ def test_labels_gaps_and_silence(tmp_path):
     samples = random_traces(30_000, 2)
     samples[2100, 0] = np.nan
     samples[8000:10_000, 1] = 4.0
-    folder = spectrograms(tmp_path, samples)
+    folder = computed(tmp_path, samples)
     stages = [0] * 5 + [1] * 6 + [2, -1, 1, 0]
     epochs = epochs_from_spectrogram(folder, scoring(stages, 4.0), 4.0)
     want = np.array(stages, np.int8)
@@ -76,14 +77,14 @@ def test_labels_gaps_and_silence(tmp_path):
 
 
 def test_five_human_stages_in_30_s(tmp_path):
-    folder = spectrograms(tmp_path, random_traces(5 * 3000, 1), fs_hz=100.0)
+    folder = computed(tmp_path, random_traces(5 * 3000, 1), fs_hz=100.0)
     epochs = epochs_from_spectrogram(folder, scoring([0, 1, 2, 3, 4], 30.0, HUMAN_STAGES), 30.0)
     assert epochs.stages.tolist() == [0, 1, 2, 3, 4]
     assert epochs.features.shape == (5, 1, 100, 57)
 
 
 def test_what_is_refused(tmp_path):
-    folder = spectrograms(tmp_path, random_traces(30_000, 1))
+    folder = computed(tmp_path, random_traces(30_000, 1))
     for epoch_s, options, says in (
         (1.0, {}, "no room for a window"),
         (100.0, {}, "shorter than an epoch"),
@@ -94,6 +95,30 @@ def test_what_is_refused(tmp_path):
             epochs_from_spectrogram(folder, None, epoch_s, **options)
     with pytest.raises(BadInput, match="no sleep"):
         epochs_from_spectrogram(folder, scoring([0] * 15, 4.0), 4.0)
+
+
+def test_finished_shanks_and_their_scorings(tmp_path):
+    for session, shanks in (("ratA_day1", (0, 2)), ("ratB_day1", (1,))):
+        simulate_session(tmp_path / "in", name=session, minutes=1, shanks=shanks, n_channels=1)
+    out = tmp_path / "out"
+    spectrograms(input_dir=str(tmp_path / "in"), output_dir=str(out), preset="sleep", bands=BANDS)
+    found = find_scored_shanks(out, tmp_path / "in", subject_pattern=r"^(rat\w)_")
+    assert [(f.recording_id, f.subject_id) for f in found] == [
+        ("ratA_day1_sh0", "ratA"),
+        ("ratA_day1_sh2", "ratA"),
+        ("ratB_day1_sh1", "ratB"),
+    ]
+    assert found[1].spectrograms == out / "ratA_day1/sh2_sleep"
+    assert found[1].hypnogram == tmp_path / "in/ratA_day1_hypnogram.csv"
+    with pytest.raises(BadInput, match="has no ratA_day1_hypnogram"):
+        find_scored_shanks(out)
+    for session in ("ratA_day1", "ratB_day1"):
+        (out / session / f"{session}_hypnogram.csv").write_text("stage\nWake\n")
+    assert {f.subject_id for f in find_scored_shanks(out)} == {"ratA_day1", "ratB_day1"}
+    with pytest.raises(BadInput, match="finds no subject"):
+        find_scored_shanks(out, subject_pattern="mouse(.)")
+    with pytest.raises(BadInput, match="no finished shank"):
+        find_scored_shanks(tmp_path / "in")
 
 
 def test_the_stage_from_simulated_animal_to_file(tmp_path):
