@@ -96,48 +96,32 @@ def write_npz(path: Path, work: Computation, axes: Mapping[str, Any], memory_byt
         for first in range(0, n_rows, height)
     ]
     buffers = [np.empty((height, work.n_times), dtype=work.encoding.dtype) for _ in range(min(2, len(slabs)))]
-    shape = (work.n_channels, n_rows, work.n_times)
+    sums: dict[int, NDArray[np.float32]] = {}
+
+    def fill(index: int) -> list[Future[int]]:
+        channel, rows = slabs[index]
+        out = buffers[index % 2][: rows.stop - rows.start]
+        if rows.start == 0 and work.bands is not None:
+            sums[channel] = np.empty((len(work.bands.names) + 1, work.n_times), dtype=np.float32)
+        into = sums.get(channel) if rows.start == 0 else None
+        return [work.pool.submit(_fill_span, work, channel, rows, span, out[:, span], into) for span in work.spans()]
+
     with NpzWriter(path) as file:
         for name, values in axes.items():
             file.add(name, values)
-        with file.member(SPECTROGRAMS, shape, work.encoding.dtype) as member:
-            filling = _fill(work, slabs[0], buffers[0])
+        with file.member(SPECTROGRAMS, (work.n_channels, n_rows, work.n_times), work.encoding.dtype) as member:
+            filling = fill(0)
             for index, (channel, rows) in enumerate(slabs):
-                sums = filling.wait(work, channel)
+                work.masked[channel] += sum(task.result() for task in filling)
                 slab = buffers[index % 2][: rows.stop - rows.start]
                 starts = range(0, len(slab), step)
                 packing = deque(work.pool.submit(deflate, slab[start : start + step].data) for start in starts)
-                if index + 1 < len(slabs):
-                    filling = _fill(work, slabs[index + 1], buffers[(index + 1) % 2])
+                # The next slab is computed while this one is written.
+                filling = fill(index + 1) if index + 1 < len(slabs) else []
                 while packing:
                     member.append(packing.popleft().result())
-                if rows.start == 0:
-                    channel_sums = sums
                 if rows.stop == n_rows:
-                    work.close_channel(channel_sums)
-
-
-@dataclass
-class _Filling:
-    """A slab being computed."""
-
-    tasks: list[Future[int]]
-    sums: NDArray[np.float32] | None
-
-    def wait(self, work: Computation, channel: int) -> NDArray[np.float32] | None:
-        work.masked[channel] += sum(task.result() for task in self.tasks)
-        return self.sums
-
-
-def _fill(work: Computation, slab: tuple[int, slice], buffer: NDArray) -> _Filling:
-    channel, rows = slab
-    opening = rows.start == 0
-    sums = None
-    if opening and work.bands is not None:
-        sums = np.empty((len(work.bands.names) + 1, work.n_times), dtype=np.float32)
-    out = buffer[: rows.stop - rows.start]
-    tasks = [work.pool.submit(_fill_span, work, channel, rows, span, out[:, span], sums) for span in work.spans()]
-    return _Filling(tasks, sums)
+                    work.close_channel(sums.pop(channel, None))
 
 
 def _fill_span(
