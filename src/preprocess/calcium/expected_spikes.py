@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -146,6 +147,9 @@ def _naming(file: Path) -> Iterator[None]:
     """Errors of the engine, which knows traces only, name the file they come from."""
     try:
         yield
+    except BrokenProcessPool:
+        cure = "give fewer workers or a smaller batch_size"
+        raise BadInput(file, "a worker process was killed (out of memory?)", cure) from None
     except BadInput as error:
         if error.source.startswith(str(file.parent)):
             raise

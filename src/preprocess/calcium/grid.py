@@ -188,6 +188,8 @@ class VoxelActivity:
 
     def batches(self, markers: bool, size: int = FRAMES_AT_ONCE) -> Iterator[FrameBatch]:
         """All frames in order, ``size`` (a multiple of 8) at a time, with the z-markers put on or not."""
+        if size < 8 or size % 8:
+            raise ValueError(f"{size} frames at once: whole bytes are unpacked, so give a multiple of 8")
         voxels, bits = (self.voxels, self._bits) if not markers else self._with_markers()
         pixel = (voxels % PIXELS).astype(np.uint16)
         plane_ends = np.searchsorted(voxels, np.arange(1, self.planes + 1) * PIXELS)

@@ -6,7 +6,6 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,10 +165,7 @@ def process_subject(
         stage = spikes.with_resources(workers, settings.batch_size, report)
         inputs = files | ({spikes.MODEL: package} if package else {})
         params = _inference_params(folder.name, settings, package)
-        try:
-            expected = ensure(stage, inputs, params, label=folder.name, cache=settings.cache_dir)
-        except BrokenProcessPool:
-            raise BadInput(folder, "a worker process was killed (out of memory?)", "give fewer workers") from None
+        expected = ensure(stage, inputs, params, label=folder.name, cache=settings.cache_dir)
     inference_s, inference_mb = time.monotonic() - clock, memory.megabytes()
     memory, clock = PeakMemory(), time.monotonic()
     facts = expected.manifest["facts"]

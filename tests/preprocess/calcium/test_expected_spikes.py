@@ -1,6 +1,8 @@
 """Traces to expected spikes: the chain itself, what is refused, and what must not show in the result."""
 
 import hashlib
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,17 @@ def test_what_the_engine_refuses_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(StandInEngine, "check", refuse)
     with pytest.raises(BadInput, match=r"TimeSeries\.h5: dF/F has a median noise level of 300; divide by F0"):
         make(fish(tmp_path / "subject_1", noisy()), tmp_path / "out")
+
+
+def killed(*arguments: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_killed_inside_a_subject_is_said_so(tmp_path, monkeypatch):
+    folder = fish(tmp_path / "subject_1", noisy(cells=600, frames=80))
+    monkeypatch.setattr(module, "_predict", killed)
+    with pytest.raises(BadInput, match=r"TimeSeries\.h5: a worker process was killed \(out of memory\?\); give fewer"):
+        make(folder, tmp_path / "out", {"workers": 2, "batch_size": 512})
 
 
 def test_golden_digest_moves_the_version(tmp_path):

@@ -123,6 +123,12 @@ def test_neither_batch_nor_chunk_size_shows(seed, size, chunk, markers):
     np.testing.assert_array_equal(order, np.arange(len(a)))
 
 
+@pytest.mark.parametrize("size", [0, 4, 12])
+def test_frames_come_in_whole_bytes(size):
+    with pytest.raises(ValueError, match="multiple of 8"):
+        next(VoxelActivity(map_cells(np.zeros((1, 3))), 20).batches(False, size))
+
+
 def test_counts_tell_cells_voxels_and_markers_apart():
     positions = np.array([[0, 0, 1], [0, 0, 1], [9, 9, 1], [0, 9, 1]], float)
     spikes = np.array([[1, 0], [1, 1], [0, 0], [1, 0]], bool)

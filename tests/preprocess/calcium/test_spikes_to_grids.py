@@ -16,9 +16,11 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from rich.console import Console
+from scipy.io import loadmat, savemat
 
 from src import schema
 from src.preprocess.calcium import spikes_to_grids
+from src.preprocess.calcium.cascade import open_engine
 from src.preprocess.calcium.grid_io import open_grids
 from src.preprocess.stage import folder_lock
 from src.signals import BadInput
@@ -289,6 +291,36 @@ def test_both_stages_have_the_specified_defaults(repository, stage, grid_format,
     assert cfg.cascade_model == "Global_EXC_2Hz_smoothing500ms"
     with pytest.raises(ConfigCompositionException, match="num_neuron"):
         composed(repository, f"preprocess={stage}", "num_neuron=5")
+
+
+@pytest.mark.slow
+def test_a_real_population_through_real_networks(shared_data, tmp_path, no_figures):
+    """Zebrafish traces at cells of a real fish; the networks see the same whoever cuts the work into pieces."""
+    standin.remove()
+    traces = loadmat(shared_data / "calcium_populations" / "zf_pDp_7.5Hz_Calcium_traces_01.mat")["dF_traces"]
+    fish = shared_data / "zebrafish_whole_brain" / "fishexplorer" / "F12_XYZ_Xflipped_corrected.txt"
+    folder = tmp_path / "raw" / "subject_1"
+    folder.mkdir(parents=True)
+    savemat(folder / "data_full.mat", {"data": {"CellXYZ": np.loadtxt(fish)[::58][: len(traces)], "fpsec": 7.5}})
+    with h5py.File(folder / "TimeSeries.h5", "w") as file:
+        file["CellResp"] = traces.T.astype(np.float32)
+    model = "OGB_zf_pDp_7.5Hz_smoothing200ms"
+    models = shared_data / "cascade_models"
+    changes = {"engine": "dense", "cascade_model": model, "models_dir": str(models), "baseline": "none"}
+    written = []
+    for name, more in (("one", {}), ("two", {"workers": 2, "batch_size": 100})):
+        summary = run(tmp_path / "raw", tmp_path / name / "coo", **changes, **more)
+        assert summary.exit_code == 0
+        assert "2 of 1005 cells have gaps in every window" in text(summary)
+        written.append((tmp_path / name / "coo" / "subject_1" / "preaugmented_grids_coo.h5").read_bytes())
+    assert written[0] == written[1]
+    reference = open_engine("neuralib", model, models_dir=models, fs_hz=7.5)
+    (cached,) = (tmp_path / "one" / "cache").rglob("expected_spikes.h5")
+    some = traces[100:140].astype(np.float32)
+    with h5py.File(cached) as file:
+        ours = file["expected_spikes"][100:140].astype(np.float32)
+    theirs = reference.predict(some, reference.noise_levels(some))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow
