@@ -77,8 +77,7 @@ def instrument() -> None:
 
 
 def process(kind: type, folder: Path, given: argparse.Namespace) -> spikes_to_grids.SubjectResult:
-    plain = asdict(kind())
-    del plain["_target_"]
+    plain = {k: v for k, v in asdict(kind()).items() if k not in ("_target_", "only", "part", "parts")}
     plain |= {
         "input_dir": str(folder / "raw"), "output_dir": str(folder / kind.__name__), "cache_dir": str(folder / "cache"),
         "cascade_model": given.model, "workers": given.workers, "fs_hz": given.fs_hz,

@@ -70,8 +70,8 @@ def settings(input_dir: Path, output_dir: Path, **changes: Any) -> dict[str, Any
 
     from src.schema import CascadeCooConfig
 
-    plain = asdict(CascadeCooConfig())
-    del plain["_target_"]
+    # The verb keeps to itself which share of the recordings is this process's.
+    plain = {k: v for k, v in asdict(CascadeCooConfig()).items() if k not in ("_target_", "only", "part", "parts")}
     places = {"input_dir": str(input_dir), "output_dir": str(output_dir), "cache_dir": str(output_dir.parent / "cache")}
     return plain | places | {"engine": "oasis", "num_neurons": 1} | changes
 
