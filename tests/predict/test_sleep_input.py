@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from src.predict.sleep_input import InputOptions, find_inputs, read_input
+from src.preprocess.sleep.epochs import EpochSettings
+from src.preprocess.sleep.simulate import write_night
+from src.signals import BadInput
+
+SETTINGS = EpochSettings.from_params(
+    {"channels": ["EEG Fpz-Cz", "EEG Pz-Oz"], "features": {"kind": "bandpower"}, "aliases": {"EEG Fpz-Cz": ["F4-M1"]}}
+)
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nights")
+    write_night(folder, 0, 1, seed=0, hours=2.0)
+    (found,) = find_inputs(folder, "sleep_edf")
+    return found
+
+
+def test_signal_sanity_start_and_reference_come_together(night):
+    given = read_input(night, SETTINGS, InputOptions(reference="beside"))
+    assert given.groups[0].features.shape == (240, 2, 5, 1)
+    assert [report.channel for report in given.sanity] == ["EEG Fpz-Cz", "EEG Pz-Oz"]
+    assert given.start is not None
+    assert len(given.reference) == 240
+    assert given.decibels.shape == (240, len(given.freqs_hz))
+
+
+def test_an_absent_channel_is_nan_and_the_others_are_as_before(night):
+    both = read_input(night, SETTINGS, InputOptions()).groups[0]
+    one = read_input(night, SETTINGS, InputOptions(channels=("none", "EEG Pz-Oz"))).groups[0]
+    assert np.isnan(one.features[:, 0]).all()
+    np.testing.assert_allclose(one.features[:, 1], both.features[:, 1])
+    with pytest.raises(BadInput, match="names no channel"):
+        read_input(night, SETTINGS, InputOptions(channels=("none", "none")))
+
+
+def test_a_scale_reaches_the_sanity_report(night):
+    small = read_input(night, SETTINGS, InputOptions(scale=1e-6))
+    assert any("volts" in finding for report in small.sanity for finding in report.findings)
+
+
+def test_a_channel_that_is_not_there_lists_those_that_are(night):
+    with pytest.raises(BadInput, match="EEG Fpz-Cz"):
+        read_input(night, SETTINGS, InputOptions(channels=("C3-M2", "C4-M1")))
+
+
+def test_a_hypnogram_elsewhere_may_be_named(night, tmp_path):
+    (tmp_path / "score.txt").write_text("W\n" * 100 + "N2\n" * 140)
+    given = read_input(night, SETTINGS, InputOptions(reference=str(tmp_path / "score.txt")))
+    assert given.reference.tolist() == [0] * 100 + [2] * 140
+
+
+def test_nothing_to_read_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="does not exist"):
+        find_inputs(tmp_path / "absent.edf", "edf_folder")
+    with pytest.raises(BadInput, match=r"epochs\.h5"):
+        find_inputs(tmp_path, "prepared")
