@@ -1,7 +1,7 @@
 """EDF and EDF+ files: channels by name, in microvolts, at any rate; annotations; and what can be wrong with them.
 
-Formats: Kemp et al. 1992 (EDF) and Kemp & Olivan 2003 (EDF+). The header is checked against the size of the file
-before a byte of signal is trusted.
+Formats: Kemp et al. 1992 (EDF) and Kemp & Olivan 2003 (EDF+). A file is checked by
+:mod:`src.preprocess.sleep.edf_integrity` before a byte of signal is trusted.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ import edfio
 import numpy as np
 
 from src.preprocess.sleep.channels import Derivation, derivations
+from src.preprocess.sleep.edf_integrity import check_edf
 from src.preprocess.sleep.resample import require_band, resample
 from src.signals import BadInput, Recording
 
-_FIXED_HEADER_BYTES, _SIGNAL_HEADER_BYTES, _SAMPLE_BYTES = 256, 256, 2
 _MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}
-_ANNOTATIONS = "EDF Annotations"
-_COPY_AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def read_annotations(path: str | Path) -> tuple[list[tuple[float, float | None, 
 
 
 def _open(path: Path) -> edfio.Edf:
-    _check_size(path)
+    check_edf(path)
     try:
         with warnings.catch_warnings():
             # edfio warns about lengths that disagree with the header; those were judged above.
@@ -164,60 +162,6 @@ def _open(path: Path) -> edfio.Edf:
             return edfio.read_edf(path, lazy_load_data=True, header_encoding="latin-1")
     except Exception as error:
         raise BadInput(path, f"has a malformed EDF header ({_short(error)})", "export it again") from error
-
-
-def _check_size(path: Path) -> None:
-    """Hold the header's promise against the bytes that are there."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as handle:
-            fixed = handle.read(_FIXED_HEADER_BYTES)
-            n_signals = _integer(path, fixed, 252, 4, "number of signals") if len(fixed) == _FIXED_HEADER_BYTES else 0
-            table = handle.read(max(n_signals, 0) * _SIGNAL_HEADER_BYTES)
-    except FileNotFoundError:
-        raise BadInput(path, "does not exist", "check the path") from None
-    except IsADirectoryError:
-        raise BadInput(path, "is a folder", "give an EDF file") from None
-    except PermissionError:
-        raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
-    if size == 0:
-        raise BadInput(path, "is empty (0 bytes)", _COPY_AGAIN)
-    if fixed[1:8] == b"BIOSEMI":
-        raise BadInput(path, "is a BDF file (24 bit)", "convert it to EDF")
-    if len(fixed) < _FIXED_HEADER_BYTES or fixed[:8].strip() != b"0":
-        raise BadInput(path, "is not an EDF file", "give an EDF or EDF+ file")
-    if n_signals < 1:
-        raise BadInput(path, f"states {n_signals} signals", _COPY_AGAIN)
-    header_bytes = _integer(path, fixed, 184, 8, "number of header bytes")
-    if header_bytes != _FIXED_HEADER_BYTES + n_signals * _SIGNAL_HEADER_BYTES:
-        raise BadInput(path, f"states a header of {header_bytes} bytes for {n_signals} signals", "export it again")
-    if len(table) < n_signals * _SIGNAL_HEADER_BYTES:
-        raise BadInput(path, f"is truncated in its header ({size} bytes)", _COPY_AGAIN)
-    records = _integer(path, fixed, 236, 8, "number of data records")
-    lengths = [_integer(path, table, n_signals * 216 + 8 * i, 8, "samples per record") for i in range(n_signals)]
-    if min(lengths) < 0 or sum(lengths) == 0:
-        raise BadInput(path, "states data records without samples", "export it again")
-    record_bytes = sum(lengths) * _SAMPLE_BYTES
-    present = (size - header_bytes) // record_bytes
-    if records == -1:
-        records = present
-    if records < 1 or present < 1:
-        raise BadInput(path, f"holds {max(min(records, present), 0)} data records", _COPY_AGAIN)
-    if present < records:
-        promised = header_bytes + records * record_bytes
-        problem = f"is truncated: {size} of {promised} bytes, {present} of {records} data records"
-        raise BadInput(path, problem, _COPY_AGAIN)
-    if present > records:
-        problem = f"holds {present} data records, its header states {records}"
-        raise BadInput(path, problem, "correct the number of data records in the header, or export it again")
-
-
-def _integer(path: Path, block: bytes, offset: int, width: int, name: str) -> int:
-    text = block[offset : offset + width].decode("latin-1").strip()
-    try:
-        return int(text)
-    except ValueError:
-        raise BadInput(path, f"is not an EDF file ({name}: {text!r})", "give an EDF or EDF+ file") from None
 
 
 def _header(path: Path, edf: edfio.Edf) -> EdfHeader:

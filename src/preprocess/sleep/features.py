@@ -82,6 +82,11 @@ class FeatureSettings:
         return round(self.epoch_s * self.fs_hz)
 
     @property
+    def n_bins(self) -> int:
+        """Bins of the transform, before any is left out."""
+        return self._window // 2 + 1
+
+    @property
     def n_frames(self) -> int:
         """Frames in an epoch."""
         return 1 + (self.epoch_samples - self._window) // self._hop
@@ -149,14 +154,14 @@ def epoch_features(samples: NDArray[np.floating], settings: FeatureSettings) -> 
     images = np.empty((n_epochs, len(samples), *settings.shape), np.float32)
     for row, channel in enumerate(samples):
         epochs = channel[: n_epochs * settings.epoch_samples].reshape(n_epochs, settings.epoch_samples)
-        images[:, row] = _decibels(_power(epochs, settings), settings)
+        images[:, row] = decibels(_power(epochs, settings), settings)
     return images
 
 
 def _power(epochs: NDArray[np.floating], settings: FeatureSettings) -> NDArray[np.float32]:
     """``(epoch, frequency, time)`` from ``(epoch, sample)``, every bin of the transform."""
     window, hop = settings._window, settings._hop
-    power = np.empty((len(epochs), window // 2 + 1, settings.n_frames), np.float32)
+    power = np.empty((len(epochs), settings.n_bins, settings.n_frames), np.float32)
     # Where hops fit into epochs one pass over the night will do: the frames that straddle a border are skipped.
     fits = settings.epoch_samples % hop == 0
     step = settings.epoch_samples // hop
@@ -172,7 +177,8 @@ def _power(epochs: NDArray[np.floating], settings: FeatureSettings) -> NDArray[n
     return power
 
 
-def _decibels(power: NDArray[np.float32], settings: FeatureSettings) -> NDArray[np.float32]:
+def decibels(power: NDArray[np.float32], settings: FeatureSettings) -> NDArray[np.float32]:
+    """Log power ``(epoch, frequency, time)`` of the rows kept, from power of every bin of the transform."""
     if settings.kind == "linear":
         return 10 * np.log10(np.maximum(power[:, settings._kept], np.float32(_FLOOR)))
     import librosa

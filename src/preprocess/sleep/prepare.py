@@ -11,6 +11,7 @@ from typing import Any
 from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_bandpower
 from src.preprocess.sleep.epochs import EPOCHS_FILE, SLEEP_EPOCHS, EpochSettings
+from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, LabelledFiles, find_label_folders
 from src.preprocess.sleep.nights import Night, discover
 from src.preprocess.sleep.simulate import SIMULATE_NIGHTS
 from src.preprocess.stage import ensure
@@ -38,7 +39,8 @@ def prepare_nights(
     Parameters
     ----------
     source
-        ``kind`` and ``root`` (and ``subject_pattern``) of :func:`~src.preprocess.sleep.nights.discover`, or
+        ``kind`` and ``root`` (and ``subject_pattern``) of :func:`~src.preprocess.sleep.nights.discover` or, for
+        ``label_folders``, of :func:`~src.preprocess.sleep.label_folders.find_label_folders`;
         ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``, a kind of
         :data:`~src.preprocess.sleep.bandpower_files.LAYOUTS` and ``root``, ``kind: prepared`` with the
         ``root`` of finished epochs (and ``subject_pattern``), or ``kind: several`` with a list
@@ -82,6 +84,9 @@ def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> li
             for path in find_prepared(plain["root"])
         ]
     try:
+        if kind == "label_folders":
+            folders = find_label_folders(**plain)
+            return [Job(name, _prepare_labelled, (name, files, settings, cache)) for name, files in folders.items()]
         nights = discover(str(kind), **plain)
     except TypeError as error:
         raise BadInput("source", str(error), "give kind and root (and subject_pattern)") from error
@@ -133,6 +138,12 @@ def _simulate_and_prepare(
 def _prepare_bandpower(kind: str, name: str, subject: str, path: Path, cache: Path) -> list[EpochArtifact]:
     artifact = ensure(SLEEP_BANDPOWER, {"night": path}, {"kind": kind, "recording": name}, label=name, cache=cache)
     return [EpochArtifact(name, subject, artifact.path, artifact.manifest["facts"])]
+
+
+def _prepare_labelled(subject: str, files: LabelledFiles, settings: EpochSettings, cache: Path) -> list[EpochArtifact]:
+    params = settings.to_params("label_folders")
+    artifact = ensure(SLEEP_LABEL_FOLDERS, files, params, label=subject, cache=cache)
+    return [EpochArtifact(subject, subject, artifact.path, artifact.manifest["facts"])]
 
 
 def _prepare(night: Night, settings: EpochSettings, cache: Path) -> list[EpochArtifact]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 import edfio
+import numpy as np
 
 from src.preprocess.atomic import atomic_file
 from src.preprocess.sleep.edf import read_annotations
@@ -52,6 +53,8 @@ _COLUMNS = {
     "stage": ("stage", "stages", "sleep_stage", "label", "trial_type", "description", "hypnogram"),
 }
 _FINEST_S = 1.0
+_LONGEST_S = 14 * 86_400.0
+_INTEGER = re.compile(r"(-?\d+)(?:\.0*)?")
 
 
 def read_hypnogram(
@@ -102,8 +105,6 @@ def read_hypnogram(
         raise BadInput(path, f"row {short} of its stages has too few columns", "give onset_s,duration_s,stage")
     codes = _codes(path, [row[columns["stage"]] for row in rows], coding, stage_names)
     if "onset" not in columns:
-        import numpy as np
-
         return Hypnogram(np.array(codes, np.int8), epoch_s or 30.0, source=str(path), stage_names=stage_names)
     onsets = _numbers(path, rows, columns["onset"], "onset")
     durations = _durations(path, rows, columns, onsets, epoch_s or 30.0)
@@ -123,13 +124,23 @@ def write_csv(hypnogram: Hypnogram, path: str | Path) -> None:
 def write_annotations(hypnogram: Hypnogram, path: str | Path) -> None:
     """Write EDF+ annotations as Sleep-EDF has them: ``Sleep stage W/1/2/3/R/?``, a line per run of epochs."""
     texts = dict(enumerate(("W", "1", "2", "3", "R"))) if hypnogram.stage_names == HUMAN_STAGES else {}
-    annotations = [
-        edfio.EdfAnnotation(onset, duration, f"Sleep stage {texts.get(stage, _name(hypnogram, stage))}")
+    named = [
+        (onset, duration, f"Sleep stage {texts.get(stage, _name(hypnogram, stage))}")
         for onset, duration, stage in hypnogram.segments()
     ]
-    start = hypnogram.start or datetime(1985, 1, 1)
+    write_annotation_texts(named, hypnogram.start, path)
+
+
+def write_annotation_texts(
+    annotations: Sequence[tuple[float, float, str]], start: datetime | None, path: str | Path
+) -> None:
+    """Write ``(onset_s, duration_s, text)`` as an EDF+ file without signals."""
+    start = start or datetime(1985, 1, 1)
     edf = edfio.Edf(
-        [], recording=edfio.Recording(startdate=start.date()), starttime=start.time(), annotations=annotations
+        [],
+        recording=edfio.Recording(startdate=start.date()),
+        starttime=start.time(),
+        annotations=[edfio.EdfAnnotation(*annotation) for annotation in annotations],
     )
     with atomic_file(Path(path)) as part:
         edf.write(part)
@@ -186,6 +197,8 @@ def _from_segments(
         notes = (*notes, f"onsets lie on no grid of whole seconds: laid on {_FINEST_S:g} s by majority")
         epoch_s = _FINEST_S
     end = max(onset + duration for onset, duration, _ in segments)
+    if end - first > _LONGEST_S:
+        raise BadInput(path, f"spans {(end - first) / 86_400:.0f} days", "give onsets in seconds from the start")
     n_epochs = math.ceil((end - first) / epoch_s - 1e-3)
     stages = rasterise([s for s in segments if s[2] != UNSCORED], epoch_s, n_epochs, onset_s=first)
     return Hypnogram(stages, epoch_s, first, start, str(path), stage_names, notes)
@@ -214,16 +227,17 @@ def _columns(row: list[str]) -> dict[str, int] | None:
 
 
 def _codes(path: Path, names: Sequence[str], coding: str | None, stage_names: tuple[str, ...]) -> list[int]:
-    if coding is not None:
-        table: Mapping[str, int] = {str(number): code for number, code in CODINGS[coding].items()}
-        _refuse_unknown(path, [name for name in names if name not in table], stage_names, f" in the coding {coding!r}")
-        return [table[name] for name in names]
-    if all(re.fullmatch(r"-?\d+", name) for name in names):
-        listed = ", ".join(sorted(set(names)))
+    numbers = [int(match[1]) if (match := _INTEGER.fullmatch(name)) else None for name in names]
+    if coding is None and all(number is not None for number in numbers):
+        listed = ", ".join(str(number) for number in sorted({n for n in numbers if n is not None}))
         problem = f"has bare integers for stages ({listed}), which mean different things in different files"
         raise BadInput(path, problem, f"say which: stage_coding={'|'.join(CODINGS)}")
-    codes = [stage_code(name, stage_names) for name in names]
-    _refuse_unknown(path, [name for name, code in zip(names, codes, strict=True) if code is None], stage_names)
+    codes = [
+        stage_code(name, stage_names) if coding is None or number is None else CODINGS[coding].get(number)
+        for name, number in zip(names, numbers, strict=True)
+    ]
+    where = f" in the coding {coding!r}" if coding else ""
+    _refuse_unknown(path, [n for n, code in zip(names, codes, strict=True) if code is None], stage_names, where)
     return [code for code in codes if code is not None]
 
 

@@ -7,6 +7,7 @@ embedded default data set of training. The same seed, subject and night give the
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,18 +17,20 @@ import edfio
 import numpy as np
 
 from src.preprocess.atomic import atomic_file
-from src.preprocess.sleep.hypnogram import Hypnogram, stage_counts
-from src.preprocess.sleep.scoring_files import write_annotations
+from src.preprocess.sleep.hypnogram import WAKE, stage_counts
+from src.preprocess.sleep.scoring_files import read_hypnogram, write_annotation_texts
 from src.preprocess.sleep.simulate_eeg import Sleeper, simulate_eeg
 from src.preprocess.sleep.simulate_events import FS_HZ
 from src.preprocess.sleep.simulate_hypnogram import EPOCH_S, simulate_hypnogram
 from src.preprocess.sleep.stage_statistics import CHANNELS
 from src.preprocess.stage import Stage
-from src.signals import BadInput
+from src.signals import HUMAN_STAGES, BadInput
 
 _EPOCH = datetime(2024, 1, 1, 22, 30)
 _RANGE_UV = (-500.0, 500.0)
 _MOST_SUBJECTS = 100
+_SHORTEST_H, _LONGEST_H = 0.1, 24.0
+_STAGE_4, _MOVEMENTS, _UNSCORED_S = 0.45, 0.001, 900.0
 
 
 def write_night(folder: str | Path, subject: int, night: int, *, seed: int, hours: float = 8.0) -> tuple[Path, Path]:
@@ -36,7 +39,7 @@ def write_night(folder: str | Path, subject: int, night: int, *, seed: int, hour
     Parameters
     ----------
     folder
-        Where ``SC4ssN0-PSG.edf`` and ``SC4ssNES-Hypnogram.edf`` go.
+        Where ``SC4ssNE0-PSG.edf`` and ``SC4ssNEC-Hypnogram.edf`` go.
     subject, night
         0-99 and 1-9. Nights of a subject share what is the subject's: gain, alpha and spindle
         frequency, spectral slope.
@@ -52,6 +55,8 @@ def write_night(folder: str | Path, subject: int, night: int, *, seed: int, hour
     """
     if not 0 <= subject < _MOST_SUBJECTS or not 1 <= night <= 9:
         raise BadInput("subject", f"subject {subject}, night {night} cannot be named", "use subjects 0-99, nights 1-9")
+    if not _SHORTEST_H <= hours <= _LONGEST_H:
+        raise BadInput("hours", f"a night of {hours:g} h", f"ask for {_SHORTEST_H:g} to {_LONGEST_H:g} h")
     sleeper = Sleeper.draw(np.random.default_rng([seed, subject]))
     rng = np.random.default_rng([seed, subject, night])
     stages = simulate_hypnogram(rng, hours, sleeper.lengthening)
@@ -60,8 +65,19 @@ def write_night(folder: str | Path, subject: int, night: int, *, seed: int, hour
     name = f"SC4{subject:02d}{night}"
     psg, scoring = Path(folder) / f"{name}E0-PSG.edf", Path(folder) / f"{name}EC-Hypnogram.edf"
     _write_psg(psg, samples, start, subject)
-    write_annotations(Hypnogram(stages, EPOCH_S, start=start, source=str(scoring)), scoring)
+    write_annotation_texts(_annotations(rng, stages), start, scoring)
     return psg, scoring
+
+
+def _annotations(rng: np.random.Generator, stages: np.ndarray) -> list[tuple[float, float, str]]:
+    """Stages as Sleep-EDF's scorers wrote them: N3 as stage 3 or 4, a few movements, a rest beyond the signal."""
+    deepest = np.repeat(rng.random(len(stages) // 4 + 1) < _STAGE_4, 4)[: len(stages)]
+    codes = np.where((stages == HUMAN_STAGES.index("N3")) & deepest, len(HUMAN_STAGES), stages)
+    names = np.array([f"Sleep stage {text}" for text in ("W", "1", "2", "3", "R", "4")], dtype=object)[codes]
+    names[(stages != WAKE) & (rng.random(len(stages)) < _MOVEMENTS)] = "Movement time"
+    edges = np.r_[0, np.flatnonzero(names[1:] != names[:-1]) + 1, len(names)]
+    runs = [(a * EPOCH_S, (b - a) * EPOCH_S, str(names[a])) for a, b in itertools.pairwise(edges.tolist())]
+    return [*runs, (len(stages) * EPOCH_S, _UNSCORED_S, "Sleep stage ?")]
 
 
 def _write_psg(path: Path, samples: np.ndarray, start: datetime, subject: int) -> None:
@@ -90,8 +106,6 @@ def _write_psg(path: Path, samples: np.ndarray, start: datetime, subject: int) -
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     """Stage function: ``subjects`` (list of numbers), ``nights`` (of each) and ``hours``."""
-    from src.preprocess.sleep.scoring_files import read_hypnogram
-
     totals: dict[str, int] = {}
     for subject in params["subjects"]:
         for night in range(1, params["nights"] + 1):
@@ -101,7 +115,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     return {"channels": list(CHANNELS), "units": "uV", "fs_hz": FS_HZ, "epoch_s": EPOCH_S, "counts": totals}
 
 
-SIMULATE_NIGHTS = Stage("simulate_nights", 2, _run)
+SIMULATE_NIGHTS = Stage("simulate_nights", 3, _run)
 """Parameters ``subjects``, ``nights``, ``hours``; the output folder is of kind ``sleep_edf``."""
 
 

@@ -1,0 +1,124 @@
+"""The original's layout: ``<label>/*.npy``, one power spectrogram of shape (frequency, time, 1) per epoch.
+
+Such a folder does not say whose an epoch is, so it cannot be split by subject, and any other split puts neighbouring
+epochs of one night on both sides. The subject therefore has to be readable from the file names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, EpochSettings, write_epochs
+from src.preprocess.sleep.features import FeatureSettings, decibels
+from src.preprocess.sleep.hypnogram import stage_counts
+from src.preprocess.sleep.scoring_files import CODINGS, stage_code
+from src.preprocess.stage import Stage
+from src.signals import BadInput
+
+LabelledFiles = dict[str, Path]
+"""``"<label>/<file name>"`` to path."""
+
+
+def find_label_folders(root: str | Path, subject_pattern: str | None = None) -> dict[str, LabelledFiles]:
+    """The epochs of every subject.
+
+    Parameters
+    ----------
+    root
+        Folder of label folders, named by stage (``W``, ``N1``…) or integer (``0``…``4``).
+    subject_pattern
+        Regular expression whose first group, found in a file's name, is its subject.
+
+    Raises
+    ------
+    BadInput
+        If there is no such file, or the subject of any cannot be told.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise BadInput(root, "is not a folder", "give the folder that holds the label folders")
+    files = sorted(root.glob("*/*.npy"))
+    if not files:
+        raise BadInput(root, "holds no <label>/*.npy", "give the folder that holds the label folders")
+    if subject_pattern is None:
+        problem = "names no subjects, so that no split by subject is possible"
+        raise BadInput(root, problem, "give subject_pattern, whose group finds the subject in a file's name")
+    try:
+        pattern = re.compile(subject_pattern)
+    except re.error as error:
+        raise BadInput(
+            "subject_pattern", f"{subject_pattern!r} is no regular expression ({error})", "mend it"
+        ) from None
+    subjects: dict[str, LabelledFiles] = {}
+    for path in files:
+        match = pattern.search(path.name)
+        if not match or not match.groups():
+            problem = f"subject_pattern {subject_pattern!r} finds no subject in its name"
+            raise BadInput(path, problem, "give one group that fits every file")
+        subjects.setdefault(match[1], {})[f"{path.parent.name}/{path.name}"] = path
+    return subjects
+
+
+def _label(name: str, coding: str | None) -> int | None:
+    """What a folder's name stands for; integers are the AASM's unless said otherwise."""
+    if re.fullmatch(r"-?\d+", name):
+        return CODINGS[coding or "aasm"].get(int(name))
+    return stage_code(name)
+
+
+def _power(path: Path, settings: FeatureSettings) -> np.ndarray:
+    try:
+        power = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(path, "cannot be read as .npy", "copy or download it again") from error
+    expected = (settings.n_bins, settings.n_frames)
+    if power.shape not in (expected, (*expected, 1)):
+        problem = f"has shape {power.shape}, the features call for {expected}"
+        raise BadInput(path, problem, "set features.window_s and hop_s to those it was made with")
+    if not np.isfinite(power).all() or power.min() < 0:
+        raise BadInput(path, "holds no power (negative or not finite)", "give linear power, not decibels")
+    return power.reshape(expected).astype(np.float32)
+
+
+def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
+    settings = EpochSettings.from_params(params)
+    if not isinstance(settings.features, FeatureSettings):
+        raise BadInput("features.kind", "label folders hold spectrograms", "choose linear, mel or db")
+    names = sorted(inputs, key=lambda name: Path(name).name)
+    labels = {name: _label(name.partition("/")[0], settings.stage_coding) for name in names}
+    if unknown := sorted({name.partition("/")[0] for name, label in labels.items() if label is None}):
+        raise BadInput(inputs[names[0]].parents[1], f"has unknown label folders: {', '.join(unknown)}", "name stages")
+    stages = np.array([labels[name] for name in names], np.int8)
+    power = np.stack([_power(inputs[name], settings.features) for name in names])
+    epochs = EpochSet(
+        features=decibels(power, settings.features)[:, None],
+        stages=stages,
+        usable=np.ones(len(stages), bool),
+        # When an epoch was is not known: they stand in the order of their names.
+        onset_s=np.arange(len(stages), dtype=np.float64) * settings.features.epoch_s,
+        freqs_hz=settings.features.freqs_hz,
+        times_s=settings.features.times_s,
+        facts={},
+    )
+    facts = {
+        "axes": list(AXES),
+        "units": "dB re 1 unit of the power as found",
+        "channels": list(settings.channels),
+        "fs_hz": settings.features.fs_hz,
+        "epoch_s": settings.features.epoch_s,
+        "stage_names": list(settings.stage_names),
+        "epochs": len(stages),
+        "counts": stage_counts(stages, settings.stage_names),
+        "warnings": ["epochs in the order of their file names: their order in the night is not known"],
+    }
+    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
+    return facts
+
+
+SLEEP_LABEL_FOLDERS = Stage("sleep_label_folders", 1, _run)
+"""Inputs of one subject from :func:`find_label_folders`, parameters ``EpochSettings.to_params("label_folders")``."""
