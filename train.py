@@ -11,12 +11,13 @@ from src import schema
 from src.models.bundle import Bundle, export_bundle
 from src.models.parallel import BatchNormAcrossProcesses
 from src.preprocess.stage import provenance
+from src.reports.media import draw_media
 from src.reports.tables import results_table, summary_table
 from src.runs.assemble import adopt_checkpoint, assemble
 from src.runs.callbacks import AtomicCheckpointIO, training_callbacks
 from src.runs.folder import RunFolder
 from src.runs.job import carry_out
-from src.runs.tracking import log_bundle, merge_csv, open_loggers
+from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
 
 schema.register()
 
@@ -66,6 +67,8 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
         )
         export_bundle(run.bundle, bundle, model.network.state_dict())
         log_bundle(loggers, run.bundle, metrics)
+        if not run.swept:
+            log_media(loggers, draw_media(run.path / "figures", getattr(model, "media", dict)()))
     merge_csv(run)
     if not run.swept:
         run.write("results.json", {"metrics": metrics, "rows": model.results()})

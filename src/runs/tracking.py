@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from hydra.utils import instantiate
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from src.preprocess.atomic import atomic_file
 from src.runs.folder import RunFolder, process_rank
@@ -78,6 +78,55 @@ def wandb_tracker(folder: Path, config: dict[str, Any], job_type: str, project: 
     return logger
 
 
+def tensorboard_tracker(folder: Path, config: dict[str, Any], job_type: str) -> Logger:
+    """Event files in ``<run>/tensorboard``, with the configuration as text: ``tensorboard --logdir runs``."""
+    logger = TensorBoardLogger(str(folder), name="tensorboard", version="", default_hp_metric=False)
+    text = json.dumps({"job_type": job_type, "folder": folder.name, **config}, indent=2)
+    logger.experiment.add_text("config", f"```json\n{text}\n```")
+    return logger
+
+
+def mlflow_tracker(
+    folder: Path,
+    config: dict[str, Any],
+    job_type: str,
+    uri: str = "sqlite:///runs/mlflow.db",
+    project: str = "neurolit",
+) -> Logger:
+    """An MLflow run in the database at ``uri``, continued when the run is: ``mlflow ui --backend-store-uri <uri>``."""
+    id_file = folder / "mlflow_id.json"
+    known = json.loads(id_file.read_text())["id"] if id_file.exists() else None
+    group = str(config.get("group") or config["name"])
+    tags = {"group": group, "job_type": job_type, **{str(tag): "true" for tag in config.get("tags") or []}}
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logger = MLFlowLogger(
+        experiment_name=project,
+        run_name=f"{config['name']}-{folder.name}",
+        tracking_uri=uri,
+        tags=tags,
+        run_id=known,
+        artifact_location=(folder.parent / "mlflow").resolve().as_uri(),
+    )
+    with atomic_file(id_file) as part:
+        part.write_text(json.dumps({"id": logger.run_id}))
+    logger.log_hyperparams(config)
+    return logger
+
+
+def log_media(loggers: list[Logger], figures: dict[str, Path]) -> None:
+    """Show the tracker the figures that were drawn."""
+    for logger in loggers:
+        for name, path in figures.items():
+            if isinstance(logger, WandbLogger):
+                logger.log_image(f"figures/{name}", [str(path)])
+            elif isinstance(logger, TensorBoardLogger):
+                from matplotlib.image import imread
+
+                logger.experiment.add_image(f"figures/{name}", imread(path)[..., :3], dataformats="HWC")
+            elif isinstance(logger, MLFlowLogger):
+                logger.experiment.log_artifact(logger.run_id, str(path), "figures")
+
+
 def log_bundle(loggers: list[Logger], bundle: Path, metrics: dict[str, float]) -> None:
     """Give the tracker the one artifact of a run: the bundle, with its metrics."""
     for logger in loggers:
@@ -85,8 +134,11 @@ def log_bundle(loggers: list[Logger], bundle: Path, metrics: dict[str, float]) -
             import wandb
 
             artifact = wandb.Artifact(f"bundle-{logger.experiment.id}", type="bundle", metadata=metrics)
-            artifact.add_dir(str(bundle))
+            # Immutable: it is read from the run folder when it is uploaded, not copied to a cache elsewhere.
+            artifact.add_dir(str(bundle), policy="immutable")
             logger.experiment.log_artifact(artifact)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_artifacts(logger.run_id, str(bundle), "bundle")
 
 
 def merge_csv(run: RunFolder) -> Path:

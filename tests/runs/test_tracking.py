@@ -1,9 +1,15 @@
 import csv
+import json
+import sqlite3
+import time
+from pathlib import Path
 
 import pytest
 
 from src.runs.folder import RunFolder
 from src.runs.tracking import log_bundle, merge_csv, open_loggers
+from tests.runs import toy
+from tests.runs.verb import train
 
 
 def read(path):
@@ -55,3 +61,99 @@ def test_wandb_mirrors_offline_and_is_finished_even_after_a_crash(tmp_path, offl
         crash_while_training()
     assert wandb.run is None
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def wandb_records(path: Path):
+    """Every record of an offline run: a LevelDB log of protocol buffers behind a 7-byte header."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, position, parts = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = Record()
+            record.ParseFromString(parts)
+            yield record
+            parts = b""
+
+
+def items(message):
+    return {(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in message}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_an_offline_wandb_run_holds_everything(tmp_path, offline, monkeypatch):
+    monkeypatch.setenv("WANDB__STATS_SAMPLING_INTERVAL", "0.1")
+    monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
+    step = toy.Classifier.training_step
+
+    def slowly(self, batch, batch_idx):
+        time.sleep(0.05)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(toy.Classifier, "training_step", slowly)
+    train(tmp_path, "logger=wandb", "tags=[pilot]", "group=mine", "model.lr=0.2")
+    run = (tmp_path / "runs" / "toy" / "latest").resolve()
+    (file,) = run.glob("wandb/offline-run-*/*.wandb")
+    records = list(wandb_records(file))
+    (head,) = [r.run for r in records if r.WhichOneof("record_type") == "run"][:1]
+    assert (head.project, head.run_group, head.job_type, list(head.tags)) == ("neurolit", "mine", "train", ["pilot"])
+    config = items(head.config.update) | {
+        k: v for r in records if r.HasField("config") for k, v in items(r.config.update).items()
+    }
+    assert config["model"]["lr"] == 0.2
+    history = [items(r.history.item) for r in records if r.WhichOneof("record_type") == "history"]
+    with (run / "metrics.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    for name in ("train/loss", "val/loss"):
+        curve = [row[name] for row in history if name in row]
+        assert curve == pytest.approx([float(row[name]) for row in rows if row[name]])
+        assert len(curve) == 3
+    assert any(name.startswith("figures/confusion/") for row in history for name in row)
+    pictures = [f.path for r in records if r.WhichOneof("record_type") == "files" for f in r.files.files]
+    assert any("figures/confusion" in name for name in pictures)
+    artifacts = [r.request.log_artifact.artifact for r in records if r.request.HasField("log_artifact")]
+    artifacts += [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
+    assert {a.type for a in artifacts} == {"bundle"}
+    assert {e.path for a in artifacts for e in a.manifest.contents} == {"bundle.json", "model.safetensors"}
+    assert any(r.WhichOneof("record_type") == "stats" for r in records)
+
+
+def test_tensorboard_mirrors_the_run(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path, "logger=tensorboard")
+    run = (tmp_path / "runs" / "toy" / "latest").resolve()
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    tags = events.Tags()
+    assert {"train/loss", "val/loss"} <= set(tags["scalars"])
+    assert tags["images"] == ["figures/confusion"]
+    with (run / "metrics.csv").open(newline="") as handle:
+        written = [float(row["val/loss"]) for row in csv.DictReader(handle) if row["val/loss"]]
+    assert [e.value for e in events.Scalars("val/loss")] == pytest.approx(written)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_mlflow_mirrors_the_run_and_keeps_it(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    train(tmp_path, "logger=mlflow", "group=mine")
+    run = (tmp_path / "runs" / "toy" / "latest").resolve()
+    identity = json.loads((run / "mlflow_id.json").read_text())["id"]
+    with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as base:
+        curve = base.execute("select value from metrics where key='val/loss' order by step").fetchall()
+        (status,) = base.execute("select status from runs where run_uuid=?", (identity,)).fetchone()
+        tags = dict(base.execute("select key, value from tags where run_uuid=?", (identity,)).fetchall())
+    with (run / "metrics.csv").open(newline="") as handle:
+        written = [float(row["val/loss"]) for row in csv.DictReader(handle) if row["val/loss"]]
+    assert [value for (value,) in curve] == pytest.approx(written)
+    assert (status, tags["group"], tags["job_type"]) == ("FINISHED", "mine", "train")
+    found = {p.name for p in (run.parent / "mlflow").rglob("*") if p.is_file()}
+    assert {"bundle.json", "model.safetensors", "confusion.png"} <= found

@@ -17,7 +17,6 @@ from src.signals import SignalSpec
 CONFIG = """\
 # @package _global_
 name: toy
-logger: null
 datamodule:
   _target_: tests.runs.toy.Blobs
   seed: ${seed}
@@ -117,6 +116,9 @@ class Classifier(pl.LightningModule):
 
     def results(self) -> list[dict[str, Any]]:
         return [{"recording": "pooled", "accuracy": self.test_metrics()["test/accuracy"]}]
+
+    def media(self) -> dict[str, dict[str, Any]]:
+        return {"confusion": {"title": "test", "counts": self.counts, "classes": ["left", "right"]}}
 
     def tune(self, datamodule: Any) -> dict[str, Any]:
         return {"examples": sum(len(labels) for _, labels in datamodule.val_dataloader())}

@@ -30,4 +30,5 @@ def command(folder: Path, *arguments: str) -> list[str]:
     (folder / "conf" / "experiment").mkdir(parents=True, exist_ok=True)
     (folder / "conf" / "experiment" / "toy.yaml").write_text(CONFIG)
     line = [str(REPOSITORY / "train.py"), "--config-dir", str(folder / "conf")]
-    return [*line, *arguments, "experiment=toy", f"runs_dir={folder / 'runs'}"]
+    logger = [] if any(a.startswith("logger") for a in arguments) else ["logger=csv"]
+    return [*line, *arguments, *logger, "experiment=toy", f"runs_dir={folder / 'runs'}"]

@@ -92,7 +92,7 @@ class SleepContextStager(SleepStager):
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         levels, stages, recording = batch
-        self.test_confusion.update(self.network.score_night(levels).argmax(1), stages, recording)
+        self.count(self.network.score_night(levels), stages, recording)
 
     @torch.no_grad()
     def _outputs(self, loader: Any) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,7 @@ class SleepStager(pl.LightningModule):
         self.val_confusion: ConfusionByRecording
         self.test_confusion: ConfusionByRecording
         self.test_recordings: list[str] = []
+        self.test_example: list[tuple[Tensor, Tensor]] = []
 
     def adopt_statistics(self, statistics: Mapping[str, np.ndarray]) -> None:
         """Take over what was fitted on the training subjects.
@@ -90,6 +91,7 @@ class SleepStager(pl.LightningModule):
         if stage == "test":
             self.test_recordings = datamodule.recordings("test")
             self.test_confusion = ConfusionByRecording(len(self.test_recordings), n_classes)
+            self.test_example = []
 
     def forward(self, decibels: Tensor) -> Tensor:
         logits: Tensor = self.network(decibels)
@@ -127,7 +129,13 @@ class SleepStager(pl.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         decibels, stages, recording = batch
-        self.test_confusion.update(self(decibels).argmax(1), stages, recording)
+        self.count(self(decibels), stages, recording)
+
+    def count(self, logits: Tensor, stages: Tensor, recording: Tensor) -> None:
+        """Add test epochs to the confusion counts; the first recording is kept as an example."""
+        self.test_confusion.update(logits.argmax(1), stages, recording)
+        first = recording == 0
+        self.test_example.append((logits[first].float().softmax(1).cpu(), stages[first].cpu()))
 
     def on_test_epoch_end(self) -> None:
         self.test_counts = self.test_confusion.compute().cpu().numpy()
@@ -138,6 +146,21 @@ class SleepStager(pl.LightningModule):
         """Scores pooled over the test epochs, ``test/…``."""
         pooled = scores(self.test_counts.sum(0), self.hparams["classes"])
         return {f"test/{name}": value for name, value in pooled.items() if not math.isnan(value)}
+
+    def media(self) -> dict[str, dict[str, Any]]:
+        """What ``reports/media.py`` is to draw after a test: the confusion of all epochs, and the first night."""
+        classes = self.hparams["classes"]
+        probabilities, reference = (torch.cat(parts).numpy() for parts in zip(*self.test_example, strict=True))
+        return {
+            "confusion": {"title": "held-out epochs", "counts": self.test_counts.sum(0), "classes": classes},
+            "staging": {
+                "title": f"{self.test_recordings[0]} (held out)",
+                "probabilities": probabilities,
+                "reference": reference,
+                "classes": classes,
+                "epoch_s": self.hparams["signal"]["window_s"],
+            },
+        }
 
     def results(self) -> list[dict[str, Any]]:
         """One row per test recording, their mean and spread, the pooled scores, majority class, human κ.

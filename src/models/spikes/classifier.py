@@ -84,6 +84,11 @@ class SpikeClassification(TargetedModule):
         """Mean scores over targets."""
         return {f"test/{name}": float(np.mean([row[name] for row in self.rows])) for name in ("accuracy", "macro_f1")}
 
+    def media(self) -> dict[str, dict[str, Any]]:
+        """What is to be drawn after a test: the confusion of the matched spikes, see ``reports/media.py``."""
+        counts = sum(self._tables.values(), np.zeros((len(self.classes), len(self.classes)), np.int64))
+        return {"confusion": {"title": "held-out spikes", "counts": counts, "classes": list(map(str, self.classes))}}
+
     def tune(self, datamodule: Any) -> dict[str, Any]:
         """Nothing is tuned: the most probable neuron is the answer."""
         return {"targets": {name: {} for name in self.targets}}
