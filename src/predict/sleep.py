@@ -27,6 +27,7 @@ from src.reports.sleep_page import ScoredNight, write_page
 from src.signals import UNSCORED, BadInput
 
 BATCH = 512
+_WHOLE_NIGHT_H = 3.0
 
 
 def predict(
@@ -157,10 +158,21 @@ def _describe(
         decibels=given.decibels,
         freqs_hz=given.freqs_hz,
         sanity=given.sanity,
-        notes=given.notes,
+        rows=given.rows,
+        units=given.units,
+        notes=[*given.notes, *_short(bundle, settings, stages)],
         reference=given.reference,
         bundle_metrics={k: v for k, v in bundle.metrics.items() if k.startswith("test/")},
     )
+
+
+def _short(bundle: Bundle, settings: EpochSettings, stages: NDArray[np.integer]) -> list[str]:
+    """A warning where levels are taken relative to a recording that is no night."""
+    hours = float((stages != UNSCORED).sum() * settings.features.epoch_s / 3600)
+    relative = _view(bundle) != "absolute" or settings.features.kind == "bandpower" or settings.level == "recording"
+    if not relative or hours >= _WHOLE_NIGHT_H or settings.stages != "human":
+        return []
+    return [f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording and may mislead"]
 
 
 def _write_files(part: Path, scoring: ScoredNight, tail_s: float) -> None:
@@ -179,6 +191,8 @@ def _write_files(part: Path, scoring: ScoredNight, tail_s: float) -> None:
         epoch_s=epoch_s,
         start=scoring.start,
         reference=scoring.reference,
+        rows=scoring.rows,
+        units=scoring.units,
     )
     if scoring.reference is not None:
         found = agreement(scoring.reference, scoring.stages, scoring.probabilities, classes, epoch_s)
@@ -188,7 +202,7 @@ def _write_files(part: Path, scoring: ScoredNight, tail_s: float) -> None:
 
 def _lines(scoring: ScoredNight, given: NightInput, folder: Path) -> list[str]:
     warnings = [f"look at    {r.channel}: {finding}" for r in given.sanity for finding in r.findings]
-    lines = [*warnings, *(f"note       {note}" for note in given.notes)]
+    lines = [*warnings, *(f"note       {note}" for note in scoring.notes)]
     if scoring.reference is not None:
         found = agreement(scoring.reference, scoring.stages, scoring.probabilities, scoring.classes, scoring.epoch_s)
         lines += [f"agreement  {line}" for line in found["lines"]]

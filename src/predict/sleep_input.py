@@ -63,8 +63,9 @@ class NightInput:
         What each group is made of.
     sanity
         What was found in the channels.
-    decibels, freqs_hz
-        ``(epoch, frequency)`` picture of the first channel, for people.
+    decibels, freqs_hz, rows, units
+        ``(epoch, frequency)`` picture of the first channel, for people; names of its rows where they are
+        bands; what the decibels are relative to.
     reference
         ``(epoch,)`` a person's stages, or ``None``.
     """
@@ -79,6 +80,8 @@ class NightInput:
     freqs_hz: NDArray[np.floating]
     reference: NDArray[np.integer] | None
     notes: list[str]
+    rows: list[str] | None = None
+    units: str = "1 µV²/Hz"
 
 
 def find_inputs(source: Path, kind: str) -> list[Night]:
@@ -145,6 +148,7 @@ def read_input(night: Night, settings: EpochSettings, options: InputOptions) -> 
         shown.freqs_hz,
         reference,
         notes,
+        units=f"1 {first.units[0].replace('uV', 'µV')}²/Hz",
     )
 
 
@@ -231,4 +235,5 @@ def _finished_input(night: Night, options: InputOptions) -> NightInput:
         epochs.freqs_hz,
         reference,
         [],
+        None if night.kind == PREPARED else list(LAYOUTS[night.kind]["rows"]),
     )

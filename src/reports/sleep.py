@@ -43,6 +43,8 @@ def draw_night(
     epoch_s: float,
     start: datetime | None,
     reference: np.ndarray | None = None,
+    rows: Sequence[str] | None = None,
+    units: str = "1 µV²/Hz",
 ) -> Path:
     """Write the figure of one night.
 
@@ -60,12 +62,20 @@ def draw_night(
         Length of an epoch; wall-clock time of the first, if known.
     reference
         A human scoring of the same epochs, drawn behind the prediction.
+    rows
+        Names of the rows where they are bands rather than frequencies; each is then drawn relative to
+        its own median.
+    units
+        What the decibels are relative to.
     """
     hours = np.arange(len(stages) + 1) * epoch_s / 3600
     figure, (spectrum, density, steps) = plt.subplots(
         3, 1, figsize=(12, 7.5), sharex=True, height_ratios=(1.2, 1, 1), layout="constrained"
     )
-    _draw_spectrogram(figure, spectrum, decibels, freqs_hz, hours)
+    if rows is None:
+        _draw_spectrogram(figure, spectrum, decibels, freqs_hz, hours, units)
+    else:
+        _draw_bands(figure, spectrum, decibels, rows, hours)
     _draw_hypnodensity(density, probabilities, classes, hours)
     _draw_hypnogram(steps, stages, classes, hours, reference)
     steps.set_xlim(0, max(hours[-1], epoch_s / 3600))
@@ -104,7 +114,7 @@ def draw_staging(
 
 
 def _draw_spectrogram(
-    figure: Figure, axes: Axes, decibels: np.ndarray, freqs_hz: np.ndarray, hours: np.ndarray
+    figure: Figure, axes: Axes, decibels: np.ndarray, freqs_hz: np.ndarray, hours: np.ndarray, units: str
 ) -> None:
     low, high = np.nanpercentile(decibels, (2, 98)) if np.isfinite(decibels).any() else (0.0, 1.0)
     step = freqs_hz[1] - freqs_hz[0]
@@ -112,7 +122,16 @@ def _draw_spectrogram(
     picture = axes.pcolormesh(hours, edges, decibels.T, vmin=low, vmax=high, cmap="magma", rasterized=True)
     axes.set_ylabel("frequency (Hz)")
     axes.set_ylim(edges[0], min(edges[-1], 30))
-    figure.colorbar(picture, ax=axes, label="power (dB re 1 µV²/Hz)", pad=0.01, aspect=15)
+    figure.colorbar(picture, ax=axes, label=f"power (dB re {units})", pad=0.01, aspect=15)
+
+
+def _draw_bands(figure: Figure, axes: Axes, decibels: np.ndarray, rows: Sequence[str], hours: np.ndarray) -> None:
+    levels = decibels - np.nanmedian(decibels, axis=0)
+    bound = float(np.nanpercentile(np.abs(levels), 95)) or 1.0
+    edges = np.arange(len(rows) + 1) - 0.5
+    picture = axes.pcolormesh(hours, edges, levels.T, vmin=-bound, vmax=bound, cmap="RdBu_r", rasterized=True)
+    axes.set_yticks(range(len(rows)), list(rows))
+    figure.colorbar(picture, ax=axes, label="dB re the median", pad=0.01, aspect=15)
 
 
 def _draw_hypnodensity(axes: Axes, probabilities: np.ndarray, classes: Sequence[str], hours: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from src.models.metrics import scores
 from src.reports.sleep_review import reliability
 from src.reports.sleep_statistics import sleep_statistics
-from src.signals import UNSCORED, BadInput
+from src.signals import HUMAN_STAGES, UNSCORED, BadInput
 
 _COMPARED = ("tst_min", "se_percent", "sol_min", "rem_latency_min", "waso_min", "awakenings", "transitions")
 
@@ -61,6 +61,7 @@ def agreement(
             ("REM latency", "rem_latency_min"),
         )
     )
+    human = " (human scorers among themselves: κ 0.76)" if len(classes) == len(HUMAN_STAGES) else ""
     return {
         "scores": found,
         "confusion": confusion.tolist(),
@@ -69,7 +70,7 @@ def agreement(
         "statistics": statistics,
         "lines": [
             f"κ {_two(found['kappa'])}  accuracy {_two(found['accuracy'])}  macro-F1 {_two(found['macro_f1'])}"
-            f"  over {int(both.sum())} epochs (human scorers among themselves: κ 0.76)",
+            f"  over {int(both.sum())} epochs{human}",
             f"F1  {by_stage}",
             f"minutes more than the reference  {differences}",
         ],

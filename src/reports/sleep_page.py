@@ -18,6 +18,7 @@ from src.reports.sleep_agreement import agreement
 from src.reports.sleep_reliability import reliability_picture
 from src.reports.sleep_review import expected_accuracy, review_list
 from src.reports.sleep_statistics import LABELS, WAKE_NAMES, bouts, sleep_statistics, transition_counts
+from src.signals import HUMAN_STAGES
 
 _LISTED = 25
 _STYLE = """
@@ -53,6 +54,8 @@ class ScoredNight:
     probabilities: NDArray[np.floating]
     decibels: NDArray[np.floating]
     freqs_hz: NDArray[np.floating]
+    rows: list[str] | None = None
+    units: str = "1 µV²/Hz"
     sanity: list[ChannelReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     reference: NDArray[np.integer] | None = None
@@ -182,9 +185,8 @@ def _review(night: ScoredNight) -> str:
     more = f"<p class='note'>… and {len(stretches) - _LISTED} more</p>" if len(stretches) > _LISTED else ""
     words = (
         "Stretches where a second look pays most: expected corrections per epoch read, from the calibrated"
-        " probabilities. These speak of agreement with the scorers of the training data; people agree among themselves"
-        " in about 82 % of epochs."
-    )
+        " probabilities. These speak of agreement with the scorers of the training data."
+    ) + (" People agree among themselves in about 82 % of epochs." if len(night.classes) == len(HUMAN_STAGES) else "")
     return (
         f'<h2>Review these first</h2><p class="note">{words}</p>'
         f'<div class="cols"><div>{table}{more}</div><div>{curve}</div></div>'

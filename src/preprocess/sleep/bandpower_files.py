@@ -29,13 +29,13 @@ _MOUSE_STAGES = {1: 0, 2: 1, 3: 2}
 LAYOUTS: dict[str, dict[str, Any]] = {
     BANDPOWER: {
         "channels": list(CHANNELS),
-        "rows": len(SLEEP_BANDS_HZ),
+        "rows": ["delta", "theta", "alpha", "sigma", "beta"],
         "epoch_s": BandPowerSettings().epoch_s,
         "stage_names": list(HUMAN_STAGES),
     },
     MOUSE: {
         "channels": ["EEG+EMG"],
-        "rows": len(MOUSE_ROWS),
+        "rows": list(MOUSE_ROWS),
         "epoch_s": MOUSE_EPOCH_S,
         "stage_names": list(RODENT_STAGES),
     },
