@@ -115,7 +115,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     return {"channels": list(CHANNELS), "units": "uV", "fs_hz": FS_HZ, "epoch_s": EPOCH_S, "counts": totals}
 
 
-SIMULATE_NIGHTS = Stage("simulate_nights", 3, _run)
+SIMULATE_NIGHTS = Stage("simulate_nights", 4, _run)
 """Parameters ``subjects``, ``nights``, ``hours``; the output folder is of kind ``sleep_edf``."""
 
 

@@ -30,8 +30,8 @@ _HOP = _FRAME // 2
 _FREQUENCIES = np.fft.rfftfreq(_FRAME, 1 / FS_HZ)
 _SHARED = np.array([[1.0, 0.35, 0.4], [0.35, 1.0, 0.1], [0.4, 0.1, 1.0]])
 """Correlation of the background between channels, at every frequency."""
-_LIKENESS = 0.4
-"""Share of the measured spread between recordings that sleepers get: a cohort of sixteen has to do for a training."""
+_LIKENESS = 0.6
+"""Share of the measured spread between recordings that sleepers get: a cohort of two dozen has to do for a training."""
 _EPOCH_MEMORY = 0.6
 _ESTIMATE_SD = np.array([0.2, 0.14, 0.14, 0.14, 0.08])
 """``(band,)`` scatter of the estimate of a stationary epoch, part of every spread measured."""
