@@ -13,7 +13,7 @@ WORKERS ?= 2
 # One thread per test process; what the tests start inherits it.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: help train test test-slow test-slurm lint lock clean
+.PHONY: help train grids test test-slow test-slurm lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,6 +23,11 @@ train: .venv/.installed ## train the sleep CNN on simulated nights, then score a
 	@echo "a night of a subject that was not in training:"
 	@$(PY) -m src.preprocess.sleep.simulate artifacts/unseen --first-subject 90 --seed 99
 	@$(PY) infer.py bundle=runs/sleep_cnn/latest input=artifacts/unseen/SC4901E0-PSG.edf
+
+grids: .venv/.installed ## simulated calcium recordings to spikes to grids, dense and sparse, with figures
+	@$(PY) -m src.preprocess.calcium.simulate --output_dir artifacts/calcium/raw --subjects 3
+	@$(PY) preprocess.py preprocess=cascade_coo cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/coo
+	@$(PY) preprocess.py preprocess=cascade_grid cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/dense
 
 test: lint ## lint, types, then every test that takes seconds
 	@$(PYTEST)

@@ -265,7 +265,7 @@ def _engine(inputs: tuple[tuple[str, Any], ...], settled: tuple[tuple[str, Any],
 
     params, package = dict(settled), dict(inputs).get(MODEL)
     if package:
-        _start_tensorflow()
+        start_tensorflow()
     return open_engine(
         params["engine"],
         package.name if package else params["model"],
@@ -276,7 +276,7 @@ def _engine(inputs: tuple[tuple[str, Any], ...], settled: tuple[tuple[str, Any],
     )
 
 
-def _start_tensorflow() -> None:
+def start_tensorflow() -> None:
     """Import TensorFlow behind a closed door: its greetings pass by Python and by every setting it has."""
     from src.preprocess.calcium.cascade_dense import import_tensorflow
 

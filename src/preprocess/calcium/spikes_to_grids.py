@@ -6,6 +6,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ _CHOICES = {
     "threshold": (0, 1, None),
 }
 EMBEDDED = "embedded"
+"""Name of the small model that is trained here, on simulated cells, where no other can be had."""
 
 _ENGINE_WINDOW = 64
 """Frames assumed to bear on one output of an engine that does not state its window (OASIS)."""
@@ -221,9 +223,22 @@ def _package(settings: GridSettings) -> Path | None:
     """Folder of the model package, fetched or trained if need be; None for an engine without one."""
     if settings.engine == "oasis":
         return None
+    if settings.cascade_model == EMBEDDED:
+        # In a process of its own: TensorFlow stays out of the one that only hands out work.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return settings.models_dir / pool.submit(_embedded, settings.models_dir).result()
     from src.preprocess.calcium.cascade_download import fetch_package
 
     return Path(fetch_package(settings.cascade_model, settings.models_dir))
+
+
+def _embedded(models_dir: Path) -> str:
+    from src.preprocess.calcium.cascade_embedded import EMBEDDED_NAME, embedded_package
+
+    if not (models_dir / EMBEDDED_NAME).exists():
+        print(f"training {EMBEDDED_NAME} on simulated cells, once, in under two minutes", file=sys.stderr, flush=True)
+    spikes.start_tensorflow()
+    return embedded_package(models_dir)
 
 
 def _finished(target: Path, settings: GridSettings, summary: Summary) -> list[str]:
