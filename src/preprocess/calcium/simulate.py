@@ -61,8 +61,8 @@ class SimulatedBrain:
     planes: int = 12
     assemblies: int = 24
     rise_s: float = 0.25
-    decay_s: float = 2.0
-    amplitude: float = 0.25
+    decay_s: float = 1.2
+    amplitude: float = 0.16
     saturation: float = 3.0
     noise_level: float = 3.0
     invalid_share: float = 0.01
