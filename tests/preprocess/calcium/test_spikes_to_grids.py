@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.console import Console
 from scipy.io import loadmat, savemat
+from scipy.ndimage import gaussian_filter1d
 
 from src import schema
 from src.preprocess.calcium import spikes_to_grids
@@ -323,6 +324,24 @@ def test_a_real_population_through_real_networks(shared_data, tmp_path, no_figur
         ours = file["expected_spikes"][100:140].astype(np.float32)
     theirs = reference.predict(some, reference.noise_levels(some))
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_embedded_model_finds_the_spikes_of_simulated_cells(raw, tmp_path, no_figures):
+    """What ``make grids`` does, small: a model is trained, once, and sees what was simulated."""
+    standin.remove()
+    changes = {"engine": "dense", "cascade_model": "embedded", "models_dir": str(tmp_path / "models")}
+    assert run(raw, tmp_path / "coo", **changes).exit_code == 0
+    (cached,) = (tmp_path / "cache").rglob("subject_1-*/expected_spikes.h5")
+    with h5py.File(cached) as file, h5py.File(raw / "subject_1" / "true_spikes.h5") as truth:
+        expected, ids = file["expected_spikes"][:, 32:-32].astype(float), file["cell_ids"][()]
+        counts = truth["spike_counts"][()][np.searchsorted(truth["cell_ids"][()], ids)]
+    smooth = gaussian_filter1d(counts.astype(float), 1, axis=1)[:, 33:-31]  # upstream's output is a frame early
+    active = counts.sum(axis=1) > 30
+    correlation = [np.corrcoef(a, b)[0, 1] for a, b in zip(expected[active], smooth[active], strict=True)]
+    assert np.median(correlation) > 0.7
+    assert 0.5 < expected.mean() / counts.mean() < 2.5
 
 
 @pytest.mark.slow
