@@ -181,20 +181,17 @@ def race(folder: Path, minutes: float, channels: int, dtype: str, repeats: int, 
 
 def memory(folder: Path, minutes: float, channels: int, dtype: str, console: Console) -> bool:
     """Peak memory of both presets at a quarter, a half and the whole length."""
-    table = Table(title=f"ours alone, {channels} channels x 500 Hz", title_justify="left")
-    for column in ("preset", "minutes", "CPU s", "wall s", "peak MB", "file MB"):
-        table.add_column(column, justify="left" if column == "preset" else "right")
+    console.print(f"ours alone, {channels} channels x 500 Hz, {dtype}\n")
+    console.print(f"{'preset':14}{'minutes':>9}{'CPU s':>9}{'wall s':>9}{'peak MB':>9}{'file MB':>9}")
     peaks: dict[str, list[float]] = {"scipy_compat": [], "sleep": []}
     for part in (4, 2, 1):
         traces = build(folder, minutes / part, channels, dtype)
         for preset, seen in peaks.items():
             row = measure(preset, traces, folder / preset)
             seen.append(row["peak_mb"])
-            table.add_row(
-                preset, f"{minutes / part:g}", *(f"{row[k]:.1f}" for k in ("cpu", "wall", "peak_mb", "file_mb"))
-            )
+            cells = "".join(f"{row[k]:9.1f}" for k in ("cpu", "wall", "peak_mb", "file_mb"))
+            console.print(f"{preset:14}{minutes / part:9g}{cells}", highlight=False)
             shutil.rmtree(folder / preset)
-    console.print(table)
     verdicts = [(f"{p}: {max(seen):.0f} MB at most (target 1200)", max(seen) <= 1200) for p, seen in peaks.items()]
     return report(verdicts, console)
 
