@@ -200,6 +200,7 @@ class SpikeData(pl.LightningDataModule):
         """Waveforms of the training block, spectrum, signature and level of every target."""
         return {
             "templates": self.seen.templates,
+            "modes": self.seen.modes,
             "noise_power": np.stack([b.noise.power for b in self.backgrounds]),
             "signature": np.stack([b.signature for b in self.backgrounds]),
             "scale": np.array([b.level for b in self.backgrounds]),

@@ -18,7 +18,6 @@ from src.models.spikes.inference import detect
 from src.models.spikes.networks import TEMPLATE_ONSET
 from src.predict.sorter import Sorter
 from src.preprocess.atomic import atomic_file
-from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
 from src.preprocess.spikes.recording import SpikeTrain, read_spikes
 from src.preprocess.spikes.signature import Choice
@@ -89,7 +88,7 @@ def _row(name: str, method: str, result: Score) -> Row:
 def _baselines(sorter: Sorter, bundle: Bundle, trace: Trace, choice: Choice) -> list[tuple[str, SpikeTrain]]:
     network = sorter.detector
     thresholds = bundle.decision["baselines"][sorter.targets[choice.expert]]
-    noise = Spectrum(network.noise_power[choice.expert].double().numpy(), trace.fs_hz)
+    noise = network.noise(choice.expert, trace.fs_hz)
     linear = sorter.conditioning.linear(trace.centred * np.float32(choice.gain))
     found = []
     for method, baseline in baselines(network.templates.double().numpy(), TEMPLATE_ONSET, noise).items():

@@ -21,7 +21,7 @@ from src.preprocess.spikes.filters import bandpass
 from src.preprocess.spikes.matched_filter import FilterBank, matched_filter, mean_template
 from src.preprocess.spikes.noise import Spectrum, robust_sigma
 from src.preprocess.spikes.recording import SpikeTrain
-from src.preprocess.spikes.windows import cut
+from src.preprocess.spikes.waveforms import cut
 
 Labelled = tuple[np.ndarray, SpikeTrain]
 """A trace ``(time,)`` and its true spikes."""

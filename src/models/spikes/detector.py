@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from torch.nn import functional as F
 
 from src.models.spike_scoring import Score, score
 from src.models.spikes.baselines import Labelled, baselines
-from src.models.spikes.decision import Decision, tune_detection
+from src.models.spikes.decision import Decision, tune_detection, tune_second
 from src.models.spikes.events import extract_events
-from src.models.spikes.inference import onset_probability
+from src.models.spikes.inference import detect_again, onset_probability
 from src.models.spikes.networks import TEMPLATE_ONSET, SpikeDetector
 from src.models.spikes.targeted import TargetedModule
+from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import FilterBank
-from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.recording import SpikeTrain
 
 SHOWN = ("f1_50", "f1_10", "precision", "recall", "class_accuracy", "recall_close", "chance_random")
@@ -58,7 +59,7 @@ class SpikeDetection(TargetedModule):
         present = np.abs(statistics["templates"]).max(axis=1) > 0
         templates = statistics["templates"][present].astype(np.float64)
         for expert in range(len(self.targets)):
-            noise = Spectrum(self.network.noise_power[expert].double().numpy(), self.fs_hz)
+            noise = self.network.noise(expert, self.fs_hz)
             bank = FilterBank(templates, TEMPLATE_ONSET, noise, length=2 * templates.shape[1])
             read_at = bank.lead + TEMPLATE_ONSET + self.network.label_offset
             filters = bank.filters[:, read_at - taps // 2 : read_at + taps // 2 + 1]
@@ -89,8 +90,8 @@ class SpikeDetection(TargetedModule):
             for name, (curves, truths) in self._curves.items()
         }
         for name, decision in self.decisions.items():
-            self.log(f"val/f1_{name}", decision.f1)
-        self.log("val/f1", float(np.mean([d.f1 for d in self.decisions.values()])), prog_bar=True)
+            self.log(f"val/f1_{name}", decision.f1 or 0.0)
+        self.log("val/f1", float(np.mean([d.f1 or 0.0 for d in self.decisions.values()])), prog_bar=True)
 
     def on_test_epoch_start(self) -> None:
         # The best checkpoint's thresholds, not those of the last epoch, and before any test score is seen.
@@ -98,11 +99,11 @@ class SpikeDetection(TargetedModule):
         self._tested = {}
 
     def test_step(self, recording: Any, batch_idx: int) -> None:
-        probability = onset_probability(self.network, recording.conditioned, recording.expert)
         decision = self.decisions[recording.name]
-        found, _ = extract_events(
-            probability, threshold=decision.threshold, refractory=decision.refractory, width=self.width
-        )
+        first = self._events(onset_probability(self.network, recording.conditioned, recording.expert), decision)
+        conditioning: Conditioning = self.trainer.datamodule.conditioning  # type: ignore[attr-defined]
+        chain = replace(conditioning, low_hz=None, high_hz=None)  # held-out traces are band-passed already
+        found, _ = detect_again(self.network, chain, recording.linear, first, recording.expert, decision)
         truth = (recording.train.index, recording.train.unit)
         result = score(truth, (found.index, found.unit), len(recording.linear), n_units=len(self.classes))
         self._tested.setdefault(recording.name, []).append(result)
@@ -135,20 +136,38 @@ class SpikeDetection(TargetedModule):
         tuned: dict[str, dict[str, float]] = {}
         templates = self.network.templates.double().numpy()
         for expert, name in enumerate(self.targets):
-            noise = Spectrum(self.network.noise_power[expert].double().numpy(), self.fs_hz)
+            noise = self.network.noise(expert, self.fs_hz)
             for method, baseline in baselines(templates, TEMPLATE_ONSET, noise).items():
                 baseline.tune(recordings[name])
                 tuned.setdefault(name, {})[method] = float(baseline.threshold)
         return tuned
 
     def _tune_on(self, datamodule: Any) -> None:
-        self.on_validation_epoch_start()
-        for number, recording in enumerate(datamodule.held_out("val")):
-            self.validation_step(recording, number)
+        by_target: dict[str, list[Any]] = {}
+        for recording in datamodule.held_out("val"):
+            by_target.setdefault(recording.name, []).append(recording)
         self.decisions = {
-            name: tune_detection(curves, truths, width=self.width, fs_hz=self.fs_hz)
-            for name, (curves, truths) in self._curves.items()
+            name: self._tuned(recordings, datamodule.conditioning) for name, recordings in by_target.items()
         }
+
+    def _tuned(self, recordings: list[Any], conditioning: Conditioning) -> Decision:
+        curves = [onset_probability(self.network, r.conditioned, r.expert) for r in recordings]
+        truths = [r.train for r in recordings]
+        decision = tune_detection(curves, truths, width=self.width, fs_hz=self.fs_hz)
+        if self.network.curves == 1:
+            return decision
+        first = [self._events(curve, decision) for curve in curves]
+        again = []
+        for recording, (train, _) in zip(recordings, first, strict=True):
+            residual = self.network.remover(recording.expert, self.fs_hz).remove(recording.linear, train)
+            enhanced = conditioning.enhance(residual.astype(np.float32))
+            again.append(onset_probability(self.network, enhanced, recording.expert))
+        return tune_second(first, again, truths, decision, width=self.width)
+
+    def _events(self, probability: np.ndarray, decision: Decision) -> tuple[SpikeTrain, np.ndarray]:
+        return extract_events(
+            probability, threshold=decision.threshold, refractory=decision.refractory, width=self.width
+        )
 
     def bundle_fields(self) -> dict[str, Any]:
         """What the bundle says of this model."""

@@ -96,6 +96,19 @@ def extract_events(
     return stream.finish()
 
 
+def merge(
+    first: tuple[SpikeTrain, np.ndarray], second: tuple[SpikeTrain, np.ndarray], refractory: int
+) -> tuple[SpikeTrain, np.ndarray]:
+    """Spikes and strengths of two looks; where both break a unit's refractory period, the first look's stay."""
+    index = np.concatenate((first[0].index, second[0].index))
+    unit = np.concatenate((first[0].unit, second[0].unit))
+    strength = np.concatenate((first[1], second[1]))
+    rank = np.concatenate((np.full(len(first[0]), 2.0), np.zeros(len(second[0])))) + strength
+    order = np.lexsort((unit, index))
+    order = order[outside_refractory(index[order], unit[order], rank[order], refractory)]
+    return SpikeTrain(index[order], unit[order]), strength[order]
+
+
 def outside_refractory(index: np.ndarray, unit: np.ndarray, strength: np.ndarray, refractory: int) -> np.ndarray:
     """Mask of spikes that stay when, of two spikes of one unit within ``refractory``, the weaker goes."""
     keep = np.ones(len(index), bool)

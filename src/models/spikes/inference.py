@@ -9,14 +9,18 @@ import torch
 from torch import Tensor
 
 from src.models.spikes.decision import Decision
-from src.models.spikes.events import EventStream
+from src.models.spikes.events import EventStream, merge
 from src.models.spikes.networks import TEMPLATE_ONSET, ClassifierNetwork, DetectorNetwork
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.recording import SpikeTrain
+from src.preprocess.spikes.waveforms import CROWDED
 from src.preprocess.spikes.windows import spike_windows
 
 BLOCK = 1 << 18
 """Samples conditioned at a time."""
+
+ROUNDS = 2
+"""Times the classifier names the spikes once all are found."""
 
 PIECE = 1 << 14
 """Samples per call of a network: what fits into the processor's cache."""
@@ -74,15 +78,49 @@ def detect(
     block: int = BLOCK,
 ) -> tuple[SpikeTrain, np.ndarray]:
     """Onsets, the detector's own guess of the neuron, and strengths, from a centred trace free of NaN."""
-    stream = EventStream(
-        threshold=decision.threshold, refractory=decision.refractory, width=2 * network.label_half_width + 1
-    )
+    stream = _stream(network, decision.threshold, decision.refractory)
     margin = network.receptive_field // 2 + network.label_offset
     for start, stop, piece in conditioning.blocks(centred, block, margin):
         first = max(start - margin, 0)
         probability = onset_probability(network, piece, expert)
         stream.push(probability[:, start - first : stop - first])
     return stream.finish()
+
+
+def detect_again(
+    network: DetectorNetwork,
+    conditioning: Conditioning,
+    centred: np.ndarray,
+    first: tuple[SpikeTrain, np.ndarray],
+    expert: int,
+    decision: Decision,
+    *,
+    block: int = BLOCK,
+) -> tuple[SpikeTrain, np.ndarray]:
+    """The spikes of ``first`` and those that come to light when they are subtracted; strengths of all.
+
+    A detector that does not tell neurons apart cannot subtract them and leaves ``first`` as it is.
+    """
+    if decision.second is None or network.curves == 1 or len(first[0]) == 0:
+        return first
+    remover = network.remover(expert, conditioning.fs_hz)
+    stream = _stream(network, decision.second, decision.refractory)
+    sigmas, train = conditioning.calibrate(centred), first[0]
+    # A residual sample depends on spikes one waveform away, and they on others: three waveforms are enough.
+    margin = network.receptive_field // 2 + network.label_offset + conditioning.enhance_reach
+    margin += 3 * remover.model.templates.shape[1] + CROWDED
+    for start, stop, piece in conditioning.linear_only().blocks(centred, block, margin):
+        begin = max(start - margin, 0)
+        near = (train.index >= begin) & (train.index < begin + len(piece))
+        residual = remover.remove(piece, SpikeTrain(train.index[near] - begin, train.unit[near]))
+        enhanced = conditioning.enhance(residual.astype(np.float32), sigmas, len(centred))
+        probability = onset_probability(network, enhanced, expert)
+        stream.push(probability[:, start - begin : stop - begin])
+    return merge(first, stream.finish(), decision.refractory)
+
+
+def _stream(network: DetectorNetwork, threshold: float, refractory: int) -> EventStream:
+    return EventStream(threshold=threshold, refractory=refractory, width=2 * network.label_half_width + 1)
 
 
 @torch.no_grad()
@@ -137,10 +175,11 @@ def sort_trace(
     decision: Decision,
     *,
     reject: float = 1.0,
-    rounds: int = 2,
     block: int = BLOCK,
 ) -> Sorted:
-    """Detect, then name every spike; names found in one round decide what is subtracted in the next.
+    """Detect, name, subtract and detect again, name again.
+
+    Names found in one round decide what is subtracted from a spike's neighbours in the next.
 
     Parameters
     ----------
@@ -149,16 +188,32 @@ def sort_trace(
     reject
         Spikes that the classifier holds for noise with more than this probability are dropped.
     """
-    train, strength = detect(detector, conditioning, centred, expert, decision, block=block)
-    confidence = strength
-    if classifier is None:
-        return Sorted(train, strength, confidence)
-    for _ in range(rounds if len(train) else 0):
-        probability = neuron_probability(classifier, conditioning, centred, train, expert, block=block)
-        keep = probability[:, -1] <= reject
-        probability, strength = probability[keep], strength[keep]
-        names = probability[:, :-1]
-        train = SpikeTrain(train.index[keep], names.argmax(axis=1).astype(np.int64) + 1)
-        confidence = names.max(axis=1) / np.maximum(names.sum(axis=1), 1e-9)
-    order = np.lexsort((train.unit, train.index))
-    return Sorted(SpikeTrain(train.index[order], train.unit[order]), strength[order], confidence[order])
+    found = detect(detector, conditioning, centred, expert, decision, block=block)
+    if classifier is not None:
+        found = _named(classifier, conditioning, centred, found, expert, block)[0], found[1]
+    found = detect_again(detector, conditioning, centred, found, expert, decision, block=block)
+    confidence = found[1]
+    if classifier is not None and len(found[0]):
+        for _ in range(ROUNDS):
+            train, confidence, kept = _named(classifier, conditioning, centred, found, expert, block, reject)
+            found = train, found[1][kept]
+    order = np.lexsort((found[0].unit, found[0].index))
+    train = SpikeTrain(found[0].index[order], found[0].unit[order])
+    return Sorted(train, found[1][order], confidence[order])
+
+
+def _named(
+    classifier: ClassifierNetwork,
+    conditioning: Conditioning,
+    centred: np.ndarray,
+    found: tuple[SpikeTrain, np.ndarray],
+    expert: int,
+    block: int,
+    reject: float = 1.0,
+) -> tuple[SpikeTrain, np.ndarray, np.ndarray]:
+    """Spikes with the classifier's names, the probability of each name, and the mask of spikes that stay."""
+    probability = neuron_probability(classifier, conditioning, centred, found[0], expert, block=block)
+    kept = probability[:, -1] <= reject
+    names = probability[kept, :-1]
+    train = SpikeTrain(found[0].index[kept], names.argmax(axis=1).astype(np.int64) + 1)
+    return train, names.max(axis=1, initial=0) / np.maximum(names.sum(axis=1), 1e-9), kept

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.signature import FEATURES
 from src.preprocess.spikes.synthesis import LONG_FFT, REACH, TEMPLATE_AFTER, TEMPLATE_BEFORE
+from src.preprocess.spikes.waveforms import N_MODES, SpikeRemover, WaveformModel
 
 NOISE_BINS = LONG_FFT // 2 + 1
 TEMPLATE_SAMPLES = TEMPLATE_BEFORE + TEMPLATE_AFTER + 2 * REACH
@@ -27,14 +30,16 @@ class TargetedNetwork(nn.Module):
         ``(expert, frequency)`` background spectrum of every target behind the band-pass, units² / Hz.
     signature
         ``(expert, feature)`` by which a recording finds its expert, see :mod:`src.preprocess.spikes.signature`.
-    templates
-        ``(unit, time)`` mean waveforms behind the band-pass; the onset is column ``TEMPLATE_ONSET``.
+    templates, modes
+        ``(neuron, time)`` mean waveforms behind the band-pass and ``(neuron, mode, time)`` how they vary;
+        the onset is column ``TEMPLATE_ONSET``.
     """
 
     scale: Tensor
     noise_power: Tensor
     signature: Tensor
     templates: Tensor
+    modes: Tensor
 
     def __init__(self, experts: int, neurons: int) -> None:
         super().__init__()
@@ -42,6 +47,20 @@ class TargetedNetwork(nn.Module):
         self.register_buffer("noise_power", torch.zeros(experts, NOISE_BINS))
         self.register_buffer("signature", torch.zeros(experts, FEATURES))
         self.register_buffer("templates", torch.zeros(neurons, TEMPLATE_SAMPLES))
+        self.register_buffer("modes", torch.zeros(neurons, N_MODES, TEMPLATE_SAMPLES))
+
+    def waveforms(self) -> WaveformModel:
+        """The references as the waveforms they were fitted as; neurons that never fired count as absent."""
+        templates, modes = self.templates.double().numpy(), self.modes.double().numpy()
+        return WaveformModel(templates, modes, TEMPLATE_ONSET, np.abs(templates).max(axis=1) > 0)
+
+    def noise(self, expert: int, fs_hz: float) -> Spectrum:
+        """Background spectrum of one target."""
+        return Spectrum(self.noise_power[expert].double().numpy(), fs_hz)
+
+    def remover(self, expert: int, fs_hz: float) -> SpikeRemover:
+        """What takes known spikes off a band-passed trace of one target."""
+        return SpikeRemover.for_noise(self.waveforms(), self.noise(expert, fs_hz))
 
 
 class DetectorNetwork(TargetedNetwork):

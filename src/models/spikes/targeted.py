@@ -54,7 +54,7 @@ class TargetedModule(pl.LightningModule):
     def adopt_statistics(self, statistics: dict[str, np.ndarray]) -> None:
         """Fill the network's references: templates, noise spectra, signatures, scales."""
         network: TargetedNetwork = self.network
-        for name in ("templates", "signature", "scale"):
+        for name in ("templates", "modes", "signature", "scale"):
             getattr(network, name).copy_(torch.from_numpy(np.asarray(statistics[name], np.float32)))
         bins = network.noise_power.shape[1]
         for expert, power in enumerate(statistics["noise_power"]):

@@ -65,11 +65,15 @@ class Conditioning:
         return Denoising(self.wavelet, self.level, self.finest, self.scale, self.rule)
 
     @property
+    def enhance_reach(self) -> int:
+        """Samples on either side that one sample behind :meth:`enhance` depends on."""
+        return (self.denoising.reach if self.denoising else 0) + len(self.template)
+
+    @property
     def reach(self) -> int:
         """Samples on either side that one conditioned sample depends on."""
         linear = len(bandpass_kernel(self.fs_hz, self.low_hz, self.high_hz, self.order)) // 2
-        wavelet = self.denoising.reach if self.denoising else 0
-        return linear + wavelet + len(self.template)
+        return linear + self.enhance_reach
 
     def linear(self, trace: np.ndarray) -> np.ndarray:
         """The band-pass alone: what spikes and noise may go through separately before they are added."""
@@ -79,9 +83,12 @@ class Conditioning:
         """The same chain without the steps that change shapes: what a classifier reads."""
         return replace(self, wavelet=None, template=(), template_onset=0)
 
-    def calibrate(self, linear: np.ndarray) -> np.ndarray | None:
-        """Noise of the wavelet levels of a band-passed trace, from its first minutes at most."""
-        return detail_sigmas(linear[:CALIBRATION_SAMPLES], self.denoising) if self.denoising else None
+    def calibrate(self, centred: np.ndarray) -> np.ndarray | None:
+        """Noise of the wavelet levels of a centred trace, from its first :data:`CALIBRATION_SAMPLES` at most."""
+        if self.denoising is None:
+            return None
+        start = self.linear(centred[: CALIBRATION_SAMPLES + self.reach])[:CALIBRATION_SAMPLES]
+        return detail_sigmas(start, self.denoising)
 
     def enhance(self, linear: np.ndarray, sigmas: np.ndarray | None = None, n_total: int | None = None) -> np.ndarray:
         """Wavelet denoising and matched filter of a band-passed trace, where switched on."""
@@ -92,8 +99,7 @@ class Conditioning:
 
     def apply(self, centred: np.ndarray) -> np.ndarray:
         """The whole chain on a whole trace ``(time,)`` that is centred and free of NaN."""
-        linear = self.linear(centred)
-        return self.enhance(linear, self.calibrate(linear))
+        return self.enhance(self.linear(centred), self.calibrate(centred), len(centred))
 
     def blocks(self, centred: np.ndarray, block: int, margin: int = 0) -> Iterator[tuple[int, int, np.ndarray]]:
         """The chain block by block: ``(start, stop, conditioned[start - margin : stop + margin])``.
@@ -102,7 +108,7 @@ class Conditioning:
         result does not depend on ``block``. Beyond the ends of the recording a piece is cut short.
         """
         n = len(centred)
-        sigmas = self.calibrate(self.linear(centred[: CALIBRATION_SAMPLES + self.reach])[:CALIBRATION_SAMPLES])
+        sigmas = self.calibrate(centred)
         for start in range(0, n, block):
             stop = min(start + block, n)
             first, last = max(start - margin, 0), min(stop + margin, n)

@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 
 from src.preprocess.spikes.matched_filter import fit_templates, subtract
-from src.preprocess.spikes.noise import grow
+from src.preprocess.spikes.noise import Spectrum, grow
 from src.preprocess.spikes.recording import SpikeTrain
+
+N_MODES = 3
+"""Directions of variation kept per unit."""
+
+CROWDED = 40
+"""Samples within which spikes are taken to explain the same part of a trace."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class WaveformModel:
 
 
 def fit_waveforms(
-    trace: np.ndarray, train: SpikeTrain, n_units: int, *, before: int = 10, after: int = 90, n_modes: int = 3
+    trace: np.ndarray, train: SpikeTrain, n_units: int, *, before: int = 10, after: int = 90, n_modes: int = N_MODES
 ) -> WaveformModel:
     """Fit templates and their variation to a labelled trace.
 
@@ -82,12 +89,63 @@ def fit_waveforms(
     return WaveformModel(templates, modes, before, counts)
 
 
+def cut(trace: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    """``(window, length)`` pieces; samples beyond either end of the trace are zero."""
+    before = max(-int(starts.min(initial=0)), 0)
+    after = max(int(starts.max(initial=0)) + length - len(trace), 0)
+    padded = np.pad(trace, (before, after))
+    windows: np.ndarray = padded[starts[:, None] + before + np.arange(length)]
+    return windows
+
+
 def remove_spikes(trace: np.ndarray, train: SpikeTrain, templates: np.ndarray, onset: int) -> np.ndarray:
     """The trace without the mean waveform of every spike."""
     residual = np.array(trace, np.float64)
     for index, unit in zip(train.index, train.unit, strict=True):
         subtract(residual, templates[unit - 1], index - onset)
     return residual
+
+
+@dataclass(frozen=True)
+class SpikeRemover:
+    """Takes spikes off a trace as each of them most probably was, not as the mean of its unit.
+
+    Given the background's spectrum, a spike's deviation from its unit's mean is estimated along the
+    fitted directions of variation (posterior mean under Gaussian noise). Crowded spikes share what is
+    left to explain. Every sample depends on the spikes within one waveform of it and on no others.
+    """
+
+    model: WaveformModel
+    estimators: np.ndarray
+    """``(unit, mode, time)``: applied to a window of what the means leave, they give the deviations."""
+
+    @classmethod
+    def for_noise(cls, model: WaveformModel, noise: Spectrum) -> SpikeRemover:
+        """The remover for one background."""
+        length = model.templates.shape[1]
+        covariance = noise.autocovariance(length)
+        covariance[0] *= 1.001  # the estimate of a spectrum need not be positive definite to the last digit
+        whitened = np.linalg.solve(scipy.linalg.toeplitz(covariance), model.modes.reshape(-1, length).T).T
+        whitened = whitened.reshape(model.modes.shape)
+        information = np.einsum("umt,unt->umn", whitened, model.modes) + np.eye(model.modes.shape[1])
+        return cls(model, np.linalg.solve(information, whitened))
+
+    def remove(self, trace: np.ndarray, train: SpikeTrain) -> np.ndarray:
+        """The trace ``(time,)`` without the spikes of ``train``."""
+        residual = remove_spikes(trace, train, self.model.templates, self.model.onset)
+        if len(train) == 0:
+            return residual
+        length, rows = self.model.templates.shape[1], train.unit - 1
+        starts = train.index - self.model.onset
+        left = cut(residual, starts, length)
+        weights = np.einsum("smt,st->sm", self.estimators[rows], left)
+        near = np.searchsorted(train.index, train.index + CROWDED, "right") - np.searchsorted(
+            train.index, train.index - CROWDED, "left"
+        )
+        deviations = np.einsum("sm,smt->st", weights / near[:, None], self.model.modes[rows])
+        for start, deviation in zip(starts, deviations, strict=True):
+            subtract(residual, deviation, int(start))
+        return residual
 
 
 def _windows_between(residual: np.ndarray, train: SpikeTrain, length: int, before: int) -> np.ndarray:

@@ -6,16 +6,7 @@ import numpy as np
 
 from src.preprocess.spikes.matched_filter import FilterBank, local_peaks
 from src.preprocess.spikes.recording import SpikeTrain
-from src.preprocess.spikes.waveforms import remove_spikes
-
-
-def cut(trace: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    """``(window, length)`` pieces; samples beyond either end of the trace are zero."""
-    before = max(-int(starts.min(initial=0)), 0)
-    after = max(int(starts.max(initial=0)) + length - len(trace), 0)
-    padded = np.pad(trace, (before, after))
-    windows: np.ndarray = padded[starts[:, None] + before + np.arange(length)]
-    return windows
+from src.preprocess.spikes.waveforms import cut, remove_spikes
 
 
 def spike_windows(

@@ -4,7 +4,8 @@ import pytest
 from src.preprocess.spikes.matched_filter import FilterBank, subtract
 from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.simulate import NEURONS, background, mean_peak, simulate
-from src.preprocess.spikes.windows import cut, detector_windows, hard_negatives, spike_windows
+from src.preprocess.spikes.waveforms import cut
+from src.preprocess.spikes.windows import detector_windows, hard_negatives, spike_windows
 
 TEMPLATES = np.stack([neuron.at(np.arange(-10, 90) - 0.0) for neuron in NEURONS])
 
