@@ -56,3 +56,95 @@ def _cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def spike_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings as the coursework's, of seconds: D1 labelled, D2 and D5 not, their truth in ``truth/``."""
+    from src.preprocess.spikes.recording import write_mat
+    from src.preprocess.spikes.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("spikes")
+    for number, (name, ratio, seconds) in enumerate((("D1", 30.0, 14.0), ("D2", 16.0, 5.0), ("D5", 4.0, 5.0))):
+        trace, train = simulate(int(45 * seconds), ratio, number, duration_s=seconds)
+        write_mat(folder / f"{name}.mat", train if name == "D1" else None, trace)
+        if name != "D1":
+            write_mat(folder / "truth" / f"{name}.mat", train)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spike_data(spike_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A datamodule for :func:`spike_folder`, made to measure for a few training steps."""
+    from src.datamodules.spikes import SpikeData
+
+    def make(examples, **changes):
+        arguments = {
+            "data_dir": str(spike_folder),
+            "labelled": "D1",
+            "targets": ["D2", "D5"],
+            "key": "d",
+            "fs_hz": 25_000.0,
+            "n_units": 5,
+            "conditioning": {"low_hz": 20.0, "high_hz": None, "order": 1, "wavelet": None, "matched_filter": False},
+            "grafting": {},
+            "examples": examples,
+            "steps_per_epoch": 60,
+            "split": {"val": 0.25, "test": 0.15},
+            "embedded": {"duration_s": 1.0, "seed": 0},
+            "draws": 1,
+            "cache_dir": str(cache),
+            "seed": 0,
+        }
+        return SpikeData(**(arguments | changes))
+
+    cache = tmp_path_factory.mktemp("spike_cache")
+    return make
+
+
+@pytest.fixture(scope="session")
+def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
+    """A detector and a classifier after a few steps: ``{task: (module, datamodule, bundle folder)}``."""
+    import pytorch_lightning as pl
+
+    from src.models.bundle import Bundle, export_bundle
+    from src.models.spikes.classifier import SpikeClassification
+    from src.models.spikes.detector import SpikeDetection
+
+    made = {}
+    plans: dict = {
+        "detector": (SpikeDetection, "spike_detector", {}, {"windows": 8, "window": 480, "context": True}, 2),
+        "classifier": (SpikeClassification, "spike_classifier", {"channels": 8, "hidden": 24}, {"samples": 20_000}, 5),
+    }
+    for task, (module, kind, arguments, examples, epochs) in plans.items():
+        pl.seed_everything(0, verbose=False)
+        data = spike_data(examples)
+        data.prepare_data()
+        data.setup("fit")
+        model = module(data.signal.to_dict(), data.classes, kind, arguments, data.targets, 4e-3, 1e-3, 0.1)
+        model.adopt_statistics(data.training_statistics())
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+            default_root_dir=str(tmp_path_factory.mktemp("root")),
+        )
+        trainer.fit(model, data)
+        trainer.test(model, data, verbose=False)
+        fields = {**model.bundle_fields(), "decision": model.tune(data)}
+        bundle = Bundle(
+            signal=data.signal,
+            stages=data.stages(),
+            classes=data.classes,
+            metrics=model.test_metrics(),
+            split=data.split.to_dict(),
+            provenance={},
+            **fields,
+        )
+        folder = export_bundle(tmp_path_factory.mktemp("bundles") / task, bundle, model.network.state_dict())
+        made[task] = (model, data, folder)
+    return made

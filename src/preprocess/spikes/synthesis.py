@@ -78,7 +78,7 @@ class Grafting:
     """
 
     slowest: float = 0.7
-    fastest: float = 2.2
+    fastest: float = 3.5
     dead_samples: int = 25
     variation: float = 1.0
 

@@ -1,0 +1,47 @@
+from dataclasses import replace
+
+import pytest
+
+from src.models.bundle import load_bundle
+from src.predict.sorter import Sorter
+from src.preprocess.spikes.prepare import load_trace
+from src.signals import BadInput
+
+
+@pytest.fixture(scope="module")
+def bundles(spike_models):
+    return [load_bundle(spike_models[task][2]) for task in ("detector", "classifier")]
+
+
+def test_a_recording_finds_the_network_trained_for_it(bundles, spike_folder):
+    sorter = Sorter.from_bundles(*bundles)
+    for name in ("D2", "D5"):
+        choice = sorter.choose(load_trace(spike_folder / f"{name}.mat", fs_hz=25_000.0), None)
+        assert sorter.targets[choice.expert] == name
+        assert choice.gain == 1.0
+        assert choice.distance < 1e-3
+
+
+def test_without_a_classifier_the_detector_names_the_neurons(bundles, spike_folder):
+    sorter = Sorter.from_bundles(bundles[0], None)
+    trace = load_trace(spike_folder / "D2.mat", fs_hz=25_000.0)
+    found = sorter.sort(trace, sorter.choose(trace, None))
+    assert len(found.train) > 100
+    assert len(set(found.train.unit)) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: replace(b, classes=b.classes[:3]), "names other neurons"),
+        (lambda b: replace(b, signal=replace(b.signal, fs_hz=24_000.0)), "trained at 24000 Hz"),
+        (lambda b: replace(b, decision={"targets": {"D6": {}}}), "trained for other targets"),
+        (
+            lambda b: replace(b, stages=[b.stages[0] | {"params": b.stages[0]["params"] | {"low_hz": 300.0}}]),
+            "another band-pass",
+        ),
+    ],
+)
+def test_bundles_that_were_not_made_for_each_other_are_refused(bundles, change, message):
+    with pytest.raises(BadInput, match=message):
+        Sorter.from_bundles(bundles[0], change(bundles[1]))

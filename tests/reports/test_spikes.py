@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from matplotlib import image
+
+from src.preprocess.spikes.recording import SpikeTrain
+from src.preprocess.spikes.simulate import simulate
+from src.reports.spikes import (
+    colour,
+    draw_conditioning,
+    draw_confusion,
+    draw_precision_recall,
+    draw_scores,
+    draw_trace,
+    draw_waveforms,
+)
+
+
+def assert_drawn(path):
+    pixels = image.imread(path)[..., :3]
+    assert min(pixels.shape[:2]) > 200
+    assert len(np.unique(pixels.reshape(-1, 3)[::97], axis=0)) > 20
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_recording_can_be_drawn_with_and_without_spikes(tmp_path, empty):
+    trace, train = simulate(60, 8.0, 0, duration_s=1.0)
+    shown = SpikeTrain.empty() if empty else train
+    common = {"title": "x", "linear": trace, "train": shown, "fs_hz": 25_000.0, "n_units": 5}
+    assert_drawn(draw_trace(tmp_path / "trace.png", raw=trace, truth=train, **common))
+    assert_drawn(draw_waveforms(tmp_path / "waveforms.png", **common))
+
+
+def test_a_very_short_recording_can_be_drawn(tmp_path):
+    trace = np.zeros(30, np.float32)
+    common = {"title": "x", "linear": trace, "train": SpikeTrain.empty(), "fs_hz": 25_000.0, "n_units": 2}
+    assert_drawn(draw_trace(tmp_path / "trace.png", raw=trace, **common))
+
+
+def test_scores_confusion_and_precision_recall(tmp_path):
+    rows = [
+        {"recording": f"D{k}", "method": m, "f1_50": 0.9 - 0.1 * k, "class_accuracy": 0.8, "chance_random": 0.2}
+        for k in (2, 3)
+        for m in ("ours", "theirs")
+    ]
+    assert_drawn(draw_scores(tmp_path / "s.png", title="x", rows=rows))
+    assert_drawn(draw_confusion(tmp_path / "c.png", title="x", tables={"D2": np.eye(5, dtype=int) * 9}))
+    curve = np.linspace(0.5, 1, 9), np.linspace(1, 0.5, 9)
+    assert_drawn(draw_precision_recall(tmp_path / "p.png", title="x", curves={"D2": curve}, chosen={"D2": (0.8, 0.8)}))
+
+
+def test_conditioning_is_drawn_step_by_step(tmp_path):
+    trace, _ = simulate(60, 8.0, 0, duration_s=1.0)
+    assert_drawn(
+        draw_conditioning(tmp_path / "c.png", title="x", steps={"recorded": trace, "after": trace / 2}, fs_hz=25_000.0)
+    )
+
+
+def test_every_neuron_has_a_colour():
+    assert len({colour(u) for u in range(1, 6)}) == 5
+    assert colour(9) == colour(1)
