@@ -55,10 +55,16 @@ def draw_trace(
     below.set_ylabel("band-passed\n(a.u.)")
     below.set_xlabel("time (ms)")
     low, high = below.get_ylim()
-    _draw_spikes(below, train, start, stop, fs_hz, high + 0.10 * (high - low), n_units)
-    if truth is not None:
-        _draw_truth(below, truth, start, stop, fs_hz, high + 0.24 * (high - low))
-    below.set_ylim(low, high + (0.34 if truth is not None else 0.2) * (high - low))
+    rows = {"found": train} if truth is None else {"found": train, "true": truth}
+    for number, (name, spikes) in enumerate(rows.items()):
+        height = high + (0.08 + 0.12 * number) * (high - low)
+        _draw_spikes(below, spikes, (start, stop), fs_hz, height, n_units, hollow=name == "true")
+        below.annotate(
+            name, (1, height), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center"
+        )
+    below.set_ylim(low, high + (0.04 + 0.12 * len(rows)) * (high - low))
+    _draw_onsets(below, train, (start, stop), fs_hz, n_units)
+    below.legend(loc="lower left", bbox_to_anchor=(1.0, 0.0), frameon=False, fontsize=9)
     for axes in (above, below):
         axes.set_xlim(ms[0], ms[-1])
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
@@ -91,29 +97,30 @@ def _draw_overview(
 
 
 def _draw_spikes(
-    axes: Axes, train: SpikeTrain, start: int, stop: int, fs_hz: float, height: float, n_units: int
+    axes: Axes,
+    train: SpikeTrain,
+    shown: tuple[int, int],
+    fs_hz: float,
+    height: float,
+    n_units: int,
+    *,
+    hollow: bool,
 ) -> None:
-    inside = (train.index >= start) & (train.index < stop)
+    inside = (train.index >= shown[0]) & (train.index < shown[1])
     for unit in range(1, n_units + 1):
         ms = train.index[inside & (train.unit == unit)] / fs_hz * 1000
-        axes.vlines(ms, *axes.get_ylim(), color=colour(unit), lw=0.8, alpha=0.35, zorder=0)
-        axes.plot(ms, np.full(len(ms), height), "v", ms=6, color=colour(unit), label=f"neuron {unit}")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, title="found")
+        label = None if hollow else f"neuron {unit}"
+        fill = "none" if hollow else colour(unit)
+        axes.plot(
+            ms, np.full(len(ms), height), "o" if hollow else "v", ms=6, mfc=fill, mec=colour(unit), ls="", label=label
+        )
 
 
-def _draw_truth(axes: Axes, truth: SpikeTrain, start: int, stop: int, fs_hz: float, height: float) -> None:
-    inside = (truth.index >= start) & (truth.index < stop)
-    for index, unit in zip(truth.index[inside], truth.unit[inside], strict=True):
-        axes.plot(index / fs_hz * 1000, height, "o", ms=5, mfc="none", color=colour(int(unit)))
-    axes.annotate(
-        "true",
-        (1.0, height),
-        xycoords=("axes fraction", "data"),
-        va="center",
-        fontsize=9,
-        xytext=(4, 0),
-        textcoords="offset points",
-    )
+def _draw_onsets(axes: Axes, train: SpikeTrain, shown: tuple[int, int], fs_hz: float, n_units: int) -> None:
+    inside = (train.index >= shown[0]) & (train.index < shown[1])
+    for unit in range(1, n_units + 1):
+        ms = train.index[inside & (train.unit == unit)] / fs_hz * 1000
+        axes.vlines(ms, 0, 0.78, transform=axes.get_xaxis_transform(), color=colour(unit), lw=0.8, alpha=0.4, zorder=0)
 
 
 def draw_waveforms(

@@ -15,7 +15,7 @@ def test_waveforms_of_a_held_out_block_are_told_apart(spike_models):
 
 
 def test_amplitude_decides_between_neurons_of_one_shape(spike_models):
-    model, _, folder = spike_models["classifier"]
+    _, _, folder = spike_models["classifier"]
     network = load_bundle(folder).network()
     templates = network.templates.numpy()[:, TEMPLATE_ONSET - 20 : TEMPLATE_ONSET + 44]
     named = window_probability(network, templates, 0)[:, :-1].argmax(axis=1)

@@ -80,7 +80,7 @@ def test_looking_again_finds_spikes_under_others(loaded, spike_folder):
 
 
 def test_spikes_are_named_with_their_pairs_in_order(loaded, spike_folder):
-    detector, classifier, centred = loaded
+    _, classifier, centred = loaded
     truth = read_spikes(spike_folder / "truth" / "D2.mat")
     probability = neuron_probability(classifier, CHAIN, centred, truth, 0)
     assert probability.shape == (len(truth), 6)
