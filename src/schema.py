@@ -166,6 +166,38 @@ class SleepEdfConfig(PreprocessConfig):
     base_url: str = MISSING
 
 
+@dataclass
+class SpikeLookalikesConfig(PreprocessConfig):
+    """``preprocess=spike_lookalikes``; see ``src.preprocess.spikes.simulate``."""
+
+    _target_: str = "src.preprocess.spikes.commands.lookalikes"
+    input_dir: str = ""
+    seed: int = 0
+    duration_s: float = 57.6
+
+
+@dataclass
+class SpikeHybridsConfig(PreprocessConfig):
+    """``preprocess=spike_hybrids``; see ``src.preprocess.spikes.hybrid``."""
+
+    _target_: str = "src.preprocess.spikes.commands.hybrids"
+    seed: int = 0
+    duration_s: float = 57.6
+
+
+@dataclass
+class SpikeConditioningConfig(PreprocessConfig):
+    """``preprocess=spike_conditioning``; see ``src.preprocess.spikes.conditioning``."""
+
+    _target_: str = "src.preprocess.spikes.commands.condition"
+    key: str = "d"
+    fs_hz: float = 25_000.0
+    conditioning: dict[str, Any] = field(default_factory=dict)
+    template_from: str | None = None
+    n_units: int = 5
+    figures: bool = True
+
+
 def register() -> None:
     """Put the schemas where Hydra's ``defaults`` lists find them."""
     store = ConfigStore.instance()
@@ -176,3 +208,6 @@ def register() -> None:
     store.store(group="preprocess", name="cascade_coo_schema", node=CascadeCooConfig, package="_global_")
     store.store(group="preprocess", name="spectrogram_schema", node=SpectrogramConfig, package="_global_")
     store.store(group="preprocess", name="sleep_edf_schema", node=SleepEdfConfig, package="_global_")
+    store.store(group="preprocess", name="spike_lookalikes_schema", node=SpikeLookalikesConfig, package="_global_")
+    store.store(group="preprocess", name="spike_hybrids_schema", node=SpikeHybridsConfig, package="_global_")
+    store.store(group="preprocess", name="spike_conditioning_schema", node=SpikeConditioningConfig, package="_global_")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from src.preprocess.spikes.matched_filter import FilterBank
 from src.preprocess.spikes.noise import Spectrum
-from src.preprocess.spikes.recording import SpikeTrain
+from src.preprocess.spikes.recording import SpikeTrain, together
 from src.preprocess.spikes.synthesis import Source, conditioned_waveforms, onset_mask
 from src.preprocess.spikes.waveforms import cut, remove_spikes
 from src.preprocess.spikes.windows import detector_windows, hard_negatives, spike_windows
@@ -20,17 +20,40 @@ from src.preprocess.spikes.windows import detector_windows, hard_negatives, spik
 GUARD_ONSETS = 12
 """Samples around a true onset in which nothing counts as noise."""
 
-Batch = tuple[Tensor, Tensor, int]
+SUSPECT_SAMPLES = 15
+"""Samples around a suspect's label in which silence is not rewarded."""
+
+Traces = tuple[Tensor, Tensor, Tensor, int]
+Waveforms = tuple[Tensor, Tensor, int]
 
 
 @dataclass(frozen=True)
 class Background:
-    """What was measured on one target: its noise, its signature, and the standard deviation of its trace."""
+    """What was measured on one target.
+
+    Attributes
+    ----------
+    noise, signature, level
+        Spectrum behind the band-pass; what the target is recognised by; standard deviation of its trace.
+    linear, suspects
+        The band-passed target itself and where known neurons probably fire in it, if its background is
+        more than Gaussian noise; else ``None`` and nothing.
+    """
 
     name: str
     noise: Spectrum
     signature: np.ndarray
     level: float
+    linear: np.ndarray | None = None
+    suspects: SpikeTrain = field(default_factory=SpikeTrain.empty)
+
+    def stretch(self, n_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, SpikeTrain]:
+        """A random stretch of the target and its suspects; a short target goes round."""
+        assert self.linear is not None
+        start = int(rng.integers(0, max(len(self.linear) - n_samples, 1)))
+        if len(self.linear) < n_samples:
+            return np.resize(self.linear, n_samples), self.suspects
+        return self.linear[start : start + n_samples], self.suspects.between(start, start + n_samples)
 
 
 class EpochSteps(Sampler[tuple[int, int]]):
@@ -50,11 +73,12 @@ class EpochSteps(Sampler[tuple[int, int]]):
         return ((self.epoch, step * self.world_size + self.rank) for step in range(self.steps))
 
 
-class TraceBatches(Dataset[Batch]):
-    """Windows of a fresh synthetic trace: ``(window, 1, time)``, labels ``(window, curve, time)``, expert.
+class TraceBatches(Dataset[Traces]):
+    """Windows of a fresh trace: ``(window, 1, time)``, labels and weights ``(window, curve, time)``, expert.
 
     Windows have ``context`` more samples on either side than their labels, so that no label is judged
-    at a border that inference does not have.
+    at a border that inference does not have. The noise is synthetic, with the target's spectrum, or a
+    stretch of the target itself; then the weights are zero where it probably holds spikes of its own.
     """
 
     def __init__(
@@ -74,17 +98,31 @@ class TraceBatches(Dataset[Batch]):
         self.windows, self.window, self.context = windows, window, context
         self.curves, self.half_width, self.offset, self.seed = curves, half_width, offset, seed
 
-    def __getitem__(self, at: tuple[int, int]) -> Batch:
+    def __getitem__(self, at: tuple[int, int]) -> Traces:
         rng = np.random.default_rng((self.seed, *at))
         expert = at[1] % len(self.backgrounds)
         n = self.windows * self.window + 2 * self.context
-        trace, train = self.source.trace(n, self.backgrounds[expert].noise, rng)
+        trace, train, suspects = fresh_trace(self.source, self.backgrounds[expert], n, rng)
         labels = onset_mask(train, n, self.curves, half_width=self.half_width, offset=self.offset)
+        doubtful = onset_mask(suspects, n, 1, half_width=SUSPECT_SAMPLES, offset=self.offset)
+        weights = np.maximum(1 - doubtful, labels)
         pieces, inner = detector_windows(trace, labels, window=self.window, context=self.context)
-        return torch.from_numpy(pieces)[:, None], torch.from_numpy(inner), expert
+        _, trusted = detector_windows(trace, weights, window=self.window, context=self.context)
+        return torch.from_numpy(pieces)[:, None], torch.from_numpy(inner), torch.from_numpy(trusted), expert
 
 
-class WaveformBatches(Dataset[Batch]):
+def fresh_trace(
+    source: Source, background: Background, n_samples: int, rng: np.random.Generator
+) -> tuple[np.ndarray, SpikeTrain, SpikeTrain]:
+    """A conditioned trace in a target's background, the spikes put into it, and those suspected in it before."""
+    if background.linear is None:
+        return *source.trace(n_samples, background.noise, rng), SpikeTrain.empty()
+    stretch, suspects = background.stretch(n_samples + 2 * source.margin, rng)
+    trace, train = source.trace(n_samples, stretch, rng)
+    return trace, train, suspects.between(source.margin, source.margin + n_samples)
+
+
+class WaveformBatches(Dataset[Waveforms]):
     """Waveforms cut from a fresh synthetic trace: ``(spike, 1, time)``, neuron from 0 (the last: noise), expert.
 
     They are cut as inference cuts them: a sample or two off the onset, with neighbours subtracted that
@@ -112,18 +150,17 @@ class WaveformBatches(Dataset[Batch]):
         self.seen = conditioned_waveforms(source.waveforms, source.conditioning)
         self.banks = [FilterBank(self.seen.templates, self.seen.onset, b.noise) for b in backgrounds]
 
-    def __getitem__(self, at: tuple[int, int]) -> Batch:
+    def __getitem__(self, at: tuple[int, int]) -> Waveforms:
         rng = np.random.default_rng((self.seed, 1, *at))
         expert = at[1] % len(self.backgrounds)
-        source = Source(
-            self.source.waveforms, self.source.rate_hz, self.source.conditioning.linear_only(), self.source.grafting
-        )
-        trace, train = source.trace(self.samples, self.backgrounds[expert].noise, rng)
+        source = replace(self.source, conditioning=self.source.conditioning.linear_only())
+        trace, train, suspects = fresh_trace(source, self.backgrounds[expert], self.samples, rng)
         found, units = self._found(train, rng)
+        both, own = together(found, suspects)
         templates, onset = self.seen.templates, self.seen.onset
-        windows = spike_windows(trace, found, templates, onset, before=self.before, after=self.after)
-        places = self._false(trace, train, self.banks[expert], rng)
-        residual = remove_spikes(trace, found, templates, onset).astype(np.float32)
+        windows = spike_windows(trace, both, templates, onset, before=self.before, after=self.after)[own]
+        residual = remove_spikes(trace, both, templates, onset).astype(np.float32)
+        places = self._false(trace, together(train, suspects)[0], self.banks[expert], rng)
         false = cut(residual, places - self.before, self.before + self.after)
         inputs = np.concatenate((windows, false))
         labels = np.concatenate((units - 1, np.full(len(false), self.seen.n_units)))

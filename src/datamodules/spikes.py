@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from src.datamodules.spike_examples import Background, Batch, EpochSteps, TraceBatches, WaveformBatches
+from src.datamodules.spike_examples import Background, EpochSteps, TraceBatches, WaveformBatches
 from src.datamodules.splits import PARTS, Part, Split, split_blocks
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import mean_template
@@ -22,6 +23,7 @@ from src.preprocess.spikes.prepare import (
     LabelledRecording,
     find_recording,
     load_labelled,
+    load_trace,
 )
 from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.synthesis import Grafting, Source, conditioned_waveforms, grafted
@@ -33,22 +35,31 @@ GUARD_SAMPLES = 500
 
 
 class HeldOut(NamedTuple):
-    """A labelled stretch that nothing was trained on, made as noisy as a target.
+    """A labelled stretch that nothing was trained on, in the noise of a target.
 
-    ``linear`` is the band-passed trace, ``conditioned`` the one behind the whole chain.
+    ``linear`` is the band-passed trace. Where the noise is a stretch of the target itself, ``alone`` is
+    that stretch, and ``suspects`` where known neurons probably fire in it: of what is found there, the
+    labels say nothing.
     """
 
     name: str
     expert: int
     linear: np.ndarray
-    conditioned: np.ndarray
     onsets: np.ndarray
     units: np.ndarray
+    alone: np.ndarray | None
+    suspect_onsets: np.ndarray
+    suspect_units: np.ndarray
 
     @property
     def train(self) -> SpikeTrain:
-        """The true spikes."""
+        """The labelled spikes."""
         return SpikeTrain(self.onsets, self.units)
+
+    @property
+    def suspects(self) -> SpikeTrain:
+        """Spikes that the stretch of the target probably holds."""
+        return SpikeTrain(self.suspect_onsets, self.suspect_units)
 
 
 class SpikeData(pl.LightningDataModule):
@@ -175,8 +186,15 @@ class SpikeData(pl.LightningDataModule):
         }
         artifact = ensure(BACKGROUND, inputs, params, label=name, cache=self.cache_dir)
         with np.load(artifact.path / "background.npz") as found:
-            noise = Spectrum(found["power"], self.fs_hz)
-            return Background(name, noise, found["signature"], float(found["level"]))
+            noise, suspects = (
+                Spectrum(found["power"], self.fs_hz),
+                SpikeTrain(found["suspects"], found["suspect_units"]),
+            )
+            measured = Background(name, noise, found["signature"], float(found["level"]))
+        if artifact.manifest["facts"]["gaussian"]:
+            return measured
+        trace = load_trace(inputs["recording"], fs_hz=self.fs_hz, key=self.key)
+        return replace(measured, linear=self._linear().linear(trace.centred), suspects=suspects)
 
     @property
     def split(self) -> Split:
@@ -207,7 +225,7 @@ class SpikeData(pl.LightningDataModule):
         }
 
     def held_out(self, part: Part) -> list[HeldOut]:
-        """The block ``part`` of the labelled recording, as noisy as each target, ``draws`` times each."""
+        """The block ``part`` of the labelled recording in the noise of each target, ``draws`` times each."""
         block = self.parts[part]
         own = self.recording.background(block, self.seen)
         linear = self.recording.linear[block.start : block.stop]
@@ -216,9 +234,17 @@ class SpikeData(pl.LightningDataModule):
         for expert, background in enumerate(self.backgrounds):
             for draw in range(self.draws):
                 rng = np.random.default_rng((self.seed, 2, PARTS.index(part), expert, draw))
-                noisy = grafted(linear, own, background.noise, rng)
-                conditioned = self.conditioning.enhance(noisy)
-                made.append(HeldOut(background.name, expert, noisy, conditioned, train.index, train.unit))
+                alone, suspects = None, SpikeTrain.empty()
+                if background.linear is None:
+                    noisy = grafted(linear, own, background.noise, rng)
+                else:
+                    alone, suspects = background.stretch(len(linear), rng)
+                    noisy = linear + alone
+                made.append(
+                    HeldOut(
+                        background.name, expert, noisy, train.index, train.unit, alone, suspects.index, suspects.unit
+                    )
+                )
         return made
 
     def summary(self) -> dict[str, dict[str, Any]]:
@@ -234,7 +260,7 @@ class SpikeData(pl.LightningDataModule):
             }
         return rows
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         trainer = self.trainer
         assert trainer is not None
         network: Any = trainer.lightning_module.network

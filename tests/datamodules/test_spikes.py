@@ -53,6 +53,24 @@ def test_held_out_recordings_are_as_noisy_as_their_targets(data):
     np.testing.assert_array_equal(held[0].linear, again[0].linear)
     assert not np.array_equal(data.held_out("test")[0].linear[:1000], held[0].linear[:1000])
     assert held[0].train.index.max() < len(held[0].linear)
+    assert all(h.alone is None and len(h.suspects) == 0 for h in held)
+
+
+def test_a_target_with_foreign_neurons_lends_its_own_background(spike_data, spike_folder, tmp_path):
+    for name in ("D1", "D2"):
+        (tmp_path / f"{name}.mat").write_bytes((spike_folder / f"{name}.mat").read_bytes())
+    trace = scipy.io.loadmat(tmp_path / "D2.mat")["d"][0]
+    shape = -9 * np.exp(-0.5 * ((np.arange(40) - 12) / 4) ** 2)
+    for at in np.random.default_rng(0).integers(0, len(trace) - 40, 150):
+        trace[at : at + 40] += shape
+    write_mat(tmp_path / "D2.mat", trace=trace)
+    data = spike_data(WINDOWS, data_dir=str(tmp_path), targets=["D2"])
+    data.setup("fit")
+    assert data.backgrounds[0].linear is not None
+    (held,) = data.held_out("val")
+    own = data.recording.linear[data.parts["val"].start : data.parts["val"].stop]
+    np.testing.assert_allclose(held.linear - held.alone, own, atol=1e-4)
+    assert len(held.suspects) > 50
 
 
 def test_stages_say_how_a_recording_is_conditioned(data):
@@ -69,7 +87,7 @@ def test_the_matched_filter_is_the_training_blocks_template(spike_data):
     assert len(data.conditioning.template) == 100
     assert np.linalg.norm(data.conditioning.template) == pytest.approx(1)
     held = data.held_out("val")[0]
-    assert not np.array_equal(held.linear, held.conditioned)
+    assert not np.allclose(held.linear, data.conditioning.enhance(held.linear))
 
 
 def test_measurements_are_cached_and_the_embedded_set_is_made_once(spike_data, tmp_path):

@@ -6,7 +6,6 @@ from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.simulate import simulate
 from src.reports.spikes import (
     colour,
-    draw_conditioning,
     draw_confusion,
     draw_precision_recall,
     draw_scores,
@@ -46,13 +45,6 @@ def test_scores_confusion_and_precision_recall(tmp_path):
     assert_drawn(draw_confusion(tmp_path / "c.png", title="x", tables={"D2": np.eye(5, dtype=int) * 9}))
     curve = np.linspace(0.5, 1, 9), np.linspace(1, 0.5, 9)
     assert_drawn(draw_precision_recall(tmp_path / "p.png", title="x", curves={"D2": curve}, chosen={"D2": (0.8, 0.8)}))
-
-
-def test_conditioning_is_drawn_step_by_step(tmp_path):
-    trace, _ = simulate(60, 8.0, 0, duration_s=1.0)
-    assert_drawn(
-        draw_conditioning(tmp_path / "c.png", title="x", steps={"recorded": trace, "after": trace / 2}, fs_hz=25_000.0)
-    )
 
 
 def test_every_neuron_has_a_colour():

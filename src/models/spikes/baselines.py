@@ -9,22 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import scipy.signal
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
-from src.models.spike_scoring import detection
+from src.models.spikes.decision import merit
 from src.preprocess.spikes.filters import bandpass
 from src.preprocess.spikes.matched_filter import FilterBank, matched_filter, mean_template
 from src.preprocess.spikes.noise import Spectrum, robust_sigma
 from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.waveforms import cut
 
-Labelled = tuple[np.ndarray, SpikeTrain]
-"""A trace ``(time,)`` and its true spikes."""
+LOWEST = 2.0
+"""Log-likelihood ratio below which the bank does not look."""
+
+T = TypeVar("T")
+
+
+class Labelled(NamedTuple):
+    """A band-passed trace ``(time,)``, its labelled spikes, and its background alone where that is a recording."""
+
+    trace: np.ndarray
+    train: SpikeTrain
+    alone: np.ndarray | None = None
 
 
 class Baseline(Protocol):
@@ -38,14 +48,28 @@ class Baseline(Protocol):
 
 
 def best_threshold(
-    candidates: Sequence[float], events: Callable[[float], Sequence[np.ndarray]], truths: Sequence[np.ndarray]
+    recordings: Sequence[Labelled], candidates: Sequence[float], onsets: Callable[[np.ndarray, float], np.ndarray]
 ) -> float:
-    """The candidate with the highest summed F1 (±50 samples) over recordings."""
+    """The candidate of most :func:`~src.models.spikes.decision.merit`; ``onsets(trace, threshold)`` finds spikes."""
 
-    def total(threshold: float) -> float:
-        return sum(detection(t, f, 50).f1 for t, f in zip(truths, events(threshold), strict=True))
+    def value(threshold: float) -> float:
+        found = [onsets(r.trace, threshold) for r in recordings]
+        alone = [None if r.alone is None else onsets(r.alone, threshold) for r in recordings]
+        return merit([r.train.index for r in recordings], found, alone)
 
-    return max(candidates, key=total)
+    return max(candidates, key=value)
+
+
+def remembered(work: Callable[[np.ndarray], T]) -> Callable[[np.ndarray], T]:
+    """``work`` that is done once per array, however many thresholds look at its result."""
+    results: dict[int, T] = {}
+
+    def recall(array: np.ndarray) -> T:
+        if id(array) not in results:
+            results[id(array)] = work(array)
+        return results[id(array)]
+
+    return recall
 
 
 @dataclass
@@ -89,12 +113,9 @@ class ThresholdSorter:
         return np.clip(peaks - self.delay, 0, None)
 
     def tune(self, recordings: Sequence[Labelled]) -> None:
-        filtered = [self._filter(trace) for trace, _ in recordings]
-        self.threshold = best_threshold(
-            list(np.arange(1.5, 8.1, 0.25)),
-            lambda threshold: [self._peaks(f, threshold) for f in filtered],
-            [train.index for _, train in recordings],
-        )
+        filtered = remembered(self._filter)
+        candidates = list(np.arange(1.5, 8.1, 0.25))
+        self.threshold = best_threshold(recordings, candidates, lambda x, t: self._peaks(filtered(x), t))
 
     def sort(self, trace: np.ndarray) -> SpikeTrain:
         filtered = self._filter(trace)
@@ -137,13 +158,10 @@ class TemplateMatcher:
         return scipy.signal.find_peaks(output, height=threshold, distance=self.refractory)[0]
 
     def tune(self, recordings: Sequence[Labelled]) -> None:
-        outputs = [matched_filter(trace, self.mean, self.onset) for trace, _ in recordings]
-        sigma = float(np.median([robust_sigma(o) for o in outputs]))
-        self.threshold = best_threshold(
-            list(sigma * np.arange(1.0, 10.1, 0.25)),
-            lambda threshold: [self._peaks(o, threshold) for o in outputs],
-            [train.index for _, train in recordings],
-        )
+        output = remembered(lambda trace: matched_filter(trace, self.mean, self.onset))
+        sigma = float(np.median([robust_sigma(output(r.trace)) for r in recordings]))
+        candidates = list(sigma * np.arange(1.0, 10.1, 0.25))
+        self.threshold = best_threshold(recordings, candidates, lambda x, t: self._peaks(output(x), t))
 
     def sort(self, trace: np.ndarray) -> SpikeTrain:
         onsets = self._peaks(matched_filter(trace, self.mean, self.onset), self.threshold)
@@ -167,16 +185,18 @@ class BankSorter:
         self.bank = FilterBank(self.templates, self.onset, self.noise, length=self.taps)
 
     def tune(self, recordings: Sequence[Labelled]) -> None:
-        found = [self.bank.detect(trace, 1.0) for trace, _ in recordings]
         # What is taken late in the pursuit does not change what was taken before, so one run serves all thresholds.
-        self.threshold = best_threshold(
-            list(np.arange(1.0, 20.1, 0.5)),
-            lambda threshold: [train.index[value >= threshold] for train, value in found],
-            [train.index for _, train in recordings],
-        )
+        found = remembered(lambda trace: self.bank.detect(trace, LOWEST))
+        candidates = list(np.geomspace(LOWEST, 100 * LOWEST, 60))
+
+        def onsets(trace: np.ndarray, threshold: float) -> np.ndarray:
+            train, value = found(trace)
+            return np.asarray(train.index[value >= threshold])
+
+        self.threshold = best_threshold(recordings, candidates, onsets)
 
     def sort(self, trace: np.ndarray) -> SpikeTrain:
-        train, value = self.bank.detect(trace, 1.0)
+        train, value = self.bank.detect(trace, LOWEST)
         keep = value >= self.threshold
         return SpikeTrain(train.index[keep], train.unit[keep])
 

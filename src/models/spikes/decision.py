@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,15 +15,28 @@ from src.preprocess.spikes.recording import SpikeTrain
 THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 REFRACTORY_MS = (0.6, 1.0, 1.6, 2.4)
 SECOND = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-TOLERANCE = 50
+TOLERANCE, STRICT = 50, 10
+FEWEST = 20
 TIE = 1e-9
 
 T = TypeVar("T", int, float)
 
 
+class Trial(NamedTuple):
+    """A recording to tune on.
+
+    ``curves`` are the probabilities of the labelled recording with spikes ``truth``. Where its noise is a
+    stretch of an unlabelled recording, ``alone`` are the probabilities of that stretch by itself.
+    """
+
+    curves: np.ndarray
+    truth: SpikeTrain
+    alone: np.ndarray | None
+
+
 @dataclass(frozen=True)
 class Decision:
-    """What turns curves into spikes for one background, and the F1 (±50 samples) it reached when tuned.
+    """What turns curves into spikes for one background.
 
     Attributes
     ----------
@@ -31,6 +44,8 @@ class Decision:
         See :class:`~src.models.spikes.events.EventStream`.
     second
         Threshold for what is found once the first spikes are subtracted; ``None`` for no second look.
+    merit
+        What :func:`merit` gave these settings when they were tuned.
     on_edge
         Whether no interior optimum was found even after the grid was widened.
     """
@@ -38,21 +53,41 @@ class Decision:
     threshold: float
     refractory: int
     second: float | None = None
-    f1: float | None = None
+    merit: float | None = None
     on_edge: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def tune_detection(
-    probabilities: Sequence[np.ndarray], truths: Sequence[SpikeTrain], *, width: int, fs_hz: float
-) -> Decision:
-    """The threshold and refractory period with the best F1 over labelled recordings of one background.
+def merit(truths: Sequence[np.ndarray], found: Sequence[np.ndarray], alone: Sequence[np.ndarray | None]) -> float:
+    """How good detections are, whether or not everything in the recordings is labelled.
 
-    F1 is that of all recordings together. Among equally good settings the one in the middle is taken.
-    A grid whose best point lies on its edge is widened: thresholds towards 0 and 1, refractory periods
-    by factors.
+    With fully labelled recordings, F1 within ±50 samples of all of them together. With recordings made
+    by adding labelled spikes to an unlabelled one, recall squared over the number of spikes found in
+    that one alone, which is proportional to precision times recall on it (Lee and Liu 2003).
+
+    Parameters
+    ----------
+    truths, found
+        Onsets that are labelled, and that were found.
+    alone
+        Onsets found where no labelled spike was added; ``None`` for fully labelled recordings.
+    """
+    labelled = sum(len(t) for t in truths)
+    if any(a is None for a in alone):
+        matched = sum(detection(t, f, TOLERANCE).n_matched for t, f in zip(truths, found, strict=True))
+        total = labelled + sum(len(f) for f in found)
+        return 2 * matched / total if total else 0.0
+    recall = sum(detection(t, f, STRICT).n_matched for t, f in zip(truths, found, strict=True)) / max(labelled, 1)
+    return recall**2 * labelled / max(sum(len(a) for a in alone if a is not None), FEWEST)
+
+
+def tune_detection(trials: Sequence[Trial], *, width: int, fs_hz: float) -> Decision:
+    """The threshold and refractory period of most merit over recordings of one background.
+
+    Among equally good settings the one in the middle is taken. A grid whose best point lies on its edge
+    is widened: thresholds towards 0 and 1, refractory periods by factors.
     """
     thresholds = list(THRESHOLDS)
     periods = [max(round(ms * fs_hz / 1000), 1) for ms in REFRACTORY_MS]
@@ -62,7 +97,7 @@ def tune_detection(
         for threshold in thresholds:
             for period in periods:
                 if (threshold, period) not in scores:
-                    scores[threshold, period] = _f1(probabilities, truths, threshold, period, width)
+                    scores[threshold, period] = _merit(trials, threshold, period, width)
         threshold, period = _middle_of_best(scores)
         tied = {t for (t, _), value in scores.items() if value >= scores[threshold, period] - TIE}
         low, high = (thresholds[0] / 2, (1 + thresholds[-1]) / 2)
@@ -75,46 +110,50 @@ def tune_detection(
     return Decision(threshold, period, None, scores[threshold, period], on_edge)
 
 
+def _merit(trials: Sequence[Trial], threshold: float, period: int, width: int) -> float:
+    def onsets(curves: np.ndarray | None) -> np.ndarray | None:
+        if curves is None:
+            return None
+        return extract_events(curves, threshold=threshold, refractory=period, width=width)[0].index
+
+    found = [onsets(t.curves) for t in trials]
+    return merit(
+        [t.truth.index for t in trials], [f for f in found if f is not None], [onsets(t.alone) for t in trials]
+    )
+
+
+Look = tuple[SpikeTrain, np.ndarray]
+"""Spikes found in a recording, and their strengths."""
+
+
 def tune_second(
-    first: Sequence[tuple[SpikeTrain, np.ndarray]],
-    probabilities: Sequence[np.ndarray],
-    truths: Sequence[SpikeTrain],
-    decision: Decision,
-    *,
-    width: int,
+    first: Sequence[tuple[Look, Look | None]], trials: Sequence[Trial], decision: Decision, *, width: int
 ) -> Decision:
     """The decision with the best threshold for a second look, or none where looking again does not pay.
 
     Parameters
     ----------
     first
-        Spikes and strengths that ``decision`` yields.
-    probabilities
-        ``(curve, time)`` of the recordings with those spikes subtracted.
+        What ``decision`` finds in each recording, and in its background alone where that is a recording.
+    trials
+        The same recordings with those spikes subtracted.
     """
-    best, chosen = decision.f1 or 0.0, decision
+
+    def merged(look: Look | None, curves: np.ndarray | None, second: float) -> np.ndarray | None:
+        if look is None or curves is None:
+            return None
+        more = extract_events(curves, threshold=second, refractory=decision.refractory, width=width)
+        return merge(look, more, decision.refractory)[0].index
+
+    best, chosen = decision.merit or 0.0, decision
+    truths = [t.truth.index for t in trials]
     for second in SECOND:
-        matched = total = 0
-        for found, probability, truth in zip(first, probabilities, truths, strict=True):
-            more = extract_events(probability, threshold=second, refractory=decision.refractory, width=width)
-            merged, _ = merge(found, more, decision.refractory)
-            counts = detection(truth.index, merged.index, TOLERANCE)
-            matched, total = matched + counts.n_matched, total + counts.n_truth + counts.n_found
-        if total and 2 * matched / total > best:
-            best = 2 * matched / total
-            chosen = replace(decision, second=second, f1=best)
+        found = [merged(look, t.curves, second) for (look, _), t in zip(first, trials, strict=True)]
+        alone = [merged(look, t.alone, second) for (_, look), t in zip(first, trials, strict=True)]
+        value = merit(truths, [f for f in found if f is not None], alone)
+        if value > best:
+            best, chosen = value, replace(decision, second=second, merit=value)
     return chosen
-
-
-def _f1(
-    probabilities: Sequence[np.ndarray], truths: Sequence[SpikeTrain], threshold: float, period: int, width: int
-) -> float:
-    matched = total = 0
-    for probability, truth in zip(probabilities, truths, strict=True):
-        found, _ = extract_events(probability, threshold=threshold, refractory=period, width=width)
-        counts = detection(truth.index, found.index, TOLERANCE)
-        matched, total = matched + counts.n_matched, total + counts.n_truth + counts.n_found
-    return 2 * matched / total if total else 0.0
 
 
 def _middle_of_best(scores: dict[tuple[float, int], float]) -> tuple[float, int]:

@@ -140,8 +140,8 @@ class SpikeDetector(DetectorNetwork):
         experts: int,
         neurons: int,
         channels: int = 16,
-        stem_taps: int = 89,
-        dilations: Sequence[int] = (1, 2, 4, 8),
+        stem_taps: int = 65,
+        dilations: Sequence[int] = (1, 2, 4, 8, 8, 4),
         label_offset: int = 14,
         label_half_width: int = 3,
     ) -> None:

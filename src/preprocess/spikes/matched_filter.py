@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.signal
 
-from src.preprocess.spikes.noise import Spectrum
+from src.preprocess.spikes.noise import Spectrum, robust_sigma
 from src.preprocess.spikes.recording import SpikeTrain
 
 
@@ -74,6 +74,10 @@ def align(full: np.ndarray, length: int, onset: int, n_samples: int) -> np.ndarr
     return np.pad(full, ((0, onset + 1)))[start : start + n_samples]
 
 
+FLOOR = 0.03
+"""Smallest power, relative to the mean, that whitening believes in: a hole in the spectrum is no licence to amplify."""
+
+
 class FilterBank:
     """Log-likelihood ratio of "unit u starts here" against background alone, for Gaussian noise.
 
@@ -98,7 +102,7 @@ class FilterBank:
         size = 4 * length
         f = np.fft.rfftfreq(size, 1 / noise.fs_hz)
         power = np.interp(f, noise.frequencies, noise.power) * noise.fs_hz / 2
-        power = np.maximum(power, 1e-3 * power.mean())  # a hole in the spectrum is no licence to amplify
+        power = np.maximum(power, FLOOR * power.mean())
         padded = np.zeros((len(templates), size))
         padded[:, lead : lead + templates.shape[1]] = templates
         whitened = np.fft.irfft(np.fft.rfft(padded, axis=1) / power, size, axis=1)
@@ -113,13 +117,26 @@ class FilterBank:
         return np.stack(rows) - self.energy[:, None] / 2
 
     def detect(
-        self, trace: np.ndarray, threshold: float, *, separation: int = 12, passes: int = 12
+        self,
+        trace: np.ndarray,
+        threshold: float,
+        *,
+        separation: int = 12,
+        passes: int = 12,
+        misfit: float | None = None,
     ) -> tuple[SpikeTrain, np.ndarray]:
         """Greedy matching pursuit: take the clearest spikes, subtract them, look again.
 
-        Spikes that beat ``threshold`` and everything within one template length are taken together;
+        Spikes that beat ``threshold`` and everything within half a template length are taken together;
         their templates are subtracted and the next pass sees what is left. One unit never fires
         twice within ``separation`` samples.
+
+        Parameters
+        ----------
+        misfit
+            Largest share of a template's energy that may be left when it is subtracted, noise aside.
+            Turns away what is loud but of another shape, such as neurons that no template stands for;
+            ``None`` takes everything that is loud enough.
 
         Returns
         -------
@@ -137,14 +154,27 @@ class FilterBank:
                 break
             units = ratio[:, peaks].argmax(axis=0)
             for peak, unit in zip(peaks, units, strict=True):
-                subtract(residual, self.templates[unit], peak - self.onset)
                 blocked[unit, max(peak - separation, 0) : peak + separation + 1] = True
+            if misfit is not None:
+                fits = self._fits(residual, peaks, units, misfit)
+                peaks, units = peaks[fits], units[fits]
+            for peak, unit in zip(peaks, units, strict=True):
+                subtract(residual, self.templates[unit], peak - self.onset)
             taken.append((peaks, units + 1, best[peaks]))
         if not taken:
             return SpikeTrain.empty(), np.zeros(0)
         index, unit, value = (np.concatenate(parts) for parts in zip(*taken, strict=True))
         order = np.lexsort((unit, index))
         return SpikeTrain(index[order].astype(np.int64), unit[order].astype(np.int64)), value[order]
+
+    def _fits(self, residual: np.ndarray, peaks: np.ndarray, units: np.ndarray, misfit: float) -> np.ndarray:
+        core = slice(max(self.onset - 10, 0), min(self.onset + 60, self.templates.shape[1]))
+        rows = peaks[:, None] - self.onset + np.arange(core.start, core.stop)
+        windows = residual[np.clip(rows, 0, len(residual) - 1)]
+        shapes = self.templates[units][:, core]
+        left, energy = ((windows - shapes) ** 2).sum(axis=1), (shapes**2).sum(axis=1)
+        allowance = 2 * windows.shape[1] * robust_sigma(residual) ** 2
+        return np.asarray(left <= misfit * energy + allowance)
 
 
 def local_peaks(values: np.ndarray, threshold: float, reach: int) -> np.ndarray:

@@ -89,33 +89,36 @@ def grow(mask: np.ndarray, before: int, after: int) -> np.ndarray:
 def background_spectrum(
     trace: np.ndarray, fs_hz: float, quiet: np.ndarray | None = None, *, n_fft: int = 512
 ) -> Spectrum:
-    """Power spectrum of the quiet stretches of a trace.
+    """Power spectrum of the quiet samples of a trace.
 
-    Half-overlapping Hann segments that lie wholly in quiet stretches are combined by the median over
-    segments (corrected for the bias of a median of exponentials), so that a few segments with a
-    missed spike do not count. With fewer than eight such segments, those with the least power do.
+    Half-overlapping Hann segments, the loud samples in them set to zero and the power scaled to what
+    remains, are combined by the median over segments (corrected for the bias of a median of
+    exponentials), so that a few segments with a missed spike do not count. Segments that are mostly
+    loud are left out, as long as a few others remain.
 
     Parameters
     ----------
     trace
-        ``(time,)`` in physical units.
+        ``(time,)`` in physical units, free of any offset.
     quiet
         Mask of usable samples; found with :func:`quiet_mask` when not given.
     """
     quiet = quiet_mask(trace) if quiet is None else quiet
     n_fft = min(n_fft, len(trace))
-    step = max(n_fft // 2, 1)
-    starts = np.arange(0, len(trace) - n_fft + 1, step)
-    loud = np.concatenate(([0], np.cumsum(~quiet)))
-    loudness = loud[starts + n_fft] - loud[starts]
-    chosen = starts[loudness == 0]
-    if len(chosen) < 8:
-        chosen = starts[np.argsort(loudness, kind="stable")[: max(8, len(starts) // 20)]]
+    starts = np.arange(0, len(trace) - n_fft + 1, max(n_fft // 2, 1))
+    counted = np.concatenate(([0], np.cumsum(quiet)))
+    share = (counted[starts + n_fft] - counted[starts]) / n_fft
+    enough = max(8, len(starts) // 20)
+    # Whole segments if there are enough of them, else the quietest ones.
+    limit = min(1.0, float(np.sort(share)[::-1][min(enough, len(share)) - 1]))
+    chosen = starts[(share >= limit) & (share > 0)] if share.any() else starts
     window = scipy.signal.get_window("hann", n_fft)
-    segments = np.nan_to_num(trace[chosen[:, None] + np.arange(n_fft)].astype(np.float64))
-    segments -= segments.mean(axis=1, keepdims=True)
-    power = np.abs(np.fft.rfft(segments * window, axis=1)) ** 2 / (fs_hz * np.sum(window**2))
-    power[:, 1:-1] *= 2
+    rows = chosen[:, None] + np.arange(n_fft)
+    kept = quiet[rows] if share.any() else np.ones(rows.shape, bool)
+    segments = np.where(kept, np.nan_to_num(trace[rows].astype(np.float64)), 0)
+    power = np.abs(np.fft.rfft(segments * window, axis=1)) ** 2
+    power /= fs_hz * np.maximum((kept * window**2).sum(axis=1, keepdims=True), 1e-12)
+    power[:, 1 : (n_fft + 1) // 2] *= 2
     return Spectrum(np.median(power, axis=0) / _median_bias(len(chosen)), fs_hz)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from src.preprocess.spikes.background import measure_background
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import median_removed, slow_baseline
 from src.preprocess.spikes.noise import Spectrum, background_spectrum
@@ -20,7 +21,6 @@ from src.preprocess.spikes.synthesis import (
     TEMPLATE_AFTER,
     TEMPLATE_BEFORE,
     conditioned_waveforms,
-    measure_background,
 )
 from src.preprocess.spikes.waveforms import WaveformModel, fit_waveforms, remove_spikes
 from src.preprocess.stage import Stage
@@ -124,16 +124,27 @@ def _measure(
 ) -> dict[str, Any] | None:
     conditioning = Conditioning.from_dict(params["conditioning"])
     labelled = load_labelled(inputs["labelled"], conditioning, key=params["key"], n_units=params["n_units"])
-    seen = conditioned_waveforms(labelled.waveforms(range(*params["fit_on"]), params["n_units"]), conditioning)
+    fit_on = range(*params["fit_on"])
+    seen = conditioned_waveforms(labelled.waveforms(fit_on, params["n_units"]), conditioning)
+    known = labelled.linear[fit_on.start : fit_on.stop], labelled.train.between(fit_on.start, fit_on.stop)
     trace = load_trace(inputs["recording"], fs_hz=conditioning.fs_hz, key=params["key"])
     linear = conditioning.linear(trace.centred)
-    noise = measure_background(linear, conditioning.fs_hz, seen, trace.usable)
-    found = signature(linear, conditioning.fs_hz)
-    np.savez(out_dir / "background.npz", power=noise.power, signature=found, level=linear.std())
+    measured = measure_background(linear, conditioning.fs_hz, seen, known, trace.usable)
+    np.savez(
+        out_dir / "background.npz",
+        power=measured.noise.power,
+        signature=signature(linear, conditioning.fs_hz),
+        level=linear.std(),
+        loud_share=measured.loud_share,
+        suspects=measured.suspects.index,
+        suspect_units=measured.suspects.unit,
+    )
     return {
         "units": "a.u.",
-        "axes": {"power": ["frequency"], "signature": ["feature"]},
-        "sigma_in_band": noise.sigma(150, min(4000, 0.45 * conditioning.fs_hz)),
+        "axes": {"power": ["frequency"], "signature": ["feature"], "suspects": ["spike"]},
+        "sigma_in_band": measured.noise.sigma(150, min(4000, 0.45 * conditioning.fs_hz)),
+        "loud_share": measured.loud_share,
+        "gaussian": measured.gaussian,
         "unusable_share": trace.unusable_share,
     }
 
@@ -161,5 +172,5 @@ def _condition(
 
 
 CONDITIONING = Stage("spike_conditioning", 1, _condition)
-BACKGROUND = Stage("spike_background", 1, _measure)
+BACKGROUND = Stage("spike_background", 2, _measure)
 LOOKALIKE_SET = Stage("spike_lookalikes", 1, _make_lookalikes)

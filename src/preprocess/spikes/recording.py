@@ -61,6 +61,15 @@ class SpikeTrain:
         return SpikeTrain(self.index[keep] - start, self.unit[keep])
 
 
+def together(own: SpikeTrain, others: SpikeTrain) -> tuple[SpikeTrain, np.ndarray]:
+    """Two trains as one in ascending order, and where the spikes of ``own`` are in it, in their order."""
+    index, unit = np.concatenate((own.index, others.index)), np.concatenate((own.unit, others.unit))
+    order = np.argsort(index, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return SpikeTrain(index[order], unit[order]), place[: len(own)]
+
+
 def read_trace(
     path: Path, *, fs_hz: float, key: str = "d", channel: int | None = None, units: str = "a.u."
 ) -> Recording:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.matched_filter import FilterBank
-from src.preprocess.spikes.noise import Spectrum, background_spectrum
+from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.recording import SpikeTrain
-from src.preprocess.spikes.waveforms import WaveformModel, remove_spikes
+from src.preprocess.spikes.waveforms import WaveformModel
 
 LONG_FFT = 4096
 TEMPLATE_BEFORE, TEMPLATE_AFTER = 10, 90
@@ -34,33 +33,6 @@ def conditioned_waveforms(waveforms: WaveformModel, conditioning: Conditioning, 
     return WaveformModel(
         through(waveforms.templates), through(waveforms.modes), waveforms.onset + reach, waveforms.counts
     )
-
-
-def measure_background(
-    linear: np.ndarray, fs_hz: float, seen: WaveformModel, usable: np.ndarray | None = None
-) -> Spectrum:
-    """Spectrum of a recording's background although its spikes are not labelled.
-
-    First from the stretches in which nothing sticks out. With that spectrum the known waveforms are
-    looked for (whitened bank, greedy subtraction); what is left when they are subtracted gives the
-    spectrum at full resolution, small spikes and slow drift included.
-
-    Parameters
-    ----------
-    linear
-        ``(time,)`` band-passed trace.
-    seen
-        Waveforms behind the same band-pass (:func:`conditioned_waveforms`).
-    usable
-        Mask of samples that carry signal.
-    """
-    first = background_spectrum(linear, fs_hz)
-    bank = FilterBank(seen.templates, seen.onset, first, length=512)
-    expected_gain = np.log(len(linear) / max(seen.counts.sum(), 1))
-    train, _ = bank.detect(linear, float(expected_gain))
-    residual = remove_spikes(linear, train, seen.templates, seen.onset)
-    quiet = np.ones(len(linear), bool) if usable is None else usable
-    return background_spectrum(residual, fs_hz, quiet, n_fft=min(LONG_FFT, len(linear)))
 
 
 @dataclass(frozen=True)
@@ -92,20 +64,31 @@ class Source:
     conditioning: Conditioning
     grafting: Grafting = Grafting()
 
-    def trace(self, n_samples: int, noise: Spectrum, rng: np.random.Generator) -> tuple[np.ndarray, SpikeTrain]:
+    @property
+    def margin(self) -> int:
+        """Samples beyond either end that a trace is made from, so that it is complete to both ends."""
+        return self.conditioning.reach + self.waveforms.templates.shape[1]
+
+    def trace(
+        self, n_samples: int, noise: Spectrum | np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, SpikeTrain]:
         """A conditioned trace ``(n_samples,)`` and its spikes, complete to both ends.
 
-        The noise is that of the band-passed target; spikes are band-passed before they are added.
+        Parameters
+        ----------
+        noise
+            Spectrum of the band-passed target, or a stretch of it ``(n_samples + 2 · margin,)``. Spikes
+            are band-passed before they are added.
         """
-        margin = self.conditioning.reach + self.waveforms.templates.shape[1]
-        total = n_samples + 2 * margin
-        train = self._firing(total, rng)
-        clean = self.conditioning.linear(self._place(train, total, rng))
-        mixed = clean + noise.synthesise(total, rng)
-        trace = self.conditioning.enhance(mixed)[margin : margin + n_samples]
-        return trace, train.between(margin, margin + n_samples)
+        total = n_samples + 2 * self.margin
+        train = self.firing(total, rng)
+        clean = self.conditioning.linear(self.spikes(train, total, rng))
+        mixed = clean + (noise.synthesise(total, rng) if isinstance(noise, Spectrum) else noise)
+        trace = self.conditioning.enhance(mixed)[self.margin : self.margin + n_samples]
+        return trace, train.between(self.margin, self.margin + n_samples)
 
-    def _firing(self, total: int, rng: np.random.Generator) -> SpikeTrain:
+    def firing(self, total: int, rng: np.random.Generator) -> SpikeTrain:
+        """Random spikes of the neurons seen, at a rate drawn from the range, over ``total`` samples."""
         factor = rng.uniform(self.grafting.slowest, self.grafting.fastest)
         expected = factor * self.rate_hz * total / self.conditioning.fs_hz
         present = np.flatnonzero(self.waveforms.counts > 0)
@@ -118,7 +101,8 @@ class Source:
         joined = SpikeTrain.sorted(np.concatenate(index), np.concatenate(unit))
         return joined.between(0, total)
 
-    def _place(self, train: SpikeTrain, total: int, rng: np.random.Generator) -> np.ndarray:
+    def spikes(self, train: SpikeTrain, total: int, rng: np.random.Generator) -> np.ndarray:
+        """A trace ``(total,)`` of random spikes at the given times and nothing else, before any filter."""
         return add_spikes(train, self.waveforms, total, rng, variation=self.grafting.variation)
 
 

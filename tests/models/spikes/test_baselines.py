@@ -2,8 +2,17 @@ import numpy as np
 import pytest
 
 from src.models.spike_scoring import chance_random, score
-from src.models.spikes.baselines import BankSorter, TemplateMatcher, ThresholdSorter, baselines, best_threshold
+from src.models.spikes.baselines import (
+    BankSorter,
+    Labelled,
+    TemplateMatcher,
+    ThresholdSorter,
+    baselines,
+    best_threshold,
+    remembered,
+)
 from src.preprocess.spikes.filters import bandpass
+from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.simulate import FS_HZ, NEURONS, background, mean_peak, simulate
 
 TEMPLATES = np.stack([n.at(np.arange(-70, 150)) for n in NEURONS])
@@ -12,12 +21,12 @@ NOISE = background(10.0, 1.0, mean_peak())
 
 def recording(seed, sign=1.0):
     trace, train = simulate(350, 10.0, seed, duration_s=6)
-    return sign * bandpass(trace, FS_HZ, 20.0, None, 1), train
+    return Labelled(sign * bandpass(trace, FS_HZ, 20.0, None, 1), train)
 
 
 @pytest.fixture(scope="module")
 def scores():
-    tuning, (trace, train) = [recording(1)], recording(2)
+    tuning, (trace, train, _) = [recording(1)], recording(2)
     found = {}
     for name, baseline in baselines(TEMPLATES, 70, NOISE).items():
         baseline.tune(tuning)
@@ -39,7 +48,7 @@ def test_every_baseline_is_far_above_chance_and_the_bank_is_the_best(scores):
 
 
 def test_the_threshold_sorter_follows_the_spikes_sign():
-    trace, train = recording(3, sign=-1.0)
+    trace, train, _ = recording(3, sign=-1.0)
     sorter = ThresholdSorter(-TEMPLATES[:, 50:114], 20, FS_HZ, threshold=4.0, cluster=False)
     found = sorter.sort(trace)
     assert score((train.index, train.unit), (found.index, found.unit), len(trace)).loose.f1 > 0.8
@@ -58,12 +67,15 @@ def test_silence_gives_an_empty_train(kind):
 def test_a_neuron_that_was_never_seen_is_never_named():
     absent = TEMPLATES.copy()
     absent[2] = 0
-    trace, _ = recording(4)
+    trace = recording(4).trace
     for baseline in baselines(absent, 70, NOISE).values():
         baseline.tune([recording(5)])
         assert 3 not in baseline.sort(trace).unit
 
 
-def test_the_best_threshold_is_the_best():
-    truth = [np.array([100, 200])]
-    assert best_threshold([1, 2, 3], lambda t: [np.array([100, 200, 400])[:t]], truth) == 2
+def test_the_best_threshold_is_the_best_and_work_is_done_once():
+    done = []
+    spikes = remembered(lambda trace: done.append(1) or np.array([100, 200, 400]))
+    trial = Labelled(np.zeros(500), SpikeTrain(np.array([100, 200]), np.array([1, 1])))
+    assert best_threshold([trial], [1, 2, 3], lambda x, t: spikes(x)[: int(t)]) == 2
+    assert len(done) == 1

@@ -36,7 +36,7 @@ def test_decisions_are_tuned_per_target_and_travel_with_the_baselines(spike_mode
     for target in decision["targets"].values():
         assert 0 < target["threshold"] < 1
         assert target["refractory"] > 0
-        assert target["f1"] > 0.5
+        assert target["merit"] > 0.5
     assert decision["baselines"]["D2"]["threshold + PCA + mixture"] > 1
     assert load_bundle(folder).task == "spike_detection"
     assert model.bundle_fields()["kind"] == "spike_detector"

@@ -4,14 +4,13 @@ import pytest
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
 from src.preprocess.spikes.recording import SpikeTrain
-from src.preprocess.spikes.simulate import FS_HZ, background, mean_peak, simulate
+from src.preprocess.spikes.simulate import background, mean_peak, simulate
 from src.preprocess.spikes.synthesis import (
     Grafting,
     Source,
     add_spikes,
     conditioned_waveforms,
     grafted,
-    measure_background,
     onset_mask,
 )
 from src.preprocess.spikes.waveforms import fit_waveforms
@@ -30,16 +29,6 @@ def source(waveforms):
     return Source(waveforms, 40.0, CHAIN)
 
 
-@pytest.mark.parametrize("ratio", [8.0, 2.7])
-def test_the_noise_of_an_unlabelled_recording_is_measured_to_a_few_per_cent(waveforms, ratio):
-    trace, _ = simulate(1000, ratio, 6, duration_s=15)
-    seen = conditioned_waveforms(waveforms, CHAIN)
-    noise = measure_background(CHAIN.linear(trace), FS_HZ, seen)
-    truth = background(ratio, 1.0, mean_peak())
-    for low, high in ((150, 600), (600, 4000), (150, 4000)):
-        assert noise.sigma(low, high) == pytest.approx(truth.sigma(low, high), rel=0.06)
-
-
 def test_a_synthetic_trace_is_as_noisy_as_the_target_and_as_full_as_asked(source):
     noise = background(5.0, 0.0, mean_peak())
     trace, train = source.trace(200_000, noise, np.random.default_rng(0))
@@ -54,6 +43,15 @@ def test_a_synthetic_trace_is_as_noisy_as_the_target_and_as_full_as_asked(source
     for unit in range(1, 6):
         assert np.diff(train.index[train.unit == unit]).min() >= Grafting().dead_samples
     assert np.diff(train.index).min() < 10  # different neurons do overlap
+
+
+def test_a_stretch_of_the_target_can_take_the_place_of_synthetic_noise(source):
+    rng = np.random.default_rng(0)
+    stretch = rng.standard_normal(20_000 + 2 * source.margin)
+    trace, train = source.trace(20_000, stretch, np.random.default_rng(1))
+    quiet, same = source.trace(20_000, np.zeros_like(stretch), np.random.default_rng(1))
+    np.testing.assert_array_equal(train.index, same.index)
+    np.testing.assert_allclose(trace - quiet, stretch[source.margin : -source.margin], atol=1e-4)
 
 
 def test_classes_absent_from_training_are_never_drawn(waveforms):

@@ -1,0 +1,120 @@
+"""What ``preprocess.py`` does for spikes: make the embedded recordings, make hybrids, condition recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.preprocess.batch import Job, Summary, run_batch
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.figures import draw_conditioning
+from src.preprocess.spikes.hybrid import write_hybrids
+from src.preprocess.spikes.matched_filter import mean_template
+from src.preprocess.spikes.prepare import CONDITIONING, LabelledRecording, load_labelled, load_trace
+from src.preprocess.spikes.recording import SUFFIXES
+from src.preprocess.spikes.simulate import write_lookalikes
+from src.preprocess.stage import ensure
+from src.signals import BadInput
+
+
+def lookalikes(
+    output_dir: str, seed: int, duration_s: float, input_dir: str = "", workers: int = 1, skip: list[str] | None = None
+) -> Summary:
+    """``preprocess=spike_lookalikes``: the embedded D1–D6 as files, the truth of D2–D6 in ``truth/``."""
+    return run_batch([Job("D1–D6", _lookalikes, (Path(output_dir), seed, duration_s))], title="embedded recordings")
+
+
+def _lookalikes(folder: Path, seed: int, duration_s: float) -> list[str]:
+    write_lookalikes(folder, seed, duration_s=duration_s, truth_dir=folder / "truth")
+    return [f"D1.mat … D6.mat in {folder}, the truth of D2–D6 in {folder / 'truth'}"]
+
+
+def hybrids(
+    input_dir: str, output_dir: str, seed: int, duration_s: float, workers: int = 1, skip: list[str] | None = None
+) -> Summary:
+    """``preprocess=spike_hybrids``: real D1 waveforms in a real background, both from the shared ``input_dir``."""
+    job = Job("D1–D6", _hybrids, (Path(input_dir), Path(output_dir), seed, duration_s))
+    return run_batch([job], title="hybrid recordings")
+
+
+def _hybrids(shared: Path, folder: Path, seed: int, duration_s: float) -> list[str]:
+    write_hybrids(shared, folder, seed, duration_s=duration_s)
+    return [f"D1.mat … D6.mat in {folder}, the truth of D2–D6 in {folder / 'truth'}"]
+
+
+def condition(
+    input_dir: str,
+    output_dir: str,
+    workers: int,
+    seed: int,
+    skip: list[str],
+    key: str,
+    fs_hz: float,
+    conditioning: dict[str, Any],
+    template_from: str | None,
+    n_units: int,
+    figures: bool,
+) -> Summary:
+    """``preprocess=spike_conditioning``: every recording of a folder through the chain, with a figure of each step.
+
+    Parameters
+    ----------
+    input_dir
+        A recording, or a folder of them.
+    skip
+        Names of recordings to leave out.
+    conditioning
+        Arguments of :class:`Conditioning` but the rate and the template.
+    template_from
+        Labelled recording whose mean waveform becomes the matched filter; ``None`` for no matched filter.
+    """
+    chain = Conditioning(fs_hz=fs_hz, **conditioning)
+    if template_from is not None:
+        template, onset = _template(
+            load_labelled(Path(template_from), chain.linear_only(), key=key, n_units=n_units), n_units
+        )
+        chain = Conditioning(fs_hz=fs_hz, **conditioning, template=template, template_onset=onset)
+    jobs = [
+        Job(path.stem, _condition, (path, Path(output_dir), chain, key, figures))
+        for path in _recordings(Path(input_dir))
+        if path.stem not in skip
+    ]
+    return run_batch(jobs, title="conditioning", workers=workers)
+
+
+def _template(labelled: LabelledRecording, n_units: int) -> tuple[tuple[float, ...], int]:
+    model = labelled.waveforms(range(len(labelled.flat)), n_units)
+    return tuple(float(v) for v in mean_template(model.templates[model.counts > 0])), model.onset
+
+
+def _recordings(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    found = sorted(p for p in source.iterdir() if p.suffix in SUFFIXES) if source.is_dir() else []
+    if not found:
+        raise BadInput(source, "holds no recording", f"expected {', '.join(SUFFIXES)} files")
+    return found
+
+
+def _condition(path: Path, output_dir: Path, chain: Conditioning, key: str, figures: bool) -> list[str]:
+    params = {"conditioning": chain.to_dict(), "key": key}
+    made = ensure(CONDITIONING, {"recording": path}, params, label=path.stem, target=output_dir / path.stem)
+    if figures:
+        trace = load_trace(path, fs_hz=chain.fs_hz, key=key)
+        draw_conditioning(
+            output_dir / f"{path.stem}.png", title=path.stem, steps=_steps(chain, trace.centred), fs_hz=chain.fs_hz
+        )
+    return [f"{made.path / 'conditioned.npy'}" + (" (as before)" if made.reused else "")]
+
+
+def _steps(chain: Conditioning, centred: np.ndarray) -> dict[str, np.ndarray]:
+    linear = chain.linear(centred)
+    steps = {"median\nremoved": centred, "band-pass": linear}
+    if chain.denoising:
+        without = Conditioning.from_dict(chain.to_dict() | {"template": [], "template_onset": 0})
+        steps["wavelet\ndenoising"] = without.enhance(linear, chain.calibrate(centred), len(centred))
+    if chain.template:
+        steps["matched\nfilter"] = chain.enhance(linear, chain.calibrate(centred), len(centred))
+    return steps
