@@ -39,7 +39,8 @@ RATE_TOLERANCE = 0.05
 """Relative difference of frame rates up to which CASCADE's authors see no loss."""
 PERCENT_NOISE = 100.0
 """Median noise level above which ΔF/F cannot be a fraction; percent instead of fractions give hundreds."""
-_BATCH_NEURONS = 4096
+_BATCH_SAMPLES = {"dense": 1 << 16, "neuralib": 1 << 20}
+"""Samples that are worked on at once: a few blocks of the dense engine, and few enough for neuralib's memory."""
 
 
 class Engine(Protocol):
@@ -126,8 +127,8 @@ class CascadeEngine:
     def noise_levels(self, dff: np.ndarray) -> np.ndarray:
         """Noise level of every neuron, ``(neuron,)`` float64 in % per square root of Hz."""
         rate = self.package.config.sampling_rate_hz
-        dff = np.asarray(dff, dtype=np.float32)
-        blocks = [noise_levels(dff[i : i + 256], rate) for i in range(0, len(dff), 256)]
+        rows = max(1, _BATCH_SAMPLES["dense"] // max(1, dff.shape[1]))
+        blocks = [noise_levels(np.asarray(dff[i : i + rows], np.float32), rate) for i in range(0, len(dff), rows)]
         return np.concatenate(blocks) if blocks else np.empty(0)
 
     def check(self, levels: np.ndarray) -> list[str]:
@@ -183,10 +184,11 @@ class CascadeEngine:
             raise BadInput("noise levels", f"have shape {np.shape(noise_levels)}", f"give one for each of {len(dff)}")
         chosen = nearest_level(noise_levels, config.noise_levels)
         out = np.empty(dff.shape, dtype=np.float32)
+        batch = max(1, _BATCH_SAMPLES[self.engine] // dff.shape[1])
         for index in np.unique(chosen):
             neurons = np.flatnonzero(chosen == index)
-            for start in range(0, len(neurons), _BATCH_NEURONS):
-                rows = neurons[start : start + _BATCH_NEURONS]
+            for start in range(0, len(neurons), batch):
+                rows = neurons[start : start + batch]
                 out[rows] = self._predict_level(np.asarray(dff[rows], dtype=np.float32), config.noise_levels[index])
         return out
 

@@ -5,6 +5,10 @@ computes almost every product a dozen times. The same weights, run over the trac
 dilated convolutions, give the same numbers: a pooling by two becomes the maximum of neighbours at
 stride one, and everything behind it looks at every second (then every fourth) frame. It is exact
 because CASCADE's poolings are aligned to the start of the window, not to absolute time.
+
+Two further rearrangements change no product, only how well they fill a processor's vector units. Even
+and odd frames travel as one pair of channels through the first two convolutions; behind the first
+pooling they are two traces of their own, on which the third convolution needs no dilation.
 """
 
 from __future__ import annotations
@@ -14,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from src.preprocess.calcium.cascade_package import Package, PackageConfig
+from src.preprocess.calcium.cascade_package import Network, Package, PackageConfig
 
 BLOCK_SAMPLES = 1 << 14
-"""Samples that go through the networks at once; bounds the memory, whatever the number of neurons."""
+"""Samples that go through a network at once (even, so that blocks begin on the same phase). It bounds the memory."""
+_SPARE_FRAMES = 4
+"""Zeros behind every trace, so that both phases have a value for the last window; cut off again."""
 
 
 def import_tensorflow(threads: int = 1) -> Any:
@@ -47,8 +53,8 @@ class DenseEnsembles:
 
     def __init__(self, package: Package, threads: int = 1) -> None:
         self.package, self.threads = package, threads
-        self._weights: dict[int, list[Any]] = {}
-        self._run: dict[int, Any] = {}
+        self._networks: dict[int, list[Network]] = {}
+        self._compiled: dict[tuple[int, int], Any] = {}
 
     def expected(self, dff: np.ndarray, level: int) -> np.ndarray:
         """Mean of the ensemble's outputs for every window of every trace.
@@ -62,55 +68,104 @@ class DenseEnsembles:
 
         Returns
         -------
-        ``(neuron, time - windowsize + 1)`` float32 expected spikes per frame, by window start.
+        ``(neuron, time - windowsize + 1)`` float32 expected spikes per frame, by window start. It
+        does not depend on which other traces are given along.
         """
-        weights, run = self._ensemble(level)
-        overlap = self.package.config.windowsize - 1
+        tf = import_tensorflow(self.threads)
+        weights, overlap = self._stacked(tf, level), self.package.config.windowsize - 1
         neurons, frames = dff.shape
         out = np.empty((neurons, frames - overlap), dtype=np.float32)
         rows = max(1, BLOCK_SAMPLES // frames)
         for row in range(0, neurons, rows):
             for start in range(0, frames - overlap, BLOCK_SAMPLES):
                 block = dff[row : row + rows, start : start + BLOCK_SAMPLES + overlap]
-                out[row : row + rows, start : start + BLOCK_SAMPLES] = run(block[..., None], weights).numpy()
+                padded = np.zeros((len(block), 1, block.shape[1] + _SPARE_FRAMES, 1), dtype=np.float32)
+                padded[:, 0, : block.shape[1], 0] = block
+                run = self._ensemble(tf, block.shape[1], weights)
+                out[row : row + rows, start : start + BLOCK_SAMPLES] = run(tf.constant(padded), *weights).numpy()
         return out
 
-    def _ensemble(self, level: int) -> tuple[list[Any], Any]:
-        tf = import_tensorflow(self.threads)
-        if level not in self._weights:
-            networks = self.package.networks(level)
-            self._weights[level] = [[tf.constant(array) for array in network.arrays()] for network in networks]
-        size = len(self._weights[level])
-        if size not in self._run:
-            self._run[size] = _compile(tf, self.package.config, self._weights[level])
-        return self._weights[level], self._run[size]
+    def _stacked(self, tf: Any, level: int) -> list[Any]:
+        if level not in self._networks:
+            self._networks[level] = self.package.networks(level)
+        # Made anew for every call: paired, the weights of all levels would take more memory than a block's work.
+        members = [paired_weights(network, self.package.config) for network in self._networks[level]]
+        return [tf.constant(np.stack(arrays)) for arrays in zip(*members, strict=True)]
+
+    def _ensemble(self, tf: Any, frames: int, weights: list[Any]) -> Any:
+        # Compiled once per length of trace: weights are arguments, so one graph serves every noise level.
+        key = (frames, weights[0].shape[0])
+        if key not in self._compiled:
+            signature = [tf.TensorSpec((None, 1, frames + _SPARE_FRAMES, 1), tf.float32)]
+            signature += [tf.TensorSpec(array.shape, tf.float32) for array in weights]
+            windows = frames - self.package.config.windowsize + 1
+            ensemble = tf.function(_ensemble_mean(tf, windows), input_signature=signature, autograph=False)
+            self._compiled[key] = ensemble.get_concrete_function()
+        return self._compiled[key]
 
 
-def _compile(tf: Any, config: PackageConfig, weights: list[Any]) -> Any:
-    # Weights are arguments, so that one compiled function serves every noise level.
-    signature = [
-        tf.TensorSpec((None, None, 1), tf.float32),
-        [[tf.TensorSpec(array.shape, tf.float32) for array in member] for member in weights],
-    ]
+def _ensemble_mean(tf: Any, windows: int) -> Any:
+    def mean(traces: Any, *stacked: Any) -> Any:
+        members = stacked[0].shape[0]
 
-    @tf.function(input_signature=signature)
-    def ensemble(traces: Any, members: list[Any]) -> Any:
-        outputs = [dense_network(tf, traces, member, config) for member in members]
-        return tf.add_n(outputs) / len(outputs)
+        # A loop inside the graph: five calls from outside would cost more than a short trace's arithmetic.
+        def add_member(member: Any, total: Any) -> tuple[Any, Any]:
+            return member + 1, total + dense_network(tf, traces, [weights[member] for weights in stacked], windows)
 
-    return ensemble
+        start = (tf.constant(0), tf.zeros((tf.shape(traces)[0], windows)))
+        total = tf.while_loop(lambda member, _: member < members, add_member, start, parallel_iterations=1)[1]
+        return total / members
+
+    return mean
 
 
-def dense_network(tf: Any, traces: Any, weights: list[Any], config: PackageConfig) -> Any:
-    """One network over ``(trace, time, 1)``; gives ``(trace, time - windowsize + 1)``."""
+def paired_weights(network: Network, config: PackageConfig) -> list[np.ndarray]:
+    """The network's arrays as :func:`dense_network` takes them.
+
+    The first two layers give two neighbouring frames at a time, kernels are ``(1, frame, in, out)``, and
+    the readout is ``(unit, step)``.
+    """
+    (w1, b1), (w2, b2), (w3, b3) = network.convolutions
+    first, second = _two_frames(w1), _two_frames(w2)
+    if len(second) % 2:
+        second = np.concatenate([second, np.zeros_like(second[:1])])
+    second = second.reshape(len(second) // 2, 2 * w2.shape[1], 2 * w2.shape[2])
+    readout, bias = network.readout
+    steps = np.ascontiguousarray(readout.reshape(-1, config.dense_expansion).T)
+    return [first[None], np.tile(b1, 2), second[None], np.tile(b2, 2), w3[None], b3, *network.dense, steps, bias]
+
+
+def _two_frames(kernel: np.ndarray) -> np.ndarray:
+    # (width, in, out) to (width + 1, in, 2 out): the outputs at one frame and at the next.
+    none = np.zeros_like(kernel[:1])
+    return np.concatenate([np.concatenate([kernel, none]), np.concatenate([none, kernel])], axis=2)
+
+
+def dense_network(tf: Any, traces: Any, weights: list[Any], windows: int) -> Any:
+    """One network over traces.
+
+    Parameters
+    ----------
+    traces
+        ``(trace, 1, time, 1)`` float32, with ``_SPARE_FRAMES`` zeros behind the last frame.
+    weights
+        Those of :func:`paired_weights`.
+    windows
+        How many windows a trace has.
+
+    Returns
+    -------
+    ``(trace, window)``: the network's output for every window, by window start.
+    """
     w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights
-    hidden = tf.nn.relu(tf.nn.bias_add(tf.nn.conv1d(traces, w1, 1, "VALID"), b1))
-    hidden = tf.nn.relu(tf.nn.bias_add(tf.nn.conv1d(hidden, w2, 1, "VALID"), b2))
-    hidden = tf.maximum(hidden[:, :-1], hidden[:, 1:])
-    hidden = tf.nn.relu(tf.nn.bias_add(tf.nn.conv1d(hidden, w3, 1, "VALID", dilations=2), b3))
-    hidden = tf.maximum(hidden[:, :-2], hidden[:, 2:])
-    hidden = tf.nn.relu(tf.nn.bias_add(tf.matmul(hidden, w4), b4))
-    readout = tf.reshape(w5, (-1, config.dense_expansion, 1))
-    summed = tf.nn.bias_add(tf.nn.conv1d(hidden, readout, 1, "VALID", dilations=4), b5)[..., 0]
-    # Where the poolings leave frames over at a window's end, the trace's last windows have no right to them.
-    return summed[:, : tf.shape(traces)[1] - config.windowsize + 1]
+    pairs = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(traces, w1, [1, 2], "VALID"), b1))
+    pairs = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(pairs, w2, 1, "VALID"), b2))
+    even, odd = tf.split(pairs, 2, axis=-1)
+    phases, count, taps = [], (windows + 1) // 2, w5.shape[1]
+    for pooled in (tf.maximum(even, odd), tf.maximum(odd[:, :, :-1], even[:, :, 1:])):
+        hidden = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(pooled, w3, 1, "VALID"), b3))
+        hidden = tf.maximum(hidden[:, :, :-1], hidden[:, :, 1:])
+        flat = tf.nn.relu(tf.nn.bias_add(tf.matmul(tf.reshape(hidden, (-1, hidden.shape[3])), w4), b4))
+        steps = tf.reshape(tf.matmul(flat, w5), (-1, hidden.shape[2], taps))
+        phases.append(tf.add_n([steps[:, 2 * tap : 2 * tap + count, tap] for tap in range(taps)]))
+    return tf.reshape(tf.stack(phases, axis=2), (-1, 2 * count))[:, :windows] + b5
