@@ -22,7 +22,7 @@ from src.preprocess.calcium.cascade_package import Network, Package, PackageConf
 
 BLOCK_SAMPLES = 1 << 14
 """Samples that go through a network at once (even, so that blocks begin on the same phase). It bounds the memory."""
-_SPARE_FRAMES = 4
+SPARE_FRAMES = 4
 """Zeros behind every trace, so that both phases have a value for the last window; cut off again."""
 
 
@@ -79,7 +79,7 @@ class DenseEnsembles:
         for row in range(0, neurons, rows):
             for start in range(0, frames - overlap, BLOCK_SAMPLES):
                 block = dff[row : row + rows, start : start + BLOCK_SAMPLES + overlap]
-                padded = np.zeros((len(block), 1, block.shape[1] + _SPARE_FRAMES, 1), dtype=np.float32)
+                padded = np.zeros((len(block), 1, block.shape[1] + SPARE_FRAMES, 1), dtype=np.float32)
                 padded[:, 0, : block.shape[1], 0] = block
                 run = self._ensemble(tf, block.shape[1], weights)
                 out[row : row + rows, start : start + BLOCK_SAMPLES] = run(tf.constant(padded), *weights).numpy()
@@ -96,7 +96,7 @@ class DenseEnsembles:
         # Compiled once per length of trace: weights are arguments, so one graph serves every noise level.
         key = (frames, weights[0].shape[0])
         if key not in self._compiled:
-            signature = [tf.TensorSpec((None, 1, frames + _SPARE_FRAMES, 1), tf.float32)]
+            signature = [tf.TensorSpec((None, 1, frames + SPARE_FRAMES, 1), tf.float32)]
             signature += [tf.TensorSpec(array.shape, tf.float32) for array in weights]
             windows = frames - self.package.config.windowsize + 1
             ensemble = tf.function(_ensemble_mean(tf, windows), input_signature=signature, autograph=False)
@@ -147,7 +147,7 @@ def dense_network(tf: Any, traces: Any, weights: list[Any], windows: int) -> Any
     Parameters
     ----------
     traces
-        ``(trace, 1, time, 1)`` float32, with ``_SPARE_FRAMES`` zeros behind the last frame.
+        ``(trace, 1, time, 1)`` float32, with ``SPARE_FRAMES`` zeros behind the last frame.
     weights
         Those of :func:`paired_weights`.
     windows
