@@ -25,6 +25,7 @@ ADAGRAD_EPSILON = 1e-7
 MOST_REPLICAS = 500
 DATASET_SHARE = 15_000_000
 """Windows over all datasets at which upstream begins to thin out the large ones."""
+DEFAULT_STRETCH = 64
 _STEPS_PER_CALL = 32
 
 
@@ -60,7 +61,9 @@ class Material:
         return float(np.sum(self.share * self.windows / (self.windows + self.stretch - 1)))
 
 
-def gather(examples: Sequence[Example], config: PackageConfig, level: float, stretch: int, max_windows: int) -> Material:
+def gather(
+    examples: Sequence[Example], config: PackageConfig, level: float, stretch: int, max_windows: int
+) -> Material:
     """Collect what a network of one noise level is trained on.
 
     As published: a trial noisier than the level or shorter than a window is left out; it counts for
@@ -76,14 +79,14 @@ def gather(examples: Sequence[Example], config: PackageConfig, level: float, str
     parts: list[list[np.ndarray]] = [[], [], []]
     first, windows, replicas, datasets, position = [], [], [], [], margin
     for example in examples:
-        strength, count = example.added_noise(level), len(example.dff) - config.windowsize + 1
-        if strength is None or count < 1:
+        strength, fitting = example.added_noise(level), len(example.dff) - config.windowsize + 1
+        if strength is None or fitting < 1:
             continue
         noise = np.float32(strength / 100 * np.sqrt(config.sampling_rate_hz)) * example.noise_profile
         for part, array in zip(parts, (example.dff, example.target, noise), strict=True):
             part.append(np.pad(array, (margin, 0)))
         first.append(position)
-        windows.append(count)
+        windows.append(fitting)
         replicas.append(min(MOST_REPLICAS, np.ceil(1.2 * (level / max(example.base_noise, 1e-6)) ** 2)))
         datasets.append(example.trial.dataset)
         position += len(example.dff) + margin
@@ -93,12 +96,11 @@ def gather(examples: Sequence[Example], config: PackageConfig, level: float, str
             f"no trial of the ground truth is quieter and longer than {config.windowsize} frames",
             "train higher noise levels or give more ground truth",
         )
-    total = np.asarray(windows) * np.asarray(replicas)
-    names = np.asarray(datasets)
+    count, names = np.asarray(windows), np.asarray(datasets)
+    total = count * np.asarray(replicas, dtype=float)
     for name in np.unique(names):
         own = names == name
         total[own] *= min(1.0, DATASET_SHARE / len(np.unique(names)) / total[own].sum())
-    count = np.asarray(windows)
     draws = total * (count + stretch - 1) / count
     dff, target, noise = (np.pad(np.concatenate(part), (0, margin)).astype(np.float32) for part in parts)
     epoch = int(min(max_windows, total.sum()))
@@ -148,7 +150,9 @@ def fit_network(
         Called with the number of steps done and the mean loss since the last call.
     """
     if config.loss_function != "mean_squared_error" or config.optimizer != "Adagrad":
-        raise BadInput(config.model_name, f"asks for {config.optimizer} on {config.loss_function}", "use Adagrad on MSE")
+        raise BadInput(
+            config.model_name, f"asks for {config.optimizer} on {config.loss_function}", "use Adagrad on MSE"
+        )
     tf = import_tensorflow()
     draw = np.random.default_rng(list(seed))
     weights = [tf.constant(array) for array in start_weights(config, draw)]

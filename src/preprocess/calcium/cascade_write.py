@@ -64,7 +64,11 @@ def _model(layers: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _layers(config: PackageConfig) -> list[dict[str, Any]]:
     kinds: list[tuple[str, str, dict[str, Any]]] = [
-        ("InputLayer", "input_1", {"batch_input_shape": [None, config.windowsize, 1], "dtype": "float32", "sparse": False}),
+        (
+            "InputLayer",
+            "input_1",
+            {"batch_input_shape": [None, config.windowsize, 1], "dtype": "float32", "sparse": False},
+        ),
         ("Conv1D", "conv1d_1", _convolution(config, 0)),
         ("Conv1D", "conv1d_2", _convolution(config, 1)),
         ("MaxPooling1D", "max_pooling1d_1", {"strides": [2], "pool_size": [2], "padding": "valid"}),
