@@ -202,7 +202,7 @@ class CascadeEngine:
         if self._dense is None:
             from src.preprocess.calcium.cascade_dense import DenseEnsembles
 
-            self._dense = DenseEnsembles(self.package, self.threads)
+            self._dense = DenseEnsembles(self.package.config, self.package.networks, self.threads)
         expected = self._dense.expected(dff, level)
         cut_noise_floor(expected, self.package.config, self.threshold)
         expected[gaps] = np.nan

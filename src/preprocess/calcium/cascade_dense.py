@@ -14,11 +14,12 @@ pooling they are two traces of their own, on which the third convolution needs n
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from src.preprocess.calcium.cascade_package import Network, Package, PackageConfig
+from src.preprocess.calcium.cascade_package import Network, PackageConfig
 
 BLOCK_SAMPLES = 1 << 14
 """Samples that go through a network at once (even, so that blocks begin on the same phase). It bounds the memory."""
@@ -45,14 +46,16 @@ class DenseEnsembles:
 
     Parameters
     ----------
-    package
-        Where the weights are.
+    config
+        The architecture.
+    read
+        Gives the ensemble of a noise level: :meth:`Package.networks`.
     threads
         Threads of TensorFlow, if this is what starts it.
     """
 
-    def __init__(self, package: Package, threads: int = 1) -> None:
-        self.package, self.threads = package, threads
+    def __init__(self, config: PackageConfig, read: Callable[[int], Sequence[Network]], threads: int = 1) -> None:
+        self.config, self.read, self.threads = config, read, threads
         self._networks: dict[int, list[Network]] = {}
         self._compiled: dict[tuple[int, int], Any] = {}
 
@@ -72,7 +75,7 @@ class DenseEnsembles:
         does not depend on which other traces are given along.
         """
         tf = import_tensorflow(self.threads)
-        weights, overlap = self._stacked(tf, level), self.package.config.windowsize - 1
+        weights, overlap = self._stacked(tf, level), self.config.windowsize - 1
         neurons, frames = dff.shape
         out = np.empty((neurons, frames - overlap), dtype=np.float32)
         rows = max(1, BLOCK_SAMPLES // frames)
@@ -87,9 +90,9 @@ class DenseEnsembles:
 
     def _stacked(self, tf: Any, level: int) -> list[Any]:
         if level not in self._networks:
-            self._networks[level] = self.package.networks(level)
+            self._networks[level] = list(self.read(level))
         # Made anew for every call: paired, the weights of all levels would take more memory than a block's work.
-        members = [paired_weights(network, self.package.config) for network in self._networks[level]]
+        members = [paired_weights(network, self.config) for network in self._networks[level]]
         return [tf.constant(np.stack(arrays)) for arrays in zip(*members, strict=True)]
 
     def _ensemble(self, tf: Any, frames: int, weights: list[Any]) -> Any:
@@ -98,7 +101,7 @@ class DenseEnsembles:
         if key not in self._compiled:
             signature = [tf.TensorSpec((None, 1, frames + SPARE_FRAMES, 1), tf.float32)]
             signature += [tf.TensorSpec(array.shape, tf.float32) for array in weights]
-            windows = frames - self.package.config.windowsize + 1
+            windows = frames - self.config.windowsize + 1
             ensemble = tf.function(_ensemble_mean(tf, windows), input_signature=signature, autograph=False)
             self._compiled[key] = ensemble.get_concrete_function()
         return self._compiled[key]
