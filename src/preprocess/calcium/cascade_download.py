@@ -11,6 +11,7 @@ import json
 import re
 import stat
 import zipfile
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -167,7 +168,7 @@ def _unpack(archive: Path, target: Path, folder: Path) -> None:
                 path = PurePosixPath(member.filename)
                 if path.parent == root:
                     (target / path.name).write_bytes(file.read(member))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise _by_hand(folder, f"the downloaded zip file is damaged ({error})") from error
 
 

@@ -1,4 +1,4 @@
-"""Tiny CASCADE packages with random weights, and their networks evaluated window by window in plain NumPy."""
+"""Tiny CASCADE packages with random weights, their networks window by window in plain NumPy, tiny ground truth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 import h5py
 import numpy as np
+from scipy.io import savemat
 
 from src.preprocess.calcium.cascade_package import CONFIG_FILE, Network, PackageConfig, steps_before_readout
 
@@ -106,3 +107,25 @@ def _evaluate(window: np.ndarray, network: Network) -> float:
 
 def with_name(config: PackageConfig, name: str) -> PackageConfig:
     return replace(config, model_name=name)
+
+
+def write_neuron(path: Path, trials: list[dict[str, np.ndarray]]) -> Path:
+    """One neuron in CASCADE's layout: a row of cells, each with one struct."""
+    cells = np.empty((1, len(trials)), dtype=object)
+    for i, trial in enumerate(trials):
+        cells[0, i] = np.array([[tuple(trial.values())]], dtype=[(name, object) for name in trial])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, {"CAttached": cells})
+    return path
+
+
+def recorded_trial(
+    seconds: float = 60.0, fs_hz: float = 10.0, seed: int = 0, noise: float = 0.01
+) -> dict[str, np.ndarray]:
+    """A trial with 40 spikes, in the fields of a ground truth file."""
+    draw = np.random.default_rng(seed)
+    time = np.arange(int(seconds * fs_hz)) / fs_hz + 0.05
+    spikes = np.sort(draw.uniform(0, seconds, 40))
+    dff = sum(0.2 * np.exp(-(time - s) / 1.0) * (time > s) for s in spikes)
+    dff = dff + noise * draw.standard_normal(len(time))
+    return {"fluo_time": time[None], "fluo_mean": dff[None], "events_AP": spikes[:, None] * 1e4}
