@@ -250,8 +250,10 @@ def read_network(path: Path, config: PackageConfig) -> Network:
             layers = _layers(file, path)
     except FileNotFoundError:
         raise BadInput(path, "does not exist", "fetch the package again") from None
-    except (OSError, RuntimeError, KeyError) as error:
-        raise BadInput(path, f"is not a whole HDF5 file ({str(error).splitlines()[0][:120]})", _AGAIN) from error
+    except BadInput:
+        raise
+    except Exception as error:  # h5py fails on spoiled files in a dozen ways
+        raise BadInput(path, f"is not a whole HDF5 file ({' '.join(str(error).split())[:120]})", _AGAIN) from error
     convolutions = tuple(layer for layer in layers if layer[0].ndim == 3)
     flat = [layer for layer in layers if layer[0].ndim == 2]
     widths = (1, *config.filter_numbers)

@@ -13,6 +13,9 @@ import numpy as np
 
 from src.signals import BadInput
 
+_STUMBLES = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+"""h5py passes what HDF5 finds wrong with a spoiled file on as almost anything."""
+
 
 @contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
@@ -20,7 +23,9 @@ def reading(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError) as error:
+    except BadInput:
+        raise
+    except _STUMBLES as error:
         raise _explained(path, error) from error
 
 

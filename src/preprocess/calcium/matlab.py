@@ -7,7 +7,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from src.signals import BadInput
 
@@ -31,7 +30,7 @@ def read_struct(path: Path, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
         raise BadInput(path, "does not exist", "check the path") from None
     except PermissionError:
         raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, MatReadError, NotImplementedError) as error:
+    except Exception as error:
         # SciPy's reader raises whatever its parser stumbles over when a file is cut or corrupt.
         text = " ".join(str(error).split())[:120]
         raise BadInput(path, f"cannot be read as a MATLAB file ({text})", "copy it again") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ def _arrays(path: Path, needed: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile and NumPy fail on spoiled files in a dozen ways
         raise BadInput(path, "cannot be read as .npz", "copy or download it again") from error
     if absent := [name for name in needed if name not in arrays]:
         raise BadInput(path, f"has no {' and no '.join(absent)}", f"it holds: {', '.join(arrays) or 'nothing'}")

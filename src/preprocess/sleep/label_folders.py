@@ -74,7 +74,7 @@ def _label(name: str, coding: str | None) -> int | None:
 def _power(path: Path, settings: FeatureSettings) -> np.ndarray:
     try:
         power = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy reads the header as Python text, and fails as Python does
         raise BadInput(path, "cannot be read as .npy", "copy or download it again") from error
     expected = (settings.n_bins, settings.n_frames)
     if power.shape not in (expected, (*expected, 1)):

@@ -247,8 +247,10 @@ def _hdf5_fields(path: Path) -> tuple[tuple[int, ...], np.dtype, dict[str, Any]]
             known = [name for name in REQUIRED[1:] + OPTIONAL if name in file or name in file.attrs]
             fields = {name: _hdf5_value(file, name) for name in known}
             return file["traces"].shape, file["traces"].dtype, fields
-    except OSError as error:
-        raise damaged(path, str(error).splitlines()[0]) from error
+    except BadInput:
+        raise
+    except Exception as error:  # h5py fails on spoiled files in a dozen ways
+        raise damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
 
 
 def _hdf5_value(file: h5py.File, name: str) -> Any:
@@ -275,8 +277,10 @@ def _hdf5_blocks(path: Path) -> Iterator[Block]:
                 for first in range(0, traces.shape[0], rows):
                     values = traces[first : first + rows, channel : channel + columns]
                     yield first, channel, values.astype(_native(traces), copy=False)
-    except OSError as error:
-        raise damaged(path, str(error).splitlines()[0]) from error
+    except BadInput:
+        raise
+    except Exception as error:  # h5py fails on spoiled files in a dozen ways
+        raise damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
 
 
 def _native(traces: h5py.Dataset) -> np.dtype:

@@ -107,9 +107,9 @@ def _stream(source: str, opener: _Opener) -> NpyStream:
 @contextmanager
 def _open_member(source: str, path: Path, info: zipfile.ZipInfo) -> Iterator[_Bytes]:
     with _open(path) as handle:
-        handle.seek(info.header_offset)
+        handle.seek(max(info.header_offset, 0))
         local = handle.read(30)
-        if len(local) < 30 or local[:4] != b"PK\x03\x04":
+        if info.header_offset < 0 or len(local) < 30 or local[:4] != b"PK\x03\x04":
             raise damaged(source, "has no header where its index points")
         handle.seek(info.header_offset + 30 + sum(struct.unpack("<HH", local[26:30])))
         yield _Member(source, handle, info)
@@ -178,7 +178,9 @@ def _header(source: str, stream: _Bytes) -> tuple[tuple[int, ...], np.dtype, boo
         version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]
         reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, fortran, dtype = reader(stream)  # type: ignore[arg-type]
-    except (ValueError, KeyError, EOFError) as error:
+        if min(shape, default=0) < 0:
+            raise ValueError("a negative length")
+    except Exception as error:  # NumPy reads the header as Python text, and fails as Python does
         raise damaged(source, "not a NumPy array") from error
     if dtype.hasobject:
         raise pickled(source)

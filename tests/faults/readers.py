@@ -1,0 +1,207 @@
+"""Every reader of foreign files with a small file that it accepts, for the tests that spoil such files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import edfio
+import h5py
+import numpy as np
+import scipy.io
+import torch
+
+from src.models.bundle import load_bundle
+from src.preprocess.calcium.cascade_package import CONFIG_FILE, read_config, read_network
+from src.preprocess.calcium.grid_io import open_grids
+from src.preprocess.calcium.matlab import read_struct
+from src.preprocess.calcium.recording import open_recording, subject_files
+from src.preprocess.calcium.simulate import SimulatedBrain, simulate_subject
+from src.preprocess.calcium.suite2p import load_objects
+from src.preprocess.sleep.bandpower_files import read_bandpower_night
+from src.preprocess.sleep.edf import read_annotations, read_header, read_recording
+from src.preprocess.sleep.lfp_traces import open_traces
+from src.preprocess.sleep.scoring_files import read_hypnogram
+from src.preprocess.spikes.recording import read_spikes, read_trace
+from src.preprocess.stage import MANIFEST, Stage, ensure, read_artifact
+from tests.models.test_bundle import ARGS, describe
+from tests.preprocess.calcium.cascade_packages import write_package
+
+
+@dataclass(frozen=True)
+class Reader:
+    """``make(folder)`` writes a file that is accepted and returns it; ``read(path)`` reads all of it.
+
+    ``head`` is how many of its first bytes hold structure rather than samples.
+    """
+
+    make: Callable[[Path], Path]
+    read: Callable[[Path], Any]
+    head: int = 4096
+
+
+def make_edf(folder: Path) -> Path:
+    samples = np.random.default_rng(0).normal(0, 50, 300)
+    signals = [edfio.EdfSignal(samples, 100, label=name, physical_range=(-500, 500)) for name in ("EEG Fpz", "EEG Cz")]
+    note = edfio.EdfAnnotation(0.0, 3.0, "Sleep stage W")
+    edfio.Edf(signals, data_record_duration=1, annotations=[note]).write(folder / "night.edf")
+    return folder / "night.edf"
+
+
+def read_edf(path: Path) -> None:
+    read_header(path)
+    read_annotations(path)
+    recording = read_recording(path)
+    assert recording.samples.shape[0] == len(recording.channels)
+
+
+def make_scoring(folder: Path) -> Path:
+    rows = [f"{30 * i},30,{stage}" for i, stage in enumerate(["W", "N1", "N2", "N3", "REM", "?"] * 4)]
+    (folder / "scoring.csv").write_text("onset_s,duration_s,stage\n" + "\n".join(rows) + "\n")
+    return folder / "scoring.csv"
+
+
+def traces() -> np.ndarray:
+    return np.random.default_rng(1).normal(0, 20, (400, 2)).astype(np.float32)
+
+
+def make_traces_npz(folder: Path) -> Path:
+    np.savez(folder / "s_sh1_lfp_traces.npz", traces=traces(), sampling_rate=500.0, channel_ids=np.arange(2))
+    return folder / "s_sh1_lfp_traces.npz"
+
+
+def make_traces_npy(folder: Path) -> Path:
+    np.save(folder / "traces.npy", traces())
+    return folder / "traces.npy"
+
+
+def make_traces_hdf5(folder: Path) -> Path:
+    with h5py.File(folder / "traces.h5", "w") as file:
+        file["traces"], file["sampling_rate"], file["channel_ids"] = traces(), 500.0, np.arange(2)
+    return folder / "traces.h5"
+
+
+def read_traces(path: Path) -> None:
+    opened = open_traces(path, 500.0 if path.suffix == ".npy" else None)
+    for _ in opened.blocks():
+        pass
+
+
+def make_bandpower(folder: Path) -> Path:
+    features = np.random.default_rng(0).normal(size=(4, 3, 10)).astype(np.float32)
+    np.savez(folder / "07__1.npz", features=features, labels=np.array([0, 2, 1, 3]), onsets_sec=np.arange(4) * 30.0)
+    return folder / "07__1.npz"
+
+
+def make_trace_mat(folder: Path) -> Path:
+    scipy.io.savemat(folder / "D1.mat", {"d": np.sin(np.arange(300.0))[None]})
+    return folder / "D1.mat"
+
+
+def make_spikes_mat(folder: Path) -> Path:
+    scipy.io.savemat(folder / "D1.mat", {"Index": np.array([[5, 90, 200]]), "Class": np.array([[1, 2, 1]])})
+    return folder / "D1.mat"
+
+
+def make_struct_mat(folder: Path) -> Path:
+    scipy.io.savemat(folder / "cells.mat", {"data": {"xyz": np.ones((5, 3)), "fpsec": 2.0}})
+    return folder / "cells.mat"
+
+
+def make_fish(folder: Path) -> Path:
+    simulate_subject(folder / "subject_1", SimulatedBrain(cells=20, frames=60, planes=2), seed=1)
+    return folder / "subject_1" / "TimeSeries.h5"
+
+
+def read_fish(path: Path) -> None:
+    recording = open_recording(subject_files(path.parent), "subject_1")
+    for _ in recording.blocks(8):
+        pass
+
+
+def make_objects(folder: Path) -> Path:
+    stat = np.array([{"med": [10, 2 * k], "npix": k} for k in range(3)], object)
+    np.save(folder / "stat.npy", stat, allow_pickle=True)
+    return folder / "stat.npy"
+
+
+def make_grids(folder: Path) -> Path:
+    coords = np.array([[0, 0, 3, 4], [1, 1, 200, 100], [4, 0, 9, 9]], np.int32)
+    with h5py.File(folder / "grids.h5", "w") as file:
+        file["spike_coords"], file["spike_values"] = coords, np.ones(3, np.uint8)
+        file["grid_shape"] = np.array([5, 2, 256, 128])
+    return folder / "grids.h5"
+
+
+def read_grids(path: Path) -> None:
+    grids = open_grids(path)
+    for _ in grids.batches():
+        pass
+
+
+def make_bundle(folder: Path) -> Path:
+    from src.models.bundle import build_network, export_bundle
+
+    torch.manual_seed(0)
+    export_bundle(folder / "bundle", describe(), build_network("sleep_epoch_cnn", ARGS).state_dict())
+    return folder / "bundle" / "bundle.json"
+
+
+def read_bundle(path: Path) -> None:
+    load_bundle(path.parent).network()
+
+
+def make_weights(folder: Path) -> Path:
+    make_bundle(folder)
+    return folder / "bundle" / "model.safetensors"
+
+
+def _write(inputs: Any, params: Any, out_dir: Path, seed: Any) -> None:
+    (out_dir / "a.txt").write_text("a")
+
+
+def make_manifest(folder: Path) -> Path:
+    (folder / "in.txt").write_text("in")
+    ensure(Stage("write", 1, _write), {"in": folder / "in.txt"}, {}, label="x", target=folder / "out")
+    return folder / "out" / MANIFEST
+
+
+def read_manifest(path: Path) -> None:
+    found = read_artifact(path.parent)
+    assert found is None or isinstance(found.manifest["outputs"], dict)
+
+
+def make_config(folder: Path) -> Path:
+    return write_package(folder) / CONFIG_FILE
+
+
+def make_network(folder: Path) -> Path:
+    return next(write_package(folder).glob("*.h5"))
+
+
+def read_package(path: Path) -> None:
+    config = read_config(path.parent / CONFIG_FILE)
+    read_network(path, config)
+
+
+READERS = {
+    "edf": Reader(make_edf, read_edf, 1024),
+    "scoring": Reader(make_scoring, read_hypnogram),
+    "traces_npz": Reader(make_traces_npz, read_traces),
+    "traces_npy": Reader(make_traces_npy, read_traces, 128),
+    "traces_hdf5": Reader(make_traces_hdf5, read_traces),
+    "bandpower": Reader(make_bandpower, read_bandpower_night),
+    "trace_mat": Reader(make_trace_mat, lambda path: read_trace(path, fs_hz=24_000), 256),
+    "spikes_mat": Reader(make_spikes_mat, read_spikes, 512),
+    "struct_mat": Reader(make_struct_mat, lambda path: read_struct(path, ("xyz", "fpsec"))),
+    "fish": Reader(make_fish, read_fish),
+    "objects": Reader(make_objects, load_objects),
+    "grids": Reader(make_grids, read_grids),
+    "bundle": Reader(make_bundle, read_bundle),
+    "weights": Reader(make_weights, read_bundle, 2048),
+    "manifest": Reader(make_manifest, read_manifest),
+    "cascade_config": Reader(make_config, read_config),
+    "cascade_network": Reader(make_network, read_package),
+}
