@@ -57,7 +57,7 @@ def test_a_missing_or_empty_dataset_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="DS01-x"):
         read_ground_truth(tmp_path, ["DS01-x"])
     (tmp_path / "DS01-x").mkdir()
-    with pytest.raises(BadInput, match="no \\*_mini.mat"):
+    with pytest.raises(BadInput, match=r"no \*_mini.mat"):
         read_ground_truth(tmp_path, ["DS01-x"])
 
 

@@ -48,7 +48,7 @@ def test_gaps_stay_gaps_and_cut_the_trace() -> None:
 
 @pytest.mark.parametrize("model", ["Global_EXC_2Hz_smoothing500ms", "tau0s", "tau1.5", "tau1s_amplitude0", "tau-1s"])
 def test_other_models_are_refused(model: str) -> None:
-    with pytest.raises(BadInput, match="tau1.25s"):
+    with pytest.raises(BadInput, match=r"tau1\.25s"):
         open_engine("oasis", model, models_dir=Path(), fs_hz=2.0)
 
 
