@@ -89,7 +89,7 @@ def spike_data(spike_folder: Path, tmp_path_factory: pytest.TempPathFactory):
             "conditioning": {"low_hz": 20.0, "high_hz": None, "order": 1, "wavelet": None, "matched_filter": False},
             "grafting": {},
             "examples": examples,
-            "steps_per_epoch": 60,
+            "steps_per_epoch": 120,
             "split": {"val": 0.25, "test": 0.15},
             "embedded": {"duration_s": 1.0, "seed": 0},
             "draws": 1,
@@ -114,7 +114,7 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
     made = {}
     plans: dict = {
         "detector": (SpikeDetection, "spike_detector", {}, {"windows": 8, "window": 480, "context": True}, 2),
-        "classifier": (SpikeClassification, "spike_classifier", {"channels": 8, "hidden": 24}, {"samples": 20_000}, 5),
+        "classifier": (SpikeClassification, "spike_classifier", {"channels": 8, "hidden": 24}, {"samples": 20_000}, 2),
     }
     for task, (module, kind, arguments, examples, epochs) in plans.items():
         pl.seed_everything(0, verbose=False)

@@ -148,7 +148,7 @@ def test_recordings_that_cannot_be_sorted(bundles, tmp_path, content, message):
 def test_a_few_samples_are_sorted_without_a_crash(bundles, tmp_path):
     for length in (2, 30, 150):
         scipy.io.savemat(tmp_path / "x.mat", {"d": np.random.default_rng(0).standard_normal(length)})
-        summary = predict(bundles[0], tmp_path / "x.mat", tmp_path / "out", classifier=bundles[1])
+        summary = predict(bundles[0], tmp_path / "x.mat", tmp_path / "out", classifier=bundles[1], figures=length == 30)
         assert summary.exit_code == 0
 
 

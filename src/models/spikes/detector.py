@@ -23,6 +23,9 @@ from src.preprocess.spikes.recording import SpikeTrain
 
 SHOWN = ("f1_50", "f1_10", "precision", "recall", "class_accuracy", "recall_close", "chance_random")
 
+LARGEST_ANSWER = 4.0
+"""What a first filter makes of its own neuron's spike at most, before training."""
+
 
 class SpikeDetection(TargetedModule):
     """Binary cross-entropy on widened onset labels; see :class:`TargetedModule` for the parameters."""
@@ -64,8 +67,10 @@ class SpikeDetection(TargetedModule):
             bank = FilterBank(templates, TEMPLATE_ONSET, noise, length=2 * templates.shape[1])
             read_at = bank.lead + TEMPLATE_ONSET + self.network.label_offset
             filters = bank.filters[:, read_at - taps // 2 : read_at + taps // 2 + 1]
-            # Half a standard deviation of the noise per unit: spikes give outputs of a few units.
-            scaled = filters * float(self.network.scale[expert]) / np.sqrt(bank.energy)[:, None] / 2
+            # The noise gives half a unit, and no spike more than a few: the fifteen of a clean recording
+            # would take the other layers hundreds of steps to tame.
+            answer = np.minimum(np.sqrt(bank.energy) / 2, LARGEST_ANSWER)
+            scaled = filters * float(self.network.scale[expert]) * (answer / bank.energy)[:, None]
             self.network.start_from_filters(expert, torch.from_numpy(scaled.astype(np.float32)))
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor, int], batch_idx: int) -> Tensor:
