@@ -73,7 +73,10 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     if not run.swept:
         run.write("results.json", {"metrics": metrics, "rows": model.results()})
         console.print(results_table(model.results(), title=f"{cfg.name}: held-out test data"))
-    run.finish(metrics=metrics, score=score, monitor=monitor, mode=mode, epochs=trainer.current_epoch)
+    left_out = getattr(datamodule, "left_out", list)()
+    run.finish(
+        metrics=metrics, score=score, monitor=monitor, mode=mode, epochs=trainer.current_epoch, left_out=left_out
+    )
     console.print(f"run     {run.path}\nbundle  {run.bundle}", highlight=False, soft_wrap=True)
     return score
 

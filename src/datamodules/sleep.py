@@ -109,6 +109,10 @@ class SleepData(pl.LightningDataModule):
                 self.source.get("root") or "source", "no recording could be used", "mend the ones listed above"
             )
 
+    def left_out(self) -> list[str]:
+        """Names of the recordings that could not be used."""
+        return [outcome.name for outcome in self.preparation.failures]
+
     def setup(self, stage: str) -> None:
         if self.datasets:
             return

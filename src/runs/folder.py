@@ -76,6 +76,11 @@ class RunFolder:
         last = self.checkpoints / "last.ckpt"
         return last if last.is_file() else None
 
+    def left_out(self) -> list[str]:
+        """The recordings that could not be used, as the finished run recorded them."""
+        record = read_record(self.path / RUN_FILE) if (self.path / RUN_FILE).is_file() else {}
+        return list(record.get("left_out", []))
+
     def write(self, name: str, value: Any) -> Path:
         """Write a plain value as ``<name>`` (JSON) into the folder, atomically; the first process alone does."""
         return self.path / name if process_rank() > 0 else write_json(self.path / name, value)

@@ -17,7 +17,7 @@ from src.preprocess.atomic import atomic_file
 from src.preprocess.stage import provenance
 from src.runs.console import quiet_trainer
 from src.runs.folder import RUN_FILE, RunFolder, open_run, process_rank, read_record
-from src.runs.refusal import refusals
+from src.runs.refusal import leave, refusals
 from src.runs.repeat import differences, source_digests
 from src.signals import BadInput
 
@@ -39,7 +39,8 @@ def carry_out(cfg: DictConfig, work: Work) -> float:
     """Open the folder of the run that ``cfg`` describes, ``work`` in it, and return the validation score.
 
     A finished job of the same sweep is not repeated. A job of a sweep that fails leaves its reason in
-    ``run.json`` and ``error.txt`` and does not end the sweep.
+    ``run.json`` and ``error.txt`` and does not end the sweep. A run that had to leave recordings out ends
+    with status 1, so that a script notices.
     """
     quiet_trainer()
     job = sweep_job()
@@ -47,7 +48,11 @@ def carry_out(cfg: DictConfig, work: Work) -> float:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     if job is None:
         with refusals(console), open_run(config, runs_dir=Path(cfg.runs_dir), name=cfg.name, resume=cfg.resume) as run:
-            return _run(cfg, config, work, run, console)
+            score = _run(cfg, config, work, run, console)
+            if run.left_out():
+                console.print(f"[yellow]trained without {', '.join(run.left_out())}[/] (see above); exit status 1")
+                leave(1)
+            return score
     config["group"] = config["group"] or f"{cfg.name}-sweep-{job.folder.name}"
     try:
         with open_run(

@@ -75,6 +75,7 @@ def wandb_tracker(folder: Path, config: dict[str, Any], job_type: str, project: 
         log_model=False,
         settings=Settings(silent=True, console="off"),
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning hands it on though W&B warns of it even when it is None
     return logger
 
 
