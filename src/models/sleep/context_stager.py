@@ -77,9 +77,7 @@ class SleepContextStager(SleepStager):
             for member in logits
         ]
         loss = torch.stack(losses).mean()
-        self.log(
-            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=len(stages)
-        )
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(stages))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:

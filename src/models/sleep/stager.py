@@ -108,7 +108,7 @@ class SleepStager(pl.LightningModule):
         )
         loss = global_mean(total, self.class_weights[stages].sum())
         # Every process counts alike, because its loss is already a share of the whole batch's.
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=1)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
