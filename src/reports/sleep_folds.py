@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     BadInput
         If there are no results, or a recording was tested twice.
     """
-    files = sorted(
-        folder.glob("*/results.json"), key=lambda f: json.loads((f.parent / "run.json").read_text())["started"]
-    )
+    files = [f for f in folder.glob("*/results.json") if not f.parent.is_symlink()]  # ``latest`` is one of the others
+    files.sort(key=lambda f: json.loads((f.parent / "run.json").read_text())["started"])
     if not files:
         raise BadInput(folder, "holds no results.json", "give the folder of a finished multirun over split.fold")
     seen: dict[str, Path] = {}
@@ -43,25 +43,32 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         counts = np.array([row["confusion"] for row in recordings])
         nights += [cohen_kappa(night) for night in counts]
         total = counts.sum(0) if total is None else total + counts.sum(0)
-        rows.append({"fold": bundle["split"]["method"], **_scores(counts.sum(0), classes)})
+        tested = recordings[0]["recording"] if len(recordings) == 1 else f"{len(recordings)} nights"
+        rows.append({"fold": f"{_number(bundle['split']['method'])}, {tested}", **_scores(counts.sum(0), classes)})
     assert total is not None
     numeric = [name for name in rows[0] if name not in ("fold", "epochs")]
     values = np.array([[row[name] for name in numeric] for row in rows])
-    spread = values.std(0, ddof=1) if len(rows) > 1 else np.full(len(numeric), np.nan)
-    totals = "  ".join(f"{name} {int(n)}" for name, n in zip(classes, total.sum(1), strict=True))
+    spread = np.nanstd(values, 0, ddof=1) if len(rows) > 1 else np.full(len(numeric), np.nan)
+    blank = dict.fromkeys(numeric)
     return [
         *rows,
-        {"fold": "mean of folds", "epochs": None, **dict(zip(numeric, values.mean(0).tolist(), strict=True))},
+        {"fold": "mean of folds", "epochs": None, **dict(zip(numeric, np.nanmean(values, 0).tolist(), strict=True))},
         {"fold": "sd of folds", "epochs": None, **dict(zip(numeric, spread.tolist(), strict=True))},
-        {"fold": f"pooled, {len(seen)} nights ({totals})", **_scores(total, classes)},
-        {
-            "fold": "nights, mean κ",
-            "epochs": None,
-            **dict.fromkeys(numeric),
-            "κ": float(np.nanmean(nights)),
-        },
-        {"fold": "nights, sd of κ", "epochs": None, **dict.fromkeys(numeric), "κ": float(np.nanstd(nights, ddof=1))},
+        {"fold": f"pooled, {len(seen)} nights", **_scores(total, classes)},
+        {"fold": "epochs of a stage", "epochs": None, **blank, **_per_stage(total, classes)},
+        {"fold": "mean κ of nights", "epochs": None, **blank, "κ": float(np.nanmean(nights))},
+        {"fold": "sd", "epochs": None, **blank, "κ": float(np.nanstd(nights, ddof=1))},
     ]
+
+
+def _number(method: str) -> str:
+    """``fold 2`` of ``fold(2 of 6, val=0.1)``; another method as it is."""
+    match = re.match(r"fold\((\d+)", method)
+    return f"fold {match[1]}" if match else method
+
+
+def _per_stage(confusion: np.ndarray, classes: list[str]) -> dict[str, int]:
+    return {name: int(n) for name, n in zip(classes, confusion.sum(1), strict=True)}
 
 
 def _scores(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:

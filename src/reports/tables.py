@@ -39,7 +39,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # nan: a score of something that did not occur
         return "–"
     if isinstance(value, float):
         return f"{value:.2f}"

@@ -13,7 +13,7 @@ def write_fold(folder, number, recordings):
     rows = [{"recording": name, "epochs": int(np.sum(c)), "confusion": c} for name, c in recordings.items()]
     (path / "results.json").write_text(json.dumps({"metrics": {}, "rows": [*rows, {"recording": "mean"}]}))
     (path / "run.json").write_text(json.dumps({"started": f"2024-01-0{number + 1}"}))
-    described = {"classes": ["a", "b"], "split": {"method": f"fold {number}"}}
+    described = {"classes": ["a", "b"], "split": {"method": f"fold({number} of 2, val=0.1)"}}
     (path / "bundle" / "bundle.json").write_text(json.dumps(described))
 
 
@@ -21,13 +21,14 @@ def test_folds_are_averaged_and_their_recordings_pooled(tmp_path, capsys):
     write_fold(tmp_path, 0, {"x": [[5, 0], [0, 5]], "y": [[5, 5], [0, 10]]})
     write_fold(tmp_path, 1, {"z": [[4, 6], [6, 4]]})
     rows = {row["fold"]: row for row in collect(tmp_path)}
-    assert rows["fold 0"]["acc"] == pytest.approx(25 / 30)
+    assert rows["fold 0, 2 nights"]["acc"] == pytest.approx(25 / 30)
     assert rows["mean of folds"]["acc"] == pytest.approx((25 / 30 + 0.4) / 2)
     pooled = next(row for name, row in rows.items() if name.startswith("pooled"))
     assert pooled["acc"] == pytest.approx(33 / 50)
-    assert "3 nights (a 25  b 25)" in pooled["fold"]
+    assert pooled["fold"] == "pooled, 3 nights"
+    assert (rows["epochs of a stage"]["a"], rows["epochs of a stage"]["b"]) == (25, 25)
     assert main([str(tmp_path), "--markdown"]) == 0
-    assert "| fold 1 |" in capsys.readouterr().out
+    assert "| fold 1, z |" in capsys.readouterr().out
 
 
 def test_a_recording_tested_twice_is_no_cross_validation(tmp_path):
