@@ -73,7 +73,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     if not run.swept:
         run.write("results.json", {"metrics": metrics, "rows": model.results()})
         console.print(results_table(model.results(), title=f"{cfg.name}: held-out test data"))
-    left_out = getattr(datamodule, "left_out", list)()
+    left_out: list[str] = getattr(datamodule, "left_out", list)()
     run.finish(
         metrics=metrics, score=score, monitor=monitor, mode=mode, epochs=trainer.current_epoch, left_out=left_out
     )
