@@ -19,9 +19,12 @@ from src.preprocess.calcium.grid_io import open_grids
 from src.preprocess.calcium.matlab import read_struct
 from src.preprocess.calcium.recording import open_recording, subject_files
 from src.preprocess.calcium.simulate import SimulatedBrain, simulate_subject
-from src.preprocess.calcium.suite2p import load_objects
+from src.preprocess.calcium.suite2p import load_objects, read_planes
 from src.preprocess.sleep.bandpower_files import read_bandpower_night
 from src.preprocess.sleep.edf import read_annotations, read_header, read_recording
+from src.preprocess.sleep.epochs import EpochSettings
+from src.preprocess.sleep.features import FeatureSettings
+from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
 from src.preprocess.sleep.lfp_traces import open_traces
 from src.preprocess.sleep.scoring_files import read_hypnogram
 from src.preprocess.spikes.recording import read_spikes, read_trace
@@ -127,6 +130,49 @@ def make_objects(folder: Path) -> Path:
     return folder / "stat.npy"
 
 
+def make_suite2p(folder: Path) -> Path:
+    np.save(folder / "F.npy", np.random.default_rng(2).normal(size=(4, 30)).astype(np.float32))
+    np.save(folder / "iscell.npy", np.ones((4, 2)))
+    np.save(folder / "stat.npy", np.array([{"med": [k, 2 * k]} for k in range(4)], object), allow_pickle=True)
+    return folder / "F.npy"
+
+
+def make_iscell(folder: Path) -> Path:
+    return make_suite2p(folder).with_name("iscell.npy")
+
+
+def read_suite2p(path: Path) -> None:
+    traces, xyz, *_ = read_planes([path.parent])
+    traces.read(np.arange(len(xyz)))
+
+
+def make_trace_npy(folder: Path) -> Path:
+    np.save(folder / "trace.npy", np.sin(np.arange(300.0)))
+    return folder / "trace.npy"
+
+
+def make_trace_hdf5(folder: Path) -> Path:
+    with h5py.File(folder / "trace.h5", "w") as file:
+        file["d"] = np.sin(np.arange(300.0))
+    return folder / "trace.h5"
+
+
+LABEL_SETTINGS = EpochSettings(features=FeatureSettings(window_s=1.0, hop_s=0.5, min_hz=0.0, max_hz=50.0))
+
+
+def make_label_folder(folder: Path) -> Path:
+    (folder / "W").mkdir(exist_ok=True)
+    np.save(folder / "W" / "s01_0.npy", np.ones((51, 59, 1), np.float32))
+    return folder / "W" / "s01_0.npy"
+
+
+def read_label_folder(path: Path) -> None:
+    files = find_label_folders(path.parents[1], r"s(\d+)")["01"]
+    out_dir = path.parents[1] / "out"
+    out_dir.mkdir(exist_ok=True)
+    SLEEP_LABEL_FOLDERS.run(files, LABEL_SETTINGS.to_params("label_folders"), out_dir, None)
+
+
 def make_grids(folder: Path) -> Path:
     coords = np.array([[0, 0, 3, 4], [1, 1, 200, 100], [4, 0, 9, 9]], np.int32)
     with h5py.File(folder / "grids.h5", "w") as file:
@@ -194,10 +240,15 @@ READERS = {
     "traces_hdf5": Reader(make_traces_hdf5, read_traces),
     "bandpower": Reader(make_bandpower, read_bandpower_night),
     "trace_mat": Reader(make_trace_mat, lambda path: read_trace(path, fs_hz=24_000), 256),
+    "trace_npy": Reader(make_trace_npy, lambda path: read_trace(path, fs_hz=24_000), 160),
+    "trace_hdf5": Reader(make_trace_hdf5, lambda path: read_trace(path, fs_hz=24_000)),
+    "label_folder": Reader(make_label_folder, read_label_folder, 128),
     "spikes_mat": Reader(make_spikes_mat, read_spikes, 512),
     "struct_mat": Reader(make_struct_mat, lambda path: read_struct(path, ("xyz", "fpsec"))),
     "fish": Reader(make_fish, read_fish),
     "objects": Reader(make_objects, load_objects),
+    "suite2p_traces": Reader(make_suite2p, read_suite2p, 160),
+    "suite2p_cells": Reader(make_iscell, read_suite2p),
     "grids": Reader(make_grids, read_grids),
     "bundle": Reader(make_bundle, read_bundle),
     "weights": Reader(make_weights, read_bundle, 2048),

@@ -57,8 +57,8 @@ def read_planes(planes: list[Path]) -> tuple[NpyTraces, np.ndarray, np.ndarray, 
         traces = _load(plane / "F.npy", mmap=True)
         accepted = _load(plane / "iscell.npy")
         stat = load_objects(plane / "stat.npy")
-        if traces.ndim != 2 or len(traces) != len(stat) or len(traces) != len(accepted):
-            problem = f"F.npy has shape {traces.shape}, iscell.npy {len(accepted)} rows, stat.npy {len(stat)} ROIs"
+        if traces.ndim != 2 or np.shape(stat) != traces.shape[:1] or accepted.shape[:1] != traces.shape[:1]:
+            problem = f"F.npy has shape {traces.shape}, iscell.npy {accepted.shape}, stat.npy {np.shape(stat)}"
             raise BadInput(plane, problem, "take all three from the same suite2p run")
         kept = np.flatnonzero(np.asarray(accepted).reshape(len(accepted), -1)[:, 0] > 0)
         middle = np.array([_middle(plane, stat[k]) for k in kept], dtype=np.float64).reshape(-1, 2)
@@ -103,7 +103,7 @@ def load_objects(path: Path) -> Any:
             shape, _, dtype = read_header(handle)
             if not dtype.hasobject:
                 handle.seek(0)
-                return np.load(handle, allow_pickle=False)
+                return np.lib.format.read_array(handle, allow_pickle=False)
             return _PlainUnpickler(handle).load().reshape(shape)
     except Exception as error:  # a spoiled header is Python text, a spoiled pickle may ask for anything
         text = " ".join(str(error).split())[:120]
@@ -127,8 +127,11 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def _load(path: Path, mmap: bool = False) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if mmap:
+            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as handle:
+            return np.lib.format.read_array(handle, allow_pickle=False)
+    except Exception as error:  # NumPy reads the header as Python text, and fails as Python does
         text = " ".join(str(error).split())[:120]
         raise BadInput(path, f"cannot be read ({text})", "save it again with suite2p") from error
 

@@ -146,7 +146,8 @@ SLEEP_BANDPOWER = Stage("sleep_bandpower", 1, _run)
 
 def _arrays(path: Path, needed: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: NumPy leaves the file open when the archive in it is broken.
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # zipfile and NumPy fail on spoiled files in a dozen ways
         raise BadInput(path, "cannot be read as .npz", "copy or download it again") from error

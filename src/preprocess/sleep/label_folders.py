@@ -73,7 +73,8 @@ def _label(name: str, coding: str | None) -> int | None:
 
 def _power(path: Path, settings: FeatureSettings) -> np.ndarray:
     try:
-        power = np.load(path, allow_pickle=False)
+        with path.open("rb") as handle:
+            power = np.lib.format.read_array(handle, allow_pickle=False)
     except Exception as error:  # NumPy reads the header as Python text, and fails as Python does
         raise BadInput(path, "cannot be read as .npy", "copy or download it again") from error
     expected = (settings.n_bins, settings.n_frames)

@@ -200,7 +200,8 @@ def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
         raise BadInput(path, "does not exist", "check the path")
     try:
         if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
+            with path.open("rb") as stream:
+                array = np.lib.format.read_array(stream, allow_pickle=False)
             return {**dict.fromkeys(keys[:1], array), "__names__": []}
         if path.suffix != ".mat" or h5py.is_hdf5(path):
             return _load_hdf5(path, keys)
