@@ -35,7 +35,7 @@ from src.preprocess.calcium.cascade_ground_truth import (
 )
 from src.preprocess.calcium.cascade_package import Network, PackageConfig
 from src.preprocess.calcium.cascade_train import Recipe, add_recipe_arguments, read_recipe
-from src.preprocess.stage import canonical_json
+from src.preprocess.stage import canonical_json, fingerprint
 from src.signals import BadInput
 
 METHODS = ("cascade", "cascade_upstream", "oasis", "threshold")
@@ -169,14 +169,22 @@ def _medians(scores: dict[str, dict[str, float]]) -> dict[str, float | None]:
 def evaluate(
     config: PackageConfig, ground_truth: Path, results: Path, recipe: Recipe, workers: int = 1
 ) -> list[dict[str, Any]]:
-    """Hold out every dataset in turn; results already in ``results`` under the same settings are kept."""
-    settings = {"config": config.to_yaml(), "recipe": vars(recipe)}
+    """Hold out every dataset in turn; results already in ``results`` under the same settings are kept.
+
+    A line depends on its own noise level alone: asking for another level keeps what is there.
+    """
+    found = find_datasets(ground_truth, config.training_datasets)
+    settings = {
+        "config": replace(config, noise_levels=()).to_yaml(),
+        "recipe": vars(recipe),
+        "ground_truth": {name: fingerprint(folder) for name, folder in found.items() if folder},
+    }
     folder = results / f"{config.model_name}-{_digest(settings)}"
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
         Job(f"{name}, noise level {level}", evaluate_one, (config, ground_truth, recipe, name, level, folder))
-        for name in config.training_datasets
         for level in config.noise_levels
+        for name in config.training_datasets
     ]
     summary = run_batch(jobs, title=f"evaluating {config.model_name}", workers=workers)
     if summary.failures:

@@ -6,9 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.preprocess.calcium.cascade_evaluate import joined_trials, main, score_neurons, table
+from src.preprocess.calcium import cascade_evaluate
+from src.preprocess.calcium.cascade_evaluate import METHODS, joined_trials, main, score_neurons, table
 from src.preprocess.calcium.cascade_ground_truth import prepare, read_neuron
 from tests.preprocess.calcium.cascade_packages import TINY, recorded_trial, write_neuron
+
+ROW = {
+    "dataset": "DS01-a",
+    "noise_level": 2,
+    "scored_neurons": 3,
+    "joined": True,
+    **{method: {"correlation": 0.5, "error": 1.0, "bias": -0.25} for method in METHODS},
+}
 
 
 def test_scores_of_a_known_inference(tmp_path: Path) -> None:
@@ -41,7 +50,9 @@ def test_short_trials_are_joined_only_where_all_are_short(tmp_path: Path) -> Non
     np.testing.assert_array_equal(joined[0].target[10:20], examples[1].target)
 
 
-def test_held_out_datasets_are_scored_once_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_held_out_datasets_are_scored_once_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ("DS01-a", "DS02-b")
     for number, name in enumerate(names):
         write_neuron(tmp_path / "truth" / name / "cell_mini.mat", [recorded_trial(seconds=60, seed=number)])
@@ -58,13 +69,19 @@ def test_held_out_datasets_are_scored_once_and_kept(tmp_path: Path, capsys: pyte
     assert main(options) == 0
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "r").rglob("*.json")} == files
+    more = [*options, "--noise-levels", "15", "20", "--name", "Tiny_2Hz"]
+    monkeypatch.setattr(cascade_evaluate, "evaluate_dataset", lambda *arguments: ROW | {"noise_level": arguments[-1]})
+    assert main(more) == 0
+    assert "Noise level 20" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    write_neuron(tmp_path / "truth" / names[0] / "another_mini.mat", [recorded_trial(seconds=60, seed=7)])
+    assert main(options) == 0
+    assert capsys.readouterr().out != first
 
 
 def test_the_table_has_a_median_per_level() -> None:
-    scores = {"correlation": 0.5, "error": 1.0, "bias": -0.25}
-    row = {"dataset": "DS01-a", "noise_level": 2, "scored_neurons": 3, "joined": True}
-    row |= dict.fromkeys(("cascade", "cascade_upstream", "oasis", "threshold"), scores)
-    other = row | {"dataset": "DS02-b", "joined": False, "cascade": dict.fromkeys(scores, 0.0)}
-    lines = table([row, other]).splitlines()
+    scores = ROW["oasis"]
+    other = ROW | {"dataset": "DS02-b", "joined": False, "cascade": dict.fromkeys(scores, 0.0)}
+    lines = table([ROW, other]).splitlines()
     assert lines[4].startswith("| DS01-a † | 3 | 0.50 / 1.00 / -0.25 | 0.50 |")
     assert lines[6].startswith("| **median** | 6 | 0.25 / 0.50 / -0.12 |")

@@ -89,11 +89,14 @@ def test_the_gradient_is_that_of_the_windows_one_by_one() -> None:
 
 
 def test_training_learns_and_repeats_itself() -> None:
-    material = gather([example("A", 400, seed) for seed in range(3)], CONFIG, 15.0, 16, 10**6)
+    # At level 6 the noise leaves most of the spikes to be found; at 15 no network could halve the loss.
+    material = gather([example("A", 400, seed) for seed in range(3)], CONFIG, 6.0, 16, 10**6)
     losses: list[float] = []
-    network = fit_network(material, CONFIG, 200, [1, 2], progress=lambda done, loss: losses.append(loss))
-    assert losses[-1] < 0.5 * losses[0]
-    again = fit_network(material, CONFIG, 200, [1, 2])
+    network = fit_network(material, CONFIG, 256, [1, 2], progress=lambda done, loss: losses.append(loss))
+    trials = zip(material.first, material.windows, strict=True)
+    mean_alone = np.concatenate([material.target[first : first + windows] for first, windows in trials]).var()
+    assert losses[-1] < 0.5 * mean_alone
+    again = fit_network(material, CONFIG, 256, [1, 2])
     for ours, theirs in zip(network.arrays(), again.arrays(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     unseen = example("B", 200, 9)
