@@ -46,7 +46,7 @@ def train(source, epochs, tmp_path, max_epochs=8):
     pl.seed_everything(0, verbose=False)
     data = SleepSequenceData(
         source=source, epochs=epochs, split={"method": "fraction", "val": 0.2, "test": 0.2, "seed": 0}, augment={},
-        window_epochs=24, view="absolute", batch_size=8, cache_dir=str(tmp_path / "cache"), workers=1, seed=0,
+        window_epochs=24, views=["absolute"], batch_size=8, cache_dir=str(tmp_path / "cache"), workers=1, seed=0,
     )  # fmt: skip
     data.setup("fit")
     network = {"width": 12, "hidden": 12, "layers": 1, "filters": 8, "blocks": 1, "dropout": 0.1}

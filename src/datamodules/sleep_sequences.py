@@ -128,8 +128,9 @@ class SleepSequenceData(SleepData):
         Arguments of :class:`~src.datamodules.augment_levels.LevelAugment`.
     window_epochs, batch_size
         Epochs of a training window; windows of a step.
-    view
-        ``absolute``, ``night`` or ``both``: see :func:`src.preprocess.sleep.night_view.night_view`.
+    views
+        One or several of ``absolute``, ``night``, ``rank``, ``shape``: see
+        :func:`src.preprocess.sleep.night_view.night_view`.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class SleepSequenceData(SleepData):
         split: dict[str, Any],
         augment: dict[str, Any],
         window_epochs: int,
-        view: str,
+        views: Sequence[str],
         batch_size: int,
         cache_dir: str,
         workers: int,
@@ -147,7 +148,7 @@ class SleepSequenceData(SleepData):
     ) -> None:
         super().__init__(source, epochs, split, {}, batch_size, cache_dir, workers, seed)
         self.levels_augment = LevelAugment(**augment)
-        self.window_epochs, self.view = window_epochs, view
+        self.window_epochs, self.views = window_epochs, list(views)
         self.classes = self.settings.stage_names
         self.nights: dict[Part, NightDataset] = {}
 
@@ -173,7 +174,7 @@ class SleepSequenceData(SleepData):
 
     def _load(self, artifact: EpochArtifact) -> NightEpochs:
         epochs = read_epochs(artifact.path)
-        levels = night_view(epochs.features, epochs.usable, self.view)
+        levels = night_view(epochs.features, epochs.usable, self.views)
         stages = torch.from_numpy(epochs.stages).long()
         return NightEpochs(
             artifact.recording_id, artifact.subject_id, torch.from_numpy(levels.astype(np.float16)), stages
@@ -197,7 +198,7 @@ class SleepSequenceData(SleepData):
 
     def stages(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
-        view = {"stage": NIGHT_VIEW, "version": 1, "params": {"view": self.view}}
+        view = {"stage": NIGHT_VIEW, "version": 2, "params": {"views": self.views}}
         return [*super().stages(), view]
 
     def recordings(self, part: Part) -> list[str]:

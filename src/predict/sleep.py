@@ -87,8 +87,8 @@ def _stage_night(
     expected, found = tuple(bundle.network_args[k] for k in ("n_channels",)), given.groups[0].features.shape[1]
     if expected[0] != found:
         raise BadInput(night.psg[0], f"has {found} channel(s), the bundle reads {expected[0]}", "use another bundle")
-    temperature, view = float(bundle.decision["temperature"]), _view(bundle)
-    votes = [stage_probabilities(network, group, temperature=temperature, view=view) for group in given.groups]
+    temperature, views = float(bundle.decision["temperature"]), _views(bundle)
+    votes = [stage_probabilities(network, group, temperature=temperature, views=views) for group in given.groups]
     probabilities = _vote(votes)
     scored = np.isfinite(probabilities).all(axis=1)
     stages = np.where(scored, np.nan_to_num(probabilities).argmax(axis=1), UNSCORED)
@@ -102,18 +102,18 @@ def _stage_night(
 
 @torch.no_grad()
 def stage_probabilities(
-    network: Any, epochs: EpochSet, *, temperature: float, view: str = "absolute"
+    network: Any, epochs: EpochSet, *, temperature: float, views: Sequence[str] = ("absolute",)
 ) -> NDArray[np.float32]:
     """``(epoch, class)`` probabilities; rows of epochs that cannot be scored are NaN.
 
-    A network that reads sequences (``score_night``) is given the whole night in the ``view`` it was trained
+    A network that reads sequences (``score_night``) is given the whole night in the ``views`` it was trained
     with, any other its usable epochs one by one.
     """
     usable = np.flatnonzero(epochs.usable)
     if not len(usable):
         raise BadInput("recording", "has no epoch that can be scored", "every epoch is flat or lacks samples")
     if hasattr(network, "score_night"):
-        levels = torch.from_numpy(night_view(epochs.features.astype(np.float16), epochs.usable, view))
+        levels = torch.from_numpy(night_view(epochs.features.astype(np.float16), epochs.usable, views))
         logits = network.score_night(levels.half().float())[usable]
     else:
         blocks = np.split(usable, range(BATCH, len(usable), BATCH))
@@ -133,8 +133,8 @@ def _vote(votes: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _view(bundle: Bundle) -> str:
-    return next((str(s["params"]["view"]) for s in bundle.stages if s["stage"] == NIGHT_VIEW), "absolute")
+def _views(bundle: Bundle) -> list[str]:
+    return next((list(s["params"]["views"]) for s in bundle.stages if s["stage"] == NIGHT_VIEW), ["absolute"])
 
 
 def _describe(
@@ -169,7 +169,7 @@ def _describe(
 def _short(bundle: Bundle, settings: EpochSettings, stages: NDArray[np.integer]) -> list[str]:
     """A warning where levels are taken relative to a recording that is no night."""
     hours = float((stages != UNSCORED).sum() * settings.features.epoch_s / 3600)
-    relative = _view(bundle) != "absolute" or settings.features.kind == "bandpower" or settings.level == "recording"
+    relative = _views(bundle) != ["absolute"] or settings.features.kind == "bandpower" or settings.level == "recording"
     if not relative or hours >= _WHOLE_NIGHT_H or settings.stages != "human":
         return []
     return [f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording and may mislead"]

@@ -36,7 +36,7 @@ def data(tmp_path, **changed):
         "split": {"method": "fraction", "val": 0.2, "test": 0.2, "seed": 0},
         "augment": {},
         "window_epochs": 10,
-        "view": "both",
+        "views": ["absolute", "night"],
         "batch_size": 4,
         "cache_dir": str(tmp_path / "cache"),
         "workers": 1,

@@ -21,6 +21,7 @@ from src.signals import HUMAN_STAGES, SignalSpec
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz")
 SETTINGS = EpochSettings.from_params({"channels": list(CHANNELS), "features": {"kind": "bandpower"}, "margin_s": None})
+VIEWS = ["absolute", "night"]
 ARGS = {"n_channels": 2, "n_freqs": 10, "n_frames": 1, "n_classes": 5, "window_epochs": 40, "width": 24, "hidden": 16}
 
 
@@ -36,7 +37,7 @@ def bundle(nights, tmp_path_factory):
     levels, stages = [], []
     for psg, scoring in nights[1:]:
         epochs = epochs_of(read_recording(psg, CHANNELS), None, SETTINGS)
-        levels.append(torch.from_numpy(night_view(epochs.features, epochs.usable, "both")))
+        levels.append(torch.from_numpy(night_view(epochs.features, epochs.usable, VIEWS)))
         stages.append(torch.from_numpy(read_hypnogram(scoring).stages.astype(np.int64))[: len(levels[-1])])
     network = SleepSequenceNet(**ARGS, dropout=0.1)
     pooled = torch.cat(levels)
@@ -55,7 +56,7 @@ def bundle(nights, tmp_path_factory):
         signal=SignalSpec(CHANNELS, 100.0, 30.0, "uV", ("epoch", "channel", "frequency", "time"), (40, 2, 10, 1)),
         stages=[
             SLEEP_EPOCHS.describe(SETTINGS.to_params("sleep_edf")),
-            {"stage": "night_view", "version": 1, "params": {"view": "both"}},
+            {"stage": "night_view", "version": 2, "params": {"views": VIEWS}},
         ],
         classes=list(HUMAN_STAGES),
         decision={"temperature": 1.0},

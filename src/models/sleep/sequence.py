@@ -112,10 +112,9 @@ class SleepSequenceNet(nn.Module):
         Of the spectrogram encoder.
     members
         Networks whose log probabilities are averaged.
-    alternate_views
-        The frequency axis holds two views of the night side by side (``view: both``): members read
-        the first and the second in turn. They then err in different places, which is what makes an
-        average worth more than its parts.
+    views
+        The frequency axis holds so many views of the night side by side: members read one each, in
+        turn. They then err in different places, which is what makes an average worth more than its parts.
     """
 
     def __init__(
@@ -134,19 +133,21 @@ class SleepSequenceNet(nn.Module):
         filters: int = 32,
         blocks: int = 2,
         members: int = 1,
-        alternate_views: bool = False,
+        views: int = 1,
     ) -> None:
         super().__init__()
         if context not in CONTEXTS:
             raise BadInput("model.context", f"{context!r} is not known", f"choose from: {', '.join(CONTEXTS)}")
         self.standardize = Standardize(n_channels, n_freqs)
-        if alternate_views and (n_freqs % 2 or members < 2):
-            raise BadInput("model.alternate_views", "needs two views and two members", "give datamodule.view=both")
+        if n_freqs % views or members < views:
+            raise BadInput(
+                "model.views",
+                f"{views} views of {n_freqs} rows for {members} members",
+                "give as many datamodule.views, and a member for each",
+            )
         self.window_epochs, self.context, self.causal = window_epochs, context, causal
-        self.views = [slice(0, n_freqs)]
-        if alternate_views:
-            self.views = [slice(0, n_freqs // 2), slice(n_freqs // 2, n_freqs)]
-            n_freqs //= 2
+        n_freqs //= views
+        self.views = [slice(view * n_freqs, (view + 1) * n_freqs) for view in range(views)]
         self.members = nn.ModuleList()
         for _ in range(members):
             encoder: nn.Module

@@ -1,6 +1,8 @@
-"""Levels as they are, relative to their night, or both side by side."""
+"""Views of a night's levels: as they are, and three ways to take them relative to the night itself."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +11,11 @@ from src.signals import BadInput
 
 NIGHT_VIEW = "night_view"
 """Name of this step among a bundle's stages."""
-VIEWS = ("absolute", "night", "both")
 
 
-def night_view(features: NDArray[np.floating], usable: NDArray[np.bool_], view: str) -> NDArray[np.float32]:
+def night_view(
+    features: NDArray[np.floating], usable: NDArray[np.bool_], views: Sequence[str] | str
+) -> NDArray[np.float32]:
     """What a network is given of a night's levels; no label is used.
 
     Parameters
@@ -21,23 +24,27 @@ def night_view(features: NDArray[np.floating], usable: NDArray[np.bool_], view: 
         ``(epoch, channel, frequency, time)`` in dB.
     usable
         ``(epoch,)``; the others become NaN.
-    view
-        ``absolute``: the levels. ``night``: :func:`standardise_night`, which removes what is constant
-        for a person, an amplifier and an electrode, but needs the whole night. ``both``: the two
-        along the frequency axis.
+    views
+        One or several of: ``absolute``, the levels; ``night``, :func:`standardise_night`, which removes what
+        is constant for a person, an amplifier and an electrode; ``rank``, :func:`rank_night`, which removes
+        the shape of their distribution too; ``shape``, :func:`shape_night`, the form of the spectrum whatever
+        its level. All but the first need the whole night.
 
     Returns
     -------
     ndarray
-        ``(epoch, channel, frequency or 2 × frequency, time)`` float32.
+        ``(epoch, channel, views × frequency, time)`` float32, view after view.
+
+    Raises
+    ------
+    BadInput
+        If a view is not known.
     """
-    if view not in VIEWS:
-        raise BadInput("view", f"{view!r} is not known", f"choose from: {', '.join(VIEWS)}")
+    names = [views] if isinstance(views, str) else list(views)
+    if unknown := [name for name in names if name not in VIEWS] or (not names and ["none"]):
+        raise BadInput("views", f"{', '.join(unknown)}: not known", f"choose from: {', '.join(VIEWS)}")
     levels = np.where(usable[:, None, None, None], features, np.nan).astype(np.float32)
-    if view == "absolute":
-        return levels
-    relative = standardise_night(levels)
-    return relative if view == "night" else np.concatenate([levels, relative], axis=2)
+    return np.concatenate([VIEWS[name](levels) for name in names], axis=2)
 
 
 def standardise_night(features: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -53,3 +60,40 @@ def standardise_night(features: NDArray[np.floating]) -> NDArray[np.float32]:
     low, middle, high = np.nanpercentile(np.where(absent, 0.0, pooled), (25, 50, 75), axis=0)
     scatter = np.maximum((high - low) / 1.349, 1e-2)
     return ((features - middle[:, :, None]) / scatter[:, :, None]).astype(np.float32)
+
+
+def rank_night(features: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Every level as the normal quantile of its rank in the night, per channel and frequency.
+
+    Two nights that differ by any monotone change of their levels look the same. NaN stays NaN.
+
+    Shapes: ``(epoch, channel, frequency, time)``.
+    """
+    from scipy.stats import norm, rankdata
+
+    pooled = np.moveaxis(features, 3, 1).reshape(-1, *features.shape[1:3])
+    ranks = rankdata(pooled, axis=0, nan_policy="omit")
+    quantiles = norm.ppf((ranks - 0.5) / np.maximum(np.isfinite(pooled).sum(axis=0), 1))
+    unfolded = quantiles.reshape(features.shape[0], features.shape[3], *features.shape[1:3])
+    return np.moveaxis(unfolded, 1, 3).astype(np.float32)
+
+
+def shape_night(features: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Levels relative to the power of all frequencies at the same time, standardised over the night.
+
+    Shapes: ``(epoch, channel, frequency, time)`` in dB; the result has no unit.
+    """
+    total_db = 10 * np.log10(np.power(10, features.astype(np.float64) / 10).sum(axis=2, keepdims=True))
+    return standardise_night(features - total_db)
+
+
+def _as_they_are(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    return features
+
+
+VIEWS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+    "absolute": _as_they_are,
+    "night": standardise_night,
+    "rank": rank_night,
+    "shape": shape_night,
+}

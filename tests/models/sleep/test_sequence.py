@@ -100,14 +100,14 @@ def test_an_unknown_context_is_refused():
         network(context="lstm")
 
 
-def test_members_read_the_two_views_in_turn():
+def test_members_read_the_views_in_turn():
     torch.manual_seed(0)
-    net = SleepSequenceNet(2, 6, 1, 4, **SMALL, window_epochs=10, members=3, alternate_views=True).eval()
+    net = SleepSequenceNet(2, 6, 1, 4, **SMALL, window_epochs=10, members=3, views=2).eval()
     levels = torch.randn(1, 10, 2, 6, 1)
     other = levels.clone()
     other[:, :, :, 3:] += 1
     before, after = net.member_logits(levels), net.member_logits(other)
     assert torch.equal(before[[0, 2]], after[[0, 2]])
     assert not torch.allclose(before[1], after[1])
-    with pytest.raises(BadInput, match="two views"):
-        network(alternate_views=True)
+    with pytest.raises(BadInput, match="a member for each"):
+        network(views=2)

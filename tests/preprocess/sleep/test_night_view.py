@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.preprocess.sleep.night_view import night_view, standardise_night
+from src.preprocess.sleep.night_view import VIEWS, night_view, rank_night, shape_night, standardise_night
 from src.signals import BadInput
 
 
@@ -28,7 +28,7 @@ def test_median_is_zero_and_scatter_one_even_with_an_hour_of_artefacts():
 def test_views_stand_side_by_side_and_unusable_epochs_are_absent():
     levels, usable = night(), np.ones(200, bool)
     usable[5] = False
-    both = night_view(levels, usable, "both")
+    both = night_view(levels, usable, ["absolute", "night"])
     assert both.shape == (200, 2, 6, 1)
     assert np.isnan(both[5]).all()
     np.testing.assert_allclose(both[usable][:, :, :3], levels[usable], rtol=1e-6)
@@ -38,11 +38,29 @@ def test_views_stand_side_by_side_and_unusable_epochs_are_absent():
 def test_a_channel_that_was_not_recorded_stays_absent():
     levels = night()
     levels[:, 1] = np.nan
-    view = night_view(levels, np.ones(200, bool), "both")
+    view = night_view(levels, np.ones(200, bool), list(VIEWS))
+    assert view.shape == (200, 2, 12, 1)
     assert np.isnan(view[:, 1]).all()
     assert np.isfinite(view[:, 0]).all()
 
 
+def test_ranks_do_not_see_a_monotone_change():
+    levels = np.concatenate([night(), night()[::-1]], axis=3)
+    ranks = rank_night(levels)
+    np.testing.assert_allclose(rank_night(np.exp(levels / 5)), ranks, atol=1e-5)
+    np.testing.assert_allclose(ranks.std(axis=(0, 3)), 1, atol=0.02)
+    order = np.argsort(levels[:, 1, 2].ravel())
+    assert (np.diff(ranks[:, 1, 2].ravel()[order]) >= 0).all()
+
+
+def test_the_form_of_a_spectrum_does_not_see_its_level():
+    levels = night()
+    louder = levels + np.linspace(-20, 20, len(levels))[:, None, None, None]
+    np.testing.assert_allclose(shape_night(louder), shape_night(levels), atol=1e-3)
+
+
 def test_an_unknown_view_is_refused():
-    with pytest.raises(BadInput, match="absolute, night, both"):
-        night_view(night(), np.ones(200, bool), "relative")
+    with pytest.raises(BadInput, match="absolute, night, rank, shape"):
+        night_view(night(), np.ones(200, bool), ["relative"])
+    with pytest.raises(BadInput, match="choose from"):
+        night_view(night(), np.ones(200, bool), [])
