@@ -13,7 +13,7 @@ WORKERS ?= 2
 # One thread per test process; what the tests start inherits it.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: help train grids test test-slow test-slurm lint lock clean
+.PHONY: help train grids spikes sort test test-slow test-slurm lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -28,6 +28,17 @@ grids: .venv/.installed ## simulated calcium recordings to spikes to grids, dens
 	@$(PY) -m src.preprocess.calcium.simulate --output_dir artifacts/calcium/raw --subjects 3
 	@$(PY) preprocess.py preprocess=cascade_coo cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/coo
 	@$(PY) preprocess.py preprocess=cascade_grid cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/dense
+
+SPIKES ?= artifacts/spikes
+spikes: .venv/.installed ## spike sorter: D1–D6, both models, thresholds, predictions of D2–D6; SPIKES=<folder of your own D*.mat>
+	@[ -e $(SPIKES)/D1.mat ] || $(PY) preprocess.py preprocess=spike_lookalikes output_dir=$(SPIKES)
+	@$(PY) train.py experiment=spike_detector datamodule.data_dir=$(SPIKES)
+	@$(PY) train.py experiment=spike_classifier datamodule.data_dir=$(SPIKES)
+	@$(MAKE) sort SPIKES=$(SPIKES)
+
+sort: .venv/.installed ## predictions alone, from the models that `make spikes` left
+	@truth=""; [ ! -d $(SPIKES)/truth ] || truth="options.truth=$(SPIKES)/truth"; \
+	$(PY) infer.py bundle=runs/spike_detector/latest options.classifier=runs/spike_classifier/latest input=$(SPIKES) $$truth
 
 test: lint ## lint, types, then every test that takes seconds
 	@$(PYTEST)

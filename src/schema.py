@@ -58,6 +58,7 @@ class InferOptions:
     gain: float | None = None
     reject: float | None = None
     figures: bool | None = None
+    exports: list[str] | None = None
 
 
 @dataclass

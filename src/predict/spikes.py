@@ -12,12 +12,14 @@ import numpy as np
 
 from src.models.bundle import Bundle, load_bundle
 from src.predict.sorter import Sorter
+from src.predict.spike_exports import SortedTrace, export, require_known
 from src.predict.spike_scores import report_scores
 from src.preprocess.atomic import atomic_file
 from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
 from src.preprocess.spikes.recording import SUFFIXES, SpikeTrain, read_spikes, write_csv, write_mat
 from src.preprocess.spikes.signature import Choice
+from src.preprocess.spikes.spikeinterface_input import is_spikeinterface
 from src.preprocess.stage import fingerprint, provenance
 from src.reports.spikes import draw_trace, draw_waveforms
 from src.signals import BadInput
@@ -37,6 +39,7 @@ def predict(
     gain: float | None = None,
     reject: float = 1.0,
     figures: bool = True,
+    exports: list[str] | None = None,
 ) -> Summary:
     """Sort one recording or the recordings of a folder; a bad one does not stop the others.
 
@@ -45,8 +48,8 @@ def predict(
     bundle
         A ``spike_detection`` bundle.
     source
-        A ``.mat``, ``.npy`` or HDF5 file, or a folder of them. Of a folder that holds targets of the
-        bundle, those are sorted; of any other, everything.
+        A ``.mat``, ``.npy`` or HDF5 file, what SpikeInterface reads, or a folder of them. Of a folder
+        that holds targets of the bundle, those are sorted; of any other, everything.
     output_dir
         Gets ``<name>.mat`` (``Index`` from 1, ``Class``), ``<name>.csv``, ``<name>.json``, figures, and
         ``submission.zip`` with the MAT files.
@@ -62,7 +65,10 @@ def predict(
         Factor to the labelled recording's scale; found from the recording unless given.
     reject
         Spikes that the classifier holds for noise with more than this probability are dropped.
+    exports
+        Further formats, see :mod:`src.predict.spike_exports`: ``spikeinterface``, ``phy``, ``nwb``.
     """
+    require_known(exports or [])
     rate = bundle.signal.fs_hz
     if fs_hz is not None and not np.isclose(fs_hz, rate, rtol=1e-3):
         raise BadInput(
@@ -70,7 +76,8 @@ def predict(
         )
     sorter = Sorter.from_bundles(bundle, load_bundle(classifier) if classifier else None)
     paths = _find(Path(source), recordings, sorter.targets)
-    settings = {"key": key, "channel": channel, "gain": gain, "reject": reject, "figures": figures, "truth": truth}
+    settings: dict[str, Any] = {"key": key, "channel": channel, "gain": gain, "reject": reject}
+    settings |= {"figures": figures, "truth": truth, "exports": exports or []}
     jobs = [Job(path.stem, sort_file, (sorter, bundle, path, Path(output_dir), settings)) for path in paths]
     summary = run_batch(jobs, title="spike sorting")
     done = [o.name for o in summary.outcomes if o.ok]
@@ -90,13 +97,13 @@ def predict(
 
 
 def _find(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
-    if source.is_file():
+    if source.is_file() or is_spikeinterface(source):
         return [source]
     if not source.is_dir():
         raise BadInput(source, "does not exist", "give a recording or a folder of them")
     if recordings:
         return [find_recording(source, name) for name in recordings]
-    present = sorted(p for p in source.iterdir() if p.suffix in SUFFIXES)
+    present = sorted(p for p in source.iterdir() if p.suffix in SUFFIXES or is_spikeinterface(p))
     if not present:
         raise BadInput(source, "holds no recording", f"expected {', '.join(SUFFIXES)} files")
     return [p for p in present if p.stem in targets] or present
@@ -113,8 +120,9 @@ def sort_file(sorter: Sorter, bundle: Bundle, path: Path, output_dir: Path, sett
     write_csv(output_dir / f"{name}.csv", train, fs_hz, {"strength": found.strength, "confidence": found.confidence})
     counts = np.bincount(train.unit - 1, minlength=sorter.n_units) if len(train) else np.zeros(sorter.n_units, int)
     _write_record(output_dir / f"{name}.json", sorter, bundle, path, trace, choice, counts)
+    linear = sorter.conditioning.linear(trace.centred)
+    made = export(settings["exports"], output_dir, SortedTrace(name, fs_hz, linear, train, sorter.n_units, path.name))
     if settings["figures"]:
-        linear = sorter.conditioning.linear(trace.centred)
         title = f"{name}: {len(train)} spikes, {len(train) / (len(linear) / fs_hz):.1f}/s"
         draw_trace(
             output_dir / f"{name}_trace.png",
@@ -134,7 +142,7 @@ def sort_file(sorter: Sorter, bundle: Bundle, path: Path, output_dir: Path, sett
             fs_hz=fs_hz,
             n_units=sorter.n_units,
         )
-    return _lines(name, sorter, trace, choice, counts, output_dir)
+    return _lines(name, sorter, trace, choice, counts, output_dir) + [f"{name}  {written}" for written in made]
 
 
 def _truth(folder: str | None, name: str, n_samples: int) -> SpikeTrain | None:

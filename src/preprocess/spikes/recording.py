@@ -16,6 +16,7 @@ import numpy as np
 import scipy.io
 
 from src.preprocess.atomic import atomic_file
+from src.preprocess.spikes.spikeinterface_input import is_spikeinterface, read_spikeinterface
 from src.signals import BadInput, Recording
 
 SUFFIXES = (".mat", ".npy", ".h5", ".hdf5")
@@ -73,7 +74,7 @@ def together(own: SpikeTrain, others: SpikeTrain) -> tuple[SpikeTrain, np.ndarra
 def read_trace(
     path: Path, *, fs_hz: float, key: str = "d", channel: int | None = None, units: str = "a.u."
 ) -> Recording:
-    """Read one channel of a ``.mat`` (any version), ``.npy`` or HDF5 file.
+    """Read one channel of a ``.mat`` (any version), ``.npy`` or HDF5 file, or of what SpikeInterface reads.
 
     Parameters
     ----------
@@ -194,6 +195,9 @@ def _long_runs(flag: np.ndarray, shortest: int) -> np.ndarray:
 
 
 def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    if is_spikeinterface(path):
+        samples, fs_hz = read_spikeinterface(path)
+        return {keys[0]: samples, _RATE_KEYS[0]: fs_hz, "__names__": [keys[0]]}
     if path.suffix not in SUFFIXES:
         raise BadInput(path, f"unknown kind of file '{path.suffix}'", f"give one of {', '.join(SUFFIXES)}")
     if not path.is_file():
