@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from src.models.bundle import load_bundle
@@ -19,6 +20,8 @@ from src.predict.sleep import stage_probabilities
 from src.preprocess.sleep.epochs import EpochSettings, epochs_of
 from src.preprocess.sleep.nights import Night, load
 from src.preprocess.sleep.simulate import write_night
+from src.runs.job import carry_out
+from train import train
 
 pytestmark = pytest.mark.timeout(600)  # a crowded machine starts a process in half a minute
 
@@ -134,19 +137,28 @@ def test_a_training_killed_and_repeated_ends_like_an_unbroken_one(trained, cache
         assert torch.equal(value, resumed[name]), name
 
 
+def test_a_training_that_cannot_work_says_why_in_one_line(cache, tmp_path):
+    printed = run("train.py", *TINY, "source=edf_folder", "source.root=/nowhere", cache=cache, runs=tmp_path, code=2)
+    (line,) = [line for line in printed.splitlines() if line.startswith("error")]
+    assert "is not a folder" in line
+    assert "Traceback" not in printed
+
+
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (["source=edf_folder", "source.root=/nowhere"], "is not a folder"),
         (["source.hours=1.0", "source.subjects=2"], "cannot be split"),
         ([*COHORT, "datamodule.epochs.channels=[C9-X]"], "no recording could be used"),
     ],
 )
-def test_a_training_that_cannot_work_says_why_in_one_line(overrides, problem, cache, tmp_path):
-    printed = run("train.py", *TINY, *overrides, cache=cache, runs=tmp_path, code=2)
-    (line,) = [line for line in printed.splitlines() if line.startswith("error")]
+def test_data_that_cannot_be_learnt_from_end_a_training_with_status_2(overrides, problem, cache, tmp_path, capsys):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [*TINY, *overrides, f"cache_dir={cache}", f"runs_dir={tmp_path}"])
+    with pytest.raises(SystemExit) as end:
+        carry_out(cfg, train)
+    assert end.value.code == 2
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error")]
     assert problem in line
-    assert "Traceback" not in printed
 
 
 def test_an_inference_that_cannot_work_says_why_and_leaves_nothing(trained, night, tmp_path):

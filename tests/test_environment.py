@@ -1,6 +1,5 @@
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 import tomllib
@@ -96,22 +95,6 @@ class TestProject:
 
     def test_torch_is_pinned(self, requirements):
         assert str(requirements["torch"].specifier) == "==2.13.0"
-
-
-def test_an_optuna_sweep_keeps_its_study_in_a_file(tmp_path):
-    (tmp_path / "sweep.yaml").write_text(
-        "defaults: [{override hydra/sweeper: optuna}, _self_]\nx: 1.0\n"
-        "hydra: {sweeper: {n_trials: 3, study_name: s, storage: 'sqlite:///s.db', params: {x: 'interval(-1, 1)'}}}\n"
-    )
-    (tmp_path / "sweep.py").write_text(
-        "import hydra\nhydra.main(config_path='.', config_name='sweep', version_base='1.3')(lambda cfg: cfg.x**2)()\n"
-    )
-    for _ in range(2):
-        done = subprocess.run([sys.executable, "sweep.py", "-m"], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    with sqlite3.connect(tmp_path / "s.db") as study:
-        assert study.execute("select count(*) from trials where state = 'COMPLETE'").fetchone() == (6,)
-    study.close()
 
 
 @pytest.fixture
