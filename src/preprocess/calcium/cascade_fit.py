@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,8 @@ def fit_network(
     weights = [tf.constant(array) for array in start_weights(config, draw)]
     squares = [tf.fill(array.shape, np.float32(ADAGRAD_START)) for array in weights]
     batch = max(1, round(config.batch_size / material.stretch / material.filled))
-    optimise = _optimiser(tf, config, material.stretch)
+    shapes = tuple(array.shape for array in weights)
+    optimise = _optimiser(shapes, material.stretch, batch, material.stretch + config.windowsize - 1 + SPARE_FRAMES)
     for done in range(0, steps, _STEPS_PER_CALL):
         now = min(_STEPS_PER_CALL, steps - done)
         drawn = draw_stretches(material, config, now * batch, draw)
@@ -188,11 +190,15 @@ def as_network(arrays: Sequence[np.ndarray], config: PackageConfig) -> Network:
     return Network((pairs[0], pairs[1], pairs[2]), pairs[3], pairs[4])
 
 
-def _optimiser(tf: Any, config: PackageConfig, stretch: int) -> Any:
+@lru_cache(maxsize=4)
+def _optimiser(shapes: tuple[Any, ...], stretch: int, batch: int, frames: int) -> Any:
+    # Compiled once for all networks of a shape, with the number of steps left open: compiling takes a second.
+    tf = import_tensorflow()
+
     def step(number: Any, total: Any, weights: Any, squares: Any, traces: Any, targets: Any, inside: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            output = dense_network(tf, traces[number], _paired(tf, weights, config), stretch)
+            output = dense_network(tf, traces[number], _paired(tf, weights), stretch)
             valid = inside[number]
             loss = tf.reduce_sum(valid * tf.square(output - targets[number])) / tf.maximum(tf.reduce_sum(valid), 1.0)
         gradients = tape.gradient(loss, weights)
@@ -203,7 +209,10 @@ def _optimiser(tf: Any, config: PackageConfig, stretch: int) -> Any:
         ]
         return number + 1, total + loss, weights, squares
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    blocks = [tf.TensorSpec((None, batch, *rest), tf.float32) for rest in ((1, frames, 1), (stretch,), (stretch,))]
+    arrays = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
+
+    @tf.function(autograph=False, input_signature=[*blocks, arrays, arrays])
     def optimise(traces: Any, targets: Any, inside: Any, weights: Any, squares: Any) -> Any:
         steps = tf.shape(traces)[0]
         _, total, weights, squares = tf.while_loop(
@@ -217,7 +226,7 @@ def _optimiser(tf: Any, config: PackageConfig, stretch: int) -> Any:
     return optimise
 
 
-def _paired(tf: Any, weights: Any, config: PackageConfig) -> list[Any]:
+def _paired(tf: Any, weights: Any) -> list[Any]:
     # cascade_dense.paired_weights in TensorFlow, for the gradients to pass through.
     w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights
 
@@ -229,6 +238,6 @@ def _paired(tf: Any, weights: Any, config: PackageConfig) -> list[Any]:
     if second.shape[0] % 2:
         second = tf.concat([second, tf.zeros_like(second[:1])], 0)
     second = tf.reshape(second, (second.shape[0] // 2, 2 * w2.shape[1], 2 * w2.shape[2]))
-    readout = tf.transpose(tf.reshape(w5, (-1, config.dense_expansion)))
+    readout = tf.transpose(tf.reshape(w5, (-1, w4.shape[1])))
     first = two_frames(w1)[None]
     return [first, tf.tile(b1, [2]), second[None], tf.tile(b2, [2]), w3[None], b3, w4, b4, readout, b5]

@@ -71,7 +71,8 @@ def test_the_gradient_is_that_of_the_windows_one_by_one() -> None:
     traces, targets, inside = draw_stretches(material, CONFIG, 3, draw)
 
     def gradients(traces: np.ndarray, targets: np.ndarray, inside: np.ndarray, stretch: int) -> list[np.ndarray]:
-        step = cascade_fit._optimiser(tf, CONFIG, stretch)
+        shapes = tuple(tuple(array.shape) for array in weights)
+        step = cascade_fit._optimiser(shapes, stretch, len(traces), traces.shape[2])
         start = [tf.zeros_like(array) for array in weights]
         blocks = [tf.constant(array[None]) for array in (traces, targets, inside)]
         _, _, squares = step(*blocks, weights, start)
