@@ -24,7 +24,7 @@ def shared(tmp_path_factory):
     rng = np.random.default_rng(0)
     units = np.repeat(np.arange(5), 40)
     shapes = np.stack([neuron.at(np.arange(-BEFORE, 44)) for neuron in NEURONS])
-    windows = shapes[units] * np.where(np.arange(200) % 2, 0.98, 1.02)[:, None] + 3.0
+    windows = shapes[units] * (np.where(np.arange(200) % 2, 0.98, 1.02) + 1e-6 * np.arange(200))[:, None] + 3.0
     windows[7, 40:] += 9.0  # a neighbour inside the window
     (folder / WAVEFORMS).mkdir(parents=True)
     np.save(folder / WAVEFORMS / "X_classifier.npy", windows[..., None])
