@@ -34,6 +34,8 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "spike_detector_original": ("src.models.spikes.networks", "OriginalDetector"),
     "spike_classifier": ("src.models.spikes.networks", "WaveformClassifier"),
     "spike_classifier_original": ("src.models.spikes.networks", "OriginalClassifier"),
+    "grid_embedding": ("src.models.grids.networks", "EmbeddingForecaster"),
+    "grid_planes": ("src.models.grids.networks", "PlaneForecaster"),
 }
 """Network kind → (module, class). A bundle names a kind, never a Python path, so files outlive renamings."""
 

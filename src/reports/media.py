@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from src.preprocess.atomic import atomic_file
+from src.reports.grids import draw_gain, draw_movie, draw_planes
 from src.reports.sleep import draw_staging
 
 
@@ -42,7 +43,13 @@ def draw_confusion(path: Path, *, title: str, counts: np.ndarray, classes: Seque
     return path
 
 
-DRAWERS: dict[str, Callable[..., Path]] = {"confusion": draw_confusion, "staging": draw_staging}
+DRAWERS: dict[str, Callable[..., Path]] = {
+    "confusion": draw_confusion,
+    "staging": draw_staging,
+    "forecast_gain": draw_gain,
+    "forecast_planes": draw_planes,
+    "forecast_movie": draw_movie,
+}
 """Kinds of pictures that a module may ask for in its ``media()``."""
 
 

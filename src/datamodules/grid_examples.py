@@ -1,0 +1,101 @@
+"""Datasets of sparse grids: windows to forecast from, and the original's sequences of plane-frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
+from src.preprocess.calcium.grid_index import SubjectGrids
+from src.preprocess.calcium.grid_windows import WindowBatch, window_batch
+
+
+class GridWindows(Dataset[WindowBatch]):
+    """All windows inside the stretches of one part; a list of indices is answered with a batch.
+
+    Parameters
+    ----------
+    subjects, stretches
+        The subjects, and of each its usable stretches.
+    context, horizon
+        Frames that are seen, and frames to forecast.
+    stride
+        Frames between the beginnings of two windows.
+    """
+
+    def __init__(
+        self,
+        subjects: Sequence[SubjectGrids],
+        stretches: Sequence[Sequence[range]],
+        *,
+        context: int,
+        horizon: int,
+        stride: int,
+    ) -> None:
+        self.subjects, self.context, self.horizon = list(subjects), context, horizon
+        pairs = [
+            (number, first)
+            for number, runs in enumerate(stretches)
+            for run in runs
+            for first in range(run.start, run.stop - context - horizon + 1, stride)
+        ]
+        self.windows = np.array(pairs, np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: list[int]) -> WindowBatch:
+        return window_batch(self.subjects, self.windows[index], self.context, self.horizon)
+
+
+class PlaneSequences(Dataset[tuple[Tensor, Tensor]]):
+    """The original's examples: ``length`` plane-frames in a row, time-major and z-minor, of one stretch.
+
+    An example is ``(pixel, counts)``: int32 pixel numbers, plane-frame by plane-frame, and how many each has. It
+    is one slice of the subject's arrays. :meth:`dense` is its image stack.
+    """
+
+    def __init__(
+        self,
+        subjects: Sequence[SubjectGrids],
+        stretches: Sequence[Sequence[range]],
+        *,
+        length: int = 330,
+        stride: int = 330,
+    ) -> None:
+        self.subjects, self.length = list(subjects), length
+        pairs = [
+            (number, first)
+            for number, (subject, runs) in enumerate(zip(subjects, stretches, strict=True))
+            for run in runs
+            for first in range(run.start * subject.planes, run.stop * subject.planes - length + 1, stride)
+        ]
+        self.sequences = np.array(pairs, np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        number, first = self.sequences[index]
+        subject = self.subjects[number]
+        pointer = subject.indptr[first : first + self.length + 1]
+        pixel = subject.pixel[pointer[0] : pointer[-1]].astype(np.int32)
+        return torch.from_numpy(pixel), torch.from_numpy(np.diff(pointer))
+
+    def dense(self, index: int, *, markers: bool, out: Tensor | None = None) -> Tensor:
+        """``(plane-frame, 256, 128)`` uint8; ``out`` is filled and returned where given."""
+        pixel, counts = self[index]
+        out = torch.empty(self.length, HEIGHT, WIDTH, dtype=torch.uint8) if out is None else out
+        out.zero_()
+        flat = torch.repeat_interleave(torch.arange(self.length) * PIXELS, counts)
+        out.view(-1)[flat + pixel] = 1
+        if markers:
+            number, first = self.sequences[index]
+            for place in range(self.length):
+                plane = int(first + place) % self.subjects[number].planes
+                out[place, :2, WIDTH - min(plane + 2, WIDTH) :] = 1
+        return out

@@ -1,0 +1,227 @@
+"""Networks that forecast which occupied voxels will be active: index lists in, logits per voxel out.
+
+Both networks add the same three parts: the log-odds of a voxel's mean rate, a kernel over the voxel's own
+past, and what the rest of the brain says. They differ in how they see the brain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+PIXELS, WIDTH = 256 * 128, 128
+FLOOR = -12.0
+
+
+class Forecast(NamedTuple):
+    """Forecast of one subject's windows: ``logits (window, horizon, slot)``, ``rows`` their places in the batch."""
+
+    subject: int
+    rows: Tensor
+    logits: Tensor
+
+
+class Entries(NamedTuple):
+    """Active voxels of some windows, one row each: place in the batch, frame, slot."""
+
+    window: Tensor
+    frame: Tensor
+    slot: Tensor
+
+
+def entries(slots: Tensor, counts: Tensor) -> Entries:
+    """Index lists with the window and frame of every entry written out."""
+    windows, frames = counts.shape
+    flat = torch.repeat_interleave(torch.arange(windows * frames, device=slots.device), counts.reshape(-1))
+    window = torch.div(flat, max(frames, 1), rounding_mode="floor")
+    return Entries(window, flat - window * frames, slots.long())
+
+
+class VoxelForecaster(nn.Module):
+    """What both networks share; a subclass says in :meth:`observe` and :meth:`drive` what the brain adds.
+
+    Parameters
+    ----------
+    subjects, n_voxels, planes
+        Name, number of occupied voxels and number of planes of every subject.
+    context, horizon
+        Frames seen and frames forecast.
+    """
+
+    coarsen: int | None = None
+    """By how much the image has to be coarsened that the network reads; ``None`` for none."""
+
+    rates: Tensor
+    voxels: Tensor
+
+    def __init__(
+        self, subjects: Sequence[str], n_voxels: Sequence[int], planes: Sequence[int], context: int, horizon: int
+    ) -> None:
+        super().__init__()
+        self.subjects, self.n_voxels, self.planes = list(subjects), list(n_voxels), list(planes)
+        self.context, self.horizon = context, horizon
+        self.offsets = [sum(self.n_voxels[:i]) for i in range(len(self.n_voxels) + 1)]
+        self.register_buffer("rates", torch.full((self.offsets[-1],), 0.01))
+        self.register_buffer("voxels", torch.zeros(self.offsets[-1], dtype=torch.int64))
+        self.own_past = nn.Parameter(torch.zeros(context, horizon))
+
+    def adopt(self, rates: Tensor, voxels: Tensor) -> None:
+        """Take over mean rates and places of the occupied voxels, ``(voxel,)`` over all subjects."""
+        self.rates.copy_(rates)
+        self.voxels.copy_(voxels)
+
+    def span(self, subject: int) -> slice:
+        """Places of a subject's voxels among those of all."""
+        return slice(self.offsets[subject], self.offsets[subject + 1])
+
+    def base(self, subject: int) -> Tensor:
+        """``(slot,)`` log-odds of the mean rate."""
+        return torch.logit(self.rates[self.span(subject)], eps=1e-6).clamp_min(FLOOR)
+
+    def forward(self, batch: Any) -> list[Forecast]:
+        """One forecast per subject that is in the batch."""
+        seen = entries(batch.slots, batch.counts)
+        state = self.observe(batch, seen)
+        found = []
+        for subject in batch.subject.unique().tolist():
+            chosen = batch.subject == subject
+            rows = chosen.nonzero()[:, 0]
+            logits = self.drive(state, rows, subject) + self.base(subject)
+            place = torch.full_like(batch.subject, -1)
+            place[rows] = torch.arange(len(rows), device=rows.device)
+            mine = chosen[seen.window]
+            past = torch.zeros(len(rows), self.n_voxels[subject], self.horizon, device=logits.device)
+            index = place[seen.window[mine]] * self.n_voxels[subject] + seen.slot[mine]
+            past = past.view(-1, self.horizon).index_add(0, index, self.own_past[seen.frame[mine]].to(past.dtype))
+            found.append(Forecast(subject, rows, logits + past.view(len(rows), -1, self.horizon).transpose(1, 2)))
+        return found
+
+    def observe(self, batch: Any, seen: Entries) -> Tensor:
+        """What is read off the whole batch."""
+        raise NotImplementedError
+
+    def drive(self, state: Tensor, rows: Tensor, subject: int) -> Tensor:
+        """``(window, horizon, slot)`` what the brain adds to the logits of a subject's windows."""
+        raise NotImplementedError
+
+
+class EmbeddingForecaster(VoxelForecaster):
+    """Sum of learned vectors of the active voxels, a recurrent trunk, a learned read-out per voxel.
+
+    The sum is a linear layer on the flattened grid that never sees a zero. Trunk weights are shared by all
+    subjects; voxels have vectors of their own, so only subjects of the training can be forecast.
+
+    Parameters
+    ----------
+    width
+        Length of a voxel's vectors.
+    hidden
+        Units of the trunk.
+    drop_voxels
+        Share of active voxels that training hides, so that no forecast rests on one of them.
+    """
+
+    def __init__(
+        self,
+        subjects: Sequence[str],
+        n_voxels: Sequence[int],
+        planes: Sequence[int],
+        context: int,
+        horizon: int,
+        width: int = 24,
+        hidden: int = 64,
+        drop_voxels: float = 0.3,
+    ) -> None:
+        super().__init__(subjects, n_voxels, planes, context, horizon)
+        self.width, self.hidden, self.drop_voxels = width, hidden, drop_voxels
+        total = self.offsets[-1]
+        self.vectors = nn.Parameter(torch.randn(total, width) * 0.3)
+        self.readout = nn.Parameter(torch.randn(total, width) * 0.1)
+        self.trunk = nn.GRU(width, hidden, batch_first=True)
+        self.ahead = nn.Linear(hidden, horizon * width)
+
+    def observe(self, batch: Any, seen: Entries) -> Tensor:
+        windows, frames = batch.counts.shape
+        starts = torch.tensor(self.offsets, device=seen.slot.device)[batch.subject]
+        offsets = torch.cumsum(batch.counts.reshape(-1), 0) - batch.counts.reshape(-1)
+        weights = None
+        if self.training and self.drop_voxels > 0:
+            kept = torch.rand(len(seen.slot), device=seen.slot.device) >= self.drop_voxels
+            weights = kept.to(self.vectors.dtype) / (1 - self.drop_voxels)
+        summed = functional.embedding_bag(
+            seen.slot + starts[seen.window], self.vectors, offsets, mode="sum", per_sample_weights=weights
+        )
+        mean, scale = self._expected()
+        series = (summed.view(windows, frames, -1) - mean[batch.subject][:, None]) / scale[batch.subject][:, None, None]
+        _, state = self.trunk(series)
+        return self.ahead(state[-1]).view(windows, self.horizon, self.width)
+
+    def _expected(self) -> tuple[Tensor, Tensor]:
+        """Mean of the sum of each subject, and the root of its mean number of active voxels."""
+        spans = [self.span(s) for s in range(len(self.subjects))]
+        mean = torch.stack([self.rates[s] @ self.vectors[s] for s in spans])
+        return mean, torch.stack([self.rates[s].sum().clamp_min(1e-3).sqrt() for s in spans])
+
+    def drive(self, state: Tensor, rows: Tensor, subject: int) -> Tensor:
+        return state[rows] @ self.readout[self.span(subject)].T
+
+
+class PlaneForecaster(VoxelForecaster):
+    """Convolutions over the planes of the image, read off where voxels are occupied.
+
+    The context's frames are channels of each plane's image. A path over the coarsest image, averaged over the
+    planes, tells every plane of the others. Weights do not belong to voxels, so any subject can be forecast.
+
+    Parameters
+    ----------
+    coarsen
+        Pixels per side that are summed to one before the first layer.
+    channels
+        Channels of every layer.
+    """
+
+    def __init__(
+        self,
+        subjects: Sequence[str],
+        n_voxels: Sequence[int],
+        planes: Sequence[int],
+        context: int,
+        horizon: int,
+        coarsen: int = 8,
+        channels: int = 24,
+    ) -> None:
+        super().__init__(subjects, n_voxels, planes, context, horizon)
+        self.coarsen, self.side, self.channels = coarsen, coarsen, channels
+        self.rows, self.columns = PIXELS // WIDTH // coarsen, WIDTH // coarsen
+        self.deepest = max(planes)
+        self.stem = nn.Conv2d(context, channels, 5, padding=2)
+        self.place = nn.Parameter(torch.zeros(self.deepest, channels, self.rows, self.columns))
+        self.wide = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.brain = nn.Linear(self.deepest * channels, 64)
+        self.back = nn.Linear(64, channels)
+        self.body = nn.Conv2d(channels, channels, 3, padding=1)
+        self.head = nn.Conv2d(channels, horizon, 1)
+
+    def observe(self, batch: Any, seen: Entries) -> Tensor:
+        windows, frames, planes = batch.image.shape[:3]
+        image = batch.image.transpose(1, 2).reshape(windows * planes, frames, self.rows, self.columns)
+        first = functional.gelu(self.stem(image)).view(windows, planes, -1, self.rows, self.columns)
+        first = (first + self.place[:planes]).flatten(0, 1)
+        whole = functional.gelu(self.wide(first)).mean((2, 3)).view(windows, planes, -1)
+        whole = functional.pad(whole, (0, 0, 0, self.deepest - planes)).flatten(1)
+        told = self.back(functional.gelu(self.brain(whole))).repeat_interleave(planes, 0)
+        mixed = first + functional.gelu(self.body(first) + told[:, :, None, None])
+        out: Tensor = self.head(mixed).view(windows, planes, self.horizon, -1)
+        return out
+
+    def drive(self, state: Tensor, rows: Tensor, subject: int) -> Tensor:
+        voxel = self.voxels[self.span(subject)]
+        plane, pixel = torch.div(voxel, PIXELS, rounding_mode="floor"), voxel % PIXELS
+        row = torch.div(pixel, WIDTH * self.side, rounding_mode="floor")
+        column = torch.div(pixel % WIDTH, self.side, rounding_mode="floor")
+        maps = state[rows].transpose(1, 2).flatten(2)
+        return maps[:, :, (plane * self.rows + row) * self.columns + column]
