@@ -18,7 +18,11 @@ from src.signals import BadInput
 
 schema.register()
 
-PREDICTORS = {"sleep_staging": "src.predict.sleep", "spike_detection": "src.predict.spikes"}
+PREDICTORS = {
+    "sleep_staging": "src.predict.sleep",
+    "spike_detection": "src.predict.spikes",
+    "grid_forecasting": "src.predict.grids",
+}
 """Task of a bundle → the module whose ``predict`` carries it out."""
 
 

@@ -40,7 +40,8 @@ class TrainConfig:
 class InferOptions:
     """Keyword arguments of the predictors of all tasks; what is not given is the predictor's default.
 
-    ``src/predict/sleep.py`` takes the first six, ``src/predict/spikes.py`` the others.
+    ``src/predict/sleep.py`` takes the first six, ``src/predict/spikes.py`` those up to ``figures``,
+    ``src/predict/grids.py`` that and the others.
     """
 
     channels: Any = None
@@ -59,6 +60,8 @@ class InferOptions:
     reject: float | None = None
     figures: bool | None = None
     exports: list[str] | None = None
+    subject: str | None = None
+    stride: int | None = None
 
 
 @dataclass

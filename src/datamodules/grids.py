@@ -45,7 +45,7 @@ class GridData(pl.LightningDataModule):
     split
         Arguments of :func:`~src.datamodules.grid_splits.split_frames` but the seed.
     shuffle
-        Permute every voxel's activity in time inside every part: the control in which nothing can be forecast.
+        Permute every voxel's activity in time, over all parts: the control in which nothing can be forecast.
     markers
         Whether images carry the z-markers; index lists never do.
     fs_hz
@@ -84,8 +84,12 @@ class GridData(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Simulate subjects where no folder is given, and put every file's index into the cache."""
-        if not self.subjects:
-            self.subjects = [load_grids(path, name, self.cache_dir) for name, path in self.files().items()]
+        if self.subjects:
+            return
+        self.subjects = [load_grids(path, name, self.cache_dir) for name, path in self.files().items()]
+        names = [s.subject for s in self.subjects]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BadInput(self.root or "simulated", f"has several files of {twice[0]}", "give one file per subject")
 
     def files(self) -> dict[str, Path]:
         """Grid files by subject."""

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from src.signals import BadInput
+
 PIXELS, WIDTH = 256 * 128, 128
 FLOOR = -12.0
 
@@ -225,3 +227,14 @@ class PlaneForecaster(VoxelForecaster):
         column = torch.div(pixel % WIDTH, self.side, rounding_mode="floor")
         maps = state[rows].transpose(1, 2).flatten(2)
         return maps[:, :, (plane * self.rows + row) * self.columns + column]
+
+    def for_subject(self, subject: str, planes: int, voxels: Tensor, rates: Tensor) -> PlaneForecaster:
+        """The same weights for one subject that was not in the training."""
+        if planes > self.deepest:
+            raise BadInput(subject, f"has {planes} planes, the bundle knows {self.deepest}", "train on deeper volumes")
+        twin = PlaneForecaster(
+            [subject], [len(voxels)], [self.deepest], self.context, self.horizon, self.side, self.channels
+        )
+        own = {"rates": rates, "voxels": voxels}
+        twin.load_state_dict({name: own.get(name, value) for name, value in self.state_dict().items()})
+        return twin.eval()

@@ -25,12 +25,16 @@ class GridImages:
         is what a first layer of sum pooling would do to the dense image, without making it.
     markers
         Whether the z-markers are put on; spikes under them disappear, as in the dense files.
+    planes
+        Planes of the image, where there are to be more than the largest subject has.
     """
 
-    def __init__(self, subjects: Sequence[SubjectGrids], *, coarsen: int, markers: bool) -> None:
+    def __init__(
+        self, subjects: Sequence[SubjectGrids], *, coarsen: int, markers: bool, planes: int | None = None
+    ) -> None:
         if coarsen < 1 or HEIGHT % coarsen or WIDTH % coarsen:
             raise BadInput("coarsen", f"is {coarsen}", "give a power of two up to 128")
-        self.coarsen, self.planes = coarsen, max(s.planes for s in subjects)
+        self.coarsen, self.planes = coarsen, planes or max(s.planes for s in subjects)
         self.rows, self.columns = HEIGHT // coarsen, WIDTH // coarsen
         self.voxels = [torch.from_numpy(s.voxels) for s in subjects]
         self.own_planes = [s.planes for s in subjects]

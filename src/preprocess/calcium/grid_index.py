@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -53,6 +54,7 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
     rate = header.attributes.get("sampling_rate")
     return {
         "axes": {"indptr": ["time · plane + 1"], "pixel": ["entry"]},
+        "subject": str(header.attributes.get("subject", "")),
         "planes": planes,
         "fs_hz": float(rate) if rate else None,
         "guard_frames": int(header.attributes.get("split_guard_frames", 0)),
@@ -166,20 +168,31 @@ def find_grids(folder: Path) -> dict[str, Path]:
 
 
 def load_grids(path: Path, subject: str, cache: Path) -> SubjectGrids:
-    """The grids of one file, from the cache or put in order now."""
-    inputs = {GRIDS: path}
-    if (path.parent / METADATA_FILE).is_file():
-        inputs[METADATA] = path.parent / METADATA_FILE
-    artifact = ensure(GRID_INDEX, inputs, {}, label=subject, cache=cache)
-    facts = artifact.manifest["facts"]
-    with np.load(artifact.path / "frames.npz") as frames:
+    """The grids of one file, from the cache or put in order now; ``subject`` names one whose file does not."""
+    artifact = ensure(GRID_INDEX, _inputs(path), {}, label=subject, cache=cache)
+    return _opened(artifact.path, artifact.manifest["facts"], path, subject)
+
+
+def read_grids(path: Path, subject: str) -> SubjectGrids:
+    """The grids of one file that is read once and needs no cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _opened(Path(folder), make_index(_inputs(path), {}, Path(folder), None), path, subject)
+
+
+def _inputs(path: Path) -> dict[str, Path]:
+    beside = path.parent / METADATA_FILE
+    return {GRIDS: path, **({METADATA: beside} if beside.is_file() else {})}
+
+
+def _opened(folder: Path, facts: Mapping[str, Any], source: Path, subject: str) -> SubjectGrids:
+    with np.load(folder / "frames.npz") as frames:
         return SubjectGrids(
-            subject=subject,
+            subject=facts["subject"] or subject,
             planes=facts["planes"],
             fs_hz=facts["fs_hz"],
-            indptr=np.load(artifact.path / "indptr.npy"),
-            pixel=np.load(artifact.path / "pixel.npy"),
+            indptr=np.load(folder / "indptr.npy"),
+            pixel=np.load(folder / "pixel.npy"),
             guard_frames=facts["guard_frames"],
-            source=path,
+            source=source,
             **{name: frames[name] for name in frames.files},
         )

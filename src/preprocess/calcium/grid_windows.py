@@ -39,11 +39,16 @@ class WindowBatch(NamedTuple):
 
 
 def window_batch(subjects: Sequence[SubjectGrids], windows: np.ndarray, context: int, horizon: int) -> WindowBatch:
-    """The batch of ``windows`` ``(window, 2)``: number of the subject, first frame of the context."""
+    """The batch of ``windows`` ``(window, 2)``: number of the subject, first frame of the context.
+
+    Frames beyond the end of a recording, which a forecast may reach, have no entries.
+    """
     seen, ahead = [], []
     for number, first in windows:
         seen.append(subjects[number].slots(first, first + context))
-        ahead.append(subjects[number].slots(first + context, first + context + horizon))
+        start, end = first + context, min(first + context + horizon, subjects[number].frames)
+        slots, counts = subjects[number].slots(start, end)
+        ahead.append((slots, np.pad(counts, (0, start + horizon - end))))
     where = torch.from_numpy(np.ascontiguousarray(windows))
     return WindowBatch(where[:, 0], where[:, 1], *_joined(seen, context), *_joined(ahead, horizon))
 

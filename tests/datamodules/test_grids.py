@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+
+from src.datamodules.batches import Batches
+from src.datamodules.grid_splits import split_frames
+from src.datamodules.splits import PARTS
+from src.signals import BadInput
+from tests.forecast_data import grid_data
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def data(cache):
+    made = grid_data(cache)
+    made.setup("fit")
+    return made
+
+
+def test_no_window_crosses_a_part_or_a_gap(data):
+    for part in PARTS:
+        for number, first in data.datasets[part].windows:
+            grids, runs = data.subjects[number], data.stretches[number][part]
+            assert any(run.start <= first and first + 12 <= run.stop for run in runs)
+            assert (np.diff(grids.timepoints[first : first + 12]) == 1).all()
+    seen = {part: {(n, f + k) for n, f in data.datasets[part].windows for k in range(12)} for part in PARTS}
+    assert not (seen["train"] & seen["val"])
+    assert not (seen["train"] & seen["test"])
+    assert not (seen["val"] & seen["test"])
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there are fewer cores than workers
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_change_nothing(cache, data, workers):
+    other = grid_data(cache, workers=workers, batch_size=64)
+    alone = grid_data(cache, batch_size=64)
+    for made in (other, alone):
+        made.setup("fit")
+    for a, b in zip(other.val_dataloader(), alone.val_dataloader(), strict=True):
+        for x, y in zip(a, b, strict=True):
+            assert (x is None and y is None) or torch.equal(x, y)
+
+
+def test_batches_are_indices_and_nothing_dense(data):
+    batch = next(iter(data.train_dataloader()))
+    assert batch.image is None
+    assert set(batch.subject.tolist()) == {0, 1}
+    shipped = sum(t.numel() * t.element_size() for t in batch if t is not None)
+    assert shipped < batch.counts.numel() * max(s.planes for s in data.subjects) * 256 * 128 / 100
+
+
+def test_processes_share_every_batch(data):
+    whole = list(Batches(len(data.datasets["train"]), 16, seed=1))
+    shards = [list(Batches(len(data.datasets["train"]), 16, seed=1, rank=r, world_size=2)) for r in (0, 1)]
+    for batch, *parts in zip(whole, *shards, strict=True):
+        assert sorted(batch) == sorted(parts[0] + parts[1])
+    assert len(data.datasets["train"][[]].slots) == 0
+
+
+def test_statistics_come_from_training_frames(data):
+    found = data.training_statistics()
+    for number, grids in enumerate(data.subjects):
+        span = slice(*found["offsets"][number : number + 2])
+        active = np.concatenate([grids.raster(r.start, r.stop) for r in data.stretches[number]["train"]])
+        mean = active.mean(axis=0)
+        np.testing.assert_allclose(found["rates"][span], np.where(mean > 0, mean, 0.5 / len(active)), rtol=1e-5)
+        runs = [grids.raster(r.start, r.stop) - mean for r in data.stretches[number]["train"]]
+        for lag in (0, 3):
+            pairs = [r[: len(r) - lag] * r[lag:] for r in runs]
+            # About the mean of all frames, while the pairs lack the ends of each stretch: equal but for those.
+            expected = np.concatenate(pairs).mean(axis=0)
+            np.testing.assert_allclose(found["autocovariance"][0, span, lag], expected, atol=2e-3)
+
+
+def test_an_image_is_made_only_where_it_is_asked_for(data):
+    batch = next(iter(data.val_dataloader()))
+    assert data.with_image(batch, None).image is None
+    assert data.with_image(batch, 16).image.shape == (len(batch.subject), 8, 4, 16, 8)
+
+
+def test_split_and_summary_speak_of_frames(data):
+    assert all("[" in name for name in data.split.parts)
+    assert set(data.split.parts.values()) == set(PARTS)
+    assert data.summary()["train"]["windows"] == len(data.datasets["train"])
+    assert data.signal.shape == (8, None, 256, 128)
+    assert data.signal.window_s == 4.0
+
+
+def test_the_same_seed_gives_the_same_split(data):
+    options = {**data.split_options, "seed": 3}
+    for grids, stretches in zip(data.subjects, data.stretches, strict=True):
+        assert split_frames(grids, **options) == stretches
+
+
+def test_what_makes_no_sense_is_refused(cache):
+    with pytest.raises(BadInput, match="no stretch of train frames"):
+        grid_data(cache, context=500).setup("fit")
+    with pytest.raises(BadInput, match="no setting 'cell'"):
+        grid_data(cache, simulated={"seed": 0, "positions": None, "common": {}, "subjects": [{"cell": 3}]}).setup("fit")

@@ -1,0 +1,105 @@
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from src.models.bundle import Bundle, export_bundle, load_bundle
+from src.models.grids.forecaster import GridForecasting
+from src.predict.grids import fit_subject, forecasts, known_voxels, predict
+from src.preprocess.calcium.grid_index import read_grids
+from src.preprocess.calcium.grid_io import COO_FILE, open_grids, write_coo
+from src.signals import BadInput
+from tests.forecast_data import as_batch, grid_data, header_of, random_subject
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    made = grid_data(tmp_path_factory.mktemp("cache"))
+    made.setup("fit")
+    return made
+
+
+@pytest.fixture(scope="module", params=["grid_embedding", "grid_planes"])
+def bundle(request, data, tmp_path_factory):
+    torch.manual_seed(0)
+    small = {"width": 4, "hidden": 8} if request.param == "grid_embedding" else {"coarsen": 32, "channels": 4}
+    model = GridForecasting(
+        data.signal.to_dict(), data.classes, request.param, small, "bernoulli", 1.0, 1e-3, 1e-2, 0.1
+    )
+    model.adopt_statistics(data.training_statistics())
+    fields = {**model.bundle_fields(), "decision": model.tune(data)}
+    made = Bundle(
+        signal=data.signal,
+        stages=data.stages(),
+        classes=data.classes,
+        metrics={},
+        split=data.split.to_dict(),
+        provenance={},
+        **fields,
+    )
+    folder = export_bundle(tmp_path_factory.mktemp("bundles") / request.param, made, model.network.state_dict())
+    return load_bundle(folder)
+
+
+def test_a_bundle_forecasts_a_recording_into_a_grid_file(bundle, data, tmp_path):
+    path = data.files()["simulated_1"]
+    summary = predict(bundle, path.parent, tmp_path)
+    assert summary.exit_code == 0
+    (folder,) = tmp_path.iterdir()
+    grids = open_grids(folder)
+    assert grids.shape[0] == 700 + 4
+    assert grids.shape[1] == data.subjects[0].planes
+    with h5py.File(folder / COO_FILE) as file:
+        steps = file["forecast_step"][()]
+        assert len(file["probability"]) == len(file["pixel"]) == len(file["spike_values"])
+    assert (steps[:8] == 0).all()
+    assert (steps[8:] > 0).all()
+    assert steps[-4:].tolist() == [1, 2, 3, 4]
+    record = json.loads((folder / "manifest.json").read_text())
+    assert record["subject"] == "simulated_1"
+    assert record["scores"]["over"] == "the file's test frames"
+    assert {p.name for p in folder.iterdir()} == {COO_FILE, "manifest.json", "gain.png", "planes.png", "movie.gif"}
+
+
+def test_a_file_gives_the_logits_of_the_datamodule(bundle, data):
+    network = bundle.network()
+    grids = read_grids(data.files()["simulated_2"], "simulated_2")
+    fitted = fit_subject(bundle, network, grids, None)
+    dataset = data.datasets["test"]
+    mine = np.flatnonzero(dataset.windows[:, 0] == 1)[:5]
+    batch = data.with_image(dataset[mine.tolist()], network.coarsen)
+    with torch.no_grad():
+        expected = network(batch)[0].logits
+    found = torch.cat([f.logits for f, _ in forecasts(fitted, bundle, dataset.windows[mine, 1])])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_stranger_is_forecast_by_planes_and_refused_by_voxels(bundle, tmp_path):
+    fish = random_subject(5, frames=40, planes=3, voxels=30, name="stranger")
+    path = tmp_path / "stranger" / COO_FILE
+    path.parent.mkdir()
+    write_coo(path, [as_batch(fish)], header_of(fish))
+    summary = predict(bundle, path, tmp_path / "out", figures=False)
+    if bundle.kind == "grid_planes":
+        assert summary.exit_code == 0
+        assert (tmp_path / "out" / "stranger" / COO_FILE).is_file()
+    else:
+        assert "whom the bundle does not know" in summary.failures[0].reason
+    (failure,) = predict(bundle, path, tmp_path / "out2", subject="simulated_2").failures
+    assert "planes" in failure.reason or "none of simulated_2's" in failure.reason
+
+
+def test_unknown_voxels_are_left_out():
+    fish = random_subject(0, frames=20, planes=2, voxels=12, density=0.4)
+    kept = known_voxels(fish, fish.voxels[::2], 2)
+    np.testing.assert_array_equal(kept.raster(0, 20), fish.raster(0, 20)[:, ::2])
+    assert known_voxels(fish, fish.voxels, 2) is fish
+    with pytest.raises(BadInput, match="has 2 planes"):
+        known_voxels(fish, fish.voxels, 3)
+
+
+def test_options_are_checked(bundle, tmp_path):
+    with pytest.raises(BadInput, match="give 1 to 4 frames"):
+        predict(bundle, tmp_path, tmp_path, stride=9)

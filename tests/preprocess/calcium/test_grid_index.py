@@ -1,0 +1,93 @@
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.preprocess.calcium.grid import PIXELS, marker_mask
+from src.preprocess.calcium.grid_index import GRID_INDEX, find_grids, load_grids, read_grids
+from src.preprocess.calcium.grid_io import COO_FILE, DENSE_FILE, convert, write_coo
+from src.signals import BadInput
+from tests.forecast_data import as_batch, header_of, random_subject
+
+
+@pytest.fixture(scope="module")
+def fish():
+    return random_subject(0, frames=12, planes=2, voxels=30, density=0.2)
+
+
+@pytest.fixture(scope="module")
+def written(fish, tmp_path_factory):
+    path = tmp_path_factory.mktemp("grids") / "fish" / COO_FILE
+    path.parent.mkdir()
+    write_coo(path, [as_batch(fish)], header_of(fish))
+    return path
+
+
+def same(found, fish):
+    np.testing.assert_array_equal(found.indptr, fish.indptr)
+    np.testing.assert_array_equal(found.pixel, fish.pixel)
+
+
+def test_sparse_and_dense_files_come_in_alike(written, fish, tmp_path):
+    same(read_grids(written, "x"), fish)
+    convert(written, tmp_path / DENSE_FILE, sparse=False)
+    same(read_grids(tmp_path / DENSE_FILE, "x"), fish)
+    assert read_grids(written, "x").subject == "fish"
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), copies=st.integers(1, 3), markers=st.booleans())
+def test_files_of_the_original_with_duplicates_in_any_order_come_in_alike(tmp_path_factory, seed, copies, markers):
+    rng = np.random.default_rng(seed)
+    fish = random_subject(seed, frames=5, planes=2, voxels=25, density=0.2)
+    coords = np.repeat(as_batch(fish).coords(), copies, axis=0)
+    hidden = marker_mask(2)[coords[:, 1], coords[:, 2], coords[:, 3]]
+    if markers:
+        marks = np.argwhere(np.broadcast_to(marker_mask(2), (5, 2, 256, 128))).astype(np.int32)
+        coords = np.concatenate([coords, marks])
+    path = tmp_path_factory.mktemp("original") / COO_FILE
+    with h5py.File(path, "w") as file:
+        file["spike_coords"] = rng.permutation(coords)
+        file["spike_values"] = np.ones(len(coords), np.uint8)
+        file["grid_shape"] = np.array([5, 2, 256, 128], np.int32)
+        file["is_train"] = np.ones(5, np.uint8)
+        file.attrs["z_markers"] = markers
+    found = read_grids(path, "original")
+    if markers and hidden.any():  # the original keeps no record of spikes under its markers
+        return
+    same(found, fish)
+
+
+def test_slots_and_raster_agree(fish):
+    slots, counts = fish.slots(3, 9)
+    raster = fish.raster(3, 9)
+    np.testing.assert_array_equal(raster.sum(1), counts)
+    np.testing.assert_array_equal(np.nonzero(raster)[1], slots)
+    again = fish.with_raster(fish.raster(0, fish.frames))
+    same(again, fish)
+
+
+def test_the_index_is_made_once(written, fish, tmp_path):
+    load_grids(written, "fish", tmp_path)
+    stamp = [p.stat().st_mtime_ns for p in sorted((tmp_path / GRID_INDEX.name).rglob("*.npy"))]
+    same(load_grids(written, "fish", tmp_path), fish)
+    assert stamp == [p.stat().st_mtime_ns for p in sorted((tmp_path / GRID_INDEX.name).rglob("*.npy"))]
+    assert len(stamp) == 2
+
+
+def test_occupied_voxels_are_those_with_cells(written, fish, tmp_path):
+    with h5py.File(written.parent / "metadata.h5", "w") as file:
+        file["cell_row"], file["cell_column"], file["cell_plane"] = [5], [7], [1]
+    found = read_grids(written, "fish")
+    (written.parent / "metadata.h5").unlink()
+    assert PIXELS + 5 * 128 + 7 in found.voxels
+    assert set(np.unique(fish.voxels)) >= set(found.voxels) - {PIXELS + 647}
+
+
+def test_grids_are_found_in_files_folders_and_folders_of_folders(written, tmp_path):
+    assert find_grids(written) == find_grids(written.parent) == find_grids(written.parent.parent) == {"fish": written}
+    with pytest.raises(BadInput, match=r"holds no preaugmented_grids_coo.h5"):
+        find_grids(tmp_path)
+    with pytest.raises(BadInput, match="does not exist"):
+        find_grids(tmp_path / "nowhere")
