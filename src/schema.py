@@ -40,8 +40,8 @@ class TrainConfig:
 class InferOptions:
     """Keyword arguments of the predictors of all tasks; what is not given is the predictor's default.
 
-    ``src/predict/sleep.py`` takes the first six, ``src/predict/spikes.py`` those up to ``figures``,
-    ``src/predict/grids.py`` that and the others.
+    ``src/predict/sleep.py`` takes the first six, ``src/predict/spikes.py`` those up to ``exports``,
+    ``src/predict/grids.py`` ``figures`` and the last two.
     """
 
     channels: Any = None
