@@ -82,3 +82,14 @@ def test_first_filters_are_where_they_were_put():
 def test_the_original_has_the_originals_layers():
     shapes = [tuple(p.shape) for p in OriginalDetector(1, 5).network.parameters() if p.ndim == 3]
     assert shapes == [(16, 1, 5), (32, 16, 5), (64, 32, 3), (1, 64, 1)]
+
+
+def test_the_fast_layout_gives_what_the_layers_one_by_one_give():
+    trunk, x = make("spike_detector").trunks[0], torch.randn(3, 1, 300, requires_grad=True)
+    hidden = trunk.stem(x)
+    for block in trunk.blocks:
+        hidden = hidden + block(torch.relu(hidden))
+    expected = trunk.head(torch.relu(trunk.mix(torch.relu(hidden))))
+    torch.testing.assert_close(trunk(x), expected, atol=1e-5, rtol=1e-5)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (trunk(x), expected)]
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
