@@ -14,7 +14,7 @@ from src.datamodules.augment_levels import LevelAugment
 from src.datamodules.sleep import Batch, NightEpochs, SleepData
 from src.datamodules.splits import PARTS, Part, Split, make_split, split_blocks
 from src.preprocess.sleep.epochs import read_epochs
-from src.preprocess.sleep.night_view import NIGHT_VIEW, night_view
+from src.preprocess.sleep.night_view import NIGHT_VIEW, NIGHT_VIEW_VERSION, night_view
 from src.preprocess.sleep.prepare import EpochArtifact
 from src.signals import UNSCORED, BadInput, SignalSpec
 
@@ -198,7 +198,7 @@ class SleepSequenceData(SleepData):
 
     def stages(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
-        view = {"stage": NIGHT_VIEW, "version": 2, "params": {"views": self.views}}
+        view = {"stage": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": self.views}}
         return [*super().stages(), view]
 
     def recordings(self, part: Part) -> list[str]:

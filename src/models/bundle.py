@@ -8,6 +8,7 @@ with their versions, class names, decision parameters, metrics, provenance. No p
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -83,13 +84,26 @@ class Bundle:
         if self.task != task:
             raise BadInput(self.folder or "bundle", f"is a {self.task} bundle, not {task}", f"give a {task} bundle")
 
+    def require_stages(self, versions: Mapping[str, int]) -> None:
+        """Raise ``BadInput`` unless all preprocessing is known, in the ``{name: version}`` of this installation."""
+        for stage in self.stages:
+            name, version = str(stage.get("stage")), stage.get("version")
+            if versions.get(name) != version:
+                known = f"here it is {versions[name]}" if name in versions else "unknown here"
+                where, cure = self.folder or "bundle", "use the neurolit that wrote it, or train again"
+                raise BadInput(where, f"needs version {version} of the preprocessing {name}, {known}", cure)
+
 
 def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:
     """A network of one of the :data:`NETWORKS` with fresh weights."""
     if kind not in NETWORKS:
         raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
     module, name = NETWORKS[kind]
-    network: nn.Module = getattr(import_module(module), name)(**arguments)
+    try:
+        network: nn.Module = getattr(import_module(module), name)(**arguments)
+    except TypeError as error:
+        problem = f"the network's arguments do not fit a {kind} ({error})"
+        raise BadInput("bundle", problem, "correct them, or use the neurolit that wrote the bundle") from error
     return network
 
 

@@ -17,8 +17,8 @@ from src.predict.sleep_files import write_bids, write_edf_annotations, write_sta
 from src.predict.sleep_input import InputOptions, NightInput, find_inputs, read_input
 from src.preprocess.atomic import atomic_folder
 from src.preprocess.batch import Job, Summary, run_batch
-from src.preprocess.sleep.epochs import EpochSet, EpochSettings
-from src.preprocess.sleep.night_view import NIGHT_VIEW, night_view
+from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
+from src.preprocess.sleep.night_view import NIGHT_VIEW, NIGHT_VIEW_VERSION, night_view
 from src.preprocess.sleep.nights import Night
 from src.preprocess.stage import checksums, fingerprint, provenance
 from src.reports.sleep import draw_night
@@ -65,6 +65,7 @@ def predict(
         reference, where the files are.
     """
     bundle.require_task("sleep_staging")
+    bundle.require_stages({SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
     settings = EpochSettings.from_params(bundle.stages[0]["params"])
     names = (channels,) if isinstance(channels, str) else tuple(channels)
     options = InputOptions(names, float(scale), reference, stage_coding, text_epoch_s)

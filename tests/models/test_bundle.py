@@ -69,9 +69,21 @@ def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
     edit(folder, kind="sleep_epoch_cnn", network_args={**ARGS, "width": 16})
     with pytest.raises(BadInput, match="does not fit"):
         load_bundle(folder).network()
+    edit(folder, network_args={**ARGS, "depth": 3})
+    with pytest.raises(BadInput, match=r"arguments do not fit a sleep_epoch_cnn .*depth"):
+        load_bundle(folder).network()
     edit(folder, surprise=1)
     with pytest.raises(BadInput, match="unknown fields \\(surprise\\)"):
         load_bundle(folder)
+
+
+def test_preprocessing_of_another_version_is_refused():
+    described = describe(stages=[{"stage": "sleep_epochs", "version": 2, "params": {}, "seed": None}])
+    described.require_stages({"sleep_epochs": 2, "night_view": 1})
+    with pytest.raises(BadInput, match="needs version 2 of the preprocessing sleep_epochs, here it is 3"):
+        described.require_stages({"sleep_epochs": 3})
+    with pytest.raises(BadInput, match="unknown here"):
+        described.require_stages({})
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])

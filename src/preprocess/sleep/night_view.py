@@ -11,6 +11,7 @@ from src.signals import BadInput
 
 NIGHT_VIEW = "night_view"
 """Name of this step among a bundle's stages."""
+NIGHT_VIEW_VERSION = 2
 
 
 def night_view(
