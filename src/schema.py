@@ -40,7 +40,7 @@ class TrainConfig:
 class InferOptions:
     """Keyword arguments of the predictors of all tasks; what is not given is the predictor's default.
 
-    ``src/predict/sleep.py`` takes the first six, ``src/predict/spikes.py`` those up to ``exports``,
+    ``src/predict/sleep.py`` takes the first seven, ``src/predict/spikes.py`` those up to ``exports``,
     ``src/predict/grids.py`` ``figures`` and the last two.
     """
 
@@ -50,6 +50,7 @@ class InferOptions:
     scale: float | None = None
     stage_coding: str | None = None
     text_epoch_s: float | None = None
+    yasa: bool | None = None
     classifier: str | None = None
     recordings: list[str] | None = None
     truth: str | None = None

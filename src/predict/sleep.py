@@ -22,7 +22,7 @@ from src.preprocess.sleep.night_view import NIGHT_VIEW, NIGHT_VIEW_VERSION, nigh
 from src.preprocess.sleep.nights import Night
 from src.preprocess.stage import checksums, fingerprint, provenance
 from src.reports.sleep import draw_night
-from src.reports.sleep_agreement import agreement
+from src.reports.sleep_agreement import agreement, beside
 from src.reports.sleep_page import ScoredNight, write_page
 from src.signals import UNSCORED, BadInput
 
@@ -41,6 +41,7 @@ def predict(
     scale: float = 1.0,
     stage_coding: str | None = None,
     text_epoch_s: float | None = None,
+    yasa: bool = False,
 ) -> Summary:
     """Stage one recording or every recording of a folder; a bad one does not stop the others.
 
@@ -55,7 +56,7 @@ def predict(
         (EDF+ annotations), ``events.tsv`` (BIDS), ``manifest.json``, with a reference ``agreement.json``.
     kind
         What kind of folder ``source`` is, see :func:`src.preprocess.sleep.nights.discover`.
-    channels, reference, scale, stage_coding, text_epoch_s
+    channels, reference, scale, stage_coding, text_epoch_s, yasa
         See :class:`~src.predict.sleep_input.InputOptions`.
 
     Returns
@@ -68,7 +69,7 @@ def predict(
     bundle.require_stages({SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
     settings = EpochSettings.from_params(bundle.stages[0]["params"])
     names = (channels,) if isinstance(channels, str) else tuple(channels)
-    options = InputOptions(names, float(scale), reference, stage_coding, text_epoch_s)
+    options = InputOptions(names, float(scale), reference, stage_coding, text_epoch_s, yasa)
     network = bundle.network()
     jobs = [
         Job(
@@ -163,6 +164,7 @@ def _describe(
         units=given.units,
         notes=[*given.notes, *_short(bundle, settings, stages)],
         reference=given.reference,
+        yasa=given.yasa,
         bundle_metrics={k: v for k, v in bundle.metrics.items() if k.startswith("test/")},
     )
 
@@ -178,7 +180,9 @@ def _short(bundle: Bundle, settings: EpochSettings, stages: NDArray[np.integer])
 
 def _write_files(part: Path, scoring: ScoredNight, tail_s: float) -> None:
     onset_s, epoch_s, classes = scoring.onset_s, scoring.epoch_s, scoring.classes
-    write_stages(part / "hypnogram.csv", onset_s, epoch_s, scoring.stages, scoring.probabilities, classes, tail_s)
+    write_stages(
+        part / "hypnogram.csv", onset_s, epoch_s, scoring.stages, scoring.probabilities, classes, tail_s, scoring.yasa
+    )
     write_bids(part / "events.tsv", onset_s, epoch_s, scoring.stages, scoring.probabilities, classes)
     write_edf_annotations(part / "hypnogram.edf", onset_s, epoch_s, scoring.stages, classes, scoring.start)
     draw_night(
@@ -207,6 +211,10 @@ def _lines(scoring: ScoredNight, given: NightInput, folder: Path) -> list[str]:
     if scoring.reference is not None:
         found = agreement(scoring.reference, scoring.stages, scoring.probabilities, scoring.classes, scoring.epoch_s)
         lines += [f"agreement  {line}" for line in found["lines"]]
+    if scoring.yasa is not None:
+        lines += [
+            f"yasa       {line}" for line in beside(scoring.yasa, scoring.stages, scoring.reference, scoring.classes)
+        ]
     return [
         *lines,
         f"report     {folder / 'report.html'}",

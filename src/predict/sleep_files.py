@@ -26,24 +26,31 @@ def write_stages(
     probabilities: NDArray[np.floating],
     classes: Sequence[str],
     tail_s: float = 0.0,
+    yasa: NDArray[np.integer] | None = None,
 ) -> None:
     """``onset_s,duration_s,stage,p_<stage>…``, a row per epoch; ``unscored`` rows have no numbers.
 
     A rest of the signal too short for an epoch is a last ``unscored`` row of ``tail_s``. EDFBrowser imports
     the file as annotations: separator ``,``, onset in seconds in column 1, duration 2, description 3, data
-    from line 2.
+    from line 2. YASA's stages, where given, are a last column ``yasa``.
     """
-    blank = [""] * len(classes)
+    blank, more = [""] * len(classes), [] if yasa is None else ["yasa"]
+    others = [UNSCORED_NAME] * len(stages) if yasa is None else [_name(stage, classes) for stage in yasa]
     with path.open("w", newline="") as handle:
         writer = csv.writer(handle)
-        writer.writerow(["onset_s", "duration_s", "stage", *(f"p_{c}" for c in classes)])
-        for onset, stage, row in zip(onset_s, stages, probabilities, strict=True):
-            scored = stage != UNSCORED
-            numbers = [f"{p:.5f}" for p in row] if scored else blank
-            name = classes[stage] if scored else UNSCORED_NAME
-            writer.writerow([f"{onset:.10g}", f"{epoch_s:g}", name, *numbers])
+        writer.writerow(["onset_s", "duration_s", "stage", *(f"p_{c}" for c in classes), *more])
+        for onset, stage, row, other in zip(onset_s, stages, probabilities, others, strict=True):
+            numbers = [f"{p:.5f}" for p in row] if stage != UNSCORED else blank
+            writer.writerow(
+                [f"{onset:.10g}", f"{epoch_s:g}", _name(stage, classes), *numbers, *([other] if more else [])]
+            )
         if tail_s:
-            writer.writerow([f"{onset_s[-1] + epoch_s:.10g}", f"{tail_s:g}", UNSCORED_NAME, *blank])
+            last = [UNSCORED_NAME] if more else []
+            writer.writerow([f"{onset_s[-1] + epoch_s:.10g}", f"{tail_s:g}", UNSCORED_NAME, *blank, *last])
+
+
+def _name(stage: int, classes: Sequence[str]) -> str:
+    return classes[stage] if stage != UNSCORED else UNSCORED_NAME
 
 
 def write_bids(
@@ -57,9 +64,8 @@ def write_bids(
     """BIDS ``events.tsv`` (``onset``, ``duration``, ``trial_type``, ``confidence``) and the JSON that explains it."""
     lines = ["onset\tduration\ttrial_type\tconfidence"]
     for onset, stage, row in zip(onset_s, stages, probabilities, strict=True):
-        scored = stage != UNSCORED
-        name, sure = (classes[stage], f"{row.max():.3f}") if scored else (UNSCORED_NAME, "n/a")
-        lines.append(f"{onset:.10g}\t{epoch_s:g}\t{name}\t{sure}")
+        sure = f"{row.max():.3f}" if stage != UNSCORED else "n/a"
+        lines.append(f"{onset:.10g}\t{epoch_s:g}\t{_name(stage, classes)}\t{sure}")
     path.write_text("\n".join(lines) + "\n")
     levels = {name: f"stage {name}" for name in classes} | {UNSCORED_NAME: "no signal that could be scored"}
     meaning = {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.predict.sleep_yasa import YASA_EPOCH_S, yasa_stages
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of, read_epochs
 from src.preprocess.sleep.features import FeatureSettings, epoch_features
@@ -42,6 +43,8 @@ class InputOptions:
         A hypnogram to compare with; ``beside`` takes the one that lies beside the recording.
     stage_coding, text_epoch_s
         For a text hypnogram that does not state them.
+    yasa
+        Have the package YASA score the night too.
     """
 
     channels: tuple[str, ...] = ()
@@ -49,6 +52,7 @@ class InputOptions:
     reference: str | None = None
     stage_coding: str | None = None
     text_epoch_s: float | None = None
+    yasa: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class NightInput:
         bands; what the decibels are relative to.
     reference
         ``(epoch,)`` a person's stages, or ``None``.
+    yasa
+        ``(epoch,)`` YASA's stages, or ``None``.
     """
 
     recording_id: str
@@ -82,6 +88,7 @@ class NightInput:
     notes: list[str]
     rows: list[str] | None = None
     units: str = "1 µV²/Hz"
+    yasa: NDArray[np.integer] | None = None
 
 
 def find_inputs(source: Path, kind: str) -> list[Night]:
@@ -149,7 +156,14 @@ def read_input(night: Night, settings: EpochSettings, options: InputOptions) -> 
         reference,
         notes,
         units=f"1 {first.units[0].replace('uV', 'µV')}²/Hz",
+        yasa=_yasa(settings, list(native.values()), len(picture)) if options.yasa else None,
     )
+
+
+def _yasa(settings: EpochSettings, channels: Sequence[Recording], n_epochs: int) -> NDArray[np.integer]:
+    if settings.stages != "human" or settings.features.epoch_s != YASA_EPOCH_S:
+        raise BadInput("options.yasa", "compares human sleep in epochs of 30 s", "leave it out for this bundle")
+    return yasa_stages(channels, n_epochs)
 
 
 def _groups(wanted: Sequence[str], given: Sequence[str]) -> list[tuple[str, ...]]:
@@ -219,6 +233,8 @@ def _finished_input(night: Night, options: InputOptions) -> NightInput:
     """Epochs that exist already: nothing is left of the signal to look at."""
     if options.channels:
         raise BadInput("options.channels", "cannot be chosen in finished epochs", "leave it out")
+    if options.yasa:
+        raise BadInput("options.yasa", "needs the signal, not finished epochs", "leave it out, or give the EDF file")
     path = night.psg[0]
     epochs = (
         read_epochs(path.parent) if night.kind == PREPARED else read_bandpower(night.kind, path, night.recording_id)

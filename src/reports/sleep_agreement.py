@@ -77,6 +77,28 @@ def agreement(
     }
 
 
+def beside(
+    other: NDArray[np.integer],
+    stages: NDArray[np.integer],
+    reference: NDArray[np.integer] | None,
+    classes: Sequence[str],
+) -> list[str]:
+    """Lines on how a second scoring agrees with this one and, where there is one, with the reference."""
+    pairs = [("with this scoring", stages)] + ([] if reference is None else [("with the reference", reference)])
+    lines = []
+    for words, scoring in pairs:
+        both = (other != UNSCORED) & (scoring != UNSCORED)
+        confusion = np.zeros((len(classes), len(classes)), np.int64)
+        np.add.at(confusion, (scoring[both], other[both]), 1)
+        found = {k: None if np.isnan(v) else v for k, v in scores(confusion, list(classes)).items()}
+        by_stage = "  ".join(f"{name} {_two(found[f'f1_{name}'])}" for name in classes)
+        lines.append(
+            f"{words}: κ {_two(found['kappa'])}  accuracy {_two(found['accuracy'])}"
+            f"  macro-F1 {_two(found['macro_f1'])}  ({by_stage})"
+        )
+    return lines
+
+
 def _difference(mine: float | None, theirs: float | None) -> float | None:
     return None if mine is None or theirs is None else mine - theirs
 

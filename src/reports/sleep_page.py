@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from src.preprocess.sleep.sanity import ChannelReport
 from src.reports.sleep import STAGE_COLOURS
-from src.reports.sleep_agreement import agreement
+from src.reports.sleep_agreement import agreement, beside
 from src.reports.sleep_reliability import reliability_picture
 from src.reports.sleep_review import expected_accuracy, review_list
 from src.reports.sleep_statistics import LABELS, WAKE_NAMES, bouts, sleep_statistics, transition_counts
@@ -59,6 +59,7 @@ class ScoredNight:
     sanity: list[ChannelReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     reference: NDArray[np.integer] | None = None
+    yasa: NDArray[np.integer] | None = None
     bundle_metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -71,6 +72,7 @@ def write_page(path: Path, night: ScoredNight, figure: Path) -> Path:
         _statistics(night),
         _review(night),
         _agreement(night) if night.reference is not None else "",
+        _yasa(night) if night.yasa is not None else "",
         _foot(night),
     ]
     title = escape(night.recording_id)
@@ -226,6 +228,20 @@ def _agreement(night: ScoredNight) -> str:
         f'<div class="cols"><div>{confusion}<p class="note">Calibration error (ECE) {found["ece"]:.3f}</p>'
         f'<div style="width:340px">{picture}</div></div><div>{differences}</div></div>'
     )
+
+
+def _yasa(night: ScoredNight) -> str:
+    assert night.yasa is not None
+    here, there = (sleep_statistics(stages, night.classes, night.epoch_s) for stages in (night.stages, night.yasa))
+    rows = [[label, *(_number(found[name], "{:.1f}") for found in (here, there))] for name, label in LABELS.items()]
+    rows += [
+        [f"{name} (min)", *(_number(found[f"min_{name}"], "{:.1f}") for found in (here, there))]
+        for name in night.classes
+    ]
+    words = "".join(
+        f"<li>{escape(line)}</li>" for line in beside(night.yasa, night.stages, night.reference, night.classes)
+    )
+    return f"<h2>YASA’s scoring of the same night</h2><ul>{words}</ul>{_table(['', 'this scoring', 'YASA'], rows)}"
 
 
 def _foot(night: ScoredNight) -> str:
