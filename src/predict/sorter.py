@@ -54,7 +54,7 @@ class Sorter:
 
     def choose(self, trace: Trace, gain: float | None) -> Choice:
         """Which of the trained backgrounds a recording's own is most like, and the factor to its scale."""
-        found = signature(self.conditioning.linear(trace.centred), trace.fs_hz)
+        found = signature(self.conditioning.linear(trace.centred), trace.fs_hz, trace.usable)
         return choose_expert(found, self.detector.signature.numpy(), gain)
 
     def sort(self, trace: Trace, choice: Choice, *, reject: float = 1.0, block: int = BLOCK) -> Sorted:

@@ -82,13 +82,14 @@ def measure_background(
         Mask of samples that carry signal.
     """
     usable = np.ones(len(linear), bool) if usable is None else usable
-    bank = FilterBank(seen.templates, seen.onset, background_spectrum(linear, fs_hz), length=512)
+    first = background_spectrum(np.where(usable, linear, np.nan), fs_hz)
+    bank = FilterBank(seen.templates, seen.onset, first, length=512)
     odds_against = np.log(len(labelled[0]) / max(len(labelled[1]), 1))
     train, _ = bank.detect(linear, float(odds_against))
     residual = remove_spikes(linear, train, seen.templates, seen.onset)
-    quiet = quiet_mask(residual, before=20, after=20) & usable
+    quiet = quiet_mask(np.where(usable, residual, np.nan), before=20, after=20)
     noise = background_spectrum(residual, fs_hz, quiet, n_fft=min(LONG_FFT, len(linear)))
-    loud = np.abs(residual) > LOUD_SIGMAS * robust_sigma(residual)
+    loud = np.abs(residual) > LOUD_SIGMAS * robust_sigma(residual[usable])
     loud_share = float(loud[usable].mean()) if usable.any() else 0.0
     if loud_share <= MOST_LOUD:
         return Measured(noise, loud_share, SpikeTrain.empty())

@@ -133,8 +133,8 @@ def _measure(
     np.savez(
         out_dir / "background.npz",
         power=measured.noise.power,
-        signature=signature(linear, conditioning.fs_hz),
-        level=linear.std(),
+        signature=signature(linear, conditioning.fs_hz, trace.usable),
+        level=linear[trace.usable].std(),
         loud_share=measured.loud_share,
         suspects=measured.suspects.index,
         suspect_units=measured.suspects.unit,
@@ -172,5 +172,5 @@ def _condition(
 
 
 CONDITIONING = Stage("spike_conditioning", 1, _condition)
-BACKGROUND = Stage("spike_background", 2, _measure)
+BACKGROUND = Stage("spike_background", 3, _measure)
 LOOKALIKE_SET = Stage("spike_lookalikes", 1, _make_lookalikes)

@@ -20,16 +20,19 @@ SAME_SCALE = 0.1
 """Difference of log level up to which no change of scale is assumed."""
 
 
-def signature(linear: np.ndarray, fs_hz: float) -> np.ndarray:
+def signature(linear: np.ndarray, fs_hz: float, usable: np.ndarray | None = None) -> np.ndarray:
     """``(FEATURES,)`` natural logarithms: band powers relative to the level, the level, the spikiness.
 
-    All but the level are the same when a recording is multiplied by a constant.
+    All but the level are the same when a recording is multiplied by a constant. Samples outside the mask
+    ``usable`` do not count: silence in their place would make the background look quieter than it is.
     """
+    if usable is not None and not usable.all():
+        linear = np.where(usable, linear, np.nan)
     level = max(robust_sigma(linear), 1e-12)
     spectrum = background_spectrum(linear, fs_hz)
     edges = np.geomspace(fs_hz / 250, 0.45 * fs_hz, BANDS + 1)
     bands = [spectrum.sigma(low, high) for low, high in pairwise(edges)]
-    spikiness = np.quantile(np.abs(linear), 0.995) / level
+    spikiness = np.nanquantile(np.abs(linear), 0.995) / level
     return np.log(np.maximum([*(np.array(bands) / level), level, spikiness], 1e-12)).astype(np.float32)
 
 

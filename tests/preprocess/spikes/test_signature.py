@@ -53,3 +53,12 @@ def test_even_a_dead_or_tiny_trace_has_a_signature():
         found = signature(trace, FS_HZ)
         assert found.shape == (FEATURES,)
         assert np.isfinite(found).all()
+
+
+def test_a_gap_is_no_quiet_background(traces, known):
+    for expert, trace in enumerate(traces.values()):
+        usable = np.ones(len(trace), bool)
+        usable[50_000:200_000] = False
+        gap = np.where(usable, trace, 0).astype(np.float32)
+        assert choose_expert(signature(gap, FS_HZ, usable), known).expert == expert
+        np.testing.assert_allclose(signature(gap, FS_HZ, usable), known[expert], atol=0.15)
