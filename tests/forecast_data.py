@@ -15,17 +15,14 @@ SMALL = {"cells": 150, "planes": 4, "frames": 700, "assemblies": 6, "starts_per_
 def subject_grids(active, voxels, planes, *, name="fish", guard_frames=0, timepoints=None, is_train=None):
     """A subject with ``active (time, slot)`` at ``voxels``."""
     frames = len(active)
-    time, slot = np.nonzero(active)
-    voxels = np.asarray(voxels, np.int64)
-    sizes = np.bincount(time * planes + voxels[slot] // PIXELS, minlength=frames * planes)
     train = np.ones(frames, bool) if is_train is None else np.asarray(is_train, bool)
-    return SubjectGrids(
+    empty = SubjectGrids(
         subject=name,
         planes=planes,
         fs_hz=2.0,
-        indptr=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        pixel=(voxels[slot] % PIXELS).astype(np.uint16),
-        voxels=voxels,
+        indptr=np.zeros(frames * planes + 1, np.int64),
+        rank=np.zeros(0, np.uint16),
+        voxels=np.asarray(voxels, np.int64),
         is_train=train,
         is_test=~train,
         is_valid=np.ones(frames, bool),
@@ -34,6 +31,7 @@ def subject_grids(active, voxels, planes, *, name="fish", guard_frames=0, timepo
         guard_frames=guard_frames,
         source=Path(f"{name}.h5"),
     )
+    return empty.with_raster(active)
 
 
 def random_subject(seed, *, frames=60, planes=3, voxels=20, density=0.1, name="fish", **given):
@@ -58,7 +56,8 @@ def header_of(grids, markers=False):
 
 
 def as_batch(grids):
-    return FrameBatch(0, grids.planes, grids.indptr, grids.pixel)
+    slots, _ = grids.slots(0, grids.frames)
+    return FrameBatch(0, grids.planes, grids.indptr, (grids.voxels[slots] % PIXELS).astype(np.uint16))
 
 
 def grid_data(cache, **changes):

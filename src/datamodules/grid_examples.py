@@ -56,7 +56,7 @@ class PlaneSequences(Dataset[tuple[Tensor, Tensor]]):
     """The original's examples: ``length`` plane-frames in a row, time-major and z-minor, of one stretch.
 
     An example is ``(pixel, counts)``: int32 pixel numbers, plane-frame by plane-frame, and how many each has. It
-    is one slice of the subject's arrays. :meth:`dense` is its image stack.
+    is made from one slice of the subject's arrays. :meth:`dense` is its image stack.
     """
 
     def __init__(
@@ -80,22 +80,27 @@ class PlaneSequences(Dataset[tuple[Tensor, Tensor]]):
         return len(self.sequences)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        number, first = self.sequences[index]
-        subject = self.subjects[number]
-        pointer = subject.indptr[first : first + self.length + 1]
-        pixel = subject.pixel[pointer[0] : pointer[-1]].astype(np.int32)
-        return torch.from_numpy(pixel), torch.from_numpy(np.diff(pointer))
+        pixel, sizes = self._pixels(index)
+        return torch.from_numpy(pixel.astype(np.int32)), torch.from_numpy(sizes)
 
     def dense(self, index: int, *, markers: bool, out: Tensor | None = None) -> Tensor:
         """``(plane-frame, 256, 128)`` uint8; ``out`` is filled and returned where given."""
-        pixel, counts = self[index]
+        pixel, sizes = self._pixels(index)
         out = torch.empty(self.length, HEIGHT, WIDTH, dtype=torch.uint8) if out is None else out
-        out.zero_()
-        flat = torch.repeat_interleave(torch.arange(self.length) * PIXELS, counts)
-        out.view(-1)[flat + pixel] = 1
+        image = out.numpy().reshape(-1)
+        image.fill(0)
+        image[np.repeat(np.arange(self.length) * PIXELS, sizes) + pixel] = 1
         if markers:
             number, first = self.sequences[index]
             for place in range(self.length):
                 plane = int(first + place) % self.subjects[number].planes
                 out[place, :2, WIDTH - min(plane + 2, WIDTH) :] = 1
         return out
+
+    def _pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        number, first = self.sequences[index]
+        subject = self.subjects[number]
+        pointer = subject.indptr[first : first + self.length + 1]
+        sizes = np.diff(pointer)
+        base = np.resize(np.roll(subject.starts, -int(first % subject.planes)), self.length)
+        return subject.places[np.repeat(base, sizes) + subject.rank[pointer[0] : pointer[-1]]], sizes

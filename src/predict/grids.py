@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
         number = network.subjects.index(name)
         span = network.span(number)
         known = known_voxels(grids, network.voxels[span].numpy(), network.planes[number])
-        unknown = 1 - len(known.pixel) / max(len(grids.pixel), 1)
+        unknown = 1 - len(known.rank) / max(len(grids.rank), 1)
         if 1 - unknown < KNOWN_SHARE:
             problem = f"{unknown:.0%} of its active voxels are none of {name}'s"
             raise BadInput(grids.source, problem, "give the subject's own recording (options.subject)")
@@ -123,11 +123,10 @@ def known_voxels(grids: SubjectGrids, voxels: np.ndarray, planes: int) -> Subjec
         raise BadInput(grids.source, f"has {grids.planes} planes, the bundle's subject {planes}", cure)
     if np.array_equal(grids.voxels, voxels):
         return grids
-    plane_frame = np.repeat(np.arange(len(grids.indptr) - 1), np.diff(grids.indptr))
-    kept = np.isin(plane_frame % planes * PIXELS + grids.pixel, voxels)
-    sizes = np.bincount(plane_frame[kept], minlength=len(grids.indptr) - 1)
-    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return replace(grids, voxels=voxels, indptr=indptr, pixel=grids.pixel[kept])
+    _, here, there = np.intersect1d(grids.voxels, voxels, return_indices=True)
+    active = np.zeros((grids.frames, len(voxels)), bool)
+    active[:, there] = grids.raster(0, grids.frames)[:, here]
+    return grids.with_raster(active, voxels)
 
 
 def _rates(grids: SubjectGrids) -> Tensor:

@@ -36,10 +36,11 @@ class GridImages:
             raise BadInput("coarsen", f"is {coarsen}", "give a power of two up to 128")
         self.coarsen, self.planes = coarsen, planes or max(s.planes for s in subjects)
         self.rows, self.columns = HEIGHT // coarsen, WIDTH // coarsen
-        self.voxels = [torch.from_numpy(s.voxels) for s in subjects]
         self.own_planes = [s.planes for s in subjects]
         self.mask = torch.from_numpy(marker_mask(self.planes).reshape(-1)) if markers else None
+        self.cells = [self._cells(s) for s in subjects]
         self.buffer = torch.empty(0)
+        self.written = torch.empty(0, dtype=torch.int64)
 
     def __call__(self, batch: WindowBatch) -> Tensor:
         """The image of a batch; it is valid until the next call."""
@@ -48,29 +49,45 @@ class GridImages:
         shape = (windows, frames, self.planes, self.rows, self.columns)
         size = windows * frames * self.planes * self.rows * self.columns
         if self.buffer.device != device or self.buffer.numel() < size:
-            self.buffer = torch.empty(size, device=device)
-            self.voxels = [v.to(device) for v in self.voxels]
+            self.buffer = torch.zeros(size, device=device)
+            self.cells = [c.to(device) for c in self.cells]
             self.mask = None if self.mask is None else self.mask.to(device)
-        image = self.buffer[:size].zero_().view(windows * frames, -1)
-        frame = torch.repeat_interleave(torch.arange(windows * frames, device=device), batch.counts.reshape(-1))
-        owner = batch.subject[torch.div(frame, frames, rounding_mode="floor")]
-        for number in batch.subject.unique().tolist():
-            mine = owner == number
-            self._scatter(image, frame[mine], self.voxels[number][batch.slots[mine].long()])
+        elif self.mask is None:
+            self.buffer[self.written] = 0  # some thousand numbers, where the whole buffer has millions
+        else:
+            self.buffer.zero_()
+        image = self.buffer[:size].view(windows * frames, -1)
+        start = torch.arange(windows * frames, device=device) * image.shape[1]
+        index = torch.repeat_interleave(start, batch.counts.reshape(-1))
+        present = batch.subject.unique().tolist()
+        if len(present) == 1:
+            cell = self.cells[present[0]][batch.slots]
+        else:
+            owner = torch.repeat_interleave(batch.subject, batch.counts.sum(1))
+            cell = torch.empty_like(index)
+            for number in present:
+                mine = owner == number
+                cell[mine] = self.cells[number][batch.slots[mine]]
+        index += cell
+        if self.mask is not None:
+            index = index[cell >= 0]
+        if self.coarsen == 1:
+            image.view(-1)[index] = 1.0
+        else:
+            image.view(-1).index_add_(0, index, torch.ones(len(index), device=device))
+        self.written = index
         if self.mask is not None:
             self._mark(image.view(shape), batch.subject)
         return image.view(shape)
 
-    def _scatter(self, image: Tensor, frame: Tensor, voxel: Tensor) -> None:
-        if self.mask is not None:
-            shown = ~self.mask[voxel]
-            frame, voxel = frame[shown], voxel[shown]
+    def _cells(self, grids: SubjectGrids) -> Tensor:
+        """``(slot,)`` place of every occupied voxel in a frame's image; -1 under a marker."""
+        voxel = torch.from_numpy(grids.voxels)
         plane, pixel = torch.div(voxel, PIXELS, rounding_mode="floor"), voxel % PIXELS
         row = torch.div(pixel, WIDTH * self.coarsen, rounding_mode="floor")
         column = torch.div(pixel % WIDTH, self.coarsen, rounding_mode="floor")
-        index = (plane * self.rows + row) * self.columns + column
-        ones = torch.ones(len(index), device=image.device)
-        image.view(-1).index_add_(0, frame * image.shape[1] + index, ones)
+        cell = (plane * self.rows + row) * self.columns + column
+        return cell if self.mask is None else torch.where(self.mask[voxel], -1, cell)
 
     def _mark(self, image: Tensor, subject: Tensor) -> None:
         assert self.mask is not None

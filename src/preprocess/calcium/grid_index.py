@@ -25,7 +25,7 @@ _FRAMES_AT_ONCE = 256
 
 
 def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    """Write ``indptr.npy``, ``pixel.npy`` and ``frames.npz`` of one grid file, z-markers taken off.
+    """Write ``indptr.npy``, ``rank.npy`` and ``frames.npz`` of one grid file, z-markers taken off.
 
     A file without ``indptr`` and ``pixel``, with duplicates, or dense is put in order here, once.
     """
@@ -40,11 +40,19 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
         pointer = indptr[first * planes : (first + _FRAMES_AT_ONCE) * planes + 1]
         sizes = np.diff(pointer)
         occupied[np.repeat(np.tile(base, len(sizes) // planes), sizes) + pixel[pointer[0] : pointer[-1]]] = True
+    voxels = np.flatnonzero(occupied)
+    table = _rank_table(voxels, planes)
+    rank = np.empty(len(pixel), np.uint16)
+    for first in range(0, grids.shape[0], _FRAMES_AT_ONCE):
+        pointer = indptr[first * planes : (first + _FRAMES_AT_ONCE) * planes + 1]
+        sizes = np.diff(pointer)
+        span = slice(pointer[0], pointer[-1])
+        rank[span] = table[np.repeat(np.tile(base, len(sizes) // planes), sizes) + pixel[span]]
     np.save(out_dir / "indptr.npy", indptr.astype(np.int64))
-    np.save(out_dir / "pixel.npy", pixel)
+    np.save(out_dir / "rank.npy", rank)
     np.savez(
         out_dir / "frames.npz",
-        voxels=np.flatnonzero(occupied),
+        voxels=voxels,
         z_values=header.z_values,
         is_train=header.is_train.astype(bool),
         is_test=header.is_test.astype(bool),
@@ -53,7 +61,7 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
     )
     rate = header.attributes.get("sampling_rate")
     return {
-        "axes": {"indptr": ["time · plane + 1"], "pixel": ["entry"]},
+        "axes": {"indptr": ["time · plane + 1"], "rank": ["entry"]},
         "subject": str(header.attributes.get("subject", "")),
         "planes": planes,
         "fs_hz": float(rate) if rate else None,
@@ -62,7 +70,15 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
     }
 
 
-GRID_INDEX = Stage("grid_index", 1, make_index)
+GRID_INDEX = Stage("grid_index", 2, make_index)
+
+
+def _rank_table(voxels: np.ndarray, planes: int) -> np.ndarray:
+    """``(plane · PIXELS,)`` uint16 place of every occupied voxel among those of its plane."""
+    table = np.zeros(planes * PIXELS, np.uint16)
+    starts = np.searchsorted(voxels, np.arange(planes) * PIXELS)
+    table[voxels] = np.arange(len(voxels)) - starts[voxels // PIXELS]
+    return table
 
 
 def _cell_voxels(path: Path, planes: int) -> np.ndarray:
@@ -77,14 +93,15 @@ def _cell_voxels(path: Path, planes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SubjectGrids:
-    """One subject's activity in memory.
+    """One subject's activity in memory: two bytes per active voxel.
 
     Attributes
     ----------
     subject, planes, fs_hz, guard_frames
         Name, Z, volume rate, and the frames around a test block that the file's own split leaves out.
-    indptr, pixel
-        See :class:`~src.preprocess.calcium.grid.FrameBatch`; of the whole recording, without markers.
+    indptr, rank
+        ``(time · plane + 1,)`` int64 where the entries of every plane-frame begin, and ``(entry,)`` uint16
+        places of the active voxels among the occupied ones of their plane; without markers.
     voxels
         ``(slot,)`` occupied voxels in increasing order: those with a cell, or with activity where the
         cells' places are not known. A *slot* is a voxel's place in this list.
@@ -96,7 +113,7 @@ class SubjectGrids:
     planes: int
     fs_hz: float | None
     indptr: np.ndarray
-    pixel: np.ndarray
+    rank: np.ndarray
     voxels: np.ndarray
     is_train: np.ndarray
     is_test: np.ndarray
@@ -111,20 +128,20 @@ class SubjectGrids:
         return len(self.timepoints)
 
     @cached_property
-    def slot_of(self) -> np.ndarray:
-        """``(plane · PIXELS,)`` int32 slot of every voxel, -1 where there is none."""
-        table = np.full(self.planes * PIXELS, -1, np.int32)
-        table[self.voxels] = np.arange(len(self.voxels), dtype=np.int32)
-        return table
+    def starts(self) -> np.ndarray:
+        """``(plane,)`` int32 first slot of every plane."""
+        return np.searchsorted(self.voxels, np.arange(self.planes) * PIXELS).astype(np.int32)
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """``(slot,)`` uint16 pixel of every occupied voxel in its plane."""
+        return (self.voxels % PIXELS).astype(np.uint16)
 
     def slots(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Active slots of frames ``first`` to ``last`` (exclusive), frame by frame, and how many each frame has."""
         pointer = self.indptr[first * self.planes : last * self.planes + 1]
-        pixel = self.pixel[pointer[0] : pointer[-1]]
-        sizes = np.diff(pointer)
-        base = np.tile(np.arange(self.planes, dtype=np.int32) * PIXELS, last - first)
-        slot = self.slot_of[np.repeat(base, sizes) + pixel]
-        return slot, sizes.reshape(last - first, self.planes).sum(axis=1)
+        base = np.repeat(np.tile(self.starts, last - first), np.diff(pointer))
+        return base + self.rank[pointer[0] : pointer[-1]], np.diff(pointer[:: self.planes])
 
     def raster(self, first: int, last: int) -> np.ndarray:
         """``(time, slot)`` bool of a stretch of frames."""
@@ -133,13 +150,15 @@ class SubjectGrids:
         active[np.repeat(np.arange(last - first), counts), slot] = True
         return active
 
-    def with_raster(self, active: np.ndarray) -> SubjectGrids:
-        """The same subject with other activity: ``(time, slot)`` bool over all frames."""
+    def with_raster(self, active: np.ndarray, voxels: np.ndarray | None = None) -> SubjectGrids:
+        """The same subject with other activity, ``(time, slot)`` bool over all frames, of other voxels if given."""
+        voxels = self.voxels if voxels is None else voxels
         time, slot = np.nonzero(active)
-        voxel = self.voxels[slot]
-        sizes = np.bincount(time * self.planes + voxel // PIXELS, minlength=self.frames * self.planes)
+        plane = voxels[slot] // PIXELS
+        sizes = np.bincount(time * self.planes + plane, minlength=self.frames * self.planes)
         indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return replace(self, indptr=indptr, pixel=(voxel % PIXELS).astype(np.uint16))
+        starts = np.searchsorted(voxels, np.arange(self.planes) * PIXELS)
+        return replace(self, indptr=indptr, rank=(slot - starts[plane]).astype(np.uint16), voxels=voxels)
 
 
 def find_grids(folder: Path) -> dict[str, Path]:
@@ -191,7 +210,7 @@ def _opened(folder: Path, facts: Mapping[str, Any], source: Path, subject: str) 
             planes=facts["planes"],
             fs_hz=facts["fs_hz"],
             indptr=np.load(folder / "indptr.npy"),
-            pixel=np.load(folder / "pixel.npy"),
+            rank=np.load(folder / "rank.npy"),
             guard_frames=facts["guard_frames"],
             source=source,
             **{name: frames[name] for name in frames.files},

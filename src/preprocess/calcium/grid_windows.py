@@ -43,23 +43,29 @@ def window_batch(subjects: Sequence[SubjectGrids], windows: np.ndarray, context:
 
     Frames beyond the end of a recording, which a forecast may reach, have no entries.
     """
-    seen, ahead = [], []
-    for number, first in windows:
-        seen.append(subjects[number].slots(first, first + context))
-        start, end = first + context, min(first + context + horizon, subjects[number].frames)
-        slots, counts = subjects[number].slots(start, end)
-        ahead.append((slots, np.pad(counts, (0, start + horizon - end))))
     where = torch.from_numpy(np.ascontiguousarray(windows))
-    return WindowBatch(where[:, 0], where[:, 1], *_joined(seen, context), *_joined(ahead, horizon))
+    seen = _entries(subjects, windows, 0, context)
+    return WindowBatch(where[:, 0], where[:, 1], *seen, *_entries(subjects, windows, context, context + horizon))
 
 
-def _joined(pieces: list[tuple[np.ndarray, np.ndarray]], frames: int) -> tuple[Tensor, Tensor]:
-    if not pieces:
-        return torch.zeros(0, dtype=torch.int32), torch.zeros(0, frames, dtype=torch.int64)
-    return (
-        torch.from_numpy(np.concatenate([slots for slots, _ in pieces])),
-        torch.from_numpy(np.stack([counts for _, counts in pieces])),
-    )
+def _entries(subjects: Sequence[SubjectGrids], windows: np.ndarray, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Slots and counts of frames ``start`` to ``stop`` of every window; what is repeated is repeated once for all."""
+    ranks, bases, sizes = [np.zeros(0, np.uint16)], [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    counts = np.zeros((len(windows), stop - start), np.int64)
+    tiled = {int(n): np.tile(subjects[n].starts, stop - start) for n in np.unique(windows[:, 0])}
+    for place, (number, first) in enumerate(windows.tolist()):
+        grids = subjects[number]
+        last = min(first + stop, grids.frames)
+        if last <= first + start:
+            continue
+        pointer = grids.indptr[(first + start) * grids.planes : last * grids.planes + 1]
+        ranks.append(grids.rank[pointer[0] : pointer[-1]])
+        sizes.append(np.diff(pointer))
+        bases.append(tiled[number][: len(pointer) - 1])
+        counts[place, : last - first - start] = np.diff(pointer[:: grids.planes])
+    slots = np.repeat(np.concatenate(bases), np.concatenate(sizes))
+    slots += np.concatenate(ranks)
+    return torch.from_numpy(slots), torch.from_numpy(counts)
 
 
 def as_sparse(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> Tensor:
