@@ -26,7 +26,7 @@ from src.preprocess.spikes.prepare import (
     load_trace,
 )
 from src.preprocess.spikes.recording import SpikeTrain
-from src.preprocess.spikes.synthesis import Grafting, Source, conditioned_waveforms, grafted
+from src.preprocess.spikes.synthesis import Grafting, Source, conditioned_waveforms, grafted, overlaid
 from src.preprocess.stage import ensure
 from src.signals import BadInput, SignalSpec
 
@@ -92,7 +92,7 @@ class SpikeData(pl.LightningDataModule):
     embedded
         ``duration_s`` and ``seed`` of the look-alikes.
     draws
-        Independent noise draws per target and held-out block.
+        Independent noise draws per target and held-out block; every other one is twice as dense.
     """
 
     def __init__(
@@ -225,18 +225,23 @@ class SpikeData(pl.LightningDataModule):
         }
 
     def held_out(self, part: Part) -> list[HeldOut]:
-        """The block ``part`` of the labelled recording in the noise of each target, ``draws`` times each."""
+        """The block ``part`` of the labelled recording in the noise of each target, ``draws`` times each.
+
+        Every other draw has the block's spikes twice, the second time later, because targets may fire
+        faster than the labelled recording: what is tuned on sparse spikes alone misses dense ones.
+        """
         block = self.parts[part]
         own = self.recording.background(block, self.seen)
-        linear = self.recording.linear[block.start : block.stop]
-        train = self.recording.train.between(block.start, block.stop)
+        sparse = self.recording.linear[block.start : block.stop], self.recording.train.between(block.start, block.stop)
         made = []
         for expert, background in enumerate(self.backgrounds):
             for draw in range(self.draws):
                 rng = np.random.default_rng((self.seed, 2, PARTS.index(part), expert, draw))
+                linear, train = sparse if draw % 2 == 0 else overlaid(*sparse, self.grafting.dead_samples, rng)
                 alone, suspects = None, SpikeTrain.empty()
                 if background.linear is None:
-                    noisy = grafted(linear, own, background.noise, rng)
+                    present = own if draw % 2 == 0 else own.scaled(np.sqrt(2))
+                    noisy = grafted(linear, present, background.noise, rng)
                 else:
                     alone, suspects = background.stretch(len(linear), rng)
                     noisy = linear + alone

@@ -138,3 +138,13 @@ def test_neurons_absent_from_the_training_block_are_no_obstacle(spike_data, spik
     assert data.summary()["train"]["neuron 2"] == 0
     _, train = data.source.trace(50_000, data.backgrounds[0].noise, np.random.default_rng(0))
     assert 2 not in train.unit
+
+
+def test_every_other_draw_is_twice_as_dense_and_no_noisier(spike_data):
+    data = spike_data(WINDOWS, draws=2, targets=["D5"])
+    data.setup("fit")
+    sparse, dense = data.held_out("val")
+    assert len(dense.train) == 2 * len(sparse.train)
+    assert len(dense.linear) == len(sparse.linear)
+    quiet = [np.median(np.abs(h.linear)) for h in (sparse, dense)]
+    assert quiet[1] == pytest.approx(quiet[0], rel=0.15)

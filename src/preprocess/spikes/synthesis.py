@@ -128,6 +128,27 @@ def grafted(linear: np.ndarray, own: Spectrum, target: Spectrum, rng: np.random.
     return (linear + Spectrum(missing, target.fs_hz).synthesise(len(linear), rng)).astype(np.float32)
 
 
+def overlaid(
+    linear: np.ndarray, train: SpikeTrain, dead_samples: int, rng: np.random.Generator, *, tries: int = 40
+) -> tuple[np.ndarray, SpikeTrain]:
+    """A labelled trace added to itself, moved by a random lag and wrapped round: twice the spikes and noise power.
+
+    Of some lags the one is taken at which the fewest spikes of one unit fall within ``dead_samples``.
+    """
+    n = len(linear)
+    best: tuple[int, np.ndarray, SpikeTrain] | None = None
+    for lag in rng.integers(n // 8, max(n - n // 8, n // 8 + 1), tries):
+        both = SpikeTrain.sorted(
+            np.concatenate((train.index, (train.index + lag) % n)), np.concatenate((train.unit, train.unit))
+        )
+        order = np.argsort(both.unit, kind="stable")
+        near = (np.diff(both.index[order]) <= dead_samples) & (np.diff(both.unit[order]) == 0)
+        if best is None or near.sum() < best[0]:
+            best = int(near.sum()), np.roll(linear, lag), both
+    assert best is not None
+    return (linear + best[1]).astype(np.float32), best[2]
+
+
 def onset_mask(train: SpikeTrain, n_samples: int, n_units: int, *, half_width: int, offset: int) -> np.ndarray:
     """Label ``(unit, time)`` float32: 1 within ``half_width`` samples of ``onset + offset``.
 

@@ -12,6 +12,7 @@ from src.preprocess.spikes.synthesis import (
     conditioned_waveforms,
     grafted,
     onset_mask,
+    overlaid,
 )
 from src.preprocess.spikes.waveforms import fit_waveforms
 
@@ -94,3 +95,24 @@ def test_the_band_pass_widens_waveforms_and_keeps_their_place(waveforms):
     assert seen.onset == 70
     assert np.abs(seen.templates[4]).argmax() == pytest.approx(70 + 14, abs=3)
     assert seen.templates[4].max() == pytest.approx(waveforms.templates[4].max(), rel=0.1)
+
+
+def test_a_trace_over_itself_has_every_spike_twice():
+    rng = np.random.default_rng(0)
+    train = SpikeTrain.sorted(rng.integers(0, 20_000, 150), rng.integers(1, 6, 150))
+    trace = np.zeros(20_000, np.float32)
+    trace[train.index] += train.unit
+    dense, both = overlaid(trace, train, 25, rng)
+    assert len(both) == 2 * len(train)
+    assert np.all(np.diff(both.index) >= 0)
+    expected = np.zeros(20_000)
+    for at in range(2):  # the same spikes, then the same spikes one lag later
+        lag = 0 if at == 0 else int(np.argmax([np.dot(dense - trace, np.roll(trace, k)) for k in range(20_000)]))
+        expected += np.roll(trace, lag)
+    np.testing.assert_allclose(dense, expected)
+    assert dense.sum() == pytest.approx(2 * trace.sum())
+    order = np.argsort(both.unit, kind="stable")
+    close = (np.diff(both.index[order]) <= 25) & (np.diff(both.unit[order]) == 0)
+    own = np.argsort(train.unit, kind="stable")
+    before = (np.diff(train.index[own]) <= 25) & (np.diff(train.unit[own]) == 0)
+    assert close.sum() <= 2 * before.sum() + 8  # hardly any that the lag has brought together
