@@ -251,7 +251,7 @@ def check_noise(levels: np.ndarray, available: tuple[int, ...], model: str) -> l
             "divide by F0, or by 100 if it is in percent",
         )
     warnings = []
-    above, below = finite.mean() - max(available), min(available) - finite.mean()
+    above = finite.mean() - max(available)
     if above > 2:
         warnings.append(
             f"{model}: the mean noise level is {finite.mean():.1f}, {above:.1f} above the noisiest networks "
@@ -260,6 +260,6 @@ def check_noise(levels: np.ndarray, available: tuple[int, ...], model: str) -> l
     if typical < min(available) / 2:
         warnings.append(
             f"{model}: the median noise level is {typical:.2f}, less than half of the quietest networks' "
-            f"({min(available)}, mean {below:+.1f} below): check that dF/F was neither smoothed nor scaled down"
+            f"({min(available)}): check that dF/F was neither smoothed nor scaled down"
         )
     return warnings

@@ -131,9 +131,13 @@ def _cell_maps(above: Axes, side: Axes, figures: SubjectFigures) -> None:
     above.set(xlabel="column (→ W)", ylabel="row (→ H)", title="cells from above")
     above.invert_yaxis()
     above.set_aspect("equal", adjustable="datalim")
-    scale = above.inset_axes((0.04, 0.97, 0.3, 0.018))
-    above.figure.colorbar(points, cax=scale, label="z", orientation="horizontal")
     side.scatter(row, z, **style)
+    if np.ptp(z):
+        scale = above.inset_axes((0.04, 0.97, 0.3, 0.018))
+        above.figure.colorbar(points, cax=scale, label="z", orientation="horizontal")
+    else:
+        side.set_ylim(z[0] - 1, z[0] + 1)
+        side.set_yticks([z[0]])
     side.set(xlabel="row", ylabel="z", title="from the side")
 
 
@@ -169,6 +173,7 @@ def _planes(axes: Axes, figures: SubjectFigures) -> None:
     z, counts = np.unique(np.round(figures.positions[:, 2], 3), return_counts=True)
     axes.bar(np.arange(len(z)), counts, color="0.7", label="cells")
     axes.set(xlabel="plane", ylabel="cells", title="cells and activity per plane")
+    axes.set_xlim(-1, len(z))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "active_per_plane" in figures.facts:
         twin = axes.twinx()

@@ -281,8 +281,9 @@ class GridSummary(Summary):
     def table(self) -> Table:
         """A line per subject; the totals below; what to know about each subject below that."""
         totals = dict(self.totals)
+        subjects = "subject" if totals.get("total_subjects") == 1 else "subjects"
         caption = [
-            f"{totals['total_subjects']} subjects in {COMBINED_FILE}: {totals['total_spikes']:,} active pixels, "
+            f"{totals['total_subjects']} {subjects} in {COMBINED_FILE}: {totals['total_spikes']:,} active pixels, "
             f"{totals['overall_sparsity_percent']:.4f} % of all (markers included)"
         ] * bool(totals)
         if self.skipped:
