@@ -57,7 +57,7 @@ def fetch_package(model: str, models_dir: Path, catalogue_url: str = CATALOGUE_U
 
 def models_for_rate(models_dir: Path, fs_hz: float, tolerance: float) -> list[str]:
     """Models whose name states a frame rate within ``tolerance`` (relative) of ``fs_hz``; local ones first."""
-    local = sorted(p.parent.name for p in models_dir.glob(f"*/{CONFIG_FILE}"))
+    local = sorted(p.parent.name for p in models_dir.glob(f"*/{CONFIG_FILE}") if any(p.parent.glob("*.h5")))
     listed = [name for name in _local_catalogue(models_dir) if name not in local]
     rates = {name: float(match[1]) for name in [*local, *listed] if (match := _RATE.search(name))}
     return [name for name, rate in rates.items() if abs(fs_hz - rate) <= tolerance * rate * (1 + 1e-9)]

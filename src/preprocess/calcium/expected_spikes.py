@@ -151,7 +151,7 @@ def _naming(file: Path) -> Iterator[None]:
         cure = "give fewer workers or a smaller batch_size"
         raise BadInput(file, "a worker process was killed (out of memory?)", cure) from None
     except BadInput as error:
-        if error.source.startswith(str(file.parent)):
+        if Path(error.source).exists():  # it names its file already: of the recording or of the model
             raise
         raise BadInput(file, f"{error.source} {error.problem}", error.cure) from error
 

@@ -187,6 +187,8 @@ def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
 def test_models_that_fit_a_rate(tmp_path: Path) -> None:
     write_package(tmp_path)
     (tmp_path / CATALOGUE_FILE).write_text("A_2Hz_smoothing1ms: {}\nB_2.1Hz_x: {}\nC_7.5Hz_x: {}\nD: {}\n")
+    (tmp_path / "Recipe_only_2Hz").mkdir()
+    (tmp_path / "Recipe_only_2Hz" / "config.yaml").write_text("sampling_rate: 2\n")
     assert models_for_rate(tmp_path, 2.0, 0.05) == ["Tiny_2Hz", "A_2Hz_smoothing1ms", "B_2.1Hz_x"]
     assert models_for_rate(tmp_path, 7.2, 0.05) == ["C_7.5Hz_x"]
     assert models_for_rate(tmp_path, 50, 0.05) == []

@@ -166,3 +166,15 @@ def test_golden_digest_moves_the_version(tmp_path):
     with h5py.File(tmp_path / "out" / "expected_spikes.h5") as file:
         digest = hashlib.sha256(np.nan_to_num(file["expected_spikes"][()]).tobytes()).hexdigest()
     assert (module.EXPECTED_SPIKES.version, digest[:16]) == (1, "54f666ee0fbd7917")
+
+
+def test_errors_name_the_file_that_is_wrong(tmp_path):
+    traces, member = tmp_path / "subject_1" / "TimeSeries.h5", tmp_path / "models" / "Model_NoiseLevel_2_Ensemble_0.h5"
+    member.parent.mkdir()
+    member.touch()
+    with pytest.raises(BadInput) as caught, module._naming(traces):
+        raise BadInput(member, "is not whole", "fetch it again")
+    assert str(caught.value).startswith(f"{member}: is not whole")
+    with pytest.raises(BadInput) as caught, module._naming(traces):
+        raise BadInput("dF/F", "has 40 frames", "leave this recording out")
+    assert str(caught.value).startswith(f"{traces}: dF/F has 40 frames")
