@@ -30,10 +30,11 @@ grids: .venv/.installed ## simulated calcium recordings to spikes to grids, dens
 	@$(PY) preprocess.py preprocess=cascade_grid cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/dense
 
 SPIKES ?= artifacts/spikes
+ARGS ?=
 spikes: .venv/.installed ## spike sorter: D1–D6, both models, thresholds, predictions of D2–D6; SPIKES=<folder of your own D*.mat>
 	@[ -e $(SPIKES)/D1.mat ] || $(PY) preprocess.py preprocess=spike_lookalikes output_dir=$(SPIKES)
-	@$(PY) train.py experiment=spike_detector datamodule.data_dir=$(SPIKES)
-	@$(PY) train.py experiment=spike_classifier datamodule.data_dir=$(SPIKES)
+	@$(PY) train.py experiment=spike_detector datamodule.data_dir=$(SPIKES) $(ARGS)
+	@$(PY) train.py experiment=spike_classifier datamodule.data_dir=$(SPIKES) $(ARGS)
 	@$(MAKE) sort SPIKES=$(SPIKES)
 
 sort: .venv/.installed ## predictions alone, from the models that `make spikes` left

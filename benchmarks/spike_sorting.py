@@ -103,7 +103,7 @@ def sort_all(made: Made, bundle: Bundle, sorter: Sorter, others: dict[str, Sorte
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", required=True)
-    parser.add_argument("--classifier", required=True)
+    parser.add_argument("--classifier", help="without it the detector names the neurons")
     parser.add_argument(
         "--original", nargs=2, metavar=("DETECTOR", "CLASSIFIER"), help="bundles of the original's networks"
     )
@@ -116,7 +116,7 @@ def main() -> None:
     torch.set_num_threads(1)
     started = time.process_time()
     bundle = load_bundle(given.bundle)
-    sorter = Sorter.from_bundles(bundle, load_bundle(given.classifier))
+    sorter = Sorter.from_bundles(bundle, load_bundle(given.classifier) if given.classifier else None)
     extra = {"original's networks": given.original, "without noise matching": given.unmatched}
     others = {n: Sorter.from_bundles(load_bundle(b[0]), load_bundle(b[1])) for n, b in extra.items() if b}
     results: dict[tuple[str, str], list[dict[str, float | int]]] = {}

@@ -26,7 +26,8 @@ from src.reports.tables import results_table
 
 OURS = "neurolit"
 LOWEST = 0.05
-COLUMNS = ("precision", "recall", "f1_50", "f1_10", "class_accuracy", "class_f1", "recall_close", "weighted")
+COLUMNS = {"f1_50": "F1±50", "f1_10": "F1±10", "class_accuracy": "class", "recall_close": "close", "weighted": "score"}
+"""What is printed of a row, and under which name; ``scores.csv`` has all of it."""
 Row = dict[str, Any]
 
 
@@ -117,11 +118,12 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 def _print(rows: Sequence[Row], console: Console) -> None:
     shown = [
-        {"recording": r["recording"], "method": r["method"], "spikes": r["spikes"], "found": r["found"]}
-        | {column: r[column] for column in COLUMNS}
+        {"": r["recording"], "method": r["method"], "found": r["found"]}
+        | {name: r[column] for column, name in COLUMNS.items()}
         for r in rows
     ]
     console.print(results_table(shown, title="scores against the truth"))
+    console.print("class: right names of matched spikes; close: recall within 1 ms of another spike", highlight=False)
     for row in rows:
         if row["method"] == OURS:
             chance = f"random {row['chance_random']:.3f}, comb {row['chance_comb']:.3f}"

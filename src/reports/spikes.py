@@ -158,7 +158,7 @@ def draw_waveforms(
 def draw_confusion(path: Path, *, title: str, tables: Mapping[str, np.ndarray]) -> Path:
     """Confusion of the matched spikes of every recording, in per cent of each true neuron; the count in the corner."""
     figure, panels = plt.subplots(
-        1, len(tables), figsize=(2.5 * len(tables) + 0.6, 3.2), squeeze=False, sharey=True, layout="constrained"
+        1, len(tables), figsize=(2.5 * len(tables) + 0.6, 3.7), squeeze=False, sharey=True, layout="constrained"
     )
     for axes, (name, table) in zip(panels[0], tables.items(), strict=True):
         share = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -198,6 +198,8 @@ def draw_precision_recall(
         precision = f1 * recall / (2 * recall - f1)
         shown = (precision > 0) & (precision <= 1)
         axes.plot(recall[shown], precision[shown], color="#dddddd", lw=0.8, zorder=0)
+        if f1 / (2 - f1) < 0.4:
+            continue
         axes.annotate(
             f"F1 {f1}", (1.0, f1 / (2 - f1)), fontsize=7, color="#999999", ha="left", va="center", annotation_clip=False
         )

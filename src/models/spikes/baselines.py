@@ -79,7 +79,8 @@ class ThresholdSorter:
     Detection follows Quian Quiroga et al. 2004; the sign of the peak is that of the mean template. A
     mixture with as many components as neurons is fitted to the recording itself, without labels; each
     component is named after the template nearest to its mean waveform. ``cluster=False`` gives every
-    spike the nearest template's name instead. ``threshold`` is in robust standard deviations.
+    spike the nearest template's name instead. Waveforms and templates are compared peak upon peak, and
+    the name decides how long before the peak the onset was. ``threshold`` is in robust standard deviations.
     """
 
     templates: np.ndarray
@@ -99,7 +100,11 @@ class ThresholdSorter:
         peaks = (self.sign * filtered).argmax(axis=1) - pad - self.onset
         present = np.abs(self.templates).max(axis=1) > 0
         self.delay = int(np.median(peaks[present])) if present.any() else 0
-        self.shapes = np.where(present[:, None], filtered[:, pad:-pad], np.inf)
+        self.delays = np.where(present, peaks, self.delay)
+        length = self.templates.shape[1]
+        starts = pad + self.delays - self.delay
+        aligned = filtered[np.arange(len(filtered))[:, None], starts[:, None] + np.arange(length)]
+        self.shapes = np.where(present[:, None], aligned, np.inf)
 
     def _extreme(self) -> np.ndarray:
         return np.asarray(np.abs(self.templates).argmax(axis=1))
@@ -126,13 +131,16 @@ class ThresholdSorter:
         nearest = _nearest(windows, self.shapes)
         n_units = int(np.isfinite(self.shapes[:, 0]).sum())
         if not self.cluster or len(onsets) < 10 * n_units:
-            return SpikeTrain.sorted(onsets, nearest + 1)
+            return self._named(onsets, nearest)
         features = PCA(3, random_state=0).fit_transform(windows)
         label = GaussianMixture(n_units, n_init=3, random_state=0, reg_covar=1e-3).fit(features).predict(features)
         means = np.stack(
             [windows[label == k].mean(axis=0) if (label == k).any() else windows[0] for k in range(n_units)]
         )
-        return SpikeTrain.sorted(onsets, _nearest(means, self.shapes)[label] + 1)
+        return self._named(onsets, _nearest(means, self.shapes)[label])
+
+    def _named(self, onsets: np.ndarray, rows: np.ndarray) -> SpikeTrain:
+        return SpikeTrain.sorted(np.clip(onsets + self.delay - self.delays[rows], 0, None), rows + 1)
 
 
 def _nearest(windows: np.ndarray, shapes: np.ndarray) -> np.ndarray:
