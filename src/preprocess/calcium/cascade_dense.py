@@ -29,7 +29,7 @@ SPARE_FRAMES = 4
 
 def import_tensorflow(threads: int = 1) -> Any:
     """TensorFlow, quiet, in full float32 precision and with ``threads`` threads if it is not running yet."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
     try:

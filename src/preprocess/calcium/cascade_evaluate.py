@@ -248,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = replace(config, training_datasets=present)
         rows = evaluate(config, options.ground_truth, options.results, recipe, options.workers)
     except BadInput as error:
-        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 1
     print(table(rows))
     return 0 if len(rows) == len(config.training_datasets) * len(config.noise_levels) else 1

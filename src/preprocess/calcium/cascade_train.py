@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console=console,
         )
     except BadInput as error:
-        console.print(str(error), markup=False, highlight=False)
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 1
     if summary.failures:
         console.print(summary.table())
