@@ -81,6 +81,14 @@ def make_baselines(statistics: Mapping[str, np.ndarray]) -> dict[str, Autoregres
     }
 
 
+def shared_weights(statistics: Mapping[str, np.ndarray]) -> Tensor:
+    """``(subject, context, horizon)`` weights of the autoregression that all voxels of a subject share."""
+    context, horizon = int(statistics["context"]), int(statistics["horizon"])
+    fitted = statistics["autocovariance"][0].astype(np.float64)
+    pooled = np.stack([fitted[a:b].mean(axis=0) for a, b in itertools.pairwise(map(int, statistics["offsets"]))])
+    return torch.from_numpy(np.linalg.solve(_toeplitz(pooled, context), _ahead(pooled, context, horizon))).float()
+
+
 def _weights(fitted: np.ndarray, checked: np.ndarray, context: int, horizon: int) -> np.ndarray:
     """``(voxel, context, horizon)``."""
     shared = fitted.mean(axis=0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from src.models.bundle import build_network
-from src.models.grids.baselines import FLOORS, Autoregression, make_baselines
+from src.models.grids.baselines import FLOORS, Autoregression, make_baselines, shared_weights
 from src.models.grids.losses import LOSSES, as_log_odds, sparse_loss, true_activity
 from src.models.grids.networks import Forecast
 from src.models.grids.scores import ForecastScores, row
@@ -80,7 +80,8 @@ class GridForecasting(pl.LightningModule):
             **self.hparams["network_args"],
         }
         self.network = build_network(self.hparams["kind"], self.network_args)
-        self.network.adopt(torch.from_numpy(statistics["rates"]), torch.from_numpy(statistics["voxels"]))
+        rates, voxels = (torch.from_numpy(statistics[name]) for name in ("rates", "voxels"))
+        self.network.adopt(rates, voxels, shared_weights(statistics))
         self.baselines = make_baselines(statistics)
         self.val_scores = ForecastScores(self.network.horizon)
 

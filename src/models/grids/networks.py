@@ -1,7 +1,8 @@
 """Networks that forecast which occupied voxels will be active: index lists in, logits per voxel out.
 
-Both networks add the same three parts: the log-odds of a voxel's mean rate, a kernel over the voxel's own
-past, and what the rest of the brain says. They differ in how they see the brain.
+Both networks begin with the linear autoregression of a voxel on its own past, so that training starts at that
+baseline, and add a learned kernel over the same past and what the rest of the brain says. They differ in how
+they see the brain.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from src.signals import BadInput
 
 PIXELS, WIDTH = 256 * 128, 128
 FLOOR = -12.0
+LEAST, MOST = 0.1, 0.99
+"""A linear forecast is cut at this share of the mean rate, and at this probability."""
 
 
 class Forecast(NamedTuple):
@@ -59,6 +62,7 @@ class VoxelForecaster(nn.Module):
 
     rates: Tensor
     voxels: Tensor
+    linear: Tensor
 
     def __init__(
         self, subjects: Sequence[str], n_voxels: Sequence[int], planes: Sequence[int], context: int, horizon: int
@@ -69,12 +73,22 @@ class VoxelForecaster(nn.Module):
         self.offsets = [sum(self.n_voxels[:i]) for i in range(len(self.n_voxels) + 1)]
         self.register_buffer("rates", torch.full((self.offsets[-1],), 0.01))
         self.register_buffer("voxels", torch.zeros(self.offsets[-1], dtype=torch.int64))
+        self.register_buffer("linear", torch.zeros(len(self.subjects), context, horizon))
         self.own_past = nn.Parameter(torch.zeros(context, horizon))
 
-    def adopt(self, rates: Tensor, voxels: Tensor) -> None:
-        """Take over mean rates and places of the occupied voxels, ``(voxel,)`` over all subjects."""
+    def adopt(self, rates: Tensor, voxels: Tensor, linear: Tensor) -> None:
+        """Take over what was fitted on the training frames.
+
+        Parameters
+        ----------
+        rates, voxels
+            ``(voxel,)`` mean rates and places of the occupied voxels, over all subjects.
+        linear
+            ``(subject, context, horizon)`` weights of a linear forecast from a voxel's own past.
+        """
         self.rates.copy_(rates)
         self.voxels.copy_(voxels)
+        self.linear.copy_(linear)
 
     def span(self, subject: int) -> slice:
         """Places of a subject's voxels among those of all."""
@@ -92,15 +106,30 @@ class VoxelForecaster(nn.Module):
         for subject in batch.subject.unique().tolist():
             chosen = batch.subject == subject
             rows = chosen.nonzero()[:, 0]
-            logits = self.drive(state, rows, subject) + self.base(subject)
+            drive = self.drive(state, rows, subject)
             place = torch.full_like(batch.subject, -1)
             place[rows] = torch.arange(len(rows), device=rows.device)
             mine = chosen[seen.window]
-            past = torch.zeros(len(rows), self.n_voxels[subject], self.horizon, device=logits.device)
-            index = place[seen.window[mine]] * self.n_voxels[subject] + seen.slot[mine]
-            past = past.view(-1, self.horizon).index_add(0, index, self.own_past[seen.frame[mine]].to(past.dtype))
-            found.append(Forecast(subject, rows, logits + past.view(len(rows), -1, self.horizon).transpose(1, 2)))
+            at = place[seen.window[mine]] * self.n_voxels[subject] + seen.slot[mine]
+            logits = drive + self.from_own_past(subject, len(rows), at, seen.frame[mine])
+            found.append(Forecast(subject, rows, logits))
         return found
+
+    def from_own_past(self, subject: int, windows: int, at: Tensor, frame: Tensor) -> Tensor:
+        """``(window, horizon, slot)`` log-odds from the voxels' own activity.
+
+        Parameters
+        ----------
+        at, frame
+            Active voxels, ``window · slots + slot``, and the frames they were active in.
+        """
+        weights = torch.cat([self.linear[subject], self.own_past], dim=1)
+        past = torch.zeros(windows * self.n_voxels[subject], 2 * self.horizon, device=at.device, dtype=weights.dtype)
+        past = past.index_add(0, at, weights[frame]).view(windows, -1, 2 * self.horizon).transpose(1, 2)
+        rate = self.rates[self.span(subject)]
+        chance = past[:, : self.horizon] + rate * (1 - self.linear[subject].sum(0))[:, None]
+        chance = torch.maximum(chance, LEAST * rate).clamp_max(MOST)
+        return torch.logit(chance, eps=1e-6).clamp_min(FLOOR) + past[:, self.horizon :]
 
     def observe(self, batch: Any, seen: Entries) -> Tensor:
         """What is read off the whole batch."""
@@ -145,6 +174,8 @@ class EmbeddingForecaster(VoxelForecaster):
         self.readout = nn.Parameter(torch.randn(total, width) * 0.1)
         self.trunk = nn.GRU(width, hidden, batch_first=True)
         self.ahead = nn.Linear(hidden, horizon * width)
+        nn.init.zeros_(self.ahead.weight)
+        nn.init.zeros_(self.ahead.bias)
 
     def observe(self, batch: Any, seen: Entries) -> Tensor:
         windows, frames = batch.counts.shape
@@ -207,6 +238,9 @@ class PlaneForecaster(VoxelForecaster):
         self.back = nn.Linear(64, channels)
         self.body = nn.Conv2d(channels, channels, 3, padding=1)
         self.head = nn.Conv2d(channels, horizon, 1)
+        nn.init.zeros_(self.head.weight)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
 
     def observe(self, batch: Any, seen: Entries) -> Tensor:
         windows, frames, planes = batch.image.shape[:3]
@@ -235,6 +269,6 @@ class PlaneForecaster(VoxelForecaster):
         twin = PlaneForecaster(
             [subject], [len(voxels)], [self.deepest], self.context, self.horizon, self.side, self.channels
         )
-        own = {"rates": rates, "voxels": voxels}
+        own = {"rates": rates, "voxels": voxels, "linear": self.linear.mean(0, keepdim=True)}
         twin.load_state_dict({name: own.get(name, value) for name, value in self.state_dict().items()})
         return twin.eval()

@@ -30,7 +30,7 @@ def model_for(data, kind="grid_embedding", **changes):
     return model
 
 
-def trained(cache, tmp_path, epochs=8, kind="grid_embedding", model=None, **changes):
+def trained(cache, tmp_path, epochs=5, kind="grid_embedding", model=None, **changes):
     pl.seed_everything(0, verbose=False)
     data = grid_data(cache, **changes)
     data.setup("fit")
@@ -65,7 +65,7 @@ def test_it_beats_every_baseline_on_held_out_blocks(cache, tmp_path):
 
 
 def test_without_structure_it_falls_to_the_baseline(cache, tmp_path):
-    module, _ = trained(cache, tmp_path, shuffle=True, epochs=3)
+    module, _ = trained(cache, tmp_path, shuffle=True, epochs=2)
     found = bits(module)
     assert abs(found["persistence"]) < 0.02
     assert found["model"] < 0.03
@@ -73,7 +73,7 @@ def test_without_structure_it_falls_to_the_baseline(cache, tmp_path):
 
 @pytest.mark.parametrize("loss", [{"loss": "poisson"}, {"positive_weight": 5.0}])
 def test_other_losses_stay_calibrated(cache, tmp_path, loss):
-    module, data = trained(cache, tmp_path, epochs=2, model=loss)
+    module, data = trained(cache, tmp_path, epochs=1, model=loss, stride=2)
     chance, truth = [], []
     with torch.no_grad():
         for batch in data.val_dataloader():

@@ -17,7 +17,12 @@ def built(kind, **given):
     torch.manual_seed(0)
     network = kind(**ARGS, **given).eval()
     rates = [torch.from_numpy(s.raster(0, 30).mean(axis=0)).float().clamp_min(0.01) for s in SUBJECTS]
-    network.adopt(torch.cat(rates), torch.from_numpy(np.concatenate([s.voxels for s in SUBJECTS])))
+    voxels = torch.from_numpy(np.concatenate([s.voxels for s in SUBJECTS]))
+    network.adopt(torch.cat(rates), voxels, torch.full((2, 5, 3), 0.02))
+    with torch.no_grad():  # a fresh network says nothing about the brain
+        for name, parameter in network.named_parameters():
+            if name.startswith(("ahead", "head")):
+                parameter.normal_()
     if network.coarsen is None:
         return network, BATCH
     return network, BATCH._replace(image=GridImages(SUBJECTS, coarsen=network.coarsen, markers=False)(BATCH))
@@ -94,3 +99,18 @@ def test_plane_weights_forecast_a_subject_nobody_trained_on():
     )
     with pytest.raises(BadInput, match="has 9 planes"):
         network.for_subject("deep", 9, voxels, rates)
+
+
+@pytest.mark.parametrize(("kind", "given"), KINDS)
+def test_training_starts_at_the_autoregression(kind, given):
+    network, batch = built(kind, **given)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith(("ahead", "head")):
+                parameter.zero_()
+    found = torch.sigmoid(network(batch)[0].logits.detach())
+    rate = network.rates[network.span(0)]
+    for row, first in enumerate((1, 9)):
+        active = torch.from_numpy(SUBJECTS[0].raster(first, first + 5)).float()
+        expected = rate + 0.02 * (active - rate).sum(0)
+        torch.testing.assert_close(found[row], expected.expand(3, -1), atol=1e-5, rtol=1e-4)
