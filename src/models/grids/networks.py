@@ -1,8 +1,8 @@
 """Networks that forecast which occupied voxels will be active: index lists in, logits per voxel out.
 
-Both networks begin with the linear autoregression of a voxel on its own past, so that training starts at that
-baseline, and add a learned kernel over the same past and what the rest of the brain says. They differ in how
-they see the brain.
+Both networks add up a voxel's mean rate, a linear autoregression on its own past (fitted beforehand, trusted as
+far as training finds it useful), a learned kernel over the same past, and what the rest of the brain says.
+They differ in how they see the brain.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class VoxelForecaster(nn.Module):
         self.register_buffer("voxels", torch.zeros(self.offsets[-1], dtype=torch.int64))
         self.register_buffer("linear", torch.zeros(len(self.subjects), context, horizon))
         self.own_past = nn.Parameter(torch.zeros(context, horizon))
+        self.trust = nn.Parameter(torch.ones(horizon))
 
     def adopt(self, rates: Tensor, voxels: Tensor, linear: Tensor) -> None:
         """Take over what was fitted on the training frames.
@@ -129,7 +130,9 @@ class VoxelForecaster(nn.Module):
         rate = self.rates[self.span(subject)]
         chance = past[:, : self.horizon] + rate * (1 - self.linear[subject].sum(0))[:, None]
         chance = torch.maximum(chance, LEAST * rate).clamp_max(MOST)
-        return torch.logit(chance, eps=1e-6).clamp_min(FLOOR) + past[:, self.horizon :]
+        base = self.base(subject)
+        linear = torch.logit(chance, eps=1e-6).clamp_min(FLOOR)
+        return base + self.trust[:, None] * (linear - base) + past[:, self.horizon :]
 
     def observe(self, batch: Any, seen: Entries) -> Tensor:
         """What is read off the whole batch."""
@@ -174,8 +177,6 @@ class EmbeddingForecaster(VoxelForecaster):
         self.readout = nn.Parameter(torch.randn(total, width) * 0.1)
         self.trunk = nn.GRU(width, hidden, batch_first=True)
         self.ahead = nn.Linear(hidden, horizon * width)
-        nn.init.zeros_(self.ahead.weight)
-        nn.init.zeros_(self.ahead.bias)
 
     def observe(self, batch: Any, seen: Entries) -> Tensor:
         windows, frames = batch.counts.shape

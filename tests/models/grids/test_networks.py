@@ -19,9 +19,9 @@ def built(kind, **given):
     rates = [torch.from_numpy(s.raster(0, 30).mean(axis=0)).float().clamp_min(0.01) for s in SUBJECTS]
     voxels = torch.from_numpy(np.concatenate([s.voxels for s in SUBJECTS]))
     network.adopt(torch.cat(rates), voxels, torch.full((2, 5, 3), 0.02))
-    with torch.no_grad():  # a fresh network says nothing about the brain
+    with torch.no_grad():  # a fresh convolution says nothing about the brain
         for name, parameter in network.named_parameters():
-            if name.startswith(("ahead", "head")):
+            if name.startswith("head"):
                 parameter.normal_()
     if network.coarsen is None:
         return network, BATCH
@@ -102,7 +102,7 @@ def test_plane_weights_forecast_a_subject_nobody_trained_on():
 
 
 @pytest.mark.parametrize(("kind", "given"), KINDS)
-def test_training_starts_at_the_autoregression(kind, given):
+def test_a_brain_that_says_nothing_leaves_the_autoregression(kind, given):
     network, batch = built(kind, **given)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
