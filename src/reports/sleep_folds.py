@@ -62,8 +62,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 
 def _number(method: str) -> str:
-    """``fold 2`` of ``fold(2 of 6, val=0.1)``; another method as it is."""
-    match = re.match(r"fold\((\d+)", method)
+    """``fold 2`` of ``fold(2 of 6, val=0.1)`` or ``file(folds.json, fold 2 of 6, val=4)``; another method as it is."""
+    match = re.search(r"\bfold[( ](\d+) of ", method)
     return f"fold {match[1]}" if match else method
 
 

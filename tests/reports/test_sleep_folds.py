@@ -13,7 +13,8 @@ def write_fold(folder, number, recordings):
     rows = [{"recording": name, "epochs": int(np.sum(c)), "confusion": c} for name, c in recordings.items()]
     (path / "results.json").write_text(json.dumps({"metrics": {}, "rows": [*rows, {"recording": "mean"}]}))
     (path / "run.json").write_text(json.dumps({"started": f"2024-01-0{number + 1}"}))
-    described = {"classes": ["a", "b"], "split": {"method": f"fold({number} of 2, val=0.1)"}}
+    methods = (f"fold({number} of 2, val=0.1)", f"file(scaffold 7 of 8.json, fold {number} of 2, val=4)")
+    described = {"classes": ["a", "b"], "split": {"method": methods[number]}}
     (path / "bundle" / "bundle.json").write_text(json.dumps(described))
 
 
