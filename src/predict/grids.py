@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from src.models.bundle import Bundle
+from src.models.grids.baselines import Autoregression
 from src.models.grids.losses import as_log_odds, true_activity
 from src.models.grids.networks import Forecast, PlaneForecaster
-from src.models.grids.scores import ForecastScores
+from src.models.grids.scores import ForecastScores, row
 from src.preprocess.atomic import atomic_folder
 from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.calcium.grid import PIXELS, FrameBatch
@@ -29,6 +30,7 @@ from src.preprocess.stage import checksums, fingerprint, provenance
 from src.reports.grids import draw_gain, draw_movie, draw_planes
 from src.signals import BadInput
 
+MODEL = "model"
 WINDOWS_AT_ONCE = 16
 KNOWN_SHARE = 0.5
 """Least share of a recording's active voxels that have to be voxels the bundle knows."""
@@ -138,21 +140,40 @@ def _rates(grids: SubjectGrids) -> Tensor:
 
 
 @torch.no_grad()
-def forecasts(fitted: Fitted, bundle: Bundle, firsts: np.ndarray) -> Iterator[tuple[Forecast, Tensor]]:
-    """Log-odds ``(window, horizon, slot)`` of windows that begin at ``firsts``, and what happened, in pieces.
+def forecasts(
+    fitted: Fitted, bundle: Bundle, firsts: np.ndarray
+) -> Iterator[tuple[Forecast, Tensor, dict[str, Tensor]]]:
+    """Log-odds ``(window, horizon, slot)`` of windows that begin at ``firsts``, in pieces.
 
-    Frames beyond the end of the recording have no activity.
+    With each piece comes what happened (frames beyond the end of the recording have no activity), and the
+    baselines' log-odds by name.
     """
+    baselines = _baselines(fitted, bundle)
     network, grids = fitted.network, fitted.grids
     for block in np.split(firsts, range(WINDOWS_AT_ONCE, len(firsts), WINDOWS_AT_ONCE)):
         windows = np.stack([np.zeros_like(block), block], axis=1)
         batch = window_batch([grids], windows, network.context, network.horizon)
         if fitted.images is not None:
             batch = batch._replace(image=fitted.images(batch))
+        simple = {name: baseline(batch)[0].logits for name, baseline in baselines.items()}
         batch = batch._replace(subject=torch.full_like(batch.subject, fitted.number))
         forecast = network(batch)[0]
         forecast = forecast._replace(logits=as_log_odds(forecast.logits.float(), bundle.decision["loss"]))
-        yield forecast, true_activity(forecast, batch)
+        yield forecast, true_activity(forecast, batch), simple
+
+
+def _baselines(fitted: Fitted, bundle: Bundle) -> dict[str, Autoregression]:
+    """The baselines of one subject; its voxels share the weights of the autoregression that the network begins with."""
+    network, span = fitted.network, fitted.network.span(fitted.number)
+    zero = torch.zeros(1, network.context, network.horizon)
+    persistence = zero.clone()
+    persistence[0, -1] = torch.tensor(bundle.decision["persistence"])
+    weights = {"mean rate": zero, "persistence": persistence, "autoregression": network.linear[fitted.number][None]}
+    rates, ends = network.rates[span], [0, network.n_voxels[fitted.number]]
+    return {
+        name: Autoregression(rates, ends, weight, bundle.decision["baselines"][name]["floor"])
+        for name, weight in weights.items()
+    }
 
 
 def forecast_file(
@@ -179,11 +200,11 @@ def forecast_file(
     if not len(firsts):
         raise BadInput(path, f"has no {context} consecutive valid frames", "give a longer recording")
     made = Made(fitted, bundle, grids.frames + horizon)
-    for (forecast, truth), block in zip(
+    for (forecast, truth, simple), block in zip(
         forecasts(fitted, bundle, firsts), np.split(firsts, range(WINDOWS_AT_ONCE, len(firsts), WINDOWS_AT_ONCE)),
         strict=True,
     ):  # fmt: skip
-        made.take(forecast, truth, block)
+        made.take(forecast, truth, simple, block)
     with atomic_folder(folder) as part:
         made.write(part / COO_FILE)
         if figures:
@@ -221,11 +242,13 @@ class Made:
         self.chances: list[np.ndarray] = [np.zeros(0, np.float16)] * frames
         self.step = np.zeros(frames, np.uint8)
         self.test_only = bool(fitted.grids.is_test.any())
-        self.scores = ForecastScores(fitted.network.horizon)
+        self.thresholds = {name: found["threshold"] for name, found in bundle.decision["baselines"].items()}
+        self.thresholds[MODEL] = bundle.decision["threshold"]
+        self.scores = {name: ForecastScores(fitted.network.horizon, alone=True) for name in self.thresholds}
         self.example: list[tuple[np.ndarray, np.ndarray, int]] = []
         self.windows = 0
 
-    def take(self, forecast: Forecast, truth: Tensor, firsts: np.ndarray) -> None:
+    def take(self, forecast: Forecast, truth: Tensor, simple: dict[str, Tensor], firsts: np.ndarray) -> None:
         """Add a piece of :func:`forecasts`."""
         grids, network = self.fitted.grids, self.fitted.network
         chance = torch.sigmoid(forecast.logits)
@@ -241,7 +264,8 @@ class Made:
             held_out = not self.test_only or grids.is_test[first:last].all()
             if last <= grids.frames and held_out and _whole(grids, first, last):
                 base = network.base(self.fitted.number)
-                self.scores.update(forecast.logits[window][None], base, truth[window][None])
+                for name, logits in {**simple, MODEL: forecast.logits}.items():
+                    self.scores[name].update(logits[window][None], base, truth[window][None])
                 self.windows += 1
                 if len(self.example) < 40:
                     self.example.append((chance[window].numpy(), truth[window].numpy(), first))
@@ -250,13 +274,10 @@ class Made:
         """Scores per horizon step over the windows whose future is known."""
         if not self.windows:
             return {"windows": 0}
-        f1, _ = self.scores.f1(self.threshold[:, 0].numpy())
         return {
             "windows": self.windows,
             "over": "the file's test frames" if self.test_only else "all frames",
-            "bits_per_spike": self.scores.bits_per_spike().tolist(),
-            "average_precision": self.scores.average_precision().tolist(),
-            "f1": f1.tolist(),
+            **{name: row(scores, np.array(self.thresholds[name])) for name, scores in self.scores.items()},
         }
 
     def write(self, path: Path) -> None:
@@ -305,8 +326,9 @@ class Made:
             "first": first,
             "step_s": step_s,
         }
-        bits, precision = self.scores.bits_per_spike(), self.scores.average_precision()
-        draw_gain(folder / "gain.png", bits={"model": bits}, average_precision={"model": precision}, step_s=step_s)
+        bits = {name: scores.bits_per_spike() for name, scores in self.scores.items()}
+        precision = {name: scores.average_precision() for name, scores in self.scores.items()}
+        draw_gain(folder / "gain.png", bits=bits, average_precision=precision, step_s=step_s)
         draw_planes(folder / "planes.png", **shown)
         draw_movie(folder / "movie.gif", **shown)
 
@@ -317,10 +339,11 @@ class Made:
             lines.append(f"{name}  {self.fitted.unknown:.1%} of the active voxels are not the bundle's: left out")
         scores = self.scored()
         if scores["windows"]:
-            bits, precision = scores["bits_per_spike"], scores["average_precision"]
-            lines.append(
-                f"{name}  {scores['windows']} windows of {scores['over']}: {np.mean(bits):.2f} bits per spike over the "
-                f"mean rate ({bits[0]:.2f} a frame ahead, {bits[-1]:.2f} {len(bits)} frames ahead), "
-                f"average precision {np.mean(precision):.3f}"
-            )
+            lines.append(f"{name}  {scores['windows']} windows of {scores['over']}; bits per spike over the mean rate:")
+            for method in self.scores:
+                bits, precision = scores[method]["bits"], scores[method]["average_precision"]
+                lines.append(
+                    f"{name}    {method:15s}{np.mean(bits):6.2f}   1 frame ahead{bits[0]:6.2f}   {len(bits)} ahead"
+                    f"{bits[-1]:6.2f}   average precision {np.mean(precision):.3f}"
+                )
         return [*lines, f"{name}  {folder / COO_FILE}"]

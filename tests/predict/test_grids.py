@@ -61,6 +61,8 @@ def test_a_bundle_forecasts_a_recording_into_a_grid_file(bundle, data, tmp_path)
     record = json.loads((folder / "manifest.json").read_text())
     assert record["subject"] == "simulated_1"
     assert record["scores"]["over"] == "the file's test frames"
+    assert set(record["scores"]) == {"windows", "over", "mean rate", "persistence", "autoregression", "model"}
+    assert all(method in "\n".join(summary.values[path.parent.name]) for method in ("persistence", "model"))
     figures = {"gain.png", "planes.png", "movie.gif"} if drawn else set()
     assert {p.name for p in folder.iterdir()} == {COO_FILE, "manifest.json"} | figures
 
@@ -74,7 +76,7 @@ def test_a_file_gives_the_logits_of_the_datamodule(bundle, data):
     batch = data.with_image(dataset[mine.tolist()], network.coarsen)
     with torch.no_grad():
         expected = network(batch)[0].logits
-    found = torch.cat([f.logits for f, _ in forecasts(fitted, bundle, dataset.windows[mine, 1])])
+    found = torch.cat([f.logits for f, *_ in forecasts(fitted, bundle, dataset.windows[mine, 1])])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

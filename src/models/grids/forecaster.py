@@ -86,6 +86,8 @@ class GridForecasting(pl.LightningModule):
         self.val_scores = ForecastScores(self.network.horizon)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if not len(batch.subject):  # another process has the few windows of this step
+            return torch.stack([p.sum() * 0.0 for p in self.network.parameters()]).sum()
         total, count = sparse_loss(
             self.network(batch),
             batch,
@@ -166,11 +168,19 @@ class GridForecasting(pl.LightningModule):
     def tune(self, datamodule: Any) -> dict[str, Any]:
         """Log-odds above which a voxel is forecast to be active, per horizon step, best for F1 on validation."""
         if not self.thresholds:
-            self._tune_on(datamodule)
-        return {"loss": self.hparams["loss"], "threshold": self.thresholds[MODEL].tolist()}
+            self._tune_on(datamodule, alone=True)
+        return {
+            "loss": self.hparams["loss"],
+            "threshold": self.thresholds[MODEL].tolist(),
+            "persistence": self.baselines["persistence"].weights[0, -1].tolist(),
+            "baselines": {
+                name: {"floor": baseline.floor, "threshold": self.thresholds[name].tolist()}
+                for name, baseline in self.baselines.items()
+            },
+        }
 
     @torch.no_grad()
-    def _tune_on(self, datamodule: Any) -> None:
+    def _tune_on(self, datamodule: Any, *, alone: bool = False) -> None:
         self.network.eval()
         device = next(self.network.parameters()).device
         shaped = {
@@ -179,7 +189,7 @@ class GridForecasting(pl.LightningModule):
             for floor in FLOORS
         }
         methods: dict[str, Callable[[Any], list[Forecast]]] = {**shaped, MODEL: self.predict_log_odds}
-        scores = {name: ForecastScores(self.network.horizon).to(device) for name in methods}
+        scores = {name: ForecastScores(self.network.horizon, alone=alone).to(device) for name in methods}
         for batch in datamodule.val_dataloader():
             given = datamodule.with_image(_moved(batch, device), self.network.coarsen)
             for name, method in methods.items():

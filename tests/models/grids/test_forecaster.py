@@ -95,3 +95,13 @@ def test_what_makes_no_sense_is_refused(cache):
         model_for(data, loss="mse")
     with pytest.raises(BadInput, match="1 for poisson"):
         model_for(data, loss="poisson", positive_weight=2.0)
+
+
+def test_a_process_without_windows_takes_part_in_the_step(cache):
+    data = grid_data(cache)
+    data.setup("fit")
+    model = model_for(data)
+    loss = model.training_step(data.datasets["train"][[]], 0)
+    loss.backward()
+    assert loss == 0
+    assert all(p.grad is not None for p in model.network.parameters())
