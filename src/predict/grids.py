@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,19 +16,16 @@ from src.models.bundle import Bundle
 from src.models.grids.baselines import Autoregression
 from src.models.grids.losses import as_log_odds, true_activity
 from src.models.grids.networks import Forecast, PlaneForecaster
-from src.models.grids.scores import ForecastScores, row
+from src.predict.grid_output import Fitted, Made, whole
 from src.preprocess.atomic import atomic_folder
 from src.preprocess.batch import Job, Summary, run_batch
-from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import SubjectGrids, find_grids, read_grids
-from src.preprocess.calcium.grid_io import COO_FILE, GridHeader, write_coo
+from src.preprocess.calcium.grid_io import COO_FILE
 from src.preprocess.calcium.grid_windows import window_batch
 from src.preprocess.stage import checksums, fingerprint, provenance
-from src.reports.grids import draw_gain, draw_movie, draw_planes
 from src.signals import BadInput
 
-MODEL = "model"
 WINDOWS_AT_ONCE = 16
 KNOWN_SHARE = 0.5
 """Least share of a recording's active voxels that have to be voxels the bundle knows."""
@@ -71,17 +66,6 @@ def predict(
         for name, path in find_grids(Path(source)).items()
     ]
     return run_batch(jobs, title="forecasts")
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A network and the recording in the order of its voxels; ``unknown`` active voxels are in none of them."""
-
-    network: Any
-    number: int
-    grids: SubjectGrids
-    unknown: float
-    images: GridImages | None
 
 
 def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str | None) -> Fitted:
@@ -196,7 +180,7 @@ def forecast_file(
     firsts = np.arange(0, grids.frames - context + 1, stride or horizon)
     if firsts[-1] != grids.frames - context:  # the last forecast looks beyond the end
         firsts = np.append(firsts, grids.frames - context)
-    firsts = np.array([f for f in firsts if _whole(grids, f, f + context)], np.int64)
+    firsts = np.array([f for f in firsts if whole(grids, f, f + context)], np.int64)
     if not len(firsts):
         raise BadInput(path, f"has no {context} consecutive valid frames", "give a longer recording")
     made = Made(fitted, bundle, grids.frames + horizon)
@@ -225,125 +209,3 @@ def forecast_file(
         }
         (part / "manifest.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
     return made.lines(name, folder)
-
-
-def _whole(grids: SubjectGrids, first: int, last: int) -> bool:
-    """Whether frames follow one another in the original and had spikes inferred."""
-    return bool(grids.is_valid[first:last].all() and (np.diff(grids.timepoints[first:last]) == 1).all())
-
-
-class Made:
-    """The forecasts of one recording as they come in: voxels above threshold by frame, and scores by step."""
-
-    def __init__(self, fitted: Fitted, bundle: Bundle, frames: int) -> None:
-        self.fitted, self.frames = fitted, frames
-        self.threshold = torch.tensor(bundle.decision["threshold"])[:, None]
-        self.slots: list[np.ndarray] = [np.zeros(0, np.int64)] * frames
-        self.chances: list[np.ndarray] = [np.zeros(0, np.float16)] * frames
-        self.step = np.zeros(frames, np.uint8)
-        self.test_only = bool(fitted.grids.is_test.any())
-        self.thresholds = {name: found["threshold"] for name, found in bundle.decision["baselines"].items()}
-        self.thresholds[MODEL] = bundle.decision["threshold"]
-        self.scores = {name: ForecastScores(fitted.network.horizon, alone=True) for name in self.thresholds}
-        self.example: list[tuple[np.ndarray, np.ndarray, int]] = []
-        self.windows = 0
-
-    def take(self, forecast: Forecast, truth: Tensor, simple: dict[str, Tensor], firsts: np.ndarray) -> None:
-        """Add a piece of :func:`forecasts`."""
-        grids, network = self.fitted.grids, self.fitted.network
-        chance = torch.sigmoid(forecast.logits)
-        above = (forecast.logits >= self.threshold).numpy()
-        for window, first in enumerate(firsts.tolist()):
-            for ahead in range(network.horizon):
-                frame = first + network.context + ahead
-                chosen = np.flatnonzero(above[window, ahead])
-                self.slots[frame], self.step[frame] = chosen, ahead + 1
-                self.chances[frame] = chance[window, ahead].numpy()[chosen].astype(np.float16)
-            last = first + network.context + network.horizon
-            # The file's own test frames where it has some: the others may have trained the bundle.
-            held_out = not self.test_only or grids.is_test[first:last].all()
-            if last <= grids.frames and held_out and _whole(grids, first, last):
-                base = network.base(self.fitted.number)
-                for name, logits in {**simple, MODEL: forecast.logits}.items():
-                    self.scores[name].update(logits[window][None], base, truth[window][None])
-                self.windows += 1
-                if len(self.example) < 40:
-                    self.example.append((chance[window].numpy(), truth[window].numpy(), first))
-
-    def scored(self) -> dict[str, Any]:
-        """Scores per horizon step over the windows whose future is known."""
-        if not self.windows:
-            return {"windows": 0}
-        return {
-            "windows": self.windows,
-            "over": "the file's test frames" if self.test_only else "all frames",
-            **{name: row(scores, np.array(self.thresholds[name])) for name, scores in self.scores.items()},
-        }
-
-    def write(self, path: Path) -> None:
-        """Write the grid file; ``forecast_step`` says how many frames ahead each frame was forecast, 0 for not."""
-        grids = self.fitted.grids
-        voxels = [grids.voxels[slots] for slots in self.slots]
-        planes = grids.planes
-        sizes = np.concatenate([np.bincount(v // PIXELS, minlength=planes) for v in voxels])
-        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        pixel = (np.concatenate(voxels) % PIXELS).astype(np.uint16)
-        none = np.zeros(self.frames, np.uint8)
-        beyond = np.arange(1, self.frames - grids.frames + 1) + grids.timepoints[-1]
-        header = GridHeader(
-            frames=self.frames,
-            planes=planes,
-            is_train=none,
-            is_test=none,
-            is_valid=(self.step > 0).astype(np.uint8),
-            z_values=grids.z_values,
-            spikes_under_markers=np.zeros(0, np.int64),
-            markers=False,
-            timepoint_indices=np.concatenate([grids.timepoints, beyond]),
-            attributes={
-                "subject": grids.subject,
-                "forecast": True,
-                "sampling_rate": grids.fs_hz or 0.0,
-                "recorded_frames": grids.frames,
-            },
-        )
-        write_coo(path, [FrameBatch(0, planes, indptr, pixel)], header)
-        with h5py.File(path, "r+") as file:
-            file["forecast_step"] = self.step
-            file.create_dataset("probability", data=np.concatenate(self.chances), compression="gzip", shuffle=True)
-
-    def draw(self, folder: Path, name: str, step_s: float) -> None:
-        """Draw gain, planes and film, where the future is known."""
-        if not self.example:
-            return
-        probability, truth, first = (np.array(part) for part in zip(*self.example, strict=True))
-        shown: dict[str, Any] = {
-            "subject": name,
-            "voxels": self.fitted.grids.voxels,
-            "planes": self.fitted.grids.planes,
-            "probability": probability,
-            "truth": truth,
-            "first": first,
-            "step_s": step_s,
-        }
-        bits = {name: scores.bits_per_spike() for name, scores in self.scores.items()}
-        precision = {name: scores.average_precision() for name, scores in self.scores.items()}
-        draw_gain(folder / "gain.png", bits=bits, average_precision=precision, step_s=step_s)
-        draw_planes(folder / "planes.png", **shown)
-        draw_movie(folder / "movie.gif", **shown)
-
-    def lines(self, name: str, folder: Path) -> list[str]:
-        """What the console says."""
-        lines = []
-        if self.fitted.unknown > 0:
-            lines.append(f"{name}  {self.fitted.unknown:.1%} of the active voxels are not the bundle's: left out")
-        scores = self.scored()
-        if scores["windows"]:
-            lines.append(f"{name}  {scores['windows']} windows of {scores['over']}; bits per spike over the mean rate:")
-            for method in self.scores:
-                bits, precision = scores[method]["bits"], scores[method]["average_precision"]
-                lines.append(
-                    f"{name}    {method:15s}{np.mean(bits):6.2f}   1 frame ahead{bits[0]:6.2f}   {len(bits)} ahead"
-                    f"{bits[-1]:6.2f}   average precision {np.mean(precision):.3f}"
-                )
-        return [*lines, f"{name}  {folder / COO_FILE}"]
