@@ -10,10 +10,11 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python; do \
 	then command -v $$python; break; fi; done)
 PY := .venv/bin/python
 WORKERS ?= 2
+SEED ?= 0
 # One thread per test process; what the tests start inherits it.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: help train grids spikes sort test test-slow test-slurm lint lock clean
+.PHONY: help train grids spikes sort test test-slow test-faults test-slurm lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -45,7 +46,10 @@ test: lint ## lint, types, then every test that takes seconds
 	@$(PYTEST)
 
 test-slow: .venv/.installed ## the tests that take minutes
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m "slow and not faults"
+
+test-faults: .venv/.installed ## kills at 50 moments, full disks, 30 000 spoiled files; SEED=2 draws others
+	@FAULT_SEED=$(SEED) FAULT_KILLS=50 FAULT_EXAMPLES=1000 $(PYTEST) -m "faults or not slow" tests/faults
 
 test-slurm: .venv/.installed ## sweeps and preprocessing on a real one-node SLURM, installed from Debian if need be
 	@setup/slurm_one_node.sh install

@@ -14,7 +14,8 @@ from src.preprocess.stage import provenance
 from src.reports.media import draw_media
 from src.reports.tables import results_table, summary_table
 from src.runs.assemble import adopt_checkpoint, assemble
-from src.runs.callbacks import AtomicCheckpointIO, training_callbacks
+from src.runs.callbacks import training_callbacks
+from src.runs.checkpoints import AtomicCheckpointIO
 from src.runs.folder import RunFolder
 from src.runs.job import carry_out
 from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers

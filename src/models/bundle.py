@@ -71,7 +71,13 @@ class Bundle:
         path = self.folder / WEIGHTS
         if not path.is_file() or fingerprint(path) != self.weights_sha256:
             raise BadInput(path, "is missing or damaged (checksum differs)", "export the bundle again or copy it anew")
-        network = build_network(self.kind, self.network_args)
+        try:
+            network = build_network(self.kind, self.network_args)
+        except BadInput:
+            raise
+        except Exception as error:  # whatever a constructor makes of arguments that are not its own
+            problem = f"describes no {self.kind} ({' '.join(str(error).split())[:120]})"
+            raise BadInput(self.folder / DESCRIPTION, problem, "use the version that wrote it") from error
         try:
             network.load_state_dict(load_file(path))
         except (RuntimeError, SafetensorError) as error:

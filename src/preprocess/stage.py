@@ -154,8 +154,8 @@ def read_artifact(folder: Path, key: str | None = None) -> Artifact | None:
     if not {"key", "facts", "outputs"} <= manifest.keys() or (key is not None and manifest["key"] != key):
         return None
     try:
-        whole = all(_verifies(folder / name, record) for name, record in manifest["outputs"].items())
-    except (BadInput, OSError):  # a file is gone, or another process is replacing the folder
+        whole = all(_inside(folder, name) and _verifies(folder / name, r) for name, r in manifest["outputs"].items())
+    except (BadInput, OSError, ValueError):  # a file is gone, a name is none, another process replaces the folder
         return None
     return Artifact(folder, manifest, reused=True) if whole else None
 
@@ -212,15 +212,24 @@ def fingerprint(path: Path) -> str:
 def _read_manifest(folder: Path) -> Any:
     """The manifest's content, ``None`` where there is none, ``_UNREADABLE`` where it is damaged."""
     try:
-        return json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return _UNREADABLE
+    outputs = manifest.get("outputs", {}) if isinstance(manifest, dict) else None
+    if not isinstance(outputs, dict) or not all(isinstance(record, dict) for record in outputs.values()):
+        return _UNREADABLE
+    return manifest
+
+
+def _inside(folder: Path, name: str) -> bool:
+    """Whether a manifest names a file of its own folder, not one elsewhere through ``..``, a root or a link."""
+    return (folder / name).resolve().is_relative_to(folder.resolve())
 
 
 def _verifies(path: Path, record: dict[str, Any]) -> bool:
-    return path.stat().st_size == record["bytes"] and fingerprint(path) == record["sha256"]
+    return path.stat().st_size == record.get("bytes") and fingerprint(path) == record.get("sha256")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+
+from src.runs.checkpoints import read_checkpoint
 
 
 def assemble(cfg: DictConfig) -> tuple[Any, Any]:
@@ -25,4 +26,4 @@ def assemble(cfg: DictConfig) -> tuple[Any, Any]:
 
 def adopt_checkpoint(model: pl.LightningModule, path: Path) -> None:
     """Give ``model`` the weights of a checkpoint."""
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    model.load_state_dict(read_checkpoint(path)["state_dict"])

@@ -10,19 +10,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 
 from src.preprocess.atomic import atomic_file
 from src.signals import BadInput
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or absent: a kill while saving leaves the previous one."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with atomic_file(Path(path)) as part:
-            super().save_checkpoint(checkpoint, part, storage_options)
 
 
 class ProgressBar(RichProgressBar):
@@ -45,6 +36,36 @@ class ReseedEachStep(Callback):
     ) -> None:
         numbers = (self.seed, trainer.global_step, trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+
+class KeepEpochMetrics(Callback):
+    """Carry an epoch's last metrics in the checkpoint that ends it.
+
+    The trainer logs an epoch's training metrics after it has saved the checkpoint. A run killed between
+    the two would go on with the next epoch, and the row would be in neither attempt's log.
+    """
+
+    def __init__(self) -> None:
+        self.row: dict[str, float] = {}
+        self.step = 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.row = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Validation's are in the log already.
+        self.row = {n: float(value) for n, value in trainer.logged_metrics.items() if not n.startswith("val/")}
+        self.row["epoch"], self.step = trainer.current_epoch, trainer.global_step - 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"row": self.row, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.row, self.step = state_dict["row"], state_dict["step"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.row and trainer.loggers:  # the CSV log; of a row that is there twice the last counts
+            trainer.loggers[0].log_metrics(self.row, self.step)
 
 
 class StopWhenTold(Callback):
@@ -145,6 +166,7 @@ def training_callbacks(
         EarlyStopping(monitor, patience=patience, mode=mode),
         LearningRateMonitor("epoch"),
         ReseedEachStep(seed),
+        KeepEpochMetrics(),
         StopWhenTold(folder / "checkpoints" / "last.ckpt"),
         StopOnNonFiniteLoss(folder),
     ]

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from src.preprocess.atomic import atomic_file
 from src.preprocess.stage import canonical_json, folder_lock, provenance
+from src.runs.checkpoints import read_checkpoint
 from src.runs.repeat import RECIPE, source_digests, write_recipe
 from src.signals import BadInput
 
@@ -72,9 +74,12 @@ class RunFolder:
         return self.previous is not None and self.previous.get("status") == "finished"
 
     def last_checkpoint(self) -> Path | None:
-        """Where an interrupted run stopped, if it got as far as a checkpoint."""
+        """Where an interrupted run stopped, if it got as far as a checkpoint; ``BadInput`` if that is damaged."""
         last = self.checkpoints / "last.ckpt"
-        return last if last.is_file() else None
+        if not last.is_file():
+            return None
+        read_checkpoint(last)
+        return last
 
     def left_out(self) -> list[str]:
         """The recordings that could not be used, as the finished run recorded them."""
@@ -245,6 +250,7 @@ def _launch() -> str:
 
 def fresh_folder(home: Path) -> tuple[Path, IO[str]]:
     """A new folder named by the time, locked."""
+    _remove_unborn(home)
     stamp, number = datetime.now().strftime("%Y-%m-%d_%H-%M-%S"), 0
     while True:
         path = home / (f"{stamp}_{number}" if number else stamp)
@@ -253,8 +259,19 @@ def fresh_folder(home: Path) -> tuple[Path, IO[str]]:
             path.mkdir()
         except FileExistsError:
             continue
-        if lock := lock_folder(path):
-            return path, lock
+        with suppress(FileNotFoundError):  # another process took it for what a kill left
+            if lock := lock_folder(path):
+                return path, lock
+
+
+def _remove_unborn(home: Path) -> None:
+    """Delete the folders of processes that were killed before they wrote anything."""
+    for path in home.iterdir():
+        if not path.is_symlink() and path.is_dir() and all(p.name.startswith(".") for p in path.iterdir()):
+            with suppress(OSError):
+                if lock := lock_folder(path):
+                    with lock:
+                        shutil.rmtree(path)
 
 
 def records(home: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -286,10 +303,19 @@ def point_latest(path: Path) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A JSON object; ``ValueError`` if the file holds anything else."""
-    record = json.loads(path.read_text())
+    """A JSON object.
+
+    Raises
+    ------
+    BadInput
+        If the file holds anything else.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise BadInput(path, "is damaged", "delete its folder, or take the file from a backup") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{path} holds no object")
+        raise BadInput(path, "is damaged", "delete its folder, or take the file from a backup")
     return record
 
 

@@ -14,6 +14,7 @@ import scipy.io
 import torch
 
 from src.models.bundle import load_bundle
+from src.preprocess.calcium.cascade_ground_truth import read_neuron
 from src.preprocess.calcium.cascade_package import CONFIG_FILE, read_config, read_network
 from src.preprocess.calcium.grid_io import open_grids
 from src.preprocess.calcium.matlab import read_struct
@@ -29,6 +30,8 @@ from src.preprocess.sleep.lfp_traces import open_traces
 from src.preprocess.sleep.scoring_files import read_hypnogram
 from src.preprocess.spikes.recording import read_spikes, read_trace
 from src.preprocess.stage import MANIFEST, Stage, ensure, read_artifact
+from src.runs.checkpoints import read_checkpoint
+from tests.faults import more_files as more
 from tests.models.test_bundle import ARGS, describe
 from tests.preprocess.calcium.cascade_packages import write_package
 
@@ -64,6 +67,10 @@ def make_scoring(folder: Path) -> Path:
     rows = [f"{30 * i},30,{stage}" for i, stage in enumerate(["W", "N1", "N2", "N3", "REM", "?"] * 4)]
     (folder / "scoring.csv").write_text("onset_s,duration_s,stage\n" + "\n".join(rows) + "\n")
     return folder / "scoring.csv"
+
+
+def read_text_scoring(path: Path) -> None:
+    read_hypnogram(path, coding="aasm")
 
 
 def traces() -> np.ndarray:
@@ -253,6 +260,17 @@ READERS = {
     "bundle": Reader(make_bundle, read_bundle),
     "weights": Reader(make_weights, read_bundle, 2048),
     "manifest": Reader(make_manifest, read_manifest),
+    "text_scoring": Reader(more.make_text_scoring, read_text_scoring),
+    "scored_edf": Reader(make_edf, read_hypnogram, 1024),
+    "mouse": Reader(more.make_mouse, more.read_mouse),
+    "ucddb": Reader(more.make_ucddb, more.read_ucddb, 256),
+    "ucddb_stages": Reader(more.make_ucddb_stages, more.read_ucddb),
+    "spectrogram_npz": Reader(more.make_spectrogram_npz, more.read_spectrogram),
+    "spectrogram_hdf5": Reader(more.make_spectrogram_hdf5, more.read_spectrogram),
+    "ground_truth": Reader(more.make_ground_truth, read_neuron, 1024),
+    "folds": Reader(more.make_folds, more.read_folds),
+    "run_record": Reader(more.make_run_record, more.read_run_record),
+    "checkpoint": Reader(more.make_checkpoint, read_checkpoint, 2048),
     "cascade_config": Reader(make_config, read_config),
     "cascade_network": Reader(make_network, read_package),
 }

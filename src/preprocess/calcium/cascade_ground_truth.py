@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import resample
@@ -22,6 +21,7 @@ from scipy.stats import invgauss
 
 from src.preprocess.calcium.cascade_output import noise_levels
 from src.preprocess.calcium.cascade_package import PackageConfig
+from src.preprocess.mat5 import load_mat
 from src.signals import BadInput
 
 EPHYS_HZ = 1e4
@@ -146,7 +146,7 @@ def read_neuron(path: Path) -> list[Trial]:
         If the file is no MATLAB 5 file with a cell array ``CAttached``.
     """
     try:
-        cells = loadmat(path, variable_names=["CAttached"])["CAttached"]
+        cells = load_mat(path, ["CAttached"])["CAttached"]
         structs = [cell[0, 0] for cell in cells[0]]  # where there is a second row, it repeats the recordings
     except FileNotFoundError:
         raise BadInput(path, "does not exist", "check the path") from None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from scipy.io import loadmat
 
+from src.preprocess.mat5 import load_mat
 from src.signals import BadInput
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -44,7 +44,7 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _from_mat5(path: Path, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-    contents = loadmat(path, variable_names=["data"])
+    contents = load_mat(path, ["data"])
     if "data" not in contents or contents["data"].dtype.names is None:
         raise BadInput(path, "has no struct named data", "export the recording again")
     record = contents["data"][0, 0]

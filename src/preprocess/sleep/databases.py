@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.preprocess.mat5 import load_mat
 from src.preprocess.sleep.channels import ChannelRequest, derivations
 from src.preprocess.sleep.resample import require_band, resample
 from src.preprocess.sleep.scoring_files import CODINGS
@@ -61,8 +62,6 @@ def ucddb_signal(parts: Sequence[Path], stage_file: Path, request: ChannelReques
     BadInput
         If a file cannot be read or has another number of rows than the stage file calls for.
     """
-    from scipy.io import loadmat
-
     try:
         codes = np.array([int(line) for line in stage_file.read_text().split()])
     except (OSError, ValueError) as error:
@@ -73,7 +72,7 @@ def ucddb_signal(parts: Sequence[Path], stage_file: Path, request: ChannelReques
     for path in parts:
         kind = path.stem.rpartition("_")[2]
         try:
-            rows = loadmat(path)[path.stem]
+            rows = load_mat(path, [path.stem])[path.stem]
         except Exception as error:
             raise BadInput(path, "cannot be read as MATLAB v5", "copy or download it again") from error
         places = np.flatnonzero(np.isin(codes, _UCDDB_STAGES.get(kind, ())))

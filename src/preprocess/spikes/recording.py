@@ -16,6 +16,7 @@ import numpy as np
 import scipy.io
 
 from src.preprocess.atomic import atomic_file
+from src.preprocess.mat5 import load_mat
 from src.preprocess.spikes.spikeinterface_input import is_spikeinterface, read_spikeinterface
 from src.signals import BadInput, Recording
 
@@ -209,7 +210,7 @@ def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
             return {**dict.fromkeys(keys[:1], array), "__names__": []}
         if path.suffix != ".mat" or h5py.is_hdf5(path):
             return _load_hdf5(path, keys)
-        found = scipy.io.loadmat(path, variable_names=list(keys))
+        found = load_mat(path, keys)
         names = [name for name, _, _ in scipy.io.whosmat(path)]
     except Exception as error:  # SciPy's and h5py's readers fail on damaged files in a dozen ways
         raise BadInput(path, f"cannot be read as {path.suffix} ({error})", "check that the file is whole") from error

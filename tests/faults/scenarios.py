@@ -1,0 +1,162 @@
+"""What is killed: each verb on something small, and what of its output has to come out the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from src.models.bundle import Bundle, build_network, export_bundle, load_bundle
+from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
+from src.preprocess.sleep.simulate import write_night
+from src.preprocess.stage import MANIFEST, read_artifact
+from src.signals import HUMAN_STAGES, SignalSpec
+from tests.conftest import REPOSITORY
+from tests.preprocess.sleep.lfp_files import random_traces, write_shank
+from tests.runs.test_search import SEARCH
+from tests.runs.verb import command
+
+CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``line(inputs, folder)`` is the command; ``results(folder)`` what has to be there after it, by name."""
+
+    prepare: Callable[[Path], None]
+    line: Callable[[Path, Path], list[str]]
+    results: Callable[[Path], dict[str, bytes]]
+
+
+def write_sessions(inputs: Path) -> None:
+    for shank in (0, 1):
+        write_shank(inputs, "rat1", shank, random_traces(6000, 2, seed=shank), channel_ids=np.arange(2) + 10 * shank)
+    write_shank(inputs, "rat2", 0, random_traces(4000, 2, seed=9))
+
+
+def preprocess_line(inputs: Path, folder: Path) -> list[str]:
+    keys = ("preprocess=spectrogram", "preset=sleep", "workers=1", f"input_dir={inputs}", f"output_dir={folder}/out")
+    return [str(REPOSITORY / "preprocess.py"), *keys]
+
+
+def stage_results(folder: Path) -> dict[str, bytes]:
+    """Every file of every finished stage but its manifest, which says when it was made."""
+    found = [p.parent for p in folder.glob(f"out/**/{MANIFEST}")]
+    assert all(read_artifact(path) is not None for path in found)
+    files = [p for path in found for p in path.rglob("*") if p.is_file() and p.name != MANIFEST]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def write_nothing(inputs: Path) -> None:
+    """The toy experiment makes its data itself."""
+
+
+def train_line(inputs: Path, folder: Path) -> list[str]:
+    return command(folder, "seed=3", "trainer.max_epochs=6")
+
+
+def weights(run: Path) -> bytes:
+    return b"".join(v.numpy().tobytes() for _, v in sorted(load_file(run / "bundle" / "model.safetensors").items()))
+
+
+def train_results(folder: Path) -> dict[str, bytes]:
+    (run,) = [p for p in (folder / "runs" / "toy").iterdir() if not p.is_symlink()]
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert (folder / "runs/toy/latest").resolve() == run.resolve()
+    return {"weights": weights(run)} | {n: (run / n).read_bytes() for n in ("metrics.csv", "results.json")}
+
+
+def sweep_line(inputs: Path, folder: Path) -> list[str]:
+    return command(folder, "-m", "model.lr=0.1,0.3", "seed=1,2")
+
+
+def sweep_results(folder: Path) -> dict[str, bytes]:
+    (sweep,) = [p for p in (folder / "runs" / "sweeps").iterdir() if not p.is_symlink()]
+    assert json.loads((sweep / "sweep.json").read_text())["status"] == "finished"
+    jobs = sorted(p.parent for p in sweep.glob("*/run.json") if p.parent.name.isdigit())
+    tested = [job.name for job in jobs if (job / "results.json").exists()]
+    found = {f"{job.name} {name}": (job / name).read_bytes() for job in jobs for name in ("metrics.csv",)}
+    found |= {f"{job.name} weights": weights(job) for job in jobs}
+    return found | {"sweep.csv": (sweep / "sweep.csv").read_bytes(), "tested": " ".join(tested).encode()}
+
+
+def search_line(inputs: Path, folder: Path) -> list[str]:
+    line = command(folder, "-m", "sweep=toy", "hydra.sweeper.n_trials=4")
+    write = folder / "conf" / "sweep" / "toy.yaml"
+    write.parent.mkdir(exist_ok=True)
+    write.write_text(SEARCH)
+    return line
+
+
+def search_results(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in sweep_results(folder).items() if name == "sweep.csv"}
+
+
+def write_nights(inputs: Path) -> None:
+    for subject in (0, 1):
+        write_night(inputs / "nights", subject, 1, seed=1, hours=0.5)
+    args = {"n_channels": 2, "n_freqs": 10, "n_frames": 1, "n_classes": 5, "window_epochs": 20, "width": 8, "hidden": 8}
+    torch.manual_seed(0)
+    settings = EpochSettings.from_params(
+        {"channels": list(CHANNELS), "features": {"kind": "bandpower"}, "margin_s": None}
+    )
+    described = Bundle(
+        task="sleep_staging",
+        kind="sleep_sequence",
+        network_args=args | {"dropout": 0.1},
+        signal=SignalSpec(CHANNELS, 100.0, 30.0, "uV", ("epoch", "channel", "frequency", "time"), (20, 2, 10, 1)),
+        stages=[
+            SLEEP_EPOCHS.describe(settings.to_params("sleep_edf")),
+            {"stage": "night_view", "version": 1, "params": {"view": "both"}},
+        ],
+        classes=list(HUMAN_STAGES),
+        decision={"temperature": 1.0},
+        metrics={"test/kappa": 0.8, "test/macro_f1": 0.75},
+        split={},
+        provenance={},
+    )
+    network = build_network("sleep_sequence", described.network_args)
+    export_bundle(inputs / "bundle", described, network.state_dict())
+
+
+def infer_line(inputs: Path, folder: Path) -> list[str]:
+    keys = (f"bundle={inputs / 'bundle'}", f"input={inputs / 'nights'}", f"output_dir={folder / 'out'}")
+    return [str(REPOSITORY / "infer.py"), *keys]
+
+
+def infer_results(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in folder.glob("out/*/*")
+        if p.suffix in (".csv", ".edf", ".tsv", ".png")
+    }
+
+
+SCENARIOS = {
+    "preprocess": Scenario(write_sessions, preprocess_line, stage_results),
+    "train": Scenario(write_nothing, train_line, train_results),
+    "sweep": Scenario(write_nothing, sweep_line, sweep_results),
+    "search": Scenario(write_nothing, search_line, search_results),
+    "infer": Scenario(write_nights, infer_line, infer_results),
+}
+
+
+def assert_whole(folder: Path) -> None:
+    """Whatever a killed verb left under a final name is complete."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not path.is_file() or any(part.startswith(".") for part in path.parts):
+            continue
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".ckpt":
+            torch.load(path, weights_only=True)
+        elif path.suffix == ".safetensors":
+            load_bundle(path.parent)
+            load_file(path)
+        elif path.suffix == ".png":
+            assert path.read_bytes()[-8:-4] == b"IEND"
