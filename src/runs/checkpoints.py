@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as handle:
+            with zipfile.ZipFile(handle) as archive:  # torch does not look at the checksums
+                if archive.testzip() is not None:
+                    raise _damaged(path)
+            handle.seek(0)
             found = torch.load(handle, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadInput(path, "does not exist", "check the path") from None
+    except BadInput:
+        raise
     except Exception as error:  # zip archives and the pickles in them are broken in many ways
         raise _damaged(path) from error
     if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from src.models.bundle import Bundle, build_network, export_bundle, load_bundle
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
+from src.preprocess.sleep.night_view import NIGHT_VIEW, NIGHT_VIEW_VERSION
 from src.preprocess.sleep.simulate import write_night
 from src.preprocess.stage import MANIFEST, read_artifact
 from src.signals import HUMAN_STAGES, SignalSpec
@@ -112,7 +113,7 @@ def write_nights(inputs: Path) -> None:
         signal=SignalSpec(CHANNELS, 100.0, 30.0, "uV", ("epoch", "channel", "frequency", "time"), (20, 2, 10, 1)),
         stages=[
             SLEEP_EPOCHS.describe(settings.to_params("sleep_edf")),
-            {"stage": "night_view", "version": 1, "params": {"view": "both"}},
+            {"stage": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": ["absolute", "night"]}},
         ],
         classes=list(HUMAN_STAGES),
         decision={"temperature": 1.0},

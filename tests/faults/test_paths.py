@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from src.signals import BadInput
 from tests.faults.readers import READERS
 
 RAN = []
+LEFT_UNREAD = ("sampling_rate", "n_channels", "n_freqs", "n_times")
+"""Of a spectrogram file, which states them twice."""
 
 
 class Bomb:
@@ -27,21 +30,21 @@ def hostile(folder, reader):
     if path.suffix == ".npz":
         with np.load(path) as file:
             arrays = dict(file)
-    yield path, pickle.dumps(Bomb())
+    yield path, pickle.dumps(Bomb()), False
     np.save(folder / "bomb.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
-    yield path, (folder / "bomb.npy").read_bytes()
+    yield path, (folder / "bomb.npy").read_bytes(), False
     for name, array in arrays.items():
         np.savez(folder / "bomb.npz", **arrays | {name: np.array([Bomb()] * array.size, object)})
-        yield path, (folder / "bomb.npz").read_bytes()
+        yield path, (folder / "bomb.npz").read_bytes(), reader is READERS["spectrogram_npz"] and name in LEFT_UNREAD
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_no_reader_unpickles(name, tmp_path):
-    for path, content in hostile(tmp_path, READERS[name]):
+    for path, content, unread in hostile(tmp_path, READERS[name]):
         path.write_bytes(content)
-        if name != "manifest":  # a manifest that cannot be read is one that is not there
-            with pytest.raises(BadInput):
-                READERS[name].read(path)
+        # A manifest that cannot be read is one that is not there.
+        with nullcontext() if unread or name == "manifest" else pytest.raises(BadInput):
+            READERS[name].read(path)
     assert RAN == []
 
 
