@@ -55,10 +55,6 @@ def kill_and_repeat(server, unbroken, folder, name, draw):
     assert [n for n in found if found[n] != expected[n]] == [], moment
 
 
-def test_a_killed_inference_is_finished(server, unbroken, tmp_path):
-    kill_and_repeat(server, unbroken, tmp_path / "infer", "infer", random.Random(SEED))
-
-
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(KILLS))
