@@ -32,6 +32,7 @@ grids: .venv/.installed ## simulated calcium recordings to spikes to grids, dens
 
 SPIKES ?= artifacts/spikes
 ARGS ?=
+spikes sort: export OMP_NUM_THREADS ?= 1 # the networks are too small for a second thread to help
 spikes: .venv/.installed ## spike sorter: D1–D6, both models, thresholds, predictions of D2–D6; SPIKES=<folder of your own D*.mat>
 	@[ -e $(SPIKES)/D1.mat ] || $(PY) preprocess.py preprocess=spike_lookalikes output_dir=$(SPIKES)
 	@$(PY) train.py experiment=spike_detector datamodule.data_dir=$(SPIKES) $(ARGS)

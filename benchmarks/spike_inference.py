@@ -105,12 +105,9 @@ def time_sorting(sorter: Sorter, trace: Trace, repeats: int) -> None:
     def sort(block: int = 1 << 18) -> Any:
         return sorter.sort(trace, sorter.choose(trace, None), block=block)
 
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        cpu, wall, found = cost(sort, repeats)
-        seconds = len(trace.centred) / FS_HZ
-        show(f"whole sorting, {threads} thread(s)", cpu, wall, f"{len(found.train):,} spikes in {seconds:.1f} s")
-    torch.set_num_threads(1)
+    cpu, wall, found = cost(sort, repeats)
+    seconds = len(trace.centred) / FS_HZ
+    show("whole sorting", cpu, wall, f"{len(found.train):,} spikes in {seconds:.1f} s")
     for block in (1 << 16, 100_003):
         other = sort(block)
         same = np.array_equal(other.train.index, found.train.index) and np.array_equal(

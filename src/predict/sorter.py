@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from src.models.bundle import Bundle
 from src.models.spikes.decision import Decision
@@ -59,24 +62,36 @@ class Sorter:
 
     def sort(self, trace: Trace, choice: Choice, *, reject: float = 1.0, block: int = BLOCK) -> Sorted:
         """Spikes of one recording, none of them beside samples that carry no signal."""
-        scaled = trace.centred * np.float32(choice.gain)
+        scaled = trace.centred if choice.gain == 1 else trace.centred * np.float32(choice.gain)
         decision = self.decisions[self.targets[choice.expert]]
-        found = sort_trace(
-            self.detector,
-            self.classifier,
-            self.conditioning,
-            scaled,
-            choice.expert,
-            decision,
-            reject=reject,
-            block=block,
-        )
+        with one_thread():
+            found = sort_trace(
+                self.detector,
+                self.classifier,
+                self.conditioning,
+                scaled,
+                choice.expert,
+                decision,
+                reject=reject,
+                block=block,
+            )
         if trace.usable.all():
             return found
         keep = ~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[found.train.index]
         return Sorted(
             SpikeTrain(found.train.index[keep], found.train.unit[keep]), found.strength[keep], found.confidence[keep]
         )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch: pieces as small as the sorter's keep a second one waiting, at the price of a whole core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _require_match(detection: Bundle, classification: Bundle, conditioning: Conditioning) -> None:

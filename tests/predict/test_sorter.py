@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from src.models.bundle import load_bundle
-from src.predict.sorter import Sorter
+from src.predict.sorter import Sorter, one_thread
 from src.preprocess.spikes.prepare import load_trace
 from src.signals import BadInput
 
@@ -45,3 +45,16 @@ def test_without_a_classifier_the_detector_names_the_neurons(bundles, spike_fold
 def test_bundles_that_were_not_made_for_each_other_are_refused(bundles, change, message):
     with pytest.raises(BadInput, match=message):
         Sorter.from_bundles(bundles[0], change(bundles[1]))
+
+
+def test_sorting_takes_one_thread_and_gives_back_the_others():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
