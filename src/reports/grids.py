@@ -136,6 +136,7 @@ def draw_movie(
         ]
         canvas = Image.fromarray((colormaps[_HEAT](np.concatenate(sides, axis=1))[..., :3] * 255).astype(np.uint8))
         pen = ImageDraw.Draw(canvas)
+        pen.line([(canvas.width // 2, 0), (canvas.width // 2, canvas.height)], fill="gray")
         pen.text((6, 4), f"{subject}  {window_time(first, window, step_s):6.1f} s", fill="white")
         pen.text((6, canvas.height - 14), "active", fill="white")
         label = f"forecast {(step + 1) * step_s:g} s before"
