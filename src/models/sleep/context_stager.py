@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.models.sleep.stager import SleepStager
-from src.signals import UNSCORED
+from src.signals import UNSCORED, BadInput
 
 
 class SleepContextStager(SleepStager):
@@ -47,6 +47,13 @@ class SleepContextStager(SleepStager):
         self.average_decay = average_decay
         self.learner: Any = deepcopy(self.network)
         self.network.requires_grad_(False)
+
+    def setup(self, stage: str) -> None:
+        views = list(getattr(self.trainer.datamodule, "views", ["absolute"]))  # type: ignore[attr-defined]
+        if self.network.causal and views != ["absolute"]:
+            cure = "give datamodule.views=[absolute]"
+            raise BadInput("model.network_args.causal", f"the views {', '.join(views)} know the whole night", cure)
+        super().setup(stage)
 
     def adopt_statistics(self, statistics: Mapping[str, np.ndarray]) -> None:
         super().adopt_statistics(statistics)

@@ -1,17 +1,18 @@
 import numpy as np
+import pytest
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
 from src.models.sleep.context_stager import SleepContextStager
-from src.signals import UNSCORED
+from src.signals import UNSCORED, BadInput
 
 CLASSES = ["W", "N1", "N2", "N3", "REM"]
 
 
-def stager(**arguments):
+def stager(causal=False, **arguments):
     torch.manual_seed(0)
-    network = {"width": 8, "hidden": 6, "layers": 1}
+    network = {"width": 8, "hidden": 6, "layers": 1, "causal": causal}
     model = SleepContextStager({"shape": [6, 1, 3, 1]}, CLASSES, network_args=network, **arguments)
     model.adopt_statistics(
         {"mean_db": np.full((1, 3), 2.0), "std_db": np.ones((1, 3)), "class_counts": np.array([5, 5, 5, 5, 5])}
@@ -55,6 +56,15 @@ def test_the_average_follows_the_learner_and_is_what_is_kept(tmp_path):
     assert not any("standardize" in name for name in moved)
     assert any(not torch.equal(average[name], latest[name]) for name in moved)
     assert not any(p.requires_grad for p in model.network.parameters())
+
+
+def test_a_causal_network_is_not_given_what_the_whole_night_says(tmp_path):
+    data = Data()
+    data.views = ["absolute", "rank"]
+    with pytest.raises(BadInput, match="views absolute, rank know the whole night"):
+        trainer(tmp_path).fit(stager(causal=True), data)
+    data.views = ["absolute"]
+    trainer(tmp_path).fit(stager(causal=True), data)
 
 
 def test_without_averaging_the_two_are_the_same(tmp_path):
