@@ -104,12 +104,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--classifier", help="without it the detector names the neurons")
-    parser.add_argument(
-        "--original", nargs=2, metavar=("DETECTOR", "CLASSIFIER"), help="bundles of the original's networks"
-    )
-    parser.add_argument(
-        "--unmatched", nargs=2, metavar=("DETECTOR", "CLASSIFIER"), help="bundles trained without noise matching"
-    )
+    bundles = "a detector's bundle, and a classifier's if it has one"
+    parser.add_argument("--original", nargs="+", metavar="BUNDLE", help=f"the original's network: {bundles}")
+    parser.add_argument("--unmatched", nargs="+", metavar="BUNDLE", help=f"trained without noise matching: {bundles}")
     parser.add_argument("--hybrids", type=Path, help="folder of the shared recordings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     given = parser.parse_args()
@@ -117,8 +114,12 @@ def main() -> None:
     started = time.process_time()
     bundle = load_bundle(given.bundle)
     sorter = Sorter.from_bundles(bundle, load_bundle(given.classifier) if given.classifier else None)
-    extra = {"original's networks": given.original, "without noise matching": given.unmatched}
-    others = {n: Sorter.from_bundles(load_bundle(b[0]), load_bundle(b[1])) for n, b in extra.items() if b}
+    extra = {"original's network": given.original, "without noise matching": given.unmatched}
+    others = {
+        name: Sorter.from_bundles(load_bundle(b[0]), load_bundle(b[1]) if len(b) > 1 else None)
+        for name, b in extra.items()
+        if b
+    }
     results: dict[tuple[str, str], list[dict[str, float | int]]] = {}
     for seed in given.seeds:
         for made in hybrids(given.hybrids, seed) if given.hybrids else lookalikes(seed):
