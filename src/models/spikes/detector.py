@@ -124,6 +124,10 @@ class SpikeDetection(TargetedModule):
             for name, results in self._tested.items()
         ]
 
+    def results(self) -> list[dict[str, Any]]:
+        """Rows of the last test, one per target; ``None`` where a score does not exist."""
+        return [{k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()} for row in self.rows]
+
     def test_metrics(self) -> dict[str, float]:
         """Mean scores over targets."""
         names = ("f1_50", "f1_10", "precision", "recall")

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import torch
 
@@ -54,3 +56,17 @@ def test_the_originals_network_trains_in_the_same_frame(spike_data):
     loss = torch.nn.functional.binary_cross_entropy_with_logits(model.network(samples, 0), labels)
     loss.backward()
     assert model.width == 7
+
+
+def test_scores_that_do_not_exist_are_none_and_can_be_written(spike_models):
+    model, _, _ = spike_models["detector"]
+    own = model.rows
+    try:
+        model.rows = [{**own[0], "f1_50": float("nan"), "precision": float("nan")}, own[1]]
+        rows = model.results()
+        assert rows[0]["f1_50"] is None
+        assert rows[1] == own[1]
+        json.dumps(rows, allow_nan=False)
+        assert model.test_metrics()["test/f1_50"] == own[1]["f1_50"]  # the mean over those that have one
+    finally:
+        model.rows = own
