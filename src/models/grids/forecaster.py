@@ -183,10 +183,11 @@ class GridForecasting(pl.LightningModule):
     def _tune_on(self, datamodule: Any, *, alone: bool = False) -> None:
         self.network.eval()
         device = next(self.network.parameters()).device
+        floors = {name: FLOORS if b.weights.any() else FLOORS[:1] for name, b in self.baselines.items()}
         shaped = {
             f"{name}@{floor}": Autoregression(b.rates, b.offsets, b.weights, floor)
             for name, b in self.baselines.items()
-            for floor in FLOORS
+            for floor in floors[name]
         }
         methods: dict[str, Callable[[Any], list[Forecast]]] = {**shaped, MODEL: self.predict_log_odds}
         scores = {name: ForecastScores(self.network.horizon, alone=alone).to(device) for name in methods}
@@ -195,7 +196,7 @@ class GridForecasting(pl.LightningModule):
             for name, method in methods.items():
                 self.count(scores[name], method(given), given)
         for name in self.baselines:
-            best = max(FLOORS, key=lambda floor: float(scores[f"{name}@{floor}"].bits_per_spike().mean()))
+            best = max(floors[name], key=lambda floor: float(scores[f"{name}@{floor}"].bits_per_spike().mean()))
             self.baselines[name] = shaped[f"{name}@{best}"]
             self.thresholds[name] = scores[f"{name}@{best}"].f1()[1]
         self.thresholds[MODEL] = scores[MODEL].f1()[1]
