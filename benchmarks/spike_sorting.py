@@ -34,6 +34,7 @@ from src.preprocess.spikes.hybrid import BEFORE, hybrid, read_background, read_l
 from src.preprocess.spikes.noise import background_spectrum  # noqa: E402
 from src.preprocess.spikes.prepare import Trace  # noqa: E402
 from src.preprocess.spikes.recording import SpikeTrain  # noqa: E402
+from src.preprocess.spikes.signature import Choice  # noqa: E402
 from src.preprocess.spikes.simulate import FS_HZ, LOOKALIKES, NEURONS, SPIKE_SAMPLES, lookalike  # noqa: E402
 from src.preprocess.spikes.synthesis import LONG_FFT, REACH  # noqa: E402
 from src.preprocess.spikes.waveforms import remove_spikes  # noqa: E402
@@ -83,12 +84,16 @@ def oracle(made: Made, chain: Conditioning, linear: np.ndarray) -> SpikeTrain:
     return SpikeTrain(train.index[value >= best], train.unit[value >= best])
 
 
-def sort_all(made: Made, bundle: Bundle, sorter: Sorter, others: dict[str, Sorter]) -> dict[str, SpikeTrain]:
+def sort_all(
+    made: Made, bundle: Bundle, sorter: Sorter, others: dict[str, Sorter], unmatched: bool
+) -> dict[str, SpikeTrain]:
     centred = (made.raw - np.median(made.raw)).astype(np.float32)
     trace = Trace(made.name, centred, np.ones(len(centred), bool), FS_HZ, made.name)
     choice = sorter.choose(trace, None)
     linear = sorter.conditioning.linear(centred)
     found = {"neurolit": sorter.sort(trace, choice).train}
+    if unmatched:
+        found["without noise matching"] = sorter.sort(trace, Choice(0, 1.0, 0.0)).train
     for name, other in others.items():
         found[name] = other.sort(trace, other.choose(trace, 1.0)).train
     noise = sorter.detector.noise(choice.expert, FS_HZ)
@@ -106,7 +111,7 @@ def main() -> None:
     parser.add_argument("--classifier", help="without it the detector names the neurons")
     bundles = "a detector's bundle, and a classifier's if it has one"
     parser.add_argument("--original", nargs="+", metavar="BUNDLE", help=f"the original's network: {bundles}")
-    parser.add_argument("--unmatched", nargs="+", metavar="BUNDLE", help=f"trained without noise matching: {bundles}")
+    parser.add_argument("--unmatched", action="store_true", help="also sort everything with the network made for D2")
     parser.add_argument("--hybrids", type=Path, help="folder of the shared recordings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     given = parser.parse_args()
@@ -114,7 +119,7 @@ def main() -> None:
     started = time.process_time()
     bundle = load_bundle(given.bundle)
     sorter = Sorter.from_bundles(bundle, load_bundle(given.classifier) if given.classifier else None)
-    extra = {"original's network": given.original, "without noise matching": given.unmatched}
+    extra = {"original's network": given.original}
     others = {
         name: Sorter.from_bundles(load_bundle(b[0]), load_bundle(b[1]) if len(b) > 1 else None)
         for name, b in extra.items()
@@ -123,7 +128,7 @@ def main() -> None:
     results: dict[tuple[str, str], list[dict[str, float | int]]] = {}
     for seed in given.seeds:
         for made in hybrids(given.hybrids, seed) if given.hybrids else lookalikes(seed):
-            for method, found in sort_all(made, bundle, sorter, others).items():
+            for method, found in sort_all(made, bundle, sorter, others, given.unmatched).items():
                 truth = (made.truth.index, made.truth.unit)
                 row = score(truth, (found.index, found.unit), len(made.raw), n_units=5).row()
                 results.setdefault((made.name, method), []).append(row)
