@@ -50,7 +50,7 @@ def draw_ranking(
     table.set_xlabel(f"{metric}: every seed and fold, mean ± sd")
     table.set_title("configurations, best first", loc="left", fontsize=10)
     for place, curve in curves:
-        epochs.plot(range(1, len(curve) + 1), curve, color=colours[place], lw=1, alpha=0.8)
+        epochs.plot(range(1, len(curve) + 1), curve, ".-", color=colours[place], lw=1, ms=4, alpha=0.8)
     epochs.set_xlabel("epoch")
     epochs.set_ylabel(metric)
     epochs.set_title("every job, coloured by its configuration's place", loc="left", fontsize=10)

@@ -149,7 +149,7 @@ def job_rows(runs: Sequence[SweepRun], metric: str) -> list[dict[str, Any]]:
     return [
         {
             "job": run.number,
-            "status": f"pruned in epoch {run.record['pruned']}" if "pruned" in run.record else run.status,
+            "status": run.status,
             **{name: run.overrides.get(name, "") for name in names},
             metric: run.score,
             "epochs": run.record.get("epochs"),

@@ -12,6 +12,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ from tests.conftest import REPOSITORY
 
 OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "shutil.rmtree", "fcntl.flock")
 """Audit events that touch the disk; what libraries do in C is met by the clock instead."""
+
+
+NOTES = Path(tempfile.mkdtemp(prefix="verbs-"))
+"""Where the server keeps what a verb prints: not on the disk that is filled up."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def serve() -> None:
 
 def _fork(wish: dict[str, Any]) -> dict[str, Any]:
     folder = Path(wish["folder"])
-    log, count = folder.with_name(folder.name + ".log"), folder.with_name(folder.name + ".count")
+    log, count = NOTES / "log", NOTES / "count"
+    count.unlink(missing_ok=True)
     started = time.monotonic()
     child = os.fork()
     if child == 0:
