@@ -1,3 +1,5 @@
+import hashlib
+
 import h5py
 import numpy as np
 import pytest
@@ -91,3 +93,9 @@ def test_grids_are_found_in_files_folders_and_folders_of_folders(written, tmp_pa
         find_grids(tmp_path)
     with pytest.raises(BadInput, match="does not exist"):
         find_grids(tmp_path / "nowhere")
+
+
+def test_a_change_of_output_moves_the_version(written):
+    found = read_grids(written, "fish")
+    digest = hashlib.sha256(found.indptr.tobytes() + found.rank.tobytes() + found.voxels.tobytes()).hexdigest()[:16]
+    assert (GRID_INDEX.version, digest) == (2, "b358b67a3cd88c0f")
