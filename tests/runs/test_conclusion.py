@@ -1,0 +1,26 @@
+"""What is left of a sweep for its end: learning curves from the log, and a verdict where every job failed."""
+
+import io
+import json
+
+from rich.console import Console
+
+from src.runs.conclusion import conclude, learning_curve
+
+
+def test_a_learning_curve_leaves_out_rows_of_other_metrics(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss,val/f1\n0,3,,0.5\n0,3,0.7,\n1,7,,0.6\n")
+    assert learning_curve(tmp_path, "val/f1") == [0.5, 0.6]
+    assert learning_curve(tmp_path / "absent", "val/f1") == []
+
+
+def test_a_sweep_of_failures_ends_without_a_choice(tmp_path):
+    (tmp_path / "0").mkdir()
+    record = {"status": "failed", "error": "out of luck", "overrides": ["seed=1"], "config": {}, "metrics": {}}
+    (tmp_path / "0" / "run.json").write_text(json.dumps(record))
+    (tmp_path / "sweep.json").write_text("{}")
+    stream = io.StringIO()
+    assert conclude(tmp_path, Console(file=stream)) == 1
+    assert "job 0 did not finish: out of luck" in stream.getvalue()
+    verdict = json.loads((tmp_path / "sweep.json").read_text())
+    assert (verdict["status"], verdict["chosen"], verdict["best"]) == ("incomplete", None, None)
