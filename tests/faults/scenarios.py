@@ -65,10 +65,15 @@ def weights(run: Path) -> bytes:
     return b"".join(v.numpy().tobytes() for _, v in sorted(load_file(run / "bundle" / "model.safetensors").items()))
 
 
+def newest_finished(home: Path, record: str) -> Path:
+    """The folder that ``latest`` points to; there are others only where a kill came after the end of everything."""
+    for path in (p for p in home.iterdir() if not p.is_symlink()):
+        assert json.loads((path / record).read_text())["status"] == "finished"
+    return (home / "latest").resolve()
+
+
 def train_results(folder: Path) -> dict[str, bytes]:
-    (run,) = [p for p in (folder / "runs" / "toy").iterdir() if not p.is_symlink()]
-    assert json.loads((run / "run.json").read_text())["status"] == "finished"
-    assert (folder / "runs/toy/latest").resolve() == run.resolve()
+    run = newest_finished(folder / "runs" / "toy", "run.json")
     return {"weights": weights(run)} | {n: (run / n).read_bytes() for n in ("metrics.csv", "results.json")}
 
 
@@ -77,8 +82,7 @@ def sweep_line(inputs: Path, folder: Path) -> list[str]:
 
 
 def sweep_results(folder: Path) -> dict[str, bytes]:
-    (sweep,) = [p for p in (folder / "runs" / "sweeps").iterdir() if not p.is_symlink()]
-    assert json.loads((sweep / "sweep.json").read_text())["status"] == "finished"
+    sweep = newest_finished(folder / "runs" / "sweeps", "sweep.json")
     jobs = sorted(p.parent for p in sweep.glob("*/run.json") if p.parent.name.isdigit())
     tested = [job.name for job in jobs if (job / "results.json").exists()]
     found = {f"{job.name} {name}": (job / name).read_bytes() for job in jobs for name in ("metrics.csv",)}
