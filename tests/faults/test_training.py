@@ -59,6 +59,8 @@ def test_a_dead_data_loader_worker_is_said_and_the_run_goes_on_later(tmp_path, m
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "told"))
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
     jumps = iter(range(10**6))
 

@@ -53,6 +53,7 @@ def one_process(rank, folder):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_uneven_shards_give_the_loss_gradients_and_statistics_of_the_whole_batch(tmp_path):
     multiprocessing.spawn(one_process, args=(str(tmp_path),), nprocs=2)
     model = network()

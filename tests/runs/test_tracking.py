@@ -1,8 +1,10 @@
 import csv
 import json
 import sqlite3
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -126,8 +128,10 @@ def test_an_offline_wandb_run_holds_everything(tmp_path, offline, monkeypatch):
     assert any(r.WhichOneof("record_type") == "stats" for r in records)
 
 
-def test_tensorboard_mirrors_the_run(tmp_path):
+def test_tensorboard_mirrors_the_run(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
+    # its own switch for doing without TensorFlow, which would take ten seconds to import
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.notf", ModuleType("notf"))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(tmp_path, "logger=tensorboard")
