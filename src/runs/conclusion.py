@@ -18,9 +18,8 @@ from src.reports.sweeps import draw_ranking, draw_search
 from src.reports.tables import results_table
 from src.runs.assemble import adopt_checkpoint, assemble
 from src.runs.console import quiet_trainer
-from src.runs.folder import RUN_FILE, now, read_record, write_json
+from src.runs.folder import RUN_FILE, SWEEP_FILE, now, read_record, write_json
 from src.runs.ranking import Configuration, SweepRun, configuration_rows, mode, monitor, read_sweep, write_tables
-from src.runs.sweep import SWEEP_FILE
 
 
 def conclude(folder: Path, console: Console) -> int:

@@ -31,6 +31,7 @@ from src.runs.repeat import RECIPE, source_digests, write_recipe
 from src.signals import BadInput
 
 RUN_FILE = "run.json"
+SWEEP_FILE = "sweep.json"
 SHARED_RUN = "NEUROLIT_RUN"
 """Environment variable in which the first process of a run tells its helpers the folder."""
 EXECUTION_KEYS = ("logger", "runs_dir", "cache_dir", "workers", "resume", "tags", "group")

@@ -17,6 +17,7 @@ from rich.console import Console
 from src.preprocess.stage import canonical_json
 from src.runs.folder import (
     EXECUTION_KEYS,
+    SWEEP_FILE,
     fresh_folder,
     lock_folder,
     now,
@@ -27,7 +28,6 @@ from src.runs.folder import (
 )
 from src.signals import BadInput
 
-SWEEP_FILE = "sweep.json"
 EFFORT_KEYS = ("n_trials", "n_jobs", "max_batch_size", "max_failure_rate", "storage")
 """How much of a search is done and how, not which search it is."""
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.sweep import SWEEP_FILE, release
+from src.runs.folder import SWEEP_FILE
+from src.runs.sweep import release
 from tests.runs import toy
 from tests.runs.verb import train
 
