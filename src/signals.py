@@ -43,7 +43,8 @@ class BadInput(ValueError):
         super().__init__(str(source), problem, cure)
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.problem}; {self.cure}"
+        line = " ".join(f"{self.source}: {self.problem}; {self.cure}".splitlines())
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)  # names from damaged files
 
 
 @dataclass(frozen=True)

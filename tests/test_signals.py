@@ -81,3 +81,8 @@ def test_stages_keep_their_order_and_leave_room_for_the_unscored():
     assert HUMAN_STAGES == ("W", "N1", "N2", "N3", "REM")
     assert RODENT_STAGES == ("Wake", "NREM", "REM")
     assert UNSCORED < 0
+
+
+def test_an_error_is_one_printable_line_whatever_a_file_calls_itself():
+    error = BadInput("a\nb.mat", "holds 'x\x1b[31m\x00'", "look\r\nagain")
+    assert str(error) == "a b.mat: holds 'x\ufffd[31m\ufffd'; look again"

@@ -184,7 +184,9 @@ def _start(path: Path, key: str, config: dict[str, Any], *, swept: bool, overrid
     record: dict[str, Any] = {"key": key, "started": now(), "attempts": 0}
     if (path / RUN_FILE).exists():
         record = read_record(path / RUN_FILE)
-        run = replace(run, attempt=int(record["attempts"]), previous=dict(record))
+        if not isinstance(attempts := record.get("attempts"), int):
+            raise BadInput(path / RUN_FILE, "is damaged: its attempts are not counted", "remove the run's folder")
+        run = replace(run, attempt=attempts, previous=dict(record))
     if run.finished:
         return run
     record.pop("error", None)

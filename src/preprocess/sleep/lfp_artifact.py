@@ -165,4 +165,8 @@ def _hdf5_tiles(file: Spectrograms, places: Sequence[int]) -> Iterator[Tile]:
         for place in places:
             for first in range(0, n_times, step):
                 times = slice(first, min(first + step, n_times))
-                yield Tile(place, slice(0, n_rows), times, data[place, times].T.astype(np.float32))
+                try:
+                    values = data[place, times].T.astype(np.float32)
+                except OSError as error:
+                    raise BadInput(file.path, "is damaged: its values cannot be read", "make it again") from error
+                yield Tile(place, slice(0, n_rows), times, values)
