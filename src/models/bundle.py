@@ -147,4 +147,9 @@ def load_bundle(path: str | Path) -> Bundle:
     if set(plain) != known:
         odd = ", ".join(sorted(set(plain) ^ known))
         raise BadInput(folder / DESCRIPTION, f"has missing or unknown fields ({odd})", "export the bundle again")
-    return Bundle(**{**plain, "signal": SignalSpec.from_dict(plain["signal"])}, folder=folder.resolve())
+    try:
+        plain["signal"] = SignalSpec.from_dict(plain["signal"])
+    except (TypeError, AttributeError) as error:
+        problem = f"does not describe the network's input ({error})"
+        raise BadInput(folder / DESCRIPTION, problem, "export the bundle again") from error
+    return Bundle(**plain, folder=folder.resolve())

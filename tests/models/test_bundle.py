@@ -72,6 +72,9 @@ def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
     edit(folder, network_args={**ARGS, "depth": 3})
     with pytest.raises(BadInput, match=r"arguments do not fit a sleep_epoch_cnn .*depth"):
         load_bundle(folder).network()
+    edit(folder, signal={"rate": 1})
+    with pytest.raises(BadInput, match=r"does not describe the network's input"):
+        load_bundle(folder)
     edit(folder, surprise=1)
     with pytest.raises(BadInput, match="unknown fields \\(surprise\\)"):
         load_bundle(folder)
