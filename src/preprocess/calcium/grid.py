@@ -20,7 +20,8 @@ PIXELS = HEIGHT * WIDTH
 MAX_PLANES = 512
 """More distinct depths than any volume has slices: the z column is then not a plane."""
 
-FRAMES_AT_ONCE = 256
+FRAMES_AT_ONCE = 64
+"""Frames unpacked at a time; the bits of more of them no longer fit the processor's cache."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ COO_BYTES_PER_ENTRY = 17
 
 _ENTRIES_PER_CHUNK = 1 << 16
 _DENSE_FRAMES = 8
+_ENTRIES_AT_ONCE = 1 << 14
+"""Coordinates turned into places at a time: what is worked on stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -283,14 +285,36 @@ def convert(source: Path | str, target: Path | str, *, sparse: bool) -> None:
 
 
 def coo_to_dense_grid(spike_coords: np.ndarray, spike_values: np.ndarray, grid_shape: np.ndarray) -> np.ndarray:
-    """Coordinates ``(n, 4)`` and values to a dense uint8 grid; duplicates leave one entry."""
-    grid = np.zeros(tuple(int(n) for n in grid_shape), np.uint8)
-    # One index per entry instead of four, and the bounds are checked on the way.
-    grid.ravel()[np.ravel_multi_index(tuple(np.asarray(spike_coords).T), grid.shape)] = spike_values
+    """Coordinates ``(n, 4)`` and values to a dense uint8 grid; duplicates leave one entry.
+
+    Raises
+    ------
+    ValueError
+        If a coordinate lies outside the grid.
+    """
+    shape = tuple(int(n) for n in grid_shape)
+    grid = np.zeros(shape, np.uint8)
+    voxels, coords, values = grid.ravel(), np.asarray(spike_coords), np.asarray(spike_values)
+    for start in range(0, len(coords), _ENTRIES_AT_ONCE):
+        axes = np.ascontiguousarray(coords[start : start + _ENTRIES_AT_ONCE].T)
+        if axes.min() < 0 or (axes.max(axis=1) >= shape).any():
+            raise ValueError(f"coordinates outside a grid of shape {shape}")
+        flat = axes[0].astype(np.intp)
+        for axis, length in zip(axes[1:], shape[1:], strict=True):
+            flat *= length
+            flat += axis
+        voxels[flat] = values[start : start + _ENTRIES_AT_ONCE]
     return grid
 
 
 def dense_grid_to_coo(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A dense grid to sorted coordinates ``(n, 4)`` int32, values uint8, and shape int32."""
-    coords = np.argwhere(grid).astype(np.int32).reshape(-1, 4)
-    return coords, np.asarray(grid)[tuple(coords.T)].astype(np.uint8), np.array(grid.shape, np.int32)
+    voxels = np.ravel(grid)
+    flat = np.flatnonzero(voxels != 0)
+    coords = np.empty((len(flat), 4), np.int32)
+    for start in range(0, len(flat), _ENTRIES_AT_ONCE):
+        rest, part = flat[start : start + _ENTRIES_AT_ONCE], coords[start : start + _ENTRIES_AT_ONCE]
+        for axis in (3, 2, 1):
+            rest, part[:, axis] = np.divmod(rest, grid.shape[axis])
+        part[:, 0] = rest
+    return coords, voxels[flat].astype(np.uint8), np.array(grid.shape, np.int32)
