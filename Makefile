@@ -14,7 +14,7 @@ SEED ?= 0
 # One thread per test process; what the tests start inherits it.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: help train grids spikes sort test test-slow test-faults test-slurm lint lock clean
+.PHONY: help train grids spikes sort test suite test-slow test-faults test-slurm lint style types lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -43,7 +43,10 @@ sort: .venv/.installed ## predictions alone, from the models that `make spikes` 
 	@truth=""; [ ! -d $(SPIKES)/truth ] || truth="options.truth=$(SPIKES)/truth"; \
 	$(PY) infer.py bundle=runs/spike_detector/latest options.classifier=runs/spike_classifier/latest input=$(SPIKES) $$truth
 
-test: lint ## lint, types, then every test that takes seconds
+test: style ## style, then types and every test that takes seconds, side by side
+	@$(MAKE) -j2 types suite
+
+suite: .venv/.installed
 	@$(PYTEST)
 
 test-slow: .venv/.installed ## the tests that take minutes
@@ -56,9 +59,13 @@ test-slurm: .venv/.installed ## sweeps and preprocessing on a real one-node SLUR
 	@setup/slurm_one_node.sh install
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m slurm -rs tests/runs/test_slurm.py
 
-lint: .venv/.installed ## style, format and types
+lint: style types ## style, format and types
+
+style: .venv/.installed
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
+
+types: .venv/.installed
 	@.venv/bin/mypy .
 
 lock: ## resolve pyproject.toml into requirements.lock; UPGRADE=--upgrade takes the newest of everything

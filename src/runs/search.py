@@ -8,6 +8,7 @@ study is cut back to its finished trials before the sweeper sees it, and the sam
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import Any
 
@@ -20,6 +21,9 @@ with warnings.catch_warnings():
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler, TPESampler
     from optuna.trial import FrozenTrial, TrialState
+
+# Optuna loads it to keep its tables; under Hydra's logging it would name each of its plugins.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class RepeatableTPE(BaseSampler):
@@ -41,13 +45,16 @@ class RepeatableTPE(BaseSampler):
 
     def _sampler(self, number: int) -> TPESampler:
         # Trials of one batch run side by side; to the estimator an unfinished one must not look good.
-        return TPESampler(
-            seed=self.seed * 1_000_003 + number + 1,
-            n_startup_trials=self.n_startup_trials,
-            multivariate=self.multivariate,
-            constant_liar=True,
-            warn_independent_sampling=False,
-        )
+        with warnings.catch_warnings():
+            # Both options are marked experimental in the pinned Optuna, and settled in later ones.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return TPESampler(
+                seed=self.seed * 1_000_003 + number + 1,
+                n_startup_trials=self.n_startup_trials,
+                multivariate=self.multivariate,
+                constant_liar=True,
+                warn_independent_sampling=False,
+            )
 
     def _of(self, trial: FrozenTrial) -> TPESampler:
         if self._current[0] != trial.number:
