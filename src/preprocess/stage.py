@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from src.preprocess.atomic import atomic_folder
+from src.preprocess.forward_file import taken_digest
 from src.preprocess.lock import folder_lock
 from src.preprocess.provenance import provenance
 from src.signals import BadInput
@@ -181,7 +182,7 @@ def refuse_foreign(folder: Path) -> None:
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every file below ``folder`` but the manifest, by relative name."""
     outputs = {p.relative_to(folder).as_posix(): p for p in _files(folder) if p != folder / MANIFEST}
-    return {name: {"bytes": p.stat().st_size, "sha256": fingerprint(p)} for name, p in outputs.items()}
+    return {n: {"bytes": p.stat().st_size, "sha256": taken_digest(p) or fingerprint(p)} for n, p in outputs.items()}
 
 
 def fingerprint(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 A member's bytes are cut at fixed places; each piece is deflated on its own with ISA-L and ends on a byte
 boundary (RFC 1951, an empty stored block), so pieces made anywhere, in any order, are joined by
-concatenation. The result is an ordinary zip archive with fixed time stamps that ``numpy.load`` opens.
+concatenation. The archive is written front to back, each member's checksum and sizes behind its data;
+it is an ordinary one with fixed time stamps that ``numpy.load`` opens.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import ArrayLike, NDArray
+
+from src.preprocess.forward_file import ForwardFile
 
 _LEVEL = 1  # ISA-L: level 2 and 3 cost more and save nothing on noise-like mantissas
 _MEMORY = 9  # its largest buffers: a tenth faster than the default
 _LAST_BLOCK = b"\x03\x00"
 _LIMIT = 0xFFFFFFFF
 _NEEDS_ZIP64 = _LIMIT - (1 << 28)  # leaves room for what deflate may add to incompressible data
-_VERSION, _FLAGS, _DEFLATED, _TIME, _DATE = 45, 0, 8, 0, 0x21  # 1980-01-01 00:00
+_VERSION, _FLAGS, _DEFLATED, _TIME, _DATE = 45, 8, 8, 0, 0x21  # sizes behind the data; 1980-01-01 00:00
 _PIECE_BYTES = 1 << 19
 
 
@@ -59,8 +62,7 @@ class NpzWriter:
     """Context manager that writes one ``.npz`` file."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._entries = path, list[_Entry]()
-        self._file: BinaryIO = open(path, "w+b")  # noqa: SIM115 closed by __exit__
+        self._file, self._entries = ForwardFile(path), list[_Entry]()
 
     def __enter__(self) -> Self:
         return self
@@ -68,9 +70,11 @@ class NpzWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._file.__exit__(kind, error, trace)
+            return
         with self._file:
-            if kind is None:
-                self._write_index()
+            self._write_index()
 
     def add(self, name: str, values: ArrayLike) -> None:
         """Write a whole array.
@@ -117,11 +121,12 @@ class NpzWriter:
 class Member:
     """An array being written; see :meth:`NpzWriter.member`."""
 
-    def __init__(self, file: BinaryIO, entry: _Entry) -> None:
+    def __init__(self, file: ForwardFile, entry: _Entry) -> None:
         self._file, self._entry, self._done = file, entry, 0
 
     def append(self, piece: Piece) -> None:
-        self._file.writelines(piece.data)
+        for part in piece.data:
+            self._file.write(part)
         self._entry.packed_bytes += sum(map(len, piece.data))
         self._entry.crc = isal_zlib.crc32_combine(self._entry.crc, piece.crc, piece.n_bytes)
         self._done += piece.n_bytes
@@ -131,10 +136,7 @@ class Member:
             raise ValueError(f"{self._entry.name.decode()}: {self._done} of {self._entry.raw_bytes} bytes were written")
         self._file.write(_LAST_BLOCK)
         self._entry.packed_bytes += len(_LAST_BLOCK)
-        end = self._file.tell()
-        self._file.seek(self._entry.offset)
-        self._file.write(_local_header(self._entry))
-        self._file.seek(end)
+        self._file.write(_descriptor(self._entry))
 
 
 def rows_per_piece(row: NDArray) -> int:
@@ -150,25 +152,26 @@ def _npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     return buffer.getvalue()
 
 
-def _sizes(entry: _Entry) -> tuple[int, int, bytes]:
-    """The two 32-bit size fields, and the extra field that replaces them in a large member."""
-    if not entry.zip64:
-        return entry.packed_bytes, entry.raw_bytes, b""
-    return _LIMIT, _LIMIT, struct.pack("<HHQQ", 1, 16, entry.raw_bytes, entry.packed_bytes)
-
-
 def _local_header(entry: _Entry) -> bytes:
-    packed, raw, extra = _sizes(entry)
-    numbers = (_VERSION, _FLAGS, _DEFLATED, _TIME, _DATE, entry.crc, packed, raw, len(entry.name), len(extra))
+    """What comes before the data, when neither sizes nor checksum are known."""
+    extra = struct.pack("<HHQQ", 1, 16, 0, 0) if entry.zip64 else b""
+    sizes = (_LIMIT, _LIMIT) if entry.zip64 else (0, 0)
+    numbers = (_VERSION, _FLAGS, _DEFLATED, _TIME, _DATE, 0, *sizes, len(entry.name), len(extra))
     return b"PK\x03\x04" + struct.pack("<HHHHHLLLHH", *numbers) + entry.name + extra
 
 
+def _descriptor(entry: _Entry) -> bytes:
+    form = "<LQQ" if entry.zip64 else "<LLL"
+    return b"PK\x07\x08" + struct.pack(form, entry.crc, entry.packed_bytes, entry.raw_bytes)
+
+
 def _central_header(entry: _Entry) -> bytes:
-    packed, raw, extra = _sizes(entry)
-    offset = entry.offset
+    packed, raw, offset, wide = entry.packed_bytes, entry.raw_bytes, entry.offset, b""
+    if entry.zip64:
+        wide, packed, raw = struct.pack("<QQ", raw, packed), _LIMIT, _LIMIT
     if offset >= _LIMIT:
-        sizes, offset = extra[4:], _LIMIT
-        extra = struct.pack("<HH", 1, len(sizes) + 8) + sizes + struct.pack("<Q", entry.offset)
+        wide, offset = wide + struct.pack("<Q", offset), _LIMIT
+    extra = struct.pack("<HH", 1, len(wide)) + wide if wide else b""
     made_by, mode = 3 << 8 | _VERSION, 0o100644 << 16
     numbers = (made_by, _VERSION, _FLAGS, _DEFLATED, _TIME, _DATE, entry.crc, packed, raw)
     tail = (len(entry.name), len(extra), 0, 0, 0, mode, offset)
