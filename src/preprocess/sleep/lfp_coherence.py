@@ -47,7 +47,7 @@ def parse_pairs(pairs: Sequence[Sequence[str]]) -> list[tuple[Site, Site]]:
 
 def coherence_stage() -> Stage:
     """The stage; its parameters are a spectrogram's, with ``pairs``, ``coherence_window_s`` and ``label``."""
-    return Stage("lfp_coherence", 1, run)
+    return Stage("lfp_coherence", 2, run)
 
 
 def run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.preprocess.stage import Stage
 from src.signals import BadInput
 
-STAGE, VERSION = "lfp_spectrogram", 1
+STAGE, VERSION = "lfp_spectrogram", 2
 TRACES = "traces"
 Advance = Callable[[], None]
 
