@@ -32,11 +32,12 @@ grids: .venv/.installed ## simulated calcium recordings to spikes to grids, dens
 
 SPIKES ?= artifacts/spikes
 ARGS ?=
-spikes sort: export OMP_NUM_THREADS ?= 1 # the networks are too small for a second thread to help
+# Training steps are too small for a second thread to help.
+ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 spikes: .venv/.installed ## spike sorter: D1–D6, both models, thresholds, predictions of D2–D6; SPIKES=<folder of your own D*.mat>
 	@[ -e $(SPIKES)/D1.mat ] || $(PY) preprocess.py preprocess=spike_lookalikes output_dir=$(SPIKES)
-	@$(PY) train.py experiment=spike_detector datamodule.data_dir=$(SPIKES) $(ARGS)
-	@$(PY) train.py experiment=spike_classifier datamodule.data_dir=$(SPIKES) $(ARGS)
+	@$(ONE_THREAD) $(PY) train.py experiment=spike_detector datamodule.data_dir=$(SPIKES) $(ARGS)
+	@$(ONE_THREAD) $(PY) train.py experiment=spike_classifier datamodule.data_dir=$(SPIKES) $(ARGS)
 	@$(MAKE) sort SPIKES=$(SPIKES)
 
 sort: .venv/.installed ## predictions alone, from the models that `make spikes` left

@@ -58,6 +58,21 @@ def match(
     return np.stack((matched[real], partner[real]), axis=1)
 
 
+def count_pairs(truth: np.ndarray, found: np.ndarray, tolerance: int) -> int:
+    """How many pairs :func:`match` makes: on a line, taking the earliest that fit is never worse."""
+    true, late = np.sort(truth).tolist(), np.sort(found).tolist()
+    pairs = i = j = 0
+    while i < len(true) and j < len(late):
+        distance = late[j] - true[i]
+        if distance > tolerance:
+            i += 1
+        elif distance < -tolerance:
+            j += 1
+        else:
+            pairs, i, j = pairs + 1, i + 1, j + 1
+    return pairs
+
+
 def _candidates(truth: np.ndarray, found: np.ndarray, tolerance: int) -> tuple[np.ndarray, np.ndarray]:
     first = np.searchsorted(found, truth - tolerance, "left")
     count = np.searchsorted(found, truth + tolerance, "right") - first
@@ -90,7 +105,7 @@ class Detection:
 
 def detection(truth: np.ndarray, found: np.ndarray, tolerance: int) -> Detection:
     """Precision, recall and F1 of onsets alone."""
-    return Detection(len(truth), len(found), len(match(truth, found, tolerance)))
+    return Detection(len(truth), len(found), count_pairs(truth, found, tolerance))
 
 
 def confusion(true_unit: np.ndarray, found_unit: np.ndarray, n_units: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from src.predict.grid_output import Fitted, Made, whole
 from src.preprocess.atomic import atomic_folder
 from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.calcium.grid_images import GridImages
-from src.preprocess.calcium.grid_index import SubjectGrids, find_grids, read_grids
+from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_io import COO_FILE
 from src.preprocess.calcium.grid_windows import window_batch
 from src.preprocess.stage import checksums, fingerprint, provenance
@@ -58,6 +58,7 @@ def predict(
         forecasts overlap, the one made last counts.
     """
     bundle.require_task("grid_forecasting")
+    bundle.require_stages({GRID_INDEX.name: GRID_INDEX.version})
     if stride is not None and not 1 <= stride <= bundle.network_args["horizon"]:
         raise BadInput("options.stride", f"is {stride}", f"give 1 to {bundle.network_args['horizon']} frames")
     network = bundle.network()

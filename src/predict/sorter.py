@@ -15,7 +15,7 @@ from src.models.spikes.inference import BLOCK, Sorted, sort_trace
 from src.models.spikes.networks import ClassifierNetwork, DetectorNetwork
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import grow
-from src.preprocess.spikes.prepare import Trace
+from src.preprocess.spikes.prepare import CONDITIONING, Trace
 from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.signature import Choice, choose_expert, signature
 from src.signals import BadInput
@@ -42,10 +42,11 @@ class Sorter:
         Raises
         ------
         BadInput
-            Bundles for other tasks, or trained with other rates, chains, neurons or targets.
+            Bundles for other tasks, of another version's preprocessing, or trained with other rates, chains,
+            neurons or targets.
         """
         detection.require_task("spike_detection")
-        conditioning = Conditioning.from_dict(detection.stages[0]["params"])
+        conditioning = _conditioning(detection)
         decisions = {name: Decision(**plain) for name, plain in detection.decision["targets"].items()}
         if classification is not None:
             classification.require_task("spike_classification")
@@ -64,7 +65,7 @@ class Sorter:
         """Spikes of one recording, none of them beside samples that carry no signal."""
         scaled = trace.centred if choice.gain == 1 else trace.centred * np.float32(choice.gain)
         decision = self.decisions[self.targets[choice.expert]]
-        with one_thread():
+        with one_thread() as threads:
             found = sort_trace(
                 self.detector,
                 self.classifier,
@@ -74,6 +75,7 @@ class Sorter:
                 decision,
                 reject=reject,
                 block=block,
+                threads=threads,
             )
         if trace.usable.all():
             return found
@@ -84,18 +86,28 @@ class Sorter:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch: pieces as small as the sorter's keep a second one waiting, at the price of a whole core."""
+def one_thread() -> Iterator[int]:
+    """One thread for torch, the number it had for blocks: a second thread gains nothing inside so small a piece."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        yield threads
     finally:
         torch.set_num_threads(threads)
 
 
+def _conditioning(bundle: Bundle) -> Conditioning:
+    """The chain that a bundle's recordings went through, if it is this version's."""
+    bundle.require_stages({CONDITIONING.name: CONDITIONING.version})
+    try:
+        return Conditioning.from_dict(bundle.stages[0]["params"])
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        where, cure = bundle.folder or "bundle", "use the neurolit that wrote it, or train again"
+        raise BadInput(where, "does not say how recordings are conditioned", cure) from error
+
+
 def _require_match(detection: Bundle, classification: Bundle, conditioning: Conditioning) -> None:
-    other = Conditioning.from_dict(classification.stages[0]["params"])
+    other = _conditioning(classification)
     where = classification.folder or "classifier"
     if detection.signal.fs_hz != classification.signal.fs_hz:
         rates = f"{classification.signal.fs_hz:g} Hz, the detector at {detection.signal.fs_hz:g} Hz"

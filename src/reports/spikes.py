@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from src.preprocess.atomic import atomic_file
@@ -146,7 +147,8 @@ def draw_waveforms(
         windows = cut(linear, np.sort(some) - before, before + after)
         axes.axvline(0, color="#bbbbbb", lw=0.8)
         if len(some):
-            axes.plot(ms, windows.T, color=colour(unit), lw=0.4, alpha=0.15)
+            lines = [np.column_stack((ms, window)) for window in windows]
+            axes.add_collection(LineCollection(lines, colors=colour(unit), linewidths=0.4, alpha=0.15))
             axes.plot(ms, np.median(windows, axis=0), color="black", lw=1.6)
         axes.set_title(f"neuron {unit}: {len(onsets):,}".replace(",", "\u202f"), fontsize=10, color=colour(unit))
         axes.set_xlabel("ms after onset")

@@ -1,4 +1,5 @@
 import json
+from importlib import import_module
 
 import pytest
 import torch
@@ -87,6 +88,22 @@ def test_preprocessing_of_another_version_is_refused():
         described.require_stages({"sleep_epochs": 3})
     with pytest.raises(BadInput, match="unknown here"):
         described.require_stages({})
+
+
+@pytest.mark.parametrize(
+    ("task", "module", "stage"),
+    [
+        ("sleep_staging", "sleep", "sleep_epochs"),
+        ("spike_detection", "spikes", "spike_conditioning"),
+        ("grid_forecasting", "grids", "grid_index"),
+    ],
+)
+def test_every_predictor_refuses_preprocessing_of_another_version(tmp_path, task, module, stage):
+    predict = import_module(f"src.predict.{module}").predict
+    old = describe(task=task, stages=[{"stage": stage, "version": 0, "params": {}, "seed": None}])
+    old.decision["targets"] = {}
+    with pytest.raises(BadInput, match=f"needs version 0 of the preprocessing {stage}, here it is"):
+        predict(old, tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score
 
-from src.models.metrics import ConfusionByRecording, accuracy, cohen_kappa, f1_per_class, macro_f1, scores
+from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1, scores
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
@@ -29,12 +28,3 @@ def test_nothing_scored_is_nan_not_zero():
     summary = scores(np.zeros((2, 2), int), ["a", "b"])
     assert np.isnan(summary["accuracy"])
     assert summary["n"] == 0
-
-
-def test_confusion_is_counted_per_recording_and_skips_unscored():
-    metric = ConfusionByRecording(2, 3)
-    metric.update(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 2, -1, 2]), torch.tensor([0, 0, 1, 1]))
-    metric.update(torch.tensor([0]), torch.tensor([0]), torch.tensor([0]))
-    counts = metric.compute()
-    assert counts[0].tolist() == [[2, 0, 0], [0, 0, 0], [0, 1, 0]]
-    assert counts[1].tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]

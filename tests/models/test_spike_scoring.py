@@ -10,6 +10,7 @@ from src.models.spike_scoring import (
     chance_comb,
     chance_random,
     confusion,
+    count_pairs,
     detection,
     final_score,
     has_neighbour,
@@ -44,6 +45,7 @@ def test_matching_is_one_to_one_of_maximum_size_and_shortest(truth, found):
     distances = np.abs(truth[pairs[:, 0]] - found[pairs[:, 1]])
     assert np.all(distances <= 20)
     assert (len(pairs), int(distances.sum())) == brute_force(truth.tolist(), found.tolist(), 20)
+    assert count_pairs(truth, found, 20) == len(pairs)
 
 
 def test_matching_beats_the_greedy_rule_on_random_trains():

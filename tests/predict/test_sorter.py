@@ -40,6 +40,8 @@ def test_without_a_classifier_the_detector_names_the_neurons(bundles, spike_fold
             lambda b: replace(b, stages=[b.stages[0] | {"params": b.stages[0]["params"] | {"low_hz": 300.0}}]),
             "another band-pass",
         ),
+        (lambda b: replace(b, stages=[b.stages[0] | {"version": 9}]), "needs version 9"),
+        (lambda b: replace(b, stages=[]), "does not say how recordings are conditioned"),
     ],
 )
 def test_bundles_that_were_not_made_for_each_other_are_refused(bundles, change, message):

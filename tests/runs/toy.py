@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.datamodules.batches import Batches
 from src.datamodules.splits import make_split
-from src.models.metrics import ConfusionByRecording, scores
+from src.models.confusion import ConfusionByRecording
+from src.models.metrics import scores
 from src.models.parallel import global_mean
 from src.signals import SignalSpec
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.models.bundle import build_network
-from src.models.metrics import ConfusionByRecording, accuracy, cohen_kappa, f1_per_class, macro_f1, scores
+from src.models.confusion import ConfusionByRecording
+from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1, scores
 from src.models.parallel import global_mean
 from src.models.schedule import warmup_cosine
 

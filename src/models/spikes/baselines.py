@@ -13,8 +13,6 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import scipy.signal
-from sklearn.decomposition import PCA
-from sklearn.mixture import GaussianMixture
 
 from src.models.spikes.decision import merit
 from src.preprocess.spikes.filters import bandpass
@@ -72,6 +70,16 @@ def remembered(work: Callable[[np.ndarray], T]) -> Callable[[np.ndarray], T]:
     return recall
 
 
+def above(peaks: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Callable[[np.ndarray, float], np.ndarray]:
+    """Onsets at or above a threshold, from those at the lowest: a low peak never keeps a higher one from counting."""
+
+    def onsets(trace: np.ndarray, threshold: float) -> np.ndarray:
+        index, height = peaks(trace)
+        return np.asarray(index[height >= threshold])
+
+    return onsets
+
+
 @dataclass
 class ThresholdSorter:
     """Band-pass, threshold at a multiple of the MAD noise estimate, PCA and Gaussian mixture.
@@ -112,19 +120,20 @@ class ThresholdSorter:
     def _filter(self, rows: np.ndarray) -> np.ndarray:
         return bandpass(rows.astype(np.float64), self.fs_hz, self.low_hz, self.high_hz, 2)
 
-    def _peaks(self, filtered: np.ndarray, sigmas: float) -> np.ndarray:
-        height = sigmas * robust_sigma(filtered)
-        peaks, _ = scipy.signal.find_peaks(self.sign * filtered, height=height, distance=self.refractory)
-        return np.clip(peaks - self.delay, 0, None)
+    def _peaks(self, filtered: np.ndarray, sigmas: float) -> tuple[np.ndarray, np.ndarray]:
+        """Onsets and heights, in robust standard deviations, of peaks at least ``sigmas`` high."""
+        sigma = robust_sigma(filtered)
+        peaks, found = scipy.signal.find_peaks(self.sign * filtered, height=sigmas * sigma, distance=self.refractory)
+        return np.clip(peaks - self.delay, 0, None), found["peak_heights"] / max(sigma, 1e-12)
 
     def tune(self, recordings: Sequence[Labelled]) -> None:
-        filtered = remembered(self._filter)
         candidates = list(np.arange(1.5, 8.1, 0.25))
-        self.threshold = best_threshold(recordings, candidates, lambda x, t: self._peaks(filtered(x), t))
+        peaks = remembered(lambda trace: self._peaks(self._filter(trace), candidates[0]))
+        self.threshold = best_threshold(recordings, candidates, above(peaks))
 
     def sort(self, trace: np.ndarray) -> SpikeTrain:
         filtered = self._filter(trace)
-        onsets = self._peaks(filtered, self.threshold)
+        onsets, _ = self._peaks(filtered, self.threshold)
         if len(onsets) == 0:
             return SpikeTrain.empty()
         windows = cut(filtered, onsets - self.onset, self.templates.shape[1])
@@ -132,6 +141,9 @@ class ThresholdSorter:
         n_units = int(np.isfinite(self.shapes[:, 0]).sum())
         if not self.cluster or len(onsets) < 10 * n_units:
             return self._named(onsets, nearest)
+        from sklearn.decomposition import PCA  # takes a second and a half to import
+        from sklearn.mixture import GaussianMixture
+
         features = PCA(3, random_state=0).fit_transform(windows)
         label = GaussianMixture(n_units, n_init=3, random_state=0, reg_covar=1e-3).fit(features).predict(features)
         means = np.stack(
@@ -162,17 +174,19 @@ class TemplateMatcher:
     def __post_init__(self) -> None:
         self.mean = mean_template(self.templates)
 
-    def _peaks(self, output: np.ndarray, threshold: float) -> np.ndarray:
-        return scipy.signal.find_peaks(output, height=threshold, distance=self.refractory)[0]
+    def _peaks(self, output: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        peaks, found = scipy.signal.find_peaks(output, height=threshold, distance=self.refractory)
+        return peaks, found["peak_heights"]
 
     def tune(self, recordings: Sequence[Labelled]) -> None:
         output = remembered(lambda trace: matched_filter(trace, self.mean, self.onset))
         sigma = float(np.median([robust_sigma(output(r.trace)) for r in recordings]))
         candidates = list(sigma * np.arange(1.0, 10.1, 0.25))
-        self.threshold = best_threshold(recordings, candidates, lambda x, t: self._peaks(output(x), t))
+        peaks = remembered(lambda trace: self._peaks(output(trace), candidates[0]))
+        self.threshold = best_threshold(recordings, candidates, above(peaks))
 
     def sort(self, trace: np.ndarray) -> SpikeTrain:
-        onsets = self._peaks(matched_filter(trace, self.mean, self.onset), self.threshold)
+        onsets, _ = self._peaks(matched_filter(trace, self.mean, self.onset), self.threshold)
         if len(onsets) == 0:
             return SpikeTrain.empty()
         shapes = np.where(np.abs(self.templates).max(axis=1, keepdims=True) > 0, self.templates, np.inf)
@@ -194,14 +208,12 @@ class BankSorter:
 
     def tune(self, recordings: Sequence[Labelled]) -> None:
         # What is taken late in the pursuit does not change what was taken before, so one run serves all thresholds.
-        found = remembered(lambda trace: self.bank.detect(trace, LOWEST))
+        def found(trace: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            train, value = self.bank.detect(trace, LOWEST)
+            return train.index, value
+
         candidates = list(np.geomspace(LOWEST, 100 * LOWEST, 60))
-
-        def onsets(trace: np.ndarray, threshold: float) -> np.ndarray:
-            train, value = found(trace)
-            return np.asarray(train.index[value >= threshold])
-
-        self.threshold = best_threshold(recordings, candidates, onsets)
+        self.threshold = best_threshold(recordings, candidates, above(remembered(found)))
 
     def sort(self, trace: np.ndarray) -> SpikeTrain:
         train, value = self.bank.detect(trace, LOWEST)

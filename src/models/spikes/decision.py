@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from src.models.spike_scoring import detection
-from src.models.spikes.events import extract_events, merge
+from src.models.spikes.events import Bumps, in_order, merge
 from src.preprocess.spikes.recording import SpikeTrain
 
 THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
@@ -89,6 +89,7 @@ def tune_detection(trials: Sequence[Trial], *, width: int, fs_hz: float) -> Deci
     Among equally good settings the one in the middle is taken. A grid whose best point lies on its edge
     is widened: thresholds towards 0 and 1, refractory periods by factors.
     """
+    bumps = [(_bumps(t.curves, width), _bumps(t.alone, width)) for t in trials]
     thresholds = list(THRESHOLDS)
     periods = [max(round(ms * fs_hz / 1000), 1) for ms in REFRACTORY_MS]
     scores: dict[tuple[float, int], float] = {}
@@ -97,7 +98,7 @@ def tune_detection(trials: Sequence[Trial], *, width: int, fs_hz: float) -> Deci
         for threshold in thresholds:
             for period in periods:
                 if (threshold, period) not in scores:
-                    scores[threshold, period] = _merit(trials, threshold, period, width)
+                    scores[threshold, period] = _merit(trials, bumps, threshold, period)
         threshold, period = _middle_of_best(scores)
         tied = {t for (t, _), value in scores.items() if value >= scores[threshold, period] - TIE}
         low, high = (thresholds[0] / 2, (1 + thresholds[-1]) / 2)
@@ -110,15 +111,19 @@ def tune_detection(trials: Sequence[Trial], *, width: int, fs_hz: float) -> Deci
     return Decision(threshold, period, None, scores[threshold, period], on_edge)
 
 
-def _merit(trials: Sequence[Trial], threshold: float, period: int, width: int) -> float:
-    def onsets(curves: np.ndarray | None) -> np.ndarray | None:
-        if curves is None:
-            return None
-        return extract_events(curves, threshold=threshold, refractory=period, width=width)[0].index
+def _bumps(curves: np.ndarray | None, width: int) -> Bumps | None:
+    return None if curves is None else Bumps.of(curves, width=width)
 
-    found = [onsets(t.curves) for t in trials]
+
+def _merit(
+    trials: Sequence[Trial], bumps: Sequence[tuple[Bumps | None, Bumps | None]], threshold: float, period: int
+) -> float:
+    def onsets(found: Bumps | None) -> np.ndarray | None:
+        return None if found is None else in_order(found.spikes(threshold, period), period)[0].index
+
+    found = [onsets(labelled) for labelled, _ in bumps]
     return merit(
-        [t.truth.index for t in trials], [f for f in found if f is not None], [onsets(t.alone) for t in trials]
+        [t.truth.index for t in trials], [f for f in found if f is not None], [onsets(alone) for _, alone in bumps]
     )
 
 
@@ -139,17 +144,18 @@ def tune_second(
         The same recordings with those spikes subtracted.
     """
 
-    def merged(look: Look | None, curves: np.ndarray | None, second: float) -> np.ndarray | None:
-        if look is None or curves is None:
+    def merged(look: Look | None, bumps: Bumps | None, second: float) -> np.ndarray | None:
+        if look is None or bumps is None:
             return None
-        more = extract_events(curves, threshold=second, refractory=decision.refractory, width=width)
+        more = in_order(bumps.spikes(second, decision.refractory), decision.refractory)
         return merge(look, more, decision.refractory)[0].index
 
     best, chosen = decision.merit or 0.0, decision
     truths = [t.truth.index for t in trials]
+    bumps = [(_bumps(t.curves, width), _bumps(t.alone, width)) for t in trials]
     for second in SECOND:
-        found = [merged(look, t.curves, second) for (look, _), t in zip(first, trials, strict=True)]
-        alone = [merged(look, t.alone, second) for (_, look), t in zip(first, trials, strict=True)]
+        found = [merged(look, labelled, second) for (look, _), (labelled, _) in zip(first, bumps, strict=True)]
+        alone = [merged(look, background, second) for (_, look), (_, background) in zip(first, bumps, strict=True)]
         value = merit(truths, [f for f in found if f is not None], alone)
         if value > best:
             best, chosen = value, replace(decision, second=second, merit=value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from src.preprocess.spikes.recording import SpikeTrain
@@ -11,6 +13,100 @@ FLOOR = 0.02
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Positions, units (from 1) and strengths (expected number, at most 1) of spikes."""
+
+
+@dataclass(frozen=True)
+class Bumps:
+    """Stretches of a probability ``(unit, time)`` above :data:`FLOOR`, and where in each the clearest spike is.
+
+    What does not depend on thresholds is worked out once, for all of them.
+
+    Attributes
+    ----------
+    starts, expected
+        ``(bump,)`` first sample, and the number of spikes to expect: the probability under the bump / ``width``.
+    level
+        ``(unit, sample)`` running sums over ``width`` samples of the same bump, one bump after the other.
+    bounds
+        ``(bump + 1,)`` columns of ``level`` at which the bumps begin.
+    best
+        ``(bump,)`` column of the highest running sum.
+    """
+
+    starts: np.ndarray
+    expected: np.ndarray
+    level: np.ndarray
+    bounds: np.ndarray
+    best: np.ndarray
+
+    @classmethod
+    def of(cls, probability: np.ndarray, *, width: int, least: float = 0.0) -> Bumps:
+        """The bumps in which at least ``least`` spikes are to be expected."""
+        total = probability.sum(axis=0)
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], (total > FLOOR).view(np.int8), [0]))))
+        starts, stops = edges[::2], edges[1::2]
+        if len(starts) == 0:
+            none = np.zeros(0, np.int64)
+            return cls(none, np.zeros(0), np.zeros((len(probability), 0)), np.zeros(1, np.int64), none)
+        expected = np.add.reduceat(total, edges if stops[-1] < len(total) else edges[:-1])[::2] / width
+        worth = expected >= least
+        starts, lengths, expected = starts[worth], (stops - starts)[worth], expected[worth]
+        bounds = np.concatenate(([0], np.cumsum(lengths)))
+        level = _running_sums(probability, starts, lengths, width)
+        height = level.max(axis=0)
+        tops = (
+            np.flatnonzero(height == np.repeat(np.maximum.reduceat(height, bounds[:-1]), lengths))
+            if len(starts)
+            else starts
+        )
+        return cls(starts, expected, level, bounds, tops[np.searchsorted(tops, bounds[:-1])])
+
+    def spikes(self, threshold: float, refractory: int) -> Found:
+        """What the bumps stand for: ``threshold`` expected spikes are one, and each further one is worth another."""
+        worth = np.flatnonzero(self.expected >= threshold)
+        column = self.best[worth]
+        index = self.starts[worth] + column - self.bounds[worth]
+        unit = self.level[:, column].argmax(axis=0) + 1
+        strength = np.minimum(self.expected[worth], 1.0)
+        more = [
+            s
+            for bump in worth[self.expected[worth] - threshold >= 1]
+            for s in self._further(bump, threshold, refractory)
+        ]
+        if not more:
+            return index, unit, strength
+        more_index, more_unit, more_strength = zip(*more, strict=True)
+        return np.append(index, more_index), np.append(unit, more_unit), np.append(strength, more_strength)
+
+    def _further(self, bump: int, threshold: float, refractory: int) -> list[tuple[int, int, float]]:
+        """The spikes of one bump beside the clearest."""
+        level, expected = self.level[:, self.bounds[bump] : self.bounds[bump + 1]].copy(), float(self.expected[bump])
+        taken: list[tuple[int, int, float]] = []
+        for nth in range(int(expected - threshold) + 1):
+            unit, at = divmod(int(level.argmax()), level.shape[1])
+            if nth == 0:
+                at = int(self.best[bump] - self.bounds[bump])
+                unit = int(level[:, at].argmax())
+            elif level[unit, at] <= 0:
+                break
+            else:
+                taken.append((int(self.starts[bump]) + at, unit + 1, min(expected - nth, 1.0)))
+            level[unit, max(at - refractory, 0) : at + refractory + 1] = 0
+        return taken
+
+
+def _running_sums(probability: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
+    """Sums over ``width`` samples around each sample of the given stretches, nothing outside a stretch counting."""
+    half, count = width // 2, int(lengths.sum())
+    number = np.repeat(np.arange(len(starts)), lengths)
+    within = np.arange(count) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    # With gaps of zeros between the stretches, whole-array additions do it.
+    apart = np.arange(count) + (number + 1) * half
+    spread = np.zeros((len(probability), count + (len(starts) + 1) * half + width), probability.dtype)
+    spread[:, apart] = probability[:, starts[number] + within]
+    size = spread.shape[1] - width
+    sums = sum((spread[:, k : k + size] for k in range(1, width)), start=spread[:, :size].copy())
+    return np.asarray(sums[:, apart - half])
 
 
 class EventStream:
@@ -49,42 +145,24 @@ class EventStream:
         if self._open is not None:
             self._read(self._open)
             self._open = None
-        if not self._found:
-            return SpikeTrain.empty(), np.zeros(0)
-        index, unit, strength = (np.concatenate(column) for column in zip(*self._found, strict=True))
-        order = np.lexsort((unit, index))
-        index, unit, strength = index[order], unit[order], strength[order]
-        keep = outside_refractory(index, unit, strength, self.refractory)
-        return SpikeTrain(index[keep], unit[keep]), strength[keep]
+        index, unit, strength = (np.concatenate(column) for column in zip(_NONE, *self._found, strict=True))
+        return in_order((index, unit, strength), self.refractory)
 
     def _read(self, probability: np.ndarray) -> None:
-        total = probability.sum(axis=0)
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], (total > FLOOR).view(np.int8), [0]))))
-        starts, stops = edges[::2], edges[1::2]
-        if len(starts) == 0:
-            return
-        expected = np.add.reduceat(total, edges[: 2 * len(starts)] if stops[-1] < len(total) else edges[:-1])[::2]
-        expected = expected / self.width
-        worth = expected >= self.threshold
-        spikes: list[tuple[int, int, float]] = []
-        for start, stop, number in zip(starts[worth], stops[worth], expected[worth], strict=True):
-            spikes += self._spikes_of_bump(probability[:, start:stop], int(start), float(number))
-        if spikes:
-            index, unit, strength = zip(*spikes, strict=True)
-            self._found.append((np.array(index) + self._start, np.array(unit), np.array(strength)))
+        bumps = Bumps.of(probability, width=self.width, least=self.threshold)
+        index, unit, strength = bumps.spikes(self.threshold, self.refractory)
+        self._found.append((index + self._start, unit, strength))
 
-    def _spikes_of_bump(self, bump: np.ndarray, start: int, expected: float) -> list[tuple[int, int, float]]:
-        half = self.width // 2
-        sums = np.cumsum(np.pad(bump, ((0, 0), (half + 1, half)), mode="constant"), axis=1)
-        level = sums[:, self.width :] - sums[:, : -self.width]
-        taken: list[tuple[int, int, float]] = []
-        for nth in range(int(expected - self.threshold) + 1):
-            unit, at = divmod(int(level.argmax()), level.shape[1])
-            if level[unit, at] <= 0:
-                break
-            taken.append((start + at, unit + 1, min(expected - nth, 1.0)))
-            level[unit, max(at - self.refractory, 0) : at + self.refractory + 1] = 0
-        return taken
+
+_NONE: Found = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+
+def in_order(found: Found, refractory: int) -> tuple[SpikeTrain, np.ndarray]:
+    """Spikes in ascending order and the strength of each, none of a unit's within its refractory period."""
+    order = np.lexsort((found[1], found[0]))
+    index, unit, strength = (column[order] for column in found)
+    keep = outside_refractory(index, unit, strength, refractory)
+    return SpikeTrain(index[keep], unit[keep]), strength[keep]
 
 
 def extract_events(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,8 +26,26 @@ BLOCK = 1 << 18
 ROUNDS = 2
 """Times the classifier names the spikes once all are found."""
 
-PIECE = 1 << 14
+PIECE = 1 << 15
 """Samples per call of a network: what fits into the processor's cache."""
+
+Piece = tuple[int, int, np.ndarray]
+Result = TypeVar("Result")
+
+
+def in_turn(work: Callable[[Piece], Result], pieces: Iterable[Piece], threads: int) -> Iterator[Result]:
+    """Results in the order of ``pieces``, so many of which are worked on at a time and no more kept in memory."""
+    if threads == 1:
+        yield from map(work, pieces)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            if len(waiting) == threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @torch.no_grad()
@@ -76,14 +98,19 @@ def detect(
     decision: Decision,
     *,
     block: int = BLOCK,
+    threads: int = 1,
 ) -> tuple[SpikeTrain, np.ndarray]:
     """Onsets, the detector's own guess of the neuron, and strengths, from a centred trace free of NaN."""
     stream = _stream(network, decision.threshold, decision.refractory)
     margin = network.receptive_field // 2 + network.label_offset
-    for start, stop, piece in conditioning.blocks(centred, block, margin):
+
+    def probability(piece: Piece) -> np.ndarray:
+        start, stop, trace = piece
         first = max(start - margin, 0)
-        probability = onset_probability(network, piece, expert)
-        stream.push(probability[:, start - first : stop - first])
+        return onset_probability(network, trace, expert)[:, start - first : stop - first]
+
+    for curves in in_turn(probability, conditioning.blocks(centred, block, margin), threads):
+        stream.push(curves)
     return stream.finish()
 
 
@@ -96,6 +123,7 @@ def detect_again(
     decision: Decision,
     *,
     block: int = BLOCK,
+    threads: int = 1,
 ) -> tuple[SpikeTrain, np.ndarray]:
     """The spikes of ``first`` and those that come to light when they are subtracted; strengths of all.
 
@@ -109,13 +137,17 @@ def detect_again(
     # A residual sample depends on spikes one waveform away, and they on others: three waveforms are enough.
     margin = network.receptive_field // 2 + network.label_offset + conditioning.enhance_reach
     margin += 3 * remover.model.templates.shape[1] + CROWDED
-    for start, stop, piece in conditioning.linear_only().blocks(centred, block, margin):
+
+    def probability(piece: Piece) -> np.ndarray:
+        start, stop, trace = piece
         begin = max(start - margin, 0)
-        near = (train.index >= begin) & (train.index < begin + len(piece))
-        residual = remover.remove(piece, SpikeTrain(train.index[near] - begin, train.unit[near]))
+        near = (train.index >= begin) & (train.index < begin + len(trace))
+        residual = remover.remove(trace, SpikeTrain(train.index[near] - begin, train.unit[near]))
         enhanced = conditioning.enhance(residual.astype(np.float32), sigmas, len(centred))
-        probability = onset_probability(network, enhanced, expert)
-        stream.push(probability[:, start - begin : stop - begin])
+        return onset_probability(network, enhanced, expert)[:, start - begin : stop - begin]
+
+    for curves in in_turn(probability, conditioning.linear_only().blocks(centred, block, margin), threads):
+        stream.push(curves)
     return merge(first, stream.finish(), decision.refractory)
 
 
@@ -123,7 +155,6 @@ def _stream(network: DetectorNetwork, threshold: float, refractory: int) -> Even
     return EventStream(threshold=threshold, refractory=refractory, width=2 * network.label_half_width + 1)
 
 
-@torch.no_grad()
 def neuron_probability(
     network: ClassifierNetwork,
     conditioning: Conditioning,
@@ -132,28 +163,55 @@ def neuron_probability(
     expert: int,
     *,
     block: int = BLOCK,
+    threads: int = 1,
+    known: tuple[SpikeTrain, np.ndarray] | None = None,
 ) -> np.ndarray:
     """``(spike, neuron + 1)`` probabilities of found spikes; the last column is "no spike at all".
 
     Each is judged on its own 64 samples of the band-passed trace, with the waveforms of its neighbours
     (as ``train`` names them) subtracted. Denoising and matched filter are left out: they change shapes.
+
+    Parameters
+    ----------
+    known
+        Spikes that were judged before, and their probabilities: a spike with the same name and the same
+        neighbours keeps what it has.
     """
     linear = conditioning.linear_only()
     templates = network.templates.numpy().astype(np.float64)
     reach = templates.shape[1] + network.window
-    out = np.zeros((len(train), len(templates) + 1), np.float32)
-    for start, stop, piece in linear.blocks(centred, block, reach):
+    out, asked = _kept(train, known, reach)
+    if known is None:
+        out = np.zeros((len(train), len(templates) + 1), np.float32)
+
+    def judged(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+        start, stop, trace = piece
         first = max(start - reach, 0)
         near = np.flatnonzero((train.index >= first) & (train.index < stop + reach))
-        own = (train.index[near] >= start) & (train.index[near] < stop)
-        if not own.any():
-            continue
+        own = (train.index[near] >= start) & (train.index[near] < stop) & asked[near]
         local = SpikeTrain(train.index[near] - first, train.unit[near])
         windows = spike_windows(
-            piece, local, templates, TEMPLATE_ONSET, before=network.onset, after=network.window - network.onset
+            trace, local, templates, TEMPLATE_ONSET, before=network.onset, after=network.window - network.onset
         )
-        out[near[own]] = window_probability(network, windows[own], expert)
+        return near[own], window_probability(network, windows[own], expert)
+
+    for rows, probability in in_turn(judged, linear.blocks(centred, block, reach), threads):
+        out[rows] = probability
     return out
+
+
+def _kept(train: SpikeTrain, known: tuple[SpikeTrain, np.ndarray] | None, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that spikes have from before, and the mask of those that have to be judged anew."""
+    if known is None or not len(known[0]):
+        return np.zeros((len(train), 0), np.float32), np.ones(len(train), bool)
+    before, probability = known
+    size = 1 + max(int(train.unit.max(initial=0)), int(before.unit.max()))
+    now, then = train.index * size + train.unit, before.index * size + before.unit
+    changed = np.sort(np.setxor1d(now, then) // size)
+    crowd = np.searchsorted(changed, train.index + reach, "right") - np.searchsorted(changed, train.index - reach)
+    order = np.argsort(then, kind="stable")
+    row = order[np.clip(np.searchsorted(then[order], now), 0, len(then) - 1)]
+    return probability[row], crowd > 0
 
 
 @torch.no_grad()
@@ -176,6 +234,7 @@ def sort_trace(
     *,
     reject: float = 1.0,
     block: int = BLOCK,
+    threads: int = 1,
 ) -> Sorted:
     """Detect, name, subtract and detect again, name again.
 
@@ -187,15 +246,22 @@ def sort_trace(
         ``None`` keeps the detector's own names.
     reject
         Spikes that the classifier holds for noise with more than this probability are dropped.
+    threads
+        Blocks worked on at a time.
     """
-    found = detect(detector, conditioning, centred, expert, decision, block=block)
-    if classifier is not None:
-        found = _named(classifier, conditioning, centred, found, expert, block)[0], found[1]
-    found = detect_again(detector, conditioning, centred, found, expert, decision, block=block)
+    how: dict[str, Any] = {"block": block, "threads": threads}
+    known: tuple[SpikeTrain, np.ndarray] | None = None
+    found = detect(detector, conditioning, centred, expert, decision, **how)
+    if classifier is not None and len(found[0]):
+        known = found[0], neuron_probability(classifier, conditioning, centred, found[0], expert, **how)
+        found = _named(found[0], known[1])[0], found[1]
+    found = detect_again(detector, conditioning, centred, found, expert, decision, **how)
     confidence = found[1]
     if classifier is not None and len(found[0]):
         for _ in range(ROUNDS):
-            train, confidence, kept = _named(classifier, conditioning, centred, found, expert, block, reject)
+            probability = neuron_probability(classifier, conditioning, centred, found[0], expert, **how, known=known)
+            known = found[0], probability
+            train, confidence, kept = _named(found[0], probability, reject)
             found = train, found[1][kept]
     order = np.lexsort((found[0].unit, found[0].index))
     train = SpikeTrain(found[0].index[order], found[0].unit[order])
@@ -203,17 +269,10 @@ def sort_trace(
 
 
 def _named(
-    classifier: ClassifierNetwork,
-    conditioning: Conditioning,
-    centred: np.ndarray,
-    found: tuple[SpikeTrain, np.ndarray],
-    expert: int,
-    block: int,
-    reject: float = 1.0,
+    train: SpikeTrain, probability: np.ndarray, reject: float = 1.0
 ) -> tuple[SpikeTrain, np.ndarray, np.ndarray]:
     """Spikes with the classifier's names, the probability of each name, and the mask of spikes that stay."""
-    probability = neuron_probability(classifier, conditioning, centred, found[0], expert, block=block)
     kept = probability[:, -1] <= reject
     names = probability[kept, :-1]
-    train = SpikeTrain(found[0].index[kept], names.argmax(axis=1).astype(np.int64) + 1)
-    return train, names.max(axis=1, initial=0) / np.maximum(names.sum(axis=1), 1e-9), kept
+    named = SpikeTrain(train.index[kept], names.argmax(axis=1).astype(np.int64) + 1)
+    return named, names.max(axis=1, initial=0) / np.maximum(names.sum(axis=1), 1e-9), kept

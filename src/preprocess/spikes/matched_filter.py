@@ -111,10 +111,14 @@ class FilterBank:
         self.energy = np.einsum("ut,ut->u", self.filters[:, lead : lead + templates.shape[1]], templates)
 
     def outputs(self, trace: np.ndarray) -> np.ndarray:
-        """Log-likelihood ratios ``(unit, time)``, aligned on onsets."""
-        length, onset = self.filters.shape[1], self.lead + self.onset
-        rows = [align(scipy.signal.oaconvolve(trace, h[::-1]), length, onset, len(trace)) for h in self.filters]
-        return np.stack(rows) - self.energy[:, None] / 2
+        """Log-likelihood ratios ``(unit, time)`` in the trace's precision, aligned on onsets."""
+        return self._correlated(trace) - self.energy[:, None].astype(trace.dtype) / 2
+
+    def _correlated(self, trace: np.ndarray) -> np.ndarray:
+        full = scipy.signal.oaconvolve(trace[None], self.filters[:, ::-1].astype(trace.dtype), axes=-1)
+        start = self.filters.shape[1] - 1 - self.lead - self.onset
+        padded = np.pad(full, ((0, 0), (0, max(start + len(trace) - full.shape[1], 0))))
+        return np.asarray(padded[:, start : start + len(trace)])
 
     def detect(
         self,
@@ -145,21 +149,31 @@ class FilterBank:
         """
         residual = np.array(trace, np.float64)
         taken: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        blocked = np.zeros((len(self.templates), len(trace)), bool)
+        ratio = self.outputs(residual)
+        reach = self.filters.shape[1]
+        response = [self._correlated(np.pad(t, reach)) for t in self.templates]
         for _ in range(passes):
-            ratio = np.where(blocked, -np.inf, self.outputs(residual))
             best = ratio.max(axis=0)
             peaks = local_peaks(best, threshold, self.templates.shape[1] // 2)
             if len(peaks) == 0:
                 break
             units = ratio[:, peaks].argmax(axis=0)
             for peak, unit in zip(peaks, units, strict=True):
-                blocked[unit, max(peak - separation, 0) : peak + separation + 1] = True
+                ratio[unit, max(peak - separation, 0) : peak + separation + 1] = -np.inf
             if misfit is not None:
                 fits = self._fits(residual, peaks, units, misfit)
                 peaks, units = peaks[fits], units[fits]
             for peak, unit in zip(peaks, units, strict=True):
-                subtract(residual, self.templates[unit], peak - self.onset)
+                start, template = peak - self.onset, self.templates[unit]
+                subtract(residual, template, start)
+                # Filtering is linear: what the filters made of the template goes, the rest stays.
+                answer, over = response[unit], start + len(template) - len(residual)
+                if start < 0 or over > 0:
+                    inside = np.pad(
+                        template[max(-start, 0) : len(template) - max(over, 0)], (max(-start, 0), max(over, 0))
+                    )
+                    answer = self._correlated(np.pad(inside, reach))
+                subtract(ratio, answer, start - reach)
             taken.append((peaks, units + 1, best[peaks]))
         if not taken:
             return SpikeTrain.empty(), np.zeros(0)
@@ -184,7 +198,7 @@ def local_peaks(values: np.ndarray, threshold: float, reach: int) -> np.ndarray:
 
 
 def subtract(trace: np.ndarray, template: np.ndarray, start: int) -> None:
-    """Take a template off the trace in place; parts beyond the ends are dropped."""
-    first, last = max(start, 0), min(start + len(template), len(trace))
+    """Take a template ``(…, time)`` off the trace in place; parts beyond the ends are dropped."""
+    first, last = max(start, 0), min(start + template.shape[-1], trace.shape[-1])
     if first < last:
-        trace[first:last] -= template[first - start : last - start]
+        trace[..., first:last] -= template[..., first - start : last - start]

@@ -17,8 +17,16 @@ MAD_TO_SIGMA = 1 / 0.6744897501960817
 
 def robust_sigma(trace: np.ndarray) -> float:
     """Standard deviation of Gaussian noise from the median absolute deviation; spikes hardly move it."""
+    return centre_and_sigma(trace)[1]
+
+
+def centre_and_sigma(trace: np.ndarray) -> tuple[float, float]:
+    """Median of what is finite, and :func:`robust_sigma`."""
     finite = trace[np.isfinite(trace)]
-    return float(np.median(np.abs(finite - np.median(finite))) * MAD_TO_SIGMA) if finite.size else 0.0
+    if not finite.size:
+        return 0.0, 0.0
+    centre = np.median(finite)
+    return float(centre), float(np.median(np.abs(finite - centre)) * MAD_TO_SIGMA)
 
 
 @dataclass(frozen=True)
@@ -68,14 +76,22 @@ class Spectrum:
         return scipy.fft.irfft(shaped.astype(np.complex64), size)[:n_samples].astype(np.float32)
 
 
-def quiet_mask(trace: np.ndarray, *, sigmas: float = 4.0, before: int = 40, after: int = 100) -> np.ndarray:
+def quiet_mask(
+    trace: np.ndarray,
+    *,
+    sigmas: float = 4.0,
+    before: int = 40,
+    after: int = 100,
+    spread: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Mask ``(time,)`` of samples away from anything that sticks out of the noise.
 
     A sample beyond ``sigmas`` robust standard deviations takes ``before`` samples ahead of it and
-    ``after`` samples behind it out of the background.
+    ``after`` samples behind it out of the background. ``spread`` is the trace's :func:`centre_and_sigma`,
+    where that is known.
     """
-    centre = np.nanmedian(trace)
-    loud = ~(np.abs(trace - centre) <= sigmas * robust_sigma(trace))  # NaN counts as loud
+    centre, sigma = centre_and_sigma(trace) if spread is None else spread
+    loud = ~(np.abs(trace - centre) <= sigmas * sigma)  # NaN counts as loud
     return ~grow(loud, before, after)
 
 

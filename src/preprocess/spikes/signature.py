@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from src.preprocess.spikes.noise import background_spectrum, robust_sigma
+from src.preprocess.spikes.noise import background_spectrum, centre_and_sigma, quiet_mask
 
 BANDS = 16
 FEATURES = BANDS + 2
@@ -28,8 +28,9 @@ def signature(linear: np.ndarray, fs_hz: float, usable: np.ndarray | None = None
     """
     if usable is not None and not usable.all():
         linear = np.where(usable, linear, np.nan)
-    level = max(robust_sigma(linear), 1e-12)
-    spectrum = background_spectrum(linear, fs_hz)
+    spread = centre_and_sigma(linear)
+    level = max(spread[1], 1e-12)
+    spectrum = background_spectrum(linear, fs_hz, quiet_mask(linear, spread=spread))
     edges = np.geomspace(fs_hz / 250, 0.45 * fs_hz, BANDS + 1)
     bands = [spectrum.sigma(low, high) for low, high in pairwise(edges)]
     spikiness = np.nanquantile(np.abs(linear), 0.995) / level

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.models.spikes.events import EventStream, extract_events, merge, outside_refractory
+from src.models.spikes.events import Bumps, EventStream, extract_events, in_order, merge, outside_refractory
 from src.preprocess.spikes.recording import SpikeTrain
 
 WIDTH = 7
@@ -67,6 +67,28 @@ def test_blocks_do_not_matter(seed, cuts):
     np.testing.assert_array_equal(train.index, whole[0].index)
     np.testing.assert_array_equal(train.unit, whole[0].unit)
     np.testing.assert_allclose(strength, whole[1], atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.05, 1.2), st.integers(2, 60))
+def test_one_look_serves_all_thresholds(seed, threshold, refractory):
+    rng = np.random.default_rng(seed)
+    probability = np.where(rng.random((3, 400)) < 0.7, 0, rng.random((3, 400)) ** 2).astype(np.float32)
+    bumps = Bumps.of(probability, width=WIDTH)
+    train, strength = in_order(bumps.spikes(threshold, refractory), refractory)
+    whole = extract_events(probability, threshold=threshold, refractory=refractory, width=WIDTH)
+    np.testing.assert_array_equal(train.index, whole[0].index)
+    np.testing.assert_array_equal(train.unit, whole[0].unit)
+    np.testing.assert_allclose(strength, whole[1])
+    assert (strength >= min(threshold, 1) - 1e-6).all()
+
+
+def test_a_spike_beside_another_bump_counts_nothing_of_it():
+    probability = np.zeros((1, 30), np.float32)
+    probability[0, 5:9], probability[0, 10:14] = 0.9, 0.9  # one quiet sample between them
+    bumps = Bumps.of(probability, width=WIDTH)
+    assert bumps.starts.tolist() == [5, 10]
+    assert bumps.level.max() == pytest.approx(4 * 0.9)
 
 
 def test_spikes_at_the_ends_are_found():

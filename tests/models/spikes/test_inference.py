@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,15 @@ import torch
 from src.models.bundle import build_network, load_bundle
 from src.models.spike_scoring import detection
 from src.models.spikes.decision import Decision
-from src.models.spikes.inference import detect, detect_again, neuron_probability, onset_probability, sort_trace
+from src.models.spikes.inference import (
+    detect,
+    detect_again,
+    in_turn,
+    neuron_probability,
+    onset_probability,
+    sort_trace,
+    window_probability,
+)
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.prepare import load_trace
 from src.preprocess.spikes.recording import SpikeTrain, read_spikes
@@ -44,15 +54,16 @@ def test_one_pass_is_what_stride_1_windows_of_120_samples_give():
     np.testing.assert_allclose(fast[:, read_at], slow, atol=1e-5)
 
 
-def sort(loaded, centred, block=1 << 18, decision=None):
+def sort(loaded, centred, block=1 << 18, decision=None, threads=1):
     detector, classifier, _ = loaded
-    return sort_trace(detector, classifier, CHAIN, centred, 0, decision or Decision(0.4, 25, 0.5), block=block)
+    decision = decision or Decision(0.4, 25, 0.5)
+    return sort_trace(detector, classifier, CHAIN, centred, 0, decision, block=block, threads=threads)
 
 
 def test_the_block_size_changes_nothing(loaded):
     whole = sort(loaded, loaded[2])
-    for block in (20_000, 33_333):
-        blocks = sort(loaded, loaded[2], block)
+    for block, threads in ((20_000, 1), (33_333, 3)):
+        blocks = sort(loaded, loaded[2], block, threads=threads)
         np.testing.assert_array_equal(blocks.train.index, whole.train.index)
         np.testing.assert_array_equal(blocks.train.unit, whole.train.unit)
         np.testing.assert_allclose(blocks.confidence, whole.confidence, atol=1e-3)
@@ -90,6 +101,34 @@ def test_spikes_are_named_with_their_pairs_in_order(loaded, spike_folder):
     some = np.arange(0, len(truth), 2)[:40]
     alone = neuron_probability(classifier, CHAIN, centred, SpikeTrain(truth.index, truth.unit), 0, block=30_000)
     np.testing.assert_allclose(alone[some], probability[some], atol=1e-3)
+
+
+def test_only_spikes_with_other_neighbours_are_judged_again(loaded, spike_folder, monkeypatch):
+    _, classifier, centred = loaded
+    truth = read_spikes(spike_folder / "truth" / "D2.mat")
+    probability = neuron_probability(classifier, CHAIN, centred, truth, 0)
+    renamed = truth.unit.copy()
+    renamed[100] = renamed[100] % 5 + 1
+    changed = SpikeTrain(np.delete(truth.index, 50), np.delete(renamed, 50))
+    afresh = neuron_probability(classifier, CHAIN, centred, changed, 0)
+    judged = []
+    monkeypatch.setattr(
+        "src.models.spikes.inference.window_probability",
+        lambda network, windows, expert: judged.append(len(windows)) or window_probability(network, windows, expert),
+    )
+    kept = neuron_probability(classifier, CHAIN, centred, changed, 0, known=(truth, probability))
+    np.testing.assert_allclose(kept, afresh, atol=1e-6)
+    assert 2 <= sum(judged) < 20
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_results_come_in_the_order_of_the_pieces(threads):
+    pieces = [(k, k + 1, np.zeros(1)) for k in range(7)]
+    assert list(in_turn(lambda piece: (time.sleep(0.002 * (7 - piece[0])), piece[0])[1], pieces, threads)) == [
+        *range(7)
+    ]
+    with pytest.raises(ZeroDivisionError):
+        list(in_turn(lambda piece: 1 / (piece[0] - 3), pieces, threads))
 
 
 def test_silence_and_a_handful_of_samples_give_no_spikes(loaded):
