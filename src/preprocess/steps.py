@@ -22,7 +22,7 @@ def shown_on(bar: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def steps(description: str, total: int, *, step_bytes: int = 0) -> Iterator[Callable[[], None]]:
+def steps(description: str, total: int, *, step_bytes: int = 0) -> Iterator[Callable[..., None]]:
     """Show a job's progress for as long as the block runs; without a batch's bar, show nothing.
 
     Parameters
@@ -36,19 +36,20 @@ def steps(description: str, total: int, *, step_bytes: int = 0) -> Iterator[Call
 
     Yields
     ------
-    What to call after every step.
+    What to call after every step, or with the part of one that has been done.
     """
     if not _bars:
-        yield lambda: None
+        yield lambda amount=1.0: None
         return
-    bar, clock, done = _bars[-1], time.monotonic(), 0
+    bar, clock, done = _bars[-1], time.monotonic(), 0.0
     line = bar.add_task(f"  {description}", total=total)
 
-    def advance() -> None:
+    def advance(amount: float = 1.0) -> None:
         nonlocal done
-        done += 1
+        done += amount
         speed = done * step_bytes / 1e6 / max(time.monotonic() - clock, 1e-9)
-        bar.update(line, advance=1, description=f"  {description}" + (f" · {speed:.0f} MB/s" if step_bytes else ""))
+        shown = f"  {description}" + (f" · {speed:.0f} MB/s" if step_bytes else "")
+        bar.update(line, completed=round(done, 6), description=shown)
 
     try:
         yield advance

@@ -12,7 +12,8 @@ def test_steps_are_shown_and_go_away():
     with Progress(console=Console(file=io.StringIO())) as bar, shown_on(bar):
         with steps("rat1/sh0 channels", 4, step_bytes=10_000_000) as advance:
             advance()
-            advance()
+            advance(0.25)
+            advance(0.75)
             (line,) = bar.tasks
             assert (line.completed, line.total) == (2, 4)
             assert "rat1/sh0 channels" in line.description

@@ -192,7 +192,7 @@ def _shank(session: Session, shank: int, target: Path, run: _Run) -> Artifact:
     name, label = f"{session.name}/sh{shank}", f"{session.name}_sh{shank}"
     with ExitStack() as stack:
 
-        def progress(n_channels: int, channel_bytes: int) -> Callable[[], None]:
+        def progress(n_channels: int, channel_bytes: int) -> Callable[..., None]:
             return stack.enter_context(steps(f"{name} channels", n_channels, step_bytes=channel_bytes))
 
         stage = lfp_shank.shank_stage(threads=run.threads, memory_mb=run.memory_mb, progress=progress)

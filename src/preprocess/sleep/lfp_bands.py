@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.sleep.npz_writer import Member, NpzWriter, deflate
+from src.preprocess.sleep.npz_writer import NpzWriter, deflate
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.signals import BadInput
 
@@ -69,15 +69,23 @@ def _bins(plan: SpectrogramPlan, low_hz: float, high_hz: float) -> slice:
 
 
 class BandPowersFile:
-    """Takes the band powers of one channel after the other; see :func:`band_powers_file`."""
+    """Takes the band powers in any order; see :func:`band_powers_file`."""
 
-    def __init__(self, powers: Member, ratios: IO[bytes]) -> None:
-        self._powers, self._ratios = powers, ratios
+    def __init__(self, scratch: int, n_rows: int, n_times: int) -> None:
+        self._scratch, self._n_rows, self._n_times = scratch, n_rows, n_times
 
-    def append(self, sums: NDArray[np.float32]) -> None:
-        """``(band + 1, time)`` of the next channel."""
-        self._powers.append(deflate(np.ascontiguousarray(sums[:-1]).data))
-        self._ratios.write(np.ascontiguousarray(sums[-1]).tobytes())
+    def put(self, channel: int, first: int, sums: NDArray[np.float32]) -> None:
+        """``(band + 1, time)`` of a channel from its frame ``first`` on."""
+        for row, values in enumerate(np.ascontiguousarray(sums)):
+            os.pwrite(self._scratch, values.data, self._offset(channel, row) + 4 * first)
+
+    def get(self, channel: int, rows: slice) -> bytes:
+        """All frames of some rows."""
+        start = self._offset(channel, rows.start)
+        return os.pread(self._scratch, self._offset(channel, rows.stop) - start, start)
+
+    def _offset(self, channel: int, row: int) -> int:
+        return 4 * self._n_times * (channel * self._n_rows + row)
 
 
 @contextmanager
@@ -93,14 +101,17 @@ def band_powers_file(
     axes
         Further arrays for the file: times, channel ids.
     """
-    with NpzWriter(path) as file, tempfile.TemporaryFile(dir=path.parent) as ratios:
+    n_bands = len(bands.names)
+    with NpzWriter(path) as file, tempfile.TemporaryFile(dir=path.parent) as scratch:
         for name, values in axes.items():
             file.add(name, values)
         file.add("bands", np.array(bands.names, dtype=str))
         file.add("band_edges_hz", bands.edges_hz)
-        with file.member("band_powers", (n_channels, len(bands.names), n_times), np.dtype(np.float32)) as powers:
-            yield BandPowersFile(powers, ratios)
-        ratios.seek(0)
+        sums = BandPowersFile(scratch.fileno(), n_bands + 1, n_times)
+        yield sums
+        with file.member("band_powers", (n_channels, n_bands, n_times), np.dtype(np.float32)) as member:
+            for channel in range(n_channels):
+                member.append(deflate(sums.get(channel, slice(0, n_bands))))
         with file.member("theta_ratio", (n_channels, n_times), np.dtype(np.float32)) as member:
-            for _ in range(n_channels):
-                member.append(deflate(ratios.read(4 * n_times)))
+            for channel in range(n_channels):
+                member.append(deflate(sums.get(channel, slice(n_bands, n_bands + 1))))

@@ -1,17 +1,20 @@
-"""The channels of a recording one behind the other on disk, so that any stretch of one is one read.
+"""The channels of a recording as rows, though traces are stored sample by sample with all channels side by side.
 
-Traces are stored sample by sample with all channels side by side; a spectrogram wants one channel for
-all times. A nameless scratch file beside the output holds the transposed samples: memory stays the same
-for any length, the source is read once, and the kernel frees the file whatever becomes of the process.
+:func:`channel_major` gives any stretch of any channel: a nameless scratch file beside the output holds the
+transposed samples, so memory stays the same for any length, the source is read once, and the kernel frees
+the file whatever becomes of the process. Who goes through the recording in time needs no such file:
+:func:`rows_in_time`.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,8 @@ from numpy.typing import NDArray
 
 from src.preprocess.sleep.lfp_traces import Block, Traces
 
-_TILE_BYTES = 1 << 17  # transposed at a time: what stays in a second-level cache with its copy
+_TILE_BYTES = 1 << 17
+_WINDOW_BYTES = 1 << 27
 
 
 class ChannelMajor:
@@ -47,11 +51,8 @@ class ChannelMajor:
         wanted = [c for c in range(channel, channel + values.shape[1]) if c in self._places]
         if len(wanted) < values.shape[1]:
             values = values[:, [c - channel for c in wanted]]
-        rows, columns = values.shape
-        turned = np.empty((columns, rows), dtype=self._dtype)
-        tile = max(1, _TILE_BYTES // max(1, columns * self._dtype.itemsize))
-        for first in range(0, rows, tile):
-            turned[:, first : first + tile] = values[first : first + tile].T
+        turned = np.empty(values.shape[::-1], dtype=self._dtype)
+        _transpose(values, turned)
         for column, row in zip(wanted, turned, strict=True):
             source, offset = row.data.cast("B"), self._offset(column, sample)
             while len(source):
@@ -87,3 +88,56 @@ def channel_major(
         if pending is not None:
             pending.result()
         yield channels
+
+
+def windows(traces: Traces, stretches: Sequence[slice]) -> Iterator[NDArray]:
+    """``(channel, sample)`` of one stretch of the recording after the other, read once and without a scratch file.
+
+    Parameters
+    ----------
+    traces
+        With blocks in time.
+    stretches
+        In rising order; they may overlap and need not reach the end, which is read all the same: only there
+        does a damaged file show.
+    """
+    blocks, first, block = traces.blocks(), 0, np.empty((0, traces.n_channels), dtype=traces.dtype)
+    start, window = 0, np.empty((traces.n_channels, 0), dtype=traces.dtype)
+    for stretch in stretches:
+        shared = window[:, max(0, stretch.start - start) :]
+        start, filled = stretch.start, shared.shape[1]
+        window = np.empty((traces.n_channels, stretch.stop - start), dtype=traces.dtype)
+        window[:, :filled] = shared
+        while start + filled < stretch.stop:
+            while first + len(block) <= start + filled:
+                first, _, block = next(blocks)
+            part = block[start + filled - first : stretch.stop - first]
+            _transpose(part, window[:, filled : filled + len(part)])
+            filled += len(part)
+        yield window
+    deque(blocks, maxlen=0)
+
+
+@contextmanager
+def rows_in_time(
+    traces: Traces, folder: Path, pool: Executor, stretches: Sequence[slice]
+) -> Iterator[Iterator[Callable[[int], NDArray]]]:
+    """For one stretch of the recording after the other, what returns a channel's samples to any thread.
+
+    The recording passes by where its blocks are in time and a stretch of all channels is not large; else
+    :func:`channel_major` turns it round first.
+    """
+    longest = max(stretch.stop - stretch.start for stretch in stretches)
+    if traces.in_time and longest * traces.n_channels * traces.dtype.itemsize <= _WINDOW_BYTES:
+        yield (window.__getitem__ for window in windows(traces, stretches))
+        return
+    with channel_major(traces, folder, pool) as channels:
+        yield (partial(channels.read, stretch=stretch) for stretch in stretches)
+
+
+def _transpose(values: NDArray, out: NDArray) -> None:
+    """What stays in a second-level cache with its copy at a time."""
+    rows, columns = values.shape
+    tile = max(1, _TILE_BYTES // max(1, columns * values.itemsize))
+    for row in range(0, rows, tile):
+        out[:, row : row + tile] = values[row : row + tile].T

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from src.preprocess.sleep.lfp_artifact import SPECTROGRAMS
 from src.preprocess.sleep.lfp_bands import BandPowers, BandPowersFile
-from src.preprocess.sleep.lfp_channels import ChannelMajor
+from src.preprocess.sleep.lfp_channels import ChannelMajor, channel_major, rows_in_time
 from src.preprocess.sleep.lfp_encoding import Encoding
+from src.preprocess.sleep.lfp_traces import Traces
 from src.preprocess.sleep.npz_writer import NpzWriter, deflate, rows_per_piece
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 
@@ -33,22 +34,21 @@ class Computation:
 
     Attributes
     ----------
-    channels, n_channels, n_times
-        The samples, and the size of the result.
+    traces, n_times
+        The samples, and how many frames they make.
     plan, encoding, bands
         How frames become power, what of it is stored, and the bands to sum (or none).
     bands_file
-        Takes the band powers.
+        Takes the band powers, if there are bands.
     pool, threads
         Who computes.
     advance
-        Called after every channel.
+        Called after every channel, or with the part of one that is done.
     masked
         Frames of each channel that touch a sample that is not finite.
     """
 
-    channels: ChannelMajor
-    n_channels: int
+    traces: Traces
     n_times: int
     plan: SpectrogramPlan
     encoding: Encoding
@@ -56,28 +56,36 @@ class Computation:
     bands_file: BandPowersFile | None
     pool: Executor
     threads: int
-    advance: Callable[[], None]
+    advance: Callable[..., None]
     masked: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.masked = np.zeros(self.n_channels, dtype=np.int64)
+        self.masked = np.zeros(self.traces.n_channels, dtype=np.int64)
 
-    def spans(self) -> Iterator[slice]:
-        """The frames, a task's worth at a time."""
-        step = frames_per_task(self.plan)
-        for first in range(0, self.n_times, step):
-            yield slice(first, min(first + step, self.n_times))
+    def spans(self, step: int) -> list[slice]:
+        """The frames, so many at a time."""
+        return [slice(first, min(first + step, self.n_times)) for first in range(0, self.n_times, step)]
 
-    def close_channel(self, sums: NDArray[np.float32] | None) -> None:
+    def stretch(self, span: slice) -> slice:
+        """The samples of some frames."""
+        return self.plan.stretch(span.start, span.stop)
+
+    def keep(self, channel: int, first: int, sums: NDArray[np.float32] | None) -> None:
+        """Take a channel's band powers from its frame ``first`` on."""
         if self.bands_file is not None and sums is not None:
-            self.bands_file.append(sums)
-        self.advance()
+            self.bands_file.put(channel, first, sums)
 
 
 def frames_per_task(plan: SpectrogramPlan) -> int:
     """Frames that are computed in one go: a power of two, at most 2 MiB of samples and 8 MiB of power."""
     fit = min((1 << 19) // plan.hop, (1 << 21) // plan.n_freqs, 1 << 11)
     return 1 << max(4, fit.bit_length() - 1)
+
+
+def frames_per_chunk(plan: SpectrogramPlan, n_channels: int) -> int:
+    """Frames in a chunk of HDF5, of one channel: those of a task, fewer where many channels pass by together."""
+    fit = max(1 << 7, (1 << 23) // (plan.hop * n_channels))
+    return min(frames_per_task(plan), 1 << (fit.bit_length() - 1))
 
 
 def write_npz(path: Path, work: Computation, axes: Mapping[str, Any], memory_bytes: int) -> None:
@@ -92,11 +100,11 @@ def write_npz(path: Path, work: Computation, axes: Mapping[str, Any], memory_byt
     height = min(n_rows, max(1, memory_bytes // 2 // row.nbytes // step) * step)
     slabs = [
         (channel, slice(first, min(first + height, n_rows)))
-        for channel in range(work.n_channels)
+        for channel in range(work.traces.n_channels)
         for first in range(0, n_rows, height)
     ]
     buffers = [np.empty((height, work.n_times), dtype=work.encoding.dtype) for _ in range(min(2, len(slabs)))]
-    sums: dict[int, NDArray[np.float32]] = {}
+    spans, sums = work.spans(frames_per_task(work.plan)), dict[int, NDArray[np.float32]]()
 
     def fill(index: int) -> list[Future[int]]:
         channel, rows = slabs[index]
@@ -104,12 +112,12 @@ def write_npz(path: Path, work: Computation, axes: Mapping[str, Any], memory_byt
         if rows.start == 0 and work.bands is not None:
             sums[channel] = np.empty((len(work.bands.names) + 1, work.n_times), dtype=np.float32)
         into = sums.get(channel) if rows.start == 0 else None
-        return [work.pool.submit(_fill_span, work, channel, rows, span, out[:, span], into) for span in work.spans()]
+        return [work.pool.submit(_fill_span, work, channels, channel, rows, span, out[:, span], into) for span in spans]
 
-    with NpzWriter(path) as file:
+    with channel_major(work.traces, path.parent, work.pool) as channels, NpzWriter(path) as file:
         for name, values in axes.items():
             file.add(name, values)
-        with file.member(SPECTROGRAMS, (work.n_channels, n_rows, work.n_times), work.encoding.dtype) as member:
+        with file.member(SPECTROGRAMS, (work.traces.n_channels, n_rows, work.n_times), work.encoding.dtype) as member:
             filling = fill(0)
             for index, (channel, rows) in enumerate(slabs):
                 work.masked[channel] += sum(task.result() for task in filling)
@@ -121,16 +129,23 @@ def write_npz(path: Path, work: Computation, axes: Mapping[str, Any], memory_byt
                 while packing:
                     member.append(packing.popleft().result())
                 if rows.stop == n_rows:
-                    work.close_channel(sums.pop(channel, None))
+                    work.keep(channel, 0, sums.pop(channel, None))
+                    work.advance()
 
 
 def _fill_span(
-    work: Computation, channel: int, rows: slice, span: slice, out: NDArray, sums: NDArray[np.float32] | None
+    work: Computation,
+    channels: ChannelMajor,
+    channel: int,
+    rows: slice,
+    span: slice,
+    out: NDArray,
+    sums: NDArray[np.float32] | None,
 ) -> int:
     """Compute some rows of some frames; returns how many frames are masked, counted in a channel's first rows."""
     bins = work.encoding.bins(rows)
     needed = bins if work.bands is None or sums is None else _union(bins, work.bands.bins)
-    samples = work.channels.read(channel, work.plan.stretch(span.start, span.stop))
+    samples = channels.read(channel, work.stretch(span))
     if work.encoding.plain and needed == bins:
         power = work.plan.power(samples, bins=bins, out=out)
     else:
@@ -142,6 +157,8 @@ def _fill_span(
 
 
 class _Chunk(NamedTuple):
+    channel: int
+    first: int
     data: bytes
     sums: NDArray[np.float32] | None
     masked: int
@@ -150,19 +167,22 @@ class _Chunk(NamedTuple):
 def write_hdf5(path: Path, work: Computation, axes: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
     """``spectrograms`` (channel, time, frequency) and the axes as datasets of one HDF5 file.
 
-    A chunk is one channel for a task's worth of frames. The chunks pass the library's own shuffle and
-    deflate filters, applied here by all cores, so any HDF5 reader opens them without a plugin.
+    A chunk is one channel for some frames; all channels of these frames come before the next ones, as they
+    do in the traces. The chunks pass the library's own shuffle and deflate filters, applied here by all
+    cores, so any HDF5 reader opens them without a plugin.
     """
-    depth, width = frames_per_task(work.plan), work.encoding.n_rows
-    depth = min(depth, work.n_times)
-    with h5py.File(path, "w") as file:
+    traces, width = work.traces, work.encoding.n_rows
+    depth = min(frames_per_chunk(work.plan, traces.n_channels), work.n_times)
+    spans = work.spans(depth)
+    stretches = [work.stretch(span) for span in spans]
+    with rows_in_time(traces, path.parent, work.pool, stretches) as passing, h5py.File(path, "w") as file:
         for name, values in axes.items():
             array = np.asarray(values)
             # HDF5 knows no fixed-width Unicode; its strings of any length are Python's.
             file.create_dataset(name, data=array.astype(object) if array.dtype.kind == "U" else array)
         data = file.create_dataset(
             SPECTROGRAMS,
-            shape=(work.n_channels, work.n_times, width),
+            shape=(traces.n_channels, work.n_times, width),
             dtype=work.encoding.dtype,
             chunks=(1, depth, width),
             shuffle=True,
@@ -170,29 +190,28 @@ def write_hdf5(path: Path, work: Computation, axes: Mapping[str, Any], attribute
             compression_opts=1,
         )
         data.attrs.update(attributes)
-        tasks = [(channel, span) for channel in range(work.n_channels) for span in work.spans()]
-        calls = (partial(_pack_span, work, channel, span, depth) for channel, span in tasks)
-        sums: list[NDArray[np.float32]] = []
-        for (channel, span), chunk in zip(tasks, _in_order(work.pool, calls, 3 * work.threads), strict=True):
-            data.id.write_direct_chunk((channel, span.start, 0), chunk.data)
-            work.masked[channel] += chunk.masked
-            if chunk.sums is not None:
-                sums.append(chunk.sums)
-            if span.stop == work.n_times:
-                work.close_channel(np.concatenate(sums, axis=1) if sums else None)
-                sums.clear()
+        calls = (
+            partial(_pack_span, work, row, channel, span, depth)
+            for span, row in zip(spans, passing, strict=True)
+            for channel in range(traces.n_channels)
+        )
+        for chunk in _in_order(work.pool, calls, 3 * work.threads):
+            data.id.write_direct_chunk((chunk.channel, chunk.first, 0), chunk.data)
+            work.masked[chunk.channel] += chunk.masked
+            work.keep(chunk.channel, chunk.first, chunk.sums)
+            work.advance(1 / len(spans))
 
 
-def _pack_span(work: Computation, channel: int, span: slice, depth: int) -> _Chunk:
+def _pack_span(work: Computation, row: Callable[[int], NDArray], channel: int, span: slice, depth: int) -> _Chunk:
     rows = slice(0, work.encoding.n_rows)
     bins = work.encoding.bins(rows)
     bins = bins if work.bands is None else _union(bins, work.bands.bins)
-    power = work.plan.power(work.channels.read(channel, work.plan.stretch(span.start, span.stop)), bins=bins)
+    power = work.plan.power(row(channel), bins=bins)
     values = np.zeros((depth, rows.stop), dtype=work.encoding.dtype)
     values[: span.stop - span.start] = work.encoding.encode(power, bins, rows).T
     shuffled = np.ascontiguousarray(values.reshape(-1).view(np.uint8).reshape(-1, values.itemsize).T)
     sums = None if work.bands is None else work.bands.sum(power)
-    return _Chunk(isal_zlib.compress(shuffled.data, 1), sums, int(np.isnan(power[0]).sum()))
+    return _Chunk(channel, span.start, isal_zlib.compress(shuffled.data, 1), sums, int(np.isnan(power[0]).sum()))
 
 
 def _in_order(pool: Executor, calls: Iterator[Callable[[], _Chunk]], ahead: int) -> Iterator[_Chunk]:

@@ -16,7 +16,6 @@ import numpy as np
 from src.preprocess.sleep import lfp_parameters
 from src.preprocess.sleep.lfp_artifact import SPECTROGRAMS, SUFFIX
 from src.preprocess.sleep.lfp_bands import BandPowers, band_powers_file
-from src.preprocess.sleep.lfp_channels import channel_major
 from src.preprocess.sleep.lfp_compute import Computation, write_hdf5, write_npz
 from src.preprocess.sleep.lfp_encoding import Encoding
 from src.preprocess.sleep.lfp_traces import Traces, open_traces
@@ -26,7 +25,7 @@ from src.signals import BadInput
 
 STAGE, VERSION = "lfp_spectrogram", 2
 TRACES = "traces"
-Advance = Callable[[], None]
+Advance = Callable[..., None]
 
 
 def shank_stage(
@@ -42,7 +41,7 @@ def shank_stage(
         For the slabs of spectrogram being computed and compressed; :func:`lfp_compute.write_npz`.
     progress
         Called with the number of channels and the bytes of a channel's samples when these are known;
-        returns what to call after each channel.
+        returns what to call after each channel, or with the part of one that is done.
     """
     return Stage(STAGE, VERSION, partial(run, threads=threads, memory_mb=memory_mb, progress=progress))
 
@@ -79,10 +78,9 @@ def run(
     times = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
     powers = out_dir / f"{params['label']}_band_powers.npz"
     writer = band_powers_file(powers, bands, times, traces.n_channels, n_times) if bands else nullcontext(None)
-    with ThreadPoolExecutor(threads) as pool, writer as file, channel_major(traces, out_dir, pool) as channels:
+    with ThreadPoolExecutor(threads) as pool, writer as file:
         work = Computation(
-            channels=channels,
-            n_channels=traces.n_channels,
+            traces=traces,
             n_times=n_times,
             plan=plan,
             encoding=encoding,
@@ -90,7 +88,7 @@ def run(
             bands_file=file,
             pool=pool,
             threads=threads,
-            advance=progress(traces.n_channels, traces.nbytes // traces.n_channels) if progress else lambda: None,
+            advance=progress(traces.n_channels, traces.nbytes // traces.n_channels) if progress else _unseen,
         )
         target = out_dir / f"{params['label']}_{SPECTROGRAMS}{SUFFIX[params['format']]}"
         if params["format"] == "npz":
@@ -98,6 +96,10 @@ def run(
         else:
             write_hdf5(target, work, axes, {"axes": "channel, time, frequency", "units": _units(traces, params)})
     return _facts(traces, plan, encoding, bands, params, work)
+
+
+def _unseen(amount: float = 1.0) -> None:
+    """Progress that nobody looks at."""
 
 
 def _axes(
@@ -175,7 +177,7 @@ def _facts(
     time_last, last = params["format"] == "npz", (encoding.n_rows, work.n_times)
     return {
         "axes": ["channel", "frequency", "time"] if time_last else ["channel", "time", "frequency"],
-        "shape": [work.n_channels, *(last if time_last else last[::-1])],
+        "shape": [traces.n_channels, *(last if time_last else last[::-1])],
         "dtype": str(encoding.dtype),
         "units": _units(traces, params),
         "sampling_rate_hz": traces.fs_hz,

@@ -43,6 +43,8 @@ class Traces:
         ``(channel,)`` integers or strings, in the order of the columns.
     blocks
         Starts reading: yields every sample of every channel once.
+    in_time
+        Whether blocks have all channels and follow each other in time.
     start_s
         First entry of ``time_range``, ``None`` where the file does not state it.
     units
@@ -62,6 +64,7 @@ class Traces:
     fs_hz: float
     channel_ids: NDArray
     blocks: Callable[[], Iterator[Block]]
+    in_time: bool = True
     start_s: float | None = None
     units: str = "unknown"
     coordinates: dict[str, NDArray] = field(default_factory=dict)
@@ -108,9 +111,9 @@ def open_traces(path: Path, fs_hz: float | None = None, shank: int = 0) -> Trace
         columns = stream.shape[1] if len(stream.shape) == 2 else 1
         fields = {"sampling_rate": fs_hz, "channel_ids": np.arange(columns)}
     else:
-        shape, dtype, fields = _hdf5_fields(path)
-        return _checked(path, shape, dtype, fields, fs_hz, lambda: _hdf5_blocks(path))
-    return _checked(path, stream.shape, stream.dtype, fields, fs_hz, lambda: _stream_blocks(stream))
+        shape, dtype, fields, in_time = _hdf5_fields(path)
+        return _checked(path, shape, dtype, fields, fs_hz, lambda: _hdf5_blocks(path), in_time)
+    return _checked(path, stream.shape, stream.dtype, fields, fs_hz, lambda: _stream_blocks(stream), not stream.fortran)
 
 
 def _raw(path: Path, shank: int, fs_hz: float | None) -> Traces:
@@ -136,6 +139,7 @@ def _checked(
     fields: Mapping[str, Any],
     fs_hz: float | None,
     blocks: Callable[[], Iterator[Block]],
+    in_time: bool,
 ) -> Traces:
     if dtype.kind not in "fiu":
         raise BadInput(path, f"traces are of type {dtype}", "save them as real numbers")
@@ -160,6 +164,7 @@ def _checked(
         fs_hz=rate,
         channel_ids=ids,
         blocks=blocks,
+        in_time=in_time,
         start_s=_start(path, fields.get("time_range")),
         units=str(np.asarray(fields.get("units", "unknown"))),
         coordinates={name: np.asarray(fields[name]) for name in COORDINATES if name in fields},
@@ -238,7 +243,7 @@ def _columns(values: NDArray, first: int, n_samples: int) -> Iterator[Block]:
         first += len(part)
 
 
-def _hdf5_fields(path: Path) -> tuple[tuple[int, ...], np.dtype, dict[str, Any]]:
+def _hdf5_fields(path: Path) -> tuple[tuple[int, ...], np.dtype, dict[str, Any], bool]:
     try:
         with h5py.File(path, "r") as file:
             _require(path, [*file, *file.attrs])
@@ -246,7 +251,9 @@ def _hdf5_fields(path: Path) -> tuple[tuple[int, ...], np.dtype, dict[str, Any]]
                 raise BadInput(path, "traces is not a dataset", "save it as (n_samples, n_channels) numbers")
             known = [name for name in REQUIRED[1:] + OPTIONAL if name in file or name in file.attrs]
             fields = {name: _hdf5_value(file, name) for name in known}
-            return file["traces"].shape, file["traces"].dtype, fields
+            traces = file["traces"]
+            in_time = traces.ndim != 2 or 0 in traces.shape or _hdf5_block_shape(traces)[1] >= traces.shape[1]
+            return traces.shape, traces.dtype, fields, in_time
     except BadInput:
         raise
     except Exception as error:  # h5py fails on spoiled files in a dozen ways

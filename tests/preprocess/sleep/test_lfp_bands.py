@@ -55,8 +55,9 @@ def test_the_file(tmp_path):
     bands = BandPowers(PLAN, {"delta": [1, 4], "theta": [5, 10]})
     sums = np.random.default_rng(0).random((3, 3, 11)).astype(np.float32)
     with band_powers_file(tmp_path / "b.npz", bands, {"times": np.arange(11.0)}, 3, 11) as file:
-        for channel in sums:
-            file.append(channel)
+        for first in (7, 0):
+            for channel in (2, 0, 1):
+                file.put(channel, first, sums[channel, :, first : first + 7])
     with np.load(tmp_path / "b.npz", allow_pickle=False) as arrays:
         assert arrays.files == ["times", "bands", "band_edges_hz", "band_powers", "theta_ratio"]
         np.testing.assert_array_equal(arrays["band_powers"], sums[:, :2])

@@ -9,8 +9,8 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.preprocess.sleep import lfp_compute, npz_writer
-from src.preprocess.sleep.lfp_compute import frames_per_task
+from src.preprocess.sleep import lfp_channels, lfp_compute, npz_writer
+from src.preprocess.sleep.lfp_compute import frames_per_chunk, frames_per_task
 from src.preprocess.sleep.lfp_parameters import resolve
 from src.preprocess.sleep.lfp_shank import run
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
@@ -102,6 +102,27 @@ def test_hdf5_holds_what_npz_holds(tmp_path):
         np.testing.assert_array_equal(h5["freqs"], arrays["freqs"])
         assert h5["spectrograms"].compression == "gzip"
         assert h5["spectrograms"].id.get_storage_size() < h5["spectrograms"].nbytes
+
+
+@pytest.mark.parametrize("through", ["scratch file", "columns"])
+def test_how_the_traces_pass_by_does_not_show(tmp_path, monkeypatch, through):
+    """In time, turned round in a scratch file because they are too wide, or stored channel by channel."""
+    samples = random_traces(40_000, 3)
+    samples[777, 1] = np.nan
+    monkeypatch.setattr(lfp_compute, "frames_per_chunk", lambda plan, n_channels: 32)
+    _, reference = compute(tmp_path / "reference", write_shank(tmp_path, "a", 0, samples), preset="sleep")
+    if through == "scratch file":
+        monkeypatch.setattr(lfp_channels, "_WINDOW_BYTES", 0)
+    else:
+        samples = np.asfortranarray(samples)
+    path = write_shank(tmp_path / through, "a", 0, samples)
+    assert compute(tmp_path / "other", path, preset="sleep")[1] == reference
+
+
+def test_chunks_are_bounded():
+    plan = SpectrogramPlan(500.0, "hann", 1000, 750, 1000)
+    assert [frames_per_chunk(plan, n) for n in (1, 16, 64, 384)] == [2048, 2048, 512, 128]
+    assert frames_per_chunk(SpectrogramPlan(500.0, "hann", 15_000, 0, 15_000), 384) == 32
 
 
 def test_tasks_are_bounded():

@@ -149,10 +149,10 @@ def test_the_stages_key_ignores_how_it_runs(tmp_path):
 
     def progress(n_channels, channel_bytes):
         assert (n_channels, channel_bytes) == (2, 12_000)
-        return lambda: seen.append(1)
+        return lambda amount=1.0: seen.append(amount)
 
     first = ensure(
         shank_stage(threads=2, progress=progress), {"traces": path}, params, label="a", target=tmp_path / "x"
     )
     again = ensure(shank_stage(threads=1, memory_mb=1), {"traces": path}, params, label="a", target=tmp_path / "x")
-    assert (len(seen), first.reused, again.reused) == (2, False, True)
+    assert (sum(seen), first.reused, again.reused) == (2, False, True)
