@@ -6,7 +6,6 @@ import csv
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -14,12 +13,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from src.models.bundle import WEIGHTS, export_bundle, load_bundle
-from src.reports.sweeps import draw_ranking, draw_search
+from src.reports.sweeps import SHOWN, draw_ranking, draw_search
 from src.reports.tables import results_table
 from src.runs.assemble import adopt_checkpoint, assemble
 from src.runs.console import quiet_trainer
 from src.runs.folder import RUN_FILE, SWEEP_FILE, now, read_record, write_json
-from src.runs.ranking import Configuration, SweepRun, configuration_rows, mode, monitor, read_sweep, write_tables
+from src.runs.ranking import Configuration, SweepRun, brief, mode, monitor, read_sweep, write_tables
 
 
 def conclude(folder: Path, console: Console) -> int:
@@ -94,7 +93,7 @@ def _link(link: Path, target: str) -> None:
 def _draw(folder: Path, ranking: list[Configuration], runs: list[SweepRun]) -> None:
     metric = monitor(runs)
     places = {job.number: place for place, c in enumerate(ranking) for job in c.jobs}
-    labels = [" ".join(f"{_last(n)}={_brief(v)}" for n, v in c.parameters.items()) or "all" for c in ranking]
+    labels = [" ".join(f"{name}={value}" for name, value in _parameters(c).items()) or "all" for c in ranking]
     curves = [(places[run.number], curve) for run in runs if (curve := learning_curve(run.path, metric))]
     draw_ranking(folder / "sweep.png", metric=metric, labels=labels, scores=[c.scores for c in ranking], curves=curves)
     varied = [c for c in ranking if c.scores and c.mean is not None]
@@ -130,26 +129,29 @@ def learning_curve(path: Path, metric: str) -> list[float]:
 def _report(
     folder: Path, ranking: list[Configuration], runs: list[SweepRun], failures: list[SweepRun], console: Console
 ) -> None:
-    shown: list[dict[str, Any]] = [
-        {name: value for name, value in row.items() if not name.startswith("test/")}
-        for row in configuration_rows(ranking, monitor(runs))
+    shown = [
+        {"rank": place, monitor(runs): brief(c.mean), "sd": brief(c.sd), **_parameters(c)}
+        for place, c in enumerate(ranking[:SHOWN], 1)
     ]
     if shown:
-        console.print(results_table([{**r, monitor(runs): r[monitor(runs)]} for r in shown], title="sweep"))
+        console.print(results_table(shown, title="sweep"))
+    if len(ranking) > SHOWN:
+        console.print(f"and {len(ranking) - SHOWN} more in sweep.md", highlight=False)
     for run in failures:
         console.print(f"[red]job {run.number} did not finish[/]: {run.record.get('error', run.status)}", soft_wrap=True)
     if ranking and ranking[0].test:
-        tests = [f"{n} {m:.3f}{f' ± {sd:.3f}' if sd is not None else ''}" for n, (m, sd) in ranking[0].test.items()]
+        tests = [
+            f"{name.removeprefix('test/')} {brief(mean)}{f' ± {brief(sd)}' if sd else ''}"
+            for name, (mean, sd) in ranking[0].test.items()
+        ]
         console.print("held-out test data, chosen configuration: " + ", ".join(tests), highlight=False, soft_wrap=True)
     console.print(f"sweep   {folder}/sweep.md\nbest    {folder}/best", highlight=False, soft_wrap=True)
 
 
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
-def _brief(value: str) -> str:
-    try:
-        return f"{float(value):.3g}"
-    except ValueError:
-        return value
+def _parameters(configuration: Configuration) -> dict[str, str]:
+    """What was swept, by the last part of its name unless two parameters share it."""
+    last = [name.rpartition(".")[2] for name in configuration.parameters]
+    return {
+        short if last.count(short) == 1 else name: brief(value)
+        for (name, value), short in zip(configuration.parameters.items(), last, strict=True)
+    }

@@ -191,8 +191,20 @@ def _markdown(
     return text + f"## Jobs\n\n{markdown_table([_short(row) for row in linked])}"
 
 
+def brief(value: Any) -> Any:
+    """``value`` as a reader wants it: four digits of a drawn parameter or a score, a count in full."""
+    if isinstance(value, str):
+        try:
+            return f"{float(value):.4g}" if len(value) > 6 and "." in value else value
+        except ValueError:
+            return value
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) > 1 else f"{value:.4f}"
+    return value
+
+
 def _short(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()}
+    return {name: brief(value) for name, value in row.items()}
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from src.runs.ranking import rank, read_sweep, write_tables
+from src.runs.ranking import brief, rank, read_sweep, write_tables
 
 
 def job(folder, number, overrides, score=None, mode="max", **more):
@@ -58,3 +58,20 @@ def test_the_tables_name_failures_and_link_jobs(sweep):
 def test_a_record_that_is_damaged_is_no_job(sweep):
     (sweep / "0" / "run.json").write_text("")
     assert [run.number for run in read_sweep(sweep)] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("0.008122334634278144", "0.008122"),
+        ("1e-3", "1e-3"),
+        ("12345678", "12345678"),
+        ("sleep_simple.cnn", "sleep_simple.cnn"),
+        (0.77215, "0.7722"),
+        (5677.0, "5677"),
+        (1.0, "1.0000"),
+        (None, None),
+    ],
+)
+def test_tables_for_people_are_short(value, shown):
+    assert brief(value) == shown
