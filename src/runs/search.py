@@ -14,6 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+# Optuna loads it to keep its tables; under Hydra's logging it would name each of its plugins.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 with warnings.catch_warnings():
     # Hydra's sweeper needs Optuna 2, whose tables are declared in the way of an older SQLAlchemy.
     warnings.simplefilter("ignore")
@@ -21,9 +23,6 @@ with warnings.catch_warnings():
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler, TPESampler
     from optuna.trial import FrozenTrial, TrialState
-
-# Optuna loads it to keep its tables; under Hydra's logging it would name each of its plugins.
-logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class RepeatableTPE(BaseSampler):
