@@ -6,9 +6,11 @@ dilated convolutions, give the same numbers: a pooling by two becomes the maximu
 stride one, and everything behind it looks at every second (then every fourth) frame. It is exact
 because CASCADE's poolings are aligned to the start of the window, not to absolute time.
 
-Two further rearrangements change no product, only how well they fill a processor's vector units. Even
-and odd frames travel as one pair of channels through the first two convolutions; behind the first
-pooling they are two traces of their own, on which the third convolution needs no dilation.
+Further rearrangements change how well the arithmetic fills a processor, not what is computed. Even and
+odd frames travel as one pair of channels through the first two convolutions, so that poolings are
+maxima of neighbours in memory. The second convolution, two thirds of all products, is computed for two
+pairs of frames at once by the scheme of Winograd's F(2, 2): three products instead of four, by way of
+differences of its input and sums of its weights.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ import numpy as np
 
 from src.preprocess.calcium.cascade_package import Network, PackageConfig
 
-BLOCK_SAMPLES = 1 << 14
-"""Samples that go through a network at once (even, so that blocks begin on the same phase). It bounds the memory."""
-SPARE_FRAMES = 4
-"""Zeros behind every trace, so that both phases have a value for the last window; cut off again."""
+BLOCK_SAMPLES = 1 << 13
+"""Samples that go through a network at once. It bounds the memory.
+
+A multiple of four, so that blocks begin on the same phase."""
+SPARE_FRAMES = 6
+"""Zeros behind every trace, so that the last window has whole pairs of pairs of frames; cut off again."""
 
 
 def import_tensorflow(threads: int = 1) -> Any:
@@ -126,16 +130,18 @@ def paired_weights(network: Network, config: PackageConfig) -> list[np.ndarray]:
     """The network's arrays as :func:`dense_network` takes them.
 
     The first two layers give two neighbouring frames at a time, kernels are ``(1, frame, in, out)``, and
-    the readout is ``(unit, step)``.
+    the readout is ``(unit, step)``. Of the second layer's kernel come its even pairs of frames, the sum of
+    even and odd ones, and the odd ones, negative.
     """
     (w1, b1), (w2, b2), (w3, b3) = network.convolutions
     first, second = _two_frames(w1), _two_frames(w2)
-    if len(second) % 2:
-        second = np.concatenate([second, np.zeros_like(second[:1])])
-    second = second.reshape(len(second) // 2, 2 * w2.shape[1], 2 * w2.shape[2])
+    second = np.concatenate([second, np.zeros_like(second[: -len(second) % 4])])
+    second = second.reshape(1, len(second) // 2, 2 * w2.shape[1], 2 * w2.shape[2])
+    even, odd = second[:, ::2], second[:, 1::2]
     readout, bias = network.readout
     steps = np.ascontiguousarray(readout.reshape(-1, config.dense_expansion).T)
-    return [first[None], np.tile(b1, 2), second[None], np.tile(b2, 2), w3[None], b3, *network.dense, steps, bias]
+    biases = np.tile(b1, 2), np.tile(b2, 2)
+    return [first[None], biases[0], even, even + odd, -odd, biases[1], w3[None], b3, *network.dense, steps, bias]
 
 
 def _two_frames(kernel: np.ndarray) -> np.ndarray:
@@ -160,15 +166,32 @@ def dense_network(tf: Any, traces: Any, weights: list[Any], windows: int) -> Any
     -------
     ``(trace, window)``: the network's output for every window, by window start.
     """
-    w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights
+    w1, b1, even, both, odd, b2, w3, b3, w4, b4, w5, b5 = weights
     pairs = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(traces, w1, [1, 2], "VALID"), b1))
-    pairs = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(pairs, w2, 1, "VALID"), b2))
-    even, odd = tf.split(pairs, 2, axis=-1)
-    phases, count, taps = [], (windows + 1) // 2, w5.shape[1]
-    for pooled in (tf.maximum(even, odd), tf.maximum(odd[:, :, :-1], even[:, :, 1:])):
-        hidden = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(pooled, w3, 1, "VALID"), b3))
-        hidden = tf.maximum(hidden[:, :, :-1], hidden[:, :, 1:])
-        flat = tf.nn.relu(tf.nn.bias_add(tf.matmul(tf.reshape(hidden, (-1, hidden.shape[3])), w4), b4))
-        steps = tf.reshape(tf.matmul(flat, w5), (-1, hidden.shape[2], taps))
-        phases.append(tf.add_n([steps[:, 2 * tap : 2 * tap + count, tap] for tap in range(taps)]))
-    return tf.reshape(tf.stack(phases, axis=2), (-1, 2 * count))[:, :windows] + b5
+    hidden = tf.nn.max_pool2d(_second_layer(tf, pairs, (even, both, odd), b2), [1, 2], 1, "SAME")
+    hidden = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(hidden, w3, 1, "VALID", dilations=[1, 2]), b3))
+    # Two frames as one step of twice the channels: the neighbour in memory is then the frame after the next.
+    hidden = tf.reshape(hidden, (-1, 1, hidden.shape[2] // 2, 2 * hidden.shape[3]))
+    hidden = tf.nn.max_pool2d(hidden, [1, 2], 1, "VALID")
+    flat = tf.nn.relu(tf.nn.bias_add(tf.matmul(tf.reshape(hidden, (-1, w4.shape[0])), w4), b4))
+    taps = w5.shape[1]
+    steps = tf.reshape(tf.matmul(flat, w5), (-1, 2 * hidden.shape[2], taps))
+    return tf.add_n([steps[:, 4 * tap : 4 * tap + windows, tap] for tap in range(taps)]) + b5
+
+
+def _second_layer(tf: Any, pairs: Any, kernels: tuple[Any, Any, Any], bias: Any) -> Any:
+    # Winograd's F(2, 2): (x0 - x1) g0, x1 (g0 + g1) and (x1 - x2) g1 give x0 g0 + x1 g1 and x1 g0 + x2 g1.
+    even, both, odd = kernels
+    reach = 2 * even.shape[1] - 1
+    count = (pairs.shape[2] - reach) // 2
+    span = 2 * (count - 1) + reach
+    differences = pairs[:, :, :-1] - pairs[:, :, 1:]
+
+    def convolve(inputs: Any, start: int, kernel: Any) -> Any:
+        return tf.nn.conv2d(inputs[:, :, start : start + span], kernel, [1, 2], "VALID", dilations=[1, 2])
+
+    common = tf.nn.bias_add(convolve(pairs, 1, both), bias)
+    first = tf.nn.relu(convolve(differences, 0, even) + common)
+    second = tf.nn.relu(convolve(differences, 1, odd) + common)
+    # (trace, 1, 4 frames, channel of each) is (trace, 1, frame, channel) in memory.
+    return tf.reshape(tf.concat([first, second], axis=3), (-1, 1, 4 * count, bias.shape[0] // 2))

@@ -63,7 +63,7 @@ def test_blocks_and_company_do_not_change_a_neuron(models: Path, monkeypatch: py
     whole = engine(models).predict(dff)
     levels = engine(models).noise_levels(dff)
     order = np.random.default_rng(1).permutation(9)
-    monkeypatch.setattr(cascade_dense, "BLOCK_SAMPLES", 34)
+    monkeypatch.setattr(cascade_dense, "BLOCK_SAMPLES", 36)
     small = engine(models).predict(dff[order], levels[order])
     np.testing.assert_array_equal(small, whole[order])
 

@@ -38,12 +38,13 @@ def test_ensembles_are_read_once_per_level() -> None:
 
 
 def test_pairs_hold_each_weight_twice() -> None:
-    first, bias, second, *_ = paired_weights(NETWORKS[0], TINY)
+    first, bias, even, both, odd, *_ = paired_weights(NETWORKS[0], TINY)
     (w1, b1), (w2, _), _ = NETWORKS[0].convolutions
     np.testing.assert_array_equal(first[0, :3, :, :4], w1)
     np.testing.assert_array_equal(first[0, 1:, :, 4:], w1)
     np.testing.assert_array_equal(bias, np.tile(b1, 2))
-    assert second.sum() == pytest.approx(2 * w2.sum(), rel=1e-5)
+    np.testing.assert_array_equal(both, even - odd)
+    assert both.sum() == pytest.approx(2 * w2.sum(), rel=1e-5)
 
 
 def test_importing_the_engines_does_not_load_tensorflow() -> None:
