@@ -113,19 +113,19 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
 
     made = {}
     plans: dict = {
-        "detector": (SpikeDetection, "spike_detector", {}, {"windows": 8, "window": 480, "context": True}, 2),
-        "classifier": (SpikeClassification, "spike_classifier", {"channels": 8, "hidden": 24}, {"samples": 20_000}, 2),
+        "detector": (SpikeDetection, "spike_detector", {}, {"windows": 3, "window": 1280, "context": True}, 100),
+        "classifier": (SpikeClassification, "spike_classifier", {"channels": 8, "hidden": 24}, {"samples": 20_000}, 80),
     }
-    for task, (module, kind, arguments, examples, epochs) in plans.items():
+    for task, (module, kind, arguments, examples, steps) in plans.items():
         pl.seed_everything(0, verbose=False)
-        data = spike_data(examples)
+        data = spike_data(examples, steps_per_epoch=steps)
         data.prepare_data()
         data.setup("fit")
         model = module(data.signal.to_dict(), data.classes, kind, arguments, data.targets, 4e-3, 1e-3, 0.1)
         model.adopt_statistics(data.training_statistics())
         trainer = pl.Trainer(
             accelerator="cpu",
-            max_epochs=epochs,
+            max_epochs=2,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

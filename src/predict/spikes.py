@@ -18,7 +18,7 @@ from src.preprocess.atomic import atomic_file
 from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
 from src.preprocess.spikes.recording import SUFFIXES, SpikeTrain, read_spikes, write_csv, write_mat
-from src.preprocess.spikes.signature import Choice
+from src.preprocess.spikes.signature import UNLIKE, Choice
 from src.preprocess.spikes.spikeinterface_input import is_spikeinterface
 from src.preprocess.stage import fingerprint, provenance
 from src.reports.spikes import draw_trace, draw_waveforms
@@ -159,6 +159,12 @@ def _lines(name: str, sorter: Sorter, trace: Trace, choice: Choice, counts: np.n
     if trace.unusable_share > 0:
         lines.append(
             f"{name}  {trace.unusable_share:.2%} of the samples are NaN or saturated: no spike is reported there"
+        )
+    if choice.distance > UNLIKE:
+        lines.append(
+            f"{name}  its background is unlike all that the networks know ({choice.distance:.1f} from the nearest, "
+            f"{UNLIKE:g} is far): do not trust this sorting. Is it in the labelled recording's unit (options.gain)? "
+            "Else train with it among datamodule.targets"
         )
     if not counts.sum():
         lines.append(f"{name}  no spike was found; Index and Class are empty")

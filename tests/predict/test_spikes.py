@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import time
 import zipfile
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_targets_are_sorted_and_written_as_matlab_expects(predicted):
 
 def test_the_console_says_what_was_found_and_where_it_is(predicted):
     summary, out = predicted
-    (line,) = summary.values["D2"]
+    (line,) = summary.values["D2"]  # and no word of an unlike background
     assert "network for D2" in line
     assert str(out / "D2.mat") in line
 
@@ -111,6 +112,7 @@ def test_no_spike_is_a_valid_answer(bundles, tmp_path):
     summary = predict(bundles[0], tmp_path / "quiet.mat", tmp_path / "out", classifier=bundles[1])
     assert summary.exit_code == 0
     assert summary.values["quiet"][-1].endswith("Index and Class are empty")
+    assert "its background is unlike all that the networks know" in summary.values["quiet"][-2]
     content = scipy.io.loadmat(tmp_path / "out" / "quiet.mat")
     assert content["Index"].size == content["Class"].size == 0
     assert (tmp_path / "out" / "quiet.csv").read_text().startswith("index,time_s,class")
@@ -143,6 +145,15 @@ def test_recordings_that_cannot_be_sorted(bundles, tmp_path, content, message):
     (failure,) = summary.failures
     assert failure.reason
     assert __import__("re").search(message, failure.reason)
+
+
+def test_counts_of_a_converter_are_sorted_in_no_more_time_and_with_a_warning(bundles, spike_folder, tmp_path):
+    trace = scipy.io.loadmat(spike_folder / "D5.mat")["d"][0][:75_000]
+    np.save(tmp_path / "counts.npy", np.round(500 * np.diff(trace)).astype(np.int16))
+    started = time.process_time()
+    summary = predict(bundles[0], tmp_path / "counts.npy", tmp_path / "out", figures=False)
+    assert time.process_time() - started < 20
+    assert any("do not trust" in line for line in summary.values["counts"])
 
 
 def test_a_few_samples_are_sorted_without_a_crash(bundles, tmp_path):

@@ -79,19 +79,20 @@ class Bumps:
         return np.append(index, more_index), np.append(unit, more_unit), np.append(strength, more_strength)
 
     def _further(self, bump: int, threshold: float, refractory: int) -> list[tuple[int, int, float]]:
-        """The spikes of one bump beside the clearest."""
-        level, expected = self.level[:, self.bounds[bump] : self.bounds[bump + 1]].copy(), float(self.expected[bump])
+        """The spikes of one bump beside the clearest, in the order of their running sums."""
+        level, expected = self.level[:, self.bounds[bump] : self.bounds[bump + 1]], float(self.expected[bump])
+        resting = level <= 0
+        at = int(self.best[bump] - self.bounds[bump])
+        resting[int(level[:, at].argmax()), max(at - refractory, 0) : at + refractory + 1] = True
         taken: list[tuple[int, int, float]] = []
-        for nth in range(int(expected - threshold) + 1):
-            unit, at = divmod(int(level.argmax()), level.shape[1])
-            if nth == 0:
-                at = int(self.best[bump] - self.bounds[bump])
-                unit = int(level[:, at].argmax())
-            elif level[unit, at] <= 0:
+        wanted = int(expected - threshold)
+        for flat in np.argsort(-level, axis=None, kind="stable"):
+            unit, at = divmod(int(flat), level.shape[1])
+            if len(taken) == wanted:
                 break
-            else:
-                taken.append((int(self.starts[bump]) + at, unit + 1, min(expected - nth, 1.0)))
-            level[unit, max(at - refractory, 0) : at + refractory + 1] = 0
+            if not resting[unit, at]:
+                taken.append((int(self.starts[bump]) + at, unit + 1, min(expected - len(taken) - 1, 1.0)))
+                resting[unit, max(at - refractory, 0) : at + refractory + 1] = True
         return taken
 
 
@@ -192,15 +193,14 @@ def outside_refractory(index: np.ndarray, unit: np.ndarray, strength: np.ndarray
     keep = np.ones(len(index), bool)
     for one in np.unique(unit):
         rows = np.flatnonzero(unit == one)
-        crowded = np.flatnonzero(np.diff(index[rows]) <= refractory)
-        if len(crowded) == 0:
+        if (np.diff(index[rows]) > refractory).all():
             continue
         # Strongest first; ties go to the earlier spike.
-        near = np.unique(np.concatenate((crowded, crowded + 1)))
-        accepted: list[int] = []
-        for row in rows[near[np.lexsort((index[rows[near]], -strength[rows[near]]))]]:
-            if all(abs(int(index[row]) - other) > refractory for other in accepted):
-                accepted.append(int(index[row]))
-            else:
-                keep[row] = False
+        first = np.searchsorted(index[rows], index[rows] - refractory, "left")
+        last = np.searchsorted(index[rows], index[rows] + refractory, "right")
+        resting = np.zeros(len(rows), bool)
+        for row in np.lexsort((index[rows], -strength[rows])):
+            keep[rows[row]] = not resting[row]
+            if not resting[row]:
+                resting[first[row] : last[row]] = True
     return keep

@@ -230,7 +230,8 @@ def _check_rate(path: Path, content: dict[str, Any], fs_hz: float) -> None:
         if key in content:
             stated = float(np.asarray(content[key]).squeeze())
             if not np.isclose(stated, fs_hz, rtol=1e-3):
-                raise BadInput(path, f"states {stated:g} Hz in '{key}', expected {fs_hz:g} Hz", f"set fs_hz={stated:g}")
+                cure = f"resample to {fs_hz:g} Hz, or train at this rate with datamodule.fs_hz={stated:g}"
+                raise BadInput(path, f"states {stated:g} Hz in '{key}', expected {fs_hz:g} Hz", cure)
 
 
 def _one_channel(path: Path, array: Any, channel: int | None) -> np.ndarray:
@@ -245,7 +246,7 @@ def _one_channel(path: Path, array: Any, channel: int | None) -> np.ndarray:
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
     if channel is None:
-        raise BadInput(path, f"{matrix.shape[0]} channels", "choose one with channel=0…")
+        raise BadInput(path, f"{matrix.shape[0]} channels", f"choose one with options.channel=0…{matrix.shape[0] - 1}")
     if not 0 <= channel < matrix.shape[0]:
         raise BadInput(path, f"no channel {channel} among {matrix.shape[0]}", "count channels from 0")
     return matrix[channel].astype(np.float32)

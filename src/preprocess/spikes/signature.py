@@ -19,6 +19,9 @@ SAME_RECORDING = 0.06
 SAME_SCALE = 0.1
 """Difference of log level up to which no change of scale is assumed."""
 
+UNLIKE = 0.7
+"""Distance to the nearest background beyond which nothing is known of how right a sorting is: a factor of two."""
+
 
 def signature(linear: np.ndarray, fs_hz: float, usable: np.ndarray | None = None) -> np.ndarray:
     """``(FEATURES,)`` natural logarithms: band powers relative to the level, the level, the spikiness.

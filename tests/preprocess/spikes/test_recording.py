@@ -40,7 +40,7 @@ def test_every_kind_of_file_gives_the_same_trace(tmp_path):
 def test_one_channel_of_several(tmp_path):
     d = np.arange(300.0).reshape(3, 100)
     path = save(tmp_path / "x.mat", d=d.T)
-    with pytest.raises(BadInput, match=r"3 channels; choose one with channel=0"):
+    with pytest.raises(BadInput, match=r"3 channels; choose one with options.channel=0…2"):
         read_trace(path, fs_hz=25_000)
     np.testing.assert_array_equal(read_trace(path, fs_hz=25_000, channel=1).samples[0], d[1])
     with pytest.raises(BadInput, match="no channel 3 among 3"):
@@ -55,7 +55,7 @@ def test_one_channel_of_several(tmp_path):
         ({"d": np.full(5, np.nan)}, "every sample is NaN"),
         ({"d": np.array([1.0, np.inf])}, "1 infinite samples; mark samples that were not recorded with NaN"),
         ({"d": np.array(["a"])}, "give real numbers"),
-        ({"d": np.ones(5), "fs": 24_000.0}, r"states 24000 Hz in 'fs', expected 25000 Hz; set fs_hz=24000"),
+        ({"d": np.ones(5), "fs": 24_000.0}, r"states 24000 Hz in .fs., expected 25000 Hz; resample to"),
         ({"d": np.ones((2, 3, 4))}, "3 axes"),
     ],
 )
