@@ -50,7 +50,7 @@ def test_one_channel_of_several(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"x": np.ones(5)}, r"no variable 'd' \(it holds x\); name the trace with key"),
+        ({"x": np.ones(5)}, r"no variable 'd' \(it holds x\); name the trace with options.key"),
         ({"d": np.zeros((1, 0))}, "the recording 'd' is empty"),
         ({"d": np.full(5, np.nan)}, "every sample is NaN"),
         ({"d": np.array([1.0, np.inf])}, "1 infinite samples; mark samples that were not recorded with NaN"),
