@@ -100,7 +100,8 @@ def read_trace(
     content = _load(path, (key, *_RATE_KEYS))
     if key not in content and path.suffix != ".npy":
         present = ", ".join(sorted(content["__names__"])) or "nothing"
-        raise BadInput(path, f"no variable '{key}' (it holds {present})", "name the trace with options.key (datamodule.key in training)")
+        cure = "name the trace with options.key (in training, datamodule.key)"
+        raise BadInput(path, f"no variable '{key}' (it holds {present})", cure)
     _check_rate(path, content, fs_hz)
     samples = _one_channel(path, content[key], channel)
     if samples.size == 0:
