@@ -11,18 +11,32 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from rich.progress import TimeRemainingColumn
+from rich.table import Column
 
 from src.preprocess.atomic import atomic_file
 from src.signals import BadInput
 
 
 class ProgressBar(RichProgressBar):
-    """Progress with the metrics that matter and no logger's version number."""
+    """Progress with the metrics that matter on one line of 80 columns: what has to give way is the bar."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         shown: dict[str, Any] = super().get_metrics(trainer, pl_module)
-        shown.pop("v_num", None)
-        return shown
+        shown.pop("v_num", None)  # the logger's version number
+        return {name.removeprefix("val/"): value for name, value in shown.items()}
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
+        description, bar, batches, *_ = super().configure_columns(trainer)
+        left = TimeRemainingColumn(elapsed_when_finished=True)
+        for column in (batches, left):
+            column._table_column = Column(no_wrap=True)
+        return [description, bar, batches, left]
+
+    def _init_progress(self, trainer: pl.Trainer) -> None:
+        super()._init_progress(trainer)
+        if self._metric_component is not None:
+            self._metric_component._table_column = Column(no_wrap=True)
 
 
 class ReseedEachStep(Callback):

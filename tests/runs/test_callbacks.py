@@ -1,13 +1,16 @@
+import io
 import os
+import re
 import signal
 
 import pytest
 import pytorch_lightning as pl
+import rich
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.runs.callbacks import ReseedEachStep, StopOnNonFiniteLoss
+from src.runs.callbacks import ProgressBar, ReseedEachStep, StopOnNonFiniteLoss
 from src.signals import BadInput
 from tests.runs import toy
 from tests.runs.verb import train
@@ -37,7 +40,7 @@ def fit(module, callbacks, tmp_path, epochs=2):
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
-        enable_progress_bar=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         default_root_dir=str(tmp_path),
     )
@@ -92,3 +95,16 @@ def test_a_job_told_to_stop_goes_on_from_the_very_step(tmp_path, monkeypatch, mo
     assert steps == [(epoch, index) for epoch in range(3) for index in range(4)]
     weights = [load_file(tmp_path / name / "runs/toy/latest/bundle/model.safetensors") for name in ("whole", "told")]
     assert all(value.equal(weights[1][name]) for name, value in weights[0].items())
+
+
+def test_the_metrics_stay_on_one_line_of_80_columns(tmp_path):
+    class Told(Tiny):
+        def training_step(self, batch, batch_idx):
+            self.log_dict({"val/bits_per_spike": 0.1234, "val/average_precision": 0.764}, prog_bar=True)
+            return super().training_step(batch, batch_idx)
+
+    screen = io.StringIO()
+    fit(Told(), [ProgressBar(console_kwargs={"file": screen, "width": 80, "force_terminal": True})], tmp_path, epochs=1)
+    rich.reconfigure()
+    shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n")
+    assert re.search(r"Epoch 0/0 .* 2/2 .*bits_per_spike: 0\.123 average_precision: 0\.764", shown), shown
