@@ -1,4 +1,4 @@
-"""Views of a night's levels: as they are, and three ways to take them relative to the night itself."""
+"""Views of a night's levels: as they are, and four ways to take them relative to the night itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from src.signals import BadInput
 NIGHT_VIEW = "night_view"
 """Name of this step among a bundle's stages."""
 NIGHT_VIEW_VERSION = 2
+_AROUND, _ENOUGH = 9, 60
+"""Epochs that say together whether somebody sleeps; epochs of sleep that a scatter can be taken of."""
 
 
 def night_view(
@@ -29,7 +31,8 @@ def night_view(
         One or several of: ``absolute``, the levels; ``night``, :func:`standardise_night`, which removes what
         is constant for a person, an amplifier and an electrode; ``rank``, :func:`rank_night`, which removes
         the shape of their distribution too; ``shape``, :func:`shape_night`, the form of the spectrum whatever
-        its level. All but the first need the whole night.
+        its level; ``asleep``, :func:`standardise_sleep`, relative to the night's sleep however long it lay awake.
+        All but the first need the whole night.
 
     Returns
     -------
@@ -88,6 +91,43 @@ def shape_night(features: NDArray[np.floating]) -> NDArray[np.float32]:
     return standardise_night(features - total_db)
 
 
+def standardise_sleep(features: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Median 0 and scatter 1 over the epochs that look asleep: two nights of unlike shares of wake look alike.
+
+    An epoch looks asleep where the highest fifth of the frequencies, over all channels and nine epochs
+    around it, is on the lower side of the cut that divides the night best in two (Otsu 1979). No label is
+    used. A night that cannot be divided, or of fewer than 60 such epochs, is taken as a whole.
+
+    Shapes: ``(epoch, channel, frequency, time)`` in dB. The scatter is at least 0.3 dB; NaN stays NaN.
+    """
+    fast = standardise_night(features)[:, :, -max(1, features.shape[2] // 5) :].reshape(len(features), -1)
+    known = np.isfinite(fast)
+    pooled = np.stack([np.where(known, fast, 0.0).sum(1), known.sum(1)])
+    near = np.stack([np.convolve(row, np.ones(_AROUND))[_AROUND // 2 :][: len(row)] for row in pooled])
+    score = np.divide(near[0], near[1], out=np.full(len(fast), np.nan), where=near[1] > 0)
+    asleep = score < _cut(score[np.isfinite(score)])
+    some = features[asleep] if asleep.sum() >= _ENOUGH else features
+    by_row = np.moveaxis(some.astype(np.float64), 3, 1).reshape(-1, *features.shape[1:3])
+    absent = ~np.isfinite(by_row).any(axis=0)
+    low, middle, high = np.nanpercentile(np.where(absent, 0.0, by_row), (25, 50, 75), axis=0)
+    scatter = np.maximum((high - low) / 1.349, 0.3)
+    return ((features - middle[:, :, None]) / scatter[:, :, None]).astype(np.float32)
+
+
+def _cut(score: NDArray[np.floating]) -> float:
+    """Where two classes differ most in their means, weighed by their shares."""
+    if not len(score):
+        return np.inf
+    cuts = np.quantile(score, np.linspace(0.1, 0.95, 60))
+    below = score[None] < cuts[:, None]
+    share = below.mean(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lower = (below * score).mean(1) / share
+        upper = (~below * score).mean(1) / (1 - share)
+        between = np.nan_to_num(share * (1 - share) * (upper - lower) ** 2)
+    return float(cuts[between.argmax()]) if between.any() else np.inf
+
+
 def _as_they_are(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return features
 
@@ -97,4 +137,5 @@ VIEWS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
     "night": standardise_night,
     "rank": rank_night,
     "shape": shape_night,
+    "asleep": standardise_sleep,
 }

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from src.preprocess.sleep.night_view import VIEWS, night_view, rank_night, shape_night, standardise_night
+from src.preprocess.sleep.night_view import (
+    VIEWS,
+    night_view,
+    rank_night,
+    shape_night,
+    standardise_night,
+    standardise_sleep,
+)
 from src.signals import BadInput
 
 
@@ -39,7 +46,7 @@ def test_a_channel_that_was_not_recorded_stays_absent():
     levels = night()
     levels[:, 1] = np.nan
     view = night_view(levels, np.ones(200, bool), list(VIEWS))
-    assert view.shape == (200, 2, 12, 1)
+    assert view.shape == (200, 2, 3 * len(VIEWS), 1)
     assert np.isnan(view[:, 1]).all()
     assert np.isfinite(view[:, 0]).all()
 
@@ -64,3 +71,24 @@ def test_an_unknown_view_is_refused():
         night_view(night(), np.ones(200, bool), ["relative"])
     with pytest.raises(BadInput, match="choose from"):
         night_view(night(), np.ones(200, bool), [])
+
+
+def test_time_awake_moves_median_and_scatter_of_the_night_but_not_of_its_sleep():
+    rng = np.random.default_rng(1)
+    asleep = rng.normal(size=(600, 2, 5, 1))
+    awake = rng.normal(np.array([-3.0, 0.0, 2.0, 2.0, 6.0])[:, None], size=(900, 2, 5, 1))
+    short, long = (np.concatenate([awake[:n], asleep, awake[n : 2 * n]]) for n in (60, 450))
+    a, b = standardise_sleep(short)[60:660], standardise_sleep(long)[450:1050]
+    np.testing.assert_allclose(a, b, atol=0.15)
+    np.testing.assert_allclose(np.median(b, axis=(0, 3)), 0, atol=0.1)
+    np.testing.assert_allclose(b.std(axis=(0, 3)), 1, atol=0.1)
+    assert abs(standardise_night(short)[60:660] - standardise_night(long)[450:1050]).max() > 1
+
+
+@pytest.mark.parametrize("n_epochs", [1, 2, 40])
+def test_sleep_that_cannot_be_told_from_wake_is_the_whole_night(n_epochs):
+    levels = night(n_epochs)
+    view = standardise_sleep(levels)
+    np.testing.assert_allclose(np.median(view, axis=(0, 3)), 0, atol=1e-5)
+    assert np.isfinite(view).all()
+    assert np.isnan(standardise_sleep(np.full_like(levels, np.nan))).all()
