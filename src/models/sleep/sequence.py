@@ -100,7 +100,7 @@ class SleepSequenceNet(nn.Module):
         Size of an epoch's image ``(channel, freq, time)`` and number of stages. One frame means band
         powers (see :class:`BandEncoder`), more mean a spectrogram (see ``SleepEpochEncoder``).
     window_epochs
-        Epochs read at a time by :meth:`score_night`; training should use the same.
+        Epochs read at a time by :meth:`score_night`; as long as the windows of the training, or longer.
     context
         ``gru``: recurrent layers over the epochs. ``none``: every epoch for itself, for comparison.
     causal

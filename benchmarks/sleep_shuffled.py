@@ -1,0 +1,41 @@
+"""A control for the band-power experiment: the same nights with each night's stages in random order.
+
+python -m benchmarks.sleep_shuffled shuffled [--root ../shared/data/sleep_edfx_bandpower] [--seed 0]
+python train.py experiment=sleep_context_bandpower source.root=shuffled
+
+Nothing can be learnt from such nights, so a κ that is not near 0 on the held-out ones would be a leak.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from src.preprocess.atomic import atomic_folder
+
+
+def shuffle_nights(root: Path, target: Path, seed: int) -> int:
+    """Write every night of ``root`` to ``target`` with its labels permuted; how many there were."""
+    nights = sorted(root.glob("*.npz"))
+    with atomic_folder(target) as part:
+        for number, night in enumerate(nights):
+            with np.load(night) as arrays:
+                kept = {name: arrays[name] for name in arrays.files}
+            kept["labels"] = np.random.default_rng((seed, number)).permutation(kept["labels"])
+            np.savez(part / night.name, **kept)
+    return len(nights)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--root", type=Path, default=Path("../shared/data/sleep_edfx_bandpower"))
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    print(f"{shuffle_nights(given.root, given.target, given.seed)} nights in {given.target}")
+
+
+if __name__ == "__main__":
+    main()
