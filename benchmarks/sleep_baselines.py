@@ -54,7 +54,9 @@ def main() -> None:
         mean, std = data.mean_db.numpy(), data.std_db.numpy()
         x, y = epochs_of(data.nights["train"], mean, std)
         weights = np.bincount(y) ** -0.5
-        model = LogisticRegression(C=1.0, solver="newton-cholesky").fit(x, y, sample_weight=weights[y] / weights[y].mean())
+        model = LogisticRegression(C=1.0, solver="newton-cholesky").fit(
+            x, y, sample_weight=weights[y] / weights[y].mean()
+        )
         x, y = epochs_of(data.nights["test"], mean, std)
         counts = np.zeros((5, 5), int)
         np.add.at(counts, (y, model.predict(x)), 1)

@@ -222,7 +222,8 @@ def _reference(
 ) -> tuple[NDArray[np.integer] | None, list[str]]:
     path = night.hypnogram if options.reference == "beside" else options.reference and Path(options.reference)
     if not path:
-        return None, [f"{night.recording_id} has no hypnogram beside it"] if options.reference == "beside" else []
+        missing = f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"
+        return None, [missing] if options.reference == "beside" else []
     coding = options.stage_coding or ("ucddb" if night.kind == "ucddb" else None)
     hypnogram = read_hypnogram(path, epoch_s=options.text_epoch_s, coding=coding, stage_names=settings.stage_names)
     stages, facts = align(hypnogram, duration_s, settings.features.epoch_s, start=recording.start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +164,16 @@ def _draw_hypnogram(
         axes.step(hours, np.append(values, values[-1:]), where="post", color="0.7", lw=3, label="human")
     values = levels(stages)
     axes.step(hours, np.append(values, values[-1:]), where="post", color="#222222", lw=0.9, label="predicted")
+    begins = np.flatnonzero(np.diff(stages, prepend=-2))  # bouts: lines of single epochs would look dashed
+    ends = np.append(begins[1:], len(stages))[: len(begins)]
     for name in shown:
-        mask = stages == classes.index(name)
+        some = stages[begins] == classes.index(name)
         axes.hlines(
-            np.full(mask.sum(), shown.index(name)), hours[:-1][mask], hours[1:][mask], color=STAGE_COLOURS[name], lw=4
+            np.full(some.sum(), shown.index(name)),
+            hours[begins[some]],
+            hours[ends[some]],
+            color=STAGE_COLOURS[name],
+            lw=4,
         )
     axes.set_yticks(range(len(shown)), shown)
     axes.set_ylim(len(shown) - 0.5, -0.5)
@@ -183,6 +189,10 @@ def _legend_above(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) 
 
 def _label_clock(axes: Axes, start: datetime) -> None:
     clock = axes.secondary_xaxis(-0.3)
-    ticks = axes.get_xticks()
-    clock.set_xticks(ticks, [(start + timedelta(hours=float(t))).strftime("%H:%M") for t in ticks])
+    low, high = axes.get_xlim()
+    step_min = next((step for step in (5, 15, 30, 60, 120) if (high - low) * 60 / step <= 14), 240)
+    into_day = start.hour * 60 + start.minute + start.second / 60
+    first = np.ceil((into_day + low * 60) / step_min) * step_min
+    ticks = np.arange(first, into_day + high * 60 + 1e-6, step_min)  # minutes since midnight, at round times
+    clock.set_xticks((ticks - into_day) / 60, [f"{int(t) // 60 % 24:02d}:{int(t) % 60:02d}" for t in ticks])
     clock.set_xlabel("clock time")

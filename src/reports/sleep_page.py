@@ -17,7 +17,7 @@ from src.reports.sleep import STAGE_COLOURS
 from src.reports.sleep_agreement import agreement, beside
 from src.reports.sleep_reliability import reliability_picture
 from src.reports.sleep_review import expected_accuracy, review_list
-from src.reports.sleep_statistics import LABELS, WAKE_NAMES, bouts, sleep_statistics, transition_counts
+from src.reports.sleep_statistics import COUNTS, LABELS, WAKE_NAMES, bouts, sleep_statistics, transition_counts
 from src.signals import HUMAN_STAGES
 
 _LISTED = 25
@@ -113,8 +113,7 @@ def _signal(night: ScoredNight) -> str:
     findings += [f"<li>{escape(note)}</li>" for note in night.notes]
     if findings:
         return (
-            '<div class="box warn"><b>Look at the signal before you trust the scoring</b>'
-            f"<ul>{''.join(findings)}</ul></div>"
+            f'<div class="box warn"><b>Look at this before you trust the scoring</b><ul>{"".join(findings)}</ul></div>'
         )
     if not night.sanity:
         return ""
@@ -134,7 +133,7 @@ def _picture(png: bytes, words: str) -> str:
 
 def _statistics(night: ScoredNight) -> str:
     found = sleep_statistics(night.stages, night.classes, night.epoch_s)
-    left = _table(["", ""], [[label, _number(found[name], "{:.1f}")] for name, label in LABELS.items()])
+    left = _table(["", ""], [[label, _number(found[name], _form(name))] for name, label in LABELS.items()])
     rows = []
     for row in bouts(night.stages, night.classes, night.epoch_s):
         name = row["stage"]
@@ -175,7 +174,7 @@ def _review(night: ScoredNight) -> str:
                 _duration((s.last - s.first) * night.epoch_s),
                 f"{_chip(night.classes[s.stage])} {mean[s.stage]:.0%}",
                 f"{_chip(night.classes[s.alternative])} {mean[s.alternative]:.0%}",
-                f"{s.expected_errors:.1f}",
+                f"{s.expected_errors:.1f} of {s.last - s.first}",
             ]
         )
     gain = [(share, expected_accuracy(night.probabilities, share)) for share in (0.0, 0.05, 0.1, 0.2)]
@@ -183,11 +182,11 @@ def _review(night: ScoredNight) -> str:
         ["epochs reviewed, least certain first", "expected accuracy"],
         [[f"{share:.0%}", _number(_percent(value), "{:.1f} %")] for share, value in gain],
     )
-    table = _table(["", "at", "length", "scored", "or else", "expected corrections"], rows)
+    table = _table(["", "at", "length", "scored", "or else", "epochs likely wrong"], rows)
     more = f"<p class='note'>… and {len(stretches) - _LISTED} more</p>" if len(stretches) > _LISTED else ""
     words = (
-        "Stretches where a second look pays most: expected corrections per epoch read, from the calibrated"
-        " probabilities. These speak of agreement with the scorers of the training data."
+        "Stretches where a second look pays most: expected corrections per epoch read, going there included,"
+        " from the calibrated probabilities. These speak of agreement with the scorers of the training data."
     ) + (" People agree among themselves in about 82 % of epochs." if len(night.classes) == len(HUMAN_STAGES) else "")
     return (
         f'<h2>Review these first</h2><p class="note">{words}</p>'
@@ -216,8 +215,8 @@ def _agreement(night: ScoredNight) -> str:
         [
             [
                 labels[name],
-                *(_number(row[k], "{:.1f}") for k in ("reference", "scored")),
-                _number(row["difference"], "{:+.1f}"),
+                *(_number(row[k], _form(name)) for k in ("reference", "scored")),
+                _number(row["difference"], _form(name, "+")),
             ]
             for name, row in found["statistics"].items()
         ],
@@ -233,7 +232,7 @@ def _agreement(night: ScoredNight) -> str:
 def _yasa(night: ScoredNight) -> str:
     assert night.yasa is not None
     here, there = (sleep_statistics(stages, night.classes, night.epoch_s) for stages in (night.stages, night.yasa))
-    rows = [[label, *(_number(found[name], "{:.1f}") for found in (here, there))] for name, label in LABELS.items()]
+    rows = [[label, *(_number(found[name], _form(name)) for found in (here, there))] for name, label in LABELS.items()]
     rows += [
         [f"{name} (min)", *(_number(found[f"min_{name}"], "{:.1f}") for found in (here, there))]
         for name in night.classes
@@ -274,6 +273,11 @@ def _clock(night: ScoredNight, epoch: int) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
+
+
+def _form(name: str, sign: str = "") -> str:
+    """How a statistic is written: minutes and percentages with a decimal, counts without."""
+    return f"{{:{sign}.{0 if name in COUNTS else 1}f}}"
 
 
 def _percent(share: float | None) -> float | None:

@@ -23,6 +23,8 @@ LABELS: dict[str, str] = {
     "unscored_min": "unscored (min)",
 }
 """Name of a statistic → what it is, with its unit; stage minutes and shares come beside them."""
+COUNTS = ("awakenings", "transitions")
+"""Statistics that are counted."""
 
 
 def sleep_statistics(stages: NDArray[np.integer], classes: Sequence[str], epoch_s: float) -> dict[str, float | None]:
