@@ -47,7 +47,9 @@ def main(cfg: DictConfig) -> None:
         options = given_options(cfg.options, predict, bundle.task)
         summary = predict(bundle, Path(cfg.input), Path(cfg.output_dir), **options)
     console.print(summary.table())
-    for lines in summary.values.values():
+    for name, lines in summary.values.items():
+        if len(summary.values) > 1:
+            console.print(f"\n{name}", style="bold", markup=False, highlight=False)
         console.print("\n".join(lines), highlight=False, soft_wrap=True)
     leave(summary.exit_code)
 
