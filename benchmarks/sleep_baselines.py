@@ -61,8 +61,9 @@ def main() -> None:
         counts = np.zeros((5, 5), int)
         np.add.at(counts, (y, model.predict(x)), 1)
         total = total + counts
-        rows.append({"fold": str(fold), **scores(counts, list(data.classes))})
-    rows.append({"fold": "pooled", **scores(np.asarray(total), list(data.classes))})
+        rows.append({"fold": str(fold), **scores(counts, list(data.classes)), "n": int(counts.sum())})
+    total = np.asarray(total)
+    rows.append({"fold": "pooled", **scores(total, list(data.classes)), "n": int(total.sum())})
     Console().print(results_table(rows, title="logistic regression, unseen subjects"))
 
 
