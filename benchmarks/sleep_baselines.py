@@ -9,6 +9,7 @@ frequency. Needs scikit-learn, which librosa brings along. Prints a row per fold
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 from hydra import compose, initialize
@@ -37,7 +38,8 @@ def main() -> None:
     parser.add_argument("--root", default="../shared/data/sleep_edfx_bandpower")
     given = parser.parse_args()
     schema.register()
-    rows, total = [], 0
+    rows: list[dict[str, Any]] = []
+    total = np.zeros((5, 5), int)
     for fold in range(6):
         with initialize("../conf", version_base="1.3"):
             config = compose(
@@ -62,7 +64,6 @@ def main() -> None:
         np.add.at(counts, (y, model.predict(x)), 1)
         total = total + counts
         rows.append({"fold": str(fold), **scores(counts, list(data.classes)), "n": int(counts.sum())})
-    total = np.asarray(total)
     rows.append({"fold": "pooled", **scores(total, list(data.classes)), "n": int(total.sum())})
     Console().print(results_table(rows, title="logistic regression, unseen subjects"))
 
