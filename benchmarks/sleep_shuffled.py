@@ -1,9 +1,10 @@
 """A control for the band-power experiment: the same nights with each night's stages in random order.
 
 python -m benchmarks.sleep_shuffled shuffled [--root ../shared/data/sleep_edfx_bandpower] [--seed 0]
-python train.py experiment=sleep_context_bandpower source.root=shuffled
+python train.py experiment=sleep_context_bandpower split.fold=1 source.root=shuffled
 
-Nothing can be learnt from such nights, so a κ that is not near 0 on the held-out ones would be a leak.
+Nothing can be learnt of the order of stages in such nights, so a κ of single held-out nights that is not near 0 would
+be a leak. The pooled one may be above 0: a night keeps its shares of the stages, and hours awake can be seen.
 """
 
 from __future__ import annotations
