@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import mmap
 import os
 from collections import deque
@@ -18,21 +17,47 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+
+import xxhash
 
 _BLOCK_BYTES = 1 << 21
+_READ_BYTES = 1 << 22
 _BLOCKS = 3  # one being filled, one being written, one waiting
 _ALIGNMENT = 4096  # offsets, lengths and memory addresses of direct writes
 _DIRECT = getattr(os, "O_DIRECT", 0)  # Linux only
+
+CHECKSUM = "xxh3_128"
+"""What these files are verified by: a damaged one is found as surely as by SHA-256, in a thirtieth of its time."""
 
 _Identity = tuple[int, int, int, int, int]
 _taken: dict[str, tuple[_Identity, str]] = {}
 
 
 def taken_digest(path: Path) -> str | None:
-    """SHA-256 taken while this process wrote the file; ``None`` where it did not, or the file has changed since."""
+    """XXH3-128 taken while this process wrote the file as a :class:`ForwardFile`; else ``None``.
+
+    It is given once, and taken anew from a file that has changed since.
+    """
     found = _taken.pop(str(path), None)
-    return found[1] if found is not None and found[0] == _identity(os.stat(path)) else None
+    if found is None:
+        return None
+    return found[1] if found[0] == _identity(os.stat(path)) else digest(path, xxhash.xxh3_128())
+
+
+def digest(path: Path, checksum: Checksum) -> str:
+    """Take the checksum of a file's content."""
+    with path.open("rb") as handle:
+        while block := handle.read(_READ_BYTES):
+            checksum.update(block)
+    return checksum.hexdigest()
+
+
+class Checksum(Protocol):
+    """What ``hashlib`` and ``xxhash`` make."""
+
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
 
 
 class ForwardFile:
@@ -51,7 +76,7 @@ class ForwardFile:
         # Anonymous maps begin on a page, as direct writes demand.
         self._spare = [mmap.mmap(-1, _BLOCK_BYTES) for _ in range(_BLOCKS)]
         self._block, self._filled, self._sent = self._spare.pop(), 0, 0
-        self._digest = hashlib.sha256()
+        self._digest = xxhash.xxh3_128()
 
     def __enter__(self) -> Self:
         return self

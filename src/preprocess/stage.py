@@ -17,15 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from src.preprocess.atomic import atomic_folder
-from src.preprocess.forward_file import taken_digest
+from src.preprocess.forward_file import CHECKSUM, digest, taken_digest
 from src.preprocess.lock import folder_lock
 from src.preprocess.provenance import provenance
 from src.signals import BadInput
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
-_BLOCK = 1 << 22
 _SETTLED_NS = 1_000_000_000
 _UNREADABLE = object()
 
@@ -180,9 +181,17 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file below ``folder`` but the manifest, by relative name."""
+    """Size and checksum of every file below ``folder`` but the manifest, by relative name.
+
+    That is XXH3-128 where it was taken while the file was written, and SHA-256 elsewhere.
+    """
     outputs = {p.relative_to(folder).as_posix(): p for p in _files(folder) if p != folder / MANIFEST}
-    return {n: {"bytes": p.stat().st_size, "sha256": taken_digest(p) or fingerprint(p)} for n, p in outputs.items()}
+    return {name: {"bytes": p.stat().st_size} | _checksum(p) for name, p in outputs.items()}
+
+
+def _checksum(path: Path) -> dict[str, str]:
+    taken = taken_digest(path)
+    return {"sha256": fingerprint(path)} if taken is None else {CHECKSUM: taken}
 
 
 def fingerprint(path: Path) -> str:
@@ -230,7 +239,13 @@ def _inside(folder: Path, name: str) -> bool:
 
 
 def _verifies(path: Path, record: dict[str, Any]) -> bool:
-    return path.stat().st_size == record.get("bytes") and fingerprint(path) == record.get("sha256")
+    if path.stat().st_size != record.get("bytes"):
+        return False
+    return (
+        _file_digest(path, CHECKSUM) == record[CHECKSUM]
+        if CHECKSUM in record
+        else (fingerprint(path) == record.get("sha256"))
+    )
 
 
 def _files(folder: Path) -> list[Path]:
@@ -241,24 +256,22 @@ def _digest_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-_digests: dict[tuple[str, int, int, int, int, int], str] = {}
+_digests: dict[tuple[str, str, int, int, int, int, int], str] = {}
+_MAKERS: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, CHECKSUM: xxhash.xxh3_128}
 
 
-def _file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, remembered while the file system says that it is the same file."""
+def _file_digest(path: Path, kind: str = "sha256") -> str:
+    """Checksum of a file's content, remembered while the file system says that it is the same file."""
     stat = path.stat()
-    identity = (str(path), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    identity = (kind, str(path), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     if identity in _digests:
         return _digests[identity]
     # Clocks of file systems are coarse: two writes in one tick look alike, so a fresh file is not remembered.
     settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(_BLOCK):
-            digest.update(block)
+    value = digest(path, _MAKERS[kind]())
     if settled:
-        _digests[identity] = digest.hexdigest()
-    return digest.hexdigest()
+        _digests[identity] = value
+    return value
 
 
 def canonical_json(value: Any) -> str:

@@ -3,9 +3,11 @@
 import errno
 import hashlib
 import os
+from functools import partial
 
 import numpy as np
 import pytest
+import xxhash
 
 from src.preprocess import forward_file, stage
 from src.preprocess.forward_file import ForwardFile, taken_digest
@@ -50,7 +52,7 @@ def test_the_file_holds_what_was_written(tmp_path, monkeypatch, direct, lengths)
         parts = [np.random.default_rng(i).bytes(length) for i, length in enumerate(lengths)]
         path = write(tmp_path / "a", parts)
     assert path.read_bytes() == b"".join(parts)
-    assert taken_digest(path) == hashlib.sha256(b"".join(parts)).hexdigest()
+    assert taken_digest(path) == xxhash.xxh3_128_hexdigest(b"".join(parts))
     assert taken_digest(path) is None  # given once: whoever asks later wants to know what the disk holds
 
 
@@ -67,18 +69,28 @@ def test_a_changed_file_is_read_again(tmp_path):
     path = write(tmp_path / "a", [b"x" * 100])
     with path.open("ab") as file:
         file.write(b"y")
-    assert taken_digest(path) is None
+    assert taken_digest(path) == xxhash.xxh3_128_hexdigest(b"x" * 100 + b"y")
 
 
-def test_a_manifest_takes_the_checksum_from_the_writer(tmp_path, monkeypatch):
-    write(tmp_path / "a.npz", [b"x" * 100])
-    (tmp_path / "b.txt").write_bytes(b"y")
-    expected = {name: hashlib.sha256(data).hexdigest() for name, data in (("a.npz", b"x" * 100), ("b.txt", b"y"))}
-    read, fingerprint = [], stage.fingerprint
-    monkeypatch.setattr(stage, "fingerprint", lambda path: read.append(path.name) or fingerprint(path))
-    for count in (1, 3):
-        assert {name: record["sha256"] for name, record in stage.checksums(tmp_path).items()} == expected
-        assert len(read) == count
+def test_a_manifest_takes_the_checksum_from_the_writer_and_verifies_by_it(tmp_path, monkeypatch):
+    def run(inputs, params, out_dir, seed):
+        write(out_dir / "a.npz", [b"x" * 100])
+        (out_dir / "b.txt").write_bytes(b"y")
+        patch.setattr(stage, "digest", lambda path, checksum: read.append(path.name) or digest(path, checksum))
+
+    read, digest = [], stage.digest
+    made = partial(stage.ensure, stage.Stage("demo", 1, run), {}, {}, label="demo", target=tmp_path / "demo")
+    with monkeypatch.context() as patch:
+        first = made()
+        assert read == ["b.txt"]
+    assert first.manifest["outputs"] == {
+        "a.npz": {"bytes": 100, "xxh3_128": xxhash.xxh3_128_hexdigest(b"x" * 100)},
+        "b.txt": {"bytes": 1, "sha256": hashlib.sha256(b"y").hexdigest()},
+    }
+    assert made().reused
+    (tmp_path / "demo/a.npz").write_bytes(b"x" * 99 + b"y")
+    with monkeypatch.context() as patch:
+        assert not made().reused
 
 
 @pytest.mark.parametrize("length", [100, 10 * BLOCK])
