@@ -199,7 +199,8 @@ def write_hdf5(path: Path, work: Computation, axes: Mapping[str, Any], attribute
             data.id.write_direct_chunk((chunk.channel, chunk.first, 0), chunk.data)
             work.masked[chunk.channel] += chunk.masked
             work.keep(chunk.channel, chunk.first, chunk.sums)
-            work.advance(1 / len(spans))
+            if chunk.channel == traces.n_channels - 1:
+                work.advance(traces.n_channels / len(spans))
 
 
 def _pack_span(work: Computation, row: Callable[[int], NDArray], channel: int, span: slice, depth: int) -> _Chunk:
