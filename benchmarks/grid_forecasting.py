@@ -93,8 +93,10 @@ def compare(name: str, cache: Path, overrides: Sequence[str]) -> dict[str, Any]:
         "bits/spike": bits["model"],
         "persistence": bits["persistence"],
         "autoregression": bits["autoregression"],
+        "linear population": bits["linear population"],
         "AP": f"{found['model']['AP']:.3f}",
         "AP autoregression": f"{found['autoregression']['AP']:.3f}",
+        "AP linear population": f"{found['linear population']['AP']:.3f}",
         "AP mean rate": f"{found['mean rate']['AP']:.3f}",
         "CPU s": f"{seconds:.0f}",
     }

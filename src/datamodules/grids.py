@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from src.datamodules.batches import Batches
+from src.datamodules.grid_components import components, score_products
 from src.datamodules.grid_examples import GridWindows, PlaneSequences
 from src.datamodules.grid_splits import Stretches, shuffled, split_frames
 from src.datamodules.splits import PARTS, Part, Split
@@ -179,7 +180,8 @@ class GridData(pl.LightningDataModule):
         """Occupied voxels and rates of the training frames, and their lagged products for the baselines.
 
         ``offsets (subject + 1,)`` cuts ``voxels``, ``rates (voxel,)`` and ``autocovariance (part, voxel, lag)``, of
-        training and validation frames, into subjects.
+        training and validation frames, into subjects. ``components (voxel, component)`` of the training frames and
+        ``score_products (part, subject, …)`` are those of :mod:`~src.datamodules.grid_components`.
         """
         lags = self.context + self.horizon
         moments = [_moments(s, st["train"], lags) for s, st in zip(self.subjects, self.stretches, strict=True)]
@@ -187,6 +189,10 @@ class GridData(pl.LightningDataModule):
             _moments(s, st["val"], lags, rates=rates)[1]
             for s, st, (rates, _) in zip(self.subjects, self.stretches, moments, strict=True)
         ]
+        axes, products = [], []
+        for s, st, (rates, _) in zip(self.subjects, self.stretches, moments, strict=True):
+            axes.append(components(s, st["train"], rates))
+            products.append([score_products(s, st[part], rates, axes[-1], lags) for part in ("train", "val")])
         return {
             "subjects": np.array([s.subject for s in self.subjects]),
             "planes": np.array([s.planes for s in self.subjects]),
@@ -194,6 +200,8 @@ class GridData(pl.LightningDataModule):
             "voxels": np.concatenate([s.voxels for s in self.subjects]),
             "rates": np.concatenate([rates for rates, _ in moments]),
             "autocovariance": np.stack([np.concatenate([c for _, c in moments]), np.concatenate(checked)]),
+            "components": np.concatenate(axes),
+            "score_products": np.stack(products, axis=1),
             "context": np.array(self.context),
             "horizon": np.array(self.horizon),
         }

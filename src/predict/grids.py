@@ -16,6 +16,7 @@ from src.models.bundle import Bundle
 from src.models.grids.baselines import Autoregression
 from src.models.grids.losses import as_log_odds, true_activity
 from src.models.grids.networks import Forecast, PlaneForecaster
+from src.models.grids.population import PopulationRegression
 from src.predict.grid_output import Fitted, Made, whole
 from src.preprocess.atomic import atomic_folder
 from src.preprocess.batch import Job, Summary, run_batch
@@ -148,17 +149,20 @@ def forecasts(
 
 
 def _baselines(fitted: Fitted, bundle: Bundle) -> dict[str, Autoregression]:
-    """The baselines of one subject; its voxels share the weights of the autoregression that the network begins with."""
+    """The baselines of one subject, from what its network begins with."""
     network, span = fitted.network, fitted.network.span(fitted.number)
     zero = torch.zeros(1, network.context, network.horizon)
     persistence = zero.clone()
     persistence[0, -1] = torch.tensor(bundle.decision["persistence"])
-    weights = {"mean rate": zero, "persistence": persistence, "autoregression": network.linear[fitted.number][None]}
+    weights = {"mean rate": zero, "persistence": persistence, "autoregression": network.linear[span]}
     rates, ends = network.rates[span], [0, network.n_voxels[fitted.number]]
-    return {
-        name: Autoregression(rates, ends, weight, bundle.decision["baselines"][name]["floor"])
-        for name, weight in weights.items()
-    }
+    floors = {name: found["floor"] for name, found in bundle.decision["baselines"].items()}
+    found = {name: Autoregression(rates, ends, weight, floors[name]) for name, weight in weights.items()}
+    found["linear population"] = PopulationRegression(
+        rates, ends, network.linear[span], floors["linear population"], network.read[span], network.write[span],
+        network.readout_components[fitted.number][None],
+    )  # fmt: skip
+    return found
 
 
 def forecast_file(

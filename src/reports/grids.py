@@ -17,7 +17,13 @@ from src.preprocess.atomic import atomic_file
 
 HEIGHT, WIDTH = 256, 128
 PIXELS = HEIGHT * WIDTH
-COLOURS = {"mean rate": "#999999", "persistence": "#e9a23b", "autoregression": "#4292c6", "model": "#c0392b"}
+COLOURS = {
+    "mean rate": "#999999",
+    "persistence": "#e9a23b",
+    "autoregression": "#4292c6",
+    "linear population": "#41ab5d",
+    "model": "#c0392b",
+}
 _PLANES_SHOWN = 6
 _HEAT = "magma"
 

@@ -61,7 +61,8 @@ def test_a_bundle_forecasts_a_recording_into_a_grid_file(bundle, data, tmp_path)
     record = json.loads((folder / "manifest.json").read_text())
     assert record["subject"] == "simulated_1"
     assert record["scores"]["over"] == "the file's test frames"
-    assert set(record["scores"]) == {"windows", "over", "mean rate", "persistence", "autoregression", "model"}
+    forecasts = {"mean rate", "persistence", "autoregression", "linear population", "model"}
+    assert set(record["scores"]) == {"windows", "over"} | forecasts
     assert all(method in "\n".join(summary.values[path.parent.name]) for method in ("persistence", "model"))
     figures = {"gain.png", "planes.png", "movie.gif"} if drawn else set()
     assert {p.name for p in folder.iterdir()} == {COO_FILE, "manifest.json"} | figures

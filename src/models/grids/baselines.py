@@ -1,4 +1,7 @@
-"""What a forecast has to beat: the mean rate, persistence, linear autoregression. All through one call."""
+"""What a forecast has to beat: the mean rate, persistence, linear autoregression, all through one call.
+
+The fourth, a linear model of the whole population, is in ``population.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.models.grids.networks import Forecast, entries
+from src.models.grids.networks import Entries, Forecast, entries
 
 PSEUDO_FRAMES = (30.0, 100.0, 300.0, 1000.0, 1e5)
 FLOORS = (0.02, 0.1, 0.3, 0.6, 0.9)
@@ -35,6 +38,14 @@ class Autoregression:
     def __init__(self, rates: Tensor, offsets: list[int], weights: Tensor, floor: float = 0.02) -> None:
         self.rates, self.offsets, self.weights, self.floor = rates, offsets, weights, floor
 
+    def cut_at(self, floor: float) -> Autoregression:
+        """The same forecast, cut at another share of the mean rate."""
+        return Autoregression(self.rates, self.offsets, self.weights, floor)
+
+    def from_others(self, subject: int, windows: int, seen: Entries) -> Tensor | None:
+        """``(window, voxel, horizon)`` that other voxels' past adds to the probabilities: nothing."""
+        return None
+
     def __call__(self, batch: Any) -> list[Forecast]:
         """Log-odds of every subject of the batch, as a network gives them."""
         seen = entries(batch.slots, batch.counts)
@@ -52,6 +63,11 @@ class Autoregression:
             added = torch.zeros(len(rows) * len(rate), own.shape[2])
             added.index_add_(0, at, own[seen.slot[mine], seen.frame[mine]])
             chance = added.view(len(rows), len(rate), -1) + (rate[:, None] - rate[:, None] * own.sum(1))
+            others = self.from_others(
+                subject, len(rows), Entries(place[seen.window[mine]], *(e[mine] for e in seen[1:]))
+            )
+            if others is not None:
+                chance = chance + others
             chance = torch.maximum(chance, self.floor * rate[:, None]).clamp(1e-6, CEILING)
             found.append(Forecast(subject, rows, torch.logit(chance).transpose(1, 2)))
         return found
@@ -79,14 +95,6 @@ def make_baselines(statistics: Mapping[str, np.ndarray]) -> dict[str, Autoregres
         "persistence": Autoregression(rates, offsets, torch.from_numpy(persistence).float()[None]),
         "autoregression": Autoregression(rates, offsets, torch.from_numpy(np.concatenate(per_voxel)).float()),
     }
-
-
-def shared_weights(statistics: Mapping[str, np.ndarray]) -> Tensor:
-    """``(subject, context, horizon)`` weights of the autoregression that all voxels of a subject share."""
-    context, horizon = int(statistics["context"]), int(statistics["horizon"])
-    fitted = statistics["autocovariance"][0].astype(np.float64)
-    pooled = np.stack([fitted[a:b].mean(axis=0) for a, b in itertools.pairwise(map(int, statistics["offsets"]))])
-    return torch.from_numpy(np.linalg.solve(_toeplitz(pooled, context), _ahead(pooled, context, horizon))).float()
 
 
 def _weights(fitted: np.ndarray, checked: np.ndarray, context: int, horizon: int) -> np.ndarray:

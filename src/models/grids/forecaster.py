@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from src.models.bundle import build_network
-from src.models.grids.baselines import FLOORS, Autoregression, make_baselines, shared_weights
+from src.models.grids.baselines import FLOORS, Autoregression, make_baselines
 from src.models.grids.losses import LOSSES, as_log_odds, sparse_loss, true_activity
 from src.models.grids.networks import Forecast
+from src.models.grids.population import fit_population
 from src.models.grids.scores import ForecastScores, row
 from src.models.parallel import global_mean
 from src.models.schedule import warmup_cosine
@@ -77,12 +78,17 @@ class GridForecasting(pl.LightningModule):
             "planes": [int(n) for n in statistics["planes"]],
             "context": int(statistics["context"]),
             "horizon": int(statistics["horizon"]),
+            "components": int(statistics["components"].shape[1]),
             **self.hparams["network_args"],
         }
         self.network = build_network(self.hparams["kind"], self.network_args)
         rates, voxels = (torch.from_numpy(statistics[name]) for name in ("rates", "voxels"))
-        self.network.adopt(rates, voxels, shared_weights(statistics))
         self.baselines = make_baselines(statistics)
+        own = self.baselines["autoregression"]
+        self.network.adopt(rates, voxels, own.weights)
+        population = fit_population(own, statistics)
+        self.baselines["linear population"] = population
+        self.network.adopt_population(population.read, population.write, population.readout)
         self.val_scores = ForecastScores(self.network.horizon)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -184,11 +190,7 @@ class GridForecasting(pl.LightningModule):
         self.network.eval()
         device = next(self.network.parameters()).device
         floors = {name: FLOORS if b.weights.any() else FLOORS[:1] for name, b in self.baselines.items()}
-        shaped = {
-            f"{name}@{floor}": Autoregression(b.rates, b.offsets, b.weights, floor)
-            for name, b in self.baselines.items()
-            for floor in floors[name]
-        }
+        shaped = {f"{name}@{floor}": b.cut_at(floor) for name, b in self.baselines.items() for floor in floors[name]}
         methods: dict[str, Callable[[Any], list[Forecast]]] = {**shaped, MODEL: self.predict_log_odds}
         scores = {name: ForecastScores(self.network.horizon, alone=alone).to(device) for name in methods}
         for batch in datamodule.val_dataloader():

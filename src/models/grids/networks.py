@@ -18,7 +18,7 @@ from src.signals import BadInput
 
 PIXELS, WIDTH = 256 * 128, 128
 FLOOR = -12.0
-LEAST, MOST = 0.1, 0.99
+LEAST, MOST = 0.3, 0.99
 """A linear forecast is cut at this share of the mean rate, and at this probability."""
 
 
@@ -46,6 +46,25 @@ def entries(slots: Tensor, counts: Tensor) -> Entries:
     return Entries(window, flat - window * frames, slots.long())
 
 
+def from_population(seen: Entries, frames: int, rates: Tensor, read: Tensor, readout: Tensor, write: Tensor) -> Tensor:
+    """``(window, horizon, voxel)`` that a linear model of all voxels' past adds to their probabilities.
+
+    Parameters
+    ----------
+    seen, frames
+        Active voxels of one subject, and windows · context frames in all; ``seen.frame`` counts through them.
+    rates
+        ``(voxel,)``.
+    read, write
+        ``(voxel, component)``: from activity to scores, and from scores to probabilities.
+    readout
+        ``(context · component, horizon · component)``.
+    """
+    scores = (-rates @ read).repeat(frames, 1).index_add(0, seen.frame, read[seen.slot])
+    ahead = scores.view(-1, readout.shape[0]) @ readout
+    return ahead.view(len(ahead), -1, write.shape[1]) @ write.T
+
+
 class VoxelForecaster(nn.Module):
     """What both networks share; a subclass says in :meth:`observe` and :meth:`drive` what the brain adds.
 
@@ -55,6 +74,8 @@ class VoxelForecaster(nn.Module):
         Name, number of occupied voxels and number of planes of every subject.
     context, horizon
         Frames seen and frames forecast.
+    components
+        Of the linear model of the population that the forecast begins with; 0 for none.
     """
 
     coarsen: int | None = None
@@ -63,9 +84,18 @@ class VoxelForecaster(nn.Module):
     rates: Tensor
     voxels: Tensor
     linear: Tensor
+    read: Tensor
+    write: Tensor
+    readout_components: Tensor
 
     def __init__(
-        self, subjects: Sequence[str], n_voxels: Sequence[int], planes: Sequence[int], context: int, horizon: int
+        self,
+        subjects: Sequence[str],
+        n_voxels: Sequence[int],
+        planes: Sequence[int],
+        context: int,
+        horizon: int,
+        components: int,
     ) -> None:
         super().__init__()
         self.subjects, self.n_voxels, self.planes = list(subjects), list(n_voxels), list(planes)
@@ -73,7 +103,11 @@ class VoxelForecaster(nn.Module):
         self.offsets = [sum(self.n_voxels[:i]) for i in range(len(self.n_voxels) + 1)]
         self.register_buffer("rates", torch.full((self.offsets[-1],), 0.01))
         self.register_buffer("voxels", torch.zeros(self.offsets[-1], dtype=torch.int64))
-        self.register_buffer("linear", torch.zeros(len(self.subjects), context, horizon))
+        self.register_buffer("linear", torch.zeros(self.offsets[-1], context, horizon))
+        self.register_buffer("read", torch.zeros(self.offsets[-1], components))
+        self.register_buffer("write", torch.zeros(self.offsets[-1], components))
+        products = (len(self.subjects), context * components, horizon * components)
+        self.register_buffer("readout_components", torch.zeros(products))
         self.own_past = nn.Parameter(torch.zeros(context, horizon))
         self.trust = nn.Parameter(torch.ones(horizon))
 
@@ -85,11 +119,17 @@ class VoxelForecaster(nn.Module):
         rates, voxels
             ``(voxel,)`` mean rates and places of the occupied voxels, over all subjects.
         linear
-            ``(subject, context, horizon)`` weights of a linear forecast from a voxel's own past.
+            ``(voxel, context, horizon)`` weights of a linear forecast from a voxel's own past.
         """
         self.rates.copy_(rates)
         self.voxels.copy_(voxels)
         self.linear.copy_(linear)
+
+    def adopt_population(self, read: Tensor, write: Tensor, readout: Tensor) -> None:
+        """Begin with a linear model of each population; see :func:`from_population`, ``readout`` one per subject."""
+        self.read.copy_(read)
+        self.write.copy_(write)
+        self.readout_components.copy_(readout)
 
     def span(self, subject: int) -> slice:
         """Places of a subject's voxels among those of all."""
@@ -111,24 +151,24 @@ class VoxelForecaster(nn.Module):
             place = torch.full_like(batch.subject, -1)
             place[rows] = torch.arange(len(rows), device=rows.device)
             mine = chosen[seen.window]
-            at = place[seen.window[mine]] * self.n_voxels[subject] + seen.slot[mine]
-            logits = drive + self.from_own_past(subject, len(rows), at, seen.frame[mine])
+            own = Entries(place[seen.window[mine]], seen.frame[mine], seen.slot[mine])
+            logits = drive + self.from_own_past(subject, len(rows), own)
             found.append(Forecast(subject, rows, logits))
         return found
 
-    def from_own_past(self, subject: int, windows: int, at: Tensor, frame: Tensor) -> Tensor:
-        """``(window, horizon, slot)`` log-odds from the voxels' own activity.
-
-        Parameters
-        ----------
-        at, frame
-            Active voxels, ``window · slots + slot``, and the frames they were active in.
-        """
-        weights = torch.cat([self.linear[subject], self.own_past], dim=1)
-        past = torch.zeros(windows * self.n_voxels[subject], 2 * self.horizon, device=at.device, dtype=weights.dtype)
-        past = past.index_add(0, at, weights[frame]).view(windows, -1, 2 * self.horizon).transpose(1, 2)
-        rate = self.rates[self.span(subject)]
-        chance = past[:, : self.horizon] + rate * (1 - self.linear[subject].sum(0))[:, None]
+    def from_own_past(self, subject: int, windows: int, seen: Entries) -> Tensor:
+        """``(window, horizon, slot)`` log-odds from the voxels' own activity, in ``windows`` of one subject."""
+        linear, rate = self.linear[self.span(subject)], self.rates[self.span(subject)]
+        weights = torch.cat([linear[seen.slot, seen.frame], self.own_past[seen.frame]], dim=1)
+        past = torch.zeros(windows * len(rate), 2 * self.horizon, device=rate.device, dtype=weights.dtype)
+        past = past.index_add(0, seen.window * len(rate) + seen.slot, weights)
+        past = past.view(windows, -1, 2 * self.horizon).transpose(1, 2)
+        chance = past[:, : self.horizon] + (rate[:, None] * (1 - linear.sum(1))).T
+        if self.read.shape[1]:
+            through = seen._replace(frame=seen.window * self.context + seen.frame)
+            place, readout = self.span(subject), self.readout_components[subject]
+            frames = windows * self.context
+            chance = chance + from_population(through, frames, rate, self.read[place], readout, self.write[place])
         chance = torch.maximum(chance, LEAST * rate).clamp_max(MOST)
         base = self.base(subject)
         linear = torch.logit(chance, eps=1e-6).clamp_min(FLOOR)
@@ -166,15 +206,16 @@ class EmbeddingForecaster(VoxelForecaster):
         planes: Sequence[int],
         context: int,
         horizon: int,
+        components: int = 0,
         width: int = 24,
         hidden: int = 64,
         drop_voxels: float = 0.3,
     ) -> None:
-        super().__init__(subjects, n_voxels, planes, context, horizon)
+        super().__init__(subjects, n_voxels, planes, context, horizon, components)
         self.width, self.hidden, self.drop_voxels = width, hidden, drop_voxels
         total = self.offsets[-1]
         self.vectors = nn.Parameter(torch.randn(total, width) * 0.3)
-        self.readout = nn.Parameter(torch.randn(total, width) * 0.1)
+        self.readout = nn.Parameter(torch.zeros(total, width))
         self.trunk = nn.GRU(width, hidden, batch_first=True)
         self.ahead = nn.Linear(hidden, horizon * width)
 
@@ -225,10 +266,11 @@ class PlaneForecaster(VoxelForecaster):
         planes: Sequence[int],
         context: int,
         horizon: int,
+        components: int = 0,
         coarsen: int = 8,
         channels: int = 24,
     ) -> None:
-        super().__init__(subjects, n_voxels, planes, context, horizon)
+        super().__init__(subjects, n_voxels, planes, context, horizon, components)
         self.coarsen, self.side, self.channels = coarsen, coarsen, channels
         self.rows, self.columns = PIXELS // WIDTH // coarsen, WIDTH // coarsen
         self.deepest = max(planes)
@@ -268,8 +310,18 @@ class PlaneForecaster(VoxelForecaster):
         if planes > self.deepest:
             raise BadInput(subject, f"has {planes} planes, the bundle knows {self.deepest}", "train on deeper volumes")
         twin = PlaneForecaster(
-            [subject], [len(voxels)], [self.deepest], self.context, self.horizon, self.side, self.channels
+            [subject],
+            [len(voxels)],
+            [self.deepest],
+            self.context,
+            self.horizon,
+            self.read.shape[1],
+            self.side,
+            self.channels,
         )
-        own = {"rates": rates, "voxels": voxels, "linear": self.linear.mean(0, keepdim=True)}
+        linear = self.linear.mean(0).expand(len(voxels), -1, -1)
+        own = {"rates": rates, "voxels": voxels, "linear": linear}
+        # Who calls whom is known of the subjects of the training alone.
+        own |= {name: getattr(twin, name) for name in ("read", "write", "readout_components")}
         twin.load_state_dict({name: own.get(name, value) for name, value in self.state_dict().items()})
         return twin.eval()

@@ -18,7 +18,7 @@ def built(kind, **given):
     network = kind(**ARGS, **given).eval()
     rates = [torch.from_numpy(s.raster(0, 30).mean(axis=0)).float().clamp_min(0.01) for s in SUBJECTS]
     voxels = torch.from_numpy(np.concatenate([s.voxels for s in SUBJECTS]))
-    network.adopt(torch.cat(rates), voxels, torch.full((2, 5, 3), 0.02))
+    network.adopt(torch.cat(rates), voxels, torch.full((41, 5, 3), 0.02))
     with torch.no_grad():  # a fresh convolution says nothing about the brain
         for name, parameter in network.named_parameters():
             if name.startswith("head"):
