@@ -41,8 +41,8 @@ def load(data: Path, file: str, samples: int) -> np.ndarray:
 
 def run_one(engine: str, data: Path, case: int, threshold: int, samples: int, out: Path) -> None:
     """In the child process: predict, save the result, print the cost as JSON."""
-    from src.preprocess.calcium.cascade_dense import import_tensorflow
-    from src.preprocess.calcium.cascade_package import open_package
+    from src.preprocess.cascade.dense import import_tensorflow
+    from src.preprocess.cascade.package import open_package
 
     _, file, model = CASES[case]
     dff = load(data, file, samples)
@@ -51,12 +51,12 @@ def run_one(engine: str, data: Path, case: int, threshold: int, samples: int, ou
     first = tf.function(lambda x, kernel: tf.nn.relu(tf.nn.conv1d(x, kernel, 1, "VALID")))
     first(tf.zeros((1, 8, 1)), tf.zeros((3, 1, 2))).numpy()
     if engine == "neuralib":
-        from src.preprocess.calcium import cascade_neuralib
+        from src.preprocess.cascade import neuralib as cascade_neuralib
 
         os.environ["NUMBA_NUM_THREADS"] = "1"
         import neuralib.spikes.cascade  # noqa: F401
     else:
-        from src.preprocess.calcium.cascade import open_engine
+        from src.preprocess.cascade.inference import open_engine
     Path("/proc/self/clear_refs").write_text("5")  # peak memory counts from here
     before, cpu, wall = memory("VmRSS"), time.process_time(), time.perf_counter()
     if engine == "neuralib":

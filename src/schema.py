@@ -134,7 +134,7 @@ class CascadeCooConfig(CascadeGridConfig):
 
 @dataclass
 class SpectrogramConfig(PreprocessConfig):
-    """``preprocess=spectrogram``; see ``src.preprocess.sleep.lfp``."""
+    """``preprocess=spectrogram``; see ``src.preprocess.lfp.spectrograms``."""
 
     workers: int = 0
     preset: str = "scipy_compat"

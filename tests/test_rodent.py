@@ -10,9 +10,9 @@ from src.datamodules.sleep_sequences import SleepSequenceData
 from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.sleep.context_stager import SleepContextStager
 from src.predict.sleep import predict
-from src.preprocess.sleep.lfp import spectrograms
-from src.preprocess.sleep.lfp_epochs import LFP_EPOCHS
-from src.preprocess.sleep.simulate_lfp import simulate_session, simulate_states, simulate_traces
+from src.preprocess.lfp.epochs import LFP_EPOCHS
+from src.preprocess.lfp.simulate import simulate_session, simulate_states, simulate_traces
+from src.preprocess.lfp.spectrograms import spectrograms
 from src.preprocess.stage import ensure
 from src.signals import RODENT_STAGES
 

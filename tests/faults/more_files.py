@@ -10,14 +10,14 @@ import scipy.io
 import torch
 
 from src.datamodules.splits import make_split
+from src.preprocess.lfp.artifact import open_spectrograms
+from src.preprocess.lfp.spectrograms import spectrograms
 from src.preprocess.sleep.bandpower_files import read_bandpower_mouse
 from src.preprocess.sleep.channels import ChannelRequest
 from src.preprocess.sleep.databases import ucddb_signal
-from src.preprocess.sleep.lfp import spectrograms
-from src.preprocess.sleep.lfp_artifact import open_spectrograms
 from src.runs.folder import open_run, read_record, run_key
-from tests.preprocess.calcium.cascade_packages import recorded_trial, write_neuron
-from tests.preprocess.sleep.lfp_files import BANDS, random_traces, write_shank
+from tests.preprocess.cascade.cascade_packages import recorded_trial, write_neuron
+from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
 
 RUN = {"name": "x", "seed": 1}
 

@@ -18,7 +18,7 @@ from src.preprocess.sleep.simulate import write_night
 from src.preprocess.stage import MANIFEST, read_artifact
 from src.signals import HUMAN_STAGES, SignalSpec
 from tests.conftest import REPOSITORY
-from tests.preprocess.sleep.lfp_files import random_traces, write_shank
+from tests.preprocess.lfp.lfp_files import random_traces, write_shank
 from tests.runs.test_search import SEARCH
 from tests.runs.verb import command
 

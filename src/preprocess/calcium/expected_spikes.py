@@ -261,7 +261,7 @@ def _frozen(mapping: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 @lru_cache(maxsize=1)
 def _engine(inputs: tuple[tuple[str, Any], ...], settled: tuple[tuple[str, Any], ...], fs_hz: float) -> Any:
     """The engine of this process; networks are loaded once for all pieces."""
-    from src.preprocess.calcium.cascade import open_engine
+    from src.preprocess.cascade.inference import open_engine
 
     params, package = dict(settled), dict(inputs).get(MODEL)
     if package:
@@ -278,7 +278,7 @@ def _engine(inputs: tuple[tuple[str, Any], ...], settled: tuple[tuple[str, Any],
 
 def start_tensorflow() -> None:
     """Import TensorFlow behind a closed door: its greetings pass by Python and by every setting it has."""
-    from src.preprocess.calcium.cascade_dense import import_tensorflow
+    from src.preprocess.cascade.dense import import_tensorflow
 
     sys.stderr.flush()
     screen = os.dup(2)

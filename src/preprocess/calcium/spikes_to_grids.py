@@ -227,13 +227,13 @@ def _package(settings: GridSettings) -> Path | None:
         # In a process of its own: TensorFlow stays out of the one that only hands out work.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             return settings.models_dir / pool.submit(_embedded, settings.models_dir).result()
-    from src.preprocess.calcium.cascade_download import fetch_package
+    from src.preprocess.cascade.download import fetch_package
 
     return Path(fetch_package(settings.cascade_model, settings.models_dir))
 
 
 def _embedded(models_dir: Path) -> str:
-    from src.preprocess.calcium.cascade_embedded import EMBEDDED_NAME, embedded_package
+    from src.preprocess.cascade.embedded import EMBEDDED_NAME, embedded_package
 
     if not (models_dir / EMBEDDED_NAME).exists():
         print(f"training {EMBEDDED_NAME} on simulated cells, once, in under two minutes", file=sys.stderr, flush=True)

@@ -22,8 +22,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from src import schema
 from src.preprocess.calcium import spikes_to_grids
-from src.preprocess.calcium.cascade import open_engine
 from src.preprocess.calcium.grid_io import open_grids
+from src.preprocess.cascade.inference import open_engine
 from src.preprocess.stage import folder_lock
 from src.signals import BadInput
 from tests.preprocess.calcium import standin

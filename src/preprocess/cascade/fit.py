@@ -1,0 +1,243 @@
+"""Fitting one CASCADE network to ground truth, in TensorFlow.
+
+Upstream cuts up to five million windows out of noisy replicas of the traces and shows them one by one.
+Here a step takes stretches of traces instead: the network runs over a stretch as in inference, so that
+neighbouring windows share their products, and every stretch gets noise of its own when it is drawn, so
+that no replica is ever stored. A stretch of one window is upstream's minibatch of independent windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from src.preprocess.cascade.dense import SPARE_FRAMES, dense_network, import_tensorflow
+from src.preprocess.cascade.ground_truth import Example
+from src.preprocess.cascade.package import Network, PackageConfig, steps_before_readout
+from src.signals import BadInput
+
+LEARNING_RATE = 0.05
+ADAGRAD_START = 0.1
+ADAGRAD_EPSILON = 1e-7
+MOST_REPLICAS = 500
+DATASET_SHARE = 15_000_000
+"""Windows over all datasets at which upstream begins to thin out the large ones."""
+DEFAULT_STRETCH = 64
+_STEPS_PER_CALL = 32
+
+
+@dataclass(frozen=True)
+class Material:
+    """Stretches of ground truth at one noise level, ready to be drawn from.
+
+    Attributes
+    ----------
+    dff, target, noise
+        ``(time,)`` float32, all trials behind each other with a margin around each: ΔF/F, smoothed
+        spikes, and the standard deviation of the noise to add.
+    first, windows
+        ``(trial,)`` int64: position of a trial's first frame, and its number of windows.
+    share
+        ``(trial,)`` float64: probability to draw a stretch from it.
+    epoch_windows
+        Windows in one of upstream's epochs at this noise level.
+    """
+
+    dff: np.ndarray
+    target: np.ndarray
+    noise: np.ndarray
+    first: np.ndarray
+    windows: np.ndarray
+    share: np.ndarray
+    epoch_windows: int
+    stretch: int
+
+    @property
+    def filled(self) -> float:
+        """Mean fraction of a drawn stretch that lies inside its trial."""
+        return float(np.sum(self.share * self.windows / (self.windows + self.stretch - 1)))
+
+
+def gather(
+    examples: Sequence[Example], config: PackageConfig, level: float, stretch: int, max_windows: int
+) -> Material:
+    """Collect what a network of one noise level is trained on.
+
+    As published: a trial noisier than the level or shorter than a window is left out; it counts for
+    ``1.2 (level / own noise)²`` replicas, at most 500; a dataset counts for at most its share of 15
+    million windows, and an epoch has at most ``max_windows``.
+
+    Raises
+    ------
+    BadInput
+        If no trial is quiet and long enough.
+    """
+    margin = config.windowsize + stretch + SPARE_FRAMES
+    parts: list[list[np.ndarray]] = [[], [], []]
+    first, windows, replicas, datasets, position = [], [], [], [], margin
+    for example in examples:
+        strength, fitting = example.added_noise(level), len(example.dff) - config.windowsize + 1
+        if strength is None or fitting < 1:
+            continue
+        noise = np.float32(strength / 100 * np.sqrt(config.sampling_rate_hz)) * example.noise_profile
+        for part, array in zip(parts, (example.dff, example.target, noise), strict=True):
+            part.append(np.pad(array, (margin, 0)))
+        first.append(position)
+        windows.append(fitting)
+        replicas.append(min(MOST_REPLICAS, np.ceil(1.2 * (level / max(example.base_noise, 1e-6)) ** 2)))
+        datasets.append(example.trial.dataset)
+        position += len(example.dff) + margin
+    if not first:
+        raise BadInput(
+            f"noise level {level:g}",
+            f"no trial of the ground truth is quieter and longer than {config.windowsize} frames",
+            "train higher noise levels or give more ground truth",
+        )
+    count, names = np.asarray(windows), np.asarray(datasets)
+    total = count * np.asarray(replicas, dtype=float)
+    for name in np.unique(names):
+        own = names == name
+        total[own] *= min(1.0, DATASET_SHARE / len(np.unique(names)) / total[own].sum())
+    draws = total * (count + stretch - 1) / count
+    dff, target, noise = (np.pad(np.concatenate(part), (0, margin)).astype(np.float32) for part in parts)
+    epoch = int(min(max_windows, total.sum()))
+    return Material(dff, target, noise, np.asarray(first), count, draws / draws.sum(), epoch, stretch)
+
+
+def draw_stretches(
+    material: Material, config: PackageConfig, count: int, draw: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``count`` random stretches: noisy traces, targets, and which of the windows lie inside their trial.
+
+    Every window of a trial is equally likely to be among them, those at its ends too.
+    """
+    trial = draw.choice(len(material.share), size=count, p=material.share)
+    start = draw.integers(1 - material.stretch, material.windows[trial])
+    frames = material.stretch + config.windowsize - 1
+    index = (material.first[trial] + start)[:, None] + np.arange(frames)
+    noise = draw.standard_normal(index.shape, dtype=np.float32)
+    traces = np.zeros((count, 1, frames + SPARE_FRAMES, 1), dtype=np.float32)
+    traces[:, 0, :frames, 0] = material.dff[index] + material.noise[index] * noise
+    window = start[:, None] + np.arange(material.stretch)
+    inside = (window >= 0) & (window < material.windows[trial][:, None])
+    targets = material.target[index[:, config.trained_frame : config.trained_frame + material.stretch]]
+    return traces, targets, inside.astype(np.float32)
+
+
+def fit_network(
+    material: Material,
+    config: PackageConfig,
+    steps: int,
+    seed: Sequence[int],
+    progress: Callable[[int, float], None] | None = None,
+) -> Network:
+    """Train one network from scratch.
+
+    Parameters
+    ----------
+    material
+        What to draw from.
+    config
+        Architecture and batch size (windows per step).
+    steps
+        Steps of Adagrad (rate 0.05), on the mean squared error.
+    seed
+        Start of the weights and all draws depend on it alone.
+    progress
+        Called with the number of steps done and the mean loss since the last call.
+    """
+    if config.loss_function != "mean_squared_error" or config.optimizer != "Adagrad":
+        raise BadInput(
+            config.model_name, f"asks for {config.optimizer} on {config.loss_function}", "use Adagrad on MSE"
+        )
+    tf = import_tensorflow()
+    draw = np.random.default_rng(list(seed))
+    weights = [tf.constant(array) for array in start_weights(config, draw)]
+    squares = [tf.fill(array.shape, np.float32(ADAGRAD_START)) for array in weights]
+    batch = max(1, round(config.batch_size / material.stretch / material.filled))
+    shapes = tuple(array.shape for array in weights)
+    optimise = _optimiser(shapes, material.stretch, batch, material.stretch + config.windowsize - 1 + SPARE_FRAMES)
+    for done in range(0, steps, _STEPS_PER_CALL):
+        now = min(_STEPS_PER_CALL, steps - done)
+        drawn = draw_stretches(material, config, now * batch, draw)
+        blocks = [tf.constant(array.reshape(now, batch, *array.shape[1:])) for array in drawn]
+        loss, weights, squares = optimise(*blocks, weights, squares)
+        if progress:
+            progress(done + now, float(loss))
+    return as_network([array.numpy() for array in weights], config)
+
+
+def start_weights(config: PackageConfig, draw: np.random.Generator) -> list[np.ndarray]:
+    """Glorot's uniform start with zero biases, in the order of :meth:`Network.arrays`."""
+    widths = (1, *config.filter_numbers)
+    shapes: list[tuple[int, ...]] = [(n, widths[i], widths[i + 1]) for i, n in enumerate(config.filter_sizes)]
+    shapes += [(widths[-1], config.dense_expansion), (steps_before_readout(config) * config.dense_expansion, 1)]
+    arrays = []
+    for shape in shapes:
+        fan_in, fan_out = np.prod(shape[:-1]), np.prod((*shape[:-2], shape[-1]))
+        limit = np.sqrt(6 / (fan_in + fan_out))
+        arrays += [draw.uniform(-limit, limit, shape).astype(np.float32), np.zeros(shape[-1], dtype=np.float32)]
+    return arrays
+
+
+def as_network(arrays: Sequence[np.ndarray], config: PackageConfig) -> Network:
+    """The ten arrays of :meth:`Network.arrays` as a network."""
+    pairs = [(arrays[i], arrays[i + 1]) for i in range(0, 10, 2)]
+    return Network((pairs[0], pairs[1], pairs[2]), pairs[3], pairs[4])
+
+
+@lru_cache(maxsize=4)
+def _optimiser(shapes: tuple[Any, ...], stretch: int, batch: int, frames: int) -> Any:
+    # Compiled once for all networks of a shape, with the number of steps left open: compiling takes a second.
+    tf = import_tensorflow()
+
+    def step(number: Any, total: Any, weights: Any, squares: Any, traces: Any, targets: Any, inside: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            output = dense_network(tf, traces[number], _paired(tf, weights), stretch)
+            valid = inside[number]
+            loss = tf.reduce_sum(valid * tf.square(output - targets[number])) / tf.maximum(tf.reduce_sum(valid), 1.0)
+        gradients = tape.gradient(loss, weights)
+        squares = [s + tf.square(g) for s, g in zip(squares, gradients, strict=True)]
+        weights = [
+            w - LEARNING_RATE * g / tf.sqrt(s + ADAGRAD_EPSILON)
+            for w, g, s in zip(weights, gradients, squares, strict=True)
+        ]
+        return number + 1, total + loss, weights, squares
+
+    blocks = [tf.TensorSpec((None, batch, *rest), tf.float32) for rest in ((1, frames, 1), (stretch,), (stretch,))]
+    arrays = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
+
+    @tf.function(autograph=False, input_signature=[*blocks, arrays, arrays])
+    def optimise(traces: Any, targets: Any, inside: Any, weights: Any, squares: Any) -> Any:
+        steps = tf.shape(traces)[0]
+        _, total, weights, squares = tf.while_loop(
+            lambda number, *_: number < steps,
+            lambda number, total, w, s: step(number, total, w, s, traces, targets, inside),
+            (tf.constant(0), tf.constant(0.0), weights, squares),
+            parallel_iterations=1,
+        )
+        return total / tf.cast(steps, tf.float32), weights, squares
+
+    return optimise
+
+
+def _paired(tf: Any, weights: Any) -> list[Any]:
+    # cascade_dense.paired_weights in TensorFlow, for the gradients to pass through.
+    w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights
+
+    def two_frames(kernel: Any) -> Any:
+        none = tf.zeros_like(kernel[:1])
+        return tf.concat([tf.concat([kernel, none], 0), tf.concat([none, kernel], 0)], 2)
+
+    second = two_frames(w2)
+    if second.shape[0] % 2:
+        second = tf.concat([second, tf.zeros_like(second[:1])], 0)
+    second = tf.reshape(second, (second.shape[0] // 2, 2 * w2.shape[1], 2 * w2.shape[2]))
+    readout = tf.transpose(tf.reshape(w5, (-1, w4.shape[1])))
+    first = two_frames(w1)[None]
+    return [first, tf.tile(b1, [2]), second[None], tf.tile(b2, [2]), w3[None], b3, w4, b4, readout, b5]

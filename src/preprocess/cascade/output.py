@@ -1,0 +1,95 @@
+"""What happens around CASCADE's networks: noise levels, the noise floor, edges, gaps, frame alignment.
+
+Pure functions on arrays, after the published method (Rupprecht et al. 2021, Nature Neuroscience
+24:1324-1337) and the behaviour of ``neuralib.spikes.cascade``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import numpy as np
+from scipy.ndimage import binary_dilation, gaussian_filter1d
+
+from src.preprocess.cascade.package import PackageConfig
+
+Align = Literal["upstream", "centered"]
+
+
+def noise_levels(dff: np.ndarray, fs_hz: float) -> np.ndarray:
+    """Standardised noise of every trace: 100 · median |ΔF/F[t+1] − ΔF/F[t]| / √fs.
+
+    Parameters
+    ----------
+    dff
+        ``(neuron, time)``, ΔF/F as a fraction: 1.0 is a doubled fluorescence.
+    fs_hz
+        Rate the networks were trained at, not the recording's: the level only chooses a network.
+
+    Returns
+    -------
+    ``(neuron,)`` float64, % per square root of Hz; NaN where no two neighbouring frames are finite.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        warnings.filterwarnings("ignore", "invalid value", RuntimeWarning)
+        median = np.nanmedian(np.abs(np.diff(dff, axis=-1)), axis=-1)
+    return np.asarray(median / np.sqrt(np.float64(fs_hz)) * 100)
+
+
+def nearest_level(levels: np.ndarray, available: tuple[int, ...]) -> np.ndarray:
+    """Index into ``available`` of the closest noise level; the first of two equally close ones."""
+    distance = np.abs(np.asarray(levels, dtype=float)[:, None] - np.asarray(available, dtype=float)[None, :])
+    return np.argmin(np.nan_to_num(distance, nan=0.0, posinf=0.0), axis=1)
+
+
+def floor_value(config: PackageConfig) -> float:
+    """A single spike's smoothed peak over e: what lies below is taken for noise."""
+    spike = np.zeros(1001)
+    spike[501] = 1.0
+    return float(gaussian_filter1d(spike, config.smoothing_s * config.sampling_rate_hz).max() / np.e)
+
+
+def cut_noise_floor(expected: np.ndarray, config: PackageConfig, threshold: Literal[0, 1] | None) -> None:
+    """Apply the threshold to ``(neuron, window)`` predictions in place.
+
+    ``None`` leaves them as they are, 0 sets what is negative to zero, 1 sets to zero all that is
+    not within ``int(smoothing · rate)`` frames of a value above :func:`floor_value` as well (where
+    that is 0 frames, all of a trace stays that has one such value).
+    """
+    if threshold is None:
+        return
+    if threshold == 1:
+        reach = int(config.smoothing_s * config.sampling_rate_hz)
+        active = expected > floor_value(config)
+        if reach:
+            active = binary_dilation(active, structure=np.ones((1, 2 * reach + 1), dtype=bool))
+        else:
+            # CASCADE asks SciPy for a dilation of 0 steps, which SciPy takes for "until nothing changes".
+            active = np.broadcast_to(active.any(axis=1, keepdims=True), active.shape)
+        expected[~active] = 0
+    np.maximum(expected, 0, out=expected)
+
+
+def place_windows(expected: np.ndarray, frames: int, config: PackageConfig, align: Align) -> np.ndarray:
+    """Predictions by window start, ``(neuron, window)``, as predictions by frame, NaN where there are none.
+
+    ``upstream`` writes them where CASCADE does, one frame earlier than the spikes they were trained
+    on, and gives up the frames that CASCADE gives up; ``centered`` writes them to the trained frame.
+    """
+    placed = np.full((expected.shape[0], frames), np.nan, dtype=np.float32)
+    first = config.first_frame if align == "upstream" else config.trained_frame
+    placed[:, first : first + expected.shape[1]] = expected
+    if align == "upstream":
+        placed[:, : config.trained_frame] = np.nan
+        tail = int((1 - config.before_frac) * config.windowsize)
+        placed[:, frames - tail :] = np.nan
+    return placed
+
+
+def windows_with_gaps(dff: np.ndarray, windowsize: int) -> np.ndarray:
+    """``(neuron, window)``: whether any frame of the window is not finite."""
+    bad = np.zeros((dff.shape[0], dff.shape[1] + 1), dtype=np.int32)
+    np.cumsum(~np.isfinite(dff), axis=1, out=bad[:, 1:])
+    return bad[:, windowsize:] != bad[:, :-windowsize]

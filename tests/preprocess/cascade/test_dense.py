@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from src.preprocess.cascade import dense as cascade_dense
+from src.preprocess.cascade.dense import DenseEnsembles, paired_weights
+from tests.preprocess.cascade.cascade_packages import TINY, random_network, window_by_window
+
+NETWORKS = [random_network(TINY, seed) for seed in (3, 4, 5)]
+
+
+@pytest.mark.parametrize("block", [1 << 14, 22, 40])
+def test_time_is_cut_without_a_seam(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(cascade_dense, "BLOCK_SAMPLES", block)
+    dff = np.random.default_rng(0).normal(0, 0.1, (3, 101)).astype(np.float32)
+    result = DenseEnsembles(TINY, lambda _: NETWORKS).expected(dff, 2)
+    np.testing.assert_allclose(result, window_by_window(dff, NETWORKS, TINY), atol=1e-6)
+
+
+def test_ensembles_are_read_once_per_level() -> None:
+    asked: list[int] = []
+
+    def read(level: int) -> list:
+        asked.append(level)
+        return NETWORKS[:level]
+
+    ensembles = DenseEnsembles(TINY, read)
+    dff = np.zeros((1, 20), dtype=np.float32)
+    one, two = ensembles.expected(dff, 1), ensembles.expected(dff, 2)
+    ensembles.expected(dff, 1)
+    assert asked == [1, 2]
+    np.testing.assert_allclose(one, window_by_window(dff, NETWORKS[:1], TINY), atol=1e-6)
+    np.testing.assert_allclose(two, window_by_window(dff, NETWORKS[:2], TINY), atol=1e-6)
+
+
+def test_pairs_hold_each_weight_twice() -> None:
+    first, bias, even, both, odd, *_ = paired_weights(NETWORKS[0], TINY)
+    (w1, b1), (w2, _), _ = NETWORKS[0].convolutions
+    np.testing.assert_array_equal(first[0, :3, :, :4], w1)
+    np.testing.assert_array_equal(first[0, 1:, :, 4:], w1)
+    np.testing.assert_array_equal(bias, np.tile(b1, 2))
+    np.testing.assert_array_equal(both, even - odd)
+    assert both.sum() == pytest.approx(2 * w2.sum(), rel=1e-5)
+
+
+def test_importing_the_engines_does_not_load_tensorflow() -> None:
+    modules = ("inference", "dense", "neuralib", "fit", "train", "evaluate")
+    imports = ";".join(f"import src.preprocess.cascade.{name}" for name in modules)
+    program = f"import sys;{imports};print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

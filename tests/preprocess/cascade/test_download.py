@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from src.preprocess.cascade.download import CATALOGUE_FILE, LARGEST_ZIP, fetch_package, models_for_rate
+from src.preprocess.cascade.package import open_package
+from src.preprocess.stage import fingerprint
+from src.signals import BadInput
+from tests.preprocess.cascade.cascade_packages import write_package
+
+MODEL = "Tiny_2Hz"
+
+
+class Server:
+    """A web server on this machine: what it has, and what it pretends about the size."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.announced: dict[str, int] = {}
+        self.requests: list[str] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.requests.append(self.path)
+                if self.path not in server.files:
+                    self.send_error(404)
+                    return
+                body = server.files[self.path]
+                self.send_response(200)
+                self.send_header("Content-Length", str(server.announced.get(self.path, len(body))))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+    def offer(self, archive: bytes) -> str:
+        self.files["/model.zip"] = archive
+        self.files["/catalogue.yaml"] = f"{MODEL}:\n  Link: {self.url}/model.zip\n  Info:\n".encode()
+        return f"{self.url}/catalogue.yaml"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()
+
+
+def zipped(folder: Path, prefix: str = "") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, prefix + path.name)
+    return buffer.getvalue()
+
+
+def with_member(archive: bytes, name: str, content: bytes = b"x", attributes: int = 0) -> bytes:
+    buffer = io.BytesIO(archive)
+    with zipfile.ZipFile(buffer, "a") as file:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = attributes
+        file.writestr(info, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> bytes:
+    return zipped(write_package(tmp_path / "source"))
+
+
+@pytest.mark.parametrize("prefix", ["", "Tiny_2Hz/", "a/b/"])
+def test_a_package_is_fetched_once_and_recorded(tmp_path: Path, server: Server, prefix: str) -> None:
+    archive = zipped(source := write_package(tmp_path / "source"), prefix)
+    catalogue = server.offer(archive)
+    folder = fetch_package(MODEL, tmp_path / "models", catalogue)
+    assert open_package(folder).sha256() == open_package(source).sha256()
+    (copy := tmp_path / "copy.zip").write_bytes(archive)
+    record = json.loads((folder / "download.json").read_text())
+    assert record["zip_sha256"] == fingerprint(copy)
+    assert record["zip_bytes"] == len(archive)
+    server.requests.clear()
+    assert fetch_package(MODEL, tmp_path / "models", catalogue) == folder
+    assert server.requests == []
+
+
+def test_the_catalogue_in_the_folder_comes_first(tmp_path: Path, server: Server, archive: bytes) -> None:
+    server.offer(archive)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / CATALOGUE_FILE).write_text(f"{MODEL}:\n  Link: {server.url}/model.zip\n")
+    fetch_package(MODEL, tmp_path / "models", "http://127.0.0.1:9/nothing")
+    assert server.requests == ["/model.zip"]
+
+
+def assert_nothing_left(models: Path) -> None:
+    assert [path.name for path in models.iterdir() if not path.name.endswith(".lock")] == []
+
+
+@pytest.mark.parametrize("name", ["../evil.h5", "/etc/evil.h5", "a/../../evil.h5", "..\\evil.h5", "C:evil.h5"])
+def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, server: Server, archive: bytes, name: str) -> None:
+    catalogue = server.offer(with_member(archive, name))
+    with pytest.raises(BadInput, match="outside its folder"):
+        fetch_package(MODEL, tmp_path / "models", catalogue)
+    assert_nothing_left(tmp_path / "models")
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_links_and_programs_are_refused(tmp_path: Path, server: Server, archive: bytes) -> None:
+    catalogue = server.offer(with_member(archive, "link.h5", b"/etc/passwd", 0o120777 << 16))
+    with pytest.raises(BadInput, match="outside its folder"):
+        fetch_package(MODEL, tmp_path / "models", catalogue)
+    server.offer(with_member(archive, "run.py"))
+    with pytest.raises(BadInput, match="belongs to no CASCADE model"):
+        fetch_package(MODEL, tmp_path / "models", catalogue)
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.99])
+def test_a_cut_zip_file_is_refused(tmp_path: Path, server: Server, archive: bytes, kept: float) -> None:
+    catalogue = server.offer(archive[: int(kept * len(archive))])
+    with pytest.raises(BadInput, match="damaged"):
+        fetch_package(MODEL, tmp_path / "models", catalogue)
+    assert_nothing_left(tmp_path / "models")
+
+
+def test_a_damaged_member_is_refused(tmp_path: Path, server: Server, archive: bytes) -> None:
+    damaged = bytearray(archive)
+    damaged[archive.find(b"Ensemble_0.h5") + 200] ^= 0xFF
+    with pytest.raises(BadInput, match="damaged"):
+        fetch_package(MODEL, tmp_path / "models", server.offer(bytes(damaged)))
+    assert_nothing_left(tmp_path / "models")
+
+
+@pytest.mark.parametrize("wrong", [100, LARGEST_ZIP])
+def test_a_wrong_size_is_refused(tmp_path: Path, server: Server, archive: bytes, wrong: int) -> None:
+    catalogue = server.offer(archive)
+    server.announced["/model.zip"] = len(archive) + wrong
+    with pytest.raises(BadInput, match=r"announces|could not be downloaded|broke off"):
+        fetch_package(MODEL, tmp_path / "models", catalogue)
+    assert_nothing_left(tmp_path / "models")
+
+
+def test_a_zip_file_without_a_package_is_refused(tmp_path: Path, server: Server) -> None:
+    (folder := tmp_path / "empty").mkdir()
+    (folder / "readme.txt").write_text("nothing here")
+    with pytest.raises(BadInput, match=r"0 times config\.yaml"):
+        fetch_package(MODEL, tmp_path / "models", server.offer(zipped(folder)))
+
+
+def test_without_a_network_the_message_says_where_to_put_the_package(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        fetch_package(MODEL, tmp_path / "models", "http://127.0.0.1:9/catalogue.yaml")
+    assert str(tmp_path / "models" / MODEL) in str(caught.value)
+    assert "by hand" in str(caught.value)
+
+
+def test_an_unknown_model_is_named(tmp_path: Path, server: Server, archive: bytes) -> None:
+    catalogue = server.offer(archive)
+    with pytest.raises(BadInput, match="has no model Huge_9Hz"):
+        fetch_package("Huge_9Hz", tmp_path / "models", catalogue)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../models", "a/b", "a\\b", ".hidden"])
+def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match="no name of a CASCADE model"):
+        fetch_package(name, tmp_path, "http://127.0.0.1:9/")
+
+
+def test_models_that_fit_a_rate(tmp_path: Path) -> None:
+    write_package(tmp_path)
+    (tmp_path / CATALOGUE_FILE).write_text("A_2Hz_smoothing1ms: {}\nB_2.1Hz_x: {}\nC_7.5Hz_x: {}\nD: {}\n")
+    (tmp_path / "Recipe_only_2Hz").mkdir()
+    (tmp_path / "Recipe_only_2Hz" / "config.yaml").write_text("sampling_rate: 2\n")
+    assert models_for_rate(tmp_path, 2.0, 0.05) == ["Tiny_2Hz", "A_2Hz_smoothing1ms", "B_2.1Hz_x"]
+    assert models_for_rate(tmp_path, 7.2, 0.05) == ["C_7.5Hz_x"]
+    assert models_for_rate(tmp_path, 50, 0.05) == []

@@ -1,0 +1,144 @@
+"""Epochs cut from finished spectrograms: frames of their own, labels of the hypnogram, the night's file format."""
+
+import numpy as np
+import pytest
+
+from src.preprocess.lfp.epochs import LFP_EPOCHS, epochs_from_spectrogram, find_scored_shanks
+from src.preprocess.lfp.parameters import resolve
+from src.preprocess.lfp.shank import run
+from src.preprocess.lfp.simulate import simulate_session
+from src.preprocess.lfp.spectrograms import spectrograms
+from src.preprocess.sleep.epochs import read_epochs
+from src.preprocess.sleep.hypnogram import Hypnogram
+from src.preprocess.sleep.spectrogram import power_spectrogram
+from src.preprocess.stage import ensure
+from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
+from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
+
+
+def computed(tmp_path, samples, preset="sleep", fs_hz=500.0, **overrides):
+    path = write_shank(tmp_path, "a", 0, samples, sampling_rate=fs_hz)
+    out = tmp_path / "out"
+    out.mkdir()
+    run(
+        {"traces": path},
+        resolve(preset, overrides, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None, "shank": 0},
+        out,
+        None,
+    )
+    return out
+
+
+def scoring(stages, epoch_s, names=RODENT_STAGES):
+    return Hypnogram(np.array(stages, np.int8), epoch_s, stage_names=names)
+
+
+@pytest.mark.parametrize(("epoch_s", "n_frames"), [(4.0, 5), (30.0, 57), (2.5, 2)])
+@pytest.mark.parametrize("format", ["npz", "hdf5"])
+def test_an_epochs_frames_are_its_own(tmp_path, epoch_s, n_frames, format):
+    samples = random_traces(45_200, 2)
+    folder = computed(tmp_path, samples, format=format)
+    epochs = epochs_from_spectrogram(folder, None, epoch_s, channels=["1", "0"], max_hz=50.0)
+    assert epochs.features.shape == (int(90.4 / epoch_s), 2, 100, n_frames)
+    index = len(epochs.features) - 1
+    own = samples[int(index * epoch_s * 500) : int((index + 1) * epoch_s * 500), 1]
+    freqs, times, power = power_spectrogram(own, 500, window="hann", nperseg=1000, noverlap=750)
+    rows = (freqs >= 0.5) & (freqs <= 50)
+    np.testing.assert_allclose(epochs.features[index, 0], 10 * np.log10(power[rows]), atol=0.05)
+    np.testing.assert_allclose(epochs.times_s, times)
+    np.testing.assert_allclose(epochs.freqs_hz, freqs[rows])
+    assert epochs.facts["channels"] == ["1", "0"]
+
+
+def test_windows_that_do_not_divide_an_epoch(tmp_path):
+    folder = computed(tmp_path, random_traces(30_000, 1), "scipy_compat")
+    epochs = epochs_from_spectrogram(folder, None, 4.0)
+    assert epochs.features.shape[0] in (14, 15)
+    assert epochs.features.shape[3] == 3
+    assert np.isfinite(epochs.features).all()
+
+
+def test_labels_gaps_and_silence(tmp_path):
+    samples = random_traces(30_000, 2)
+    samples[2100, 0] = np.nan
+    samples[8000:10_000, 1] = 4.0
+    folder = computed(tmp_path, samples)
+    stages = [0] * 5 + [1] * 6 + [2, -1, 1, 0]
+    epochs = epochs_from_spectrogram(folder, scoring(stages, 4.0), 4.0)
+    want = np.array(stages, np.int8)
+    want[[1, 4]] = UNSCORED
+    np.testing.assert_array_equal(epochs.stages, want)
+    np.testing.assert_array_equal(np.flatnonzero(~epochs.usable), [1, 4])
+    assert epochs.facts["counts"] == {"Wake": 4, "NREM": 7, "REM": 1, "unscored": 3}
+    assert epochs.facts["scored_but_unusable"] == 2
+    assert "2 scored epochs left out" in epochs.facts["warnings"][-1]
+    trimmed = epochs_from_spectrogram(folder, scoring(stages, 4.0), 4.0, margin_s=8.0)
+    np.testing.assert_array_equal(trimmed.onset_s, np.arange(3, 15) * 4.0)
+
+
+def test_five_human_stages_in_30_s(tmp_path):
+    folder = computed(tmp_path, random_traces(5 * 3000, 1), fs_hz=100.0)
+    epochs = epochs_from_spectrogram(folder, scoring([0, 1, 2, 3, 4], 30.0, HUMAN_STAGES), 30.0)
+    assert epochs.stages.tolist() == [0, 1, 2, 3, 4]
+    assert epochs.features.shape == (5, 1, 100, 57)
+
+
+def test_what_is_refused(tmp_path):
+    folder = computed(tmp_path, random_traces(30_000, 1))
+    for epoch_s, options, says in (
+        (1.0, {}, "no room for a window"),
+        (100.0, {}, "shorter than an epoch"),
+        (4.0, {"min_hz": 70.0}, "no row between"),
+        (4.0, {"channels": ["x"]}, "has no channel x"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            epochs_from_spectrogram(folder, None, epoch_s, **options)
+    with pytest.raises(BadInput, match="no sleep"):
+        epochs_from_spectrogram(folder, scoring([0] * 15, 4.0), 4.0)
+
+
+def test_finished_shanks_and_their_scorings(tmp_path):
+    for session, shanks in (("ratA_day1", (0, 2)), ("ratB_day1", (1,))):
+        simulate_session(tmp_path / "in", name=session, minutes=1, shanks=shanks, n_channels=1)
+    out = tmp_path / "out"
+    spectrograms(input_dir=str(tmp_path / "in"), output_dir=str(out), preset="sleep", bands=BANDS)
+    found = find_scored_shanks(out, tmp_path / "in", subject_pattern=r"^(rat\w)_")
+    assert [(f.recording_id, f.subject_id) for f in found] == [
+        ("ratA_day1_sh0", "ratA"),
+        ("ratA_day1_sh2", "ratA"),
+        ("ratB_day1_sh1", "ratB"),
+    ]
+    assert found[1].spectrograms == out / "ratA_day1/sh2_sleep"
+    assert found[1].hypnogram == tmp_path / "in/ratA_day1_hypnogram.csv"
+    with pytest.raises(BadInput, match="has no ratA_day1_hypnogram"):
+        find_scored_shanks(out)
+    for session in ("ratA_day1", "ratB_day1"):
+        (out / session / f"{session}_hypnogram.csv").write_text("stage\nWake\n")
+    assert {f.subject_id for f in find_scored_shanks(out)} == {"ratA_day1", "ratB_day1"}
+    with pytest.raises(BadInput, match="finds no subject"):
+        find_scored_shanks(out, subject_pattern="mouse(.)")
+    with pytest.raises(BadInput, match="no finished shank"):
+        find_scored_shanks(tmp_path / "in")
+
+
+def test_the_stage_from_simulated_animal_to_file(tmp_path):
+    made = simulate_session(tmp_path, minutes=6, shanks=(0,), n_channels=2, seed=1)
+    inputs = {"traces": made.folder / "low_freq/rat1_sh0_lfp_traces.npz"}
+    (tmp_path / "sh0").mkdir()
+    run(
+        inputs,
+        resolve("sleep", {}, BANDS) | {"label": "rat1_sh0", "sampling_rate_hz": None, "shank": 0},
+        tmp_path / "sh0",
+        None,
+    )
+    params = {"epoch_s": 4.0, "species": "rodent", "channels": ["1"], "min_hz": 0.5, "max_hz": 50.0, "margin_s": None}
+    params |= {"stage_coding": None, "text_epoch_s": None}
+    inputs = {"spectrograms": tmp_path / "sh0", "hypnogram": tmp_path / "rat1_hypnogram.csv"}
+    artifact = ensure(LFP_EPOCHS, inputs, params, label="rat1_sh0", cache=tmp_path / "cache")
+    epochs = read_epochs(artifact.path)
+    np.testing.assert_array_equal(epochs.stages, made.stages)
+    delta = epochs.features[:, 0, (epochs.freqs_hz > 1) & (epochs.freqs_hz < 4)].mean(axis=(1, 2))
+    assert delta[made.stages == 1].min() > np.median(delta[made.stages == 0])
+    assert artifact.manifest["facts"]["stage_names"] == list(RODENT_STAGES)
+    with pytest.raises(BadInput, match="species"):
+        ensure(LFP_EPOCHS, inputs, params | {"species": "fish"}, label="rat1_sh0", cache=tmp_path / "cache")

@@ -1,0 +1,82 @@
+"""Presets, what users put in their place, and lengths in samples or seconds."""
+
+import pytest
+
+from src.preprocess.lfp.parameters import PRESETS, check, plan, resolve
+from src.signals import BadInput
+
+BANDS = {"delta": [0.5, 4]}
+
+
+def planned(preset="scipy_compat", fs_hz=500.0, **overrides):
+    return plan(resolve(preset, overrides, BANDS), fs_hz)
+
+
+def test_scipy_compat_is_the_originals_recipe():
+    made = planned()
+    assert (made.window, made.nperseg, made.noverlap, made.nfft) == (["tukey", 0.25], 1024, 768, 2048)
+    assert (made.detrend, made.scaling, made.n_freqs) == ("constant", "density", 1025)
+
+
+@pytest.mark.parametrize("fs_hz", [100.0, 250.0, 498.75, 1017.25])
+def test_sleep_divides_epochs_at_any_rate(fs_hz):
+    made = planned("sleep", fs_hz)
+    assert made.nperseg / fs_hz == pytest.approx(2.0, abs=0.51 / fs_hz)
+    assert made.hop / fs_hz == pytest.approx(0.5, abs=1.0 / fs_hz)
+    assert made.nfft == made.nperseg
+
+
+@pytest.mark.parametrize(
+    ("overrides", "nperseg", "noverlap", "nfft"),
+    [
+        ({"nperseg": 512}, 512, 384, 1024),
+        ({"window_s": 4.0}, 2000, 1500, 4000),
+        ({"nperseg": 512, "noverlap": 0}, 512, 0, 1024),
+        ({"overlap_s": 1.0}, 1024, 500, 2048),
+        ({"nfft": 1024}, 1024, 768, 1024),
+        ({"nperseg": 1}, 1, 0, 2),
+    ],
+)
+def test_what_is_not_given_follows(overrides, nperseg, noverlap, nfft):
+    made = planned(**overrides)
+    assert (made.nperseg, made.noverlap, made.nfft) == (nperseg, noverlap, nfft)
+
+
+def test_resolved_parameters_leave_nothing_out():
+    for preset, values in PRESETS.items():
+        params = resolve(preset, dict.fromkeys(values), BANDS)
+        assert set(params) == {*values, "bands"}
+        assert params["bands"] == (BANDS if values["band_powers"] else {})
+    assert resolve("sleep", {"fmax_hz": float("inf")}, BANDS)["fmax_hz"] is None
+    assert resolve("sleep", {}, {"delta": None, "theta": (4, 8)})["bands"] == {"theta": [4.0, 8.0]}
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "bands", "names"),
+    [
+        ("slepe", {}, BANDS, "preset"),
+        ("sleep", {"nperseg": 512, "window_s": 1.0}, BANDS, "nperseg"),
+        ("sleep", {"noverlap": 5, "overlap_s": 1.0}, BANDS, "noverlap"),
+        ("sleep", {"format": "mat"}, BANDS, "format"),
+        ("sleep", {"dtype": "int8"}, BANDS, "dtype"),
+        ("scipy_compat", {"dtype": "float16"}, BANDS, "dtype"),
+        ("sleep", {}, {}, "bands"),
+        ("sleep", {}, {"delta": [4, 1]}, "bands"),
+        ("sleep", {}, {"delta": "low"}, "bands"),
+        ("sleep", {}, {"delta": 4}, "bands"),
+        ("sleep", {"nperseg": 100, "noverlap": 100}, BANDS, "noverlap"),
+        ("sleep", {"nperseg": 100, "nfft": 50}, BANDS, "nfft"),
+        ("sleep", {"window": "hannning"}, BANDS, "window"),
+        ("sleep", {"detrend": "linear"}, BANDS, "detrend"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_any_recording(preset, overrides, bands, names):
+    with pytest.raises(BadInput) as error:
+        check(resolve(preset, overrides, bands))
+    assert error.value.source == names
+
+
+@pytest.mark.parametrize("overrides", [{"window_s": -1.0}, {"window_s": 0.0001}, {"overlap_s": 3.0}])
+def test_seconds_that_no_rate_can_use(overrides):
+    with pytest.raises(BadInput):
+        planned("sleep", **overrides)

@@ -1,0 +1,158 @@
+"""The stage of one shank: every key of the original, honest facts, values that only a new version may change."""
+
+import json
+import shutil
+from collections import namedtuple
+
+import h5py
+import numpy as np
+import pytest
+
+from src.preprocess.lfp import shank as lfp_shank
+from src.preprocess.lfp.parameters import resolve
+from src.preprocess.lfp.shank import VERSION, run, shank_stage
+from src.preprocess.stage import ensure
+from src.signals import BadInput
+from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
+
+SPECIFIED = ["spectrograms", "freqs", "times", "channel_ids", "sampling_rate", "start_time", "spec_params"]
+SPECIFIED += ["n_channels", "n_freqs", "n_times"]
+
+
+def compute(tmp_path, path, preset="scipy_compat", fs_hz=None, **overrides):
+    out = tmp_path / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    return run(
+        {"traces": path},
+        resolve(preset, overrides, BANDS) | {"label": "a", "sampling_rate_hz": fs_hz, "shank": 0},
+        out,
+        None,
+    )
+
+
+def test_every_key_of_the_specification(tmp_path):
+    ids = np.array([7, 3, 9])
+    path = write_shank(
+        tmp_path, "a", 0, random_traces(5000, 3), channel_ids=ids, time_range=[12.5, 22.5], ycoord=ids * 20.0
+    )
+    facts = compute(tmp_path, path)
+    with np.load(tmp_path / "out/a_spectrograms.npz", allow_pickle=False) as arrays:
+        assert set(SPECIFIED) <= set(arrays.files)
+        assert arrays["spectrograms"].shape == (3, 1025, 16) == tuple(facts["shape"])
+        assert {arrays[name].dtype for name in ("spectrograms", "freqs", "times")} == {np.dtype("f4")}
+        assert arrays["channel_ids"].tolist() == [7, 3, 9]
+        assert (arrays["sampling_rate"].item(), arrays["start_time"].item()) == (500, 12.5)
+        assert arrays["sampling_rate"].dtype.kind == "i"
+        assert [arrays[f"n_{x}"].item() for x in ("channels", "freqs", "times")] == [3, 1025, 16]
+        assert arrays["ycoord"].tolist() == [140, 60, 180]
+        params = json.loads(arrays["spec_params"].item())
+    assert (params["nperseg"], params["noverlap"], params["nfft"], params["mode"]) == (1024, 768, 2048, "psd")
+    assert params["bin_spacing_hz"] == facts["bin_spacing_hz"] == 500 / 2048
+    assert params["resolution_hz"] == facts["resolution_hz"] == pytest.approx(0.488, abs=0.001)
+    assert "1-200 Hz" in params["upstream"]
+
+
+def test_sleep_states_what_it_holds(tmp_path):
+    path = write_shank(tmp_path, "a", 0, random_traces(20_000, 2), sampling_rate=498.75, units="uV")
+    facts = compute(tmp_path, path, "sleep")
+    with h5py.File(tmp_path / "out/a_spectrograms.h5") as file:
+        assert set(SPECIFIED) <= set(file)
+        assert file["sampling_rate"][()] == 498.75
+        assert file["spectrograms"].attrs["units"] == "dB re 1 uV^2/Hz" == facts["units"]
+        assert json.loads(file["spec_params"][()])["quantity"] == "decibel"
+        assert file["freqs"][-1] <= 64
+    with np.load(tmp_path / "out/a_band_powers.npz", allow_pickle=False) as arrays:
+        assert arrays["band_powers"].shape == (2, 2, facts["shape"][1])
+        assert arrays["bands"].tolist() == facts["bands"] == ["delta", "theta"]
+    assert facts["start_time_s"] is None
+
+
+def test_a_gap_masks_frames_and_is_counted(tmp_path):
+    samples = random_traces(20_000, 3)
+    samples[9000:9100, 1] = np.nan
+    samples[4000, 2] = np.inf
+    facts = compute(tmp_path, write_shank(tmp_path, "a", 0, samples, channel_ids=[5, 6, 8]), band_powers=True)
+    with np.load(tmp_path / "out/a_spectrograms.npz") as arrays:
+        masked = np.isnan(arrays["spectrograms"]).all(axis=1)
+        np.testing.assert_array_equal(masked, np.isnan(arrays["spectrograms"]).any(axis=1))
+    assert facts["masked_frames"] == {"6": int(masked[1].sum()), "8": int(masked[2].sum())} == {"6": 4, "8": 4}
+    assert any("of channel 6" in warning for warning in facts["warnings"])
+    with np.load(tmp_path / "out/a_band_powers.npz") as arrays:
+        np.testing.assert_array_equal(np.isnan(arrays["band_powers"]), np.repeat(masked[:, None], 2, axis=1))
+
+
+@pytest.mark.parametrize("preset", ["scipy_compat", "sleep"])
+def test_channels_without_a_single_sample_and_without_movement(tmp_path, preset):
+    samples = random_traces(9000, 3)
+    samples[:, 0], samples[:, 1] = np.nan, 3.0
+    facts = compute(tmp_path, write_shank(tmp_path, "a", 0, samples), preset)
+    assert list(facts["masked_frames"]) == ["0"]
+
+
+def test_shorter_than_a_window(tmp_path):
+    with pytest.raises(BadInput, match="shorter than one window of 1024"):
+        compute(tmp_path, write_shank(tmp_path, "a", 0, random_traces(1023, 2)))
+
+
+def test_exactly_one_window(tmp_path):
+    assert compute(tmp_path, write_shank(tmp_path, "a", 0, random_traces(1024, 1)))["shape"] == [1, 1025, 1]
+
+
+def test_384_channels(tmp_path):
+    path = write_shank(tmp_path, "a", 0, random_traces(2000, 384))
+    assert compute(tmp_path, path, "sleep", band_powers=False)["shape"] == [384, 5, 129]
+
+
+def test_bands_the_rate_cannot_carry_are_named(tmp_path):
+    path = write_shank(tmp_path, "a", 0, random_traces(2000, 1), sampling_rate=16.0)
+    facts = compute(tmp_path, path, "sleep")
+    assert facts["bands"] == ["delta"]
+    assert any("left out: theta" in warning for warning in facts["warnings"])
+
+
+def test_a_full_disk_is_seen_before_the_work(tmp_path, monkeypatch):
+    path = write_shank(tmp_path, "a", 0, random_traces(9000, 2))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(lfp_shank.shutil, "disk_usage", lambda folder: usage(1, 1, 1000))
+    with pytest.raises(BadInput, match="are free"):
+        compute(tmp_path, path)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_values_move_only_with_the_version(tmp_path):
+    """Change VERSION whenever these change."""
+    assert VERSION == 2
+    path = write_shank(tmp_path, "a", 0, random_traces(4000, 2, seed=5))
+    compute(tmp_path, path)
+    with np.load(tmp_path / "out/a_spectrograms.npz") as arrays:
+        compat = arrays["spectrograms"][[0, 1, 0, 1], [3, 40, 500, 1024], [0, 4, 9, 11]]
+    compute(tmp_path, path, "sleep")
+    with h5py.File(tmp_path / "out/a_spectrograms.h5") as file:
+        sleep = file["spectrograms"][()][[0, 1, 0, 1], [0, 4, 9, 12], [2, 16, 64, 128]]
+    with np.load(tmp_path / "out/a_band_powers.npz") as arrays:
+        bands = np.append(arrays["band_powers"][1, :, 3], arrays["theta_ratio"][1, 3])
+    np.testing.assert_allclose(compat, COMPAT, rtol=1e-4)
+    np.testing.assert_allclose(sleep, SLEEP, atol=0.03)
+    np.testing.assert_allclose(bands, BAND_POWERS, rtol=1e-4)
+
+
+COMPAT = [1.7278734, 9.4919996, 0.2982100, 0.00201102439]
+SLEEP = [2.3476563, 3.2949219, 10.453125, 4.25]
+BAND_POWERS = [7.8334064, 30.386444, 0.32724109]
+
+
+def test_the_stages_key_ignores_how_it_runs(tmp_path):
+    path = write_shank(tmp_path, "a", 0, random_traces(3000, 2))
+    params = resolve("sleep", {}, BANDS) | {"label": "a", "sampling_rate_hz": None, "shank": 0}
+    seen = []
+
+    def progress(n_channels, channel_bytes):
+        assert (n_channels, channel_bytes) == (2, 12_000)
+        return lambda amount=1.0: seen.append(amount)
+
+    first = ensure(
+        shank_stage(threads=2, progress=progress), {"traces": path}, params, label="a", target=tmp_path / "x"
+    )
+    again = ensure(shank_stage(threads=1, memory_mb=1), {"traces": path}, params, label="a", target=tmp_path / "x")
+    assert (sum(seen), first.reused, again.reused) == (2, False, True)

@@ -1,0 +1,214 @@
+"""Whole sessions as a user runs them: what is found, what fails, what a kill leaves behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.preprocess.lfp import figures as lfp_figures
+from src.preprocess.lfp.spectrograms import spectrograms
+from src.signals import BadInput
+from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
+
+
+def process(tmp_path, source="in", **keys):
+    return spectrograms(
+        input_dir=str(tmp_path / source), output_dir=str(tmp_path / "out"), bands=BANDS, **{"workers": 2} | keys
+    )
+
+
+def results(folder):
+    """Every file a run leaves but the manifests, which state when and how fast."""
+    files = (file for file in sorted(Path(folder).rglob("*")) if file.is_file())
+    kept = [f for f in files if f.name != "manifest.json" and not f.name.endswith(".lock")]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in kept}
+
+
+@pytest.fixture
+def two_sessions(tmp_path):
+    for k in (0, 1, 3):
+        write_shank(tmp_path / "in", "rat1", k, random_traces(5000, 2, seed=k), channel_ids=np.arange(2) + 10 * k)
+    write_shank(tmp_path / "in/more", "rat2", 0, random_traces(4000, 3, seed=9))
+    return tmp_path
+
+
+def test_many_sessions_and_shanks(two_sessions, capsys):
+    summary = process(two_sessions)
+    assert (summary.exit_code, list(summary.values)) == (0, ["rat2/sh0", "rat1/sh0", "rat1/sh1", "rat1/sh3"])
+    assert list(results(two_sessions / "out")) == [
+        f"{s}/sh{k}/{s}_sh{k}_spectrograms.npz" for s, k in (("rat1", 0), ("rat1", 1), ("rat1", 3), ("rat2", 0))
+    ]
+    assert "note rat1: no traces for shank 2" in capsys.readouterr().err
+    again = process(two_sessions)
+    assert all(artifact.reused for artifact in again.values.values())
+    assert "4 of 4 in" in capsys.readouterr().err
+
+
+def test_presets_stay_beside_each_other_and_parameters_replace(two_sessions):
+    process(two_sessions, shanks=[0])
+    process(two_sessions, shanks=[0], preset="sleep")
+    process(two_sessions, shanks=[0], nperseg=512)
+    assert list(results(two_sessions / "out" / "rat1")) == [
+        "sh0/rat1_sh0_spectrograms.npz",
+        "sh0_sleep/rat1_sh0_band_powers.npz",
+        "sh0_sleep/rat1_sh0_spectrograms.h5",
+    ]
+    with np.load(two_sessions / "out/rat1/sh0/rat1_sh0_spectrograms.npz", allow_pickle=False) as arrays:
+        assert json.loads(arrays["spec_params"].item())["nperseg"] == 512
+
+
+def test_skipped_and_asked_for(two_sessions):
+    summary = process(two_sessions, skip=["rat2", "rat1/sh1"], shanks=[0, 1, 2])
+    assert [o.name for o in summary.outcomes] == ["rat1/sh0", "rat1/sh2"]
+    assert summary.exit_code == 1
+    assert "no traces for shank 2; there are shanks 0, 1, 3" in summary.failures[0].reason
+
+
+def test_coherence_and_figures(two_sessions, monkeypatch):
+    monkeypatch.setattr(lfp_figures, "DPI", 40)
+    monkeypatch.setattr(lfp_figures, "COLUMNS", 100)
+    options = {"preset": "sleep", "coherence": [["sh0:1", "sh3:30"]], "coherence_window_s": 4, "figures": "png"}
+    summary = process(two_sessions, figure_channels=[1, 31], skip=["rat1/sh1"], **options)
+    assert [o.name for o in summary.failures] == ["rat2/coherence"]
+    assert "no traces for shank 3" in summary.failures[0].reason
+    names = {Path(name).name for name in results(two_sessions / "out")}
+    assert {"rat1_coherence.npz", "rat1_sh0_ch1.png", "rat1_sh3_ch31.png", "rat2_sh0_overview.png"} <= names
+    assert "rat1_sh0_ch0.png" not in names
+
+
+def broken(folder):
+    """One session, every shank wrong in its own way but two."""
+    good = random_traces(3000, 2)
+    write_shank(folder, "bad", 0, good)
+    write_shank(folder, "bad", 1, random_traces(500, 2))
+    write_shank(folder, "bad", 2, good.T, channel_ids=np.arange(2))
+    write_shank(folder, "bad", 3, good, channel_ids=np.arange(3))
+    write_shank(folder, "bad", 4, good, channel_ids=None)
+    write_shank(folder, "bad", 5, good, channel_ids=np.array([{}, {}], dtype=object))
+    np.save(write_shank(folder, "bad", 6, good).with_suffix(".npy"), good)
+    path = write_shank(folder, "bad", 7, good)
+    path.write_bytes(path.read_bytes()[:9000])
+    gap = good.copy()
+    gap[1500:1600] = np.nan
+    write_shank(folder, "bad", 8, gap)
+    return {
+        1: "shorter than one window of 1024",
+        2: "time along the second axis",
+        3: "3 channel_ids for 2 channels",
+        4: "has no channel_ids",
+        5: "pickled",
+        6: "2 files for shank 6",
+        7: "damaged",
+    }
+
+
+def test_each_bad_input_is_named_and_stops_no_other(tmp_path, capsys):
+    says = broken(tmp_path / "in")
+    summary = process(tmp_path)
+    assert summary.exit_code == 1
+    assert {o.name: o.ok for o in summary.outcomes} == {f"bad/sh{k}": k in (0, 8) for k in range(9)}
+    for outcome in summary.failures:
+        assert says[int(outcome.name[-1])] in outcome.reason
+        assert "\n" not in outcome.reason
+    assert {name.split("/")[1] for name in results(tmp_path / "out")} == {"sh0", "sh8"}
+    assert not list((tmp_path / "out").rglob("*.part*"))
+    assert re.search(
+        r"warning bad/sh8: samples are missing: NaN .* 62.5 % of channel 0, 62.5 % of channel 1",
+        capsys.readouterr().err,
+    )
+
+
+def test_parameters_are_refused_before_any_work(two_sessions):
+    for keys in (
+        {"preset": "x"},
+        {"figures": "gif"},
+        {"coherence": [["a", "b"]]},
+        {"nperseg": 0},
+        {"noverlap": 5000},
+        {"workers": -1},
+    ):
+        with pytest.raises(BadInput):
+            process(two_sessions, **keys)
+    with pytest.raises(BadInput, match="does not exist"):
+        process(two_sessions, source="nowhere")
+    assert not (two_sessions / "out").exists()
+
+
+def test_a_session_that_is_none_is_an_outcome(two_sessions):
+    (two_sessions / "in/empty.rec").mkdir()
+    summary = process(two_sessions)
+    assert [o.name for o in summary.failures] == [str((two_sessions / "in/empty.rec").resolve())]
+    assert len(summary.values) == 4
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_output(two_sessions):
+    (two_sessions / "out").mkdir(mode=0o500)
+    summary = process(two_sessions)
+    assert all("cannot be written" in o.reason for o in summary.outcomes)
+
+
+def test_output_that_is_a_file(two_sessions):
+    (two_sessions / "out").write_text("")
+    summary = process(two_sessions)
+    assert len(summary.failures) == 4
+    assert all("cannot be written" in o.reason for o in summary.failures)
+
+
+def test_a_disk_that_fills_up_on_the_way(two_sessions, monkeypatch):
+    from src.preprocess.lfp import npz_writer
+
+    def full(member, piece):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(npz_writer.Member, "append", full)
+    summary = process(two_sessions)
+    assert all("no space left on the disk" in o.reason for o in summary.outcomes)
+    assert not results(two_sessions / "out")
+
+
+COMMAND = """
+import json, sys
+from src.preprocess.lfp.spectrograms import spectrograms
+spectrograms(input_dir=sys.argv[1], output_dir=sys.argv[2], workers=2, memory_mb=1.0, **json.loads(sys.argv[3]))
+"""
+
+
+def start(repository, source, target, options):
+    command = [sys.executable, "-c", COMMAND, str(source), str(target), json.dumps(options)]
+    return subprocess.Popen(command, cwd=repository, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def kill_and_resume(tmp_path, repository, preset, kills, n_samples):
+    options = {"preset": preset, "bands": BANDS}
+    for k in range(3):
+        write_shank(tmp_path / "in", "rat", k, random_traces(n_samples, 8, seed=k))
+    clock = time.monotonic()
+    assert start(repository, tmp_path / "in", tmp_path / "whole", options).wait() == 0
+    lasts = time.monotonic() - clock
+    for moment in np.random.default_rng(0).uniform(0.3, 1.0, kills) * lasts:
+        victim = start(repository, tmp_path / "in", tmp_path / "cut", options)
+        time.sleep(moment)
+        os.killpg(victim.pid, signal.SIGKILL)
+        victim.wait()
+    assert start(repository, tmp_path / "in", tmp_path / "cut", options).wait() == 0
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    assert len(results(tmp_path / "cut")) >= 3
+    assert not list((tmp_path / "cut").rglob("*part*"))
+
+
+def test_killed_and_run_again(tmp_path, repository):
+    kill_and_resume(tmp_path, repository, "scipy_compat", 1, 60_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["scipy_compat", "sleep"])
+def test_killed_at_any_moment_and_run_again(tmp_path, repository, preset):
+    kill_and_resume(tmp_path, repository, preset, 6, 300_000)
