@@ -122,3 +122,33 @@ def test_the_sleep_network_trains_alike_on_two_processes(tmp_path):
         found.append(curves((tmp_path / name / "sleep_cnn" / "latest").resolve()))
     for name, values in found[0].items():
         np.testing.assert_allclose(found[1][name], values, rtol=2e-3, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["grid_embedding", "grid_planes"])
+def test_sparse_batches_train_alike_on_two_processes(tmp_path, model):
+    """Index lists of both subjects, in batches that do not divide by two."""
+    still = ["model.network_args.drop_voxels=0"] if model == "grid_embedding" else []
+    arguments = [
+        *(
+            "experiment=grid_forecast",
+            f"model={model}",
+            "logger=csv",
+            "trainer.max_epochs=2",
+            "datamodule.batch_size=33",
+        ),
+        *("datamodule.simulated.common.frames=700", *still, f"cache_dir={tmp_path / 'cache'}"),
+    ]
+    found = []
+    for name, extra in (("one", ()), ("two", PAIR)):
+        line = [sys.executable, "train.py", *arguments, *extra, f"runs_dir={tmp_path / name}"]
+        subprocess.run(line, cwd=REPOSITORY, check=True, capture_output=True, timeout=600)
+        folder = (tmp_path / name / "grid_forecast" / "latest").resolve()
+        with (folder / "metrics.csv").open(newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        wanted = ("train/loss", "val/bits_per_spike", "val/average_precision")
+        curve = {score: [float(row[score]) for row in rows if row[score]] for score in wanted}
+        found.append(curve | {"test": list(json.loads((folder / "run.json").read_text())["metrics"].values())})
+    for name, values in found[0].items():
+        assert len(values) > 1
+        np.testing.assert_allclose(found[1][name], values, rtol=2e-3, atol=1e-4, err_msg=name)

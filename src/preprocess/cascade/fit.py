@@ -227,17 +227,17 @@ def _optimiser(shapes: tuple[Any, ...], stretch: int, batch: int, frames: int) -
 
 
 def _paired(tf: Any, weights: Any) -> list[Any]:
-    # cascade_dense.paired_weights in TensorFlow, for the gradients to pass through.
+    # dense.paired_weights in TensorFlow, for the gradients to pass through.
     w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights
 
     def two_frames(kernel: Any) -> Any:
         none = tf.zeros_like(kernel[:1])
         return tf.concat([tf.concat([kernel, none], 0), tf.concat([none, kernel], 0)], 2)
 
-    second = two_frames(w2)
-    if second.shape[0] % 2:
-        second = tf.concat([second, tf.zeros_like(second[:1])], 0)
-    second = tf.reshape(second, (second.shape[0] // 2, 2 * w2.shape[1], 2 * w2.shape[2]))
+    first, second = two_frames(w1), two_frames(w2)
+    second = tf.concat([second, tf.zeros_like(second[: -second.shape[0] % 4])], 0)
+    second = tf.reshape(second, (1, second.shape[0] // 2, 2 * w2.shape[1], 2 * w2.shape[2]))
+    even, odd = second[:, ::2], second[:, 1::2]
     readout = tf.transpose(tf.reshape(w5, (-1, w4.shape[1])))
-    first = two_frames(w1)[None]
-    return [first, tf.tile(b1, [2]), second[None], tf.tile(b2, [2]), w3[None], b3, w4, b4, readout, b5]
+    biases = tf.tile(b1, [2]), tf.tile(b2, [2])
+    return [first[None], biases[0], even, even + odd, -odd, biases[1], w3[None], b3, w4, b4, readout, b5]
