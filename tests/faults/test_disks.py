@@ -37,7 +37,7 @@ def disk(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["preprocess", "train", "infer"])
-@pytest.mark.parametrize("kilobytes", [8, 40, 90])
+@pytest.mark.parametrize("kilobytes", [8, 40, 70])
 def test_a_full_disk_is_said_and_does_not_spoil_what_comes_later(server, disk, tmp_path, name, kilobytes):
     scenario, inputs = SCENARIOS[name], tmp_path / "inputs"
     inputs.mkdir()

@@ -73,7 +73,9 @@ def run(
     encoding = Encoding(plan, params)
     bands = BandPowers(plan, params["bands"]) if params["band_powers"] else None
     n_times = plan.n_frames(traces.n_samples)
-    _check_room(out_dir, traces, encoding, n_times)
+    # What is stored frame by frame can do without a scratch file where the traces come so.
+    scratch = 0 if params["format"] != "npz" and traces.in_time else traces.nbytes
+    _check_room(out_dir, scratch, traces.n_channels * n_times, encoding)
     axes = _axes(traces, plan, encoding, n_times, params)
     times = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
     powers = out_dir / f"{params['label']}_band_powers.npz"
@@ -195,10 +197,10 @@ def _facts(
     }
 
 
-def _check_room(folder: Path, traces: Traces, encoding: Encoding, n_times: int) -> None:
+def _check_room(folder: Path, scratch: int, frames: int, encoding: Encoding) -> None:
     """Refuse before the work rather than after it; a tenth is what deflate saves at the least."""
-    result = 0.9 * traces.n_channels * encoding.n_rows * n_times * encoding.dtype.itemsize
-    needed, free = traces.nbytes + result / (1 if encoding.plain else 2), shutil.disk_usage(folder).free
+    result = 0.9 * frames * encoding.n_rows * encoding.dtype.itemsize
+    needed, free = scratch + result / (1 if encoding.plain else 2), shutil.disk_usage(folder).free
     if free < needed:
-        problem = f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free"
+        problem = f"no space left on the disk for it: {needed / 1e6:.4g} MB are needed, {free / 1e6:.4g} MB are free"
         raise BadInput(folder.parent, problem, "free some space or choose another output_dir")
