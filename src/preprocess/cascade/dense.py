@@ -96,8 +96,8 @@ class DenseEnsembles:
         if level not in self._networks:
             self._networks[level] = list(self.read(level))
         # Made anew for every call: paired, the weights of all levels would take more memory than a block's work.
-        members = [paired_weights(network, self.config) for network in self._networks[level]]
-        return [tf.constant(np.stack(arrays)) for arrays in zip(*members, strict=True)]
+        members = [paired_weights(tf, network.arrays()) for network in self._networks[level]]
+        return [tf.stack(arrays) for arrays in zip(*members, strict=True)]
 
     def _ensemble(self, tf: Any, frames: int, weights: list[Any]) -> Any:
         # Compiled once per length of trace: weights are arguments, so one graph serves every noise level.
@@ -126,28 +126,27 @@ def _ensemble_mean(tf: Any, windows: int) -> Any:
     return mean
 
 
-def paired_weights(network: Network, config: PackageConfig) -> list[np.ndarray]:
-    """The network's arrays as :func:`dense_network` takes them.
+def paired_weights(tf: Any, arrays: Sequence[Any]) -> list[Any]:
+    """The ten arrays of :meth:`Network.arrays` as :func:`dense_network` takes them; gradients pass through.
 
     The first two layers give two neighbouring frames at a time, kernels are ``(1, frame, in, out)``, and
     the readout is ``(unit, step)``. Of the second layer's kernel come its even pairs of frames, the sum of
     even and odd ones, and the odd ones, negative.
     """
-    (w1, b1), (w2, b2), (w3, b3) = network.convolutions
-    first, second = _two_frames(w1), _two_frames(w2)
-    second = np.concatenate([second, np.zeros_like(second[: -len(second) % 4])])
-    second = second.reshape(1, len(second) // 2, 2 * w2.shape[1], 2 * w2.shape[2])
+    w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = (tf.convert_to_tensor(array) for array in arrays)
+    first, second = _two_frames(tf, w1), _two_frames(tf, w2)
+    second = tf.concat([second, tf.zeros_like(second[: -second.shape[0] % 4])], 0)
+    second = tf.reshape(second, (1, second.shape[0] // 2, 2 * w2.shape[1], 2 * w2.shape[2]))
     even, odd = second[:, ::2], second[:, 1::2]
-    readout, bias = network.readout
-    steps = np.ascontiguousarray(readout.reshape(-1, config.dense_expansion).T)
-    biases = np.tile(b1, 2), np.tile(b2, 2)
-    return [first[None], biases[0], even, even + odd, -odd, biases[1], w3[None], b3, *network.dense, steps, bias]
+    steps = tf.transpose(tf.reshape(w5, (-1, w4.shape[1])))
+    biases = tf.tile(b1, [2]), tf.tile(b2, [2])
+    return [first[None], biases[0], even, even + odd, -odd, biases[1], w3[None], b3, w4, b4, steps, b5]
 
 
-def _two_frames(kernel: np.ndarray) -> np.ndarray:
+def _two_frames(tf: Any, kernel: Any) -> Any:
     # (width, in, out) to (width + 1, in, 2 out): the outputs at one frame and at the next.
-    none = np.zeros_like(kernel[:1])
-    return np.concatenate([np.concatenate([kernel, none]), np.concatenate([none, kernel])], axis=2)
+    none = tf.zeros_like(kernel[:1])
+    return tf.concat([tf.concat([kernel, none], 0), tf.concat([none, kernel], 0)], 2)
 
 
 def dense_network(tf: Any, traces: Any, weights: list[Any], windows: int) -> Any:

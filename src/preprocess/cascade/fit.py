@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from src.preprocess.cascade.dense import SPARE_FRAMES, dense_network, import_tensorflow
+from src.preprocess.cascade.dense import SPARE_FRAMES, dense_network, import_tensorflow, paired_weights
 from src.preprocess.cascade.ground_truth import Example
 from src.preprocess.cascade.package import Network, PackageConfig, steps_before_readout
 from src.signals import BadInput
@@ -198,7 +198,7 @@ def _optimiser(shapes: tuple[Any, ...], stretch: int, batch: int, frames: int) -
     def step(number: Any, total: Any, weights: Any, squares: Any, traces: Any, targets: Any, inside: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            output = dense_network(tf, traces[number], _paired(tf, weights), stretch)
+            output = dense_network(tf, traces[number], paired_weights(tf, weights), stretch)
             valid = inside[number]
             loss = tf.reduce_sum(valid * tf.square(output - targets[number])) / tf.maximum(tf.reduce_sum(valid), 1.0)
         gradients = tape.gradient(loss, weights)
@@ -224,20 +224,3 @@ def _optimiser(shapes: tuple[Any, ...], stretch: int, batch: int, frames: int) -
         return total / tf.cast(steps, tf.float32), weights, squares
 
     return optimise
-
-
-def _paired(tf: Any, weights: Any) -> list[Any]:
-    # dense.paired_weights in TensorFlow, for the gradients to pass through.
-    w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights
-
-    def two_frames(kernel: Any) -> Any:
-        none = tf.zeros_like(kernel[:1])
-        return tf.concat([tf.concat([kernel, none], 0), tf.concat([none, kernel], 0)], 2)
-
-    first, second = two_frames(w1), two_frames(w2)
-    second = tf.concat([second, tf.zeros_like(second[: -second.shape[0] % 4])], 0)
-    second = tf.reshape(second, (1, second.shape[0] // 2, 2 * w2.shape[1], 2 * w2.shape[2]))
-    even, odd = second[:, ::2], second[:, 1::2]
-    readout = tf.transpose(tf.reshape(w5, (-1, w4.shape[1])))
-    biases = tf.tile(b1, [2]), tf.tile(b2, [2])
-    return [first[None], biases[0], even, even + odd, -odd, biases[1], w3[None], b3, w4, b4, readout, b5]

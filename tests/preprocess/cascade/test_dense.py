@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.cascade import dense as cascade_dense
-from src.preprocess.cascade.dense import DenseEnsembles, paired_weights
+from src.preprocess.cascade.dense import DenseEnsembles, import_tensorflow, paired_weights
 from tests.preprocess.cascade.cascade_packages import TINY, random_network, window_by_window
 
 NETWORKS = [random_network(TINY, seed) for seed in (3, 4, 5)]
@@ -38,7 +38,9 @@ def test_ensembles_are_read_once_per_level() -> None:
 
 
 def test_pairs_hold_each_weight_twice() -> None:
-    first, bias, even, both, odd, *_ = paired_weights(NETWORKS[0], TINY)
+    first, bias, even, both, odd, *_ = (
+        array.numpy() for array in paired_weights(import_tensorflow(), NETWORKS[0].arrays())
+    )
     (w1, b1), (w2, _), _ = NETWORKS[0].convolutions
     np.testing.assert_array_equal(first[0, :3, :, :4], w1)
     np.testing.assert_array_equal(first[0, 1:, :, 4:], w1)
