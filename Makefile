@@ -22,11 +22,11 @@ help: ## list the targets
 train: .venv/.installed ## train the sleep CNN on simulated nights, then score a night it has not seen
 	@$(PY) train.py experiment=sleep_cnn
 	@echo "a night of a subject that was not in training:"
-	@$(PY) -m src.preprocess.sleep.simulate artifacts/unseen --first-subject 90 --seed 99
+	@$(PY) -m src.simulate.sleep artifacts/unseen --first-subject 90 --seed 99
 	@$(PY) infer.py bundle=runs/sleep_cnn/latest input=artifacts/unseen/SC4901E0-PSG.edf
 
 grids: .venv/.installed ## simulated calcium recordings to spikes to grids, dense and sparse, with figures
-	@$(PY) -m src.preprocess.calcium.simulate --output_dir artifacts/calcium/raw --subjects 3
+	@$(PY) -m src.simulate.calcium --output_dir artifacts/calcium/raw --subjects 3
 	@$(PY) preprocess.py preprocess=cascade_coo cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/coo
 	@$(PY) preprocess.py preprocess=cascade_grid cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/dense
 

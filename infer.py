@@ -12,9 +12,9 @@ from rich.console import Console
 
 from src import schema
 from src.models.bundle import load_bundle
-from src.preprocess.batch import Summary
-from src.runs.refusal import leave, refusals
+from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
+from src.storage.batch import Summary
 
 schema.register()
 
@@ -39,7 +39,7 @@ def given_options(options: DictConfig, predict: Callable[..., Summary], task: st
 @hydra.main(config_path="conf", config_name="infer", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     console = Console()
-    with refusals(console):
+    with user_errors(console):
         bundle = load_bundle(cfg.bundle)
         if bundle.task not in PREDICTORS:
             raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
@@ -51,7 +51,7 @@ def main(cfg: DictConfig) -> None:
         if len(summary.values) > 1:
             console.print(f"\n{name}", style="bold", markup=False, highlight=False)
         console.print("\n".join(lines), highlight=False, soft_wrap=True)
-    leave(summary.exit_code)
+    exit_with(summary.exit_code)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
-from src.preprocess.batch import selection
-from src.runs.refusal import leave, refusals
+from src.runs.user_errors import exit_with, user_errors
+from src.storage.batch import selection
 
 schema.register()
 
@@ -20,12 +20,12 @@ def main(cfg: DictConfig) -> None:
     console = Console()
     stage, chosen = OmegaConf.to_container(cfg), ("only", "part", "parts")
     assert isinstance(stage, dict)
-    with refusals(console), selection(**{name: stage.pop(name) for name in chosen}):
+    with user_errors(console), selection(**{name: stage.pop(name) for name in chosen}):
         summary = instantiate(stage, _convert_="all")
     for failure in summary.failures:
         console.print(failure.detail, end="", markup=False, highlight=False, soft_wrap=True)
     console.print(summary.table())
-    leave(summary.exit_code)
+    exit_with(summary.exit_code)
 
 
 if __name__ == "__main__":

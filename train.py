@@ -10,15 +10,15 @@ from rich.console import Console
 from src import schema
 from src.models.bundle import Bundle, export_bundle
 from src.models.parallel import BatchNormAcrossProcesses
-from src.preprocess.stage import provenance
 from src.reports.media import draw_media
 from src.reports.tables import results_table, summary_table
 from src.runs.assemble import adopt_checkpoint, assemble
 from src.runs.callbacks import training_callbacks
 from src.runs.checkpoints import AtomicCheckpointIO
 from src.runs.folder import RunFolder
-from src.runs.job import carry_out
+from src.runs.job import run_job
 from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
+from src.storage.step import provenance
 
 schema.register()
 
@@ -84,7 +84,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float:
-    return carry_out(cfg, train)
+    return run_job(cfg, train)
 
 
 if __name__ == "__main__":

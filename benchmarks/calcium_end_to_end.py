@@ -28,9 +28,9 @@ from benchmarks.grid_building import FISH, loop_coo
 from src.preprocess.calcium import baseline, expected_spikes, sampling, spikes_to_grids, subject_grids
 from src.preprocess.calcium.grid import map_cells
 from src.preprocess.calcium.memory import PeakMemory
-from src.preprocess.calcium.recording import CalciumRecording, open_recording, subject_files
-from src.preprocess.calcium.simulate import SimulatedBrain, simulate_subject
+from src.recordings.calcium.recording import CalciumRecording, open_recording, subject_files
 from src.schema import CascadeCooConfig, CascadeGridConfig
+from src.simulate.calcium import SimulatedBrain, simulate_subject
 
 spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 

@@ -29,7 +29,7 @@ from src.preprocess.calcium.grid_io import (
     write_coo,
     write_dense,
 )
-from src.preprocess.calcium.simulate import brain_cells
+from src.simulate.calcium import brain_cells
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 FISH = DATA / "zebrafish_whole_brain" / "fishexplorer" / "F12_XYZ_Xflipped_corrected.txt"

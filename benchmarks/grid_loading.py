@@ -27,8 +27,8 @@ from src.datamodules.grid_examples import GridWindows, PlaneSequences
 from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import SubjectGrids, read_grids
 from src.preprocess.calcium.grid_io import COO_FILE, DENSE_FILE, convert
-from src.preprocess.calcium.grid_simulate import ChainedActivity, make_simulated
 from src.runs.assemble import assemble
+from src.simulate.grids import ChainedActivity, make_simulated
 
 CONTEXT, HORIZON, BATCH, LENGTH = 8, 8, 4, 330
 PIXELS = 256 * 128

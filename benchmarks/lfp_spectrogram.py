@@ -37,10 +37,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from src.preprocess.lfp.npy_stream import open_npz_member
 from src.preprocess.lfp.parameters import plan, resolve
-from src.preprocess.lfp.simulate import simulate_session
 from src.preprocess.lfp.spectrograms import spectrograms
+from src.recordings.extracellular.npy_stream import open_npz_member
+from src.simulate.lfp import simulate_session
 
 RECIPE = {"nperseg": 1024, "noverlap": 768, "nfft": 2048}
 SESSION, SHANK = "bench", "bench_sh0"

@@ -71,7 +71,7 @@ def sleep_epochs(folder: Path) -> tuple[str, float, float]:
     """A night of two channels at 100 Hz to the epoch spectrograms that the networks read."""
     from src.preprocess.sleep.epochs import EpochSettings
     from src.preprocess.sleep.prepare import prepare_nights
-    from src.preprocess.sleep.simulate import write_night
+    from src.simulate.sleep import write_night
 
     hours = 8.0
     write_night(folder / "raw", 0, 1, seed=1, hours=hours)
@@ -96,7 +96,7 @@ def lfp_spectrogram(folder: Path) -> tuple[str, float, float]:
 
 def calcium(folder: Path, kind: str) -> tuple[str, float, float]:
     """Traces of 10 000 cells at 2 Hz to spikes to grids with the embedded package."""
-    from src.preprocess.calcium.simulate import SimulatedBrain, simulate_subject
+    from src.simulate.calcium import SimulatedBrain, simulate_subject
 
     cells, minutes = 10_000, 10
     simulate_subject(folder / "raw" / "subject_1", SimulatedBrain(cells=cells, frames=minutes * 120), seed=1)
@@ -108,8 +108,8 @@ def calcium(folder: Path, kind: str) -> tuple[str, float, float]:
 
 def conditioning(folder: Path) -> tuple[str, float, float]:
     """One extracellular channel at 25 kHz through filters and wavelet denoising."""
-    from src.preprocess.spikes.recording import write_mat
-    from src.preprocess.spikes.simulate import simulate
+    from src.recordings.extracellular.recording import write_mat
+    from src.simulate.spikes import simulate
 
     seconds = 120.0
     trace, _ = simulate(int(45 * seconds), 10.0, 0, duration_s=seconds)

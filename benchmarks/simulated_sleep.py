@@ -16,13 +16,13 @@ import numpy as np
 import scipy.signal
 from sleep_statistics import Powers, PowerStatistics, power_statistics, read_powers, sleep_period, transitions
 
-from src.preprocess.sleep.hypnogram import trim_wake
-from src.preprocess.sleep.scoring_files import read_hypnogram
-from src.preprocess.sleep.simulate_eeg import Sleeper, simulate_eeg
-from src.preprocess.sleep.simulate_events import FS_HZ
-from src.preprocess.sleep.simulate_hypnogram import EPOCH_S, simulate_hypnogram
-from src.preprocess.sleep.stage_statistics import BANDS_HZ, CHANNELS
+from src.recordings.sleep.hypnogram import trim_wake
+from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES
+from src.simulate.sleep_eeg import Sleeper, simulate_eeg
+from src.simulate.sleep_events import FS_HZ
+from src.simulate.sleep_hypnogram import EPOCH_S, simulate_hypnogram
+from src.simulate.sleep_statistics import BANDS_HZ, CHANNELS
 
 _LOW_PASS_HZ = (30.0, 30.0, 15.0)
 _FOLDS = 6

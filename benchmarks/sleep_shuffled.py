@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.preprocess.atomic import atomic_folder
+from src.storage.atomic import atomic_folder
 
 
 def shuffle_nights(root: Path, target: Path, seed: int) -> int:

@@ -30,9 +30,9 @@ from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.sleep.context_stager import SleepContextStager
 from src.predict import sleep as predictor
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
-from src.preprocess.sleep.simulate import write_night
 from src.runs.console import quiet_trainer
 from src.signals import HUMAN_STAGES, SignalSpec
+from src.simulate.sleep import write_night
 
 SETTINGS = EpochSettings.from_params(
     {"channels": ["EEG Fpz-Cz"], "features": {"fs_hz": 100.0, "window_s": 2.0, "hop_s": 1.0, "max_hz": 40.0}}
@@ -45,7 +45,7 @@ def stager(shape: tuple[int, ...]) -> SleepContextStager:
     signal = SignalSpec(("EEG Fpz-Cz",), 100.0, 30.0, "uV", AXES, shape)
     model = SleepContextStager(signal.to_dict(), list(HUMAN_STAGES))
     rows = {"mean_db": np.full(shape[1:3], -5.0), "std_db": np.full(shape[1:3], 8.0), "class_counts": np.ones(5)}
-    model.adopt_statistics(rows)
+    model.set_normalization(rows)
     return model
 
 

@@ -3,7 +3,7 @@
     python benchmarks/sleep_statistics.py hypnograms <folder of *-Hypnogram.edf>
     python benchmarks/sleep_statistics.py powers <folder of band-power *.npz>
 
-print the tables of ``src/preprocess/sleep/simulate_hypnogram.py`` and ``stage_statistics.py``.
+print the tables of ``src/simulate/sleep_hypnogram.py`` and ``stage_statistics.py``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.preprocess.sleep.hypnogram import WAKE
-from src.preprocess.sleep.scoring_files import read_hypnogram
+from src.recordings.sleep.hypnogram import WAKE
+from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES, UNSCORED
 
 N_STAGES = len(HUMAN_STAGES)

@@ -31,7 +31,7 @@ from src.models.spikes.inference import onset_probability  # noqa: E402
 from src.predict.sorter import Sorter  # noqa: E402
 from src.preprocess.spikes.conditioning import Conditioning  # noqa: E402
 from src.preprocess.spikes.prepare import Trace  # noqa: E402
-from src.preprocess.spikes.simulate import FS_HZ, lookalike  # noqa: E402
+from src.simulate.spikes import FS_HZ, lookalike  # noqa: E402
 
 WINDOW = 120
 GOALS = (

@@ -30,15 +30,15 @@ from src.models.spikes.baselines import BankSorter, baselines  # noqa: E402
 from src.models.spikes.networks import TEMPLATE_ONSET  # noqa: E402
 from src.predict.sorter import Sorter  # noqa: E402
 from src.preprocess.spikes.conditioning import Conditioning  # noqa: E402
-from src.preprocess.spikes.hybrid import BEFORE, hybrid, read_background, read_library  # noqa: E402
 from src.preprocess.spikes.noise import background_spectrum  # noqa: E402
 from src.preprocess.spikes.prepare import Trace  # noqa: E402
-from src.preprocess.spikes.recording import SpikeTrain  # noqa: E402
 from src.preprocess.spikes.signature import Choice  # noqa: E402
-from src.preprocess.spikes.simulate import FS_HZ, LOOKALIKES, NEURONS, SPIKE_SAMPLES, lookalike  # noqa: E402
-from src.preprocess.spikes.synthesis import LONG_FFT, REACH  # noqa: E402
 from src.preprocess.spikes.waveforms import remove_spikes  # noqa: E402
+from src.recordings.extracellular.recording import SpikeTrain  # noqa: E402
 from src.reports.tables import results_table  # noqa: E402
+from src.simulate.spike_hybrids import BEFORE, hybrid, read_background, read_library  # noqa: E402
+from src.simulate.spike_synthesis import LONG_FFT, REACH  # noqa: E402
+from src.simulate.spikes import FS_HZ, LOOKALIKES, NEURONS, SPIKE_SAMPLES, lookalike  # noqa: E402
 
 LEVELS = ("D2", "D3", "D4", "D5", "D6")
 SHOWN = ("precision", "recall", "f1_50", "f1_10", "class_accuracy", "class_f1", "recall_close", "weighted")

@@ -164,7 +164,7 @@ class SpectrogramConfig(PreprocessConfig):
 
 @dataclass
 class SleepEdfConfig(PreprocessConfig):
-    """``preprocess=sleep_edf``; see ``src.preprocess.sleep.sleep_edf``."""
+    """``preprocess=sleep_edf``; see ``src.recordings.sleep.sleep_edf``."""
 
     input_dir: str = ""
     cohort: str = "sc20"
@@ -173,7 +173,7 @@ class SleepEdfConfig(PreprocessConfig):
 
 @dataclass
 class SpikeLookalikesConfig(PreprocessConfig):
-    """``preprocess=spike_lookalikes``; see ``src.preprocess.spikes.simulate``."""
+    """``preprocess=spike_lookalikes``; see ``src.simulate.spikes``."""
 
     _target_: str = "src.preprocess.spikes.commands.lookalikes"
     input_dir: str = ""
@@ -183,7 +183,7 @@ class SpikeLookalikesConfig(PreprocessConfig):
 
 @dataclass
 class SpikeHybridsConfig(PreprocessConfig):
-    """``preprocess=spike_hybrids``; see ``src.preprocess.spikes.hybrid``."""
+    """``preprocess=spike_hybrids``; see ``src.simulate.spike_hybrids``."""
 
     _target_: str = "src.preprocess.spikes.commands.hybrids"
     seed: int = 0

@@ -26,7 +26,7 @@ UNSCORED = -1
 
 
 class BadInput(ValueError):
-    """An input the user has to mend: which file, what is wrong with it, what to do.
+    """An input the user has to fix: which file, what is wrong with it, what to do.
 
     Parameters
     ----------
@@ -34,16 +34,16 @@ class BadInput(ValueError):
         The file, folder or configuration key at fault.
     problem
         What is wrong, in one clause.
-    cure
+    hint
         What the user can do about it, in one clause.
     """
 
-    def __init__(self, source: str | Path, problem: str, cure: str) -> None:
-        self.source, self.problem, self.cure = str(source), problem, cure
-        super().__init__(str(source), problem, cure)
+    def __init__(self, source: str | Path, problem: str, hint: str) -> None:
+        self.source, self.problem, self.hint = str(source), problem, hint
+        super().__init__(str(source), problem, hint)
 
     def __str__(self) -> str:
-        line = " ".join(f"{self.source}: {self.problem}; {self.cure}".splitlines())
+        line = " ".join(f"{self.source}: {self.problem}; {self.hint}".splitlines())
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)  # names from damaged files
 
 

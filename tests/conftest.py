@@ -61,8 +61,8 @@ def _cuda() -> bool:
 @pytest.fixture(scope="session")
 def spike_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recordings as the coursework's, of seconds: D1 labelled, D2 and D5 not, their truth in ``truth/``."""
-    from src.preprocess.spikes.recording import write_mat
-    from src.preprocess.spikes.simulate import simulate
+    from src.recordings.extracellular.recording import write_mat
+    from src.simulate.spikes import simulate
 
     folder = tmp_path_factory.mktemp("spikes")
     for number, (name, ratio, seconds) in enumerate((("D1", 30.0, 14.0), ("D2", 16.0, 5.0), ("D5", 4.0, 5.0))):
@@ -122,7 +122,7 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
         data.prepare_data()
         data.setup("fit")
         model = module(data.signal.to_dict(), data.classes, kind, arguments, data.targets, 4e-3, 1e-3, 0.1)
-        model.adopt_statistics(data.training_statistics())
+        model.set_normalization(data.training_statistics())
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=2,

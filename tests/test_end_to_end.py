@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from src.models.bundle import load_bundle
 from src.predict.sleep import stage_probabilities
 from src.preprocess.sleep.epochs import EpochSettings, epochs_of
-from src.preprocess.sleep.nights import Night, load
-from src.preprocess.sleep.simulate import write_night
-from src.runs.job import carry_out
+from src.recordings.sleep.nights import Night, load
+from src.runs.job import run_job
+from src.simulate.sleep import write_night
 from train import train
 
 pytestmark = pytest.mark.timeout(600)  # a crowded machine starts a process in half a minute
@@ -148,7 +148,7 @@ def test_data_that_cannot_be_learnt_from_end_a_training_with_status_2(overrides,
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [*TINY, *overrides, f"cache_dir={cache}", f"runs_dir={tmp_path}"])
     with pytest.raises(SystemExit) as end:
-        carry_out(cfg, train)
+        run_job(cfg, train)
     assert end.value.code == 2
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error")]
     assert problem in line

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from src.preprocess.batch import Job, Summary, run_batch
-from src.preprocess.stage import MANIFEST, Stage, ensure
 from src.signals import BadInput
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.step import MANIFEST, CachedStep, ensure
 
 
 def count(inputs, params, out_dir, seed):
@@ -21,7 +21,7 @@ def count(inputs, params, out_dir, seed):
 
 def one(source: Path, output_dir: Path) -> bool:
     return ensure(
-        Stage("count", 1, count), {"text": source}, {}, label=source.stem, target=output_dir / source.stem
+        CachedStep("count", 1, count), {"text": source}, {}, label=source.stem, target=output_dir / source.stem
     ).reused
 
 

@@ -11,10 +11,10 @@ from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.sleep.context_stager import SleepContextStager
 from src.predict.sleep import predict
 from src.preprocess.lfp.epochs import LFP_EPOCHS
-from src.preprocess.lfp.simulate import simulate_session, simulate_states, simulate_traces
 from src.preprocess.lfp.spectrograms import spectrograms
-from src.preprocess.stage import ensure
 from src.signals import RODENT_STAGES
+from src.simulate.lfp import simulate_session, simulate_states, simulate_traces
+from src.storage.step import ensure
 
 FS_HZ = 200.0
 
@@ -51,7 +51,7 @@ def train(source, epochs, tmp_path, max_epochs=8):
     data.setup("fit")
     network = {"width": 12, "hidden": 12, "layers": 1, "filters": 8, "blocks": 1, "dropout": 0.1}
     model = SleepContextStager(data.signal.to_dict(), list(data.classes), network_args=network, lr=1e-2)
-    model.adopt_statistics(data.training_statistics())
+    model.set_normalization(data.training_statistics())
     trainer = pl.Trainer(
         max_epochs=max_epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path,

@@ -31,7 +31,7 @@ def test_bad_input_reads_as_one_line_with_the_file_the_fault_and_the_cure():
 
 def test_bad_input_survives_the_way_back_from_a_worker():
     error = pickle.loads(pickle.dumps(BadInput("a", "b", "c")))
-    assert (error.source, error.problem, error.cure) == ("a", "b", "c")
+    assert (error.source, error.problem, error.hint) == ("a", "b", "c")
 
 
 def test_a_recording_knows_its_duration():

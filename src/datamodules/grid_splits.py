@@ -64,8 +64,8 @@ def split_frames(
         blocks = [b for b in blocks if 2 * len(b) > block_frames]
         count = max(1, round(val * trainable.sum() / block_frames))
         if len(blocks) <= count:
-            cure = f"lower split.block_frames ({block_frames}), or take split.method=blocks"
-            raise BadInput(grids.source, f"has {len(blocks)} blocks to train and validate on", cure)
+            hint = f"lower split.block_frames ({block_frames}), or take split.method=blocks"
+            raise BadInput(grids.source, f"has {len(blocks)} blocks to train and validate on", hint)
         for number in stream(seed, grids.subject, "validation").permutation(len(blocks))[:count]:
             parts["val"][blocks[number].start : blocks[number].stop] = True
         near = np.convolve(parts["val"], np.ones(2 * gap + 1), "same" if grids.frames > 2 * gap else "full") > 0.5

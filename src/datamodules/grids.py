@@ -20,10 +20,10 @@ from src.preprocess.calcium.grid import HEIGHT, WIDTH
 from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, load_grids
 from src.preprocess.calcium.grid_io import COO_FILE
-from src.preprocess.calcium.grid_simulate import POSITIONS, SIMULATED_GRIDS, ChainedActivity
 from src.preprocess.calcium.grid_windows import WindowBatch
-from src.preprocess.stage import ensure
 from src.signals import BadInput, SignalSpec
+from src.simulate.grids import POSITIONS, SIMULATED_GRIDS, ChainedActivity
+from src.storage.step import ensure
 
 _VOXELS_AT_ONCE = 4096
 
@@ -37,7 +37,7 @@ class GridData(pl.LightningDataModule):
         Folder of processed subjects, sparse or dense; ``None`` makes the embedded simulated ones.
     simulated
         For ``root=None``: a list ``subjects`` of changes to ``common``, both with the fields of
-        :class:`~src.preprocess.calcium.grid_simulate.ChainedActivity`; ``seed``; and ``positions``, a text
+        :class:`~src.simulate.grids.ChainedActivity`; ``seed``; and ``positions``, a text
         file of coordinates in place of the simulated brain's.
     context, horizon
         Frames that are seen, and frames to forecast.
@@ -103,8 +103,8 @@ class GridData(pl.LightningDataModule):
             given = {**self.simulated["common"], **changes}
             known = {f.name: f.default for f in fields(ChainedActivity)}
             if unknown := sorted(set(given) - set(known)):
-                cure = f"choose from: {', '.join(known)}"
-                raise BadInput("datamodule.simulated", f"has no setting {unknown[0]!r}", cure)
+                hint = f"choose from: {', '.join(known)}"
+                raise BadInput("datamodule.simulated", f"has no setting {unknown[0]!r}", hint)
             name = f"simulated_{number}"
             params = {"subject": name, **known, **given}
             seed = int(self.simulated["seed"])

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from src.datamodules.augment import SpectrogramAugment
 from src.datamodules.batches import Batches, repeatable_draws
 from src.datamodules.splits import Part, Split, make_split
-from src.preprocess.batch import Summary
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, read_epochs
 from src.preprocess.sleep.prepare import EpochArtifact, input_signal, prepare_nights
 from src.signals import HUMAN_STAGES, BadInput, SignalSpec
+from src.storage.batch import Summary
 
 Batch = tuple[Tensor, Tensor, Tensor]
 

@@ -14,7 +14,7 @@ from src.datamodules.augment_levels import LevelAugment
 from src.datamodules.sleep import Batch, NightEpochs, SleepData
 from src.datamodules.splits import PARTS, Part, Split, make_split, split_blocks
 from src.preprocess.sleep.epochs import read_epochs
-from src.preprocess.sleep.night_view import NIGHT_VIEW, NIGHT_VIEW_VERSION, night_view
+from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, night_view
 from src.preprocess.sleep.prepare import EpochArtifact
 from src.signals import UNSCORED, BadInput, SignalSpec
 
@@ -130,7 +130,7 @@ class SleepSequenceData(SleepData):
         Epochs of a training window; windows of a step.
     views
         One or several of ``absolute``, ``night``, ``rank``, ``shape``: see
-        :func:`src.preprocess.sleep.night_view.night_view`.
+        :func:`src.preprocess.sleep.night_normalization.night_view`.
     """
 
     def __init__(

@@ -25,10 +25,10 @@ from src.preprocess.spikes.prepare import (
     load_labelled,
     load_trace,
 )
-from src.preprocess.spikes.recording import SpikeTrain
-from src.preprocess.spikes.synthesis import Grafting, Source, conditioned_waveforms, grafted, overlaid
-from src.preprocess.stage import ensure
+from src.recordings.extracellular.recording import SpikeTrain
 from src.signals import BadInput, SignalSpec
+from src.simulate.spike_synthesis import Grafting, Source, conditioned_waveforms, grafted, overlaid
+from src.storage.step import ensure
 
 GUARD_SAMPLES = 500
 """Gap between the blocks of the labelled recording: wider than a waveform and any window."""
@@ -81,7 +81,7 @@ class SpikeData(pl.LightningDataModule):
         Arguments of :class:`~src.preprocess.spikes.conditioning.Conditioning` but the rate;
         ``matched_filter: true`` fills in the mean template.
     grafting
-        Arguments of :class:`~src.preprocess.spikes.synthesis.Grafting`.
+        Arguments of :class:`~src.simulate.spike_synthesis.Grafting`.
     examples
         For a detector ``windows`` per batch, labelled samples ``window`` of each, and whether they have
         real ``context`` on both sides; for a classifier ``samples`` of the trace a batch is cut from.

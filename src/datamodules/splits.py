@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from src.preprocess.stage import canonical_json
 from src.signals import BadInput
+from src.storage.step import canonical_json
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")

@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from src.preprocess.atomic import atomic_folder
-from src.preprocess.stage import fingerprint
 from src.signals import BadInput, SignalSpec
+from src.storage.atomic import atomic_folder
+from src.storage.step import fingerprint
 
 SCHEMA_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
@@ -96,8 +96,8 @@ class Bundle:
             name, version = str(stage.get("stage")), stage.get("version")
             if versions.get(name) != version:
                 known = f"here it is {versions[name]}" if name in versions else "unknown here"
-                where, cure = self.folder or "bundle", "use the neurolit that wrote it, or train again"
-                raise BadInput(where, f"needs version {version} of the preprocessing {name}, {known}", cure)
+                where, hint = self.folder or "bundle", "use the neurolit that wrote it, or train again"
+                raise BadInput(where, f"needs version {version} of the preprocessing {name}, {known}", hint)
 
 
 def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:

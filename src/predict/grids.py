@@ -18,14 +18,14 @@ from src.models.grids.losses import as_log_odds, true_activity
 from src.models.grids.networks import Forecast, PlaneForecaster
 from src.models.grids.population import PopulationRegression
 from src.predict.grid_output import Fitted, Made, whole
-from src.preprocess.atomic import atomic_folder
-from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_io import COO_FILE
 from src.preprocess.calcium.grid_windows import window_batch
-from src.preprocess.stage import checksums, fingerprint, provenance
 from src.signals import BadInput
+from src.storage.atomic import atomic_folder
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.step import checksums, fingerprint, provenance
 
 WINDOWS_AT_ONCE = 16
 KNOWN_SHARE = 0.5
@@ -95,8 +95,8 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
         network = network.for_subject(name, grids.planes, torch.from_numpy(grids.voxels), _rates(grids))
     else:
         names = ", ".join(network.subjects)
-        cure = f"it knows {names}: say options.subject=<name>, or train model=grid_planes"
-        raise BadInput(grids.source, f"shows {name}, whom the bundle does not know", cure)
+        hint = f"it knows {names}: say options.subject=<name>, or train model=grid_planes"
+        raise BadInput(grids.source, f"shows {name}, whom the bundle does not know", hint)
     images = None
     if network.coarsen is not None:
         markers = any(s.get("params", {}).get("markers") for s in bundle.stages)
@@ -107,8 +107,8 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
 def known_voxels(grids: SubjectGrids, voxels: np.ndarray, planes: int) -> SubjectGrids:
     """The recording with the voxels of the bundle alone, in the bundle's order."""
     if grids.planes != planes:
-        cure = "give a recording of the same volume"
-        raise BadInput(grids.source, f"has {grids.planes} planes, the bundle's subject {planes}", cure)
+        hint = "give a recording of the same volume"
+        raise BadInput(grids.source, f"has {grids.planes} planes, the bundle's subject {planes}", hint)
     if np.array_equal(grids.voxels, voxels):
         return grids
     _, here, there = np.intersect1d(grids.voxels, voxels, return_indices=True)

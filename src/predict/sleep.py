@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from src.models.bundle import Bundle
 from src.predict.sleep_files import write_bids, write_edf_annotations, write_stages
 from src.predict.sleep_input import InputOptions, NightInput, find_inputs, read_input
-from src.preprocess.atomic import atomic_folder
-from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
-from src.preprocess.sleep.night_view import NIGHT_VIEW, NIGHT_VIEW_VERSION, night_view
-from src.preprocess.sleep.nights import Night
-from src.preprocess.stage import checksums, fingerprint, provenance
+from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, night_view
+from src.recordings.sleep.nights import Night
 from src.reports.sleep import draw_night
 from src.reports.sleep_agreement import agreement, beside
 from src.reports.sleep_page import ScoredNight, write_page
 from src.signals import UNSCORED, BadInput
+from src.storage.atomic import atomic_folder
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.step import checksums, fingerprint, provenance
 
 BATCH = 512
 _WHOLE_NIGHT_H = 3.0
@@ -55,7 +55,7 @@ def predict(
         Gets one folder per recording: ``report.html``, ``night.png``, ``hypnogram.csv``, ``hypnogram.edf``
         (EDF+ annotations), ``events.tsv`` (BIDS), ``manifest.json``, with a reference ``agreement.json``.
     kind
-        What kind of folder ``source`` is, see :func:`src.preprocess.sleep.nights.discover`.
+        What kind of folder ``source`` is, see :func:`src.recordings.sleep.nights.discover`.
     channels, reference, scale, stage_coding, text_epoch_s, yasa
         See :class:`~src.predict.sleep_input.InputOptions`.
 

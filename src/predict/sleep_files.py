@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.sleep.hypnogram import Hypnogram
-from src.preprocess.sleep.scoring_files import write_annotations
+from src.recordings.sleep.hypnogram import Hypnogram
+from src.recordings.sleep.scoring_files import write_annotations
 from src.signals import UNSCORED
 
 UNSCORED_NAME = "unscored"

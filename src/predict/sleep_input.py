@@ -15,12 +15,12 @@ from src.predict.sleep_yasa import YASA_EPOCH_S, yasa_stages
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of, read_epochs
 from src.preprocess.sleep.features import FeatureSettings, epoch_features
-from src.preprocess.sleep.hypnogram import align
-from src.preprocess.sleep.nights import Night, discover, load
 from src.preprocess.sleep.prepare import PREPARED, find_prepared
-from src.preprocess.sleep.resample import require_band, resample
-from src.preprocess.sleep.sanity import ChannelReport, inspect
-from src.preprocess.sleep.scoring_files import read_hypnogram
+from src.recordings.sleep.check_signal import ChannelReport, inspect
+from src.recordings.sleep.hypnogram import align
+from src.recordings.sleep.nights import Night, discover, load
+from src.recordings.sleep.resample import require_band, resample
+from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import UNSCORED, BadInput, Recording
 
 ABSENT = "none"
@@ -122,7 +122,7 @@ def read_input(night: Night, settings: EpochSettings, options: InputOptions) -> 
     Raises
     ------
     BadInput
-        See :func:`src.preprocess.sleep.nights.load`; also for channels that make no group.
+        See :func:`src.recordings.sleep.nights.load`; also for channels that make no group.
     """
     if night.kind in LAYOUTS or night.kind == PREPARED:
         return _finished_input(night, options)

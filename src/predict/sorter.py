@@ -16,8 +16,8 @@ from src.models.spikes.networks import ClassifierNetwork, DetectorNetwork
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import grow
 from src.preprocess.spikes.prepare import CONDITIONING, Trace
-from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.signature import Choice, choose_expert, signature
+from src.recordings.extracellular.recording import SpikeTrain
 from src.signals import BadInput
 
 EDGE_SAMPLES = 64
@@ -102,8 +102,8 @@ def _conditioning(bundle: Bundle) -> Conditioning:
     try:
         return Conditioning.from_dict(bundle.stages[0]["params"])
     except (IndexError, KeyError, TypeError, AttributeError) as error:
-        where, cure = bundle.folder or "bundle", "use the neurolit that wrote it, or train again"
-        raise BadInput(where, "does not say how recordings are conditioned", cure) from error
+        where, hint = bundle.folder or "bundle", "use the neurolit that wrote it, or train again"
+        raise BadInput(where, "does not say how recordings are conditioned", hint) from error
 
 
 def _require_match(detection: Bundle, classification: Bundle, conditioning: Conditioning) -> None:

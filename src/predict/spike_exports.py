@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.preprocess.atomic import atomic_file, atomic_folder
-from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.waveforms import cut
+from src.recordings.extracellular.recording import SpikeTrain
 from src.signals import BadInput
+from src.storage.atomic import atomic_file, atomic_folder
 
 BEFORE, AFTER = 20, 60
 """Samples of a unit's mean waveform around the onset."""

@@ -14,15 +14,15 @@ from src.models.bundle import Bundle, load_bundle
 from src.predict.sorter import Sorter
 from src.predict.spike_exports import SortedTrace, export, require_known
 from src.predict.spike_scores import report_scores
-from src.preprocess.atomic import atomic_file
-from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
-from src.preprocess.spikes.recording import SUFFIXES, SpikeTrain, read_spikes, write_csv, write_mat
 from src.preprocess.spikes.signature import UNLIKE, Choice
-from src.preprocess.spikes.spikeinterface_input import is_spikeinterface
-from src.preprocess.stage import fingerprint, provenance
+from src.recordings.extracellular.recording import SUFFIXES, SpikeTrain, read_spikes, write_csv, write_mat
+from src.recordings.extracellular.spikeinterface_input import is_spikeinterface
 from src.reports.spikes import draw_trace, draw_waveforms
 from src.signals import BadInput
+from src.storage.atomic import atomic_file
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.step import fingerprint, provenance
 
 
 def predict(

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
-from src.preprocess.atomic import atomic_file
+from src.storage.atomic import atomic_file
 
 HEIGHT, WIDTH = 256, 128
 PIXELS = HEIGHT * WIDTH

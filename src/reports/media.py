@@ -12,9 +12,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from src.preprocess.atomic import atomic_file
 from src.reports.grids import draw_gain, draw_movie, draw_planes
 from src.reports.sleep import draw_staging
+from src.storage.atomic import atomic_file
 
 
 def draw_confusion(path: Path, *, title: str, counts: np.ndarray, classes: Sequence[str]) -> Path:

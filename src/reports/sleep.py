@@ -16,7 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.preprocess.atomic import atomic_file
+from src.storage.atomic import atomic_file
 
 STAGE_COLOURS = {
     "W": "#e9a23b",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.sleep.sanity import ChannelReport
+from src.recordings.sleep.check_signal import ChannelReport
 from src.reports.sleep import STAGE_COLOURS
 from src.reports.sleep_agreement import agreement, beside
 from src.reports.sleep_reliability import reliability_picture

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from src.preprocess.atomic import atomic_file
-from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.waveforms import cut
+from src.recordings.extracellular.recording import SpikeTrain
+from src.storage.atomic import atomic_file
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7f3c8d", "#444444")
 """One per neuron, told apart by the colour-blind; more neurons go round again."""

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from src.preprocess.atomic import atomic_file
+from src.storage.atomic import atomic_file
 
 SHOWN = 20
 """Configurations in the ranking; the table has them all."""

@@ -20,7 +20,7 @@ def assemble(cfg: DictConfig) -> tuple[Any, Any]:
     datamodule.setup("fit")
     signal, classes = datamodule.signal.to_dict(), datamodule.classes
     model = instantiate(cfg.model, signal=signal, classes=classes, _recursive_=False, _convert_="all")
-    model.adopt_statistics(datamodule.training_statistics())
+    model.set_normalization(datamodule.training_statistics())
     return datamodule, model
 
 

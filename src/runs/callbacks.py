@@ -14,8 +14,8 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMon
 from rich.progress import TimeRemainingColumn
 from rich.table import Column
 
-from src.preprocess.atomic import atomic_file
 from src.signals import BadInput
+from src.storage.atomic import atomic_file
 
 
 class ProgressBar(RichProgressBar):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from src.preprocess.atomic import atomic_file
 from src.signals import BadInput
+from src.storage.atomic import atomic_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

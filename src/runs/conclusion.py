@@ -21,7 +21,7 @@ from src.runs.folder import RUN_FILE, SWEEP_FILE, now, read_record, write_json
 from src.runs.ranking import Configuration, SweepRun, brief, mode, monitor, read_sweep, write_tables
 
 
-def conclude(folder: Path, console: Console) -> int:
+def finalize_sweep(folder: Path, console: Console) -> int:
     """Rank the jobs in ``folder``, test the best configuration, draw; returns how many jobs did not finish."""
     quiet_trainer()
     ranking = write_tables(folder)

@@ -24,11 +24,11 @@ from typing import IO, Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from src.preprocess.atomic import atomic_file
-from src.preprocess.stage import canonical_json, folder_lock, provenance
 from src.runs.checkpoints import read_checkpoint
 from src.runs.repeat import RECIPE, source_digests, write_recipe
 from src.signals import BadInput
+from src.storage.atomic import atomic_file
+from src.storage.step import canonical_json, folder_lock, provenance
 
 RUN_FILE = "run.json"
 SWEEP_FILE = "sweep.json"

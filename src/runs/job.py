@@ -13,13 +13,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src.preprocess.atomic import atomic_file
-from src.preprocess.stage import provenance
 from src.runs.console import quiet_trainer
 from src.runs.folder import RUN_FILE, RunFolder, open_run, process_rank, read_record
-from src.runs.refusal import leave, refusals
 from src.runs.repeat import differences, source_digests
+from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
+from src.storage.atomic import atomic_file
+from src.storage.step import provenance
 
 Work = Callable[[DictConfig, dict[str, Any], RunFolder, Console], float]
 HYDRAS_OWN = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -35,7 +35,7 @@ class SweepJob:
     tolerant: bool
 
 
-def carry_out(cfg: DictConfig, work: Work) -> float:
+def run_job(cfg: DictConfig, work: Work) -> float:
     """Open the folder of the run that ``cfg`` describes, ``work`` in it, and return the validation score.
 
     A finished job of the same sweep is not repeated. A job of a sweep that fails leaves its reason in
@@ -47,11 +47,14 @@ def carry_out(cfg: DictConfig, work: Work) -> float:
     console = Console(quiet=process_rank() > 0)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     if job is None:
-        with refusals(console), open_run(config, runs_dir=Path(cfg.runs_dir), name=cfg.name, resume=cfg.resume) as run:
+        with (
+            user_errors(console),
+            open_run(config, runs_dir=Path(cfg.runs_dir), name=cfg.name, resume=cfg.resume) as run,
+        ):
             score = _run(cfg, config, work, run, console)
             if run.left_out():
                 console.print(f"[yellow]trained without {', '.join(run.left_out())}[/] (see above); exit status 1")
-                leave(1)
+                exit_with(1)
             return score
     config["group"] = config["group"] or f"{cfg.name}-sweep-{job.folder.name}"
     try:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from src.preprocess.atomic import atomic_file
 from src.reports.tables import markdown_table
 from src.runs.folder import EXECUTION_KEYS, RUN_FILE, records
+from src.storage.atomic import atomic_file
 
 REPLICATES = ("seed", "fold")
 """Last names of the keys that repeat a configuration instead of changing it: ``seed``, ``split.fold``."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from src.preprocess.atomic import atomic_file
+from src.storage.atomic import atomic_file
 
 RECIPE = "run.yaml"
 _HEAD = """\

@@ -14,7 +14,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
-from src.preprocess.stage import canonical_json
 from src.runs.folder import (
     EXECUTION_KEYS,
     SWEEP_FILE,
@@ -27,6 +26,7 @@ from src.runs.folder import (
     write_json,
 )
 from src.signals import BadInput
+from src.storage.step import canonical_json
 
 EFFORT_KEYS = ("n_trials", "n_jobs", "max_batch_size", "max_failure_rate", "storage")
 """How much of a search is done and how, not which search it is."""
@@ -61,11 +61,11 @@ class SweepCallback(Callback):
             write_tables(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from src.runs.conclusion import conclude
+        from src.runs.conclusion import finalize_sweep
 
         console = Console()
         try:
-            failures = conclude(Path(config.hydra.sweep.dir), console)
+            failures = finalize_sweep(Path(config.hydra.sweep.dir), console)
             release()
         except BadInput as error:
             _stop(error)

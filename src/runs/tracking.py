@@ -15,8 +15,8 @@ from uuid import uuid4
 from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from src.preprocess.atomic import atomic_file
 from src.runs.folder import RunFolder, process_rank
+from src.storage.atomic import atomic_file
 
 
 @contextmanager

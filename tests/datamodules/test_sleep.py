@@ -7,10 +7,10 @@ import torch
 
 from src.datamodules import sleep
 from src.models.sleep.stager import SleepStager
-from src.preprocess.batch import Outcome, Summary
 from src.preprocess.sleep.epochs import EpochSet
 from src.preprocess.sleep.prepare import EpochArtifact
 from src.signals import UNSCORED, BadInput
+from src.storage.batch import Outcome, Summary
 
 STAGES = 5
 SUBJECTS = [f"S{i}" for i in range(8)]
@@ -130,7 +130,7 @@ def fitted(module, tmp_path, epochs=6):
     model = SleepStager(
         {"shape": [1, 6, 7]}, list(module.classes), network_args={"filters": 8, "width": 16, "blocks": 1}, lr=5e-3
     )
-    model.adopt_statistics(module.training_statistics())
+    model.set_normalization(module.training_statistics())
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",

@@ -7,9 +7,9 @@ import torch
 from src.datamodules.spike_examples import Background, EpochSteps, TraceBatches, WaveformBatches
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
-from src.preprocess.spikes.simulate import background, mean_peak, simulate
-from src.preprocess.spikes.synthesis import Source
 from src.preprocess.spikes.waveforms import fit_waveforms
+from src.simulate.spike_synthesis import Source
+from src.simulate.spikes import background, mean_peak, simulate
 
 
 @pytest.fixture(scope="module")

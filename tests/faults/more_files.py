@@ -13,8 +13,8 @@ from src.datamodules.splits import make_split
 from src.preprocess.lfp.artifact import open_spectrograms
 from src.preprocess.lfp.spectrograms import spectrograms
 from src.preprocess.sleep.bandpower_files import read_bandpower_mouse
-from src.preprocess.sleep.channels import ChannelRequest
-from src.preprocess.sleep.databases import ucddb_signal
+from src.recordings.sleep.channels import ChannelRequest
+from src.recordings.sleep.databases import ucddb_signal
 from src.runs.folder import open_run, read_record, run_key
 from tests.preprocess.cascade.cascade_packages import recorded_trial, write_neuron
 from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank

@@ -15,22 +15,22 @@ import torch
 
 from src.models.bundle import load_bundle
 from src.preprocess.calcium.grid_io import open_grids
-from src.preprocess.calcium.matlab import read_struct
-from src.preprocess.calcium.recording import open_recording, subject_files
-from src.preprocess.calcium.simulate import SimulatedBrain, simulate_subject
-from src.preprocess.calcium.suite2p import load_objects, read_planes
 from src.preprocess.cascade.ground_truth import read_neuron
 from src.preprocess.cascade.package import CONFIG_FILE, read_config, read_network
-from src.preprocess.lfp.traces import open_traces
 from src.preprocess.sleep.bandpower_files import read_bandpower_night
-from src.preprocess.sleep.edf import read_annotations, read_header, read_recording
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.features import FeatureSettings
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
-from src.preprocess.sleep.scoring_files import read_hypnogram
-from src.preprocess.spikes.recording import read_spikes, read_trace
-from src.preprocess.stage import MANIFEST, Stage, ensure, read_artifact
+from src.recordings.calcium.matlab import read_struct
+from src.recordings.calcium.recording import open_recording, subject_files
+from src.recordings.calcium.suite2p import load_objects, read_planes
+from src.recordings.extracellular.recording import read_spikes, read_trace
+from src.recordings.extracellular.traces import open_traces
+from src.recordings.sleep.edf import read_annotations, read_header, read_recording
+from src.recordings.sleep.scoring_files import read_hypnogram
 from src.runs.checkpoints import read_checkpoint
+from src.simulate.calcium import SimulatedBrain, simulate_subject
+from src.storage.step import MANIFEST, CachedStep, ensure, read_artifact
 from tests.faults import more_files as more
 from tests.models.test_bundle import ARGS, describe
 from tests.preprocess.cascade.cascade_packages import write_package
@@ -217,7 +217,7 @@ def _write(inputs: Any, params: Any, out_dir: Path, seed: Any) -> None:
 
 def make_manifest(folder: Path) -> Path:
     (folder / "in.txt").write_text("in")
-    ensure(Stage("write", 1, _write), {"in": folder / "in.txt"}, {}, label="x", target=folder / "out")
+    ensure(CachedStep("write", 1, _write), {"in": folder / "in.txt"}, {}, label="x", target=folder / "out")
     return folder / "out" / MANIFEST
 
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from src.models.bundle import Bundle, build_network, export_bundle, load_bundle
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
-from src.preprocess.sleep.night_view import NIGHT_VIEW, NIGHT_VIEW_VERSION
-from src.preprocess.sleep.simulate import write_night
-from src.preprocess.stage import MANIFEST, read_artifact
+from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
 from src.signals import HUMAN_STAGES, SignalSpec
+from src.simulate.sleep import write_night
+from src.storage.step import MANIFEST, read_artifact
 from tests.conftest import REPOSITORY
 from tests.preprocess.lfp.lfp_files import random_traces, write_shank
 from tests.runs.test_search import SEARCH

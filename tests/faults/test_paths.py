@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from src.preprocess.stage import MANIFEST, Stage, ensure, read_artifact
 from src.signals import BadInput
+from src.storage.step import MANIFEST, CachedStep, ensure, read_artifact
 from tests.faults.readers import READERS
 
 RAN = []
@@ -54,7 +54,7 @@ def write(inputs, params, out_dir, seed):
 
 def made(folder):
     (folder / "in.txt").write_text("in")
-    return ensure(Stage("write", 1, write), {"in": folder / "in.txt"}, {}, label="x", cache=folder / "cache")
+    return ensure(CachedStep("write", 1, write), {"in": folder / "in.txt"}, {}, label="x", cache=folder / "cache")
 
 
 @pytest.mark.parametrize("name", ["../../../secret.txt", "{root}/secret.txt", "link.txt", "folder/secret.txt", "\0"])

@@ -28,7 +28,7 @@ def bundle(request, data, tmp_path_factory):
     model = GridForecasting(
         data.signal.to_dict(), data.classes, request.param, small, "bernoulli", 1.0, 1e-3, 1e-2, 0.1
     )
-    model.adopt_statistics(data.training_statistics())
+    model.set_normalization(data.training_statistics())
     fields = {**model.bundle_fields(), "decision": model.tune(data)}
     made = Bundle(
         signal=data.signal,

@@ -12,12 +12,12 @@ from torch.nn import functional
 from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.sleep.sequence import SleepSequenceNet
 from src.predict.sleep import predict
-from src.preprocess.sleep.edf import read_recording
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, epochs_of
-from src.preprocess.sleep.night_view import night_view
-from src.preprocess.sleep.scoring_files import read_hypnogram
-from src.preprocess.sleep.simulate import write_night
+from src.preprocess.sleep.night_normalization import night_view
+from src.recordings.sleep.edf import read_recording
+from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES, SignalSpec
+from src.simulate.sleep import write_night
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz")
 SETTINGS = EpochSettings.from_params({"channels": list(CHANNELS), "features": {"kind": "bandpower"}, "margin_s": None})
@@ -79,7 +79,7 @@ def score(bundle, source, out, **options):
 
 def rewrite(path, psg, *, order=None, samples=slice(None), factor=1.0, fs_hz=None):
     """The recording again with another order of channels, cut, scaled, or at another rate."""
-    from src.preprocess.sleep.resample import resample
+    from src.recordings.sleep.resample import resample
 
     recording = read_recording(psg, CHANNELS)
     rows = recording.samples if fs_hz is None else resample(recording.samples, recording.fs_hz, fs_hz)

@@ -3,8 +3,8 @@ import pytest
 
 from src.predict.sleep_input import InputOptions, find_inputs, read_input
 from src.preprocess.sleep.epochs import EpochSettings
-from src.preprocess.sleep.simulate import write_night
 from src.signals import BadInput
+from src.simulate.sleep import write_night
 
 SETTINGS = EpochSettings.from_params(
     {"channels": ["EEG Fpz-Cz", "EEG Pz-Oz"], "features": {"kind": "bandpower"}, "aliases": {"EEG Fpz-Cz": ["F4-M1"]}}

@@ -3,7 +3,7 @@ from datetime import datetime
 
 import numpy as np
 
-from src.preprocess.sleep.sanity import ChannelReport
+from src.recordings.sleep.check_signal import ChannelReport
 from src.reports.sleep import draw_night
 from src.reports.sleep_page import ScoredNight, write_page
 from src.signals import HUMAN_STAGES, RODENT_STAGES

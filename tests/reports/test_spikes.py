@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from src.preprocess.spikes.recording import SpikeTrain
-from src.preprocess.spikes.simulate import simulate
+from src.recordings.extracellular.recording import SpikeTrain
 from src.reports.spikes import (
     colour,
     draw_confusion,
@@ -12,6 +11,7 @@ from src.reports.spikes import (
     draw_trace,
     draw_waveforms,
 )
+from src.simulate.spikes import simulate
 
 
 def assert_drawn(path):

@@ -5,7 +5,7 @@ import json
 
 from rich.console import Console
 
-from src.runs.conclusion import conclude, learning_curve
+from src.runs.conclusion import finalize_sweep, learning_curve
 
 
 def test_a_learning_curve_leaves_out_rows_of_other_metrics(tmp_path):
@@ -20,7 +20,7 @@ def test_a_sweep_of_failures_ends_without_a_choice(tmp_path):
     (tmp_path / "0" / "run.json").write_text(json.dumps(record))
     (tmp_path / "sweep.json").write_text("{}")
     stream = io.StringIO()
-    assert conclude(tmp_path, Console(file=stream)) == 1
+    assert finalize_sweep(tmp_path, Console(file=stream)) == 1
     assert "job 0 did not finish: out of luck" in stream.getvalue()
     verdict = json.loads((tmp_path / "sweep.json").read_text())
     assert (verdict["status"], verdict["chosen"], verdict["best"]) == ("incomplete", None, None)

@@ -5,7 +5,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from src.runs.job import carry_out
+from src.runs.job import run_job
 
 
 def settings(tmp_path):
@@ -21,12 +21,12 @@ def work(left_out):
 
 
 def test_a_run_with_all_its_recordings_returns_its_score(tmp_path):
-    assert carry_out(settings(tmp_path), work([])) == 0.5
+    assert run_job(settings(tmp_path), work([])) == 0.5
 
 
 def test_a_run_that_left_recordings_out_finishes_names_them_and_ends_with_status_1(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        carry_out(settings(tmp_path), work(["night7"]))
+        run_job(settings(tmp_path), work(["night7"]))
     assert end.value.code == 1
     assert "night7" in capsys.readouterr().out
     assert json.loads((tmp_path / "toy" / "latest" / "run.json").read_text())["status"] == "finished"
@@ -37,6 +37,6 @@ def test_an_error_is_kept_in_the_run_folder(tmp_path):
         raise ZeroDivisionError("a fault of ours")
 
     with pytest.raises(ZeroDivisionError):
-        carry_out(settings(tmp_path), broken)
+        run_job(settings(tmp_path), broken)
     (error,) = tmp_path.glob("toy/*/error.txt")
     assert "a fault of ours" in error.read_text()

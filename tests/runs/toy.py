@@ -91,7 +91,7 @@ class Classifier(pl.LightningModule):
         self.register_buffer("mean", torch.zeros(2))
         self.confusion = ConfusionByRecording(1, 2)
 
-    def adopt_statistics(self, statistics: Any) -> None:
+    def set_normalization(self, statistics: Any) -> None:
         self.mean.copy_(torch.as_tensor(statistics["mean"]))
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:

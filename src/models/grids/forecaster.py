@@ -69,7 +69,7 @@ class GridForecasting(pl.LightningModule):
         self.tested: dict[str, ForecastScores] = {}
         self.example: dict[str, Any] = {}
 
-    def adopt_statistics(self, statistics: Mapping[str, np.ndarray]) -> None:
+    def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
         """Build the network for the subjects' voxels, and fit the baselines."""
         offsets = statistics["offsets"]
         self.network_args = {

@@ -51,12 +51,12 @@ class SleepContextStager(SleepStager):
     def setup(self, stage: str) -> None:
         views = list(getattr(self.trainer.datamodule, "views", ["absolute"]))  # type: ignore[attr-defined]
         if self.network.causal and views != ["absolute"]:
-            cure = "give datamodule.views=[absolute]"
-            raise BadInput("model.network_args.causal", f"the views {', '.join(views)} know the whole night", cure)
+            hint = "give datamodule.views=[absolute]"
+            raise BadInput("model.network_args.causal", f"the views {', '.join(views)} know the whole night", hint)
         super().setup(stage)
 
-    def adopt_statistics(self, statistics: Mapping[str, np.ndarray]) -> None:
-        super().adopt_statistics(statistics)
+    def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
+        super().set_normalization(statistics)
         self.learner.load_state_dict(self.network.state_dict())
 
     @torch.no_grad()

@@ -73,7 +73,7 @@ class SleepStager(pl.LightningModule):
         self.test_recordings: list[str] = []
         self.test_example: list[tuple[Tensor, Tensor]] = []
 
-    def adopt_statistics(self, statistics: Mapping[str, np.ndarray]) -> None:
+    def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
         """Take over what was fitted on the training subjects.
 
         ``mean_db`` and ``std_db`` are ``(channel, freq)``, ``class_counts`` is ``(class,)``.

@@ -19,7 +19,7 @@ from src.models.spikes.networks import TEMPLATE_ONSET, SpikeDetector
 from src.models.spikes.targeted import TargetedModule
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import FilterBank
-from src.preprocess.spikes.recording import SpikeTrain
+from src.recordings.extracellular.recording import SpikeTrain
 
 SHOWN = ("f1_50", "f1_10", "precision", "recall", "class_accuracy", "recall_close", "chance_random")
 
@@ -54,9 +54,9 @@ class SpikeDetection(TargetedModule):
         """Samples that a label covers."""
         return 2 * int(self.network.label_half_width) + 1
 
-    def adopt_statistics(self, statistics: dict[str, np.ndarray]) -> None:
+    def set_normalization(self, statistics: dict[str, np.ndarray]) -> None:
         """Fill the references and start the first layer from templates whitened by each target's noise."""
-        super().adopt_statistics(statistics)
+        super().set_normalization(statistics)
         if not isinstance(self.network, SpikeDetector):
             return
         taps = self.network.stem_taps

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.preprocess.spikes.recording import SpikeTrain
+from src.recordings.extracellular.recording import SpikeTrain
 
 FLOOR = 0.02
 """Total probability up to which a sample belongs to no bump."""

@@ -16,9 +16,9 @@ from src.models.spikes.decision import Decision
 from src.models.spikes.events import EventStream, merge
 from src.models.spikes.networks import TEMPLATE_ONSET, ClassifierNetwork, DetectorNetwork
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.waveforms import CROWDED
 from src.preprocess.spikes.windows import spike_windows
+from src.recordings.extracellular.recording import SpikeTrain
 
 BLOCK = 1 << 18
 """Samples conditioned at a time."""

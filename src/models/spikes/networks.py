@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.signature import FEATURES
-from src.preprocess.spikes.synthesis import LONG_FFT, REACH, TEMPLATE_AFTER, TEMPLATE_BEFORE
 from src.preprocess.spikes.waveforms import N_MODES, SpikeRemover, WaveformModel
+from src.simulate.spike_synthesis import LONG_FFT, REACH, TEMPLATE_AFTER, TEMPLATE_BEFORE
 
 NOISE_BINS = LONG_FFT // 2 + 1
 TEMPLATE_SAMPLES = TEMPLATE_BEFORE + TEMPLATE_AFTER + 2 * REACH

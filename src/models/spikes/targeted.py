@@ -51,7 +51,7 @@ class TargetedModule(pl.LightningModule):
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.rows: list[dict[str, Any]] = []
 
-    def adopt_statistics(self, statistics: dict[str, np.ndarray]) -> None:
+    def set_normalization(self, statistics: dict[str, np.ndarray]) -> None:
         """Fill the network's references: templates, noise spectra, signatures, scales."""
         network: TargetedNetwork = self.network
         for name in ("templates", "modes", "signature", "scale"):

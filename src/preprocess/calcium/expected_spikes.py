@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from src.preprocess.calcium import baseline as f0
-from src.preprocess.calcium.hdf5 import AppendedColumn, writing
-from src.preprocess.calcium.recording import CalciumRecording, open_recording
-from src.preprocess.stage import Stage
+from src.recordings.calcium.recording import CalciumRecording, open_recording
 from src.signals import BadInput
+from src.storage.hdf5 import AppendedColumn, writing
+from src.storage.step import CachedStep
 
 SPIKES_FILE = "expected_spikes.h5"
 MODEL = "model"
@@ -100,10 +100,10 @@ def make_expected_spikes(
     }
 
 
-EXPECTED_SPIKES = Stage("expected_spikes", 1, make_expected_spikes)
+EXPECTED_SPIKES = CachedStep("expected_spikes", 1, make_expected_spikes)
 
 
-def with_resources(workers: int, batch_size: int, report: Report) -> Stage:
+def with_resources(workers: int, batch_size: int, report: Report) -> CachedStep:
     """The same stage, computed with so many processes in pieces of so many neurons."""
     run = partial(make_expected_spikes, workers=workers, batch_size=batch_size, report=report)
     return replace(EXPECTED_SPIKES, run=run)
@@ -148,12 +148,12 @@ def _naming(file: Path) -> Iterator[None]:
     try:
         yield
     except BrokenProcessPool:
-        cure = "give fewer workers or a smaller batch_size"
-        raise BadInput(file, "a worker process was killed (out of memory?)", cure) from None
+        hint = "give fewer workers or a smaller batch_size"
+        raise BadInput(file, "a worker process was killed (out of memory?)", hint) from None
     except BadInput as error:
         if Path(error.source).exists():  # it names its file already: of the recording or of the model
             raise
-        raise BadInput(file, f"{error.source} {error.problem}", error.cure) from error
+        raise BadInput(file, f"{error.source} {error.problem}", error.hint) from error
 
 
 def _dff(traces: np.ndarray, settled: Mapping[str, Any], window: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,9 +14,9 @@ import numpy as np
 from src.preprocess.calcium.grid import PIXELS, WIDTH
 from src.preprocess.calcium.grid_io import COO_FILE, DENSE_FILE, open_grids
 from src.preprocess.calcium.grid_metadata import METADATA_FILE
-from src.preprocess.calcium.hdf5 import reading
-from src.preprocess.stage import Stage, ensure
 from src.signals import BadInput
+from src.storage.hdf5 import reading
+from src.storage.step import CachedStep, ensure
 
 GRIDS, METADATA = "grids", "metadata"
 """Roles of the stage's inputs."""
@@ -70,7 +70,7 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
     }
 
 
-GRID_INDEX = Stage("grid_index", 2, make_index)
+GRID_INDEX = CachedStep("grid_index", 2, make_index)
 
 
 def _rank_table(voxels: np.ndarray, planes: int) -> np.ndarray:

@@ -15,10 +15,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from src.preprocess.atomic import atomic_file
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH, FrameBatch, marker_mask
-from src.preprocess.calcium.hdf5 import AppendedColumn, reading, writing
 from src.signals import BadInput
+from src.storage.atomic import atomic_file
+from src.storage.hdf5 import AppendedColumn, reading, writing
 
 DENSE_FILE, COO_FILE = "preaugmented_grids.h5", "preaugmented_grids_coo.h5"
 COO_BYTES_PER_ENTRY = 17

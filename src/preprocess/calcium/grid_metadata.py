@@ -9,10 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from src.preprocess.atomic import atomic_file
 from src.preprocess.calcium.grid import PIXELS, CellMap, VoxelActivity, marker_mask
 from src.preprocess.calcium.grid_io import COO_BYTES_PER_ENTRY, COO_FILE, GridHeader
-from src.preprocess.calcium.hdf5 import writing
+from src.storage.atomic import atomic_file
+from src.storage.hdf5 import writing
 
 METADATA_FILE, COMBINED_FILE = "metadata.h5", "combined_metadata.h5"
 

@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from src.preprocess.batch import Job, Outcome, Summary, run_batch, selected
 from src.preprocess.calcium import expected_spikes as spikes
 from src.preprocess.calcium.grid_metadata import COMBINED_FILE, write_combined
 from src.preprocess.calcium.memory import PeakMemory
-from src.preprocess.calcium.recording import find_subjects, subject_files
 from src.preprocess.calcium.subject_grids import CASCADE_COO, CASCADE_GRID, EXPECTED
-from src.preprocess.stage import ensure, folder_lock, read_artifact
+from src.recordings.calcium.recording import find_subjects, subject_files
 from src.signals import BadInput
+from src.storage.batch import Job, Outcome, Summary, run_batch, selected
+from src.storage.step import ensure, folder_lock, read_artifact
 
 _CHOICES = {
     "grid_format": ("dense", "coo"),

@@ -18,9 +18,9 @@ from src.preprocess.calcium.expected_spikes import relative_traces
 from src.preprocess.calcium.grid import VoxelActivity, map_cells
 from src.preprocess.calcium.grid_io import COO_FILE, DENSE_FILE, GridHeader, write_coo, write_dense
 from src.preprocess.calcium.grid_metadata import METADATA_FILE, statistics, write_metadata
-from src.preprocess.calcium.recording import open_recording
 from src.preprocess.calcium.sampling import SpikeSampler, stream
-from src.preprocess.stage import Stage
+from src.recordings.calcium.recording import open_recording
+from src.storage.step import CachedStep
 
 EXPECTED = "expected_spikes"
 """Role of the expected spikes among the stage's inputs; all other roles are the recording's."""
@@ -38,8 +38,8 @@ def make_coo(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, 
     return _make(inputs, params, out_dir, int(seed or 0), sparse=True)
 
 
-CASCADE_GRID = Stage("cascade_grid", 1, make_dense)
-CASCADE_COO = Stage("cascade_coo", 1, make_coo)
+CASCADE_GRID = CachedStep("cascade_grid", 1, make_dense)
+CASCADE_COO = CachedStep("cascade_coo", 1, make_coo)
 
 
 def _make(
@@ -130,7 +130,7 @@ def _draw(
     facts: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> None:
-    from src.preprocess.calcium.figures import SubjectFigures, draw_neurons, draw_overview
+    from src.reports.calcium import SubjectFigures, draw_neurons, draw_overview
 
     subject, upstream = params["subject"], params["upstream"]
     files = {role: path for role, path in inputs.items() if role != EXPECTED}

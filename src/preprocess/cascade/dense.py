@@ -129,9 +129,9 @@ def _ensemble_mean(tf: Any, windows: int) -> Any:
 def paired_weights(tf: Any, arrays: Sequence[Any]) -> list[Any]:
     """The ten arrays of :meth:`Network.arrays` as :func:`dense_network` takes them; gradients pass through.
 
-    The first two layers give two neighbouring frames at a time, kernels are ``(1, frame, in, out)``, and
-    the readout is ``(unit, step)``. Of the second layer's kernel come its even pairs of frames, the sum of
-    even and odd ones, and the odd ones, negative.
+    The first two layers give two neighbouring frames at a time, kernels are ``(1, frame, in, out)`` (the
+    third layer's ``(frame, 1, in, out)``), and the readout is ``(unit, step)``. Of the second layer's kernel
+    come its even pairs of frames, the sum of even and odd ones, and the odd ones, negative.
     """
     w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = (tf.convert_to_tensor(array) for array in arrays)
     first, second = _two_frames(tf, w1), _two_frames(tf, w2)
@@ -140,7 +140,7 @@ def paired_weights(tf: Any, arrays: Sequence[Any]) -> list[Any]:
     even, odd = second[:, ::2], second[:, 1::2]
     steps = tf.transpose(tf.reshape(w5, (-1, w4.shape[1])))
     biases = tf.tile(b1, [2]), tf.tile(b2, [2])
-    return [first[None], biases[0], even, even + odd, -odd, biases[1], w3[None], b3, w4, b4, steps, b5]
+    return [first[None], biases[0], even, even + odd, -odd, biases[1], w3[:, None], b3, w4, b4, steps, b5]
 
 
 def _two_frames(tf: Any, kernel: Any) -> Any:
@@ -168,9 +168,12 @@ def dense_network(tf: Any, traces: Any, weights: list[Any], windows: int) -> Any
     w1, b1, even, both, odd, b2, w3, b3, w4, b4, w5, b5 = weights
     pairs = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(traces, w1, [1, 2], "VALID"), b1))
     hidden = tf.nn.max_pool2d(_second_layer(tf, pairs, (even, both, odd), b2), [1, 2], 1, "SAME")
-    hidden = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(hidden, w3, 1, "VALID", dilations=[1, 2]), b3))
+    # A convolution over every second frame is one over the rows of (pair of frames, frame of the pair). TensorFlow
+    # has no gradient of a dilated convolution on a CPU without oneDNN.
+    hidden = tf.reshape(hidden, (-1, hidden.shape[2] // 2, 2, hidden.shape[3]))
+    hidden = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(hidden, w3, 1, "VALID"), b3))
     # Two frames as one step of twice the channels: the neighbour in memory is then the frame after the next.
-    hidden = tf.reshape(hidden, (-1, 1, hidden.shape[2] // 2, 2 * hidden.shape[3]))
+    hidden = tf.reshape(hidden, (-1, 1, hidden.shape[1], 2 * hidden.shape[3]))
     hidden = tf.nn.max_pool2d(hidden, [1, 2], 1, "VALID")
     flat = tf.nn.relu(tf.nn.bias_add(tf.matmul(tf.reshape(hidden, (-1, w4.shape[0])), w4), b4))
     taps = w5.shape[1]
@@ -187,7 +190,7 @@ def _second_layer(tf: Any, pairs: Any, kernels: tuple[Any, Any, Any], bias: Any)
     differences = pairs[:, :, :-1] - pairs[:, :, 1:]
 
     def convolve(inputs: Any, start: int, kernel: Any) -> Any:
-        return tf.nn.conv2d(inputs[:, :, start : start + span], kernel, [1, 2], "VALID", dilations=[1, 2])
+        return tf.nn.conv2d(inputs[:, :, start : start + span : 2], kernel, 1, "VALID")
 
     common = tf.nn.bias_add(convolve(pairs, 1, both), bias)
     first = tf.nn.relu(convolve(differences, 0, even) + common)

@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 
-from src.preprocess.atomic import atomic_folder
 from src.preprocess.cascade.package import CONFIG_FILE
-from src.preprocess.stage import fingerprint, folder_lock
 from src.signals import BadInput
+from src.storage.atomic import atomic_folder
+from src.storage.step import fingerprint, folder_lock
 
 CATALOGUE_FILE = "available_models.yaml"
 CATALOGUE_URL = (

@@ -16,7 +16,7 @@ from scipy.signal import lfilter
 from src.preprocess.cascade.ground_truth import Trial, prepare
 from src.preprocess.cascade.package import CONFIG_FILE, PackageConfig
 from src.preprocess.cascade.train import Recipe, train_members
-from src.preprocess.stage import Stage, ensure
+from src.storage.step import CachedStep, ensure
 
 EMBEDDED_NAME = "Embedded_2Hz_smoothing500ms"
 _FINE_HZ, _RECORDED_HZ = 100.0, 10.0
@@ -70,7 +70,7 @@ def train_embedded(
     return {"units": {"output": "expected spikes per frame"}, "simulated_minutes": 5 * len(trials)}
 
 
-EMBEDDED_PACKAGE = Stage("embedded_cascade", 1, train_embedded)
+EMBEDDED_PACKAGE = CachedStep("embedded_cascade", 1, train_embedded)
 
 
 def simulate_ground_truth(neurons: int, seed: int, duration_s: float = 300.0) -> list[Trial]:

@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from src.preprocess.atomic import atomic_file
-from src.preprocess.batch import Job, run_batch
 from src.preprocess.cascade.baselines import Baseline, fit_oasis, fit_threshold
 from src.preprocess.cascade.dense import DenseEnsembles
 from src.preprocess.cascade.fit import fit_network, gather
@@ -35,8 +33,10 @@ from src.preprocess.cascade.ground_truth import (
 )
 from src.preprocess.cascade.package import Network, PackageConfig
 from src.preprocess.cascade.train import Recipe, add_recipe_arguments, read_recipe
-from src.preprocess.stage import canonical_json, fingerprint
 from src.signals import BadInput
+from src.storage.atomic import atomic_file
+from src.storage.batch import Job, run_batch
+from src.storage.step import canonical_json, fingerprint
 
 METHODS = ("cascade", "cascade_upstream", "oasis", "threshold")
 SCORES = ("correlation", "error", "bias")

@@ -21,7 +21,7 @@ from scipy.stats import invgauss
 
 from src.preprocess.cascade.output import noise_levels
 from src.preprocess.cascade.package import PackageConfig
-from src.preprocess.mat5 import load_mat
+from src.recordings.matlab import load_mat
 from src.signals import BadInput
 
 EPHYS_HZ = 1e4

@@ -110,8 +110,8 @@ def open_engine(
     rate = package.config.sampling_rate_hz
     if not abs(fs_hz - rate) <= RATE_TOLERANCE * rate * (1 + 1e-9):
         fitting = models_for_rate(Path(models_dir), fs_hz, RATE_TOLERANCE)
-        cure = f"take one of {', '.join(fitting)}" if fitting else "resample the recording or train a model at its rate"
-        raise BadInput(model, f"was trained at {rate:g} Hz, the recording has {fs_hz:g} Hz (more than 5 % apart)", cure)
+        hint = f"take one of {', '.join(fitting)}" if fitting else "resample the recording or train a model at its rate"
+        raise BadInput(model, f"was trained at {rate:g} Hz, the recording has {fs_hz:g} Hz (more than 5 % apart)", hint)
     return CascadeEngine(engine, package, threshold=threshold, align=align, threads=threads)
 
 

@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 import yaml
 
-from src.preprocess.stage import canonical_json, fingerprint
 from src.signals import BadInput
+from src.storage.step import canonical_json, fingerprint
 
 CONFIG_FILE = "config.yaml"
 _MEMBER = re.compile(r"_NoiseLevel_(\d+)_Ensemble_(\d+)\.h5$")

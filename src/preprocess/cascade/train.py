@@ -22,8 +22,6 @@ from typing import Any
 
 from rich.console import Console
 
-from src.preprocess.atomic import atomic_file
-from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.cascade.fit import DEFAULT_STRETCH, fit_network, gather
 from src.preprocess.cascade.ground_truth import Example, find_datasets, prepare, read_ground_truth
 from src.preprocess.cascade.package import (
@@ -34,8 +32,10 @@ from src.preprocess.cascade.package import (
     read_network,
 )
 from src.preprocess.cascade.write import member_name, write_member
-from src.preprocess.stage import canonical_json, fingerprint, folder_lock
 from src.signals import BadInput
+from src.storage.atomic import atomic_file
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.step import canonical_json, fingerprint, folder_lock
 
 RECORD_FILE = "training.json"
 MOST_WINDOWS = 5_000_000
@@ -100,8 +100,8 @@ def train_package(
     found = find_datasets(ground_truth, config.training_datasets)
     missing = [name for name, folder in found.items() if folder is None]
     if missing and (not skip_missing or len(missing) == len(found)):
-        cure = "fetch them, or say --skip-missing to train without them"
-        raise BadInput(ground_truth, f"has no dataset {', '.join(missing)}", cure)
+        hint = "fetch them, or say --skip-missing to train without them"
+        raise BadInput(ground_truth, f"has no dataset {', '.join(missing)}", hint)
     config = replace(config, training_datasets=tuple(name for name in found if name not in missing))
     record = _record(config, [folder for folder in found.values() if folder], recipe)
     target = models_dir / config.model_name

@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from src.preprocess.atomic import atomic_file
 from src.preprocess.cascade.package import Network, PackageConfig
+from src.storage.atomic import atomic_file
 
 KERAS_VERSION = "2.1.6"
 """Version whose layout this is; the oldest that a published package states."""

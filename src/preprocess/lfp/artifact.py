@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.lfp.encoding import FLOOR
-from src.preprocess.lfp.npy_stream import open_npz_member, read_npz_member
+from src.recordings.extracellular.npy_stream import open_npz_member, read_npz_member
 from src.signals import BadInput
 
 SPECTROGRAMS = "spectrograms"

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.lfp import parameters as lfp_parameters
-from src.preprocess.lfp.channels import ChannelMajor, channel_major
 from src.preprocess.lfp.npz_writer import NpzWriter, deflate
-from src.preprocess.lfp.traces import Traces, open_traces
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
-from src.preprocess.stage import Stage
+from src.recordings.extracellular.channels import ChannelMajor, channel_major
+from src.recordings.extracellular.traces import Traces, open_traces
 from src.signals import BadInput
+from src.storage.step import CachedStep
 
 _CHANNEL = re.compile(r"sh(?P<shank>\d+):(?P<id>.+)")
 
@@ -45,9 +45,9 @@ def parse_pairs(pairs: Sequence[Sequence[str]]) -> list[tuple[Site, Site]]:
     return [_pair(pair) for pair in pairs]
 
 
-def coherence_stage() -> Stage:
+def coherence_stage() -> CachedStep:
     """The stage; its parameters are a spectrogram's, with ``pairs``, ``coherence_window_s`` and ``label``."""
-    return Stage("lfp_coherence", 2, run)
+    return CachedStep("lfp_coherence", 2, run)
 
 
 def run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:

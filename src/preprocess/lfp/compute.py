@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from src.preprocess.lfp.artifact import SPECTROGRAMS
 from src.preprocess.lfp.bands import BandPowers, BandPowersFile
-from src.preprocess.lfp.channels import ChannelMajor, channel_major, rows_in_time
 from src.preprocess.lfp.encoding import Encoding
 from src.preprocess.lfp.npz_writer import NpzWriter, deflate, rows_per_piece
-from src.preprocess.lfp.traces import Traces
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.recordings.extracellular.channels import ChannelMajor, channel_major, rows_in_time
+from src.recordings.extracellular.traces import Traces
 
 
 @dataclass

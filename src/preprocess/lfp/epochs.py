@@ -20,10 +20,10 @@ from src.preprocess.lfp.artifact import Spectrograms, open_spectrograms
 from src.preprocess.lfp.encoding import FLOOR
 from src.preprocess.lfp.shank import STAGE
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
-from src.preprocess.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
-from src.preprocess.sleep.scoring_files import read_hypnogram
-from src.preprocess.stage import MANIFEST, Stage
+from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
+from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
+from src.storage.step import MANIFEST, CachedStep
 
 SPECIES = {"human": HUMAN_STAGES, "rodent": RODENT_STAGES}
 
@@ -225,6 +225,6 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     return epochs.facts
 
 
-LFP_EPOCHS = Stage("lfp_epochs", 1, _run)
+LFP_EPOCHS = CachedStep("lfp_epochs", 1, _run)
 """Inputs ``spectrograms`` (a shank's folder) and ``hypnogram``; parameters ``epoch_s``, ``species``, ``channels``,
 ``min_hz``, ``max_hz``, ``margin_s``, ``stage_coding`` and ``text_epoch_s``; writes ``epochs.h5``."""

@@ -21,7 +21,7 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import ArrayLike, NDArray
 
-from src.preprocess.forward_file import ForwardFile
+from src.storage.forward_file import ForwardFile
 
 _LEVEL = 1  # ISA-L: level 2 and 3 cost more and save nothing on noise-like mantissas
 _MEMORY = 9  # its largest buffers: a tenth faster than the default

@@ -18,10 +18,10 @@ from src.preprocess.lfp.artifact import SPECTROGRAMS, SUFFIX
 from src.preprocess.lfp.bands import BandPowers, band_powers_file
 from src.preprocess.lfp.compute import Computation, write_hdf5, write_npz
 from src.preprocess.lfp.encoding import Encoding
-from src.preprocess.lfp.traces import Traces, open_traces
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
-from src.preprocess.stage import Stage
+from src.recordings.extracellular.traces import Traces, open_traces
 from src.signals import BadInput
+from src.storage.step import CachedStep
 
 STAGE, VERSION = "lfp_spectrogram", 2
 TRACES = "traces"
@@ -30,7 +30,7 @@ Advance = Callable[..., None]
 
 def shank_stage(
     *, threads: int = 1, memory_mb: float = 256, progress: Callable[[int, int], Advance] | None = None
-) -> Stage:
+) -> CachedStep:
     """The stage, with what decides how it runs and never what comes out.
 
     Parameters
@@ -43,7 +43,7 @@ def shank_stage(
         Called with the number of channels and the bytes of a channel's samples when these are known;
         returns what to call after each channel, or with the part of one that is done.
     """
-    return Stage(STAGE, VERSION, partial(run, threads=threads, memory_mb=memory_mb, progress=progress))
+    return CachedStep(STAGE, VERSION, partial(run, threads=threads, memory_mb=memory_mb, progress=progress))
 
 
 def run(

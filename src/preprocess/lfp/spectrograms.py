@@ -17,16 +17,16 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.lfp import coherence as lfp_coherence
 from src.preprocess.lfp import parameters as lfp_parameters
 from src.preprocess.lfp import shank as lfp_shank
 from src.preprocess.lfp.artifact import open_spectrograms
-from src.preprocess.lfp.sessions import Session, find_sessions
-from src.preprocess.lfp.spikegadgets import shanks_of
-from src.preprocess.stage import Artifact, Stage, ensure
-from src.preprocess.steps import steps
+from src.recordings.extracellular.sessions import Session, find_sessions
+from src.recordings.extracellular.spikegadgets import shanks_of
 from src.signals import BadInput
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.progress import steps
+from src.storage.step import Artifact, CachedStep, ensure
 
 
 def spectrograms(
@@ -214,7 +214,7 @@ def _coherence(session: Session, target: Path, run: _Run) -> Artifact:
 
 
 def _figures(artifact: Artifact, name: str, target: Path, run: _Run) -> None:
-    from src.preprocess.lfp.figures import draw_shank  # matplotlib is slow to import
+    from src.reports.lfp import draw_shank  # matplotlib is slow to import
 
     def draw(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
         title = name.replace("/sh", " · shank ")
@@ -224,7 +224,7 @@ def _figures(artifact: Artifact, name: str, target: Path, run: _Run) -> None:
     channels = list(there) if run.figure_channels is None else [i for i in run.figure_channels if i in there]
     if channels:
         params = {"suffix": run.figures, "channels": channels}
-        ensure(Stage("lfp_figures", 1, draw), {"spectrograms": artifact.path}, params, label=name, target=target)
+        ensure(CachedStep("lfp_figures", 1, draw), {"spectrograms": artifact.path}, params, label=name, target=target)
 
 
 def _say(console: Console, kind: str, name: str, text: str) -> None:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
-from src.preprocess.sleep.hypnogram import stage_counts
-from src.preprocess.stage import Stage
+from src.recordings.sleep.hypnogram import stage_counts
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
+from src.storage.step import CachedStep
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
 _DB_PER_NEPER = 10 / np.log(10)
@@ -140,7 +140,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     return facts
 
 
-SLEEP_BANDPOWER = Stage("sleep_bandpower", 1, _run)
+SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 1, _run)
 """Input ``night`` (an ``.npz``), parameters ``kind`` and ``recording``; writes ``epochs.h5``."""
 
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import BandPowerSettings, epoch_band_powers
 from src.preprocess.sleep.features import FeatureSettings, epoch_features
-from src.preprocess.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
-from src.preprocess.sleep.nights import Night, load
-from src.preprocess.stage import Stage
+from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
+from src.recordings.sleep.nights import Night, load
 from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording
+from src.storage.step import CachedStep
 
 EPOCHS_FILE = "epochs.h5"
 _ARRAYS = ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
@@ -256,5 +256,5 @@ def write_epochs(path: Path, epochs: EpochSet, facts: Mapping[str, Any]) -> None
             file.attrs[name] = facts[name]
 
 
-SLEEP_EPOCHS = Stage("sleep_epochs", 2, _run)
+SLEEP_EPOCHS = CachedStep("sleep_epochs", 2, _run)
 """Inputs ``Night.inputs()``, parameters ``EpochSettings.to_params(kind)``; writes ``epochs.h5``."""

@@ -15,10 +15,10 @@ import numpy as np
 
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, EpochSettings, write_epochs
 from src.preprocess.sleep.features import FeatureSettings, decibels
-from src.preprocess.sleep.hypnogram import stage_counts
-from src.preprocess.sleep.scoring_files import CODINGS, stage_code
-from src.preprocess.stage import Stage
+from src.recordings.sleep.hypnogram import stage_counts
+from src.recordings.sleep.scoring_files import CODINGS, stage_code
 from src.signals import BadInput
+from src.storage.step import CachedStep
 
 LabelledFiles = dict[str, Path]
 """``"<label>/<file name>"`` to path."""
@@ -121,5 +121,5 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     return facts
 
 
-SLEEP_LABEL_FOLDERS = Stage("sleep_label_folders", 1, _run)
+SLEEP_LABEL_FOLDERS = CachedStep("sleep_label_folders", 1, _run)
 """Inputs of one subject from :func:`find_label_folders`, parameters ``EpochSettings.to_params("label_folders")``."""

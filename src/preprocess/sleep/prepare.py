@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_bandpower
 from src.preprocess.sleep.epochs import EPOCHS_FILE, SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, LabelledFiles, find_label_folders
-from src.preprocess.sleep.nights import Night, discover
-from src.preprocess.sleep.simulate import SIMULATE_NIGHTS
-from src.preprocess.stage import ensure
+from src.recordings.sleep.nights import Night, discover
 from src.signals import BadInput, SignalSpec
+from src.simulate.sleep import SIMULATE_NIGHTS
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.step import ensure
 
 PREPARED = "prepared"
 """Kind of source whose epochs another stage has made, such as those of an LFP session."""
@@ -39,7 +39,7 @@ def prepare_nights(
     Parameters
     ----------
     source
-        ``kind`` and ``root`` (and ``subject_pattern``) of :func:`~src.preprocess.sleep.nights.discover` or, for
+        ``kind`` and ``root`` (and ``subject_pattern``) of :func:`~src.recordings.sleep.nights.discover` or, for
         ``label_folders``, of :func:`~src.preprocess.sleep.label_folders.find_label_folders`;
         ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``, a kind of
         :data:`~src.preprocess.sleep.bandpower_files.LAYOUTS` and ``root``, ``kind: prepared`` with the
@@ -111,8 +111,8 @@ def _adopt(folder: Path, subject_pattern: str | None) -> list[EpochArtifact]:
     """Finished epochs as they are; the subject is read from the folder's name, failing that it is the name."""
     match = re.search(subject_pattern, folder.name) if subject_pattern else None
     if subject_pattern and not (match and match.groups()):
-        cure = "give one group that fits every folder"
-        raise BadInput(folder, f"subject_pattern {subject_pattern!r} finds no subject in its name", cure)
+        hint = "give one group that fits every folder"
+        raise BadInput(folder, f"subject_pattern {subject_pattern!r} finds no subject in its name", hint)
     return [EpochArtifact(folder.name, match[1] if match else folder.name, folder, {})]
 
 

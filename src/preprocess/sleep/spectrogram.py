@@ -341,6 +341,6 @@ def _tapers(window: Window, nperseg: int) -> NDArray[np.float64]:
         else:
             tapers = scipy.signal.get_window((name, *parameters) if parameters else name, nperseg)[None]
     except (ValueError, TypeError) as error:
-        cure = "name a window of scipy.signal.get_window, or [multitaper, NW, K]"
-        raise BadInput("window", f"{[name, *parameters]} ({error})", cure) from error
+        hint = "name a window of scipy.signal.get_window, or [multitaper, NW, K]"
+        raise BadInput("window", f"{[name, *parameters]} ({error})", hint) from error
     return np.asarray(tapers, dtype=np.float64)

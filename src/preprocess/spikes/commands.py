@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from src.preprocess.batch import Job, Summary, run_batch
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.figures import draw_conditioning
-from src.preprocess.spikes.hybrid import write_hybrids
 from src.preprocess.spikes.matched_filter import mean_template
 from src.preprocess.spikes.prepare import CONDITIONING, LabelledRecording, load_labelled, load_trace
-from src.preprocess.spikes.recording import SUFFIXES
-from src.preprocess.spikes.simulate import write_lookalikes
-from src.preprocess.stage import ensure
+from src.recordings.extracellular.recording import SUFFIXES
+from src.reports.spike_conditioning import draw_conditioning
 from src.signals import BadInput
+from src.simulate.spike_hybrids import write_hybrids
+from src.simulate.spikes import write_lookalikes
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.step import ensure
 
 
 def lookalikes(

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.signal
 
 from src.preprocess.spikes.noise import Spectrum, robust_sigma
-from src.preprocess.spikes.recording import SpikeTrain
+from src.recordings.extracellular.recording import SpikeTrain
 
 
 def fit_templates(

@@ -13,18 +13,18 @@ from src.preprocess.spikes.background import measure_background
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import median_removed, slow_baseline
 from src.preprocess.spikes.noise import Spectrum, background_spectrum
-from src.preprocess.spikes.recording import SUFFIXES, SpikeTrain, read_spikes, read_trace, unusable
 from src.preprocess.spikes.signature import signature
-from src.preprocess.spikes.simulate import write_lookalikes
-from src.preprocess.spikes.synthesis import (
+from src.preprocess.spikes.waveforms import WaveformModel, fit_waveforms, remove_spikes
+from src.recordings.extracellular.recording import SUFFIXES, SpikeTrain, read_spikes, read_trace, unusable
+from src.signals import BadInput
+from src.simulate.spike_synthesis import (
     LONG_FFT,
     TEMPLATE_AFTER,
     TEMPLATE_BEFORE,
     conditioned_waveforms,
 )
-from src.preprocess.spikes.waveforms import WaveformModel, fit_waveforms, remove_spikes
-from src.preprocess.stage import Stage
-from src.signals import BadInput
+from src.simulate.spikes import write_lookalikes
+from src.storage.step import CachedStep
 
 MOST_UNUSABLE = 0.5
 """Share of NaN and saturated samples above which a recording is refused."""
@@ -171,6 +171,6 @@ def _condition(
     }
 
 
-CONDITIONING = Stage("spike_conditioning", 1, _condition)
-BACKGROUND = Stage("spike_background", 3, _measure)
-LOOKALIKE_SET = Stage("spike_lookalikes", 1, _make_lookalikes)
+CONDITIONING = CachedStep("spike_conditioning", 1, _condition)
+BACKGROUND = CachedStep("spike_background", 3, _measure)
+LOOKALIKE_SET = CachedStep("spike_lookalikes", 1, _make_lookalikes)

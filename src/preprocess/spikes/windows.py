@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from src.preprocess.spikes.matched_filter import FilterBank, local_peaks
-from src.preprocess.spikes.recording import SpikeTrain
 from src.preprocess.spikes.waveforms import cut, remove_spikes
+from src.recordings.extracellular.recording import SpikeTrain
 
 
 def spike_windows(

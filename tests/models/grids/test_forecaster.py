@@ -26,7 +26,7 @@ def model_for(data, kind="grid_embedding", **changes):
         "warmup": 0.1,
     }
     model = GridForecasting(data.signal.to_dict(), data.classes, **(arguments | changes))
-    model.adopt_statistics(data.training_statistics())
+    model.set_normalization(data.training_statistics())
     return model
 
 

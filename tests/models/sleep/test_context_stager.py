@@ -14,7 +14,7 @@ def stager(causal=False, **arguments):
     torch.manual_seed(0)
     network = {"width": 8, "hidden": 6, "layers": 1, "causal": causal}
     model = SleepContextStager({"shape": [6, 1, 3, 1]}, CLASSES, network_args=network, **arguments)
-    model.adopt_statistics(
+    model.set_normalization(
         {"mean_db": np.full((1, 3), 2.0), "std_db": np.ones((1, 3)), "class_counts": np.array([5, 5, 5, 5, 5])}
     )
     return model

@@ -20,7 +20,7 @@ def statistics(counts):
 def test_statistics_become_buffers_of_the_network_and_class_weights_average_to_one():
     model = stager(class_weight_power=1.0)
     counts = np.array([400, 50, 800, 100, 150])
-    model.adopt_statistics(statistics(counts))
+    model.set_normalization(statistics(counts))
     assert model.network.state_dict()["encoder.standardize.mean"].eq(3.0).all()
     weights = model.class_weights.numpy()
     assert (weights * counts).sum() / counts.sum() == pytest.approx(1.0)
@@ -29,7 +29,7 @@ def test_statistics_become_buffers_of_the_network_and_class_weights_average_to_o
 
 def test_power_zero_weighs_all_classes_alike_and_an_absent_class_weighs_nothing():
     model = stager(class_weight_power=0.0)
-    model.adopt_statistics(statistics([10, 0, 20, 30, 40]))
+    model.set_normalization(statistics([10, 0, 20, 30, 40]))
     assert model.class_weights.tolist() == [1.0, 0.0, 1.0, 1.0, 1.0]
 
 
@@ -52,7 +52,7 @@ def test_results_list_recordings_spread_pool_and_baseline():
 
 def test_the_temperature_undoes_overconfidence():
     model = stager()
-    model.adopt_statistics(statistics([1, 1, 1, 1, 1]))
+    model.set_normalization(statistics([1, 1, 1, 1, 1]))
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(3000, 1, 6, 5, generator=generator) * 2 + 3
 

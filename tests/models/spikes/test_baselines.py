@@ -12,8 +12,8 @@ from src.models.spikes.baselines import (
     remembered,
 )
 from src.preprocess.spikes.filters import bandpass
-from src.preprocess.spikes.recording import SpikeTrain
-from src.preprocess.spikes.simulate import FS_HZ, NEURONS, background, mean_peak, simulate
+from src.recordings.extracellular.recording import SpikeTrain
+from src.simulate.spikes import FS_HZ, NEURONS, background, mean_peak, simulate
 
 TEMPLATES = np.stack([n.at(np.arange(-70, 150)) for n in NEURONS])
 NOISE = background(10.0, 1.0, mean_peak())

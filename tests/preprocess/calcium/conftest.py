@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from src.preprocess.calcium import subject_grids
-from src.preprocess.calcium.simulate import SimulatedBrain, simulate_subject
+from src.simulate.calcium import SimulatedBrain, simulate_subject
 from tests.preprocess.calcium import standin
 
 

@@ -13,10 +13,10 @@ import pytest
 from src.preprocess.calcium import expected_spikes as module
 from src.preprocess.calcium.baseline import sliding_percentile
 from src.preprocess.calcium.expected_spikes import make_expected_spikes, relative_traces
-from src.preprocess.calcium.recording import open_recording, subject_files
+from src.recordings.calcium.recording import open_recording, subject_files
 from src.signals import BadInput
 from tests.preprocess.calcium.standin import StandInEngine
-from tests.preprocess.calcium.test_recording import positions, write_fish
+from tests.recordings.calcium.test_recording import positions, write_fish
 
 pytestmark = pytest.mark.usefixtures("engine")
 

@@ -24,8 +24,8 @@ from src import schema
 from src.preprocess.calcium import spikes_to_grids
 from src.preprocess.calcium.grid_io import open_grids
 from src.preprocess.cascade.inference import open_engine
-from src.preprocess.stage import folder_lock
 from src.signals import BadInput
+from src.storage.step import folder_lock
 from tests.preprocess.calcium import standin
 
 pytestmark = pytest.mark.usefixtures("engine")

@@ -10,12 +10,12 @@ import pytest
 
 from src.preprocess.calcium.expected_spikes import SPIKES_FILE, make_expected_spikes
 from src.preprocess.calcium.grid_io import COO_FILE, DENSE_FILE, open_grids
-from src.preprocess.calcium.recording import subject_files
 from src.preprocess.calcium.sampling import SpikeSampler
 from src.preprocess.calcium.subject_grids import CASCADE_COO, CASCADE_GRID, EXPECTED, make_coo, make_dense
+from src.recordings.calcium.recording import subject_files
 from tests.preprocess.calcium.test_expected_spikes import PARAMS
 from tests.preprocess.calcium.test_grid import grid_by_loop
-from tests.preprocess.calcium.test_recording import write_fish
+from tests.recordings.calcium.test_recording import write_fish
 
 pytestmark = pytest.mark.usefixtures("engine")
 

@@ -12,8 +12,8 @@ import pytest
 
 from src.preprocess.cascade.download import CATALOGUE_FILE, LARGEST_ZIP, fetch_package, models_for_rate
 from src.preprocess.cascade.package import open_package
-from src.preprocess.stage import fingerprint
 from src.signals import BadInput
+from src.storage.step import fingerprint
 from tests.preprocess.cascade.cascade_packages import write_package
 
 MODEL = "Tiny_2Hz"

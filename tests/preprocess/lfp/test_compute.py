@@ -9,13 +9,13 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.preprocess.lfp import channels as lfp_channels
 from src.preprocess.lfp import compute as lfp_compute
 from src.preprocess.lfp import npz_writer
 from src.preprocess.lfp.compute import frames_per_chunk, frames_per_task
 from src.preprocess.lfp.parameters import resolve
 from src.preprocess.lfp.shank import run
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.recordings.extracellular import channels as lfp_channels
 from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
 
 

@@ -6,13 +6,13 @@ import pytest
 from src.preprocess.lfp.epochs import LFP_EPOCHS, epochs_from_spectrogram, find_scored_shanks
 from src.preprocess.lfp.parameters import resolve
 from src.preprocess.lfp.shank import run
-from src.preprocess.lfp.simulate import simulate_session
 from src.preprocess.lfp.spectrograms import spectrograms
 from src.preprocess.sleep.epochs import read_epochs
-from src.preprocess.sleep.hypnogram import Hypnogram
 from src.preprocess.sleep.spectrogram import power_spectrogram
-from src.preprocess.stage import ensure
+from src.recordings.sleep.hypnogram import Hypnogram
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
+from src.simulate.lfp import simulate_session
+from src.storage.step import ensure
 from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
 
 

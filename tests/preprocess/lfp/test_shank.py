@@ -11,8 +11,8 @@ import pytest
 from src.preprocess.lfp import shank as lfp_shank
 from src.preprocess.lfp.parameters import resolve
 from src.preprocess.lfp.shank import VERSION, run, shank_stage
-from src.preprocess.stage import ensure
 from src.signals import BadInput
+from src.storage.step import ensure
 from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
 
 SPECIFIED = ["spectrograms", "freqs", "times", "channel_ids", "sampling_rate", "start_time", "spec_params"]

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.preprocess.lfp import figures as lfp_figures
 from src.preprocess.lfp.spectrograms import spectrograms
+from src.reports import lfp as lfp_figures
 from src.signals import BadInput
 from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
 

@@ -8,8 +8,8 @@ from src.preprocess.sleep.bandpower_files import (
     read_bandpower_night,
 )
 from src.preprocess.sleep.epochs import read_epochs
-from src.preprocess.stage import ensure
 from src.signals import BadInput
+from src.storage.step import ensure
 
 
 def write_night(path, onsets=(0.0, 30.0, 90.0), labels=(0, 2, -100), **changed):

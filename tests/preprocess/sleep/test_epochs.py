@@ -8,11 +8,11 @@ import pytest
 
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, epochs_of, read_epochs
 from src.preprocess.sleep.features import FeatureSettings
-from src.preprocess.sleep.hypnogram import Hypnogram
-from src.preprocess.sleep.nights import discover, load
-from src.preprocess.sleep.simulate import write_night
-from src.preprocess.stage import ensure
+from src.recordings.sleep.hypnogram import Hypnogram
+from src.recordings.sleep.nights import discover, load
 from src.signals import UNSCORED, BadInput, Recording
+from src.simulate.sleep import write_night
+from src.storage.step import ensure
 
 SETTINGS = EpochSettings(features=FeatureSettings(epoch_s=4.0, window_s=1.0, hop_s=0.5), margin_s=None)
 STAGES = np.array([0, 1, 2, 3, 4, 0], np.int8)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes import commands
-from src.preprocess.spikes.recording import read_spikes, write_mat
-from src.preprocess.spikes.simulate import lookalike
+from src.recordings.extracellular.recording import read_spikes, write_mat
 from src.signals import BadInput
+from src.simulate.spikes import lookalike
 
 CHAIN = {"low_hz": 20.0, "high_hz": None, "order": 1, "wavelet": None, "level": 5, "finest": 3, "scale": 0.7}
 

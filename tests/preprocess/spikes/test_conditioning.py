@@ -3,7 +3,7 @@ import pytest
 
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import mean_template
-from src.preprocess.spikes.simulate import NEURONS, simulate
+from src.simulate.spikes import NEURONS, simulate
 
 TEMPLATE = tuple(float(v) for v in mean_template(np.stack([n.at(np.arange(-10, 70)) for n in NEURONS])))
 SWITCHES = {

@@ -3,7 +3,7 @@ import pytest
 import scipy.signal
 
 from src.preprocess.spikes.noise import Spectrum, background_spectrum, grow, quiet_mask, robust_sigma
-from src.preprocess.spikes.simulate import FS_HZ, IN_BAND_HZ, NEURONS, background, firing, mean_peak, place
+from src.simulate.spikes import FS_HZ, IN_BAND_HZ, NEURONS, background, firing, mean_peak, place
 
 
 def test_sigma_is_that_of_the_noise_whatever_spikes_there_are():

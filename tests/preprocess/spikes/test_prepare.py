@@ -11,8 +11,8 @@ from src.preprocess.spikes.prepare import (
     load_labelled,
     load_trace,
 )
-from src.preprocess.stage import ensure
 from src.signals import BadInput
+from src.storage.step import ensure
 
 CHAIN = Conditioning(low_hz=20.0, order=1)
 

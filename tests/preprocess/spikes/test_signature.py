@@ -3,7 +3,7 @@ import pytest
 
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.signature import BANDS, FEATURES, choose_expert, signature
-from src.preprocess.spikes.simulate import FS_HZ, LOOKALIKES, lookalike
+from src.simulate.spikes import FS_HZ, LOOKALIKES, lookalike
 
 CHAIN = Conditioning(low_hz=20.0)
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes.filters import slow_baseline
-from src.preprocess.spikes.recording import SpikeTrain
-from src.preprocess.spikes.simulate import NEURONS, firing, place, simulate
 from src.preprocess.spikes.waveforms import fit_waveforms, remove_spikes
+from src.recordings.extracellular.recording import SpikeTrain
+from src.simulate.spikes import NEURONS, firing, place, simulate
 
 
 @pytest.fixture(scope="module")

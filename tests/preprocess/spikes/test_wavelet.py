@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from src.preprocess.spikes.simulate import NEURONS, SPIKE_SAMPLES
 from src.preprocess.spikes.wavelet import Denoising, denoise, detail_sigmas
 from src.signals import BadInput
+from src.simulate.spikes import NEURONS, SPIKE_SAMPLES
 
 
 @pytest.mark.parametrize("length", [2, 31, 32, 1000, 4097])

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes.matched_filter import FilterBank, subtract
-from src.preprocess.spikes.recording import SpikeTrain
-from src.preprocess.spikes.simulate import NEURONS, background, mean_peak, simulate
 from src.preprocess.spikes.waveforms import cut
 from src.preprocess.spikes.windows import detector_windows, hard_negatives, spike_windows
+from src.recordings.extracellular.recording import SpikeTrain
+from src.simulate.spikes import NEURONS, background, mean_peak, simulate
 
 TEMPLATES = np.stack([neuron.at(np.arange(-10, 90) - 0.0) for neuron in NEURONS])
 

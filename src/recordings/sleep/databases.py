@@ -1,0 +1,102 @@
+"""Two databases with file formats of their own: the DREAMS spindle excerpts and the UCDDB epochs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from src.recordings.matlab import load_mat
+from src.recordings.sleep.channels import ChannelRequest, derivations
+from src.recordings.sleep.resample import require_band, resample
+from src.recordings.sleep.scoring_files import CODINGS
+from src.signals import BadInput, Recording
+
+_DREAMS_HZ = {1: 100.0, 3: 50.0}
+_DREAMS_USUAL_HZ = 200.0
+_DREAMS_S = 1800.0
+"""Length and rates of the excerpts as their documentation states them; the files do not."""
+
+_UCDDB_HZ, _UCDDB_EPOCH_S = 128.0, 30.0
+_UCDDB_STAGES = {"stagewake": (0,), "stagemix": (1, 2, 3), "stagedeep": (4, 5)}
+"""Which integers of the stage file the rows of each ``.mat`` file belong to."""
+
+
+def dreams_signal(path: Path, request: ChannelRequest) -> Recording:
+    """One excerpt of the DREAMS spindle database (Devuyst et al. 2011): ASCII, microvolts, one channel.
+
+    The 1800 s that the documentation promises are read; a tail beyond them is left out.
+
+    Raises
+    ------
+    BadInput
+        If the file is not an excerpt, is shorter than it should be, or its channel is another one.
+    """
+    match = re.fullmatch(r"excerpt(\d+)", path.stem)
+    if not match:
+        raise BadInput(path, "is not named like a DREAMS excerpt", "expected excerptN.txt")
+    rate = _DREAMS_HZ.get(int(match[1]), _DREAMS_USUAL_HZ)
+    try:
+        with path.open() as handle:
+            channel = handle.readline().strip().strip("[]")
+            values = np.array(handle.read().split(), dtype=np.float32)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise BadInput(path, "is not a column of numbers", "copy or download it again") from error
+    expected = int(_DREAMS_S * rate)
+    if len(values) < expected:
+        raise BadInput(path, f"is truncated: {len(values)} of {expected} samples", "copy or download it again")
+    row = values[None, :expected]
+    return _selected(path, row, rate, channel, "uV", path.stem, request)
+
+
+def ucddb_signal(parts: Sequence[Path], stage_file: Path, request: ChannelRequest) -> Recording:
+    """A night of the UCD sleep apnea database (Heneghan et al.) from its epochs, sorted by stage.
+
+    Row ``i`` of a file goes to the ``i``-th epoch of the night that carries one of the file's
+    stages. Epochs that no file holds are NaN. Amplitudes have no stated unit.
+
+    Raises
+    ------
+    BadInput
+        If a file cannot be read or has another number of rows than the stage file calls for.
+    """
+    try:
+        codes = np.array([int(line) for line in stage_file.read_text().split()])
+    except (OSError, ValueError) as error:
+        raise BadInput(stage_file, "is not a list of integers", "copy or download it again") from error
+    if unknown := sorted(set(codes.tolist()) - set(CODINGS["ucddb"])):
+        raise BadInput(stage_file, f"has unknown stages: {unknown}", "use UCDDB's integers 0-8")
+    night = np.full((len(codes), int(_UCDDB_HZ * _UCDDB_EPOCH_S)), np.nan, np.float32)
+    for path in parts:
+        kind = path.stem.rpartition("_")[2]
+        try:
+            rows = load_mat(path, [path.stem])[path.stem]
+        except Exception as error:
+            raise BadInput(path, "cannot be read as MATLAB v5", "copy or download it again") from error
+        places = np.flatnonzero(np.isin(codes, _UCDDB_STAGES.get(kind, ())))
+        if rows.shape != (len(places), night.shape[1]):
+            problem = f"has rows {rows.shape}, the stage file calls for {(len(places), night.shape[1])}"
+            raise BadInput(path, problem, f"give the files that belong to {stage_file.name}")
+        night[places] = rows
+    name = parts[0].stem.partition("_")[0]
+    return _selected(stage_file, night.reshape(1, -1), _UCDDB_HZ, "EEG", "a.u.", name, request)
+
+
+def _selected(
+    path: Path, row: np.ndarray, rate: float, channel: str, unit: str, name: str, request: ChannelRequest
+) -> Recording:
+    wanted = request.names if request.names is not None else (channel,)
+    derivations(path, wanted, (channel,), request.aliases)
+    require_band(path, channel, rate, request.max_hz)
+    fs_hz = request.fs_hz or rate
+    return Recording(
+        samples=np.repeat(resample(row, rate, fs_hz), len(wanted), axis=0),
+        fs_hz=float(fs_hz),
+        channels=wanted,
+        units=(unit,) * len(wanted),
+        recording_id=name,
+        subject_id=name,
+        source=str(path),
+    )

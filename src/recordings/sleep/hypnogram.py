@@ -1,0 +1,228 @@
+"""Sleep scorings: one label per epoch, whatever file they come from.
+
+Files are read by :mod:`src.recordings.sleep.scoring_files`. Here a scoring is laid on the epochs of a recording,
+its wake is trimmed, and what cannot be used is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from src.signals import HUMAN_STAGES, UNSCORED, BadInput
+
+WAKE = 0
+"""The wake label of :data:`HUMAN_STAGES` and of :data:`RODENT_STAGES`."""
+
+
+@dataclass(frozen=True)
+class Hypnogram:
+    """A contiguous scoring.
+
+    Attributes
+    ----------
+    stages
+        ``(epoch,)`` int8, indices into ``stage_names``; ``UNSCORED`` where nobody scored.
+    epoch_s
+        Length of an epoch.
+    onset_s
+        Start of the first epoch, counted from the start of the scoring's own clock.
+    start
+        Wall-clock time of that clock's zero where the source states it.
+    source
+        The file the scoring came from.
+    stage_names
+        What the indices mean.
+    warnings
+        What the reader had to decide, for the manifest.
+    """
+
+    stages: np.ndarray
+    epoch_s: float
+    onset_s: float = 0.0
+    start: datetime | None = None
+    source: str = ""
+    stage_names: tuple[str, ...] = HUMAN_STAGES
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.stages) * self.epoch_s
+
+    @property
+    def end_s(self) -> float:
+        return self.onset_s + self.duration_s
+
+    def segments(self) -> list[tuple[float, float, int]]:
+        """``(onset_s, duration_s, stage)`` of every run of equal epochs, unscored ones included."""
+        if not len(self.stages):
+            return []
+        edges = np.flatnonzero(np.diff(self.stages)) + 1
+        first, last = np.r_[0, edges], np.r_[edges, len(self.stages)]
+        return [
+            (self.onset_s + float(a * self.epoch_s), float((b - a) * self.epoch_s), int(self.stages[a]))
+            for a, b in zip(first, last, strict=True)
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """Epochs of every stage, and of none."""
+        return stage_counts(self.stages, self.stage_names)
+
+
+def stage_counts(stages: np.ndarray, stage_names: Sequence[str] = HUMAN_STAGES) -> dict[str, int]:
+    """How many epochs carry each stage name, and ``unscored``."""
+    counts = {name: int(np.sum(stages == code)) for code, name in enumerate(stage_names)}
+    return counts | {"unscored": int(np.sum(stages == UNSCORED))}
+
+
+def rasterise(
+    segments: Sequence[tuple[float, float, int]],
+    epoch_s: float,
+    n_epochs: int,
+    *,
+    onset_s: float = 0.0,
+) -> np.ndarray:
+    """Lay segments on a grid: an epoch gets the stage that covers most of it.
+
+    Time that no segment covers counts as unscored. A tie between the two longest is nobody's
+    majority: the epoch is ``UNSCORED``.
+
+    Parameters
+    ----------
+    segments
+        ``(onset_s, duration_s, stage)``; they do not overlap.
+    epoch_s, n_epochs, onset_s
+        The grid.
+
+    Returns
+    -------
+    ndarray
+        ``(epoch,)`` int8.
+    """
+    n_stages = max((stage for _, _, stage in segments if stage != UNSCORED), default=0) + 1
+    covered = np.zeros((n_epochs, n_stages + 1))
+    for start, duration, stage in segments:
+        first, last = (start - onset_s) / epoch_s, (start + duration - onset_s) / epoch_s
+        a, b = max(first, 0.0), min(last, float(n_epochs))
+        if b <= a or stage == UNSCORED:
+            continue
+        low, high = int(a), int(np.ceil(b))
+        share = np.ones(high - low)
+        share[0] -= a - low
+        share[-1] -= high - b
+        covered[low:high, stage] += share
+    # The last column is nobody's: whatever the stages leave of the epoch.
+    covered[:, -1] = 1.0 - covered[:, :-1].sum(axis=1)
+    ranked = np.sort(covered, axis=1)
+    winner = np.argmax(covered, axis=1)
+    tie = ranked[:, -1] - ranked[:, -2] < 1e-6
+    return np.where(tie | (winner == n_stages), UNSCORED, winner).astype(np.int8)
+
+
+def align(
+    hypnogram: Hypnogram, duration_s: float, epoch_s: float, *, start: datetime | None = None
+) -> tuple[np.ndarray, dict]:
+    """Lay a scoring on the whole epochs of a recording.
+
+    Parameters
+    ----------
+    hypnogram
+        The scoring; epochs longer than ``epoch_s`` are split, shorter ones vote.
+    duration_s, start
+        Of the recording. Where both clocks are stated and lie within a day, their difference counts.
+    epoch_s
+        Length of the epochs wanted.
+
+    Returns
+    -------
+    stages
+        ``(floor(duration_s / epoch_s),)`` int8.
+    facts
+        ``offset_s``, ``beyond_signal`` (scored epochs after its end or before its start),
+        ``without_score`` (epochs of the signal that the scoring does not reach) and ``warnings``.
+
+    Raises
+    ------
+    BadInput
+        If scoring and signal share no time at all.
+    """
+    offset_s, notes = _clock_offset(hypnogram, start)
+    n_epochs = int(np.floor(duration_s / epoch_s + 1e-6))
+    first, last = hypnogram.onset_s + offset_s, hypnogram.end_s + offset_s
+    if last <= 0 or first >= n_epochs * epoch_s:
+        problem = f"scores {first:.0f}..{last:.0f} s, the signal lasts 0..{duration_s:.0f} s: they share no time"
+        raise BadInput(hypnogram.source, problem, "pair the hypnogram with the recording it was made for")
+    shifted = [(onset + offset_s, duration, stage) for onset, duration, stage in hypnogram.segments()]
+    stages = rasterise(shifted, epoch_s, n_epochs, onset_s=0.0)
+    end_s = n_epochs * epoch_s
+    scored = [(a, a + d) for a, d, stage in shifted if stage != UNSCORED]
+    beyond = sum(max(0.0, min(b, 0.0) - a) + max(0.0, b - max(a, duration_s)) for a, b in scored)
+    missing = max(0.0, min(first, end_s)) + max(0.0, end_s - max(last, 0.0))
+    if beyond >= epoch_s:
+        notes.append(f"hypnogram exceeds the signal by {beyond:.0f} s of scored time, left out")
+    if missing >= epoch_s:
+        notes.append(f"hypnogram leaves {missing:.0f} s of the signal unscored")
+    facts = {
+        "offset_s": offset_s,
+        "beyond_signal": round(beyond / epoch_s, 3),
+        "without_score": round(missing / epoch_s, 3),
+        "warnings": [*hypnogram.warnings, *notes],
+    }
+    return stages, facts
+
+
+def _clock_offset(hypnogram: Hypnogram, start: datetime | None) -> tuple[float, list[str]]:
+    if start is None or hypnogram.start is None:
+        return 0.0, []
+    offset_s = (hypnogram.start - start).total_seconds()
+    if abs(offset_s) >= 86_400:
+        # One of the two was anonymised; the onsets are all that is left.
+        return 0.0, [
+            f"clocks of signal ({start}) and hypnogram ({hypnogram.start}) differ by days: onsets taken as they are"
+        ]
+    return offset_s, []
+
+
+def trim_wake(stages: np.ndarray, margin_s: float = 1800.0, epoch_s: float = 30.0) -> slice:
+    """The stretch from ``margin_s`` before the first sleep epoch to ``margin_s`` after the last one ends.
+
+    Parameters
+    ----------
+    stages
+        ``(epoch,)``; anything but wake and ``UNSCORED`` is sleep.
+    margin_s
+        Kept on both sides as far as the recording reaches; a part of an epoch counts whole.
+    epoch_s
+        Length of an epoch.
+
+    Raises
+    ------
+    ValueError
+        If there is no sleep.
+    """
+    asleep = np.flatnonzero((stages != WAKE) & (stages != UNSCORED))
+    if not len(asleep):
+        raise ValueError("no sleep to trim around")
+    margin = int(np.ceil(margin_s / epoch_s - 1e-9))
+    return slice(max(0, int(asleep[0]) - margin), min(len(stages), int(asleep[-1]) + 1 + margin))
+
+
+def require_sleep(stages: np.ndarray, source: str, stage_names: Sequence[str] = HUMAN_STAGES) -> None:
+    """Refuse a scoring nothing can be learned from.
+
+    Raises
+    ------
+    BadInput
+        If no epoch is scored, none is sleep, or all carry one label.
+    """
+    present = np.unique(stages[stages != UNSCORED])
+    hint = "leave this night out, or give the right hypnogram"
+    if not len(present):
+        raise BadInput(source, "has no scored epoch", hint)
+    if list(present) == [WAKE]:
+        raise BadInput(source, f"has no sleep at all (every one of its epochs is {stage_names[WAKE]})", hint)
+    if len(present) == 1:
+        raise BadInput(source, f"has one class only ({stage_names[present[0]]})", hint)

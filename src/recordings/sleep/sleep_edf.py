@@ -1,0 +1,212 @@
+"""Sleep-EDF Expanded from PhysioNet: fetched with checksums, resumed after a break, counted against the literature.
+
+Source: Kemp et al. 2000 (IEEE TBME 47:1185), PhysioNet ``sleep-edfx`` 1.0.0. The sleep cassette files alone: SC-20 are
+the 39 nights of the first 20 subjects, SC-78 all 153 nights of 78.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from src.recordings.sleep.edf import read_header
+from src.recordings.sleep.hypnogram import align, stage_counts, trim_wake
+from src.recordings.sleep.nights import Night, discover
+from src.recordings.sleep.scoring_files import read_hypnogram
+from src.signals import BadInput
+from src.storage.atomic import atomic_file
+from src.storage.batch import Job, Summary, run_batch
+
+BASE_URL = "https://physionet.org/files/sleep-edfx/1.0.0/"
+CHECKSUMS = "SHA256SUMS.txt"
+COUNTS_FILE = "counts.json"
+_FOLDER = "sleep-cassette"
+_NAME = re.compile(r"^SC4(\d{2})\d[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$")
+_LINE = re.compile(r"^([0-9a-f]{64})\s+\*?(?:\./)?(\S+)$")
+_TIMEOUT_S = 60
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Which subjects and nights it has, and the published epochs of each stage within ±30 min of sleep."""
+
+    subjects: range
+    nights: int
+    published: Mapping[str, int]
+
+
+COHORTS: dict[str, Cohort] = {
+    "sc20": Cohort(range(20), 39, {"W": 10197, "N1": 2804, "N2": 17799, "N3": 5703, "REM": 7717}),
+    "sc78": Cohort(range(83), 153, {"W": 69824, "N1": 21522, "N2": 69132, "N3": 13039, "REM": 25835}),
+}
+"""Counts: Supratak & Guo 2020 (TinySleepNet), the preparation most papers share."""
+_TOLERANCE = {"W": 0.02}
+"""Papers trim wake by rules that differ by a few epochs a night; sleep has to agree to one epoch in a thousand."""
+_SLEEP_TOLERANCE = 0.001
+
+
+def sleep_edf(
+    input_dir: str,
+    output_dir: str,
+    workers: int,
+    seed: int,
+    skip: list[str],
+    cohort: str,
+    base_url: str,
+) -> Summary:
+    """Fetch a cohort (or take a folder that is there), check every file, count its stages.
+
+    Parameters
+    ----------
+    input_dir
+        A folder that already holds the EDF files, at any depth; empty downloads into ``output_dir``.
+    output_dir
+        Gets ``sleep-cassette/*.edf`` when downloading, and ``counts.json``.
+    workers, seed, skip
+        Files at a time; unused; files to leave out.
+    cohort
+        ``sc20`` or ``sc78``.
+    base_url
+        Where ``SHA256SUMS.txt`` and the folder of files are.
+
+    Raises
+    ------
+    BadInput
+        For an unknown cohort, a list of checksums that cannot be had, or a folder without nights. A file that
+        fails is a failure of its own in the summary; the next call fetches what is missing.
+    """
+    if cohort not in COHORTS:
+        raise BadInput("cohort", f"{cohort!r} is not known", f"choose from: {', '.join(COHORTS)}")
+    target = Path(output_dir)
+    summary = Summary("files")
+    if not input_dir:
+        listed = {n: d for n, d in checksums_of(base_url).items() if wanted(n, cohort) and Path(n).name not in skip}
+        if not listed:
+            raise BadInput(base_url + CHECKSUMS, f"lists no file of {cohort}", "check base_url")
+        jobs = [
+            Job(Path(name).name, fetch, (base_url + name, digest, target / _FOLDER)) for name, digest in listed.items()
+        ]
+        summary = run_batch(jobs, title="downloading Sleep-EDF", workers=workers)
+        if summary.failures:
+            return summary
+    nights = [n for n in discover("sleep_edf", input_dir or target) if wanted(f"{n.psg[0].name}", cohort)]
+    if not nights:
+        raise BadInput(input_dir or target, f"holds no night of {cohort}", "download it: leave input_dir out")
+    counting = run_batch(
+        [Job(n.recording_id, night_counts, (n,)) for n in nights], title="counting epochs", workers=workers
+    )
+    report = compare(list(counting.values.values()), cohort)
+    with atomic_file(target / COUNTS_FILE) as part:
+        part.write_text(json.dumps(report, indent=2) + "\n")
+    Console().print(_table(report))
+    return Summary("Sleep-EDF", (*summary.outcomes, *counting.outcomes))
+
+
+def wanted(name: str, cohort: str) -> bool:
+    """Whether a file belongs to the cohort."""
+    match = _NAME.match(Path(name).name)
+    return match is not None and int(match[1]) in COHORTS[cohort].subjects
+
+
+def checksums_of(base_url: str) -> dict[str, str]:
+    """``{path below base_url: SHA-256}`` as the archive lists them."""
+    import requests
+
+    try:
+        answer = requests.get(base_url + CHECKSUMS, timeout=_TIMEOUT_S)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        hint = "check the network, or give input_dir=<folder with the EDF files>"
+        raise BadInput(base_url + CHECKSUMS, f"cannot be fetched ({type(error).__name__})", hint) from error
+    lines = (_LINE.match(line.strip()) for line in answer.text.splitlines())
+    return {match[2]: match[1] for match in lines if match}
+
+
+def fetch(url: str, digest: str, folder: Path) -> str:
+    """One file into ``folder``: nothing to do if it is there and right, the rest of it if a part is there.
+
+    Raises
+    ------
+    BadInput
+        If the server does not answer or what it sent has another checksum.
+    """
+    import pooch
+    import requests
+
+    name = url.rpartition("/")[2]
+    part = folder / f".{name}.part"
+    try:
+        pooch.retrieve(url, f"sha256:{digest}", fname=name, path=folder, downloader=partial(_resume, part))
+    except (requests.RequestException, OSError) as error:
+        problem = f"cannot be fetched ({type(error).__name__})"
+        raise BadInput(url, problem, "give the same command again, it goes on where it stopped") from error
+    except ValueError as error:
+        part.unlink(missing_ok=True)
+        raise BadInput(url, "came with another checksum", "give the same command again") from error
+    part.unlink(missing_ok=True)
+    return str(folder / name)
+
+
+def _resume(part: Path, url: str, output_file: Any, _: Any) -> None:
+    """A downloader for pooch that keeps what has come in beside the target, and asks for the rest."""
+    import requests
+
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
+        # 416: nothing is left to send. 200: the server sends all of it again.
+        if answer.status_code != 416:
+            answer.raise_for_status()
+            with part.open("ab" if answer.status_code == 206 else "wb") as handle:
+                for block in answer.iter_content(_BLOCK):
+                    handle.write(block)
+    Path(output_file).write_bytes(part.read_bytes())
+
+
+def night_counts(night: Night) -> dict[str, int]:
+    """Epochs of every stage within ±30 min of sleep, from the headers and the scoring; no sample is read."""
+    if night.hypnogram is None:
+        raise BadInput(night.psg[0], "has no hypnogram beside it", "download it")
+    header = read_header(night.psg[0])
+    stages, _ = align(read_hypnogram(night.hypnogram), header.duration_s, 30.0, start=header.start)
+    return stage_counts(stages[trim_wake(stages)])
+
+
+def compare(nights: list[dict[str, int]], cohort: str) -> dict[str, Any]:
+    """Sum the nights and hold them against the published counts; an incomplete cohort is only counted."""
+    names = list(COHORTS[cohort].published)
+    counts = {name: int(np.sum([night[name] for night in nights])) for name in names}
+    published = dict(COHORTS[cohort].published)
+    complete = len(nights) == COHORTS[cohort].nights
+    agrees = all(
+        abs(counts[name] - n) <= max(1, _TOLERANCE.get(name, _SLEEP_TOLERANCE) * n) for name, n in published.items()
+    )
+    return {
+        "cohort": cohort,
+        "nights": len(nights),
+        "nights_expected": COHORTS[cohort].nights,
+        "counts": counts,
+        "published": published,
+        "agrees": agrees if complete else None,
+    }
+
+
+def _table(report: Mapping[str, Any]) -> Table:
+    verdict = {True: "agrees", False: "DIFFERS", None: "incomplete, not compared"}[report["agrees"]]
+    title = f"{report['cohort']}: {report['nights']} of {report['nights_expected']} nights, {verdict}"
+    table = Table(title=title, title_justify="left")
+    for column in ("stage", "epochs", "published"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for name, count in report["counts"].items():
+        table.add_row(name, str(count), str(report["published"][name]))
+    return table

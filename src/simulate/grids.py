@@ -1,0 +1,178 @@
+"""Simulated grids with known structure in space and time, for forecasting: no fluorescence, no inference.
+
+Cells lie in a brain (or at given coordinates) and belong to compact assemblies. An event makes an
+assembly's cells likely to fire for some frames and, after a fixed delay, calls the next assembly of its
+chain: who watches the whole brain knows who comes next, who watches one voxel does not. Underneath every
+cell fires at a rate of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.preprocess.calcium.block_split import block_split
+from src.preprocess.calcium.grid import VoxelActivity, map_cells
+from src.preprocess.calcium.grid_io import COO_FILE, GridHeader, write_coo
+from src.preprocess.calcium.grid_metadata import METADATA_FILE, statistics, write_metadata
+from src.preprocess.calcium.sampling import stream
+from src.signals import BadInput
+from src.simulate.calcium import brain_cells
+from src.storage.step import CachedStep
+
+POSITIONS = "positions"
+"""Role of a text file of coordinates among the stage's inputs."""
+
+_CELLS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class ChainedActivity:
+    """Size and character of one simulated subject.
+
+    Attributes
+    ----------
+    cells, frames, planes, fs_hz
+        Cells over volumes at a rate; planes are ignored where coordinates are given.
+    assemblies, chains
+        Groups of neighbouring cells, and how many closed chains they form.
+    starts_per_minute
+        Events that begin on their own, over the whole brain.
+    delay_frames, duration_frames
+        When an event calls the next one, and how long it lasts at most (half of that at least).
+    follow
+        Probability that an event calls the next.
+    event_chance, background_chance
+        Median probability per frame that a cell fires in an event of its assembly, and without.
+    split_ratio, block_frames, guard_frames
+        Arguments of :func:`~src.preprocess.calcium.block_split.block_split`.
+    """
+
+    cells: int = 1200
+    frames: int = 2400
+    planes: int = 8
+    fs_hz: float = 2.0
+    assemblies: int = 20
+    chains: int = 2
+    starts_per_minute: float = 8.0
+    delay_frames: int = 3
+    duration_frames: int = 4
+    follow: float = 0.88
+    event_chance: float = 0.35
+    background_chance: float = 0.004
+    split_ratio: float = 0.8
+    block_frames: int = 200
+    guard_frames: int = 16
+
+
+def make_simulated(
+    inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
+) -> dict[str, Any]:
+    """Write sparse grids and ``metadata.h5`` of one simulated subject; see :class:`ChainedActivity` for ``params``."""
+    params = dict(params)
+    subject = str(params.pop("subject"))
+    brain = ChainedActivity(**params)
+    rng = stream(int(seed or 0), subject, "simulated grids")
+    xyz = read_positions(inputs[POSITIONS], rng, brain.cells) if POSITIONS in inputs else None
+    cells = map_cells(brain_cells(brain.cells, brain.planes, rng) if xyz is None else xyz, subject)
+    rates = CellRates(np.column_stack([cells.row, cells.column, cells.plane]), brain, rng)
+    activity = VoxelActivity(cells, brain.frames)
+    for first in range(0, len(cells.row), _CELLS_AT_ONCE):
+        chance = rates.of(slice(first, first + _CELLS_AT_ONCE))
+        activity.add(first, rng.random(chance.shape, dtype=np.float32) < chance)
+    split = block_split(
+        brain.frames, brain.split_ratio, int(seed or 0), subject, brain.guard_frames, brain.block_frames
+    )
+    header = GridHeader(
+        frames=brain.frames,
+        planes=cells.planes,
+        is_train=split.is_train,
+        is_test=split.is_test,
+        is_valid=np.ones(brain.frames, np.uint8),
+        z_values=cells.z_values,
+        spikes_under_markers=np.zeros(0, np.int64),
+        markers=False,
+        timepoint_indices=np.arange(brain.frames, dtype=np.int32),
+        attributes={
+            "subject": subject,
+            "simulated": True,
+            "sampling_rate": brain.fs_hz,
+            "split_guard_frames": brain.guard_frames,
+        },
+    )
+    facts = statistics(activity, cells, header)
+    write_coo(out_dir / COO_FILE, activity.batches(False), header)
+    ids = {"cell_ids": np.arange(1, len(cells.row) + 1), "assembly": rates.member}
+    write_metadata(out_dir / METADATA_FILE, header, cells, ids, facts)
+    return {"axes": {"grids": ["time", "plane", "row", "column"]}, "simulated": asdict(brain), **facts}
+
+
+SIMULATED_GRIDS = CachedStep("simulated_grids", 1, make_simulated)
+
+
+def read_positions(path: Path, rng: np.random.Generator, cells: int) -> np.ndarray:
+    """``(cell, 3)`` coordinates drawn from a text file of ``x y z``; the longer horizontal axis becomes the row.
+
+    Raises
+    ------
+    BadInput
+        If the file has no three numeric columns.
+    """
+    try:
+        xyz = np.loadtxt(path, dtype=np.float64, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise BadInput(path, "is no table of numbers", "give a text file with x y z per line") from error
+    if xyz.shape[1] != 3 or not np.isfinite(xyz).all() or not len(xyz):
+        raise BadInput(path, f"has {xyz.shape[1]} columns", "give a text file with x y z per line")
+    extent = np.ptp(xyz, axis=0)
+    xyz = xyz[:, [1, 0, 2]] if extent[1] > extent[0] else xyz
+    return xyz[np.sort(rng.choice(len(xyz), min(cells, len(xyz)), replace=False))]
+
+
+class CellRates:
+    """Chance of every cell to be active in every frame.
+
+    Attributes
+    ----------
+    member
+        ``(cell,)`` number of its assembly.
+    events
+        ``(assembly, time)`` strength of the event that is under way, 0 to 1.
+    """
+
+    def __init__(self, positions: np.ndarray, brain: ChainedActivity, rng: np.random.Generator) -> None:
+        count = min(brain.assemblies, len(positions))
+        scaled = positions / np.maximum(positions.std(axis=0), 1e-9)
+        centres = scaled[rng.choice(len(positions), count, replace=False)]
+        self.member = np.argmin(((scaled[:, None] - centres[None]) ** 2).sum(-1), axis=1)
+        self.event_chance = np.clip(brain.event_chance * rng.lognormal(0, 0.4, len(positions)), 0, 0.9)
+        self.background = np.clip(brain.background_chance * rng.lognormal(0, 0.8, len(positions)), 0, 0.2)
+        self.events = _chained_events(count, brain, rng)
+
+    def of(self, rows: slice) -> np.ndarray:
+        """``(cell, time)`` chance per frame."""
+        event, quiet = self.event_chance[rows, None], self.background[rows, None]
+        return quiet + (1 - quiet) * event * self.events[self.member[rows]]
+
+
+def _chained_events(assemblies: int, brain: ChainedActivity, rng: np.random.Generator) -> np.ndarray:
+    events = np.zeros((assemblies, brain.frames), np.float32)
+    order = rng.permutation(assemblies)
+    follower = np.empty(assemblies, np.int64)
+    for chain in np.array_split(order, min(brain.chains, assemblies)):
+        follower[chain] = np.roll(chain, -1)
+    minutes = brain.frames / brain.fs_hz / 60
+    for start in rng.integers(0, brain.frames, rng.poisson(brain.starts_per_minute * minutes) + 1):
+        assembly, frame = int(rng.integers(assemblies)), int(start)
+        while frame < brain.frames:
+            length = int(rng.integers(brain.duration_frames // 2, brain.duration_frames + 1))
+            stretch = events[assembly, frame : frame + max(length, 1)]
+            np.maximum(stretch, rng.uniform(0.6, 1.0), out=stretch)
+            if rng.random() > brain.follow:
+                break
+            assembly, frame = int(follower[assembly]), frame + brain.delay_frames
+    return events

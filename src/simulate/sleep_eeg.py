@@ -1,0 +1,238 @@
+"""EEG and EOG of a night from its hypnogram: a background of changing spectrum, and the transients on it.
+
+The background is noise shaped in the frequency domain, frame by frame, and overlap-added, so any spectrum may change at
+any time. Its band powers have the means, spreads, correlations and memory that were measured in Sleep-EDF
+(:mod:`src.simulate.sleep_statistics`); the transients are those of
+:mod:`src.simulate.sleep_events`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.ndimage import uniform_filter1d
+from scipy.signal import lfilter
+from scipy.special import ndtr
+
+from src.simulate import sleep_statistics as measured
+from src.simulate.sleep_events import FS_HZ, Traits, add_waves
+from src.simulate.sleep_statistics import BANDS_HZ, CHANNELS
+
+_Floats = NDArray[np.float32]
+SCALE_UV = np.array([26.0, 18.0, 40.0])
+"""Standard deviation of a recording, per channel: what ``stage_statistics`` calls one."""
+
+_FRAME = 4 * FS_HZ
+_HOP = _FRAME // 2
+_FREQUENCIES = np.fft.rfftfreq(_FRAME, 1 / FS_HZ)
+_SHARED = np.array([[1.0, 0.35, 0.4], [0.35, 1.0, 0.1], [0.4, 0.1, 1.0]])
+"""Correlation of the background between channels, at every frequency."""
+_LIKENESS = 0.6
+"""Share of the measured spread between recordings that sleepers get: a cohort of two dozen has to do for a training."""
+_EPOCH_MEMORY = 0.6
+_ESTIMATE_SD = np.array([0.2, 0.14, 0.14, 0.14, 0.08])
+"""``(band,)`` scatter of the estimate of a stationary epoch, part of every spread measured."""
+_BORDER_S = 6.0
+"""A scorer's epoch border and the sleeper's change of stage lie up to this far apart."""
+_FADE_FRAMES = 3
+_FLICKER_SD = 0.25
+_AROUSALS_PER_H = np.array([0.0, 20.0, 12.0, 2.0, 14.0])
+_AROUSAL_LOG_GAIN = np.array([0.2, 0.5, 1.3, 0.9, 1.1])
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """A narrow peak of the spectrum that comes and goes in bursts of seconds.
+
+    Attributes
+    ----------
+    below_alpha_hz
+        How far its frequency lies under the sleeper's alpha.
+    width_hz
+        Of the peak.
+    duty
+        ``(stage,)`` share of the time it is there.
+    log_gain
+        ``(channel,)`` height over the background, in log power.
+    """
+
+    below_alpha_hz: float
+    width_hz: float
+    duty: tuple[float, float, float, float, float]
+    log_gain: tuple[float, float, float]
+
+
+RHYTHMS = (
+    # Alpha: relaxed wake, eyes closed; gone for most of stage 1.
+    Rhythm(0.0, 1.0, (0.65, 0.15, 0.03, 0.01, 0.03), (1.4, 2.2, 0.8)),
+    # The theta of drowsiness that defines stage 1 where alpha is scarce.
+    Rhythm(3.7, 0.8, (0.05, 0.60, 0.10, 0.0, 0.08), (1.4, 1.1, 0.5)),
+    # Alpha of REM sleep, one to two hertz slower than that of wake.
+    Rhythm(1.7, 0.8, (0.03, 0.05, 0.02, 0.0, 0.45), (1.4, 1.2, 0.5)),
+)
+"""What tells stages of like band powers apart."""
+
+
+@dataclass(frozen=True)
+class Sleeper:
+    """Who sleeps: transients and band powers of their own, the same every night.
+
+    Attributes
+    ----------
+    traits
+        Of the transients.
+    levels
+        ``(channel, band)`` what the subject adds to every stage's log power.
+    lengthening
+        ``(stage,)`` factors on the durations of bouts.
+    """
+
+    traits: Traits
+    levels: NDArray[np.float64]
+    lengthening: NDArray[np.float64]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Sleeper:
+        """A sleeper from the population."""
+        lengthening = np.exp(rng.normal(0.0, [0.4, 0.25, 0.15, 0.35, 0.2]))
+        return cls(Traits.draw(rng), _LIKENESS * _between(rng) * measured.SUBJECT_SD, lengthening)
+
+
+def simulate_eeg(
+    rng: np.random.Generator, stages: NDArray[np.int8], sleeper: Sleeper, epoch_s: float = 30.0
+) -> NDArray[np.float32]:
+    """Signals of one night.
+
+    Parameters
+    ----------
+    rng
+        Source of the night's random numbers.
+    stages
+        ``(epoch,)`` indices into ``HUMAN_STAGES``.
+    sleeper
+        Whose night it is.
+    epoch_s
+        Length of an epoch.
+
+    Returns
+    -------
+    ndarray
+        ``(channel, time)`` float32 µV at 100 Hz, channels as in ``CHANNELS``.
+    """
+    n_samples = round(len(stages) * epoch_s * FS_HZ)
+    n_frames = n_samples // _HOP + 1
+    now = _stage_of_frames(rng, stages, epoch_s, n_frames)
+    levels = _levels(rng, now, sleeper, epoch_s)
+    present, peaks = _rhythms(rng, now, sleeper.traits)
+    samples = np.empty((len(CHANNELS), n_samples), np.float32)
+    noise = rng.standard_normal((len(CHANNELS), n_frames, len(_FREQUENCIES), 2), dtype=np.float32)
+    mixing = np.linalg.cholesky(_SHARED).astype(np.float32)
+    for row, scale in enumerate(SCALE_UV):
+        spectrum = np.tensordot(mixing[row], noise, 1).view(np.complex64)[..., 0]
+        gain = np.array([rhythm.log_gain[row] for rhythm in RHYTHMS], np.float32)
+        spectrum *= _amplitude(levels[:, row], np.asarray((present * gain) @ peaks, np.float32))
+        samples[row] = _overlap_add(spectrum, n_samples) * np.float32(scale)
+    add_waves(rng, samples, now, _HOP, sleeper.traits)
+    return samples
+
+
+def _stage_of_frames(rng: np.random.Generator, stages: NDArray[np.int8], epoch_s: float, n: int) -> NDArray[np.int8]:
+    """``(frame,)`` what the sleeper is in, which is not to the second what the scorer wrote."""
+    borders = np.flatnonzero(np.diff(stages)) + 1
+    reach = min(_BORDER_S, epoch_s / 3)
+    changes = borders * epoch_s + rng.uniform(-reach, reach, len(borders))
+    bout = np.searchsorted(changes, np.arange(n) * _HOP / FS_HZ)
+    return stages[np.r_[0, borders]][bout]
+
+
+def _levels(rng: np.random.Generator, now: NDArray[np.int8], sleeper: Sleeper, epoch_s: float) -> NDArray[np.float32]:
+    """``(frame, channel, band)`` log power of the background."""
+    shape = measured.MEAN.shape[1:]
+    own = np.stack([_between(rng) for _ in measured.MEAN]) * measured.STAGE_SD + _between(rng) * measured.NIGHT_SD
+    mean = measured.MEAN - measured.ADDED + sleeper.levels + _LIKENESS * own
+    spread = np.sqrt(np.maximum(measured.EPOCH_SD**2 - _ESTIMATE_SD**2, 0.01))
+    frames_per_epoch = epoch_s * FS_HZ / _HOP
+    n_epochs = int(np.ceil(len(now) / frames_per_epoch)) + 1
+    drift = _correlated(rng, n_epochs, measured.EPOCH_CHANNELS, measured.EPOCH_BANDS)
+    drift = lfilter([np.sqrt(1 - _EPOCH_MEMORY**2)], [1, -_EPOCH_MEMORY], drift, axis=0)
+    position = np.arange(len(now)) / frames_per_epoch
+    before, share = position.astype(int), (position % 1)[:, None, None]
+    # A straight line between two correlated values varies less than they do.
+    thinner = np.sqrt((1 - share) ** 2 + share**2 + 2 * _EPOCH_MEMORY * share * (1 - share))
+    drift = (drift[before] * (1 - share) + drift[before + 1] * share) / thinner
+    flicker = _FLICKER_SD * rng.standard_normal((len(now), *shape), dtype=np.float32)
+    levels = uniform_filter1d(mean[now] + spread[now] * drift, _FADE_FRAMES, axis=0, mode="nearest") + flicker
+    return (levels + _arousals(rng, now)[:, None, None] * _AROUSAL_LOG_GAIN).astype(np.float32)
+
+
+def _rhythms(rng: np.random.Generator, now: NDArray[np.int8], traits: Traits) -> tuple[_Floats, _Floats]:
+    """``(frame, rhythm)`` how strongly each is there, and ``(rhythm, frequency)`` its peak."""
+    present, peaks = [], []
+    for rhythm in RHYTHMS:
+        slow = lfilter([np.sqrt(1 - 0.85**2)], [1, -0.85], rng.standard_normal(len(now)))
+        there = ndtr(slow) < np.clip(np.array(rhythm.duty)[now] * traits.rhythm_rate, 0, 0.9)
+        present.append(uniform_filter1d(there.astype(np.float32), 2))
+        centre = traits.alpha_hz - rhythm.below_alpha_hz
+        peaks.append(np.exp(-(((_FREQUENCIES - centre) / rhythm.width_hz) ** 2)))
+    return np.stack(present, axis=1), np.array(peaks, dtype=np.float32)
+
+
+def _arousals(rng: np.random.Generator, now: NDArray[np.int8]) -> NDArray[np.float64]:
+    """``(frame,)`` one during the 4 to 12 seconds of an arousal."""
+    begins = rng.random(len(now)) < _AROUSALS_PER_H[now] * (_HOP / FS_HZ / 3600)
+    lasting = np.convolve(begins, np.ones(4))[: len(now)]
+    return np.minimum(lasting, 1.0)
+
+
+def _amplitude(levels: _Floats, peaks: _Floats) -> _Floats:
+    """``(frame, frequency)`` factor on complex noise that gives ``(frame, band)`` powers, with peaks on top."""
+    widths = np.array([high - low for low, high in BANDS_HZ], np.float32)
+    log_density = (levels - np.log(widths)) @ _interpolation() + peaks
+    high_pass = _FREQUENCIES**2 / (_FREQUENCIES**2 + 0.35**2)
+    scale: _Floats = (np.sqrt(FS_HZ * _FRAME) / 2 * high_pass).astype(np.float32)
+    return np.exp(0.5 * log_density) * scale
+
+
+def _interpolation() -> NDArray[np.float32]:
+    """``(band, frequency)``: log density is a broken line over log frequency through the bands' centres.
+
+    Beyond the first and last centre it goes on at half the slope.
+    """
+    centres = np.log([np.sqrt(low * high) for low, high in BANDS_HZ])
+    where = np.log(np.maximum(_FREQUENCIES, _FREQUENCIES[1]))
+    last = len(centres) - 1
+    position = np.interp(where, centres, np.arange(last + 1.0))
+    position += 0.5 * np.minimum(where - centres[0], 0) / (centres[1] - centres[0])
+    position += 0.5 * np.maximum(where - centres[-1], 0) / (centres[-1] - centres[-2])
+    low = np.clip(np.floor(position).astype(int), 0, last - 1)
+    weights = np.zeros((last + 1, len(where)), np.float32)
+    columns = np.arange(len(where))
+    weights[low, columns] = 1 - (position - low)
+    weights[low + 1, columns] += position - low
+    return weights
+
+
+def _overlap_add(spectrum: NDArray[np.complex64], n_samples: int) -> NDArray[np.float32]:
+    """Real noise from ``(frame, frequency)``: sine-tapered frames, half overlapping, keep the variance even."""
+    frames = fft.irfft(spectrum, n=_FRAME, axis=1)
+    frames *= np.sin(np.pi * (np.arange(_FRAME, dtype=np.float32) + 0.5) / _FRAME)
+    out = np.zeros((len(frames) + 1, _HOP), np.float32)
+    out[:-1] += frames[:, :_HOP]
+    out[1:] += frames[:, _HOP:]
+    return out.ravel()[_HOP : _HOP + n_samples]
+
+
+def _between(rng: np.random.Generator) -> NDArray[np.float64]:
+    """``(channel, band)`` unit deviates correlated as recordings are."""
+    return _correlated(rng, 1, measured.SUBJECT_CHANNELS, measured.SUBJECT_BANDS)[0]
+
+
+def _correlated(
+    rng: np.random.Generator, n: int, channels: NDArray[np.float64], bands: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """``(n, channel, band)`` unit deviates whose correlation is a product of the two."""
+    deviates = rng.standard_normal((n, len(channels), len(bands)))
+    return np.linalg.cholesky(channels) @ deviates @ np.linalg.cholesky(bands).T

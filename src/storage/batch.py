@@ -1,0 +1,234 @@
+"""Many recordings at once: a process pool in which one bad recording never stops the others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.process
+import os
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from src.signals import BadInput
+from src.storage.progress import shown_on
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recording's work: ``call(*args)`` in a worker. ``call`` is a module-level function."""
+
+    name: str
+    call: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: its ``value``, or the ``reason`` it failed."""
+
+    name: str
+    value: Any = None
+    reason: str | None = None
+    detail: str = ""
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.reason is None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Outcomes in the order of the jobs."""
+
+    title: str
+    outcomes: tuple[Outcome, ...] = field(default=())
+
+    @property
+    def failures(self) -> tuple[Outcome, ...]:
+        return tuple(o for o in self.outcomes if not o.ok)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return {o.name: o.value for o in self.outcomes if o.ok}
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.failures else 0
+
+    def table(self) -> Table:
+        """A line per recording: done in how many seconds, or why not."""
+        table = Table(title=self.title, title_justify="left")
+        for column in ("recording", "seconds", "result"):
+            table.add_column(column, overflow="fold")
+        for outcome in self.outcomes:
+            result = "[green]done[/]" if outcome.ok else f"[red]{escape(outcome.reason or '')}[/]"
+            table.add_row(escape(outcome.name), f"{outcome.seconds:.1f}", result)
+        return table
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which recordings are this process's: of those whose name matches ``only`` every ``parts``-th."""
+
+    only: str | None = None
+    part: int = 1
+    parts: int = 1
+
+    @property
+    def everything(self) -> bool:
+        return self.only is None and self.parts == 1
+
+    def of(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        wanted = [job for job in jobs if self.only is None or fnmatchcase(job.name, self.only)]
+        if not wanted:
+            names = ", ".join(job.name for job in jobs[:10])
+            raise BadInput("only", f"no recording is called {self.only!r}", f"there are: {names}")
+        return wanted[self.part - 1 :: self.parts]
+
+
+_EVERYTHING = Selection()
+_selection: ContextVar[Selection] = ContextVar("selection", default=_EVERYTHING)
+
+
+def selected() -> Selection:
+    """The selection that :func:`run_batch` obeys here."""
+    return _selection.get()
+
+
+@contextmanager
+def selection(*, only: str | None, part: int, parts: int) -> Iterator[None]:
+    """Inside the block, :func:`run_batch` carries out this share of its jobs and leaves the rest to other processes.
+
+    Raises
+    ------
+    BadInput
+        Unless ``1 <= part <= parts``.
+    """
+    if not 1 <= part <= parts:
+        raise BadInput("part", f"part {part} of {parts}", f"give a part from 1 to {max(parts, 1)}")
+    token = _selection.set(Selection(only, part, parts))
+    try:
+        yield
+    finally:
+        _selection.reset(token)
+
+
+def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Console | None = None) -> Summary:
+    """Run every job and report on every job; no failure, not even a killed worker, stops the rest.
+
+    ``workers=1`` runs in this process. With more, each job runs in a spawned worker with one thread of
+    linear algebra; when a worker dies (out of memory, ``kill -9``) the jobs that were running then are
+    repeated one at a time, so the guilty one is named and the innocent finish.
+
+    Raises
+    ------
+    BadInput
+        If two jobs have one name: their results would overwrite each other.
+    """
+    names = Counter(job.name for job in jobs)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise BadInput(twice[0], f"{names[twice[0]]} recordings have this name", "rename one of them")
+    jobs = jobs if selected().everything else selected().of(jobs)
+    outcomes: dict[str, Outcome] = {}
+    with _progress(console) as bar, shown_on(bar):
+        task = bar.add_task(title, total=len(jobs))
+        for outcome in _outcomes(jobs, workers):
+            outcomes[outcome.name] = outcome
+            bar.advance(task)
+    return Summary(title, tuple(outcomes[job.name] for job in jobs))
+
+
+def _outcomes(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+    if workers <= 1 or len(jobs) <= 1:
+        yield from map(_attempt, jobs)
+        return
+    waiting = deque(jobs)
+    while waiting:
+        suspects = yield from _pooled(waiting, workers)
+        for job in suspects:
+            if (yield from _pooled(deque([job]), 1)):
+                yield Outcome(job.name, reason="its worker process was killed (out of memory?)")
+
+
+def _pooled(waiting: deque[Job], workers: int) -> Generator[Outcome, None, list[Job]]:
+    """Run waiting jobs in one pool until none is left or a worker dies; return what ran when it died."""
+    context = multiprocessing.get_context("spawn")
+    size = min(workers, len(waiting))
+    running: dict[Future[Outcome], Job] = {}
+    with _one_thread_each(), ProcessPoolExecutor(size, mp_context=context, initializer=_die_with_parent) as pool:
+        while waiting or running:
+            # No more jobs in the pool than workers: what is in it when a worker dies was running.
+            while waiting and len(running) < size:
+                job = waiting.popleft()
+                try:
+                    running[pool.submit(_attempt, job)] = job
+                except BrokenProcessPool:
+                    return [job, *running.values()]
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    return list(running.values())
+                except Exception as error:  # neither the job nor its value may refuse to travel
+                    outcome = Outcome(running[future].name, reason=f"{type(error).__name__}: {error}")
+                del running[future]
+                yield outcome
+    return []
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let spawned workers start with one thread each, unless the user has said otherwise."""
+    names = [name for name in THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+
+
+def _die_with_parent() -> None:
+    """End this worker when the process that started it is killed, lest it hold locks and memory for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _attempt(job: Job) -> Outcome:
+    clock = time.monotonic()
+    try:
+        value, reason, detail = job.call(*job.args), None, ""
+    except BadInput as error:
+        value, reason, detail = None, str(error), ""
+    except (Exception, SystemExit) as error:
+        value, reason, detail = None, f"{type(error).__name__}: {error}", traceback.format_exc()
+    return Outcome(job.name, value, reason, detail, time.monotonic() - clock)
+
+
+def _progress(console: Console | None) -> Progress:
+    name, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
+    console = console or Console(stderr=True)
+    return Progress(name, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn(), console=console)

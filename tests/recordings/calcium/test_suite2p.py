@@ -1,0 +1,100 @@
+"""suite2p folders: accepted ROIs of all planes, and nothing but plain data out of their pickles."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.recordings.calcium.recording import find_subjects, open_recording, subject_files
+from src.recordings.calcium.suite2p import load_objects
+from src.signals import BadInput
+
+
+def write_plane(folder: Path, rois: int, frames: int, plane: int, fs_hz: float | None = 7.5) -> None:
+    folder.mkdir(parents=True)
+    accepted = np.column_stack([np.arange(rois) % 2 == 0, np.full(rois, 0.5)]).astype(float)
+    stat = np.array([{"med": [10 * plane + k, 2 * k], "npix": k} for k in range(rois)], object)
+    np.save(folder / "F.npy", (1000 * plane + 10 * np.arange(rois)[:, None] + np.arange(frames)).astype(np.float32))
+    np.save(folder / "iscell.npy", accepted)
+    np.save(folder / "stat.npy", stat, allow_pickle=True)
+    if fs_hz is not None:
+        np.save(folder / "ops.npy", np.array({"fs": fs_hz, "nplanes": 2}, object), allow_pickle=True)
+
+
+def read(folder: Path, fs_hz: float | None = None):
+    return open_recording(subject_files(folder), folder.name, fs_hz)
+
+
+@pytest.mark.parametrize("place", ["suite2p", "."])
+def test_accepted_cells_of_all_planes_with_their_positions(tmp_path, place):
+    root = tmp_path / "subject_1" / place
+    write_plane(root / "plane0", rois=4, frames=9, plane=0)
+    write_plane(root / "plane1", rois=3, frames=8, plane=1)
+    recording = read(tmp_path / "subject_1")
+    assert (recording.cells, recording.frames, recording.fs_hz) == (4, 8, 7.5)
+    assert recording.positions.tolist() == [[0, 0, 0], [2, 4, 0], [10, 0, 1], [12, 4, 1]]
+    assert recording.cell_ids.tolist() == [1, 3, 5, 7]
+    assert recording.counts["dropped_invalid"] == 3
+    np.testing.assert_array_equal(recording.traces(np.array([3, 0, 1]))[:, 0], [1020, 0, 20])
+    assert [len(block) for _, block in recording.blocks(3)] == [3, 1]
+
+
+def test_ten_planes_keep_their_order(tmp_path):
+    for plane in (0, 2, 10):
+        write_plane(tmp_path / "subject_1" / f"plane{plane}", rois=1, frames=5, plane=plane)
+    recording = read(tmp_path / "subject_1")
+    assert recording.positions[:, 0].tolist() == [0, 20, 100]
+
+
+def test_a_rate_must_come_from_somewhere(tmp_path):
+    write_plane(tmp_path / "subject_1" / "plane0", 2, 5, 0, fs_hz=None)
+    with pytest.raises(BadInput, match="fs_hz"):
+        read(tmp_path / "subject_1")
+    assert read(tmp_path / "subject_1", 30).fs_hz == 30
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path):
+    write_plane(tmp_path / "subject_1" / "plane0", 4, 5, 0)
+    np.save(tmp_path / "subject_1" / "plane0" / "iscell.npy", np.ones((3, 2)))
+    with pytest.raises(BadInput, match="same suite2p run"):
+        read(tmp_path / "subject_1")
+    np.save(tmp_path / "subject_1" / "plane0" / "iscell.npy", np.zeros((4, 2)))
+    with pytest.raises(BadInput, match="no ROI is accepted"):
+        read(tmp_path / "subject_1")
+    (tmp_path / "subject_1" / "plane0" / "stat.npy").write_bytes(b"no array")
+    with pytest.raises(BadInput, match=r"stat\.npy: cannot be read"):
+        read(tmp_path / "subject_1")
+    (tmp_path / "subject_1" / "plane0" / "stat.npy").unlink()
+    with pytest.raises(BadInput, match=r"has no stat\.npy"):
+        read(tmp_path / "subject_1")
+
+
+def test_planes_of_different_sessions_are_refused(tmp_path):
+    write_plane(tmp_path / "subject_1" / "plane0", 2, 9, 0)
+    write_plane(tmp_path / "subject_1" / "plane1", 2, 5, 1)
+    with pytest.raises(BadInput, match="one session"):
+        read(tmp_path / "subject_1")
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def test_a_pickle_that_names_code_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "stat.npy", np.array([Bomb()], object), allow_pickle=True)
+    with pytest.raises(BadInput, match=r"mkdir, which is not plain data"):
+        load_objects(tmp_path / "stat.npy")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_real_suite2p_session(shared_data, tmp_path):
+    (tmp_path / "subject_1").symlink_to(shared_data / "suite2p_sample")
+    (folder,) = find_subjects(tmp_path)
+    recording = read(folder, 30.0)
+    assert (recording.cells, recording.frames) == (20, 2000)
+    fluorescence = np.load(shared_data / "suite2p_sample" / "plane0" / "F.npy")
+    kept = np.load(shared_data / "suite2p_sample" / "plane0" / "iscell.npy")[:, 0] > 0
+    np.testing.assert_array_equal(np.concatenate([b for _, b in recording.blocks(6)]), fluorescence[kept])

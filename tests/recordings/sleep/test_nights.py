@@ -1,0 +1,155 @@
+"""Folders of recordings: which nights are found, whose they are, and what reading them gives."""
+
+from datetime import date, time
+
+import edfio
+import numpy as np
+import pytest
+
+from src.recordings.sleep.nights import KINDS, Night, discover, load, require_signal
+from src.signals import BadInput, Recording
+
+
+def psg(path, label="EEG Fpz-Cz", fs_hz=100, seconds=120, data=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if data is None:
+        data = np.random.default_rng(0).normal(0, 20, seconds * fs_hz).clip(-400, 400)
+    signal = edfio.EdfSignal(data, fs_hz, label=label, physical_dimension="uV", physical_range=(-500, 500))
+    start = {"recording": edfio.Recording(startdate=date(1989, 4, 24)), "starttime": time(16, 13)}
+    edfio.Edf([signal], data_record_duration=1, **start).write(path)
+
+
+def hypnogram(path, n=4):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    marks = [edfio.EdfAnnotation(30.0 * i, 30.0, f"Sleep stage {'W12R'[i % 4]}") for i in range(n)]
+    start = {"recording": edfio.Recording(startdate=date(1989, 4, 24)), "starttime": time(16, 13)}
+    edfio.Edf([], annotations=marks, **start).write(path)
+
+
+def test_sleep_edf_pairs_files_and_knows_subjects(tmp_path):
+    cassette, telemetry = tmp_path / "sleep-cassette", tmp_path / "sleep-telemetry"
+    for stem, scoring in (("SC4001E0", "SC4001EC"), ("SC4002E0", "SC4002EC"), ("SC4112E0", "SC4112EC")):
+        psg(cassette / f"{stem}-PSG.edf")
+        hypnogram(cassette / f"{scoring}-Hypnogram.edf")
+    psg(telemetry / "ST7011J0-PSG.edf")
+    hypnogram(telemetry / "ST7011JP-Hypnogram.edf")
+    psg(telemetry / "ST7012J0-PSG.edf")
+    hypnogram(cassette / "SC4191EP-Hypnogram.edf")
+    (tmp_path / "RECORDS").write_text("listing")
+    found = discover("sleep_edf", tmp_path)
+    assert [(n.recording_id, n.subject_id) for n in found] == [
+        ("SC4001", "SC400"),
+        ("SC4002", "SC400"),
+        ("SC4112", "SC411"),
+        ("ST7011", "ST701"),
+        ("ST7012", "ST701"),
+    ]
+    assert found[0].hypnogram == cassette / "SC4001EC-Hypnogram.edf"
+    assert found[-1].hypnogram is None
+
+
+def test_two_files_for_one_night_are_not_chosen_between(tmp_path):
+    psg(tmp_path / "a" / "SC4001E0-PSG.edf")
+    psg(tmp_path / "b" / "SC4001F0-PSG.edf")
+    with pytest.raises(BadInput, match="is the second PSG of SC4001"):
+        discover("sleep_edf", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "scoring", ["n1.csv", "n1.txt", "n1.tsv", "n1-Hypnogram.edf", "n1_hypnogram.edf", "n1_hypnogram.csv"]
+)
+def test_a_folder_pairs_by_stem(tmp_path, scoring):
+    psg(tmp_path / "n1.edf")
+    psg(tmp_path / "n2.EDF")
+    if scoring.endswith(".edf"):
+        hypnogram(tmp_path / scoring)
+    else:
+        (tmp_path / scoring).write_text("W\nN1\nN2\nREM\n")
+    one, two = discover("edf_folder", tmp_path)
+    assert (one.recording_id, one.hypnogram) == ("n1", tmp_path / scoring)
+    assert (two.recording_id, two.hypnogram) == ("n2", None)
+    recording, scored = load(one, ["Fpz-Cz"], 100.0)
+    assert scored is not None
+    np.testing.assert_array_equal(scored.stages, [0, 1, 2, 4])
+    assert (recording.recording_id, recording.duration_s) == ("n1", 120.0)
+    assert load(two, ["Fpz-Cz"])[1] is None
+
+
+def test_a_psg_suffix_is_not_part_of_the_name(tmp_path):
+    psg(tmp_path / "n1-PSG.edf")
+    (tmp_path / "n1.csv").write_text("W\nN1\n")
+    assert discover("edf_folder", tmp_path)[0].hypnogram == tmp_path / "n1.csv"
+
+
+def test_subjects_of_a_folder(tmp_path):
+    for name in ("sub-07_ses-1_psg.edf", "sub-07_ses-2_psg.edf", "lab3_patient12_a.edf"):
+        psg(tmp_path / name)
+    by_name = {n.recording_id: n.subject_id for n in discover("edf_folder", tmp_path)}
+    assert by_name == {
+        "sub-07_ses-1_psg": "07",
+        "sub-07_ses-2_psg": "07",
+        "lab3_patient12_a": "lab3_patient12_a",
+    }
+    with pytest.raises(BadInput, match="finds no subject in its name"):
+        discover("edf_folder", tmp_path, subject_pattern=r"patient(\d+)")
+    with pytest.raises(BadInput, match="is no regular expression"):
+        discover("edf_folder", tmp_path, subject_pattern="(")
+    (tmp_path / "sub-07_ses-1_psg.edf").unlink()
+    (tmp_path / "sub-07_ses-2_psg.edf").unlink()
+    assert discover("edf_folder", tmp_path, subject_pattern=r"patient(\d+)")[0].subject_id == "12"
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_an_empty_folder_says_what_was_expected(tmp_path, kind):
+    with pytest.raises(BadInput) as caught:
+        discover(kind, tmp_path)
+    expected = f"{tmp_path}: holds no recording of kind {kind!r}; expected {KINDS[kind].expected}"
+    assert str(caught.value) == expected
+
+
+def test_absent_folders_and_unknown_kinds(tmp_path):
+    with pytest.raises(BadInput, match="is not a folder; give the folder that holds the recordings"):
+        discover("sleep_edf", tmp_path / "nowhere")
+    with pytest.raises(BadInput, match="'edf' is not a kind of recording folder; choose from: sleep_edf, edf_folder"):
+        discover("edf", tmp_path)
+
+
+def test_inputs_and_back(tmp_path):
+    parts = tuple(tmp_path / f"ucd001_stage{name}.mat" for name in ("deep", "mix", "wake"))
+    night = Night("ucd001", "ucd001", parts, tmp_path / "ucddb001_stage.txt", "ucddb")
+    assert sorted(night.inputs()) == ["hypnogram", "psg_0", "psg_1", "psg_2"]
+    back = Night.from_inputs("ucddb", night.inputs())
+    assert (back.psg, back.hypnogram, back.kind) == (night.psg, night.hypnogram, "ucddb")
+    single = Night("n", "s", (tmp_path / "n.edf",), None, "edf_folder")
+    assert single.inputs() == {"psg": tmp_path / "n.edf"}
+    assert Night.from_inputs("edf_folder", single.inputs()).hypnogram is None
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (np.full(100, 2.5), "channel 'C3' is flat (2.5 throughout)"),
+        (np.full(100, np.nan), "channel 'C3' is NaN through"),
+    ],
+)
+def test_a_dead_channel_is_refused(row, problem):
+    samples = np.stack([np.arange(100.0), row]).astype(np.float32)
+    with pytest.raises(BadInput) as caught:
+        require_signal(Recording(samples, 100.0, ("C4", "C3"), ("uV", "uV"), "n", "s", source="n.edf"))
+    assert str(caught.value).startswith(f"n.edf: {problem}")
+    assert str(caught.value).endswith("choose another channel or leave this recording out")
+
+
+def test_a_flat_edf_is_refused_when_loaded(tmp_path):
+    psg(tmp_path / "n.edf", data=np.zeros(6000))
+    (night,) = discover("edf_folder", tmp_path)
+    with pytest.raises(BadInput, match="channel 'Fpz-Cz' is flat"):
+        load(night, ["Fpz-Cz"])
+
+
+def test_a_rate_below_the_band_is_refused_when_loaded(tmp_path):
+    psg(tmp_path / "n.edf", fs_hz=64)
+    (night,) = discover("edf_folder", tmp_path)
+    with pytest.raises(BadInput, match="sampling rate 64 Hz is too low, up to 40 Hz is analysed"):
+        load(night, ["Fpz-Cz"], 100.0, max_hz=40.0)
+    assert load(night, ["Fpz-Cz"], 100.0, max_hz=30.0)[0].samples.shape == (1, 12_000)

@@ -1,0 +1,68 @@
+"""The figures of a subject: pages, vectors, and the same bytes every time."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.preprocess.calcium.grid_io import GridHeader
+from src.reports.calcium import SubjectFigures, draw_neurons, draw_overview
+
+FRAMES, CELLS = 400, 30
+
+
+@pytest.fixture
+def figures() -> SubjectFigures:
+    rng = np.random.default_rng(0)
+    is_test = (np.arange(FRAMES) // 100 == 1).astype(np.uint8)
+    is_train = ((np.arange(FRAMES) < 80) | (np.arange(FRAMES) >= 220)).astype(np.uint8)
+    is_valid = (np.arange(FRAMES) >= 32).astype(np.uint8)
+    empty, frames = np.zeros(0, np.int64), np.arange(FRAMES)
+    header = GridHeader(FRAMES, 3, is_train, is_test, is_valid, np.arange(3.0), empty, True, frames)
+    levels = rng.uniform(1, 6, CELLS)
+    levels[4] = np.nan
+    facts = {
+        "num_cells": CELLS, "occupied_voxels": 29, "active_voxels": 1234, "density_percent": 0.01, "train_frames": 260,
+        "test_frames": 100, "active_per_plane": [400, 400, 434],
+    }  # fmt: skip
+    positions = np.column_stack([rng.random((CELLS, 2)), rng.integers(0, 3, CELLS)])
+    raster = rng.random((20, FRAMES)) < 0.1
+    return SubjectFigures(
+        "subject_1", 2.0, np.arange(1, CELLS + 1), positions, levels, (2, 3, 4), raster, np.arange(20), header, facts
+    )
+
+
+def neurons(path: Path, figures: SubjectFigures, count: int) -> bytes:
+    rng = np.random.default_rng(1)
+    shape = (count, FRAMES)
+    dff, expected = rng.standard_normal(shape), rng.random(shape).astype(np.float16)
+    expected[:, :32] = np.nan
+    draw_neurons(path, figures, np.arange(count), dff, expected, rng.random(shape) < 0.1, "divide")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_page_per_neuron_without_a_date_or_a_bitmap(tmp_path, figures, count):
+    content = neurons(tmp_path / "n.pdf", figures, count)
+    assert content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") == max(count, 1)
+    assert b"CreationDate" not in content
+    assert b"/Subtype /Image" not in content
+    assert content == neurons(tmp_path / "again.pdf", figures, count)
+
+
+def test_the_overview_is_one_page_that_says_what_it_shows(tmp_path, figures):
+    draw_overview(tmp_path / "o.pdf", figures)
+    content = (tmp_path / "o.pdf").read_bytes()
+    assert content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") == 1
+    assert len(content) < 300_000
+    streams = [part.split(b"endstream")[0].strip() for part in content.split(b"stream\n")[1:]]
+    drawn = b"".join(zlib.decompress(s) for s in streams if s[:1] == b"x")
+    assert len(drawn) > 10_000
+
+
+def test_a_subject_without_any_noise_level_still_draws(tmp_path, figures):
+    object.__setattr__(figures, "noise_levels", np.full(CELLS, np.nan))
+    object.__setattr__(figures, "available_levels", ())
+    draw_overview(tmp_path / "o.pdf", figures)
+    assert (tmp_path / "o.pdf").stat().st_size > 0

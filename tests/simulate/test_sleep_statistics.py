@@ -1,0 +1,35 @@
+"""The measured tables hang together, and are those of the recordings where these are at hand."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from src.signals import HUMAN_STAGES
+from src.simulate import sleep_statistics as measured
+
+SHAPE = (len(HUMAN_STAGES), len(measured.CHANNELS), len(measured.BANDS_HZ))
+
+
+def test_shapes():
+    for table in (measured.MEAN, measured.EPOCH_SD, measured.ADDED):
+        assert table.shape == SHAPE
+    for table in (measured.SUBJECT_SD, measured.NIGHT_SD, measured.STAGE_SD):
+        assert table.shape == SHAPE[1:]
+
+
+@pytest.mark.parametrize("name", ["EPOCH_CHANNELS", "EPOCH_BANDS", "SUBJECT_CHANNELS", "SUBJECT_BANDS"])
+def test_correlations_are_correlations(name):
+    table = getattr(measured, name)
+    np.testing.assert_array_equal(table, table.T)
+    np.testing.assert_array_equal(np.diag(table), 1.0)
+    assert np.linalg.eigvalsh(table).min() > 0
+
+
+def test_tables_are_those_of_the_recordings(shared_data, repository, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(repository / "benchmarks"), *sys.path])
+    from sleep_statistics import power_statistics, read_powers
+
+    found = power_statistics(read_powers(shared_data / "sleep_edfx_bandpower"))
+    for name, table in (("mean", measured.MEAN), ("epoch_sd", measured.EPOCH_SD), ("night_sd", measured.NIGHT_SD)):
+        np.testing.assert_allclose(getattr(found, name), table, atol=0.011)

@@ -1,0 +1,74 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from src.signals import BadInput
+from src.storage.lock import folder_lock
+
+CROWD = """
+import os, pathlib, sys
+from src.storage.lock import folder_lock
+busy = pathlib.Path(sys.argv[1]) / "busy"
+for _ in range(200):
+    with folder_lock(pathlib.Path(sys.argv[1]) / "result"):
+        os.close(os.open(busy, os.O_CREAT | os.O_EXCL))
+        busy.unlink()
+"""
+
+HOLD = """
+import pathlib, sys, time
+from src.storage.lock import folder_lock
+with folder_lock(pathlib.Path(sys.argv[1]) / "result"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def start(repository: Path, code: str, folder: Path, **options) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", code, folder], cwd=repository, text=True, **options)
+
+
+def test_nothing_is_left_beside_the_folder(tmp_path):
+    with folder_lock(tmp_path / "result"):
+        assert [p.name for p in tmp_path.iterdir()] == [".result.lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_given_back_after_an_error(tmp_path):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), folder_lock(tmp_path / "result", wait=False):
+            raise ZeroDivisionError
+
+
+def test_a_second_holder_is_refused_even_in_one_process(tmp_path):
+    with folder_lock(tmp_path / "result"):
+        with pytest.raises(BadInput, match="another run is writing it"), folder_lock(tmp_path / "result", wait=False):
+            pass
+        with folder_lock(tmp_path / "other", wait=False):
+            pass
+
+
+def test_many_processes_that_remove_and_take_it_never_overlap(tmp_path, repository):
+    crowd = [start(repository, CROWD, tmp_path, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [process.communicate()[1] for process in crowd] == [""] * 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_holder_lets_go(tmp_path, repository):
+    with start(repository, HOLD, tmp_path, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == "held\n"
+        threading.Timer(0.2, os.kill, (holder.pid, signal.SIGKILL)).start()
+        with folder_lock(tmp_path / "result"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written"), folder_lock(tmp_path / "file" / "result"):
+        pass
