@@ -15,6 +15,7 @@ from src.reports.tables import results_table, summary_table
 from src.runs.assemble import adopt_checkpoint, assemble
 from src.runs.callbacks import training_callbacks
 from src.runs.checkpoints import AtomicCheckpointIO
+from src.runs.command import run_verb
 from src.runs.folder import RunFolder
 from src.runs.job import run_job
 from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
@@ -88,4 +89,4 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_verb(main, "train")
