@@ -19,7 +19,7 @@ from src.models.spikes.networks import TEMPLATE_ONSET
 from src.predict.sorter import Sorter
 from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
 from src.preprocess.spikes.signature import Choice
-from src.recordings.extracellular.recording import SpikeTrain, read_spikes
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 from src.reports.spikes import draw_confusion, draw_precision_recall, draw_scores
 from src.reports.tables import results_table
 from src.storage.atomic import atomic_file

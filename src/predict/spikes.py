@@ -16,7 +16,7 @@ from src.predict.spike_exports import SortedTrace, export, require_known
 from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
 from src.preprocess.spikes.signature import UNLIKE, Choice
-from src.recordings.extracellular.recording import SUFFIXES, SpikeTrain, read_spikes, write_csv, write_mat
+from src.recordings.extracellular.spike_trains import SUFFIXES, SpikeTrain, read_spikes, write_csv, write_mat
 from src.recordings.extracellular.spikeinterface_input import is_spikeinterface
 from src.reports.spikes import draw_trace, draw_waveforms
 from src.signals import BadInput

@@ -10,7 +10,7 @@ import scipy.io
 
 from src.models.bundle import load_bundle
 from src.predict.spikes import predict
-from src.recordings.extracellular.recording import read_spikes
+from src.recordings.extracellular.spike_trains import read_spikes
 from src.signals import BadInput
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes import commands
-from src.recordings.extracellular.recording import read_spikes, write_mat
+from src.recordings.extracellular.spike_trains import read_spikes, write_mat
 from src.signals import BadInput
 from src.simulate.spikes import lookalike
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes.prepare import load_trace
-from src.recordings.extracellular.recording import read_trace
+from src.recordings.extracellular.spike_trains import read_trace
 from src.recordings.extracellular.spikeinterface_input import is_spikeinterface
 from src.signals import BadInput
 

@@ -5,7 +5,14 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.recordings.extracellular.recording import SpikeTrain, read_spikes, read_trace, unusable, write_csv, write_mat
+from src.recordings.extracellular.spike_trains import (
+    SpikeTrain,
+    read_spikes,
+    read_trace,
+    unusable,
+    write_csv,
+    write_mat,
+)
 from src.signals import BadInput
 
 
