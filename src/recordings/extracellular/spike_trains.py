@@ -15,13 +15,11 @@ import h5py
 import numpy as np
 import scipy.io
 
-from src.recordings.extracellular.spikeinterface_input import is_spikeinterface, read_spikeinterface
+from src.recordings.extracellular.arrays import is_array
+from src.recordings.extracellular.reader import SourceOptions, open_recording
 from src.recordings.matlab import load_mat
 from src.signals import BadInput, Recording
 from src.storage.atomic import atomic_file
-
-SUFFIXES = (".mat", ".npy", ".h5", ".hdf5")
-_RATE_KEYS = ("fs_hz", "fs", "Fs", "sampling_rate", "samplingRate", "sr")
 
 
 @dataclass(frozen=True)
@@ -97,23 +95,20 @@ def read_trace(
         Missing file or key, another rate, not numeric, several channels and no choice, empty, infinite.
     """
     path = Path(path)
-    content = _load(path, (key, *_RATE_KEYS))
-    if key not in content and path.suffix != ".npy":
-        present = ", ".join(sorted(content["__names__"])) or "nothing"
-        hint = "name the trace with options.key (in training, datamodule.key)"
-        raise BadInput(path, f"no variable '{key}' (it holds {present})", hint)
-    _check_rate(path, content, fs_hz)
-    samples = _one_channel(path, content[key], channel)
-    if samples.size == 0:
-        raise BadInput(path, f"the recording '{key}' is empty", "give a recording with samples")
-    if np.isinf(samples).any():
-        raise BadInput(
-            path, f"{int(np.isinf(samples).sum())} infinite samples", "mark samples that were not recorded with NaN"
-        )
+    options = SourceOptions(fs_hz=fs_hz, key=key if is_array(path) else None)
+    recording = open_recording(path, options, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
+    n_channels = recording.n_channels
+    if n_channels > 1 and channel is None:
+        raise BadInput(path, f"{n_channels} channels", f"choose one with options.channel=0…{n_channels - 1}")
+    if channel is not None and not 0 <= channel < n_channels:
+        raise BadInput(path, f"no channel {channel} among {n_channels}", "count channels from 0")
+    samples = recording.select([channel or 0]).samples()
+    if n_infinite := int(np.isinf(samples).sum()):
+        raise BadInput(path, f"{n_infinite} infinite samples", "mark samples that were not recorded with NaN")
     if np.isnan(samples).all():
         raise BadInput(path, "every sample is NaN", "give a recording with samples")
-    name = path.stem
-    return Recording(samples[None], float(fs_hz), ("channel 1",), (units,), name, name, source=str(path))
+    units = units if recording.units == "unknown" else recording.units
+    return Recording(samples, recording.fs_hz, ("channel 1",), (units,), path.stem, path.stem, source=str(path))
 
 
 def read_spikes(path: Path, *, n_samples: int | None = None, n_units: int | None = 5) -> SpikeTrain:
@@ -197,60 +192,20 @@ def _long_runs(flag: np.ndarray, shortest: int) -> np.ndarray:
 
 
 def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    if is_spikeinterface(path):
-        samples, fs_hz = read_spikeinterface(path)
-        return {keys[0]: samples, _RATE_KEYS[0]: fs_hz, "__names__": [keys[0]]}
-    if path.suffix not in SUFFIXES:
-        raise BadInput(path, f"unknown kind of file '{path.suffix}'", f"give one of {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in (".mat", ".h5", ".hdf5"):
+        raise BadInput(path, f"unknown kind of file '{path.suffix}'", "give a .mat, .h5 or .hdf5 file")
     if not path.is_file():
         raise BadInput(path, "does not exist", "check the path")
     try:
-        if path.suffix == ".npy":
-            with path.open("rb") as stream:
-                array = np.lib.format.read_array(stream, allow_pickle=False)
-            return {**dict.fromkeys(keys[:1], array), "__names__": []}
         if path.suffix != ".mat" or h5py.is_hdf5(path):
-            return _load_hdf5(path, keys)
+            with h5py.File(path) as handle:
+                found = {k: handle[k][()] for k in keys if k in handle and isinstance(handle[k], h5py.Dataset)}
+                return {**found, "__names__": list(handle)}
         found = load_mat(path, keys)
         names = [name for name, _, _ in scipy.io.whosmat(path)]
     except Exception as error:  # SciPy's and h5py's readers fail on damaged files in a dozen ways
         raise BadInput(path, f"cannot be read as {path.suffix} ({error})", "check that the file is whole") from error
     return {**{k: v for k, v in found.items() if k in keys}, "__names__": names}
-
-
-def _load_hdf5(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    with h5py.File(path) as handle:
-        found: dict[str, Any] = {k: handle[k][()] for k in keys if k in handle and isinstance(handle[k], h5py.Dataset)}
-        found |= {k: handle.attrs[k] for k in _RATE_KEYS if k in handle.attrs}
-        found["__names__"] = list(handle)
-    return found
-
-
-def _check_rate(path: Path, content: dict[str, Any], fs_hz: float) -> None:
-    for key in _RATE_KEYS:
-        if key in content:
-            stated = float(np.asarray(content[key]).squeeze())
-            if not np.isclose(stated, fs_hz, rtol=1e-3):
-                hint = f"resample to {fs_hz:g} Hz, or train at this rate with datamodule.fs_hz={stated:g}"
-                raise BadInput(path, f"states {stated:g} Hz in '{key}', expected {fs_hz:g} Hz", hint)
-
-
-def _one_channel(path: Path, array: Any, channel: int | None) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype.kind not in "iuf":
-        raise BadInput(path, f"the trace is of type {array.dtype}", "give real numbers")
-    matrix = np.atleast_2d(array.squeeze())
-    if matrix.ndim != 2:
-        raise BadInput(path, f"the trace has {matrix.ndim} axes", "give (time,), (1, time) or (channel, time)")
-    if matrix.shape[0] == 1 or array.size == 0:
-        return matrix.reshape(-1).astype(np.float32)
-    if matrix.shape[0] > matrix.shape[1]:
-        matrix = matrix.T
-    if channel is None:
-        raise BadInput(path, f"{matrix.shape[0]} channels", f"choose one with options.channel=0…{matrix.shape[0] - 1}")
-    if not 0 <= channel < matrix.shape[0]:
-        raise BadInput(path, f"no channel {channel} among {matrix.shape[0]}", "count channels from 0")
-    return matrix[channel].astype(np.float32)
 
 
 def _whole_numbers(path: Path, key: str, array: Any) -> np.ndarray:

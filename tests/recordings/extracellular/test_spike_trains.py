@@ -57,13 +57,13 @@ def test_one_channel_of_several(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"x": np.ones(5)}, r"no variable 'd' \(it holds x\); name the trace with options.key"),
-        ({"d": np.zeros((1, 0))}, "the recording 'd' is empty"),
+        ({"x": np.ones(5)}, r"no variable 'd' \(it holds x\); name the trace"),
+        ({"d": np.zeros((1, 0))}, "d is empty"),
         ({"d": np.full(5, np.nan)}, "every sample is NaN"),
         ({"d": np.array([1.0, np.inf])}, "1 infinite samples; mark samples that were not recorded with NaN"),
-        ({"d": np.array(["a"])}, "give real numbers"),
-        ({"d": np.ones(5), "fs": 24_000.0}, r"states 24000 Hz in .fs., expected 25000 Hz; resample to"),
-        ({"d": np.ones((2, 3, 4))}, "3 axes"),
+        ({"d": np.array(["a"])}, "save real numbers"),
+        ({"d": np.ones(5), "fs": 24_000.0}, r"states a sampling rate of 24000 Hz, 25000 Hz was given"),
+        ({"d": np.ones((2, 3, 4))}, "shape"),
     ],
 )
 def test_what_cannot_be_a_trace_is_said_in_a_line(tmp_path, content, message):
@@ -73,15 +73,15 @@ def test_what_cannot_be_a_trace_is_said_in_a_line(tmp_path, content, message):
 
 def test_broken_missing_and_foreign_files(tmp_path):
     (tmp_path / "cut.mat").write_bytes(b"MATLAB 5.0 MAT-file, but cut short")
-    with pytest.raises(BadInput, match=r"cannot be read as \.mat"):
+    with pytest.raises(BadInput, match="is damaged or cut short"):
         read_trace(tmp_path / "cut.mat", fs_hz=25_000)
     (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(BadInput, match=r"cannot be read as \.npy"):
+    with pytest.raises(BadInput, match="is damaged or cut short"):
         read_trace(tmp_path / "cut.npy", fs_hz=25_000)
     with pytest.raises(BadInput, match="does not exist"):
         read_trace(tmp_path / "absent.mat", fs_hz=25_000)
-    with pytest.raises(BadInput, match=r"unknown kind of file '\.wav'"):
-        read_trace(tmp_path / "x.wav", fs_hz=25_000)
+    with pytest.raises(BadInput, match="no known format"):
+        read_trace(tmp_path, fs_hz=25_000)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,302 @@
+"""The typed, lazy recording that every reader of extracellular signals returns, for LFP and spikes alike.
+
+Samples are read front to back in blocks, so memory does not grow with the length of the recording. Time is the
+recording's own: what was not recorded (lost packets, pauses) is NaN of the right length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.signals import BadInput
+
+BLOCK_BYTES = 1 << 22
+AS_SAVED = "as the acquisition system saved it: no filter but the amplifier's, no re-referencing"
+LONGEST_S = 30 * 86400.0
+"""A clock that spans more than this is taken for damaged."""
+
+Read = Callable[[int, int], NDArray]
+"""Samples ``[first, last)`` as ``(time, channel)`` of all channels of the source; ``first`` never goes back."""
+
+Opener = Callable[[], AbstractContextManager[Read]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Samples without a gap between them.
+
+    Attributes
+    ----------
+    start
+        Place of the first one on the recording's clock, in samples.
+    first, count
+        Which samples of the source they are.
+    opener
+        Opens the source.
+    """
+
+    start: int
+    first: int
+    count: int
+    opener: Opener
+
+
+@dataclass(frozen=True)
+class ExtracellularRecording:
+    """One continuous recording of one or more channels; its samples stay on disk.
+
+    Attributes
+    ----------
+    path
+        File or folder it was opened from.
+    source_format
+        Name of the format, ``"SpikeGadgets .rec"``.
+    fs_hz
+        Sampling rate, not necessarily whole.
+    channel_ids
+        ``(channel,)`` whole numbers or text, as the file has them.
+    runs
+        Where samples were recorded, in rising order.
+    shanks
+        ``(channel,)`` number of the group (shank, tetrode, probe, port) of each channel.
+    dtype
+        Type of the samples in the source, in native byte order.
+    units
+        ``"uV"``, another unit that the file states, or ``"unknown"``.
+    gain, offset
+        ``(channel,)`` factor and summand that turn source samples into ``units``; ``None`` where they are in them.
+    start_s
+        Time of the first sample on the file's clock in seconds, ``None`` where the file states none.
+    started
+        Wall-clock time of the first sample where the file states it.
+    coordinates
+        Arrays about the channels that the file has: ``channel_locations`` in µm, ``depth_order``, …
+    upstream
+        What happened to the signal before, as far as the file says.
+    warnings
+        What the user has to know: gaps, contradictions, skipped channels.
+    files
+        The files that were read, for checksums.
+    columns
+        ``(channel,)`` column of each channel in the source; ``None`` for all in order.
+    """
+
+    path: Path
+    source_format: str
+    fs_hz: float
+    channel_ids: NDArray
+    runs: tuple[Run, ...]
+    shanks: NDArray[np.int64]
+    dtype: np.dtype
+    units: str = "unknown"
+    gain: NDArray[np.float32] | None = None
+    offset: NDArray[np.float32] | None = None
+    start_s: float | None = None
+    started: datetime | None = None
+    coordinates: dict[str, NDArray] = field(default_factory=dict)
+    upstream: str = "unknown: the file does not say how the signal was filtered or referenced"
+    warnings: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    columns: NDArray[np.int64] | None = None
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.fs_hz) and self.fs_hz > 0):
+            raise BadInput(self.path, f"the sampling rate is {self.fs_hz} Hz", "give one positive number of Hz")
+        if not self.n_channels or not self.runs or not self.n_samples:
+            raise BadInput(self.path, "the recording is empty", "give a recording with samples")
+        if len(set(self.channel_ids.tolist())) < self.n_channels:
+            values, counts = np.unique(self.channel_ids, return_counts=True)
+            twice = ", ".join(map(str, values[counts > 1][:5]))
+            raise BadInput(self.path, f"channel_ids name {twice} more than once", "give every channel its own id")
+        if self.n_samples / self.fs_hz > LONGEST_S:
+            problem = f"its clock spans {self.n_samples / self.fs_hz / 86400:.0f} days"
+            raise BadInput(self.path, problem, "check the clock: it may be damaged; split the recording at the jump")
+
+    @property
+    def n_channels(self) -> int:
+        return len(self.channel_ids)
+
+    @property
+    def n_samples(self) -> int:
+        """From the first to the last, gaps included."""
+        return self.length if self.length is not None else self.runs[-1].start + self.runs[-1].count
+
+    @property
+    def duration_s(self) -> float:
+        return self.n_samples / self.fs_hz
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """``(first, last + 1)`` samples of every gap."""
+        ends = [0, *(run.start + run.count for run in self.runs)]
+        starts = [*(run.start for run in self.runs), self.n_samples]
+        return [(end, start) for end, start in zip(ends, starts, strict=True) if start > end]
+
+    @property
+    def block_dtype(self) -> np.dtype:
+        """Type of what :meth:`blocks` yields: the source's, float32 where samples are scaled or missing."""
+        plain = self.gain is None and (self.dtype.kind == "f" or not self.gaps)
+        return self.dtype if plain else np.dtype(np.float32)
+
+    def blocks(self, n_samples: int | None = None) -> Iterator[NDArray]:
+        """Every sample once, as ``(time, channel)`` blocks of at most ``n_samples`` in :attr:`units`.
+
+        Raises
+        ------
+        BadInput
+            If the file is damaged.
+        """
+        width = self.n_channels if self.columns is None else max(self.n_channels, int(self.columns.max()) + 1)
+        step = n_samples or max(1, BLOCK_BYTES // (width * self.dtype.itemsize))
+        position = 0
+        for run in self.runs:
+            yield from self._missing(run.start - position, step)
+            with run.opener() as read:
+                for first in range(run.first, run.first + run.count, step):
+                    values = read(first, min(first + step, run.first + run.count))
+                    yield self._scaled(values.reshape(len(values), -1))
+            position = run.start + run.count
+        yield from self._missing(self.n_samples - position, step)
+
+    def samples(self) -> NDArray[np.float32]:
+        """The whole recording in memory: ``(channel, time)`` float32."""
+        values = np.empty((self.n_channels, self.n_samples), np.float32)
+        first = 0
+        for block in self.blocks():
+            values[:, first : first + len(block)] = block.T
+            first += len(block)
+        return values
+
+    def select(self, channels: Sequence[int] | NDArray) -> ExtracellularRecording:
+        """Some channels by their places in :attr:`channel_ids`, in the order given."""
+        places = np.asarray(channels, np.int64)
+        columns = places if self.columns is None else self.columns[places]
+        kept = {
+            name: values[places] if values.shape[:1] == (self.n_channels,) else values
+            for name, values in self.coordinates.items()
+        }
+        return replace(
+            self,
+            channel_ids=self.channel_ids[places],
+            shanks=self.shanks[places],
+            columns=columns,
+            gain=None if self.gain is None else self.gain[places],
+            offset=None if self.offset is None else self.offset[places],
+            coordinates=kept,
+        )
+
+    def shank(self, number: int) -> ExtracellularRecording:
+        """The channels of one shank.
+
+        Raises
+        ------
+        BadInput
+            If there is none.
+        """
+        places = np.flatnonzero(self.shanks == number)
+        if not len(places):
+            known = ", ".join(map(str, np.unique(self.shanks)))
+            raise BadInput(self.path, f"has no shank {number}", f"it has shanks {known}")
+        return self.select(places)
+
+    def _missing(self, count: int, step: int) -> Iterator[NDArray]:
+        for first in range(0, count, step):
+            yield np.full((min(step, count - first), self.n_channels), np.nan, self.block_dtype)
+
+    def _scaled(self, values: NDArray) -> NDArray:
+        if self.columns is not None:
+            values = values[:, self.columns]
+        if self.gain is None:
+            return values.astype(self.block_dtype, copy=False)
+        scaled = values.astype(np.float32)
+        if self.offset is not None and self.offset.any():
+            scaled += self.offset / self.gain  # a whole number of counts where the zero is in the middle of the range
+        scaled *= self.gain
+        return scaled
+
+
+class Clock(NamedTuple):
+    """Runs of samples on a clock, and what was found on the way."""
+
+    runs: tuple[Run, ...]
+    warnings: tuple[str, ...]
+
+
+def runs_on_clock(starts: Sequence[tuple[int, int, Opener]], clock: Sequence[int], fs_hz: float, what: str) -> Clock:
+    """Place consecutive pieces of a recording on its clock.
+
+    Parameters
+    ----------
+    starts
+        ``(first, count, opener)`` of every piece, in the order they were recorded.
+    clock
+        What the clock says at the first sample of each piece, in samples. Where it goes back, the length of the
+        pause is not known: the piece follows on without a gap, and that is said.
+    what
+        What is missing in a gap: ``"packets"``.
+    """
+    runs, warnings, shift = list[Run](), list[str](), -int(clock[0])
+    for (first, count, opener), now in zip(starts, clock, strict=True):
+        due = runs[-1].start + runs[-1].count if runs else 0
+        start = int(now) + shift
+        if start < due:
+            if due - start > 1:
+                warnings.append(f"the clock goes back at {due / fs_hz:.3f} s: the length of the pause is not known")
+            shift += due - start
+            start = due
+        elif start > due:
+            lost = (start - due) / fs_hz
+            warnings.append(f"{what} are missing for {lost:.3f} s from {due / fs_hz:.3f} s on: NaN there")
+        runs.append(Run(start, first, count, opener))
+    if len(warnings) > 4:
+        lost_s = (runs[-1].start + runs[-1].count - sum(run.count for run in runs)) / fs_hz
+        warnings = [*warnings[:3], f"and {len(warnings) - 3} more gaps: {lost_s:.3f} s of {what} are missing in all"]
+    return Clock(tuple(runs), tuple(warnings))
+
+
+def jumps(at: Callable[[int], int], count: int, modulus: int = 1 << 32) -> list[int]:
+    """Samples whose clock is not one after that of the sample before, by bisection.
+
+    Reads the clock of a few samples for every jump, not that of all: the clock of a stretch whose ends differ by
+    its length has no jump (a loss and a repetition of the same length within a stretch would go unseen).
+
+    Parameters
+    ----------
+    at
+        Clock of a sample, counted modulo ``modulus``.
+    """
+    found, stack = list[int](), [(0, count - 1)]
+    while stack:
+        first, last = stack.pop()
+        if (at(last) - at(first)) % modulus == (last - first) % modulus:
+            continue
+        if last - first == 1:
+            found.append(last)
+            continue
+        middle = (first + last) // 2
+        stack += [(first, middle), (middle, last)]
+    return sorted(found)
+
+
+def timestamp_jumps(times: Any, fs_hz: float) -> list[int]:
+    """Samples that come more than one and a half intervals after the one before, read a million at a time.
+
+    Parameters
+    ----------
+    times
+        ``(time,)`` seconds: an array, a memory map or an HDF5 dataset.
+    """
+    found, step = list[int](), 1 << 20
+    for first in range(0, len(times), step):
+        part = np.asarray(times[max(0, first - 1) : first + step], np.float64)
+        found += (np.flatnonzero(np.diff(part) * fs_hz > 1.5) + max(1, first)).tolist()
+    return found
