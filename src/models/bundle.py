@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from src.signals import BadInput, SignalSpec
-from src.storage.atomic import atomic_folder
+from src.storage.output import OutputFolder
 from src.storage.step import fingerprint
 
 SCHEMA_VERSION = 1
@@ -116,7 +116,7 @@ def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:
 def export_bundle(folder: Path, bundle: Bundle, state: dict[str, Tensor]) -> Path:
     """Write a bundle, whole or not at all, and return its folder."""
     plain = {k: v for k, v in asdict(bundle).items() if k != "folder"} | {"signal": bundle.signal.to_dict()}
-    with atomic_folder(folder) as part:
+    with OutputFolder(Path(folder).parent).folder(Path(folder).name) as part:
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part / WEIGHTS)
         plain["weights_sha256"] = fingerprint(part / WEIGHTS)
         (part / DESCRIPTION).write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n")
@@ -153,3 +153,8 @@ def load_bundle(path: str | Path) -> Bundle:
         problem = f"does not describe the network's input ({error})"
         raise BadInput(folder / DESCRIPTION, problem, "export the bundle again") from error
     return Bundle(**plain, folder=folder.resolve())
+
+
+def inputs_of(bundle: Bundle, *given: str | Path | None) -> tuple[Path, ...]:
+    """What a prediction reads and may never write to: the bundle's folder, and the files and folders given."""
+    return tuple(Path(path) for path in (bundle.folder, *given) if path)
