@@ -25,7 +25,9 @@ PREDICTORS = {
 }
 """Task of a bundle → the module whose ``predict`` carries it out."""
 
-SIMULATED = "SIMULATED  nothing recorded was learned: its scores say nothing about recordings, and neither does its result"
+SIMULATED = (
+    "SIMULATED  nothing recorded was learned: its scores say nothing about recordings, and neither does its result"
+)
 
 
 def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def bundle(request, data, tmp_path_factory):
     made = Bundle(
         signal=data.signal,
         steps=data.steps(),
-            origin=data.origin(),
+        origin=data.origin(),
         classes=data.classes,
         metrics={},
         split=data.split.to_dict(),
