@@ -41,7 +41,10 @@ def test_without_a_classifier_the_detector_names_the_neurons(bundles, spike_fold
             "another band-pass",
         ),
         (lambda b: replace(b, steps=[b.steps[0] | {"version": 9}]), "needs version 9"),
-        (lambda b: replace(b, steps=[b.steps[0] | {"params": {"width": 1}}]), "does not say how recordings are conditioned"),
+        (
+            lambda b: replace(b, steps=[b.steps[0] | {"params": {"width": 1}}]),
+            "does not say how recordings are conditioned",
+        ),
     ],
 )
 def test_bundles_that_were_not_made_for_each_other_are_refused(bundles, change, message):
