@@ -25,9 +25,7 @@ PREDICTORS = {
 }
 """Task of a bundle → the module whose ``predict`` carries it out."""
 
-SIMULATED = (
-    "SIMULATED  nothing recorded was learned: its scores say nothing about recordings, and neither does its result"
-)
+SIMULATED = "SIMULATED  it was trained on simulated data: its scores and its results say nothing about recordings"
 
 
 def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:

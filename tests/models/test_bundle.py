@@ -192,10 +192,13 @@ def test_infer_refuses_what_the_loader_refuses_and_says_what_a_bundle_was_traine
         return done.returncode, " ".join((done.stdout + done.stderr).split())
 
     code, said = infer()
-    assert code and "trained on recordings: cohort (3 subjects, 24 h; licence of the data: CC0)" in said
+    assert code
+    assert "trained on recordings: cohort (3 subjects, 24 h; licence of the data: CC0)" in said
     for changes, problem in (WRONG[1], WRONG[5]):
         original = (folder / "bundle.json").read_text()
         edit(folder, **changes)
         code, said = infer()
-        assert code and problem in said and "Traceback" not in said
+        assert code
+        assert problem in said
+        assert "Traceback" not in said
         (folder / "bundle.json").write_text(original)
