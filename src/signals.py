@@ -168,7 +168,7 @@ class Origin:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Origin:
         """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
-        fields = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in plain.items()}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in plain.items()}
         return cls(**fields)
 
     def __str__(self) -> str:
