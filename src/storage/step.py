@@ -71,7 +71,7 @@ class CachedStep:
 
     def describe(self, params: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
         """The plain record of this step that a bundle carries."""
-        return {"stage": self.name, "version": self.version, "params": params, "seed": seed}
+        return {"step": self.name, "version": self.version, "params": params, "seed": seed}
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,9 @@ def ensure(
                 "key": key,
                 "label": label,
                 "step": stage.name,
-                **stage.describe(params, seed),
+                "version": stage.version,
+                "params": params,
+                "seed": seed,
                 "inputs": {n: {"name": Path(p).name, "sha256": fingerprint(p)} for n, p in sorted(inputs.items())},
                 "facts": facts,
                 "provenance": provenance(),

@@ -160,7 +160,7 @@ class TestEnsure:
         manifest = json.loads((artifact.path / MANIFEST).read_text())
         assert manifest == artifact.manifest
         assert manifest["key"] == STAGE.key({"signal": signal}, PARAMS, 0)
-        assert (manifest["stage"], manifest["version"], manifest["params"], manifest["seed"]) == (
+        assert (manifest["step"], manifest["version"], manifest["params"], manifest["seed"]) == (
             "double",
             1,
             PARAMS,

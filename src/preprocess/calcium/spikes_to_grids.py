@@ -249,7 +249,7 @@ def _finished(target: Path, settings: GridSettings, summary: Summary) -> list[st
     names = sorted(p.name for p in target.glob("subject_*") if p.is_dir() and p.name not in failed)
     stage = (CASCADE_COO if settings.grid_format == "coo" else CASCADE_GRID).name
     found = [(name, read_artifact(target / name)) for name in names]
-    return [name for name, artifact in found if artifact and artifact.manifest["stage"] == stage]
+    return [name for name, artifact in found if artifact and artifact.manifest["step"] == stage]
 
 
 @contextmanager
