@@ -192,7 +192,8 @@ def _codes(
     """What every row stands for; ``None`` for what is no stage that we know."""
     texts = [text for _, _, text in scoring.rows]
     by_name = {text: stage_code(text, stage_names, more) for text in set(texts)}
-    integers = {text: number for text in by_name if (number := integer_of(text)) is not None and text not in (more or {})}
+    free = (text for text in by_name if text not in (more or {}))
+    integers = {text: number for text in free if (number := integer_of(text)) is not None}
     named = {code for text, code in by_name.items() if text not in integers and code not in (None, UNSCORED)}
     timed = scoring.rows[0][0] is not None
     all_named = len(named) > 2 or any(0 < code < len(stage_names) - 1 for code in named if code is not None)
@@ -214,7 +215,9 @@ def _codes(
     return [by_name[text] for text in texts]
 
 
-def _refuse_unknown(path: Path, unknown: Sequence[str], share: float, n: int, stage_names: tuple[str, ...]) -> list[str]:
+def _refuse_unknown(
+    path: Path, unknown: Sequence[str], share: float, n: int, stage_names: tuple[str, ...]
+) -> list[str]:
     """Notes on names that count as unscored; more than a few are refused."""
     if not unknown:
         return []
@@ -244,16 +247,17 @@ def _on_grid(
     rows = sorted(zip(scoring.rows, codes, strict=True), key=lambda pair: pair[0][0] or 0.0)
     known = _lasting([(row, code) for row, code in rows if code is not None], usual_s)
     stages = [segment for segment in known if segment[2] != UNSCORED]
-    if not stages:
+    if not known:
         listed = ", ".join(sorted({repr(text) for _, _, text in scoring.rows})[:8])
         raise BadInput(path, f"has no sleep stage among its annotations ({listed})", "give the hypnogram file")
-    epoch = float(np.median([duration for _, duration, _ in stages]))
+    epoch = float(np.median([duration for _, duration, _ in stages or known]))
     others = [row for row, code in rows if code is None]
-    spans = np.array([(onset, onset + duration) for onset, duration, _ in stages])
+    spans = np.array([(onset, onset + duration) for onset, duration, _ in stages]).reshape(-1, 2)
     unknown = [row for row in others if says_stage(row[2]) or _is_epoch(row, spans, min(epoch, usual_s))]
     total_s = sum(duration for _, duration, _ in stages)
     lost_s = sum(duration or usual_s for _, duration, _ in unknown)
-    notes = _refuse_unknown(path, [text for _, _, text in unknown], lost_s / (lost_s + total_s), len(rows), stage_names)
+    share = lost_s / max(lost_s + total_s, 1e-9)
+    notes = _refuse_unknown(path, [text for _, _, text in unknown], share, len(rows), stage_names)
     segments, clipped = _side_by_side(path, stages)
     blanks = [segment for segment in known if segment[2] == UNSCORED and _free(segment, spans)]
     left_out = len(others) - len(unknown) + len(known) - len(stages) - len(blanks)
@@ -272,10 +276,14 @@ def _rasterised(
     end = max(onset + duration for onset, duration, _ in (*segments, *blanks))
     if end - first > _LONGEST_S:
         raise BadInput(path, f"spans {(end - first) / 86_400:.0f} days", "give onsets in seconds from the start")
-    lengths = [round(1000 * x) for onset, duration, _ in segments for x in (onset - first, duration)]
+    # What nobody scored may lie off the grid, an artefact for instance; it does not make the grid finer than seconds.
+    whole_blanks = [b for b in blanks if (b[0] - first).is_integer() and b[1].is_integer()]
+    bounds = [*segments, *whole_blanks] or blanks
+    lengths = [round(1000 * x) for onset, duration, _ in bounds for x in (onset - first, duration)]
     whole = [1000 * round(x / 1000) for x in lengths]
-    epoch_s = math.gcd(*(whole if all(abs(a - b) <= _JITTER_MS for a, b in zip(lengths, whole, strict=True)) else lengths))
-    epoch_s, notes = epoch_s / 1000, scoring.notes
+    near = all(abs(a - b) <= _JITTER_MS for a, b in zip(lengths, whole, strict=True))
+    usual_s = _common([duration for _, duration, _ in segments or blanks])
+    epoch_s, notes = math.gcd(*(whole if near else lengths)) / 1000, scoring.notes
     if epoch_s < _FINEST_S:
         notes = (*notes, f"onsets lie on no grid of whole seconds: laid on {_FINEST_S:g} s by majority")
         epoch_s = _FINEST_S
@@ -283,7 +291,7 @@ def _rasterised(
     stages = rasterise(segments, epoch_s, n_epochs, onset_s=first)
     return Hypnogram(
         stages, epoch_s, first, scoring.start, str(path), stage_names, notes,
-        how=scoring.how, dated=scoring.dated, scored_epoch_s=_common([duration for _, duration, _ in segments]),
+        how=scoring.how, dated=scoring.dated, scored_epoch_s=usual_s,
     )  # fmt: skip
 
 
@@ -293,7 +301,9 @@ def _lasting(rows: Sequence[tuple[Row, int]], usual_s: float) -> list[Segment]:
     # An artefact that lasts for a time of its own does not end the stage around it.
     ends = sorted({onset for onset, (row, code) in zip(onsets, rows, strict=True) if code != UNSCORED or not row[1]})
     steps = [b - a for a, b in itertools.pairwise(ends)]
-    ends.append(ends[-1] + (_common(steps) if steps else usual_s) if ends else usual_s)
+    if not ends:
+        ends = onsets[-1:] or [0.0]
+    ends.append(ends[-1] + min([usual_s, *([_common(steps)] if steps else [])]))
     places = np.searchsorted(ends, onsets, side="right").clip(max=len(ends) - 1)
     return [
         (a, row[1] or max(ends[place] - a, _FINEST_S), code)
@@ -312,11 +322,12 @@ def _free(segment: Segment, stages: NDArray[np.float64]) -> bool:
 
 
 def _is_epoch(row: Row, spans: NDArray[np.float64], epoch_s: float) -> bool:
-    """Whether something that is no stage stands where a stage would: as long as an epoch, between the stages."""
+    """Whether what is no stage stands where a stage would: an epoch long, or longer between the stages."""
     onset, duration, _ = row
-    if onset is None or duration is None or duration < 0.9 * epoch_s:
+    if onset is None or duration is None or duration < 0.9 * epoch_s or not len(spans):
         return False
-    return spans[0, 0] <= onset < spans[-1, 1] and _free((onset, duration, UNSCORED), spans)
+    between = spans[0, 0] <= onset < spans[-1, 1]
+    return (between or duration < 1.5 * epoch_s) and _free((onset, duration, UNSCORED), spans)
 
 
 def _side_by_side(path: Path, stages: Sequence[Segment]) -> tuple[list[Segment], int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ Row = tuple[float | None, float | None, str]
 """``(onset_s, duration_s, text)``; ``None`` where the file does not say."""
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
-    "onset": ("onset_s", "onset", "recording_onset", "start_s", "start", "start_time", "begin", "time_s", "time", "clock"),
+    "onset": ("onset_s", "onset", "recording_onset", "start_s", "start", "start_time", "begin", "time_s", "time"),
     "stop": ("stop_s", "stop", "end_s", "end", "end_time"),
     "duration": ("duration_s", "duration", "length_s", "length"),
     "index": ("epoch", "epochs", "epoch_number", "epoch_no", "epoch_index", "index", "nr"),
@@ -128,7 +129,8 @@ def parse_text(path: Path, text: str) -> Scoring:
 def _cells(lines: Sequence[str]) -> list[list[str]]:
     delimiter = next((mark for mark in "\t;," if 2 * sum(mark in line for line in lines) > len(lines)), None)
     if delimiter:
-        return [[cell.strip() for cell in row] for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)]
+        table = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
+        return [[cell.strip() for cell in row] for row in table]
     words = [line.split() for line in lines]
     # Blanks separate columns only where a number leads; "Sleep stage W" is one cell.
     if sum(len(row) > 1 and _seconds(row[0]) is not None for row in words) > 0.5 * len(words):
@@ -169,7 +171,7 @@ def _by_content(path: Path, rows: Sequence[Sequence[str]], width: int) -> dict[s
     if not timed:
         return {"stage": stage}
     firsts = [_seconds(row[timed[0]]) for row in rows if len(row) > timed[0]]
-    counted = all(a is not None and b is not None and b - a == 1 for a, b in zip(firsts, firsts[1:], strict=False))
+    counted = all(a is not None and b is not None and b - a == 1 for a, b in itertools.pairwise(firsts))
     if len(timed) == 1 and counted:
         return {"index": timed[0], "stage": stage}
     more = {"stop" if path.suffix.lower() == ".annot" else "duration": timed[1]} if len(timed) > 1 else {}

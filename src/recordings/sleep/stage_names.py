@@ -43,7 +43,7 @@ CODINGS: dict[str, dict[int, int]] = {
 LARGEST_STAGE = 5
 """Integers from 0 to this one stand for stages in every coding that has them; others stand for no stage."""
 _INTEGER = re.compile(r"([+-]?\d+)(?:[.,]0*)?")
-_SAYS_STAGE = re.compile(r"(?:sleep[\s_:-]*)?stage(?![a-z]{2})|sleep-[a-z0-9]{1,3}$", re.IGNORECASE)
+_SAYS_STAGE = re.compile(r"(?:sleep[\s_:-]*)?stage(?![a-z])|sleep-[a-z0-9]{1,3}$", re.IGNORECASE)
 
 
 def integer_of(name: str) -> int | None:
