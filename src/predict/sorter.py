@@ -17,7 +17,7 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import grow
 from src.preprocess.spikes.prepare import CONDITIONING, Trace
 from src.preprocess.spikes.signature import Choice, choose_expert, signature
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
 EDGE_SAMPLES = 64
@@ -98,9 +98,9 @@ def one_thread() -> Iterator[int]:
 
 def _conditioning(bundle: Bundle) -> Conditioning:
     """The chain that a bundle's recordings went through, if it is this version's."""
-    bundle.require_stages({CONDITIONING.name: CONDITIONING.version})
+    bundle.require_steps({CONDITIONING.name: CONDITIONING.version})
     try:
-        return Conditioning.from_dict(bundle.stages[0]["params"])
+        return Conditioning.from_dict(bundle.steps[0]["params"])
     except (IndexError, KeyError, TypeError, AttributeError) as error:
         where, hint = bundle.folder or "bundle", "use the neurolit that wrote it, or train again"
         raise BadInput(where, "does not say how recordings are conditioned", hint) from error
