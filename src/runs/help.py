@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import textwrap
 from dataclasses import MISSING, fields
@@ -107,17 +108,9 @@ def _rows(params: type, hide: set[str] | None = None) -> list[tuple[str, str]]:
     for name, (default, comment) in described(params).items():
         if name in (hide or ()) or name.startswith("_"):
             continue
-        shown = (
-            {None: "null", "???": "…", True: "true", False: "false"}.get(default, default)
-            if _plain(default)
-            else default
-        )
+        shown = "…" if default == "???" else default if isinstance(default, str) else json.dumps(default)
         rows.append((f"{name}={shown}", comment))
     return rows
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | bool)
 
 
 def _summary(params: type) -> str:
