@@ -214,7 +214,7 @@ class SpikeData(pl.LightningDataModule):
         """The chain that a recording goes through before the network."""
         return [CONDITIONING.describe(self.conditioning.to_dict())]
 
-    def training_statistics(self) -> dict[str, np.ndarray]:
+    def statistics(self) -> dict[str, np.ndarray]:
         """Waveforms of the training block, spectrum, signature and level of every target."""
         return {
             "templates": self.seen.templates,

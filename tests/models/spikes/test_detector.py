@@ -22,7 +22,7 @@ def test_the_first_filters_are_the_targets_whitened_templates(spike_data):
     data = spike_data({"windows": 2, "window": 120, "context": True})
     data.setup("fit")
     model = SpikeDetection(data.signal.to_dict(), data.classes, "spike_detector", {}, data.targets, 1e-3, 0.0, 0.1)
-    model.set_normalization(data.training_statistics())
+    model.set_normalization(data.statistics())
     stems = [trunk.stem for trunk in model.network.trunks]
     assert not torch.equal(stems[0].weight[:5], stems[1].weight[:5])
     # A filter answers its own neuron's waveform, at the labelled sample, more than its neighbours in time.
@@ -50,7 +50,7 @@ def test_the_originals_network_trains_in_the_same_frame(spike_data):
     model = SpikeDetection(
         data.signal.to_dict(), data.classes, "spike_detector_original", {}, data.targets, 1e-3, 0.0, 0.1
     )
-    model.set_normalization(data.training_statistics())
+    model.set_normalization(data.statistics())
     samples, labels = torch.randn(4, 1, 120), torch.zeros(4, 1, 120)
     assert torch.isfinite(model.network(samples, 1)).all()
     loss = torch.nn.functional.binary_cross_entropy_with_logits(model.network(samples, 0), labels)
