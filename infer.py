@@ -25,6 +25,8 @@ PREDICTORS = {
 }
 """Task of a bundle → the module whose ``predict`` carries it out."""
 
+SIMULATED = "SIMULATED  it was trained on simulated data: its scores and its results say nothing about recordings"
+
 
 def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
     """The options that were given, all of which ``predict`` has to know."""
@@ -44,6 +46,9 @@ def main(cfg: DictConfig) -> None:
         if bundle.task not in PREDICTORS:
             raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
         predict = import_module(PREDICTORS[bundle.task]).predict
+        console.print(f"bundle     {bundle.origin}", markup=False, highlight=False, soft_wrap=True)
+        if not bundle.origin.recorded:
+            console.print(SIMULATED, style="bold yellow", highlight=False, soft_wrap=True)
         options = given_options(cfg.options, predict, bundle.task)
         summary = predict(bundle, Path(cfg.input), Path(cfg.output_dir), **options)
     console.print(summary.table())

@@ -10,7 +10,7 @@ from src import schema
 from src.models.bundle import Bundle, export_bundle
 from src.reports.media import draw_media
 from src.reports.tables import results_table, summary_table
-from src.runs.assemble import adopt_checkpoint, assemble, make_trainer
+from src.runs.assemble import adopt_checkpoint, assemble, best_score, make_trainer
 from src.runs.folder import RunFolder
 from src.runs.job import run_job
 from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
@@ -29,7 +29,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     with open_loggers(cfg.logger, run, config=config) as loggers:
         trainer = make_trainer(cfg, folder=run.path, monitor=model.monitor, loggers=loggers)
         trainer.fit(model, datamodule, ckpt_path=run.last_checkpoint(), weights_only=True)
-        score = float(trainer.checkpoint_callback.best_model_score)
+        score = best_score(trainer)
         adopt_checkpoint(model, run.checkpoints / "best.ckpt")
         metrics = {"best_epoch_score": score}
         if not run.swept:  # a sweep tests the configuration it has chosen, once
@@ -41,10 +41,11 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
         fields = {**model.bundle_fields(), "decision": model.tune(datamodule)}
         bundle = Bundle(
             signal=datamodule.signal,
-            stages=datamodule.stages(),
+            steps=datamodule.steps(),
             classes=datamodule.classes,
             metrics=metrics,
             split=datamodule.split.to_dict(),
+            origin=datamodule.origin(),
             provenance=provenance() | {"run": run.key},
             **fields,
         )

@@ -59,14 +59,17 @@ def training_loader(
     if batch_size % processes:
         hint = f"give a multiple of {processes}"
         raise BadInput("datamodule.batch_size", f"is {batch_size} for {processes} processes", hint)
-    # A last batch of a handful would upset batch norm; the next epoch shows its examples.
-    drop_last = len(dataset) >= batch_size  # type: ignore[arg-type]
-    if trainer is not None and trainer.overfit_batches:
-        return DataLoader(dataset, batch_size=batch_size // processes, drop_last=drop_last, collate_fn=collate)
-    # The factor keeps the orders of neighbouring seeds apart: the sampler draws from seed + epoch.
-    sampler: Any = DistributedSampler(dataset, processes, rank, shuffle=True, seed=seed * 1_000_003)
+    sampler: Any = None
+    if not overfitting(trainer):
+        # The factor keeps the orders of neighbouring seeds apart: the sampler draws from seed + epoch.
+        sampler = DistributedSampler(dataset, processes, rank, shuffle=True, seed=seed * 1_000_003)
     return DataLoader(
-        dataset, batch_size=batch_size // processes, sampler=sampler, drop_last=drop_last, collate_fn=collate
+        dataset,
+        batch_size=batch_size // processes,
+        sampler=sampler,
+        # A last batch of a handful would upset batch norm; the next epoch shows its examples.
+        drop_last=len(dataset) >= batch_size,  # type: ignore[arg-type]
+        collate_fn=collate,
     )
 
 
@@ -91,6 +94,11 @@ def evaluation_loader(
 def as_is(example: Any) -> Any:
     """A ``collate`` for datasets that make a batch themselves, or give one example at a time."""
     return example
+
+
+def overfitting(trainer: pl.Trainer | None) -> bool:
+    """Whether a few batches are to be learned by heart: they have to be the same ones in every epoch."""
+    return bool(getattr(trainer, "overfit_batches", 0))
 
 
 def _place(trainer: pl.Trainer | None) -> tuple[int, int]:

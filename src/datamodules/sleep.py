@@ -20,8 +20,8 @@ from src.datamodules.augment import SpectrogramAugment
 from src.datamodules.loaders import Execution, evaluation_loader, training_loader
 from src.datamodules.splits import PARTS, Part, Split, make_split, split_blocks
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, read_epochs
-from src.preprocess.sleep.prepare import EpochArtifact, input_signal, prepare_nights
-from src.signals import HUMAN_STAGES, UNSCORED, BadInput, SignalSpec
+from src.preprocess.sleep.prepare import EpochArtifact, input_signal, prepare_nights, source_origin
+from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Origin, SignalSpec
 from src.storage.batch import Summary
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -87,7 +87,7 @@ class EpochDataset(SleepDataset):
 
     def __getitems__(self, indices: list[int]) -> list[Batch]:
         # A DataLoader asks for a batch at once where it can: one look-up for all.
-        return list(zip(*self[indices], strict=True))  # type: ignore[arg-type]
+        return list(zip(*self[indices], strict=True))
 
     def levels(self) -> Tensor:
         return self.decibels.float()
@@ -200,9 +200,15 @@ class SleepData(pl.LightningDataModule):
         """What the network sees."""
         return input_signal(self.settings)
 
-    def stages(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
         return [SLEEP_EPOCHS.describe(self.settings.to_params(self.source["kind"]))]
+
+    def origin(self) -> Origin:
+        """What was trained on: cohorts and licences are those that ``conf/source`` states."""
+        counts = self.summary()["train"]
+        hours = counts["epochs"] * self.signal.window_s / 3600
+        return source_origin(self.source, subjects=counts["subjects"], hours=hours)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Subjects, nights, scored epochs and epochs per stage of each part."""

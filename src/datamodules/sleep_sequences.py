@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.datamodules.augment import LevelAugment
-from src.datamodules.loaders import evaluation_loader
+from src.datamodules.loaders import evaluation_loader, overfitting
 from src.datamodules.sleep import Batch, NightEpochs, SleepData, SleepDataset
 from src.datamodules.splits import Part
 from src.preprocess.sleep.epochs import read_epochs
@@ -22,7 +22,7 @@ from src.signals import UNSCORED, SignalSpec
 
 
 class NightDataset(SleepDataset):
-    """Whole nights: ``levels (epoch, channel, freq, time)``, ``stages (epoch,)``, number of the night for each epoch."""
+    """Whole nights: ``levels (epoch, channel, freq, time)``, ``stages (epoch,)``, number of the night per epoch."""
 
     def __init__(self, nights: Sequence[NightEpochs]) -> None:
         super().__init__(nights)
@@ -124,16 +124,15 @@ class SleepSequenceData(SleepData):
         spec = super().signal
         return replace(spec, axes=("epoch", *spec.axes), shape=(self.window_epochs, *epoch))
 
-    def stages(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
-        view = {"stage": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": self.views}}
-        return [*super().stages(), view]
+        view = {"step": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": self.views}}
+        return [*super().steps(), view]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         training = self.datasets["train"]
         assert isinstance(training, WindowDataset)
-        # The batches to be learned by heart have to be the same ones every time.
-        training.anywhere = self.trainer is None or not self.trainer.overfit_batches
+        training.anywhere = not overfitting(self.trainer)
         return super().train_dataloader()
 
     def val_dataloader(self) -> DataLoader[Batch]:

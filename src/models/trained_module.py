@@ -54,7 +54,7 @@ class TrainedModule(pl.LightningModule):
         raise NotImplementedError
 
     def take_over(self, data: Any) -> None:
-        """Take the statistics of a datamodule or training dataset, unless this module has some, and its augmentation."""
+        """Take the statistics of a datamodule or training dataset, unless there are some, and its augmentation."""
         if not self.has_statistics:
             self.set_normalization(data.statistics())
             self.has_statistics.fill_(True)
@@ -92,14 +92,13 @@ class TrainedModule(pl.LightningModule):
         block = self.hparams["scheduler"]
         if not block:
             return optimizer
-        options = {k: v for k, v in block.items() if k != "interval"}
-        if "steps" in inspect.signature(get_object(options["_target_"])).parameters:
-            options["steps"] = int(self.trainer.estimated_stepping_batches)
-        scheduler = instantiate(options, optimizer, _convert_="all")
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": block.get("interval", "step")},
-        }
+        takes = inspect.signature(get_object(block["_target_"])).parameters
+        # A schedule that wants to know how many steps there are advances with each step, any other with each epoch.
+        counts = [name for name in ("steps", "total_steps") if name in takes]
+        total = {name: int(self.trainer.estimated_stepping_batches) for name in counts if name not in block}
+        scheduler = instantiate(block, optimizer, **total, _convert_="all")
+        interval = "step" if counts else "epoch"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
 
 def recordings_of(loaders: Any) -> list[str]:

@@ -59,7 +59,7 @@ def predict(
         forecasts overlap, the one made last counts.
     """
     bundle.require_task("grid_forecasting")
-    bundle.require_stages({GRID_INDEX.name: GRID_INDEX.version})
+    bundle.require_steps({GRID_INDEX.name: GRID_INDEX.version})
     if stride is not None and not 1 <= stride <= bundle.network_args["horizon"]:
         raise BadInput("options.stride", f"is {stride}", f"give 1 to {bundle.network_args['horizon']} frames")
     network = bundle.network()
@@ -99,7 +99,7 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
         raise BadInput(grids.source, f"shows {name}, whom the bundle does not know", hint)
     images = None
     if network.coarsen is not None:
-        markers = any(s.get("params", {}).get("markers") for s in bundle.stages)
+        markers = any(s.get("params", {}).get("markers") for s in bundle.steps)
         images = GridImages([known], coarsen=network.coarsen, markers=markers, planes=network.deepest)
     return Fitted(network, number, known, unknown, images)
 
@@ -200,7 +200,7 @@ def forecast_file(
             made.draw(part, name, 1 / bundle.signal.fs_hz)
         record = {
             "task": bundle.task,
-            "bundle": {"path": str(bundle.folder), "weights_sha256": bundle.weights_sha256},
+            "bundle": bundle.record(),
             "grids": {"name": path.name, "sha256": fingerprint(path)},
             "subject": network.subjects[fitted.number],
             "forecasts": len(firsts),

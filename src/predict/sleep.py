@@ -66,8 +66,8 @@ def predict(
         reference, where the files are.
     """
     bundle.require_task("sleep_staging")
-    bundle.require_stages({SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
-    settings = EpochSettings.from_params(bundle.stages[0]["params"])
+    bundle.require_steps({SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
+    settings = EpochSettings.from_params(bundle.steps[0]["params"])
     names = (channels,) if isinstance(channels, str) else tuple(channels)
     options = InputOptions(names, float(scale), reference, stage_coding, text_epoch_s, yasa)
     network = bundle.network()
@@ -136,7 +136,7 @@ def _vote(votes: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
 
 
 def _views(bundle: Bundle) -> list[str]:
-    return next((list(s["params"]["views"]) for s in bundle.stages if s["stage"] == NIGHT_VIEW), ["absolute"])
+    return next((list(s["params"]["views"]) for s in bundle.steps if s["step"] == NIGHT_VIEW), ["absolute"])
 
 
 def _describe(
@@ -229,7 +229,7 @@ def _manifest(
     counts = {name: int((scoring.stages == i).sum()) for i, name in enumerate(bundle.classes)}
     return {
         "task": bundle.task,
-        "bundle": {"path": str(bundle.folder), "weights_sha256": bundle.weights_sha256},
+        "bundle": bundle.record(),
         "recording": {path.name: fingerprint(path) for path in night.psg},
         "channels": given.labels,
         "scale": options.scale,

@@ -177,7 +177,7 @@ def _write_record(
     target = sorter.targets[choice.expert]
     record = {
         "task": bundle.task,
-        "bundle": {"path": str(bundle.folder), "weights_sha256": bundle.weights_sha256},
+        "bundle": bundle.record(),
         "recording": {"name": source.name, "sha256": fingerprint(source), "samples": len(trace.centred)},
         "fs_hz": trace.fs_hz,
         "target": target,

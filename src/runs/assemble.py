@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 from src.models.bundle import NETWORKS, network_class
@@ -60,7 +60,7 @@ def make_callbacks(blocks: Mapping[str, Any], *, folder: Path, monitor: str, mod
     for name, block in blocks.items():
         if block is None:
             continue
-        takes = _parameters(f"callbacks.{name}", block)
+        takes = _arguments(f"callbacks.{name}", block) or []
         missing = {k: v for k, v in known.items() if k in takes and k not in block}
         made.append(instantiate(block, **missing, _convert_="all"))
     return made
@@ -86,6 +86,14 @@ def make_trainer(cfg: DictConfig, *, folder: Path, monitor: tuple[str, str], log
     return trainer
 
 
+def best_score(trainer: pl.Trainer) -> float:
+    """The validation score of the best checkpoint."""
+    callback = trainer.checkpoint_callback
+    if not isinstance(callback, ModelCheckpoint) or callback.best_model_score is None:
+        raise BadInput("trainer", "was not validated, so no checkpoint is the best", "let limit_val_batches be above 0")
+    return float(callback.best_model_score)
+
+
 def check(cfg: DictConfig) -> None:
     """Refuse what no constructor of the configuration takes, naming the nearest key that one does.
 
@@ -108,18 +116,19 @@ def check(cfg: DictConfig) -> None:
 
 
 def _check_block(name: str, block: Mapping[str, Any]) -> None:
-    takes = _parameters(name, block)
+    takes = _arguments(name, block)
     for key in block:
-        if not (key.startswith("_") and key.endswith("_")) and key not in takes:
-            near = get_close_matches(key, takes, 1)
-            hint = f"did you mean {name}.{near[0]}?" if near else f"it takes {', '.join(takes)}"
-            if name == "model" and key in ("lr", "weight_decay"):
-                hint = f"give optimizer.{key}"
-            raise BadInput(f"{name}.{key}", f"is no argument of {block['_target_'].rpartition('.')[2]}", hint)
+        if takes is None or key in takes or (key.startswith("_") and key.endswith("_")):
+            continue
+        near = get_close_matches(key, takes, 1)
+        hint = f"did you mean {name}.{near[0]}?" if near else f"it takes {', '.join(takes)}"
+        if name == "model" and key in ("lr", "weight_decay"):
+            hint = f"give optimizer.{key}"
+        raise BadInput(f"{name}.{key}", f"is no argument of {block['_target_'].rpartition('.')[2]}", hint)
 
 
-def _parameters(name: str, block: Any) -> list[str]:
-    """Names of the arguments of the constructor or function that a block names."""
+def _arguments(name: str, block: Any) -> list[str] | None:
+    """Names of the arguments of the constructor or function that a block names; ``None`` where it takes any."""
     target = block.get("_target_") if isinstance(block, Mapping) else None
     if target is None:
         raise BadInput(name, "names no _target_", f"give {name}._target_=<module.Class> and its arguments")
@@ -127,8 +136,8 @@ def _parameters(name: str, block: Any) -> list[str]:
         found = get_object(target)
     except (ImportError, ValueError, AttributeError, InstantiationException) as error:
         raise BadInput(f"{name}._target_", f"{target!r} cannot be imported", "give <module.Class>") from error
-    extra = {"scheduler": ["interval"]}.get(name, [])
-    return [*inspect.signature(found).parameters, *extra]
+    parameters = inspect.signature(found).parameters
+    return None if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else list(parameters)
 
 
 def _check_network(model: Mapping[str, Any]) -> None:

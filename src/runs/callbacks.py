@@ -1,4 +1,4 @@
-"""Callbacks that Lightning lacks: repeatable random numbers, an end on a loss that is no number, a narrow progress bar."""
+"""Callbacks that Lightning lacks: repeatable random numbers, an end when the loss is no number, a narrow progress."""
 
 from __future__ import annotations
 

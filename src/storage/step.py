@@ -66,7 +66,7 @@ class CachedStep:
 
     def describe(self, params: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
         """The plain record of this step that a bundle carries."""
-        return {"stage": self.name, "version": self.version, "params": params, "seed": seed}
+        return {"step": self.name, "version": self.version, "params": params, "seed": seed}
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,10 @@ def ensure(
                 "schema": MANIFEST_SCHEMA,
                 "key": key,
                 "label": label,
-                **stage.describe(params, seed),
+                "stage": stage.name,
+                "version": stage.version,
+                "params": params,
+                "seed": seed,
                 "inputs": {n: {"name": Path(p).name, "sha256": fingerprint(p)} for n, p in sorted(inputs.items())},
                 "outputs": checksums(part),
                 "facts": facts,

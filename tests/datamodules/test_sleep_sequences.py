@@ -62,7 +62,7 @@ def test_windows_stay_inside_nights_which_they_would_cover_once(lengths, size):
     owners = [int(dataset[i][2]) for i in range(len(dataset))]
     assert [owners.count(i) for i in range(len(lengths))] == [-(-n // size) for n in lengths]
     for i, owner in enumerate(owners):
-        levels, stages, _ = dataset[i]
+        _, stages, _ = dataset[i]
         assert (stages != UNSCORED).sum() == min(size, lengths[owner])
 
 
@@ -96,7 +96,7 @@ def test_nights_become_windows_and_whole_nights(tmp_path):
     assert stages[3] == UNSCORED
     assert recording.eq(0).all()
     assert module.summary()["test"]["epochs"] == 24
-    assert [stage["stage"] for stage in module.stages()] == ["sleep_epochs", "night_view"]
+    assert [step["step"] for step in module.steps()] == ["sleep_epochs", "night_view"]
 
 
 def test_other_people_change_nothing_that_is_fitted(tmp_path):

@@ -102,7 +102,7 @@ def test_optimizer_and_scheduler_are_whatever_is_configured(tmp_path):
     assert schedule.interval == "step"
     assert schedule.scheduler.last_epoch == 4
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * 0.01)
-    step = {"_target_": "torch.optim.lr_scheduler.StepLR", "interval": "epoch", "step_size": 1, "gamma": 0.1}
+    step = {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 1, "gamma": 0.1}
     optimizer, (schedule,) = rates(module(scheduler=step), tmp_path)
     assert schedule.interval == "epoch"
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.005)

@@ -14,7 +14,7 @@ from src.models.confusion import ConfusionByRecording
 from src.models.metrics import scores
 from src.models.parallel import global_mean
 from src.models.trained_module import TrainedModule
-from src.signals import SignalSpec
+from src.signals import Origin, SignalSpec
 
 CONFIG = """\
 # @package _global_
@@ -55,8 +55,11 @@ class Blobs(pl.LightningDataModule):
     def statistics(self) -> dict[str, np.ndarray]:
         return {"mean": self.points[:32].mean(0).numpy()}
 
-    def stages(self) -> list[dict[str, Any]]:
-        return []
+    def steps(self) -> list[dict[str, Any]]:
+        return [{"step": "blobs", "version": 1, "params": {}}]
+
+    def origin(self) -> Origin:
+        return Origin(False, ("blobs",), 4, 0.0)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         return {"train": {"points": 32}, "val": {"points": 8}, "test": {"points": 8}}

@@ -43,7 +43,8 @@ class SleepStager(TrainedModule):
         Share of the target spread over all stages; scorers disagree, so 0 would be overconfident.
     """
 
-    kinds = ("sleep_epoch_cnn", "sleep_deep_cnn", "sleep_linear", "sleep_simple_cnn")
+    network: Any
+    kinds: tuple[str, ...] = ("sleep_epoch_cnn", "sleep_deep_cnn", "sleep_linear", "sleep_simple_cnn")
     monitor = ("val/macro_f1", "max")
     class_weights: Tensor
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from src.models.bundle import build_network
 from src.models.spikes.networks import TargetedNetwork
@@ -29,6 +28,8 @@ class TargetedModule(TrainedModule):
         ``_target_`` blocks as in ``conf/``.
     """
 
+    network: Any
+
     def __init__(
         self,
         signal: dict[str, Any],
@@ -43,7 +44,7 @@ class TargetedModule(TrainedModule):
         self.save_hyperparameters()
         self.kind, self.targets, self.classes, self.fs_hz = kind, list(targets), list(classes), float(signal["fs_hz"])
         self.network_args = {**network_args, "experts": len(self.targets), "neurons": len(self.classes)}
-        self.network: nn.Module = build_network(kind, self.network_args)
+        self.network = build_network(kind, self.network_args)
         self.rows: list[dict[str, Any]] = []
 
     def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
