@@ -25,7 +25,7 @@ from src.preprocess.spikes.prepare import (
     load_labelled,
     load_trace,
 )
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.spike_synthesis import Grafting, Source, conditioned_waveforms, grafted, overlaid
 from src.storage.step import ensure

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from src.signals import BadInput, Origin, SignalSpec
-from src.storage.atomic import atomic_folder
+from src.storage.output import OutputFolder
 from src.storage.step import canonical_json, fingerprint
 
 SCHEMA_VERSION = 2
@@ -238,7 +238,7 @@ def export_bundle(folder: Path, bundle: Bundle, state: dict[str, Tensor]) -> Pat
     """Write a bundle, whole or not at all, and return its folder."""
     plain = {name: value for name, value in asdict(bundle).items() if name != "folder"}
     plain |= {"signal": bundle.signal.to_dict(), "origin": bundle.origin.to_dict()}
-    with atomic_folder(folder) as part:
+    with OutputFolder(Path(folder).parent).folder(Path(folder).name) as part:
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part / WEIGHTS)
         plain["weights_sha256"] = fingerprint(part / WEIGHTS)
         plain = json.loads(canonical_json(plain))  # the types that JSON has, which is what the checksum is of
@@ -299,3 +299,8 @@ def _is_whole(plain: Mapping[str, Any], stated: Any, text: str) -> bool:
         return stated == _checksum(plain) and text == _text({**plain, "sha256": stated})
     except ValueError:  # a number that is none
         return False
+
+
+def inputs_of(bundle: Bundle, *given: str | Path | None) -> tuple[Path, ...]:
+    """What a prediction reads and may never write to: the bundle's folder, and the files and folders given."""
+    return tuple(Path(path) for path in (bundle.folder, *given) if path)

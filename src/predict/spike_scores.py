@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from src.models.spikes.networks import TEMPLATE_ONSET
 from src.predict.sorter import Sorter
 from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
 from src.preprocess.spikes.signature import Choice
-from src.recordings.extracellular.recording import SpikeTrain, read_spikes
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 from src.reports.spikes import draw_confusion, draw_precision_recall, draw_scores
 from src.reports.tables import results_table
-from src.storage.atomic import atomic_file
+from src.storage.output import OutputFolder
 
 OURS = "neurolit"
 LOWEST = 0.05
@@ -34,18 +34,18 @@ Row = dict[str, Any]
 def report_scores(
     sorter: Sorter,
     bundle: Bundle,
-    paths: Sequence[Path],
+    paths: Mapping[str, Path],
     truth_dir: Path,
-    output_dir: Path,
+    output: OutputFolder,
     *,
     key: str,
     channel: int | None,
     gain: float | None = None,
     console: Console | None = None,
 ) -> list[Row]:
-    """Score the written predictions of ``paths``, run the bundle's baselines on them, print and write it all.
+    """Score the written predictions of ``paths`` by name, run the bundle's baselines on them, print and write it all.
 
-    Writes ``scores.csv``, ``scores.png``, ``confusion.png`` and ``precision_recall.png`` into ``output_dir``.
+    Writes ``scores.csv``, ``scores.png``, ``confusion.png`` and ``precision_recall.png`` into ``output``.
 
     Returns
     -------
@@ -57,23 +57,24 @@ def report_scores(
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     chosen: dict[str, tuple[float, float]] = {}
     n_units = sorter.n_units
-    for path in paths:
+    for name, path in paths.items():
         trace = load_trace(path, fs_hz=sorter.conditioning.fs_hz, key=key, channel=channel)
-        n, name = len(trace.centred), trace.name
-        truth = read_spikes(find_recording(truth_dir, name), n_samples=n, n_units=n_units)
+        n = len(trace.centred)
+        truth = read_spikes(find_recording(truth_dir, path.stem), n_samples=n, n_units=n_units)
         choice = sorter.choose(trace, gain)
-        ours = _score(truth, read_spikes(output_dir / f"{name}.mat", n_samples=n, n_units=n_units), n, n_units)
+        ours = _score(truth, read_spikes(Path(output.root) / f"{name}.mat", n_samples=n, n_units=n_units), n, n_units)
         rows.append(_row(name, OURS, ours))
         rows += [_row(name, m, _score(truth, t, n, n_units)) for m, t in _baselines(sorter, bundle, trace, choice)]
         tables[name] = ours.confusion
         curves[name] = _precision_recall(sorter, trace, choice, truth)
         chosen[name] = (ours.loose.recall, ours.loose.precision)
-    _write_csv(output_dir / "scores.csv", rows)
-    draw_scores(output_dir / "scores.png", title="Scores from the cleanest to the noisiest recording", rows=rows)
-    draw_confusion(output_dir / "confusion.png", title="Matched spikes: per cent of each true neuron", tables=tables)
-    draw_precision_recall(
-        output_dir / "precision_recall.png", title="Detection within ±50 samples", curves=curves, chosen=chosen
-    )
+    with output.files() as part:
+        _write_csv(part / "scores.csv", rows)
+        draw_scores(part / "scores.png", title="Scores from the cleanest to the noisiest recording", rows=rows)
+        draw_confusion(part / "confusion.png", title="Matched spikes: per cent of each true neuron", tables=tables)
+        draw_precision_recall(
+            part / "precision_recall.png", title="Detection within ±50 samples", curves=curves, chosen=chosen
+        )
     _print(rows, console or Console())
     return rows
 
@@ -109,7 +110,7 @@ def _precision_recall(sorter: Sorter, trace: Trace, choice: Choice, truth: Spike
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with atomic_file(path) as part, part.open("w", newline="") as handle:
+    with path.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, list(rows[0]))
         writer.writeheader()
         for row in rows:

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from src.models.bundle import Bundle, load_bundle
+from src.models.bundle import Bundle, inputs_of, load_bundle
 from src.predict.sorter import Sorter
 from src.predict.spike_exports import SortedTrace, export, require_known
 from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
 from src.preprocess.spikes.signature import UNLIKE, Choice
-from src.recordings.extracellular.recording import SUFFIXES, SpikeTrain, read_spikes, write_csv, write_mat
-from src.recordings.extracellular.spikeinterface_input import is_spikeinterface
+from src.recordings.extracellular.reader import is_recording
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import draw_trace, draw_waveforms
 from src.signals import BadInput
-from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder, distinct_names
 from src.storage.step import fingerprint, provenance
 
 
@@ -78,71 +78,59 @@ def predict(
     paths = _find(Path(source), recordings, sorter.targets)
     settings: dict[str, Any] = {"key": key, "channel": channel, "gain": gain, "reject": reject}
     settings |= {"figures": figures, "truth": truth, "exports": exports or []}
-    jobs = [Job(path.stem, sort_file, (sorter, bundle, path, Path(output_dir), settings)) for path in paths]
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, classifier, truth))
+    output.check()
+    named = dict(zip(distinct_names((path.stem, path) for path in paths), paths, strict=True))
+    jobs = [Job(name, sort_file, (sorter, bundle, path, output, name, settings)) for name, path in named.items()]
     summary = run_batch(jobs, title="spike sorting")
-    done = [o.name for o in summary.outcomes if o.ok]
+    done = {o.name: named[o.name] for o in summary.outcomes if o.ok}
     if done:
-        _zip(Path(output_dir), done)
+        _zip(output, list(done))
     if truth is not None and done:
-        report_scores(
-            sorter,
-            bundle,
-            [p for p in paths if p.stem in done],
-            Path(truth),
-            Path(output_dir),
-            key=key,
-            channel=channel,
-        )
+        report_scores(sorter, bundle, done, Path(truth), output, key=key, channel=channel)
     return summary
 
 
 def _find(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
-    if source.is_file() or is_spikeinterface(source):
+    if source.is_file() or is_recording(source):
         return [source]
     if not source.is_dir():
         raise BadInput(source, "does not exist", "give a recording or a folder of them")
     if recordings:
         return [find_recording(source, name) for name in recordings]
-    present = sorted(p for p in source.iterdir() if p.suffix in SUFFIXES or is_spikeinterface(p))
+    present = sorted(p for p in source.iterdir() if is_recording(p))
     if not present:
-        raise BadInput(source, "holds no recording", f"expected {', '.join(SUFFIXES)} files")
+        raise BadInput(source, "holds no recording", "give a folder of recordings: .mat, .npy, .h5, NWB, …")
     return [p for p in present if p.stem in targets] or present
 
 
-def sort_file(sorter: Sorter, bundle: Bundle, path: Path, output_dir: Path, settings: dict[str, Any]) -> list[str]:
+def sort_file(
+    sorter: Sorter, bundle: Bundle, path: Path, output: OutputFolder, name: str, settings: dict[str, Any]
+) -> list[str]:
     """Sort one file and write everything that is made from it; returns lines for the console."""
     fs_hz = sorter.conditioning.fs_hz
     trace = load_trace(path, fs_hz=fs_hz, key=settings["key"], channel=settings["channel"])
     choice = sorter.choose(trace, settings["gain"])
     found = sorter.sort(trace, choice, reject=settings["reject"])
-    name, train = trace.name, found.train
-    write_mat(output_dir / f"{name}.mat", train)
-    write_csv(output_dir / f"{name}.csv", train, fs_hz, {"strength": found.strength, "confidence": found.confidence})
+    name, train = output.path(name).name, found.train
     counts = np.bincount(train.unit - 1, minlength=sorter.n_units) if len(train) else np.zeros(sorter.n_units, int)
-    _write_record(output_dir / f"{name}.json", sorter, bundle, path, trace, choice, counts)
     linear = sorter.conditioning.linear(trace.centred)
-    made = export(settings["exports"], output_dir, SortedTrace(name, fs_hz, linear, train, sorter.n_units, path.name))
-    if settings["figures"]:
-        title = f"{name}: {len(train)} spikes, {len(train) / (len(linear) / fs_hz):.1f}/s"
-        draw_trace(
-            output_dir / f"{name}_trace.png",
-            title=title,
-            raw=trace.centred,
-            linear=linear,
-            train=train,
-            fs_hz=fs_hz,
-            n_units=sorter.n_units,
-            truth=_truth(settings["truth"], name, len(linear)),
-        )
-        draw_waveforms(
-            output_dir / f"{name}_waveforms.png",
-            title=title,
-            linear=linear,
-            train=train,
-            fs_hz=fs_hz,
-            n_units=sorter.n_units,
-        )
-    return _lines(name, sorter, trace, choice, counts, output_dir) + [f"{name}  {written}" for written in made]
+    with output.files() as part:
+        write_mat(part / f"{name}.mat", train)
+        write_csv(part / f"{name}.csv", train, fs_hz, {"strength": found.strength, "confidence": found.confidence})
+        record = _record(sorter, bundle, path, trace, choice, counts)
+        (part / f"{name}.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        sorted_trace = SortedTrace(name, fs_hz, linear, train, sorter.n_units, path.name)
+        made = [written.name for written in export(settings["exports"], part, sorted_trace)]
+        if settings["figures"]:
+            title = f"{name}: {len(train)} spikes, {len(train) / (len(linear) / fs_hz):.1f}/s"
+            shown: dict[str, Any] = {"title": title, "linear": linear, "train": train, "fs_hz": fs_hz}
+            shown["n_units"] = sorter.n_units
+            truth = _truth(settings["truth"], path.stem, len(linear))
+            draw_trace(part / f"{name}_trace.png", raw=trace.centred, truth=truth, **shown)
+            draw_waveforms(part / f"{name}_waveforms.png", **shown)
+    lines = _lines(name, sorter, trace, choice, counts, Path(output.root))
+    return lines + [f"{name}  {Path(output.root) / written}" for written in made]
 
 
 def _truth(folder: str | None, name: str, n_samples: int) -> SpikeTrain | None:
@@ -171,11 +159,11 @@ def _lines(name: str, sorter: Sorter, trace: Trace, choice: Choice, counts: np.n
     return lines
 
 
-def _write_record(
-    path: Path, sorter: Sorter, bundle: Bundle, source: Path, trace: Trace, choice: Choice, counts: np.ndarray
-) -> None:
+def _record(
+    sorter: Sorter, bundle: Bundle, source: Path, trace: Trace, choice: Choice, counts: np.ndarray
+) -> dict[str, Any]:
     target = sorter.targets[choice.expert]
-    record = {
+    return {
         "task": bundle.task,
         "bundle": bundle.record(),
         "recording": {"name": source.name, "sha256": fingerprint(source), "samples": len(trace.centred)},
@@ -189,14 +177,9 @@ def _write_record(
         "provenance": provenance(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with atomic_file(path) as part:
-        part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
-def _zip(output_dir: Path, names: list[str]) -> None:
-    with (
-        atomic_file(output_dir / "submission.zip") as part,
-        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
+def _zip(output: OutputFolder, names: list[str]) -> None:
+    with output.files() as part, zipfile.ZipFile(part / "submission.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
-            archive.write(output_dir / f"{name}.mat", f"{name}.mat")
+            archive.write(Path(output.root) / f"{name}.mat", f"{name}.mat")

@@ -13,7 +13,7 @@ import numpy as np
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.waveforms import WaveformModel
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 LONG_FFT = 4096
 TEMPLATE_BEFORE, TEMPLATE_AFTER = 10, 90

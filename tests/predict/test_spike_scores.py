@@ -8,6 +8,7 @@ from src.predict.sorter import Sorter
 from src.predict.spike_scores import OURS, report_scores
 from src.predict.spikes import predict
 from src.signals import BadInput
+from src.storage.output import OutputFolder
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +18,9 @@ def reported(spike_models, spike_folder, tmp_path_factory):
     predict(detection, spike_folder, out, classifier=str(classification.folder), figures=False)
     sorter = Sorter.from_bundles(detection, classification)
     console = Console(record=True, width=160)
-    paths = [spike_folder / f"{name}.mat" for name in ("D2", "D5")]
-    rows = report_scores(sorter, detection, paths, spike_folder / "truth", out, key="d", channel=None, console=console)
+    paths = {name: spike_folder / f"{name}.mat" for name in ("D2", "D5")}
+    output, truth = OutputFolder(out), spike_folder / "truth"
+    rows = report_scores(sorter, detection, paths, truth, output, key="d", channel=None, console=console)
     return rows, out, console.export_text()
 
 
@@ -46,5 +48,6 @@ def test_figures_and_chance_levels_are_there(reported):
 
 def test_a_truth_that_is_not_there_is_said(spike_models, spike_folder, tmp_path):
     detection = load_bundle(spike_models["detector"][2])
+    (tmp_path / "truth").mkdir()
     with pytest.raises(BadInput, match="holds no recording 'D2'"):
-        predict(detection, spike_folder, tmp_path / "out", truth=str(tmp_path), figures=False)
+        predict(detection, spike_folder, tmp_path / "out", truth=str(tmp_path / "truth"), figures=False)

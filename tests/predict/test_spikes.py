@@ -10,7 +10,7 @@ import scipy.io
 
 from src.models.bundle import load_bundle
 from src.predict.spikes import predict
-from src.recordings.extracellular.recording import read_spikes
+from src.recordings.extracellular.spike_trains import read_spikes
 from src.signals import BadInput
 
 
@@ -62,9 +62,9 @@ def test_the_console_says_what_was_found_and_where_it_is(predicted):
 def test_a_recording_in_another_unit_gives_the_same_answers(predicted, bundles, spike_folder, tmp_path, factor):
     trace = scipy.io.loadmat(spike_folder / "D2.mat")["d"]
     scipy.io.savemat(tmp_path / "louder.mat", {"d": trace * factor})
-    summary = predict(bundles[0], tmp_path / "louder.mat", tmp_path, classifier=bundles[1], figures=False)
+    summary = predict(bundles[0], tmp_path / "louder.mat", tmp_path / "out", classifier=bundles[1], figures=False)
     assert "network for D2, scaled by" in summary.values["louder"][0]
-    ours, same = read_spikes(tmp_path / "louder.mat"), read_spikes(predicted[1] / "D2.mat")
+    ours, same = read_spikes(tmp_path / "out" / "louder.mat"), read_spikes(predicted[1] / "D2.mat")
     np.testing.assert_array_equal(ours.index, same.index)
     np.testing.assert_array_equal(ours.unit, same.unit)
 
@@ -82,9 +82,10 @@ def test_a_later_start_gives_the_shifted_answers(predicted, bundles, spike_folde
 
 def test_a_column_and_an_array_are_the_same_recording(predicted, bundles, spike_folder, tmp_path):
     trace = scipy.io.loadmat(spike_folder / "D2.mat")["d"]
-    scipy.io.savemat(tmp_path / "column.mat", {"d": trace.T})
-    np.save(tmp_path / "array.npy", trace[0])
-    summary = predict(bundles[0], tmp_path, tmp_path / "out", classifier=bundles[1], figures=False)
+    (tmp_path / "in").mkdir()
+    scipy.io.savemat(tmp_path / "in" / "column.mat", {"d": trace.T})
+    np.save(tmp_path / "in" / "array.npy", trace[0])
+    summary = predict(bundles[0], tmp_path / "in", tmp_path / "out", classifier=bundles[1], figures=False)
     assert summary.exit_code == 0
     expected = read_spikes(predicted[1] / "D2.mat")
     for name in ("column", "array"):

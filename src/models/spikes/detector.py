@@ -21,7 +21,7 @@ from src.models.spikes.targeted import TargetedModule
 from src.models.trained_module import ADAMW, WARMUP_COSINE
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import FilterBank
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 SHOWN = ("f1_50", "f1_10", "precision", "recall", "class_accuracy", "recall_close", "chance_random")
 

@@ -15,7 +15,8 @@ from src.preprocess.spikes.filters import median_removed, slow_baseline
 from src.preprocess.spikes.noise import Spectrum, background_spectrum
 from src.preprocess.spikes.signature import signature
 from src.preprocess.spikes.waveforms import WaveformModel, fit_waveforms, remove_spikes
-from src.recordings.extracellular.recording import SUFFIXES, SpikeTrain, read_spikes, read_trace, unusable
+from src.recordings.extracellular.arrays import SUFFIXES
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, read_trace, unusable
 from src.signals import BadInput
 from src.simulate.spike_synthesis import (
     LONG_FFT,

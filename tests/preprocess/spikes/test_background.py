@@ -6,7 +6,7 @@ from src.preprocess.spikes.background import measure_background, recovered, tile
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
 from src.preprocess.spikes.waveforms import fit_waveforms
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spike_synthesis import conditioned_waveforms
 from src.simulate.spikes import FS_HZ, SPIKE_SAMPLES, Neuron, background, mean_peak, place, simulate
 
