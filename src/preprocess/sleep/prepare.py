@@ -21,6 +21,7 @@ from src.storage.step import ensure, read_artifact
 
 PREPARED = "prepared"
 """Kind of source whose epochs another step has made, such as those of an LFP session."""
+_ORIGIN_KEYS = ("cohort", "licence", "citation")
 _SCORING_KEYS = {"stage_names": "more_names", "stage_coding": "stage_coding", "text_epoch_s": "text_epoch_s"}
 """Keys of a source that say how its scorings are read, and the settings that they set."""
 
@@ -43,12 +44,10 @@ def prepare_nights(
     Parameters
     ----------
     source
-        ``kind`` and ``root`` (and ``subject_pattern``) of :func:`~src.recordings.sleep.nights.discover` or, for
-        ``label_folders``, of :func:`~src.preprocess.sleep.label_folders.find_label_folders`;
-        ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``, a kind of
-        :data:`~src.preprocess.sleep.bandpower_files.LAYOUTS` and ``root``, ``kind: prepared`` with the
-        ``root`` of finished epochs (and ``subject_pattern``), or ``kind: several`` with a list
-        of such ``sources``. Each may state ``cohort``, ``licence`` and ``citation``.
+        ``kind``, a key of :data:`SOURCES`, and the keys of that kind: ``root`` (and ``subject_pattern``,
+        ``scoring``) of recordings, ``subjects``, ``nights``, ``hours`` and ``seed`` of the simulator. ``stage_names``
+        (names of the user's own), ``stage_coding`` and ``text_epoch_s`` say how scorings are read; ``cohort``,
+        ``licence`` and ``citation`` what the recordings are. ``kind: several`` has a list of such ``sources``.
     settings
         What to make.
     cache, workers
@@ -120,8 +119,8 @@ def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> li
         return [job for part in plain["sources"] for job in _jobs(part, settings, cache)]
     if kind not in SOURCES:
         raise BadInput("source.kind", f"{kind!r} is not known", f"choose from: several, {', '.join(SOURCES)}")
-    how = {name: plain.pop(key) for key, name in _SCORING_KEYS.items() if plain.get(key)}
-    keys = {key: value for key, value in plain.items() if key not in _SCORING_KEYS}
+    how = {name: plain[key] for key, name in _SCORING_KEYS.items() if plain.get(key)}
+    keys = {key: value for key, value in plain.items() if key not in (*_SCORING_KEYS, *_ORIGIN_KEYS)}
     try:
         return SOURCES[kind](kind, replace(settings, **how), cache, **keys)
     except TypeError as error:
