@@ -70,9 +70,11 @@ class InferOptions:
 
 @dataclass
 class InferConfig:
-    """``infer.py``: a bundle, recordings, and options of the bundle's task."""
+    """``infer.py``: a bundle or a method that needs none, recordings, and options of its task."""
 
-    bundle: str = MISSING
+    bundle: str | None = None
+    method: str | None = None
+    labelled: str | None = None
     input: str = MISSING
     output_dir: str = "predictions"
     options: InferOptions = field(default_factory=InferOptions)
