@@ -28,6 +28,8 @@ PREDICTORS = {
 METHODS = {"bank": ("src.predict.spikes", "sort_with_bank")}
 """Method that needs no bundle → module and function, called with the input, the output folder and the options."""
 
+SIMULATED = "SIMULATED  it was trained on simulated data: its scores and its results say nothing about recordings"
+
 
 def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
     """The options that were given, all of which ``predict`` has to know."""
@@ -58,7 +60,7 @@ def predict_with_method(cfg: DictConfig) -> Summary:
     return summary
 
 
-def predict_with_bundle(cfg: DictConfig) -> Summary:
+def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     """Predict with the bundle's network, whatever its task."""
     if cfg.bundle is None:
         raise BadInput("bundle", "is missing", f"give bundle=<run or bundle folder>, or method={'|'.join(METHODS)}")
@@ -68,16 +70,20 @@ def predict_with_bundle(cfg: DictConfig) -> Summary:
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
     predict = import_module(PREDICTORS[bundle.task]).predict
+    console.print(f"bundle     {bundle.origin}", markup=False, highlight=False, soft_wrap=True)
+    if not bundle.origin.recorded:
+        console.print(SIMULATED, style="bold yellow", highlight=False, soft_wrap=True)
     summary: Summary = predict(
         bundle, Path(cfg.input), Path(cfg.output_dir), **given_options(cfg.options, predict, bundle.task)
     )
     return summary
 
+
 @hydra.main(config_path="conf", config_name="infer", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     console = Console()
     with user_errors(console):
-        summary = predict_with_method(cfg) if cfg.method is not None else predict_with_bundle(cfg)
+        summary = predict_with_method(cfg) if cfg.method is not None else predict_with_bundle(cfg, console)
     console.print(summary.table())
     for name, lines in summary.values.items():
         if len(summary.values) > 1:

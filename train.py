@@ -59,10 +59,11 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
         fields = {**model.bundle_fields(), "decision": model.tune(datamodule)}
         bundle = Bundle(
             signal=datamodule.signal,
-            stages=datamodule.stages(),
+            steps=datamodule.steps(),
             classes=datamodule.classes,
             metrics=metrics,
             split=datamodule.split.to_dict(),
+            origin=datamodule.origin(),
             provenance=provenance() | {"run": run.key},
             **fields,
         )

@@ -31,7 +31,7 @@ from src.models.sleep.context_stager import SleepContextStager
 from src.predict import sleep as predictor
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
 from src.runs.console import quiet_trainer
-from src.signals import HUMAN_STAGES, SignalSpec
+from src.signals import HUMAN_STAGES, Origin, SignalSpec
 from src.simulate.sleep import write_night
 
 SETTINGS = EpochSettings.from_params(
@@ -55,11 +55,12 @@ def time_scoring(folder: Path, hours: float, repeats: int) -> dict[str, float]:
     model = stager(SHAPE)
     described = Bundle(
         signal=SignalSpec(("EEG Fpz-Cz",), 100.0, 30.0, "uV", AXES, SHAPE),
-        stages=[SLEEP_EPOCHS.describe(SETTINGS.to_params("edf_folder"))],
+        steps=[SLEEP_EPOCHS.describe(SETTINGS.to_params("edf_folder"))],
         classes=list(HUMAN_STAGES),
         decision={"temperature": 1.0},
         metrics={},
         split={},
+        origin=Origin(True, ("nights",), 4, 8.0),
         provenance={},
         **model.bundle_fields(),
     )

@@ -143,7 +143,8 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
         fields = {**model.bundle_fields(), "decision": model.tune(data)}
         bundle = Bundle(
             signal=data.signal,
-            stages=data.stages(),
+            steps=data.steps(),
+            origin=data.origin(),
             classes=data.classes,
             metrics=model.test_metrics(),
             split=data.split.to_dict(),

@@ -59,7 +59,8 @@ def train(source, epochs, tmp_path, max_epochs=8):
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
     bundle = Bundle(
-        signal=data.signal, stages=data.stages(), classes=list(data.classes), metrics=model.test_metrics(),
+        signal=data.signal, steps=data.steps(), origin=data.origin(),
+        classes=list(data.classes), metrics=model.test_metrics(),
         split=data.split.to_dict(), provenance={}, decision=model.tune(data), **model.bundle_fields(),
     )  # fmt: skip
     return model, load_bundle(export_bundle(tmp_path / "bundle", bundle, model.network.state_dict()))

@@ -21,7 +21,7 @@ from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, load_grids
 from src.preprocess.calcium.grid_io import COO_FILE
 from src.preprocess.calcium.grid_windows import WindowBatch
-from src.signals import BadInput, SignalSpec
+from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.grids import POSITIONS, SIMULATED_GRIDS, ChainedActivity
 from src.storage.step import ensure
 
@@ -172,9 +172,16 @@ class GridData(pl.LightningDataModule):
         }
         return Split(f"frames({self.split_options['method']})", self.seed, parts)
 
-    def stages(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[dict[str, Any]]:
         """What a grid file goes through before the network."""
         return [GRID_INDEX.describe({})]
+
+    def origin(self) -> Origin:
+        """What was trained on."""
+        cohort = "chained activity" if self.root is None else Path(self.root).name
+        runs = [(s, run) for s, st in zip(self.subjects, self.stretches, strict=True) for run in st["train"]]
+        hours = sum(len(run) / (s.fs_hz or self.signal.fs_hz) for s, run in runs) / 3600
+        return Origin(self.root is not None, (cohort,), len(self.subjects), hours)
 
     def training_statistics(self) -> dict[str, np.ndarray]:
         """Occupied voxels and rates of the training frames, and their lagged products for the baselines.

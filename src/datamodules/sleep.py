@@ -18,8 +18,8 @@ from src.datamodules.augment import SpectrogramAugment
 from src.datamodules.batches import Batches, repeatable_draws
 from src.datamodules.splits import Part, Split, make_split
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, read_epochs
-from src.preprocess.sleep.prepare import EpochArtifact, input_signal, prepare_nights
-from src.signals import HUMAN_STAGES, BadInput, SignalSpec
+from src.preprocess.sleep.prepare import EpochArtifact, input_signal, prepare_nights, source_origin
+from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
 from src.storage.batch import Summary
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -146,9 +146,15 @@ class SleepData(pl.LightningDataModule):
         counts = self._class_counts("train")
         return {"mean_db": self.mean_db.numpy(), "std_db": self.std_db.numpy(), "class_counts": counts}
 
-    def stages(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
         return [SLEEP_EPOCHS.describe(self.settings.to_params(self.source["kind"]))]
+
+    def origin(self) -> Origin:
+        """What was trained on: cohorts and licences are those that ``conf/source`` states."""
+        counts = self.summary()["train"]
+        hours = counts["epochs"] * self.signal.window_s / 3600
+        return source_origin(self.source, subjects=counts["subjects"], hours=hours)
 
     def recordings(self, part: Part) -> list[str]:
         """Recording ids in the order that the batches' third element counts."""

@@ -196,10 +196,10 @@ class SleepSequenceData(SleepData):
         spec = super().signal
         return replace(spec, axes=("epoch", *spec.axes), shape=(self.window_epochs, *epoch))
 
-    def stages(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
-        view = {"stage": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": self.views}}
-        return [*super().stages(), view]
+        view = {"step": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": self.views}}
+        return [*super().steps(), view]
 
     def recordings(self, part: Part) -> list[str]:
         """Recording ids in the order that the batches' third element counts."""

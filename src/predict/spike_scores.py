@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from src.preprocess.spikes.prepare import find_recording
 from src.recordings.extracellular.recording import SpikeTrain, read_spikes
 from src.reports.spikes import draw_confusion, draw_precision_recall, draw_scores
 from src.reports.tables import results_table
-from src.storage.atomic import atomic_file
+from src.storage.output import OutputFolder
 
 COLUMNS = {
     "found": "found",
@@ -31,9 +31,9 @@ Row = dict[str, Any]
 
 
 def report_scores(
-    names: Sequence[str], truth_dir: Path, output_dir: Path, n_units: int, console: Console | None = None
+    names: Mapping[str, str], truth_dir: Path, output: OutputFolder, n_units: int, console: Console | None = None
 ) -> list[Row]:
-    """Score the predictions written into ``output_dir``, print the scores and draw them.
+    """Score predictions that are in ``output``, by the name of their truth, print the scores and draw them.
 
     Writes ``scores.csv``, ``scores.png``, ``confusion.png`` and ``precision_recall.png`` beside the predictions.
 
@@ -46,11 +46,12 @@ def report_scores(
     tables: dict[str, np.ndarray] = {}
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     tolerances = Tolerances()
-    for name in names:
-        record = json.loads((output_dir / f"{name}.json").read_text())
+    root = Path(output.root)
+    for name, recording in names.items():
+        record = json.loads((root / f"{name}.json").read_text())
         n_samples, fs_hz = int(record["recording"]["samples"]), float(record["fs_hz"])
-        truth = read_spikes(find_recording(truth_dir, name), n_samples=n_samples, n_units=None)
-        found = read_spikes(output_dir / f"{name}.mat", n_samples=n_samples, n_units=None)
+        truth = read_spikes(find_recording(truth_dir, recording), n_samples=n_samples, n_units=None)
+        found = read_spikes(root / f"{name}.mat", n_samples=n_samples, n_units=None)
         units = max(n_units, int(truth.unit.max(initial=1)))
         result = score(
             (truth.index, truth.unit), (found.index, found.unit), n_samples, fs_hz=fs_hz, n_units=units
@@ -58,17 +59,18 @@ def report_scores(
         rows.append({"recording": name, "method": str(record.get("method", "networks")), **result.row()})
         tables[name] = result.confusion
         within = tolerances.samples(fs_hz).loose
-        curves[name] = _precision_recall(truth, found, _strengths(output_dir / f"{name}.csv"), within)
-    _write_csv(output_dir / "scores.csv", rows)
-    draw_scores(output_dir / "scores.png", title="Scores from the cleanest to the noisiest recording", rows=rows)
-    draw_confusion(output_dir / "confusion.png", title="Matched spikes: per cent of each true neuron", tables=tables)
+        curves[name] = _precision_recall(truth, found, _strengths(root / f"{name}.csv"), within)
     chosen = {name: (float(recall[0]), float(precision[0])) for name, (recall, precision) in curves.items()}
-    draw_precision_recall(
-        output_dir / "precision_recall.png",
-        title=f"Detection within ±{tolerances.loose_ms:g} ms, the least certain spikes left out one by one",
-        curves=curves,
-        chosen=chosen,
-    )
+    with output.files() as part:
+        _write_csv(part / "scores.csv", rows)
+        draw_scores(part / "scores.png", title="Scores from the cleanest to the noisiest recording", rows=rows)
+        draw_confusion(part / "confusion.png", title="Matched spikes: per cent of each true neuron", tables=tables)
+        draw_precision_recall(
+            part / "precision_recall.png",
+            title=f"Detection within ±{tolerances.loose_ms:g} ms, the least certain spikes left out one by one",
+            curves=curves,
+            chosen=chosen,
+        )
     _print(rows, console or Console(), tolerances)
     return rows
 
@@ -90,7 +92,7 @@ def _precision_recall(
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with atomic_file(path) as part, part.open("w", newline="") as handle:
+    with path.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, list(rows[0]))
         writer.writeheader()
         for row in rows:

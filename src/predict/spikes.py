@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from src.models.bundle import Bundle, load_bundle
+from src.models.bundle import Bundle, inputs_of, load_bundle
 from src.predict.sorter import NetworkSorter, Sorter
 from src.predict.spike_exports import SortedTrace, export, require_known
 from src.predict.spike_scores import report_scores
@@ -22,8 +22,8 @@ from src.recordings.extracellular.recording import SUFFIXES, SpikeTrain, read_sp
 from src.recordings.extracellular.spikeinterface_input import is_spikeinterface
 from src.reports.spikes import draw_trace, draw_waveforms
 from src.signals import BadInput
-from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder, distinct_names
 from src.storage.step import fingerprint, provenance
 
 COURSEWORK_HZ = 25_000.0
@@ -46,7 +46,7 @@ class SpikeSorter(Protocol):
 class Settings:
     """What holds for every recording of a run; see :func:`predict` and :func:`sort_with_bank`."""
 
-    output_dir: Path
+    output: OutputFolder
     key: str = "d"
     channel: int | None = None
     truth: Path | None = None
@@ -107,9 +107,9 @@ def predict(
     networks = Sorter.from_bundles(bundle, load_bundle(classifier) if classifier else None)
     sorter = NetworkSorter(networks, gain, reject)
     paths = find_recordings(Path(source), recordings, networks.targets)
-    origin = {"task": bundle.task, "bundle": {"path": str(bundle.folder), "weights_sha256": bundle.weights_sha256}}
-    folder = Path(truth) if truth else None
-    settings = Settings(Path(output_dir), key, channel, folder, figures, exports or [], origin)
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, classifier, truth))
+    origin = {"task": bundle.task, "bundle": bundle.record()}
+    settings = Settings(output, key, channel, Path(truth) if truth else None, figures, exports or [], origin)
     return sort_recordings(sorter, paths, settings)
 
 
@@ -143,20 +143,22 @@ def sort_with_bank(
     if len(paths) > 1:
         paths = [p for p in paths if not p.samefile(labelled)]
     origin = {"method": "bank", "labelled": {"path": str(labelled), "sha256": fingerprint(Path(labelled))}}
-    folder = Path(truth) if truth else None
-    settings = Settings(Path(output_dir), key, channel, folder, figures, exports or [], origin)
+    output = OutputFolder(Path(output_dir), tuple(Path(p) for p in (source, labelled, truth) if p))
+    settings = Settings(output, key, channel, Path(truth) if truth else None, figures, exports or [], origin)
     return sort_recordings(sorter, paths, settings)
 
 
 def sort_recordings(sorter: SpikeSorter, paths: list[Path], settings: Settings) -> Summary:
     """Sort recordings and write everything; a bad one does not stop the others."""
-    jobs = [Job(path.stem, sort_file, (sorter, path, settings)) for path in paths]
+    settings.output.check()
+    named = dict(zip(distinct_names((path.stem, path) for path in paths), paths, strict=True))
+    jobs = [Job(name, sort_file, (sorter, path, name, settings)) for name, path in named.items()]
     summary = run_batch(jobs, title="spike sorting")
-    done = [o.name for o in summary.outcomes if o.ok]
+    done = {o.name: named[o.name].stem for o in summary.outcomes if o.ok}
     if done:
-        _zip(settings.output_dir, done)
+        _zip(settings.output, list(done))
     if settings.truth is not None and done:
-        report_scores(done, settings.truth, settings.output_dir, sorter.n_units)
+        report_scores(done, settings.truth, settings.output, sorter.n_units)
     return summary
 
 
@@ -180,25 +182,37 @@ def find_recordings(source: Path, recordings: list[str] | None, targets: list[st
     return [p for p in present if p.stem in targets] or present
 
 
-def sort_file(sorter: SpikeSorter, path: Path, settings: Settings) -> list[str]:
+def sort_file(sorter: SpikeSorter, path: Path, name: str, settings: Settings) -> list[str]:
     """Sort one file and write everything that is made from it; returns lines for the console."""
-    chain, out = sorter.conditioning, settings.output_dir
-    trace = load_trace(path, fs_hz=chain.fs_hz, key=settings.key, channel=settings.channel)
+    chain, fs_hz, root = sorter.conditioning, sorter.conditioning.fs_hz, Path(settings.output.root)
+    trace = load_trace(path, fs_hz=fs_hz, key=settings.key, channel=settings.channel)
     found = sorter.sort(trace)
-    name, train, fs_hz = trace.name, found.train, chain.fs_hz
+    name, train = settings.output.path(name).name, found.train
     counts = np.bincount(train.unit - 1, minlength=sorter.n_units) if len(train) else np.zeros(sorter.n_units, int)
-    write_mat(out / f"{name}.mat", train)
-    write_csv(out / f"{name}.csv", train, fs_hz, {"strength": found.strength, "confidence": found.confidence})
-    _write_record(out / f"{name}.json", settings, path, trace, counts, found.facts)
     bandpassed = chain.linear(trace.centred)
-    made = export(settings.exports, out, SortedTrace(name, fs_hz, bandpassed, train, sorter.n_units, path.name))
-    if settings.figures:
-        _draw(sorter, settings, trace, bandpassed, train)
+    with settings.output.files() as part:
+        write_mat(part / f"{name}.mat", train)
+        columns = {"strength": found.strength, "confidence": found.confidence}
+        write_csv(part / f"{name}.csv", train, fs_hz, columns)
+        record = _record(settings, path, trace, counts, found.facts)
+        (part / f"{name}.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        sorted_trace = SortedTrace(name, fs_hz, bandpassed, train, sorter.n_units, path.name)
+        made = [written.name for written in export(settings.exports, part, sorted_trace)]
+        if settings.figures:
+            shown: dict[str, Any] = {"linear": bandpassed, "train": train, "fs_hz": fs_hz, "n_units": sorter.n_units}
+            shown["title"] = f"{name}: {len(train)} spikes, {len(train) / (len(bandpassed) / fs_hz):.1f}/s"
+            truth = _truth(settings.truth, path.stem, len(bandpassed))
+            draw_trace(part / f"{name}_trace.png", raw=trace.centred, truth=truth, **shown)
+            draw_waveforms(part / f"{name}_waveforms.png", **shown)
     return [
-        f"{name}  {len(train)} spikes ({' '.join(str(int(c)) for c in counts)})  {out / name}.mat",
+        f"{name}  {len(train)} spikes ({' '.join(str(int(c)) for c in counts)})  {root / name}.mat",
         *(f"{name}  {note}" for note in (*_notes(trace, train), *found.notes)),
-        *(f"{name}  {written}" for written in made),
+        *(f"{name}  {root / written}" for written in made),
     ]
+
+
+def _truth(folder: Path | None, name: str, n_samples: int) -> SpikeTrain | None:
+    return read_spikes(find_recording(folder, name), n_samples=n_samples, n_units=None) if folder else None
 
 
 def _notes(trace: Trace, train: SpikeTrain) -> list[str]:
@@ -210,30 +224,10 @@ def _notes(trace: Trace, train: SpikeTrain) -> list[str]:
     return notes
 
 
-def _draw(sorter: SpikeSorter, settings: Settings, trace: Trace, bandpassed: np.ndarray, train: SpikeTrain) -> None:
-    name, fs_hz, n_units = trace.name, trace.fs_hz, sorter.n_units
-    title = f"{name}: {len(train)} spikes, {len(train) / (len(bandpassed) / fs_hz):.1f}/s"
-    truth = None
-    if settings.truth is not None:
-        truth = read_spikes(find_recording(settings.truth, name), n_samples=len(bandpassed), n_units=None)
-    draw_trace(
-        settings.output_dir / f"{name}_trace.png",
-        title=title,
-        raw=trace.centred,
-        linear=bandpassed,
-        train=train,
-        fs_hz=fs_hz,
-        n_units=n_units,
-        truth=truth,
-    )
-    path = settings.output_dir / f"{name}_waveforms.png"
-    draw_waveforms(path, title=title, linear=bandpassed, train=train, fs_hz=fs_hz, n_units=n_units)
-
-
-def _write_record(
-    path: Path, settings: Settings, source: Path, trace: Trace, counts: np.ndarray, facts: dict[str, Any]
-) -> None:
-    record = {
+def _record(
+    settings: Settings, source: Path, trace: Trace, counts: np.ndarray, facts: dict[str, Any]
+) -> dict[str, Any]:
+    return {
         **settings.origin,
         "recording": {"name": source.name, "sha256": fingerprint(source), "samples": len(trace.centred)},
         "fs_hz": trace.fs_hz,
@@ -243,14 +237,9 @@ def _write_record(
         "provenance": provenance(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with atomic_file(path) as part:
-        part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
-def _zip(output_dir: Path, names: list[str]) -> None:
-    with (
-        atomic_file(output_dir / "submission.zip") as part,
-        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
+def _zip(output: OutputFolder, names: list[str]) -> None:
+    with output.files() as part, zipfile.ZipFile(part / "submission.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
-            archive.write(output_dir / f"{name}.mat", f"{name}.mat")
+            archive.write(Path(output.root) / f"{name}.mat", f"{name}.mat")

@@ -97,7 +97,7 @@ def test_nights_become_windows_and_whole_nights(tmp_path):
     assert stages[3] == UNSCORED
     assert recording.eq(0).all()
     assert module.summary()["test"]["epochs"] == 24
-    assert [stage["stage"] for stage in module.stages()] == ["sleep_epochs", "night_view"]
+    assert [step["step"] for step in module.steps()] == ["sleep_epochs", "night_view"]
 
 
 def test_other_people_change_nothing_that_is_fitted(tmp_path):

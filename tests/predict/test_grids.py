@@ -32,7 +32,8 @@ def bundle(request, data, tmp_path_factory):
     fields = {**model.bundle_fields(), "decision": model.tune(data)}
     made = Bundle(
         signal=data.signal,
-        stages=data.stages(),
+        steps=data.steps(),
+        origin=data.origin(),
         classes=data.classes,
         metrics={},
         split=data.split.to_dict(),

@@ -6,6 +6,7 @@ from rich.console import Console
 from src.predict.spike_scores import report_scores
 from src.predict.spikes import sort_with_bank
 from src.signals import BadInput
+from src.storage.output import OutputFolder
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +14,7 @@ def reported(spike_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("scores")
     sort_with_bank(spike_folder, out, labelled=str(spike_folder / "D1.mat"), figures=False)
     console = Console(record=True, width=160)
-    rows = report_scores(["D2", "D5"], spike_folder / "truth", out, 5, console)
+    rows = report_scores({"D2": "D2", "D5": "D5"}, spike_folder / "truth", OutputFolder(out), 5, console)
     return rows, out, console.export_text()
 
 
@@ -38,11 +39,12 @@ def test_figures_and_chance_levels_are_there(reported):
 
 
 def test_a_truth_that_is_not_there_is_said(spike_folder, tmp_path):
+    (tmp_path / "truth").mkdir()
     with pytest.raises(BadInput, match="holds no recording 'D2'"):
         sort_with_bank(
             spike_folder / "D2.mat",
             tmp_path / "out",
             labelled=str(spike_folder / "D1.mat"),
-            truth=str(tmp_path),
+            truth=str(tmp_path / "truth"),
             figures=False,
         )

@@ -64,9 +64,9 @@ def test_the_console_says_what_was_found_and_where_it_is(predicted):
 def test_a_recording_in_another_unit_gives_the_same_answers(predicted, bundles, spike_folder, tmp_path, factor):
     trace = scipy.io.loadmat(spike_folder / "D2.mat")["d"]
     scipy.io.savemat(tmp_path / "louder.mat", {"d": trace * factor})
-    summary = predict(bundles[0], tmp_path / "louder.mat", tmp_path, classifier=bundles[1], figures=False)
+    summary = predict(bundles[0], tmp_path / "louder.mat", tmp_path / "out", classifier=bundles[1], figures=False)
     assert "network for D2, scaled by" in summary.values["louder"][1]
-    ours, same = read_spikes(tmp_path / "louder.mat"), read_spikes(predicted[1] / "D2.mat")
+    ours, same = read_spikes(tmp_path / "out" / "louder.mat"), read_spikes(predicted[1] / "D2.mat")
     np.testing.assert_array_equal(ours.index, same.index)
     np.testing.assert_array_equal(ours.unit, same.unit)
 
@@ -84,9 +84,10 @@ def test_a_later_start_gives_the_shifted_answers(predicted, bundles, spike_folde
 
 def test_a_column_and_an_array_are_the_same_recording(predicted, bundles, spike_folder, tmp_path):
     trace = scipy.io.loadmat(spike_folder / "D2.mat")["d"]
-    scipy.io.savemat(tmp_path / "column.mat", {"d": trace.T})
-    np.save(tmp_path / "array.npy", trace[0])
-    summary = predict(bundles[0], tmp_path, tmp_path / "out", classifier=bundles[1], figures=False)
+    (tmp_path / "in").mkdir()
+    scipy.io.savemat(tmp_path / "in" / "column.mat", {"d": trace.T})
+    np.save(tmp_path / "in" / "array.npy", trace[0])
+    summary = predict(bundles[0], tmp_path / "in", tmp_path / "out", classifier=bundles[1], figures=False)
     assert summary.exit_code == 0
     expected = read_spikes(predicted[1] / "D2.mat")
     for name in ("column", "array"):
@@ -198,7 +199,7 @@ def test_infer_takes_a_method_in_place_of_a_bundle(spike_folder, tmp_path, repos
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "D2.mat").is_file()
     missing = infer("method=bank", recording)
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert "labelled: is missing" in missing.stdout + missing.stderr
 
 

@@ -13,7 +13,7 @@ from src.datamodules.splits import make_split
 from src.models.confusion import ConfusionByRecording
 from src.models.metrics import scores
 from src.models.parallel import global_mean
-from src.signals import SignalSpec
+from src.signals import Origin, SignalSpec
 
 CONFIG = """\
 # @package _global_
@@ -59,8 +59,11 @@ class Blobs(pl.LightningDataModule):
     def training_statistics(self) -> dict[str, np.ndarray]:
         return {"mean": self.points[:32].mean(0).numpy()}
 
-    def stages(self) -> list[dict[str, Any]]:
-        return []
+    def steps(self) -> list[dict[str, Any]]:
+        return [{"step": "blobs", "version": 1, "params": {}}]
+
+    def origin(self) -> Origin:
+        return Origin(False, ("blobs",), 4, 0.0)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         return {"train": {"points": 32}, "val": {"points": 8}, "test": {"points": 8}}

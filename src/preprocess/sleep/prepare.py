@@ -12,7 +12,7 @@ from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_
 from src.preprocess.sleep.epochs import EPOCHS_FILE, SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, LabelledFiles, find_label_folders
 from src.recordings.sleep.nights import Night, discover
-from src.signals import BadInput, SignalSpec
+from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.sleep import SIMULATE_NIGHTS
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.step import ensure
@@ -44,7 +44,7 @@ def prepare_nights(
         ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``, a kind of
         :data:`~src.preprocess.sleep.bandpower_files.LAYOUTS` and ``root``, ``kind: prepared`` with the
         ``root`` of finished epochs (and ``subject_pattern``), or ``kind: several`` with a list
-        of such ``sources``.
+        of such ``sources``. Each may state ``cohort``, ``licence`` and ``citation``.
     settings
         What to make.
     cache, workers
@@ -68,8 +68,21 @@ def input_signal(settings: EpochSettings) -> SignalSpec:
     return SignalSpec(settings.channels, features.fs_hz, features.epoch_s, "uV", axes, shape)
 
 
+def source_origin(source: Mapping[str, Any], *, subjects: int, hours: float) -> Origin:
+    """Where the recordings of a source come from: its ``cohort``, ``licence`` and ``citation``, as it states them."""
+    parts = source["sources"] if source.get("kind") == "several" else [source]
+
+    def stated(name: str, otherwise: str) -> list[str]:
+        return list(dict.fromkeys(str(part.get(name) or otherwise) for part in parts))
+
+    cohorts = [str(part.get("cohort") or Path(part.get("root") or "simulated nights").name) for part in parts]
+    recorded = all(part.get("kind") != "simulated" for part in parts)
+    licence, citation = "; ".join(stated("licence", "not stated")), "; ".join(filter(None, stated("citation", "")))
+    return Origin(recorded, tuple(dict.fromkeys(cohorts)), subjects, round(hours, 2), licence, citation)
+
+
 def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> list[Job]:
-    plain = dict(source)
+    plain = {name: value for name, value in source.items() if name not in ("cohort", "licence", "citation")}
     kind = plain.pop("kind", None)
     if kind == "several":
         return [job for part in plain["sources"] for job in _jobs(part, settings, cache)]
