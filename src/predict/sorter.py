@@ -149,7 +149,7 @@ class NetworkSorter:
         if choice.distance > UNLIKE:
             notes.append(
                 f"its background is unlike all that the networks know ({choice.distance:.1f} from the nearest, "
-                f"{UNLIKE:g} is far): do not trust this sorting. Is it in the labelled recording's unit (options.gain)? "
-                "Else train with it among datamodule.targets"
+                f"{UNLIKE:g} is far): do not trust this sorting. Is it in the labelled recording's unit "
+                "(options.gain)? Else train with it among datamodule.targets"
             )
         return sorting.Sorted(found.train, found.strength, found.confidence, facts, tuple(notes))

@@ -53,9 +53,7 @@ def report_scores(
         truth = read_spikes(find_recording(truth_dir, recording), n_samples=n_samples, n_units=None)
         found = read_spikes(root / f"{name}.mat", n_samples=n_samples, n_units=None)
         units = max(n_units, int(truth.unit.max(initial=1)))
-        result = score(
-            (truth.index, truth.unit), (found.index, found.unit), n_samples, fs_hz=fs_hz, n_units=units
-        )
+        result = score((truth.index, truth.unit), (found.index, found.unit), n_samples, fs_hz=fs_hz, n_units=units)
         rows.append({"recording": name, "method": str(record.get("method", "networks")), **result.row()})
         tables[name] = result.confusion
         within = tolerances.samples(fs_hz).loose

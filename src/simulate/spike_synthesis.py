@@ -13,14 +13,10 @@ import numpy as np
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.waveforms import (
-    LONG_FFT,
-    REACH,
-    TEMPLATE_AFTER,
-    TEMPLATE_BEFORE,
     WaveformModel,
-    conditioned_waveforms,
 )
 from src.recordings.extracellular.recording import SpikeTrain
+
 
 @dataclass(frozen=True)
 class Grafting:

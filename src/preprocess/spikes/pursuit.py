@@ -92,7 +92,7 @@ class Pursuit:
         return Found(self.found.index - self.pad, self.found.unit, self.found.weights, self.found.ratio)
 
     def marginal(self, reach: int = 6) -> np.ndarray:
-        """``(spike, unit)`` log-likelihood ratios summed over onsets within ``reach`` samples, given all other spikes."""
+        """``(spike, unit)`` log-likelihood ratios, summed over onsets within ``reach`` samples, given all others."""
         found = self.found
         ratio = self.bank.evidence(self._own_correlations(found, reach))
         return np.asarray(np.logaddexp.reduce(ratio, axis=1))
@@ -219,10 +219,14 @@ class Pursuit:
         value[:, 1:][~choices[4]] = -np.inf
         chosen = value.argmax(axis=1)
         better = value[rows, chosen] > value[:, 0] + LEAST_GAIN
-        pick, kept = (rows[better], chosen[better]), bank.n_parts - 1
-        new1 = Found(one.index[better] + shift1[pick] - PAIR_SHIFT, unit1[pick], weights[pick][:, :kept], one.ratio[better])
-        new2 = Found(two.index[better] + shift2[pick] - PAIR_SHIFT, unit2[pick], weights[pick][:, kept:], two.ratio[better])
-        for old, new, members in ((one, new1, first), (two, new2, second)):
+        pick, kept, moved = (rows[better], chosen[better]), bank.n_parts - 1, []
+        for old, units, moves, columns in (
+            (one, unit1, shift1, slice(0, kept)),
+            (two, unit2, shift2, slice(kept, None)),
+        ):
+            index = old.index[better] + moves[pick] - PAIR_SHIFT
+            moved.append(Found(index, units[pick], weights[pick][:, columns], old.ratio[better]))
+        for old, new, members in ((one, moved[0], first), (two, moved[1], second)):
             self._add(old.at(better), +1)
             self._add(new, -1)
             found.put(members[better], new)

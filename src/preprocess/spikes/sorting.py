@@ -84,7 +84,9 @@ class BankSorter:
     refractory: int
 
     @classmethod
-    def from_labelled(cls, labelled: LabelledRecording, conditioning: Conditioning, part: range | None = None) -> BankSorter:
+    def from_labelled(
+        cls, labelled: LabelledRecording, conditioning: Conditioning, part: range | None = None
+    ) -> BankSorter:
         """Fit the waveforms to a labelled recording, or to one stretch of it."""
         part = range(len(labelled.linear)) if part is None else part
         chain = conditioning.linear_only()

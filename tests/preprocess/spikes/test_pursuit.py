@@ -32,9 +32,7 @@ def recording(spikes, n_samples=6_000, noise=1.0, seed=0):
 
 def close(found, spikes, within=2):
     pairs = list(zip(found.index.tolist(), found.unit.tolist(), strict=True))
-    return len(pairs) == len(spikes) and all(
-        any(abs(i - j) <= within and u == v for i, u in pairs) for j, v in spikes
-    )
+    return len(pairs) == len(spikes) and all(any(abs(i - j) <= within and u == v for i, u in pairs) for j, v in spikes)
 
 
 def test_spikes_are_found_and_named(bank):
