@@ -34,7 +34,7 @@ from src.preprocess.spikes.noise import background_spectrum  # noqa: E402
 from src.preprocess.spikes.prepare import Trace  # noqa: E402
 from src.preprocess.spikes.signature import Choice  # noqa: E402
 from src.preprocess.spikes.waveforms import remove_spikes  # noqa: E402
-from src.recordings.extracellular.recording import SpikeTrain  # noqa: E402
+from src.recordings.extracellular.spike_trains import SpikeTrain  # noqa: E402
 from src.reports.tables import results_table  # noqa: E402
 from src.simulate.spike_hybrids import BEFORE, hybrid, read_background, read_library  # noqa: E402
 from src.simulate.spike_synthesis import LONG_FFT, REACH  # noqa: E402

@@ -66,7 +66,7 @@ def _cuda() -> bool:
 @pytest.fixture(scope="session")
 def spike_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recordings as the coursework's, of seconds: D1 labelled, D2 and D5 not, their truth in ``truth/``."""
-    from src.recordings.extracellular.recording import write_mat
+    from src.recordings.extracellular.spike_trains import write_mat
     from src.simulate.spikes import simulate
 
     folder = tmp_path_factory.mktemp("spikes")

@@ -14,7 +14,7 @@ from src.preprocess.spikes.matched_filter import FilterBank
 from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.waveforms import conditioned_waveforms, cut, remove_spikes
 from src.preprocess.spikes.windows import detector_windows, hard_negatives, spike_windows
-from src.recordings.extracellular.recording import SpikeTrain, together
+from src.recordings.extracellular.spike_trains import SpikeTrain, together
 from src.simulate.spike_synthesis import Source, onset_mask
 
 GUARD_ONSETS = 12

@@ -26,7 +26,7 @@ from src.preprocess.spikes.prepare import (
     load_trace,
 )
 from src.preprocess.spikes.waveforms import conditioned_waveforms
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.spike_synthesis import Grafting, Source, grafted, overlaid
 from src.storage.step import ensure

@@ -18,7 +18,7 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import grow
 from src.preprocess.spikes.prepare import CONDITIONING, Trace
 from src.preprocess.spikes.signature import UNLIKE, Choice, choose_expert, signature
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
 EDGE_SAMPLES = 64

@@ -18,8 +18,8 @@ from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.prepare import Trace, find_recording, load_labelled, load_trace
 from src.preprocess.spikes.sorting import BankSorter, Sorted
-from src.recordings.extracellular.recording import SUFFIXES, SpikeTrain, read_spikes, write_csv, write_mat
-from src.recordings.extracellular.spikeinterface_input import is_spikeinterface
+from src.recordings.extracellular.reader import is_recording
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import draw_trace, draw_waveforms
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
@@ -170,15 +170,15 @@ def find_recordings(source: Path, recordings: list[str] | None, targets: list[st
     BadInput
         If there is none.
     """
-    if source.is_file() or is_spikeinterface(source):
+    if source.is_file() or is_recording(source):
         return [source]
     if not source.is_dir():
         raise BadInput(source, "does not exist", "give a recording or a folder of them")
     if recordings:
         return [find_recording(source, name) for name in recordings]
-    present = sorted(p for p in source.iterdir() if p.suffix in SUFFIXES or is_spikeinterface(p))
+    present = sorted(p for p in source.iterdir() if is_recording(p))
     if not present:
-        raise BadInput(source, "holds no recording", f"expected {', '.join(SUFFIXES)} files")
+        raise BadInput(source, "holds no recording", "give a folder of recordings: .mat, .npy, .h5, NWB, …")
     return [p for p in present if p.stem in targets] or present
 
 

@@ -15,7 +15,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from src.preprocess.spikes.waveforms import cut
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.storage.atomic import atomic_file
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7f3c8d", "#444444")

@@ -15,7 +15,7 @@ from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.waveforms import (
     WaveformModel,
 )
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 
 @dataclass(frozen=True)

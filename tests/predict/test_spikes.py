@@ -12,7 +12,7 @@ import scipy.io
 
 from src.models.bundle import load_bundle
 from src.predict.spikes import predict, sort_with_bank
-from src.recordings.extracellular.recording import read_spikes
+from src.recordings.extracellular.spike_trains import read_spikes
 from src.signals import BadInput
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.reports.spikes import (
     colour,
     draw_confusion,

@@ -19,7 +19,7 @@ from src.models.spikes.networks import TEMPLATE_ONSET, SpikeDetector
 from src.models.spikes.targeted import TargetedModule
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import FilterBank
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 SHOWN = ("f1_loose", "f1_strict", "precision", "recall", "class_accuracy", "recall_close", "chance_random")
 

@@ -23,7 +23,8 @@ from src.preprocess.spikes.waveforms import (
     fit_waveforms,
     remove_spikes,
 )
-from src.recordings.extracellular.recording import SUFFIXES, SpikeTrain, read_spikes, read_trace, unusable
+from src.recordings.extracellular.arrays import SUFFIXES
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, read_trace, unusable
 from src.signals import BadInput
 from src.simulate.spikes import write_lookalikes
 from src.storage.step import CachedStep

@@ -17,7 +17,7 @@ from src.preprocess.spikes.noise import Spectrum, background_spectrum, grow, qui
 from src.preprocess.spikes.prepare import LabelledRecording, Trace
 from src.preprocess.spikes.pursuit import Found, Pursuit
 from src.preprocess.spikes.waveforms import LONG_FFT, WaveformModel, conditioned_waveforms
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 BLOCK = 1 << 21
 """Samples that are sorted at a time."""

@@ -10,7 +10,7 @@ import scipy.linalg
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import fit_templates, subtract
 from src.preprocess.spikes.noise import Spectrum, grow
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 N_MODES = 3
 """Directions of variation kept per unit."""

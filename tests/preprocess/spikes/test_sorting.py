@@ -5,7 +5,7 @@ from src.models.spike_scoring import score
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.prepare import load_labelled, load_trace
 from src.preprocess.spikes.sorting import BankSorter, best_threshold, posterior, refractory_samples
-from src.recordings.extracellular.recording import SpikeTrain, read_spikes
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 from src.simulate.spikes import FS_HZ
 
 CHAIN = Conditioning(low_hz=20.0)
