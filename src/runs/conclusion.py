@@ -17,9 +17,10 @@ from src.reports.sweeps import SHOWN, draw_ranking, draw_search
 from src.reports.tables import results_table
 from src.runs.assemble import adopt_checkpoint, assemble
 from src.runs.console import quiet_trainer
-from src.runs.folder import RUN_FILE, SWEEP_FILE, now, read_record, write_json
+from src.runs.folder import RUN_FILE, SWEEP_FILE, data_identity, now, read_record, write_json, write_record
 from src.runs.ranking import Configuration, SweepRun, brief, mode, monitor, read_sweep, write_tables
 from src.runs.targets import check_targets
+from src.signals import BadInput
 
 
 def finalize_sweep(folder: Path, console: Console) -> int:
@@ -49,7 +50,7 @@ def finalize_sweep(folder: Path, console: Console) -> int:
         "chosen": chosen.parameters if chosen else None,
         "best": best.number if best else None,
     }
-    write_json(folder / SWEEP_FILE, record)
+    write_record(folder / SWEEP_FILE, record)
     _report(folder, ranking, runs, failures, console)
     return len(failures)
 
@@ -61,6 +62,8 @@ def test_run(path: Path) -> dict[str, float]:
     assert not isinstance(cfg, list)
     check_targets(cfg)
     datamodule, model = assemble(cfg)
+    if record.get("data") not in (None, data_identity(datamodule)):
+        raise BadInput(path, "was trained on other recordings than there are now", "put them back, then test it")
     adopt_checkpoint(model, path / "checkpoints" / "best.ckpt")
     trainer = instantiate(cfg.trainer, _partial_=True)(
         logger=False,
@@ -76,7 +79,7 @@ def test_run(path: Path) -> dict[str, float]:
     state = load_file(bundle.folder / WEIGHTS)
     export_bundle(path / "bundle", replace(bundle, metrics=metrics), state)
     write_json(path / "results.json", {"metrics": metrics, "rows": model.results()})
-    write_json(path / RUN_FILE, {**record, "metrics": metrics})
+    write_record(path / RUN_FILE, {**record, "metrics": metrics})
     return metrics
 
 

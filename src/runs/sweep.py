@@ -24,7 +24,7 @@ from src.runs.folder import (
     point_latest,
     read_record,
     records,
-    write_json,
+    write_record,
 )
 from src.signals import BadInput
 from src.storage.step import canonical_json
@@ -118,7 +118,7 @@ def open_sweep(config: DictConfig) -> Path:
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "overrides": list(config.hydra.overrides.task),
     }
-    write_json(path / SWEEP_FILE, record)
+    write_record(path / SWEEP_FILE, record)
     point_latest(path)
     return path
 
