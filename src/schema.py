@@ -16,9 +16,9 @@ from src.storage.parameters import PreprocessConfig
 class TrainConfig:
     """``train.py``: one experiment.
 
-    ``source`` says where the recordings come from, ``split`` who of them is tested. ``datamodule``,
-    ``model``, ``trainer`` and ``logger`` are ``_target_`` blocks whose schema is the constructor they
-    name; a typo in them fails when they are built, before anything is computed.
+    ``source`` says where the recordings come from, ``split`` who of them is tested. ``datamodule``, ``model``,
+    ``optimizer``, ``scheduler``, ``trainer``, ``logger`` and each of the ``callbacks`` are ``_target_`` blocks whose
+    schema is the constructor they name; a typo in them fails before anything is computed.
     """
 
     name: str = MISSING  # of the experiment; its runs are in <runs_dir>/<name>/
@@ -27,6 +27,9 @@ class TrainConfig:
     split: Any = None  # which subjects are trained on, validated and tested
     datamodule: Any = MISSING
     model: Any = MISSING
+    optimizer: Any = None
+    scheduler: Any = None
+    callbacks: Any = None
     trainer: Any = MISSING
     logger: Any = None
     patience: int = 8  # epochs without a better validation score before training ends

@@ -219,7 +219,7 @@ class SpikeData(pl.LightningDataModule):
         cohort = "embedded look-alikes" if self.data_dir is None else Path(self.data_dir).name
         return Origin(self.data_dir is not None, (cohort,), 1, len(self.parts["train"]) / self.fs_hz / 3600)
 
-    def training_statistics(self) -> dict[str, np.ndarray]:
+    def statistics(self) -> dict[str, np.ndarray]:
         """Waveforms of the training block, spectrum, signature and level of every target."""
         return {
             "templates": self.seen.templates,

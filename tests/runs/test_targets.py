@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -56,3 +58,13 @@ def test_the_user_can_trust_a_package(monkeypatch):
     check_targets({"_target_": "mylab.nets.Net"})
     with pytest.raises(BadInput, match="export NEUROLIT_TRUST=mylabs"):
         check_targets({"_target_": "mylabs.nets.Net"})
+
+
+def test_everything_that_the_repository_names_is_allowed(repository):
+    names = {
+        m
+        for p in (repository / "conf").rglob("*.yaml")
+        for m in re.findall(r"^\s*_target_: (\S+)", p.read_text(), re.M)
+    }
+    assert len(names) > 10
+    check_targets([{"_target_": name} for name in names])

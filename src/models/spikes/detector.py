@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from src.models.spikes.events import extract_events
 from src.models.spikes.inference import detect_again, onset_probability
 from src.models.spikes.networks import TEMPLATE_ONSET, SpikeDetector
 from src.models.spikes.targeted import TargetedModule
+from src.models.trained_module import ADAMW, WARMUP_COSINE
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import FilterBank
 from src.recordings.extracellular.spike_trains import SpikeTrain
@@ -30,6 +32,7 @@ LARGEST_ANSWER = 4.0
 class SpikeDetection(TargetedModule):
     """Binary cross-entropy on widened onset labels; see :class:`TargetedModule` for the parameters."""
 
+    kinds = ("spike_detector", "spike_detector_original")
     monitor = ("val/merit", "max")
 
     def __init__(
@@ -39,11 +42,10 @@ class SpikeDetection(TargetedModule):
         kind: str,
         network_args: dict[str, Any],
         targets: list[str],
-        lr: float,
-        weight_decay: float,
-        warmup: float,
+        optimizer: dict[str, Any] = ADAMW,
+        scheduler: dict[str, Any] | None = WARMUP_COSINE,
     ) -> None:
-        super().__init__(signal, classes, kind, network_args, targets, lr, weight_decay, warmup)
+        super().__init__(signal, classes, kind, network_args, targets, optimizer, scheduler)
         self.decisions: dict[str, Decision] = {}
         self.conditioning: Conditioning | None = None
         self._trials: dict[str, list[Trial]] = {}
@@ -54,7 +56,7 @@ class SpikeDetection(TargetedModule):
         """Samples that a label covers."""
         return 2 * int(self.network.label_half_width) + 1
 
-    def set_normalization(self, statistics: dict[str, np.ndarray]) -> None:
+    def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
         """Fill the references and start the first layer from templates whitened by each target's noise."""
         super().set_normalization(statistics)
         if not isinstance(self.network, SpikeDetector):

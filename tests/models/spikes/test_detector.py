@@ -21,8 +21,8 @@ def test_a_few_steps_find_most_spikes_of_a_block_nothing_was_fitted_to(spike_mod
 def test_the_first_filters_are_the_targets_whitened_templates(spike_data):
     data = spike_data({"windows": 2, "window": 120, "context": True})
     data.setup("fit")
-    model = SpikeDetection(data.signal.to_dict(), data.classes, "spike_detector", {}, data.targets, 1e-3, 0.0, 0.1)
-    model.set_normalization(data.training_statistics())
+    model = SpikeDetection(data.signal.to_dict(), data.classes, "spike_detector", {}, data.targets)
+    model.set_normalization(data.statistics())
     stems = [trunk.stem for trunk in model.network.trunks]
     assert not torch.equal(stems[0].weight[:5], stems[1].weight[:5])
     # A filter answers its own neuron's waveform, at the labelled sample, more than its neighbours in time.
@@ -47,10 +47,8 @@ def test_decisions_are_tuned_per_target_and_travel_with_the_baselines(spike_mode
 def test_the_originals_network_trains_in_the_same_frame(spike_data):
     data = spike_data({"windows": 4, "window": 120, "context": False})
     data.setup("fit")
-    model = SpikeDetection(
-        data.signal.to_dict(), data.classes, "spike_detector_original", {}, data.targets, 1e-3, 0.0, 0.1
-    )
-    model.set_normalization(data.training_statistics())
+    model = SpikeDetection(data.signal.to_dict(), data.classes, "spike_detector_original", {}, data.targets)
+    model.set_normalization(data.statistics())
     samples, labels = torch.randn(4, 1, 120), torch.zeros(4, 1, 120)
     assert torch.isfinite(model.network(samples, 1)).all()
     loss = torch.nn.functional.binary_cross_entropy_with_logits(model.network(samples, 0), labels)
