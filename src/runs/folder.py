@@ -115,11 +115,13 @@ class RunFolder:
         """
         if (self.previous or {}).get("data") not in (None, data):
             raise DataChanged(self.path, data)
-        if process_rank() == 0:
+        if not self.finished:
             self.note(data=data)
 
     def note(self, **facts: Any) -> None:
-        """Add facts to ``run.json``."""
+        """Add facts to ``run.json``; the first process alone does."""
+        if process_rank() > 0:
+            return
         self.write(RUN_FILE, {**read_record(self.path / RUN_FILE), **facts})
 
     def finish(self, **facts: Any) -> None:
