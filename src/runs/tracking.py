@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from rich.console import Console
@@ -62,10 +63,11 @@ class Mirror(Logger):
             except (Exception, SystemExit) as error:
                 answer.put((None, error))
 
-    def attempt(self, call: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
+    def attempt(self, call: Callable[[], Any], limit_s: float | None = None) -> Any:
         """What ``call`` returns; ``None`` if the tracker fails or has failed before."""
         if self._lost:
             return None
+        limit_s = LIMIT_S if limit_s is None else limit_s
         answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._calls.put((call, answer))
         try:
@@ -74,6 +76,7 @@ class Mirror(Logger):
             value, error = None, TimeoutError(f"no answer within {limit_s:.0f} s")
         if error is not None:
             self._lost = True
+            error = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             text = f"tracker {self._label} failed ({reason}); training goes on without it, metrics.csv has everything"
             say(self._console, text, style="yellow")
@@ -89,7 +92,7 @@ class Mirror(Logger):
 
     @property
     def experiment(self) -> Any:
-        return self.attempt(lambda: self.inner.experiment)
+        return self.attempt(lambda: getattr(self.inner, "experiment", None))
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.attempt(lambda: self.inner.log_metrics(dict(metrics), step))

@@ -85,12 +85,10 @@ class TestRecordsVouchForThemselves:
     def test_every_changed_byte_is_noticed(self, tmp_path):
         path = write_record(tmp_path / "run.json", {"key": "k", "score": 0.5, "n": 12})
         whole = path.read_bytes()
-        for place in range(len(whole)):
+        for place in (p for p in range(len(whole)) if not whole[p : p + 1].isspace()):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-            try:
-                assert read_record(path) == {"key": "k", "score": 0.5, "n": 12}  # a space between two words
-            except BadInput as error:
-                assert "run.json: is damaged" in str(error)
+            with pytest.raises(BadInput, match=r"run.json: is damaged"):
+                read_record(path)
 
     def test_a_damaged_record_is_said_and_its_run_is_left_alone(self, tmp_path, capsys):
         with pytest.raises(RuntimeError), open_run(CONFIG, runs_dir=tmp_path, name="x") as first:

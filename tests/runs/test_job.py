@@ -67,7 +67,7 @@ def cut(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch, pytest.raises(PowerCut):
             patch.setattr(toy.Classifier, "training_step", fail)
-            train(tmp_path, f"+datamodule.shift={tmp_path / 'shift.txt'}", *arguments)
+            train(tmp_path, *arguments, f"+datamodule.shift={tmp_path / 'shift.txt'}")
 
     (tmp_path / "shift.txt").write_text("0.5")
     return run
@@ -99,7 +99,7 @@ def test_a_sweep_repeats_the_jobs_whose_recordings_changed(tmp_path, cut):
     cut(*keys, after=14)  # in the second job
     release()
     (tmp_path / "shift.txt").write_text("0.75")
-    train(tmp_path, f"+datamodule.shift={tmp_path / 'shift.txt'}", *keys)
+    train(tmp_path, *keys, f"+datamodule.shift={tmp_path / 'shift.txt'}")
     (sweep,) = folders(tmp_path / "runs" / "sweeps")
     jobs = read_sweep(sweep)
     assert [job.number for job in jobs] == ["2", "3"]

@@ -126,7 +126,11 @@ def test_an_offline_wandb_run_holds_everything(tmp_path, offline, monkeypatch):
     artifacts = [r.request.log_artifact.artifact for r in records if r.request.HasField("log_artifact")]
     artifacts += [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
     assert {a.type for a in artifacts} == {"bundle"}
-    assert {e.path for a in artifacts for e in a.manifest.contents} == {"bundle.json", "model.safetensors"}
+    assert {e.path for a in artifacts for e in a.manifest.contents} == {
+        "bundle.json",
+        "manifest.json",
+        "model.safetensors",
+    }
     assert any(r.WhichOneof("record_type") == "stats" for r in records)
 
 
@@ -191,7 +195,10 @@ class Faulty(Logger):
 
 @pytest.mark.parametrize("moment", ["start", "parameters", "middle", "end", "never"])
 def test_a_tracker_that_fails_ends_no_training(tmp_path, capsys, moment):
-    train(tmp_path, f"+logger._target_={__name__}.Faulty", f"+logger.fails={moment}", "logger=csv")
+    own = tmp_path / "conf" / "logger" / "faulty.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(f"_target_: {__name__}.Faulty\nfails: {moment}\n")
+    train(tmp_path, "logger=faulty")
     run = (tmp_path / "runs" / "toy" / "latest").resolve()
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
     assert len([row for row in read(run / "metrics.csv") if row["val/loss"]]) == 3
