@@ -74,7 +74,7 @@ lock: ## resolve pyproject.toml into requirements.lock; UPGRADE=--upgrade takes 
 	"$(PYTHON)" -m venv "$$tools"; "$$tools/bin/pip" install -q --disable-pip-version-check uv; \
 	cp requirements.lock "$$tools/lock" 2>/dev/null || true; \
 	"$$tools/bin/uv" pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
-		--group dev --extra slurm --extra sweep --extra trackers --no-header --no-annotate --quiet $(UPGRADE) -o "$$tools/lock" >/dev/null; \
+		--group dev --extra slurm --extra sweep --extra trackers --extra yasa --no-header --no-annotate --quiet $(UPGRADE) -o "$$tools/lock" >/dev/null; \
 	{ echo '# Made from pyproject.toml by `make lock`; docs/decisions.md says what is left out and why.'; \
 	  sed -E 's/ ;.*//' "$$tools/lock" | grep -vE '^(nvidia-|cuda-|triton)'; } > "$$tools/new"; \
 	mv "$$tools/new" requirements.lock

@@ -8,6 +8,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from src.preprocess.spikes.parameters import SpikeLookalikesParams
+from src.storage.parameters import PreprocessConfig
+
 
 @dataclass
 class TrainConfig:
@@ -73,27 +76,6 @@ class InferConfig:
     input: str = MISSING
     output_dir: str = "predictions"
     options: InferOptions = field(default_factory=InferOptions)
-
-
-@dataclass
-class PreprocessConfig:
-    """What every ``preprocess.py`` run states; each stage adds its own keys in a subclass.
-
-    The subclass is registered in the group ``preprocess`` as ``<stage>_schema`` with package
-    ``_global_``, so its keys are given at the root of the command line. ``_target_`` names the
-    function that gets all the other keys as arguments and returns a ``batch.Summary``. ``only`` (a pattern
-    of recording names) and ``part`` of ``parts`` leave the rest to other jobs; see ``docs/sweeps.md``.
-    """
-
-    _target_: str = MISSING
-    input_dir: str = MISSING
-    output_dir: str = MISSING
-    workers: int = 1
-    seed: int = 42
-    skip: list[str] = field(default_factory=list)
-    only: str | None = None
-    part: int = 1
-    parts: int = 1
 
 
 @dataclass
@@ -172,16 +154,6 @@ class SleepEdfConfig(PreprocessConfig):
 
 
 @dataclass
-class SpikeLookalikesConfig(PreprocessConfig):
-    """``preprocess=spike_lookalikes``; see ``src.simulate.spikes``."""
-
-    _target_: str = "src.preprocess.spikes.commands.lookalikes"
-    input_dir: str = ""
-    seed: int = 0
-    duration_s: float = 57.6
-
-
-@dataclass
 class SpikeHybridsConfig(PreprocessConfig):
     """``preprocess=spike_hybrids``; see ``src.simulate.spike_hybrids``."""
 
@@ -203,16 +175,23 @@ class SpikeConditioningConfig(PreprocessConfig):
     figures: bool = True
 
 
+STEPS: dict[str, type[PreprocessConfig]] = {
+    "cascade_grid": CascadeGridConfig,
+    "cascade_coo": CascadeCooConfig,
+    "spectrogram": SpectrogramConfig,
+    "sleep_edf": SleepEdfConfig,
+    "spike_lookalikes": SpikeLookalikesParams,
+    "spike_hybrids": SpikeHybridsConfig,
+    "spike_conditioning": SpikeConditioningConfig,
+}
+"""Step of ``preprocess=<step>`` → its parameters; Hydra knows them as ``preprocess/<step>_schema``."""
+
+
 def register() -> None:
     """Put the schemas where Hydra's ``defaults`` lists find them."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="infer_schema", node=InferConfig)
     store.store(name="preprocess_schema", node=PreprocessConfig)
-    store.store(group="preprocess", name="cascade_grid_schema", node=CascadeGridConfig, package="_global_")
-    store.store(group="preprocess", name="cascade_coo_schema", node=CascadeCooConfig, package="_global_")
-    store.store(group="preprocess", name="spectrogram_schema", node=SpectrogramConfig, package="_global_")
-    store.store(group="preprocess", name="sleep_edf_schema", node=SleepEdfConfig, package="_global_")
-    store.store(group="preprocess", name="spike_lookalikes_schema", node=SpikeLookalikesConfig, package="_global_")
-    store.store(group="preprocess", name="spike_hybrids_schema", node=SpikeHybridsConfig, package="_global_")
-    store.store(group="preprocess", name="spike_conditioning_schema", node=SpikeConditioningConfig, package="_global_")
+    for name, params in STEPS.items():
+        store.store(group="preprocess", name=f"{name}_schema", node=params, package="_global_")

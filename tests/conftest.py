@@ -13,6 +13,11 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine draws examples slowly; that says nothing of the code.
+settings.register_profile("neurolit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("neurolit")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"

@@ -37,7 +37,7 @@ def text(group, option):
 def leaves(config):
     """Every ``_target_`` block with its own keys."""
     if isinstance(config, dict):
-        if "_target_" in config:
+        if config.get("_target_"):
             yield config["_target_"], {k: v for k, v in config.items() if not k.startswith("_")}
         for value in config.values():
             yield from leaves(value)

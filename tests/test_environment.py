@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions, version
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,9 @@ def lock(repository) -> dict[str, Version]:
 
 @pytest.fixture(scope="module")
 def requirements(project) -> dict[str, Requirement]:
-    """What pyproject.toml asks for and the lock answers: dependencies, the plugins of sweeps, the developers' tools."""
-    extras = project["project"]["optional-dependencies"]
-    lines = [
-        *project["project"]["dependencies"],
-        *extras["slurm"],
-        *extras["sweep"],
-        *project["dependency-groups"]["dev"],
-    ]
+    """What pyproject.toml asks for and the lock answers: dependencies, every extra, the developers' tools."""
+    extras = project["project"]["optional-dependencies"].values()
+    lines = [*project["project"]["dependencies"], *chain(*extras), *project["dependency-groups"]["dev"]]
     return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import mean_template
+from src.preprocess.spikes.parameters import SpikeLookalikesParams
 from src.preprocess.spikes.prepare import CONDITIONING, LabelledRecording, load_labelled, load_trace
 from src.recordings.extracellular.recording import SUFFIXES
 from src.reports.spike_conditioning import draw_conditioning
@@ -19,11 +20,10 @@ from src.storage.batch import Job, Summary, run_batch
 from src.storage.step import ensure
 
 
-def lookalikes(
-    output_dir: str, seed: int, duration_s: float, input_dir: str = "", workers: int = 1, skip: list[str] | None = None
-) -> Summary:
-    """``preprocess=spike_lookalikes``: the embedded D1–D6 as files, the truth of D2–D6 in ``truth/``."""
-    return run_batch([Job("D1–D6", _lookalikes, (Path(output_dir), seed, duration_s))], title="embedded recordings")
+def lookalikes(params: SpikeLookalikesParams) -> Summary:
+    """The embedded D1–D6 as files, the truth of D2–D6 in ``truth/``."""
+    job = Job("D1–D6", _lookalikes, (Path(params.output_dir), params.seed, params.duration_s))
+    return run_batch([job], title="embedded recordings")
 
 
 def _lookalikes(folder: Path, seed: int, duration_s: float) -> list[str]:

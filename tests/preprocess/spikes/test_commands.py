@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes import commands
+from src.preprocess.spikes.parameters import SpikeLookalikesParams
 from src.recordings.extracellular.recording import read_spikes, write_mat
 from src.signals import BadInput
 from src.simulate.spikes import lookalike
@@ -25,7 +26,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_embedded_recordings_are_written(tmp_path):
-    summary = commands.lookalikes(str(tmp_path), 0, 1.0)
+    summary = SpikeLookalikesParams(output_dir=str(tmp_path), duration_s=1.0).run()
     assert summary.exit_code == 0
     assert sorted(p.name for p in tmp_path.glob("*.mat")) == [f"D{i}.mat" for i in range(1, 7)]
     assert len(read_spikes(tmp_path / "truth" / "D2.mat")) == round(3984 / 57.6)
