@@ -123,7 +123,7 @@ def make_expected_spikes(
         problem = f"{recording.frames} frames are fewer than the baseline's window of {window}"
         raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
     with _naming(recording.file):
-        engine = _engine(task, recording.fs_hz)
+        engine = task_engine(task, recording.fs_hz)
         engine.check(engine.noise_levels(dff_of(recording.traces(_sample(recording)), task, window)[0]))
         levels, state = _write(recording, task, out_dir / SPIKES_FILE, workers, batch_size, report)
         notes += [*recording.notes, *left_out(recording, state), *engine.check(levels)]
@@ -219,7 +219,7 @@ def _naming(file: Path) -> Iterator[None]:
 def predict_piece(task: SpikeTask, first: int, last: int) -> Prediction:
     """One piece of work, in whatever process: neurons ``first`` to ``last``."""
     recording = task.recording()
-    engine, window = _engine(task, recording.fs_hz), task.window(recording.fs_hz)
+    engine, window = task_engine(task, recording.fs_hz), task.window(recording.fs_hz)
     expected = np.full((last - first, recording.frames), np.nan, np.float16)
     levels, state = np.empty(last - first), np.zeros(last - first, np.uint8)
     for start, traces in recording.blocks(ENGINE_NEURONS, first, last):
@@ -300,7 +300,7 @@ def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _engine(task: SpikeTask, fs_hz: float) -> Engine:
+def task_engine(task: SpikeTask, fs_hz: float) -> Engine:
     """The engine of this process; networks are loaded once for all pieces."""
     package = dict(task.inputs).get(MODEL)
     return open_engine(

@@ -52,6 +52,7 @@ class GridParams:
     split_block_frames: int | None = None  # frames of a test block; null: 330, fewer in a short recording
     split_guard_frames: int | None = None  # frames between training and test; null: what one frame depends on
     num_neurons: int = 10  # neurons drawn in the PDF
+    figures: bool = True  # draw the PDFs
 
 
 @dataclass

@@ -144,8 +144,8 @@ def _link(name: str, folder: Path, catalogue_url: str) -> str:
     link = entry.get("Link") if isinstance(entry, dict) else None
     if isinstance(link, str):
         return link
-    error = _by_hand(folder, f"CASCADE's catalogue has no model {name}")
-    raise _with_nearest(error, name, [*entries, *(p.name for p in local_packages(folder.parent))])
+    missing = _by_hand(folder, f"CASCADE's catalogue has no model {name}")
+    raise _with_nearest(missing, name, [*entries, *(p.name for p in local_packages(folder.parent))])
 
 
 def _with_nearest(error: BadInput, name: str, known: Iterable[str]) -> BadInput:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from scipy.signal import resample_poly
+from scipy.signal import firwin, resample_poly
 
 from src.preprocess.cascade.download import AUTO, find_package, names_for_rate, package_for_rate
 from src.preprocess.cascade.output import (
@@ -45,7 +45,7 @@ RATE_TOLERANCE = 0.05
 FARTHEST_RATE = 2.0
 """Ratio of frame rates up to which traces are resampled to a model that was named."""
 
-_FILTER_FRAMES = 10
+_FILTER_FRAMES = 5
 """Half width of the resampling filter, in frames of the slower of the two rates."""
 
 _BATCH_SAMPLES = {"dense": 1 << 16, "neuralib": 1 << 20}
@@ -110,6 +110,8 @@ def open_engine(
         raise BadInput("threshold", f"is {threshold!r}", "give 0, 1 or null")
     if align not in ("upstream", "centered"):
         raise BadInput("align", f"is {align!r}", "give centered or upstream")
+    if not (np.isfinite(fs_hz) and fs_hz > 0):
+        raise BadInput("fs_hz", f"is {fs_hz}", "give the frame rate in Hz")
     if engine == "oasis":
         from src.preprocess.cascade.oasis import OasisEngine
 
@@ -260,6 +262,8 @@ class ResampledEngine:
         self.engine, self.fs_hz = engine, fs_hz
         self.model_hz = engine.package.config.sampling_rate_hz
         self._ratio = Fraction(self.model_hz / fs_hz).limit_denominator(200)
+        slower = max(self._ratio.numerator, self._ratio.denominator)
+        self._filter = firwin(2 * _FILTER_FRAMES * slower + 1, 1 / slower, window=("kaiser", 5.0))
 
     def noise_levels(self, dff: np.ndarray) -> np.ndarray:
         """Noise level of every neuron at the model's rate, ``(neuron,)`` float64 in % per square root of Hz."""
@@ -284,7 +288,8 @@ class ResampledEngine:
             gaps = ~finite[row]
             filled[row, gaps] = np.interp(np.flatnonzero(gaps), np.flatnonzero(finite[row]), dff[row, finite[row]])
         filled[~finite.any(axis=1)] = 0
-        resampled = resample_poly(filled, self._ratio.numerator, self._ratio.denominator, axis=1).astype(np.float32)
+        up, down = self._ratio.numerator, self._ratio.denominator
+        resampled = resample_poly(filled, up, down, axis=1, window=self._filter).astype(np.float32)
         time = np.arange(resampled.shape[1]) / float(self._ratio)
         before = np.minimum(time.astype(int), dff.shape[1] - 1)
         after = np.minimum(np.ceil(time).astype(int), dff.shape[1] - 1)

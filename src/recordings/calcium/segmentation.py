@@ -5,6 +5,7 @@ Both packages give what is known about the cells. The traces are read block by b
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ NWB = "nwb"
 EXTRACTORS = {"caiman": "CaImAn", "extract": "EXTRACT", "inscopix": "Inscopix"}
 """Role of a file that roiextractors reads, and the program that wrote it."""
 
-_NAMES = {"raw": ("RoiResponseSeries", "Fluorescence"), "dff": ("DfOverF",)}
+_DFF = re.compile(r"d(elta)?_?f(_?(over|/)_?)?f|dff", re.I)
+_NO_TRACES = re.compile("deconv|background|event|spike|denoised", re.I)
 
 
 def recognise(path: Path) -> str | None:
@@ -74,15 +76,15 @@ class _Series:
     def __init__(self, path: Path, file: Any) -> None:
         kinds: dict[str, list[Any]] = {"raw": [], "dff": [], "neuropil": []}
         for item in file.objects.values():
-            if item.neurodata_type != "RoiResponseSeries":
+            if getattr(item, "neurodata_type", "") != "RoiResponseSeries":
                 continue
-            parent = getattr(item.parent, "neurodata_type", "")
-            names = f"{item.name} {getattr(item.parent, 'name', '')}".lower()
-            if "neuropil" in names:
+            names = f"{item.name} {getattr(item.parent, 'name', '')}"
+            dff = getattr(item.parent, "neurodata_type", "") == "DfOverF" or _DFF.search(names)
+            if re.search("neuropil", names, re.I):
                 kinds["neuropil"].append(item)
-            elif parent == "DfOverF" or "df" in names.replace("deltaf", "df").split("_")[0][:3]:
+            elif dff:
                 kinds["dff"].append(item)
-            elif "deconv" not in names and "background" not in names and "event" not in names:
+            elif not _NO_TRACES.search(names):
                 kinds["raw"].append(item)
         if not kinds["raw"] and not kinds["dff"]:
             raise BadInput(path, "holds no RoiResponseSeries with fluorescence or ΔF/F", "export the traces to NWB")
@@ -183,8 +185,8 @@ def open_extractor(role: str, path: Path, subject: str, fs_hz: float | None) -> 
         if role == "caiman" and name == "raw":
             problem = "has no F_dff, and CaImAn's C + YrA has no baseline to divide by"
             raise BadInput(path, problem, "call estimates.detrend_df_f() in CaImAn and save again")
-        rois, accepted = list(extractor.get_roi_ids()), set(extractor.get_accepted_list())
-        kept = [n for n, roi in enumerate(rois) if roi in accepted]
+        rois = list(extractor.get_roi_ids())
+        kept = [n for n, accepted in enumerate(_accepted(extractor, rois)) if accepted]
         if not kept:
             raise BadInput(path, "accepts no cell", f"curate the cells in {program}")
         positions = _mask_centres(extractor, [rois[n] for n in kept])
@@ -213,6 +215,15 @@ def _extractor(role: str, path: Path, fs_hz: float | None) -> Any:
     return roiextractors.ExtractSegmentationExtractor(str(path), sampling_frequency=fs_hz)
 
 
+def _accepted(extractor: Any, rois: list[Any]) -> list[bool]:
+    if hasattr(extractor, "get_accepted_list"):
+        accepted = set(extractor.get_accepted_list())
+        return [roi in accepted for roi in rois]
+    if "is_accepted" in extractor.get_property_keys():
+        return [bool(value) for value in extractor.get_property("is_accepted", rois)]
+    return [True] * len(rois)
+
+
 def _mask_centres(extractor: Any, rois: list[Any]) -> np.ndarray:
     """``(ROI, 3)``: median row and column of a ROI's pixels, plane 0; NaN where there is no mask."""
     try:
@@ -233,4 +244,6 @@ def _explained(path: Path) -> Iterator[None]:
         raise BadInput(path, f"needs the package {error.name}", f"pip install {error.name}") from error
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise BadInput(path, f"cannot be read ({text})", "open it with the program that wrote it, and save again") from error
+        raise BadInput(
+            path, f"cannot be read ({text})", "open it with the program that wrote it, and save again"
+        ) from error

@@ -54,7 +54,9 @@ def find_planes(folder: Path) -> list[Path]:
 
 def suite2p_files(planes: list[Path]) -> dict[str, Path]:
     """What is read of these planes, by ``plane/file``."""
-    return {f"{plane.name}/{name}": plane / name for plane in planes for name in SUITE2P_FILES if (plane / name).exists()}
+    return {
+        f"{plane.name}/{name}": plane / name for plane in planes for name in SUITE2P_FILES if (plane / name).exists()
+    }
 
 
 def open_suite2p(
