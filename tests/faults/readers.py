@@ -25,7 +25,7 @@ from src.recordings.calcium.fish import read_struct
 from src.recordings.calcium.ground_truth import read_neuron
 from src.recordings.calcium.sources import open_recording, subject_files
 from src.recordings.calcium.suite2p import load_objects, open_suite2p, suite2p_files
-from src.recordings.extracellular.recording import read_spikes, read_trace
+from src.recordings.extracellular.spike_trains import read_spikes, read_trace
 from src.recordings.extracellular.traces import open_traces
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram

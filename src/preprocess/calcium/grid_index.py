@@ -18,7 +18,7 @@ from src.storage.hdf5 import reading
 from src.storage.step import CachedStep, ensure
 
 GRIDS, METADATA = "grids", "metadata"
-"""Roles of the stage's inputs."""
+"""Roles of the step's inputs."""
 
 _FRAMES_AT_ONCE = 256
 

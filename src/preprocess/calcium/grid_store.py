@@ -19,6 +19,7 @@ from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH, CellMap, FrameBat
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.hdf5 import AppendedColumn, reading, writing
+from src.storage.output import OutputFolder, refuse_overlap
 
 DENSE_FILE, COO_FILE = "preaugmented_grids.h5", "preaugmented_grids_coo.h5"
 METADATA_FILE, COMBINED_FILE = "metadata.h5", "combined_metadata.h5"
@@ -285,6 +286,7 @@ def open_grids(path: Path | str) -> GridFile:
 def convert(source: Path | str, target: Path | str, *, sparse: bool) -> None:
     """Write the grids of ``source`` as the other kind (or the same, put in order), whole or not at all."""
     grids = open_grids(source)
+    refuse_overlap(Path(target), (grids.path,), "target")
     write = write_coo if sparse else write_dense
     with atomic_file(Path(target)) as part:
         write(part, grids.batches(), grids.header)
@@ -359,12 +361,17 @@ def write_metadata(
         file.attrs.update(header.attributes | {"z_markers": header.markers} | dict(facts))
 
 
-def write_combined(output_dir: Path, subjects: list[str], sparse: bool) -> dict[str, Any]:
-    """Gather ``metadata.h5`` of all ``subjects`` in ``combined_metadata.h5``; returns the totals."""
+def write_combined(output: OutputFolder, subjects: list[str], sparse: bool) -> dict[str, Any]:
+    """Gather ``metadata.h5`` of all ``subjects`` in ``combined_metadata.h5``; returns the totals.
+
+    Without a subject nothing is written: a file of earlier results stays as it is.
+    """
+    if not subjects:
+        return {}
     totals = {"total_subjects": len(subjects), "total_spikes": 0, "total_pixels": 0}
-    with atomic_file(output_dir / COMBINED_FILE) as part, writing(part) as combined:
+    with output.files() as part, writing(part / COMBINED_FILE) as combined:
         for subject in subjects:
-            with reading(output_dir / subject / METADATA_FILE) as file:
+            with reading(Path(output.root) / subject / METADATA_FILE) as file:
                 group = combined.create_group(subject)
                 for name in file:
                     file.copy(name, group)

@@ -24,6 +24,7 @@ from src.preprocess.cascade.download import AUTO, SUBSTITUTES, find_package, pac
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.signals import BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
+from src.storage.output import OutputFolder, distinct_names
 from src.storage.progress import steps
 from src.storage.step import ensure, folder_lock, read_artifact
 
@@ -43,21 +44,22 @@ def run(params: CalciumParams) -> GridSummary:
     params.check()
     subjects = find_subjects(Path(params.input_dir), params.skip)
     target = Path(params.output_dir)
+    output = OutputFolder(target, (Path(params.input_dir),))
     refuse_other_format(target, params.grid_format)
     # Jobs of a cluster share the folder: each locks its subjects alone, and waits for its turn at the common file.
     with folder_lock(target, wait=False) if selected().everything else nullcontext():
         package = _package(params)
         inside = max(params.workers // len(subjects), 1)
+        names = distinct_names((subject_name(place), place) for place in subjects)
         jobs = [
-            Job(name := subject_name(p), process_subject, (p, target / name, params, package, inside)) for p in subjects
+            Job(name, process_subject, (place, name, output, params, package, inside))
+            for name, place in zip(names, subjects, strict=True)
         ]
         summary = run_batch(jobs, title=f"{params.input_dir} → {target}", workers=params.workers)
         outcomes, totals = list(summary.outcomes), {}
         if params.grid_format != "none":
             try:
-                with folder_lock(target / COMBINED_FILE):
-                    if finished := _finished(target, params, summary):
-                        totals = write_combined(target, finished, params.grid_format == "coo")
+                totals = write_combined(output, _finished(target, params, summary), params.grid_format == "coo")
             except BadInput as error:
                 outcomes.append(Outcome(COMBINED_FILE, reason=str(error)))
     notes = (substitute_note(params, package),) if package else ()
@@ -77,8 +79,8 @@ def refuse_other_format(target: Path, grid_format: str) -> None:
     others = {step.name for step in STEPS.values()} - {mine}
     for folder in sorted(target.iterdir()) if target.is_dir() else ():
         artifact = read_artifact(folder) if folder.is_dir() else None
-        if artifact and artifact.manifest["stage"] in others:
-            problem = f"holds {folder.name} of preprocess={artifact.manifest['stage']}, and this run is {mine}"
+        if artifact and artifact.manifest["step"] in others:
+            problem = f"holds {folder.name} of preprocess={artifact.manifest['step']}, and this run is {mine}"
             raise BadInput(target, problem, "choose another output_dir")
 
 
@@ -96,10 +98,11 @@ class SubjectResult:
 
 
 def process_subject(
-    place: Path, target: Path, params: CalciumParams, package: Path | None, workers: int
+    place: Path, name: str, output: OutputFolder, params: CalciumParams, package: Path | None, workers: int
 ) -> SubjectResult:
     """One subject, in whatever process: expected spikes from the cache or anew, then grids or rates, and figures."""
-    name, files, clock = target.name, subject_files(place), time.monotonic()
+    target = output.path(name)
+    files, clock = subject_files(place), time.monotonic()
     if params.engine != "oasis" and params.cascade_model == AUTO:
         rate = open_recording(files, name, params.fs_hz, need_positions=False).fs_hz
         package = package_for_rate(rate, Path(params.models_dir))
@@ -163,7 +166,7 @@ def _finished(target: Path, params: CalciumParams, summary: Summary) -> list[str
     names = sorted(p.name for p in target.iterdir() if p.is_dir() and p.name not in failed) if target.is_dir() else []
     found = [(name, read_artifact(target / name)) for name in names]
     step = STEPS[params.grid_format].name
-    return [name for name, artifact in found if artifact and artifact.manifest["stage"] == step]
+    return [name for name, artifact in found if artifact and artifact.manifest["step"] == step]
 
 
 @contextmanager

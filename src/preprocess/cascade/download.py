@@ -22,8 +22,9 @@ import yaml
 
 from src.preprocess.cascade.package import CONFIG_FILE, open_package, read_config, read_plain_yaml
 from src.signals import BadInput
-from src.storage.atomic import atomic_folder
-from src.storage.step import fingerprint, folder_lock
+from src.storage.fingerprint import file_digest
+from src.storage.lock import folder_lock
+from src.storage.output import plain_name, replacement
 
 CATALOGUE_FILE = "available_models.yaml"
 CATALOGUE_URL = (
@@ -211,8 +212,8 @@ def _by_hand(folder: Path, reason: str) -> BadInput:
 def _install_zip(archive: Path, models_dir: Path) -> Path:
     if not archive.is_file():
         raise BadInput(archive, "does not exist", "check the path of the .zip")
-    folder = Path(models_dir) / archive.stem
-    digest = fingerprint(archive)
+    folder = Path(models_dir) / plain_name(archive.stem)
+    digest = file_digest(archive)
     with folder_lock(folder):
         if _occupied(folder):
             try:
@@ -228,7 +229,7 @@ def _install_zip(archive: Path, models_dir: Path) -> Path:
 
 def _install(archive: Path, folder: Path, origin: dict[str, str]) -> None:
     """Unpack, read every network, and only then give the folder its name."""
-    with atomic_folder(folder) as part:
+    with replacement(folder, "models_dir") as part:
         _unpack(archive, part, folder)
         try:
             open_package(part).check_members()
@@ -236,7 +237,7 @@ def _install(archive: Path, folder: Path, origin: dict[str, str]) -> None:
             raise _by_hand(folder, f"the zip file is no whole package ({error.problem})") from error
         record = origin | {
             "zip_bytes": archive.stat().st_size,
-            "zip_sha256": fingerprint(archive),
+            "zip_sha256": file_digest(archive),
             "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         (part / DOWNLOAD_RECORD).write_text(json.dumps(record, indent=2) + "\n")

@@ -27,6 +27,7 @@ from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import plain_name
 from src.storage.step import canonical_json, fingerprint
 
 Noisy = Sequence[tuple[Example, np.ndarray]]
@@ -104,7 +105,7 @@ def run(params: CascadeEvaluateParams) -> Summary:
         "ground_truth": {name: fingerprint(folder) for name, folder in found.items()},
     }
     digest = hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:12]
-    folder = Path(params.output_dir) / f"{config.model_name}-{digest}"
+    folder = Path(params.output_dir) / plain_name(f"{config.model_name}-{digest}")
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
         Job(

@@ -24,6 +24,7 @@ from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import plain_name
 from src.storage.step import canonical_json, fingerprint, folder_lock
 
 RECORD_FILE = "training.json"
@@ -116,7 +117,7 @@ def train_package(
         "schedule": asdict(schedule),
         "ground_truth": _origin(config, ground_truth),
     }
-    target = models_dir / config.model_name
+    target = models_dir / plain_name(config.model_name)
     with folder_lock(target, wait=False):
         if target.exists():
             _refuse_other_training(target, record)

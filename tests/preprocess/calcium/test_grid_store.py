@@ -23,6 +23,8 @@ from src.preprocess.calcium.grid_store import (
     write_metadata,
 )
 from src.signals import BadInput
+from src.storage.manifest import write_manifest
+from src.storage.output import OutputFolder
 from tests.preprocess.calcium.test_grid import grid_by_loop, simulated
 
 FRAMES, PLANES = 21, 3
@@ -230,8 +232,9 @@ def test_combined_metadata_copies_every_field_and_adds_up(tmp_path):
         facts = statistics(activity, cells, head)
         (tmp_path / name).mkdir()
         write_metadata(tmp_path / name / METADATA_FILE, head, cells, {"cell_ids": np.arange(300)}, facts)
+        write_manifest(tmp_path / name, {"outputs": {}})
         spikes += activity.active
-    totals = write_combined(tmp_path, ["subject_1", "subject_2"], sparse=True)
+    totals = write_combined(OutputFolder(tmp_path), ["subject_1", "subject_2"], sparse=True)
     assert totals["total_spikes"] == spikes
     with (
         h5py.File(tmp_path / "combined_metadata.h5") as combined,
@@ -247,3 +250,8 @@ def test_combined_metadata_copies_every_field_and_adds_up(tmp_path):
         )
         assert combined.attrs["format"] == "COO_sparse"
         assert own["train_timepoints"][()].tolist() == np.flatnonzero(own["is_train"][()]).tolist()
+
+
+def test_no_subject_at_all_writes_nothing(tmp_path):
+    assert write_combined(OutputFolder(tmp_path), [], sparse=False) == {}
+    assert list(tmp_path.iterdir()) == []
