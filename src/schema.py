@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from src.preprocess.spikes.parameters import SpikeLookalikesParams
+from src.recordings.sleep.parameters import SleepEdfParams
 from src.storage.parameters import PreprocessConfig
 
 
@@ -150,15 +151,6 @@ class SpectrogramConfig(PreprocessConfig):
 
 
 @dataclass
-class SleepEdfConfig(PreprocessConfig):
-    """``preprocess=sleep_edf``; see ``src.recordings.sleep.sleep_edf``."""
-
-    input_dir: str = ""
-    cohort: str = "sc20"
-    base_url: str = MISSING
-
-
-@dataclass
 class SpikeHybridsConfig(PreprocessConfig):
     """``preprocess=spike_hybrids``; see ``src.simulate.spike_hybrids``."""
 
@@ -184,7 +176,7 @@ STEPS: dict[str, type[PreprocessConfig]] = {
     "cascade_grid": CascadeGridConfig,
     "cascade_coo": CascadeCooConfig,
     "spectrogram": SpectrogramConfig,
-    "sleep_edf": SleepEdfConfig,
+    "sleep_edf": SleepEdfParams,
     "spike_lookalikes": SpikeLookalikesParams,
     "spike_hybrids": SpikeHybridsConfig,
     "spike_conditioning": SpikeConditioningConfig,
