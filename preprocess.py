@@ -1,6 +1,6 @@
 """Raw recordings in, finished artifacts on disk out.
 
-python preprocess.py preprocess=<stage> input_dir=… output_dir=…
+python preprocess.py preprocess=<step> input_dir=… output_dir=…
 """
 
 import hydra
@@ -9,19 +9,35 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
+from src.runs.command import run_verb
+from src.runs.targets import check_targets
 from src.runs.user_errors import exit_with, user_errors
-from src.storage.batch import selection
+from src.storage.batch import Summary, selection
+from src.storage.parameters import PreprocessConfig
 
 schema.register()
+
+
+def run_step(params: PreprocessConfig) -> Summary:
+    """Run the step that the parameters belong to."""
+    with selection(only=params.only, part=params.part, parts=params.parts):
+        return params.run()
+
+
+def run_target(cfg: DictConfig) -> Summary:
+    """Call the function that ``_target_`` names with all keys of the step."""
+    check_targets(cfg)
+    keys = {name: value for name, value in OmegaConf.to_container(cfg).items() if name not in ("only", "part", "parts")}  # type: ignore[union-attr]
+    with selection(only=cfg.only, part=cfg.part, parts=cfg.parts):
+        summary: Summary = instantiate(keys, _convert_="all")
+        return summary
 
 
 @hydra.main(config_path="conf", config_name="preprocess", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     console = Console()
-    stage, chosen = OmegaConf.to_container(cfg), ("only", "part", "parts")
-    assert isinstance(stage, dict)
-    with user_errors(console), selection(**{name: stage.pop(name) for name in chosen}):
-        summary = instantiate(stage, _convert_="all")
+    with user_errors(console):
+        summary = run_target(cfg) if cfg.get("_target_") else run_step(OmegaConf.to_object(cfg))  # type: ignore[arg-type]
     for failure in summary.failures:
         console.print(failure.detail, end="", markup=False, highlight=False, soft_wrap=True)
     console.print(summary.table())
@@ -29,4 +45,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_verb(main, "preprocess")

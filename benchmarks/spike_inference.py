@@ -181,7 +181,7 @@ def main() -> None:
     if given.bundle:
         bundle = load_bundle(given.bundle)
         network: Any = bundle.network()
-        chain = Conditioning.from_dict(bundle.stages[0]["params"])
+        chain = Conditioning.from_dict(bundle.steps[0]["params"])
     else:
         network = build_network("spike_detector", {"experts": 1, "neurons": 5}).eval()
     cpu, wall, linear = cost(lambda: chain.linear(trace.centred), given.repeats)

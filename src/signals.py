@@ -67,6 +67,8 @@ class Recording:
         Wall-clock time of the first sample where the source states it.
     source
         The file the samples came from.
+    notes
+        What the reader had to decide, for manifests and tables.
     """
 
     samples: np.ndarray
@@ -77,6 +79,7 @@ class Recording:
     subject_id: str
     start: datetime | None = None
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         source = self.source or self.recording_id
@@ -110,11 +113,13 @@ class SignalSpec:
     window_s
         Length of the stretch that one prediction stands for (an epoch for sleep).
     units
-        Physical unit of every channel.
+        Unit of the values that the network reads.
     axes
         Names of the axes of the network's input, outermost first.
     shape
         Size of each axis, ``None`` where any length will do.
+    freqs_hz
+        Middle of every row of a frequency axis, empty where there is none.
     """
 
     channels: tuple[str, ...]
@@ -123,6 +128,7 @@ class SignalSpec:
     units: str
     axes: tuple[str, ...]
     shape: tuple[int | None, ...] = field(default=())
+    freqs_hz: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON and for checkpoints."""
@@ -133,3 +139,43 @@ class SignalSpec:
         """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in plain.items()}
         return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a network was trained on; travels in the bundle, and whoever quotes its scores quotes this too.
+
+    Attributes
+    ----------
+    recorded
+        Whether the data were recorded. False if any of them were simulated.
+    cohorts
+        Names of the data sets.
+    subjects, hours
+        How many subjects it was trained on, and hours of their recordings.
+    licence, citation
+        Of the data.
+    """
+
+    recorded: bool
+    cohorts: tuple[str, ...]
+    subjects: int
+    hours: float
+    licence: str = "not stated"
+    citation: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for JSON."""
+        return asdict(self) | {"cohorts": list(self.cohorts)}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Origin:
+        """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in plain.items()}
+        return cls(**fields)
+
+    def __str__(self) -> str:
+        """One line for consoles, pages and captions."""
+        kind = "recordings" if self.recorded else "SIMULATED data"
+        people = f"{self.subjects} subject{'s' if self.subjects > 1 else ''}, {self.hours:.3g} h"
+        return f"trained on {kind}: {', '.join(self.cohorts)} ({people}; licence of the data: {self.licence})"

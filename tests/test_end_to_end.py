@@ -100,7 +100,7 @@ def test_inference_writes_a_row_per_epoch_a_figure_and_a_manifest(predicted):
 
 def test_a_fresh_process_gives_the_probabilities_of_this_one(trained, night, predicted):
     bundle = load_bundle(trained[1])
-    settings = EpochSettings.from_params(bundle.stages[0]["params"])
+    settings = EpochSettings.from_params(bundle.steps[0]["params"])
     recording, _ = load(Night("x", "x", (night,), None, "edf_folder"), settings.channels, settings.features.fs_hz)
     here = stage_probabilities(
         bundle.network(), epochs_of(recording, None, settings), temperature=bundle.decision["temperature"]

@@ -25,9 +25,10 @@ from src.preprocess.spikes.prepare import (
     load_labelled,
     load_trace,
 )
-from src.recordings.extracellular.recording import SpikeTrain
-from src.signals import BadInput, SignalSpec
-from src.simulate.spike_synthesis import Grafting, Source, conditioned_waveforms, grafted, overlaid
+from src.preprocess.spikes.waveforms import conditioned_waveforms
+from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.signals import BadInput, Origin, SignalSpec
+from src.simulate.spike_synthesis import Grafting, Source, grafted, overlaid
 from src.storage.step import ensure
 
 GUARD_SAMPLES = 500
@@ -130,6 +131,10 @@ class SpikeData(pl.LightningDataModule):
         for name in self.targets:
             self._measured(name)
 
+    def inputs(self) -> dict[str, Path]:
+        """The labelled recording and the targets by name: their content belongs to a run's identity."""
+        return {name: find_recording(self.folder(), name) for name in (self.labelled, *self.targets)}
+
     def folder(self) -> Path:
         """Where the recordings are."""
         if self.data_dir is not None:
@@ -210,11 +215,16 @@ class SpikeData(pl.LightningDataModule):
         """One band-passed channel in the labelled recording's units, of any length."""
         return SignalSpec(("extracellular",), self.fs_hz, 1 / self.fs_hz, "a.u.", ("channel", "time"), (1, None))
 
-    def stages(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[dict[str, Any]]:
         """The chain that a recording goes through before the network."""
         return [CONDITIONING.describe(self.conditioning.to_dict())]
 
-    def training_statistics(self) -> dict[str, np.ndarray]:
+    def origin(self) -> Origin:
+        """What was trained on."""
+        cohort = "embedded look-alikes" if self.data_dir is None else Path(self.data_dir).name
+        return Origin(self.data_dir is not None, (cohort,), 1, len(self.parts["train"]) / self.fs_hz / 3600)
+
+    def statistics(self) -> dict[str, np.ndarray]:
         """Waveforms of the training block, spectrum, signature and level of every target."""
         return {
             "templates": self.seen.templates,

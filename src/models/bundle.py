@@ -1,14 +1,18 @@
 """The bundle: a trained network as a folder that ``infer.py`` can use with nothing else.
 
-``model.safetensors`` holds the weights and the fitted buffers, ``bundle.json`` everything else a
-stranger needs: the kind of network and its arguments, the signal it expects, the preprocessing stages
-with their versions, class names, decision parameters, metrics, provenance. No pickle is written or read.
+``model.safetensors`` holds the weights and the fitted buffers. ``bundle.json`` holds everything else that a
+prediction needs: the kind of network and its arguments, the input it expects, the preprocessing steps with their
+versions, class names, decision parameters, scores, and the origin of the data it was trained on. The description
+is checked as a whole when a bundle is made and when it is read, and it carries a checksum of itself. No pickle is
+written or read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -18,12 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from src.signals import BadInput, SignalSpec
-from src.storage.atomic import atomic_folder
-from src.storage.step import fingerprint
+from src.signals import BadInput, Origin, SignalSpec
+from src.storage.output import OutputFolder
+from src.storage.step import canonical_json, fingerprint
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
+_AGAIN = "export the bundle again or copy it anew"
 
 NETWORKS: dict[str, tuple[str, str]] = {
     "sleep_epoch_cnn": ("src.models.sleep.networks", "SleepEpochCNN"),
@@ -43,21 +48,57 @@ NETWORKS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Bundle:
-    """Everything of a bundle but its weights; see the module docstring for the fields."""
+    """Everything of a bundle but its weights.
+
+    Attributes
+    ----------
+    task, kind, network_args
+        What it is for; a key of :data:`NETWORKS`; the arguments of that network.
+    signal
+        What the network reads.
+    steps
+        The preprocessing to repeat: ``{"step": name, "version": number, "params": {…}}``, at least one.
+    classes
+        Names of the network's outputs.
+    decision
+        What turns outputs into a result: a temperature, thresholds.
+    metrics, split, provenance
+        Scores (``test/…``), who was trained and tested on, versions of code and packages.
+    origin
+        What data it was trained on. Whoever quotes ``metrics`` quotes it.
+
+    Raises
+    ------
+    BadInput
+        If the description contradicts itself, see :data:`SCHEMA` and :data:`DECISIONS`.
+    """
 
     task: str
     kind: str
     network_args: dict[str, Any]
     signal: SignalSpec
-    stages: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
     classes: list[str]
     decision: dict[str, Any]
     metrics: dict[str, Any]
     split: dict[str, Any]
+    origin: Origin
     provenance: dict[str, Any]
     schema_version: int = SCHEMA_VERSION
     weights_sha256: str = ""
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        where = self.folder / DESCRIPTION if self.folder else "bundle"
+        for name, (holds, expected) in SCHEMA.items():
+            if not holds(getattr(self, name)):
+                raise BadInput(where, f"field {name} is no {expected}", _AGAIN)
+        outputs = self.network_args.get("n_classes", len(self.classes))
+        if outputs != len(self.classes):
+            raise BadInput(where, f"names {len(self.classes)} classes for {outputs} outputs", _AGAIN)
+        for name, (holds, expected) in DECISIONS.get(self.task, {}).items():
+            if not holds(self.decision.get(name)):
+                raise BadInput(where, f"decision.{name} is no {expected}", _AGAIN)
 
     def network(self) -> nn.Module:
         """The network with its weights, in evaluation mode.
@@ -70,7 +111,7 @@ class Bundle:
         assert self.folder is not None
         path = self.folder / WEIGHTS
         if not path.is_file() or fingerprint(path) != self.weights_sha256:
-            raise BadInput(path, "is missing or damaged (checksum differs)", "export the bundle again or copy it anew")
+            raise BadInput(path, "is missing or damaged (checksum differs)", _AGAIN)
         try:
             network = build_network(self.kind, self.network_args)
         except BadInput:
@@ -85,41 +126,123 @@ class Bundle:
             raise BadInput(path, f"does not fit a {self.kind} ({reason})", "use the version that wrote it") from error
         return network.eval()
 
+    def record(self) -> dict[str, Any]:
+        """What the manifest of a prediction says of the bundle that made it."""
+        return {"path": str(self.folder), "weights_sha256": self.weights_sha256, "origin": self.origin.to_dict()}
+
     def require_task(self, task: str) -> None:
         """Raise ``BadInput`` unless the bundle was trained for ``task``."""
         if self.task != task:
             raise BadInput(self.folder or "bundle", f"is a {self.task} bundle, not {task}", f"give a {task} bundle")
 
-    def require_stages(self, versions: Mapping[str, int]) -> None:
+    def require_steps(self, versions: Mapping[str, int]) -> None:
         """Raise ``BadInput`` unless all preprocessing is known, in the ``{name: version}`` of this installation."""
-        for stage in self.stages:
-            name, version = str(stage.get("stage")), stage.get("version")
+        for step in self.steps:
+            name, version = step["step"], step["version"]
             if versions.get(name) != version:
                 known = f"here it is {versions[name]}" if name in versions else "unknown here"
                 where, hint = self.folder or "bundle", "use the neurolit that wrote it, or train again"
                 raise BadInput(where, f"needs version {version} of the preprocessing {name}, {known}", hint)
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, str) and v for v in value)
+
+
+def _is_number(value: Any, least: float = -math.inf) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > least
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(_is_number(v) for v in value)
+
+
+def _record(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _are_steps(value: Any) -> bool:
+    def holds(step: Any) -> bool:
+        named = isinstance(step, dict) and isinstance(step.get("step"), str) and bool(step["step"])
+        return named and type(step.get("version")) is int and _record(step.get("params"))
+
+    return isinstance(value, list) and bool(value) and all(holds(step) for step in value)
+
+
+def _is_signal(value: Any) -> bool:
+    if not isinstance(value, SignalSpec):
+        return False
+    names = _texts(list(value.channels)) and _texts(list(value.axes)) and isinstance(value.units, str)
+    sizes = all(size is None or (type(size) is int and size > 0) for size in value.shape)
+    rates = _is_number(value.fs_hz) and value.fs_hz >= 0 and _is_number(value.window_s, 0.0)
+    return names and sizes and rates and all(_is_number(f) for f in value.freqs_hz)
+
+
+def _is_origin(value: Any) -> bool:
+    if not isinstance(value, Origin) or not isinstance(value.recorded, bool):
+        return False
+    counts = type(value.subjects) is int and value.subjects > 0 and _is_number(value.hours) and value.hours >= 0
+    return counts and _texts(list(value.cohorts)) and isinstance(value.licence, str) and isinstance(value.citation, str)
+
+
+Check = tuple[Callable[[Any], bool], str]
+_TEXT: Check = (lambda value: isinstance(value, str) and bool(value), "text")
+_RECORD: Check = (_record, "record of named values")
+
+SCHEMA: dict[str, Check] = {
+    "task": _TEXT,
+    "kind": _TEXT,
+    "network_args": _RECORD,
+    "signal": (_is_signal, "description of the network's input"),
+    "steps": (_are_steps, "list of at least one preprocessing step with its name, version and parameters"),
+    "classes": (_texts, "list of at least one name"),
+    "decision": _RECORD,
+    "metrics": (lambda value: _record(value) and all(_is_number(v) for v in value.values()), "record of numbers"),
+    "split": _RECORD,
+    "origin": (_is_origin, "description of the data it was trained on"),
+    "provenance": _RECORD,
+    "schema_version": (lambda value: type(value) is int, "whole number"),
+    "weights_sha256": (lambda value: isinstance(value, str), "checksum"),
+}
+"""What each field of a bundle holds: a test and its words."""
+
+DECISIONS: dict[str, dict[str, Check]] = {
+    "sleep_staging": {"temperature": (lambda value: _is_number(value, 0.0), "number above 0")},
+    "spike_detection": {"targets": _RECORD, "baselines": _RECORD},
+    "spike_classification": {"targets": _RECORD},
+    "grid_forecasting": {"threshold": (_numbers, "list of numbers"), "loss": _TEXT, "baselines": _RECORD},
+}
+"""What the decision of each task has to hold."""
+
+
 def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:
     """A network of one of the :data:`NETWORKS` with fresh weights."""
-    if kind not in NETWORKS:
-        raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
-    module, name = NETWORKS[kind]
     try:
-        network: nn.Module = getattr(import_module(module), name)(**arguments)
+        network: nn.Module = network_class(kind)(**arguments)
     except TypeError as error:
         problem = f"the network's arguments do not fit a {kind} ({error})"
         raise BadInput("bundle", problem, "correct them, or use the neurolit that wrote the bundle") from error
     return network
 
 
+def network_class(kind: str) -> type[nn.Module]:
+    """The class that one of the :data:`NETWORKS` is made of."""
+    if kind not in NETWORKS:
+        raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
+    module, name = NETWORKS[kind]
+    found: type[nn.Module] = getattr(import_module(module), name)
+    return found
+
+
 def export_bundle(folder: Path, bundle: Bundle, state: dict[str, Tensor]) -> Path:
     """Write a bundle, whole or not at all, and return its folder."""
-    plain = {k: v for k, v in asdict(bundle).items() if k != "folder"} | {"signal": bundle.signal.to_dict()}
-    with atomic_folder(folder) as part:
+    plain = {name: value for name, value in asdict(bundle).items() if name != "folder"}
+    plain |= {"signal": bundle.signal.to_dict(), "origin": bundle.origin.to_dict()}
+    with OutputFolder(Path(folder).parent).folder(Path(folder).name) as part:
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part / WEIGHTS)
         plain["weights_sha256"] = fingerprint(part / WEIGHTS)
-        (part / DESCRIPTION).write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n")
+        plain = json.loads(canonical_json(plain))  # the types that JSON has, which is what the checksum is of
+        (part / DESCRIPTION).write_text(_text({**plain, "sha256": _checksum(plain)}))
     return folder
 
 
@@ -129,27 +252,55 @@ def load_bundle(path: str | Path) -> Bundle:
     Raises
     ------
     BadInput
-        If there is no bundle, its description is damaged, or its schema is newer than this version's.
+        If there is no bundle, its description is damaged or contradicts itself, or its schema is another one.
     """
     folder = Path(path)
     if not (folder / DESCRIPTION).is_file() and (folder / "bundle" / DESCRIPTION).is_file():
         folder = folder / "bundle"
     if not (folder / DESCRIPTION).is_file():
         raise BadInput(path, "holds no bundle", "give the bundle folder that train.py printed")
+    file = folder / DESCRIPTION
     try:
-        plain = json.loads((folder / DESCRIPTION).read_text())
+        text = file.read_text()
+        plain = json.loads(text)
         found = plain["schema_version"]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise BadInput(folder / DESCRIPTION, "is damaged", "export the bundle again or copy it anew") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadInput(file, "is damaged", _AGAIN) from error
+    if isinstance(found, int) and found < SCHEMA_VERSION:
+        hint = "train again, or use the neurolit that wrote it"
+        raise BadInput(folder, f"has schema {found}, which does not say what it was trained on", hint)
     if not isinstance(found, int) or found > SCHEMA_VERSION:
         raise BadInput(folder, f"has schema {found}, newer than {SCHEMA_VERSION}", "update neurolit")
+    stated = plain.pop("sha256", None)
+    if not _is_whole(plain, stated, text):
+        raise BadInput(file, "was changed after it was written (checksum differs)", _AGAIN)
     known = {f.name for f in fields(Bundle)} - {"folder"}
     if set(plain) != known:
         odd = ", ".join(sorted(set(plain) ^ known))
-        raise BadInput(folder / DESCRIPTION, f"has missing or unknown fields ({odd})", "export the bundle again")
+        raise BadInput(file, f"has missing or unknown fields ({odd})", "use the neurolit that wrote it")
     try:
-        plain["signal"] = SignalSpec.from_dict(plain["signal"])
-    except (TypeError, AttributeError) as error:
-        problem = f"does not describe the network's input ({error})"
-        raise BadInput(folder / DESCRIPTION, problem, "export the bundle again") from error
-    return Bundle(**plain, folder=folder.resolve())
+        plain["signal"], plain["origin"] = SignalSpec.from_dict(plain["signal"]), Origin.from_dict(plain["origin"])
+        return Bundle(**plain, folder=folder.resolve())
+    except (TypeError, AttributeError, KeyError) as error:
+        raise BadInput(file, f"does not describe the network's input or origin ({error})", _AGAIN) from error
+
+
+def _checksum(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
+
+
+def _text(plain: Mapping[str, Any]) -> str:
+    return json.dumps(plain, indent=2, allow_nan=False) + "\n"
+
+
+def _is_whole(plain: Mapping[str, Any], stated: Any, text: str) -> bool:
+    """Whether a description is what was written: its content, and every byte of its text."""
+    try:
+        return stated == _checksum(plain) and text == _text({**plain, "sha256": stated})
+    except ValueError:  # a number that is none
+        return False
+
+
+def inputs_of(bundle: Bundle, *given: str | Path | None) -> tuple[Path, ...]:
+    """What a prediction reads and may never write to: the bundle's folder, and the files and folders given."""
+    return tuple(Path(path) for path in (bundle.folder, *given) if path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.models.bundle import Bundle
+from src.models.bundle import Bundle, inputs_of
 from src.models.grids.baselines import Autoregression
 from src.models.grids.losses import as_log_odds, true_activity
 from src.models.grids.networks import Forecast, PlaneForecaster
 from src.models.grids.population import PopulationRegression
 from src.predict.grid_output import Fitted, Made, whole
-from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
-from src.preprocess.calcium.grid_io import COO_FILE
-from src.preprocess.calcium.grid_windows import window_batch
+from src.preprocess.calcium.grid_store import COO_FILE
+from src.preprocess.calcium.grid_windows import GridImages, window_batch
 from src.signals import BadInput
-from src.storage.atomic import atomic_folder
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.step import checksums, fingerprint, provenance
+from src.storage.manifest import write_manifest
+from src.storage.output import OutputFolder, distinct_names
+from src.storage.step import fingerprint, provenance
 
 WINDOWS_AT_ONCE = 16
 KNOWN_SHARE = 0.5
@@ -59,13 +58,16 @@ def predict(
         forecasts overlap, the one made last counts.
     """
     bundle.require_task("grid_forecasting")
-    bundle.require_stages({GRID_INDEX.name: GRID_INDEX.version})
+    bundle.require_steps({GRID_INDEX.name: GRID_INDEX.version})
     if stride is not None and not 1 <= stride <= bundle.network_args["horizon"]:
         raise BadInput("options.stride", f"is {stride}", f"give 1 to {bundle.network_args['horizon']} frames")
     network = bundle.network()
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source))
+    found = find_grids(Path(source))
+    names = distinct_names(found.items())
     jobs = [
-        Job(name, forecast_file, (bundle, network, path, name, Path(output_dir) / name, subject, stride, figures))
-        for name, path in find_grids(Path(source)).items()
+        Job(name, forecast_file, (bundle, network, path, output, name, subject, stride, figures))
+        for name, path in zip(names, found.values(), strict=True)
     ]
     return run_batch(jobs, title="forecasts")
 
@@ -99,7 +101,7 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
         raise BadInput(grids.source, f"shows {name}, whom the bundle does not know", hint)
     images = None
     if network.coarsen is not None:
-        markers = any(s.get("params", {}).get("markers") for s in bundle.stages)
+        markers = any(s.get("params", {}).get("markers") for s in bundle.steps)
         images = GridImages([known], coarsen=network.coarsen, markers=markers, planes=network.deepest)
     return Fitted(network, number, known, unknown, images)
 
@@ -169,13 +171,14 @@ def forecast_file(
     bundle: Bundle,
     network: Any,
     path: Path,
+    output: OutputFolder,
     name: str,
-    folder: Path,
     subject: str | None,
     stride: int | None,
     figures: bool,
 ) -> list[str]:
     """Forecast one grid file and write everything that is made from it; returns lines for the console."""
+    folder = output.path(name)
     grids = read_grids(path, name)
     fitted = fit_subject(bundle, network, grids, subject)
     network = fitted.network
@@ -194,13 +197,13 @@ def forecast_file(
         strict=True,
     ):  # fmt: skip
         made.take(forecast, truth, simple, block)
-    with atomic_folder(folder) as part:
+    with output.folder(name) as part:
         made.write(part / COO_FILE)
         if figures:
             made.draw(part, name, 1 / bundle.signal.fs_hz)
         record = {
             "task": bundle.task,
-            "bundle": {"path": str(bundle.folder), "weights_sha256": bundle.weights_sha256},
+            "bundle": bundle.record(),
             "grids": {"name": path.name, "sha256": fingerprint(path)},
             "subject": network.subjects[fitted.number],
             "forecasts": len(firsts),
@@ -209,8 +212,7 @@ def forecast_file(
             "unknown_active_voxels": fitted.unknown,
             "scores": made.scored(),
             "provenance": provenance(),
-            "outputs": checksums(part),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        (part / "manifest.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        write_manifest(part, record)
     return made.lines(name, folder)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from src.models.bundle import Bundle
+from src.models.bundle import Bundle, inputs_of
 from src.predict.sleep_files import write_bids, write_edf_annotations, write_stages
 from src.predict.sleep_input import InputOptions, NightInput, find_inputs, read_input
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
@@ -22,9 +22,10 @@ from src.reports.sleep import draw_night
 from src.reports.sleep_agreement import agreement, beside
 from src.reports.sleep_page import ScoredNight, write_page
 from src.signals import UNSCORED, BadInput
-from src.storage.atomic import atomic_folder
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.step import checksums, fingerprint, provenance
+from src.storage.manifest import write_manifest
+from src.storage.output import OutputFolder, distinct_names
+from src.storage.step import fingerprint, provenance
 
 BATCH = 512
 _WHOLE_NIGHT_H = 3.0
@@ -66,25 +67,31 @@ def predict(
         reference, where the files are.
     """
     bundle.require_task("sleep_staging")
-    bundle.require_stages({SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
-    settings = EpochSettings.from_params(bundle.stages[0]["params"])
-    names = (channels,) if isinstance(channels, str) else tuple(channels)
-    options = InputOptions(names, float(scale), reference, stage_coding, text_epoch_s, yasa)
+    bundle.require_steps({SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
+    settings = EpochSettings.from_params(bundle.steps[0]["params"])
+    wanted = (channels,) if isinstance(channels, str) else tuple(channels)
+    options = InputOptions(wanted, float(scale), reference, stage_coding, text_epoch_s, yasa)
     network = bundle.network()
+    nights = find_inputs(Path(source), kind)
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, None if reference == "beside" else reference))
+    names = distinct_names((night.recording_id, night.psg[0]) for night in nights)
     jobs = [
-        Job(
-            night.recording_id,
-            _stage_night,
-            (bundle, network, settings, options, night, output_dir / night.recording_id),
-        )
-        for night in find_inputs(Path(source), kind)
+        Job(name, _stage_night, (bundle, network, settings, options, night, output, name))
+        for name, night in zip(names, nights, strict=True)
     ]
     return run_batch(jobs, title="staging")
 
 
 def _stage_night(
-    bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, options: InputOptions, night: Night, folder: Path
+    bundle: Bundle,
+    network: torch.nn.Module,
+    settings: EpochSettings,
+    options: InputOptions,
+    night: Night,
+    output: OutputFolder,
+    name: str,
 ) -> list[str]:
+    folder = output.path(name)
     given = read_input(night, settings, options)
     expected, found = tuple(bundle.network_args[k] for k in ("n_channels",)), given.groups[0].features.shape[1]
     if expected[0] != found:
@@ -95,10 +102,9 @@ def _stage_night(
     scored = np.isfinite(probabilities).all(axis=1)
     stages = np.where(scored, np.nan_to_num(probabilities).argmax(axis=1), UNSCORED)
     scoring = _describe(bundle, settings, given, probabilities, stages)
-    with atomic_folder(folder) as part:
+    with output.folder(name) as part:
         _write_files(part, scoring, float(given.groups[0].facts["tail_s"]))
-        manifest = _manifest(bundle, night, given, options, scoring) | {"outputs": checksums(part)}
-        (part / "manifest.json").write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
+        write_manifest(part, _manifest(bundle, night, given, options, scoring))
     return _lines(scoring, given, folder)
 
 
@@ -136,7 +142,7 @@ def _vote(votes: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
 
 
 def _views(bundle: Bundle) -> list[str]:
-    return next((list(s["params"]["views"]) for s in bundle.stages if s["stage"] == NIGHT_VIEW), ["absolute"])
+    return next((list(s["params"]["views"]) for s in bundle.steps if s["step"] == NIGHT_VIEW), ["absolute"])
 
 
 def _describe(
@@ -229,7 +235,7 @@ def _manifest(
     counts = {name: int((scoring.stages == i).sum()) for i, name in enumerate(bundle.classes)}
     return {
         "task": bundle.task,
-        "bundle": {"path": str(bundle.folder), "weights_sha256": bundle.weights_sha256},
+        "bundle": bundle.record(),
         "recording": {path.name: fingerprint(path) for path in night.psg},
         "channels": given.labels,
         "scale": options.scale,

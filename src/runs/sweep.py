@@ -6,8 +6,9 @@ import hashlib
 import shlex
 import sys
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
+from filelock import AcquireReturnProxy
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -23,15 +24,18 @@ from src.runs.folder import (
     point_latest,
     read_record,
     records,
-    write_json,
+    write_record,
 )
 from src.signals import BadInput
+from src.storage.progress import say
 from src.storage.step import canonical_json
 
 EFFORT_KEYS = ("n_trials", "n_jobs", "max_batch_size", "max_failure_rate", "storage")
 """How much of a search is done and how, not which search it is."""
 
-_locks: list[IO[str]] = []  # held until the process ends; not in the callback, which travels to other machines
+_locks: list[
+    AcquireReturnProxy
+] = []  # held until the process ends; not in the callback, which travels to other machines
 
 
 class SweepCallback(Callback):
@@ -79,7 +83,7 @@ class SweepCallback(Callback):
 def release() -> None:
     """Let another process open the sweep; the end of this one would do the same."""
     while _locks:
-        _locks.pop().close()
+        _locks.pop().lock.release()
 
 
 def open_sweep(config: DictConfig) -> Path:
@@ -108,14 +112,14 @@ def open_sweep(config: DictConfig) -> Path:
     record: dict[str, Any] = {"key": key, "started": now(), "attempts": 0}
     if (path / SWEEP_FILE).exists():
         record = read_record(path / SWEEP_FILE)
-        print(f"continuing the sweep {path}")
+        say(Console(), f"continuing the sweep {path}")
     record |= {
         "status": "running",
         "attempts": record["attempts"] + 1,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "overrides": list(config.hydra.overrides.task),
     }
-    write_json(path / SWEEP_FILE, record)
+    write_record(path / SWEEP_FILE, record)
     point_latest(path)
     return path
 
@@ -137,7 +141,7 @@ def _name(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def _interrupted(home: Path, key: str) -> tuple[Path, IO[str]] | None:
+def _interrupted(home: Path, key: str) -> tuple[Path, AcquireReturnProxy] | None:
     for path, record in records(home, SWEEP_FILE):
         if record.get("key") == key and record.get("status") != "finished" and (lock := lock_folder(path)):
             return path, lock
@@ -145,5 +149,5 @@ def _interrupted(home: Path, key: str) -> tuple[Path, IO[str]] | None:
 
 
 def _stop(error: BadInput) -> NoReturn:
-    Console().print(f"[red]error[/] {error}", highlight=False, soft_wrap=True)
+    say(Console(), str(error), label="error", style="red")
     sys.exit(2)

@@ -11,9 +11,9 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf.errors import MissingMandatoryValue
 from rich.console import Console
-from rich.markup import escape
 
 from src.signals import BadInput
+from src.storage.progress import say
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def user_errors(console: Console) -> Iterator[None]:
         bad = bad_input(error)
         if bad is None:
             raise
-        console.print(f"[red]error[/] {escape(str(bad))}", highlight=False, soft_wrap=True)
+        say(console, str(bad), label="error", style="red")
         exit_with(2, because=bad)
 
 

@@ -1,14 +1,36 @@
-"""A line below the batch's progress bar for the steps of the job that runs now."""
+"""What a user reads while a command runs: messages, and a line of progress for the steps of the current job."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _bars: list[Progress] = []
+
+
+def printable(text: str) -> str:
+    """``text`` with bytes that are not UTF-8 and control characters shown as ``\\xNN``; line breaks stay."""
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", shown)
+
+
+def say(console: Console, text: str, *, label: str = "", style: str = "") -> None:
+    """Print a message exactly as it is: brackets in names are no markup, and long paths are not broken.
+
+    Parameters
+    ----------
+    label, style
+        A word printed in this style before the text, such as ``error`` in ``red``.
+    """
+    shown = Text(printable(f"{label} " if label else ""), style=style) + Text(printable(text))
+    console.print(shown, soft_wrap=True)
 
 
 @contextmanager

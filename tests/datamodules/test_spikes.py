@@ -4,7 +4,7 @@ import scipy.io
 
 from src.datamodules.spikes import GUARD_SAMPLES
 from src.preprocess.spikes.conditioning import Conditioning
-from src.recordings.extracellular.recording import SpikeTrain, write_mat
+from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
 from src.signals import BadInput
 
 WINDOWS = {"windows": 2, "window": 120, "context": True}
@@ -74,8 +74,8 @@ def test_a_target_with_foreign_neurons_lends_its_own_background(spike_data, spik
 
 
 def test_stages_say_how_a_recording_is_conditioned(data):
-    (stage,) = data.stages()
-    assert stage["stage"] == "spike_conditioning"
+    (stage,) = data.steps()
+    assert stage["step"] == "spike_conditioning"
     assert Conditioning.from_dict(stage["params"]) == data.conditioning
     assert data.signal.fs_hz == 25_000
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from src.models.bundle import Bundle, build_network, export_bundle, load_bundle
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
-from src.signals import HUMAN_STAGES, SignalSpec
+from src.signals import HUMAN_STAGES, Origin, SignalSpec
 from src.simulate.sleep import write_night
 from src.storage.step import MANIFEST, read_artifact
 from tests.conftest import REPOSITORY
@@ -115,14 +115,15 @@ def write_nights(inputs: Path) -> None:
         kind="sleep_sequence",
         network_args=args | {"dropout": 0.1},
         signal=SignalSpec(CHANNELS, 100.0, 30.0, "uV", ("epoch", "channel", "frequency", "time"), (20, 2, 10, 1)),
-        stages=[
+        steps=[
             SLEEP_EPOCHS.describe(settings.to_params("sleep_edf")),
-            {"stage": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": ["absolute", "night"]}},
+            {"step": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": ["absolute", "night"]}},
         ],
         classes=list(HUMAN_STAGES),
         decision={"temperature": 1.0},
         metrics={"test/kappa": 0.8, "test/macro_f1": 0.75},
         split={},
+        origin=Origin(True, ("nights",), 4, 8.0),
         provenance={},
     )
     network = build_network("sleep_sequence", described.network_args)

@@ -1,12 +1,17 @@
+import hashlib
 import json
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
 import torch
 
 from src.models.bundle import NETWORKS, Bundle, build_network, export_bundle, load_bundle
-from src.signals import BadInput, SignalSpec
+from src.signals import BadInput, Origin, SignalSpec
+from src.storage.step import canonical_json
 
+STEP = {"step": "sleep_epochs", "version": 2, "params": {}, "seed": None}
 ARGS = {"n_channels": 1, "n_freqs": 8, "n_frames": 9, "n_classes": 3, "filters": 4, "width": 8, "blocks": 1}
 
 
@@ -22,11 +27,12 @@ def describe(**changes):
         "kind": "sleep_epoch_cnn",
         "network_args": ARGS,
         "signal": SignalSpec(("EEG",), 100.0, 30.0, "uV", ("channel", "freq", "time"), (1, 8, 9)),
-        "stages": [],
+        "steps": [STEP],
         "classes": ["a", "b", "c"],
         "decision": {"temperature": 1.0},
         "metrics": {},
         "split": {},
+        "origin": Origin(True, ("cohort",), 3, 24.0, "CC0"),
         "provenance": {},
     }
     return Bundle(**{**fields, **changes})
@@ -38,8 +44,12 @@ def folder(tmp_path, network):
 
 
 def edit(folder, **changes):
+    """Change a description and sign it anew: what is left is the check of the content."""
     path = folder / "bundle.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    plain = {**json.loads(path.read_text()), **changes}
+    del plain["sha256"]
+    checksum = hashlib.sha256(canonical_json(plain).encode()).hexdigest()
+    path.write_text(json.dumps({**plain, "sha256": checksum}, indent=2) + "\n")
 
 
 def test_a_bundle_gives_the_same_logits_and_is_found_from_its_run(folder, network):
@@ -48,10 +58,12 @@ def test_a_bundle_gives_the_same_logits_and_is_found_from_its_run(folder, networ
         bundle = load_bundle(path)
         assert torch.equal(bundle.network()(x), network(x))
         assert bundle.signal == describe().signal
+        assert bundle.origin == describe().origin
+        assert bundle.record()["origin"]["licence"] == "CC0"
 
 
 def test_no_file_of_a_bundle_is_a_pickle(folder):
-    assert sorted(p.name for p in folder.iterdir()) == ["bundle.json", "model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == ["bundle.json", "manifest.json", "model.safetensors"]
     assert "src." not in (folder / "bundle.json").read_text()
 
 
@@ -62,9 +74,12 @@ def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
     with pytest.raises(BadInput, match="holds no bundle"):
         load_bundle(tmp_path)
     edit(folder, schema_version=99)
-    with pytest.raises(BadInput, match="schema 99, newer than 1; update neurolit"):
+    with pytest.raises(BadInput, match="schema 99, newer than 2; update neurolit"):
         load_bundle(folder)
-    edit(folder, schema_version=1, kind="transformer")
+    edit(folder, schema_version=1)
+    with pytest.raises(BadInput, match="schema 1, which does not say what it was trained on; train again"):
+        load_bundle(folder)
+    edit(folder, schema_version=2, kind="transformer")
     with pytest.raises(BadInput, match="unknown network kind 'transformer'"):
         load_bundle(folder).network()
     edit(folder, kind="sleep_epoch_cnn", network_args={**ARGS, "width": 16})
@@ -82,27 +97,27 @@ def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
 
 
 def test_preprocessing_of_another_version_is_refused():
-    described = describe(stages=[{"stage": "sleep_epochs", "version": 2, "params": {}, "seed": None}])
-    described.require_stages({"sleep_epochs": 2, "night_view": 1})
+    described = describe()
+    described.require_steps({"sleep_epochs": 2, "night_view": 1})
     with pytest.raises(BadInput, match="needs version 2 of the preprocessing sleep_epochs, here it is 3"):
-        described.require_stages({"sleep_epochs": 3})
+        described.require_steps({"sleep_epochs": 3})
     with pytest.raises(BadInput, match="unknown here"):
-        described.require_stages({})
+        described.require_steps({})
 
 
 @pytest.mark.parametrize(
-    ("task", "module", "stage"),
+    ("task", "module", "step"),
     [
         ("sleep_staging", "sleep", "sleep_epochs"),
         ("spike_detection", "spikes", "spike_conditioning"),
         ("grid_forecasting", "grids", "grid_index"),
     ],
 )
-def test_every_predictor_refuses_preprocessing_of_another_version(tmp_path, task, module, stage):
+def test_every_predictor_refuses_preprocessing_of_another_version(tmp_path, task, module, step):
     predict = import_module(f"src.predict.{module}").predict
-    old = describe(task=task, stages=[{"stage": stage, "version": 0, "params": {}, "seed": None}])
-    old.decision["targets"] = {}
-    with pytest.raises(BadInput, match=f"needs version 0 of the preprocessing {stage}, here it is"):
+    decision = {"temperature": 1.0, "targets": {}, "baselines": {}, "threshold": [0.5], "loss": "bernoulli"}
+    old = describe(task=task, decision=decision, steps=[{"step": step, "version": 0, "params": {}}])
+    with pytest.raises(BadInput, match=f"needs version 0 of the preprocessing {step}, here it is"):
         predict(old, tmp_path, tmp_path / "out")
 
 
@@ -130,3 +145,60 @@ def test_a_damaged_description_is_noticed(folder, text):
 def test_every_sleep_network_of_the_table_exists(kind):
     arguments = {"n_channels": 1, "n_freqs": 51, "n_frames": 59, "n_classes": 5}
     assert build_network(kind, arguments).eval()(torch.zeros(2, 1, 51, 59)).shape == (2, 5)
+
+
+WRONG = [
+    ({"decision": {"temperature": 0}}, "decision.temperature is no number above 0"),
+    ({"decision": {"temperature": -1.0}}, "decision.temperature is no number above 0"),
+    ({"decision": {}}, "decision.temperature is no number above 0"),
+    ({"classes": ["a", "b", "c", "d"]}, "names 4 classes for 3 outputs"),
+    ({"classes": []}, "field classes is no list of at least one name"),
+    ({"task": []}, "field task is no text"),
+    ({"kind": 3}, "field kind is no text"),
+    ({"steps": []}, "field steps is no list of at least one preprocessing step"),
+    ({"steps": [{"step": "sleep_epochs"}]}, "field steps is no list"),
+    ({"steps": ["sleep_epochs"]}, "field steps is no list"),
+    ({"network_args": []}, "field network_args is no record"),
+    ({"metrics": {"test/kappa": "high"}}, "field metrics is no record of numbers"),
+    ({"origin": {"recorded": "yes", "cohorts": ["c"], "subjects": 1, "hours": 1}}, "field origin is no description"),
+    ({"origin": {"recorded": True}}, "does not describe the network's input or origin"),
+    ({"origin": None}, "does not describe the network's input or origin"),
+    ({"weights_sha256": 5}, "field weights_sha256 is no checksum"),
+]
+
+
+@pytest.mark.parametrize(("changes", "problem"), WRONG)
+def test_a_description_that_contradicts_itself_is_refused_although_its_checksum_holds(folder, changes, problem):
+    edit(folder, **changes)
+    with pytest.raises(BadInput, match=problem):
+        load_bundle(folder)
+
+
+def test_any_flipped_bit_of_the_description_is_refused(folder):
+    path = folder / "bundle.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 7)
+        path.write_bytes(content)
+        with pytest.raises(BadInput):
+            load_bundle(folder)
+
+
+def test_infer_refuses_what_the_loader_refuses_and_says_what_a_bundle_was_trained_on(folder, repository, tmp_path):
+    def infer():
+        words = [sys.executable, "infer.py", f"bundle={folder}", f"input={tmp_path}", f"output_dir={tmp_path / 'out'}"]
+        done = subprocess.run(words, cwd=repository, capture_output=True, text=True)
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    code, said = infer()
+    assert code
+    assert "trained on recordings: cohort (3 subjects, 24 h; licence of the data: CC0)" in said
+    for changes, problem in (WRONG[1], WRONG[5]):
+        original = (folder / "bundle.json").read_text()
+        edit(folder, **changes)
+        code, said = infer()
+        assert code
+        assert problem in said
+        assert "Traceback" not in said
+        (folder / "bundle.json").write_text(original)

@@ -16,7 +16,7 @@ from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, epochs_of
 from src.preprocess.sleep.night_normalization import night_view
 from src.recordings.sleep.edf import read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
-from src.signals import HUMAN_STAGES, SignalSpec
+from src.signals import HUMAN_STAGES, Origin, SignalSpec
 from src.simulate.sleep import write_night
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz")
@@ -54,14 +54,15 @@ def bundle(nights, tmp_path_factory):
         kind="sleep_sequence",
         network_args=ARGS | {"dropout": 0.1},
         signal=SignalSpec(CHANNELS, 100.0, 30.0, "uV", ("epoch", "channel", "frequency", "time"), (40, 2, 10, 1)),
-        stages=[
+        steps=[
             SLEEP_EPOCHS.describe(SETTINGS.to_params("sleep_edf")),
-            {"stage": "night_view", "version": 2, "params": {"views": VIEWS}},
+            {"step": "night_view", "version": 2, "params": {"views": VIEWS}},
         ],
         classes=list(HUMAN_STAGES),
         decision={"temperature": 1.0},
         metrics={"test/kappa": 0.8, "test/macro_f1": 0.75},
         split={},
+        origin=Origin(True, ("nights",), 4, 8.0),
         provenance={},
     )
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
@@ -126,7 +127,7 @@ def test_the_order_of_channels_does_not_matter(bundle, nights, tmp_path):
 
 def test_gain_does_not_matter(bundle, nights, tmp_path):
     stages, printed, _ = score(bundle, rewrite(tmp_path / "x.edf", nights[0][0], factor=1e-6), tmp_path / "a")
-    assert "volts" in printed
+    assert "is the unit right?" in printed
     plain, printed, _ = score(bundle, tmp_path / "x.edf", tmp_path / "b", scale=1e6)
     assert "volts" not in printed
     assert same(stages, plain) > 0.99

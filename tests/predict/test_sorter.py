@@ -37,11 +37,14 @@ def test_without_a_classifier_the_detector_names_the_neurons(bundles, spike_fold
         (lambda b: replace(b, signal=replace(b.signal, fs_hz=24_000.0)), "trained at 24000 Hz"),
         (lambda b: replace(b, decision={"targets": {"D6": {}}}), "trained for other targets"),
         (
-            lambda b: replace(b, stages=[b.stages[0] | {"params": b.stages[0]["params"] | {"low_hz": 300.0}}]),
+            lambda b: replace(b, steps=[b.steps[0] | {"params": b.steps[0]["params"] | {"low_hz": 300.0}}]),
             "another band-pass",
         ),
-        (lambda b: replace(b, stages=[b.stages[0] | {"version": 9}]), "needs version 9"),
-        (lambda b: replace(b, stages=[]), "does not say how recordings are conditioned"),
+        (lambda b: replace(b, steps=[b.steps[0] | {"version": 9}]), "needs version 9"),
+        (
+            lambda b: replace(b, steps=[b.steps[0] | {"params": {"width": 1}}]),
+            "does not say how recordings are conditioned",
+        ),
     ],
 )
 def test_bundles_that_were_not_made_for_each_other_are_refused(bundles, change, message):

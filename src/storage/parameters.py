@@ -1,0 +1,55 @@
+"""Parameters of the steps that ``preprocess.py`` runs: one dataclass per step.
+
+The dataclass is the schema that Hydra checks the command line against, the argument of the step, and what the
+step's manifest records. It is written beside the step, in a module that imports only light packages, because
+``src/schema.py`` imports all of these modules when a command starts::
+
+    @dataclass
+    class SpectrogramParams(PreprocessConfig):
+        window_s: float = 2.0  # seconds; length of one window
+
+        def run(self) -> Summary:
+            from src.preprocess.lfp.spectrograms import spectrograms  # loads SciPy, so not before it is needed
+
+            return spectrograms(self)
+
+The comment behind a key, or the lines of comment above it, is what ``--help`` says about it: unit first, then
+the meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import MISSING
+
+from src.storage.batch import Summary
+
+
+@dataclass
+class PreprocessConfig:
+    """The keys of every step; each step adds its own in a subclass.
+
+    ``_target_`` is for steps of other packages alone: it names a function that gets all other keys as arguments
+    and returns a ``Summary``.
+    """
+
+    _target_: str | None = None
+    input_dir: str = MISSING  # folder (or file) with the recordings
+    output_dir: str = MISSING  # folder for the results; what it holds already is kept
+    workers: int = 1  # recordings at a time
+    seed: int = 42  # of every random number
+    skip: list[str] = field(default_factory=list)  # names of recordings to leave out
+    only: str | None = None  # pattern of the names of the recordings to use, such as "rat1*"
+    part: int = 1  # this process does part 1, 2, … of `parts`
+    parts: int = 1  # shares that the recordings are divided into; see docs/sweeps.md
+
+    def run(self) -> Summary:
+        """Run the step on every recording; one that fails is reported in the summary and does not stop the others."""
+        raise NotImplementedError(f"{type(self).__name__} has no run()")
+
+    def own(self) -> dict[str, Any]:
+        """The keys that the step itself added: what can change its result, besides input and seed."""
+        common = {f.name for f in fields(PreprocessConfig)}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in common}
