@@ -249,8 +249,12 @@ class GridSummary(Summary):
         return table
 
 
-_GRID_COLUMNS = ("cells", "/voxel", "T×Z", "train/test/gap", "spikes", "density", "infer", "grids")
+_GRID_COLUMNS = ("cells", "/voxel", "T×Z", "train/test/gap", "spikes", "density", "infer + grids")
 _RATE_COLUMNS = ("cells", "frames", "Hz", "model", "signal", "mean rate", "infer")
+
+
+def _seconds(spent: float, done: bool) -> str:
+    return f"{spent:.0f} s" if done else "kept"
 
 
 def _grid_row(result: SubjectResult) -> list[str]:
@@ -262,8 +266,7 @@ def _grid_row(result: SubjectResult) -> list[str]:
         f"{facts['train_percent']:.0f}/{facts['test_percent']:.0f}/{facts['gap_percent']:.0f} %",
         f"{facts['active_voxels']:,}",
         f"{facts['density_percent']:.2g}%",
-        f"{result.inference_s:.0f} s" if result.inferred else "kept",
-        f"{result.gridding_s:.0f} s" if result.gridded else "kept",
+        f"{_seconds(result.inference_s, result.inferred)} + {_seconds(result.gridding_s, result.gridded)}",
     ]
 
 
@@ -276,5 +279,5 @@ def _rate_row(result: SubjectResult) -> list[str]:
         up["engine"]["model"],
         {"divide": "ΔF/F", "subtract": "F − F0", "none": "as given"}[up["baseline"]["mode"]],
         f"{result.facts['mean_rate_hz']:.3g} Hz",
-        f"{result.inference_s:.0f} s" if result.inferred else "kept",
+        _seconds(result.inference_s, result.inferred),
     ]
