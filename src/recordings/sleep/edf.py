@@ -104,6 +104,9 @@ def read_channels(
         picks = derivations(header.path, request.names, header.labels, request.aliases)
     onsets = _record_onsets(header) if header.gaps else None
     notes = (*header.notes, *_gap_notes(header, onsets))
+    dead = [signal.label for signal in header.signals if signal.problem]
+    if request.names is None and dead:
+        notes = (*notes, f"{len(dead)} channels without calibration left out ({', '.join(dead)})")
     name = recording_id or header.path.stem
     found = []
     for pick in picks:

@@ -256,7 +256,7 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     clocks = f"clocks of signal ({start}) and hypnogram ({hypnogram.start}) differ"
     midnight = hypnogram.start.time() == time(0)
     fits = outside[0.0] < epoch_s
-    if midnight and fits and (hypnogram.dated or outside[by_clock] >= epoch_s):
+    if midnight and fits and outside[by_clock] >= epoch_s:
         return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
     if fits and outside[by_clock] >= epoch_s and (same_length or outside[by_clock] >= scored_s):

@@ -164,7 +164,9 @@ def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
     coding = options.coding or KINDS[night.kind].coding
     if path is None:
         path = night.psg[0]
-        if path.suffix.lower() not in EDF_SUFFIXES or not has_stages(path, coding, options.stage_names):
+        if path.suffix.lower() not in EDF_SUFFIXES or not has_stages(
+            path, coding, options.stage_names, options.more_names
+        ):
             return None
     return read_hypnogram(
         path, epoch_s=options.epoch_s, coding=coding, stage_names=options.stage_names, more_names=options.more_names
