@@ -8,7 +8,6 @@ does not count, and what cannot be believed. Whether a scoring fits its recordin
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import re
@@ -97,16 +96,6 @@ def has_stages(
     texts = {text for _, _, text in read_annotations(path).marks if text}
     texts = {text for text in texts if coding is not None or integer_of(text) is None}
     return any(stage_code(text, stage_names, more_names) not in (None, UNSCORED) for text in texts)
-
-
-def write_csv(hypnogram: Hypnogram, path: str | Path) -> None:
-    """Write ``onset_s,duration_s,stage``, a line per epoch; unscored epochs as ``?``."""
-    with atomic_file(Path(path)) as part, part.open("w", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(("onset_s", "duration_s", "stage"))
-        for index, stage in enumerate(hypnogram.stages):
-            onset = hypnogram.onset_s + index * hypnogram.epoch_s
-            writer.writerow((f"{onset:.10g}", f"{hypnogram.epoch_s:.10g}", _name(hypnogram, int(stage))))
 
 
 def write_annotations(hypnogram: Hypnogram, path: str | Path) -> None:
