@@ -12,7 +12,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -41,31 +41,15 @@ _NO_DATE = datetime(1985, 1, 1)
 
 @dataclass(frozen=True)
 class Scoring:
-    """What a file says, before its words are judged.
+    """What a file says, before its words are judged."""
 
-    Attributes
-    ----------
-    rows
-        In the order of the file.
-    how
-        How it was read, for people.
-    epoch_s
-        Length of an epoch where the file states it.
-    start, dated
-        Zero of the onsets on the wall clock; ``dated`` is false where only the time of day is known.
-    coding
-        What integers mean where the format says so.
-    notes
-        What had to be decided.
-    """
-
-    rows: Sequence[Row]
-    how: str
-    epoch_s: float | None = None
-    start: datetime | None = None
-    dated: bool = True
-    coding: str | None = None
-    notes: tuple[str, ...] = field(default=())
+    rows: Sequence[Row]  # in the order of the file
+    how: str  # how it was read, for people
+    epoch_s: float | None = None  # length of an epoch where the file states it
+    start: datetime | None = None  # zero of the onsets on the wall clock
+    dated: bool = True  # false where only the time of day is known
+    coding: str | None = None  # what integers mean where the format says so
+    notes: tuple[str, ...] = ()  # what had to be decided
 
 
 def _is_usual_stage(name: str) -> bool:
@@ -154,13 +138,17 @@ def _names(row: Sequence[str]) -> list[str]:
 def _is_heading(row: Sequence[str], index: int) -> bool:
     names = _names(row)
     timed = any(name in names for usual in _COLUMNS.values() for name in usual)
-    return any(name in names for name in _STAGE_COLUMNS) and (timed or index == 0)
+    return any(_is_stage_column(name) for name in names) and (timed or index == 0)
+
+
+def _is_stage_column(name: str) -> bool:
+    return name in _STAGE_COLUMNS or name.startswith("stage_")
 
 
 def _by_heading(heading: Sequence[str], likeness: Sequence[tuple[int, int]]) -> dict[str, int]:
     names = _names(heading)
     found = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
-    candidates = [names.index(name) for name in _STAGE_COLUMNS if name in names]
+    candidates = [names.index(name) for name in (*_STAGE_COLUMNS, *filter(_is_stage_column, names)) if name in names]
     stage = max(candidates, key=lambda column: (*likeness[column], -candidates.index(column)))
     return {what: column for what, column in found.items() if column >= 0 and column != stage} | {"stage": stage}
 
