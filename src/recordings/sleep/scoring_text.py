@@ -138,17 +138,15 @@ def _names(row: Sequence[str]) -> list[str]:
 def _is_heading(row: Sequence[str], index: int) -> bool:
     names = _names(row)
     timed = any(name in names for usual in _COLUMNS.values() for name in usual)
-    return any(_is_stage_column(name) for name in names) and (timed or index == 0)
-
-
-def _is_stage_column(name: str) -> bool:
-    return name in _STAGE_COLUMNS or name.startswith("stage_")
+    usual = any(name in names for name in _STAGE_COLUMNS)
+    return (usual and index == 0) or (timed and (usual or any(name.startswith("stage_") for name in names)))
 
 
 def _by_heading(heading: Sequence[str], likeness: Sequence[tuple[int, int]]) -> dict[str, int]:
     names = _names(heading)
     found = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
-    candidates = [names.index(name) for name in (*_STAGE_COLUMNS, *filter(_is_stage_column, names)) if name in names]
+    more = [name for name in names if name.startswith("stage_")]
+    candidates = [names.index(name) for name in (*_STAGE_COLUMNS, *more) if name in names]
     stage = max(candidates, key=lambda column: (*likeness[column], -candidates.index(column)))
     return {what: column for what, column in found.items() if column >= 0 and column != stage} | {"stage": stage}
 
