@@ -41,6 +41,7 @@ class Hypnogram:
     how: str = ""  # how the file was read, for people
     dated: bool = True  # whether start has a date; a time of day alone is less
     length_by: str = "file"  # who states epoch_s: file, user, or nobody: then the recording's length decides
+    heading: str = ""  # a first line that is no stage: a heading if the signal has one epoch less
     scored_epoch_s: float | None = None  # the usual length of the file's own epochs, which epoch_s divides
 
     @property
@@ -167,6 +168,9 @@ def _described(hypnogram: Hypnogram) -> str:
 
 def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
     """The scoring with the length of epoch that makes it as long as the signal, where none was stated."""
+    if hypnogram.heading and abs((len(hypnogram.stages) - 1) * hypnogram.epoch_s - duration_s) < hypnogram.epoch_s / 2:
+        without = replace(hypnogram, stages=hypnogram.stages[1:], heading="", warnings=hypnogram.warnings[:-1])
+        return without, [f"first line {hypnogram.heading[:40]!r} taken as a heading"]
     n = len(hypnogram.stages)
     if hypnogram.length_by != "nobody" or abs(n * hypnogram.epoch_s - duration_s) < _SLACK_EPOCHS * hypnogram.epoch_s:
         return hypnogram, []

@@ -229,6 +229,7 @@ def _one_per_epoch(
     return Hypnogram(
         stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), stage_names, (*scoring.notes, *notes),
         how=scoring.how, length_by="user" if epoch_s else "file" if length_s else "nobody",
+        heading=unknown[0] if len(unknown) == 1 and codes[0] is None else "",
     )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def parse_text(path: Path, text: str, is_stage: Callable[[str], bool] = _is_usua
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
     width = len(table[heading]) if heading is not None else max(len(row) for row in rows[:_LONGEST_PREAMBLE])
     if width == 1:
-        return _one_a_line([row[0] for row in rows], heading is not None, is_stage)
+        return Scoring([(None, None, row[0]) for row in rows], "one stage a line")
     likeness = [_likeness([row[column] for row in rows if len(row) > column], is_stage) for column in range(width)]
     columns = _by_content(path, rows, likeness) if heading is None else _by_heading(table[heading], likeness)
     needed = max(columns.values())
@@ -175,15 +175,6 @@ def _likeness(cells: Sequence[str], is_stage: Callable[[str], bool]) -> tuple[in
     """How many cells call themselves a stage, and how many are the name of one."""
     named = [cell for cell in cells if integer_of(cell) is None and cell.lower() not in _ABSENT and is_stage(cell)]
     return sum(says_stage(cell) for cell in named), len(named)
-
-
-def _one_a_line(cells: Sequence[str], has_heading: bool, is_stage: Callable[[str], bool]) -> Scoring:
-    known = [integer_of(cell) is not None or is_stage(cell) for cell in cells]
-    notes = []
-    if not has_heading and not known[0] and len(cells) > 1 and all(known[1:]) and cells[0] not in cells[1:]:
-        notes.append(f"first line {cells[0][:40]!r} taken as a heading")
-        cells = cells[1:]
-    return Scoring([(None, None, cell) for cell in cells], "one stage a line", notes=tuple(notes))
 
 
 def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], notes: tuple[str, ...]) -> Scoring:

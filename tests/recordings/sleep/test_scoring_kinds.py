@@ -273,6 +273,16 @@ def test_one_unknown_name_is_an_unscored_epoch(tmp_path, form):
     assert facts["warnings"] == ["1 epochs have unknown names ('Sleep stage X'): unscored"]
 
 
+def test_an_unknown_first_line_is_a_heading_where_the_signal_says_so(tmp_path):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join(["Hypnogramm Nacht 1", *STAGES]))
+    assert right(tmp_path) == ["first line 'Hypnogramm Nacht 1' taken as a heading"]
+    (tmp_path / "n.txt").write_text("\n".join(["Biocal", *STAGES[1:]]))
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, [-1, *TRUE[1:]])
+    assert facts["warnings"] == ["1 epochs have unknown names ('Biocal'): unscored"]
+
+
 def test_many_unknown_names_are_refused(tmp_path):
     in_edf(tmp_path, [*STAGES[:20], *["Sleep stage X"] * 10, *STAGES[30:]])
     refused(tmp_path, "has unknown stages: 'Sleep stage X'; use W, .* source.stage_names={name: stage}")
