@@ -87,6 +87,8 @@ def test_integers_mean_the_same_in_every_format(tmp_path, coding, numbers, form)
     elif form != "inside":
         (tmp_path / f"n.{form}").write_text("\n".join(names))
     assert right(tmp_path, coding=coding) == []
+    if coding == "aasm":
+        assert "is stage_coding=aasm meant?" in read(tmp_path, coding="edf")[1]["warnings"][0]
     if form in ("edf", "csv", "txt", "eannot"):
         refused(tmp_path, r"has bare integers for stages .* say which: stage_coding=aasm\|edf")
         if coding == "edf":
