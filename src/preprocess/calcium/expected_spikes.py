@@ -7,14 +7,11 @@ no trace in the result.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +23,7 @@ from src.preprocess.calcium import baseline as f0
 from src.recordings.calcium.recording import CalciumRecording, open_recording
 from src.signals import BadInput
 from src.storage.hdf5 import AppendedColumn, writing
+from src.storage.parallel import in_order, process_pool
 from src.storage.step import CachedStep
 
 SPIKES_FILE = "expected_spikes.h5"
@@ -168,8 +166,9 @@ def _dff(traces: np.ndarray, settled: Mapping[str, Any], window: int) -> tuple[n
     return relative, f0.nonpositive_baseline(baseline) & (mode == "divide")
 
 
-def _predict(inputs: Mapping[str, Path], settled: Mapping[str, Any], window: int, first: int, last: int) -> Prediction:
+def _predict(inputs: Mapping[str, Path], settled: Mapping[str, Any], window: int, piece: tuple[int, int]) -> Prediction:
     """One piece of work, in whatever process: neurons ``first`` to ``last``."""
+    first, last = piece
     recording = _recording(inputs, settled)
     engine = _engine(_frozen(inputs), _frozen(settled), recording.fs_hz)
     expected = np.empty((last - first, recording.frames), np.float16)
@@ -199,9 +198,10 @@ def _write(
     pieces = [(first, min(first + size, recording.cells)) for first in range(0, recording.cells, size)]
     work = partial(_predict, dict(inputs), dict(settled), window)
     levels, bad, predicted, silent = [], [], np.zeros(recording.frames, bool), 0
-    with writing(path) as file:
+    processes = min(workers, len(pieces))
+    with writing(path) as file, process_pool(processes) if processes > 1 else nullcontext() as pool:
         column = AppendedColumn(file, "expected_spikes", np.float16, 64, width=recording.frames)
-        for (_, last), piece in zip(pieces, _in_order(work, pieces, workers), strict=True):
+        for (_, last), piece in zip(pieces, in_order(work, pieces, pool, 2 * workers), strict=True):
             column.append(piece.expected)
             levels.append(piece.levels)
             bad.append(piece.bad_baseline)
@@ -217,24 +217,6 @@ def _write(
         file.attrs.update(fs_hz=recording.fs_hz, units="spikes per frame", baseline=settled["baseline"])
     facts = {"bad_baseline": int(np.concatenate(bad).sum()), "without_prediction": silent}
     return {**facts, "levels": np.concatenate(levels)}
-
-
-def _in_order(
-    work: Callable[[int, int], Prediction], pieces: list[tuple[int, int]], workers: int
-) -> Iterator[Prediction]:
-    """Results in the order of the pieces, with no more than two per worker under way."""
-    if workers <= 1 or len(pieces) == 1:
-        yield from (work(*piece) for piece in pieces)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(pieces)), mp_context=context) as pool:
-        waiting: deque[Future[Prediction]] = deque()
-        for piece in pieces:
-            waiting.append(pool.submit(work, *piece))
-            if len(waiting) >= 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _notes(recording: CalciumRecording, facts: Mapping[str, Any]) -> list[str]:

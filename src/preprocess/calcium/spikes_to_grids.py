@@ -6,7 +6,6 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from src.preprocess.calcium import expected_spikes as spikes
 from src.preprocess.calcium.grid_metadata import COMBINED_FILE, write_combined
@@ -25,6 +25,8 @@ from src.recordings.calcium.recording import find_subjects, subject_files
 from src.signals import BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.output import OutputFolder
+from src.storage.parallel import process_pool
+from src.storage.progress import EVERY_S, printable, say
 from src.storage.step import ensure, folder_lock, read_artifact
 
 _CHOICES = {
@@ -227,7 +229,7 @@ def _package(settings: GridSettings) -> Path | None:
         return None
     if settings.cascade_model == EMBEDDED:
         # In a process of its own: TensorFlow stays out of the one that only hands out work.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with process_pool(1) as pool:
             return settings.models_dir / pool.submit(_embedded, settings.models_dir).result()
     from src.preprocess.cascade.download import fetch_package
 
@@ -254,23 +256,29 @@ def _finished(target: Path, settings: GridSettings, summary: Summary) -> list[st
 
 @contextmanager
 def _reported(subject: str) -> Iterator[spikes.Report]:
-    """A bar of cells in the main process; a line every half minute in a worker, which shares the screen."""
-    if multiprocessing.parent_process() is None:
-        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(f"{subject}: cells", total=None)
+    """A bar of cells in a terminal; a line every half minute elsewhere and in a worker, which shares the screen."""
+    console = Console(stderr=True)
+    if multiprocessing.parent_process() is None and console.is_terminal:
+        columns = (
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(f"{printable(subject)}: cells", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
     started = said = time.monotonic()
 
-    def say(done: int, total: int) -> None:
+    def tell(done: int, total: int) -> None:
         nonlocal said
         now = time.monotonic()
-        if now - said >= 30 and done < total:
+        if now - said >= EVERY_S and done < total:
             said, left = now, (now - started) * (total - done) / done / 60
-            print(f"{subject}: {done:,} of {total:,} cells, {left:.1f} min left", file=sys.stderr, flush=True)
+            say(console, f"{subject}: {done:,} of {total:,} cells, {left:.1f} min left")
 
-    yield say
+    yield tell
 
 
 @dataclass(frozen=True)
@@ -293,7 +301,7 @@ class GridSummary(Summary):
         if self.skipped:
             caption.append(f"skipped: {', '.join(self.skipped)}")
         table = Table(
-            title=self.title,
+            title=Text(printable(self.title)),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
@@ -305,12 +313,12 @@ class GridSummary(Summary):
             table.add_column(column, justify="right", no_wrap=True)
         for outcome in self.outcomes:
             if outcome.ok:
-                table.add_row(outcome.name, *_numbers(outcome.value))
+                table.add_row(Text(printable(outcome.name)), *_numbers(outcome.value))
                 caption += [f"{outcome.name}: {note}" for note in outcome.value.facts["notes"]]
             else:
-                table.add_row(f"[red]{outcome.name}[/]", "[red]failed[/]")
+                table.add_row(Text(printable(outcome.name), "red"), Text("failed", "red"))
                 caption.append(f"{outcome.name} failed: {outcome.reason}")
-        table.caption = "\n".join(caption).replace("[", r"\[")
+        table.caption = Text(printable("\n".join(caption)))
         return table
 
 

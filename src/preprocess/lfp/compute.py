@@ -7,7 +7,7 @@ when, by how many threads and in how much memory does not show in a single byte 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,7 @@ from src.preprocess.lfp.npz_writer import NpzWriter, deflate, rows_per_piece
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.channels import ChannelMajor, channel_major, rows_in_time
 from src.recordings.extracellular.traces import Traces
+from src.storage.parallel import in_order
 
 
 @dataclass
@@ -195,7 +196,7 @@ def write_hdf5(path: Path, work: Computation, axes: Mapping[str, Any], attribute
             for span, row in zip(spans, passing, strict=True)
             for channel in range(traces.n_channels)
         )
-        for chunk in _in_order(work.pool, calls, 3 * work.threads):
+        for chunk in in_order(lambda call: call(), calls, work.pool, 3 * work.threads):
             data.id.write_direct_chunk((chunk.channel, chunk.first, 0), chunk.data)
             work.masked[chunk.channel] += chunk.masked
             work.keep(chunk.channel, chunk.first, chunk.sums)
@@ -220,17 +221,6 @@ def _deflate(planes: NDArray[np.uint8]) -> bytes:
     packer = isal_zlib.compressobj(1)
     parts = [part for plane in planes for part in (packer.compress(plane.data), packer.flush(isal_zlib.Z_SYNC_FLUSH))]
     return b"".join([*parts, packer.flush()])
-
-
-def _in_order(pool: Executor, calls: Iterator[Callable[[], _Chunk]], ahead: int) -> Iterator[_Chunk]:
-    """Results in the order of the calls, at most ``ahead`` of them under way."""
-    waiting: deque[Future[_Chunk]] = deque()
-    for call in calls:
-        if len(waiting) == ahead:
-            yield waiting.popleft().result()
-        waiting.append(pool.submit(call))
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _union(one: slice, other: slice) -> slice:

@@ -6,7 +6,6 @@ shank is an artifact of its own, ``<output_dir>/<session>/sh<k>/``, so a second 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,7 +14,6 @@ from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from src.preprocess.lfp import coherence as lfp_coherence
 from src.preprocess.lfp import parameters as lfp_parameters
@@ -26,7 +24,8 @@ from src.recordings.extracellular.spikegadgets import shanks_of
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
-from src.storage.progress import steps
+from src.storage.parallel import available_cores
+from src.storage.progress import say, steps
 from src.storage.step import Artifact, CachedStep, ensure
 
 
@@ -122,7 +121,7 @@ def spectrograms(
     run = _Run(
         suffix="" if preset == lfp_parameters.DEFAULT else f"_{preset}",
         params=params,
-        threads=workers or len(os.sched_getaffinity(0)),
+        threads=workers or available_cores(),
         memory_mb=memory_mb,
         coherence={"pairs": pairs, "coherence_window_s": float(coherence_window_s)},
         figures=figures,
@@ -135,16 +134,16 @@ def spectrograms(
         if session.name in skip:
             continue
         for note in session.notes:
-            _say(console, "note", session.name, note)
+            say(console, f"{session.name}: {note}", label="note", style="yellow")
         jobs += _jobs(session, output, run, shanks)
     jobs = [job for job in jobs if job.name not in skip]
     summary = run_batch(jobs, title="spectrograms")
     for name, artifact in summary.values.items():
         for warning in artifact.manifest["facts"]["warnings"]:
-            _say(console, "warning", name, warning)
+            say(console, f"{name}: {warning}", label="warning", style="yellow")
     kept = sum(artifact.reused for artifact in summary.values.values())
     state = f", {kept} of them there already and verified" if kept else ""
-    console.print(f"{len(summary.values)} of {len(jobs)} in {output_dir}{state}", highlight=False, soft_wrap=True)
+    say(console, f"{len(summary.values)} of {len(jobs)} in {output_dir}{state}")
     return summary
 
 
@@ -228,7 +227,3 @@ def _figures(artifact: Artifact, name: str, target: Path, run: _Run) -> None:
     if channels:
         params = {"suffix": run.figures, "channels": channels}
         ensure(CachedStep("lfp_figures", 1, draw), {"spectrograms": artifact.path}, params, label=name, target=target)
-
-
-def _say(console: Console, kind: str, name: str, text: str) -> None:
-    console.print(f"[yellow]{kind}[/] {escape(name)}: {escape(text)}", highlight=False, soft_wrap=True)
