@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,7 @@ from src.runs.repeat import RECIPE, source_digests, write_recipe
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.lock import try_lock
+from src.storage.output import plain_name
 from src.storage.step import canonical_json, folder_lock, provenance
 
 RUN_FILE = "run.json"
@@ -154,7 +156,7 @@ def open_run(
     if process_rank() > 0:
         yield _join(key, runs_dir=Path(runs_dir), name=name, sweep=sweep)
         return
-    home = sweep or Path(runs_dir) / name
+    home = sweep or Path(runs_dir) / plain_name(name)
     try:
         home.mkdir(parents=True, exist_ok=True)
         if sweep is not None:
@@ -297,12 +299,17 @@ def lock_folder(path: Path, *, wait: bool = False) -> AcquireReturnProxy | None:
 
 
 def point_latest(path: Path) -> None:
-    """Make ``latest`` beside ``path`` a link to it."""
-    link = path.parent / f".latest-{os.getpid()}"
-    with suppress(FileNotFoundError):
-        link.unlink()
-    link.symlink_to(path.name)
-    os.replace(link, path.parent / "latest")
+    """Make ``latest`` beside ``path`` a link to it, unless a file of somebody else has that name."""
+    replace_link(path.parent / "latest", path.name)
+
+
+def replace_link(link: Path, target: str) -> None:
+    """Make ``link`` a symbolic link to ``target``; what is there and is no link stays."""
+    if link.exists() and not link.is_symlink():
+        return
+    part = link.with_name(f".{link.name}-{secrets.token_hex(4)}")
+    part.symlink_to(target)
+    os.replace(part, link)
 
 
 def read_record(path: Path) -> dict[str, Any]:

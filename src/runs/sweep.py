@@ -17,6 +17,7 @@ from rich.console import Console
 
 from src.runs.folder import (
     EXECUTION_KEYS,
+    LOCK_FILE,
     SWEEP_FILE,
     fresh_folder,
     lock_folder,
@@ -98,6 +99,7 @@ def open_sweep(config: DictConfig) -> Path:
     try:
         if given:
             path = Path(config.hydra.sweep.dir)
+            _refuse_foreign(path)
             path.mkdir(parents=True, exist_ok=True)
             lock = lock_folder(path)
         else:
@@ -121,6 +123,13 @@ def open_sweep(config: DictConfig) -> Path:
     write_json(path / SWEEP_FILE, record)
     point_latest(path)
     return path
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise for a folder that holds files and is no sweep's."""
+    held = [p.name for p in path.iterdir() if p.name != LOCK_FILE] if path.is_dir() else []
+    if held and not (path / SWEEP_FILE).exists():
+        raise BadInput(path, f"already holds {held[0]!r}, which no sweep wrote", "choose another hydra.sweep.dir")
 
 
 def sweep_key(config: DictConfig) -> str:
