@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.preprocess.spikes.waveforms import cut
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
 BEFORE, AFTER = 20, 60

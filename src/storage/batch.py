@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections import Counter, deque
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -167,7 +169,8 @@ def _pooled(waiting: deque[Job], workers: int) -> Generator[Outcome, None, list[
             while waiting and len(running) < size:
                 job = waiting.popleft()
                 try:
-                    running[pool.submit(_attempt, job)] = job
+                    with _main_not_imported(job):
+                        running[pool.submit(_attempt, job)] = job
                 except BrokenProcessPool:
                     return [job, *running.values()]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -180,6 +183,24 @@ def _pooled(waiting: deque[Job], workers: int) -> Generator[Outcome, None, list[
                 del running[future]
                 yield outcome
     return []
+
+
+@contextmanager
+def _main_not_imported(job: Job) -> Iterator[None]:
+    """Let a worker that is spawned in the block start without the user's script, unless the job is defined in it.
+
+    A spawned process imports the script that started its parent. One without ``if __name__ == "__main__":`` would
+    run again in every worker; and a job that lives in a module of its own does not need it.
+    """
+    main = sys.modules["__main__"]
+    if job.call.__module__ == "__main__":
+        yield
+        return
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _attempt(job: Job) -> Outcome:

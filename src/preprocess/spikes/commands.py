@@ -11,7 +11,7 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import mean_template
 from src.preprocess.spikes.parameters import SpikeLookalikesParams
 from src.preprocess.spikes.prepare import CONDITIONING, LabelledRecording, load_labelled, load_trace
-from src.recordings.extracellular.recording import SUFFIXES
+from src.recordings.extracellular.arrays import SUFFIXES
 from src.reports.spike_conditioning import draw_conditioning
 from src.signals import BadInput
 from src.simulate.spike_hybrids import write_hybrids

@@ -3,7 +3,7 @@ import pytest
 
 from src.preprocess.spikes import commands
 from src.preprocess.spikes.parameters import SpikeLookalikesParams
-from src.recordings.extracellular.recording import read_spikes, write_mat
+from src.recordings.extracellular.spike_trains import read_spikes, write_mat
 from src.signals import BadInput
 from src.simulate.spikes import lookalike
 
