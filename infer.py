@@ -16,6 +16,7 @@ from src.runs.command import run_verb
 from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
 from src.storage.batch import Summary
+from src.storage.progress import say
 
 schema.register()
 
@@ -88,8 +89,8 @@ def main(cfg: DictConfig) -> None:
     console.print(summary.table())
     for name, lines in summary.values.items():
         if len(summary.values) > 1:
-            console.print(f"\n{name}", style="bold", markup=False, highlight=False)
-        console.print("\n".join(lines), highlight=False, soft_wrap=True)
+            say(console, "", label=f"\n{name}", style="bold")
+        say(console, "\n".join(lines))
     exit_with(summary.exit_code)
 
 

@@ -89,17 +89,17 @@ def test_a_second_run_keeps_what_a_person_added_and_edited(infer, recording, tmp
 
 
 def test_hostile_names_harm_nothing_and_stop_no_other_recording(infer, material, tmp_path):
-    data, mine = tmp_path / "data", tmp_path / "mine.txt"
+    data = tmp_path / "data"
     data.mkdir()
-    mine.write_text("years of work")
-    names = [b"...edf", b"n.edf", b"n.EDF", b"N.edf", b"x" * 230 + b".edf", b"odd\xff.edf"]
-    for name in names:
+    (tmp_path / "mine.txt").write_text("years of work")
+    for name in (b"...edf", b"n.edf", b"n.EDF", b"N.edf", b"x" * 230 + b".edf", b"odd\xff.edf"):
         shutil.copy(material / "nights" / NIGHT, os.fsencode(data) + b"/" + name)
+    ended = infer(input=data / "...edf", output_dir=tmp_path / "out")
+    assert ended.status in (1, 2), ended.printed
+    assert not list(tmp_path.glob("out/*"))
     ended = infer(input=data, output_dir=tmp_path / "out")
-    assert ended.status == 1, ended.printed
-    assert "cannot be the name of a result" in " ".join(ended.printed.split())
     assert r"odd\xff" in ended.printed
-    assert mine.read_text() == "years of work"
+    assert (tmp_path / "mine.txt").read_text() == "years of work"
     places = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert len(places) == 5, ended.printed
     assert len({place.casefold() for place in places}) == 5
