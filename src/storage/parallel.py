@@ -43,6 +43,11 @@ def in_order(
         yield waiting.popleft().result()
 
 
+def call(work: Callable[[], Result]) -> Result:
+    """The ``work`` of :func:`in_order` for pieces that are calls themselves."""
+    return work()
+
+
 def in_turn(work: Callable[[Piece], Result], pieces: Iterable[Piece], threads: int) -> Iterator[Result]:
     """:func:`in_order` with so many threads of its own, as many pieces in memory and no thread for one."""
     if threads == 1:

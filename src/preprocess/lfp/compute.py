@@ -26,7 +26,7 @@ from src.preprocess.lfp.npz_writer import NpzWriter, deflate, rows_per_piece
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.channels import ChannelMajor, channel_major, rows_in_time
 from src.recordings.extracellular.traces import Traces
-from src.storage.parallel import in_order
+from src.storage.parallel import call, in_order
 
 
 @dataclass
@@ -196,7 +196,7 @@ def write_hdf5(path: Path, work: Computation, axes: Mapping[str, Any], attribute
             for span, row in zip(spans, passing, strict=True)
             for channel in range(traces.n_channels)
         )
-        for chunk in in_order(lambda call: call(), calls, work.pool, 3 * work.threads):
+        for chunk in in_order(call, calls, work.pool, 3 * work.threads):
             data.id.write_direct_chunk((chunk.channel, chunk.first, 0), chunk.data)
             work.masked[chunk.channel] += chunk.masked
             work.keep(chunk.channel, chunk.first, chunk.sums)
