@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from src.preprocess.lfp.parameters import SpectrogramParams
 from src.preprocess.spikes.parameters import SpikeLookalikesParams
 from src.storage.parameters import PreprocessConfig
 
@@ -115,36 +116,6 @@ class CascadeCooConfig(CascadeGridConfig):
 
 
 @dataclass
-class SpectrogramConfig(PreprocessConfig):
-    """``preprocess=spectrogram``; see ``src.preprocess.lfp.spectrograms``."""
-
-    workers: int = 0
-    preset: str = "scipy_compat"
-    window: Any = None
-    nperseg: int | None = None
-    window_s: float | None = None
-    noverlap: int | None = None
-    overlap_s: float | None = None
-    nfft: int | None = None
-    detrend: str | None = None
-    scaling: str | None = None
-    fmax_hz: float | None = None
-    log_bins: int | None = None
-    format: str | None = None
-    decibel: bool | None = None
-    dtype: str | None = None
-    band_powers: bool | None = None
-    bands: dict[str, Any] = field(default_factory=dict)
-    shanks: list[int] | None = None
-    sampling_rate_hz: float | None = None
-    coherence: list[Any] = field(default_factory=list)
-    coherence_window_s: float = 30.0
-    figures: str | None = None
-    figure_channels: list[Any] | None = None
-    memory_mb: float = 256.0
-
-
-@dataclass
 class SleepEdfConfig(PreprocessConfig):
     """``preprocess=sleep_edf``; see ``src.recordings.sleep.sleep_edf``."""
 
@@ -178,7 +149,7 @@ class SpikeConditioningConfig(PreprocessConfig):
 STEPS: dict[str, type[PreprocessConfig]] = {
     "cascade_grid": CascadeGridConfig,
     "cascade_coo": CascadeCooConfig,
-    "spectrogram": SpectrogramConfig,
+    "spectrogram": SpectrogramParams,
     "sleep_edf": SleepEdfConfig,
     "spike_lookalikes": SpikeLookalikesParams,
     "spike_hybrids": SpikeHybridsConfig,

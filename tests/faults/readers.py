@@ -24,8 +24,9 @@ from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_f
 from src.recordings.calcium.matlab import read_struct
 from src.recordings.calcium.recording import open_recording, subject_files
 from src.recordings.calcium.suite2p import load_objects, read_planes
+from src.recordings.extracellular import reader as extracellular
+from src.recordings.extracellular.source import SourceOptions
 from src.recordings.extracellular.spike_trains import read_spikes, read_trace
-from src.recordings.extracellular.traces import open_traces
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.runs.checkpoints import read_checkpoint
@@ -94,7 +95,7 @@ def make_traces_hdf5(folder: Path) -> Path:
 
 
 def read_traces(path: Path) -> None:
-    opened = open_traces(path, 500.0 if path.suffix == ".npy" else None)
+    opened = extracellular.open_recording(path, SourceOptions(fs_hz=500.0 if path.suffix == ".npy" else None))
     for _ in opened.blocks():
         pass
 

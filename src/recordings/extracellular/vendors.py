@@ -106,7 +106,7 @@ def open_vendor(path: Path, stream: str | None, purpose: str) -> ExtracellularRe
             if known.name.startswith("Trodes"):
                 return open_trodes(path)
             if known.reader == "read_spikegadgets":
-                from src.recordings.extracellular.packets import open_rec
+                from src.recordings.extracellular.spikegadgets import open_rec
 
                 return open_rec(path)
             return _through_spikeinterface(path, known, stream, purpose)
@@ -377,9 +377,11 @@ def _open_ephys_clock(opened: ExtracellularRecording, recording: Any) -> Extrace
 def _spikeglx_folder(path: Path) -> Path | None:
     if path.is_file() and path.suffix == ".bin" and path.with_suffix(".meta").is_file():
         return path.parent
-    if path.is_dir() and next(path.rglob("*.meta"), None) is not None:
-        return path
-    return None
+    here = path.is_dir() and any(next(path.glob(place), None) for place in ("*.meta", "*_imec*/*.meta"))
+    return path if here else None
+
+
+_OPEN_EPHYS = ("", "recording*/", "experiment*/recording*/", "Record*/experiment*/recording*/")
 
 
 def _open_ephys_folder(path: Path) -> Path | None:
@@ -388,7 +390,8 @@ def _open_ephys_folder(path: Path) -> Path | None:
         return path.parent
     if path.is_file() and path.name == "continuous.dat":
         return next((p for p in path.parents[:4] if (p / "structure.oebin").is_file()), None)
-    return path if path.is_dir() and next(path.rglob("structure.oebin"), None) is not None else None
+    here = path.is_dir() and any(next(path.glob(f"{place}structure.oebin"), None) for place in _OPEN_EPHYS)
+    return path if here else None
 
 
 def _intan_file(path: Path) -> Path:
