@@ -8,6 +8,7 @@ from pathlib import Path
 # Set before anything imports torch, tensorflow or matplotlib, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "disabled"
+os.environ["NEUROLIT_TRUST"] = "tests"  # configurations of tests name classes of tests
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
@@ -126,8 +127,8 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
         data = spike_data(examples, steps_per_epoch=steps)
         data.prepare_data()
         data.setup("fit")
-        model = module(data.signal.to_dict(), data.classes, kind, arguments, data.targets, 4e-3, 1e-3, 0.1)
-        model.set_normalization(data.training_statistics())
+        optimizer = {"_target_": "torch.optim.AdamW", "lr": 4e-3, "weight_decay": 1e-3}
+        model = module(data.signal.to_dict(), data.classes, kind, arguments, data.targets, optimizer)
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=2,

@@ -217,15 +217,21 @@ DECISIONS: dict[str, dict[str, Check]] = {
 
 def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:
     """A network of one of the :data:`NETWORKS` with fresh weights."""
-    if kind not in NETWORKS:
-        raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
-    module, name = NETWORKS[kind]
     try:
-        network: nn.Module = getattr(import_module(module), name)(**arguments)
+        network: nn.Module = network_class(kind)(**arguments)
     except TypeError as error:
         problem = f"the network's arguments do not fit a {kind} ({error})"
         raise BadInput("bundle", problem, "correct them, or use the neurolit that wrote the bundle") from error
     return network
+
+
+def network_class(kind: str) -> type[nn.Module]:
+    """The class that one of the :data:`NETWORKS` is made of."""
+    if kind not in NETWORKS:
+        raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
+    module, name = NETWORKS[kind]
+    found: type[nn.Module] = getattr(import_module(module), name)
+    return found
 
 
 def export_bundle(folder: Path, bundle: Bundle, state: dict[str, Tensor]) -> Path:
