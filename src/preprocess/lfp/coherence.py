@@ -69,16 +69,17 @@ class Windows(NamedTuple):
     frames: NDArray[np.int64]
 
 
-def windowed_coherence(plan: SpectrogramPlan, x: Any, y: Any, n_freqs: int, frames: int, n_windows: int) -> Windows:
+def windowed_coherence(plan: SpectrogramPlan, x: Any, y: Any, size: tuple[int, int, int]) -> Windows:
     """Coherence, spectra averaged over the frames of consecutive windows (Welch 1967; Carter 1987, Proc. IEEE 75:236).
 
     Parameters
     ----------
     x, y
         Functions that give a stretch (slice of samples) of each channel.
-    frames, n_windows
-        Frames in a window, and windows.
+    size
+        Frequencies kept, frames in a window, and windows.
     """
+    n_freqs, frames, n_windows = size
     squared, imaginary = (np.full((n_freqs, n_windows), np.nan, np.float32) for _ in range(2))
     counts = np.zeros(n_windows, np.int64)
     for window in range(n_windows):
@@ -136,6 +137,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         problem = f"the recording is shorter than one window of {params['coherence_window_s']:g} s"
         raise BadInput("coherence_window_s", problem, "shorten it")
     freqs = plan.freqs[plan.freqs <= (params["fmax_hz"] or np.inf) * (1 + 1e-12)]
+    size = len(freqs), frames, n_windows
     columns = {site: _column(shanks[site.shank], site) for pair in pairs for site in pair}
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -147,10 +149,8 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
             if any(site.shank == shank for site in columns)
         }
         found = [
-            windowed_coherence(
-                plan, *(partial(rows[site.shank], columns[site]) for site in pair), len(freqs), frames, n_windows
-            )
-            for pair in pairs
+            windowed_coherence(plan, partial(rows[a.shank], columns[a]), partial(rows[b.shank], columns[b]), size)
+            for a, b in pairs
         ]
     averages = independent_averages(plan, frames)
     level, imaginary_level = chance_levels(averages)

@@ -135,7 +135,7 @@ class SpectrogramParams(LfpParams):
         if self.preset not in PRESETS:
             raise BadInput("preset", f"{self.preset!r} is not known", f"choose one of {', '.join(PRESETS)}")
         given = {name: value for name in _TRANSFORM if (value := getattr(self, name)) is not None}
-        params = dict.fromkeys(_TRANSFORM) | _SHARED | PRESETS[self.preset]
+        params: dict[str, Any] = dict.fromkeys(_TRANSFORM) | _SHARED | PRESETS[self.preset]
         for samples, seconds in _EITHER:
             if samples in given and seconds in given:
                 problem = f"{samples}={given[samples]} and {seconds}={given[seconds]}"

@@ -152,7 +152,7 @@ def _recordings(folder: Path) -> list[tuple[Path, tuple[str, ...]]]:
         if known is not None and known.name not in ("EDF", "NIX"):
             first = parts_of(file)[0] if file.suffix.lower() == ".rec" else file
             by_name.setdefault(_session_name(first), []).append(first)
-    found = []
+    found = list[tuple[Path, tuple[str, ...]]]()
     for files in by_name.values():
         chosen = min(set(files), key=lambda file: (_rank(file), file.name))
         others = sorted({file.name for file in files} - {chosen.name})

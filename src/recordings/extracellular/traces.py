@@ -33,7 +33,11 @@ def trace_file(
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(_entry("traces"), "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, header)
-            yield lambda block: member.write(np.ascontiguousarray(block, dtype).data.cast("B")) and None
+
+            def write(block: NDArray) -> None:
+                member.write(np.ascontiguousarray(block, dtype).data.cast("B"))
+
+            yield write
         for name, value in fields.items():
             with archive.open(_entry(name), "w") as member:
                 np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)

@@ -99,7 +99,7 @@ def test_unrelated_channels_stay_below_the_level_of_chance_in_95_of_100_windows(
     plan = SpectrogramPlan(250.0, window, nperseg, noverlap, nperseg)
     frames, n_windows = round(20 * 250 / plan.hop), 40
     x, y = np.random.default_rng(1).standard_normal((2, plan.stretch(0, frames * n_windows).stop))
-    found = windowed_coherence(plan, x.__getitem__, y.__getitem__, plan.n_freqs, frames, n_windows)
+    found = windowed_coherence(plan, x.__getitem__, y.__getitem__, (plan.n_freqs, frames, n_windows))
     squared, imaginary = chance_levels(independent_averages(plan, frames))
     inner = slice(3, -3)
     assert np.mean(found.squared[inner] > squared) == pytest.approx(0.05, abs=0.012)
