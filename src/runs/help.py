@@ -36,7 +36,7 @@ Predict with a trained bundle.
 
     python infer.py bundle=runs/sleep_cnn/latest input=night.edf
     python infer.py bundle=runs/sleep_cnn/latest input=nights output_dir=scored
-    python infer.py bundle=runs/sleep_cnn/latest input=nights options.channels=[C3,C4]
+    python infer.py input=night.edf list=true        (channels, units, rates, and the bundles that fit)
 """
 
 
