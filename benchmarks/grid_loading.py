@@ -94,7 +94,7 @@ def subjects(grids: SubjectGrids, console: Console) -> None:
         copies = [_part(grids, np.roll(raster, k, axis=0)) for k in range(count)]
         windows = GridWindows(copies, [[range(200)]] * count, context=CONTEXT, horizon=HORIZON, stride=1)
         drawn = np.random.default_rng(1).integers(0, len(windows), (40, 16)).tolist()
-        seconds = timed(lambda windows=windows, drawn=drawn: [windows[batch] for batch in drawn], 5)  # type: ignore[misc]
+        seconds = timed(lambda windows=windows, drawn=drawn: [windows.__getitems__(batch) for batch in drawn], 5)  # type: ignore[misc]
         speeds.append(40 * 16 * (CONTEXT + HORIZON) / seconds)
     ratio = speeds[1] / speeds[0]
     console.print(f"index lists of 1 subject {speeds[0]:,.0f} frames/s, of 10 {speeds[1]:,.0f} frames/s: ×{ratio:.2f}")
@@ -137,7 +137,9 @@ def waiting(cache: Path, console: Console) -> None:
         enable_progress_bar=False, enable_model_summary=False, callbacks=[clock], default_root_dir=str(cache),
     )  # fmt: skip
     trainer.fit(model, data)
-    seconds = timed(lambda: [data.datasets["train"][list(range(k, k + 32))] for k in range(0, 1600, 32)], 3) / 50
+    seconds = (
+        timed(lambda: [data.datasets["train"].__getitems__(list(range(k, k + 32))) for k in range(0, 1600, 32)], 3) / 50
+    )
     steps = len(data.train_dataloader())
     share = seconds * steps / (clock.waited + clock.worked)
     console.print(f"training: making a batch takes {1e3 * seconds:.2f} ms, {share:.1%} of the time of a step")

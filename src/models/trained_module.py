@@ -46,7 +46,7 @@ class TrainedModule(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("has_statistics", torch.tensor(False))
+        self.register_buffer("has_statistics", torch.tensor(0.0))  # or 1; a number, because weights may be averaged
         self.augment: Any = None
 
     def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
@@ -57,7 +57,7 @@ class TrainedModule(pl.LightningModule):
         """Take the statistics of a datamodule or training dataset, unless there are some, and its augmentation."""
         if not self.has_statistics:
             self.set_normalization(data.statistics())
-            self.has_statistics.fill_(True)
+            self.has_statistics.fill_(1.0)
         self.augment = getattr(data, "augment", None)
 
     def setup(self, stage: str) -> None:
