@@ -12,6 +12,7 @@ from rich.console import Console
 
 from src import schema
 from src.models.bundle import load_bundle
+from src.runs.command import run_verb
 from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
 from src.storage.batch import Summary
@@ -25,32 +26,65 @@ PREDICTORS = {
 }
 """Task of a bundle → the module whose ``predict`` carries it out."""
 
+METHODS = {"bank": ("src.predict.spikes", "sort_with_bank")}
+"""Method that needs no bundle → module and function, called with the input, the output folder and the options."""
+
 SIMULATED = "SIMULATED  it was trained on simulated data: its scores and its results say nothing about recordings"
 
 
 def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
     """The options that were given, all of which ``predict`` has to know."""
     given: dict[str, Any] = {str(k): v for k, v in OmegaConf.to_container(options).items() if v is not None}  # type: ignore[union-attr]
-    known = signature(predict).parameters
+    known = [p.name for p in signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in given:
         if name not in known:
-            raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(list(known)[3:])}")
+            raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(known)}")
     return given
+
+
+def predict_with_method(cfg: DictConfig) -> Summary:
+    """Run one of :data:`METHODS`."""
+    if cfg.method not in METHODS:
+        raise BadInput("method", f"unknown method {cfg.method!r}", f"choose from: {', '.join(METHODS)}")
+    if cfg.bundle is not None:
+        raise BadInput("bundle", f"method={cfg.method} takes no bundle", "give either a method or a bundle")
+    module, name = METHODS[cfg.method]
+    predict = getattr(import_module(module), name)
+    options = given_options(cfg.options, predict, f"method={cfg.method}")
+    if "labelled" in signature(predict).parameters:
+        if cfg.labelled is None:
+            raise BadInput("labelled", "is missing", "give a labelled recording: labelled=D1.mat")
+        options["labelled"] = cfg.labelled
+    elif cfg.labelled is not None:
+        raise BadInput("labelled", f"method={cfg.method} takes no labelled recording", "leave it out")
+    summary: Summary = predict(Path(cfg.input), Path(cfg.output_dir), **options)
+    return summary
+
+
+def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
+    """Predict with the bundle's network, whatever its task."""
+    if cfg.bundle is None:
+        raise BadInput("bundle", "is missing", f"give bundle=<run or bundle folder>, or method={'|'.join(METHODS)}")
+    if cfg.labelled is not None:
+        raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
+    bundle = load_bundle(cfg.bundle)
+    if bundle.task not in PREDICTORS:
+        raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
+    predict = import_module(PREDICTORS[bundle.task]).predict
+    console.print(f"bundle     {bundle.origin}", markup=False, highlight=False, soft_wrap=True)
+    if not bundle.origin.recorded:
+        console.print(SIMULATED, style="bold yellow", highlight=False, soft_wrap=True)
+    summary: Summary = predict(
+        bundle, Path(cfg.input), Path(cfg.output_dir), **given_options(cfg.options, predict, bundle.task)
+    )
+    return summary
 
 
 @hydra.main(config_path="conf", config_name="infer", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     console = Console()
     with user_errors(console):
-        bundle = load_bundle(cfg.bundle)
-        if bundle.task not in PREDICTORS:
-            raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
-        predict = import_module(PREDICTORS[bundle.task]).predict
-        console.print(f"bundle     {bundle.origin}", markup=False, highlight=False, soft_wrap=True)
-        if not bundle.origin.recorded:
-            console.print(SIMULATED, style="bold yellow", highlight=False, soft_wrap=True)
-        options = given_options(cfg.options, predict, bundle.task)
-        summary = predict(bundle, Path(cfg.input), Path(cfg.output_dir), **options)
+        summary = predict_with_method(cfg) if cfg.method is not None else predict_with_bundle(cfg, console)
     console.print(summary.table())
     for name, lines in summary.values.items():
         if len(summary.values) > 1:
@@ -60,4 +94,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_verb(main, "infer")

@@ -25,9 +25,10 @@ from src.preprocess.spikes.prepare import (
     load_labelled,
     load_trace,
 )
+from src.preprocess.spikes.waveforms import conditioned_waveforms
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput, Origin, SignalSpec
-from src.simulate.spike_synthesis import Grafting, Source, conditioned_waveforms, grafted, overlaid
+from src.simulate.spike_synthesis import Grafting, Source, grafted, overlaid
 from src.storage.step import ensure
 
 GUARD_SAMPLES = 500

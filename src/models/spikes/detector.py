@@ -23,7 +23,7 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import FilterBank
 from src.recordings.extracellular.spike_trains import SpikeTrain
 
-SHOWN = ("f1_50", "f1_10", "precision", "recall", "class_accuracy", "recall_close", "chance_random")
+SHOWN = ("f1_loose", "f1_strict", "precision", "recall", "class_accuracy", "recall_close", "chance_random")
 
 LARGEST_ANSWER = 4.0
 """What a first filter makes of its own neuron's spike at most, before training."""
@@ -114,7 +114,7 @@ class SpikeDetection(TargetedModule):
         truth = (recording.train.index, recording.train.unit)
         result = score(truth, (found.index, found.unit), len(recording.linear), n_units=len(self.classes)).row()
         if recording.alone is not None:  # what is found beside the labelled spikes may be right
-            result |= dict.fromkeys(("f1_50", "f1_10", "precision"), float("nan"))
+            result |= dict.fromkeys(("f1_loose", "f1_strict", "precision"), float("nan"))
         if self.network.curves == 1:
             result["class_accuracy"] = float("nan")
         self._tested.setdefault(recording.name, []).append(result)
@@ -132,7 +132,7 @@ class SpikeDetection(TargetedModule):
 
     def test_metrics(self) -> dict[str, float]:
         """Mean scores over targets."""
-        names = ("f1_50", "f1_10", "precision", "recall")
+        names = ("f1_loose", "f1_strict", "precision", "recall")
         known = {name: [row[name] for row in self.rows if not np.isnan(row[name])] for name in names}
         return {f"test/{name}": float(np.mean(values)) for name, values in known.items() if values}
 
