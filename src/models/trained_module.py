@@ -70,6 +70,8 @@ class TrainedModule(pl.LightningModule):
                 "has no statistics of its training data, so its input would not be normalised",
                 "give Trainer a datamodule of src/datamodules or a DataLoader of its dataset, or load a checkpoint",
             )
+        if getattr(self.trainer, "overfit_batches", 0):
+            self.augment = None  # what is to be learned by heart has to stay the same
 
     def _training_data(self, stage: str) -> Any:
         """The datamodule, or else the dataset behind the training loader, if it knows its statistics."""
