@@ -24,9 +24,9 @@ from rich.console import Console
 
 from src import schema
 from src.datamodules.grid_examples import GridWindows, PlaneSequences
-from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import SubjectGrids, read_grids
-from src.preprocess.calcium.grid_io import COO_FILE, DENSE_FILE, convert
+from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, convert
+from src.preprocess.calcium.grid_windows import as_dense
 from src.runs.assemble import assemble
 from src.simulate.grids import ChainedActivity, make_simulated
 
@@ -63,21 +63,26 @@ def loading(dense: Path, grids: SubjectGrids, console: Console) -> None:
     """Frames per second to a dense batch, memory, and sequences of plane-frames."""
     whole = [range(grids.frames)]
     windows = GridWindows([grids], [whole], context=CONTEXT, horizon=HORIZON, stride=1)
-    images = GridImages([grids], coarsen=1, markers=False)
     chosen = np.random.default_rng(0).choice(len(windows), BATCH, replace=False).tolist()
     out = np.empty((BATCH, CONTEXT, grids.planes, 256, 128), np.uint8)
     expected = dense_batch(dense, windows.windows[chosen], out)
-    assert torch.equal(images(windows[chosen]), expected), "the two disagree"
+
+    def image() -> torch.Tensor:
+        return as_dense(windows.__getitems__(chosen), [grids]).float()
+
+    assert torch.equal(image(), expected), "the two disagree"
     reference = timed(lambda: dense_batch(dense, windows.windows[chosen], out), 3)
-    image = timed(lambda: images(windows[chosen]), 9)
-    index = timed(lambda: windows[chosen], 30)
+    dense_s = timed(image, 9)
+    index = timed(lambda: windows.__getitems__(chosen), 30)
     frames = BATCH * CONTEXT
     console.print(f"dense gzip file, frame by frame     {frames / reference:12,.0f} frames/s")
-    console.print(f"index lists to a float32 image      {frames / image:12,.0f} frames/s  ×{reference / image:,.0f}")
+    console.print(
+        f"index lists to a float32 image      {frames / dense_s:12,.0f} frames/s  ×{reference / dense_s:,.0f}"
+    )
     console.print(f"index lists alone                   {frames / index:12,.0f} frames/s  ×{reference / index:,.0f}")
     full, ours = grids.frames * grids.planes * PIXELS, bytes_of(grids)
     console.print(f"memory: dense {full / 1e6:,.0f} MB, index {ours / 1e6:,.1f} MB, 1/{full / ours:.0f}")
-    batch = sum(t.numel() * t.element_size() for t in windows[chosen] if t is not None)
+    batch = sum(t.numel() * t.element_size() for t in windows.__getitems__(chosen) if t is not None)
     console.print(f"a batch: float32 image {expected.nbytes / 1e6:,.0f} MB, shipped {batch / 1e3:,.0f} kB")
     sequences = PlaneSequences([grids], [whole], length=LENGTH, stride=LENGTH)
     buffer = torch.empty(LENGTH, 256, 128, dtype=torch.uint8)

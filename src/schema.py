@@ -8,7 +8,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from src.preprocess.calcium.parameters import CalciumParams
+from src.preprocess.cascade.parameters import CascadeEvaluateParams, CascadeTrainParams
 from src.preprocess.spikes.parameters import SpikeLookalikesParams
+from src.recordings.sleep.parameters import SleepEdfParams
 from src.storage.parameters import PreprocessConfig
 
 
@@ -84,42 +87,6 @@ class InferConfig:
 
 
 @dataclass
-class CascadeGridConfig(PreprocessConfig):
-    """Calcium traces to spikes to grids; what each key means is in ``docs/calcium.md``."""
-
-    _target_: str = "src.preprocess.calcium.spikes_to_grids.run"
-    grid_format: str = "dense"
-    input_dir: str = "raw_trace_data_2018"
-    output_dir: str = "processed_spike_grids_2018"
-    cache_dir: str = "artifacts"
-    models_dir: str = "artifacts/cascade_models"
-    num_neurons: int = 10
-    batch_size: int = 30_000
-    split_ratio: float = 0.95
-    split_block_frames: int = 330
-    split_guard_frames: int | None = None
-    cascade_model: str = "Global_EXC_2Hz_smoothing500ms"
-    engine: str = "dense"
-    threshold: int | None = 1
-    align: str = "upstream"
-    fs_hz: float | None = None
-    baseline: str = "auto"
-    baseline_window_s: float = 30.0
-    baseline_percentile: float = 8.0
-    dff_scale: float = 1.0
-    sampling: str = "bernoulli"
-    z_markers: bool = True
-
-
-@dataclass
-class CascadeCooConfig(CascadeGridConfig):
-    """The same chain, written as sparse coordinates."""
-
-    grid_format: str = "coo"
-    output_dir: str = "processed_spike_grids_coo_2018"
-
-
-@dataclass
 class SpectrogramConfig(PreprocessConfig):
     """``preprocess=spectrogram``; see ``src.preprocess.lfp.spectrograms``."""
 
@@ -150,15 +117,6 @@ class SpectrogramConfig(PreprocessConfig):
 
 
 @dataclass
-class SleepEdfConfig(PreprocessConfig):
-    """``preprocess=sleep_edf``; see ``src.recordings.sleep.sleep_edf``."""
-
-    input_dir: str = ""
-    cohort: str = "sc20"
-    base_url: str = MISSING
-
-
-@dataclass
 class SpikeHybridsConfig(PreprocessConfig):
     """``preprocess=spike_hybrids``; see ``src.simulate.spike_hybrids``."""
 
@@ -181,10 +139,13 @@ class SpikeConditioningConfig(PreprocessConfig):
 
 
 STEPS: dict[str, type[PreprocessConfig]] = {
-    "cascade_grid": CascadeGridConfig,
-    "cascade_coo": CascadeCooConfig,
+    "cascade_grid": CalciumParams,
+    "cascade_coo": CalciumParams,
+    "cascade_spikes": CalciumParams,
+    "cascade_train": CascadeTrainParams,
+    "cascade_evaluate": CascadeEvaluateParams,
     "spectrogram": SpectrogramConfig,
-    "sleep_edf": SleepEdfConfig,
+    "sleep_edf": SleepEdfParams,
     "spike_lookalikes": SpikeLookalikesParams,
     "spike_hybrids": SpikeHybridsConfig,
     "spike_conditioning": SpikeConditioningConfig,

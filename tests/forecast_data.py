@@ -7,7 +7,7 @@ import numpy as np
 from src.datamodules.grids import GridData
 from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_index import SubjectGrids
-from src.preprocess.calcium.grid_io import GridHeader
+from src.preprocess.calcium.grid_store import GridHeader
 
 WINDOWS = {"context": 8, "horizon": 4, "stride": 1, "held_out_stride": 2}
 SPLIT = {"method": "recorded", "val": 0.2, "test": 0.2, "block_frames": 60, "gap_frames": None}

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
 from src.preprocess.calcium.grid_index import SubjectGrids
-from src.preprocess.calcium.grid_windows import WindowBatch, as_sparse, window_batch
+from src.preprocess.calcium.grid_windows import WindowBatch, as_dense, as_sparse, window_batch
 
 LAYOUTS = ("indices", "sparse_coo", "dense")
 """How a batch may hold the frames that are seen."""
@@ -70,8 +70,8 @@ class GridWindows(Dataset[WindowBatch]):
         batch = window_batch(self.subjects, self.windows[indices], self.context, self.horizon)
         if self.layout == "indices":
             return batch
-        image = as_sparse(batch, self.subjects)
-        return batch._replace(slots=None, counts=None, image=image.to_dense() if self.layout == "dense" else image)
+        image = (as_dense if self.layout == "dense" else as_sparse)(batch, self.subjects)
+        return batch._replace(slots=batch.slots[:0], counts=batch.counts[:0], image=image)
 
 
 class PlaneSequences(Dataset[tuple[Tensor, Tensor]]):

@@ -19,7 +19,7 @@ from src.datamodules.loaders import Execution, as_is, evaluation_loader, trainin
 from src.datamodules.splits import PARTS, Part, Split
 from src.preprocess.calcium.grid import HEIGHT, WIDTH
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, load_grids
-from src.preprocess.calcium.grid_io import COO_FILE
+from src.preprocess.calcium.grid_store import COO_FILE
 from src.preprocess.calcium.grid_windows import WindowBatch
 from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.grids import POSITIONS, SIMULATED_GRIDS, ChainedActivity

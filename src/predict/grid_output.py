@@ -15,7 +15,7 @@ from src.models.bundle import Bundle
 from src.models.grids.scores import ForecastScores, row
 from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_index import SubjectGrids
-from src.preprocess.calcium.grid_io import COO_FILE, GridHeader, write_coo
+from src.preprocess.calcium.grid_store import COO_FILE, GridHeader, write_coo
 from src.reports.grids import draw_gain, draw_movie, draw_planes
 
 MODEL = "model"

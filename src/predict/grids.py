@@ -17,7 +17,7 @@ from src.models.grids.losses import as_log_odds, true_activity
 from src.models.grids.networks import PlaneForecaster
 from src.predict.grid_output import MODEL, ForecastWriter, SubjectForecaster, is_contiguous
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
-from src.preprocess.calcium.grid_io import COO_FILE
+from src.preprocess.calcium.grid_store import COO_FILE
 from src.preprocess.calcium.grid_windows import window_batch
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch

@@ -54,7 +54,7 @@ def index_lists(batch: Any, voxels: Tensor, offsets: Sequence[int]) -> Any:
         ``(voxel,)`` places of the occupied voxels of all subjects, ascending for each, and where each subject begins.
         What is active elsewhere, such as a z-marker, is left out.
     """
-    if batch.slots is not None:
+    if batch.image is None:
         return batch
     image = batch.image
     where = image.coalesce().indices() if image.is_sparse else image.nonzero().T
@@ -68,4 +68,4 @@ def index_lists(batch: Any, voxels: Tensor, offsets: Sequence[int]) -> Any:
         at = torch.searchsorted(own, place[mine]).clamp_max(len(own) - 1)
         index[mine], known[mine] = at, own[at] == place[mine]
     counts = torch.bincount((window * frames + frame)[known], minlength=windows * frames)
-    return batch._replace(slots=index[known], counts=counts.view(windows, frames))
+    return batch._replace(slots=index[known], counts=counts.view(windows, frames), image=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ class GridForecasting(TrainedModule):
     def configure_model(self) -> None:
         # Callbacks that copy the module, such as WeightAveraging, need its network before setup.
         if self.network is None and self._trainer is not None:
-            self.setup(str(self.trainer.state.fn.value))
+            self.setup(str(self.trainer.state.fn))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["forecasting"] = {"network_args": self.network_args, "decision": self.decision}
@@ -190,7 +190,8 @@ class GridForecasting(TrainedModule):
         self.example = {}
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        for name, method in {**self.linear_forecasts(), MODEL: self.predict_log_odds}.items():
+        methods: dict[str, Callable[[Any], list[Forecast]]] = {**self.linear_forecasts(), MODEL: self.predict_log_odds}
+        for name, method in methods.items():
             forecasts = method(batch)
             self.count(self.tested[name], forecasts, batch)
             if name == self.decision["forecast"] and not self.example:

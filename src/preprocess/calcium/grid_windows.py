@@ -1,4 +1,4 @@
-"""Windows of sparse grids as index lists, the one form in which training and inference hand them to a network."""
+"""Windows of sparse grids: index lists, as training and inference give them to a network, and images of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class WindowBatch(NamedTuple):
     target_slots, target_counts
         The same of the frames to forecast.
     image
-        The context as an image, where the network asks for one; filled on the device.
+        The context as a sparse or dense tensor (:func:`as_sparse`, :func:`as_dense`) in place of ``slots`` and
+        ``counts``, which are then empty.
     """
 
     subject: Tensor
@@ -78,19 +79,37 @@ def as_sparse(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> Tensor:
     ValueError
         If an entry occurs twice; ``coalesce`` would have summed it to 2.
     """
+    frames = batch.counts.shape[1]
+    frame, voxel = _active(batch, subjects)
+    pixel = voxel % PIXELS
+    index = torch.stack([frame // frames, frame % frames, voxel // PIXELS, pixel // WIDTH, pixel % WIDTH])
+    ones = torch.ones(len(voxel), dtype=torch.uint8)
+    sparse = torch.sparse_coo_tensor(index, ones, _shape(batch, subjects), check_invariants=True).coalesce()
+    if len(sparse.values()) != len(voxel):
+        raise ValueError("a voxel is listed twice in one frame")
+    return sparse
+
+
+def as_dense(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> Tensor:
+    """The context as an image ``(window, frame, plane, 256, 128)`` uint8, 0 or 1."""
+    shape = _shape(batch, subjects)
+    image = torch.zeros(shape, dtype=torch.uint8)
+    frame, voxel = _active(batch, subjects)
+    image.view(-1)[frame * (shape[2] * PIXELS) + voxel] = 1
+    return image
+
+
+def _shape(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> tuple[int, ...]:
+    return (*batch.counts.shape, max(s.planes for s in subjects), HEIGHT, WIDTH)
+
+
+def _active(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> tuple[Tensor, Tensor]:
+    """``(entry,)`` each: frame, counted through all windows, and voxel."""
     windows, frames = batch.counts.shape
-    planes = max(s.planes for s in subjects)
     frame = torch.repeat_interleave(torch.arange(windows * frames), batch.counts.reshape(-1))
     voxel = torch.empty(len(batch.slots), dtype=torch.int64)
     owner = batch.subject[frame // frames]
     for number in batch.subject.unique().tolist():
         mine = owner == number
         voxel[mine] = torch.from_numpy(subjects[number].voxels)[batch.slots[mine].long()]
-    pixel = voxel % PIXELS
-    index = torch.stack([frame // frames, frame % frames, voxel // PIXELS, pixel // WIDTH, pixel % WIDTH])
-    shape = (windows, frames, planes, HEIGHT, WIDTH)
-    ones = torch.ones(len(voxel), dtype=torch.uint8)
-    sparse = torch.sparse_coo_tensor(index, ones, shape, check_invariants=True).coalesce()
-    if len(sparse.values()) != len(voxel):
-        raise ValueError("a voxel is listed twice in one frame")
-    return sparse
+    return frame, voxel

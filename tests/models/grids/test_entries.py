@@ -24,7 +24,9 @@ def test_a_subject_s_entries_are_numbered_by_its_own_windows():
 def test_sparse_and_dense_images_become_the_index_lists_they_were_made_of():
     sparse = as_sparse(BATCH, SUBJECTS)
     for image in (sparse, sparse.to_dense()):
-        found = index_lists(BATCH._replace(slots=None, counts=None, image=image), VOXELS, OFFSETS)
+        found = index_lists(
+            BATCH._replace(slots=BATCH.slots[:0], counts=BATCH.counts[:0], image=image), VOXELS, OFFSETS
+        )
         assert torch.equal(found.slots, BATCH.slots.long())
         assert torch.equal(found.counts, BATCH.counts)
 
@@ -33,5 +35,5 @@ def test_what_is_active_outside_the_occupied_voxels_is_left_out():
     dense = as_sparse(BATCH, SUBJECTS).to_dense()
     dense[:, :, 0, :2, -2:] = 1  # a z-marker
     assert not set(range(126, 128)) & set((VOXELS % 128 + 1000 * (VOXELS >= 256)).tolist())
-    found = index_lists(BATCH._replace(slots=None, counts=None, image=dense), VOXELS, OFFSETS)
+    found = index_lists(BATCH._replace(slots=BATCH.slots[:0], counts=BATCH.counts[:0], image=dense), VOXELS, OFFSETS)
     assert torch.equal(found.counts, BATCH.counts)
