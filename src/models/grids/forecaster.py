@@ -100,7 +100,7 @@ class GridForecasting(TrainedModule):
     def configure_model(self) -> None:
         # Callbacks that copy the module, such as WeightAveraging, need its network before setup.
         if self.network is None and self._trainer is not None:
-            self.setup(str(self.trainer.state.fn))
+            self.setup("fit" if self.trainer.state.fn == TrainerFn.FITTING else "test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["forecasting"] = {"network_args": self.network_args, "decision": self.decision}

@@ -6,6 +6,7 @@ from tests.models.grids.test_networks import BATCH, SUBJECTS
 
 VOXELS = torch.cat([torch.from_numpy(s.voxels) for s in SUBJECTS])
 OFFSETS = [0, 20, 41]
+EMPTY = BATCH._replace(slots=BATCH.slots[:0], counts=BATCH.counts[:0])
 
 
 def test_entries_name_window_frame_and_voxel():
@@ -35,5 +36,5 @@ def test_what_is_active_outside_the_occupied_voxels_is_left_out():
     dense = as_sparse(BATCH, SUBJECTS).to_dense()
     dense[:, :, 0, :2, -2:] = 1  # a z-marker
     assert not set(range(126, 128)) & set((VOXELS % 128 + 1000 * (VOXELS >= 256)).tolist())
-    found = index_lists(BATCH._replace(slots=BATCH.slots[:0], counts=BATCH.counts[:0], image=dense), VOXELS, OFFSETS)
+    found = index_lists(EMPTY._replace(image=dense), VOXELS, OFFSETS)
     assert torch.equal(found.counts, BATCH.counts)
