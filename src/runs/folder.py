@@ -130,7 +130,7 @@ class RunFolder:
         """Mark the run as finished and point ``latest`` beside it to it."""
         self.note(**facts, status="finished", finished=now())
         if not self.swept:
-            point_latest(self.path)
+            replace_link(self.path.parent / "latest", self.path.name)
 
 
 class DataChanged(RuntimeError):
@@ -355,11 +355,6 @@ def records(home: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
 def lock_folder(path: Path, *, wait: bool = False) -> AcquireReturnProxy | None:
     """Lock a folder until the context ends or the process does; ``None`` if another process has it."""
     return try_lock(path / LOCK_FILE, wait=wait)
-
-
-def point_latest(path: Path) -> None:
-    """Make ``latest`` beside ``path`` a link to it, unless a file of somebody else has that name."""
-    replace_link(path.parent / "latest", path.name)
 
 
 def replace_link(link: Path, target: str) -> None:

@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
+from src.runs.command import hydra_quoted
 from src.runs.folder import (
     EXECUTION_KEYS,
     LOCK_FILE,
@@ -22,9 +23,9 @@ from src.runs.folder import (
     fresh_folder,
     lock_folder,
     now,
-    point_latest,
     read_record,
     records,
+    replace_link,
     write_record,
 )
 from src.signals import BadInput
@@ -53,7 +54,7 @@ class SweepCallback(Callback):
             _stop(error)
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = str(folder)
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={hydra_quoted(str(folder))}")
             if "optuna" in config.hydra.sweeper["_target_"]:
                 from src.runs.search import continue_study
 
@@ -122,7 +123,7 @@ def open_sweep(config: DictConfig) -> Path:
         "overrides": list(config.hydra.overrides.task),
     }
     write_record(path / SWEEP_FILE, record)
-    point_latest(path)
+    replace_link(path.parent / "latest", path.name)
     return path
 
 
