@@ -21,7 +21,7 @@ class WindowBatch(NamedTuple):
     subject, first
         ``(window,)`` int64: number of the subject, first frame of the context.
     voxel_index, counts
-        Indices of the active voxels of the context, window by window and frame by frame, int32; ``(window, frame)`` int64
+        Active voxels of the context by index, window by window and frame by frame, int32; ``(window, frame)`` int64
         how many each frame has.
     target_voxel_index, target_counts
         The same of the frames to forecast.
