@@ -15,18 +15,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
+from src.runs.command import hydra_quoted
 from src.runs.folder import (
     EXECUTION_KEYS,
+    LOCK_FILE,
     SWEEP_FILE,
     fresh_folder,
     lock_folder,
     now,
-    point_latest,
     read_record,
     records,
-    write_json,
+    replace_link,
+    write_record,
 )
 from src.signals import BadInput
+from src.storage.progress import say
 from src.storage.step import canonical_json
 
 EFFORT_KEYS = ("n_trials", "n_jobs", "max_batch_size", "max_failure_rate", "storage")
@@ -51,7 +54,7 @@ class SweepCallback(Callback):
             _stop(error)
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = str(folder)
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={hydra_quoted(str(folder))}")
             if "optuna" in config.hydra.sweeper["_target_"]:
                 from src.runs.search import continue_study
 
@@ -98,6 +101,7 @@ def open_sweep(config: DictConfig) -> Path:
     try:
         if given:
             path = Path(config.hydra.sweep.dir)
+            _refuse_foreign(path)
             path.mkdir(parents=True, exist_ok=True)
             lock = lock_folder(path)
         else:
@@ -111,16 +115,23 @@ def open_sweep(config: DictConfig) -> Path:
     record: dict[str, Any] = {"key": key, "started": now(), "attempts": 0}
     if (path / SWEEP_FILE).exists():
         record = read_record(path / SWEEP_FILE)
-        print(f"continuing the sweep {path}")
+        say(Console(), f"continuing the sweep {path}")
     record |= {
         "status": "running",
         "attempts": record["attempts"] + 1,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "overrides": list(config.hydra.overrides.task),
     }
-    write_json(path / SWEEP_FILE, record)
-    point_latest(path)
+    write_record(path / SWEEP_FILE, record)
+    replace_link(path.parent / "latest", path.name)
     return path
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise for a folder that holds files and is no sweep's."""
+    held = [p.name for p in path.iterdir() if p.name != LOCK_FILE] if path.is_dir() else []
+    if held and not (path / SWEEP_FILE).exists():
+        raise BadInput(path, f"already holds {held[0]!r}, which no sweep wrote", "choose another hydra.sweep.dir")
 
 
 def sweep_key(config: DictConfig) -> str:
@@ -148,5 +159,5 @@ def _interrupted(home: Path, key: str) -> tuple[Path, AcquireReturnProxy] | None
 
 
 def _stop(error: BadInput) -> NoReturn:
-    Console().print(f"[red]error[/] {error}", highlight=False, soft_wrap=True)
+    say(Console(), str(error), label="error", style="red")
     sys.exit(2)
