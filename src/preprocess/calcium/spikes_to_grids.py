@@ -231,7 +231,7 @@ class GridSummary(Summary):
         )
         rates = [o.value for o in self.outcomes if o.ok and "mean_rate_hz" in o.value.facts]
         row, columns = (_rate_row, _RATE_COLUMNS) if rates else (_grid_row, _GRID_COLUMNS)
-        table.add_column("subject", min_width=9, overflow="fold", ratio=1)
+        table.add_column("subject", min_width=10, overflow="fold")
         for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
         for outcome in self.outcomes:
