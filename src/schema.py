@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from src.preprocess.spikes.parameters import SpikeLookalikesParams
+from src.preprocess.spikes.parameters import SpikeConditioningParams, SpikeHybridsParams, SpikeLookalikesParams
 from src.storage.parameters import PreprocessConfig
 
 
@@ -64,7 +64,7 @@ class InferOptions:
     fs_hz: float | None = None
     channel: int | None = None
     gain: float | None = None
-    reject: float | None = None
+    detector_config: str | None = None
     figures: bool | None = None
     exports: list[str] | None = None
     subject: str | None = None
@@ -158,36 +158,14 @@ class SleepEdfConfig(PreprocessConfig):
     base_url: str = MISSING
 
 
-@dataclass
-class SpikeHybridsConfig(PreprocessConfig):
-    """``preprocess=spike_hybrids``; see ``src.simulate.spike_hybrids``."""
-
-    _target_: str = "src.preprocess.spikes.commands.hybrids"
-    seed: int = 0
-    duration_s: float = 57.6
-
-
-@dataclass
-class SpikeConditioningConfig(PreprocessConfig):
-    """``preprocess=spike_conditioning``; see ``src.preprocess.spikes.conditioning``."""
-
-    _target_: str = "src.preprocess.spikes.commands.condition"
-    key: str = "d"
-    fs_hz: float = 25_000.0
-    conditioning: dict[str, Any] = field(default_factory=dict)
-    template_from: str | None = None
-    n_units: int = 5
-    figures: bool = True
-
-
 STEPS: dict[str, type[PreprocessConfig]] = {
     "cascade_grid": CascadeGridConfig,
     "cascade_coo": CascadeCooConfig,
     "spectrogram": SpectrogramConfig,
     "sleep_edf": SleepEdfConfig,
     "spike_lookalikes": SpikeLookalikesParams,
-    "spike_hybrids": SpikeHybridsConfig,
-    "spike_conditioning": SpikeConditioningConfig,
+    "spike_hybrids": SpikeHybridsParams,
+    "spike_conditioning": SpikeConditioningParams,
 }
 """Step of ``preprocess=<step>`` → its parameters; Hydra knows them as ``preprocess/<step>_schema``."""
 
