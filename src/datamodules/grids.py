@@ -17,10 +17,9 @@ from src.datamodules.grid_splits import Stretches, shuffled, split_frames
 from src.datamodules.loaders import as_is, evaluation_loader, training_loader
 from src.datamodules.splits import PARTS, Part, Split
 from src.preprocess.calcium.grid import HEIGHT, WIDTH
-from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, load_grids
-from src.preprocess.calcium.grid_io import COO_FILE
-from src.preprocess.calcium.grid_windows import WindowBatch
+from src.preprocess.calcium.grid_store import COO_FILE
+from src.preprocess.calcium.grid_windows import GridImages, WindowBatch
 from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.grids import POSITIONS, SIMULATED_GRIDS, ChainedActivity
 from src.storage.step import ensure
@@ -91,6 +90,10 @@ class GridData(pl.LightningDataModule):
         names = [s.subject for s in self.subjects]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadInput(self.root or "simulated", f"has several files of {twice[0]}", "give one file per subject")
+
+    def inputs(self) -> dict[str, Path]:
+        """The grid files by subject: their content belongs to a run's identity."""
+        return self.files()
 
     def files(self) -> dict[str, Path]:
         """Grid files by subject."""
