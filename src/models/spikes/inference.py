@@ -34,7 +34,7 @@ def onset_probability(network: SpikeDetector, trace: np.ndarray, *, piece: int =
 def neuron_probability(network: SpikeClassifier, bandpassed: np.ndarray, onsets: np.ndarray) -> np.ndarray:
     """``(spike, neuron)`` probabilities of spikes at the given onsets of a band-passed trace."""
     if len(onsets) == 0:
-        return np.zeros((0, network.layers[-1].out_features), np.float32)
+        return np.zeros((0, network.neurons), np.float32)
     windows = cut(bandpassed.astype(np.float32), onsets - network.onset, network.window)
     batches = torch.from_numpy(np.ascontiguousarray(windows))[:, None].split(1024)
     return torch.cat([torch.softmax(network(batch), dim=1) for batch in batches]).numpy()

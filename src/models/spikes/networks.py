@@ -58,7 +58,7 @@ class SpikeClassifier(nn.Module):
 
     def __init__(self, neurons: int, window: int = 64, onset: int = 20) -> None:
         super().__init__()
-        self.window, self.onset = window, onset
+        self.neurons, self.window, self.onset = neurons, window, onset
         self.register_buffer("scale", torch.ones(()))
         self.layers = nn.Sequential(
             nn.Conv1d(1, 32, 5),
