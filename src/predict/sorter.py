@@ -58,7 +58,7 @@ class NetworkSorter:
         """
         detection.require_task("spike_detection")
         classification.require_task("spike_classification")
-        chain, other = _conditioning(detection), _conditioning(classification)
+        chain, other = conditioning_of(detection), conditioning_of(classification)
         where = classification.folder or "classifier"
         if detection.signal.fs_hz != classification.signal.fs_hz:
             rates = f"{classification.signal.fs_hz:g} Hz, the detector at {detection.signal.fs_hz:g} Hz"
@@ -106,7 +106,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _conditioning(bundle: Bundle) -> Conditioning:
+def conditioning_of(bundle: Bundle) -> Conditioning:
     """The chain that a bundle's recordings went through, if it is this version's."""
     bundle.require_steps({CONDITIONING.name: CONDITIONING.version})
     try:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from src.models.bundle import Bundle, inputs_of, load_bundle
-from src.predict.sorter import NetworkSorter
+from src.predict.sorter import NetworkSorter, conditioning_of
 from src.predict.spike_exports import SortedTrace, export, require_known
 from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.conditioning import Conditioning
@@ -99,6 +99,7 @@ def predict(
         Further formats, see :mod:`src.predict.spike_exports`: ``spikeinterface``, ``phy``, ``nwb``.
     """
     require_known(exports or [])
+    conditioning_of(bundle)
     if classifier is None:
         raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
     rate = bundle.signal.fs_hz
