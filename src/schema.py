@@ -83,6 +83,8 @@ class InferConfig:
     labelled: str | None = None  # spikes: the labelled recording that method=bank learns from
     input: str = MISSING  # a recording, or a folder of them
     output_dir: str = "predictions"  # folder for the results, a folder per recording
+    list: bool = False  # show the channels, units and rates of the input and which bundles fit, and do nothing else
+    runs_dir: str = "runs"  # where list=true looks for bundles, besides pretrained/
     options: InferOptions = field(default_factory=InferOptions)
 
 

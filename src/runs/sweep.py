@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
+from src.runs.command import hydra_quoted
 from src.runs.folder import (
     EXECUTION_KEYS,
     SWEEP_FILE,
@@ -52,7 +53,7 @@ class SweepCallback(Callback):
             _stop(error)
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = str(folder)
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={hydra_quoted(str(folder))}")
             if "optuna" in config.hydra.sweeper["_target_"]:
                 from src.runs.search import continue_study
 

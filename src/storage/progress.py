@@ -27,9 +27,11 @@ def say(console: Console, text: str, *, label: str = "", style: str = "") -> Non
     Parameters
     ----------
     label, style
-        A word printed in this style before the text, such as ``error`` in ``red``.
+        A word printed before the text, such as ``error``, and its style, such as ``red``; without a label the style
+        is that of the text.
     """
-    shown = Text(printable(f"{label} " if label else ""), style=style) + Text(printable(text))
+    head = Text(printable(f"{label} "), style=style) if label else Text()
+    shown = head + Text(printable(text), style="" if label else style)
     console.print(shown, soft_wrap=True)
 
 
