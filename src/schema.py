@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from src.preprocess.calcium.parameters import CalciumParams
 from src.preprocess.cascade.parameters import CascadeEvaluateParams, CascadeTrainParams
+from src.preprocess.lfp.parameters import SpectrogramParams
 from src.preprocess.spikes.parameters import SpikeConditioningParams, SpikeHybridsParams, SpikeLookalikesParams
 from src.recordings.sleep.parameters import SleepEdfParams
 from src.storage.parameters import PreprocessConfig
@@ -88,43 +89,13 @@ class InferConfig:
     options: InferOptions = field(default_factory=InferOptions)
 
 
-@dataclass
-class SpectrogramConfig(PreprocessConfig):
-    """``preprocess=spectrogram``; see ``src.preprocess.lfp.spectrograms``."""
-
-    workers: int = 0
-    preset: str = "scipy_compat"
-    window: Any = None
-    nperseg: int | None = None
-    window_s: float | None = None
-    noverlap: int | None = None
-    overlap_s: float | None = None
-    nfft: int | None = None
-    detrend: str | None = None
-    scaling: str | None = None
-    fmax_hz: float | None = None
-    log_bins: int | None = None
-    format: str | None = None
-    decibel: bool | None = None
-    dtype: str | None = None
-    band_powers: bool | None = None
-    bands: dict[str, Any] = field(default_factory=dict)
-    shanks: list[int] | None = None
-    sampling_rate_hz: float | None = None
-    coherence: list[Any] = field(default_factory=list)
-    coherence_window_s: float = 30.0
-    figures: str | None = None
-    figure_channels: list[Any] | None = None
-    memory_mb: float = 256.0
-
-
 STEPS: dict[str, type[PreprocessConfig]] = {
     "cascade_grid": CalciumParams,
     "cascade_coo": CalciumParams,
     "cascade_spikes": CalciumParams,
     "cascade_train": CascadeTrainParams,
     "cascade_evaluate": CascadeEvaluateParams,
-    "spectrogram": SpectrogramConfig,
+    "spectrogram": SpectrogramParams,
     "sleep_edf": SleepEdfParams,
     "spike_lookalikes": SpikeLookalikesParams,
     "spike_hybrids": SpikeHybridsParams,

@@ -157,6 +157,12 @@ def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Con
     return Summary(title, tuple(outcomes[job.name] for job in jobs))
 
 
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
 def _outcomes(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     if workers <= 1 or len(jobs) <= 1:
         yield from map(_attempt, jobs)

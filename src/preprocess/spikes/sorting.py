@@ -149,7 +149,7 @@ class BankSorter:
     def _without(self, part: np.ndarray, pursuit: Pursuit) -> np.ndarray:
         model, found = self.waveforms, pursuit.found
         shapes = model.templates[found.unit] + np.einsum("nm,nmt->nt", found.weights, model.modes[found.unit])
-        length = shapes.shape[1] if len(shapes) else 0
+        length = shapes.shape[1]
         padded = np.pad(part.astype(np.float64), pursuit.pad)
         starts = found.index - model.onset
         np.subtract.at(padded, starts[:, None] + np.arange(length), shapes)
