@@ -203,6 +203,16 @@ def test_infer_takes_a_method_in_place_of_a_bundle(spike_folder, tmp_path, repos
     assert "labelled: is missing" in missing.stdout + missing.stderr
 
 
+def test_a_folder_of_recordings_is_no_place_for_predictions(bundles, spike_folder, tmp_path):
+    shutil.copytree(spike_folder, tmp_path / "data")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "data").glob("*.mat")}
+    with pytest.raises(BadInput, match="is the input"):
+        predict(bundles[0], tmp_path / "data", tmp_path / "data")
+    with pytest.raises(BadInput, match="which neurolit did not write"):
+        predict(bundles[0], tmp_path / "data" / "D2.mat", tmp_path / "data")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "data").iterdir() if p.is_file()} == before
+
+
 def test_refusals(bundles, spike_folder, tmp_path, spike_models):
     with pytest.raises(BadInput, match="resample to 25000 Hz"):
         predict(bundles[0], spike_folder, tmp_path, fs_hz=24_000.0)
