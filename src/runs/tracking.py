@@ -119,7 +119,6 @@ def open_loggers(
     run: RunFolder,
     *,
     config: dict[str, Any],
-    job_type: str = "",
     console: Console | None = None,
 ) -> Iterator[list[Logger]]:
     """Yield the CSV logger and, if one is configured, the tracker; the tracker is always finished.
@@ -130,8 +129,6 @@ def open_loggers(
         A ``_target_`` block for one of the functions below or for any of Lightning's loggers; ``None`` for CSV alone.
     config
         The resolved configuration; ``name``, ``group`` and ``tags`` are read from it.
-    job_type
-        What the tracker calls this kind of run: by default ``"sweep"`` for a job of a sweep, else ``"train"``.
     console
         Where a failure of the tracker is said.
     """
@@ -139,7 +136,7 @@ def open_loggers(
     loggers: list[Logger] = [CSVLogger(run.path, name="csv", version=f"attempt_{run.attempt}")]
     mirror = None
     if tracker and process_rank() == 0:
-        kind = job_type or ("sweep" if run.swept else "train")
+        kind = "sweep" if run.swept else "train"
         name = str(tracker["_target_"]).rpartition(".")[2].removesuffix("_tracker")
         mirror = Mirror(lambda: _built(dict(tracker), run, config, kind, console), name, console)
         loggers.append(mirror)
