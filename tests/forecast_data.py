@@ -15,7 +15,7 @@ SMALL = {"cells": 150, "planes": 4, "frames": 700, "assemblies": 6, "starts_per_
 
 
 def subject_grids(active, voxels, planes, *, name="fish", guard_frames=0, timepoints=None, is_train=None):
-    """A subject with ``active (time, slot)`` at ``voxels``."""
+    """A subject with ``active (time, voxel)`` at ``voxels``."""
     frames = len(active)
     train = np.ones(frames, bool) if is_train is None else np.asarray(is_train, bool)
     empty = SubjectGrids(
@@ -58,8 +58,8 @@ def header_of(grids, markers=False):
 
 
 def as_batch(grids):
-    slots, _ = grids.slots(0, grids.frames)
-    return FrameBatch(0, grids.planes, grids.indptr, (grids.voxels[slots] % PIXELS).astype(np.uint16))
+    voxel_index, _ = grids.voxel_index(0, grids.frames)
+    return FrameBatch(0, grids.planes, grids.indptr, (grids.voxels[voxel_index] % PIXELS).astype(np.uint16))
 
 
 def grid_data(cache, **changes):

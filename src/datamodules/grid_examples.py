@@ -32,7 +32,7 @@ class GridWindows(Dataset[WindowBatch]):
     Attributes
     ----------
     layout
-        One of :data:`LAYOUTS`. But for ``indices`` a batch has ``image`` in place of ``slots`` and ``counts``.
+        One of :data:`LAYOUTS`. But for ``indices`` a batch has ``image`` in place of ``voxel_index`` and ``counts``.
     recordings
         Names of the subjects, in the order in which batches count them.
     statistics
@@ -71,7 +71,7 @@ class GridWindows(Dataset[WindowBatch]):
         if self.layout == "indices":
             return batch
         image = (as_dense if self.layout == "dense" else as_sparse)(batch, self.subjects)
-        return batch._replace(slots=batch.slots[:0], counts=batch.counts[:0], image=image)
+        return batch._replace(voxel_index=batch.voxel_index[:0], counts=batch.counts[:0], image=image)
 
 
 class PlaneSequences(Dataset[tuple[Tensor, Tensor]]):

@@ -25,6 +25,7 @@ from src.signals import UNSCORED, BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import write_manifest
 from src.storage.output import OutputFolder, distinct_names
+from src.storage.progress import printable
 from src.storage.step import fingerprint, provenance
 
 BATCH = 512
@@ -155,7 +156,7 @@ def _describe(
     onset_s = given.groups[0].onset_s
     steps = np.diff(onset_s)
     return ScoredNight(
-        recording_id=given.recording_id,
+        recording_id=printable(given.recording_id),
         channels=given.labels,
         classes=list(bundle.classes),
         epoch_s=float(steps[0]) if len(steps) else settings.features.epoch_s,

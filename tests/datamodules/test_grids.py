@@ -62,7 +62,7 @@ def test_layouts_hold_the_same_frames(cache, data):
         other = grid_data(cache, layout=layout)
         other.setup("fit")
         batches[layout] = next(iter(other.val_dataloader()))
-        assert len(batches[layout].slots) == 0
+        assert len(batches[layout].voxel_index) == 0
     sparse, dense = batches["sparse_coo"].image, batches["dense"].image
     assert sparse.is_sparse
     assert dense.shape == (16, 8, 4, 256, 128)

@@ -68,4 +68,4 @@ def index_lists(batch: Any, voxels: Tensor, offsets: Sequence[int]) -> Any:
         at = torch.searchsorted(own, place[mine]).clamp_max(len(own) - 1)
         index[mine], known[mine] = at, own[at] == place[mine]
     counts = torch.bincount((window * frames + frame)[known], minlength=windows * frames)
-    return batch._replace(slots=index[known], counts=counts.view(windows, frames), image=None)
+    return batch._replace(voxel_index=index[known], counts=counts.view(windows, frames), image=None)

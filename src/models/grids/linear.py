@@ -96,7 +96,7 @@ class LinearForecast:
     def __call__(self, batch: Any) -> list[Forecast]:
         """Log-odds of every subject of the batch, as a network gives them."""
         batch = index_lists(batch, self.voxels, self.offsets)
-        seen = entries(batch.slots, batch.counts)
+        seen = entries(batch.voxel_index, batch.counts)
         found = []
         for subject in batch.subject.unique().tolist():
             span = slice(self.offsets[subject], self.offsets[subject + 1])

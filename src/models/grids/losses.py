@@ -42,7 +42,7 @@ def sparse_loss(forecasts: list[Forecast], batch: Any, *, kind: str, positive_we
 
 def future(forecast: Forecast, batch: Any) -> Entries:
     """The voxels that were active in the forecast frames of a subject's windows."""
-    return of_subject(entries(batch.target_slots, batch.target_counts), batch.subject, forecast.subject)[1]
+    return of_subject(entries(batch.target_voxel_index, batch.target_counts), batch.subject, forecast.subject)[1]
 
 
 def true_activity(forecast: Forecast, batch: Any) -> Tensor:

@@ -100,7 +100,7 @@ class VoxelForecaster(nn.Module):
     def forward(self, batch: Any) -> list[Forecast]:
         """One forecast per subject that is in the batch, whatever the batch's layout."""
         batch = index_lists(batch, self.voxels, self.offsets)
-        seen = entries(batch.slots, batch.counts)
+        seen = entries(batch.voxel_index, batch.counts)
         state = self.encode(batch, seen)
         found = []
         for subject in batch.subject.unique().tolist():

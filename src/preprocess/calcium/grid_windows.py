@@ -20,21 +20,21 @@ class WindowBatch(NamedTuple):
     ----------
     subject, first
         ``(window,)`` int64: number of the subject, first frame of the context.
-    slots, counts
-        Active slots of the context, window by window and frame by frame, int32; ``(window, frame)`` int64
+    voxel_index, counts
+        Active voxels of the context by index, window by window and frame by frame, int32; ``(window, frame)`` int64
         how many each frame has.
-    target_slots, target_counts
+    target_voxel_index, target_counts
         The same of the frames to forecast.
     image
-        The context as a sparse or dense tensor (:func:`as_sparse`, :func:`as_dense`) in place of ``slots`` and
+        The context as a sparse or dense tensor (:func:`as_sparse`, :func:`as_dense`) in place of ``voxel_index`` and
         ``counts``, which are then empty.
     """
 
     subject: Tensor
     first: Tensor
-    slots: Tensor
+    voxel_index: Tensor
     counts: Tensor
-    target_slots: Tensor
+    target_voxel_index: Tensor
     target_counts: Tensor
     image: Tensor | None = None
 
@@ -64,9 +64,9 @@ def _entries(subjects: Sequence[SubjectGrids], windows: np.ndarray, start: int, 
         sizes.append(np.diff(pointer))
         bases.append(tiled[number][: len(pointer) - 1])
         counts[place, : last - first - start] = np.diff(pointer[:: grids.planes])
-    slots = np.repeat(np.concatenate(bases), np.concatenate(sizes))
-    slots += np.concatenate(ranks)
-    return torch.from_numpy(slots), torch.from_numpy(counts)
+    voxel_index = np.repeat(np.concatenate(bases), np.concatenate(sizes))
+    voxel_index += np.concatenate(ranks)
+    return torch.from_numpy(voxel_index), torch.from_numpy(counts)
 
 
 def as_sparse(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> Tensor:
@@ -107,9 +107,9 @@ def _active(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> tuple[Tenso
     """``(entry,)`` each: frame, counted through all windows, and voxel."""
     windows, frames = batch.counts.shape
     frame = torch.repeat_interleave(torch.arange(windows * frames), batch.counts.reshape(-1))
-    voxel = torch.empty(len(batch.slots), dtype=torch.int64)
+    voxel = torch.empty(len(batch.voxel_index), dtype=torch.int64)
     owner = batch.subject[frame // frames]
     for number in batch.subject.unique().tolist():
         mine = owner == number
-        voxel[mine] = torch.from_numpy(subjects[number].voxels)[batch.slots[mine].long()]
+        voxel[mine] = torch.from_numpy(subjects[number].voxels)[batch.voxel_index[mine].long()]
     return frame, voxel

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +32,7 @@ from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording
 from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
+from src.storage.parallel import call, in_order
 from src.storage.step import CachedStep
 
 STEP, VERSION = "lfp_spectrogram", 3
@@ -261,7 +261,7 @@ def write_hdf5(path: Path, work: Computation, axes: Mapping[str, Any], attribute
         data.attrs.update(attributes)
         places = [(channel, span) for channel in range(work.n_channels) for span in spans]
         calls = (partial(pack, channel, span) for channel, span in places)
-        for (channel, span), chunk in zip(places, _in_order(work.pool, calls, 3 * work.threads), strict=True):
+        for (channel, span), chunk in zip(places, in_order(call, calls, work.pool, 3 * work.threads), strict=True):
             data.id.write_direct_chunk((channel, span.start, 0), chunk)
             if span.stop == work.n_times:
                 work.advance()
@@ -272,17 +272,6 @@ def _deflated(planes: NDArray[np.uint8]) -> bytes:
     packer = isal_zlib.compressobj(1)
     parts = [part for plane in planes for part in (packer.compress(plane.data), packer.flush(isal_zlib.Z_SYNC_FLUSH))]
     return b"".join([*parts, packer.flush()])
-
-
-def _in_order(pool: Executor, calls: Iterator[Callable[[], bytes]], ahead: int) -> Iterator[bytes]:
-    """Results in the order of the calls, at most ``ahead`` of them under way."""
-    waiting: deque[Future[bytes]] = deque()
-    for call in calls:
-        if len(waiting) == ahead:
-            yield waiting.popleft().result()
-        waiting.append(pool.submit(call))
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _write_bands(path: Path, bands: BandPowers, sums: NDArray[np.float32], axes: Mapping[str, Any]) -> None:

@@ -21,7 +21,9 @@ from src.preprocess.lfp.shank import TRACES, shank_step
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.recordings.extracellular.sessions import Session, find_sessions
 from src.signals import BadInput
-from src.storage.batch import Job, Summary, available_cores, run_batch
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder
+from src.storage.parallel import available_cores
 from src.storage.progress import say, steps
 from src.storage.step import Artifact, CachedStep, ensure
 
@@ -46,14 +48,19 @@ def spectrograms(params: SpectrogramParams) -> Summary:
         raise BadInput("workers", problem, "give 0 or more, and some memory")
     if params.figures not in (None, "png", "pdf"):
         raise BadInput("figures", f"{params.figures!r} is not known", "choose png, pdf or null")
+    output = OutputFolder(Path(params.output_dir), (Path(params.input_dir),))
     console = Console(stderr=True)
     jobs: list[Job] = []
     sessions = [session for session in find_sessions(Path(params.input_dir)) if session.name not in params.skip]
     for session in sessions:
         for note in session.notes:
             say(console, f"{session.name}: {note}", label="note", style="yellow")
-        work = Work(session, Path(params.output_dir) / session.name, params, transform, extraction, pairs)
-        jobs += work.jobs()
+        try:
+            target = output.path(session.name)
+        except BadInput as problem:
+            jobs.append(Job(str(session.path), _refuse, (problem,)))
+            continue
+        jobs += Work(session, target, params, transform, extraction, pairs).jobs()
     jobs = [job for job in jobs if job.name not in params.skip]
     summary = run_batch(jobs, title="spectrograms")
     for session in sessions:
@@ -64,9 +71,7 @@ def spectrograms(params: SpectrogramParams) -> Summary:
             say(console, f"{name}: {warning}", label="warning", style="yellow")
     kept = sum(artifact.reused for artifact in summary.values.values())
     state = f", {kept} of them there already and verified" if kept else ""
-    console.print(
-        f"{len(summary.values)} of {len(jobs)} in {params.output_dir}{state}", highlight=False, soft_wrap=True
-    )
+    say(console, f"{len(summary.values)} of {len(jobs)} in {params.output_dir}{state}")
     return summary
 
 

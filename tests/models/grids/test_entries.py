@@ -6,7 +6,7 @@ from tests.models.grids.test_networks import BATCH, SUBJECTS
 
 VOXELS = torch.cat([torch.from_numpy(s.voxels) for s in SUBJECTS])
 OFFSETS = [0, 20, 41]
-EMPTY = BATCH._replace(slots=BATCH.slots[:0], counts=BATCH.counts[:0])
+EMPTY = BATCH._replace(voxel_index=BATCH.voxel_index[:0], counts=BATCH.counts[:0])
 
 
 def test_entries_name_window_frame_and_voxel():
@@ -26,9 +26,9 @@ def test_sparse_and_dense_images_become_the_index_lists_they_were_made_of():
     sparse = as_sparse(BATCH, SUBJECTS)
     for image in (sparse, sparse.to_dense()):
         found = index_lists(
-            BATCH._replace(slots=BATCH.slots[:0], counts=BATCH.counts[:0], image=image), VOXELS, OFFSETS
+            BATCH._replace(voxel_index=BATCH.voxel_index[:0], counts=BATCH.counts[:0], image=image), VOXELS, OFFSETS
         )
-        assert torch.equal(found.slots, BATCH.slots.long())
+        assert torch.equal(found.voxel_index, BATCH.voxel_index.long())
         assert torch.equal(found.counts, BATCH.counts)
 
 

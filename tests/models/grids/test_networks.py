@@ -51,14 +51,16 @@ def test_a_window_s_forecast_does_not_depend_on_its_company(kind, given):
 @pytest.mark.parametrize(("kind", "given"), KINDS)
 def test_the_future_is_not_read(kind, given):
     network = built(kind, **given)
-    blind = BATCH._replace(target_slots=BATCH.target_slots[:0], target_counts=torch.zeros_like(BATCH.target_counts))
+    blind = BATCH._replace(
+        target_voxel_index=BATCH.target_voxel_index[:0], target_counts=torch.zeros_like(BATCH.target_counts)
+    )
     for a, b in zip(network(BATCH), network(blind), strict=True):
         torch.testing.assert_close(a.logits, b.logits)
 
 
 def test_the_sum_of_vectors_is_a_linear_layer_on_the_grid():
     network = built(EmbeddingForecaster, width=4, hidden=8)
-    seen = entries(BATCH.slots, BATCH.counts)
+    seen = entries(BATCH.voxel_index, BATCH.counts)
     state = network.encode(BATCH, seen)
     series = []
     for window, (number, first) in enumerate(zip(BATCH.subject.tolist(), BATCH.first.tolist(), strict=True)):
@@ -109,7 +111,7 @@ def test_a_brain_that_says_nothing_leaves_the_autoregression(kind, given):
 @pytest.mark.parametrize("side", [2, 32])
 def test_the_image_is_the_sum_pooled_grid(side):
     network = built(PlaneForecaster, coarsen=side, channels=4)
-    image = network.image(BATCH, entries(BATCH.slots, BATCH.counts)).view(3, 3, 5, 256 // side, 128 // side)
+    image = network.image(BATCH, entries(BATCH.voxel_index, BATCH.counts)).view(3, 3, 5, 256 // side, 128 // side)
     dense = as_sparse(BATCH, SUBJECTS).to_dense().float().transpose(1, 2)
     pooled = torch.nn.functional.avg_pool2d(dense.flatten(0, 2), side).view(image.shape) * side**2
     torch.testing.assert_close(image, pooled, rtol=0, atol=1e-5)

@@ -15,13 +15,13 @@ def test_a_batch_holds_what_the_rasters_hold(seed, context, horizon):
     subjects = [random_subject(seed + i, frames=20, planes=2 + i, voxels=10 + i, density=0.2) for i in range(3)]
     windows = np.stack([rng.integers(0, 3, 5), rng.integers(0, 20 - context - horizon, 5)], axis=1)
     batch = window_batch(subjects, windows, context, horizon)
-    slots, ahead = (
-        batch.slots.split(batch.counts.sum(1).tolist()),
-        batch.target_slots.split(batch.target_counts.sum(1).tolist()),
+    voxel_index, ahead = (
+        batch.voxel_index.split(batch.counts.sum(1).tolist()),
+        batch.target_voxel_index.split(batch.target_counts.sum(1).tolist()),
     )
     for i, (number, first) in enumerate(windows):
         raster = subjects[number].raster(first, first + context + horizon)
-        np.testing.assert_array_equal(np.nonzero(raster[:context])[1], slots[i])
+        np.testing.assert_array_equal(np.nonzero(raster[:context])[1], voxel_index[i])
         np.testing.assert_array_equal(np.nonzero(raster[context:])[1], ahead[i])
 
 
@@ -37,14 +37,14 @@ def test_a_sparse_tensor_is_coalesced_and_equals_the_grid():
         np.testing.assert_array_equal(
             dense[i][:, subjects[number].voxels].astype(bool), subjects[number].raster(first, first + 3)
         )
-    assert dense.sum() == len(batch.slots)
+    assert dense.sum() == len(batch.voxel_index)
 
 
 def test_a_duplicate_is_refused():
     fish = random_subject(0, density=0.3)
     batch = window_batch([fish], np.array([[0, 0]]), 2, 1)
     doubled = batch._replace(
-        slots=torch.cat([batch.slots[:1], batch.slots]), counts=batch.counts + torch.tensor([[1, 0]])
+        voxel_index=torch.cat([batch.voxel_index[:1], batch.voxel_index]), counts=batch.counts + torch.tensor([[1, 0]])
     )
     with pytest.raises(ValueError, match="listed twice"):
         as_sparse(doubled, [fish])
@@ -54,7 +54,7 @@ def test_frames_beyond_the_end_are_empty():
     fish = random_subject(0, frames=10)
     batch = window_batch([fish], np.array([[0, 6]]), 4, 3)
     assert batch.target_counts.tolist() == [[0, 0, 0]]
-    assert len(batch.target_slots) == 0
+    assert len(batch.target_voxel_index) == 0
 
 
 def test_the_dense_image_is_the_sparse_one():
