@@ -16,7 +16,9 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from src.recordings.extracellular.traces import trace_file
-from src.signals import RODENT_STAGES
+from src.signals import RODENT_STAGES, BadInput
+from src.storage.atomic import atomic_file
+from src.storage.output import OutputFolder
 
 _WAKE, _NREM, _REM = range(3)
 _BOUTS_S = {_WAKE: (40.0, 160.0), _NREM: (60.0, 240.0), _REM: (30.0, 100.0)}
@@ -70,28 +72,40 @@ def simulate_session(
 
     The traces are µV on a 0.195-µV grid as ``float32``, or that grid's steps as ``int16``; all shanks live
     through the same states.
+
+    Raises
+    ------
+    BadInput
+        If the hypnogram is there already, or the ``.rec`` folder holds files that were not simulated.
     """
     rng = np.random.default_rng(seed)
     stages = simulate_states(rng, int(minutes * 60 // epoch_s), epoch_s)
     folder = parent / f"{name}.rec"
-    (folder / "low_freq").mkdir(parents=True, exist_ok=True)
     n_samples, counts = int(minutes * 60 * fs_hz), np.dtype(dtype).kind == "i"
-    for shank in shanks:
-        blocks = simulate_traces(np.random.default_rng((seed, shank)), stages, epoch_s, n_samples, n_channels, fs_hz)
-        path = folder / "low_freq" / f"{name}_sh{shank}_lfp_traces.npz"
-        fields = {
-            "sampling_rate": fs_hz,
-            "channel_ids": np.arange(n_channels) + 1000 * shank,
-            "ycoord": np.arange(n_channels) * 20.0,
-            "units": f"{_LSB_UV} uV" if counts else "uV",
-            "shank": shank,
-            "upstream": "simulated",
-        }
-        with trace_file(path, (n_samples, n_channels), np.dtype(dtype), fields) as write:
-            for block in blocks:
-                write(np.clip(np.round(block / _LSB_UV), -32768, 32767) if counts else block)
     lines = [f"{i * epoch_s:g},{epoch_s:g},{RODENT_STAGES[stage]}" for i, stage in enumerate(stages)]
-    (parent / f"{name}_hypnogram.csv").write_text("onset,duration,stage\n" + "\n".join(lines) + "\n")
+    scoring = parent / f"{name}_hypnogram.csv"
+    if scoring.exists():
+        raise BadInput(scoring, "is there already", "choose another folder or name")
+    with OutputFolder(parent).folder(folder.name) as part:
+        (part / "low_freq").mkdir()
+        for shank in shanks:
+            blocks = simulate_traces(
+                np.random.default_rng((seed, shank)), stages, epoch_s, n_samples, n_channels, fs_hz
+            )
+            path = part / "low_freq" / f"{name}_sh{shank}_lfp_traces.npz"
+            fields = {
+                "sampling_rate": fs_hz,
+                "channel_ids": np.arange(n_channels) + 1000 * shank,
+                "ycoord": np.arange(n_channels) * 20.0,
+                "units": f"{_LSB_UV} uV" if counts else "uV",
+                "shank": shank,
+                "upstream": "simulated",
+            }
+            with trace_file(path, (n_samples, n_channels), np.dtype(dtype), fields) as write:
+                for block in blocks:
+                    write(np.clip(np.round(block / _LSB_UV), -32768, 32767) if counts else block)
+    with atomic_file(scoring) as part:
+        part.write_text("onset,duration,stage\n" + "\n".join(lines) + "\n")
     return SimulatedSession(folder, stages, epoch_s)
 
 
