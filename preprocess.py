@@ -14,6 +14,7 @@ from src.runs.targets import check_targets
 from src.runs.user_errors import exit_with, user_errors
 from src.storage.batch import Summary, selection
 from src.storage.parameters import PreprocessConfig
+from src.storage.progress import say
 
 schema.register()
 
@@ -38,8 +39,8 @@ def main(cfg: DictConfig) -> None:
     console = Console()
     with user_errors(console):
         summary = run_target(cfg) if cfg.get("_target_") else run_step(OmegaConf.to_object(cfg))  # type: ignore[arg-type]
-    for failure in summary.failures:
-        console.print(failure.detail, end="", markup=False, highlight=False, soft_wrap=True)
+    for failure in (failure for failure in summary.failures if failure.detail):
+        say(console, failure.detail.rstrip())
     console.print(summary.table())
     exit_with(summary.exit_code)
 

@@ -102,15 +102,6 @@ def test_a_forgotten_key_is_asked_for(preprocess):
     assert done.stdout == "error command line: input_dir is not given; add input_dir=…\n"
 
 
-@pytest.mark.parametrize(("override", "word"), [("wrokers=2", "wrokers"), ("workers=two", "workers")])
-def test_a_typo_fails_before_anything_is_computed(preprocess, override, word):
-    done = preprocess(override)
-    assert done.returncode != 0
-    assert word in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    assert not preprocess.out.exists()
-
-
 def test_a_share_of_the_recordings_is_done_and_the_rest_left_to_others(preprocess):
     assert preprocess('only="[ab]"').returncode == 0
     assert {p.parent.name for p in preprocess.out.glob(f"*/{MANIFEST}")} == {"a", "b"}
