@@ -1,7 +1,8 @@
 """A rodent's LFP session with known sleep states, for demonstrations, tests and benchmarks.
 
 Every channel is pink noise, part of it shared by the shank, with slow waves and spindles in NREM sleep and
-a theta rhythm in REM sleep and, weaker, in waking; amplitudes change with depth. Made block by block.
+a theta rhythm in REM sleep and in active waking; quiet waking has some slow waves. From 1250 Hz on, muscle activity
+reaches all channels at once. Amplitudes change with depth. Made block by block.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ from src.storage.output import OutputFolder
 _WAKE, _NREM, _REM = range(3)
 _BOUTS_S = {_WAKE: (40.0, 160.0), _NREM: (60.0, 240.0), _REM: (30.0, 100.0)}
 _NEXT = {_WAKE: (_NREM,), _NREM: (_REM, _WAKE), _REM: (_WAKE, _NREM)}
-# Rhythm: band in Hz, and its amplitude in µV in wake, NREM and REM.
+_QUIET = 3
+# Rhythm: band in Hz, and its amplitude in µV in active waking, NREM, REM and quiet waking. Active waking has theta
+# nearly as REM sleep has, quiet waking has slow waves: neither amplitude alone tells waking apart.
 _RHYTHMS = {
-    "delta": ((1.0, 4.0), (25.0, 160.0, 20.0)),
-    "theta": ((6.0, 9.0), (45.0, 12.0, 110.0)),
-    "sigma": ((10.0, 15.0), (5.0, 35.0, 8.0)),
-    "gamma": ((40.0, 90.0), (12.0, 4.0, 10.0)),
+    "delta": ((1.0, 4.0), (25.0, 160.0, 20.0, 65.0)),
+    "theta": ((6.0, 9.0), (80.0, 12.0, 110.0, 20.0)),
+    "sigma": ((10.0, 15.0), (5.0, 35.0, 8.0, 8.0)),
+    "gamma": ((40.0, 90.0), (14.0, 4.0, 10.0, 9.0)),
 }
+_MUSCLE_HZ, _MUSCLE_UV = (300.0, 600.0), (14.0, 2.0, 1.0, 6.0)
+"""What all channels share without delay; seen at 1250 Hz and more."""
 _LSB_UV = 0.195
 _PINK = ((0.049922035, -0.095993537, 0.050612699, -0.004408786), (1.0, -2.494956002, 2.017265875, -0.522189400))
 """A filter that falls by 3 dB per octave (Smith, Spectral Audio Signal Processing, 2011)."""
@@ -114,6 +119,17 @@ def simulate_states(rng: np.random.Generator, n_epochs: int, epoch_s: float) -> 
     return stages[:n_epochs]
 
 
+def with_quiet_waking(rng: np.random.Generator, stages: NDArray[np.int8], epoch_s: float) -> NDArray[np.int8]:
+    """Stages in which half of waking, some 10 to 60 s at a time, is quiet (3) instead of active (0)."""
+    quiet, state = np.zeros(len(stages), bool), False
+    first = 0
+    while first < len(stages):
+        length = max(1, round(rng.uniform(10, 60) / epoch_s))
+        quiet[first : first + length] = state
+        first, state = first + length, not state
+    return np.where((stages == _WAKE) & quiet, _QUIET, stages).astype(np.int8)
+
+
 def simulate_traces(
     rng: np.random.Generator,
     stages: NDArray[np.int8],
@@ -131,9 +147,12 @@ def simulate_traces(
         "gamma": 0.6 + 0.5 * depth,
     }
     pink = _Filter(_PINK, n_channels + 1)
+    stages = with_quiet_waking(rng, stages, epoch_s)
+    rhythms = _RHYTHMS | {"muscle": (_MUSCLE_HZ, _MUSCLE_UV)}
+    profile["muscle"] = np.ones(n_channels)
     bands = {
         name: _Filter(scipy.signal.butter(2, np.clip(band, 1e-3, 0.49 * fs_hz), "band", fs=fs_hz), 2)
-        for name, (band, _) in _RHYTHMS.items()
+        for name, (band, _) in rhythms.items()
         if band[1] < 0.49 * fs_hz
     }
     block = max(1, (1 << 21) // n_channels)
@@ -144,7 +163,7 @@ def simulate_traces(
         values = (120 / 0.05) * 0.25 * (0.7 * noise[:, :1] + noise[:, 1:])
         for name, filtered in bands.items():
             carrier = filtered(rng.standard_normal((count, 2), dtype=np.float32))
-            band, amplitudes = _RHYTHMS[name]
+            band, amplitudes = rhythms[name]
             carrier = carrier[:, 0] / np.sqrt(2 * (band[1] - band[0]) / fs_hz)
             values += (np.array(amplitudes)[stages[epoch]] * carrier)[:, None] * profile[name]
         values += rng.standard_normal(values.shape, dtype=np.float32) * 5

@@ -28,7 +28,7 @@ _SCORING_KEYS = {"stage_names": "more_names", "stage_coding": "stage_coding", "t
 
 @dataclass(frozen=True)
 class EpochArtifact:
-    """The epoch spectrograms of one night on disk; ``facts`` are those of the stage's manifest."""
+    """The epoch spectrograms of one night on disk; ``facts`` are those of the step's manifest."""
 
     recording_id: str
     subject_id: str
@@ -128,7 +128,7 @@ def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> li
 
 
 def find_prepared(root: str | Path) -> list[Path]:
-    """The ``epochs.h5`` files below a folder: finished epochs, of whatever stage made them.
+    """The ``epochs.h5`` files below a folder: finished epochs, of whatever step made them.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def find_prepared(root: str | Path) -> list[Path]:
     """
     files = sorted(Path(root).rglob(EPOCHS_FILE))
     if not files:
-        raise BadInput(root, f"holds no {EPOCHS_FILE}", "give the folder that a stage wrote epochs into")
+        raise BadInput(root, f"holds no {EPOCHS_FILE}", "give the folder that a step wrote epochs into")
     return files
 
 
