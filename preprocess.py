@@ -3,6 +3,8 @@
 python preprocess.py preprocess=<step> input_dir=… output_dir=…
 """
 
+import sys
+
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -45,5 +47,13 @@ def main(cfg: DictConfig) -> None:
     exit_with(summary.exit_code)
 
 
+def as_list(argument: str, key: str = "skip") -> str:
+    """``skip=a,b`` as ``skip=[a,b]``; Hydra takes a comma for a sweep."""
+    value = argument.removeprefix(f"{key}=").strip("'\"")
+    return argument if not argument.startswith(f"{key}=") or value.startswith("[") else f"{key}=[{value}]"
+
+
 if __name__ == "__main__":
+    if not {"-m", "--multirun"} & set(sys.argv):
+        sys.argv[1:] = [as_list(argument) for argument in sys.argv[1:]]
     run_verb(main, "preprocess")

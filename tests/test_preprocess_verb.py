@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from preprocess import as_list
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.step import MANIFEST, CachedStep, ensure
@@ -117,3 +118,18 @@ def test_the_parts_of_a_multirun_make_the_whole_and_one_bad_job_stops_no_other(p
     assert done.returncode == 1
     assert "b.txt: is empty; record again" in done.stdout
     assert {p.parent.name for p in preprocess.out.glob(f"*/{MANIFEST}")} == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("skip=subject_3", "skip=[subject_3]"),
+        ("skip=subject_1,subject_2", "skip=[subject_1,subject_2]"),
+        ("skip='a,b'", "skip=[a,b]"),
+        ("skip=[a,b]", "skip=[a,b]"),
+        ("skipped=a,b", "skipped=a,b"),
+        ("seed=1", "seed=1"),
+    ],
+)
+def test_one_name_and_names_with_commas_are_lists(given, read):
+    assert as_list(given) == read
