@@ -77,6 +77,8 @@ class Recording:
         Wall-clock time of the first sample where the source states it.
     source
         The file the samples came from.
+    notes
+        What the reader had to decide, for manifests and tables.
     """
 
     samples: np.ndarray
@@ -87,6 +89,7 @@ class Recording:
     subject_id: str
     start: datetime | None = None
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         source = self.source or self.recording_id

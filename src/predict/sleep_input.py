@@ -16,11 +16,11 @@ from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_b
 from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of, read_epochs
 from src.preprocess.sleep.features import FeatureSettings, epoch_features
 from src.preprocess.sleep.prepare import PREPARED, find_prepared
-from src.recordings.sleep.check_signal import ChannelReport, inspect
+from src.recordings.sleep.channels import ChannelRequest
+from src.recordings.sleep.check_signal import ChannelReport, check_recordings
 from src.recordings.sleep.hypnogram import align
-from src.recordings.sleep.nights import Night, discover, load
+from src.recordings.sleep.nights import Night, ScoringOptions, discover, load_channels, load_scoring
 from src.recordings.sleep.resample import require_band, resample
-from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import UNSCORED, BadInput, Recording
 
 ABSENT = "none"
@@ -129,7 +129,7 @@ def read_input(night: Night, settings: EpochSettings, options: InputOptions) -> 
     groups = _groups(settings.channels, options.channels)
     names = list(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
     native = {name: _native(night, name, settings, options) for name in names}
-    reports = [report for recording in native.values() for report in inspect(recording)]
+    reports = check_recordings(native.values())
     rows = {name: _resampled(recording, settings) for name, recording in native.items()}
     first = native[names[0]]
     length = min(len(row) for row in rows.values())
@@ -178,9 +178,7 @@ def _groups(wanted: Sequence[str], given: Sequence[str]) -> list[tuple[str, ...]
 
 
 def _native(night: Night, name: str, settings: EpochSettings, options: InputOptions) -> Recording:
-    recording, _ = load(replace(night, hypnogram=None) if night.kind != "ucddb" else night, [name],
-                        aliases=settings.aliases, max_hz=settings.features.max_hz,
-                        stage_coding=options.stage_coding)  # fmt: skip
+    (recording,) = load_channels(night, ChannelRequest((name,), settings.aliases, settings.features.max_hz))
     return (
         replace(recording, samples=recording.samples * np.float32(options.scale)) if options.scale != 1 else recording
     )
@@ -220,12 +218,13 @@ def _window(settings: EpochSettings) -> dict[str, Any]:
 def _reference(
     night: Night, settings: EpochSettings, options: InputOptions, recording: Recording, duration_s: float
 ) -> tuple[NDArray[np.integer] | None, list[str]]:
-    path = night.hypnogram if options.reference == "beside" else options.reference and Path(options.reference)
-    if not path:
-        missing = f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"
-        return None, [missing] if options.reference == "beside" else []
-    coding = options.stage_coding or ("ucddb" if night.kind == "ucddb" else None)
-    hypnogram = read_hypnogram(path, epoch_s=options.text_epoch_s, coding=coding, stage_names=settings.stage_names)
+    if not options.reference:
+        return None, []
+    scored = night if options.reference == "beside" else replace(night, hypnogram=Path(options.reference))
+    how = ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, settings.more_names)
+    hypnogram = load_scoring(scored, how)
+    if hypnogram is None:
+        return None, [f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"]
     stages, facts = align(hypnogram, duration_s, settings.features.epoch_s, start=recording.start)
     return stages, list(facts["warnings"])
 

@@ -39,7 +39,7 @@ def test_an_absent_channel_is_nan_and_the_others_are_as_before(night):
 
 def test_a_scale_reaches_the_sanity_report(night):
     small = read_input(night, SETTINGS, InputOptions(scale=1e-6))
-    assert any("volts" in finding for report in small.sanity for finding in report.findings)
+    assert any("is the unit right?" in finding for report in small.sanity for finding in report.findings)
 
 
 def test_a_channel_that_is_not_there_lists_those_that_are(night):

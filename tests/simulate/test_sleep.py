@@ -36,7 +36,7 @@ def test_same_seed_same_bytes(tmp_path):
 
 def test_scoring_looks_like_sleep_edfs(tmp_path):
     _, scoring = write_night(tmp_path, 3, 1, seed=1, hours=8.0)
-    annotations, _ = read_annotations(scoring)
+    annotations = read_annotations(scoring).marks
     texts = {text for _, _, text in annotations}
     assert {f"Sleep stage {stage}" for stage in "W1234R?"} <= texts
     assert texts <= {f"Sleep stage {stage}" for stage in "W1234R?"} | {"Movement time"}

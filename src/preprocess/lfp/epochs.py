@@ -22,10 +22,8 @@ from src.preprocess.lfp.shank import STAGE
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.scoring_files import read_hypnogram
-from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
+from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
 from src.storage.step import MANIFEST, CachedStep
-
-SPECIES = {"human": HUMAN_STAGES, "rodent": RODENT_STAGES}
 
 
 def epochs_from_spectrogram(
@@ -204,13 +202,13 @@ def _cut(
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    if params["species"] not in SPECIES:
-        raise BadInput("species", f"{params['species']!r} is not known", f"choose one of {', '.join(SPECIES)}")
+    if params["species"] not in STAGE_SETS:
+        raise BadInput("species", f"{params['species']!r} is not known", f"choose one of {', '.join(STAGE_SETS)}")
     hypnogram = read_hypnogram(
         inputs["hypnogram"],
         epoch_s=params["text_epoch_s"],
         coding=params["stage_coding"],
-        stage_names=SPECIES[params["species"]],
+        stage_names=STAGE_SETS[params["species"]],
     )
     epochs = epochs_from_spectrogram(
         inputs["spectrograms"],

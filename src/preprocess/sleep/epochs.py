@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import BandPowerSettings, epoch_band_powers
 from src.preprocess.sleep.features import FeatureSettings, epoch_features
+from src.recordings.sleep.channels import ChannelRequest
+from src.recordings.sleep.check_signal import check_recordings
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
-from src.recordings.sleep.nights import Night, load
+from src.recordings.sleep.nights import Night, ScoringOptions, load_channels, load_scoring
+from src.recordings.sleep.resample import join_channels
 from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording
 from src.storage.step import CachedStep
 
@@ -50,9 +53,11 @@ class EpochSettings:
         ``unit``: dB re 1 µV²/Hz as recorded. ``recording``: each channel relative to its median level over
         the recording, for amplifiers whose units or gain are not known.
     stage_coding
-        What integers in text hypnograms mean.
+        What integers in scorings mean: a key of :data:`~src.recordings.sleep.stage_names.CODINGS`.
     text_epoch_s
-        Length of a line's epoch in text hypnograms that do not state it.
+        Length of a line's epoch in text hypnograms that do not state it; told from the recording's length if not given.
+    more_names
+        Names of stages in scorings that are the user's own, and the stage that each stands for.
     """
 
     channels: tuple[str, ...] = ("EEG Fpz-Cz",)
@@ -63,6 +68,7 @@ class EpochSettings:
     level: str = "unit"
     stage_coding: str | None = None
     text_epoch_s: float | None = None
+    more_names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.stages not in STAGE_SETS:
@@ -74,10 +80,16 @@ class EpochSettings:
     def stage_names(self) -> tuple[str, ...]:
         return STAGE_SETS[self.stages]
 
+    @property
+    def scoring(self) -> ScoringOptions:
+        """How scorings are read."""
+        return ScoringOptions(self.text_epoch_s, self.stage_coding, self.stage_names, self.more_names)
+
     def to_params(self, kind: str) -> dict[str, Any]:
         """Parameters of the stage for a night of this kind, plain types."""
         plain = asdict(self) | {"channels": list(self.channels), "features": self.features.to_dict()}
         plain["aliases"] = {name: list(more) for name, more in self.aliases.items()}
+        plain["more_names"] = dict(self.more_names)
         return plain | {"kind": kind}
 
     @classmethod
@@ -217,29 +229,26 @@ def _unusable(samples: NDArray[np.floating], epoch_samples: int) -> tuple[NDArra
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     settings = EpochSettings.from_params(params)
     night = Night.from_inputs(params["kind"], inputs)
-    recording, hypnogram = load(
-        night,
-        settings.channels,
-        settings.features.fs_hz,
-        aliases=settings.aliases,
-        epoch_s=settings.text_epoch_s,
-        stage_coding=settings.stage_coding,
-        max_hz=settings.features.max_hz,
-        stage_names=settings.stage_names,
-    )
+    hypnogram = load_scoring(night, settings.scoring)
     if hypnogram is None:
         raise BadInput(night.psg[0], "has no hypnogram", "put one beside it, or leave this recording out of training")
+    features = settings.features
+    channels = load_channels(night, ChannelRequest(settings.channels, settings.aliases, features.max_hz))
+    reports = check_recordings(channels)
+    recording = join_channels(channels, features.fs_hz)
     epochs = epochs_of(recording, hypnogram, settings)
     facts = {
         "axes": list(AXES),
-        "units": f"dB re {'variance' if settings.features.kind == 'bandpower' else f'1 {recording.units[0]}^2/Hz'}",
+        "units": f"dB re {'variance' if features.kind == 'bandpower' else f'1 {recording.units[0]}^2/Hz'}",
         "channels": list(recording.channels),
         "fs_hz": recording.fs_hz,
-        "epoch_s": settings.features.epoch_s,
+        "epoch_s": features.epoch_s,
         "stage_names": list(hypnogram.stage_names),
         "start": recording.start.isoformat() if recording.start else None,
+        "signals": [report.to_dict() for report in reports],
         **epochs.facts,
     }
+    facts["warnings"] = [*recording.notes, *facts["warnings"]]
     write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
     return facts
 

@@ -23,8 +23,6 @@ class ChannelRequest:
     ----------
     names
         Channels in the order wanted; ``None`` for whatever is there.
-    fs_hz
-        Rate to resample to; ``None`` keeps the recording's.
     aliases
         Further names to try for a channel, best first.
     max_hz
@@ -32,7 +30,6 @@ class ChannelRequest:
     """
 
     names: tuple[str, ...] | None = None
-    fs_hz: float | None = None
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     max_hz: float | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from src.signals import Recording
 
 _BLOCK_S = 30.0
-_EEG_UV = (2.0, 150.0)
+EEG_UV = (2.0, 150.0)
 """Standard deviation that an EEG or EOG channel has in an ordinary stretch of sleep or quiet wake."""
 _MAINS_HZ = (50.0, 60.0)
 _FLAT_LIMIT, _CLIPPED_LIMIT, _MISSING_LIMIT, _HUM_LIMIT_DB = 0.02, 0.005, 0.01, 10.0
@@ -49,18 +50,47 @@ class ChannelReport:
         return asdict(self) | {"findings": list(self.findings)}
 
 
-def inspect(recording: Recording) -> list[ChannelReport]:
-    """Look at every channel of a recording at the rate it was recorded with."""
+def check_recordings(recordings: Iterable[Recording]) -> list[ChannelReport]:
+    """Every channel of some recordings, at the rate that each was recorded with."""
     return [
-        _inspect(name, units, row, recording.fs_hz)
-        for name, units, row in zip(recording.channels, recording.units, recording.samples, strict=True)
+        report for r in recordings for report in check_signal(r.samples, r.fs_hz, channels=r.channels, units=r.units)
     ]
 
 
-def _inspect(name: str, units: str, row: NDArray[np.floating], fs_hz: float) -> ChannelReport:
+def check_signal(
+    samples: NDArray[np.floating],
+    fs_hz: float,
+    *,
+    channels: Sequence[str],
+    units: Sequence[str],
+    usual_uv: tuple[float, float] | None = EEG_UV,
+) -> list[ChannelReport]:
+    """Look for what makes a signal useless: never moving, clipped, missing, mains hum, units that cannot be.
+
+    Parameters
+    ----------
+    samples
+        ``(channel, time)``; NaN where nothing was recorded.
+    fs_hz
+        Sampling rate.
+    channels, units
+        One name and one unit per row.
+    usual_uv
+        Standard deviation that such a channel has in an ordinary stretch, in microvolts; ``None`` for signals of which
+        that is not known.
+    """
+    return [
+        _check_channel(row, fs_hz, name, unit, usual_uv)
+        for row, name, unit in zip(samples, channels, units, strict=True)
+    ]
+
+
+def _check_channel(
+    row: NDArray[np.floating], fs_hz: float, name: str, units: str, usual_uv: tuple[float, float] | None
+) -> ChannelReport:
     missing = ~np.isfinite(row)
-    known = np.where(missing, 0.0, row).astype(np.float32)
-    flat = _in_runs(np.diff(known) == 0, round(fs_hz)) & ~missing[1:]
+    known = np.where(missing, np.float32(0), row).astype(np.float32, copy=False) if missing.any() else row
+    flat = _in_runs(known[1:] == known[:-1], round(fs_hz)) & ~missing[1:]
     low, high = (float(row[~missing].min()), float(row[~missing].max())) if not missing.all() else (0.0, 0.0)
     rails = ((known == low) | (known == high)) & ~missing & (low < high)
     clipped = _in_runs(rails, 3)
@@ -70,15 +100,20 @@ def _inspect(name: str, units: str, row: NDArray[np.floating], fs_hz: float) -> 
     blocks = known[: n_blocks * block].reshape(n_blocks, -1)
     amplitude = float(np.median(blocks.std(axis=1)))
     hum_db = _hum(blocks, fs_hz)
-    report = (float(flat.mean()) if len(flat) else 0.0, float(clipped.mean()), float(missing.mean()))
-    return ChannelReport(
-        name, units, fs_hz, *report, amplitude, hum_db, _findings(name, units, *report, amplitude, hum_db)
-    )
+    shares = (float(flat.mean()) if len(flat) else 0.0, float(clipped.mean()), float(missing.mean()))
+    found = _findings(name, units, shares, amplitude, hum_db, usual_uv)
+    return ChannelReport(name, units, fs_hz, *shares, amplitude, hum_db, found)
 
 
 def _findings(
-    name: str, units: str, flat: float, clipped: float, missing: float, amplitude: float, hum_db: float | None
+    name: str,
+    units: str,
+    shares: tuple[float, float, float],
+    amplitude: float,
+    hum_db: float | None,
+    usual_uv: tuple[float, float] | None,
 ) -> tuple[str, ...]:
+    flat, clipped, missing = shares
     found = []
     if missing > _MISSING_LIMIT:
         found.append(f"{missing:.1%} of the samples are missing; epochs with gaps are not scored")
@@ -88,27 +123,16 @@ def _findings(
         found.append(f"{clipped:.1%} of the samples are clipped at the ends of the range")
     if hum_db is not None and hum_db > _HUM_LIMIT_DB:
         found.append(f"mains hum stands {hum_db:.0f} dB above its surroundings: check electrodes and reference")
-    low, high = _EEG_UV
-    if units == "uV" and not name.upper().startswith("EMG") and amplitude and not low <= amplitude <= high:
-        side = "little" if amplitude < low else "much"
-        guess = _unit_guess(amplitude)
-        hint = (
-            f"; it would be ordinary if the file's numbers were {guess[0]} (options.scale={guess[1]:g})"
-            if guess
-            else ""
-        )
-        found.append(f"typical amplitude {amplitude:.3g} µV is {side} for a scalp or eye channel{hint}")
-    elif units != "uV":
+    if usual_uv is None:
+        return tuple(found)
+    if units != "uV":
         found.append(f"amplitudes are in {units}, not in microvolts: what depends on the level may be off")
+    elif not name.upper().startswith("EMG") and amplitude and not usual_uv[0] <= amplitude <= usual_uv[1]:
+        side = "little" if amplitude < usual_uv[0] else "much"
+        scale = next((s for s in (1e3, 1e6, 1e-3, 1e-6) if usual_uv[0] <= amplitude * s <= usual_uv[1]), None)
+        hint = f"; {scale:g} times that is ordinary: is the unit right? (options.scale={scale:g})" if scale else ""
+        found.append(f"typical amplitude {amplitude:.3g} µV is {side} for a scalp or eye channel{hint}")
     return tuple(found)
-
-
-def _unit_guess(amplitude_uv: float) -> tuple[str, float] | None:
-    """Which slip of units would explain the amplitude: numbers of one unit under the name of another."""
-    for said, factor in (("millivolts", 1e3), ("volts", 1e6), ("nanovolts", 1e-3)):
-        if _EEG_UV[0] <= amplitude_uv * factor <= _EEG_UV[1]:
-            return said, factor
-    return None
 
 
 def _in_runs(flags: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from src.recordings.matlab import load_mat
 from src.recordings.sleep.channels import ChannelRequest, derivations
-from src.recordings.sleep.resample import require_band, resample
-from src.recordings.sleep.scoring_files import CODINGS
+from src.recordings.sleep.resample import require_band
+from src.recordings.sleep.stage_names import CODINGS
 from src.signals import BadInput, Recording
 
 _DREAMS_HZ = {1: 100.0, 3: 50.0}
@@ -24,7 +24,7 @@ _UCDDB_STAGES = {"stagewake": (0,), "stagemix": (1, 2, 3), "stagedeep": (4, 5)}
 """Which integers of the stage file the rows of each ``.mat`` file belong to."""
 
 
-def dreams_signal(path: Path, request: ChannelRequest) -> Recording:
+def dreams_signal(path: Path, request: ChannelRequest) -> list[Recording]:
     """One excerpt of the DREAMS spindle database (Devuyst et al. 2011): ASCII, microvolts, one channel.
 
     The 1800 s that the documentation promises are read; a tail beyond them is left out.
@@ -51,7 +51,7 @@ def dreams_signal(path: Path, request: ChannelRequest) -> Recording:
     return _selected(path, row, rate, channel, "uV", path.stem, request)
 
 
-def ucddb_signal(parts: Sequence[Path], stage_file: Path, request: ChannelRequest) -> Recording:
+def ucddb_signal(parts: Sequence[Path], stage_file: Path, request: ChannelRequest) -> list[Recording]:
     """A night of the UCD sleep apnea database (Heneghan et al.) from its epochs, sorted by stage.
 
     Row ``i`` of a file goes to the ``i``-th epoch of the night that carries one of the file's
@@ -86,17 +86,9 @@ def ucddb_signal(parts: Sequence[Path], stage_file: Path, request: ChannelReques
 
 def _selected(
     path: Path, row: np.ndarray, rate: float, channel: str, unit: str, name: str, request: ChannelRequest
-) -> Recording:
+) -> list[Recording]:
+    """The one channel, once for every name it is asked for by."""
     wanted = request.names if request.names is not None else (channel,)
     derivations(path, wanted, (channel,), request.aliases)
     require_band(path, channel, rate, request.max_hz)
-    fs_hz = request.fs_hz or rate
-    return Recording(
-        samples=np.repeat(resample(row, rate, fs_hz), len(wanted), axis=0),
-        fs_hz=float(fs_hz),
-        channels=wanted,
-        units=(unit,) * len(wanted),
-        recording_id=name,
-        subject_id=name,
-        source=str(path),
-    )
+    return [Recording(row, rate, (asked,), (unit,), name, name, source=str(path)) for asked in wanted]

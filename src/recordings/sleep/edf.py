@@ -1,67 +1,38 @@
-"""EDF and EDF+ files: channels by name, in microvolts, at any rate; annotations; and what can be wrong with them.
+"""Samples and annotations of EDF, EDF+ and BDF files.
 
-Formats: Kemp et al. 1992 (EDF) and Kemp & Olivan 2003 (EDF+). A file is checked by
-:mod:`src.recordings.sleep.edf_integrity` before a byte of signal is trusted.
+Samples are read block by block: memory holds the channels asked for and no more, whatever the size of the file. A
+channel's calibration is judged when it is read, so that a faulty channel that nobody asks for does not matter.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
-import edfio
 import numpy as np
+from numpy.typing import NDArray
 
-from src.recordings.sleep.channels import Derivation, derivations
-from src.recordings.sleep.edf_integrity import check_edf
-from src.recordings.sleep.resample import require_band, resample
+from src.recordings.sleep.channels import ChannelRequest, Derivation, derivations
+from src.recordings.sleep.edf_header import EXPORT_AGAIN, TAL, EdfChannel, EdfHeader, number, read_header, record_onset
+from src.recordings.sleep.resample import join_channels, require_band
 from src.signals import BadInput, Recording
 
-_MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}
+_BLOCK_BYTES = 1 << 24
+_SKIPPED_BYTES = 8192
+"""Data records longer than this are read in part: only the bytes of the channel."""
+_LONGEST_GAPS_S = 86_400.0
 
 
-@dataclass(frozen=True)
-class EdfSignalHeader:
-    """One signal as its header states it; ``units`` is ``uV`` for anything given in volts."""
+class Annotations(NamedTuple):
+    """``marks`` are ``(onset_s, duration_s or None, text)`` from the first sample, in order; ``start`` is its time."""
 
-    label: str
-    fs_hz: float
-    units: str
-    gain: float
-    offset: float
-
-    def physical(self, digital: np.ndarray) -> np.ndarray:
-        """``(time,)`` float32 in ``units`` from the stored integers."""
-        return (digital * np.float64(self.gain) + self.offset).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class EdfHeader:
-    """What an EDF file says it holds, after its size was found to agree."""
-
-    path: Path
-    signals: tuple[EdfSignalHeader, ...]
-    duration_s: float
+    marks: list[tuple[float, float | None, str]]
     start: datetime | None
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(signal.label for signal in self.signals)
-
-
-def read_header(path: str | Path) -> EdfHeader:
-    """Signals, rates, units, duration and start of an EDF file; no sample is read.
-
-    Raises
-    ------
-    BadInput
-        If the file is absent, empty, not EDF, truncated, or states an impossible header.
-    """
-    return _header(Path(path), _open(Path(path)))
+    notes: tuple[str, ...]
 
 
 def read_recording(
@@ -74,164 +45,196 @@ def read_recording(
     recording_id: str | None = None,
     subject_id: str | None = None,
 ) -> Recording:
-    """Read the channels asked for, and only those, in microvolts.
+    """Read the channels asked for, and only those, in microvolts, at one rate.
 
     Parameters
     ----------
     path
-        EDF or EDF+C file.
-    channels
-        Names in the order wanted, found by :func:`src.recordings.sleep.channels.derivations`; the
-        recording carries these names. ``None`` reads every signal of the file's fastest rate.
+        EDF, EDF+ or BDF file.
+    channels, aliases, max_hz
+        See :class:`~src.recordings.sleep.channels.ChannelRequest`.
     fs_hz
         Rate to resample to. ``None`` keeps the file's, which then has to be one for all channels.
-    aliases
-        Further names to try for a channel, best first.
-    max_hz
-        The highest frequency that will be analysed; a rate that cannot carry it is refused.
     recording_id, subject_id
         Default to the file's stem.
 
     Returns
     -------
     Recording
-        ``(channel, time)`` float32; anything in V, mV or nV converted to ``uV``, other units as stated.
+        ``(channel, time)`` float32; anything in V, mV or nV converted to ``uV``, other units as stated. NaN in the
+        gaps of a discontinuous file.
 
     Raises
     ------
     BadInput
-        See :func:`read_header`; also for an absent channel, channels of different rates, and a rate
-        too low for ``max_hz``.
+        See :func:`read_header` and :func:`read_channels`; also for channels of different rates.
     """
-    path = Path(path)
-    edf = _open(path)
-    header = _header(path, edf)
-    if channels is None:
-        fastest = max((signal.fs_hz for signal in header.signals), default=0.0)
-        channels = [signal.label for signal in header.signals if signal.fs_hz == fastest]
-        picks = [Derivation(s.label, i) for i, s in enumerate(header.signals) if s.fs_hz == fastest]
-    else:
-        picks = derivations(path, channels, header.labels, aliases or {})
-    if not picks:
+    request = ChannelRequest(tuple(channels) if channels is not None else None, aliases or {}, max_hz)
+    return join_channels(read_channels(path, request, recording_id=recording_id, subject_id=subject_id), fs_hz)
+
+
+def read_channels(
+    path: str | Path, request: ChannelRequest, *, recording_id: str | None = None, subject_id: str | None = None
+) -> list[Recording]:
+    """One recording per channel asked for, each at the rate it was recorded with.
+
+    Parameters
+    ----------
+    path
+        EDF, EDF+C, EDF+D or BDF file.
+    request
+        Names are found by :func:`src.recordings.sleep.channels.derivations`; the recordings carry them. No names
+        read every usable signal of the file's fastest rate.
+    recording_id, subject_id
+        Default to the file's stem.
+
+    Raises
+    ------
+    BadInput
+        For a channel that is absent or has no calibration, a file without signals, a rate too low for ``max_hz``.
+    """
+    header = read_header(path)
+    if not header.signals:
         raise BadInput(path, "holds annotations but no signal", "give the PSG file that belongs to it")
-    rows, units, rates = zip(*(_derive(path, edf, header, pick) for pick in picks), strict=True)
-    for pick, rate in zip(picks, rates, strict=True):
-        require_band(path, pick.name, rate, max_hz)
-    if fs_hz is None:
-        if len(set(rates)) > 1:
-            listed = ", ".join(f"{p.name} {rate:g} Hz" for p, rate in zip(picks, rates, strict=True))
-            raise BadInput(path, f"channels have different rates ({listed})", "give the rate to resample to, fs_hz=...")
-        fs_hz = rates[0]
-    rows = tuple(resample(row, rate, fs_hz) for row, rate in zip(rows, rates, strict=True))
-    shortest = min(len(row) for row in rows)
-    return Recording(
-        samples=np.stack([row[:shortest] for row in rows]),
-        fs_hz=float(fs_hz),
-        channels=tuple(channels),
-        units=units,
-        recording_id=recording_id or path.stem,
-        subject_id=subject_id or path.stem,
-        start=header.start,
-        source=str(path),
-    )
+    if request.names is None:
+        usable = [i for i, signal in enumerate(header.signals) if not signal.problem] or [0]
+        fastest = max(header.signals[i].fs_hz for i in usable)
+        picks = [Derivation(header.labels[i], i) for i in usable if header.signals[i].fs_hz == fastest]
+    else:
+        picks = derivations(header.path, request.names, header.labels, request.aliases)
+    onsets = _record_onsets(header) if header.gaps else None
+    notes = (*header.notes, *_gap_notes(header, onsets))
+    name = recording_id or header.path.stem
+    found = []
+    for pick in picks:
+        row, signal = _derive(header, pick, onsets)
+        require_band(header.path, pick.name, signal.fs_hz, request.max_hz)
+        samples, units = row[None], (signal.units,)
+        found.append(
+            Recording(
+                samples, signal.fs_hz, (pick.name,), units, name, subject_id or name, header.start, str(path), notes
+            )
+        )
+    return found
 
 
-def read_annotations(path: str | Path) -> tuple[list[tuple[float, float | None, str]], datetime | None]:
-    """``(onset_s, duration_s, text)`` of every EDF+ annotation, in order, and the start of the file.
+def read_annotations(path: str | Path) -> Annotations:
+    """Every EDF+ or BDF+ annotation, in order. A text that is not UTF-8 is read as Latin-1.
 
     Raises
     ------
     BadInput
-        See :func:`read_header`; also when the file has no annotation signal or it cannot be parsed.
+        See :func:`read_header`.
     """
-    path = Path(path)
-    edf = _open(path)
-    try:
-        found = [(float(a.onset), a.duration, a.text.strip()) for a in edf.annotations]
-    except Exception as error:
-        raise BadInput(path, f"has unreadable annotations ({_short(error)})", "export the EDF+ again") from error
-    return sorted(found, key=lambda a: a[0]), _start(edf)
+    header = read_header(path)
+    marks: list[tuple[float, float | None, str]] = []
+    unreadable = latin = 0
+    for channel in header.annotations:
+        for _, block in _blocks(header, channel):
+            for tal in (piece for record in block for piece in record.tobytes().split(b"\0") if piece):
+                if not (match := TAL.fullmatch(tal)):
+                    unreadable += 1
+                    continue
+                onset_s = number(match[1]) - header.first_onset_s
+                duration = number(match[2]) if match[2] else math.nan
+                for raw in filter(None, match[3].split(b"\x14")):
+                    text, is_latin = _text(raw)
+                    latin += is_latin
+                    marks.append((onset_s, duration if math.isfinite(duration) else None, text.strip()))
+    notes = list(header.notes)
+    if latin:
+        notes.append(f"{latin} annotations are not UTF-8 and were read as Latin-1")
+    if unreadable:
+        notes.append(f"{unreadable} annotations cannot be read and were left out")
+    return Annotations(sorted(marks, key=lambda mark: mark[0]), header.start, tuple(notes))
 
 
-def _open(path: Path) -> edfio.Edf:
-    check_edf(path)
-    try:
-        with warnings.catch_warnings():
-            # edfio warns about lengths that disagree with the header; those were judged above.
-            warnings.simplefilter("ignore")
-            return edfio.read_edf(path, lazy_load_data=True, header_encoding="latin-1")
-    except Exception as error:
-        raise BadInput(path, f"has a malformed EDF header ({_short(error)})", "export it again") from error
-
-
-def _header(path: Path, edf: edfio.Edf) -> EdfHeader:
-    if edf.reserved.startswith("EDF+D"):
-        raise BadInput(path, "is discontinuous (EDF+D)", "export it as EDF or EDF+C, gaps filled")
-    try:
-        record_s = edf.data_record_duration
-    except ValueError as error:
-        raise BadInput(path, f"states no duration of its data records ({_short(error)})", "export it again") from error
-    signals = tuple(_signal_header(path, signal, record_s) for signal in edf.signals)
-    return EdfHeader(path, signals, edf.num_data_records * record_s, _start(edf))
-
-
-def _signal_header(path: Path, signal: edfio.EdfSignal, record_s: float) -> EdfSignalHeader:
-    label = signal.label.strip()
-    if not math.isfinite(record_s) or record_s <= 0:
-        raise BadInput(path, f"states data records of {record_s:g} s", "export it again")
-    try:
-        # Some exporters follow the local habit of a decimal comma.
-        low, high = (
-            float(raw.decode("latin-1").replace(",", ".")) for raw in (signal._physical_min, signal._physical_max)
-        )
-        digital_low, digital_high = signal.digital_min, signal.digital_max
-    except ValueError as error:
-        raise BadInput(
-            path, f"channel {label!r} has an unreadable range ({_short(error)})", "export it again"
-        ) from error
-    if not (math.isfinite(low) and math.isfinite(high)) or low == high or digital_low == digital_high:
-        problem = (
-            f"channel {label!r} has no calibration (physical {low:g}..{high:g}, digital {digital_low}..{digital_high})"
-        )
-        raise BadInput(path, problem, "export it again with physical units")
-    unit = signal.physical_dimension.strip().replace("\N{MICRO SIGN}", "u").replace("\N{GREEK SMALL LETTER MU}", "u")
-    factor = _MICROVOLTS.get(unit.lower())
-    gain = (high - low) / (digital_high - digital_low)
-    scale = 1.0 if factor is None else factor
-    return EdfSignalHeader(
-        label=label,
-        fs_hz=signal.samples_per_data_record / record_s,
-        units="uV" if factor is not None else unit or "a.u.",
-        gain=gain * scale,
-        offset=(low - digital_low * gain) * scale,
-    )
-
-
-def _start(edf: edfio.Edf) -> datetime | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return edf.startdatetime
-        except Exception:
-            # An anonymised date ("Startdate X") still leaves the clock time and the legacy date.
-            text = f"{edf._startdate.decode('latin-1')} {edf._starttime.decode('latin-1')}"
-    try:
-        return datetime.strptime(text.strip(), "%d.%m.%y %H.%M.%S")
-    except ValueError:
-        return None
-
-
-def _derive(path: Path, edf: edfio.Edf, header: EdfHeader, pick: Derivation) -> tuple[np.ndarray, str, float]:
+def _derive(
+    header: EdfHeader, pick: Derivation, onsets: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float32], EdfChannel]:
     signal = header.signals[pick.plus]
-    row = signal.physical(edf.signals[pick.plus].digital)
+    row = _samples(header, signal, onsets)
     if pick.minus is not None:
         other = header.signals[pick.minus]
         if other.fs_hz != signal.fs_hz or other.units != signal.units:
             problem = f"{pick.name} would be {signal.label} ({signal.fs_hz:g} Hz, {signal.units}) minus {other.label} "
-            raise BadInput(path, problem + f"({other.fs_hz:g} Hz, {other.units})", "choose another channel")
-        row = row - other.physical(edf.signals[pick.minus].digital)
-    return row, signal.units, signal.fs_hz
+            raise BadInput(header.path, problem + f"({other.fs_hz:g} Hz, {other.units})", "choose another channel")
+        row -= _samples(header, other, onsets)
+    return row, signal
 
 
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+def _samples(header: EdfHeader, channel: EdfChannel, onsets: NDArray[np.float64] | None) -> NDArray[np.float32]:
+    """``(time,)`` in the channel's units; NaN where no record lies."""
+    if channel.problem:
+        raise BadInput(header.path, channel.problem, "choose another channel, or export it again with physical units")
+    per_record = channel.n_bytes // header.sample_bytes
+    if onsets is None:
+        row = np.empty(header.n_records * per_record, np.float32)
+        for first, block in _blocks(header, channel):
+            values = channel.physical(_integers(block, header.sample_bytes))
+            row[first * per_record : first * per_record + len(values)] = values
+        return row
+    places = np.round(onsets * channel.fs_hz).astype(np.int64)
+    row = np.full(int(places[-1]) + per_record, np.nan, np.float32)
+    for first, block in _blocks(header, channel):
+        values = channel.physical(_integers(block, header.sample_bytes)).reshape(len(block), per_record)
+        for place, record in zip(places[first : first + len(block)], values, strict=True):
+            row[place : place + per_record] = record
+    return row
+
+
+def _integers(block: NDArray[np.uint8], sample_bytes: int) -> NDArray[np.integer]:
+    """``(time,)`` of little-endian 16-bit or 24-bit integers."""
+    if sample_bytes == 2:
+        return np.ascontiguousarray(block).view("<i2").reshape(-1)
+    wide = np.zeros((block.size // 3, 4), np.uint8)
+    wide[:, 1:] = block.reshape(-1, 3)
+    return wide.view("<i4").reshape(-1) >> 8
+
+
+def _blocks(header: EdfHeader, channel: EdfChannel) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """``(first record, (record, byte))`` of one channel, some records at a time."""
+    in_part = header.record_bytes > _SKIPPED_BYTES
+    step = max(1, _BLOCK_BYTES // (channel.n_bytes if in_part else header.record_bytes))
+    with header.path.open("rb", buffering=0) as handle:
+        for first in range(0, header.n_records, step):
+            n = min(step, header.n_records - first)
+            at = header.header_bytes + first * header.record_bytes
+            if in_part:
+                places = range(at + channel.first_byte, at + n * header.record_bytes, header.record_bytes)
+                raw = b"".join(os.pread(handle.fileno(), channel.n_bytes, place) for place in places)
+                block = np.frombuffer(raw, np.uint8)
+            else:
+                block = np.frombuffer(os.pread(handle.fileno(), n * header.record_bytes, at), np.uint8)
+            if block.size != n * (channel.n_bytes if in_part else header.record_bytes):
+                raise BadInput(header.path, "became shorter while it was read", "run again once it is complete")
+            records = block.reshape(n, -1)
+            yield first, records if in_part else records[:, channel.first_byte :][:, : channel.n_bytes]
+
+
+def _record_onsets(header: EdfHeader) -> NDArray[np.float64]:
+    """``(record,)`` seconds from the first sample, from the time that every record states."""
+    stamps = [record_onset(record.tobytes()) for _, block in _blocks(header, header.annotations[0]) for record in block]
+    if any(stamp is None for stamp in stamps):
+        raise BadInput(header.path, f"{stamps.count(None)} data records state no time (EDF+D)", EXPORT_AGAIN)
+    onsets = np.array(stamps, np.float64) - header.first_onset_s
+    if (np.diff(onsets) < header.record_s - 1e-3).any():
+        raise BadInput(header.path, "has data records that overlap in time (EDF+D)", EXPORT_AGAIN)
+    if onsets[-1] > header.n_records * header.record_s + _LONGEST_GAPS_S:
+        raise BadInput(header.path, f"has gaps of {onsets[-1] / 3600:.0f} h (EDF+D)", "split it into its parts")
+    return onsets
+
+
+def _gap_notes(header: EdfHeader, onsets: NDArray[np.float64] | None) -> tuple[str, ...]:
+    if onsets is None:
+        return ()
+    spare = np.diff(onsets) - header.record_s
+    gaps = spare[spare > 1e-3]
+    return (f"has {len(gaps)} gaps of {gaps.sum():.1f} s together: no samples there",) if len(gaps) else ()
+
+
+def _text(raw: bytes) -> tuple[str, bool]:
+    try:
+        return raw.decode("utf-8"), False
+    except UnicodeDecodeError:
+        return raw.decode("latin-1"), True

@@ -7,8 +7,9 @@ its wake is trimmed, and what cannot be used is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, time
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,13 @@ from src.signals import HUMAN_STAGES, UNSCORED, BadInput
 
 WAKE = 0
 """The wake label of :data:`HUMAN_STAGES` and of :data:`RODENT_STAGES`."""
+
+
+_USUAL_LENGTHS_S = (30.0, 20.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.0, 60.0, 15.0, 8.0, 6.0)
+_SLACK_EPOCHS = 1.5
+"""A scoring may have an epoch less or more than the signal has room for."""
+_FEW = 0.1
+"""Share by which a scoring may be longer than the signal, or a text without times longer or shorter."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,14 @@ class Hypnogram:
         What the indices mean.
     warnings
         What the reader had to decide, for the manifest.
+    how
+        How the file was read, for people.
+    dated
+        Whether ``start`` has a date; a time of day alone is less.
+    length_by
+        Who says how long an epoch is: ``file``, ``user``, or ``nobody``, in which case the recording's length decides.
+    scored_epoch_s
+        The usual length of the file's own epochs, which ``epoch_s`` divides.
     """
 
     stages: np.ndarray
@@ -47,6 +63,10 @@ class Hypnogram:
     source: str = ""
     stage_names: tuple[str, ...] = HUMAN_STAGES
     warnings: tuple[str, ...] = ()
+    how: str = ""
+    dated: bool = True
+    length_by: str = "file"
+    scored_epoch_s: float | None = None
 
     @property
     def duration_s(self) -> float:
@@ -124,15 +144,16 @@ def rasterise(
 
 def align(
     hypnogram: Hypnogram, duration_s: float, epoch_s: float, *, start: datetime | None = None
-) -> tuple[np.ndarray, dict]:
-    """Lay a scoring on the whole epochs of a recording.
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Lay a scoring on the whole epochs of a recording, if the two belong together.
 
     Parameters
     ----------
     hypnogram
         The scoring; epochs longer than ``epoch_s`` are split, shorter ones vote.
     duration_s, start
-        Of the recording. Where both clocks are stated and lie within a day, their difference counts.
+        Of the recording. Where both clocks are stated, their difference counts, unless it is not to be believed
+        (see the warnings).
     epoch_s
         Length of the epochs wanted.
 
@@ -141,15 +162,18 @@ def align(
     stages
         ``(floor(duration_s / epoch_s),)`` int8.
     facts
-        ``offset_s``, ``beyond_signal`` (scored epochs after its end or before its start),
-        ``without_score`` (epochs of the signal that the scoring does not reach) and ``warnings``.
+        ``offset_s``, ``beyond_signal`` (scored epochs after its end or before its start), ``without_score`` (epochs
+        of the signal that the scoring does not reach), ``share_scored``, ``scoring`` (how it was read) and
+        ``warnings``.
 
     Raises
     ------
     BadInput
-        If scoring and signal share no time at all.
+        If scoring and signal share no time, or their lengths say that the epochs are of another length.
     """
-    offset_s, notes = _clock_offset(hypnogram, start)
+    hypnogram, notes = _with_epoch_length(hypnogram, duration_s)
+    offset_s, more = _clock_offset(hypnogram, duration_s, start)
+    notes += more
     n_epochs = int(np.floor(duration_s / epoch_s + 1e-6))
     first, last = hypnogram.onset_s + offset_s, hypnogram.end_s + offset_s
     if last <= 0 or first >= n_epochs * epoch_s:
@@ -161,6 +185,7 @@ def align(
     scored = [(a, a + d) for a, d, stage in shifted if stage != UNSCORED]
     beyond = sum(max(0.0, min(b, 0.0) - a) + max(0.0, b - max(a, duration_s)) for a, b in scored)
     missing = max(0.0, min(first, end_s)) + max(0.0, end_s - max(last, 0.0))
+    _require_length(hypnogram, scored, duration_s, beyond if offset_s == 0 else 0.0)
     if beyond >= epoch_s:
         notes.append(f"hypnogram exceeds the signal by {beyond:.0f} s of scored time, left out")
     if missing >= epoch_s:
@@ -169,21 +194,79 @@ def align(
         "offset_s": offset_s,
         "beyond_signal": round(beyond / epoch_s, 3),
         "without_score": round(missing / epoch_s, 3),
+        "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
+        "scoring": f"{hypnogram.how or 'stages'}, epochs of {hypnogram.scored_epoch_s or hypnogram.epoch_s:g} s",
         "warnings": [*hypnogram.warnings, *notes],
     }
     return stages, facts
 
 
-def _clock_offset(hypnogram: Hypnogram, start: datetime | None) -> tuple[float, list[str]]:
+def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
+    """The scoring with the length of epoch that makes it as long as the signal, where none was stated."""
+    n = len(hypnogram.stages)
+    if hypnogram.length_by != "nobody" or abs(n * hypnogram.epoch_s - duration_s) < _SLACK_EPOCHS * hypnogram.epoch_s:
+        return hypnogram, []
+    fitting = [length for length in _USUAL_LENGTHS_S if abs(n * length - duration_s) < _SLACK_EPOCHS * length]
+    if fitting:
+        length_s = min(fitting, key=lambda length: abs(n * length - duration_s))
+        note = f"{n} epochs over {duration_s:.0f} s of signal: taken as epochs of {length_s:g} s"
+        return replace(hypnogram, epoch_s=length_s), [note]
+    if abs(n * hypnogram.epoch_s - duration_s) > _FEW * duration_s:
+        problem = f"has {n} epochs, {n * hypnogram.epoch_s:.0f} s if of {hypnogram.epoch_s:g} s, "
+        hint = f"state the length of an epoch: text_epoch_s=... ({duration_s / max(n, 1):.4g} would fill the signal)"
+        raise BadInput(hypnogram.source, problem + f"and the signal lasts {duration_s:.0f} s", hint)
+    return hypnogram, []
+
+
+def _require_length(
+    hypnogram: Hypnogram, scored: Sequence[tuple[float, float]], duration_s: float, beyond: float
+) -> None:
+    """Refuse a scoring that is of another recording, or whose epochs cannot be as long as it says."""
+    length_s, extent_s = hypnogram.scored_epoch_s or hypnogram.epoch_s, hypnogram.duration_s
+    problem = f"scores {extent_s:.0f} s in epochs of {length_s:g} s, the signal lasts {duration_s:.0f} s"
+    if beyond > max(_FEW * sum(b - a for a, b in scored), 2 * length_s):
+        raise BadInput(hypnogram.source, problem, "pair it with its recording, or correct its onsets and durations")
+    # 20-s epochs under 30-s signals are two thirds as long from the first second on; few true scorings are.
+    two_thirds = abs(extent_s * 1.5 - duration_s) < length_s and abs(hypnogram.onset_s) < length_s
+    if two_thirds and hypnogram.length_by != "user" and duration_s > 10 * length_s:
+        hint = f"correct its onsets and durations; if they are right, say text_epoch_s={length_s:g}"
+        raise BadInput(hypnogram.source, problem + ": 20-s epochs are mistaken for 30-s epochs so", hint)
+
+
+def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | None) -> tuple[float, list[str]]:
+    """Seconds from the start of the signal to the zero of the scoring's onsets, by the clocks if they make sense."""
     if start is None or hypnogram.start is None:
         return 0.0, []
-    offset_s = (hypnogram.start - start).total_seconds()
-    if abs(offset_s) >= 86_400:
-        # One of the two was anonymised; the onsets are all that is left.
-        return 0.0, [
-            f"clocks of signal ({start}) and hypnogram ({hypnogram.start}) differ by days: onsets taken as they are"
-        ]
-    return offset_s, []
+    apart_s = (hypnogram.start - start).total_seconds()
+    of_day = (apart_s + 43_200) % 86_400 - 43_200
+    epoch_s = hypnogram.scored_epoch_s or hypnogram.epoch_s
+    outside, unplaced = {s: _outside(hypnogram, s, duration_s) for s in (apart_s, of_day, 0.0)}, hypnogram.duration_s
+    by_clock = apart_s if hypnogram.dated and abs(apart_s) < 86_400 else of_day
+    if outside[by_clock] >= unplaced > outside[of_day]:
+        by_clock = of_day
+    if by_clock == 0:
+        return 0.0, []
+    clocks = f"clocks of signal ({start}) and hypnogram ({hypnogram.start}) differ"
+    midnight = hypnogram.start.time() == time(0)
+    fits = outside[0.0] < epoch_s
+    if midnight and fits and (hypnogram.dated or outside[by_clock] >= epoch_s):
+        return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
+    if fits and outside[by_clock] >= epoch_s and abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s:
+        return 0.0, [f"{clocks}, but both have the same length: onsets taken from the start of the signal"]
+    if not hypnogram.dated or by_clock == apart_s:
+        return by_clock, []
+    if start.time() == time(0) or outside[by_clock] > outside[0.0] + epoch_s:
+        return 0.0, [f"{clocks} by days: onsets taken from the start of the signal"]
+    return by_clock, [f"{clocks} by days: times of day taken, dates ignored"]
+
+
+def _outside(hypnogram: Hypnogram, offset_s: float, duration_s: float) -> float:
+    """Seconds of scored time that would lie outside the signal."""
+    return sum(
+        d - max(0.0, min(a + offset_s + d, duration_s) - max(a + offset_s, 0.0))
+        for a, d, stage in hypnogram.segments()
+        if stage != UNSCORED
+    )
 
 
 def trim_wake(stages: np.ndarray, margin_s: float = 1800.0, epoch_s: float = 30.0) -> slice:

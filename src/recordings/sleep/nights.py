@@ -6,21 +6,34 @@ A ``Night`` names files and no content; :func:`load` reads them. The kinds of fo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
-from src.recordings.sleep.edf import read_recording
+from src.recordings.sleep.edf import read_channels
+from src.recordings.sleep.edf_header import read_header
 from src.recordings.sleep.hypnogram import Hypnogram
-from src.recordings.sleep.scoring_files import read_hypnogram
+from src.recordings.sleep.resample import join_channels
+from src.recordings.sleep.scoring_files import EDF_SUFFIXES, has_stages, read_hypnogram
 from src.signals import HUMAN_STAGES, BadInput, Recording
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
-_HYPNOGRAM_SUFFIXES = (".csv", ".tsv", ".txt", "-Hypnogram.edf", "_hypnogram.edf", "_hypnogram.csv", "_hypnogram.txt")
+_SCORING_WORDS = r"hypnogram|sleepscoring|scoring|stages|staging|annotations?"
+_SCORING_EDF = re.compile(rf"[-_.](?:{_SCORING_WORDS})$", re.IGNORECASE)
+_SIGNAL_WORD = re.compile(r"[-_](?:PSG|eeg)$", re.IGNORECASE)
+_SCORING_NAMES = (
+    *("{}.csv", "{}.tsv", "{}.txt", "{}.xml", "{}.annot", "{}.eannot", "{}.edf.xml", "{}-nsrr.xml", "{}-profusion.xml"),
+    *("{}-hypnogram.edf", "{}_hypnogram.edf", "{}_hypnogram.csv", "{}_hypnogram.tsv", "{}_hypnogram.txt"),
+    *("{}_sleepscoring.edf", "{}_sleepscoring.txt", "{}_events.tsv", "{}_stages.csv", "{}_stages.txt"),
+    *("{}_staging.csv", "{}-staging.csv", "{}_scoring.csv", "{}_scoring.txt", "{}_annotations.edf"),
+)
+"""Names of scorings beside ``<stem>.edf``, best first; any case."""
+_OWN_NAMES = ("hypnogram.csv", "hypnogram.edf", "events.tsv")
+"""What our own predictions are called: they belong to a recording that is alone in its folder."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,7 @@ class Night:
     psg
         The file or files that hold the signal.
     hypnogram
-        The file that holds the scoring, ``None`` for a night to be scored.
+        The file that holds the scoring; ``None`` for a night to be scored, or one whose own annotations hold it.
     kind
         How the files are read, a key of :data:`KINDS`.
     """
@@ -46,7 +59,7 @@ class Night:
     kind: str
 
     def inputs(self) -> dict[str, Path]:
-        """The files by the names that a stage's manifest lists them under."""
+        """The files by the names that a step's manifest lists them under."""
         signals = {"psg" if len(self.psg) == 1 else f"psg_{i}": path for i, path in enumerate(self.psg)}
         return signals | ({"hypnogram": self.hypnogram} if self.hypnogram else {})
 
@@ -58,35 +71,64 @@ class Night:
         return cls(psg[0].stem, psg[0].stem, psg, Path(hypnogram) if hypnogram else None, kind)
 
 
-def discover(kind: str, root: str | Path, *, subject_pattern: str | None = None) -> list[Night]:
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How to read a scoring that does not say everything; see
+    :func:`~src.recordings.sleep.scoring_files.read_hypnogram`."""
+
+    epoch_s: float | None = None
+    coding: str | None = None
+    stage_names: tuple[str, ...] = HUMAN_STAGES
+    more_names: Mapping[str, str] = field(default_factory=dict)
+
+
+def discover(
+    kind: str, root: str | Path, *, subject_pattern: str | None = None, scoring: str | None = None
+) -> list[Night]:
     """The nights of a folder, in the order of their names.
 
     Parameters
     ----------
     kind
-        ``sleep_edf``: Sleep-EDF's names, at any depth; the subject is read from the name.
-        ``edf_folder``: any ``*.edf`` with a hypnogram of the same stem (``.csv``, ``.txt``,
-        ``-Hypnogram.edf``) where there is one. ``dreams``, ``ucddb``: the databases' own layouts.
+        ``sleep_edf``: Sleep-EDF's names; the subject is read from the name. ``edf_folder``: any EDF or BDF file,
+        with a scoring of the same stem where there is one. ``dreams``, ``ucddb``: the databases' own layouts.
+        Folders are searched at any depth for the first two.
     root
         The folder.
     subject_pattern
         Regular expression whose first group, found in a file's name, is its subject (``edf_folder``).
         Without it ``sub-XXX`` names a subject, and failing that every file counts as its own subject.
+    scoring
+        Where the scoring of a recording is, relative to its folder: ``{stem}_events.tsv`` (``edf_folder``).
 
     Raises
     ------
     BadInput
-        If the folder is absent or holds no night of this kind, or the pattern does not fit.
+        If the folder is absent or holds no night of this kind, or a pattern does not fit.
     """
     root = Path(root)
     if kind not in KINDS:
         raise BadInput("kind", f"{kind!r} is not a kind of recording folder", f"choose from: {', '.join(KINDS)}")
     if not root.is_dir():
         raise BadInput(root, "is not a folder", "give the folder that holds the recordings")
-    nights = sorted(KINDS[kind].find(root, subject_pattern), key=lambda night: night.recording_id)
+    nights = sorted(KINDS[kind].find(root, subject_pattern, scoring), key=lambda night: night.recording_id)
     if not nights:
         raise BadInput(root, f"holds no recording of kind {kind!r}", f"expected {KINDS[kind].expected}")
     return nights
+
+
+def load_channels(night: Night, request: ChannelRequest) -> list[Recording]:
+    """The channels asked for, a recording of one channel each, at the rates they were recorded with.
+
+    Raises
+    ------
+    BadInput
+        For files that cannot be read, and for a channel that was never recorded or never moved.
+    """
+    channels = KINDS[night.kind].signal(night, request)
+    for channel in channels:
+        require_signal(channel)
+    return channels
 
 
 def load(
@@ -96,27 +138,36 @@ def load(
     *,
     aliases: Mapping[str, Sequence[str]] | None = None,
     max_hz: float | None = None,
-    epoch_s: float | None = None,
-    stage_coding: str | None = None,
-    stage_names: tuple[str, ...] = HUMAN_STAGES,
+    scoring: ScoringOptions | None = None,
 ) -> tuple[Recording, Hypnogram | None]:
     """Read a night: the channels asked for at the rate asked for, and its scoring on its own epochs.
 
     Parameters
     ----------
-    channels, fs_hz, aliases, max_hz
-        See :func:`src.recordings.sleep.edf.read_recording`.
-    epoch_s, stage_coding, stage_names
-        For text hypnograms that state neither; see
-        :func:`src.recordings.sleep.scoring_files.read_hypnogram`.
+    night
+        Which.
+    channels, aliases, max_hz
+        See :class:`~src.recordings.sleep.channels.ChannelRequest`.
+    fs_hz
+        Rate to resample to; ``None`` keeps the recording's.
+    scoring
+        For scorings that do not say everything.
     """
-    names = tuple(channels) if channels is not None else None
-    recording = KINDS[night.kind].signal(night, ChannelRequest(names, fs_hz, aliases or {}, max_hz))
-    require_signal(recording)
-    if night.hypnogram is None:
-        return recording, None
-    coding = stage_coding or ("ucddb" if night.kind == "ucddb" else None)
-    return recording, read_hypnogram(night.hypnogram, epoch_s=epoch_s, coding=coding, stage_names=stage_names)
+    request = ChannelRequest(tuple(channels) if channels is not None else None, aliases or {}, max_hz)
+    return join_channels(load_channels(night, request), fs_hz), load_scoring(night, scoring or ScoringOptions())
+
+
+def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
+    """The scoring of a night: its file, or the stages among the recording's own annotations; ``None`` without any."""
+    path = night.hypnogram
+    coding = options.coding or KINDS[night.kind].coding
+    if path is None:
+        path = night.psg[0]
+        if path.suffix.lower() not in EDF_SUFFIXES or not has_stages(path, coding, options.stage_names):
+            return None
+    return read_hypnogram(
+        path, epoch_s=options.epoch_s, coding=coding, stage_names=options.stage_names, more_names=options.more_names
+    )
 
 
 def require_signal(recording: Recording) -> None:
@@ -136,10 +187,31 @@ def require_signal(recording: Recording) -> None:
             raise BadInput(recording.source, f"channel {name!r} is flat ({finite[0]:g} throughout)", hint)
 
 
-def _find_sleep_edf(root: Path, _: str | None) -> list[Night]:
+def subject_of(name: str, pattern: str | None, source: str | Path) -> str:
+    """The subject in a file's or folder's name: the first group of ``pattern``, ``sub-XXX``, or the name itself.
+
+    Raises
+    ------
+    BadInput
+        If the pattern is no regular expression, or finds no subject in the name.
+    """
+    if pattern is None:
+        bids = re.search(r"sub-([A-Za-z0-9]+)", name)
+        return bids[1] if bids else name
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise BadInput("subject_pattern", f"{pattern!r} is no regular expression ({error})", "correct it") from None
+    if not match or not match.groups() or match[1] is None:
+        problem = f"subject_pattern {pattern!r} finds no subject in its name"
+        raise BadInput(source, problem, "give one group that fits every name")
+    return match[1]
+
+
+def _find_sleep_edf(root: Path, _: str | None, __: str | None) -> list[Night]:
     found: dict[str, dict[str, Path]] = {}
     subjects = {}
-    for path in sorted(root.rglob("*.edf")):
+    for path in _below(root):
         if match := _SLEEP_EDF.match(path.name):
             recording = match[1].upper() + match[2]
             subjects[recording] = match[1].upper()
@@ -153,34 +225,67 @@ def _find_sleep_edf(root: Path, _: str | None) -> list[Night]:
     ]
 
 
-def _find_edf_folder(root: Path, subject_pattern: str | None) -> list[Night]:
-    files = [p for p in sorted(root.iterdir()) if p.suffix.lower() == ".edf" and p.is_file()]
-    signals = [p for p in files if not p.stem.lower().endswith(("-hypnogram", "_hypnogram"))]
-    return [Night(p.stem, _subject(p, subject_pattern), (p,), _scoring_of(p), "edf_folder") for p in signals]
+def _find_edf_folder(root: Path, subject_pattern: str | None, scoring: str | None) -> list[Night]:
+    signals = [path for path in _below(root) if not _SCORING_EDF.search(path.stem) and _holds_signal(path)]
+    names = [path.stem.casefold() for path in signals]
+    folders: dict[Path, list[Path]] = {}
+    for path in signals:
+        folders.setdefault(path.parent, []).append(path)
+    nights = []
+    for folder, files in folders.items():
+        beside = {path.name.casefold(): path for path in sorted(folder.iterdir()) if path not in files}
+        for path in files:
+            same = names.count(path.stem.casefold()) > 1
+            name = "-".join(path.relative_to(root).parts) if same else path.stem
+            found = _named(path, scoring) if scoring else _scoring_of(path, beside, len(files) == 1)
+            subject = subject_of(path.name if subject_pattern else name, subject_pattern, path)
+            nights.append(Night(name, subject, (path,), found, "edf_folder"))
+    if scoring and not any(night.hypnogram for night in nights):
+        raise BadInput("source.scoring", f"{scoring!r} names no file beside any recording of {root}", "correct it")
+    return nights
 
 
-def _scoring_of(psg: Path) -> Path | None:
-    stems = (psg.stem, re.sub(r"[-_]PSG$", "", psg.stem, flags=re.IGNORECASE))
-    candidates = (psg.with_name(stem + suffix) for stem in stems for suffix in _HYPNOGRAM_SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
+def _below(root: Path) -> Iterator[Path]:
+    """EDF and BDF files below a folder, hidden ones left out."""
+    for path in sorted(root.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.suffix.lower() in EDF_SUFFIXES and not hidden and path.is_file():
+            yield path
 
 
-def _subject(path: Path, pattern: str | None) -> str:
-    if pattern is None:
-        bids = re.search(r"sub-([A-Za-z0-9]+)", path.stem)
-        return bids[1] if bids else path.stem
+def _holds_signal(path: Path) -> bool:
+    """False for a file of annotations only; a file that cannot be read is refused when its turn comes."""
     try:
-        match = re.search(pattern, path.name)
-    except re.error as error:
-        raise BadInput("subject_pattern", f"{pattern!r} is no regular expression ({error})", "mend it") from None
-    if not match or not match.groups():
-        raise BadInput(
-            path, f"subject_pattern {pattern!r} finds no subject in its name", "give one group that fits every file"
-        )
-    return match[1]
+        return bool(read_header(path).signals)
+    except BadInput:
+        return True
 
 
-def _find_dreams(root: Path, _: str | None) -> list[Night]:
+def _stems(psg: Path) -> list[str]:
+    return list(dict.fromkeys((psg.stem, _SIGNAL_WORD.sub("", psg.stem))))
+
+
+def _named(psg: Path, pattern: str) -> Path | None:
+    """The file that ``source.scoring`` names."""
+    try:
+        found = (psg.parent / pattern.format(stem=stem) for stem in _stems(psg))
+        return next((path for path in found if path.is_file()), None)
+    except (KeyError, IndexError, ValueError):
+        raise BadInput("source.scoring", f"{pattern!r} is no pattern", "write it like {stem}_events.tsv") from None
+
+
+def _scoring_of(psg: Path, beside: Mapping[str, Path], alone: bool) -> Path | None:
+    """The scoring that lies beside a recording, of the files ``beside`` it by their names in small letters."""
+    wanted = [name.format(stem.casefold()) for stem in _stems(psg) for name in _SCORING_NAMES]
+    first = (match[1] + match[2]).casefold() if (match := _SLEEP_EDF.match(psg.name)) else psg.stem.casefold()
+    wanted += [name for name in beside if name.startswith(first) and name.endswith(EDF_SUFFIXES)]
+    for path in (beside.get(name) for name in (*wanted, *(_OWN_NAMES if alone else ()))):
+        if path and path.is_file() and (path.suffix.lower() not in EDF_SUFFIXES or not _holds_signal(path)):
+            return path
+    return None
+
+
+def _find_dreams(root: Path, _: str | None, __: str | None) -> list[Night]:
     nights = []
     for path in sorted(root.glob("excerpt*.txt")):
         if re.fullmatch(r"excerpt\d+", path.stem):
@@ -190,7 +295,7 @@ def _find_dreams(root: Path, _: str | None) -> list[Night]:
     return nights
 
 
-def _find_ucddb(root: Path, _: str | None) -> list[Night]:
+def _find_ucddb(root: Path, _: str | None, __: str | None) -> list[Night]:
     nights = []
     for stages in sorted(root.glob("ucddb*_stage.txt")):
         patient = stages.stem.removeprefix("ucddb").removesuffix("_stage")
@@ -199,24 +304,16 @@ def _find_ucddb(root: Path, _: str | None) -> list[Night]:
     return nights
 
 
-def _edf_signal(night: Night, request: ChannelRequest) -> Recording:
-    return read_recording(
-        night.psg[0],
-        request.names,
-        fs_hz=request.fs_hz,
-        aliases=request.aliases,
-        max_hz=request.max_hz,
-        recording_id=night.recording_id,
-        subject_id=night.subject_id,
-    )
+def _edf_signal(night: Night, request: ChannelRequest) -> list[Recording]:
+    return read_channels(night.psg[0], request, recording_id=night.recording_id, subject_id=night.subject_id)
 
 
-def _dreams_signal(night: Night, request: ChannelRequest) -> Recording:
+def _dreams_signal(night: Night, request: ChannelRequest) -> list[Recording]:
     is_edf = night.psg[0].suffix.lower() == ".edf"
     return _edf_signal(night, request) if is_edf else dreams_signal(night.psg[0], request)
 
 
-def _ucddb_signal(night: Night, request: ChannelRequest) -> Recording:
+def _ucddb_signal(night: Night, request: ChannelRequest) -> list[Recording]:
     if night.hypnogram is None:
         raise BadInput(night.psg[0], "has no stage file", "the stage file says where its epochs belong")
     return ucddb_signal(night.psg, night.hypnogram, request)
@@ -224,15 +321,18 @@ def _ucddb_signal(night: Night, request: ChannelRequest) -> Recording:
 
 @dataclass(frozen=True)
 class _Kind:
-    find: Callable[[Path, str | None], list[Night]]
-    signal: Callable[[Night, ChannelRequest], Recording]
+    """How nights of a kind are found and read; ``coding`` is what integers in their scorings mean."""
+
+    find: Callable[[Path, str | None, str | None], list[Night]]
+    signal: Callable[[Night, ChannelRequest], list[Recording]]
     expected: str
+    coding: str | None = None
 
 
 KINDS: dict[str, _Kind] = {
     "sleep_edf": _Kind(_find_sleep_edf, _edf_signal, "SC4ssNxx-PSG.edf or ST7ssNxx-PSG.edf"),
-    "edf_folder": _Kind(_find_edf_folder, _edf_signal, "*.edf"),
+    "edf_folder": _Kind(_find_edf_folder, _edf_signal, "*.edf or *.bdf"),
     "dreams": _Kind(_find_dreams, _dreams_signal, "excerptN.txt"),
-    "ucddb": _Kind(_find_ucddb, _ucddb_signal, "ucddbNNN_stage.txt and ucdNNN_stage*.mat"),
+    "ucddb": _Kind(_find_ucddb, _ucddb_signal, "ucddbNNN_stage.txt and ucdNNN_stage*.mat", "ucddb"),
 }
 """Kinds of recording folder."""

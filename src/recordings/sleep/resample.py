@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from src.signals import BadInput
+from src.signals import BadInput, Recording
 
 _STOP_DB = 60.0
 _PASS_FRACTION = 0.9
@@ -54,6 +56,33 @@ def require_band(source: str | Path, channel: str, fs_hz: float, max_hz: float |
     if max_hz is not None and fs_hz / 2 < max_hz:
         problem = f"channel {channel!r}: sampling rate {fs_hz:g} Hz is too low, up to {max_hz:g} Hz is analysed"
         raise BadInput(source, problem, f"export it at {2 * max_hz:g} Hz or more, or train with a lower max_hz")
+
+
+def join_channels(channels: Sequence[Recording], fs_hz: float | None = None) -> Recording:
+    """One recording from recordings of one channel each, at ``fs_hz`` (``None``: at their own, then common, rate).
+
+    Raises
+    ------
+    BadInput
+        If no rate is given and theirs differ.
+    """
+    first = channels[0]
+    if fs_hz is None:
+        if len({channel.fs_hz for channel in channels}) > 1:
+            listed = ", ".join(f"{channel.channels[0]} {channel.fs_hz:g} Hz" for channel in channels)
+            problem = f"channels have different rates ({listed})"
+            raise BadInput(first.source, problem, "give the rate to resample to, fs_hz=...")
+        fs_hz = first.fs_hz
+    rows = [resample(channel.samples[0], channel.fs_hz, fs_hz) for channel in channels]
+    shortest = min(len(row) for row in rows)
+    return replace(
+        first,
+        samples=np.stack([row[:shortest] for row in rows]),
+        fs_hz=float(fs_hz),
+        channels=tuple(channel.channels[0] for channel in channels),
+        units=tuple(channel.units[0] for channel in channels),
+        notes=tuple(dict.fromkeys(note for channel in channels for note in channel.notes)),
+    )
 
 
 @cache

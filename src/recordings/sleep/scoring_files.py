@@ -1,60 +1,46 @@
-"""Hypnogram files: EDF+ annotations, CSV, text of one stage a line; read into and written from a ``Hypnogram``."""
+"""Scoring files of every format, through one gate: read into and written from a ``Hypnogram``.
+
+A format's reader returns rows of onset, duration and text (:class:`~src.recordings.sleep.scoring_text.Scoring`). The
+gate, :func:`read_hypnogram`, decides for all formats alike what is a stage, what integers mean, what is an event that
+does not count, and what cannot be believed. Whether a scoring fits its recording is judged by
+:func:`src.recordings.sleep.hypnogram.align`.
+"""
 
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from xml.etree import ElementTree
 
 import edfio
 import numpy as np
+from numpy.typing import NDArray
 
 from src.recordings.sleep.edf import read_annotations
 from src.recordings.sleep.hypnogram import Hypnogram, rasterise
-from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
+from src.recordings.sleep.scoring_text import Row, Scoring, parse_text, read_text
+from src.recordings.sleep.stage_names import CODINGS, LARGEST_STAGE, integer_of, says_stage, stage_code
+from src.signals import HUMAN_STAGES, UNSCORED, BadInput
 from src.storage.atomic import atomic_file
 
-_N1, _N2, _N3, _REM = 1, 2, 3, 4
-_NOBODY = ("?", "movement time", "movement", "mt", "m", "unscored", "uns", "unknown", "art", "artefact", "artifact", "")
-_HUMAN_NAMES: dict[str, int] = (
-    dict.fromkeys(("w", "wake", "awake", "0w"), 0)
-    | dict.fromkeys(("1", "n1", "s1", "nrem1"), _N1)
-    | dict.fromkeys(("2", "n2", "s2", "nrem2"), _N2)
-    # Rechtschaffen & Kales' stages 3 and 4 are the AASM's N3.
-    | dict.fromkeys(("3", "n3", "s3", "nrem3", "4", "n4", "s4", "nrem4", "sws"), _N3)
-    | dict.fromkeys(("r", "rem"), _REM)
-    | dict.fromkeys(_NOBODY, UNSCORED)
-)
-_RODENT_NAMES: dict[str, int] = (
-    dict.fromkeys(("w", "wake", "awake"), 0)
-    | dict.fromkeys(("n", "nr", "nrem", "sws"), 1)
-    | dict.fromkeys(("r", "rem"), 2)
-    | dict.fromkeys(_NOBODY, UNSCORED)
-)
-_NAMES = {HUMAN_STAGES: _HUMAN_NAMES, RODENT_STAGES: _RODENT_NAMES}
-
-CODINGS: dict[str, dict[int, int]] = {
-    "aasm": {0: 0, 1: _N1, 2: _N2, 3: _N3, 4: _REM, -1: UNSCORED, -2: UNSCORED},
-    "edf": {0: 0, 1: _N1, 2: _N2, 3: _N3, 4: _N3, 5: _REM, 6: UNSCORED, 9: UNSCORED},
-    "dreams": {5: 0, 4: _REM, 3: _N1, 2: _N2, 1: _N3, 0: _N3, -1: UNSCORED, -2: UNSCORED, -3: UNSCORED},
-    "ucddb": {0: 0, 1: _REM, 2: _N1, 3: _N2, 4: _N3, 5: _N3, 6: UNSCORED, 7: UNSCORED, 8: UNSCORED},
-    "rodent": {1: 0, 2: 1, 3: 2, 0: UNSCORED, -1: UNSCORED},
-}
-"""Integer codings by name: AASM as YASA writes it, R&K as the EDF FAQ numbers it, two databases', a rodent one."""
-
-_COLUMNS = {
-    "onset": ("onset_s", "onset", "start_s", "start", "time", "time_s"),
-    "duration": ("duration_s", "duration", "length_s"),
-    "stage": ("stage", "stages", "sleep_stage", "label", "trial_type", "description", "hypnogram"),
-}
+EDF_SUFFIXES = (".edf", ".bdf")
+_USUAL_S = 30.0
 _FINEST_S = 1.0
 _LONGEST_S = 14 * 86_400.0
-_INTEGER = re.compile(r"(-?\d+)(?:\.0*)?")
+_FEW = 0.1
+"""Share of a scoring that may carry unknown names; they count as unscored."""
+_TOUCH_S = 0.5
+"""Stages that overlap by less lie side by side: exporters round onsets and durations."""
+_JITTER_MS = 50
+
+Segment = tuple[float, float, int]
 
 
 def read_hypnogram(
@@ -63,52 +49,52 @@ def read_hypnogram(
     epoch_s: float | None = None,
     coding: str | None = None,
     stage_names: tuple[str, ...] = HUMAN_STAGES,
+    more_names: Mapping[str, str] | None = None,
 ) -> Hypnogram:
-    """Read a scoring from EDF+ annotations (``.edf``), CSV or TSV, or text of one stage a line.
+    """Read a scoring: EDF+ or BDF+ annotations, NSRR, Profusion or Polysmith XML, a table, or one stage a line.
 
     Parameters
     ----------
     path
-        The file. A first line ``[Hypnogram]`` announces the DREAMS format (integers, 5 s).
+        The file. The format is told from its content.
     epoch_s
-        Length of a line's epoch where the file does not state it; 30 s if not given.
+        Length of a line's epoch where the file does not state it; told from the recording's length if not given.
     coding
-        What integers mean, a key of :data:`CODINGS`. Stage names need none.
+        What integers mean, in any format: a key of :data:`~src.recordings.sleep.stage_names.CODINGS`. Stage names
+        need none.
     stage_names
         ``HUMAN_STAGES`` or ``RODENT_STAGES``.
+    more_names
+        Names of the user's own and the stage that each stands for.
 
     Raises
     ------
     BadInput
-        For an absent, empty or unreadable file, stages it cannot interpret (all of them listed), bare
-        integers without ``coding``, or segments that overlap.
+        For an absent, empty or unreadable file, integers without ``coding``, more than a few stages with unknown
+        names (all of them listed), or stages that overlap.
     """
     path = Path(path)
     if coding is not None and coding not in CODINGS:
         raise BadInput("stage_coding", f"{coding!r} is not known", f"choose from: {', '.join(CODINGS)}")
-    if path.suffix.lower() == ".edf":
-        return _from_annotations(path, stage_names)
-    rows = _text_rows(path)
-    if rows[0] == ["[Hypnogram]"]:
-        rows, epoch_s, coding = rows[1:], epoch_s or 5.0, coding or "dreams"
-    columns = _columns(rows[0])
-    if columns is not None:
-        rows = rows[1:]
-    elif len(rows[0]) >= 3:
-        columns = {"onset": 0, "duration": 1, "stage": 2}
-    else:
-        columns = {"stage": 0}
-    if not rows:
+    scoring = _read(path)
+    if not scoring.rows:
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
-    if any(len(row) <= max(columns.values()) for row in rows):
-        short = next(i for i, row in enumerate(rows, 1) if len(row) <= max(columns.values()))
-        raise BadInput(path, f"row {short} of its stages has too few columns", "give onset_s,duration_s,stage")
-    codes = _codes(path, [row[columns["stage"]] for row in rows], coding, stage_names)
-    if "onset" not in columns:
-        return Hypnogram(np.array(codes, np.int8), epoch_s or 30.0, source=str(path), stage_names=stage_names)
-    onsets = _numbers(path, rows, columns["onset"], "onset")
-    durations = _durations(path, rows, columns, onsets, epoch_s or 30.0)
-    return _from_segments(path, list(zip(onsets, durations, codes, strict=True)), None, stage_names, ())
+    scoring = replace(scoring, coding=coding or scoring.coding)
+    codes = _codes(path, scoring, stage_names, more_names)
+    integers = sum(integer_of(text) is not None and code is not None
+                   for (_, _, text), code in zip(scoring.rows, codes, strict=True))  # fmt: skip
+    how = scoring.how + (f", integers as {scoring.coding}" if integers and scoring.coding else "")
+    if scoring.rows[0][0] is None:
+        return _one_per_epoch(path, replace(scoring, how=how), codes, epoch_s, stage_names)
+    found = _on_grid(path, replace(scoring, how=how), codes, epoch_s or _USUAL_S, stage_names)
+    return replace(found, length_by="user") if epoch_s else found
+
+
+def has_stages(path: str | Path, coding: str | None, stage_names: tuple[str, ...]) -> bool:
+    """Whether the annotations of a recording hold stages; integers count only where ``coding`` says what they mean."""
+    texts = {text for _, _, text in read_annotations(path).marks if text}
+    found = (stage_code(text, stage_names) for text in texts if coding is not None or integer_of(text) is None)
+    return any(code is not None and code != UNSCORED for code in found)
 
 
 def write_csv(hypnogram: Hypnogram, path: str | Path) -> None:
@@ -146,125 +132,220 @@ def write_annotation_texts(
         edf.write(part)
 
 
-def stage_code(name: str, stage_names: tuple[str, ...] = HUMAN_STAGES) -> int | None:
-    """The label of a stage name in any usual spelling, ``UNSCORED`` for movement and the like, ``None`` if unknown."""
-    short = re.sub(r"^(sleep[\s_-]*)?stage[\s_-]*", "", " ".join(name.split()).lower())
-    return _NAMES[stage_names].get(short)
-
-
 def _name(hypnogram: Hypnogram, stage: int) -> str:
     return "?" if stage == UNSCORED else hypnogram.stage_names[stage]
 
 
-def _from_annotations(path: Path, stage_names: tuple[str, ...]) -> Hypnogram:
-    annotations, start = read_annotations(path)
-    segments, unknown, others = [], [], 0
-    for onset, duration, text in annotations:
-        code = stage_code(text, stage_names) if text else None
-        if code is None and re.match(r"(sleep[\s_-]*)?stage\b", text, re.IGNORECASE):
-            unknown.append(text)
-        elif code is None:
-            others += 1
-        else:
-            segments.append((onset, duration, code))
-    _refuse_unknown(path, unknown, stage_names)
-    if not segments:
-        listed = ", ".join(sorted({repr(t) for _, _, t in annotations if t})[:8]) or "none"
-        raise BadInput(path, f"has no sleep stage among its annotations ({listed})", "give the hypnogram file")
-    notes = (f"{others} annotations that are not stages left out",) if others else ()
-    onsets = [onset for onset, _, _ in segments] + [segments[-1][0] + 30.0]
-    # A stage without a duration lasts until the next one.
-    known = [(a, d if d else b - a, c) for (a, d, c), b in zip(segments, onsets[1:], strict=True)]
-    return _from_segments(path, known, start, stage_names, notes)
+def _read(path: Path) -> Scoring:
+    if path.suffix.lower() in EDF_SUFFIXES:
+        found = read_annotations(path)
+        rows = [mark for mark in found.marks if mark[2]]
+        if not rows:
+            raise BadInput(path, "has no sleep stage among its annotations (none)", "give the hypnogram file")
+        return Scoring(rows, f"{path.suffix[1:4].upper()}+ annotations", start=found.start, notes=found.notes)
+    text = read_text(path)
+    return _parse_xml(path, text) if text.lstrip().startswith("<") else parse_text(path, text)
 
 
-def _from_segments(
-    path: Path,
-    segments: Sequence[tuple[float, float, int]],
-    start: datetime | None,
-    stage_names: tuple[str, ...],
-    notes: tuple[str, ...],
+def _parse_xml(path: Path, text: str) -> Scoring:
+    """NSRR (``ScoredEvent`` with ``EventConcept``), Profusion and Polysmith (``SleepStage``)."""
+    if re.search(r"<!(DOCTYPE|ENTITY)", text):
+        raise BadInput(path, "is XML with a document type of its own", "export it again as NSRR or Profusion XML")
+    try:
+        root = ElementTree.fromstring(text.encode())
+    except (ElementTree.ParseError, ValueError, RecursionError) as error:
+        raise BadInput(path, f"is no well-formed XML ({error})", "copy or export it again") from None
+
+    def children(name: str) -> list[dict[str, str]]:
+        found = (node for node in root.iter() if _local(node) == name)
+        return [{"": (node.text or "").strip()} | {_local(c): (c.text or "").strip() for c in node} for node in found]
+
+    stated = [_float(found[""]) for found in children("EpochLength")]
+    epoch_s = stated[0] if stated and stated[0] and stated[0] > 0 else None
+    events = [event for event in children("ScoredEvent") if "stage" in event.get("EventType", "stage").lower()]
+    rows = [(_float(e.get("Start")), _float(e.get("Duration")), e.get("EventConcept", "")) for e in events]
+    if rows and any(concept for _, _, concept in rows):
+        if any(onset is None for onset, _, _ in rows):
+            raise BadInput(path, "has a scored event without a start", "export it again")
+        # What is no stage event was left out by its EventType; "Stage 2 sleep|2" says its stage twice.
+        return Scoring(rows, "NSRR XML", epoch_s)
+    epochs = children("SleepStage")
+    stages = [(None, None, epoch.get("Stage", epoch[""])) for epoch in epochs]
+    return Scoring(stages, "Profusion XML", epoch_s, coding="edf")
+
+
+def _local(node: ElementTree.Element) -> str:
+    return str(node.tag).rpartition("}")[2].rpartition(":")[2]
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        value = float((text or "").replace(",", "."))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _codes(
+    path: Path, scoring: Scoring, stage_names: tuple[str, ...], more: Mapping[str, str] | None
+) -> list[int | None]:
+    """What every row stands for; ``None`` for what is no stage that we know."""
+    texts = [text for _, _, text in scoring.rows]
+    by_name = {text: stage_code(text, stage_names, more) for text in set(texts)}
+    free = (text for text in by_name if text not in (more or {}))
+    integers = {text: number for text in free if (number := integer_of(text)) is not None}
+    named = {code for text, code in by_name.items() if text not in integers and code not in (None, UNSCORED)}
+    timed = scoring.rows[0][0] is not None
+    all_named = len(named) > 2 or any(0 < code < len(stage_names) - 1 for code in named if code is not None)
+    if integers and timed and all_named:
+        # Stages have names here: the integers among them are triggers.
+        return [None if text in integers else by_name[text] for text in texts]
+    if integers and scoring.coding is not None:
+        table = CODINGS[scoring.coding]
+        wrong = sorted({n for n in integers.values() if n not in table and 0 <= n <= LARGEST_STAGE})
+        if wrong:
+            listed = ", ".join(repr(str(number)) for number in wrong)
+            problem = f"has unknown stages in the coding {scoring.coding!r}: {listed}"
+            raise BadInput(path, problem, f"say what integers mean: stage_coding={'|'.join(CODINGS)}")
+        by_name |= {text: table.get(number) for text, number in integers.items()}
+    elif integers and not named:
+        listed = ", ".join(str(number) for number in sorted(set(integers.values()))[:12])
+        problem = f"has bare integers for stages ({listed}), which mean different things in different files"
+        raise BadInput(path, problem, f"say which: stage_coding={'|'.join(CODINGS)}")
+    return [by_name[text] for text in texts]
+
+
+def _refuse_unknown(
+    path: Path, unknown: Sequence[str], share: float, n: int, stage_names: tuple[str, ...]
+) -> list[str]:
+    """Notes on names that count as unscored; more than a few are refused."""
+    if not unknown:
+        return []
+    listed = ", ".join(repr(name) for name in sorted(set(unknown))[:8])
+    if share > _FEW and (len(unknown) > 1 or n < 6):
+        hint = f"use {', '.join(stage_names)} or ?, or say what they mean: source.stage_names={{name: stage}}"
+        raise BadInput(path, f"has unknown stages: {listed}", hint)
+    return [f"{len(unknown)} epochs have unknown names ({listed}): unscored"]
+
+
+def _one_per_epoch(
+    path: Path, scoring: Scoring, codes: Sequence[int | None], epoch_s: float | None, stage_names: tuple[str, ...]
 ) -> Hypnogram:
-    segments = sorted(segments)
-    for (onset, duration, _), (following, _, _) in itertools.pairwise(segments):
-        if onset + duration > following + 1e-3:
-            problem = f"stages overlap: one lasts {onset:g}..{onset + duration:g} s, the next starts at {following:g} s"
-            raise BadInput(path, problem, "mend the onsets and durations")
-    first = segments[0][0]
-    lengths = [round(1000 * x) for onset, duration, _ in segments for x in (onset - first, duration)]
-    epoch_s = math.gcd(*lengths) / 1000
+    unknown = [text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is None]
+    notes = _refuse_unknown(path, unknown, len(unknown) / len(codes), len(codes), stage_names)
+    stages = np.array([UNSCORED if code is None else code for code in codes], np.int8)
+    length_s = epoch_s or scoring.epoch_s
+    return Hypnogram(
+        stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), stage_names, (*scoring.notes, *notes),
+        how=scoring.how, length_by="user" if epoch_s else "file" if length_s else "nobody",
+    )  # fmt: skip
+
+
+def _on_grid(
+    path: Path, scoring: Scoring, codes: Sequence[int | None], usual_s: float, stage_names: tuple[str, ...]
+) -> Hypnogram:
+    rows = sorted(zip(scoring.rows, codes, strict=True), key=lambda pair: pair[0][0] or 0.0)
+    known = _lasting([(row, code) for row, code in rows if code is not None], usual_s)
+    stages = [segment for segment in known if segment[2] != UNSCORED]
+    if not known:
+        listed = ", ".join(sorted({repr(text) for _, _, text in scoring.rows})[:8])
+        raise BadInput(path, f"has no sleep stage among its annotations ({listed})", "give the hypnogram file")
+    epoch = float(np.median([duration for _, duration, _ in stages or known]))
+    others = [row for row, code in rows if code is None]
+    spans = np.array([(onset, onset + duration) for onset, duration, _ in stages]).reshape(-1, 2)
+    unknown = [row for row in others if says_stage(row[2]) or _is_epoch(row, spans, min(epoch, usual_s))]
+    total_s = sum(duration for _, duration, _ in stages)
+    lost_s = sum(duration or usual_s for _, duration, _ in unknown)
+    share = lost_s / max(lost_s + total_s, 1e-9)
+    notes = _refuse_unknown(path, [text for _, _, text in unknown], share, len(rows), stage_names)
+    segments, clipped = _side_by_side(path, stages)
+    blanks = [segment for segment in known if segment[2] == UNSCORED and _free(segment, spans)]
+    left_out = len(others) - len(unknown) + len(known) - len(stages) - len(blanks)
+    if left_out:
+        notes.append(f"{left_out} annotations that are not stages left out")
+    if clipped:
+        notes.append(f"{clipped} stages overlap the next by less than {_TOUCH_S:g} s: cut short")
+    return _rasterised(path, replace(scoring, notes=(*scoring.notes, *notes)), segments, blanks, stage_names)
+
+
+def _rasterised(
+    path: Path, scoring: Scoring, segments: Sequence[Segment], blanks: Sequence[Segment], stage_names: tuple[str, ...]
+) -> Hypnogram:
+    """Segments on the coarsest grid that all of their borders lie on."""
+    first = min(onset for onset, _, _ in (*segments, *blanks))
+    end = max(onset + duration for onset, duration, _ in (*segments, *blanks))
+    if end - first > _LONGEST_S:
+        raise BadInput(path, f"spans {(end - first) / 86_400:.0f} days", "give onsets in seconds from the start")
+    # What nobody scored may lie off the grid, an artefact for instance; it does not make the grid finer than seconds.
+    whole_blanks = [b for b in blanks if (b[0] - first).is_integer() and b[1].is_integer()]
+    bounds = [*segments, *whole_blanks] or blanks
+    lengths = [round(1000 * x) for onset, duration, _ in bounds for x in (onset - first, duration)]
+    whole = [1000 * round(x / 1000) for x in lengths]
+    near = all(abs(a - b) <= _JITTER_MS for a, b in zip(lengths, whole, strict=True))
+    usual_s = _common([duration for _, duration, _ in segments or blanks])
+    epoch_s, notes = math.gcd(*(whole if near else lengths)) / 1000, scoring.notes
     if epoch_s < _FINEST_S:
         notes = (*notes, f"onsets lie on no grid of whole seconds: laid on {_FINEST_S:g} s by majority")
         epoch_s = _FINEST_S
-    end = max(onset + duration for onset, duration, _ in segments)
-    if end - first > _LONGEST_S:
-        raise BadInput(path, f"spans {(end - first) / 86_400:.0f} days", "give onsets in seconds from the start")
-    n_epochs = math.ceil((end - first) / epoch_s - 1e-3)
-    stages = rasterise([s for s in segments if s[2] != UNSCORED], epoch_s, n_epochs, onset_s=first)
-    return Hypnogram(stages, epoch_s, first, start, str(path), stage_names, notes)
+    n_epochs = math.ceil((end - first) / epoch_s - 0.1)
+    stages = rasterise(segments, epoch_s, n_epochs, onset_s=first)
+    return Hypnogram(
+        stages, epoch_s, first, scoring.start, str(path), stage_names, notes,
+        how=scoring.how, dated=scoring.dated, scored_epoch_s=usual_s,
+    )  # fmt: skip
 
 
-def _text_rows(path: Path) -> list[list[str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BadInput(path, "does not exist", "check the path") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise BadInput(path, "is not a text file", "give an EDF+, CSV or text hypnogram") from None
-    except PermissionError:
-        raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
-    delimiter = next((mark for mark in (",", ";", "\t") if mark in lines[-1]), ",")
-    return [[cell.strip() for cell in row] for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)]
-
-
-def _columns(row: list[str]) -> dict[str, int] | None:
-    names = [cell.lower() for cell in row]
-    found = {k: next((names.index(n) for n in usual if n in names), -1) for k, usual in _COLUMNS.items()}
-    return None if found["stage"] < 0 else {k: v for k, v in found.items() if v >= 0}
-
-
-def _codes(path: Path, names: Sequence[str], coding: str | None, stage_names: tuple[str, ...]) -> list[int]:
-    numbers = [int(match[1]) if (match := _INTEGER.fullmatch(name)) else None for name in names]
-    if coding is None and all(number is not None for number in numbers):
-        listed = ", ".join(str(number) for number in sorted({n for n in numbers if n is not None}))
-        problem = f"has bare integers for stages ({listed}), which mean different things in different files"
-        raise BadInput(path, problem, f"say which: stage_coding={'|'.join(CODINGS)}")
-    codes = [
-        stage_code(name, stage_names) if coding is None or number is None else CODINGS[coding].get(number)
-        for name, number in zip(names, numbers, strict=True)
+def _lasting(rows: Sequence[tuple[Row, int]], usual_s: float) -> list[Segment]:
+    """Segments with a duration each: a stage that states none lasts until the next one."""
+    onsets = [row[0] or 0.0 for row, _ in rows]
+    # An artefact that lasts for a time of its own does not end the stage around it.
+    ends = sorted({onset for onset, (row, code) in zip(onsets, rows, strict=True) if code != UNSCORED or not row[1]})
+    steps = [b - a for a, b in itertools.pairwise(ends)]
+    if not ends:
+        ends = onsets[-1:] or [0.0]
+    ends.append(ends[-1] + min([usual_s, *([_common(steps)] if steps else [])]))
+    places = np.searchsorted(ends, onsets, side="right").clip(max=len(ends) - 1)
+    return [
+        (a, row[1] or max(ends[place] - a, _FINEST_S), code)
+        for (row, code), a, place in zip(rows, onsets, places, strict=True)
     ]
-    where = f" in the coding {coding!r}" if coding else ""
-    _refuse_unknown(path, [n for n, code in zip(names, codes, strict=True) if code is None], stage_names, where)
-    return [code for code in codes if code is not None]
 
 
-def _refuse_unknown(path: Path, unknown: Sequence[str], stage_names: tuple[str, ...], where: str = "") -> None:
-    if unknown:
-        listed = ", ".join(repr(name) for name in sorted(set(unknown))[:8])
-        raise BadInput(path, f"has unknown stages{where}: {listed}", f"use {', '.join(stage_names)} or ?")
+def _common(lengths: Sequence[float]) -> float:
+    return Counter(round(length, 3) for length in lengths).most_common(1)[0][0]
 
 
-def _numbers(path: Path, rows: Sequence[Sequence[str]], column: int, name: str) -> list[float]:
-    values = []
-    for line, row in enumerate(rows, 1):
-        try:
-            values.append(float(row[column]))
-        except ValueError:
-            values.append(math.nan)
-        if not math.isfinite(values[-1]):
-            raise BadInput(path, f"row {line}: {name} {row[column]!r} is not a number", "give seconds from the start")
-    return values
+def _free(segment: Segment, stages: NDArray[np.float64]) -> bool:
+    """Whether no stage (``(stage, 2)`` onsets and ends) lies where the segment does."""
+    shared = np.minimum(stages[:, 1], segment[0] + segment[1]) - np.maximum(stages[:, 0], segment[0])
+    return bool((shared <= _TOUCH_S).all())
 
 
-def _durations(
-    path: Path, rows: Sequence[Sequence[str]], columns: Mapping[str, int], onsets: Sequence[float], last_s: float
-) -> list[float]:
-    if "duration" not in columns:
-        return [b - a for a, b in zip(onsets, [*onsets[1:], onsets[-1] + last_s], strict=True)]
-    durations = _numbers(path, rows, columns["duration"], "duration")
-    if min(durations) <= 0:
-        raise BadInput(path, f"row {durations.index(min(durations)) + 1}: duration is not positive", "give seconds")
-    return durations
+def _is_epoch(row: Row, spans: NDArray[np.float64], epoch_s: float) -> bool:
+    """Whether what is no stage stands where a stage would: an epoch long, or longer between the stages."""
+    onset, duration, _ = row
+    if onset is None or duration is None or duration < 0.9 * epoch_s or not len(spans):
+        return False
+    between = spans[0, 0] <= onset < spans[-1, 1]
+    return (between or duration < 1.5 * epoch_s) and _free((onset, duration, UNSCORED), spans)
+
+
+def _side_by_side(path: Path, stages: Sequence[Segment]) -> tuple[list[Segment], int]:
+    """Segments without overlap, and how many were cut short for it."""
+    out: list[Segment] = []
+    clipped = 0
+    for onset, duration, code in stages:
+        before = out[-1] if out else None
+        shared = before[0] + before[1] - onset if before else 0.0
+        if before and shared > 1e-6:
+            if code == before[2]:
+                out[-1] = (before[0], max(before[1], onset + duration - before[0]), code)
+                continue
+            if shared > _TOUCH_S:
+                span = f"{before[0]:g}..{before[0] + before[1]:g} s"
+                problem = f"stages overlap: one lasts {span}, the next starts at {onset:g} s"
+                raise BadInput(path, problem, "correct the onsets and durations")
+            out[-1] = (before[0], onset - before[0], before[2])
+            clipped += shared > 1e-3
+        out.append((onset, duration, code))
+    return [segment for segment in out if segment[1] > 0], clipped

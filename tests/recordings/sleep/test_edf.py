@@ -1,12 +1,15 @@
 """EDF files read right, and every way in which one can be wrong answered with one line."""
 
+import subprocess
+import sys
 from datetime import date, datetime, time
 
 import edfio
 import numpy as np
 import pytest
 
-from src.recordings.sleep.edf import read_annotations, read_header, read_recording
+from src.recordings.sleep.edf import read_annotations, read_recording
+from src.recordings.sleep.edf_header import read_header
 from src.signals import BadInput
 
 RNG = np.random.default_rng(0)
@@ -97,28 +100,111 @@ def test_data_records_of_any_length(tmp_path, record_s):
     assert read_header(path).duration_s == 60.0
 
 
-def test_header_without_samples(night):
-    header = read_header(night)
-    assert header.labels == ("EEG Fpz-Cz", "EEG Pz-Oz", "EMG submental")
-    assert [s.fs_hz for s in header.signals] == [100.0, 100.0, 1.0]
-
-
 def test_annotations(tmp_path):
     marks = [edfio.EdfAnnotation(30.0, 30.0, "Sleep stage 1"), edfio.EdfAnnotation(0.0, None, "Lights off")]
     path = write(tmp_path / "n.edf", signal(), annotations=marks)
     assert read_annotations(path) == (
         [(0.0, None, "Lights off"), (30.0, 30.0, "Sleep stage 1")],
         datetime(2003, 11, 17, 23, 27, 5),
+        (),
     )
     assert read_recording(path).samples.shape == (1, 6000)
 
 
-def test_an_anonymised_date_keeps_the_clock(night):
-    patched(night, 88, "Startdate X X X X".ljust(80))
-    patched(night, 168, "17.11.03")
-    assert read_recording(night).start == datetime(2003, 11, 17, 23, 27, 5)
-    patched(night, 168, "xx.xx.xx")
-    assert read_recording(night).start is None
+def test_one_latin_1_text_does_not_hide_the_others(tmp_path):
+    marks = [edfio.EdfAnnotation(0.0, 30.0, "Sleep stage W"), edfio.EdfAnnotation(30.0, 30.0, "Schlafst?rung")]
+    path = write(tmp_path / "n.edf", signal(), annotations=marks)
+    path.write_bytes(path.read_bytes().replace(b"st?r", b"st\xf6r"))
+    found = read_annotations(path)
+    assert [text for _, _, text in found.marks] == ["Sleep stage W", "Schlafst\u00f6rung"]
+    assert found.notes == ("1 annotations are not UTF-8 and were read as Latin-1",)
+
+
+def moved(path, onsets):
+    """The same file with records of 1 s that begin at the onsets given (two digits each)."""
+    raw = path.read_bytes()
+    for index, onset in enumerate(onsets):
+        raw = raw.replace(b"+%d\x14\x14" % (10 + index), b"+%d\x15\x15" % onset, 1)
+    path.write_bytes(raw.replace(b"\x15\x15", b"\x14\x14").replace(b"EDF+C", b"EDF+D"))
+    return path
+
+
+def test_gaps_of_a_discontinuous_file_are_nan(tmp_path):
+    """Records of 1 s of which the 20 last begin 10 s late."""
+    path = write(tmp_path / "n.edf", signal(seconds=40), annotations=[edfio.EdfAnnotation(55.0, 1.0, "late")])
+    whole = read_recording(path).samples[0]
+    moved(path, [*range(10, 20), *range(30, 50)])
+    recording = read_recording(path)
+    row = recording.samples[0]
+    assert np.isnan(row[2000:3000]).all()
+    np.testing.assert_array_equal(np.r_[row[:2000], row[3000:]], whole)
+    assert recording.notes == ("has 1 gaps of 10.0 s together: no samples there",)
+    assert read_header(path).duration_s == recording.duration_s == 50.0
+    assert read_annotations(path).marks == [(55.0, 1.0, "late")]
+
+
+def test_a_discontinuous_file_without_a_gap_is_read_as_it_is(tmp_path):
+    path = write(tmp_path / "n.edf", signal(seconds=40), annotations=[])
+    whole = read_recording(path)
+    recording = read_recording(moved(path, range(10, 40)))
+    np.testing.assert_array_equal(recording.samples, whole.samples)
+    assert recording.notes == ()
+
+
+@pytest.mark.parametrize(("onsets", "problem"), [([10, 11, 11], "overlap in time"), ([10, 11, 99], "overlap in time")])
+def test_records_that_go_back_in_time_are_refused(tmp_path, onsets, problem):
+    path = moved(write(tmp_path / "n.edf", signal(seconds=20), annotations=[]), onsets)
+    with pytest.raises(BadInput, match=problem):
+        read_recording(path)
+
+
+def test_a_start_between_two_seconds_moves_start_and_onsets(tmp_path):
+    path = write(tmp_path / "n.edf", signal(seconds=5), annotations=[edfio.EdfAnnotation(2.0, 1.0, "x")],
+                 starttime=time(23, 27, 5, 250_000))  # fmt: skip
+    found = read_annotations(path)
+    assert found == ([(2.0, 1.0, "x")], datetime(2003, 11, 17, 23, 27, 5, 250_000), ())
+
+
+def test_24_bit_files_are_read(tmp_path):
+    data = RNG.normal(0, 30, 6000)
+    one = edfio.BdfSignal(data, 100, label="Cz", physical_dimension="uV", physical_range=(-2000, 2000))
+    edfio.Bdf([one], annotations=[edfio.EdfAnnotation(3.0, 30.0, "Sleep stage R")]).write(tmp_path / "n.bdf")
+    recording = read_recording(tmp_path / "n.bdf")
+    np.testing.assert_allclose(recording.samples[0], data, atol=1e-3)
+    assert read_annotations(tmp_path / "n.bdf").marks == [(3.0, 30.0, "Sleep stage R")]
+
+
+@pytest.mark.parametrize("n_channels", [2, 48])
+def test_records_are_read_in_blocks_and_in_part(tmp_path, n_channels):
+    signals = [signal(f"C{i}", seconds=4) for i in range(n_channels)]
+    path = write(tmp_path / "n.edf", *signals)
+    rows = read_recording(path, ["C1", "C0"]).samples
+    np.testing.assert_allclose(rows, [signals[1].data, signals[0].data], atol=1e-2)
+
+
+def test_an_inverted_range_turns_the_signal_over(tmp_path):
+    path = write(tmp_path / "n.edf", signal(low=-500.0, high=500.0))
+    upright = read_recording(path).samples
+    patched(path, 256 + 104, "500     ")
+    patched(path, 256 + 112, "-500    ")
+    np.testing.assert_allclose(read_recording(path).samples, -upright, atol=0.02)
+
+
+@pytest.mark.slow
+def test_one_channel_of_a_long_file_needs_no_more_memory_than_the_channel(tmp_path):
+    """Six hours of 64 channels, 553 MB: one channel is 9 MB."""
+    path, n = tmp_path / "n.edf", 6 * 3600
+    head = write(path, *[signal(f"C{i}", seconds=1) for i in range(64)]).read_bytes()[: 65 * 256]
+    with path.open("wb") as handle:
+        handle.write(head[:236] + f"{n}".ljust(8).encode() + head[244:])
+        handle.truncate(65 * 256 + n * 64 * 200)
+    code = (
+        "import resource, sys; from src.recordings.sleep.edf import read_recording as read;"
+        "import scipy.signal; before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "read(sys.argv[1], ['C7']); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    grown = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert int(grown.stdout) < 120_000  # KiB on Linux
 
 
 def test_an_unknown_number_of_records_is_counted(night):

@@ -82,7 +82,7 @@ def test_clocks_within_a_day_are_believed(minutes):
 def test_clocks_of_different_days_are_not():
     stages, facts = align(hypnogram(1, 2, start=datetime(1985, 1, 1)), 60.0, 30.0, start=START)
     np.testing.assert_array_equal(stages, [1, 2])
-    assert "differ by days: onsets taken as they are" in facts["warnings"][0]
+    assert "onsets taken from the start of the signal" in facts["warnings"][0]
 
 
 def test_longer_and_shorter_than_the_signal():

@@ -9,14 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.recordings.sleep.hypnogram import Hypnogram
-from src.recordings.sleep.scoring_files import (
-    CODINGS,
-    read_hypnogram,
-    stage_code,
-    write_annotations,
-    write_csv,
-)
-from src.signals import RODENT_STAGES, UNSCORED, BadInput
+from src.recordings.sleep.scoring_files import read_hypnogram, write_annotations, write_csv
+from src.recordings.sleep.stage_names import CODINGS
+from src.signals import RODENT_STAGES, BadInput
 
 
 def text(path, content, name="h.csv"):
@@ -27,26 +22,6 @@ def text(path, content, name="h.csv"):
 def annotated(path, *annotations):
     edfio.Edf([], annotations=[edfio.EdfAnnotation(*a) for a in annotations]).write(path)
     return path
-
-
-@pytest.mark.parametrize(
-    ("names", "code"),
-    [
-        (("W", "Sleep stage W", "wake", "Stage W", "Awake"), 0),
-        (("1", "N1", "S1", "Sleep stage 1", "Sleep stage N1", "NREM1", "stage_1"), 1),
-        (("Sleep stage 2", "N2"), 2),
-        (("Sleep stage 3", "Sleep stage 4", "N3", "N4", "S4", "SWS"), 3),
-        (("R", "REM", "Sleep stage R", "sleep  stage rem"), 4),
-        (("?", "Sleep stage ?", "Movement time", "MT", "Artefact", "unscored"), UNSCORED),
-        (("5", "dream", "Lights off"), None),
-    ],
-)
-def test_names_in_any_usual_spelling(names, code):
-    assert [stage_code(name) for name in names] == [code] * len(names)
-
-
-def test_rodent_names():
-    assert [stage_code(name, RODENT_STAGES) for name in ("Wake", "NREM", "SWS", "rem", "N2")] == [0, 1, 1, 2, None]
 
 
 def test_sleep_edfs_annotations(tmp_path):
@@ -141,7 +116,7 @@ def test_bare_integers_are_not_guessed(tmp_path):
         "has bare integers for stages (0, 1, 5), which mean different things in different files; "
         f"say which: stage_coding={'|'.join(CODINGS)}"
     )
-    assert refusal(path, coding="aasm").startswith("has unknown stages in the coding 'aasm': '5'; use W, N1, N2, N3,")
+    assert refusal(path, coding="aasm").startswith("has unknown stages in the coding 'aasm': '5'; say what integers")
     assert refusal(path, coding="swedish").startswith("'swedish' is not known; choose from: aasm")
 
 
@@ -153,8 +128,11 @@ def test_bare_integers_are_not_guessed(tmp_path):
         ("onset_s,duration_s,stage\n", "holds no stage"),
         ("onset_s,duration_s,stage\n0,30,W\n30,30,dream\n60,30,S9\n", "has unknown stages: 'S9', 'dream'; use W, N1,"),
         ("onset_s,duration_s,stage\n0,30,W\nsoon,30,N1\n", "row 2: onset 'soon' is not a number"),
-        ("onset_s,duration_s,stage\n0,30,W\n30,nan,N1\n", "row 2: duration 'nan' is not a number"),
-        ("onset_s,duration_s,stage\n0,30,W\n30,0,N1\n", "row 2: duration is not positive"),
+        ("onset_s,duration_s,stage\n0,30,W\n30,long,N1\n", "row 2: duration 'long' is not a number"),
+        ("onset_s,duration_s,stage\n0,30,W\n30,-30,N1\n", "row 2: duration is not positive"),
+        ("onset_s,end_s,stage\n0,30,W\n60,30,N1\n", "row 2: end '30' is not a time after 60 s"),
+        ("time,stage\n23:00:00,W\n60,N1\n", "row 2: onset '60' is no clock time"),
+        ("Epoch,Stage\n1,W\n1,N1\n", "has epoch numbers that are not ascending integers"),
         ("onset_s,duration_s,stage\n0,30,W\n30,30\n", "row 2 of its stages has too few columns"),
         ("onset_s,duration_s,stage\n0,60,W\n30,30,N1\n", "stages overlap: one lasts 0..60 s, the next starts at 30 s"),
         ("onset_s,duration_s,stage\n0,30,W\n1e9,30,N1\n", "spans 11574 days"),
@@ -167,7 +145,7 @@ def test_tables_that_cannot_be_right(tmp_path, content, problem):
 def test_files_that_are_none(tmp_path):
     assert refusal(tmp_path / "h.csv") == "does not exist; check the path"
     (tmp_path / "h.csv").write_bytes(bytes(range(256)))
-    assert refusal(tmp_path / "h.csv") == "is not a text file; give an EDF+, CSV or text hypnogram"
+    assert refusal(tmp_path / "h.csv") == "is not a text file; give an EDF+, XML, CSV or text hypnogram"
     (tmp_path / "h.edf").write_bytes(b"")
     assert refusal(tmp_path / "h.edf") == "is empty (0 bytes); copy or download it again"
 

@@ -1,6 +1,7 @@
 """Every way in which an EDF file can be wrong is answered with one line: what, and what to do."""
 
 import contextlib
+from datetime import datetime
 
 import edfio
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.recordings.sleep.edf import read_annotations, read_header, read_recording
-from src.recordings.sleep.edf_integrity import check_edf
+from src.recordings.sleep.edf import read_annotations, read_recording
+from src.recordings.sleep.edf_header import read_header
 from src.signals import BadInput
 
 
@@ -37,13 +38,16 @@ def patched(path, offset, text):
     return path
 
 
-def test_a_whole_file_passes(night):
-    check_edf(night)
+def test_header_without_samples(night):
+    header = read_header(night)
+    assert header.labels == ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
+    assert [signal.fs_hz for signal in header.signals] == [100.0, 100.0, 1.0]
+    assert (header.duration_s, header.notes) == (60.0, ())
 
 
-def problem_of(path):
+def problem_of(path, channels=None):
     with pytest.raises(BadInput) as caught:
-        read_recording(path)
+        read_recording(path, channels)
     assert caught.value.source == str(path)
     assert "\n" not in str(caught.value)
     return f"{caught.value.problem}; {caught.value.hint}"
@@ -67,17 +71,63 @@ def test_absent_empty_foreign(tmp_path):
     path.write_bytes(b"")
     assert problem_of(path) == "is empty (0 bytes); copy or download it again"
     path.write_bytes(b"onset,duration\n" * 100)
-    assert problem_of(path) == "is not an EDF file; give an EDF or EDF+ file"
+    assert problem_of(path) == "is not an EDF file; give an EDF, EDF+ or BDF file"
     path.write_bytes(b"short")
-    assert problem_of(path) == "is not an EDF file; give an EDF or EDF+ file"
-    path.write_bytes(b"\xffBIOSEMI" + b" " * 600)
-    assert problem_of(path) == "is a BDF file (24 bit); convert it to EDF"
+    assert problem_of(path) == "is not an EDF file; give an EDF, EDF+ or BDF file"
     assert problem_of(tmp_path) == "is a folder; give an EDF file"
 
 
-def test_longer_than_its_header_says(night):
-    night.write_bytes(night.read_bytes() + bytes(402 * 5))
-    assert problem_of(night).startswith("holds 65 data records, its header states 60; correct the number")
+def test_records_beyond_the_stated_number_are_read(night):
+    first = read_recording(night, ["Fpz-Cz"]).samples
+    night.write_bytes(night.read_bytes() + bytes(402 * 5) + bytes(7))
+    recording = read_recording(night, ["Fpz-Cz"])
+    assert recording.notes == ("holds 65 data records, its header states 60: all were read",)
+    np.testing.assert_array_equal(recording.samples[:, :6000], first)
+    assert recording.duration_s == 65.0
+
+
+@pytest.mark.parametrize(
+    ("offset", "text", "problem"),
+    [
+        (256 + 3 * 104, "nonsense", "has an unreadable range ('nonsense', '500', '-32768', '32767')"),
+        (256 + 3 * 104, "0       " * 3 + "0       " * 3, "has no calibration (physical 0..0, digital"),
+        (256 + 3 * 216, "0       ", "has no samples"),
+    ],
+)
+def test_a_channel_is_judged_when_it_is_read(night, offset, text, problem):
+    patched(night, offset, text)
+    assert problem_of(night, ["Fpz-Cz"]).startswith(f"channel 'EEG Fpz-Cz' {problem}")
+    assert problem_of(night, ["Fpz-Cz"]).endswith("choose another channel, or export it again with physical units")
+
+
+def test_an_unused_channel_without_calibration_does_not_matter(tmp_path):
+    path = write(tmp_path / "n.edf", 2)
+    whole = read_recording(path)
+    for field in (104, 112):
+        patched(path, 256 + 2 * field + 8, "0       ")
+    for channels in (None, ["Fpz-Cz"]):
+        recording = read_recording(path, channels)
+        np.testing.assert_array_equal(recording.samples, whole.samples[:1])
+    assert "has no calibration" in problem_of(path, ["Pz-Oz"])
+
+
+def test_labels_that_occur_twice_are_numbered(tmp_path):
+    path = write(tmp_path / "n.edf", 2)
+    patched(path, 256 + 16, "EEG Fpz-Cz".ljust(16))
+    assert read_header(path).labels == ("EEG Fpz-Cz (1)", "EEG Fpz-Cz (2)")
+    assert read_recording(path, ["EEG Fpz-Cz (2)"]).samples.shape == (1, 6000)
+    assert "choose from: EEG Fpz-Cz (1), EEG Fpz-Cz (2)" in problem_of(path, ["Fpz-Cz"])
+
+
+@pytest.mark.parametrize("clock", ["23.27.05", "23:27:05", "23-27-05"])
+def test_clocks_in_any_usual_form(night, clock):
+    patched(night, 88, "Startdate X X X X".ljust(80))
+    patched(night, 168, "17.11.03" + clock)
+    assert read_header(night).start == datetime(2003, 11, 17, 23, 27, 5)
+    patched(night, 168, "17/11/85")
+    assert read_header(night).start == datetime(1985, 11, 17, 23, 27, 5)
+    patched(night, 168, "xx.xx.xx")
+    assert read_header(night).start is None
 
 
 @pytest.mark.parametrize(
@@ -89,9 +139,8 @@ def test_longer_than_its_header_says(night):
         (252, "0   ", "states 0 signals"),
         (244, "0       ", "states data records of 0 s"),
         (244, "-1      ", "states data records of -1 s"),
-        (256 + 3 * 104, "nonsense", "channel 'EEG Fpz-Cz' has an unreadable range"),
-        (256 + 3 * 112, "-500    ", "channel 'EEG Fpz-Cz' has no calibration (physical -500..-500"),
-        (192, "EDF+D", "is discontinuous (EDF+D)"),
+        (192, "EDF+D", "is discontinuous (EDF+D) and does not say when its data records begin"),
+        (192, "BDF+D", "is discontinuous (EDF+D) and does not say when its data records begin"),
     ],
 )
 def test_a_header_that_cannot_be_is_refused(night, offset, text, problem):

@@ -1,0 +1,292 @@
+"""Text files that hold a scoring: a table with or without a heading, or one stage a line.
+
+Only the form of the file is dealt with here; what its words mean is judged in
+:mod:`src.recordings.sleep.scoring_files`, by the same rules for every format.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from src.recordings.sleep.stage_names import integer_of, says_stage, stage_code
+from src.signals import BadInput
+
+Row = tuple[float | None, float | None, str]
+"""``(onset_s, duration_s, text)``; ``None`` where the file does not say."""
+
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "onset": ("onset_s", "onset", "recording_onset", "start_s", "start", "start_time", "begin", "time_s", "time"),
+    "stop": ("stop_s", "stop", "end_s", "end", "end_time"),
+    "duration": ("duration_s", "duration", "length_s", "length"),
+    "index": ("epoch", "epochs", "epoch_number", "epoch_no", "epoch_index", "index", "nr"),
+}
+_STAGE_COLUMNS = (
+    *("stage", "stages", "sleep_stage", "sleep_stages", "sleepstage", "hypnogram", "label", "scoring", "state"),
+    *("trial_type", "description", "annotation", "event", "class", "instance", "value", "name"),
+)
+_ABSENT = ("", "n/a", "na", "nan", ".", "...", "-")
+_CLOCK = re.compile(r"(?:^|[T\s])(\d{1,2})([:.])(\d{2})(?:\2(\d{2}(?:[.,]\d+)?))?\s*([ap]m)?Z?$", re.IGNORECASE)
+_LARGEST_BYTES = 1 << 26
+_LONGEST_PREAMBLE = 100
+_NO_DATE = datetime(1985, 1, 1)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a file says, before its words are judged.
+
+    Attributes
+    ----------
+    rows
+        In the order of the file.
+    how
+        How it was read, for people.
+    epoch_s
+        Length of an epoch where the file states it.
+    start, dated
+        Zero of the onsets on the wall clock; ``dated`` is false where only the time of day is known.
+    coding
+        What integers mean where the format says so.
+    notes
+        What had to be decided.
+    """
+
+    rows: Sequence[Row]
+    how: str
+    epoch_s: float | None = None
+    start: datetime | None = None
+    dated: bool = True
+    coding: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def read_text(path: Path) -> str:
+    """A text file of a size that a scoring can have.
+
+    Raises
+    ------
+    BadInput
+        If it is absent, too large, or no text.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise BadInput(path, f"is too large for a scoring ({path.stat().st_size} bytes)", "give the hypnogram")
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(path, "does not exist", "check the path") from None
+    except PermissionError:
+        raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
+    except OSError as error:
+        raise BadInput(path, f"cannot be read ({error.strerror})", "give a hypnogram file") from None
+    for encoding in ("utf-16",) if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "latin-1"):
+        try:
+            text = raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise BadInput(path, "is not a text file", "give an EDF+, XML, CSV or text hypnogram")
+
+
+def parse_text(path: Path, text: str) -> Scoring:
+    """Rows of a text: a table with a heading, a table without, or one stage a line.
+
+    Raises
+    ------
+    BadInput
+        If there is no row, or onsets and durations are no numbers.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if lines and lines[0].strip() == "[Hypnogram]":
+        return Scoring([(None, None, line.strip()) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
+    table = _cells(lines)
+    heading = next((i for i, row in enumerate(table[:_LONGEST_PREAMBLE]) if _is_heading(row, i)), None)
+    rows = table if heading is None else table[heading + 1 :]
+    if not rows:
+        raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
+    width = len(table[heading]) if heading is not None else max(len(row) for row in rows[:_LONGEST_PREAMBLE])
+    if width == 1:
+        return _one_a_line(rows, heading is not None)
+    columns = _by_content(path, rows, width) if heading is None else _by_heading(table[heading], rows)
+    needed = max(columns.values())
+    short = [i for i, row in enumerate(rows, 1) if len(row) <= needed]
+    if len(short) > 0.1 * len(rows):
+        raise BadInput(path, f"row {short[0]} of its stages has too few columns", "give onset_s,duration_s,stage")
+    notes = [f"{len(short)} rows with too few columns left out"] if short else []
+    if heading is not None and any(re.fullmatch(r"p_\w+|confidence", name) for name in _names(table[heading])):
+        notes.append("was scored by a program, not by a person (it holds probabilities)")
+    return _timed(path, [row for row in rows if len(row) > needed], columns, tuple(notes))
+
+
+def _cells(lines: Sequence[str]) -> list[list[str]]:
+    delimiter = next((mark for mark in "\t;," if 2 * sum(mark in line for line in lines) > len(lines)), None)
+    if delimiter:
+        table = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
+        return [[cell.strip() for cell in row] for row in table]
+    words = [line.split() for line in lines]
+    # Blanks separate columns only where a number leads; "Sleep stage W" is one cell.
+    if sum(len(row) > 1 and _seconds(row[0]) is not None for row in words) > 0.5 * len(words):
+        leads = [2 if len(row) > 2 and _seconds(row[1]) is not None else 1 for row in words]
+        return [[*row[:n], " ".join(row[n:])] for row, n in zip(words, leads, strict=True)]
+    return [[line.strip()] for line in lines]
+
+
+def _names(row: Sequence[str]) -> list[str]:
+    plain = (re.sub(r"[\[(].*?[\])]", "", cell.lower()).strip(" #:\"'") for cell in row)
+    return [re.sub(r"[\s_-]+", "_", cell) for cell in plain]
+
+
+def _is_heading(row: Sequence[str], index: int) -> bool:
+    names = _names(row)
+    timed = any(name in names for usual in _COLUMNS.values() for name in usual)
+    return any(name in names for name in _STAGE_COLUMNS) and (timed or index == 0)
+
+
+def _by_heading(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, int]:
+    names = _names(heading)
+    found = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
+    candidates = [names.index(name) for name in _STAGE_COLUMNS if name in names]
+    stage = max(candidates, key=lambda column: (*_stage_likeness(rows, column), -candidates.index(column)))
+    return {what: column for what, column in found.items() if column >= 0 and column != stage} | {"stage": stage}
+
+
+def _by_content(path: Path, rows: Sequence[Sequence[str]], width: int) -> dict[str, int]:
+    """Columns of a table without a heading: the stage is the one of stage names, numbers before it are times."""
+    likeness = [_stage_likeness(rows, column) for column in range(width)]
+    best = max(range(width), key=lambda column: likeness[column])
+    stage = best if any(likeness[best]) else min(2, width - 1)
+    timed = [
+        column
+        for column in range(width)
+        if column != stage and all(len(row) <= column or _seconds(row[column]) is not None for row in rows)
+    ]
+    if not timed:
+        return {"stage": stage}
+    firsts = [_seconds(row[timed[0]]) for row in rows if len(row) > timed[0]]
+    counted = all(a is not None and b is not None and b - a == 1 for a, b in itertools.pairwise(firsts))
+    if len(timed) == 1 and counted:
+        return {"index": timed[0], "stage": stage}
+    more = {"stop" if path.suffix.lower() == ".annot" else "duration": timed[1]} if len(timed) > 1 else {}
+    return {"onset": timed[0], "stage": stage, **more}
+
+
+def _stage_likeness(rows: Sequence[Sequence[str]], column: int) -> tuple[int, int]:
+    """How many cells call themselves a stage, and how many are the name of one."""
+    cells = [row[column] for row in rows if len(row) > column]
+    named = [c for c in cells if integer_of(c) is None and c.lower() not in _ABSENT and stage_code(c) is not None]
+    return sum(says_stage(cell) for cell in named), len(named)
+
+
+def _one_a_line(rows: Sequence[Sequence[str]], has_heading: bool) -> Scoring:
+    cells = [row[0] for row in rows]
+    known = [integer_of(cell) is not None or stage_code(cell) is not None for cell in cells]
+    notes = []
+    if not has_heading and not known[0] and len(cells) > 1 and all(known[1:]) and cells[0] not in cells[1:]:
+        notes.append(f"first line {cells[0][:40]!r} taken as a heading")
+        cells = cells[1:]
+    return Scoring([(None, None, cell) for cell in cells], "one stage a line", notes=tuple(notes))
+
+
+def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], notes: tuple[str, ...]) -> Scoring:
+    texts = [row[columns["stage"]] for row in rows]
+    if "onset" not in columns:
+        if "index" in columns:
+            return _indexed(path, [row[columns["index"]] for row in rows], texts, notes)
+        return Scoring([(None, None, text) for text in texts], "one stage a line", notes=notes)
+    onsets, start = _onsets(path, [row[columns["onset"]] for row in rows])
+    durations: list[float | None] = [None] * len(rows)
+    if "duration" in columns:
+        durations = [_duration(path, i, row[columns["duration"]]) for i, row in enumerate(rows, 1)]
+    elif "stop" in columns:
+        stops = [row[columns["stop"]] for row in rows]
+        durations = [_until(path, i, *pair, start) for i, pair in enumerate(zip(onsets, stops, strict=True), 1)]
+    how = "table of clock times" if start else "table of onsets"
+    return Scoring(list(zip(onsets, durations, texts, strict=True)), how, None, start, start is None, notes=notes)
+
+
+def _indexed(path: Path, cells: Sequence[str], texts: Sequence[str], notes: tuple[str, ...]) -> Scoring:
+    """Numbered epochs, from 0 or from 1; numbers that are left out are epochs that nobody scored."""
+    places = [integer_of(cell) for cell in cells]
+    known = [place for place in places if place is not None]
+    if len(known) < len(places) or known != sorted(set(known)) or known[0] < 0 or known[-1] > 10 * len(known) + 1000:
+        raise BadInput(path, "has epoch numbers that are not ascending integers", "give onset_s,duration_s,stage")
+    by_place = dict(zip(known, texts, strict=True))
+    every = [(None, None, by_place.get(place, "?")) for place in range(min(known[0], 1), known[-1] + 1)]
+    return Scoring(every, "table of numbered epochs", notes=notes)
+
+
+def _onsets(path: Path, cells: Sequence[str]) -> tuple[list[float], datetime | None]:
+    """Seconds from the first sample, or seconds from the first row and its time of day."""
+    if _number(cells[0]) is None and _clock(cells[0]) is not None:
+        clocks: list[float] = []
+        for line, cell in enumerate(cells, 1):
+            if (seconds := _clock(cell)) is None:
+                raise BadInput(path, f"row {line}: onset {cell!r} is no clock time", "give hh:mm:ss throughout")
+            # Rows go forward in time: a clock that falls back by hours has passed midnight.
+            day = 86_400 * math.floor(clocks[-1] / 86_400) if clocks else 0
+            clocks.append(seconds + day + (86_400 if clocks and clocks[-1] - seconds - day > 43_200 else 0))
+        return [clock - clocks[0] for clock in clocks], _NO_DATE + timedelta(seconds=clocks[0])
+    onsets = [_number(cell) for cell in cells]
+    for line, (onset, cell) in enumerate(zip(onsets, cells, strict=True), 1):
+        if onset is None:
+            raise BadInput(path, f"row {line}: onset {cell!r} is not a number", "give seconds from the start")
+    return [onset for onset in onsets if onset is not None], None
+
+
+def _duration(path: Path, line: int, cell: str) -> float | None:
+    """Seconds; ``None`` for absent and for zero, which both mean: until the next stage."""
+    if cell.lower() in _ABSENT:
+        return None
+    seconds = _number(cell)
+    seconds = _clock(cell) if seconds is None else seconds
+    if seconds is None:
+        raise BadInput(path, f"row {line}: duration {cell!r} is not a number", "give seconds")
+    if seconds < 0:
+        raise BadInput(path, f"row {line}: duration is not positive", "give seconds")
+    return seconds or None
+
+
+def _until(path: Path, line: int, onset: float, cell: str, start: datetime | None) -> float | None:
+    if cell.startswith("+") or cell.lower() in _ABSENT:
+        return _duration(path, line, cell.removeprefix("+"))
+    if start is None:
+        seconds = _number(cell)
+    elif (clock := _clock(cell)) is not None:
+        seconds = onset + (clock - (start - _NO_DATE).total_seconds() - onset) % 86_400
+    else:
+        seconds = None
+    if seconds is None or seconds < onset:
+        raise BadInput(path, f"row {line}: end {cell!r} is not a time after {onset:g} s", "give seconds from the start")
+    return seconds - onset or None
+
+
+def _seconds(cell: str) -> float | None:
+    return _clock(cell) if (number := _number(cell)) is None else number
+
+
+def _number(cell: str) -> float | None:
+    """A finite number, with a decimal point or a decimal comma."""
+    try:
+        value = float(cell.replace(",", "."))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _clock(cell: str) -> float | None:
+    """Seconds since midnight of ``23:00:30``, ``23.00.30``, ``11:00:30 PM`` or a date and such a time."""
+    match = _CLOCK.search(cell.strip())
+    if not match or (match[2] == "." and match[4] is None):
+        return None
+    hours, minutes, seconds = int(match[1]), int(match[3]), float((match[4] or "0").replace(",", "."))
+    if match[5]:
+        hours = hours % 12 + (12 if match[5].lower() == "pm" else 0)
+    return hours * 3600 + minutes * 60 + seconds if hours < 24 and minutes < 60 and seconds < 61 else None

@@ -1,0 +1,91 @@
+"""Stage names and stage integers: one table for every scoring format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
+
+_N1, _N2, _N3, _REM = 1, 2, 3, 4
+_NOBODY = (
+    *("?", "movement", "movementtime", "mt", "m", "unscored", "uns", "unknown", "undefined", "u", "indeterminate"),
+    *("no", "nodata", "notscored", "art", "artefact", "artifact", "arte", "none", "l"),
+)
+_HUMAN_NAMES: dict[str, int] = (
+    # s0: RemLogic and CAP; wk: Alice; wach: Domino.
+    dict.fromkeys(("w", "wake", "awake", "wk", "wach", "wakefulness", "0w", "s0"), 0)
+    | dict.fromkeys(("1", "n1", "s1", "nrem1", "nonrem1"), _N1)
+    | dict.fromkeys(("2", "n2", "s2", "nrem2", "nonrem2"), _N2)
+    # Rechtschaffen & Kales' stages 3 and 4 are the AASM's N3.
+    | dict.fromkeys(("3", "n3", "s3", "nrem3", "nonrem3", "4", "n4", "s4", "nrem4", "nonrem4", "34"), _N3)
+    | dict.fromkeys(("sws", "slowwave"), _N3)
+    | dict.fromkeys(("r", "rem", "re"), _REM)
+    | dict.fromkeys(_NOBODY, UNSCORED)
+)
+_RODENT_NAMES: dict[str, int] = (
+    dict.fromkeys(("w", "wake", "awake", "wk", "wakefulness"), 0)
+    | dict.fromkeys(("n", "nr", "nrem", "nonrem", "sws", "slowwave", "s"), 1)
+    | dict.fromkeys(("r", "rem", "ps", "paradoxical"), 2)
+    | dict.fromkeys(_NOBODY, UNSCORED)
+)
+_NAMES = {HUMAN_STAGES: _HUMAN_NAMES, RODENT_STAGES: _RODENT_NAMES}
+
+CODINGS: dict[str, dict[int, int]] = {
+    "aasm": {0: 0, 1: _N1, 2: _N2, 3: _N3, 4: _REM, -1: UNSCORED, -2: UNSCORED},
+    "edf": {0: 0, 1: _N1, 2: _N2, 3: _N3, 4: _N3, 5: _REM, 6: UNSCORED, 9: UNSCORED},
+    "dreams": {5: 0, 4: _REM, 3: _N1, 2: _N2, 1: _N3, 0: _N3, -1: UNSCORED, -2: UNSCORED, -3: UNSCORED},
+    "ucddb": {0: 0, 1: _REM, 2: _N1, 3: _N2, 4: _N3, 5: _N3, 6: UNSCORED, 7: UNSCORED, 8: UNSCORED},
+    "rodent": {1: 0, 2: 1, 3: 2, 0: UNSCORED, -1: UNSCORED},
+}
+"""Integer codings by name: AASM as YASA writes it, R&K as the EDF FAQ numbers it, two databases', a rodent one."""
+
+LARGEST_STAGE = 5
+"""Integers from 0 to this one stand for stages in every coding that has them; others stand for no stage."""
+_INTEGER = re.compile(r"([+-]?\d+)(?:[.,]0*)?")
+_SAYS_STAGE = re.compile(r"(?:sleep[\s_:-]*)?stage(?![a-z])|sleep-[a-z0-9]{1,3}$", re.IGNORECASE)
+
+
+def integer_of(name: str) -> int | None:
+    """The number of a name that is an integer (``2``, ``2.0``), else ``None``."""
+    match = _INTEGER.fullmatch(name.strip())
+    return int(match[1]) if match else None
+
+
+def says_stage(name: str) -> bool:
+    """Whether a name calls itself a stage, such as ``Sleep stage 7``."""
+    return _SAYS_STAGE.match(name.strip()) is not None
+
+
+def stage_code(
+    name: str, stage_names: tuple[str, ...] = HUMAN_STAGES, more: Mapping[str, str] | None = None
+) -> int | None:
+    """The label of a stage name in any usual spelling, ``UNSCORED`` for movement and the like, ``None`` if unknown.
+
+    Parameters
+    ----------
+    name
+        ``N2``, ``Sleep stage 2``, ``SLEEP-S2``, ``Stage - N2``, ``Stage 2 sleep|2``, ``NREM 2``…
+    stage_names
+        ``HUMAN_STAGES`` or ``RODENT_STAGES``.
+    more
+        Further names and the stage of ``stage_names`` (or ``?``) that each stands for; they go first.
+    """
+    for own, stage in (more or {}).items():
+        if own.strip().casefold() == name.strip().casefold():
+            return UNSCORED if stage == "?" else _index(own, stage, stage_names)
+    # Profusion and NSRR write "Stage 2 sleep|2", HMC "Sleep stage N2@@EEG".
+    plain = re.split(r"\||@@", name.strip().lower())[0].strip()
+    if plain in ("", "?", "n/a", "-"):
+        return UNSCORED
+    words = [word for word in re.split(r"[\s_:/.-]+", plain) if word]
+    short = "".join(word for word in words if word not in ("sleep", "stage"))
+    short = re.sub(r"^(?:sleep)?(?:stage)?(?=.)", "", short)
+    return _NAMES[stage_names].get(short) if short else None
+
+
+def _index(own: str, stage: str, stage_names: tuple[str, ...]) -> int:
+    if stage not in stage_names:
+        listed = ", ".join(stage_names)
+        raise BadInput(f"source.stage_names.{own}", f"{stage!r} is no stage", f"choose one of {listed} or ?")
+    return stage_names.index(stage)
