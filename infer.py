@@ -1,6 +1,8 @@
-"""Predict with a bundle: ``python infer.py bundle=runs/sleep_cnn/latest input=night.edf``."""
+"""Predict with a bundle: ``python infer.py bundle=runs/sleep_cnn/latest input=night.edf``.
 
-from collections.abc import Callable
+Without ``bundle=`` the shipped network for human sleep is taken.
+"""
+
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -25,16 +27,18 @@ PREDICTORS = {
 }
 """Task of a bundle → the module whose ``predict`` carries it out."""
 
+PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "sleep_human"
+"""What predicts where no bundle is named."""
 SIMULATED = "SIMULATED  it was trained on simulated data: its scores and its results say nothing about recordings"
 
 
-def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
-    """The options that were given, all of which ``predict`` has to know."""
+def given_options(options: DictConfig, module: Any, task: str) -> dict[str, Any]:
+    """The options that were given, all of which the predictor has to know."""
     given: dict[str, Any] = {str(k): v for k, v in OmegaConf.to_container(options).items() if v is not None}  # type: ignore[union-attr]
-    known = signature(predict).parameters
+    known = getattr(module, "OPTIONS", None) or list(signature(module.predict).parameters)[3:]
     for name in given:
         if name not in known:
-            raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(list(known)[3:])}")
+            raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(known)}")
     return given
 
 
@@ -42,15 +46,15 @@ def given_options(options: DictConfig, predict: Callable[..., Summary], task: st
 def main(cfg: DictConfig) -> None:
     console = Console()
     with user_errors(console):
-        bundle = load_bundle(cfg.bundle)
+        bundle = load_bundle(cfg.bundle or PRETRAINED)
         if bundle.task not in PREDICTORS:
             raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
-        predict = import_module(PREDICTORS[bundle.task]).predict
-        console.print(f"bundle     {bundle.origin}", markup=False, highlight=False, soft_wrap=True)
+        module = import_module(PREDICTORS[bundle.task])
+        console.print(f"bundle     {bundle.folder}, {bundle.origin}", markup=False, highlight=False, soft_wrap=True)
         if not bundle.origin.recorded:
             console.print(SIMULATED, style="bold yellow", highlight=False, soft_wrap=True)
-        options = given_options(cfg.options, predict, bundle.task)
-        summary = predict(bundle, Path(cfg.input), Path(cfg.output_dir), **options)
+        options = given_options(cfg.options, module, bundle.task)
+        summary: Summary = module.predict(bundle, Path(cfg.input), Path(cfg.output_dir), **options)
     console.print(summary.table())
     for name, lines in summary.values.items():
         if len(summary.values) > 1:

@@ -43,7 +43,7 @@ class TrainConfig:
 class InferOptions:
     """Keyword arguments of the predictors of all tasks; what is not given is the predictor's default.
 
-    ``src/predict/sleep.py`` takes the first seven, ``src/predict/spikes.py`` those up to ``exports``,
+    ``src/predict/sleep.py`` takes the first nine, ``src/predict/spikes.py`` those up to ``exports``,
     ``src/predict/grids.py`` ``figures`` and the last two.
     """
 
@@ -54,6 +54,8 @@ class InferOptions:
     stage_coding: str | None = None
     text_epoch_s: float | None = None
     yasa: bool | None = None
+    lights_off: Any = None
+    lights_on: Any = None
     classifier: str | None = None
     recordings: list[str] | None = None
     truth: str | None = None
@@ -72,7 +74,7 @@ class InferOptions:
 class InferConfig:
     """``infer.py``: a bundle, recordings, and options of the bundle's task."""
 
-    bundle: str = MISSING
+    bundle: str | None = None
     input: str = MISSING
     output_dir: str = "predictions"
     options: InferOptions = field(default_factory=InferOptions)

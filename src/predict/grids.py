@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from src.models.grids.losses import as_log_odds, true_activity
 from src.models.grids.networks import Forecast, PlaneForecaster
 from src.models.grids.population import PopulationRegression
 from src.predict.grid_output import Fitted, Made, whole
+from src.predict.manifest import write_manifest
 from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_io import COO_FILE
@@ -25,7 +24,6 @@ from src.preprocess.calcium.grid_windows import window_batch
 from src.signals import BadInput
 from src.storage.atomic import atomic_folder
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.step import checksums, fingerprint, provenance
 
 WINDOWS_AT_ONCE = 16
 KNOWN_SHARE = 0.5
@@ -198,19 +196,13 @@ def forecast_file(
         made.write(part / COO_FILE)
         if figures:
             made.draw(part, name, 1 / bundle.signal.fs_hz)
-        record = {
-            "task": bundle.task,
-            "bundle": bundle.record(),
-            "grids": {"name": path.name, "sha256": fingerprint(path)},
+        facts = {
             "subject": network.subjects[fitted.number],
             "forecasts": len(firsts),
             "context_frames": context,
             "horizon_frames": horizon,
             "unknown_active_voxels": fitted.unknown,
             "scores": made.scored(),
-            "provenance": provenance(),
-            "outputs": checksums(part),
-            "written": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        (part / "manifest.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        write_manifest(part, bundle, {"grids": path}, facts)
     return made.lines(name, folder)

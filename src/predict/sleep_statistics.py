@@ -65,10 +65,8 @@ def sleep_statistics(stages: NDArray[np.integer], classes: Sequence[str], epoch_
     return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in found.items()}
 
 
-def _statistics(
-    stages: NDArray[np.integer], classes: Sequence[str], epoch_s: float
-) -> dict[str, NDArray[np.floating]]:
-    """:func:`sleep_statistics` of many hypnograms ``(hypnogram, epoch)``; each value is ``(hypnogram,)``, NaN if none."""
+def _statistics(stages: NDArray[np.integer], classes: Sequence[str], epoch_s: float) -> dict[str, NDArray[np.floating]]:
+    """Statistics of many hypnograms ``(hypnogram, epoch)``; each value is ``(hypnogram,)``, NaN if none."""
     minute, length = epoch_s / 60, stages.shape[1]
     wake = np.isin(stages, [i for i, name in enumerate(classes) if name in WAKE_NAMES])
     asleep = (stages != UNSCORED) & ~wake

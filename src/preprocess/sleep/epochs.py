@@ -21,7 +21,7 @@ from src.recordings.sleep.check_signal import check_recordings
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.nights import Night, ScoringOptions, load_channels, load_scoring
 from src.recordings.sleep.resample import join_channels
-from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording
+from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec
 from src.storage.step import CachedStep
 
 EPOCHS_FILE = "epochs.h5"
@@ -210,6 +210,20 @@ def read_epochs(folder: str | Path) -> EpochSet:
             path, f"cannot be read ({' '.join(str(error).split())})", "delete it and prepare it again"
         ) from error
     return EpochSet(**arrays, facts={})
+
+
+def epochs_signal(path: str | Path) -> SignalSpec:
+    """What an ``epochs.h5`` says that its epochs are: channels, rate, epoch length, unit, axes, frequencies."""
+    try:
+        with h5py.File(path) as file:
+            features, attributes = file["features"], dict(file.attrs)
+            axes = tuple(str(axis) for axis in features.attrs["axes"][1:])
+            shape, units, freqs_hz = features.shape[1:], str(features.attrs["units"]), file["freqs_hz"][()]
+            channels = tuple(str(name) for name in attributes["channels"])
+            fs_hz, epoch_s = float(attributes["fs_hz"]), float(attributes["epoch_s"])
+    except (OSError, KeyError) as error:
+        raise BadInput(path, "does not say what its epochs are", "delete it and prepare it again") from error
+    return SignalSpec(channels, fs_hz, epoch_s, units, axes, shape, tuple(float(f) for f in freqs_hz))
 
 
 def _median_level(images: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:
