@@ -1,8 +1,6 @@
-"""Predict with a bundle: ``python infer.py bundle=runs/sleep_cnn/latest input=night.edf``.
+"""Predict with a bundle: ``python infer.py bundle=runs/sleep_cnn/latest input=night.edf``."""
 
-Without ``bundle=`` the shipped network for human sleep is taken.
-"""
-
+from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -27,34 +25,67 @@ PREDICTORS = {
 }
 """Task of a bundle → the module whose ``predict`` carries it out."""
 
+METHODS = {"bank": ("src.predict.spikes", "sort_with_bank")}
+"""Method that needs no bundle → module and function, called with the input, the output folder and the options."""
+
 PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "sleep_human"
-"""What predicts where no bundle is named."""
+"""What predicts where neither a bundle nor a method is named: human sleep."""
+
 SIMULATED = "SIMULATED  it was trained on simulated data: its scores and its results say nothing about recordings"
 
 
-def given_options(options: DictConfig, module: Any, task: str) -> dict[str, Any]:
-    """The options that were given, all of which the predictor has to know."""
+def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
+    """The options that were given, all of which ``predict`` has to know."""
     given: dict[str, Any] = {str(k): v for k, v in OmegaConf.to_container(options).items() if v is not None}  # type: ignore[union-attr]
-    known = getattr(module, "OPTIONS", None) or list(signature(module.predict).parameters)[3:]
+    listed = [p.name for p in signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = getattr(import_module(predict.__module__), "OPTIONS", listed)
     for name in given:
         if name not in known:
             raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(known)}")
     return given
 
 
+def predict_with_method(cfg: DictConfig) -> Summary:
+    """Run one of :data:`METHODS`."""
+    if cfg.method not in METHODS:
+        raise BadInput("method", f"unknown method {cfg.method!r}", f"choose from: {', '.join(METHODS)}")
+    if cfg.bundle is not None:
+        raise BadInput("bundle", f"method={cfg.method} takes no bundle", "give either a method or a bundle")
+    module, name = METHODS[cfg.method]
+    predict = getattr(import_module(module), name)
+    options = given_options(cfg.options, predict, f"method={cfg.method}")
+    if "labelled" in signature(predict).parameters:
+        if cfg.labelled is None:
+            raise BadInput("labelled", "is missing", "give a labelled recording: labelled=D1.mat")
+        options["labelled"] = cfg.labelled
+    elif cfg.labelled is not None:
+        raise BadInput("labelled", f"method={cfg.method} takes no labelled recording", "leave it out")
+    summary: Summary = predict(Path(cfg.input), Path(cfg.output_dir), **options)
+    return summary
+
+
+def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
+    """Predict with the bundle's network, whatever its task; without a bundle with the one for human sleep."""
+    if cfg.labelled is not None:
+        raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
+    bundle = load_bundle(cfg.bundle or PRETRAINED)
+    if bundle.task not in PREDICTORS:
+        raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
+    predict = import_module(PREDICTORS[bundle.task]).predict
+    console.print(f"bundle     {bundle.folder}, {bundle.origin}", markup=False, highlight=False, soft_wrap=True)
+    if not bundle.origin.recorded:
+        console.print(SIMULATED, style="bold yellow", highlight=False, soft_wrap=True)
+    summary: Summary = predict(
+        bundle, Path(cfg.input), Path(cfg.output_dir), **given_options(cfg.options, predict, bundle.task)
+    )
+    return summary
+
+
 @hydra.main(config_path="conf", config_name="infer", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     console = Console()
     with user_errors(console):
-        bundle = load_bundle(cfg.bundle or PRETRAINED)
-        if bundle.task not in PREDICTORS:
-            raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
-        module = import_module(PREDICTORS[bundle.task])
-        console.print(f"bundle     {bundle.folder}, {bundle.origin}", markup=False, highlight=False, soft_wrap=True)
-        if not bundle.origin.recorded:
-            console.print(SIMULATED, style="bold yellow", highlight=False, soft_wrap=True)
-        options = given_options(cfg.options, module, bundle.task)
-        summary: Summary = module.predict(bundle, Path(cfg.input), Path(cfg.output_dir), **options)
+        summary = predict_with_method(cfg) if cfg.method is not None else predict_with_bundle(cfg, console)
     console.print(summary.table())
     for name, lines in summary.values.items():
         if len(summary.values) > 1:

@@ -3,18 +3,14 @@
 from typing import Any
 
 import hydra
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
 from src import schema
 from src.models.bundle import Bundle, export_bundle
-from src.models.parallel import BatchNormAcrossProcesses
 from src.reports.media import draw_media
 from src.reports.tables import results_table, summary_table
-from src.runs.assemble import adopt_checkpoint, assemble
-from src.runs.callbacks import training_callbacks
-from src.runs.checkpoints import AtomicCheckpointIO
+from src.runs.assemble import adopt_checkpoint, assemble, best_score, make_trainer
 from src.runs.folder import RunFolder
 from src.runs.job import run_job
 from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
@@ -28,26 +24,12 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     datamodule, model = assemble(cfg)
     run.write("split.json", datamodule.split.to_dict())
     console.print(summary_table(datamodule.summary()))
-    monitor, mode = model.monitor
     if cfg.compile:
         model.network.compile()
     with open_loggers(cfg.logger, run, config=config) as loggers:
-        trainer = instantiate(cfg.trainer, _partial_=True)(
-            callbacks=training_callbacks(
-                run.path,
-                monitor=monitor,
-                mode=mode,
-                patience=cfg.patience,
-                seed=cfg.seed,
-                bar=cfg.trainer.get("enable_progress_bar", True),
-            ),
-            logger=loggers,
-            plugins=[AtomicCheckpointIO(), BatchNormAcrossProcesses()],
-            default_root_dir=str(run.path),
-            enable_model_summary=False,
-        )
+        trainer = make_trainer(cfg, folder=run.path, monitor=model.monitor, loggers=loggers)
         trainer.fit(model, datamodule, ckpt_path=run.last_checkpoint(), weights_only=True)
-        score = float(trainer.checkpoint_callback.best_model_score)
+        score = best_score(trainer)
         adopt_checkpoint(model, run.checkpoints / "best.ckpt")
         metrics = {"best_epoch_score": score}
         if not run.swept:  # a sweep tests the configuration it has chosen, once
@@ -76,6 +58,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
         run.write("results.json", {"metrics": metrics, "rows": model.results()})
         console.print(results_table(model.results(), title=f"{cfg.name}: held-out test data"))
     left_out: list[str] = getattr(datamodule, "left_out", list)()
+    monitor, mode = model.monitor
     run.finish(
         metrics=metrics, score=score, monitor=monitor, mode=mode, epochs=trainer.current_epoch, left_out=left_out
     )

@@ -108,7 +108,7 @@ def calcium(folder: Path, kind: str) -> tuple[str, float, float]:
 
 def conditioning(folder: Path) -> tuple[str, float, float]:
     """One extracellular channel at 25 kHz through filters and wavelet denoising."""
-    from src.recordings.extracellular.recording import write_mat
+    from src.recordings.extracellular.spike_trains import write_mat
     from src.simulate.spikes import simulate
 
     seconds = 120.0

@@ -53,13 +53,13 @@ def main() -> None:
             )
         data: SleepSequenceData = instantiate(config.datamodule, _recursive_=False, _convert_="all")
         data.setup("fit")
-        mean, std = data.mean_db.numpy(), data.std_db.numpy()
-        x, y = epochs_of(data.nights["train"], mean, std)
+        mean, std = (data.statistics()[name] for name in ("mean_db", "std_db"))
+        x, y = epochs_of(data.datasets["train"], mean, std)
         weights = np.bincount(y) ** -0.5
         model = LogisticRegression(C=1.0, solver="newton-cholesky").fit(
             x, y, sample_weight=weights[y] / weights[y].mean()
         )
-        x, y = epochs_of(data.nights["test"], mean, std)
+        x, y = epochs_of(data.datasets["test"], mean, std)
         counts = np.zeros((5, 5), int)
         np.add.at(counts, (y, model.predict(x)), 1)
         total = total + counts

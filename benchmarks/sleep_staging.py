@@ -23,9 +23,8 @@ import pytorch_lightning as pl
 import torch
 from torch.nn import functional
 
-from src.datamodules.augment_levels import LevelAugment
 from src.datamodules.sleep import NightEpochs
-from src.datamodules.sleep_sequences import NightDataset, SleepSequenceData
+from src.datamodules.sleep_sequences import SleepSequenceData, WindowDataset
 from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.sleep.context_stager import SleepContextStager
 from src.predict import sleep as predictor
@@ -96,11 +95,9 @@ class Windows(SleepSequenceData):
     """Nights of noise, without a source."""
 
     def __init__(self, nights: list[NightEpochs]) -> None:
-        pl.LightningDataModule.__init__(self)
-        self.window_epochs, self.batch_size, self.seed = SHAPE[0], 6, 0
-        self.nights = {"train": NightDataset(nights), "val": NightDataset(nights[:1])}
-        self.levels_augment = LevelAugment()
-        self.mean_db, self.std_db = torch.zeros(SHAPE[1:3]), torch.ones(SHAPE[1:3])
+        super().__init__({}, {"channels": ["EEG Fpz-Cz"]}, {}, window_epochs=SHAPE[0])
+        self.datasets = {"train": WindowDataset(nights, SHAPE[0])}
+        self.datasets["train"].fitted = {"mean_db": np.zeros(SHAPE[1:3])}
 
     def prepare_data(self) -> None: ...
 
@@ -127,13 +124,13 @@ def time_training(repeats: int, n_nights: int = 2) -> dict[str, float]:
 
 
 def _loop(model: SleepContextStager, data: Windows) -> None:
-    model.learner.train()
-    optimizer = torch.optim.AdamW(model.learner.parameters(), 1e-3)
+    model.network.train()
+    optimizer = torch.optim.AdamW(model.network.parameters(), 1e-3)
     for levels, stages, _ in data.train_dataloader():
-        loss = functional.cross_entropy(model.learner.member_logits(levels)[0].flatten(0, 1), stages.flatten())
+        loss = functional.cross_entropy(model.network.member_logits(levels)[0].flatten(0, 1), stages.flatten())
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.learner.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
         optimizer.step()
 
 

@@ -34,14 +34,14 @@ from src.preprocess.spikes.noise import background_spectrum  # noqa: E402
 from src.preprocess.spikes.prepare import Trace  # noqa: E402
 from src.preprocess.spikes.signature import Choice  # noqa: E402
 from src.preprocess.spikes.waveforms import remove_spikes  # noqa: E402
-from src.recordings.extracellular.recording import SpikeTrain  # noqa: E402
+from src.recordings.extracellular.spike_trains import SpikeTrain  # noqa: E402
 from src.reports.tables import results_table  # noqa: E402
 from src.simulate.spike_hybrids import BEFORE, hybrid, read_background, read_library  # noqa: E402
 from src.simulate.spike_synthesis import LONG_FFT, REACH  # noqa: E402
 from src.simulate.spikes import FS_HZ, LOOKALIKES, NEURONS, SPIKE_SAMPLES, lookalike  # noqa: E402
 
 LEVELS = ("D2", "D3", "D4", "D5", "D6")
-SHOWN = ("precision", "recall", "f1_50", "f1_10", "class_accuracy", "class_f1", "recall_close", "weighted")
+SHOWN = ("precision", "recall", "f1_loose", "f1_strict", "class_accuracy", "class_f1", "recall_close", "weighted")
 LEAD = 10
 ORACLE = "bound: oracle bank + subtraction"
 
@@ -140,10 +140,10 @@ def report(results: dict[tuple[str, str], list[dict[str, float | int]]], console
     rows = [
         {"level": level, "method": method}
         | {c: f"{np.mean([r[c] for r in found]):.3f}" for c in SHOWN}
-        | {"spread": f"{np.ptp([r['f1_50'] for r in found]):.3f}"}
+        | {"spread": f"{np.ptp([r['f1_loose'] for r in found]):.3f}"}
         for (level, method), found in sorted(results.items(), key=lambda item: item[0][0])
     ]
-    console.print(results_table(rows, title="means over seeds; spread: of f1_50"))
+    console.print(results_table(rows, title="means over seeds; spread: of f1_loose"))
     for level in LEVELS:
         first = results[level, "neurolit"]
         random, comb = (np.mean([r[f"chance_{kind}"] for r in first]) for kind in ("random", "comb"))

@@ -29,11 +29,11 @@ from src.models.bundle import Bundle, build_network, export_bundle
 from src.models.metrics import scores
 from src.predict.sleep import stage_probabilities
 from src.predict.sleep_agreement import reliability
-from src.predict.sleep_statistics import transition_counts
 from src.preprocess.sleep.bandpower import BandPowerSettings
 from src.preprocess.sleep.bandpower_files import CHANNELS, find_bandpower, layout_signal, read_bandpower_night
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
+from src.recordings.sleep.hypnogram import transition_counts
 from src.signals import HUMAN_STAGES, UNSCORED, Origin, SignalSpec
 from src.storage.provenance import provenance
 

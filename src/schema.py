@@ -16,9 +16,9 @@ from src.storage.parameters import PreprocessConfig
 class TrainConfig:
     """``train.py``: one experiment.
 
-    ``source`` says where the recordings come from, ``split`` who of them is tested. ``datamodule``,
-    ``model``, ``trainer`` and ``logger`` are ``_target_`` blocks whose schema is the constructor they
-    name; a typo in them fails when they are built, before anything is computed.
+    ``source`` says where the recordings come from, ``split`` who of them is tested. ``datamodule``, ``model``,
+    ``optimizer``, ``scheduler``, ``trainer``, ``logger`` and each of the ``callbacks`` are ``_target_`` blocks whose
+    schema is the constructor they name; a typo in them fails before anything is computed.
     """
 
     name: str = MISSING
@@ -27,6 +27,9 @@ class TrainConfig:
     split: Any = None
     datamodule: Any = MISSING
     model: Any = MISSING
+    optimizer: Any = None
+    scheduler: Any = None
+    callbacks: Any = None
     trainer: Any = MISSING
     logger: Any = None
     patience: int = 8
@@ -72,9 +75,11 @@ class InferOptions:
 
 @dataclass
 class InferConfig:
-    """``infer.py``: a bundle, recordings, and options of the bundle's task."""
+    """``infer.py``: a bundle or a method that needs none, recordings, and options of its task."""
 
     bundle: str | None = None
+    method: str | None = None
+    labelled: str | None = None
     input: str = MISSING
     output_dir: str = "predictions"
     options: InferOptions = field(default_factory=InferOptions)

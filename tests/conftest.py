@@ -66,7 +66,7 @@ def _cuda() -> bool:
 @pytest.fixture(scope="session")
 def spike_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recordings as the coursework's, of seconds: D1 labelled, D2 and D5 not, their truth in ``truth/``."""
-    from src.recordings.extracellular.recording import write_mat
+    from src.recordings.extracellular.spike_trains import write_mat
     from src.simulate.spikes import simulate
 
     folder = tmp_path_factory.mktemp("spikes")
@@ -126,8 +126,8 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
         data = spike_data(examples, steps_per_epoch=steps)
         data.prepare_data()
         data.setup("fit")
-        model = module(data.signal.to_dict(), data.classes, kind, arguments, data.targets, 4e-3, 1e-3, 0.1)
-        model.set_normalization(data.training_statistics())
+        optimizer = {"_target_": "torch.optim.AdamW", "lr": 4e-3, "weight_decay": 1e-3}
+        model = module(data.signal.to_dict(), data.classes, kind, arguments, data.targets, optimizer)
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=2,

@@ -46,12 +46,13 @@ def train(source, epochs, tmp_path, max_epochs=8):
     pl.seed_everything(0, verbose=False)
     data = SleepSequenceData(
         source=source, epochs=epochs, split={"method": "fraction", "val": 0.2, "test": 0.2, "seed": 0}, augment={},
-        window_epochs=24, views=["absolute"], batch_size=8, cache_dir=str(tmp_path / "cache"), workers=1, seed=0,
+        window_epochs=24, views=["absolute"], batch_size=8,
+        execution={"cache_dir": str(tmp_path / "cache"), "workers": 1, "seed": 0},
     )  # fmt: skip
     data.setup("fit")
     network = {"width": 12, "hidden": 12, "layers": 1, "filters": 8, "blocks": 1, "dropout": 0.1}
-    model = SleepContextStager(data.signal.to_dict(), list(data.classes), network_args=network, lr=1e-2)
-    model.set_normalization(data.training_statistics())
+    optimizer = {"_target_": "torch.optim.AdamW", "lr": 1e-2, "weight_decay": 1e-2}
+    model = SleepContextStager(data.signal.to_dict(), list(data.classes), "sleep_sequence", network, optimizer)
     trainer = pl.Trainer(
         max_epochs=max_epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path,

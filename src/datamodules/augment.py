@@ -1,4 +1,8 @@
-"""Augmentation of log spectrograms: online, on the training batch, never on what is evaluated."""
+"""Augmentation on the device: of the training batch, never of what is evaluated.
+
+The training dataset says how its examples are varied, and the LightningModule does it in its training step, with
+torch's global generator.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,8 @@ from torch import Tensor
 class SpectrogramAugment:
     """Time warp, gain, frequency and time masks for ``(batch, channel, freq, time)`` in dB.
 
-    Every sample draws its own parameters from torch's global generator. Masked cells take the training
-    mean of their channel and frequency: in dB relative to anything, 0 would be a loud sound, not
-    silence. Masks: Park et al. 2019 (SpecAugment), through torchaudio.
+    Every sample draws its own parameters. Masked cells take the training mean of their channel and
+    frequency: 0 dB would be a loud sound, not silence. Masks: Park et al. 2019 (SpecAugment), through torchaudio.
 
     Parameters
     ----------
@@ -32,8 +35,8 @@ class SpectrogramAugment:
         self.time_mask_frames = time_mask_frames
         self.gain_db = gain_db
 
-    def __call__(self, decibels: Tensor, mean_db: Tensor) -> Tensor:
-        """Augment a batch; ``mean_db`` is the training mean, ``(channel, freq)``."""
+    def __call__(self, decibels: Tensor, mean_db: Tensor, std_db: Tensor) -> Tensor:
+        """Augment a batch; ``mean_db`` is the training mean ``(channel, freq)``, the deviation is not needed."""
         if self.time_warp_frames:
             decibels = warp_time(decibels, self.time_warp_frames)
         if self.gain_db:
@@ -75,3 +78,43 @@ def warp_time(decibels: Tensor, most: int) -> Tensor:
     weight = (source - below)[:, None, None, :]
     index = below[:, None, None, :].expand_as(decibels)
     return decibels.gather(3, index) * (1 - weight) + decibels.gather(3, index + 1) * weight
+
+
+class LevelAugment:
+    """Noise, level shifts and lost channels for ``(batch, epoch, channel, freq, time)``.
+
+    It imitates what differs between people and amplifiers, not between stages. Every window draws its own numbers.
+    Sizes are in standard deviations of the training epochs, per channel and frequency.
+
+    Parameters
+    ----------
+    noise
+        Standard deviation of independent noise on every level; 0 switches it off.
+    shift
+        Standard deviation of a shift per window, channel and frequency, the same for all its epochs:
+        another person, another amplifier.
+    channel_dropout
+        Probability that a window loses a channel (it becomes NaN); one channel always stays. With it a
+        network can score recordings that lack channels.
+    """
+
+    def __init__(self, noise: float = 0.0, shift: float = 0.0, channel_dropout: float = 0.0) -> None:
+        self.noise, self.shift, self.channel_dropout = noise, shift, channel_dropout
+
+    def __call__(self, levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Augment a batch; ``mean`` and ``std`` are ``(channel, freq)`` over the training epochs."""
+        spread = std[None, None, :, :, None].to(levels)
+        if self.noise:
+            levels = levels + self.noise * spread * torch.randn_like(levels)
+        if self.shift:
+            shape = (levels.shape[0], 1, *levels.shape[2:4], 1)
+            levels = levels + self.shift * spread * torch.randn(shape, device=levels.device)
+        if self.channel_dropout:
+            levels = levels.masked_fill(self._lost(levels)[:, None, :, None, None], torch.nan)
+        return levels
+
+    def _lost(self, levels: Tensor) -> Tensor:
+        batch, _, channels = levels.shape[:3]
+        draw = torch.rand(batch, channels, device=levels.device)
+        kept = torch.arange(channels, device=levels.device) == draw.argmax(1, keepdim=True)
+        return (draw < self.channel_dropout) & ~kept

@@ -15,7 +15,7 @@ from src.preprocess.calcium.grid_windows import WindowBatch, window_batch
 
 
 class GridWindows(Dataset[WindowBatch]):
-    """All windows inside the stretches of one part; a list of indices is answered with a batch.
+    """All windows inside the stretches of one part. A DataLoader needs ``collate_fn=as_is``: batches are made here.
 
     Parameters
     ----------
@@ -48,8 +48,11 @@ class GridWindows(Dataset[WindowBatch]):
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, index: list[int]) -> WindowBatch:
-        return window_batch(self.subjects, self.windows[index], self.context, self.horizon)
+    def __getitem__(self, index: int) -> WindowBatch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> WindowBatch:
+        return window_batch(self.subjects, self.windows[indices], self.context, self.horizon)
 
 
 class PlaneSequences(Dataset[tuple[Tensor, Tensor]]):

@@ -11,10 +11,10 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from src.datamodules.batches import Batches
 from src.datamodules.grid_components import components, score_products
 from src.datamodules.grid_examples import GridWindows, PlaneSequences
 from src.datamodules.grid_splits import Stretches, shuffled, split_frames
+from src.datamodules.loaders import as_is, evaluation_loader, training_loader
 from src.datamodules.splits import PARTS, Part, Split
 from src.preprocess.calcium.grid import HEIGHT, WIDTH
 from src.preprocess.calcium.grid_images import GridImages
@@ -183,7 +183,7 @@ class GridData(pl.LightningDataModule):
         hours = sum(len(run) / (s.fs_hz or self.signal.fs_hz) for s, run in runs) / 3600
         return Origin(self.root is not None, (cohort,), len(self.subjects), hours)
 
-    def training_statistics(self) -> dict[str, np.ndarray]:
+    def statistics(self) -> dict[str, np.ndarray]:
         """Occupied voxels and rates of the training frames, and their lagged products for the baselines.
 
         ``offsets (subject + 1,)`` cuts ``voxels``, ``rates (voxel,)`` and ``autocovariance (part, voxel, lag)``, of
@@ -236,19 +236,19 @@ class GridData(pl.LightningDataModule):
         return PlaneSequences(self.subjects, [st[part] for st in self.stretches], length=length, stride=stride)
 
     def train_dataloader(self) -> DataLoader[WindowBatch]:
-        return self._loader("train", self.seed)
+        return training_loader(
+            self.datasets["train"], self.batch_size, seed=self.seed, trainer=self.trainer, collate=as_is
+        )
 
     def val_dataloader(self) -> DataLoader[WindowBatch]:
-        return self._loader("val", None)
+        return evaluation_loader(self.datasets["val"], self.batch_size, trainer=self.trainer, collate=as_is)
 
     def test_dataloader(self) -> DataLoader[WindowBatch]:
-        return self._loader("test", None)
+        return evaluation_loader(self.datasets["test"], self.batch_size, trainer=self.trainer, collate=as_is)
 
-    def _loader(self, part: Part, seed: int | None) -> DataLoader[WindowBatch]:
-        dataset, trainer = self.datasets[part], self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        sampler = Batches(len(dataset), self.batch_size, seed=seed, rank=rank, world_size=world)
-        return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.workers)
+    def predict_dataloader(self) -> DataLoader[WindowBatch]:
+        """The test windows."""
+        return self.test_dataloader()
 
     def on_after_batch_transfer(self, batch: WindowBatch, dataloader_idx: int) -> WindowBatch:
         trainer = self.trainer

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.augment import SpectrogramAugment
-from src.datamodules.batches import Batches, repeatable_draws
-from src.datamodules.splits import Part, Split, make_split
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, read_epochs
-from src.preprocess.sleep.prepare import EpochArtifact, input_signal, prepare_nights, source_origin
-from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
+from src.datamodules.loaders import Execution, evaluation_loader, training_loader
+from src.datamodules.splits import PARTS, Part, Split, make_split, split_blocks
+from src.preprocess.sleep.epochs import EPOCHS_FILE, SLEEP_EPOCHS, EpochSettings, epochs_signal, read_epochs
+from src.preprocess.sleep.prepare import EpochArtifact, prepare_nights, source_origin
+from src.recordings.sleep.hypnogram import transition_counts
+from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Origin, SignalSpec
 from src.storage.batch import Summary
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -27,33 +30,72 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class NightEpochs:
-    """One night in memory: ``decibels (epoch, channel, freq, time)``, ``stages (epoch,)``."""
+    """One night in memory: ``levels (epoch, channel, freq, time)`` in dB, ``stages (epoch,)``."""
 
     recording_id: str
     subject_id: str
-    decibels: Tensor
+    levels: Tensor
     stages: Tensor
 
 
-class EpochDataset(Dataset[Batch]):
-    """Scored epochs of several nights; a list of indices is answered with a batch."""
+class SleepDataset(Dataset[Batch]):
+    """What datasets of nights share.
+
+    Attributes
+    ----------
+    recordings
+        Names of the nights, in the order that the third element of an example counts them.
+    stages
+        ``(epoch,)`` of all nights.
+    views
+        What the levels are relative to; see :func:`src.preprocess.sleep.night_normalization.night_view`.
+    fitted, augment
+        Statistics of the training subjects, and how training examples are varied; the datamodule fills them in.
+    """
+
+    views: Sequence[str] = ("absolute",)
+    augment: Any = None
 
     def __init__(self, nights: Sequence[NightEpochs]) -> None:
         self.recordings = [night.recording_id for night in nights]
-        scored = [night.stages >= 0 for night in nights]
-        self.decibels = torch.cat([n.decibels[s] for n, s in zip(nights, scored, strict=True)])
-        self.stages = torch.cat([n.stages[s] for n, s in zip(nights, scored, strict=True)])
-        self.recording = torch.cat([torch.full((int(s.sum()),), i) for i, s in enumerate(scored)])
+        self.stages = torch.cat([night.stages for night in nights]) if nights else torch.empty(0, dtype=torch.long)
+        self.fitted: Mapping[str, np.ndarray] = {}
+
+    def statistics(self) -> Mapping[str, np.ndarray]:
+        """``mean_db`` and ``std_db (channel, freq)``, ``class_counts (class,)``: of training subjects only."""
+        return self.fitted
+
+    def levels(self) -> Tensor:
+        """``(epoch, channel, freq, time)`` of all epochs that the statistics are fitted on."""
+        raise NotImplementedError
+
+
+class EpochDataset(SleepDataset):
+    """Scored epochs of several nights, one by one: ``levels (channel, freq, time)``, stage, number of the night."""
+
+    def __init__(self, nights: Sequence[NightEpochs]) -> None:
+        super().__init__(nights)
+        scored = [night.stages != UNSCORED for night in nights]
+        self.decibels = torch.cat([n.levels[s] for n, s in zip(nights, scored, strict=True)] or [torch.empty(0)])
+        self.night = torch.cat([torch.full((int(s.sum()),), i) for i, s in enumerate(scored)] or [torch.empty(0)])
+        self.stages = self.stages[self.stages != UNSCORED]
 
     def __len__(self) -> int:
         return len(self.stages)
 
-    def __getitem__(self, index: list[int]) -> Batch:
-        return self.decibels[index].float(), self.stages[index], self.recording[index]
+    def __getitem__(self, index: Any) -> Batch:
+        return self.decibels[index].float(), self.stages[index], self.night[index]
+
+    def __getitems__(self, indices: list[int]) -> list[Batch]:
+        # A DataLoader asks for a batch at once where it can: one look-up for all.
+        return list(zip(*self[indices], strict=True))
+
+    def levels(self) -> Tensor:
+        return self.decibels.float()
 
 
 class SleepData(pl.LightningDataModule):
-    """Nights from a folder (or the simulator) → cached epoch spectrograms → batches.
+    """Nights from a folder (or the simulator) → cached epoch spectrograms → batches of single epochs.
 
     Parameters
     ----------
@@ -62,51 +104,50 @@ class SleepData(pl.LightningDataModule):
     epochs
         Arguments of :class:`~src.preprocess.sleep.epochs.EpochSettings`: channels, features, margins.
     split
-        ``method``, ``seed`` and parameters of :func:`~src.datamodules.splits.make_split`.
+        ``method``, ``seed`` and parameters of :func:`~src.datamodules.splits.make_split`, or ``{method: blocks, val,
+        test, gap_epochs}``: three stretches of every recording with a gap between them, for data of too few
+        subjects. Say so beside the result.
     augment
         Arguments of :class:`~src.datamodules.augment.SpectrogramAugment`.
-    batch_size, cache_dir, workers, seed
-        Epochs of a step over all processes; where stages are kept; processes that make them; seed of
-        the order.
+    batch_size
+        Epochs of a step over all processes.
+    execution
+        :class:`~src.datamodules.loaders.Execution`: cache, workers, seed of the order.
     """
 
-    classes: Sequence[str] = HUMAN_STAGES
+    views: Sequence[str] = ("absolute",)
 
     def __init__(
         self,
         source: dict[str, Any],
         epochs: dict[str, Any],
         split: dict[str, Any],
-        augment: dict[str, Any],
-        batch_size: int,
-        cache_dir: str,
-        workers: int,
-        seed: int,
+        augment: dict[str, Any] | None = None,
+        batch_size: int = 128,
+        execution: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.source, self.settings = source, EpochSettings.from_params(epochs)
-        self.split_options, self.batch_size, self.seed = split, batch_size, seed
-        self.augment = SpectrogramAugment(**augment)
-        self.cache_dir, self.workers = Path(cache_dir), workers
+        self.split_options, self.batch_size = split, batch_size
+        self.augment: Any = SpectrogramAugment(**augment or {})
+        self.execution = Execution(**execution or {})
+        self.classes: Sequence[str] = HUMAN_STAGES
         self.artifacts: list[EpochArtifact] = []
         self.preparation = Summary("recordings")
-        self.datasets: dict[Part, EpochDataset] = {}
+        self.datasets: dict[Part, SleepDataset] = {}
         self.split: Split
-        self.mean_db: Tensor
-        self.std_db: Tensor
 
     def prepare_data(self) -> None:
-        """Run the cached stages; a bad recording is reported in ``preparation`` and left out."""
+        """Run the cached steps; a bad recording is reported in ``preparation`` and left out."""
         if self.artifacts:
             return
         self.artifacts, self.preparation = prepare_nights(
-            self.source, self.settings, cache=self.cache_dir, workers=self.workers
+            self.source, self.settings, cache=Path(self.execution.cache_dir), workers=self.execution.workers
         )
-        if self.preparation.failures:
-            Console().print(self.preparation.table())
+        report(self.preparation, self.artifacts)
         if not self.artifacts:
             raise BadInput(
-                self.source.get("root") or "source", "no recording could be used", "mend the ones listed above"
+                self.source.get("root") or "source", "no recording could be used", "fix the ones listed above"
             )
 
     def left_out(self) -> list[str]:
@@ -117,34 +158,57 @@ class SleepData(pl.LightningDataModule):
         if self.datasets:
             return
         self.prepare_data()
-        nights = [_load(artifact) for artifact in self.artifacts]
-        self.split = make_split([n.subject_id for n in nights], **self.split_options)
-        for part in ("train", "val", "test"):
+        require_one_signal(self.artifacts, any_unit=self.settings.level == "recording")
+        nights = [self._load(artifact) for artifact in self.artifacts]
+        nights, self.split = split_nights(nights, self.split_options)
+        datasets: dict[Part, SleepDataset] = {}
+        for part in PARTS:
             wanted = set(self.split.subjects(part))
-            self.datasets[part] = EpochDataset([n for n in nights if n.subject_id in wanted])
-            if not len(self.datasets[part]):
+            datasets[part] = self._dataset(part, [n for n in nights if n.subject_id in wanted])
+            if not (datasets[part].stages != UNSCORED).any():
                 raise BadInput(
                     "datamodule.split", f"the {part} subjects have no scored epoch", "choose another split seed"
                 )
-        self._fit_statistics()
+        fitted = self._fit(datasets["train"])
+        for dataset in datasets.values():
+            dataset.fitted, dataset.augment, dataset.views = fitted, self.augment, self.views
+        self.datasets = datasets
 
-    def _fit_statistics(self) -> None:
-        counts = self._class_counts("train")
+    def _load(self, artifact: EpochArtifact) -> NightEpochs:
+        epochs = read_epochs(artifact.path)
+        levels, stages = torch.from_numpy(epochs.features), torch.from_numpy(epochs.stages).long()
+        return NightEpochs(artifact.recording_id, artifact.subject_id, levels, stages)
+
+    def _dataset(self, part: Part, nights: Sequence[NightEpochs]) -> SleepDataset:
+        return EpochDataset(nights)
+
+    def _fit(self, training: SleepDataset) -> dict[str, np.ndarray]:
+        counts = self._class_counts(training)
         if (counts > 0).sum() < 2:
             only = ", ".join(c for c, n in zip(self.classes, counts, strict=True) if n)
             raise BadInput("datamodule", f"the training subjects have one stage only ({only})", "add scored recordings")
-        decibels = self.datasets["train"].decibels.float()
-        self.mean_db, self.std_db = decibels.mean((0, 3)), decibels.std((0, 3))
+        levels = training.levels()
+        mean, std = levels.mean((0, 3)).numpy(), levels.std((0, 3)).numpy()
+        return {"mean_db": mean, "std_db": std, "class_counts": counts}
+
+    def statistics(self) -> Mapping[str, np.ndarray]:
+        """What was fitted on the training subjects; see :meth:`SleepDataset.statistics`."""
+        return self.datasets["train"].statistics()
 
     @property
     def signal(self) -> SignalSpec:
-        """What the network sees."""
-        return input_signal(self.settings)
+        """What the network sees, as the artifacts of the recordings state it."""
+        return epochs_signal(self.artifacts[0].path / EPOCHS_FILE)
 
-    def training_statistics(self) -> Mapping[str, np.ndarray]:
-        """Mean and standard deviation per channel and frequency, class counts: training subjects only."""
-        counts = self._class_counts("train")
-        return {"mean_db": self.mean_db.numpy(), "std_db": self.std_db.numpy(), "class_counts": counts}
+    def transitions(self) -> list[list[int]]:
+        """``(from, to)`` counts of neighbouring epochs in the training subjects' recordings."""
+        wanted = set(self.split.subjects("train"))
+        counts = np.zeros((len(self.classes), len(self.classes)), np.int64)
+        for artifact in self.artifacts:
+            if artifact.subject_id in wanted or self.split_options["method"] == "blocks":
+                counts += transition_counts(read_epochs(artifact.path).stages, len(self.classes))
+        found: list[list[int]] = counts.tolist()
+        return found
 
     def steps(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
@@ -156,50 +220,77 @@ class SleepData(pl.LightningDataModule):
         hours = counts["epochs"] * self.signal.window_s / 3600
         return source_origin(self.source, subjects=counts["subjects"], hours=hours)
 
-    def recordings(self, part: Part) -> list[str]:
-        """Recording ids in the order that the batches' third element counts."""
-        return self.datasets[part].recordings
-
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Subjects, nights, epochs and epochs per stage of each part."""
+        """Subjects, nights, scored epochs and epochs per stage of each part."""
         return {
             part: {
                 "subjects": len(self.split.subjects(part)),
                 "nights": len(dataset.recordings),
-                "epochs": len(dataset),
-                **{c: int(n) for c, n in zip(self.classes, self._class_counts(part), strict=True)},
+                "epochs": int((dataset.stages != UNSCORED).sum()),
+                **{c: int(n) for c, n in zip(self.classes, self._class_counts(dataset), strict=True)},
             }
             for part, dataset in self.datasets.items()
         }
 
-    def _class_counts(self, part: Part) -> np.ndarray:
-        return torch.bincount(self.datasets[part].stages, minlength=len(self.classes)).numpy()
+    def _class_counts(self, dataset: SleepDataset) -> np.ndarray:
+        stages = dataset.stages[dataset.stages != UNSCORED]
+        return torch.bincount(stages, minlength=len(self.classes)).numpy()
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("train", self.seed)
+        return training_loader(self.datasets["train"], self.batch_size, seed=self.execution.seed, trainer=self.trainer)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("val", None)
+        return evaluation_loader(self.datasets["val"], self.batch_size, trainer=self.trainer)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("test", None)
+        return evaluation_loader(self.datasets["test"], self.batch_size, trainer=self.trainer)
 
-    def _loader(self, part: Part, seed: int | None) -> DataLoader[Batch]:
-        dataset, trainer = self.datasets[part], self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        sampler = Batches(len(dataset), self.batch_size, seed=seed, rank=rank, world_size=world)
-        # The epochs are in memory: a worker process could only copy them once more.
-        return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=0)
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        if self.trainer is None or not self.trainer.training:
-            return batch
-        decibels, stages, recording = batch
-        with repeatable_draws(self.seed, self.trainer.global_step, self.trainer.global_rank):
-            return self.augment(decibels, self.mean_db), stages, recording
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The test subjects, in the order of ``datasets["test"]``."""
+        return self.test_dataloader()
 
 
-def _load(artifact: EpochArtifact) -> NightEpochs:
-    epochs = read_epochs(artifact.path)
-    decibels, stages = torch.from_numpy(epochs.features), torch.from_numpy(epochs.stages).long()
-    return NightEpochs(artifact.recording_id, artifact.subject_id, decibels, stages)
+def require_one_signal(artifacts: Sequence[EpochArtifact], *, any_unit: bool = False) -> None:
+    """Refuse recordings that differ in channels, rate, unit, epoch length or frequencies; ``any_unit`` for levels
+    that are relative to the recording.
+
+    Raises
+    ------
+    BadInput
+        Naming two recordings and what differs.
+    """
+    first = epochs_signal(artifacts[0].path / EPOCHS_FILE)
+    for artifact in artifacts[1:]:
+        found = epochs_signal(artifact.path / EPOCHS_FILE)
+        for field in fields(first):
+            here, there = getattr(first, field.name), getattr(found, field.name)
+            if here != there and not (any_unit and field.name == "units"):
+                problem = f"has {field.name} {there}, {artifacts[0].recording_id} has {here}"
+                raise BadInput(artifact.recording_id, problem, "give one kind of recording")
+
+
+def split_nights(nights: Sequence[NightEpochs], options: Mapping[str, Any]) -> tuple[list[NightEpochs], Split]:
+    """The nights and who of them trains; with ``method: blocks`` every night is cut into three."""
+    if options["method"] != "blocks":
+        return list(nights), make_split([n.subject_id for n in nights], **options)
+    val, test, gap = (options[name] for name in ("val", "test", "gap_epochs"))
+    blocks, parts = [], {}
+    for night in nights:
+        for part, places in split_blocks(len(night.stages), val=val, test=test, gap=gap).items():
+            name, some = f"{night.recording_id} {part}", slice(places.start, places.stop)
+            blocks.append(NightEpochs(name, name, night.levels[some], night.stages[some]))
+            parts[name] = part
+    return blocks, Split(f"blocks(val={val}, test={test}, gap_epochs={gap})", options["seed"], parts)
+
+
+@rank_zero_only
+def report(preparation: Summary, artifacts: Sequence[EpochArtifact]) -> None:
+    """Print which recordings could not be used, and what preparation has to say of the others."""
+    console = Console()
+    if preparation.failures:
+        console.print(preparation.table())
+    warnings = Counter(text for artifact in artifacts for text in artifact.facts.get("warnings", ()))
+    for text, count in warnings.items():
+        names = [a.recording_id for a in artifacts if text in a.facts.get("warnings", ())]
+        shown = ", ".join(names[:4]) + (f" and {count - 4} more" if count > 4 else "")
+        console.print(f"note  {shown}: {text}", highlight=False, soft_wrap=True, markup=False)

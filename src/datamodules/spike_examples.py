@@ -12,10 +12,10 @@ from torch.utils.data import Dataset, Sampler
 
 from src.preprocess.spikes.matched_filter import FilterBank
 from src.preprocess.spikes.noise import Spectrum
-from src.preprocess.spikes.waveforms import cut, remove_spikes
+from src.preprocess.spikes.waveforms import conditioned_waveforms, cut, remove_spikes
 from src.preprocess.spikes.windows import detector_windows, hard_negatives, spike_windows
-from src.recordings.extracellular.recording import SpikeTrain, together
-from src.simulate.spike_synthesis import Source, conditioned_waveforms, onset_mask
+from src.recordings.extracellular.spike_trains import SpikeTrain, together
+from src.simulate.spike_synthesis import Source, onset_mask
 
 GUARD_ONSETS = 12
 """Samples around a true onset in which nothing counts as noise."""

@@ -25,9 +25,10 @@ from src.preprocess.spikes.prepare import (
     load_labelled,
     load_trace,
 )
-from src.recordings.extracellular.recording import SpikeTrain
+from src.preprocess.spikes.waveforms import conditioned_waveforms
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput, Origin, SignalSpec
-from src.simulate.spike_synthesis import Grafting, Source, conditioned_waveforms, grafted, overlaid
+from src.simulate.spike_synthesis import Grafting, Source, grafted, overlaid
 from src.storage.step import ensure
 
 GUARD_SAMPLES = 500
@@ -219,7 +220,7 @@ class SpikeData(pl.LightningDataModule):
         cohort = "embedded look-alikes" if self.data_dir is None else Path(self.data_dir).name
         return Origin(self.data_dir is not None, (cohort,), 1, len(self.parts["train"]) / self.fs_hz / 3600)
 
-    def training_statistics(self) -> dict[str, np.ndarray]:
+    def statistics(self) -> dict[str, np.ndarray]:
         """Waveforms of the training block, spectrum, signature and level of every target."""
         return {
             "templates": self.seen.templates,

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from src.signals import BadInput, Origin, SignalSpec
-from src.storage.atomic import atomic_folder
+from src.storage.output import OutputFolder
 from src.storage.step import canonical_json, fingerprint
 
 SCHEMA_VERSION = 2
@@ -217,22 +217,28 @@ DECISIONS: dict[str, dict[str, Check]] = {
 
 def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:
     """A network of one of the :data:`NETWORKS` with fresh weights."""
-    if kind not in NETWORKS:
-        raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
-    module, name = NETWORKS[kind]
     try:
-        network: nn.Module = getattr(import_module(module), name)(**arguments)
+        network: nn.Module = network_class(kind)(**arguments)
     except TypeError as error:
         problem = f"the network's arguments do not fit a {kind} ({error})"
         raise BadInput("bundle", problem, "correct them, or use the neurolit that wrote the bundle") from error
     return network
 
 
+def network_class(kind: str) -> type[nn.Module]:
+    """The class that one of the :data:`NETWORKS` is made of."""
+    if kind not in NETWORKS:
+        raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
+    module, name = NETWORKS[kind]
+    found: type[nn.Module] = getattr(import_module(module), name)
+    return found
+
+
 def export_bundle(folder: Path, bundle: Bundle, state: dict[str, Tensor]) -> Path:
     """Write a bundle, whole or not at all, and return its folder."""
     plain = {name: value for name, value in asdict(bundle).items() if name != "folder"}
     plain |= {"signal": bundle.signal.to_dict(), "origin": bundle.origin.to_dict()}
-    with atomic_folder(folder) as part:
+    with OutputFolder(Path(folder).parent).folder(Path(folder).name) as part:
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part / WEIGHTS)
         plain["weights_sha256"] = fingerprint(part / WEIGHTS)
         plain = json.loads(canonical_json(plain))  # the types that JSON has, which is what the checksum is of
@@ -293,3 +299,8 @@ def _is_whole(plain: Mapping[str, Any], stated: Any, text: str) -> bool:
         return stated == _checksum(plain) and text == _text({**plain, "sha256": stated})
     except ValueError:  # a number that is none
         return False
+
+
+def inputs_of(bundle: Bundle, *given: str | Path | None) -> tuple[Path, ...]:
+    """What a prediction reads and may never write to: the bundle's folder, and the files and folders given."""
+    return tuple(Path(path) for path in (bundle.folder, *given) if path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -14,6 +15,30 @@ WEIGHTS = {"D2": 0.10, "D3": 0.15, "D4": 0.20, "D5": 0.25, "D6": 0.30}
 """Share of each recording in the coursework's final score."""
 
 IDENTIFICATION_SHARE, CLASSIFICATION_SHARE = 0.3, 0.7
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How far apart a true and a found onset may be, and what counts as close to another spike, in ms.
+
+    The coursework allows ±50 samples at 25 kHz. Classes are compared on pairs within the loose tolerance.
+    """
+
+    loose_ms: float = 2.0
+    strict_ms: float = 0.4
+    close_ms: float = 1.0
+
+    def samples(self, fs_hz: float) -> Samples:
+        """The same in samples."""
+        return Samples(*(round(ms * fs_hz / 1000) for ms in (self.loose_ms, self.strict_ms, self.close_ms)))
+
+
+class Samples(NamedTuple):
+    """:class:`Tolerances` at one sampling rate."""
+
+    loose: int
+    strict: int
+    close: int
 
 
 def match(
@@ -147,8 +172,8 @@ class Score:
             "found": self.loose.n_found,
             "precision": self.loose.precision,
             "recall": self.loose.recall,
-            "f1_50": self.loose.f1,
-            "f1_10": self.strict.f1,
+            "f1_loose": self.loose.f1,
+            "f1_strict": self.strict.f1,
             "class_accuracy": self.class_accuracy,
             "class_f1": self.class_f1,
             "weighted": self.weighted,
@@ -163,20 +188,12 @@ def score(
     found: tuple[np.ndarray, np.ndarray],
     n_samples: int,
     *,
+    fs_hz: float = 25_000.0,
     n_units: int = 5,
-    loose: int = 50,
-    strict: int = 10,
-    close: int = 25,
+    tolerances: Tolerances | None = None,
 ) -> Score:
-    """Compare ``(index, unit)`` of a sorted recording with the truth.
-
-    Parameters
-    ----------
-    loose, strict
-        Tolerances in samples; classes are compared on pairs within ``loose``, as the coursework does.
-    close
-        Spikes with a neighbour nearer than this many samples (1 ms at 25 kHz) make ``close_recall``.
-    """
+    """Compare ``(index, unit)`` of a sorted recording with the truth; the rate turns tolerances into samples."""
+    loose, strict, close = (tolerances or Tolerances()).samples(fs_hz)
     pairs = match(truth[0], found[0], loose, (truth[1], found[1]))
     table = confusion(truth[1][pairs[:, 0]], found[1][pairs[:, 1]], n_units)
     matched = np.zeros(len(truth[0]), bool)

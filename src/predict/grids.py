@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.models.bundle import Bundle
+from src.models.bundle import Bundle, inputs_of
 from src.models.grids.baselines import Autoregression
 from src.models.grids.losses import as_log_odds, true_activity
 from src.models.grids.networks import Forecast, PlaneForecaster
 from src.models.grids.population import PopulationRegression
 from src.predict.grid_output import Fitted, Made, whole
-from src.predict.manifest import write_manifest
+from src.predict.manifest import write_prediction_manifest
 from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_io import COO_FILE
 from src.preprocess.calcium.grid_windows import window_batch
 from src.signals import BadInput
-from src.storage.atomic import atomic_folder
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder, distinct_names
 
 WINDOWS_AT_ONCE = 16
 KNOWN_SHARE = 0.5
@@ -61,9 +61,12 @@ def predict(
     if stride is not None and not 1 <= stride <= bundle.network_args["horizon"]:
         raise BadInput("options.stride", f"is {stride}", f"give 1 to {bundle.network_args['horizon']} frames")
     network = bundle.network()
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source))
+    found = find_grids(Path(source))
+    names = distinct_names(found.items())
     jobs = [
-        Job(name, forecast_file, (bundle, network, path, name, Path(output_dir) / name, subject, stride, figures))
-        for name, path in find_grids(Path(source)).items()
+        Job(name, forecast_file, (bundle, network, path, output, name, subject, stride, figures))
+        for name, path in zip(names, found.values(), strict=True)
     ]
     return run_batch(jobs, title="forecasts")
 
@@ -167,13 +170,14 @@ def forecast_file(
     bundle: Bundle,
     network: Any,
     path: Path,
+    output: OutputFolder,
     name: str,
-    folder: Path,
     subject: str | None,
     stride: int | None,
     figures: bool,
 ) -> list[str]:
     """Forecast one grid file and write everything that is made from it; returns lines for the console."""
+    folder = output.path(name)
     grids = read_grids(path, name)
     fitted = fit_subject(bundle, network, grids, subject)
     network = fitted.network
@@ -192,7 +196,7 @@ def forecast_file(
         strict=True,
     ):  # fmt: skip
         made.take(forecast, truth, simple, block)
-    with atomic_folder(folder) as part:
+    with output.folder(name) as part:
         made.write(part / COO_FILE)
         if figures:
             made.draw(part, name, 1 / bundle.signal.fs_hz)
@@ -204,5 +208,5 @@ def forecast_file(
             "unknown_active_voxels": fitted.unknown,
             "scores": made.scored(),
         }
-        write_manifest(part, bundle, {"grids": path}, facts)
+        write_prediction_manifest(part, bundle, {"grids": path}, facts)
     return made.lines(name, folder)

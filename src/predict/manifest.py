@@ -1,22 +1,21 @@
-"""The manifest that every prediction leaves beside its files, whatever the task."""
+"""What the manifest of every prediction says, whatever the task."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from src.models.bundle import Bundle
-from src.storage.provenance import provenance
-from src.storage.step import checksums, fingerprint
-
-MANIFEST = "manifest.json"
+from src.storage.manifest import write_manifest
+from src.storage.step import fingerprint, provenance
 
 
-def write_manifest(folder: Path, bundle: Bundle, inputs: Mapping[str, Path], facts: Mapping[str, Any]) -> Path:
-    """Write ``manifest.json``: what was predicted, with what, from what, and the checksum of every file beside it.
+def write_prediction_manifest(
+    folder: Path, bundle: Bundle, inputs: Mapping[str, Path], facts: Mapping[str, Any]
+) -> None:
+    """Write ``manifest.json``: what was predicted, with what and trained on what, and from which files.
 
     Parameters
     ----------
@@ -35,9 +34,6 @@ def write_manifest(folder: Path, bundle: Bundle, inputs: Mapping[str, Path], fac
         "inputs": {name: {"name": path.name, "sha256": fingerprint(path)} for name, path in inputs.items()},
         **facts,
         "provenance": provenance(),
-        "outputs": checksums(folder),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path = folder / MANIFEST
-    path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-    return path
+    write_manifest(folder, record)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from src.models.bundle import Bundle, load_bundle
-from src.predict.manifest import write_manifest
+from src.models.bundle import Bundle, inputs_of, load_bundle
+from src.predict.manifest import write_prediction_manifest
 from src.predict.sleep_input import (
     ABSENT,
     InputOptions,
@@ -32,8 +32,8 @@ from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERS
 from src.recordings.sleep.channels import derivations
 from src.recordings.sleep.nights import Night
 from src.signals import UNSCORED, BadInput, Recording
-from src.storage.atomic import atomic_folder
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder, distinct_names
 
 BATCH = 512
 LONG = 0.6
@@ -77,9 +77,13 @@ def predict(
     """
     settings, network = _open(bundle)
     how = InputOptions(**{**options, "channels": _names(options.get("channels", ()))})
+    nights = find_inputs(Path(source), kind)
+    reference = None if how.reference == "beside" else how.reference
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, reference))
+    names = distinct_names((night.recording_id, night.psg[0]) for night in nights)
     jobs = [
-        Job(night.recording_id, _stage_night, (bundle, network, settings, how, night, output_dir / night.recording_id))
-        for night in find_inputs(Path(source), kind)
+        Job(name, _stage_night, (bundle, network, settings, how, night, output, name))
+        for name, night in zip(names, nights, strict=True)
     ]
     return run_batch(jobs, title="staging")
 
@@ -217,12 +221,18 @@ def _open(bundle: Bundle) -> tuple[EpochSettings, torch.nn.Module]:
 
 
 def _stage_night(
-    bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, options: InputOptions, night: Night, folder: Path
+    bundle: Bundle,
+    network: torch.nn.Module,
+    settings: EpochSettings,
+    options: InputOptions,
+    night: Night,
+    output: OutputFolder,
+    name: str,
 ) -> list[str]:
     given = read_input(bundle, night, settings, options)
     scored = _score(bundle, network, settings, given)
     counts = {name: int((scored.stages == i).sum()) for i, name in enumerate(bundle.classes)}
-    with atomic_folder(folder) as part:
+    with output.folder(name) as part:
         write_night(part, scored, float(given.groups[0].facts["tail_s"]))
         facts = {
             "channels": given.labels,
@@ -236,8 +246,8 @@ def _stage_night(
             "signal": [report.to_dict() for report in given.sanity],
             "notes": scored.notes,
         }
-        write_manifest(part, bundle, {path.name: path for path in night.psg}, facts)
-    return console_lines(scored, folder)
+        write_prediction_manifest(part, bundle, {path.name: path for path in night.psg}, facts)
+    return console_lines(scored, output.path(name))
 
 
 def _score(bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, given: NightInput) -> ScoredNight:
@@ -318,7 +328,7 @@ def stage_probabilities(
     span = sleep_period(1 - found[:, 0])
     first, last, _ = span.indices(len(found))
     # The mean of both passes: the second alone is better with hours of wake around, worse where a patient lies awake.
-    return found if last - first > LONG * len(found) else (found + score(span)) / 2
+    return found if last - first > LONG * len(found) else (found + score(span)) / np.float32(2)
 
 
 def _vote(votes: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:

@@ -21,8 +21,8 @@ from src.predict.sleep_statistics import (
     bouts,
     sleep_statistics,
     statistic_intervals,
-    transition_counts,
 )
+from src.recordings.sleep.hypnogram import transition_counts
 from src.reports.sleep import draw_night, reliability_picture
 from src.reports.sleep_page import embedded, write_page
 from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA, UNSCORED, Origin, is_human_scoring

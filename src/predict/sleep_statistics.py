@@ -179,15 +179,6 @@ def statistic_intervals(
     return intervals
 
 
-def transition_counts(stages: NDArray[np.integer], n_classes: int) -> NDArray[np.int64]:
-    """``(from, to)`` counts of neighbouring scored epochs, the diagonal included."""
-    counts = np.zeros((n_classes, n_classes), np.int64)
-    before, after = stages[:-1], stages[1:]
-    known = (before != UNSCORED) & (after != UNSCORED)
-    np.add.at(counts, (before[known], after[known]), 1)
-    return counts
-
-
 def bouts(stages: NDArray[np.integer], classes: Sequence[str], epoch_s: float) -> list[dict[str, Any]]:
     """Number, mean and longest length in seconds of the uninterrupted bouts of every stage."""
     edges = np.flatnonzero(np.diff(stages)) + 1

@@ -13,11 +13,12 @@ from src.models.bundle import Bundle
 from src.models.spikes.decision import Decision
 from src.models.spikes.inference import BLOCK, Sorted, sort_trace
 from src.models.spikes.networks import ClassifierNetwork, DetectorNetwork
+from src.preprocess.spikes import sorting
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import grow
 from src.preprocess.spikes.prepare import CONDITIONING, Trace
-from src.preprocess.spikes.signature import Choice, choose_expert, signature
-from src.recordings.extracellular.recording import SpikeTrain
+from src.preprocess.spikes.signature import UNLIKE, Choice, choose_expert, signature
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
 EDGE_SAMPLES = 64
@@ -119,3 +120,36 @@ def _require_match(detection: Bundle, classification: Bundle, conditioning: Cond
     targets = list(detection.decision["targets"])
     if targets != list(classification.decision["targets"]):
         raise BadInput(where, "was trained for other targets than the detector", f"train both for {', '.join(targets)}")
+
+
+@dataclass(frozen=True)
+class NetworkSorter:
+    """A :class:`Sorter` with the options of one run."""
+
+    networks: Sorter
+    gain: float | None
+    reject: float
+
+    @property
+    def conditioning(self) -> Conditioning:
+        return self.networks.conditioning
+
+    @property
+    def n_units(self) -> int:
+        return self.networks.n_units
+
+    def sort(self, trace: Trace) -> sorting.Sorted:
+        """Spikes by the network whose target the recording is most like."""
+        choice = self.networks.choose(trace, self.gain)
+        found = self.networks.sort(trace, choice, reject=self.reject)
+        target = self.networks.targets[choice.expert]
+        facts = {"target": target, "gain": choice.gain, "distance": choice.distance}
+        facts["decision"] = self.networks.decisions[target].to_dict()
+        notes = [f"network for {target}" + (f", scaled by {choice.gain:.4g}" if choice.gain != 1 else "")]
+        if choice.distance > UNLIKE:
+            notes.append(
+                f"its background is unlike all that the networks know ({choice.distance:.1f} from the nearest, "
+                f"{UNLIKE:g} is far): do not trust this sorting. Is it in the labelled recording's unit "
+                "(options.gain)? Else train with it among datamodule.targets"
+            )
+        return sorting.Sorted(found.train, found.strength, found.confidence, facts, tuple(notes))

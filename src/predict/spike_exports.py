@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from src.preprocess.spikes.waveforms import cut
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
-from src.storage.atomic import atomic_file, atomic_folder
 
 BEFORE, AFTER = 20, 60
 """Samples of a unit's mean waveform around the onset."""
@@ -55,7 +54,7 @@ def require_known(kinds: list[str]) -> None:
 def write_spikeinterface(output_dir: Path, done: SortedTrace) -> Path:
     """``<name>_sorting.npz``, for ``spikeinterface.core.read_npz_sorting``."""
     path = output_dir / f"{done.name}_sorting.npz"
-    with atomic_file(path) as part, part.open("wb") as handle:
+    with path.open("wb") as handle:
         np.savez(
             handle,
             unit_ids=np.arange(1, done.n_units + 1),
@@ -76,29 +75,30 @@ def write_phy(output_dir: Path, done: SortedTrace) -> Path:
     amplitudes = (windows * templates[rows]).sum(axis=1) / energy[rows]
     shape = templates / max(float(np.abs(templates).max()), 1e-12)
     direction = templates / np.maximum(np.linalg.norm(templates, axis=1, keepdims=True), 1e-12)
-    with atomic_folder(output_dir / f"{done.name}_phy") as folder:
-        arrays = {
-            "spike_times": done.train.index,
-            "spike_clusters": done.train.unit.astype(np.int32),
-            "spike_templates": rows.astype(np.int32),
-            "amplitudes": amplitudes.astype(np.float64),
-            "templates": shape[:, :, None].astype(np.float32),
-            "channel_map": np.zeros(1, np.int32),
-            "channel_positions": np.zeros((1, 2)),
-            "similar_templates": (direction @ direction.T).astype(np.float32),
-            "whitening_mat": np.eye(1),
-        }
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array)
-        scale = 30_000 / max(float(np.abs(done.linear).max()), 1e-12)
-        np.rint(done.linear * scale).astype(np.int16).tofile(folder / "recording.dat")
-        (folder / "params.py").write_text(
-            "dat_path = 'recording.dat'\nn_channels_dat = 1\ndtype = 'int16'\noffset = 0\n"
-            f"sample_rate = {done.fs_hz!r}\nhp_filtered = True\n"
-        )
-        group = "".join(f"{unit}\tgood\n" for unit in range(1, done.n_units + 1))
-        (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n" + group)
-    return output_dir / f"{done.name}_phy"
+    folder = output_dir / f"{done.name}_phy"
+    folder.mkdir()
+    arrays = {
+        "spike_times": done.train.index,
+        "spike_clusters": done.train.unit.astype(np.int32),
+        "spike_templates": rows.astype(np.int32),
+        "amplitudes": amplitudes.astype(np.float64),
+        "templates": shape[:, :, None].astype(np.float32),
+        "channel_map": np.zeros(1, np.int32),
+        "channel_positions": np.zeros((1, 2)),
+        "similar_templates": (direction @ direction.T).astype(np.float32),
+        "whitening_mat": np.eye(1),
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    scale = 30_000 / max(float(np.abs(done.linear).max()), 1e-12)
+    np.rint(done.linear * scale).astype(np.int16).tofile(folder / "recording.dat")
+    (folder / "params.py").write_text(
+        "dat_path = 'recording.dat'\nn_channels_dat = 1\ndtype = 'int16'\noffset = 0\n"
+        f"sample_rate = {done.fs_hz!r}\nhp_filtered = True\n"
+    )
+    group = "".join(f"{unit}\tgood\n" for unit in range(1, done.n_units + 1))
+    (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n" + group)
+    return folder
 
 
 def write_nwb(output_dir: Path, done: SortedTrace) -> Path:
@@ -120,7 +120,7 @@ def write_nwb(output_dir: Path, done: SortedTrace) -> Path:
     templates = _mean_waveforms(done)
     content.units = _units_table(done, templates)
     path = output_dir / f"{done.name}.nwb"
-    with atomic_file(path) as part, NWBHDF5IO(str(part), "w") as handle:
+    with NWBHDF5IO(str(path), "w") as handle:
         handle.write(content)
     return path
 

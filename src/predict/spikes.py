@@ -1,28 +1,58 @@
-"""Sorted spikes of recordings nobody labelled: bundles and traces in; MAT, CSV, figures and a ZIP out."""
+"""Sorted spikes of recordings nobody labelled: a sorter and traces in; MAT, CSV, JSON, figures and a ZIP out."""
 
 from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from src.models.bundle import Bundle, load_bundle
-from src.predict.sorter import Sorter
+from src.models.bundle import Bundle, inputs_of, load_bundle
+from src.predict.sorter import NetworkSorter, Sorter
 from src.predict.spike_exports import SortedTrace, export, require_known
 from src.predict.spike_scores import report_scores
-from src.preprocess.spikes.prepare import Trace, find_recording, load_trace
-from src.preprocess.spikes.signature import UNLIKE, Choice
-from src.recordings.extracellular.recording import SUFFIXES, SpikeTrain, read_spikes, write_csv, write_mat
-from src.recordings.extracellular.spikeinterface_input import is_spikeinterface
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.prepare import Trace, find_recording, load_labelled, load_trace
+from src.preprocess.spikes.sorting import BankSorter, Sorted
+from src.recordings.extracellular.reader import is_recording
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import draw_trace, draw_waveforms
 from src.signals import BadInput
-from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder, distinct_names
 from src.storage.step import fingerprint, provenance
+
+COURSEWORK_HZ = 25_000.0
+BANK_LOW_HZ = 20.0
+
+
+class SpikeSorter(Protocol):
+    """Anything that sorts a recording with known neurons."""
+
+    @property
+    def conditioning(self) -> Conditioning: ...
+
+    @property
+    def n_units(self) -> int: ...
+
+    def sort(self, trace: Trace) -> Sorted: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for every recording of a run; see :func:`predict` and :func:`sort_with_bank`."""
+
+    output: OutputFolder
+    key: str = "d"
+    channel: int | None = None
+    truth: Path | None = None
+    figures: bool = True
+    exports: list[str] = field(default_factory=list)
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 def predict(
@@ -41,7 +71,7 @@ def predict(
     figures: bool = True,
     exports: list[str] | None = None,
 ) -> Summary:
-    """Sort one recording or the recordings of a folder; a bad one does not stop the others.
+    """Sort one recording or the recordings of a folder with trained networks.
 
     Parameters
     ----------
@@ -74,129 +104,142 @@ def predict(
         raise BadInput(
             "options.fs_hz", f"{fs_hz:g} Hz, the bundle was trained at {rate:g} Hz", f"resample to {rate:g} Hz"
         )
-    sorter = Sorter.from_bundles(bundle, load_bundle(classifier) if classifier else None)
-    paths = _find(Path(source), recordings, sorter.targets)
-    settings: dict[str, Any] = {"key": key, "channel": channel, "gain": gain, "reject": reject}
-    settings |= {"figures": figures, "truth": truth, "exports": exports or []}
-    jobs = [Job(path.stem, sort_file, (sorter, bundle, path, Path(output_dir), settings)) for path in paths]
+    networks = Sorter.from_bundles(bundle, load_bundle(classifier) if classifier else None)
+    sorter = NetworkSorter(networks, gain, reject)
+    paths = find_recordings(Path(source), recordings, networks.targets)
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, classifier, truth))
+    origin = {"task": bundle.task, "bundle": bundle.record()}
+    settings = Settings(output, key, channel, Path(truth) if truth else None, figures, exports or [], origin)
+    return sort_recordings(sorter, paths, settings)
+
+
+def sort_with_bank(
+    source: Path,
+    output_dir: Path,
+    *,
+    labelled: str,
+    recordings: list[str] | None = None,
+    truth: str | None = None,
+    key: str = "d",
+    fs_hz: float | None = None,
+    channel: int | None = None,
+    figures: bool = True,
+    exports: list[str] | None = None,
+) -> Summary:
+    """``method=bank``: sort with the neurons of a labelled recording, without training.
+
+    Parameters
+    ----------
+    labelled
+        A file with the trace, ``Index`` and ``Class``. It is left out of a folder that holds it too.
+    source, output_dir, recordings, truth, key, fs_hz, channel, figures, exports
+        As for :func:`predict`; ``fs_hz`` is 25 000 unless given.
+    """
+    require_known(exports or [])
+    chain = Conditioning(fs_hz=fs_hz or COURSEWORK_HZ, low_hz=BANK_LOW_HZ)
+    known = load_labelled(Path(labelled), chain, key=key, n_units=None)
+    sorter = BankSorter.from_labelled(known, chain)
+    paths = find_recordings(Path(source), recordings, [])
+    if len(paths) > 1:
+        paths = [p for p in paths if not p.samefile(labelled)]
+    origin = {"method": "bank", "labelled": {"path": str(labelled), "sha256": fingerprint(Path(labelled))}}
+    output = OutputFolder(Path(output_dir), tuple(Path(p) for p in (source, labelled, truth) if p))
+    settings = Settings(output, key, channel, Path(truth) if truth else None, figures, exports or [], origin)
+    return sort_recordings(sorter, paths, settings)
+
+
+def sort_recordings(sorter: SpikeSorter, paths: list[Path], settings: Settings) -> Summary:
+    """Sort recordings and write everything; a bad one does not stop the others."""
+    settings.output.check()
+    named = dict(zip(distinct_names((path.stem, path) for path in paths), paths, strict=True))
+    jobs = [Job(name, sort_file, (sorter, path, name, settings)) for name, path in named.items()]
     summary = run_batch(jobs, title="spike sorting")
-    done = [o.name for o in summary.outcomes if o.ok]
+    done = {o.name: named[o.name].stem for o in summary.outcomes if o.ok}
     if done:
-        _zip(Path(output_dir), done)
-    if truth is not None and done:
-        report_scores(
-            sorter,
-            bundle,
-            [p for p in paths if p.stem in done],
-            Path(truth),
-            Path(output_dir),
-            key=key,
-            channel=channel,
-        )
+        _zip(settings.output, list(done))
+    if settings.truth is not None and done:
+        report_scores(done, settings.truth, settings.output, sorter.n_units)
     return summary
 
 
-def _find(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
-    if source.is_file() or is_spikeinterface(source):
+def find_recordings(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
+    """The recordings to sort: the file itself, those named, those of a folder that are targets, or all of them.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    if source.is_file() or is_recording(source):
         return [source]
     if not source.is_dir():
         raise BadInput(source, "does not exist", "give a recording or a folder of them")
     if recordings:
         return [find_recording(source, name) for name in recordings]
-    present = sorted(p for p in source.iterdir() if p.suffix in SUFFIXES or is_spikeinterface(p))
+    present = sorted(p for p in source.iterdir() if is_recording(p))
     if not present:
-        raise BadInput(source, "holds no recording", f"expected {', '.join(SUFFIXES)} files")
+        raise BadInput(source, "holds no recording", "give a folder of recordings: .mat, .npy, .h5, NWB, …")
     return [p for p in present if p.stem in targets] or present
 
 
-def sort_file(sorter: Sorter, bundle: Bundle, path: Path, output_dir: Path, settings: dict[str, Any]) -> list[str]:
+def sort_file(sorter: SpikeSorter, path: Path, name: str, settings: Settings) -> list[str]:
     """Sort one file and write everything that is made from it; returns lines for the console."""
-    fs_hz = sorter.conditioning.fs_hz
-    trace = load_trace(path, fs_hz=fs_hz, key=settings["key"], channel=settings["channel"])
-    choice = sorter.choose(trace, settings["gain"])
-    found = sorter.sort(trace, choice, reject=settings["reject"])
-    name, train = trace.name, found.train
-    write_mat(output_dir / f"{name}.mat", train)
-    write_csv(output_dir / f"{name}.csv", train, fs_hz, {"strength": found.strength, "confidence": found.confidence})
+    chain, fs_hz, root = sorter.conditioning, sorter.conditioning.fs_hz, Path(settings.output.root)
+    trace = load_trace(path, fs_hz=fs_hz, key=settings.key, channel=settings.channel)
+    found = sorter.sort(trace)
+    name, train = settings.output.path(name).name, found.train
     counts = np.bincount(train.unit - 1, minlength=sorter.n_units) if len(train) else np.zeros(sorter.n_units, int)
-    _write_record(output_dir / f"{name}.json", sorter, bundle, path, trace, choice, counts)
-    linear = sorter.conditioning.linear(trace.centred)
-    made = export(settings["exports"], output_dir, SortedTrace(name, fs_hz, linear, train, sorter.n_units, path.name))
-    if settings["figures"]:
-        title = f"{name}: {len(train)} spikes, {len(train) / (len(linear) / fs_hz):.1f}/s"
-        draw_trace(
-            output_dir / f"{name}_trace.png",
-            title=title,
-            raw=trace.centred,
-            linear=linear,
-            train=train,
-            fs_hz=fs_hz,
-            n_units=sorter.n_units,
-            truth=_truth(settings["truth"], name, len(linear)),
-        )
-        draw_waveforms(
-            output_dir / f"{name}_waveforms.png",
-            title=title,
-            linear=linear,
-            train=train,
-            fs_hz=fs_hz,
-            n_units=sorter.n_units,
-        )
-    return _lines(name, sorter, trace, choice, counts, output_dir) + [f"{name}  {written}" for written in made]
-
-
-def _truth(folder: str | None, name: str, n_samples: int) -> SpikeTrain | None:
-    return read_spikes(find_recording(Path(folder), name), n_samples=n_samples) if folder else None
-
-
-def _lines(name: str, sorter: Sorter, trace: Trace, choice: Choice, counts: np.ndarray, output_dir: Path) -> list[str]:
-    per_unit = " ".join(str(int(c)) for c in counts)
-    lines = [
-        f"{name}  {int(counts.sum())} spikes ({per_unit}), network for {sorter.targets[choice.expert]}"
-        + (f", scaled by {choice.gain:.4g}" if choice.gain != 1 else "")
-        + f"  {output_dir / name}.mat"
+    bandpassed = chain.linear(trace.centred)
+    with settings.output.files() as part:
+        write_mat(part / f"{name}.mat", train)
+        columns = {"strength": found.strength, "confidence": found.confidence}
+        write_csv(part / f"{name}.csv", train, fs_hz, columns)
+        record = _record(settings, path, trace, counts, found.facts)
+        (part / f"{name}.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        sorted_trace = SortedTrace(name, fs_hz, bandpassed, train, sorter.n_units, path.name)
+        made = [written.name for written in export(settings.exports, part, sorted_trace)]
+        if settings.figures:
+            shown: dict[str, Any] = {"linear": bandpassed, "train": train, "fs_hz": fs_hz, "n_units": sorter.n_units}
+            shown["title"] = f"{name}: {len(train)} spikes, {len(train) / (len(bandpassed) / fs_hz):.1f}/s"
+            truth = _truth(settings.truth, path.stem, len(bandpassed))
+            draw_trace(part / f"{name}_trace.png", raw=trace.centred, truth=truth, **shown)
+            draw_waveforms(part / f"{name}_waveforms.png", **shown)
+    return [
+        f"{name}  {len(train)} spikes ({' '.join(str(int(c)) for c in counts)})  {root / name}.mat",
+        *(f"{name}  {note}" for note in (*_notes(trace, train), *found.notes)),
+        *(f"{name}  {root / written}" for written in made),
     ]
+
+
+def _truth(folder: Path | None, name: str, n_samples: int) -> SpikeTrain | None:
+    return read_spikes(find_recording(folder, name), n_samples=n_samples, n_units=None) if folder else None
+
+
+def _notes(trace: Trace, train: SpikeTrain) -> list[str]:
+    notes = []
     if trace.unusable_share > 0:
-        lines.append(
-            f"{name}  {trace.unusable_share:.2%} of the samples are NaN or saturated: no spike is reported there"
-        )
-    if choice.distance > UNLIKE:
-        lines.append(
-            f"{name}  its background is unlike all that the networks know ({choice.distance:.1f} from the nearest, "
-            f"{UNLIKE:g} is far): do not trust this sorting. Is it in the labelled recording's unit (options.gain)? "
-            "Else train with it among datamodule.targets"
-        )
-    if not counts.sum():
-        lines.append(f"{name}  no spike was found; Index and Class are empty")
-    return lines
+        notes.append(f"{trace.unusable_share:.2%} of the samples are NaN or saturated: no spike is reported there")
+    if len(train) == 0:
+        notes.append("no spike was found; Index and Class are empty")
+    return notes
 
 
-def _write_record(
-    path: Path, sorter: Sorter, bundle: Bundle, source: Path, trace: Trace, choice: Choice, counts: np.ndarray
-) -> None:
-    target = sorter.targets[choice.expert]
-    record = {
-        "task": bundle.task,
-        "bundle": bundle.record(),
+def _record(
+    settings: Settings, source: Path, trace: Trace, counts: np.ndarray, facts: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        **settings.origin,
         "recording": {"name": source.name, "sha256": fingerprint(source), "samples": len(trace.centred)},
         "fs_hz": trace.fs_hz,
-        "target": target,
-        "gain": choice.gain,
-        "distance": choice.distance,
-        "decision": sorter.decisions[target].to_dict(),
         "spikes": {f"neuron {u + 1}": int(c) for u, c in enumerate(counts)},
         "unusable_share": trace.unusable_share,
+        **facts,
         "provenance": provenance(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with atomic_file(path) as part:
-        part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
-def _zip(output_dir: Path, names: list[str]) -> None:
-    with (
-        atomic_file(output_dir / "submission.zip") as part,
-        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
+def _zip(output: OutputFolder, names: list[str]) -> None:
+    with output.files() as part, zipfile.ZipFile(part / "submission.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
-            archive.write(output_dir / f"{name}.mat", f"{name}.mat")
+            archive.write(Path(output.root) / f"{name}.mat", f"{name}.mat")

@@ -15,7 +15,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from src.preprocess.spikes.waveforms import cut
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.storage.atomic import atomic_file
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7f3c8d", "#444444")
@@ -218,15 +218,15 @@ def draw_precision_recall(
 def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | float]]) -> Path:
     """Detection F1 and class accuracy of every method over the recordings, from the cleanest to the noisiest.
 
-    Each row has ``recording``, ``method``, ``f1_50``, ``class_accuracy``, ``chance_random``.
+    Each row has ``recording``, ``method``, ``f1_loose``, ``class_accuracy``, ``chance_random``.
     """
     names = list(dict.fromkeys(str(row["recording"]) for row in rows))
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
     figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
     for axes, column, label in zip(
         panels,
-        ("f1_50", "class_accuracy"),
-        ("detection F1 (±50 samples)", "class accuracy of matched spikes"),
+        ("f1_loose", "class_accuracy"),
+        ("detection F1 (±2 ms)", "class accuracy of matched spikes"),
         strict=True,
     ):
         for number, method in enumerate(methods):

@@ -8,11 +8,10 @@ with its key is not repeated.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import shutil
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -20,18 +19,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from filelock import AcquireReturnProxy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from src.runs.checkpoints import read_checkpoint
 from src.runs.repeat import RECIPE, source_digests, write_recipe
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
+from src.storage.lock import try_lock
 from src.storage.step import canonical_json, folder_lock, provenance
 
 RUN_FILE = "run.json"
 SWEEP_FILE = "sweep.json"
+LOCK_FILE = ".lock"
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?")
 SHARED_RUN = "NEUROLIT_RUN"
 """Environment variable in which the first process of a run tells its helpers the folder."""
 EXECUTION_KEYS = ("logger", "runs_dir", "cache_dir", "workers", "resume", "tags", "group")
@@ -205,7 +208,7 @@ def _start(path: Path, key: str, config: dict[str, Any], *, swept: bool, overrid
     return run
 
 
-def _interrupted(home: Path, key: str) -> tuple[Path, IO[str]] | None:
+def _interrupted(home: Path, key: str) -> tuple[Path, AcquireReturnProxy] | None:
     """The newest run with this key that is not finished and that no living process is at, locked."""
     for path, record in records(home, RUN_FILE):
         if record.get("key") == key and record.get("status") != "finished" and (lock := lock_folder(path)):
@@ -251,7 +254,7 @@ def _launch() -> str:
     return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
 
 
-def fresh_folder(home: Path) -> tuple[Path, IO[str]]:
+def fresh_folder(home: Path) -> tuple[Path, AcquireReturnProxy]:
     """A new folder named by the time, locked."""
     _remove_unborn(home)
     stamp, number = datetime.now().strftime("%Y-%m-%d_%H-%M-%S"), 0
@@ -268,13 +271,16 @@ def fresh_folder(home: Path) -> tuple[Path, IO[str]]:
 
 
 def _remove_unborn(home: Path) -> None:
-    """Delete the folders of processes that were killed before they wrote anything."""
+    """Delete the folders of processes that were killed before they wrote anything but the lock."""
     for path in home.iterdir():
-        if not path.is_symlink() and path.is_dir() and all(p.name.startswith(".") for p in path.iterdir()):
-            with suppress(OSError):
+        if not _STAMP.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+            continue
+        if {p.name for p in path.iterdir()} <= {LOCK_FILE}:
+            with suppress(OSError):  # rmdir refuses a folder that somebody has written to meanwhile
                 if lock := lock_folder(path):
                     with lock:
-                        shutil.rmtree(path)
+                        (path / LOCK_FILE).unlink()
+                        path.rmdir()
 
 
 def records(home: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -285,15 +291,9 @@ def records(home: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield file.parent, read_record(file)
 
 
-def lock_folder(path: Path, *, wait: bool = False) -> IO[str] | None:
-    """Lock a folder until the handle is closed or the process dies; ``None`` if another process has it."""
-    handle = (path / ".lock").open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        handle.close()
-        return None
-    return handle
+def lock_folder(path: Path, *, wait: bool = False) -> AcquireReturnProxy | None:
+    """Lock a folder until the context ends or the process does; ``None`` if another process has it."""
+    return try_lock(path / LOCK_FILE, wait=wait)
 
 
 def point_latest(path: Path) -> None:

@@ -6,8 +6,9 @@ import hashlib
 import shlex
 import sys
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
+from filelock import AcquireReturnProxy
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -31,7 +32,9 @@ from src.storage.step import canonical_json
 EFFORT_KEYS = ("n_trials", "n_jobs", "max_batch_size", "max_failure_rate", "storage")
 """How much of a search is done and how, not which search it is."""
 
-_locks: list[IO[str]] = []  # held until the process ends; not in the callback, which travels to other machines
+_locks: list[
+    AcquireReturnProxy
+] = []  # held until the process ends; not in the callback, which travels to other machines
 
 
 class SweepCallback(Callback):
@@ -79,7 +82,7 @@ class SweepCallback(Callback):
 def release() -> None:
     """Let another process open the sweep; the end of this one would do the same."""
     while _locks:
-        _locks.pop().close()
+        _locks.pop().lock.release()
 
 
 def open_sweep(config: DictConfig) -> Path:
@@ -137,7 +140,7 @@ def _name(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def _interrupted(home: Path, key: str) -> tuple[Path, IO[str]] | None:
+def _interrupted(home: Path, key: str) -> tuple[Path, AcquireReturnProxy] | None:
     for path, record in records(home, SWEEP_FILE):
         if record.get("key") == key and record.get("status") != "finished" and (lock := lock_folder(path)):
             return path, lock

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.io import savemat
 from scipy.signal import lfilter
 
-from src.storage.atomic import atomic_folder
 from src.storage.hdf5 import writing
+from src.storage.output import OutputFolder
 
 TRUE_SPIKES = "true_spikes.h5"
 _BLOCK = 1024
@@ -75,7 +75,7 @@ def simulate_subject(folder: Path, brain: SimulatedBrain, seed: int, positions: 
     Parameters
     ----------
     folder
-        The subject's folder; replaced if it exists.
+        The subject's folder; an earlier simulation there is replaced.
     brain
         What to simulate.
     seed
@@ -91,7 +91,7 @@ def simulate_subject(folder: Path, brain: SimulatedBrain, seed: int, positions: 
     kept = np.setdiff1d(np.arange(1, total + 1), invalid)
     listed = xyz.copy()
     listed[rng.choice(total, int(brain.unplaced_share * total), replace=False)] = np.nan
-    with atomic_folder(Path(folder)) as part:
+    with OutputFolder(Path(folder).parent).folder(Path(folder).name) as part:
         data = {"CellXYZ": listed, "IX_inval_anat": invalid[:, None].astype(float), "fpsec": brain.fs_hz}
         savemat(part / "data_full.mat", {"data": {**data, "numcell_full": float(total)}})
         with (part / "data_full.mat").open("r+b") as header:

@@ -24,6 +24,7 @@ from src.simulate.sleep_events import FS_HZ
 from src.simulate.sleep_hypnogram import EPOCH_S, simulate_hypnogram
 from src.simulate.sleep_statistics import CHANNELS
 from src.storage.atomic import atomic_file
+from src.storage.output import OutputFolder
 from src.storage.step import CachedStep
 
 _EPOCH = datetime(2024, 1, 1, 22, 30)
@@ -132,7 +133,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for subject in range(given.first_subject, given.first_subject + given.subjects):
             for night in range(1, given.nights + 1):
-                print(write_night(given.output_dir, subject, night, seed=given.seed, hours=given.hours)[0])
+                with OutputFolder(given.output_dir).files() as part:
+                    written, _ = write_night(part, subject, night, seed=given.seed, hours=given.hours)
+                print(given.output_dir / written.name)
     except BadInput as error:
         print(f"error: {error}")
         return 2

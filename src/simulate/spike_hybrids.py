@@ -13,7 +13,7 @@ import numpy as np
 import scipy.signal
 
 from src.preprocess.spikes.noise import robust_sigma
-from src.recordings.extracellular.recording import SpikeTrain, write_mat
+from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
 from src.signals import BadInput
 from src.simulate.spikes import FS_HZ, IN_BAND_HZ, LOOKALIKES, firing
 

@@ -12,27 +12,10 @@ import numpy as np
 
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import Spectrum
-from src.preprocess.spikes.waveforms import WaveformModel
-from src.recordings.extracellular.recording import SpikeTrain
-
-LONG_FFT = 4096
-TEMPLATE_BEFORE, TEMPLATE_AFTER = 10, 90
-"""Samples of a fitted waveform around its onset."""
-
-REACH = 60
-"""Samples on either side by which the band-pass spreads a waveform."""
-
-
-def conditioned_waveforms(waveforms: WaveformModel, conditioning: Conditioning, *, reach: int = REACH) -> WaveformModel:
-    """The waveforms as they look behind the band-pass, with ``reach`` samples more on either side."""
-
-    def through(rows: np.ndarray) -> np.ndarray:
-        wide = [(0, 0)] * (rows.ndim - 1) + [(reach, reach)]
-        return conditioning.linear(np.pad(rows, wide)).astype(np.float64)
-
-    return WaveformModel(
-        through(waveforms.templates), through(waveforms.modes), waveforms.onset + reach, waveforms.counts
-    )
+from src.preprocess.spikes.waveforms import (
+    WaveformModel,
+)
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 
 @dataclass(frozen=True)

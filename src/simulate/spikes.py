@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from src.preprocess.spikes.noise import Spectrum
-from src.recordings.extracellular.recording import SpikeTrain, write_mat
+from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
 
 FS_HZ = 25_000.0
 SPIKE_SAMPLES = 90

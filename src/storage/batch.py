@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.process
 import os
+import sys
 import threading
 import time
 import traceback
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -178,7 +180,8 @@ def _pooled(waiting: deque[Job], workers: int) -> Generator[Outcome, None, list[
             while waiting and len(running) < size:
                 job = waiting.popleft()
                 try:
-                    running[pool.submit(_attempt, job)] = job
+                    with _main_not_imported(job):
+                        running[pool.submit(_attempt, job)] = job
                 except BrokenProcessPool:
                     return [job, *running.values()]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -203,6 +206,24 @@ def _one_thread_each() -> Iterator[None]:
     finally:
         for name in names:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def _main_not_imported(job: Job) -> Iterator[None]:
+    """Let a worker that is spawned in the block start without the user's script, unless the job is defined in it.
+
+    A spawned process imports the script that started its parent. One without ``if __name__ == "__main__":`` would
+    run again in every worker; and a job that lives in a module of its own does not need it.
+    """
+    main = sys.modules["__main__"]
+    if job.call.__module__ == "__main__":
+        yield
+        return
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _die_with_parent() -> None:

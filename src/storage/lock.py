@@ -1,59 +1,62 @@
-"""One writer per output folder, across processes and, where the file system has locks, across machines."""
+"""One writer per output, across processes and machines: ``filelock`` with errors a user can act on."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
 from src.signals import BadInput
-from src.storage.atomic import disk_error
+from src.storage.disk import disk_error
 
 
 @contextmanager
 def folder_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of an output folder; the kernel drops it when its owner dies.
+    """Hold the lock of an output file or folder; the kernel drops it when its owner dies.
+
+    The lock is the file ``.<name>.lock`` beside the output. It is removed while it is held, so that none stays
+    beside the results; ``filelock`` notices a file that was removed while it waited.
 
     Raises
     ------
     BadInput
         If the place cannot be written or has no locks; with ``wait=False``, when another process holds it.
     """
-    lock = folder.parent / f".{folder.name}.lock"
-    handle = None
-    while handle is None:
-        handle = _locked(lock, folder, wait)
+    folder = Path(os.path.realpath(folder))
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
     try:
-        yield
-    finally:
-        # Removed while held, so that no lock file stays beside the results; see `_locked`.
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _locked(lock: Path, folder: Path, wait: bool) -> int | None:
-    """A handle that holds ``lock``, or ``None`` if its last owner removed it while we waited."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise busy(folder) from None
     except OSError as error:
         bad = disk_error(error, folder)
         if bad is None:
-            raise
+            problem = f"cannot be locked ({error.strerror})"
+            bad = BadInput(folder, problem, "choose a folder on another disk")
         raise bad from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        if os.fstat(handle).st_ino == lock.stat().st_ino:
-            return handle
-    except FileNotFoundError:
-        pass
-    except BlockingIOError:
-        os.close(handle)
-        raise BadInput(folder, "another run is writing it", "wait for it, or choose another folder") from None
-    except OSError as error:
-        os.close(handle)
-        raise BadInput(folder, f"cannot be locked ({error.strerror})", "choose a folder on another disk") from error
-    os.close(handle)
-    return None
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def busy(folder: Path) -> BadInput:
+    """What is said where another process holds the lock."""
+    return BadInput(folder, "another run is writing it", "wait for it, or choose another folder")
+
+
+def try_lock(path: Path, *, wait: bool = False) -> AcquireReturnProxy | None:
+    """Take the lock file ``path``; ``None`` if another process has it.
+
+    What is returned is a context that releases the lock at its end; the end of the process does so too.
+    """
+    try:
+        return FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False).acquire()
+    except Timeout:
+        return None

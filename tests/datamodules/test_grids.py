@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
-import torch
 
-from src.datamodules.batches import Batches
 from src.datamodules.grid_splits import split_frames
 from src.datamodules.splits import PARTS
 from src.signals import BadInput
@@ -33,18 +31,6 @@ def test_no_window_crosses_a_part_or_a_gap(data):
     assert not (seen["val"] & seen["test"])
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there are fewer cores than workers
-@pytest.mark.parametrize("workers", [1, 4])
-def test_workers_change_nothing(cache, data, workers):
-    other = grid_data(cache, workers=workers, batch_size=64)
-    alone = grid_data(cache, batch_size=64)
-    for made in (other, alone):
-        made.setup("fit")
-    for a, b in zip(other.val_dataloader(), alone.val_dataloader(), strict=True):
-        for x, y in zip(a, b, strict=True):
-            assert (x is None and y is None) or torch.equal(x, y)
-
-
 def test_batches_are_indices_and_nothing_dense(data):
     batch = next(iter(data.train_dataloader()))
     assert batch.image is None
@@ -53,16 +39,8 @@ def test_batches_are_indices_and_nothing_dense(data):
     assert shipped < batch.counts.numel() * max(s.planes for s in data.subjects) * 256 * 128 / 100
 
 
-def test_processes_share_every_batch(data):
-    whole = list(Batches(len(data.datasets["train"]), 16, seed=1))
-    shards = [list(Batches(len(data.datasets["train"]), 16, seed=1, rank=r, world_size=2)) for r in (0, 1)]
-    for batch, *parts in zip(whole, *shards, strict=True):
-        assert sorted(batch) == sorted(parts[0] + parts[1])
-    assert len(data.datasets["train"][[]].slots) == 0
-
-
 def test_statistics_come_from_training_frames(data):
-    found = data.training_statistics()
+    found = data.statistics()
     for number, grids in enumerate(data.subjects):
         span = slice(*found["offsets"][number : number + 2])
         active = np.concatenate([grids.raster(r.start, r.stop) for r in data.stretches[number]["train"]])

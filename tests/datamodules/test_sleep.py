@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-import torch
 
 from src.datamodules import sleep
 from src.models.sleep.stager import SleepStager
@@ -46,9 +45,7 @@ def data(**changes):
         "split": {"method": "fraction", "val": 0.2, "test": 0.25, "seed": 1},
         "augment": {},
         "batch_size": 32,
-        "cache_dir": "x",
-        "workers": 1,
-        "seed": 1,
+        "execution": {"cache_dir": "x", "workers": 1, "seed": 1},
     }
     module = sleep.SleepData(**{**arguments, **changes})
     module.setup("fit")
@@ -58,7 +55,7 @@ def data(**changes):
 def test_unscored_epochs_are_left_out_and_both_nights_of_a_subject_stay_together(nights):
     module = data()
     assert all((module.datasets[p].stages >= 0).all() for p in ("train", "val", "test"))
-    parts = {r: p for p in ("train", "val", "test") for r in module.recordings(p)}
+    parts = {r: p for p in ("train", "val", "test") for r in module.datasets[p].recordings}
     assert parts["S0-1"] == parts["S0-2"]
     scored = sum(int((n.stages >= 0).sum()) for n in nights.values())
     assert sum(row["epochs"] for row in module.summary().values()) == scored
@@ -66,7 +63,7 @@ def test_unscored_epochs_are_left_out_and_both_nights_of_a_subject_stay_together
 
 
 def test_what_is_fitted_does_not_know_the_test_or_validation_subjects(nights):
-    before = data().training_statistics()
+    before = data().statistics()
     split = data().split
     rng = np.random.default_rng(9)
     for (subject, number), _ in list(nights.items()):
@@ -75,29 +72,14 @@ def test_what_is_fitted_does_not_know_the_test_or_validation_subjects(nights):
     after = data()
     assert after.split == split
     for name, value in before.items():
-        np.testing.assert_array_equal(value, after.training_statistics()[name])
+        np.testing.assert_array_equal(value, after.statistics()[name])
 
 
 def test_a_training_subject_does_change_them(nights):
-    before = data().training_statistics()["mean_db"]
+    before = data().statistics()["mean_db"]
     subject = data().split.subjects("train")[0]
     nights[subject, 1] = night(subject, np.random.default_rng(9))
-    assert not np.array_equal(before, data().training_statistics()["mean_db"])
-
-
-def test_only_training_batches_are_augmented_and_repeatably(nights):
-    module = data(augment={"time_mask_frames": 5, "gain_db": 3.0})
-
-    class Trainer:
-        training, global_step, global_rank, world_size = True, 3, 0, 1
-
-    module.trainer = Trainer()
-    batch = module.datasets["train"][[0, 1, 2]]
-    first, again = (module.on_after_batch_transfer(batch, 0)[0] for _ in range(2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, batch[0])
-    Trainer.training = False
-    assert torch.equal(module.on_after_batch_transfer(batch, 0)[0], batch[0])
+    assert not np.array_equal(before, data().statistics()["mean_db"])
 
 
 def test_one_stage_only_in_training_is_refused(nights):
@@ -127,10 +109,9 @@ def test_a_part_without_scored_epochs_is_refused(nights):
 
 
 def fitted(module, tmp_path, epochs=6):
-    model = SleepStager(
-        {"shape": [1, 6, 7]}, list(module.classes), network_args={"filters": 8, "width": 16, "blocks": 1}, lr=5e-3
-    )
-    model.set_normalization(module.training_statistics())
+    network = {"filters": 8, "width": 16, "blocks": 1}
+    optimizer = {"_target_": "torch.optim.AdamW", "lr": 5e-3, "weight_decay": 1e-2}
+    model = SleepStager({"shape": [1, 6, 7]}, list(module.classes), network_args=network, optimizer=optimizer)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -163,3 +144,14 @@ def test_the_temperature_does_not_know_the_test_subjects(nights, tmp_path):
     for subject in module.split.subjects("test"):
         nights[subject, 1] = night(subject, np.random.default_rng(5), informative=False)
     assert model.tune(data()) == before
+
+
+def test_preparation_says_what_it_found_before_a_training(nights, capsys, monkeypatch):
+    facts = {"warnings": ["2 scored epochs left out: a flat channel"]}
+    artifacts = [EpochArtifact(f"{s}-1", s, (s, 1), facts if s == "S2" else {}) for s in SUBJECTS]
+    summary = Summary("nights", (Outcome("bad", reason="truncated"),))
+    monkeypatch.setattr(sleep, "prepare_nights", lambda *_, **__: (artifacts, summary))
+    data()
+    printed = capsys.readouterr().out
+    assert "truncated" in printed
+    assert "note  S2-1: 2 scored epochs left out: a flat channel" in printed

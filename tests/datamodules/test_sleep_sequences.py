@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.datamodules.sleep import NightEpochs
-from src.datamodules.sleep_sequences import NightDataset, RandomWindows, SleepSequenceData, WindowDataset
+from src.datamodules.sleep_sequences import NightDataset, SleepSequenceData, WindowDataset
 from src.signals import UNSCORED, BadInput
 
 EPOCHS = {"channels": ["EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal"], "features": {"kind": "bandpower"}}
@@ -38,49 +38,48 @@ def data(tmp_path, **changed):
         "window_epochs": 10,
         "views": ["absolute", "night"],
         "batch_size": 4,
-        "cache_dir": str(tmp_path / "cache"),
-        "workers": 1,
-        "seed": 0,
+        "execution": {"cache_dir": str(tmp_path / "cache"), "workers": 1, "seed": 0},
     }
     return SleepSequenceData(**{**arguments, **changed})
 
 
 def test_windows_are_consecutive_epochs_and_a_short_night_is_filled_up():
     dataset = WindowDataset([night(n_epochs=12), night("b", 3)], 5)
-    levels, stages, recording = dataset[[(0, 4), (1, 0)]]
-    assert levels[0, :, 0, 0, 0].tolist() == [4, 5, 6, 7, 8]
-    assert stages.tolist() == [[1, 2, 0, 1, 2], [0, 1, 2, UNSCORED, UNSCORED]]
-    assert levels[1, 3:].isnan().all()
-    assert recording.tolist() == [0, 1]
+    assert len(dataset) == 4
+    levels, stages, recording = dataset[1]
+    first = int(levels[0, 0, 0, 0])
+    assert levels[:, 0, 0, 0].tolist() == list(range(first, first + 5))
+    assert stages.tolist() == [epoch % 3 for epoch in range(first, first + 5)]
+    levels, stages, recording = dataset[3]
+    assert stages.tolist() == [0, 1, 2, UNSCORED, UNSCORED]
+    assert levels[3:].isnan().all()
+    assert recording == 1
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 20), st.integers(0, 3))
-def test_windows_stay_inside_nights_and_repeat_with_seed_and_epoch(lengths, size, epoch):
-    sampler = RandomWindows(lengths, size, 3, seed=1)
-    sampler.set_epoch(epoch)
-    batches = list(sampler)
-    assert batches == list(sampler)
-    assert len(batches) == len(sampler)
-    for place, first in (window for batch in batches for window in batch):
-        assert 0 <= first <= max(0, lengths[place] - size)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 20))
+def test_windows_stay_inside_nights_which_they_would_cover_once(lengths, size):
+    dataset = WindowDataset([night(str(i), n) for i, n in enumerate(lengths)], size)
+    owners = [int(dataset[i][2]) for i in range(len(dataset))]
+    assert [owners.count(i) for i in range(len(lengths))] == [-(-n // size) for n in lengths]
+    for i, owner in enumerate(owners):
+        _, stages, _ = dataset[i]
+        assert (stages != UNSCORED).sum() == min(size, lengths[owner])
 
 
-def test_two_processes_share_the_windows_of_one():
-    whole = list(RandomWindows([50, 70], 10, 4, seed=1))
-    parts = [list(RandomWindows([50, 70], 10, 4, seed=1, rank=r, world_size=2)) for r in range(2)]
-    for batch, first, second in zip(whole, *parts, strict=True):
-        assert batch[0::2] == first
-        assert batch[1::2] == second
-
-
-def test_where_in_the_night_a_window_begins_is_even():
-    starts = []
-    sampler = RandomWindows([40] * 50, 10, 5, seed=0)
-    for epoch in range(20):
-        sampler.set_epoch(epoch)
-        starts += [first for batch in sampler for _, first in batch]
+def test_where_in_the_night_a_window_begins_is_even_and_follows_the_global_generator():
+    dataset = WindowDataset([night(n_epochs=40)] * 50, 10)
+    torch.manual_seed(0)
+    starts = [int(dataset[i][0][0, 0, 0, 0]) for _ in range(20) for i in range(len(dataset))]
     counts = np.bincount(starts, minlength=31)
     assert counts.max() < 2 * counts.mean()
+    torch.manual_seed(0)
+    assert starts[:5] == [int(dataset[i][0][0, 0, 0, 0]) for i in range(5)]
+
+
+def test_windows_to_be_learned_by_heart_stay_where_they_are():
+    dataset = WindowDataset([night(n_epochs=40)], 10)
+    dataset.anywhere = False
+    assert [int(dataset[i][0][0, 0, 0, 0]) for i in range(4)] == [0, 10, 20, 30]
 
 
 def test_nights_become_windows_and_whole_nights(tmp_path):
@@ -110,15 +109,15 @@ def test_other_people_change_nothing_that_is_fitted(tmp_path):
         np.savez(path, **{**arrays, "features": arrays["features"] * 5 + 3, "labels": arrays["labels"][::-1]})
     second = data(tmp_path)
     second.setup("fit")
-    for name, value in first.training_statistics().items():
-        np.testing.assert_array_equal(value, second.training_statistics()[name])
+    for name, value in first.statistics().items():
+        np.testing.assert_array_equal(value, second.statistics()[name])
 
 
 def test_blocks_of_a_recording_are_apart(tmp_path):
     write_cohort(tmp_path / "nights", subjects=1, n_epochs=60)
     module = data(tmp_path, split={"method": "blocks", "val": 0.2, "test": 0.3, "gap_epochs": 5, "seed": 0})
     module.setup("fit")
-    lengths = {part: len(nights.stages) for part, nights in module.nights.items()}
+    lengths = {part: len(dataset.stages) for part, dataset in module.datasets.items()}
     assert lengths == {"train": 25, "val": 10, "test": 15}
     assert module.split.method.startswith("blocks")
 

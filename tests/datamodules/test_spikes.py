@@ -4,7 +4,7 @@ import scipy.io
 
 from src.datamodules.spikes import GUARD_SAMPLES
 from src.preprocess.spikes.conditioning import Conditioning
-from src.recordings.extracellular.recording import SpikeTrain, write_mat
+from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
 from src.signals import BadInput
 
 WINDOWS = {"windows": 2, "window": 120, "context": True}

@@ -24,7 +24,7 @@ from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_f
 from src.recordings.calcium.matlab import read_struct
 from src.recordings.calcium.recording import open_recording, subject_files
 from src.recordings.calcium.suite2p import load_objects, read_planes
-from src.recordings.extracellular.recording import read_spikes, read_trace
+from src.recordings.extracellular.spike_trains import read_spikes, read_trace
 from src.recordings.extracellular.traces import open_traces
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram

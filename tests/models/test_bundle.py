@@ -63,7 +63,7 @@ def test_a_bundle_gives_the_same_logits_and_is_found_from_its_run(folder, networ
 
 
 def test_no_file_of_a_bundle_is_a_pickle(folder):
-    assert sorted(p.name for p in folder.iterdir()) == ["bundle.json", "model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == ["bundle.json", "manifest.json", "model.safetensors"]
     assert "src." not in (folder / "bundle.json").read_text()
 
 

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from src.models.schedule import warmup_cosine
+from src.models.schedule import growing_average, warmup_cosine
 
 
 def rates(steps, warmup):
@@ -28,3 +28,12 @@ def test_rises_to_the_full_rate_then_falls_to_the_floor():
 
 def test_one_step_is_enough():
     assert rates(1, 0.1) == [pytest.approx(2.0)]
+
+
+def test_an_average_starts_short_and_grows():
+    update = growing_average(0.9)
+    zero, one = torch.zeros(1), torch.ones(1)
+    shares = [float(update(zero, one, torch.tensor(step))) for step in (1, 10, 1000)]
+    assert shares == pytest.approx([1 - 2 / 11, 1 - 11 / 20, 0.1])
+    counter = torch.tensor(7)
+    assert update(torch.tensor(3), counter, torch.tensor(1)) is counter

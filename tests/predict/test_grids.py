@@ -25,10 +25,8 @@ def data(tmp_path_factory):
 def bundle(request, data, tmp_path_factory):
     torch.manual_seed(0)
     small = {"width": 4, "hidden": 8} if request.param == "grid_embedding" else {"coarsen": 32, "channels": 4}
-    model = GridForecasting(
-        data.signal.to_dict(), data.classes, request.param, small, "bernoulli", 1.0, 1e-3, 1e-2, 0.1
-    )
-    model.set_normalization(data.training_statistics())
+    model = GridForecasting(data.signal.to_dict(), data.classes, request.param, small)
+    model.set_normalization(data.statistics())
     fields = {**model.bundle_fields(), "decision": model.tune(data)}
     made = Bundle(
         signal=data.signal,
@@ -75,7 +73,7 @@ def test_a_file_gives_the_logits_of_the_datamodule(bundle, data):
     fitted = fit_subject(bundle, network, grids, None)
     dataset = data.datasets["test"]
     mine = np.flatnonzero(dataset.windows[:, 0] == 1)[:5]
-    batch = data.with_image(dataset[mine.tolist()], network.coarsen)
+    batch = data.with_image(dataset.__getitems__(mine.tolist()), network.coarsen)
     with torch.no_grad():
         expected = network(batch)[0].logits
     found = torch.cat([f.logits for f, *_ in forecasts(fitted, bundle, dataset.windows[mine, 1])])

@@ -8,8 +8,8 @@ from src.predict.sleep_statistics import (
     draw_hypnograms,
     sleep_statistics,
     statistic_intervals,
-    transition_counts,
 )
+from src.recordings.sleep.hypnogram import transition_counts
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED
 
 W, N1, N2, N3, REM = range(5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.predict.spike_exports import SortedTrace, export
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
 FS_HZ = 25_000.0

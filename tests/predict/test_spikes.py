@@ -1,6 +1,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 import time
 import zipfile
 
@@ -9,8 +11,8 @@ import pytest
 import scipy.io
 
 from src.models.bundle import load_bundle
-from src.predict.spikes import predict
-from src.recordings.extracellular.recording import read_spikes
+from src.predict.spikes import predict, sort_with_bank
+from src.recordings.extracellular.spike_trains import read_spikes
 from src.signals import BadInput
 
 
@@ -53,18 +55,18 @@ def test_targets_are_sorted_and_written_as_matlab_expects(predicted):
 
 def test_the_console_says_what_was_found_and_where_it_is(predicted):
     summary, out = predicted
-    (line,) = summary.values["D2"]  # and no word of an unlike background
-    assert "network for D2" in line
-    assert str(out / "D2.mat") in line
+    first, second = summary.values["D2"]  # and no word of an unlike background
+    assert str(out / "D2.mat") in first
+    assert "network for D2" in second
 
 
 @pytest.mark.parametrize("factor", [1e-3, 5.0])
 def test_a_recording_in_another_unit_gives_the_same_answers(predicted, bundles, spike_folder, tmp_path, factor):
     trace = scipy.io.loadmat(spike_folder / "D2.mat")["d"]
     scipy.io.savemat(tmp_path / "louder.mat", {"d": trace * factor})
-    summary = predict(bundles[0], tmp_path / "louder.mat", tmp_path, classifier=bundles[1], figures=False)
-    assert "network for D2, scaled by" in summary.values["louder"][0]
-    ours, same = read_spikes(tmp_path / "louder.mat"), read_spikes(predicted[1] / "D2.mat")
+    summary = predict(bundles[0], tmp_path / "louder.mat", tmp_path / "out", classifier=bundles[1], figures=False)
+    assert "network for D2, scaled by" in summary.values["louder"][1]
+    ours, same = read_spikes(tmp_path / "out" / "louder.mat"), read_spikes(predicted[1] / "D2.mat")
     np.testing.assert_array_equal(ours.index, same.index)
     np.testing.assert_array_equal(ours.unit, same.unit)
 
@@ -82,9 +84,10 @@ def test_a_later_start_gives_the_shifted_answers(predicted, bundles, spike_folde
 
 def test_a_column_and_an_array_are_the_same_recording(predicted, bundles, spike_folder, tmp_path):
     trace = scipy.io.loadmat(spike_folder / "D2.mat")["d"]
-    scipy.io.savemat(tmp_path / "column.mat", {"d": trace.T})
-    np.save(tmp_path / "array.npy", trace[0])
-    summary = predict(bundles[0], tmp_path, tmp_path / "out", classifier=bundles[1], figures=False)
+    (tmp_path / "in").mkdir()
+    scipy.io.savemat(tmp_path / "in" / "column.mat", {"d": trace.T})
+    np.save(tmp_path / "in" / "array.npy", trace[0])
+    summary = predict(bundles[0], tmp_path / "in", tmp_path / "out", classifier=bundles[1], figures=False)
     assert summary.exit_code == 0
     expected = read_spikes(predicted[1] / "D2.mat")
     for name in ("column", "array"):
@@ -111,8 +114,8 @@ def test_no_spike_is_a_valid_answer(bundles, tmp_path):
     scipy.io.savemat(tmp_path / "quiet.mat", {"d": quiet})
     summary = predict(bundles[0], tmp_path / "quiet.mat", tmp_path / "out", classifier=bundles[1])
     assert summary.exit_code == 0
-    assert summary.values["quiet"][-1].endswith("Index and Class are empty")
-    assert "its background is unlike all that the networks know" in summary.values["quiet"][-2]
+    assert summary.values["quiet"][1].endswith("Index and Class are empty")
+    assert "its background is unlike all that the networks know" in summary.values["quiet"][-1]
     content = scipy.io.loadmat(tmp_path / "out" / "quiet.mat")
     assert content["Index"].size == content["Class"].size == 0
     assert (tmp_path / "out" / "quiet.csv").read_text().startswith("index,time_s,class")
@@ -161,6 +164,43 @@ def test_a_few_samples_are_sorted_without_a_crash(bundles, tmp_path):
         scipy.io.savemat(tmp_path / "x.mat", {"d": np.random.default_rng(0).standard_normal(length)})
         summary = predict(bundles[0], tmp_path / "x.mat", tmp_path / "out", classifier=bundles[1], figures=length == 30)
         assert summary.exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def banked(spike_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("banked")
+    truth = str(spike_folder / "truth")
+    return sort_with_bank(spike_folder, out, labelled=str(spike_folder / "D1.mat"), truth=truth), out
+
+
+def test_the_bank_sorts_a_folder_with_its_labelled_recording(banked, spike_folder):
+    summary, out = banked
+    assert [o.name for o in summary.outcomes] == ["D2", "D5"]
+    assert summary.exit_code == 0
+    record = json.loads((out / "D2.json").read_text())
+    assert record["method"] == "bank"
+    assert record["labelled"]["path"] == str(spike_folder / "D1.mat")
+    assert sum(record["spikes"].values()) == len(read_spikes(out / "D2.mat"))
+    with (out / "scores.csv").open() as handle:
+        rows = {row["recording"]: row for row in csv.DictReader(handle)}
+    assert float(rows["D2"]["f1_loose"]) > 0.97
+    assert float(rows["D2"]["weighted"]) > 0.94
+    with zipfile.ZipFile(out / "submission.zip") as archive:
+        assert sorted(archive.namelist()) == ["D2.mat", "D5.mat"]
+
+
+def test_infer_takes_a_method_in_place_of_a_bundle(spike_folder, tmp_path, repository):
+    def infer(*arguments):
+        command = [sys.executable, "infer.py", *arguments, f"output_dir={tmp_path}"]
+        return subprocess.run(command, capture_output=True, text=True, cwd=repository)
+
+    labelled, recording = f"labelled={spike_folder / 'D1.mat'}", f"input={spike_folder / 'D2.mat'}"
+    done = infer("method=bank", labelled, recording, "options.figures=false")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "D2.mat").is_file()
+    missing = infer("method=bank", recording)
+    assert missing.returncode == 2
+    assert "labelled: is missing" in missing.stdout + missing.stderr
 
 
 def test_refusals(bundles, spike_folder, tmp_path, spike_models):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.reports.spikes import (
     colour,
     draw_confusion,
@@ -37,7 +37,7 @@ def test_a_very_short_recording_can_be_drawn(tmp_path):
 
 def test_scores_confusion_and_precision_recall(tmp_path):
     rows = [
-        {"recording": f"D{k}", "method": m, "f1_50": 0.9 - 0.1 * k, "class_accuracy": 0.8, "chance_random": 0.2}
+        {"recording": f"D{k}", "method": m, "f1_loose": 0.9 - 0.1 * k, "class_accuracy": 0.8, "chance_random": 0.2}
         for k in (2, 3)
         for m in ("ours", "theirs")
     ]

@@ -10,14 +10,14 @@ CONFIG = {
 }
 
 
-def test_the_same_seed_gives_the_same_weights_and_the_training_statistics(tmp_path):
+def test_the_same_seed_gives_the_same_weights_and_the_statistics(tmp_path):
     data, first = assemble(OmegaConf.create(CONFIG))
     _, second = assemble(OmegaConf.create(CONFIG))
     _, other = assemble(OmegaConf.create(CONFIG | {"seed": 4}))
     key = "network.0.weight"
     assert torch.equal(first.state_dict()[key], second.state_dict()[key])
     assert not torch.equal(first.state_dict()[key], other.state_dict()[key])
-    assert torch.equal(first.mean, torch.as_tensor(data.training_statistics()["mean"]))
+    assert torch.equal(first.mean, torch.as_tensor(data.statistics()["mean"]))
     torch.save({"state_dict": first.state_dict()}, tmp_path / "best.ckpt")
     adopt_checkpoint(other, tmp_path / "best.ckpt")
     assert torch.equal(first.state_dict()[key], other.state_dict()[key])

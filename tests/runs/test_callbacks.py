@@ -1,19 +1,14 @@
 import io
-import os
 import re
-import signal
 
 import pytest
 import pytorch_lightning as pl
 import rich
 import torch
-from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 from src.runs.callbacks import ProgressBar, ReseedEachStep, StopOnNonFiniteLoss
 from src.signals import BadInput
-from tests.runs import toy
-from tests.runs.verb import train
 
 
 class Tiny(pl.LightningModule):
@@ -32,8 +27,8 @@ class Tiny(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def fit(module, callbacks, tmp_path, epochs=2):
-    loader = DataLoader(TensorDataset(torch.ones(4, 2)), batch_size=2)
+def fit(module, callbacks, tmp_path, epochs=2, data=None):
+    loader = DataLoader(data or TensorDataset(torch.ones(4, 2)), batch_size=2)
     trainer = pl.Trainer(
         max_epochs=epochs,
         callbacks=callbacks,
@@ -58,43 +53,25 @@ def test_every_step_has_its_own_repeatable_random_numbers(tmp_path):
     assert len(set(runs[0])) == 4
 
 
+def test_an_epoch_s_first_batch_is_drawn_anew_whatever_was_drawn_before(tmp_path):
+    drawn = []
+
+    class Drawing(TensorDataset):
+        def __getitem__(self, index):
+            drawn.append(float(torch.rand(1)))
+            return super().__getitem__(index)
+
+    for noise in (3, 5):
+        torch.rand(noise)
+        fit(Tiny(), [ReseedEachStep(3)], tmp_path, data=Drawing(torch.ones(4, 2)))
+    assert drawn[:8] == drawn[8:]
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(tmp_path):
     with pytest.raises(BadInput, match="the loss was nan in epoch 1, batch 0"):
         fit(Tiny(poison=True), [StopOnNonFiniteLoss(tmp_path)], tmp_path)
     saved = torch.load(tmp_path / "non_finite_batch.pt", weights_only=True)
     assert torch.equal(saved["batch"][0], torch.ones(2, 2))
-
-
-@pytest.mark.parametrize("moment", [(1, 0), (1, 2), (1, 3), (0, 1)])
-def test_a_job_told_to_stop_goes_on_from_the_very_step(tmp_path, monkeypatch, moment):
-    class Requeued(SystemExit):
-        pass
-
-    def requeue(number, frame):
-        raise Requeued
-
-    step, steps = toy.Classifier.training_step, []
-
-    def tell(self, batch, batch_idx):
-        steps.append((self.current_epoch, batch_idx))
-        if (self.current_epoch, batch_idx) == moment and steps.count(moment) == 1:
-            os.kill(os.getpid(), signal.SIGUSR2)
-        return step(self, batch, batch_idx)
-
-    train(tmp_path / "whole")
-    monkeypatch.setattr(toy.Classifier, "training_step", tell)
-    before = signal.signal(signal.SIGUSR2, requeue)
-    try:
-        with pytest.raises(Requeued):
-            train(tmp_path / "told")
-        with pytest.raises(Requeued):
-            os.kill(os.getpid(), signal.SIGUSR2)  # outside training it is passed on at once
-        train(tmp_path / "told")
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-    assert steps == [(epoch, index) for epoch in range(3) for index in range(4)]
-    weights = [load_file(tmp_path / name / "runs/toy/latest/bundle/model.safetensors") for name in ("whole", "told")]
-    assert all(value.equal(weights[1][name]) for name, value in weights[0].items())
 
 
 def test_the_metrics_stay_on_one_line_of_80_columns(tmp_path):

@@ -8,11 +8,12 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.datamodules.batches import Batches
+from src.datamodules.loaders import evaluation_loader, training_loader
 from src.datamodules.splits import make_split
 from src.models.confusion import ConfusionByRecording
 from src.models.metrics import scores
 from src.models.parallel import global_mean
+from src.models.trained_module import TrainedModule
 from src.signals import Origin, SignalSpec
 
 CONFIG = """\
@@ -29,11 +30,6 @@ trainer:
   max_epochs: 3
   enable_progress_bar: false
 """
-
-
-class Rows(TensorDataset):
-    def __getitem__(self, index: Any) -> Any:
-        return super().__getitem__(index)
 
 
 class Blobs(pl.LightningDataModule):
@@ -56,7 +52,7 @@ class Blobs(pl.LightningDataModule):
     def signal(self) -> SignalSpec:
         return SignalSpec(("x", "y"), 1.0, 1.0, "a.u.", ("axis",), (2,))
 
-    def training_statistics(self) -> dict[str, np.ndarray]:
+    def statistics(self) -> dict[str, np.ndarray]:
         return {"mean": self.points[:32].mean(0).numpy()}
 
     def steps(self) -> list[dict[str, Any]]:
@@ -68,29 +64,26 @@ class Blobs(pl.LightningDataModule):
     def summary(self) -> dict[str, dict[str, Any]]:
         return {"train": {"points": 32}, "val": {"points": 8}, "test": {"points": 8}}
 
-    def _loader(self, part: slice, seed: int | None) -> DataLoader[Any]:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        rows = Rows(self.points[part], self.labels[part])
-        sampler = Batches(len(rows), self.batch_size, seed=seed, rank=rank, world_size=world)
-        return DataLoader(rows, batch_size=None, sampler=sampler)
+    def _rows(self, part: slice) -> TensorDataset:
+        return TensorDataset(self.points[part], self.labels[part])
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(slice(0, 32), self.seed)
+        return training_loader(self._rows(slice(0, 32)), self.batch_size, seed=self.seed, trainer=self.trainer)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(slice(32, 40), None)
+        return evaluation_loader(self._rows(slice(32, 40)), self.batch_size, trainer=self.trainer)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader(slice(40, 48), None)
+        return evaluation_loader(self._rows(slice(40, 48)), self.batch_size, trainer=self.trainer)
 
 
-class Classifier(pl.LightningModule):
+class Classifier(TrainedModule):
     monitor = ("val/loss", "min")
 
     def __init__(self, signal: dict[str, Any], classes: list[str], lr: float) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+        self.network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
         self.register_buffer("mean", torch.zeros(2))
         self.confusion = ConfusionByRecording(1, 2)
 

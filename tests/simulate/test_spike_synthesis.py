@@ -4,7 +4,7 @@ import pytest
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
 from src.preprocess.spikes.waveforms import fit_waveforms
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spike_synthesis import (
     Grafting,
     Source,

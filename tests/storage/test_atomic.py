@@ -3,7 +3,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -13,18 +14,20 @@ import torch
 from safetensors.torch import save_file
 
 from src.signals import BadInput
-from src.storage import atomic
-from src.storage.atomic import atomic_file, atomic_folder, remove_leftovers
-
-ABSENT_PID = 2**22 + 1  # above the kernel's largest process number
+from src.storage.atomic import atomic_file
+from src.storage.lock import folder_lock
+from src.storage.output import replacement
 
 
 def visible(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def left_by(host: str, pid: int, target: Path) -> Path:
-    return target.with_name(f".{target.name}.part-{host}-{pid}-0{target.suffix}")
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A result's folder as every writer makes it."""
+    with folder_lock(target), replacement(target) as part:
+        yield part
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_a_folder_appears_whole_and_only_at_the_end(tmp_path):
     with atomic_folder(target) as part:
         (part / "a.txt").write_text("a")
         assert not target.exists()
-    assert visible(target) == ["a.txt"]
+    assert visible(target) == ["a.txt", "manifest.json"]
     assert visible(target.parent) == ["result"]
 
 
@@ -85,15 +88,6 @@ def test_an_error_leaves_the_old_result_and_no_trace(tmp_path, writer, error):
         raise error
     assert visible(tmp_path) == ["result"]
     assert (target / "old" if writer is atomic_folder else target).read_text() == "old"
-
-
-def test_a_folder_replaces_the_old_one_entirely(tmp_path):
-    target = tmp_path / "result"
-    for name in ("first", "second"):
-        with atomic_folder(target) as part:
-            (part / name).write_text(name)
-    assert visible(target) == ["second"]
-    assert visible(tmp_path) == ["result"]
 
 
 @pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
@@ -125,30 +119,17 @@ def test_a_folder_in_the_place_of_a_file_is_not_touched(tmp_path):
     assert visible(tmp_path / "x") == ["inner"]
 
 
-def test_only_what_dead_writers_left_is_removed(tmp_path):
+def test_what_dead_writers_left_is_removed_and_nothing_else(tmp_path):
     target = tmp_path / "result"
-    here = atomic._HOST
-    dead = left_by(here, ABSENT_PID, target)
-    alive = left_by(here, os.getppid(), target)
-    reborn = left_by(here, os.getpid(), target)  # a container may give its next process the same number
-    distant = left_by("elsewhere", ABSENT_PID, target)
-    silent = left_by("silent", ABSENT_PID, target)
-    for part in (dead, alive, reborn, distant, silent):
-        part.mkdir()
-    os.utime(silent, (time.time() - 2 * 86400,) * 2)
-    other = tmp_path / ".result2.part-x-1-0"
-    other.mkdir()
-    remove_leftovers(target)
-    assert visible(tmp_path) == sorted(p.name for p in (alive, distant, other))
-
-
-def test_two_writers_in_one_process_do_not_remove_each_other(tmp_path):
-    target = tmp_path / "result"
-    with atomic_folder(target) as first:
-        with atomic_folder(target) as second:
-            (second / "second").write_text("")
-        (first / "first").write_text("")
-    assert visible(target) == ["first"]
+    dead = tmp_path / ".result.part-0123abcd"
+    dead.mkdir()
+    others = [tmp_path / name for name in (".result2.part-0123abcd", ".result.part-notes", "result.part-0123abcd")]
+    for other in others:
+        other.mkdir()
+    with atomic_file(target) as part:
+        assert not dead.exists()
+        part.write_text("x")
+    assert visible(tmp_path) == sorted(["result", *(p.name for p in others)])
 
 
 @pytest.mark.parametrize("replacing", [False, True])
@@ -158,19 +139,20 @@ def test_a_killed_writer_leaves_nothing_that_looks_finished(tmp_path, repository
         with atomic_folder(target) as part:
             (part / "old").write_text("old")
     code = (
-        "import os, pathlib, sys; from src.storage.atomic import atomic_folder\n"
-        "with atomic_folder(pathlib.Path(sys.argv[1])) as part:\n"
+        "import os, pathlib, sys; from src.storage.output import OutputFolder\n"
+        "target = pathlib.Path(sys.argv[1])\n"
+        "with OutputFolder(target.parent).folder(target.name) as part:\n"
         "    (part / 'half').write_text('half'); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code, target], cwd=repository)
     assert killed.returncode == -signal.SIGKILL
     assert [name for name in visible(tmp_path) if not name.startswith(".")] == ["result"] * replacing
-    assert not replacing or visible(target) == ["old"]
-    assert len(visible(tmp_path)) == 1 + replacing
+    assert not replacing or visible(target) == ["manifest.json", "old"]
+    assert len(visible(tmp_path)) == 2 + replacing  # the unfinished folder and its lock
     with atomic_folder(target) as part:
         (part / "whole").write_text("whole")
     assert visible(tmp_path) == ["result"]
-    assert visible(target) == ["whole"]
+    assert visible(target) == ["manifest.json", "whole"]
 
 
 def write_array(part: Path) -> None:
@@ -209,12 +191,6 @@ def test_a_full_disk_is_named_for_an_unprivileged_user(tmp_path):
         (part / "x").symlink_to("/dev/full")
         (part / "x").write_text("x")
     assert visible(tmp_path) == []
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_spent_quota_is_a_full_disk(tmp_path, number):
-    with pytest.raises(BadInput, match="no space left"), atomic_file(tmp_path / "x"):
-        raise OSError(number, os.strerror(number))
 
 
 @pytest.mark.parametrize("writer", [atomic_file, atomic_folder])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from src.storage import forward_file, step
+from src.storage import fingerprint, forward_file, step
 from src.storage.forward_file import ForwardFile, taken_digest
 
 BLOCK = 1 << 13
@@ -76,9 +76,9 @@ def test_a_manifest_takes_the_checksum_from_the_writer_and_verifies_by_it(tmp_pa
     def run(inputs, params, out_dir, seed):
         write(out_dir / "a.npz", [b"x" * 100])
         (out_dir / "b.txt").write_bytes(b"y")
-        patch.setattr(step, "digest", lambda path, checksum: read.append(path.name) or digest(path, checksum))
+        patch.setattr(fingerprint, "digest", lambda path, checksum: read.append(path.name) or digest(path, checksum))
 
-    read, digest = [], step.digest
+    read, digest = [], fingerprint.digest
     made = partial(step.ensure, step.CachedStep("demo", 1, run), {}, {}, label="demo", target=tmp_path / "demo")
     with monkeypatch.context() as patch:
         first = made()

@@ -59,8 +59,8 @@ def make(signal: Path, **changes):
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file but the manifest."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    """Every file but the manifest and what was put aside."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST and ".kept-" not in p.name)
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
@@ -160,7 +160,7 @@ class TestEnsure:
         manifest = json.loads((artifact.path / MANIFEST).read_text())
         assert manifest == artifact.manifest
         assert manifest["key"] == STAGE.key({"signal": signal}, PARAMS, 0)
-        assert (manifest["stage"], manifest["version"], manifest["params"], manifest["seed"]) == (
+        assert (manifest["step"], manifest["version"], manifest["params"], manifest["seed"]) == (
             "double",
             1,
             PARAMS,
@@ -196,11 +196,18 @@ class TestEnsure:
         elif damage == "half a manifest":
             os.truncate(manifest, manifest.stat().st_size // 2)
         else:
-            manifest.write_text(manifest.read_text().replace('"schema": 1', '"schema": 99'))
+            manifest.write_text(manifest.read_text().replace('"schema": 2', '"schema": 99'))
         assert read_artifact(whole.path) is None
         again = make(signal)
         assert not again.reused
         assert content(again.path) == before
+        aside = {p.name for p in again.path.iterdir() if ".kept-" in p.name}
+        assert aside == {
+            "truncate": {"values.npy.kept-1"},
+            "flip": {"values.npy.kept-1"},
+            "no manifest": {"values.npy.kept-1"},
+            "half a manifest": {"values.npy.kept-1", "manifest.json.kept-1"},
+        }.get(damage, set())
         assert make(signal).reused
 
     def test_what_somebody_adds_to_a_result_does_not_spoil_it(self, signal):
@@ -266,27 +273,47 @@ class TestTarget:
         target.mkdir()
         assert make(signal, cache=None, target=target).path == target
 
-    @pytest.mark.parametrize("beside", ["nothing", "result", "manifest of another tool"])
+    @pytest.mark.parametrize("beside", ["nothing", "manifest of another tool"])
     def test_a_folder_with_other_files_is_refused_and_kept(self, signal, beside):
         target = signal.parent / "out"
-        if beside == "result":
-            make(signal, cache=None, target=target)
         (target / "data").mkdir(parents=True)
         (target / "data" / "thesis.txt").write_text("years of work")
         if beside == "manifest of another tool":
             (target / MANIFEST).write_text('{"name": "browser extension"}')
         before = content(target)
-        with pytest.raises(BadInput, match="which no stage wrote; name a new or an empty folder"):
+        with pytest.raises(BadInput, match="choose another output_dir"):
             make(signal, cache=None, target=target, params={"gain": 5.0})
         assert content(target) == before
 
-    @pytest.mark.parametrize("damage", ["values.npy", MANIFEST])
-    def test_a_damaged_result_is_replaced(self, signal, damage):
+    def test_files_beside_a_result_survive_its_replacement(self, signal):
         target = signal.parent / "out"
         make(signal, cache=None, target=target)
-        os.truncate(target / damage, 10)
+        (target / "calls" / "reviewed.csv").write_text("W W N1")
+        make(signal, cache=None, target=target, params={"gain": 5.0})
+        assert sorted(content(target)) == ["calls/n.txt", "calls/reviewed.csv", "values.npy"]
+        assert make(signal, cache=None, target=target, params={"gain": 5.0}).reused
+
+    def test_a_damaged_result_is_replaced_and_a_changed_file_is_kept(self, signal):
+        target = signal.parent / "out"
+        make(signal, cache=None, target=target)
+        (target / "values.npy").write_text("reviewed")
         assert not make(signal, cache=None, target=target).reused
         assert make(signal, cache=None, target=target).reused
+        assert (target / "values.npy.kept-1").read_text() == "reviewed"
+
+    def test_a_damaged_manifest_is_no_licence_to_replace(self, signal):
+        target = signal.parent / "out"
+        make(signal, cache=None, target=target)
+        before = content(target)
+        os.truncate(target / MANIFEST, 10)
+        with pytest.raises(BadInput, match="is damaged or not ours"):
+            make(signal, cache=None, target=target, params={"gain": 5.0})
+        assert content(target) == before
+
+    def test_a_place_in_or_above_the_input_is_refused(self, signal):
+        for target in (signal, signal.parent):
+            with pytest.raises(BadInput, match=r"(is|contains) the input"):
+                make(signal, cache=None, target=target)
 
 
 def start(repository: Path, body: str, *arguments: Path, **options) -> subprocess.Popen:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -17,13 +16,13 @@ from src.models.grids.networks import Forecast
 from src.models.grids.population import fit_population
 from src.models.grids.scores import ForecastScores, row
 from src.models.parallel import global_mean
-from src.models.schedule import warmup_cosine
+from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
 from src.signals import BadInput
 
 MODEL = "model"
 
 
-class GridForecasting(pl.LightningModule):
+class GridForecasting(TrainedModule):
     """Which occupied voxels are active in the frames to come.
 
     The network is built when the training statistics arrive, because they say how many voxels there are.
@@ -36,10 +35,11 @@ class GridForecasting(pl.LightningModule):
         A key of ``bundle.NETWORKS`` and the arguments that the data do not determine.
     loss, positive_weight
         See :func:`~src.models.grids.losses.sparse_loss`.
-    lr, weight_decay, warmup
-        AdamW; the learning rate rises over the first ``warmup`` share of the steps and falls as a half cosine.
+    optimizer, scheduler
+        ``_target_`` blocks as in ``conf/``.
     """
 
+    kinds = ("grid_embedding", "grid_planes")
     monitor = ("val/bits_per_spike", "max")
 
     def __init__(
@@ -48,11 +48,10 @@ class GridForecasting(pl.LightningModule):
         classes: list[str],
         kind: str,
         network_args: dict[str, Any],
-        loss: str,
-        positive_weight: float,
-        lr: float,
-        weight_decay: float,
-        warmup: float,
+        loss: str = "bernoulli",
+        positive_weight: float = 1.0,
+        optimizer: dict[str, Any] = ADAMW,
+        scheduler: dict[str, Any] | None = WARMUP_COSINE,
     ) -> None:
         super().__init__()
         if loss not in LOSSES:
@@ -63,7 +62,7 @@ class GridForecasting(pl.LightningModule):
             )
         self.save_hyperparameters()
         self.network_args: dict[str, Any] = {}
-        self.network: Any = None
+        self.network = None
         self.baselines: dict[str, Autoregression] = {}
         self.thresholds: dict[str, np.ndarray] = {}
         self.tested: dict[str, ForecastScores] = {}
@@ -92,8 +91,6 @@ class GridForecasting(pl.LightningModule):
         self.val_scores = ForecastScores(self.network.horizon)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        if not len(batch.subject):  # another process has the few windows of this step
-            return torch.stack([p.sum() * 0.0 for p in self.network.parameters()]).sum()
         total, count = sparse_loss(
             self.network(batch),
             batch,
@@ -229,14 +226,6 @@ class GridForecasting(pl.LightningModule):
     def bundle_fields(self) -> dict[str, Any]:
         """What the bundle says of the network."""
         return {"task": "grid_forecasting", "kind": self.hparams["kind"], "network_args": self.network_args}
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = warmup_cosine(optimizer, steps=steps, warmup=self.hparams["warmup"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def _moved(batch: Any, device: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,14 @@ from src.models.bundle import build_network
 from src.models.confusion import ConfusionByRecording
 from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1, scores
 from src.models.parallel import global_mean
-from src.models.schedule import warmup_cosine
+from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule, recordings_of
+from src.signals import HUMAN_KAPPA, UNSCORED, is_human_scoring
 
-HUMAN_KAPPA = 0.76
-"""Agreement between human scorers, pooled over 11 studies (Lee et al. 2022, J Clin Sleep Med 18:193)."""
+Batch = Sequence[Tensor]
+"""Levels in dB, stages, and the number of the recording of each epoch."""
 
 
-class SleepStager(pl.LightningModule):
+class SleepStager(TrainedModule):
     """Context-free sleep staging with class-weighted cross-entropy.
 
     Parameters
@@ -30,16 +31,17 @@ class SleepStager(pl.LightningModule):
     signal, classes
         The datamodule's :class:`~src.signals.SignalSpec` as a dict and its stage names.
     kind, network_args
-        A key of ``bundle.NETWORKS`` and the arguments that the signal does not determine.
-    lr, weight_decay, warmup
-        AdamW with decoupled decay on weights (not on norms and biases); the learning rate rises
-        linearly over the first ``warmup`` share of the steps and falls as a half cosine.
+        One of ``kinds`` and the arguments that the signal does not determine.
+    optimizer, scheduler
+        ``_target_`` blocks as in ``conf/``; ``scheduler=None`` keeps the learning rate. Norms and biases do not decay.
     class_weight_power
         Weight of a class ∝ (training count)^−power: 0 none, 1 full inverse frequency.
     label_smoothing
         Share of the target spread over all stages; scorers disagree, so 0 would be overconfident.
     """
 
+    network: Any
+    kinds: tuple[str, ...] = ("sleep_epoch_cnn", "sleep_deep_cnn", "sleep_linear", "sleep_simple_cnn")
     monitor = ("val/macro_f1", "max")
     class_weights: Tensor
 
@@ -49,9 +51,8 @@ class SleepStager(pl.LightningModule):
         classes: list[str],
         kind: str = "sleep_epoch_cnn",
         network_args: dict[str, Any] | None = None,
-        lr: float = 2e-3,
-        weight_decay: float = 1e-2,
-        warmup: float = 0.1,
+        optimizer: dict[str, Any] = ADAMW,
+        scheduler: dict[str, Any] | None = WARMUP_COSINE,
         class_weight_power: float = 0.5,
         label_smoothing: float = 0.05,
     ) -> None:
@@ -66,10 +67,9 @@ class SleepStager(pl.LightningModule):
             **({"window_epochs": window[0]} if window else {}),
             **(network_args or {}),
         }
-        self.network: Any = build_network(kind, self.network_args)
+        self.network = build_network(kind, self.network_args)
         self.register_buffer("class_weights", torch.ones(len(classes)))
-        self.val_confusion: ConfusionByRecording
-        self.test_confusion: ConfusionByRecording
+        self.confusion: ConfusionByRecording
         self.test_recordings: list[str] = []
         self.test_example: list[tuple[Tensor, Tensor]] = []
 
@@ -84,24 +84,23 @@ class SleepStager(pl.LightningModule):
         weights = counts.clamp_min(1.0) ** -self.hparams["class_weight_power"] * (counts > 0)
         self.class_weights.copy_(weights / (weights * counts).sum() * counts.sum())
 
-    def setup(self, stage: str) -> None:
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        n_classes = len(self.hparams["classes"])
-        if stage == "fit":
-            self.val_confusion = ConfusionByRecording(len(datamodule.recordings("val")), n_classes)
-        if stage == "test":
-            self.test_recordings = datamodule.recordings("test")
-            self.test_confusion = ConfusionByRecording(len(self.test_recordings), n_classes)
-            self.test_example = []
-
     def forward(self, decibels: Tensor) -> Tensor:
+        """``(epoch, channel, freq, time)`` in dB → ``(epoch, class)`` logits."""
         logits: Tensor = self.network(decibels)
         return logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+    def augmented(self, decibels: Tensor) -> Tensor:
+        """A training batch, varied as the datamodule says."""
+        if self.augment is None:
+            return decibels
+        standardize = self.network.standardize
+        varied: Tensor = self.augment(decibels, standardize.mean[..., 0], standardize.std[..., 0])
+        return varied
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         decibels, stages, _ = batch
         total = functional.cross_entropy(
-            self(decibels),
+            self(self.augmented(decibels)),
             stages,
             self.class_weights,
             label_smoothing=self.hparams["label_smoothing"],
@@ -112,34 +111,49 @@ class SleepStager(pl.LightningModule):
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+    def log_probabilities(self, decibels: Tensor) -> Tensor:
+        """``(epoch, class)`` of a batch of an evaluation loader."""
+        return self(decibels).float().log_softmax(1)
+
+    def on_validation_epoch_start(self) -> None:
+        self._count_from_zero(recordings_of(self.trainer.val_dataloaders))
+
+    def _count_from_zero(self, recordings: list[str]) -> None:
+        self.confusion = ConfusionByRecording(len(recordings), len(self.hparams["classes"])).to(self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         decibels, stages, recording = batch
-        logits = self(decibels)
-        loss = functional.cross_entropy(logits, stages)
-        self.log("val/loss", loss, sync_dist=True, batch_size=len(stages))
-        self.val_confusion.update(logits.argmax(1), stages, recording)
+        log_probabilities, scored = self.log_probabilities(decibels), stages != UNSCORED
+        loss = functional.nll_loss(log_probabilities[scored], stages[scored])
+        self.log("val/loss", loss, sync_dist=True, batch_size=int(scored.sum()))
+        self.confusion.update(log_probabilities.argmax(1), stages, recording)
 
     def on_validation_epoch_end(self) -> None:
-        pooled = scores(self.val_confusion.compute().sum(0).cpu().numpy(), self.hparams["classes"])
+        pooled = scores(self.confusion.compute().sum(0).cpu().numpy(), self.hparams["classes"])
         for name in ("macro_f1", "kappa", "accuracy"):
             value = pooled[name]
             self.log(
                 f"val/{name}", 0.0 if math.isnan(value) else value, prog_bar=name == "macro_f1", rank_zero_only=False
             )
-        self.val_confusion.reset()
 
-    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+    def on_test_epoch_start(self) -> None:
+        self.test_recordings = recordings_of(self.trainer.test_dataloaders)
+        self._count_from_zero(self.test_recordings)
+        self.test_example = []
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         decibels, stages, recording = batch
-        self.count(self(decibels), stages, recording)
+        log_probabilities = self.log_probabilities(decibels)
+        self.confusion.update(log_probabilities.argmax(1), stages, recording)
+        first = recording == 0  # the first recording is kept for the figures
+        self.test_example.append((log_probabilities[first].exp().cpu(), stages[first].cpu()))
 
-    def count(self, logits: Tensor, stages: Tensor, recording: Tensor) -> None:
-        """Add test epochs to the confusion counts; the first recording is kept as an example."""
-        self.test_confusion.update(logits.argmax(1), stages, recording)
-        first = recording == 0
-        self.test_example.append((logits[first].float().softmax(1).cpu(), stages[first].cpu()))
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """``(epoch, class)`` probabilities of every epoch of the batch, scored or not."""
+        return self.log_probabilities(batch[0]).exp()
 
     def on_test_epoch_end(self) -> None:
-        self.test_counts = self.test_confusion.compute().cpu().numpy()
+        self.test_counts = self.confusion.compute().cpu().numpy()
         for name, value in self.test_metrics().items():
             self.log(name, value, rank_zero_only=False)
 
@@ -179,6 +193,7 @@ class SleepStager(pl.LightningModule):
         counts = self.test_counts.sum(0)
         majority = np.zeros_like(counts)
         majority[:, counts.sum(1).argmax()] = counts.sum(1)
+        human = is_human_scoring(classes, self.hparams["signal"]["window_s"])
         blank = dict.fromkeys(columns)
         mean, spread = (dict(zip(columns, summarise(values), strict=True)) for summarise in (_mean, _spread))
         return [
@@ -187,38 +202,34 @@ class SleepStager(pl.LightningModule):
             {"recording": "sd", "epochs": None, **spread},
             {"recording": "pooled", "epochs": int(counts.sum()), **_row(counts, classes)},
             {"recording": "majority stage", "epochs": int(counts.sum()), **_row(majority, classes)},
-            *([{"recording": "human scorers", "epochs": None, **blank, "κ": HUMAN_KAPPA}] if "N2" in classes else []),
+            *([{"recording": "human scorers", "epochs": None, **blank, "κ": HUMAN_KAPPA}] if human else []),
         ]
 
+    @torch.no_grad()
     def tune(self, datamodule: pl.LightningDataModule) -> dict[str, Any]:
-        """Temperature that minimises the log loss on the validation subjects (Guo et al. 2017)."""
-        logits, stages = self._outputs(datamodule.val_dataloader())
+        """Temperature of the least log loss on validation subjects (Guo et al. 2017); transitions of training."""
+        self.eval()
+        pairs = []
+        for decibels, stages, _ in datamodule.val_dataloader():
+            scored = stages != UNSCORED
+            pairs.append((self.log_probabilities(decibels.to(self.device)).cpu()[scored], stages[scored]))
+        logits, stages = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         grid = torch.logspace(-1, 1, 201)
         losses = torch.stack([functional.cross_entropy(logits / t, stages) for t in grid])
-        return {"temperature": float(grid[losses.argmin()])}
-
-    @torch.no_grad()
-    def _outputs(self, loader: Any) -> tuple[Tensor, Tensor]:
-        self.network.eval()
-        device = next(self.network.parameters()).device
-        pairs = [(self.network(decibels.float().to(device)).float().cpu(), stages) for decibels, stages, _ in loader]
-        return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+        known = getattr(datamodule, "transitions", None)
+        return {"temperature": float(grid[losses.argmin()])} | ({"transitions": known()} if known else {})
 
     def bundle_fields(self) -> dict[str, Any]:
         """What the bundle says of the network."""
         return {"task": "sleep_staging", "kind": self.hparams["kind"], "network_args": self.network_args}
 
-    def configure_optimizers(self) -> Any:
-        decayed = [p for p in self.parameters() if p.ndim > 1]
-        rest = [p for p in self.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": self.hparams["weight_decay"]},
-            {"params": rest, "weight_decay": 0.0},
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Weights, which decay, and norms and biases, which do not."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in trained if p.ndim > 1]},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.hparams["lr"])
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = warmup_cosine(optimizer, steps=steps, warmup=self.hparams["warmup"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def _row(counts: np.ndarray, classes: list[str]) -> dict[str, Any]:

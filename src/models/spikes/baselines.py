@@ -19,7 +19,7 @@ from src.preprocess.spikes.filters import bandpass
 from src.preprocess.spikes.matched_filter import FilterBank, matched_filter, mean_template
 from src.preprocess.spikes.noise import Spectrum, robust_sigma
 from src.preprocess.spikes.waveforms import cut
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 LOWEST = 2.0
 """Log-likelihood ratio below which the bank does not look."""

@@ -14,6 +14,7 @@ from src.models.spike_scoring import confusion
 from src.models.spikes.inference import window_probability
 from src.models.spikes.networks import TEMPLATE_ONSET
 from src.models.spikes.targeted import TargetedModule
+from src.models.trained_module import ADAMW, WARMUP_COSINE
 from src.preprocess.spikes.windows import spike_windows
 
 
@@ -24,6 +25,7 @@ class SpikeClassification(TargetedModule):
     subtracted, and over neurons alone.
     """
 
+    kinds = ("spike_classifier", "spike_classifier_original")
     monitor = ("val/macro_f1", "max")
 
     def __init__(
@@ -33,11 +35,10 @@ class SpikeClassification(TargetedModule):
         kind: str,
         network_args: dict[str, Any],
         targets: list[str],
-        lr: float,
-        weight_decay: float,
-        warmup: float,
+        optimizer: dict[str, Any] = ADAMW,
+        scheduler: dict[str, Any] | None = WARMUP_COSINE,
     ) -> None:
-        super().__init__(signal, classes, kind, network_args, targets, lr, weight_decay, warmup)
+        super().__init__(signal, classes, kind, network_args, targets, optimizer, scheduler)
         self._tables: dict[str, np.ndarray] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from src.models.spike_scoring import detection
 from src.models.spikes.events import Bumps, in_order, merge
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 REFRACTORY_MS = (0.6, 1.0, 1.6, 2.4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +18,12 @@ from src.models.spikes.events import extract_events
 from src.models.spikes.inference import detect_again, onset_probability
 from src.models.spikes.networks import TEMPLATE_ONSET, SpikeDetector
 from src.models.spikes.targeted import TargetedModule
+from src.models.trained_module import ADAMW, WARMUP_COSINE
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import FilterBank
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
-SHOWN = ("f1_50", "f1_10", "precision", "recall", "class_accuracy", "recall_close", "chance_random")
+SHOWN = ("f1_loose", "f1_strict", "precision", "recall", "class_accuracy", "recall_close", "chance_random")
 
 LARGEST_ANSWER = 4.0
 """What a first filter makes of its own neuron's spike at most, before training."""
@@ -30,6 +32,7 @@ LARGEST_ANSWER = 4.0
 class SpikeDetection(TargetedModule):
     """Binary cross-entropy on widened onset labels; see :class:`TargetedModule` for the parameters."""
 
+    kinds = ("spike_detector", "spike_detector_original")
     monitor = ("val/merit", "max")
 
     def __init__(
@@ -39,11 +42,10 @@ class SpikeDetection(TargetedModule):
         kind: str,
         network_args: dict[str, Any],
         targets: list[str],
-        lr: float,
-        weight_decay: float,
-        warmup: float,
+        optimizer: dict[str, Any] = ADAMW,
+        scheduler: dict[str, Any] | None = WARMUP_COSINE,
     ) -> None:
-        super().__init__(signal, classes, kind, network_args, targets, lr, weight_decay, warmup)
+        super().__init__(signal, classes, kind, network_args, targets, optimizer, scheduler)
         self.decisions: dict[str, Decision] = {}
         self.conditioning: Conditioning | None = None
         self._trials: dict[str, list[Trial]] = {}
@@ -54,7 +56,7 @@ class SpikeDetection(TargetedModule):
         """Samples that a label covers."""
         return 2 * int(self.network.label_half_width) + 1
 
-    def set_normalization(self, statistics: dict[str, np.ndarray]) -> None:
+    def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
         """Fill the references and start the first layer from templates whitened by each target's noise."""
         super().set_normalization(statistics)
         if not isinstance(self.network, SpikeDetector):
@@ -112,7 +114,7 @@ class SpikeDetection(TargetedModule):
         truth = (recording.train.index, recording.train.unit)
         result = score(truth, (found.index, found.unit), len(recording.linear), n_units=len(self.classes)).row()
         if recording.alone is not None:  # what is found beside the labelled spikes may be right
-            result |= dict.fromkeys(("f1_50", "f1_10", "precision"), float("nan"))
+            result |= dict.fromkeys(("f1_loose", "f1_strict", "precision"), float("nan"))
         if self.network.curves == 1:
             result["class_accuracy"] = float("nan")
         self._tested.setdefault(recording.name, []).append(result)
@@ -130,7 +132,7 @@ class SpikeDetection(TargetedModule):
 
     def test_metrics(self) -> dict[str, float]:
         """Mean scores over targets."""
-        names = ("f1_50", "f1_10", "precision", "recall")
+        names = ("f1_loose", "f1_strict", "precision", "recall")
         known = {name: [row[name] for row in self.rows if not np.isnan(row[name])] for name in names}
         return {f"test/{name}": float(np.mean(values)) for name, values in known.items() if values}
 

@@ -18,7 +18,7 @@ from src.models.spikes.networks import TEMPLATE_ONSET, ClassifierNetwork, Detect
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.waveforms import CROWDED
 from src.preprocess.spikes.windows import spike_windows
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 BLOCK = 1 << 18
 """Samples conditioned at a time."""

@@ -11,8 +11,15 @@ from torch.nn import functional as F
 
 from src.preprocess.spikes.noise import Spectrum
 from src.preprocess.spikes.signature import FEATURES
-from src.preprocess.spikes.waveforms import N_MODES, SpikeRemover, WaveformModel
-from src.simulate.spike_synthesis import LONG_FFT, REACH, TEMPLATE_AFTER, TEMPLATE_BEFORE
+from src.preprocess.spikes.waveforms import (
+    LONG_FFT,
+    N_MODES,
+    REACH,
+    TEMPLATE_AFTER,
+    TEMPLATE_BEFORE,
+    SpikeRemover,
+    WaveformModel,
+)
 
 NOISE_BINS = LONG_FFT // 2 + 1
 TEMPLATE_SAMPLES = TEMPLATE_BEFORE + TEMPLATE_AFTER + 2 * REACH

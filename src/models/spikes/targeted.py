@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from src.models.bundle import build_network
-from src.models.schedule import warmup_cosine
 from src.models.spikes.networks import TargetedNetwork
+from src.models.trained_module import TrainedModule
 
 
-class TargetedModule(pl.LightningModule):
-    """A network of the bundle table with one expert per target, trained with AdamW on batches that name their expert.
+class TargetedModule(TrainedModule):
+    """A network of the bundle table with one expert per target, trained on batches that name their expert.
 
     Parameters
     ----------
@@ -26,8 +24,8 @@ class TargetedModule(pl.LightningModule):
         Entry of the bundle table, and the network's arguments without ``experts`` and ``neurons``.
     targets
         Names of the backgrounds, in the datamodule's order.
-    lr, weight_decay, warmup
-        AdamW with a linear rise over the share ``warmup`` of all steps and a half cosine.
+    optimizer, scheduler
+        ``_target_`` blocks as in ``conf/``.
     """
 
     network: Any
@@ -39,19 +37,17 @@ class TargetedModule(pl.LightningModule):
         kind: str,
         network_args: dict[str, Any],
         targets: list[str],
-        lr: float,
-        weight_decay: float,
-        warmup: float,
+        optimizer: dict[str, Any],
+        scheduler: dict[str, Any] | None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.kind, self.targets, self.classes, self.fs_hz = kind, list(targets), list(classes), float(signal["fs_hz"])
         self.network_args = {**network_args, "experts": len(self.targets), "neurons": len(self.classes)}
-        self.network: nn.Module = build_network(kind, self.network_args)
-        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.network = build_network(kind, self.network_args)
         self.rows: list[dict[str, Any]] = []
 
-    def set_normalization(self, statistics: dict[str, np.ndarray]) -> None:
+    def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
         """Fill the network's references: templates, noise spectra, signatures, scales."""
         network: TargetedNetwork = self.network
         for name in ("templates", "modes", "signature", "scale"):
@@ -60,12 +56,6 @@ class TargetedModule(pl.LightningModule):
         for expert, power in enumerate(statistics["noise_power"]):
             fine = np.interp(np.linspace(0, 1, bins), np.linspace(0, 1, len(power)), power)
             network.noise_power[expert] = torch.from_numpy(fine.astype(np.float32))
-
-    def configure_optimizers(self) -> Any:
-        optimizer: Optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = warmup_cosine(optimizer, steps=steps, warmup=self.warmup)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def results(self) -> list[dict[str, Any]]:
         """Rows of the last test, one per target."""

@@ -19,6 +19,7 @@ from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH, FrameBatch, marke
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.hdf5 import AppendedColumn, reading, writing
+from src.storage.output import refuse_overlap
 
 DENSE_FILE, COO_FILE = "preaugmented_grids.h5", "preaugmented_grids_coo.h5"
 COO_BYTES_PER_ENTRY = 17
@@ -279,6 +280,7 @@ def open_grids(path: Path | str) -> GridFile:
 def convert(source: Path | str, target: Path | str, *, sparse: bool) -> None:
     """Write the grids of ``source`` as the other kind (or the same, put in order), whole or not at all."""
     grids = open_grids(source)
+    refuse_overlap(Path(target), (grids.path,), "target")
     write = write_coo if sparse else write_dense
     with atomic_file(Path(target)) as part:
         write(part, grids.batches(), grids.header)

@@ -11,8 +11,8 @@ import numpy as np
 
 from src.preprocess.calcium.grid import PIXELS, CellMap, VoxelActivity, marker_mask
 from src.preprocess.calcium.grid_io import COO_BYTES_PER_ENTRY, COO_FILE, GridHeader
-from src.storage.atomic import atomic_file
 from src.storage.hdf5 import writing
+from src.storage.output import OutputFolder
 
 METADATA_FILE, COMBINED_FILE = "metadata.h5", "combined_metadata.h5"
 
@@ -66,12 +66,17 @@ def write_metadata(
         file.attrs.update(header.attributes | {"z_markers": header.markers} | dict(facts))
 
 
-def write_combined(output_dir: Path, subjects: list[str], sparse: bool) -> dict[str, Any]:
-    """Gather ``metadata.h5`` of all ``subjects`` in ``combined_metadata.h5``; returns the totals."""
+def write_combined(output: OutputFolder, subjects: list[str], sparse: bool) -> dict[str, Any]:
+    """Gather ``metadata.h5`` of all ``subjects`` in ``combined_metadata.h5``; returns the totals.
+
+    Without a subject nothing is written: a file of earlier results stays as it is.
+    """
+    if not subjects:
+        return {}
     totals = {"total_subjects": len(subjects), "total_spikes": 0, "total_pixels": 0}
-    with atomic_file(output_dir / COMBINED_FILE) as part, writing(part) as combined:
+    with output.files() as part, writing(part / COMBINED_FILE) as combined:
         for subject in subjects:
-            with h5py.File(output_dir / subject / METADATA_FILE, "r") as file:
+            with h5py.File(Path(output.root) / subject / METADATA_FILE, "r") as file:
                 group = combined.create_group(subject)
                 for name in file:
                     file.copy(name, group)

@@ -24,6 +24,7 @@ from src.preprocess.calcium.subject_grids import CASCADE_COO, CASCADE_GRID, EXPE
 from src.recordings.calcium.recording import find_subjects, subject_files
 from src.signals import BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
+from src.storage.output import OutputFolder
 from src.storage.step import ensure, folder_lock, read_artifact
 
 _CHOICES = {
@@ -126,16 +127,16 @@ def run(
     )  # fmt: skip
     subjects = find_subjects(Path(input_dir), skip)
     target = Path(output_dir)
+    output = OutputFolder(target, (Path(input_dir),))
     # Jobs of a cluster share the folder: each locks its subjects alone, and waits for its turn at the common file.
     with folder_lock(target, wait=False) if selected().everything else nullcontext():
         package = _package(settings)
         inside = max(workers // len(subjects), 1)
-        jobs = [Job(s.name, process_subject, (s, target / s.name, settings, package, inside)) for s in subjects]
+        jobs = [Job(s.name, process_subject, (s, output, settings, package, inside)) for s in subjects]
         summary = run_batch(jobs, title=f"{input_dir} → {target}", workers=workers)
         outcomes = list(summary.outcomes)
         try:
-            with folder_lock(target / COMBINED_FILE):
-                totals = write_combined(target, _finished(target, settings, summary), settings.grid_format == "coo")
+            totals = write_combined(output, _finished(target, settings, summary), settings.grid_format == "coo")
         except BadInput as error:
             totals = {}
             outcomes.append(Outcome(COMBINED_FILE, reason=str(error)))
@@ -158,9 +159,10 @@ class SubjectResult:
 
 
 def process_subject(
-    folder: Path, target: Path, settings: GridSettings, package: Path | None, workers: int
+    folder: Path, output: OutputFolder, settings: GridSettings, package: Path | None, workers: int
 ) -> SubjectResult:
     """One subject, in whatever process: expected spikes from the cache or anew, then grids and figures."""
+    target = output.path(folder.name)
     files = subject_files(folder)
     memory, clock = PeakMemory(), time.monotonic()
     with _reported(folder.name) as report:
@@ -247,7 +249,7 @@ def _finished(target: Path, settings: GridSettings, summary: Summary) -> list[st
     names = sorted(p.name for p in target.glob("subject_*") if p.is_dir() and p.name not in failed)
     stage = (CASCADE_COO if settings.grid_format == "coo" else CASCADE_GRID).name
     found = [(name, read_artifact(target / name)) for name in names]
-    return [name for name, artifact in found if artifact and artifact.manifest["stage"] == stage]
+    return [name for name, artifact in found if artifact and artifact.manifest["step"] == stage]
 
 
 @contextmanager
@@ -281,11 +283,13 @@ class GridSummary(Summary):
     def table(self) -> Table:
         """A line per subject; the totals below; what to know about each subject below that."""
         totals = dict(self.totals)
-        subjects = "subject" if totals.get("total_subjects") == 1 else "subjects"
-        caption = [
-            f"{totals['total_subjects']} {subjects} in {COMBINED_FILE}: {totals['total_spikes']:,} active pixels, "
-            f"{totals['overall_sparsity_percent']:.4f} % of all (markers included)"
-        ] * bool(totals)
+        caption = []
+        if totals:
+            subjects = "subject" if totals["total_subjects"] == 1 else "subjects"
+            caption.append(
+                f"{totals['total_subjects']} {subjects} in {COMBINED_FILE}: {totals['total_spikes']:,} active pixels, "
+                f"{totals['overall_sparsity_percent']:.4f} % of all (markers included)"
+            )
         if self.skipped:
             caption.append(f"skipped: {', '.join(self.skipped)}")
         table = Table(

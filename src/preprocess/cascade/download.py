@@ -20,8 +20,9 @@ import yaml
 
 from src.preprocess.cascade.package import CONFIG_FILE
 from src.signals import BadInput
-from src.storage.atomic import atomic_folder
-from src.storage.step import fingerprint, folder_lock
+from src.storage.fingerprint import file_digest
+from src.storage.lock import folder_lock
+from src.storage.output import replacement
 
 CATALOGUE_FILE = "available_models.yaml"
 CATALOGUE_URL = (
@@ -51,7 +52,8 @@ def fetch_package(model: str, models_dir: Path, catalogue_url: str = CATALOGUE_U
         return folder
     with folder_lock(folder):
         if not (folder / CONFIG_FILE).is_file():
-            _download(model, folder, _link(model, folder, catalogue_url))
+            with replacement(folder, "models_dir") as part:
+                _download(_link(model, folder, catalogue_url, part), part, folder)
     return folder
 
 
@@ -72,10 +74,10 @@ def _local_catalogue(models_dir: Path) -> dict[str, Any]:
     return entries if isinstance(entries, dict) else {}
 
 
-def _link(model: str, folder: Path, catalogue_url: str) -> str:
+def _link(model: str, folder: Path, catalogue_url: str, part: Path) -> str:
     entries = _local_catalogue(folder.parent)
     if model not in entries:
-        entries = {**entries, **_fetch_catalogue(folder, catalogue_url)}
+        entries = {**entries, **_fetch_catalogue(folder, catalogue_url, part / CATALOGUE_FILE)}
     entry = entries.get(model)
     link = entry.get("Link") if isinstance(entry, dict) else None
     if not isinstance(link, str):
@@ -87,8 +89,7 @@ def _link(model: str, folder: Path, catalogue_url: str) -> str:
     return link
 
 
-def _fetch_catalogue(folder: Path, url: str) -> dict[str, Any]:
-    path = folder.parent / f".{CATALOGUE_FILE}.part"
+def _fetch_catalogue(folder: Path, url: str, path: Path) -> dict[str, Any]:
     _get(url, path, folder, 4 << 20)
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -99,47 +100,39 @@ def _fetch_catalogue(folder: Path, url: str) -> dict[str, Any]:
     return entries if isinstance(entries, dict) else {}
 
 
-def _download(model: str, folder: Path, url: str) -> None:
-    archive = folder.parent / f".{model}.zip.part"
-    try:
-        _get(url, archive, folder, LARGEST_ZIP)
-        with atomic_folder(folder) as part:
-            _unpack(archive, part, folder)
-            record = {
-                "url": url,
-                "zip_bytes": archive.stat().st_size,
-                "zip_sha256": fingerprint(archive),
-                "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            (part / DOWNLOAD_RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    finally:
-        archive.unlink(missing_ok=True)
+def _download(url: str, part: Path, folder: Path) -> None:
+    archive = part / "package.zip"
+    _get(url, archive, folder, LARGEST_ZIP)
+    _unpack(archive, part, folder)
+    record = {
+        "url": url,
+        "zip_bytes": archive.stat().st_size,
+        "zip_sha256": file_digest(archive),
+        "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    (part / DOWNLOAD_RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    archive.unlink()
 
 
 def _get(url: str, path: Path, folder: Path, largest: int) -> None:
-    import pooch
     import requests
 
-    def bounded(address: str, output_file: str, _: object) -> None:
-        with requests.get(address, stream=True, timeout=_TIMEOUT_S) as answer:
+    try:
+        with requests.get(url, stream=True, timeout=_TIMEOUT_S) as answer:
             answer.raise_for_status()
             announced = int(answer.headers.get("Content-Length", -1))
             if announced > largest:
-                raise _by_hand(folder, f"{address} announces {announced} bytes, more than any CASCADE package has")
+                raise _by_hand(folder, f"{url} announces {announced} bytes, more than any CASCADE package has")
             received = 0
-            with open(output_file, "wb") as handle:
+            with path.open("wb") as handle:
                 for chunk in answer.iter_content(1 << 20):
                     received += len(chunk)
                     if received > largest:
-                        raise _by_hand(folder, f"{address} sends more than {largest} bytes")
+                        raise _by_hand(folder, f"{url} sends more than {largest} bytes")
                     handle.write(chunk)
             encoded = "Content-Encoding" in answer.headers
             if announced >= 0 and not encoded and received != announced:
-                raise _by_hand(folder, f"{address} broke off after {received} of {announced} bytes")
-
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=bounded)
+                raise _by_hand(folder, f"{url} broke off after {received} of {announced} bytes")
     except requests.RequestException as error:
         raise _by_hand(folder, f"it could not be downloaded from {url} ({type(error).__name__})") from error
 

@@ -36,6 +36,7 @@ from src.preprocess.cascade.train import Recipe, add_recipe_arguments, read_reci
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.batch import Job, run_batch
+from src.storage.output import plain_name
 from src.storage.step import canonical_json, fingerprint
 
 METHODS = ("cascade", "cascade_upstream", "oasis", "threshold")
@@ -179,7 +180,7 @@ def evaluate(
         "recipe": vars(recipe),
         "ground_truth": {name: fingerprint(folder) for name, folder in found.items() if folder},
     }
-    folder = results / f"{config.model_name}-{_digest(settings)}"
+    folder = results / plain_name(f"{config.model_name}-{_digest(settings)}")
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
         Job(f"{name}, noise level {level}", evaluate_one, (config, ground_truth, recipe, name, level, folder))

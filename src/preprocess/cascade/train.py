@@ -35,6 +35,7 @@ from src.preprocess.cascade.write import member_name, write_member
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import plain_name
 from src.storage.step import canonical_json, fingerprint, folder_lock
 
 RECORD_FILE = "training.json"
@@ -104,7 +105,7 @@ def train_package(
         raise BadInput(ground_truth, f"has no dataset {', '.join(missing)}", hint)
     config = replace(config, training_datasets=tuple(name for name in found if name not in missing))
     record = _record(config, [folder for folder in found.values() if folder], recipe)
-    target = models_dir / config.model_name
+    target = models_dir / plain_name(config.model_name)
     with folder_lock(target, wait=False):
         if target.exists():
             _same_training(target, record)

@@ -25,6 +25,7 @@ from src.recordings.extracellular.sessions import Session, find_sessions
 from src.recordings.extracellular.spikegadgets import shanks_of
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder
 from src.storage.progress import steps
 from src.storage.step import Artifact, CachedStep, ensure
 
@@ -129,12 +130,13 @@ def spectrograms(
     )
     console = Console(stderr=True)
     jobs: list[Job] = []
+    output = OutputFolder(Path(output_dir), (Path(input_dir),))
     for session in find_sessions(Path(input_dir)):
         if session.name in skip:
             continue
         for note in session.notes:
             _say(console, "note", session.name, note)
-        jobs += _jobs(session, Path(output_dir) / session.name, run, shanks)
+        jobs += _jobs(session, output, run, shanks)
     jobs = [job for job in jobs if job.name not in skip]
     summary = run_batch(jobs, title="spectrograms")
     for name, artifact in summary.values.items():
@@ -159,14 +161,15 @@ class _Run:
     figure_channels: tuple[str, ...] | None
 
 
-def _jobs(session: Session, target: Path, run: _Run, shanks: Sequence[int] | None) -> list[Job]:
+def _jobs(session: Session, output: OutputFolder, run: _Run, shanks: Sequence[int] | None) -> list[Job]:
     if session.problem is not None:
         return [Job(str(session.path), _refuse, (session.problem,))]
-    if session.raw is not None:
-        try:
+    try:
+        target = output.path(session.name)
+        if session.raw is not None:
             session = replace(session, shanks=dict.fromkeys(shanks_of(session.raw), (session.raw,)))
-        except BadInput as problem:
-            return [Job(str(session.path), _refuse, (problem,))]
+    except BadInput as problem:
+        return [Job(str(session.path), _refuse, (problem,))]
     wanted = sorted(session.shanks) if shanks is None else sorted(set(shanks))
     jobs = [Job(f"{session.name}/sh{shank}", _shank, (session, shank, target, run)) for shank in wanted]
     if run.coherence["pairs"]:

@@ -14,9 +14,8 @@ import numpy as np
 
 from src.preprocess.spikes.matched_filter import FilterBank
 from src.preprocess.spikes.noise import Spectrum, background_spectrum, quiet_mask, robust_sigma
-from src.preprocess.spikes.waveforms import WaveformModel, remove_spikes
-from src.recordings.extracellular.recording import SpikeTrain
-from src.simulate.spike_synthesis import LONG_FFT
+from src.preprocess.spikes.waveforms import LONG_FFT, WaveformModel, remove_spikes
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 LOUD_SIGMAS = 5.0
 MOST_LOUD = 1e-4

@@ -11,12 +11,13 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import mean_template
 from src.preprocess.spikes.parameters import SpikeLookalikesParams
 from src.preprocess.spikes.prepare import CONDITIONING, LabelledRecording, load_labelled, load_trace
-from src.recordings.extracellular.recording import SUFFIXES
+from src.recordings.extracellular.arrays import SUFFIXES
 from src.reports.spike_conditioning import draw_conditioning
 from src.signals import BadInput
 from src.simulate.spike_hybrids import write_hybrids
 from src.simulate.spikes import write_lookalikes
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder, distinct_names
 from src.storage.step import ensure
 
 
@@ -27,7 +28,8 @@ def lookalikes(params: SpikeLookalikesParams) -> Summary:
 
 
 def _lookalikes(folder: Path, seed: int, duration_s: float) -> list[str]:
-    write_lookalikes(folder, seed, duration_s=duration_s, truth_dir=folder / "truth")
+    with OutputFolder(folder).files() as part:
+        write_lookalikes(part, seed, duration_s=duration_s, truth_dir=part / "truth")
     return [f"D1.mat … D6.mat in {folder}, the truth of D2–D6 in {folder / 'truth'}"]
 
 
@@ -40,7 +42,8 @@ def hybrids(
 
 
 def _hybrids(shared: Path, folder: Path, seed: int, duration_s: float) -> list[str]:
-    write_hybrids(shared, folder, seed, duration_s=duration_s)
+    with OutputFolder(folder, (shared,)).files() as part:
+        write_hybrids(shared, part, seed, duration_s=duration_s)
     return [f"D1.mat … D6.mat in {folder}, the truth of D2–D6 in {folder / 'truth'}"]
 
 
@@ -76,10 +79,12 @@ def condition(
             load_labelled(Path(template_from), chain.linear_only(), key=key, n_units=n_units), n_units
         )
         chain = Conditioning(fs_hz=fs_hz, **conditioning, template=template, template_onset=onset)
+    output = OutputFolder(Path(output_dir), (Path(input_dir),))
+    paths = [path for path in _recordings(Path(input_dir)) if path.stem not in skip]
+    names = distinct_names((path.stem, path) for path in paths)
     jobs = [
-        Job(path.stem, _condition, (path, Path(output_dir), chain, key, figures))
-        for path in _recordings(Path(input_dir))
-        if path.stem not in skip
+        Job(name, _condition, (path, output, name, chain, key, figures))
+        for name, path in zip(names, paths, strict=True)
     ]
     return run_batch(jobs, title="conditioning", workers=workers)
 
@@ -98,14 +103,14 @@ def _recordings(source: Path) -> list[Path]:
     return found
 
 
-def _condition(path: Path, output_dir: Path, chain: Conditioning, key: str, figures: bool) -> list[str]:
+def _condition(path: Path, output: OutputFolder, name: str, chain: Conditioning, key: str, figures: bool) -> list[str]:
     params = {"conditioning": chain.to_dict(), "key": key}
-    made = ensure(CONDITIONING, {"recording": path}, params, label=path.stem, target=output_dir / path.stem)
+    made = ensure(CONDITIONING, {"recording": path}, params, label=name, target=output.path(name))
     if figures:
         trace = load_trace(path, fs_hz=chain.fs_hz, key=key)
-        draw_conditioning(
-            output_dir / f"{path.stem}.png", title=path.stem, steps=_steps(chain, trace.centred), fs_hz=chain.fs_hz
-        )
+        with output.files() as part:
+            steps = _steps(chain, trace.centred)
+            draw_conditioning(part / f"{name}.png", title=name, steps=steps, fs_hz=chain.fs_hz)
     return [f"{made.path / 'conditioned.npy'}" + (" (as before)" if made.reused else "")]
 
 

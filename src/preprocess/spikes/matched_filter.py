@@ -6,7 +6,7 @@ import numpy as np
 import scipy.signal
 
 from src.preprocess.spikes.noise import Spectrum, robust_sigma
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 
 def fit_templates(

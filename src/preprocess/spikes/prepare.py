@@ -14,15 +14,18 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import median_removed, slow_baseline
 from src.preprocess.spikes.noise import Spectrum, background_spectrum
 from src.preprocess.spikes.signature import signature
-from src.preprocess.spikes.waveforms import WaveformModel, fit_waveforms, remove_spikes
-from src.recordings.extracellular.recording import SUFFIXES, SpikeTrain, read_spikes, read_trace, unusable
-from src.signals import BadInput
-from src.simulate.spike_synthesis import (
+from src.preprocess.spikes.waveforms import (
     LONG_FFT,
     TEMPLATE_AFTER,
     TEMPLATE_BEFORE,
+    WaveformModel,
     conditioned_waveforms,
+    fit_waveforms,
+    remove_spikes,
 )
+from src.recordings.extracellular.arrays import SUFFIXES
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, read_trace, unusable
+from src.signals import BadInput
 from src.simulate.spikes import write_lookalikes
 from src.storage.step import CachedStep
 
@@ -90,8 +93,9 @@ class LabelledRecording:
     flat: np.ndarray
     linear: np.ndarray
 
-    def waveforms(self, part: range, n_units: int) -> WaveformModel:
-        """Waveforms fitted to one stretch alone."""
+    def waveforms(self, part: range, n_units: int | None = None) -> WaveformModel:
+        """Waveforms fitted to one stretch alone, of as many neurons as the labels name unless given."""
+        n_units = int(self.train.unit.max()) if n_units is None else n_units
         flat, train = self.flat[part.start : part.stop], self.train.between(part.start, part.stop)
         return fit_waveforms(flat, train, n_units, before=TEMPLATE_BEFORE, after=TEMPLATE_AFTER)
 
@@ -103,7 +107,7 @@ class LabelledRecording:
         return background_spectrum(residual, self.trace.fs_hz, quiet, n_fft=min(LONG_FFT, len(residual)))
 
 
-def load_labelled(path: Path, conditioning: Conditioning, *, key: str, n_units: int) -> LabelledRecording:
+def load_labelled(path: Path, conditioning: Conditioning, *, key: str, n_units: int | None) -> LabelledRecording:
     """Read the labelled recording and its spikes.
 
     Raises

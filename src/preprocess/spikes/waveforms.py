@@ -7,12 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.matched_filter import fit_templates, subtract
 from src.preprocess.spikes.noise import Spectrum, grow
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 N_MODES = 3
 """Directions of variation kept per unit."""
+
+TEMPLATE_BEFORE, TEMPLATE_AFTER = 10, 90
+"""Samples of a fitted waveform around its onset."""
+
+REACH = 60
+"""Samples on either side by which the band-pass spreads a waveform."""
+
+LONG_FFT = 4096
+"""Samples of a segment from which a background's spectrum is measured at full resolution."""
 
 CROWDED = 40
 """Samples within which spikes are taken to explain the same part of a trace."""
@@ -87,6 +97,18 @@ def fit_waveforms(
         own = residual[onsets[:, None] + np.arange(-before, after)]
         modes[unit] = _excess(own, floor, n_modes)
     return WaveformModel(templates, modes, before, counts)
+
+
+def conditioned_waveforms(waveforms: WaveformModel, conditioning: Conditioning, *, reach: int = REACH) -> WaveformModel:
+    """The waveforms as they look behind the band-pass, with ``reach`` samples more on either side."""
+
+    def through(rows: np.ndarray) -> np.ndarray:
+        wide = [(0, 0)] * (rows.ndim - 1) + [(reach, reach)]
+        return conditioning.linear(np.pad(rows, wide)).astype(np.float64)
+
+    return WaveformModel(
+        through(waveforms.templates), through(waveforms.modes), waveforms.onset + reach, waveforms.counts
+    )
 
 
 def cut(trace: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from src.preprocess.spikes.matched_filter import FilterBank, local_peaks
 from src.preprocess.spikes.waveforms import cut, remove_spikes
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 
 def spike_windows(

@@ -1,262 +1,302 @@
-"""Single-channel extracellular recordings and spike trains: reading, checking, writing.
+"""The typed, lazy recording that every reader of extracellular signals returns, for LFP and spikes alike.
 
-Inside the project a spike's ``index`` is the 0-based sample of its *onset*; files for MATLAB users are
-1-based. The conversion happens here and nowhere else.
+Samples are read front to back in blocks, so memory does not grow with the length of the recording. Time is the
+recording's own: what was not recorded (lost packets, pauses) is NaN of the right length.
 """
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
-import scipy.io
+from numpy.typing import NDArray
 
-from src.recordings.extracellular.spikeinterface_input import is_spikeinterface, read_spikeinterface
-from src.recordings.matlab import load_mat
-from src.signals import BadInput, Recording
-from src.storage.atomic import atomic_file
+from src.signals import BadInput
 
-SUFFIXES = (".mat", ".npy", ".h5", ".hdf5")
-_RATE_KEYS = ("fs_hz", "fs", "Fs", "sampling_rate", "samplingRate", "sr")
+BLOCK_BYTES = 1 << 22
+AS_SAVED = "as the acquisition system saved it: no filter but the amplifier's, no re-referencing"
+LONGEST_S = 30 * 86400.0
+"""A clock that spans more than this is taken for damaged."""
+
+Read = Callable[[int, int], NDArray]
+"""Samples ``[first, last)`` as ``(time, channel)`` of all channels of the source; ``first`` never goes back."""
+
+Opener = Callable[[], AbstractContextManager[Read]]
 
 
 @dataclass(frozen=True)
-class SpikeTrain:
-    """Sorted spikes of one channel.
+class Run:
+    """Samples without a gap between them.
 
     Attributes
     ----------
-    index
-        ``(spike,)`` int64, 0-based sample of each onset, ascending.
-    unit
-        ``(spike,)`` int64, the neuron each spike belongs to, counted from 1.
+    start
+        Place of the first one on the recording's clock, in samples.
+    first, count
+        Which samples of the source they are.
+    opener
+        Opens the source.
     """
 
-    index: np.ndarray
-    unit: np.ndarray
+    start: int
+    first: int
+    count: int
+    opener: Opener
+
+
+@dataclass(frozen=True)
+class ExtracellularRecording:
+    """One continuous recording of one or more channels; its samples stay on disk.
+
+    Attributes
+    ----------
+    path
+        File or folder it was opened from.
+    source_format
+        Name of the format, ``"SpikeGadgets .rec"``.
+    fs_hz
+        Sampling rate, not necessarily whole.
+    channel_ids
+        ``(channel,)`` whole numbers or text, as the file has them.
+    runs
+        Where samples were recorded, in rising order.
+    shanks
+        ``(channel,)`` number of the group (shank, tetrode, probe, port) of each channel.
+    dtype
+        Type of the samples in the source, in native byte order.
+    units
+        ``"uV"``, another unit that the file states, or ``"unknown"``.
+    gain, offset
+        ``(channel,)`` factor and summand that turn source samples into ``units``; ``None`` where they are in them.
+    start_s
+        Time of the first sample on the file's clock in seconds, ``None`` where the file states none.
+    started
+        Wall-clock time of the first sample where the file states it.
+    coordinates
+        Arrays about the channels that the file has: ``channel_locations`` in µm, ``depth_order``, …
+    upstream
+        What happened to the signal before, as far as the file says.
+    warnings
+        What the user has to know: gaps, contradictions, skipped channels.
+    files
+        The files that were read, for checksums.
+    columns
+        ``(channel,)`` column of each channel in the source; ``None`` for all in order.
+    """
+
+    path: Path
+    source_format: str
+    fs_hz: float
+    channel_ids: NDArray
+    runs: tuple[Run, ...]
+    shanks: NDArray[np.int64]
+    dtype: np.dtype
+    units: str = "unknown"
+    gain: NDArray[np.float32] | None = None
+    offset: NDArray[np.float32] | None = None
+    start_s: float | None = None
+    started: datetime | None = None
+    coordinates: dict[str, NDArray] = field(default_factory=dict)
+    upstream: str = "unknown: the file does not say how the signal was filtered or referenced"
+    warnings: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    columns: NDArray[np.int64] | None = None
+    length: int | None = None
 
     def __post_init__(self) -> None:
-        if self.index.ndim != 1 or self.index.shape != self.unit.shape:
-            raise ValueError(f"index {self.index.shape} and unit {self.unit.shape} must be equally long vectors")
+        if not (np.isfinite(self.fs_hz) and self.fs_hz > 0):
+            raise BadInput(self.path, f"the sampling rate is {self.fs_hz} Hz", "give one positive number of Hz")
+        if not self.n_channels or not self.runs or not self.n_samples:
+            raise BadInput(self.path, "the recording is empty", "give a recording with samples")
+        if len(set(self.channel_ids.tolist())) < self.n_channels:
+            values, counts = np.unique(self.channel_ids, return_counts=True)
+            twice = ", ".join(map(str, values[counts > 1][:5]))
+            raise BadInput(self.path, f"channel_ids name {twice} more than once", "give every channel its own id")
+        if self.n_samples / self.fs_hz > LONGEST_S:
+            problem = f"its clock spans {self.n_samples / self.fs_hz / 86400:.0f} days"
+            raise BadInput(self.path, problem, "check the clock: it may be damaged; split the recording at the jump")
 
-    def __len__(self) -> int:
-        return len(self.index)
+    @property
+    def n_channels(self) -> int:
+        return len(self.channel_ids)
 
-    @classmethod
-    def sorted(cls, index: np.ndarray, unit: np.ndarray) -> SpikeTrain:
-        """A train in ascending order; simultaneous spikes are ordered by unit, pairs stay together."""
-        index, unit = np.asarray(index, np.int64), np.asarray(unit, np.int64)
-        order = np.lexsort((unit, index))
-        return cls(index[order], unit[order])
+    @property
+    def n_samples(self) -> int:
+        """From the first to the last, gaps included."""
+        return self.length if self.length is not None else self.runs[-1].start + self.runs[-1].count
 
-    @classmethod
-    def empty(cls) -> SpikeTrain:
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    @property
+    def duration_s(self) -> float:
+        return self.n_samples / self.fs_hz
 
-    def between(self, start: int, stop: int) -> SpikeTrain:
-        """Spikes with onset in ``[start, stop)``, counted from ``start``."""
-        keep = (self.index >= start) & (self.index < stop)
-        return SpikeTrain(self.index[keep] - start, self.unit[keep])
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """``(first, last + 1)`` samples of every gap."""
+        ends = [0, *(run.start + run.count for run in self.runs)]
+        starts = [*(run.start for run in self.runs), self.n_samples]
+        return [(end, start) for end, start in zip(ends, starts, strict=True) if start > end]
+
+    @property
+    def block_dtype(self) -> np.dtype:
+        """Type of what :meth:`blocks` yields: the source's, float32 where samples are scaled or missing."""
+        plain = self.gain is None and (self.dtype.kind == "f" or not self.gaps)
+        return self.dtype if plain else np.dtype(np.float32)
+
+    def blocks(self, n_samples: int | None = None) -> Iterator[NDArray]:
+        """Every sample once, as ``(time, channel)`` blocks of at most ``n_samples`` in :attr:`units`.
+
+        Raises
+        ------
+        BadInput
+            If the file is damaged.
+        """
+        width = self.n_channels if self.columns is None else max(self.n_channels, int(self.columns.max()) + 1)
+        step = n_samples or max(1, BLOCK_BYTES // (width * self.dtype.itemsize))
+        position = 0
+        for run in self.runs:
+            yield from self._missing(run.start - position, step)
+            with run.opener() as read:
+                for first in range(run.first, run.first + run.count, step):
+                    values = read(first, min(first + step, run.first + run.count))
+                    yield self._scaled(values.reshape(len(values), -1))
+            position = run.start + run.count
+        yield from self._missing(self.n_samples - position, step)
+
+    def samples(self) -> NDArray[np.float32]:
+        """The whole recording in memory: ``(channel, time)`` float32."""
+        values = np.empty((self.n_channels, self.n_samples), np.float32)
+        first = 0
+        for block in self.blocks():
+            values[:, first : first + len(block)] = block.T
+            first += len(block)
+        return values
+
+    def select(self, channels: Sequence[int] | NDArray) -> ExtracellularRecording:
+        """Some channels by their places in :attr:`channel_ids`, in the order given."""
+        places = np.asarray(channels, np.int64)
+        columns = places if self.columns is None else self.columns[places]
+        kept = {
+            name: values[places] if values.shape[:1] == (self.n_channels,) else values
+            for name, values in self.coordinates.items()
+        }
+        return replace(
+            self,
+            channel_ids=self.channel_ids[places],
+            shanks=self.shanks[places],
+            columns=columns,
+            gain=None if self.gain is None else self.gain[places],
+            offset=None if self.offset is None else self.offset[places],
+            coordinates=kept,
+        )
+
+    def shank(self, number: int) -> ExtracellularRecording:
+        """The channels of one shank.
+
+        Raises
+        ------
+        BadInput
+            If there is none.
+        """
+        places = np.flatnonzero(self.shanks == number)
+        if not len(places):
+            known = ", ".join(map(str, np.unique(self.shanks)))
+            raise BadInput(self.path, f"has no shank {number}", f"it has shanks {known}")
+        return self.select(places)
+
+    def _missing(self, count: int, step: int) -> Iterator[NDArray]:
+        for first in range(0, count, step):
+            yield np.full((min(step, count - first), self.n_channels), np.nan, self.block_dtype)
+
+    def _scaled(self, values: NDArray) -> NDArray:
+        if self.columns is not None:
+            values = values[:, self.columns]
+        if self.gain is None:
+            return values.astype(self.block_dtype, copy=False)
+        scaled = values.astype(np.float32)
+        if self.offset is not None and self.offset.any():
+            scaled += self.offset / self.gain  # a whole number of counts where the zero is in the middle of the range
+        scaled *= self.gain
+        return scaled
 
 
-def together(own: SpikeTrain, others: SpikeTrain) -> tuple[SpikeTrain, np.ndarray]:
-    """Two trains as one in ascending order, and where the spikes of ``own`` are in it, in their order."""
-    index, unit = np.concatenate((own.index, others.index)), np.concatenate((own.unit, others.unit))
-    order = np.argsort(index, kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return SpikeTrain(index[order], unit[order]), place[: len(own)]
+class Clock(NamedTuple):
+    """Runs of samples on a clock, and what was found on the way."""
+
+    runs: tuple[Run, ...]
+    warnings: tuple[str, ...]
 
 
-def read_trace(
-    path: Path, *, fs_hz: float, key: str = "d", channel: int | None = None, units: str = "a.u."
-) -> Recording:
-    """Read one channel of a ``.mat`` (any version), ``.npy`` or HDF5 file, or of what SpikeInterface reads.
+def runs_on_clock(starts: Sequence[tuple[int, int, Opener]], clock: Sequence[int], fs_hz: float, what: str) -> Clock:
+    """Place consecutive pieces of a recording on its clock.
 
     Parameters
     ----------
-    path, key
-        The file, and the name of the variable in it (ignored for ``.npy``).
-    fs_hz
-        Sampling rate. A rate stated in the file has to agree with it.
-    channel
-        Row of a several-channel array; not needed for one row or one column.
-
-    Returns
-    -------
-    Recording
-        Samples ``(1, time)`` float32 in ``units``; NaN marks samples that were not recorded.
-
-    Raises
-    ------
-    BadInput
-        Missing file or key, another rate, not numeric, several channels and no choice, empty, infinite.
+    starts
+        ``(first, count, opener)`` of every piece, in the order they were recorded.
+    clock
+        What the clock says at the first sample of each piece, in samples. Where it goes back, the length of the
+        pause is not known: the piece follows on without a gap, and that is said.
+    what
+        What is missing in a gap: ``"packets"``.
     """
-    path = Path(path)
-    content = _load(path, (key, *_RATE_KEYS))
-    if key not in content and path.suffix != ".npy":
-        present = ", ".join(sorted(content["__names__"])) or "nothing"
-        hint = "name the trace with options.key (in training, datamodule.key)"
-        raise BadInput(path, f"no variable '{key}' (it holds {present})", hint)
-    _check_rate(path, content, fs_hz)
-    samples = _one_channel(path, content[key], channel)
-    if samples.size == 0:
-        raise BadInput(path, f"the recording '{key}' is empty", "give a recording with samples")
-    if np.isinf(samples).any():
-        raise BadInput(
-            path, f"{int(np.isinf(samples).sum())} infinite samples", "mark samples that were not recorded with NaN"
-        )
-    if np.isnan(samples).all():
-        raise BadInput(path, "every sample is NaN", "give a recording with samples")
-    name = path.stem
-    return Recording(samples[None], float(fs_hz), ("channel 1",), (units,), name, name, source=str(path))
+    runs, warnings, shift = list[Run](), list[str](), -int(clock[0])
+    for (first, count, opener), now in zip(starts, clock, strict=True):
+        due = runs[-1].start + runs[-1].count if runs else 0
+        start = int(now) + shift
+        if start < due:
+            if due - start > 1:
+                warnings.append(f"the clock goes back at {due / fs_hz:.3f} s: the length of the pause is not known")
+            shift += due - start
+            start = due
+        elif start > due:
+            lost = (start - due) / fs_hz
+            warnings.append(f"{what} are missing for {lost:.3f} s from {due / fs_hz:.3f} s on: NaN there")
+        runs.append(Run(start, first, count, opener))
+    if len(warnings) > 4:
+        lost_s = (runs[-1].start + runs[-1].count - sum(run.count for run in runs)) / fs_hz
+        warnings = [*warnings[:3], f"and {len(warnings) - 3} more gaps: {lost_s:.3f} s of {what} are missing in all"]
+    return Clock(tuple(runs), tuple(warnings))
 
 
-def read_spikes(path: Path, *, n_samples: int | None = None, n_units: int | None = 5) -> SpikeTrain:
-    """Read ``Index`` (1-based onsets) and ``Class`` (from 1) of a ``.mat`` or HDF5 file.
+def jumps(at: Callable[[int], int], count: int, modulus: int = 1 << 32) -> list[int]:
+    """Samples whose clock is not one after that of the sample before, by bisection.
 
-    Raises
-    ------
-    BadInput
-        Missing keys, unequal lengths, fractions, an index outside ``1…n_samples``, a class outside ``1…n_units``.
+    Reads the clock of a few samples for every jump, not that of all: the clock of a stretch whose ends differ by
+    its length has no jump (a loss and a repetition of the same length within a stretch would go unseen).
+
+    Parameters
+    ----------
+    at
+        Clock of a sample, counted modulo ``modulus``.
     """
-    path = Path(path)
-    content = _load(path, ("Index", "Class"))
-    for key in ("Index", "Class"):
-        if key not in content:
-            present = ", ".join(sorted(content["__names__"])) or "nothing"
-            raise BadInput(path, f"no variable '{key}' (it holds {present})", "training needs d, Index and Class")
-    index, unit = (_whole_numbers(path, key, content[key]) for key in ("Index", "Class"))
-    if len(index) != len(unit):
-        raise BadInput(path, f"{len(index)} entries in Index, {len(unit)} in Class", "give one Class per Index")
-    last = n_samples if n_samples is not None else np.iinfo(np.int64).max
-    outside = (index < 1) | (index > last)
-    if outside.any():
-        worst = index[outside][0]
-        raise BadInput(
-            path,
-            f"{int(outside.sum())} Index outside 1…{last} (the first is {worst})",
-            "Index counts samples from 1, as MATLAB does",
-        )
-    top = n_units if n_units is not None else np.iinfo(np.int64).max
-    wrong = (unit < 1) | (unit > top)
-    if wrong.any():
-        raise BadInput(
-            path, f"Class {int(unit[wrong][0])} outside 1…{top}", "number the neurons from 1, or raise n_units"
-        )
-    return SpikeTrain.sorted(index - 1, unit)
+    found, stack = list[int](), [(0, count - 1)]
+    while stack:
+        first, last = stack.pop()
+        if (at(last) - at(first)) % modulus == (last - first) % modulus:
+            continue
+        if last - first == 1:
+            found.append(last)
+            continue
+        middle = (first + last) // 2
+        stack += [(first, middle), (middle, last)]
+    return sorted(found)
 
 
-def write_mat(path: Path, train: SpikeTrain | None = None, trace: np.ndarray | None = None) -> None:
-    """Write ``Index`` (1-based) and ``Class`` as 1×N rows where a train is given, and the trace as row ``d``."""
-    content: dict[str, Any] = {}
-    if train is not None:
-        content |= {"Index": (train.index + 1)[None], "Class": train.unit[None]}
-    if trace is not None:
-        content["d"] = np.asarray(trace, np.float32)[None]
-    with atomic_file(Path(path)) as part:
-        scipy.io.savemat(part, content, appendmat=False, do_compression=False)
+def timestamp_jumps(times: Any, fs_hz: float) -> list[int]:
+    """Samples that come more than one and a half intervals after the one before, read a million at a time.
 
-
-def write_csv(path: Path, train: SpikeTrain, fs_hz: float, columns: dict[str, np.ndarray] | None = None) -> None:
-    """One line per spike: 1-based index, time of the onset, class, then any further columns."""
-    extra = columns or {}
-    with atomic_file(Path(path)) as part, part.open("w", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(["index", "time_s", "class", *extra])
-        for row, (index, unit) in enumerate(zip(train.index, train.unit, strict=True)):
-            values = [f"{column[row]:.4f}" for column in extra.values()]
-            writer.writerow([index + 1, f"{index / fs_hz:.6f}", unit, *values])
-
-
-def unusable(samples: np.ndarray, *, saturated_run: int = 8) -> np.ndarray:
-    """Mask ``(time,)`` of samples that carry no signal: NaN, or a rail the amplifier stuck to.
-
-    A rail is the largest or smallest value of the trace held for ``saturated_run`` samples or more.
+    Parameters
+    ----------
+    times
+        ``(time,)`` seconds: an array, a memory map or an HDF5 dataset.
     """
-    bad = np.isnan(samples)
-    finite = samples[~bad]
-    if finite.size == 0:
-        return bad
-    for rail in (finite.max(), finite.min()):
-        bad |= _long_runs(samples == rail, saturated_run)
-    return bad
-
-
-def _long_runs(flag: np.ndarray, shortest: int) -> np.ndarray:
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], flag.view(np.int8), [0]))))
-    kept = np.zeros(len(flag), bool)
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):
-        if stop - start >= shortest:
-            kept[start:stop] = True
-    return kept
-
-
-def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    if is_spikeinterface(path):
-        samples, fs_hz = read_spikeinterface(path)
-        return {keys[0]: samples, _RATE_KEYS[0]: fs_hz, "__names__": [keys[0]]}
-    if path.suffix not in SUFFIXES:
-        raise BadInput(path, f"unknown kind of file '{path.suffix}'", f"give one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise BadInput(path, "does not exist", "check the path")
-    try:
-        if path.suffix == ".npy":
-            with path.open("rb") as stream:
-                array = np.lib.format.read_array(stream, allow_pickle=False)
-            return {**dict.fromkeys(keys[:1], array), "__names__": []}
-        if path.suffix != ".mat" or h5py.is_hdf5(path):
-            return _load_hdf5(path, keys)
-        found = load_mat(path, keys)
-        names = [name for name, _, _ in scipy.io.whosmat(path)]
-    except Exception as error:  # SciPy's and h5py's readers fail on damaged files in a dozen ways
-        raise BadInput(path, f"cannot be read as {path.suffix} ({error})", "check that the file is whole") from error
-    return {**{k: v for k, v in found.items() if k in keys}, "__names__": names}
-
-
-def _load_hdf5(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    with h5py.File(path) as handle:
-        found: dict[str, Any] = {k: handle[k][()] for k in keys if k in handle and isinstance(handle[k], h5py.Dataset)}
-        found |= {k: handle.attrs[k] for k in _RATE_KEYS if k in handle.attrs}
-        found["__names__"] = list(handle)
+    found, step = list[int](), 1 << 20
+    for first in range(0, len(times), step):
+        part = np.asarray(times[max(0, first - 1) : first + step], np.float64)
+        found += (np.flatnonzero(np.diff(part) * fs_hz > 1.5) + max(1, first)).tolist()
     return found
-
-
-def _check_rate(path: Path, content: dict[str, Any], fs_hz: float) -> None:
-    for key in _RATE_KEYS:
-        if key in content:
-            stated = float(np.asarray(content[key]).squeeze())
-            if not np.isclose(stated, fs_hz, rtol=1e-3):
-                hint = f"resample to {fs_hz:g} Hz, or train at this rate with datamodule.fs_hz={stated:g}"
-                raise BadInput(path, f"states {stated:g} Hz in '{key}', expected {fs_hz:g} Hz", hint)
-
-
-def _one_channel(path: Path, array: Any, channel: int | None) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype.kind not in "iuf":
-        raise BadInput(path, f"the trace is of type {array.dtype}", "give real numbers")
-    matrix = np.atleast_2d(array.squeeze())
-    if matrix.ndim != 2:
-        raise BadInput(path, f"the trace has {matrix.ndim} axes", "give (time,), (1, time) or (channel, time)")
-    if matrix.shape[0] == 1 or array.size == 0:
-        return matrix.reshape(-1).astype(np.float32)
-    if matrix.shape[0] > matrix.shape[1]:
-        matrix = matrix.T
-    if channel is None:
-        raise BadInput(path, f"{matrix.shape[0]} channels", f"choose one with options.channel=0…{matrix.shape[0] - 1}")
-    if not 0 <= channel < matrix.shape[0]:
-        raise BadInput(path, f"no channel {channel} among {matrix.shape[0]}", "count channels from 0")
-    return matrix[channel].astype(np.float32)
-
-
-def _whole_numbers(path: Path, key: str, array: Any) -> np.ndarray:
-    values = np.asarray(array).reshape(-1)
-    if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
-        raise BadInput(
-            path, f"'{key}' holds something other than whole numbers", "give sample numbers and class numbers"
-        )
-    return values.astype(np.int64)

@@ -12,6 +12,7 @@ from datetime import datetime, time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput
 
@@ -90,6 +91,15 @@ class Hypnogram:
     def counts(self) -> dict[str, int]:
         """Epochs of every stage, and of none."""
         return stage_counts(self.stages, self.stage_names)
+
+
+def transition_counts(stages: NDArray[np.integer], n_classes: int) -> NDArray[np.int64]:
+    """``(from, to)`` counts of neighbouring scored epochs, the diagonal included."""
+    counts = np.zeros((n_classes, n_classes), np.int64)
+    before, after = stages[:-1], stages[1:]
+    known = (before != UNSCORED) & (after != UNSCORED)
+    np.add.at(counts, (before[known], after[known]), 1)
+    return counts
 
 
 def stage_counts(stages: np.ndarray, stage_names: Sequence[str] = HUMAN_STAGES) -> dict[str, int]:

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,10 @@ from src.recordings.sleep.hypnogram import align, stage_counts, trim_wake
 from src.recordings.sleep.nights import Night, discover
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import BadInput
-from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.fingerprint import file_digest
+from src.storage.lock import folder_lock
+from src.storage.output import OutputFolder
 
 BASE_URL = "https://physionet.org/files/sleep-edfx/1.0.0/"
 CHECKSUMS = "SHA256SUMS.txt"
@@ -88,6 +89,8 @@ def sleep_edf(
     if cohort not in COHORTS:
         raise BadInput("cohort", f"{cohort!r} is not known", f"choose from: {', '.join(COHORTS)}")
     target = Path(output_dir)
+    output = OutputFolder(target, (Path(input_dir),) if input_dir else ())
+    output.check(known=(_FOLDER,))
     summary = Summary("files")
     if not input_dir:
         listed = {n: d for n, d in checksums_of(base_url).items() if wanted(n, cohort) and Path(n).name not in skip}
@@ -106,8 +109,8 @@ def sleep_edf(
         [Job(n.recording_id, night_counts, (n,)) for n in nights], title="counting epochs", workers=workers
     )
     report = compare(list(counting.values.values()), cohort)
-    with atomic_file(target / COUNTS_FILE) as part:
-        part.write_text(json.dumps(report, indent=2) + "\n")
+    with output.files(known=(_FOLDER,)) as part:
+        (part / COUNTS_FILE).write_text(json.dumps(report, indent=2) + "\n")
     Console().print(_table(report))
     return Summary("Sleep-EDF", (*summary.outcomes, *counting.outcomes))
 
@@ -138,27 +141,33 @@ def fetch(url: str, digest: str, folder: Path) -> str:
     Raises
     ------
     BadInput
-        If the server does not answer or what it sent has another checksum.
+        If the server does not answer, what it sent has another checksum, or another file of this name is there.
     """
-    import pooch
     import requests
 
     name = url.rpartition("/")[2]
-    part = folder / f".{name}.part"
-    try:
-        pooch.retrieve(url, f"sha256:{digest}", fname=name, path=folder, downloader=partial(_resume, part))
-    except (requests.RequestException, OSError) as error:
-        problem = f"cannot be fetched ({type(error).__name__})"
-        raise BadInput(url, problem, "give the same command again, it goes on where it stopped") from error
-    except ValueError as error:
-        part.unlink(missing_ok=True)
-        raise BadInput(url, "came with another checksum", "give the same command again") from error
-    part.unlink(missing_ok=True)
-    return str(folder / name)
+    target, part = folder / name, folder / f".{name}.part"
+    with folder_lock(target):
+        if target.exists():
+            if file_digest(target) != digest:
+                raise BadInput(
+                    target, "has another checksum than the archive's file", "rename it, or choose output_dir"
+                )
+            return str(target)
+        try:
+            _resume(url, part)
+        except (requests.RequestException, OSError) as error:
+            problem = f"cannot be fetched ({type(error).__name__})"
+            raise BadInput(url, problem, "give the same command again, it goes on where it stopped") from error
+        if file_digest(part) != digest:
+            part.unlink()
+            raise BadInput(url, "came with another checksum", "give the same command again")
+        part.rename(target)
+    return str(target)
 
 
-def _resume(part: Path, url: str, output_file: Any, _: Any) -> None:
-    """A downloader for pooch that keeps what has come in beside the target, and asks for the rest."""
+def _resume(url: str, part: Path) -> None:
+    """Ask for what has not come in yet, and append it."""
     import requests
 
     have = part.stat().st_size if part.exists() else 0
@@ -170,7 +179,6 @@ def _resume(part: Path, url: str, output_file: Any, _: Any) -> None:
             with part.open("ab" if answer.status_code == 206 else "wb") as handle:
                 for block in answer.iter_content(_BLOCK):
                     handle.write(block)
-    Path(output_file).write_bytes(part.read_bytes())
 
 
 def night_counts(night: Night) -> dict[str, int]:

@@ -55,7 +55,7 @@ def test_a_first_order_process_is_forecast_by_its_last_frame(sticky, name):
 def test_statistics_of_the_datamodule_fit_in(tmp_path):
     data = grid_data(tmp_path)
     data.setup("fit")
-    baselines = make_baselines(data.training_statistics())
+    baselines = make_baselines(data.statistics())
     assert list(baselines) == ["mean rate", "persistence", "autoregression"]
     for forecast in baselines["autoregression"](next(iter(data.val_dataloader()))):
         chance = torch.sigmoid(forecast.logits)

@@ -12,7 +12,7 @@ from src.models.spikes.baselines import (
     remembered,
 )
 from src.preprocess.spikes.filters import bandpass
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spikes import FS_HZ, NEURONS, background, mean_peak, simulate
 
 TEMPLATES = np.stack([n.at(np.arange(-70, 150)) for n in NEURONS])

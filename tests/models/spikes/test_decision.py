@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from src.models.spikes.decision import THRESHOLDS, Decision, Trial, merit, tune_detection, tune_second
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 FS = 25_000.0
 

@@ -12,17 +12,17 @@ def test_a_few_steps_find_most_spikes_of_a_block_nothing_was_fitted_to(spike_mod
     model, _, _ = spike_models["detector"]
     rows = {row["target"]: row for row in model.results()}
     assert list(rows) == ["D2", "D5"]
-    assert rows["D2"]["f1_50"] > 0.8
-    assert rows["D5"]["f1_50"] > 0.6
-    assert rows["D2"]["f1_50"] > rows["D5"]["f1_50"] > 3 * rows["D5"]["chance_random"]
-    assert model.test_metrics()["test/f1_50"] == np.mean([rows[n]["f1_50"] for n in rows])
+    assert rows["D2"]["f1_loose"] > 0.8
+    assert rows["D5"]["f1_loose"] > 0.6
+    assert rows["D2"]["f1_loose"] > rows["D5"]["f1_loose"] > 3 * rows["D5"]["chance_random"]
+    assert model.test_metrics()["test/f1_loose"] == np.mean([rows[n]["f1_loose"] for n in rows])
 
 
 def test_the_first_filters_are_the_targets_whitened_templates(spike_data):
     data = spike_data({"windows": 2, "window": 120, "context": True})
     data.setup("fit")
-    model = SpikeDetection(data.signal.to_dict(), data.classes, "spike_detector", {}, data.targets, 1e-3, 0.0, 0.1)
-    model.set_normalization(data.training_statistics())
+    model = SpikeDetection(data.signal.to_dict(), data.classes, "spike_detector", {}, data.targets)
+    model.set_normalization(data.statistics())
     stems = [trunk.stem for trunk in model.network.trunks]
     assert not torch.equal(stems[0].weight[:5], stems[1].weight[:5])
     # A filter answers its own neuron's waveform, at the labelled sample, more than its neighbours in time.
@@ -47,10 +47,8 @@ def test_decisions_are_tuned_per_target_and_travel_with_the_baselines(spike_mode
 def test_the_originals_network_trains_in_the_same_frame(spike_data):
     data = spike_data({"windows": 4, "window": 120, "context": False})
     data.setup("fit")
-    model = SpikeDetection(
-        data.signal.to_dict(), data.classes, "spike_detector_original", {}, data.targets, 1e-3, 0.0, 0.1
-    )
-    model.set_normalization(data.training_statistics())
+    model = SpikeDetection(data.signal.to_dict(), data.classes, "spike_detector_original", {}, data.targets)
+    model.set_normalization(data.statistics())
     samples, labels = torch.randn(4, 1, 120), torch.zeros(4, 1, 120)
     assert torch.isfinite(model.network(samples, 1)).all()
     loss = torch.nn.functional.binary_cross_entropy_with_logits(model.network(samples, 0), labels)
@@ -62,11 +60,11 @@ def test_scores_that_do_not_exist_are_none_and_can_be_written(spike_models):
     model, _, _ = spike_models["detector"]
     own = model.rows
     try:
-        model.rows = [{**own[0], "f1_50": float("nan"), "precision": float("nan")}, own[1]]
+        model.rows = [{**own[0], "f1_loose": float("nan"), "precision": float("nan")}, own[1]]
         rows = model.results()
-        assert rows[0]["f1_50"] is None
+        assert rows[0]["f1_loose"] is None
         assert rows[1] == own[1]
         json.dumps(rows, allow_nan=False)
-        assert model.test_metrics()["test/f1_50"] == own[1]["f1_50"]  # the mean over those that have one
+        assert model.test_metrics()["test/f1_loose"] == own[1]["f1_loose"]  # the mean over those that have one
     finally:
         model.rows = own

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.models.spikes.events import Bumps, EventStream, extract_events, in_order, merge, outside_refractory
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 WIDTH = 7
 

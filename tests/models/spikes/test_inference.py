@@ -18,7 +18,7 @@ from src.models.spikes.inference import (
 )
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.prepare import load_trace
-from src.recordings.extracellular.recording import SpikeTrain, read_spikes
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 
 CHAIN = Conditioning(low_hz=20.0, order=1)
 

@@ -7,7 +7,7 @@ from src.models.spikes.detector import SpikeDetection
 
 def test_references_are_filled_from_the_training_block(spike_models):
     model, data, folder = spike_models["detector"]
-    statistics = data.training_statistics()
+    statistics = data.statistics()
     network = load_bundle(folder).network()
     np.testing.assert_allclose(network.templates.numpy(), statistics["templates"], rtol=1e-6)
     np.testing.assert_allclose(network.noise(1, 25_000.0).sigma(), data.backgrounds[1].noise.sigma(), rtol=0.01)

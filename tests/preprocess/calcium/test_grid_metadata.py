@@ -6,6 +6,8 @@ import pytest
 
 from src.preprocess.calcium.grid import VoxelActivity, map_cells
 from src.preprocess.calcium.grid_metadata import METADATA_FILE, statistics, write_combined, write_metadata
+from src.storage.manifest import write_manifest
+from src.storage.output import OutputFolder
 from tests.preprocess.calcium.test_grid_io import crowded, header
 
 
@@ -31,8 +33,9 @@ def test_combined_metadata_copies_every_field_and_adds_up(tmp_path):
         facts = statistics(activity, cells, head)
         (tmp_path / name).mkdir()
         write_metadata(tmp_path / name / METADATA_FILE, head, cells, {"cell_ids": np.arange(300)}, facts)
+        write_manifest(tmp_path / name, {"outputs": {}})
         spikes += activity.active
-    totals = write_combined(tmp_path, ["subject_1", "subject_2"], sparse=True)
+    totals = write_combined(OutputFolder(tmp_path), ["subject_1", "subject_2"], sparse=True)
     assert totals["total_spikes"] == spikes
     with (
         h5py.File(tmp_path / "combined_metadata.h5") as combined,
@@ -50,7 +53,6 @@ def test_combined_metadata_copies_every_field_and_adds_up(tmp_path):
         assert own["train_timepoints"][()].tolist() == np.flatnonzero(own["is_train"][()]).tolist()
 
 
-def test_no_subject_at_all_is_an_empty_file(tmp_path):
-    assert write_combined(tmp_path, [], sparse=False)["overall_sparsity_percent"] == 0
-    with h5py.File(tmp_path / "combined_metadata.h5") as file:
-        assert (len(file), file.attrs["format"]) == (0, "dense")
+def test_no_subject_at_all_writes_nothing(tmp_path):
+    assert write_combined(OutputFolder(tmp_path), [], sparse=False) == {}
+    assert list(tmp_path.iterdir()) == []

@@ -59,7 +59,7 @@ def finished(raw, tmp_path_factory) -> Path:
 
 def test_a_run_leaves_the_specified_folders(finished):
     assert sorted(p.name for p in finished.iterdir() if not p.name.startswith(".")) == [
-        "combined_metadata.h5", "subject_1", "subject_2",
+        "combined_metadata.h5", "manifest.json", "subject_1", "subject_2",
     ]  # fmt: skip
     assert sorted(p.name for p in (finished / "subject_1").iterdir()) == [
         "manifest.json", "metadata.h5", "preaugmented_grids_coo.h5", "subject_1_overview.pdf",

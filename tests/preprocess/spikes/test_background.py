@@ -5,9 +5,8 @@ from src.models.spike_scoring import detection
 from src.preprocess.spikes.background import measure_background, recovered, tiled
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
-from src.preprocess.spikes.waveforms import fit_waveforms
-from src.recordings.extracellular.recording import SpikeTrain
-from src.simulate.spike_synthesis import conditioned_waveforms
+from src.preprocess.spikes.waveforms import conditioned_waveforms, fit_waveforms
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spikes import FS_HZ, SPIKE_SAMPLES, Neuron, background, mean_peak, place, simulate
 
 CHAIN = Conditioning(low_hz=20.0, order=1)

@@ -3,7 +3,7 @@ import pytest
 
 from src.preprocess.spikes import commands
 from src.preprocess.spikes.parameters import SpikeLookalikesParams
-from src.recordings.extracellular.recording import read_spikes, write_mat
+from src.recordings.extracellular.spike_trains import read_spikes, write_mat
 from src.signals import BadInput
 from src.simulate.spikes import lookalike
 
@@ -33,7 +33,7 @@ def test_the_embedded_recordings_are_written(tmp_path):
 
 
 def test_hybrids_say_what_is_missing(tmp_path):
-    summary = commands.hybrids(str(tmp_path), str(tmp_path / "out"), 0, 1.0)
+    summary = commands.hybrids(str(tmp_path / "shared"), str(tmp_path / "out"), 0, 1.0)
     assert summary.exit_code == 1
     assert "give the folder of the shared recordings" in summary.failures[0].reason
 
@@ -63,4 +63,4 @@ def test_the_whole_chain_is_drawn_step_by_step(folder, tmp_path):
 
 def test_a_folder_without_recordings_is_refused(tmp_path):
     with pytest.raises(BadInput, match="holds no recording"):
-        condition(tmp_path, tmp_path / "out")
+        condition(tmp_path / "nothing", tmp_path / "out")

@@ -10,7 +10,7 @@ from src.preprocess.spikes.matched_filter import (
     mean_template,
     subtract,
 )
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spikes import FS_HZ, NEURONS, background, mean_peak, simulate
 
 TEMPLATES = np.stack([neuron.at(np.arange(-10, 90) - 0.5) for neuron in NEURONS])

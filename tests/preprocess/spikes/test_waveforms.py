@@ -3,7 +3,7 @@ import pytest
 
 from src.preprocess.spikes.filters import slow_baseline
 from src.preprocess.spikes.waveforms import fit_waveforms, remove_spikes
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spikes import NEURONS, firing, place, simulate
 
 

@@ -4,7 +4,7 @@ import pytest
 from src.preprocess.spikes.matched_filter import FilterBank, subtract
 from src.preprocess.spikes.waveforms import cut
 from src.preprocess.spikes.windows import detector_windows, hard_negatives, spike_windows
-from src.recordings.extracellular.recording import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spikes import NEURONS, background, mean_peak, simulate
 
 TEMPLATES = np.stack([neuron.at(np.arange(-10, 90) - 0.0) for neuron in NEURONS])

@@ -1,138 +1,114 @@
-import h5py
+"""The typed recording: blocks, gaps, scaling, selection, and clocks."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
 import numpy as np
 import pytest
-import scipy.io
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from src.recordings.extracellular.recording import SpikeTrain, read_spikes, read_trace, unusable, write_csv, write_mat
+from src.recordings.extracellular.recording import (
+    ExtracellularRecording,
+    Run,
+    jumps,
+    runs_on_clock,
+    timestamp_jumps,
+)
 from src.signals import BadInput
 
 
-def save(path, **content):
-    scipy.io.savemat(path, content)
-    return path
+def opener_of(values):
+    return lambda: nullcontext(lambda first, last: values[first:last])
 
 
-@pytest.mark.parametrize("shape", [(1, -1), (-1, 1)], ids=["row", "column"])
-def test_a_row_and_a_column_are_the_same_trace(tmp_path, shape):
-    d = np.arange(50.0)
-    recording = read_trace(save(tmp_path / "D1.mat", d=d.reshape(shape)), fs_hz=25_000)
-    assert recording.samples.shape == (1, 50)
-    assert recording.samples.dtype == np.float32
-    np.testing.assert_array_equal(recording.samples[0], d)
-    assert recording.recording_id == "D1"
-
-
-def test_every_kind_of_file_gives_the_same_trace(tmp_path):
-    d = np.linspace(-1, 1, 40)
-    save(tmp_path / "a.mat", d=d)
-    np.save(tmp_path / "b.npy", d)
-    for name in ("c.h5", "d.mat"):  # MATLAB's v7.3 files are HDF5
-        with h5py.File(tmp_path / name, "w") as handle:
-            handle["d"] = d[:, None]
-    traces = [read_trace(p, fs_hz=25_000).samples for p in sorted(tmp_path.iterdir())]
-    assert len(traces) == 4
-    for trace in traces:
-        np.testing.assert_array_equal(trace, traces[0])
-
-
-def test_one_channel_of_several(tmp_path):
-    d = np.arange(300.0).reshape(3, 100)
-    path = save(tmp_path / "x.mat", d=d.T)
-    with pytest.raises(BadInput, match=r"3 channels; choose one with options.channel=0…2"):
-        read_trace(path, fs_hz=25_000)
-    np.testing.assert_array_equal(read_trace(path, fs_hz=25_000, channel=1).samples[0], d[1])
-    with pytest.raises(BadInput, match="no channel 3 among 3"):
-        read_trace(path, fs_hz=25_000, channel=3)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"x": np.ones(5)}, r"no variable 'd' \(it holds x\); name the trace with options.key"),
-        ({"d": np.zeros((1, 0))}, "the recording 'd' is empty"),
-        ({"d": np.full(5, np.nan)}, "every sample is NaN"),
-        ({"d": np.array([1.0, np.inf])}, "1 infinite samples; mark samples that were not recorded with NaN"),
-        ({"d": np.array(["a"])}, "give real numbers"),
-        ({"d": np.ones(5), "fs": 24_000.0}, r"states 24000 Hz in .fs., expected 25000 Hz; resample to"),
-        ({"d": np.ones((2, 3, 4))}, "3 axes"),
-    ],
-)
-def test_what_cannot_be_a_trace_is_said_in_a_line(tmp_path, content, message):
-    with pytest.raises(BadInput, match=message):
-        read_trace(save(tmp_path / "x.mat", **content), fs_hz=25_000)
-
-
-def test_broken_missing_and_foreign_files(tmp_path):
-    (tmp_path / "cut.mat").write_bytes(b"MATLAB 5.0 MAT-file, but cut short")
-    with pytest.raises(BadInput, match=r"cannot be read as \.mat"):
-        read_trace(tmp_path / "cut.mat", fs_hz=25_000)
-    (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(BadInput, match=r"cannot be read as \.npy"):
-        read_trace(tmp_path / "cut.npy", fs_hz=25_000)
-    with pytest.raises(BadInput, match="does not exist"):
-        read_trace(tmp_path / "absent.mat", fs_hz=25_000)
-    with pytest.raises(BadInput, match=r"unknown kind of file '\.wav'"):
-        read_trace(tmp_path / "x.wav", fs_hz=25_000)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"d": np.ones(9)}, "no variable 'Index'"),
-        ({"Index": [1, 2]}, "no variable 'Class'"),
-        ({"Index": [1, 2], "Class": [1]}, "2 entries in Index, 1 in Class"),
-        ({"Index": [0, 2], "Class": [1, 1]}, r"1 Index outside 1…9 \(the first is 0\)"),
-        ({"Index": [1, 10], "Class": [1, 1]}, r"1 Index outside 1…9 \(the first is 10\)"),
-        ({"Index": [1, 2], "Class": [1, 6]}, "Class 6 outside 1…5"),
-        ({"Index": [1, 2.5], "Class": [1, 1]}, "something other than whole numbers"),
-    ],
-)
-def test_labels_that_cannot_be_meant(tmp_path, content, message):
-    with pytest.raises(BadInput, match=message):
-        read_spikes(save(tmp_path / "x.mat", **content), n_samples=9)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 999), st.integers(1, 5)), max_size=20))
-def test_a_train_survives_the_file_with_its_pairs(tmp_path_factory, spikes):
-    path = tmp_path_factory.mktemp("mat") / "D2.mat"
-    train = (
-        SpikeTrain.sorted(*(np.array(column, np.int64) for column in zip(*spikes, strict=True)))
-        if spikes
-        else SpikeTrain.empty()
+def recording_of(values, runs=None, **fields):
+    opener = opener_of(values)
+    runs = ((0, 0, len(values)),) if runs is None else runs
+    n_channels = values.shape[1]
+    fields = {"channel_ids": np.arange(n_channels), "shanks": np.arange(n_channels) // 2} | fields
+    return ExtracellularRecording(
+        path=Path("x"),
+        source_format="test",
+        fs_hz=fields.pop("fs_hz", 100.0),
+        runs=tuple(Run(*run, opener) for run in runs),
+        dtype=values.dtype,
+        **fields,
     )
-    write_mat(path, train)
-    raw = scipy.io.loadmat(path)
-    assert raw["Index"].shape == raw["Class"].shape == (1, len(spikes))  # a row, as MATLAB users expect
-    np.testing.assert_array_equal(raw["Index"][0], train.index + 1)
-    again = read_spikes(path, n_samples=1000)
-    np.testing.assert_array_equal(again.index, train.index)
-    np.testing.assert_array_equal(again.unit, train.unit)
-    assert sorted(spikes) == list(zip(again.index.tolist(), again.unit.tolist(), strict=True))
 
 
-def test_the_csv_counts_from_one_and_names_its_columns(tmp_path):
-    train = SpikeTrain(np.array([0, 25_000]), np.array([2, 5]))
-    write_csv(tmp_path / "x.csv", train, 25_000, {"strength": np.array([1.0, 0.5])})
-    assert (tmp_path / "x.csv").read_text().splitlines() == [
-        "index,time_s,class,strength",
-        "1,0.000000,2,1.0000",
-        "25001,1.000000,5,0.5000",
-    ]
+def test_gaps_are_nan_of_the_right_length_in_blocks_of_any_size():
+    values = np.arange(40, dtype=np.int16).reshape(10, 4)
+    recording = recording_of(values, [(0, 0, 4), (9, 4, 6)], length=18)
+    assert recording.gaps == [(4, 9), (15, 18)]
+    expected = np.full((18, 4), np.nan, np.float32)
+    expected[:4], expected[9:15] = values[:4], values[4:]
+    for size in (1, 3, 100):
+        blocks = list(recording.blocks(size))
+        assert max(map(len, blocks)) <= size
+        np.testing.assert_array_equal(np.concatenate(blocks), expected)
+    np.testing.assert_array_equal(recording.samples(), expected.T)
 
 
-def test_nan_and_rails_are_unusable_and_peaks_are_not():
-    samples = np.sin(np.arange(1000) / 5).astype(np.float32)
-    samples[100:120] = 3  # stuck to the rail
-    samples[500] = np.nan
-    samples[700] = 3  # one sample at the maximum is a peak
-    bad = unusable(samples)
-    assert set(np.flatnonzero(bad)) == {*range(100, 120), 500}
-    assert not unusable(np.sin(np.arange(1000) / 5)).any()
+def test_whole_numbers_stay_whole_where_nothing_is_missing_or_scaled():
+    values = np.arange(40, dtype=np.int16).reshape(10, 4)
+    assert next(recording_of(values).blocks()).dtype == np.int16
+    scaled = recording_of(values + 1000, gain=np.full(4, 0.5, np.float32), offset=np.full(4, -500, np.float32))
+    np.testing.assert_array_equal(next(scaled.blocks()), values * 0.5)
 
 
-def test_unequal_vectors_are_no_train():
-    with pytest.raises(ValueError, match="equally long"):
-        SpikeTrain(np.zeros(2, int), np.zeros(3, int))
+def test_channels_and_shanks_are_selected_with_all_that_belongs_to_them():
+    values = np.arange(40, dtype=np.float32).reshape(10, 4)
+    gain = np.array([1, 2, 3, 4], np.float32)
+    recording = recording_of(values, gain=gain, coordinates={"ycoord": gain * 10, "note": np.array("a")})
+    other = recording.shank(1).select([1])
+    assert other.channel_ids.tolist() == [3]
+    assert other.coordinates["ycoord"].tolist() == [40]
+    np.testing.assert_array_equal(next(other.blocks()), values[:, 3:] * 4)
+    with pytest.raises(BadInput, match="no shank 7; it has shanks 0, 1"):
+        recording.shank(7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"channel_ids": np.array([0, 1, 1, 2])}, "name 1 more than once"),
+        ({"fs_hz": np.nan}, "sampling rate is nan"),
+        ({"length": 10**12}, "days"),
+    ],
+)
+def test_what_no_recording_can_be(fields, says):
+    with pytest.raises(BadInput, match=says):
+        recording_of(np.zeros((10, 4)), **fields)
+
+
+def test_a_clock_places_pieces_and_says_what_is_missing():
+    opener = opener_of(np.zeros((30, 1)))
+    placed = runs_on_clock([(0, 10, opener), (10, 10, opener), (20, 10, opener)], [5, 115, 60], 100.0, "packets")
+    assert [(run.start, run.first, run.count) for run in placed.runs] == [(0, 0, 10), (110, 10, 10), (120, 20, 10)]
+    lost, back = placed.warnings
+    assert "packets are missing for 1.000 s from 0.100 s on" in lost
+    assert "goes back at 1.200 s" in back
+    many = runs_on_clock([(0, 1, opener)] * 9, list(range(0, 90, 10)), 10.0, "packets")
+    assert len(many.warnings) == 4
+    assert "7.200 s of packets are missing in all" in many.warnings[-1]
+
+
+def test_jumps_of_a_clock_are_found_with_few_readings():
+    clock = np.arange(100_000, dtype=np.uint64) + 2**32 - 500  # wraps after 500 samples
+    clock[30_000:] += 7
+    clock[30_001:] += 1
+    clock[99_999:] += 3
+    read = []
+
+    def at(sample):
+        read.append(sample)
+        return int(clock[sample] % 2**32)
+
+    assert jumps(at, len(clock)) == [30_000, 30_001, 99_999]
+    assert len(read) < 300
+    assert jumps(at, 1) == []
+
+
+def test_times_in_seconds_may_drift_but_not_jump():
+    times = np.arange(3000) / 1000.0003
+    times[2000:] += 0.5
+    assert timestamp_jumps(times, 1000.0) == [2000]

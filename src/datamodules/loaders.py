@@ -1,0 +1,106 @@
+"""DataLoaders with torch's own samplers: a step over several processes sees the examples that one process would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from src.signals import BadInput
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a datamodule works; nothing here but ``seed`` changes what it makes.
+
+    Attributes
+    ----------
+    cache_dir
+        Folder of the cached steps.
+    workers
+        Processes that prepare recordings.
+    seed
+        Of the order of training examples.
+    """
+
+    cache_dir: str = "artifacts"
+    workers: int = 1
+    seed: int = 0
+
+
+def training_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    *,
+    seed: int,
+    trainer: pl.Trainer | None,
+    collate: Callable[[Any], Any] | None = None,
+) -> DataLoader[Any]:
+    """Batches in an order that depends on ``seed`` and epoch alone, so that a resumed epoch repeats an unbroken one.
+
+    Parameters
+    ----------
+    batch_size
+        Examples of one step over all processes together.
+    trainer
+        Says how many processes there are. With ``overfit_batches`` the order is that of the dataset, always.
+    collate
+        Makes a batch of examples; by default they are stacked.
+
+    Raises
+    ------
+    BadInput
+        If the processes cannot share a batch evenly.
+    """
+    rank, processes = _place(trainer)
+    if batch_size % processes:
+        hint = f"give a multiple of {processes}"
+        raise BadInput("datamodule.batch_size", f"is {batch_size} for {processes} processes", hint)
+    sampler: Any = None
+    if not overfitting(trainer):
+        # The factor keeps the orders of neighbouring seeds apart: the sampler draws from seed + epoch.
+        sampler = DistributedSampler(dataset, processes, rank, shuffle=True, seed=seed * 1_000_003)
+    return DataLoader(
+        dataset,
+        batch_size=batch_size // processes,
+        sampler=sampler,
+        # A last batch of a handful would upset batch norm; the next epoch shows its examples.
+        drop_last=len(dataset) >= batch_size,  # type: ignore[arg-type]
+        collate_fn=collate,
+    )
+
+
+def evaluation_loader(
+    dataset: Dataset[Any],
+    batch_size: int | None,
+    *,
+    trainer: pl.Trainer | None,
+    collate: Callable[[Any], Any] | None = None,
+) -> DataLoader[Any]:
+    """Everything once, in order; each process takes its share, none twice.
+
+    ``batch_size`` counts examples over all processes; ``None`` gives them one by one, as they are.
+    """
+    rank, processes = _place(trainer)
+    share = None if batch_size is None else max(1, batch_size // processes)
+    # DistributedSampler would repeat examples to make the shares even, and count them twice in the scores.
+    sampler: Any = None if processes == 1 else range(rank, len(dataset), processes)  # type: ignore[arg-type]
+    return DataLoader(dataset, batch_size=share, sampler=sampler, collate_fn=collate)
+
+
+def as_is(example: Any) -> Any:
+    """A ``collate`` for datasets that make a batch themselves, or give one example at a time."""
+    return example
+
+
+def overfitting(trainer: pl.Trainer | None) -> bool:
+    """Whether a few batches are to be learned by heart: they have to be the same ones in every epoch."""
+    return bool(getattr(trainer, "overfit_batches", 0))
+
+
+def _place(trainer: pl.Trainer | None) -> tuple[int, int]:
+    """This process's number and how many there are."""
+    return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)

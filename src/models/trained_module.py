@@ -1,0 +1,117 @@
+"""What all LightningModules share: they take over what the data have fitted, and their optimizer is a configuration."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_object, instantiate
+from torch import Tensor
+
+from src.signals import BadInput
+
+Block = Mapping[str, Any]
+"""A ``_target_`` with keyword arguments, as in ``conf/``."""
+
+ADAMW: dict[str, Any] = {"_target_": "torch.optim.AdamW", "lr": 2e-3, "weight_decay": 1e-2}
+WARMUP_COSINE: dict[str, Any] = {"_target_": "src.models.schedule.warmup_cosine", "warmup": 0.1}
+"""What a module is trained with where nothing else is said; the same as in ``conf/``."""
+
+
+class TrainedModule(pl.LightningModule):
+    """A network that needs the statistics of its training data: input normalisation, class weights, references.
+
+    The data fit them in ``setup``, this module takes them over in its own: from ``Trainer.fit(model, datamodule)``
+    or from the dataset of ``Trainer.fit(model, train_dataloaders)``, whichever has ``statistics()``. They are
+    buffers: a checkpoint holds them, and a loaded module keeps its own. A subclass takes the arguments
+    ``optimizer`` and ``scheduler``, saves them as hyperparameters, and says in :meth:`set_normalization` what is done
+    with the statistics.
+
+    Attributes
+    ----------
+    kinds
+        Keys of ``bundle.NETWORKS`` that the module can train.
+    monitor
+        The score that chooses the best checkpoint, and whether more (``max``) or less (``min``) is better.
+    """
+
+    kinds: tuple[str, ...] = ()
+    monitor: tuple[str, str]
+    network: Any
+    has_statistics: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("has_statistics", torch.tensor(False))
+        self.augment: Any = None
+
+    def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """Fill the buffers with what was fitted on the training data; see the subclass for the names."""
+        raise NotImplementedError
+
+    def take_over(self, data: Any) -> None:
+        """Take the statistics of a datamodule or training dataset, unless there are some, and its augmentation."""
+        if not self.has_statistics:
+            self.set_normalization(data.statistics())
+            self.has_statistics.fill_(True)
+        self.augment = getattr(data, "augment", None)
+
+    def setup(self, stage: str) -> None:
+        data = self._training_data(stage)
+        if data is not None:
+            self.take_over(data)
+        elif not self.has_statistics:
+            raise BadInput(
+                type(self).__name__,
+                "has no statistics of its training data, so its input would not be normalised",
+                "give Trainer a datamodule of src/datamodules or a DataLoader of its dataset, or load a checkpoint",
+            )
+
+    def _training_data(self, stage: str) -> Any:
+        """The datamodule, or else the dataset behind the training loader, if it knows its statistics."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(datamodule, "statistics"):
+            return datamodule
+        if stage != "fit":
+            return None
+        self.trainer.fit_loop.setup_data()
+        loader = self.trainer.train_dataloader
+        dataset = getattr(loader, "dataset", None)
+        return dataset if hasattr(dataset, "statistics") else None
+
+    def parameter_groups(self) -> Any:
+        """What the optimizer moves: parameters, or groups of them."""
+        return self.parameters()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = instantiate(self.hparams["optimizer"], self.parameter_groups(), _convert_="all")
+        block = self.hparams["scheduler"]
+        if not block:
+            return optimizer
+        takes = inspect.signature(get_object(block["_target_"])).parameters
+        # A schedule that wants to know how many steps there are advances with each step, any other with each epoch.
+        counts = [name for name in ("steps", "total_steps") if name in takes]
+        total = {name: int(self.trainer.estimated_stepping_batches) for name in counts if name not in block}
+        scheduler = instantiate(block, optimizer, **total, _convert_="all")
+        interval = "step" if counts else "epoch"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+
+def recordings_of(loaders: Any) -> list[str]:
+    """Names of the recordings behind evaluation loaders, in the order that the batches count them.
+
+    Raises
+    ------
+    BadInput
+        If the dataset does not name them.
+    """
+    loader = loaders[0] if isinstance(loaders, Sequence) else loaders
+    names = getattr(getattr(loader, "dataset", None), "recordings", None)
+    if names is None:
+        hint = "give a DataLoader of a dataset with the attribute recordings, or a datamodule of src/datamodules"
+        raise BadInput("dataloaders", "do not say which recordings they hold", hint)
+    return list(names)

@@ -1,0 +1,223 @@
+"""Sort recordings with the neurons of one labelled recording: a filter bank, subtraction, joint naming.
+
+Nothing is trained. The labelled recording gives the waveforms and how they vary, each recording gives its
+own background, and the threshold of each neuron follows from the posterior probabilities of its spikes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from src.preprocess.spikes.bank import SpikeBank, Whitening
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.noise import Spectrum, background_spectrum, grow, quiet_mask
+from src.preprocess.spikes.prepare import LabelledRecording, Trace
+from src.preprocess.spikes.pursuit import Found, Pursuit
+from src.preprocess.spikes.waveforms import LONG_FFT, WaveformModel, conditioned_waveforms
+from src.recordings.extracellular.spike_trains import SpikeTrain
+
+BLOCK = 1 << 21
+"""Samples that are sorted at a time."""
+
+MEASURED = 1 << 19
+"""Samples from which the background is measured; more would not change it."""
+
+CLEAR_RATIO = 8.0
+"""Log-likelihood ratio of the spikes that are subtracted before the background is measured."""
+
+EDGE_SAMPLES = 64
+"""Samples around what was not recorded in which no spike is reported."""
+
+SHORTEST_REFRACTORY_MS, LONGEST_REFRACTORY_MS = 0.5, 2.0
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Spikes of a recording and what is known of each.
+
+    Attributes
+    ----------
+    train
+        Onsets and neurons.
+    strength
+        ``(spike,)`` posterior probability that a spike is there.
+    confidence
+        ``(spike,)`` probability of the chosen neuron, given that a spike is there.
+    facts, notes
+        What the record of the sorting states, and what the user is told.
+    """
+
+    train: SpikeTrain
+    strength: np.ndarray
+    confidence: np.ndarray
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def at(self, rows: np.ndarray) -> Sorted:
+        """The spikes of some rows."""
+        train = SpikeTrain(self.train.index[rows], self.train.unit[rows])
+        return replace(self, train=train, strength=self.strength[rows], confidence=self.confidence[rows])
+
+
+@dataclass(frozen=True)
+class BankSorter:
+    """The neurons of a labelled recording, ready to be looked for in others.
+
+    Attributes
+    ----------
+    waveforms
+        Behind the band-pass.
+    conditioning
+        The band-pass.
+    rate_hz
+        Spikes per second of all neurons in the labelled recording.
+    refractory
+        Samples within which no neuron fired twice there.
+    """
+
+    waveforms: WaveformModel
+    conditioning: Conditioning
+    rate_hz: float
+    refractory: int
+
+    @classmethod
+    def from_labelled(
+        cls, labelled: LabelledRecording, conditioning: Conditioning, part: range | None = None
+    ) -> BankSorter:
+        """Fit the waveforms to a labelled recording, or to one stretch of it."""
+        part = range(len(labelled.linear)) if part is None else part
+        chain = conditioning.linear_only()
+        waveforms = labelled.waveforms(part)
+        train = labelled.train.between(part.start, part.stop)
+        rate_hz = len(train) / (len(part) / chain.fs_hz)
+        return cls(conditioned_waveforms(waveforms, chain), chain, rate_hz, refractory_samples(train, chain.fs_hz))
+
+    @property
+    def n_units(self) -> int:
+        return self.waveforms.n_units
+
+    def sort(self, trace: Trace) -> Sorted:
+        """Spikes of one recording, none of them beside samples that carry no signal."""
+        bandpassed = self.conditioning.linear(trace.centred)
+        bank = self.bank(self.measure(bandpassed, trace.usable))
+        margin = 4 * bank.length
+        found, marginal = [], []
+        for start in range(0, len(bandpassed), BLOCK):
+            first, stop = max(start - margin, 0), min(start + BLOCK, len(bandpassed))
+            pursuit = Pursuit(bank, bandpassed[None, first : stop + margin], self.refractory)
+            block = pursuit.run()
+            block.index = block.index + first
+            inside = (block.index >= start) & (block.index < stop)
+            found.append(block.at(inside))
+            marginal.append(pursuit.marginal()[inside])
+        spikes = named(found, np.concatenate(marginal), int(trace.usable.sum()), self.prior)
+        if trace.usable.all():
+            return spikes
+        return spikes.at(~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[spikes.train.index])
+
+    @property
+    def prior(self) -> np.ndarray:
+        """``(unit,)`` spikes per sample in the labelled recording."""
+        return self.rate_hz / self.conditioning.fs_hz * self.waveforms.counts / self.waveforms.counts.sum()
+
+    def bank(self, noise: Spectrum) -> SpikeBank:
+        """The filters for one background."""
+        model = self.waveforms
+        return SpikeBank(model.templates[:, None], model.modes[:, :, None], model.onset, Whitening.of([noise]))
+
+    def measure(self, bandpassed: np.ndarray, usable: np.ndarray) -> Spectrum:
+        """Spectrum of everything in a band-passed trace ``(time,)`` that is no clear spike of a known neuron.
+
+        A first spectrum comes from stretches in which nothing sticks out. With it clear spikes are found and
+        subtracted, each with its own deviation, and the rest is measured at full resolution: small spikes, slow
+        drift and the spikes of other neurons count as background.
+        """
+        start = _best_stretch(usable, MEASURED)
+        part, real = bandpassed[start : start + MEASURED], usable[start : start + MEASURED]
+        fs_hz = self.conditioning.fs_hz
+        quiet = quiet_mask(np.where(real, part, np.nan))
+        first = background_spectrum(part, fs_hz, quiet)
+        pursuit = Pursuit(self.bank(first), part[None], self.refractory)
+        pursuit.take_clearest(CLEAR_RATIO)
+        residual = self._without(part, pursuit)
+        return background_spectrum(residual, fs_hz, real, n_fft=min(LONG_FFT, len(part)))
+
+    def _without(self, part: np.ndarray, pursuit: Pursuit) -> np.ndarray:
+        model, found = self.waveforms, pursuit.found
+        shapes = model.templates[found.unit] + np.einsum("nm,nmt->nt", found.weights, model.modes[found.unit])
+        length = shapes.shape[1] if len(shapes) else 0
+        padded = np.pad(part.astype(np.float64), pursuit.pad)
+        starts = found.index - model.onset
+        np.subtract.at(padded, starts[:, None] + np.arange(length), shapes)
+        return padded[pursuit.pad : pursuit.pad + len(part)]
+
+
+def refractory_samples(train: SpikeTrain, fs_hz: float) -> int:
+    """Shortest interval between two spikes of one neuron, rare exceptions aside, within bounds."""
+    intervals = [np.diff(train.index[train.unit == unit]) for unit in np.unique(train.unit)]
+    every = np.concatenate(intervals) if intervals else np.zeros(0)
+    shortest = np.quantile(every, 0.002) if len(every) else 0.0
+    low, high = (ms * fs_hz / 1000 for ms in (SHORTEST_REFRACTORY_MS, LONGEST_REFRACTORY_MS))
+    return int(np.clip(0.9 * shortest, low, high))
+
+
+def named(found: list[Found], marginal: np.ndarray, n_samples: int, prior: np.ndarray) -> Sorted:
+    """The spikes that are more probable than not worth reporting, with their probabilities.
+
+    Parameters
+    ----------
+    found
+        Candidates in ascending order.
+    marginal
+        ``(spike, unit)`` log-likelihood ratios summed over onsets.
+    n_samples
+        Usable samples of the recording.
+    prior
+        ``(unit,)`` expected spikes per sample; its sum is fitted to the recording, its shares are kept.
+    """
+    index, unit = (np.concatenate([getattr(f, name) for f in found]) for name in ("index", "unit"))
+    with np.errstate(divide="ignore"):
+        shares = np.log(prior / prior.sum())
+    total = np.logaddexp.reduce(marginal + shares, axis=1) if len(index) else np.zeros(0)
+    probability = posterior(total, n_samples, float(prior.sum()))
+    confidence = np.exp(marginal[np.arange(len(index)), unit] + shares[unit] - total)
+    keep = np.zeros(len(index), bool)
+    for one in range(len(prior)):
+        rows = np.flatnonzero(unit == one)
+        expected = probability.sum() * prior[one] / prior.sum()
+        keep[rows] = probability[rows] >= best_threshold(probability[rows], expected)
+    return Sorted(SpikeTrain(index[keep], unit[keep] + 1), probability[keep], confidence[keep])
+
+
+def posterior(log_ratio: np.ndarray, n_samples: int, rate: float) -> np.ndarray:
+    """Probabilities of candidates, the rate of spikes per sample being fitted to them (expectation maximisation)."""
+    probability = np.zeros(len(log_ratio))
+    for _ in range(30):
+        probability = 1 / (1 + np.exp(-np.clip(log_ratio + np.log(rate), -60, 60)))
+        rate = max(float(probability.sum()) / max(n_samples, 1), 1e-7)
+    return probability
+
+
+def best_threshold(probability: np.ndarray, expected: float) -> float:
+    """The threshold with the largest expected F1 of one neuron, ``expected`` of whose spikes are thought to exist.
+
+    If the ``k`` most probable candidates are reported, the expected number of hits is the sum of their
+    probabilities, and F1 is twice the hits over reported plus existing spikes.
+    """
+    if len(probability) == 0:
+        return 1.0
+    ranked = np.sort(probability)[::-1]
+    f1 = 2 * np.cumsum(ranked) / (np.arange(1, len(ranked) + 1) + max(float(ranked.sum()), expected))
+    return float(ranked[f1.argmax()])
+
+
+def _best_stretch(usable: np.ndarray, length: int) -> int:
+    """Start of the stretch with the most usable samples, out of a few."""
+    if len(usable) <= length:
+        return 0
+    starts = np.linspace(0, len(usable) - length, 9).astype(int)
+    counted = np.concatenate(([0], np.cumsum(usable)))
+    return int(starts[(counted[starts + length] - counted[starts]).argmax()])

@@ -1,0 +1,334 @@
+"""Recordings saved as plain arrays: ``.npy``, ``.npz``, HDF5 and MATLAB of any version; nothing is unpickled.
+
+The variable is given by name, in MATLAB structs and cells by a dotted one: ``session.lfp``, ``trials.0.data``
+(cells count from 0). What else is needed, the sampling rate above all, is read beside it and at the top.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from src.recordings.extracellular.recording import BLOCK_BYTES, Opener, Read
+from src.recordings.matlab import load_mat
+from src.signals import BadInput
+
+SUFFIXES = (".mat", ".npy", ".npz", ".h5", ".hdf5")
+_LARGEST_FIELD = 1 << 27
+"""Values of the largest variable that is read beside the trace: a clock has one per sample."""
+
+
+def is_array(path: Path) -> bool:
+    """Whether a file holds named arrays, or one array."""
+    return path.suffix.lower() in SUFFIXES
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """A variable of a file, and what is beside it.
+
+    Attributes
+    ----------
+    name
+        Its (dotted) name.
+    shape, dtype
+        As stored; of ``.mat`` files, in MATLAB's order of axes.
+    fields
+        Numbers and texts beside it, and at the top of the file.
+    opener
+        Opens it for reading along its first axis, or (``transposed``) along its second.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fields: Mapping[str, Any]
+    opener: Callable[[bool], Opener]
+
+
+def open_array(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
+    """The wanted variable of a file.
+
+    Parameters
+    ----------
+    key
+        Name of the variable; ``None`` takes the first of ``usual`` that the file has, or its only array of numbers.
+
+    Raises
+    ------
+    BadInput
+        If there is no such variable, or the file is damaged or holds pickled objects.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".npy":
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            return StoredArray(path.stem, values.shape, values.dtype, {}, lambda turned: _of_array(values, turned))
+        if suffix == ".npz":
+            return _npz(path, key, usual)
+        if h5py.is_hdf5(path) or suffix != ".mat":
+            return _hdf5(path, key, usual)
+        return _mat5(path, key, usual)
+    except BadInput:
+        raise
+    except PermissionError as error:
+        raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from error
+    except Exception as error:  # NumPy, SciPy and h5py fail on damaged files in a dozen ways
+        raise damaged(path, error) from error
+
+
+def damaged(source: str | Path, error: object) -> BadInput:
+    """What to raise for a file that the library of its format cannot read."""
+    why = (str(error) or type(error).__name__).splitlines()[0][:120]
+    if "pickle" in why or "Python objects" in why or "Object arrays" in why:
+        problem = "holds pickled objects, which could run any code"
+        return BadInput(source, problem, "save plain arrays of numbers or text")
+    return BadInput(source, f"is damaged or cut short ({why})", "copy or write the file again")
+
+
+def _npz(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
+    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile) or archive.zip is None:
+            raise damaged(path, "not a zip archive")
+        shapes = {name: _npy_header(archive.zip, name) for name in archive.files}
+        name = _choose(path, key, usual, {n: shape for n, (shape, _, dtype) in shapes.items() if dtype.kind in "fiucb"})
+        if name not in shapes:
+            raise _absent(path, key, usual, list(shapes))
+        small = [n for n in shapes if n != name and np.prod(shapes[n][0]) <= _LARGEST_FIELD]
+        fields = {n: archive[n] for n in small}
+    shape, fortran, dtype = shapes[name]
+
+    def opener(turned: bool) -> Opener:
+        if turned or (fortran and len(shape) > 1):
+            return lambda: _unpacked(path, name, shape, dtype, fortran, turned)
+        return lambda: _streamed(path, name, shape, dtype)
+
+    return StoredArray(name, shape, dtype, fields, opener)
+
+
+def _npy_header(archive: zipfile.ZipFile, name: str, stream: Any = None) -> tuple[tuple[int, ...], bool, np.dtype]:
+    if stream is None:
+        with archive.open(f"{name}.npy") as opened:
+            return _npy_header(archive, name, opened)
+    first = np.lib.format.read_magic(stream) == (1, 0)
+    reader = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = reader(stream)
+    if dtype.hasobject:
+        raise ValueError("pickled objects")
+    if min(shape, default=0) < 0:
+        raise ValueError("a negative length")
+    return shape, fortran, dtype
+
+
+@contextmanager
+def _streamed(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Read]:
+    """Rows of an archived array in C order; zipfile compares the checksum when the last byte has been read."""
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise damaged(path, error) from error
+    with archive, archive.open(f"{name}.npy") as stream:
+        _npy_header(archive, name, stream)
+        position = 0
+
+        def read(first: int, last: int) -> NDArray:
+            nonlocal position
+            wanted = (last - first) * row_bytes
+            try:
+                if first > position:
+                    stream.seek((first - position) * row_bytes, 1)
+                data = stream.read(wanted)
+                if last == shape[0]:
+                    stream.read(1)
+            except Exception as error:  # zlib.error, BadZipFile and OSError have nothing in common
+                raise damaged(f"{path} [{name}]", error) from error
+            if len(data) < wanted:
+                raise damaged(f"{path} [{name}]", "ends before its last value")
+            position = last
+            return np.frombuffer(data, dtype).reshape(last - first, *shape[1:])
+
+        yield read
+
+
+@contextmanager
+def _unpacked(
+    path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, fortran: bool, turned: bool
+) -> Iterator[Read]:
+    """An archived array stored channel after channel, unpacked to a nameless file to be read in time."""
+    with tempfile.TemporaryFile() as scratch:
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
+                _npy_header(archive, name, stream)
+                shutil.copyfileobj(stream, scratch, BLOCK_BYTES)
+            scratch.flush()
+            values = np.memmap(scratch, dtype, "r", shape=shape, order="F" if fortran else "C")
+        except Exception as error:  # as above
+            raise damaged(f"{path} [{name}]", error) from error
+        with _of_array(values, turned)() as read:
+            yield read
+
+
+def _mat5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
+    top = {name: value for name, value in load_mat(path).items() if not name.startswith("__")}
+    name = _choose(path, key, usual, {n: v.shape for n, v in top.items() if _numbers(v)})
+    values, beside = _walk(top, name, _mat5_child)
+    if values is None:
+        raise _absent(path, name, usual, _names(top))
+    if not _numbers(values):
+        raise BadInput(path, f"{name} holds no numbers", "save real numbers")
+    fields = _fields(top, _mat5_child) | _fields(beside, _mat5_child)
+    return StoredArray(name, values.shape, values.dtype, fields, lambda turned: _of_array(values, turned))
+
+
+def _mat5_child(node: Any, part: str) -> Any:
+    """A field of a struct or an element of a cell, or ``None``; single structs and cells need no index."""
+    if isinstance(node, Mapping):
+        return node.get(part)
+    if not isinstance(node, np.ndarray):
+        return None
+    if node.dtype.names:
+        if part in node.dtype.names and node.size == 1:
+            return _opened(node[part].flat[0])
+        return node.flat[int(part) : int(part) + 1] if part.isdigit() and int(part) < node.size else None
+    if node.dtype == object and part.isdigit() and int(part) < node.size:
+        return _opened(node.flat[int(part)])
+    return None
+
+
+def _opened(value: Any) -> Any:
+    """What is inside a cell of one element."""
+    while isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
+        value = value.flat[0]
+    return value
+
+
+def _hdf5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
+    matlab = path.suffix.lower() == ".mat"
+    with h5py.File(path, "r") as file:
+        top = {name: file[name] for name in file if name != "#refs#"}
+        numbers = {n: v.shape for n, v in top.items() if isinstance(v, h5py.Dataset) and v.dtype.kind in "fiucb"}
+        name = _choose(path, key, usual, numbers)
+        values, beside = _walk(top, name, _hdf5_child)
+        if values is None:
+            raise _absent(path, name, usual, list(top))
+        if not isinstance(values, h5py.Dataset) or values.dtype.kind not in "fiucb":
+            raise BadInput(path, f"{name} is not a dataset of numbers", "save real numbers")
+        fields = _fields(top, _hdf5_child) | dict(file.attrs) | _fields(beside, _hdf5_child) | dict(values.attrs)
+        place, shape, dtype = values.name, values.shape, values.dtype
+    if matlab and len(shape) == 2:  # MATLAB writes the columns first, HDF5 calls that rows
+        return StoredArray(name, shape[::-1], dtype, fields, lambda turned: lambda: _of_hdf5(path, place, not turned))
+    return StoredArray(name, shape, dtype, fields, lambda turned: lambda: _of_hdf5(path, place, turned))
+
+
+def _hdf5_child(node: Any, part: str) -> Any:
+    if isinstance(node, Mapping):  # the file's top, or a group
+        return node.get(part)
+    if isinstance(node, h5py.Dataset) and h5py.check_ref_dtype(node.dtype) and part.isdigit() and int(part) < node.size:
+        return node.file[node[()].T.reshape(-1)[int(part)]]
+    return None
+
+
+@contextmanager
+def _of_hdf5(path: Path, place: str, turned: bool) -> Iterator[Read]:
+    """Rows (or columns) of a dataset; one whose chunks are long in time is unpacked first, each chunk once."""
+    try:
+        with h5py.File(path, "r") as file, tempfile.TemporaryFile() as scratch:
+            data = file[place]
+            axis = 1 if turned else 0
+            values: Any = data
+            if (
+                data.chunks
+                and data.ndim == 2
+                and data.chunks[axis] * data.shape[1 - axis] * data.dtype.itemsize > 8 * BLOCK_BYTES
+            ):
+                values = np.memmap(scratch, data.dtype, "w+", shape=data.shape, order="F" if axis == 0 else "C")
+                for first in range(0, data.shape[1 - axis], data.chunks[1 - axis]):
+                    part = (slice(None),) * (1 - axis) + (slice(first, first + data.chunks[1 - axis]),)
+                    values[part] = data[part]
+
+            def read(first: int, last: int) -> NDArray:
+                try:
+                    return np.asarray(values[:, first:last].T if turned else values[first:last])
+                except (OSError, RuntimeError) as error:
+                    raise damaged(path, error) from error
+
+            yield read
+    except OSError as error:
+        raise damaged(path, error) from error
+
+
+def _of_array(values: NDArray, turned: bool) -> Opener:
+    view = values.T if turned else values
+    return lambda: nullcontext(lambda first, last: np.asarray(view[first:last]))
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiucb"
+
+
+def _walk(top: Any, name: str, child: Callable[[Any, str], Any]) -> tuple[Any, Any]:
+    """The node of a dotted name, and the one that holds it; a name with dots in it is tried whole first."""
+    if (whole := child(top, name)) is not None:
+        return _opened(whole), top
+    node, holder = top, top
+    for part in name.split("."):
+        node, holder = child(node, part), node
+        if node is None:
+            return None, top
+    return _opened(node), holder
+
+
+def _fields(node: Any, child: Callable[[Any, str], Any]) -> dict[str, Any]:
+    """Numbers and texts right inside a node."""
+    names = node.dtype.names or () if isinstance(node, np.ndarray) else node if isinstance(node, Mapping) else ()
+    found = {}
+    for name in names:
+        value = child(node, name)
+        if isinstance(value, h5py.Dataset):
+            if h5py.check_ref_dtype(value.dtype) or value.size > _LARGEST_FIELD:
+                continue
+            text = h5py.check_string_dtype(value.dtype)
+            is_text = value.attrs.get("MATLAB_class") == b"char"
+            value = np.asarray(value.asstr()[()], str) if text else value[()]
+            value = "".join(map(chr, np.ravel(value))) if is_text else value
+        if isinstance(value, np.ndarray | np.generic | str) and getattr(value, "size", 1) <= _LARGEST_FIELD:
+            found[name] = value
+    return found
+
+
+def _names(top: Mapping[str, Any]) -> list[str]:
+    """Names a user may give, the fields of structs among them."""
+    names = []
+    for name, value in top.items():
+        inner = getattr(getattr(value, "dtype", None), "names", None) or ()
+        names += [f"{name}.{field}" for field in inner] or [name]
+    return names
+
+
+def _choose(path: Path, key: str | None, usual: tuple[str, ...], numbers: Mapping[str, tuple[int, ...]]) -> str:
+    if key is not None:
+        return key
+    for name in usual:
+        if name in numbers:
+            return name
+    long = [name for name, shape in numbers.items() if np.prod(shape) > 1000]
+    if len(long) != 1:
+        raise _absent(path, None, usual, list(numbers))
+    return long[0]
+
+
+def _absent(path: Path, key: str | None, usual: tuple[str, ...], names: list[str]) -> BadInput:
+    held = ", ".join(sorted(names)[:12]) or "nothing"
+    problem = f"no variable '{key or usual[0]}' (it holds {held})"
+    return BadInput(path, problem, "name the trace: source.key=… for LFP, options.key=… or datamodule.key=… for spikes")

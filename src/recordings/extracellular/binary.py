@@ -1,0 +1,194 @@
+"""Files in which the samples of all channels alternate: raw, NeuroScope's, and those of Trodes' export."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run, runs_on_clock
+from src.signals import BadInput
+
+
+def open_raw(
+    path: Path, type_name: str, channels: int | None, fs_hz: float | None, rate_hint: str
+) -> ExtracellularRecording:
+    """A file without a header.
+
+    Raises
+    ------
+    BadInput
+        If what it needs to be read by is not given.
+    """
+    try:
+        dtype = np.dtype(type_name)
+    except TypeError:
+        dtype = np.dtype("O")
+    if dtype.kind not in "fiu":
+        raise BadInput(path, f"dtype {type_name!r} is no type of number", "give int16, float32, …")
+    if not channels or channels < 1:
+        raise BadInput(path, "is a raw binary file of an unknown number of channels", "give source.channels=<number>")
+    if fs_hz is None:
+        raise BadInput(path, "states no sampling rate", rate_hint)
+    frame = dtype.itemsize * channels
+    count, rest = divmod(path.stat().st_size, frame)
+    said = (f"its last {rest} bytes are no whole sample of {channels} channels",) if rest else ()
+    return contiguous(path, "raw binary", fs_hz, dtype, count, channels, warnings=said)
+
+
+def contiguous(
+    path: Path, source_format: str, fs_hz: float, dtype: np.dtype, count: int, n_channels: int, **known: Any
+) -> ExtracellularRecording:
+    """A file of samples in which all channels alternate, mapped into memory."""
+    if not count:
+        raise BadInput(path, "holds no whole sample", "check dtype and channels")
+    values = np.memmap(path, dtype, "r", shape=(count, n_channels))
+    run = Run(0, 0, count, lambda: nullcontext(lambda first, last: values[first:last]))
+    given: dict[str, Any] = {
+        "channel_ids": np.arange(n_channels),
+        "shanks": np.zeros(n_channels, np.int64),
+        "files": (path,),
+    } | known
+    return ExtracellularRecording(
+        path=path, source_format=source_format, fs_hz=fs_hz, runs=(run,), dtype=dtype.newbyteorder("="), **given
+    )
+
+
+def neuroscope_xml(path: Path) -> Path | None:
+    """The parameters beside a NeuroScope file, ``None`` if it is no such file."""
+    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp", ".eeg"):
+        return None
+    found = [p for p in (path.with_suffix(".xml"), path.parent / f"{path.parent.name}.xml") if p.is_file()]
+    others = [] if found else list(path.parent.glob("*.xml"))
+    xml = found[0] if found else others[0] if len(others) == 1 else None
+    return xml if xml is not None and b"<acquisitionSystem" in xml.read_bytes() else None
+
+
+def open_neuroscope(path: Path) -> ExtracellularRecording:
+    """Samples of all channels in turn; rate, groups and gain from the XML file beside them.
+
+    neo gives ``.lfp`` and ``.eeg`` files the rate of the ``.dat`` file, so the XML file is read here.
+    """
+    xml = neuroscope_xml(path)
+    assert xml is not None
+    root = ElementTree.parse(xml).getroot()
+    system = root.find("acquisitionSystem")
+    assert system is not None
+    n_channels, bits = int(system.findtext("nChannels", "0")), int(system.findtext("nBits", "16"))
+    reduced = path.suffix.lower() in (".lfp", ".eeg")
+    stated = root.findtext("fieldPotentials/lfpSamplingRate") if reduced else system.findtext("samplingRate")
+    if stated is None:
+        raise BadInput(xml, "states no lfpSamplingRate", "add it with NeuroScope, or give source.fs_hz")
+    reach, amplification = float(system.findtext("voltageRange", "0")), float(system.findtext("amplification", "0"))
+    frame = n_channels * bits // 8
+    count, rest = divmod(path.stat().st_size, frame)
+    said = [f"its last {rest} bytes are no whole sample of {n_channels} channels"] if rest else []
+    groups = [
+        [(int(c.text or 0), c.get("skip") == "1") for c in group.findall("channel")]
+        for group in root.findall("anatomicalDescription/channelGroups/group")
+    ]
+    listed = [(channel, number, skip) for number, group in enumerate(groups) for channel, skip in group]
+    kept = [(channel, number) for channel, number, skip in listed if not skip] or [(c, 0) for c in range(n_channels)]
+    if left := n_channels - len(kept):
+        said.append(f"{left} channels are left out: the XML file skips them or lists them in no group")
+    scaled = reach > 0 and amplification > 0
+    recording = contiguous(
+        path,
+        "NeuroScope",
+        float(stated),
+        np.dtype(f"<i{bits // 8}"),
+        count,
+        n_channels,
+        gain=np.full(n_channels, 1e6 * reach / 2**bits / amplification, np.float32) if scaled else None,
+        units="uV" if scaled else "unknown",
+        upstream=f"NeuroScope {path.suffix}, {AS_SAVED}"
+        if not reduced
+        else "NeuroScope LFP file, low-passed when made",
+        warnings=tuple(said),
+        files=(path, xml),
+    )
+    channels = np.array([channel for channel, _ in kept])
+    return replace(recording.select(channels), shanks=np.array([number for _, number in kept], np.int64))
+
+
+def is_trodes(path: Path) -> bool:
+    """Whether a file begins as those of Trodes' export do."""
+    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp"):
+        return False
+    with path.open("rb") as handle:
+        return handle.read(16).startswith(b"<Start settings>")
+
+
+def _trodes_header(path: Path) -> tuple[dict[str, str], int]:
+    head = path.open("rb").read(1 << 16)
+    end = head.index(b"<End settings>")
+    settings = dict(line.split(":", 1) for line in head[:end].decode("latin-1").splitlines() if ":" in line)
+    return {name.strip().lower(): value.strip() for name, value in settings.items()}, head.index(b"\n", end) + 1
+
+
+_TRODES_TYPES = {
+    "int16": "<i2",
+    "uint32": "<u4",
+    "int32": "<i4",
+    "uint64": "<u8",
+    "int64": "<i8",
+    "double": "<f8",
+    "single": "<f4",
+}
+
+
+def open_trodes(path: Path) -> ExtracellularRecording:
+    """The files that Trodes' export writes: one per channel, or one for all, and a clock beside them."""
+    files = sorted(path.parent.glob(path.name.split("nt")[0] + "nt*ch*" + path.suffix)) if "nt" in path.name else [path]
+    settings, _ = _trodes_header(path)
+    fs_hz = float(settings.get("clockrate", settings.get("clock rate", "30000"))) / float(
+        settings.get("decimation", "1")
+    )
+    columns, ids, groups = [], [], []
+    for file in files:
+        header, offset = _trodes_header(file)
+        kinds = header["fields"].removeprefix("<").removesuffix(">").split("><")
+        names = [kind.rsplit(" ", 1) for kind in kinds]
+        dtype = np.dtype([(name, _TRODES_TYPES[kind.split("*")[-1]]) for name, kind in names if name != "time"])
+        data = np.memmap(file, dtype, "r", offset)
+        for name in dtype.names or ():
+            columns.append(data[name])
+            ids.append(f"nt{header.get('ntrode_id', '0')}ch{header.get('ntrode_channel', name)}")
+            groups.append(int(header.get("ntrode_id", 0)))
+    gain = settings.get("voltage_scaling")
+    count = min(map(len, columns))
+
+    def read(first: int, last: int) -> NDArray:
+        return np.stack([column[first:last] for column in columns], axis=1)
+
+    clocks = sorted(path.parent.glob("*timestamps.dat"))
+    clock = np.arange(2)
+    if clocks:
+        header, offset = _trodes_header(clocks[0])
+        kind = header["fields"].removeprefix("<").removesuffix(">").split("><")[0].rsplit(" ", 1)[1]
+        clock = np.asarray(np.memmap(clocks[0], np.dtype(_TRODES_TYPES[kind]), "r", offset), np.int64)
+    step = round(float(settings.get("decimation", "1")))
+    cuts = [0]
+    if len(clock) == count:
+        cuts += (np.flatnonzero(np.diff(clock) > 1.5 * step) + 1).tolist()
+    pieces = [(a, b - a, lambda: nullcontext(read)) for a, b in zip(cuts, [*cuts[1:], count], strict=True)]
+    placed = runs_on_clock(pieces, [int(clock[cut]) // step for cut in cuts], fs_hz, "samples")
+    return ExtracellularRecording(
+        path=path,
+        source_format="Trodes export",
+        fs_hz=fs_hz,
+        channel_ids=np.array(ids),
+        runs=placed.runs,
+        shanks=np.unique(groups, return_inverse=True)[1].astype(np.int64),
+        dtype=np.dtype(np.int16),
+        gain=None if gain is None else np.full(len(ids), float(gain), np.float32),
+        units="unknown" if gain is None else "uV",
+        upstream="Trodes export: filtered and referenced as its settings say",
+        warnings=placed.warnings,
+        files=tuple(files),
+    )

@@ -1,0 +1,302 @@
+"""Any extracellular recording, for LFP and spikes alike: a file or folder in, a typed, lazy recording out.
+
+Vendors' formats are read by SpikeInterface and neo (:mod:`.vendors`, :mod:`.spikegadgets`), plain arrays, raw
+binary files and WAV here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io.wavfile
+from numpy.typing import NDArray
+
+from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, damaged, open_array
+from src.recordings.extracellular.binary import open_raw
+from src.recordings.extracellular.recording import ExtracellularRecording, Run, runs_on_clock, timestamp_jumps
+from src.signals import BadInput
+
+COORDINATES = ("channel_locations", "xcoord", "ycoord", "depth_order")
+ORIGINAL_UPSTREAM = (
+    "traces extracted by the original pipeline were band-passed 1-200 Hz after a common median reference: "
+    "power below 1 Hz is attenuated, and waves that all channels of the shank share are reduced"
+)
+_ORIGINAL_KEYS = {"original_fs", "original_duration"}
+"""Only the original extraction writes these."""
+
+_RATES = {
+    "fs",
+    "sr",
+    "srate",
+    "rate",
+    "samplerate",
+    "samplerateshz",
+    "sampleratehz",
+    "samplingrate",
+    "samplingfrequency",
+}
+_RATES |= {
+    "samplingfreq",
+    "samplefrequency",
+    "fshz",
+    "samplingratehz",
+    "samplingfrequencyhz",
+    "fsample",
+    "adfreq",
+    "freq",
+}
+_RATES |= {"frequency", "sfreq", "samplefreq", "fshertz", "samplespersecond", "acquisitionrate"}
+_INTERVALS = {"dt", "samplinginterval", "sampleinterval", "samplingperiod", "tsample"}
+_USUAL = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What the user says of recordings that cannot say it themselves.
+
+    Attributes
+    ----------
+    fs_hz
+        Sampling rate of the source. A file that states another one is refused.
+    key
+        Name of the variable, dotted in MATLAB structs and cells.
+    dtype, channels
+        Of raw binary files: type of a sample (``int16``), and how many channels alternate.
+    gain_uv
+        µV per unit of the samples.
+    stream
+        Name or id of one of several streams of a recording.
+    """
+
+    fs_hz: float | None = None
+    key: str | None = None
+    dtype: str | None = None
+    channels: int | None = None
+    gain_uv: float | None = None
+    stream: str | None = None
+
+
+def open_recording(
+    path: Path, options: SourceOptions | None = None, *, purpose: str = "lfp", rate_hint: str = "give source.fs_hz=<Hz>"
+) -> ExtracellularRecording:
+    """Everything about a recording but its samples.
+
+    Parameters
+    ----------
+    path
+        A file or folder of one of :func:`formats`.
+    purpose
+        ``"lfp"`` or ``"spikes"``: which stream of a recording with several is meant, and which array of a file.
+    rate_hint
+        What a message asks for where nobody states the sampling rate.
+
+    Raises
+    ------
+    BadInput
+        If the file is damaged, incomplete or contradicts itself or the options, or its format is not known.
+    """
+    path, options = Path(path), options or SourceOptions()
+    if not path.exists():
+        raise BadInput(path, "does not exist", "check the path")
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix in SUFFIXES:
+        usual = _USUAL if purpose == "lfp" else ("d", *(name for name in _USUAL if name != "d"))
+        recording = _of_arrays(path, open_array(path, options.key, usual), options, rate_hint)
+    elif path.is_file() and suffix == ".wav":
+        recording = _wav(path)
+    elif path.is_file() and options.dtype is not None:
+        recording = open_raw(path, options.dtype, options.channels, options.fs_hz, rate_hint)
+    else:
+        from src.recordings.extracellular.vendors import open_vendor  # loads SpikeInterface
+
+        recording = open_vendor(path, options.stream, purpose)
+    _check_rate(path, recording.fs_hz, options.fs_hz)
+    if options.gain_uv is not None:
+        gain = np.full(recording.n_channels, options.gain_uv, np.float32)
+        recording = replace(recording, gain=gain, offset=None, units="uV")
+    return recording
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a path looks like a recording that :func:`open_recording` opens without being told more."""
+    from src.recordings.extracellular.vendors import vendor_format
+
+    return (path.is_file() and path.suffix.lower() in (*SUFFIXES, ".wav")) or vendor_format(path) is not None
+
+
+def stated_rate(path: Path, fields: Mapping[str, Any]) -> float | None:
+    """The sampling rate in Hz that a file states under any of its common names, ``None`` if under none.
+
+    Intervals may be in s, ms or µs: the first that makes a rate between 100 Hz and 200 kHz is meant.
+
+    Raises
+    ------
+    BadInput
+        If what is stated is not one positive number, or two names state different rates.
+    """
+    found: dict[str, float] = {}
+    for name, value in fields.items():
+        plain = re.sub(r"[^a-z]", "", name.lower())
+        if plain not in _RATES | _INTERVALS:
+            continue
+        number = np.asarray(value)
+        if number.size != 1 or number.dtype.kind not in "fiu" or not np.isfinite(number).all() or number.item() <= 0:
+            shown = number.item() if number.size == 1 else f"of shape {number.shape}"
+            raise BadInput(path, f"{name} is {shown}", "give one positive number of Hz")
+        rate = float(number.item())
+        if plain in _INTERVALS:
+            rate = next((unit / rate for unit in (1, 1e3, 1e6) if 100 <= unit / rate <= 200_000), 1 / rate)
+        found[name] = rate
+    rates = sorted(found.items(), key=lambda item: item[1])
+    if rates and not np.isclose(rates[0][1], rates[-1][1], rtol=1e-3):
+        (one, low), (other, high) = rates[0], rates[-1]
+        raise BadInput(path, f"{one} states {low:g} Hz and {other} {high:g} Hz", "correct the wrong one")
+    return rates[0][1] if rates else None
+
+
+def _check_rate(path: Path, stated: float, given: float | None) -> None:
+    if given is not None and not np.isclose(stated, given, rtol=1e-3):
+        problem = f"states a sampling rate of {stated:g} Hz, {given:g} Hz was given"
+        raise BadInput(path, problem, f"give {stated:g} Hz if the file is right, else correct the file or resample it")
+
+
+def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hint: str) -> ExtracellularRecording:
+    fields, name, warnings = stored.fields, stored.name, list[str]()
+    if stored.dtype.kind not in "fiu":
+        raise BadInput(path, f"{name} is of type {stored.dtype}", "save real numbers")
+    shape = tuple(n for n in stored.shape if n != 1) or (1,)
+    if 0 in stored.shape:
+        raise BadInput(path, f"{name} is empty (shape {stored.shape})", "give a recording with samples")
+    if len(shape) > 2 or len(stored.shape) > 2:
+        raise BadInput(path, f"{name} has shape {stored.shape}", "save it as (n_samples, n_channels)")
+    ids = _channel_ids(path, fields["channel_ids"]) if "channel_ids" in fields else None
+    turned = _time_is_second(stored, ids)
+    n_samples, n_channels = (
+        (stored.shape[::-1] if turned else stored.shape) if len(stored.shape) == 2 else (*stored.shape, 1)
+    )
+    ids = np.arange(n_channels) if ids is None else ids
+    if len(ids) != n_channels:
+        raise BadInput(path, f"{len(ids)} channel_ids for {n_channels} channels", "give one id per channel")
+    if turned and n_channels > 1:
+        warnings.append(f"{name} of shape {stored.shape} is read as (channel, time)")
+    rate = stated_rate(path, fields) or options.fs_hz
+    if rate is None:
+        raise BadInput(path, "states no sampling rate", rate_hint)
+    opener = stored.opener(turned)
+    times = _timestamps(path, fields, n_samples)
+    if times is not None:
+        cuts = [0, *timestamp_jumps(times, rate)]
+        pieces = [(first, last - first, opener) for first, last in zip(cuts, [*cuts[1:], n_samples], strict=True)]
+        clock = runs_on_clock(pieces, [round(float(times[c] - times[0]) * rate) for c in cuts], rate, "samples")
+        runs, warnings = clock.runs, [*warnings, *clock.warnings]
+        start: float | None = float(times[0])
+        length = None
+    else:
+        runs = (Run(0, 0, n_samples, opener),)
+        start, length, said = _time_range(path, fields.get("time_range"), n_samples, rate)
+        warnings += said
+    for key, count in (("n_timepoints", n_samples), ("n_channels", n_channels)):
+        stated = np.asarray(fields.get(key, count))
+        if stated.size != 1 or stated.item() != count:
+            warnings.append(f"{key} states {stated}, {name} has {count}")
+    shanks = np.asarray(fields.get("shanks", fields.get("channel_groups", fields.get("shank", 0)))).reshape(-1)
+    whole = shanks.dtype.kind in "fiu" and len(shanks) in (1, n_channels)
+    upstream = ORIGINAL_UPSTREAM if set(fields) >= _ORIGINAL_KEYS else ExtracellularRecording.upstream
+    return ExtracellularRecording(
+        path=path,
+        source_format=f"arrays ({path.suffix})",
+        fs_hz=rate,
+        channel_ids=ids,
+        runs=runs,
+        shanks=np.broadcast_to(shanks if whole else 0, n_channels).astype(np.int64),
+        dtype=stored.dtype.newbyteorder("="),
+        units=str(np.asarray(fields.get("units", "unknown"))),
+        start_s=start,
+        coordinates={key: np.asarray(fields[key]) for key in COORDINATES if key in fields},
+        upstream=str(np.asarray(fields.get("upstream", upstream))),
+        warnings=tuple(warnings),
+        files=(path,),
+        length=length,
+    )
+
+
+def _time_is_second(stored: StoredArray, ids: NDArray | None) -> bool:
+    """Whether time runs along the second axis: one row, or more columns than rows where no ids say which is which."""
+    if len(stored.shape) < 2:
+        return False
+    rows, columns = stored.shape
+    if ids is None:
+        return columns > rows
+    return len(ids) == rows != columns
+
+
+def _channel_ids(path: Path, value: Any) -> NDArray:
+    ids = np.atleast_1d(np.asarray(value))
+    ids = ids.reshape(-1) if ids.size in ids.shape else ids  # MATLAB knows no vectors, only rows and columns
+    if ids.dtype.kind == "S":
+        ids = np.char.decode(ids, "utf-8")
+    if ids.dtype.kind == "f" and np.array_equal(ids, np.round(ids)):
+        ids = ids.astype(np.int64)
+    if ids.ndim != 1 or ids.dtype.kind not in "iuU":
+        raise BadInput(path, f"channel_ids are {ids.dtype} of shape {ids.shape}", "give one whole number or name each")
+    return ids
+
+
+def _timestamps(path: Path, fields: Mapping[str, Any], n_samples: int) -> NDArray | None:
+    """``(time,)`` seconds of every sample, where the file has them."""
+    for name in ("timestamps", "time_stamps", "times", "time", "t"):
+        values = np.asarray(fields.get(name, 0)).reshape(-1)
+        if len(values) == n_samples > 1 and values.dtype.kind == "f":
+            if not np.isfinite(values).all():
+                raise BadInput(path, f"{name} holds NaN or infinite values", "give the time of every sample")
+            return values
+    return None
+
+
+def _time_range(path: Path, value: Any, n_samples: int, rate: float) -> tuple[float | None, int | None, Sequence[str]]:
+    """Start in seconds, length in samples if it is longer than what was recorded, and what is to be said."""
+    if value is None:
+        return None, None, ()
+    span = np.atleast_1d(np.asarray(value)).reshape(-1)
+    if span.dtype.kind not in "fiu" or not np.isfinite(span[:1]).all():
+        raise BadInput(path, "time_range does not start with a number", "give (start, end) in seconds")
+    if span.size != 2 or not np.isfinite(span[1]):
+        return float(span[0]), None, ()
+    stated, found = float(span[1] - span[0]), n_samples / rate
+    if abs(stated - found) <= max(0.01, 2 / rate):
+        return float(span[0]), None, ()
+    said = f"time_range spans {stated:.3f} s, traces {found:.3f} s"
+    if stated < found:
+        return float(span[0]), None, (f"{said}: every sample is kept",)
+    return float(span[0]), round(stated * rate), (f"{said}: the last {stated - found:.3f} s are NaN",)
+
+
+def _wav(path: Path) -> ExtracellularRecording:
+    try:
+        rate, values = scipy.io.wavfile.read(path, mmap=True)
+    except ValueError as error:  # a sample of three bytes cannot be mapped
+        try:
+            rate, values = scipy.io.wavfile.read(path)
+        except ValueError:
+            raise damaged(path, error) from error
+    values = values[:, None] if values.ndim == 1 else values
+    if values.dtype == np.uint8:
+        raise BadInput(path, "has samples of 8 bits", "save it with 16 bits or more")
+    run = Run(0, 0, len(values), lambda: nullcontext(lambda first, last: values[first:last]))
+    n_channels = values.shape[1]
+    return ExtracellularRecording(
+        path=path,
+        source_format="WAV",
+        fs_hz=float(rate),
+        channel_ids=np.arange(n_channels),
+        runs=(run,),
+        shanks=np.zeros(n_channels, np.int64),
+        dtype=values.dtype.newbyteorder("="),
+        files=(path,),
+    )

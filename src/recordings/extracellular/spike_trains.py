@@ -1,0 +1,217 @@
+"""Single-channel extracellular recordings and spike trains: reading, checking, writing.
+
+Inside the project a spike's ``index`` is the 0-based sample of its *onset*; files for MATLAB users are
+1-based. The conversion happens here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.io
+
+from src.recordings.extracellular.arrays import is_array
+from src.recordings.extracellular.reader import SourceOptions, open_recording
+from src.recordings.matlab import load_mat
+from src.signals import BadInput, Recording
+from src.storage.atomic import atomic_file
+
+
+@dataclass(frozen=True)
+class SpikeTrain:
+    """Sorted spikes of one channel.
+
+    Attributes
+    ----------
+    index
+        ``(spike,)`` int64, 0-based sample of each onset, ascending.
+    unit
+        ``(spike,)`` int64, the neuron each spike belongs to, counted from 1.
+    """
+
+    index: np.ndarray
+    unit: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.index.ndim != 1 or self.index.shape != self.unit.shape:
+            raise ValueError(f"index {self.index.shape} and unit {self.unit.shape} must be equally long vectors")
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @classmethod
+    def sorted(cls, index: np.ndarray, unit: np.ndarray) -> SpikeTrain:
+        """A train in ascending order; simultaneous spikes are ordered by unit, pairs stay together."""
+        index, unit = np.asarray(index, np.int64), np.asarray(unit, np.int64)
+        order = np.lexsort((unit, index))
+        return cls(index[order], unit[order])
+
+    @classmethod
+    def empty(cls) -> SpikeTrain:
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+    def between(self, start: int, stop: int) -> SpikeTrain:
+        """Spikes with onset in ``[start, stop)``, counted from ``start``."""
+        keep = (self.index >= start) & (self.index < stop)
+        return SpikeTrain(self.index[keep] - start, self.unit[keep])
+
+
+def together(own: SpikeTrain, others: SpikeTrain) -> tuple[SpikeTrain, np.ndarray]:
+    """Two trains as one in ascending order, and where the spikes of ``own`` are in it, in their order."""
+    index, unit = np.concatenate((own.index, others.index)), np.concatenate((own.unit, others.unit))
+    order = np.argsort(index, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return SpikeTrain(index[order], unit[order]), place[: len(own)]
+
+
+def read_trace(
+    path: Path, *, fs_hz: float, key: str = "d", channel: int | None = None, units: str = "a.u."
+) -> Recording:
+    """Read one channel of a ``.mat`` (any version), ``.npy`` or HDF5 file, or of what SpikeInterface reads.
+
+    Parameters
+    ----------
+    path, key
+        The file, and the name of the variable in it (ignored for ``.npy``).
+    fs_hz
+        Sampling rate. A rate stated in the file has to agree with it.
+    channel
+        Row of a several-channel array; not needed for one row or one column.
+
+    Returns
+    -------
+    Recording
+        Samples ``(1, time)`` float32 in ``units``; NaN marks samples that were not recorded.
+
+    Raises
+    ------
+    BadInput
+        Missing file or key, another rate, not numeric, several channels and no choice, empty, infinite.
+    """
+    path = Path(path)
+    options = SourceOptions(fs_hz=fs_hz, key=key if is_array(path) else None)
+    recording = open_recording(path, options, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
+    n_channels = recording.n_channels
+    if n_channels > 1 and channel is None:
+        raise BadInput(path, f"{n_channels} channels", f"choose one with options.channel=0…{n_channels - 1}")
+    if channel is not None and not 0 <= channel < n_channels:
+        raise BadInput(path, f"no channel {channel} among {n_channels}", "count channels from 0")
+    samples = recording.select([channel or 0]).samples()
+    if n_infinite := int(np.isinf(samples).sum()):
+        raise BadInput(path, f"{n_infinite} infinite samples", "mark samples that were not recorded with NaN")
+    if np.isnan(samples).all():
+        raise BadInput(path, "every sample is NaN", "give a recording with samples")
+    units = units if recording.units == "unknown" else recording.units
+    return Recording(samples, recording.fs_hz, ("channel 1",), (units,), path.stem, path.stem, source=str(path))
+
+
+def read_spikes(path: Path, *, n_samples: int | None = None, n_units: int | None = 5) -> SpikeTrain:
+    """Read ``Index`` (1-based onsets) and ``Class`` (from 1) of a ``.mat`` or HDF5 file.
+
+    Raises
+    ------
+    BadInput
+        Missing keys, unequal lengths, fractions, an index outside ``1…n_samples``, a class outside ``1…n_units``.
+    """
+    path = Path(path)
+    content = _load(path, ("Index", "Class"))
+    for key in ("Index", "Class"):
+        if key not in content:
+            present = ", ".join(sorted(content["__names__"])) or "nothing"
+            raise BadInput(path, f"no variable '{key}' (it holds {present})", "training needs d, Index and Class")
+    index, unit = (_whole_numbers(path, key, content[key]) for key in ("Index", "Class"))
+    if len(index) != len(unit):
+        raise BadInput(path, f"{len(index)} entries in Index, {len(unit)} in Class", "give one Class per Index")
+    last = n_samples if n_samples is not None else np.iinfo(np.int64).max
+    outside = (index < 1) | (index > last)
+    if outside.any():
+        worst = index[outside][0]
+        raise BadInput(
+            path,
+            f"{int(outside.sum())} Index outside 1…{last} (the first is {worst})",
+            "Index counts samples from 1, as MATLAB does",
+        )
+    top = n_units if n_units is not None else np.iinfo(np.int64).max
+    wrong = (unit < 1) | (unit > top)
+    if wrong.any():
+        raise BadInput(
+            path, f"Class {int(unit[wrong][0])} outside 1…{top}", "number the neurons from 1, or raise n_units"
+        )
+    return SpikeTrain.sorted(index - 1, unit)
+
+
+def write_mat(path: Path, train: SpikeTrain | None = None, trace: np.ndarray | None = None) -> None:
+    """Write ``Index`` (1-based) and ``Class`` as 1×N rows where a train is given, and the trace as row ``d``."""
+    content: dict[str, Any] = {}
+    if train is not None:
+        content |= {"Index": (train.index + 1)[None], "Class": train.unit[None]}
+    if trace is not None:
+        content["d"] = np.asarray(trace, np.float32)[None]
+    with atomic_file(Path(path)) as part:
+        scipy.io.savemat(part, content, appendmat=False, do_compression=False)
+
+
+def write_csv(path: Path, train: SpikeTrain, fs_hz: float, columns: dict[str, np.ndarray] | None = None) -> None:
+    """One line per spike: 1-based index, time of the onset, class, then any further columns."""
+    extra = columns or {}
+    with atomic_file(Path(path)) as part, part.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["index", "time_s", "class", *extra])
+        for row, (index, unit) in enumerate(zip(train.index, train.unit, strict=True)):
+            values = [f"{column[row]:.4f}" for column in extra.values()]
+            writer.writerow([index + 1, f"{index / fs_hz:.6f}", unit, *values])
+
+
+def unusable(samples: np.ndarray, *, saturated_run: int = 8) -> np.ndarray:
+    """Mask ``(time,)`` of samples that carry no signal: NaN, or a rail the amplifier stuck to.
+
+    A rail is the largest or smallest value of the trace held for ``saturated_run`` samples or more.
+    """
+    bad = np.isnan(samples)
+    finite = samples[~bad]
+    if finite.size == 0:
+        return bad
+    for rail in (finite.max(), finite.min()):
+        bad |= _long_runs(samples == rail, saturated_run)
+    return bad
+
+
+def _long_runs(flag: np.ndarray, shortest: int) -> np.ndarray:
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], flag.view(np.int8), [0]))))
+    kept = np.zeros(len(flag), bool)
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        if stop - start >= shortest:
+            kept[start:stop] = True
+    return kept
+
+
+def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    if path.suffix.lower() not in (".mat", ".h5", ".hdf5"):
+        raise BadInput(path, f"unknown kind of file '{path.suffix}'", "give a .mat, .h5 or .hdf5 file")
+    if not path.is_file():
+        raise BadInput(path, "does not exist", "check the path")
+    try:
+        if path.suffix != ".mat" or h5py.is_hdf5(path):
+            with h5py.File(path) as handle:
+                found = {k: handle[k][()] for k in keys if k in handle and isinstance(handle[k], h5py.Dataset)}
+                return {**found, "__names__": list(handle)}
+        found = load_mat(path, keys)
+        names = [name for name, _, _ in scipy.io.whosmat(path)]
+    except Exception as error:  # SciPy's and h5py's readers fail on damaged files in a dozen ways
+        raise BadInput(path, f"cannot be read as {path.suffix} ({error})", "check that the file is whole") from error
+    return {**{k: v for k, v in found.items() if k in keys}, "__names__": names}
+
+
+def _whole_numbers(path: Path, key: str, array: Any) -> np.ndarray:
+    values = np.asarray(array).reshape(-1)
+    if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
+        raise BadInput(
+            path, f"'{key}' holds something other than whole numbers", "give sample numbers and class numbers"
+        )
+    return values.astype(np.int64)

@@ -1,0 +1,400 @@
+"""Vendors' recordings through SpikeInterface and neo: streams, groups, gains, pauses and clocks made uniform."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.recordings.extracellular.binary import is_trodes, neuroscope_xml, open_neuroscope, open_trodes
+from src.recordings.extracellular.recording import (
+    AS_SAVED,
+    ExtracellularRecording,
+    Opener,
+    runs_on_clock,
+    timestamp_jumps,
+)
+from src.signals import BadInput
+
+_VOLTS = {"uV", "mV", "V", "Volt", "Volts"}
+_SAVED = ("si_folder.json", "binary.json", "cached.json", "provenance.json")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that SpikeInterface reads.
+
+    Attributes
+    ----------
+    name
+        For messages and provenance.
+    found
+        Whether a file or folder has this format.
+    reader
+        Name of SpikeInterface's function.
+    """
+
+    name: str
+    found: Callable[[Path], bool]
+    reader: str
+
+
+def _suffix(*suffixes: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_file() and path.suffix.lower() in suffixes
+
+
+def _holds(pattern: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_dir() and next(path.glob(pattern), None) is not None
+
+
+FORMATS = (
+    Format("SpikeGadgets .rec", _suffix(".rec"), "read_spikegadgets"),
+    Format("SpikeGLX .ap/.lf/.nidq .bin with .meta", lambda p: bool(_spikeglx_folder(p)), "read_spikeglx"),
+    Format("Open Ephys binary", lambda p: bool(_open_ephys_folder(p)), "read_openephys"),
+    Format("Open Ephys .continuous", _holds("*.continuous"), "read_openephys"),
+    Format("Intan .rhd/.rhs", lambda p: _suffix(".rhd", ".rhs")(p) or _holds("*.rh[ds]")(p), "read_intan"),
+    Format("NeuroScope .dat/.lfp/.eeg with .xml", lambda p: neuroscope_xml(p) is not None, ""),
+    Format("Trodes export .dat", is_trodes, ""),
+    Format("Blackrock .ns1–.ns6", _suffix(*(f".ns{i}" for i in range(1, 7))), "read_blackrock"),
+    Format("Plexon .plx", _suffix(".plx"), "read_plexon"),
+    Format("Plexon .pl2", _suffix(".pl2"), "read_plexon2"),
+    Format("NWB ElectricalSeries", _suffix(".nwb"), "read_nwb_recording"),
+    Format("SpikeInterface folder", lambda p: p.is_dir() and any((p / n).is_file() for n in _SAVED), "load"),
+    Format("SpikeInterface .zarr", lambda p: p.is_dir() and p.suffix == ".zarr", "load"),
+    Format("Neuralynx folder of .ncs", _holds("*.ncs"), "read_neuralynx"),
+    Format("TDT folder of .tev", _holds("*.tev"), "read_tdt"),
+    Format("Spike2 .smr/.smrx", _suffix(".smr", ".smrx"), "read_spike2"),
+    Format("NeuroNexus .xdat.json", lambda p: p.name.endswith(".xdat.json"), "read_neuronexus"),
+    Format("Alpha Omega folder of .mpx", _holds("*.mpx"), "read_alphaomega"),
+    Format("Axona .set", _suffix(".set"), "read_axona"),
+    Format("NIX", _suffix(".nix"), "read_nix"),
+    Format("EDF", _suffix(".edf"), "read_edf"),
+)
+ARRAYS = "arrays .npz, .npy, .h5, .mat", "WAV", "raw binary with source.dtype, source.channels and source.fs_hz"
+
+
+def vendor_format(path: Path) -> Format | None:
+    """Which of :data:`FORMATS` a file or folder has."""
+    return next((known for known in FORMATS if known.found(Path(path))), None)
+
+
+def open_vendor(path: Path, stream: str | None, purpose: str) -> ExtracellularRecording:
+    """Open a vendor's file or folder; see :func:`.reader.open_recording`.
+
+    Raises
+    ------
+    BadInput
+        If its format is not known, a package is missing, or the file is damaged.
+    """
+    known = vendor_format(path)
+    if known is None:
+        names = "; ".join([*ARRAYS, *(one.name for one in FORMATS)])
+        raise BadInput(path, "is of no known format", f"these can be read: {names}")
+    try:
+        with _quiet():
+            if known.name.startswith("NeuroScope"):
+                return open_neuroscope(path)
+            if known.name.startswith("Trodes"):
+                return open_trodes(path)
+            if known.reader == "read_spikegadgets":
+                from src.recordings.extracellular.packets import open_rec
+
+                return open_rec(path)
+            return _through_spikeinterface(path, known, stream, purpose)
+    except BadInput:
+        raise
+    except ImportError as error:
+        hint = "pip install spikeinterface neo pynwb" + (f" {error.name}" if error.name else "")
+        raise BadInput(path, f"is {known.name}, and a package is missing ({error})", hint) from error
+    except Exception as error:  # the readers of neo raise whatever a damaged file makes them raise
+        if "multi-block" in str(error):
+            raise BadInput(path, "holds several experiments", "give the folder of one of them") from error
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadInput(path, f"cannot be read as {known.name} ({text})", "check that the recording is whole") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the readers' own warnings: what matters is said by us."""
+    logger = logging.getLogger("neo")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _through_spikeinterface(path: Path, known: Format, stream: str | None, purpose: str) -> ExtracellularRecording:
+    import spikeinterface.extractors as extractors
+    from spikeinterface.core import load
+
+    if known.reader == "load":
+        return adapt(load(path), path, known.name)
+    read, options, place = getattr(extractors, known.reader), dict[str, Any](), path
+    if known.reader == "read_spikeglx":
+        place = _spikeglx_folder(path) or path
+        if path.is_file() and stream is None:
+            band = path.name.removesuffix(".bin").rpartition(".")[2]
+            stream = next((n for n in _streams(read, place, {})[0] if n.endswith(band)), None)
+    elif known.name == "Open Ephys binary":
+        place = _open_ephys_folder(path) or path
+    elif known.reader == "read_intan":
+        place, options = _intan_file(path), {"ignore_integrity_checks": True}
+    elif known.reader == "read_nwb_recording":
+        return _nwb(path, stream)
+    elif known.reader == "read_axona":
+        return adapt(read(place), path, known.name)
+    recording, said = _stream(read, place, options, stream, purpose)
+    opened = adapt(recording, path, known.name, warnings=said)
+    if known.reader == "read_intan" and getattr(recording.neo_reader, "discontinuous_timestamps", False):
+        clock = np.asarray(recording.neo_reader.get_intan_timestamps(), np.int64)
+        return _on_clock(opened, clock, "samples")
+    if known.name == "Open Ephys binary":
+        return _open_ephys_clock(opened, recording)
+    return opened
+
+
+def _stream(
+    read: Any, place: Path, options: dict[str, Any], stream: str | None, purpose: str
+) -> tuple[Any, tuple[str, ...]]:
+    """The stream the user named, or the one of several that serves the purpose."""
+    names, ids = _streams(read, place, options)
+    wanted = [i for name, i in zip(names, ids, strict=True) if stream in (name, i)]
+    if stream is not None and not wanted:
+        raise BadInput(place, f"has no stream {stream!r}", f"its streams are {', '.join(names)}")
+    found = []
+    for number in wanted or ids:
+        with contextlib.suppress(Exception):  # a stream that cannot be opened is none of voltages
+            opened = read(place, stream_id=number, **options)
+            _set_open_ephys_probe(opened, place)
+            if wanted or _is_voltage(opened):
+                found.append(opened)
+    if not found:
+        read(place, stream_id=(wanted or ids)[0], **options)  # says why
+        raise BadInput(place, "holds no stream of voltages", f"its streams are {', '.join(names)}")
+    found.sort(key=lambda one: one.get_sampling_frequency(), reverse=purpose == "spikes")
+    chosen = next((one for one in found if one.get_sampling_frequency() >= 500), found[0])
+    if len(found) == 1:
+        return chosen, ()
+    probed = [one for one in found if one.has_probe() and one.get_num_channels() == chosen.get_num_channels()]
+    if probed and not chosen.has_probe():  # the LFP of a probe whose geometry stands with its wide band
+        chosen.set_probegroup(probed[0].get_probegroup())
+    return chosen, (f"{chosen.stream_name} is read, of the streams {', '.join(names)}; source.stream names another",)
+
+
+def _streams(read: Any, place: Path, options: dict[str, Any]) -> tuple[list[str], list[str]]:
+    from spikeinterface.extractors import neoextractors
+
+    if not hasattr(read, "get_streams"):  # two formats of Open Ephys share a function
+        legacy = next(place.glob("*.continuous"), None) is not None
+        kind = "OpenEphysLegacyRecordingExtractor" if legacy else "OpenEphysBinaryRecordingExtractor"
+        read = getattr(neoextractors, kind)
+    names, ids = read.get_streams(place, **options)
+    return list(names), list(ids)
+
+
+def _set_open_ephys_probe(recording: Any, place: Path) -> None:
+    """The probe in ``settings.xml`` where the file of that experiment alone, ``settings_<n>.xml``, is missing."""
+    from probeinterface import read_openephys_neuropixels  # type: ignore[import-untyped]
+
+    settings = next(
+        (f / "settings.xml" for f in (place, *place.parents[:3], *place.glob("*/")) if (f / "settings.xml").is_file()),
+        None,
+    )
+    if settings is None or recording.has_probe() or "OpenEphys" not in type(recording).__name__:
+        return
+    name = recording.stream_name.rpartition("#")[2]
+    with contextlib.suppress(Exception):  # settings without a probe of that name
+        recording.set_probe(read_openephys_neuropixels(settings_file=settings, stream_name=name))
+
+
+def _is_voltage(recording: Any) -> bool:
+    units = recording.get_property("physical_unit")
+    name = str(getattr(recording, "stream_name", "")).lower()
+    auxiliary = any(word in name for word in ("sync", "aux", "adc", "digital", "supply", "nidq", "temperature"))
+    return not auxiliary and (units is None or bool(set(units) & _VOLTS))
+
+
+def adapt(recording: Any, path: Path, source_format: str, *, warnings: Sequence[str] = ()) -> ExtracellularRecording:
+    """A SpikeInterface recording as ours; several segments are placed on their common clock.
+
+    Channels are sorted by shank, and within a shank by depth where contacts have positions.
+    """
+    fs_hz = float(recording.get_sampling_frequency())
+    fs_hz = round(fs_hz) if abs(fs_hz - round(fs_hz)) < 1e-6 * fs_hz else fs_hz  # measured from time stamps
+    ids = np.asarray(recording.channel_ids)
+    counts = [int(recording.get_num_samples(s)) for s in range(recording.get_num_segments())]
+    starts = [_segment_start(recording, segment) for segment in range(len(counts))]
+    pieces = [(0, count, _segment(recording, number)) for number, count in enumerate(counts)]
+    clock = runs_on_clock(pieces, [round(start * fs_hz) for start in starts], fs_hz, "samples")
+    shanks, positions = _groups(recording)
+    order = np.lexsort((np.arange(len(ids)), positions[:, 1] if positions is not None else 0 * shanks, shanks))
+    gain, offset, units = _scale(recording)
+    opened = ExtracellularRecording(
+        path=path,
+        source_format=source_format,
+        fs_hz=float(fs_hz),
+        channel_ids=ids,
+        runs=clock.runs,
+        shanks=shanks,
+        dtype=np.dtype(recording.get_dtype()).newbyteorder("="),
+        units=units,
+        gain=gain,
+        offset=offset,
+        start_s=starts[0] or None,
+        started=_started(recording),
+        coordinates={} if positions is None else {"channel_locations": positions},
+        upstream=f"{source_format}, {AS_SAVED}",
+        warnings=(*warnings, *clock.warnings),
+        files=_files(path),
+    )
+    return opened if np.array_equal(order, np.arange(len(ids))) else opened.select(order)
+
+
+def _segment(recording: Any, number: int) -> Opener:
+    def read(first: int, last: int) -> NDArray:
+        return np.asarray(recording.get_traces(segment_index=number, start_frame=first, end_frame=last))
+
+    return lambda: nullcontext(read)
+
+
+def _segment_start(recording: Any, segment: int) -> float:
+    start = recording.get_start_time(segment_index=segment)
+    return 0.0 if start is None else float(start)
+
+
+def _groups(recording: Any) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+    """``(channel,)`` number of the group, and ``(channel, 2)`` positions in µm."""
+    positions = np.asarray(recording.get_channel_locations(), np.float64)[:, :2] if recording.has_probe() else None
+    for name in ("group", "group_name", "probe", "shank"):
+        values = recording.get_property(name)
+        if values is not None:
+            labels = [f"{int(v):06d}" if str(v).isdigit() else str(v) for v in values]
+            return np.unique(labels, return_inverse=True)[1].astype(np.int64), positions
+    return np.zeros(recording.get_num_channels(), np.int64), positions
+
+
+def _scale(recording: Any) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, str]:
+    units = recording.get_property("physical_unit")
+    if not recording.has_scaleable_traces() or (units is not None and not set(units) <= _VOLTS):
+        return None, None, "unknown"
+    gain = np.asarray(recording.get_property("gain_to_uV"), np.float32)
+    return gain, np.asarray(recording.get_property("offset_to_uV"), np.float32), "uV"
+
+
+def _started(recording: Any) -> datetime | None:
+    reader = getattr(recording, "neo_reader", None)
+    annotations = getattr(reader, "raw_annotations", None) or {"blocks": [{}]}
+    when = annotations["blocks"][0].get("rec_datetime")
+    return when if isinstance(when, datetime) else None
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    return (path,)
+
+
+def _on_clock(recording: ExtracellularRecording, clock: NDArray[np.int64], what: str) -> ExtracellularRecording:
+    """A recording of one run whose every sample has a clock: its jumps become gaps."""
+    run = recording.runs[0]
+    cuts = [0, *(np.flatnonzero(np.diff(clock) != 1) + 1).tolist()]
+    pieces = [(first, last - first, run.opener) for first, last in zip(cuts, [*cuts[1:], run.count], strict=True)]
+    placed = runs_on_clock(pieces, [int(clock[cut]) for cut in cuts], recording.fs_hz, what)
+    return replace(recording, runs=placed.runs, warnings=(*recording.warnings, *placed.warnings))
+
+
+def _nwb(path: Path, stream: str | None) -> ExtracellularRecording:
+    import h5py
+    from spikeinterface.extractors import read_nwb_recording
+    from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
+
+    series = stream or None
+    if series is None:
+        found = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
+        if len(found) > 1:
+            raise BadInput(path, f"holds {len(found)} ElectricalSeries", f"choose source.stream= {', '.join(found)}")
+        if not found:
+            raise BadInput(path, "holds no ElectricalSeries", "give a file with raw or LFP traces")
+        series = found[0]
+    recording = read_nwb_recording(path, electrical_series_path=series)
+    opened = adapt(recording, path, "NWB ElectricalSeries")
+    with h5py.File(path, "r") as file:
+        started = file["session_start_time"].asstr()[()] if "session_start_time" in file else None
+        filtering = file[series].attrs.get("filtering")
+        times = file[series].get("timestamps")
+        if times is not None:
+            times = times[:]
+    if started:
+        opened = replace(opened, started=datetime.fromisoformat(started))
+    if filtering:
+        opened = replace(opened, upstream=f"NWB ElectricalSeries, filtering: {filtering}")
+    if times is None:
+        return opened
+    return _on_timestamps(opened, np.asarray(times, np.float64))
+
+
+def _on_timestamps(recording: ExtracellularRecording, times: NDArray[np.float64]) -> ExtracellularRecording:
+    """A recording of one run whose every sample has a time in seconds."""
+    run, fs_hz = recording.runs[0], recording.fs_hz
+    cuts = [0, *timestamp_jumps(times, fs_hz)]
+    pieces = [(first, last - first, run.opener) for first, last in zip(cuts, [*cuts[1:], run.count], strict=True)]
+    clock = [round(float(times[cut] - times[0]) * fs_hz) for cut in cuts]
+    placed = runs_on_clock(pieces, clock, fs_hz, "samples")
+    said = (*recording.warnings, *placed.warnings)
+    return replace(recording, runs=placed.runs, start_s=float(times[0]), warnings=said)
+
+
+def _open_ephys_clock(opened: ExtracellularRecording, recording: Any) -> ExtracellularRecording:
+    """The number of every sample in Open Ephys: where it jumps, samples were lost or recording was paused."""
+    pieces, clock = list[tuple[int, int, Opener]](), list[int]()
+    for segment, run in enumerate(opened.runs):
+        info = recording.neo_reader._sig_streams[recording.block_index][segment][recording.stream_index]
+        folder = Path(info["raw_filename"]).parent
+        files = [file for file in (folder / "sample_numbers.npy", folder / "timestamps.npy") if file.is_file()]
+        numbers = np.load(files[0], mmap_mode="r") if files else np.empty(0)
+        if numbers.dtype.kind not in "iu" or len(numbers) != run.count:
+            return opened
+        cuts = [0]
+        if int(numbers[-1]) - int(numbers[0]) != run.count - 1:
+            cuts += (np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()
+        pieces += [(a, b - a, run.opener) for a, b in zip(cuts, [*cuts[1:], run.count], strict=True)]
+        clock += [int(numbers[cut]) for cut in cuts]
+    placed = runs_on_clock(pieces, clock, opened.fs_hz, "samples")
+    return replace(opened, runs=placed.runs, warnings=placed.warnings)
+
+
+def _spikeglx_folder(path: Path) -> Path | None:
+    if path.is_file() and path.suffix == ".bin" and path.with_suffix(".meta").is_file():
+        return path.parent
+    if path.is_dir() and next(path.rglob("*.meta"), None) is not None:
+        return path
+    return None
+
+
+def _open_ephys_folder(path: Path) -> Path | None:
+    """The folder of a session from any file or folder of it."""
+    if path.is_file() and path.name == "structure.oebin":
+        return path.parent
+    if path.is_file() and path.name == "continuous.dat":
+        return next((p for p in path.parents[:4] if (p / "structure.oebin").is_file()), None)
+    return path if path.is_dir() and next(path.rglob("structure.oebin"), None) is not None else None
+
+
+def _intan_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    files = sorted(path.glob("*.rh[ds]"))
+    if len(files) > 1:
+        raise BadInput(path, f"holds {len(files)} Intan files", "give one of them")
+    return files[0]

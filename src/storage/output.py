@@ -1,0 +1,335 @@
+"""The one door for output: everything the project writes into a folder of the user's choice goes through here.
+
+``OutputFolder(root, inputs)`` stands for what was given as ``output_dir``. It writes a folder of results
+(:meth:`OutputFolder.folder`) or adds files to the root itself (:meth:`OutputFolder.files`). Both yield an empty hidden
+folder and move what was written there into place at the end. A ``manifest.json`` beside the results lists them. That
+is how a later run knows what it may replace: only files that a manifest lists and whose content is still what it
+states. All other files stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.signals import BadInput
+from src.storage.atomic import PART, sync, unfinished
+from src.storage.disk import disk_error
+from src.storage.lock import folder_lock
+from src.storage.manifest import (
+    MANIFEST,
+    UNREADABLE,
+    Record,
+    checksums,
+    is_ours,
+    listed_files,
+    read_manifest,
+    write_manifest,
+)
+
+LONGEST_NAME = 180
+"""Bytes of a result's name; file systems allow 255 and hidden names and suffixes come on top."""
+_LOCK = re.compile(r"\..+\.lock")
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""What file managers put into folders that are otherwise empty."""
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """Where a verb writes.
+
+    Attributes
+    ----------
+    root
+        The folder that the user gave.
+    inputs
+        Files and folders that the verb reads. No result may be one of them, contain one or lie in one.
+    option
+        The option that names the root, for messages.
+
+    Raises
+    ------
+    BadInput
+        If the root is an input or lies in one.
+    """
+
+    root: Path
+    inputs: tuple[Path, ...] = ()
+    option: str = "output_dir"
+
+    def __post_init__(self) -> None:
+        refuse_overlap(self.root, self.inputs, self.option, may_contain=True)
+
+    def path(self, name: str) -> Path:
+        """Where the result called ``name`` goes; nothing is written.
+
+        Raises
+        ------
+        BadInput
+            For a name that is not one plain path component, or a place that is, contains or lies in an input.
+        """
+        target = Path(self.root) / plain_name(name)
+        refuse_overlap(target, self.inputs, self.option)
+        return target
+
+    @contextmanager
+    def folder(self, name: str) -> Iterator[Path]:
+        """Yield an empty folder that becomes ``root/<name>`` when the block ends without an error.
+
+        Files of an earlier result there are replaced, also those that the new result lacks. What the block writes
+        as ``manifest.json`` is kept, with the list of files added to it.
+
+        Raises
+        ------
+        BadInput
+            See :meth:`path`; also for a folder that holds files and no manifest, a place that cannot be written, or a
+            full disk.
+        """
+        target = self.path(name)
+        with folder_lock(target), replacement(target, self.option) as part:
+            yield part
+
+    def check(self, *, known: tuple[str, ...] = ()) -> None:
+        """Raise ``BadInput`` where :meth:`files` would, before anything is computed."""
+        refuse_foreign(Path(self.root), self.option, beside_results=True, known=known)
+
+    @contextmanager
+    def files(self, *, known: tuple[str, ...] = ()) -> Iterator[Path]:
+        """Yield an empty folder whose files are added to the root when the block ends without an error.
+
+        Parameters
+        ----------
+        known
+            Names in the root that are no reason to refuse it: they are proven ours in another way, for example by
+            a published checksum.
+
+        Raises
+        ------
+        BadInput
+            If the root is or lies in an input, or holds files and neither a manifest nor results of ours; if a file
+            of the same name there is not ours.
+        """
+        root = Path(os.path.realpath(self.root))
+        self.check(known=known)
+        with folder_lock(root / MANIFEST), unfinished(root / MANIFEST, folder=True) as part:
+            yield part
+            for name in checksums(part):
+                refuse_overlap(root / name, self.inputs, self.option)
+            _move(part, root, self.option, adding=True)
+
+
+def plain_name(name: str) -> str:
+    """``name`` if it is one plain path component, shortened with a hash where it is too long.
+
+    Raises
+    ------
+    BadInput
+        For a name that is empty, ``.`` or ``..``, or that has a separator, a leading dot or a control character.
+    """
+    if not name or name.startswith(".") or {"/", "\\", "\0"} & set(name) or any(ord(c) < 32 for c in name):
+        problem = "cannot be the name of a result (empty, a leading dot, a separator or a control character)"
+        raise BadInput(repr(name), problem, "rename the recording")
+    raw = os.fsencode(name)
+    if len(raw) <= LONGEST_NAME:
+        return name
+    kept = raw[: LONGEST_NAME - 9].decode(sys.getfilesystemencoding(), "ignore")
+    return f"{kept}-{hashlib.sha256(raw).hexdigest()[:8]}"
+
+
+def distinct_names(sources: Iterable[tuple[str, str | Path]]) -> list[str]:
+    """One name for each ``(name, source)``, different also where a file system ignores case.
+
+    Names that are the same or differ only in case get a hash of their source's file name, for example ``n-3f2a9c``
+    for ``n.EDF`` beside ``n.edf``.
+    """
+    pairs = [(name, str(source)) for name, source in sources]
+    count = Counter(name.casefold() for name, _ in pairs)
+    names = []
+    for name, source in pairs:
+        if count[name.casefold()] > 1:
+            name = f"{name}-{hashlib.sha256(os.fsencode(Path(source).name)).hexdigest()[:6]}"
+        names.append(name)
+    if len(set(names)) < len(names):  # one file name in several folders
+        names = [
+            name if names.count(name) == 1 else f"{name}{hashlib.sha256(os.fsencode(source)).hexdigest()[:6]}"
+            for name, (_, source) in zip(names, pairs, strict=True)
+        ]
+    return names
+
+
+def refuse_overlap(target: Path, inputs: Iterable[Path], option: str, *, may_contain: bool = False) -> None:
+    """Raise unless ``target`` and every input are apart from each other.
+
+    Raises
+    ------
+    BadInput
+        If the target is an input, contains one (unless ``may_contain``), or lies in one.
+    """
+    target = Path(os.path.realpath(target))
+    for given in inputs:
+        source = Path(os.path.realpath(given))
+        if _same(target, source):
+            relation = "is"
+        elif not may_contain and any(_same(target, above) for above in source.parents):
+            relation = "contains"
+        elif source.is_dir() and any(_same(above, source) for above in target.parents):
+            relation = "lies in"
+        else:
+            continue
+        raise BadInput(target, f"{relation} the input {given}, which is never written to", f"choose another {option}")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths without links are one place, also where the file system ignores case."""
+    if one == other:
+        return True
+    if str(one).casefold() != str(other).casefold():
+        return False
+    with suppress(OSError):
+        return one.samefile(other)
+    return False
+
+
+def refuse_foreign(folder: Path, option: str, *, beside_results: bool = False, known: tuple[str, ...] = ()) -> None:
+    """Raise for a folder that holds files and has no manifest of ours.
+
+    Parameters
+    ----------
+    beside_results
+        Whether folders of results inside it, each with its own manifest, are no reason to refuse.
+    known
+        See :meth:`OutputFolder.files`.
+
+    Raises
+    ------
+    BadInput
+        Naming one file that no manifest lists.
+    """
+    hint = f"choose another {option}, or move what it holds"
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise BadInput(folder, "is a file where a folder is to be written", f"choose another {option}")
+    manifest = read_manifest(folder)
+    if manifest is UNREADABLE:
+        problem = f"holds a {MANIFEST} that is damaged or not ours, so nobody can tell what in it may be replaced"
+        raise BadInput(folder, problem, hint)
+    if manifest is None and (found := _foreign(folder, beside_results, known)):
+        raise BadInput(folder, f"already holds {found!r}, which neurolit did not write", hint)
+
+
+def _foreign(folder: Path, beside_results: bool, known: tuple[str, ...]) -> str | None:
+    for path in sorted(folder.iterdir()):
+        hidden = PART.fullmatch(path.name) or _LOCK.fullmatch(path.name)
+        results = beside_results and path.is_dir() and read_manifest(path)
+        if not (hidden or results or path.name in (*LITTER, *known)):
+            return path.name
+    return None
+
+
+@contextmanager
+def replacement(target: Path, option: str = "output_dir", *, cached: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``target``, whose lock the caller holds.
+
+    Parameters
+    ----------
+    cached
+        Whether the folder is one of the cache: files in the way are then kept under another name, never refused.
+
+    Raises
+    ------
+    BadInput
+        See :meth:`OutputFolder.folder`.
+    """
+    target = Path(os.path.realpath(target))
+    if not cached:
+        refuse_foreign(target, option)
+    with unfinished(target, folder=True) as part:
+        yield part
+        if target.is_dir():
+            _move(part, target, option, adding=False, cached=cached)
+            return
+        write_manifest(part, _written(part) | {"outputs": checksums(part)})
+        sync(part)
+        os.rename(part, target)
+
+
+def _written(part: Path) -> dict[str, Any]:
+    """The manifest that the block has written, if any."""
+    return dict(json.loads((part / MANIFEST).read_text())) if (part / MANIFEST).exists() else {}
+
+
+def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool = False) -> None:
+    """Move the files of ``part`` into ``target`` and remove what the earlier result has besides, unless ``adding``.
+
+    The manifest lists both results until all is done, so the same command finishes what a kill interrupts.
+    """
+    old, new = listed_files(target) or {}, checksums(part)
+    if cached and not old:
+        _put_aside(target / MANIFEST)
+    for name in new:
+        _make_way(target, name, old.get(name), option, cached)
+    stale = [] if adding else [name for name in old if name not in new and is_ours(target, name, old[name])]
+    kept = {name: _present(target, name, records) for name, records in old.items() if adding and name not in new}
+    final = _written(part) | {"outputs": kept | new}
+    write_manifest(part, {"unfinished": True, "outputs": new, "replaced": old})
+    sync(part)
+    try:
+        os.replace(part / MANIFEST, target / MANIFEST)
+        for name in stale:
+            (target / name).unlink()
+            _remove_empty(target / name, target)
+        for name in new:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part / name, target / name)
+        write_manifest(part, final)
+        sync(part)
+        os.replace(part / MANIFEST, target / MANIFEST)
+    except OSError as error:
+        raise disk_error(error, target) or error from error
+
+
+def _present(target: Path, name: str, records: list[Record]) -> Record:
+    """The record that a file of an earlier result has now."""
+    return next((record for record in records if is_ours(target, name, [record])), records[0])
+
+
+def _make_way(target: Path, name: str, records: list[Record] | None, option: str, cached: bool) -> None:
+    """Make sure that ``target/name`` may be written: it is free, it is ours, or it is put aside."""
+    for above in reversed((target / name).parents):
+        if above.is_relative_to(target) and above.exists() and not above.is_dir():
+            raise BadInput(above, "is a file where a folder is to be written", f"choose another {option}")
+    path = target / name
+    if not os.path.lexists(path) or (records and is_ours(target, name, records)):
+        return
+    if not cached and (records is None or not path.is_file()):
+        hint = f"choose another {option}, or rename it"
+        raise BadInput(path, "is there already and was not written by neurolit", hint)
+    _put_aside(path)
+
+
+def _put_aside(path: Path) -> None:
+    """Give a file that cannot be proven ours another name, one that no reader takes for a result."""
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.kept-{number}")):
+        number += 1
+    if os.path.lexists(path):
+        os.rename(path, aside)
+        print(f"{path}: is not as neurolit wrote it; it is kept as {aside.name}", file=sys.stderr, flush=True)
+
+
+def _remove_empty(path: Path, top: Path) -> None:
+    for folder in path.parents:
+        if folder == top:
+            return
+        with suppress(OSError):
+            folder.rmdir()

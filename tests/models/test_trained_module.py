@@ -1,0 +1,117 @@
+"""Statistics come from the data, or from a checkpoint, or the user is told."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from src.models.trained_module import TrainedModule, recordings_of
+from src.signals import BadInput
+
+
+class Rows(TensorDataset):
+    recordings = ("a", "b")
+
+    def statistics(self):
+        return {"mean": self.tensors[0].mean(0).numpy()}
+
+
+class Plain(TrainedModule):
+    def __init__(self, optimizer=None, scheduler=None):
+        super().__init__()
+        self.save_hyperparameters()
+        self.network = torch.nn.Linear(2, 1)
+        self.register_buffer("mean", torch.zeros(2))
+
+    def set_normalization(self, statistics):
+        self.mean.copy_(torch.from_numpy(statistics["mean"]))
+
+    def training_step(self, batch, batch_idx):
+        return self.network(batch[0] - self.mean).square().mean()
+
+    def test_step(self, batch, batch_idx):
+        pass
+
+
+class Data(pl.LightningDataModule):
+    def statistics(self):
+        return {"mean": np.array([5.0, 6.0], np.float32)}
+
+    def train_dataloader(self):
+        return loader()
+
+
+def loader(dataset=Rows, shift=2.0):
+    return DataLoader(dataset(torch.randn(8, 2) + shift), batch_size=4)
+
+
+def module(**changes):
+    sgd = {"_target_": "torch.optim.SGD", "lr": 0.5}
+    return Plain(**({"optimizer": sgd} | changes))
+
+
+def trainer(folder, **arguments):
+    return pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **arguments,
+    )
+
+
+def test_the_statistics_are_those_of_the_datamodule_or_of_the_training_loader(tmp_path):
+    given, alone = module(), module()
+    trainer(tmp_path).fit(given, datamodule=Data())
+    assert given.mean.tolist() == [5.0, 6.0]
+    batches = loader()
+    trainer(tmp_path).fit(alone, batches)
+    torch.testing.assert_close(alone.mean, batches.dataset.tensors[0].mean(0))
+
+
+@pytest.mark.parametrize("verb", ["fit", "test"])
+def test_nothing_runs_on_input_that_is_not_normalised(tmp_path, verb):
+    with pytest.raises(BadInput, match=r"has no statistics of its training data.*give Trainer a datamodule"):
+        getattr(trainer(tmp_path), verb)(module(), loader(TensorDataset))
+
+
+def test_a_loaded_module_keeps_the_statistics_that_it_was_trained_with(tmp_path):
+    model, first = module(), trainer(tmp_path)
+    first.fit(model, datamodule=Data())
+    first.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = Plain.load_from_checkpoint(tmp_path / "a.ckpt")
+    trainer(tmp_path).test(loaded, loader(TensorDataset), verbose=False)
+    trainer(tmp_path).fit(loaded, loader())
+    assert loaded.mean.tolist() == [5.0, 6.0]
+
+
+def rates(model, folder):
+    run = trainer(folder)
+    run.fit(model, datamodule=Data())
+    return run.optimizers[0], run.lr_scheduler_configs
+
+
+def test_optimizer_and_scheduler_are_whatever_is_configured(tmp_path):
+    warmup = {"_target_": "src.models.schedule.warmup_cosine", "warmup": 0.5}
+    optimizer, (schedule,) = rates(module(scheduler=warmup), tmp_path)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert schedule.interval == "step"
+    assert schedule.scheduler.last_epoch == 4
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * 0.01)
+    step = {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 1, "gamma": 0.1}
+    optimizer, (schedule,) = rates(module(scheduler=step), tmp_path)
+    assert schedule.interval == "epoch"
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
+    optimizer, schedules = rates(module(), tmp_path)
+    assert schedules == []
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_evaluation_data_have_to_name_their_recordings():
+    assert recordings_of(loader()) == recordings_of([loader()]) == ["a", "b"]
+    with pytest.raises(BadInput, match="do not say which recordings they hold"):
+        recordings_of(loader(TensorDataset))

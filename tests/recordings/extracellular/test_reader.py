@@ -1,0 +1,109 @@
+"""Arrays, raw binary and WAV: which way time runs, which rate, which gaps; what is refused."""
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import scipy.io.wavfile
+
+from src.recordings.extracellular.reader import SourceOptions, open_recording
+from src.signals import BadInput
+from tests.recordings.extracellular.vendor_files import counts
+
+SAMPLES = counts(1280)
+
+
+def npz(path, **fields):
+    np.savez(path, traces=SAMPLES, **fields)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fs_hz"),
+    [
+        *((name, 1000.0, 1000) for name in ("fs", "Fs_Hz", "sr", "srate", "SampleRate", "sampling_frequency")),
+        *((name, 498.75, 498.75) for name in ("sampling_rate", "samplingRate", "fs_hz", "fsample")),
+        ("dt", 0.001, 1000),
+        ("dt", 0.04, 25_000),
+        ("samplingInterval", 1 / 24, 24_000),
+        ("dt_us", 40.0, None),
+    ],
+)
+def test_the_rate_has_many_names(tmp_path, name, value, fs_hz):
+    path = npz(tmp_path / "a.npz", **{name: value})
+    if fs_hz is None:
+        with pytest.raises(BadInput, match=r"states no sampling rate; give source.fs_hz"):
+            open_recording(path)
+        assert open_recording(path, SourceOptions(fs_hz=500)).fs_hz == 500
+    else:
+        assert open_recording(path).fs_hz == pytest.approx(fs_hz)
+
+
+def test_two_rates_are_refused_with_both(tmp_path):
+    with pytest.raises(BadInput, match="fs states 500 Hz and srate 1000 Hz"):
+        open_recording(npz(tmp_path / "a.npz", fs=500, srate=1000))
+    with pytest.raises(BadInput, match="states a sampling rate of 30000 Hz, 25000 Hz was given"):
+        open_recording(npz(tmp_path / "b.npz", sampling_frequency=30_000), SourceOptions(fs_hz=25_000))
+
+
+def test_time_stamps_and_time_ranges_are_obeyed(tmp_path):
+    stamps = 5 + (np.arange(1280) + 300 * (np.arange(1280) >= 640)) / 1000
+    gap = open_recording(npz(tmp_path / "a.npz", fs=1000.0, timestamps=stamps))
+    assert (gap.gaps, gap.start_s) == ([(640, 940)], 5.0)
+    longer = open_recording(npz(tmp_path / "b.npz", fs=1000.0, time_range=[3.0, 5.0]))
+    assert (longer.gaps, longer.start_s, longer.n_samples) == ([(1280, 2000)], 3.0, 2000)
+    assert "the last 0.720 s are NaN" in longer.warnings[0]
+    shorter = open_recording(npz(tmp_path / "c.npz", fs=1000.0, time_range=[0.0, 1.0]))
+    assert (shorter.gaps, shorter.n_samples) == ([], 1280)
+    assert "time_range spans 1.000 s" in shorter.warnings[0]
+    with pytest.raises(BadInput, match="NaN or infinite"):
+        open_recording(npz(tmp_path / "d.npz", fs=1000.0, timestamps=np.full(1280, np.nan)))
+
+
+def test_provenance_is_the_originals_only_for_the_originals_files(tmp_path):
+    other = open_recording(npz(tmp_path / "a.npz", fs=500.0))
+    assert "1-200" not in other.upstream
+    original = open_recording(npz(tmp_path / "b.npz", sampling_rate=500.0, original_fs=30000.0, original_duration=9.0))
+    assert "band-passed 1-200 Hz" in original.upstream
+
+
+def test_structs_and_cells_by_a_dotted_name(tmp_path):
+    session = {"lfp": SAMPLES.astype(float), "sampling_frequency": 1250.0}
+    trial = {"data": SAMPLES, "srate": 1000.0}
+    scipy.io.savemat(tmp_path / "a.mat", {"session": session, "trials": np.array([trial, trial], dtype=object)})
+    recording = open_recording(tmp_path / "a.mat", SourceOptions(key="session.lfp"))
+    assert (recording.fs_hz, recording.n_channels) == (1250, 4)
+    np.testing.assert_array_equal(recording.samples(), SAMPLES.T)
+    assert open_recording(tmp_path / "a.mat", SourceOptions(key="trials.1.data")).fs_hz == 1000
+    with pytest.raises(BadInput, match=r"no variable 'session.x' \(it holds session.lfp"):
+        open_recording(tmp_path / "a.mat", SourceOptions(key="session.x"))
+    with h5py.File(tmp_path / "b.mat", "w", userblock_size=512) as file:  # MATLAB 7.3 has its axes the other way round
+        group = file.create_group("session")
+        group["lfp"], group["SampleRate"] = SAMPLES.T, [[1250.0]]
+        cells = file.create_dataset("trials", (2, 1), h5py.ref_dtype)
+        cells[0, 0] = cells[1, 0] = group["lfp"].ref
+    recording = open_recording(tmp_path / "b.mat", SourceOptions(key="session.lfp"))
+    assert (recording.fs_hz, recording.n_samples) == (1250, 1280)
+    np.testing.assert_array_equal(recording.samples(), SAMPLES.T)
+    assert open_recording(tmp_path / "b.mat", SourceOptions(key="trials.1", fs_hz=900)).n_channels == 4
+
+
+def test_wav(tmp_path):
+    scipy.io.wavfile.write(tmp_path / "a.wav", 20_000, SAMPLES[:, 0])
+    recording = open_recording(tmp_path / "a.wav")
+    assert (recording.fs_hz, recording.n_channels) == (20_000, 1)
+    np.testing.assert_array_equal(recording.samples()[0], SAMPLES[:, 0])
+    (tmp_path / "b.wav").write_bytes(b"RIFFxxxx")
+    with pytest.raises(BadInput, match="damaged"):
+        open_recording(tmp_path / "b.wav")
+
+
+def test_real_single_wire_recordings(shared_data):
+    files = sorted((shared_data / "field_formats/starling_wav").glob("*.wav"))
+    assert files
+    for file in files:
+        recording = open_recording(file, purpose="spikes")
+        assert (recording.fs_hz, recording.n_channels) == (20_000, 1)
+        assert recording.samples().std() > 0
+    with pytest.raises(BadInput, match="does not exist"):
+        open_recording(files[0].with_name("x.wav"))

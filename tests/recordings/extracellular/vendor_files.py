@@ -1,0 +1,206 @@
+"""Tiny recordings in the vendors' formats, written after their public descriptions; 4 channels of int16 samples."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+FS = 30_000
+
+
+def counts(n_samples: int, n_channels: int = 4, seed: int = 0) -> NDArray[np.int16]:
+    """``(time, channel)`` samples that differ everywhere."""
+    return np.random.default_rng(seed).integers(-3000, 3000, (n_samples, n_channels)).astype("<i2")
+
+
+def write_rec(path: Path, samples: NDArray, groups, clock=None, *, gain: float | None = 0.195, chip: int = 4) -> Path:
+    """SpikeGadgets: an XML header, then packets 0x55 | one byte of a device | uint32 clock | int16 channels."""
+    scale = "" if gain is None else f' spikeScalingToUv="{gain}"'
+    trodes = "".join(
+        f'<SpikeNTrode id="{number + 1}"{scale}>'
+        + "".join(f'<SpikeChannel hwChan="{channel}"/>' for channel in group)
+        + "</SpikeNTrode>\n"
+        for number, group in enumerate(groups)
+    )
+    n_samples, n_channels = samples.shape
+    header = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<Configuration>\n<GlobalConfiguration systemTimeAtCreation="1"/>\n'
+        f'<HardwareConfiguration samplingRate="{FS}" numChannels="{n_channels}">'
+        '<Device name="Controller_DIO" numBytes="1" available="1"/></HardwareConfiguration>\n'
+        f'<SpikeConfiguration chanPerChip="{chip}" device="intan" categories="">\n{trodes}</SpikeConfiguration>\n'
+        "</Configuration>\n"
+    )
+    fields = [("sync", "u1"), ("dio", "u1"), ("clock", "<u4"), ("data", "<i2", n_channels)]
+    packets = np.zeros(n_samples, np.dtype(fields))  # type: ignore[arg-type]
+    packets["sync"], packets["data"] = 0x55, samples
+    packets["clock"] = np.arange(n_samples) if clock is None else np.asarray(clock, np.uint64) % 2**32
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header.encode() + packets.tobytes())
+    return path
+
+
+def write_neuroscope(
+    folder: Path, samples: NDArray, suffix: str, groups, skip=(), *, lfp_hz: float | None = 1250
+) -> Path:
+    """NeuroScope: all channels in turn, and an XML file of the session's parameters beside them."""
+    listed = "".join(
+        "<group>" + "".join(f'<channel skip="{int(c in skip)}">{c}</channel>' for c in group) + "</group>"
+        for group in groups
+    )
+    lfp = "" if lfp_hz is None else f"<fieldPotentials><lfpSamplingRate>{lfp_hz:g}</lfpSamplingRate></fieldPotentials>"
+    xml = (
+        '<?xml version="1.0"?><parameters><acquisitionSystem><nBits>16</nBits>'
+        f"<nChannels>{samples.shape[1]}</nChannels><samplingRate>20000</samplingRate><voltageRange>20</voltageRange>"
+        f"<amplification>1000</amplification><offset>0</offset></acquisitionSystem>{lfp}"
+        f"<anatomicalDescription><channelGroups>{listed}</channelGroups></anatomicalDescription></parameters>"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{folder.name}.xml").write_text(xml)
+    path = folder / f"{folder.name}{suffix}"
+    path.write_bytes(samples.tobytes())
+    return path
+
+
+def write_spikeglx(folder: Path, samples: NDArray, band: str, *, first_sample: int = 0, trigger: int = 0) -> Path:
+    """SpikeGLX: samples of all channels and the sync in turn, with the meta file of an imec probe."""
+    n_samples, n_channels = samples.shape
+    rate = 30_000 if band == "ap" else 2_500
+    count = (n_channels, 0, 1) if band == "ap" else (0, n_channels, 1)
+    stored = np.concatenate([samples, np.zeros((n_samples, 1), "<i2")], axis=1)
+    name = f"run_g0_t{trigger}.imec0.{band}"
+    table = "".join(f"({c} 0 0 500 250 1)" for c in range(n_channels))
+    maps = "".join(f"({band.upper()}{c};{c}:{c})" for c in range(n_channels)) + f"(SY0;{n_channels}:{n_channels})"
+    meta = {
+        "fileName": f"{name}.bin",
+        "imSampRate": rate,
+        "nSavedChans": n_channels + 1,
+        "snsApLfSy": ",".join(map(str, count)),
+        "acqApLfSy": ",".join(map(str, count)),
+        "fileSizeBytes": stored.nbytes,
+        "fileTimeSecs": n_samples / rate,
+        "firstSample": first_sample,
+        "typeThis": "imec",
+        "imAiRangeMax": 0.6,
+        "imAiRangeMin": -0.6,
+        "imMaxInt": 512,
+        "imDatPrb_type": 0,
+        "imDatPrb_pn": "PRB_1_4_0480_1",
+        "imDatPrb_sn": 1,
+        "snsSaveChanSubset": f"0:{n_channels}",
+        "~imroTbl": f"(0,{n_channels}){table}",
+        "~snsChanMap": f"({n_channels},0,1){maps}",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.meta").write_text("".join(f"{key}={value}\n" for key, value in meta.items()))
+    path = folder / f"{name}.bin"
+    path.write_bytes(stored.astype("<i2").tobytes())
+    return path
+
+
+def write_open_ephys(folder: Path, samples: NDArray, numbers: NDArray | None = None, fs: float = FS) -> Path:
+    """Open Ephys binary: ``structure.oebin``, ``continuous.dat`` and the number of every sample."""
+    n_samples, n_channels = samples.shape
+    recording = folder / "Record Node 101" / "experiment1" / "recording1"
+    stream = recording / "continuous" / "Rhythm_FPGA-100.0"
+    stream.mkdir(parents=True)
+    channels = [
+        {"channel_name": f"CH{c + 1}", "bit_volts": 0.195, "units": "uV", "source_processor_index": c}
+        for c in range(n_channels)
+    ]
+    info = {
+        "folder_name": "Rhythm_FPGA-100.0/",
+        "sample_rate": fs,
+        "source_processor_name": "Rhythm FPGA",
+        "source_processor_id": 100,
+        "source_processor_sub_idx": 0,
+        "recorded_processor": "Record Node",
+        "recorded_processor_id": 101,
+        "num_channels": n_channels,
+        "channels": channels,
+    }
+    structure = {"GUI version": "0.6.0", "continuous": [info], "events": [], "spikes": []}
+    (recording / "structure.oebin").write_text(json.dumps(structure))
+    (stream / "continuous.dat").write_bytes(samples.tobytes())
+    numbers = np.arange(n_samples) if numbers is None else numbers
+    np.save(stream / "sample_numbers.npy", np.asarray(numbers, np.int64))
+    np.save(stream / "timestamps.npy", np.asarray(numbers, np.float64) / fs)
+    return folder
+
+
+def write_trodes(folder: Path, samples: NDArray, name: str = "rat", clock: NDArray | None = None) -> Path:
+    """Trodes' export of LFP: a file per channel, and the clock in another."""
+
+    def head(**fields) -> bytes:
+        lines = {"Byte_order": "little endian", "Original_file": "rat.rec", "Clockrate": FS} | fields
+        text = "".join(f"{key}: {value}\n" for key, value in lines.items())
+        return f"<Start settings>\n{text}<End settings>\n".encode()
+
+    folder.mkdir(parents=True)
+    for channel in range(samples.shape[1]):
+        own = {"Decimation": 20, "ntrode_ID": channel // 2 + 1, "ntrode_channel": channel % 2 + 1}
+        own |= {"Voltage_scaling": 0.195, "Fields": "<voltage int16>"}
+        file = folder / f"{name}.LFP_nt{channel // 2 + 1}ch{channel % 2 + 1}.dat"
+        file.write_bytes(head(**own) + samples[:, channel].tobytes())
+    times = np.arange(len(samples)) * 20 if clock is None else clock
+    stamps = head(Decimation=20, Fields="<time uint32>") + np.asarray(times, "<u4").tobytes()
+    (folder / f"{name}.timestamps.dat").write_bytes(stamps)
+    return folder / f"{name}.LFP_nt1ch1.dat"
+
+
+def write_nwb(path: Path, samples: NDArray, *, timestamps: NDArray | None = None) -> Path:
+    """NWB: one ElectricalSeries of two groups of electrodes."""
+    from datetime import UTC, datetime
+
+    from pynwb import NWBHDF5IO, NWBFile
+    from pynwb.ecephys import ElectricalSeries
+
+    file = NWBFile("test", "id", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    device = file.create_device("probe")
+    for number in range(2):
+        group = file.create_electrode_group(f"shank{number}", "a shank", "CA1", device)
+        for _ in range(2):
+            file.add_electrode(group=group, location="CA1")
+    region = file.create_electrode_table_region([0, 1, 2, 3], "all")
+    when = {"rate": 1000.0, "starting_time": 5.0} if timestamps is None else {"timestamps": timestamps}
+    series = ElectricalSeries(
+        name="lfp", data=samples, electrodes=region, conversion=1e-6, filtering="0.1-300 Hz", **when
+    )
+    file.add_acquisition(series)
+    with NWBHDF5IO(path, "w") as io:
+        io.write(file)
+    return path
+
+
+def write_intan(path: Path, samples: NDArray, clock: NDArray | None = None, ports: str = "AB") -> Path:
+    """Intan RHD 2.0: header, then blocks of 128 samples: clock, amplifier channels."""
+    n_samples, n_channels = samples.shape
+    assert n_samples % 128 == 0
+
+    def text(value: str) -> bytes:
+        raw = value.encode("utf-16-le")
+        return struct.pack("<I", len(raw)) + raw
+
+    head = struct.pack("<Ihh", 0xC6912702, 2, 0) + struct.pack("<f", FS)
+    head += struct.pack("<h6f", 1, 1.0, 0.1, 7500.0, 1.0, 0.1, 7500.0) + struct.pack("<h2f", 0, 1000.0, 1000.0)
+    head += text("") * 3 + struct.pack("<hhh", 0, 0, 0)[:2] + struct.pack("<h", 0) + text("n/a")
+    head += struct.pack("<h", len(ports))
+    each = n_channels // len(ports)
+    for number, port in enumerate(ports):
+        head += text(f"Port {port}") + text(port) + struct.pack("<hhh", 1, each, each)
+        for c in range(each):
+            head += text(f"{port}-{c:03d}") + text(f"{port}-{c:03d}")
+            head += struct.pack("<10h2f", c, c, 0, 1, c, 0, 0, 0, 0, 0, 0.0, 0.0)
+        assert number < 4
+    clock = np.arange(n_samples) if clock is None else clock
+    body = b""
+    for first in range(0, n_samples, 128):
+        part = slice(first, first + 128)
+        body += np.asarray(clock[part], "<i4").tobytes()
+        body += (samples[part].T.astype(np.int32) + 32768).astype("<u2").tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + body)
+    return path
