@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from src.datamodules.augment import SpectrogramAugment
 from src.datamodules.loaders import Execution, evaluation_loader, training_loader
 from src.datamodules.splits import PARTS, Part, Split, make_split, split_blocks
-from src.preprocess.sleep.epochs import EPOCHS_FILE, SLEEP_EPOCHS, EpochSettings, epochs_signal, read_epochs
+from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, read_epochs
 from src.preprocess.sleep.prepare import EpochArtifact, prepare_nights, source_origin
 from src.recordings.sleep.hypnogram import transition_counts
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Origin, SignalSpec
@@ -36,6 +36,7 @@ class NightEpochs:
     subject_id: str
     levels: Tensor
     stages: Tensor
+    signal: SignalSpec | None = None
 
 
 class SleepDataset(Dataset[Batch]):
@@ -136,6 +137,8 @@ class SleepData(pl.LightningDataModule):
         self.preparation = Summary("recordings")
         self.datasets: dict[Part, SleepDataset] = {}
         self.split: Split
+        self.read: SignalSpec | None = None
+        self._transitions: list[list[int]] = []
 
     def prepare_data(self) -> None:
         """Run the cached steps; a bad recording is reported in ``preparation`` and left out."""
@@ -158,9 +161,12 @@ class SleepData(pl.LightningDataModule):
         if self.datasets:
             return
         self.prepare_data()
-        require_one_signal(self.artifacts, any_unit=self.settings.level == "recording")
         nights = [self._load(artifact) for artifact in self.artifacts]
+        self._require_one_layout(nights)
         nights, self.split = split_nights(nights, self.split_options)
+        taught = set(self.split.subjects("train"))
+        counts = [transition_counts(n.stages.numpy(), len(self.classes)) for n in nights if n.subject_id in taught]
+        self._transitions = np.sum(counts, axis=0).tolist()
         datasets: dict[Part, SleepDataset] = {}
         for part in PARTS:
             wanted = set(self.split.subjects(part))
@@ -177,7 +183,7 @@ class SleepData(pl.LightningDataModule):
     def _load(self, artifact: EpochArtifact) -> NightEpochs:
         epochs = read_epochs(artifact.path)
         levels, stages = torch.from_numpy(epochs.features), torch.from_numpy(epochs.stages).long()
-        return NightEpochs(artifact.recording_id, artifact.subject_id, levels, stages)
+        return NightEpochs(artifact.recording_id, artifact.subject_id, levels, stages, epochs.signal)
 
     def _dataset(self, part: Part, nights: Sequence[NightEpochs]) -> SleepDataset:
         return EpochDataset(nights)
@@ -198,17 +204,23 @@ class SleepData(pl.LightningDataModule):
     @property
     def signal(self) -> SignalSpec:
         """What the network sees, as the artifacts of the recordings state it."""
-        return epochs_signal(self.artifacts[0].path / EPOCHS_FILE)
+        assert self.read is not None
+        return self.read
 
     def transitions(self) -> list[list[int]]:
-        """``(from, to)`` counts of neighbouring epochs in the training subjects' recordings."""
-        wanted = set(self.split.subjects("train"))
-        counts = np.zeros((len(self.classes), len(self.classes)), np.int64)
-        for artifact in self.artifacts:
-            if artifact.subject_id in wanted or self.split_options["method"] == "blocks":
-                counts += transition_counts(read_epochs(artifact.path).stages, len(self.classes))
-        found: list[list[int]] = counts.tolist()
-        return found
+        """``(from, to)`` counts of neighbouring epochs in the recordings of the training subjects."""
+        return self._transitions
+
+    def _require_one_layout(self, nights: Sequence[NightEpochs]) -> None:
+        """Refuse recordings that differ in channels, rate, unit, epoch length or frequencies."""
+        # Levels relative to the recording do not depend on its unit.
+        free = self.settings.level == "recording"
+        self.read = nights[0].signal
+        for night in nights[1:]:
+            if night.levels.shape[1:] != nights[0].levels.shape[1:] or _differs(night.signal, self.read, free):
+                problem = f"has recordings of different layout ({nights[0].recording_id}: {self.read};"
+                problem += f" {night.recording_id}: {night.signal})"
+                raise BadInput("datamodule.source", problem, "give one kind of recording")
 
     def steps(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
@@ -250,23 +262,10 @@ class SleepData(pl.LightningDataModule):
         return self.test_dataloader()
 
 
-def require_one_signal(artifacts: Sequence[EpochArtifact], *, any_unit: bool = False) -> None:
-    """Refuse recordings that differ in channels, rate, unit, epoch length or frequencies; ``any_unit`` for levels
-    that are relative to the recording.
-
-    Raises
-    ------
-    BadInput
-        Naming two recordings and what differs.
-    """
-    first = epochs_signal(artifacts[0].path / EPOCHS_FILE)
-    for artifact in artifacts[1:]:
-        found = epochs_signal(artifact.path / EPOCHS_FILE)
-        for field in fields(first):
-            here, there = getattr(first, field.name), getattr(found, field.name)
-            if here != there and not (any_unit and field.name == "units"):
-                problem = f"has {field.name} {there}, {artifacts[0].recording_id} has {here}"
-                raise BadInput(artifact.recording_id, problem, "give one kind of recording")
+def _differs(one: SignalSpec | None, other: SignalSpec | None, any_unit: bool) -> bool:
+    if one is None or other is None:
+        return False
+    return one != (replace(other, units=one.units) if any_unit else other)
 
 
 def split_nights(nights: Sequence[NightEpochs], options: Mapping[str, Any]) -> tuple[list[NightEpochs], Split]:
@@ -278,7 +277,7 @@ def split_nights(nights: Sequence[NightEpochs], options: Mapping[str, Any]) -> t
     for night in nights:
         for part, places in split_blocks(len(night.stages), val=val, test=test, gap=gap).items():
             name, some = f"{night.recording_id} {part}", slice(places.start, places.stop)
-            blocks.append(NightEpochs(name, name, night.levels[some], night.stages[some]))
+            blocks.append(NightEpochs(name, name, night.levels[some], night.stages[some], night.signal))
             parts[name] = part
     return blocks, Split(f"blocks(val={val}, test={test}, gap_epochs={gap})", options["seed"], parts)
 

@@ -145,10 +145,8 @@ class SleepSequenceData(SleepData):
         epochs = read_epochs(artifact.path)
         # With spans the views are taken when a window is drawn.
         levels = night_view(epochs.features, epochs.usable, self.views if self.spans is None else "absolute")
-        stages = torch.from_numpy(epochs.stages).long()
-        return NightEpochs(
-            artifact.recording_id, artifact.subject_id, torch.from_numpy(levels.astype(np.float16)), stages
-        )
+        seen, stages = torch.from_numpy(levels.astype(np.float16)), torch.from_numpy(epochs.stages).long()
+        return NightEpochs(artifact.recording_id, artifact.subject_id, seen, stages, epochs.signal)
 
     def _dataset(self, part: Part, nights: Sequence[NightEpochs]) -> SleepDataset:
         if self.spans is None:

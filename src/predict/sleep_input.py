@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from src.models.bundle import Bundle
 from src.predict.sleep_channels import choose_channels
 from src.predict.sleep_yasa import YASA_EPOCH_S, yasa_stages
-from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, layout_signal, read_bandpower
-from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of, epochs_signal, read_epochs
+from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
+from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of, read_epochs
 from src.preprocess.sleep.features import FeatureSettings, epoch_features
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
 from src.preprocess.sleep.prepare import PREPARED, find_prepared
@@ -373,7 +373,8 @@ def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> Nigh
         raise BadInput("options.yasa", "needs the signal, not finished epochs", "leave it out, or give the EDF file")
     path, prepared = night.psg[0], night.kind == PREPARED
     epochs = read_epochs(path.parent) if prepared else read_bandpower(night.kind, path, night.recording_id)
-    stated = epochs_signal(path) if prepared else layout_signal(night.kind)
+    stated = epochs.signal
+    assert stated is not None
     channels = list(stated.channels)
     if options.channels:
         (names,) = _groups(bundle.signal.channels, options.channels[: len(bundle.signal.channels)])

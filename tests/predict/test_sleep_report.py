@@ -105,8 +105,8 @@ def test_rem_soon_after_sleep_onset_and_wide_intervals_are_marked():
     tiles = {tile["name"]: tile for tile in describe(early)["summary"]}
     assert "REM within 15 min" in tiles["REM latency"]["doubt"]
     assert not tiles["total sleep time"]["doubt"]
-    late = sure([("W", 200), ("N2", 300)], transitions=np.eye(5) * 95 + 1)
-    late.probabilities[:200] = (0.7, 0.0, 0.3, 0.0, 0.0)
+    late = sure([("W", 200), ("N2", 300)], transitions=np.eye(5) * 50 + 10)
+    late.probabilities[:200] = (0.9, 0.0, 0.1, 0.0, 0.0)
     tiles = {tile["name"]: tile for tile in describe(late)["summary"]}
     assert "uncertain by more than 30 min" in tiles["sleep latency"]["doubt"]
 

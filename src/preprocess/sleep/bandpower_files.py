@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,11 @@ def find_bandpower(root: str | Path, kind: str) -> list[tuple[str, str, Path]]:
 def read_bandpower(kind: str, path: Path, recording_id: str) -> EpochSet:
     """The epochs of one recording that :func:`find_bandpower` names."""
     if kind == MOUSE:
-        return read_bandpower_mouse(path, MOUSE_DAYS[recording_id.rpartition("_")[2]])
-    return read_bandpower_night(path)
+        epochs = read_bandpower_mouse(path, MOUSE_DAYS[recording_id.rpartition("_")[2]])
+    else:
+        epochs = read_bandpower_night(path)
+    signal = layout_signal(kind)
+    return replace(epochs, signal=signal, freqs_hz=np.array(signal.freqs_hz))
 
 
 def layout_signal(kind: str) -> SignalSpec:

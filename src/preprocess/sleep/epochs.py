@@ -119,6 +119,8 @@ class EpochSet:
         Of the image's rows and columns.
     facts
         Counts, what was left out, warnings.
+    signal
+        What a file of epochs says that they are: channels, rate, epoch length, unit, axes, frequencies.
     """
 
     features: NDArray[np.floating]
@@ -128,6 +130,7 @@ class EpochSet:
     freqs_hz: NDArray[np.float64]
     times_s: NDArray[np.float64]
     facts: dict[str, Any]
+    signal: SignalSpec | None = None
 
 
 def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: EpochSettings) -> EpochSet:
@@ -198,32 +201,22 @@ def _images(
 
 
 def read_epochs(folder: str | Path) -> EpochSet:
-    """The epochs that the stage wrote into its folder."""
+    """The epochs that the step wrote into its folder."""
     path = Path(folder) / EPOCHS_FILE
     try:
         with h5py.File(path) as file:
-            arrays = {
-                name: file[name][()] for name in ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
-            }
+            arrays = {name: file[name][()] for name in _ARRAYS}
+            axes, units = (file["features"].attrs[name] for name in ("axes", "units"))
+            channels, fs_hz, epoch_s = (file.attrs[name] for name in ("channels", "fs_hz", "epoch_s"))
     except (OSError, KeyError) as error:
         raise BadInput(
             path, f"cannot be read ({' '.join(str(error).split())})", "delete it and prepare it again"
         ) from error
-    return EpochSet(**arrays, facts={})
-
-
-def epochs_signal(path: str | Path) -> SignalSpec:
-    """What an ``epochs.h5`` says that its epochs are: channels, rate, epoch length, unit, axes, frequencies."""
-    try:
-        with h5py.File(path) as file:
-            features, attributes = file["features"], dict(file.attrs)
-            axes = tuple(str(axis) for axis in features.attrs["axes"][1:])
-            shape, units, freqs_hz = features.shape[1:], str(features.attrs["units"]), file["freqs_hz"][()]
-            channels = tuple(str(name) for name in attributes["channels"])
-            fs_hz, epoch_s = float(attributes["fs_hz"]), float(attributes["epoch_s"])
-    except (OSError, KeyError) as error:
-        raise BadInput(path, "does not say what its epochs are", "delete it and prepare it again") from error
-    return SignalSpec(channels, fs_hz, epoch_s, units, axes, shape, tuple(float(f) for f in freqs_hz))
+    signal = SignalSpec(
+        tuple(map(str, channels)), float(fs_hz), float(epoch_s), str(units), tuple(map(str, axes[1:])),
+        arrays["features"].shape[1:], tuple(arrays["freqs_hz"].tolist()),
+    )  # fmt: skip
+    return EpochSet(**arrays, facts={}, signal=signal)
 
 
 def _median_level(images: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -93,7 +93,7 @@ def test_the_loss_passes_over_epochs_that_nobody_scored():
     stages[0, 3] = UNSCORED
     loss = model.training_step((levels, stages, None), 0)
     with torch.no_grad():
-        logits = model.network.member_logits(levels)[0].flatten(0, 1)
+        logits = model.network(levels).flatten(0, 1)
     kept = stages.flatten() >= 0
     expected = torch.nn.functional.cross_entropy(logits[kept], stages.flatten()[kept], label_smoothing=0.05)
     torch.testing.assert_close(loss, expected)
