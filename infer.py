@@ -12,6 +12,7 @@ from rich.console import Console
 
 from src import schema
 from src.models.bundle import load_bundle
+from src.runs.command import run_verb
 from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
 from src.storage.batch import Summary
@@ -95,4 +96,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_verb(main, "infer")

@@ -9,6 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
+from src.runs.command import run_verb
+from src.runs.targets import check_targets
 from src.runs.user_errors import exit_with, user_errors
 from src.storage.batch import Summary, selection
 from src.storage.parameters import PreprocessConfig
@@ -24,6 +26,7 @@ def run_step(params: PreprocessConfig) -> Summary:
 
 def run_target(cfg: DictConfig) -> Summary:
     """Call the function that ``_target_`` names with all keys of the step."""
+    check_targets(cfg)
     keys = {name: value for name, value in OmegaConf.to_container(cfg).items() if name not in ("only", "part", "parts")}  # type: ignore[union-attr]
     with selection(only=cfg.only, part=cfg.part, parts=cfg.parts):
         summary: Summary = instantiate(keys, _convert_="all")
@@ -42,4 +45,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_verb(main, "preprocess")

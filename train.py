@@ -11,6 +11,7 @@ from src.models.bundle import Bundle, export_bundle
 from src.reports.media import draw_media
 from src.reports.tables import results_table, summary_table
 from src.runs.assemble import adopt_checkpoint, assemble, best_score, make_trainer
+from src.runs.command import run_verb
 from src.runs.folder import RunFolder
 from src.runs.job import run_job
 from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
@@ -72,4 +73,4 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_verb(main, "train")

@@ -17,7 +17,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from benchmarks.baseline_percentile import loop_over_frames
 from benchmarks.grid_building import FISH, loop_coo
 from src.preprocess.calcium import baseline, expected_spikes, sampling, spikes_to_grids, subject_grids
 from src.preprocess.calcium.grid import map_cells
-from src.preprocess.calcium.memory import PeakMemory
-from src.recordings.calcium.recording import CalciumRecording, open_recording, subject_files
-from src.schema import CascadeCooConfig, CascadeGridConfig
+from src.preprocess.calcium.parameters import CalciumParams
+from src.preprocess.cascade.download import EMBEDDED
+from src.recordings.calcium.recording import CalciumRecording
+from src.recordings.calcium.sources import open_recording, subject_files
 from src.simulate.calcium import SimulatedBrain, simulate_subject
 
 spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -62,8 +62,8 @@ def instrument() -> None:
     clock(subject_grids.VoxelActivity, "add", "gridding")
     clock(subject_grids, "write_coo", "COO file")
     clock(subject_grids, "write_dense", "dense file")
-    clock(subject_grids, "_draw", "figures")
-    opened = expected_spikes._engine
+    clock(subject_grids, "draw_subject", "figures")
+    opened = expected_spikes.task_engine
 
     def engine(*arguments: Any) -> Any:
         with clocked("loading TensorFlow and networks"):
@@ -73,18 +73,19 @@ def instrument() -> None:
             clock(found, "noise_levels", "noise levels")
         return found
 
-    expected_spikes._engine = engine
+    expected_spikes.task_engine = engine
 
 
-def process(kind: type, folder: Path, given: argparse.Namespace) -> spikes_to_grids.SubjectResult:
-    plain = {k: v for k, v in asdict(kind()).items() if k not in ("_target_", "only", "part", "parts")}
-    plain |= {
-        "input_dir": str(folder / "raw"), "output_dir": str(folder / kind.__name__), "cache_dir": str(folder / "cache"),
-        "cascade_model": given.model, "workers": given.workers, "fs_hz": given.fs_hz,
-    } | ({"models_dir": given.models_dir} if given.models_dir else {})  # fmt: skip
-    summary = spikes_to_grids.run(**plain)
+def process(grid_format: str, folder: Path, given: argparse.Namespace) -> spikes_to_grids.SubjectResult:
+    params = CalciumParams(
+        input_dir=str(folder / "raw"), output_dir=str(folder / grid_format), cache_dir=str(folder / "cache"),
+        grid_format=grid_format, cascade_model=given.model, workers=given.workers, fs_hz=given.fs_hz,
+    )  # fmt: skip
+    params.models_dir = given.models_dir or params.models_dir
+    summary = params.run()
     assert not summary.failures, summary.failures
-    return summary.values["subject_1"]
+    result: spikes_to_grids.SubjectResult = summary.values["subject_1"]
+    return result
 
 
 def reference(folder: Path) -> dict[str, float]:
@@ -109,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=50_000)
     parser.add_argument("--frames", type=int, default=3000)
-    parser.add_argument("--model", default=spikes_to_grids.EMBEDDED)
+    parser.add_argument("--model", default=EMBEDDED)
     parser.add_argument("--models_dir", default=None)
     parser.add_argument("--fs_hz", type=float, default=None)
     parser.add_argument("--workers", type=int, default=1, help="with more, the parts are not timed one by one")
@@ -121,20 +122,18 @@ def main() -> None:
         positions = positions[np.random.default_rng(0).permutation(len(positions))[: given.cells]]
     brain = SimulatedBrain(cells=given.cells, frames=given.frames, planes=30, invalid_share=0.0, unplaced_share=0.0)
     if not (folder / "raw" / "subject_1").exists():
-        memory = PeakMemory()
         with clocked("simulating (not part of the chain)"):
             simulate_subject(folder / "raw" / "subject_1", brain, 0, positions)
-        print(f"simulated {given.cells} cells × {given.frames} frames; peak {memory.megabytes():,.0f} MB")
+        print(f"simulated {given.cells} cells × {given.frames} frames")
     instrument()
     with clocked("sparse, end to end"):
-        sparse = process(CascadeCooConfig, folder, given)
+        sparse = process("coo", folder, given)
     with clocked("dense from the cache, end to end"):
-        dense = process(CascadeGridConfig, folder, given)
+        dense = process("dense", folder, given)
     print(f"\n{'stage':40}{'CPU s':>10}{'wall s':>10}")
     for name, (cpu, wall) in spent.items():
         print(f"{name:40}{cpu:10.1f}{wall:10.1f}")
-    print(f"\npeak memory: expected spikes {sparse.inference_mb:,.0f} MB, ", end="")
-    print(f"sparse grids {sparse.gridding_mb:,.0f} MB, dense grids {dense.gridding_mb:,.0f} MB")
+    print(f"\npeak memory: {sparse.peak_gb:.2f} GB after sparse, {dense.peak_gb:.2f} GB after dense grids")
     facts = sparse.facts
     print(f"{facts['active_voxels']:,} active voxels, {facts['density_percent']:.3f} % of the grid")
     print(f"files: COO {facts['grid_file_bytes'] / 1e6:,.0f} MB, dense {dense.facts['grid_file_bytes'] / 1e6:,.0f} MB")

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from src.preprocess.calcium.grid import CellMap, FrameBatch, VoxelActivity, map_cells
-from src.preprocess.calcium.grid_io import (
+from src.preprocess.calcium.grid_store import (
     COO_FILE,
     DENSE_FILE,
     GridFile,

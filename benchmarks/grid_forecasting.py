@@ -24,7 +24,7 @@ from rich.console import Console
 from scipy.io import loadmat, savemat
 
 from src import schema
-from src.preprocess.calcium.spikes_to_grids import run as make_grids
+from src.preprocess.calcium.parameters import CalciumParams
 from src.reports.tables import markdown_table
 from src.runs.assemble import assemble
 
@@ -115,13 +115,11 @@ def population(given: Population, shared: Path, folder: Path) -> Path:
     savemat(subject / "data_full.mat", {"data": {**data, "numcell_full": float(len(traces))}})
     with h5py.File(subject / "TimeSeries.h5", "w") as file:
         file["CellResp"], file["absIX"] = traces.T, (number + 1)[None].astype(float)
-    summary = make_grids(
+    summary = CalciumParams(
         grid_format="coo", input_dir=str(folder / "raw"), output_dir=str(folder / "grids"),
-        cache_dir=str(folder / "cache"), models_dir=str(folder / "models"), workers=1, seed=0, skip=[], num_neurons=0,
-        batch_size=30_000, split_ratio=0.95, split_block_frames=330, split_guard_frames=None, cascade_model="tau0.7s",
-        engine="oasis", threshold=1, align="upstream", fs_hz=given.fs_hz, baseline="none", baseline_window_s=30.0,
-        baseline_percentile=8.0, dff_scale=1.0, sampling="bernoulli", z_markers=False,
-    )  # fmt: skip
+        cache_dir=str(folder / "cache"), seed=0, figures=False, cascade_model="tau0.7s", engine="oasis",
+        fs_hz=given.fs_hz, baseline="none", z_markers=False,
+    ).run()  # fmt: skip
     if summary.exit_code:
         raise SystemExit(str(summary.failures))
     return folder / "grids"

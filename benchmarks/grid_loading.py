@@ -24,9 +24,9 @@ from rich.console import Console
 
 from src import schema
 from src.datamodules.grid_examples import GridWindows, PlaneSequences
-from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import SubjectGrids, read_grids
-from src.preprocess.calcium.grid_io import COO_FILE, DENSE_FILE, convert
+from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, convert
+from src.preprocess.calcium.grid_windows import GridImages
 from src.runs.assemble import assemble
 from src.simulate.grids import ChainedActivity, make_simulated
 

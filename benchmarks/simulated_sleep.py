@@ -19,9 +19,8 @@ from sleep_statistics import Powers, PowerStatistics, power_statistics, read_pow
 from src.recordings.sleep.hypnogram import trim_wake
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES
-from src.simulate.sleep_eeg import Sleeper, simulate_eeg
-from src.simulate.sleep_events import FS_HZ
-from src.simulate.sleep_hypnogram import EPOCH_S, simulate_hypnogram
+from src.simulate.sleep import EPOCH_S, simulate_hypnogram
+from src.simulate.sleep_eeg import FS_HZ, Sleeper, simulate_eeg
 from src.simulate.sleep_statistics import BANDS_HZ, CHANNELS
 
 _LOW_PASS_HZ = (30.0, 30.0, 15.0)

@@ -8,7 +8,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from src.preprocess.calcium.parameters import CalciumParams
+from src.preprocess.cascade.parameters import CascadeEvaluateParams, CascadeTrainParams
 from src.preprocess.spikes.parameters import SpikeLookalikesParams
+from src.recordings.sleep.parameters import SleepEdfParams
 from src.storage.parameters import PreprocessConfig
 
 
@@ -21,10 +24,10 @@ class TrainConfig:
     schema is the constructor they name; a typo in them fails before anything is computed.
     """
 
-    name: str = MISSING
-    seed: int = 42
-    source: Any = None
-    split: Any = None
+    name: str = MISSING  # of the experiment; its runs are in <runs_dir>/<name>/
+    seed: int = 42  # of split, weights, batches and augmentation
+    source: Any = None  # where the recordings come from
+    split: Any = None  # which subjects are trained on, validated and tested
     datamodule: Any = MISSING
     model: Any = MISSING
     optimizer: Any = None
@@ -32,14 +35,14 @@ class TrainConfig:
     callbacks: Any = None
     trainer: Any = MISSING
     logger: Any = None
-    patience: int = 8
-    compile: bool = False
-    workers: int = 2
-    resume: bool = True
-    runs_dir: str = "runs"
-    cache_dir: str = "artifacts"
-    group: str | None = None
-    tags: list[str] = field(default_factory=list)
+    patience: int = 8  # epochs without a better validation score before training ends
+    compile: bool = False  # whether the network is compiled by torch.compile
+    workers: int = 2  # processes that prepare recordings and load batches
+    resume: bool = True  # continue the interrupted run of the same command; false: start a new one
+    runs_dir: str = "runs"  # folder for runs and sweeps
+    cache_dir: str = "artifacts"  # folder for prepared recordings
+    group: str | None = None  # group of the run in the tracker
+    tags: list[str] = field(default_factory=list)  # tags of the run in the tracker
 
 
 @dataclass
@@ -50,75 +53,39 @@ class InferOptions:
     ``src/predict/grids.py`` ``figures`` and the last two.
     """
 
-    channels: Any = None
-    kind: str | None = None
-    reference: str | None = None
-    scale: float | None = None
-    stage_coding: str | None = None
-    text_epoch_s: float | None = None
-    yasa: bool | None = None
-    lights_off: Any = None
-    lights_on: Any = None
-    classifier: str | None = None
-    recordings: list[str] | None = None
-    truth: str | None = None
-    key: str | None = None
-    fs_hz: float | None = None
-    channel: int | None = None
-    gain: float | None = None
-    reject: float | None = None
-    figures: bool | None = None
-    exports: list[str] | None = None
-    subject: str | None = None
-    stride: int | None = None
+    channels: Any = None  # sleep: names of the channels to read, in the bundle's order
+    kind: str | None = None  # sleep: what kind of folder the input is: edf_folder, sleep_edf, dreams, …
+    reference: str | None = None  # sleep: scoring to compare with; beside: the one beside the recording
+    scale: float | None = None  # sleep: factor from the file's units to microvolts
+    stage_coding: str | None = None  # sleep: how a scoring file names the stages
+    text_epoch_s: float | None = None  # sleep: seconds; length of an epoch in a scoring text file
+    yasa: bool | None = None  # sleep: score with the package YASA too
+    lights_off: Any = None  # sleep: clock time, or seconds from the start of the recording
+    lights_on: Any = None  # sleep: likewise
+    classifier: str | None = None  # spikes: bundle of the classifier; default: the one beside the detector
+    recordings: list[str] | None = None  # spikes: names of the recordings to use
+    truth: str | None = None  # spikes: folder of labelled recordings to score against
+    key: str | None = None  # spikes: name of the trace in a .mat or .npz file
+    fs_hz: float | None = None  # spikes: Hz; sampling rate of files that do not state it
+    channel: int | None = None  # spikes: number of the channel
+    gain: float | None = None  # spikes: factor from the file's units to those of the training data
+    reject: float | None = None  # spikes: probability below which a spike is not named
+    figures: bool | None = None  # spikes, grids: draw figures
+    exports: list[str] | None = None  # spikes: spikeinterface, phy, nwb
+    subject: str | None = None  # grids: the subject of the bundle to predict as
+    stride: int | None = None  # grids: frames between two predicted windows
 
 
 @dataclass
 class InferConfig:
     """``infer.py``: a bundle or a method that needs none, recordings, and options of its task."""
 
-    bundle: str | None = None
-    method: str | None = None
-    labelled: str | None = None
-    input: str = MISSING
-    output_dir: str = "predictions"
+    bundle: str | None = None  # folder of a run or of its bundle
+    method: str | None = None  # spikes: bank, which needs no bundle
+    labelled: str | None = None  # spikes: the labelled recording that method=bank learns from
+    input: str = MISSING  # a recording, or a folder of them
+    output_dir: str = "predictions"  # folder for the results, a folder per recording
     options: InferOptions = field(default_factory=InferOptions)
-
-
-@dataclass
-class CascadeGridConfig(PreprocessConfig):
-    """Calcium traces to spikes to grids; what each key means is in ``docs/calcium.md``."""
-
-    _target_: str = "src.preprocess.calcium.spikes_to_grids.run"
-    grid_format: str = "dense"
-    input_dir: str = "raw_trace_data_2018"
-    output_dir: str = "processed_spike_grids_2018"
-    cache_dir: str = "artifacts"
-    models_dir: str = "artifacts/cascade_models"
-    num_neurons: int = 10
-    batch_size: int = 30_000
-    split_ratio: float = 0.95
-    split_block_frames: int = 330
-    split_guard_frames: int | None = None
-    cascade_model: str = "Global_EXC_2Hz_smoothing500ms"
-    engine: str = "dense"
-    threshold: int | None = 1
-    align: str = "upstream"
-    fs_hz: float | None = None
-    baseline: str = "auto"
-    baseline_window_s: float = 30.0
-    baseline_percentile: float = 8.0
-    dff_scale: float = 1.0
-    sampling: str = "bernoulli"
-    z_markers: bool = True
-
-
-@dataclass
-class CascadeCooConfig(CascadeGridConfig):
-    """The same chain, written as sparse coordinates."""
-
-    grid_format: str = "coo"
-    output_dir: str = "processed_spike_grids_coo_2018"
 
 
 @dataclass
@@ -152,15 +119,6 @@ class SpectrogramConfig(PreprocessConfig):
 
 
 @dataclass
-class SleepEdfConfig(PreprocessConfig):
-    """``preprocess=sleep_edf``; see ``src.recordings.sleep.sleep_edf``."""
-
-    input_dir: str = ""
-    cohort: str = "sc20"
-    base_url: str = MISSING
-
-
-@dataclass
 class SpikeHybridsConfig(PreprocessConfig):
     """``preprocess=spike_hybrids``; see ``src.simulate.spike_hybrids``."""
 
@@ -183,10 +141,13 @@ class SpikeConditioningConfig(PreprocessConfig):
 
 
 STEPS: dict[str, type[PreprocessConfig]] = {
-    "cascade_grid": CascadeGridConfig,
-    "cascade_coo": CascadeCooConfig,
+    "cascade_grid": CalciumParams,
+    "cascade_coo": CalciumParams,
+    "cascade_spikes": CalciumParams,
+    "cascade_train": CascadeTrainParams,
+    "cascade_evaluate": CascadeEvaluateParams,
     "spectrogram": SpectrogramConfig,
-    "sleep_edf": SleepEdfConfig,
+    "sleep_edf": SleepEdfParams,
     "spike_lookalikes": SpikeLookalikesParams,
     "spike_hybrids": SpikeHybridsConfig,
     "spike_conditioning": SpikeConditioningConfig,

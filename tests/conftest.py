@@ -8,6 +8,7 @@ from pathlib import Path
 # Set before anything imports torch, tensorflow or matplotlib, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "disabled"
+os.environ["NEUROLIT_TRUST"] = "tests"  # configurations of tests name classes of tests
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"

@@ -7,7 +7,7 @@ import numpy as np
 from src.datamodules.grids import GridData
 from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_index import SubjectGrids
-from src.preprocess.calcium.grid_io import GridHeader
+from src.preprocess.calcium.grid_store import GridHeader
 
 SMALL = {"cells": 150, "planes": 4, "frames": 700, "assemblies": 6, "starts_per_minute": 6.0, "block_frames": 60}
 

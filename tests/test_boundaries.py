@@ -126,7 +126,8 @@ def test_only_signals_is_known_to_every_room():
         for path in SOURCES
         if path.parent != REPOSITORY / "src"
         for module, _ in imported(path)
-        if belongs(module, tuple(alone))
+        # Help is written from the schemas.
+        if belongs(module, tuple(alone)) and (path.parent.name, module) != ("runs", "src.schema")
     ]
     assert wrong == []
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from src.preprocess.calcium.grid_io import COO_FILE
+from src.preprocess.calcium.grid_store import COO_FILE
 from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

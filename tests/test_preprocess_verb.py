@@ -106,8 +106,8 @@ def test_a_forgotten_key_is_asked_for(preprocess):
 def test_a_typo_fails_before_anything_is_computed(preprocess, override, word):
     done = preprocess(override)
     assert done.returncode != 0
-    assert word in done.stderr
-    assert "Traceback" not in done.stderr
+    assert word in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
     assert not preprocess.out.exists()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from src.datamodules.splits import PARTS, Part, split_blocks
 from src.preprocess.calcium.grid_index import SubjectGrids
-from src.preprocess.calcium.sampling import stream
+from src.preprocess.calcium.sampling import seeded_rng
 from src.signals import BadInput
 
 Stretches = dict[Part, list[range]]
@@ -66,7 +66,7 @@ def split_frames(
         if len(blocks) <= count:
             hint = f"lower split.block_frames ({block_frames}), or take split.method=blocks"
             raise BadInput(grids.source, f"has {len(blocks)} blocks to train and validate on", hint)
-        for number in stream(seed, grids.subject, "validation").permutation(len(blocks))[:count]:
+        for number in seeded_rng(seed, grids.subject, "validation").permutation(len(blocks))[:count]:
             parts["val"][blocks[number].start : blocks[number].stop] = True
         near = np.convolve(parts["val"], np.ones(2 * gap + 1), "same" if grids.frames > 2 * gap else "full") > 0.5
         parts["train"] = trainable & ~(near[: grids.frames] | parts["val"])
@@ -87,5 +87,5 @@ def shuffled(grids: SubjectGrids, stretches: Stretches, seed: int) -> SubjectGri
     """
     frames = np.array([t for part in PARTS for run in stretches[part] for t in run])
     active = grids.raster(0, grids.frames)
-    active[frames] = stream(seed, grids.subject, "shuffle").permuted(active[frames], axis=0)
+    active[frames] = seeded_rng(seed, grids.subject, "shuffle").permuted(active[frames], axis=0)
     return grids.with_raster(active)

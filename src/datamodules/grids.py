@@ -17,10 +17,9 @@ from src.datamodules.grid_splits import Stretches, shuffled, split_frames
 from src.datamodules.loaders import as_is, evaluation_loader, training_loader
 from src.datamodules.splits import PARTS, Part, Split
 from src.preprocess.calcium.grid import HEIGHT, WIDTH
-from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, load_grids
-from src.preprocess.calcium.grid_io import COO_FILE
-from src.preprocess.calcium.grid_windows import WindowBatch
+from src.preprocess.calcium.grid_store import COO_FILE
+from src.preprocess.calcium.grid_windows import GridImages, WindowBatch
 from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.grids import POSITIONS, SIMULATED_GRIDS, ChainedActivity
 from src.storage.step import ensure

@@ -124,7 +124,8 @@ def vary(rng: np.random.Generator, windows: NDArray[np.float32], options: SpanOp
     constant += rng.normal(0, options.tilt_db, (count, 1, channels, 1, 1)) * slope[:, None]
     windows[..., :bands, :] += constant
     windows[..., bands:, :] += rng.normal(0, options.jitter_scatter, (count, 1, channels, bands, 1))
-    for window, draw in zip(windows, rng.random(size=count), strict=True):
+    draws = rng.random((count,))
+    for window, draw in zip(windows, draws, strict=True):
         if draw < options.one_channel and channels == 3:
             kept = window[:, int(rng.random() < options.other_channel)].copy()
             window[:, 0], window[:, 1] = kept, np.nan

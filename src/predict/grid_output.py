@@ -15,9 +15,9 @@ from src.models.bundle import Bundle
 from src.models.grids.networks import Forecast
 from src.models.grids.scores import ForecastScores, row
 from src.preprocess.calcium.grid import PIXELS, FrameBatch
-from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import SubjectGrids
-from src.preprocess.calcium.grid_io import COO_FILE, GridHeader, write_coo
+from src.preprocess.calcium.grid_store import COO_FILE, GridHeader, write_coo
+from src.preprocess.calcium.grid_windows import GridImages
 from src.reports.grids import draw_gain, draw_movie, draw_planes
 
 MODEL = "model"

@@ -17,10 +17,9 @@ from src.models.grids.networks import Forecast, PlaneForecaster
 from src.models.grids.population import PopulationRegression
 from src.predict.grid_output import Fitted, Made, whole
 from src.predict.manifest import write_prediction_manifest
-from src.preprocess.calcium.grid_images import GridImages
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
-from src.preprocess.calcium.grid_io import COO_FILE
-from src.preprocess.calcium.grid_windows import window_batch
+from src.preprocess.calcium.grid_store import COO_FILE
+from src.preprocess.calcium.grid_windows import GridImages, window_batch
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder, distinct_names

@@ -120,16 +120,14 @@ def find_inputs(source: Path, kind: str) -> list[Night]:
         return [Night(name, subject, (path,), None, kind) for name, subject, path in find_bandpower(source, kind)]
     if kind == PREPARED:
         return [Night(path.parent.name, path.parent.name, (path,), None, kind) for path in find_prepared(source)]
-    if source.is_dir():
-        return discover(kind, source)
-    if not source.is_file():
+    if not source.exists():
         raise BadInput(source, "does not exist", "give an EDF file or a folder of them")
-    nights = [night for night in discover(kind, source.parent) if source in night.psg]
-    if not nights and kind == "edf_folder":
-        return [Night(source.stem, source.stem, (source,), None, kind)]
-    if not nights:
-        raise BadInput(source, f"is no recording of kind {kind!r}", "give options.kind, or an EDF file")
-    return nights
+    try:
+        return discover(kind, source)
+    except BadInput:
+        if source.is_file() and kind == "edf_folder":
+            return [Night(source.stem, source.stem, (source,), None, kind)]
+        raise
 
 
 def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: InputOptions) -> NightInput:

@@ -17,82 +17,105 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from src.preprocess.calcium.grid_io import GridHeader
-
 _TEST, _GUARD, _EDGE = "#dbe9f6", "#f3efe4", "#eeeeee"
 _TRACES = ("black", "magenta", "red")
-_UNITS = {"divide": "ΔF/F", "subtract": "F − F0", "none": "trace as given"}
 # No date in the file: the same input gives the same bytes.
 _PDF = {"CreationDate": None, "ModDate": None}
 
 
 @dataclass(frozen=True)
+class FrameMarks:
+    """What is known of every frame; each array is ``(time,)`` uint8. A frame that neither trains nor tests is a gap."""
+
+    fs_hz: float
+    is_train: np.ndarray
+    is_test: np.ndarray
+    is_valid: np.ndarray
+
+    @property
+    def frames(self) -> int:
+        return len(self.is_valid)
+
+    @property
+    def time_s(self) -> np.ndarray:
+        return np.arange(self.frames) / self.fs_hz
+
+    def shaded(self) -> list[tuple[str, str, np.ndarray]]:
+        """Name, colour and frames of every kind of stretch that is shaded."""
+        gap = (self.is_train == 0) & (self.is_test == 0)
+        kinds = [("test", _TEST, self.is_test == 1), ("gap", _GUARD, gap), ("no prediction", _EDGE, self.is_valid == 0)]
+        return [kind for kind in kinds if kind[2].any()]
+
+
+@dataclass(frozen=True)
 class SubjectFigures:
-    """What the figures of one subject show.
+    """What the page of one subject shows.
 
     Attributes
     ----------
-    cell_ids, positions, noise_levels
-        ``(cell,)``, ``(cell, 3)`` and ``(cell,)``, all cells.
+    positions, noise_levels
+        ``(cell, 3)`` and ``(cell,)``, all cells.
     available_levels
         Noise levels the inference has networks for.
-    raster, raster_rows
-        Binary spikes ``(neuron, time)`` of some cells, and their row numbers.
-    header, facts
-        Splits, and the counts printed on the page.
+    raster
+        Binary spikes ``(neuron, time)`` of some cells.
+    facts
+        The counts printed on the page.
     """
 
     subject: str
-    fs_hz: float
-    cell_ids: np.ndarray
+    marks: FrameMarks
     positions: np.ndarray
     noise_levels: np.ndarray
     available_levels: tuple[float, ...]
     raster: np.ndarray
-    raster_rows: np.ndarray
-    header: GridHeader
     facts: Mapping[str, Any]
 
-    @property
-    def time_s(self) -> np.ndarray:
-        return np.arange(self.header.frames) / self.fs_hz
+
+@dataclass(frozen=True)
+class NeuronTraces:
+    """Some neurons: ``dff``, ``expected`` and binary ``spikes`` are ``(neuron, time)``, the rest ``(neuron,)``.
+
+    ``units`` labels the first panel.
+    """
+
+    subject: str
+    marks: FrameMarks
+    cell_ids: np.ndarray
+    noise_levels: np.ndarray
+    dff: np.ndarray
+    expected: np.ndarray
+    spikes: np.ndarray
+    units: str
 
 
-def draw_neurons(
-    path: Path,
-    figures: SubjectFigures,
-    chosen: np.ndarray,
-    dff: np.ndarray,
-    expected: np.ndarray,
-    spikes: np.ndarray,
-    mode: str,
-) -> None:
-    """A page per neuron: ΔF/F, expected spikes, binary spikes, ``(neuron, time)`` each; ``chosen`` are row numbers."""
-    time_s = figures.time_s
+def draw_neurons(path: Path, neurons: NeuronTraces) -> None:
+    """A page per neuron: ΔF/F, expected spikes, binary spikes."""
+    time_s = neurons.marks.time_s
     figure = Figure(figsize=(8, 9))
     panels = figure.subplots(3, 1, sharex=True)
     figure.subplots_adjust(left=0.11, right=0.97, bottom=0.06, top=0.92, hspace=0.12)
     lines = [axes.plot([], [], color=colour, linewidth=0.7)[0] for axes, colour in zip(panels, _TRACES, strict=True)]
-    labels = (_UNITS[mode], "expected spikes / frame", "binary spikes")
-    for axes, label in zip(panels, labels, strict=True):
+    for axes, label in zip(panels, (neurons.units, "expected spikes / frame", "binary spikes"), strict=True):
         axes.set_ylabel(label)
         axes.spines[["top", "right"]].set_visible(False)
-        _shade(axes, figures)
+        _shade(axes, neurons.marks)
     panels[2].set(ylim=(-0.05, 1.05), yticks=[0, 1], xlabel="time (s)", xlim=_span(time_s))
-    _legend(panels[0], figures)
+    _legend(panels[0], neurons.marks)
     with PdfPages(path, metadata=_PDF) as pdf:
-        for row, cell in enumerate(chosen):
-            lines[0].set_data(time_s, dff[row])
-            lines[1].set_data(time_s, expected[row].astype(np.float32))
-            lines[2].set_data(*_ticks(time_s[spikes[row]], np.zeros(int(spikes[row].sum())), 1))
+        for row, cell in enumerate(neurons.cell_ids):
+            spikes = neurons.spikes[row]
+            lines[0].set_data(time_s, neurons.dff[row])
+            lines[1].set_data(time_s, neurons.expected[row])
+            lines[2].set_data(*_ticks(time_s[spikes], np.zeros(int(spikes.sum())), 1))
             for axes in panels[:2]:
                 axes.relim()
                 axes.autoscale_view(scalex=False)
             panels[1].set_ylim(bottom=0)
-            title = f"cell {figures.cell_ids[cell]} · noise level {figures.noise_levels[cell]:.1f}"
-            figure.suptitle(f"{figures.subject} · {title} · {int(spikes[row].sum())} spikes", fontsize=11)
+            title = f"cell {cell} · noise level {neurons.noise_levels[row]:.1f} · {int(spikes.sum())} spikes"
+            figure.suptitle(f"{neurons.subject} · {title}", fontsize=11)
             pdf.savefig(figure)
-        if not len(chosen):
+        if not len(neurons.cell_ids):
             figure.clear()
             figure.text(0.5, 0.5, "num_neurons=0: no neuron was asked for", ha="center")
             pdf.savefig(figure)
@@ -111,10 +134,10 @@ def draw_overview(path: Path, figures: SubjectFigures) -> None:
     _raster(panels["raster"], panels["rate"], figures)
     _noise(panels["noise"], figures)
     _planes(panels["planes"], figures)
-    facts, shape = figures.facts, (figures.header.frames, figures.header.planes)
+    facts, planes = figures.facts, len(np.unique(np.round(figures.positions[:, 2], 3)))
     figure.suptitle(
         f"{figures.subject}: {facts['num_cells']:,} cells on {facts['occupied_voxels']:,} voxels, "
-        f"{shape[0]:,} frames × {shape[1]} plane{'s' * (shape[1] != 1)} at {figures.fs_hz:g} Hz\n"
+        f"{figures.marks.frames:,} frames × {planes} plane{'s' * (planes != 1)} at {figures.marks.fs_hz:g} Hz\n"
         f"{facts['active_voxels']:,} active voxels ({facts['density_percent']:.2g} % of the grid), "
         f"{facts['train_frames']:,} training and {facts['test_frames']:,} test frames",
         fontsize=11,
@@ -143,7 +166,7 @@ def _cell_maps(above: Axes, side: Axes, figures: SubjectFigures) -> None:
 
 def _raster(raster: Axes, rate: Axes, figures: SubjectFigures) -> None:
     neuron, frame = np.nonzero(figures.raster)
-    time_s = figures.time_s
+    time_s = figures.marks.time_s
     width = 0.35 if len(figures.raster) > 50 else 0.8
     raster.plot(*_ticks(time_s[frame], neuron - 0.4, 0.8), color="black", linewidth=width)
     raster.set(ylabel=f"{len(figures.raster)} cells in file order", title="binary spikes")
@@ -154,8 +177,8 @@ def _raster(raster: Axes, rate: Axes, figures: SubjectFigures) -> None:
     rate.set(xlabel="time (s)", ylabel="% of them\nactive", ylim=(0, None))
     for axes in (raster, rate):
         axes.set_xlim(_span(time_s))
-        _shade(axes, figures)
-    _legend(rate, figures)
+        _shade(axes, figures.marks)
+    _legend(rate, figures.marks)
 
 
 def _noise(axes: Axes, figures: SubjectFigures) -> None:
@@ -177,7 +200,7 @@ def _planes(axes: Axes, figures: SubjectFigures) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "active_per_plane" in figures.facts:
         twin = axes.twinx()
-        share = 100 * np.asarray(figures.facts["active_per_plane"]) / (figures.header.frames * 256 * 128)
+        share = 100 * np.asarray(figures.facts["active_per_plane"]) / (figures.marks.frames * 256 * 128)
         twin.plot(np.arange(len(z)), share, color="red", marker=".", linewidth=0.8)
         twin.set_ylabel("active pixels (%)", color="red")
         twin.set_ylim(bottom=0)
@@ -194,20 +217,14 @@ def _span(time_s: np.ndarray) -> tuple[float, float]:
     return 0.0, float(time_s[-1]) if len(time_s) > 1 else 1.0
 
 
-def _shade(axes: Axes, figures: SubjectFigures) -> None:
-    header = figures.header
-    guard = (header.is_train == 0) & (header.is_test == 0)
-    for mask, colour in ((header.is_test == 1, _TEST), (guard, _GUARD), (header.is_valid == 0, _EDGE)):
+def _shade(axes: Axes, marks: FrameMarks) -> None:
+    for _, colour, mask in marks.shaded():
         for first, last in _runs(mask):
-            axes.axvspan(first / figures.fs_hz, last / figures.fs_hz, color=colour, zorder=0, linewidth=0)
+            axes.axvspan(first / marks.fs_hz, last / marks.fs_hz, color=colour, zorder=0, linewidth=0)
 
 
-def _legend(axes: Axes, figures: SubjectFigures) -> None:
-    header = figures.header
-    kinds = [("test", _TEST, header.is_test == 1), ("gap", _GUARD, (header.is_train == 0) & (header.is_test == 0))]
-    kinds.append(("no prediction", _EDGE, header.is_valid == 0))
-    text = [(name, colour) for name, colour, mask in kinds if mask.any()]
-    for k, (name, colour) in enumerate(text):
+def _legend(axes: Axes, marks: FrameMarks) -> None:
+    for k, (name, colour, _) in enumerate(marks.shaded()):
         box = {"facecolor": colour, "edgecolor": "none", "pad": 2}
         axes.annotate(
             name, (1 - 0.12 * k, 1.02), xycoords="axes fraction", ha="right", va="bottom", fontsize=7, bbox=box

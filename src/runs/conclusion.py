@@ -19,6 +19,7 @@ from src.runs.assemble import adopt_checkpoint, assemble
 from src.runs.console import quiet_trainer
 from src.runs.folder import RUN_FILE, SWEEP_FILE, now, read_record, write_json
 from src.runs.ranking import Configuration, SweepRun, brief, mode, monitor, read_sweep, write_tables
+from src.runs.targets import check_targets
 
 
 def finalize_sweep(folder: Path, console: Console) -> int:
@@ -58,6 +59,7 @@ def test_run(path: Path) -> dict[str, float]:
     record = read_record(path / RUN_FILE)
     cfg = OmegaConf.create(record["config"])
     assert not isinstance(cfg, list)
+    check_targets(cfg)
     datamodule, model = assemble(cfg)
     adopt_checkpoint(model, path / "checkpoints" / "best.ckpt")
     trainer = instantiate(cfg.trainer, _partial_=True)(

@@ -16,6 +16,7 @@ from rich.console import Console
 from src.runs.console import quiet_trainer
 from src.runs.folder import RUN_FILE, RunFolder, open_run, process_rank, read_record
 from src.runs.repeat import differences, source_digests
+from src.runs.targets import check_targets
 from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
@@ -46,6 +47,8 @@ def run_job(cfg: DictConfig, work: Work) -> float:
     job = sweep_job()
     console = Console(quiet=process_rank() > 0)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    with user_errors(console):
+        check_targets(config)
     if job is None:
         with (
             user_errors(console),

@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from src.preprocess.calcium.block_split import block_split
 from src.preprocess.calcium.grid import VoxelActivity, map_cells
-from src.preprocess.calcium.grid_io import COO_FILE, GridHeader, write_coo
-from src.preprocess.calcium.grid_metadata import METADATA_FILE, statistics, write_metadata
-from src.preprocess.calcium.sampling import stream
+from src.preprocess.calcium.grid_store import COO_FILE, METADATA_FILE, GridHeader, statistics, write_coo, write_metadata
+from src.preprocess.calcium.sampling import block_split, seeded_rng
 from src.signals import BadInput
 from src.simulate.calcium import brain_cells
 from src.storage.step import CachedStep
@@ -49,7 +47,7 @@ class ChainedActivity:
     event_chance, background_chance
         Median probability per frame that a cell fires in an event of its assembly, and without.
     split_ratio, block_frames, guard_frames
-        Arguments of :func:`~src.preprocess.calcium.block_split.block_split`.
+        Arguments of :func:`~src.preprocess.calcium.sampling.block_split`.
     """
 
     cells: int = 1200
@@ -76,7 +74,7 @@ def make_simulated(
     params = dict(params)
     subject = str(params.pop("subject"))
     brain = ChainedActivity(**params)
-    rng = stream(int(seed or 0), subject, "simulated grids")
+    rng = seeded_rng(int(seed or 0), subject, "simulated grids")
     xyz = read_positions(inputs[POSITIONS], rng, brain.cells) if POSITIONS in inputs else None
     cells = map_cells(brain_cells(brain.cells, brain.planes, rng) if xyz is None else xyz, subject)
     rates = CellRates(np.column_stack([cells.row, cells.column, cells.plane]), brain, rng)

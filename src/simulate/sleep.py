@@ -1,7 +1,9 @@
 """Whole simulated nights on disk, as EDF+ pairs in Sleep-EDF's layout and names.
 
-``python -m src.simulate.sleep nights/ --subjects 2`` writes a few; the stage ``simulate_nights`` is the
-embedded default data set of training. The same seed, subject and night give the same files anywhere.
+``python -m src.simulate.sleep nights/ --subjects 2`` writes a few; the step ``simulate_nights`` is the embedded default
+data set of training. The same seed, subject and night give the same files anywhere. Hypnograms come from a semi-Markov
+chain (how long a stage lasts, what comes next) that two clocks bend as they bend sleep: the third of the night (N3
+early, REM late) and the time since REM was last seen (no REM for a while after REM, then ever more).
 """
 
 from __future__ import annotations
@@ -15,18 +17,22 @@ from typing import Any
 
 import edfio
 import numpy as np
+from numpy.typing import NDArray
 
 from src.recordings.sleep.hypnogram import WAKE, stage_counts
 from src.recordings.sleep.scoring_files import read_hypnogram, write_annotation_texts
 from src.signals import HUMAN_STAGES, BadInput
-from src.simulate.sleep_eeg import Sleeper, simulate_eeg
-from src.simulate.sleep_events import FS_HZ
-from src.simulate.sleep_hypnogram import EPOCH_S, simulate_hypnogram
+from src.simulate import sleep_statistics as measured
+from src.simulate.sleep_eeg import FS_HZ, Sleeper, simulate_eeg
 from src.simulate.sleep_statistics import CHANNELS
 from src.storage.atomic import atomic_file
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep
 
+EPOCH_S = 30.0
+_N1, _REM = HUMAN_STAGES.index("N1"), HUMAN_STAGES.index("REM")
+_LONGEST_MARGIN_S, _SHORTEST_MARGIN_S = 2700.0, 1200.0
+_SINCE_REM_S = (900.0, 2700.0)
 _EPOCH = datetime(2024, 1, 1, 22, 30)
 _RANGE_UV = (-500.0, 500.0)
 _MOST_SUBJECTS = 100
@@ -118,6 +124,64 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
 
 SIMULATE_NIGHTS = CachedStep("simulate_nights", 4, _run)
 """Parameters ``subjects``, ``nights``, ``hours``; the output folder is of kind ``sleep_edf``."""
+
+
+def simulate_hypnogram(
+    rng: np.random.Generator, hours: float = 8.0, lengthening: NDArray[np.float64] | None = None
+) -> NDArray[np.int8]:
+    """One night: wake, sleep through its cycles, wake.
+
+    Parameters
+    ----------
+    rng
+        Source of every random number.
+    hours
+        Length of the recording; 20 to 45 minutes of it at either end are wake, less in a short one.
+    lengthening
+        ``(stage,)`` factors on the durations of bouts: what is the sleeper's own.
+
+    Returns
+    -------
+    ndarray
+        ``(epoch,)`` int8 stages of 30 s.
+    """
+    n_epochs = round(hours * 3600 / EPOCH_S)
+    shortest, longest = (min(int(s / EPOCH_S), n_epochs // 8) for s in (_SHORTEST_MARGIN_S, _LONGEST_MARGIN_S))
+    before, after = rng.integers(shortest, longest + 1, size=2)
+    stages = np.zeros(n_epochs, np.int8)
+    asleep = _sleep_period(rng, n_epochs - before - after, np.ones(5) if lengthening is None else lengthening)
+    stages[before : n_epochs - after] = asleep
+    return stages
+
+
+def jump_probabilities(third: int, cycle: int) -> NDArray[np.float64]:
+    """``(from, to)`` with both clocks at work: the two tables multiply, over what they have in common."""
+    odds = (
+        measured.JUMPS_BY_THIRD[third]
+        * measured.JUMPS_BY_CYCLE[cycle]
+        / np.where(measured.JUMPS > 0, measured.JUMPS, 1.0)
+    )
+    totals = odds.sum(axis=1, keepdims=True)
+    return np.where(totals > 0, odds / np.where(totals > 0, totals, 1.0), measured.JUMPS)
+
+
+def _sleep_period(rng: np.random.Generator, n_epochs: int, lengthening: NDArray[np.float64]) -> NDArray[np.int8]:
+    ladders = np.array([[np.cumsum(jump_probabilities(t, c), axis=1) for c in range(3)] for t in range(3)])
+    stages = np.empty(n_epochs, np.int8)
+    stage, done, seen_rem, last_rem = _N1, 0, False, 0
+    while done < n_epochs:
+        third = 3 * done // n_epochs
+        drawn = np.interp(rng.random(), measured.DURATION_QUANTILES, measured.DURATIONS[third, stage])
+        stop = min(n_epochs, done + max(1, round(float(drawn * lengthening[stage]))))
+        stages[done:stop] = stage
+        done = stop
+        if stage == _REM:
+            seen_rem, last_rem = True, done
+        cycle = int(np.searchsorted(_SINCE_REM_S, (done - last_rem) * EPOCH_S, side="right"))
+        third = min(2, 3 * done // n_epochs)
+        ladder = ladders[third, cycle if seen_rem else max(cycle, 1), stage]
+        stage = min(int(np.searchsorted(ladder, rng.random() * ladder[-1], side="right")), len(HUMAN_STAGES) - 1)
+    return stages
 
 
 def main(arguments: list[str] | None = None) -> int:

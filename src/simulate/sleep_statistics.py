@@ -1,81 +1,36 @@
-"""How strong each rhythm is in each stage, and how that varies: numbers measured in 84 scored nights of Sleep-EDF.
+"""Numbers of real sleep that the simulator repeats; the tables stand in ``sleep_statistics.json`` beside this file.
 
-Natural logarithms of band power relative to the variance of the recording, 42 subjects, two nights each (``python
-benchmarks/sleep_statistics.py powers``). Axes: stage in the order of ``HUMAN_STAGES``, channel, band.
+Powers: natural logarithms of band power relative to the variance of the recording, 84 scored nights of Sleep-EDF, 42
+subjects (``python benchmarks/sleep_statistics.py powers``). Hypnograms: the sleep periods of subjects 00-09, two nights
+each (``python benchmarks/sleep_statistics.py hypnograms``). Stages stand in the order of ``HUMAN_STAGES``.
 """
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import numpy as np
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
 BANDS_HZ = ((0.5, 4.0), (4.0, 8.0), (8.0, 12.0), (12.0, 16.0), (16.0, 30.0))
 
-MEAN = np.array(
-    [
-        [[-1.00, -3.01, -3.72, -4.40, -3.43], [-1.70, -2.91, -2.84, -3.72, -2.90], [-0.78, -3.53, -4.39, -5.12, -7.30]],
-        [[-2.04, -3.63, -4.25, -4.98, -4.45], [-1.75, -2.89, -3.50, -4.56, -4.32], [-2.68, -5.00, -5.63, -6.37, -8.62]],
-        [[-1.23, -3.18, -4.15, -4.71, -5.05], [-1.03, -2.50, -3.60, -4.34, -4.74], [-2.80, -4.80, -5.68, -6.52, -9.02]],
-        [[0.19, -2.66, -3.92, -4.75, -5.38], [-0.02, -2.26, -3.62, -4.51, -5.09], [-1.59, -4.26, -5.65, -6.51, -9.03]],
-        [[-2.13, -3.68, -4.57, -5.36, -4.74], [-1.86, -3.09, -3.80, -4.82, -4.56], [-2.40, -5.11, -6.02, -6.72, -8.91]],
-    ]
-)
-"""Mean over recordings."""
+_TABLES = {name: np.array(table) for name, table in json.loads(Path(__file__).with_suffix(".json").read_text()).items()}
 
-EPOCH_SD = np.array(
-    [
-        [[1.17, 0.79, 0.61, 0.70, 0.77], [0.76, 0.61, 0.70, 0.76, 0.96], [1.39, 1.09, 0.87, 0.91, 0.93]],
-        [[0.64, 0.41, 0.39, 0.41, 0.47], [0.56, 0.48, 0.50, 0.38, 0.40], [0.65, 0.40, 0.43, 0.42, 0.49]],
-        [[0.58, 0.37, 0.33, 0.43, 0.38], [0.50, 0.35, 0.33, 0.40, 0.31], [0.53, 0.37, 0.35, 0.32, 0.36]],
-        [[0.43, 0.26, 0.29, 0.36, 0.36], [0.48, 0.23, 0.27, 0.33, 0.29], [0.45, 0.26, 0.30, 0.31, 0.38]],
-        [[0.46, 0.34, 0.36, 0.37, 0.30], [0.37, 0.40, 0.44, 0.36, 0.30], [1.07, 0.52, 0.36, 0.29, 0.33]],
-    ]
-)
-"""From epoch to epoch of one recording and stage."""
+MEAN, EPOCH_SD, ADDED = (_TABLES[name] for name in ("mean", "epoch_sd", "added"))
+"""``(stage, channel, band)`` mean over recordings; scatter from epoch to epoch; what transients, microstructure and the
+estimate itself add to the background."""
 
-MEMORY = np.array([0.78, 0.54, 0.55, 0.51, 0.43])
-"""``(stage,)`` correlation of neighbouring epochs of that stage, mean over channels and bands."""
+SUBJECT_SD, NIGHT_SD, STAGE_SD = (_TABLES[name] for name in ("subject_sd", "night_sd", "stage_sd"))
+"""``(channel, band)`` scatter between subjects; between nights of one; of what a recording adds to one stage only."""
 
-SUBJECT_SD = np.array([[0.13, 0.28, 0.39, 0.35, 0.36], [0.24, 0.30, 0.34, 0.32, 0.40], [0.25, 0.37, 0.41, 0.34, 0.35]])
-"""``(channel, band)`` from subject to subject, all stages alike."""
+EPOCH_CHANNELS, EPOCH_BANDS = _TABLES["epoch_channels"], _TABLES["epoch_bands"]
+SUBJECT_CHANNELS, SUBJECT_BANDS = _TABLES["subject_channels"], _TABLES["subject_bands"]
+"""Correlations over channels and over bands, of what varies between epochs and of what varies between recordings."""
 
-NIGHT_SD = np.array([[0.18, 0.24, 0.30, 0.35, 0.48], [0.26, 0.31, 0.32, 0.31, 0.35], [0.37, 0.41, 0.47, 0.48, 0.50]])
-"""``(channel, band)`` between two nights of a subject, all stages alike."""
+JUMPS, JUMPS_BY_THIRD, JUMPS_BY_CYCLE = (_TABLES[name] for name in ("jumps", "jumps_by_third", "jumps_by_cycle"))
+"""``(from, to)`` probability of the stage that follows a bout; in each third of the sleep period; within 15 min of REM,
+within 45 min of it or of sleep onset, and later."""
 
-STAGE_SD = np.array([[0.30, 0.24, 0.26, 0.34, 0.28], [0.25, 0.24, 0.26, 0.29, 0.31], [0.43, 0.31, 0.28, 0.29, 0.29]])
-"""``(channel, band)`` of what a recording adds to one stage only."""
-
-EPOCH_CHANNELS = np.array([[1.00, 0.59, 0.49], [0.59, 1.00, 0.36], [0.49, 0.36, 1.00]])
-EPOCH_BANDS = np.array(
-    [
-        [1.00, 0.59, 0.27, 0.25, 0.09],
-        [0.59, 1.00, 0.59, 0.49, 0.28],
-        [0.27, 0.59, 1.00, 0.68, 0.55],
-        [0.25, 0.49, 0.68, 1.00, 0.65],
-        [0.09, 0.28, 0.55, 0.65, 1.00],
-    ]
-)
-"""Correlations of what varies between epochs: over channels, and over bands."""
-
-SUBJECT_CHANNELS = np.array([[1.00, 0.50, 0.44], [0.50, 1.00, 0.14], [0.44, 0.14, 1.00]])
-SUBJECT_BANDS = np.array(
-    [
-        [1.00, 0.65, 0.48, 0.47, 0.42],
-        [0.65, 1.00, 0.88, 0.76, 0.64],
-        [0.48, 0.88, 1.00, 0.87, 0.72],
-        [0.47, 0.76, 0.87, 1.00, 0.89],
-        [0.42, 0.64, 0.72, 0.89, 1.00],
-    ]
-)
-"""Correlations of what varies between recordings."""
-
-ADDED = np.array(
-    [
-        [[-0.52, 0.03, 0.49, -0.09, 0.00], [-0.58, -0.04, 0.72, -0.11, 0.01], [-0.37, 0.19, 0.40, -0.07, -1.03]],
-        [[-0.48, 0.55, 0.00, 0.00, 0.02], [-0.54, 0.33, 0.02, 0.00, 0.06], [-0.27, 0.38, 0.12, 0.02, -1.04]],
-        [[-0.56, 0.04, 0.02, -0.01, 0.19], [-0.57, -0.05, 0.03, 0.03, 0.18], [-0.43, 0.17, 0.10, 0.05, -0.62]],
-        [[-0.54, 0.02, -0.02, -0.06, 0.31], [-0.53, -0.06, 0.00, -0.07, 0.26], [-0.40, 0.16, 0.15, 0.00, -0.43]],
-        [[-0.59, 0.10, 0.16, -0.02, 0.02], [-0.63, 0.06, 0.07, -0.02, 0.06], [-0.12, 0.54, 0.29, 0.09, -0.92]],
-    ]
-)
-"""What transients, microstructure and the estimate itself add to the background's log power."""
+DURATION_QUANTILES, DURATIONS = _TABLES["duration_quantiles"], _TABLES["durations_epochs"]
+"""``(third, stage, quantile)`` epochs that a bout lasts; one wake bout of 134 min counts as an hour."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin  # noqa: F401  # registers Blosc, Zstandard and other filters with HDF5
 import numpy as np
 
 from src.signals import BadInput
@@ -45,6 +46,29 @@ def writing(path: Path) -> Iterator[h5py.File]:
         with h5py.File(raw, "w") as file:
             yield file
         raw.check()
+
+
+def bounded_array(data: h5py.Dataset, path: Path, most_bytes: int) -> np.ndarray:
+    """The whole of a small dataset that lies in the file itself.
+
+    Parameters
+    ----------
+    data, path
+        The dataset and its file.
+    most_bytes
+        What the array, and one chunk of it, may take in memory.
+
+    Raises
+    ------
+    BadInput
+        If it is larger, or kept in another file.
+    """
+    if data.external or data.is_virtual:
+        raise BadInput(path, f"keeps {data.name} in another file", "copy the data into one file")
+    chunk = int(np.prod(data.chunks or (0,), dtype=object))
+    if max(data.size, chunk) * data.dtype.itemsize > most_bytes:
+        raise BadInput(path, f"says that {data.name} has more than {most_bytes:,} bytes", "fetch or export it again")
+    return np.asarray(data[()])
 
 
 class _FailsAfterwards(io.FileIO):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from src.datamodules.grid_examples import GridWindows, PlaneSequences
-from src.preprocess.calcium.grid_io import COO_FILE, open_grids, write_coo
+from src.preprocess.calcium.grid_store import COO_FILE, open_grids, write_coo
 from tests.forecast_data import as_batch, header_of, random_subject
 
 SUBJECTS = [random_subject(i, frames=60, planes=2 + i, voxels=20) for i in range(2)]

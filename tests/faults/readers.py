@@ -14,16 +14,17 @@ import scipy.io
 import torch
 
 from src.models.bundle import load_bundle
-from src.preprocess.calcium.grid_io import open_grids
-from src.preprocess.cascade.ground_truth import read_neuron
-from src.preprocess.cascade.package import CONFIG_FILE, read_config, read_network
+from src.preprocess.calcium.grid_store import open_grids
+from src.preprocess.cascade.keras_file import read_network
+from src.preprocess.cascade.package import CONFIG_FILE, read_config
 from src.preprocess.sleep.bandpower_files import read_bandpower_night
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.features import FeatureSettings
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
-from src.recordings.calcium.matlab import read_struct
-from src.recordings.calcium.recording import open_recording, subject_files
-from src.recordings.calcium.suite2p import load_objects, read_planes
+from src.recordings.calcium.fish import read_struct
+from src.recordings.calcium.ground_truth import read_neuron
+from src.recordings.calcium.sources import open_recording, subject_files
+from src.recordings.calcium.suite2p import load_objects, open_suite2p, suite2p_files
 from src.recordings.extracellular.spike_trains import read_spikes, read_trace
 from src.recordings.extracellular.traces import open_traces
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
@@ -149,8 +150,8 @@ def make_iscell(folder: Path) -> Path:
 
 
 def read_suite2p(path: Path) -> None:
-    traces, xyz, *_ = read_planes([path.parent])
-    traces.read(np.arange(len(xyz)))
+    recording = open_suite2p(suite2p_files([path.parent]), "subject", 2.0, 0.7, need_positions=True)
+    recording.traces(np.arange(recording.cells))
 
 
 def make_trace_npy(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.grids.forecaster import GridForecasting
 from src.predict.grids import fit_subject, forecasts, known_voxels, predict
 from src.preprocess.calcium.grid_index import read_grids
-from src.preprocess.calcium.grid_io import COO_FILE, open_grids, write_coo
+from src.preprocess.calcium.grid_store import COO_FILE, open_grids, write_coo
 from src.signals import BadInput
 from tests.forecast_data import as_batch, grid_data, header_of, random_subject
 

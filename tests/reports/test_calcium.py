@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.preprocess.calcium.grid_io import GridHeader
-from src.reports.calcium import SubjectFigures, draw_neurons, draw_overview
+from src.reports.calcium import FrameMarks, NeuronTraces, SubjectFigures, draw_neurons, draw_overview
 
 FRAMES, CELLS = 400, 30
 
@@ -18,8 +17,7 @@ def figures() -> SubjectFigures:
     is_test = (np.arange(FRAMES) // 100 == 1).astype(np.uint8)
     is_train = ((np.arange(FRAMES) < 80) | (np.arange(FRAMES) >= 220)).astype(np.uint8)
     is_valid = (np.arange(FRAMES) >= 32).astype(np.uint8)
-    empty, frames = np.zeros(0, np.int64), np.arange(FRAMES)
-    header = GridHeader(FRAMES, 3, is_train, is_test, is_valid, np.arange(3.0), empty, True, frames)
+    marks = FrameMarks(2.0, is_train, is_test, is_valid)
     levels = rng.uniform(1, 6, CELLS)
     levels[4] = np.nan
     facts = {
@@ -28,9 +26,7 @@ def figures() -> SubjectFigures:
     }  # fmt: skip
     positions = np.column_stack([rng.random((CELLS, 2)), rng.integers(0, 3, CELLS)])
     raster = rng.random((20, FRAMES)) < 0.1
-    return SubjectFigures(
-        "subject_1", 2.0, np.arange(1, CELLS + 1), positions, levels, (2, 3, 4), raster, np.arange(20), header, facts
-    )
+    return SubjectFigures("subject_1", marks, positions, levels, (2, 3, 4), raster, facts)
 
 
 def neurons(path: Path, figures: SubjectFigures, count: int) -> bytes:
@@ -38,7 +34,8 @@ def neurons(path: Path, figures: SubjectFigures, count: int) -> bytes:
     shape = (count, FRAMES)
     dff, expected = rng.standard_normal(shape), rng.random(shape).astype(np.float16)
     expected[:, :32] = np.nan
-    draw_neurons(path, figures, np.arange(count), dff, expected, rng.random(shape) < 0.1, "divide")
+    ids, levels, spikes = np.arange(count), np.ones(count), rng.random(shape) < 0.1
+    draw_neurons(path, NeuronTraces("subject_1", figures.marks, ids, levels, dff, expected, spikes, "ΔF/F"))
     return path.read_bytes()
 
 

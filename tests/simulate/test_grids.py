@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.calcium.grid_index import read_grids
-from src.preprocess.calcium.grid_io import COO_FILE
+from src.preprocess.calcium.grid_store import COO_FILE
 from src.signals import BadInput
 from src.simulate.grids import SIMULATED_GRIDS, CellRates, ChainedActivity, read_positions
 from src.storage.step import ensure

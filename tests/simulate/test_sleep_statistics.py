@@ -5,17 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from src.signals import HUMAN_STAGES
 from src.simulate import sleep_statistics as measured
-
-SHAPE = (len(HUMAN_STAGES), len(measured.CHANNELS), len(measured.BANDS_HZ))
-
-
-def test_shapes():
-    for table in (measured.MEAN, measured.EPOCH_SD, measured.ADDED):
-        assert table.shape == SHAPE
-    for table in (measured.SUBJECT_SD, measured.NIGHT_SD, measured.STAGE_SD):
-        assert table.shape == SHAPE[1:]
 
 
 @pytest.mark.parametrize("name", ["EPOCH_CHANNELS", "EPOCH_BANDS", "SUBJECT_CHANNELS", "SUBJECT_BANDS"])

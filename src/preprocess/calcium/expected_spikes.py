@@ -1,15 +1,13 @@
 """The costly product of the calcium chain: expected spikes of every cell, kept and reused.
 
 Traces are read in pieces, turned into ΔF/F, given to a spike inference engine in fixed groups of
-neurons, and stored as float16. Which process handled which piece, and how large the pieces were, leaves
-no trace in the result.
+neurons, and stored as float16. Which process handled which piece, and how large the pieces were, does
+not change the result.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,35 +21,76 @@ from typing import Any
 import numpy as np
 
 from src.preprocess.calcium import baseline as f0
-from src.recordings.calcium.recording import CalciumRecording, open_recording
+from src.preprocess.cascade.inference import Engine, open_engine
+from src.recordings.calcium.recording import CalciumRecording
+from src.recordings.calcium.sources import open_recording
 from src.signals import BadInput
 from src.storage.hdf5 import AppendedColumn, writing
 from src.storage.step import CachedStep
 
 SPIKES_FILE = "expected_spikes.h5"
 MODEL = "model"
-"""Role of the model package among the stage's input files; all other roles are the recording's."""
+"""Role of the model package among the step's input files; all other roles are the recording's."""
 
+CELL_STATES = ("used", "no finite frame", "constant", "F0 ≤ 0", "too many gaps")
+"""What ``cell_state`` in the files means: 0 is used, all others are left out."""
+
+_NO_DATA, _CONSTANT, _BAD_BASELINE, _GAPS = 1, 2, 3, 4
 ENGINE_NEURONS = 512
 """Neurons that the engine sees in one call. Fixed, because the last bit of a network's output may depend
 on how many traces are computed side by side."""
 
 _PIECE_BYTES = 1 << 26
 _SAMPLED_CELLS, _RUN = 1024, 64
-_TOLERATED_BASELINES = 0.02
-"""Share of cells whose F0 may touch zero under ``divide`` before the recording counts as unfit for it."""
+_NAMED_CELLS = 8
 
 Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What became of a run of neurons: ``expected`` ``(neuron, time)`` float16, and per neuron its noise
-    level and whether its F0 touched zero."""
+    """A run of neurons: ``expected (neuron, time)`` float16, and per neuron its noise level and state."""
 
     expected: np.ndarray
     levels: np.ndarray
-    bad_baseline: np.ndarray
+    state: np.ndarray
+
+
+@dataclass(frozen=True)
+class SpikeTask:
+    """One subject's inference: its files by role, the resolved parameters, and the baseline that was chosen.
+
+    ``params`` are those of :class:`~src.preprocess.calcium.parameters.InferenceParams`, and ``subject``,
+    ``models_dir`` and ``need_positions``.
+    """
+
+    inputs: tuple[tuple[str, Path], ...]
+    params: tuple[tuple[str, Any], ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.params)[name]
+
+    def recording(self) -> CalciumRecording:
+        files = {role: path for role, path in self.inputs if role != MODEL}
+        return open_recording(
+            files,
+            self["subject"],
+            self["fs_hz"],
+            neuropil=self["neuropil"],
+            need_positions=self["need_positions"],
+        )
+
+    def with_baseline(self, mode: str) -> SpikeTask:
+        return replace(self, params=tuple(sorted((dict(self.params) | {"baseline": mode}).items())))
+
+    def window(self, fs_hz: float) -> int:
+        """Frames that bear on one frame of ΔF/F: one where no baseline is taken off."""
+        return 1 if self["baseline"] == "none" else f0.window_frames(self["baseline_window_s"], fs_hz)
+
+
+def spike_task(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> SpikeTask:
+    """Both mappings in a form that can be a key and travel to another process."""
+    return SpikeTask(tuple(sorted(inputs.items())), tuple(sorted(params.items())))
 
 
 def make_expected_spikes(
@@ -71,69 +110,90 @@ def make_expected_spikes(
     inputs
         Files of the recording by role, and the model package (``MODEL``) unless the engine needs none.
     params
-        ``engine, model, threshold, align, fs_hz, baseline, baseline_window_s, baseline_percentile,
-        dff_scale``.
+        See :class:`SpikeTask`.
     workers, batch_size, report
         How the work is cut and who hears of it; the result does not depend on them.
     """
-    recording = _recording(inputs, params)
-    window = _window(params, recording)
+    task = spike_task(inputs, params)
+    recording = task.recording()
+    mode, notes = resolve_baseline(recording, task)
+    task = task.with_baseline(mode)
+    window = task.window(recording.fs_hz)
     if recording.frames < window:
         problem = f"{recording.frames} frames are fewer than the baseline's window of {window}"
         raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
-    mode, notes = _resolve_mode(recording, params, window)
-    settled = {**params, "baseline": mode}
     with _naming(recording.file):
-        engine = _engine(_frozen(inputs), _frozen(settled), recording.fs_hz)
-        engine.check(engine.noise_levels(_dff(recording.traces(_sample(recording)), settled, window)[0]))
-        facts = _write(recording, inputs, settled, out_dir / SPIKES_FILE, window, workers, batch_size, report)
-        notes += _notes(recording, facts) + engine.check(facts.pop("levels"))
+        engine = task_engine(task, recording.fs_hz)
+        engine.check(engine.noise_levels(dff_of(recording.traces(_sample(recording)), task, window)[0]))
+        levels, state = _write(recording, task, out_dir / SPIKES_FILE, workers, batch_size, report)
+        notes += [*recording.notes, *left_out(recording, state), *engine.check(levels)]
+    described = engine.describe()
     return {
         "axes": {"expected_spikes": ["neuron", "time"]},
         "units": {"expected_spikes": "spikes per frame", "noise_levels": "percent per sqrt(Hz)"},
         "fs_hz": recording.fs_hz,
         "frames": recording.frames,
-        "cells": recording.counts | {"kept": recording.cells} | facts,
+        "cells": recording.counts
+        | {"kept": recording.cells}
+        | {name: int((state == number).sum()) for number, name in enumerate(CELL_STATES)},
         "baseline": {"mode": mode, "window_frames": window},
-        "engine": engine.describe(),
-        "notes": notes,
+        "engine": described,
+        # What one frame of the result depends on: the engine's window and half of the baseline's.
+        "frames_before": described["frames_before"] + window // 2,
+        "frames_after": described["frames_after"] + window // 2,
+        "notes": notes + described.get("notes", []),
     }
 
 
-EXPECTED_SPIKES = CachedStep("expected_spikes", 1, make_expected_spikes)
+EXPECTED_SPIKES = CachedStep("expected_spikes", 2, make_expected_spikes)
 
 
 def with_resources(workers: int, batch_size: int, report: Report) -> CachedStep:
-    """The same stage, computed with so many processes in pieces of so many neurons."""
+    """The same step, computed with so many processes in pieces of so many neurons."""
     run = partial(make_expected_spikes, workers=workers, batch_size=batch_size, report=report)
     return replace(EXPECTED_SPIKES, run=run)
 
 
-def relative_traces(recording: CalciumRecording, rows: np.ndarray, settled: Mapping[str, Any]) -> np.ndarray:
-    """ΔF/F ``(neuron, time)`` of some cells exactly as the engine saw it."""
-    return _dff(recording.traces(rows), settled, _window(settled, recording))[0]
-
-
-def _window(params: Mapping[str, Any], recording: CalciumRecording) -> int:
-    """Frames that bear on one frame of ΔF/F: one where no baseline is taken off."""
-    return 1 if params["baseline"] == "none" else f0.window_frames(params["baseline_window_s"], recording.fs_hz)
-
-
-def _recording(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> CalciumRecording:
-    files = {role: path for role, path in inputs.items() if role != MODEL}
-    return open_recording(files, params["subject"], params["fs_hz"])
-
-
-def _resolve_mode(recording: CalciumRecording, params: Mapping[str, Any], window: int) -> tuple[str, list[str]]:
-    """``auto`` divides by F0 where F0 is positive, and subtracts it where the drift was removed before."""
-    if params["baseline"] != "auto":
-        return params["baseline"], []
-    baseline = f0.sliding_percentile(recording.traces(_sample(recording)), window, params["baseline_percentile"])
-    bad = f0.nonpositive_baseline(baseline).mean()
-    if bad <= _TOLERATED_BASELINES:
+def resolve_baseline(recording: CalciumRecording, task: SpikeTask) -> tuple[str, list[str]]:
+    """``auto`` divides by F0, unless F0 ≤ 0 in most of the cells that live: then the drift was removed before."""
+    if task["baseline"] != "auto":
+        return task["baseline"], []
+    if recording.signal == "dff":
+        return "none", ["the source holds ΔF/F, so no baseline was taken off (baseline=auto)"]
+    window = f0.window_frames(task["baseline_window_s"], recording.fs_hz)
+    traces = recording.traces(_sample(recording))
+    traces = traces[_trace_states(traces) == 0]
+    bad = f0.nonpositive_baseline(f0.sliding_percentile(traces, window, task["baseline_percentile"]))
+    if not len(bad) or bad.mean() <= 0.5:
         return "divide", []
-    share = f"F0 is zero or negative in {100 * bad:.0f} % of the cells"
+    share = f"F0 is zero or negative in {100 * bad.mean():.0f} % of the cells"
     return "subtract", [f"{share}, so it was subtracted and not divided by (baseline=auto)"]
+
+
+def dff_of(traces: np.ndarray, task: SpikeTask, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """ΔF/F ``(neuron, time)`` and the state of every neuron; what is left out is NaN."""
+    state, mode = _trace_states(traces), task["baseline"]
+    if mode == "none":
+        dff = traces * np.float32(task["dff_scale"])
+    else:
+        baseline = f0.sliding_percentile(traces, window, task["baseline_percentile"])
+        dff = f0.relative_to_baseline(traces, baseline, mode)
+        if task["dff_scale"] != 1:
+            dff *= np.float32(task["dff_scale"])
+        if mode == "divide":
+            state[f0.nonpositive_baseline(baseline) & (state == 0)] = _BAD_BASELINE
+    dff[state != 0] = np.nan
+    return dff, state
+
+
+def _trace_states(traces: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(traces)
+    state = np.zeros(len(traces), np.uint8)
+    low = np.where(finite, traces, np.inf).min(axis=1, initial=np.inf)
+    high = np.where(finite, traces, -np.inf).max(axis=1, initial=-np.inf)
+    state[low == high] = _CONSTANT
+    state[~finite.any(axis=1)] = _NO_DATA
+    return state
 
 
 def _sample(recording: CalciumRecording) -> np.ndarray:
@@ -156,67 +216,45 @@ def _naming(file: Path) -> Iterator[None]:
         raise BadInput(file, f"{error.source} {error.problem}", error.hint) from error
 
 
-def _dff(traces: np.ndarray, settled: Mapping[str, Any], window: int) -> tuple[np.ndarray, np.ndarray]:
-    """ΔF/F and, per neuron, whether F0 touched zero where it was to be divided by."""
-    mode = settled["baseline"]
-    if mode == "none":
-        return traces * np.float32(settled["dff_scale"]), np.zeros(len(traces), bool)
-    baseline = f0.sliding_percentile(traces, window, settled["baseline_percentile"])
-    relative = f0.relative_to_baseline(traces, baseline, mode)
-    if settled["dff_scale"] != 1:
-        relative *= np.float32(settled["dff_scale"])
-    return relative, f0.nonpositive_baseline(baseline) & (mode == "divide")
-
-
-def _predict(inputs: Mapping[str, Path], settled: Mapping[str, Any], window: int, first: int, last: int) -> Prediction:
+def predict_piece(task: SpikeTask, first: int, last: int) -> Prediction:
     """One piece of work, in whatever process: neurons ``first`` to ``last``."""
-    recording = _recording(inputs, settled)
-    engine = _engine(_frozen(inputs), _frozen(settled), recording.fs_hz)
-    expected = np.empty((last - first, recording.frames), np.float16)
-    levels, bad = np.empty(last - first), np.zeros(last - first, bool)
+    recording = task.recording()
+    engine, window = task_engine(task, recording.fs_hz), task.window(recording.fs_hz)
+    expected = np.full((last - first, recording.frames), np.nan, np.float16)
+    levels, state = np.empty(last - first), np.zeros(last - first, np.uint8)
     for start, traces in recording.blocks(ENGINE_NEURONS, first, last):
         here = slice(start - first, start - first + len(traces))
-        dff, bad[here] = _dff(traces, settled, window)
+        dff, state[here] = dff_of(traces, task, window)
         levels[here] = engine.noise_levels(dff)
         usable = np.isfinite(levels[here])
-        expected[here] = np.nan
         expected[here][usable] = engine.predict(dff[usable], levels[here][usable])
-    return Prediction(expected, levels, bad)
+    state[(state == 0) & ~np.isfinite(expected).any(axis=1)] = _GAPS
+    return Prediction(expected, levels, state)
 
 
 def _write(
-    recording: CalciumRecording,
-    inputs: Mapping[str, Path],
-    settled: Mapping[str, Any],
-    path: Path,
-    window: int,
-    workers: int,
-    batch_size: int,
-    report: Report,
-) -> dict[str, Any]:
+    recording: CalciumRecording, task: SpikeTask, path: Path, workers: int, batch_size: int, report: Report
+) -> tuple[np.ndarray, np.ndarray]:
     size = min(batch_size, _PIECE_BYTES // (4 * recording.frames))
     size = max(size // ENGINE_NEURONS, 1) * ENGINE_NEURONS
     pieces = [(first, min(first + size, recording.cells)) for first in range(0, recording.cells, size)]
-    work = partial(_predict, dict(inputs), dict(settled), window)
-    levels, bad, predicted, silent = [], [], np.zeros(recording.frames, bool), 0
+    levels, states, predicted = [], [], np.zeros(recording.frames, bool)
     with writing(path) as file:
         column = AppendedColumn(file, "expected_spikes", np.float16, 64, width=recording.frames)
-        for (_, last), piece in zip(pieces, _in_order(work, pieces, workers), strict=True):
+        for (_, last), piece in zip(pieces, _in_order(partial(predict_piece, task), pieces, workers), strict=True):
             column.append(piece.expected)
             levels.append(piece.levels)
-            bad.append(piece.bad_baseline)
-            finite = np.isfinite(piece.expected)
-            predicted |= finite.any(axis=0)
-            silent += int((~finite.any(axis=1)).sum())
+            states.append(piece.state)
+            predicted |= np.isfinite(piece.expected).any(axis=0)
             report(last, recording.cells)
         column.close()
         file["noise_levels"] = np.concatenate(levels).astype(np.float32)
-        file["bad_baseline"] = np.concatenate(bad).astype(np.uint8)
+        file["cell_state"] = np.concatenate(states)
+        file["cell_state"].attrs["meaning"] = list(CELL_STATES)
         file["is_predicted"] = predicted.astype(np.uint8)
         file["cell_ids"], file["positions"] = recording.cell_ids, recording.positions
-        file.attrs.update(fs_hz=recording.fs_hz, units="spikes per frame", baseline=settled["baseline"])
-    facts = {"bad_baseline": int(np.concatenate(bad).sum()), "without_prediction": silent}
-    return {**facts, "levels": np.concatenate(levels)}
+        file.attrs.update(fs_hz=recording.fs_hz, units="spikes per frame", baseline=task["baseline"])
+    return np.concatenate(levels), np.concatenate(states)
 
 
 def _in_order(
@@ -237,55 +275,38 @@ def _in_order(
             yield waiting.popleft().result()
 
 
-def _notes(recording: CalciumRecording, facts: Mapping[str, Any]) -> list[str]:
-    """Sentences about cells that were left out; :class:`BadInput` where too few are left."""
-    notes, bad, silent = list(recording.notes), facts["bad_baseline"], facts["without_prediction"]
-    if bad > _TOLERATED_BASELINES * recording.cells:
-        problem = f"F0 is zero or negative in {bad} of {recording.cells} cells, so ΔF/F has no meaning"
-        raise BadInput(recording.file, problem, "these traces are not raw fluorescence: give baseline=subtract")
-    if silent == recording.cells:
-        raise BadInput(
-            recording.file, "no cell has a single frame that could be inferred (all NaN?)", "check the traces"
-        )
-    if bad:
-        notes.append(f"{bad} of {recording.cells} cells have F0 ≤ 0 and were left out")
-    if silent > bad:
-        notes.append(f"{silent - bad} of {recording.cells} cells have gaps in every window (all NaN?) and stay silent")
-    return notes
+def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:
+    """A sentence on the cells that were left out, by reason and number of the cell.
 
-
-def _frozen(mapping: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(mapping.items()))
+    Raises
+    ------
+    BadInput
+        If none is left.
+    """
+    bad = np.flatnonzero(state)
+    if not len(bad):
+        return []
+    reasons = []
+    for number in np.unique(state[bad]):
+        ids = recording.cell_ids[state == number]
+        more = f", … (all in cell_state of {SPIKES_FILE})" if len(ids) > _NAMED_CELLS else ""
+        reasons.append(f"{len(ids)} {CELL_STATES[number]} ({', '.join(map(str, ids[:_NAMED_CELLS]))}{more})")
+    if len(bad) < recording.cells:
+        return [f"{len(bad)} of {recording.cells} cells were left out: {'; '.join(reasons)}"]
+    hint = "check the traces (all NaN?)"
+    if (state == _BAD_BASELINE).any():
+        hint = "these traces are not raw fluorescence: give baseline=subtract, or baseline=none if they are ΔF/F"
+    raise BadInput(recording.file, f"no cell can be used: {'; '.join(reasons)}", hint)
 
 
 @lru_cache(maxsize=1)
-def _engine(inputs: tuple[tuple[str, Any], ...], settled: tuple[tuple[str, Any], ...], fs_hz: float) -> Any:
+def task_engine(task: SpikeTask, fs_hz: float) -> Engine:
     """The engine of this process; networks are loaded once for all pieces."""
-    from src.preprocess.cascade.inference import open_engine
-
-    params, package = dict(settled), dict(inputs).get(MODEL)
-    if package:
-        start_tensorflow()
+    package = dict(task.inputs).get(MODEL)
     return open_engine(
-        params["engine"],
-        package.name if package else params["model"],
-        models_dir=package.parent if package else Path(),
+        task["engine"],
+        package or task["cascade_model"],
         fs_hz=fs_hz,
-        threshold=params["threshold"],
-        align=params["align"],
+        threshold=task["threshold"],
+        align=task["align"],
     )
-
-
-def start_tensorflow() -> None:
-    """Import TensorFlow behind a closed door: its greetings pass by Python and by every setting it has."""
-    from src.preprocess.cascade.dense import import_tensorflow
-
-    sys.stderr.flush()
-    screen = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            import_tensorflow().config.list_physical_devices()
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)

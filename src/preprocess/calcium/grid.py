@@ -68,6 +68,28 @@ def map_cells(positions: np.ndarray, source: str = "positions") -> CellMap:
     return CellMap(row, column, plane.astype(np.int64), z_values)
 
 
+_FAR = 20
+"""Interquartile ranges that a cell has to lie from the median to be named."""
+
+
+def outlier_note(positions: np.ndarray, cell_ids: np.ndarray, cells: CellMap) -> list[str]:
+    """A sentence where one or a few far cells squeeze all others into a corner of the grid."""
+    notes = []
+    for axis, name, places, size in ((0, "row", cells.row, HEIGHT), (1, "column", cells.column, WIDTH)):
+        values = positions[:, axis]
+        low, middle, high = np.percentile(values, (25, 50, 75))
+        is_far = np.abs(values - middle) > _FAR * (high - low)
+        if high == low or not is_far.any():
+            continue
+        named = ", ".join(f"cell {cell_ids[k]} at {values[k]:g}" for k in np.flatnonzero(is_far)[:3])
+        others = values[~is_far]
+        notes.append(
+            f"{named}: the others have {name} {others.min():.0f} to {others.max():.0f}, so they share "
+            f"{np.ptp(places[~is_far]) + 1} of {size} {name}s; correct its position or list it in IX_inval_anat"
+        )
+    return notes
+
+
 def _stretch(axis: np.ndarray) -> np.ndarray:
     low, high = axis.min(), axis.max()
     return (axis - low) / (high - low) if high > low else np.zeros_like(axis)

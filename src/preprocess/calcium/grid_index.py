@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from src.preprocess.calcium.grid import PIXELS, WIDTH
-from src.preprocess.calcium.grid_io import COO_FILE, DENSE_FILE, open_grids
-from src.preprocess.calcium.grid_metadata import METADATA_FILE
+from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, METADATA_FILE, open_grids
 from src.signals import BadInput
 from src.storage.hdf5 import reading
 from src.storage.step import CachedStep, ensure
 
 GRIDS, METADATA = "grids", "metadata"
-"""Roles of the stage's inputs."""
+"""Roles of the step's inputs."""
 
 _FRAMES_AT_ONCE = 256
 
@@ -66,11 +65,12 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
         "planes": planes,
         "fs_hz": float(rate) if rate else None,
         "guard_frames": int(header.attributes.get("split_guard_frames", 0)),
+        "frames_after": int(header.attributes.get("frames_after", 0)),
         "simulated": bool(header.attributes.get("simulated", False)),
     }
 
 
-GRID_INDEX = CachedStep("grid_index", 2, make_index)
+GRID_INDEX = CachedStep("grid_index", 3, make_index)
 
 
 def _rank_table(voxels: np.ndarray, planes: int) -> np.ndarray:
@@ -99,6 +99,8 @@ class SubjectGrids:
     ----------
     subject, planes, fs_hz, guard_frames
         Name, Z, volume rate, and the frames around a test block that the file's own split leaves out.
+    frames_after
+        How many later frames of the recording the activity of one frame was inferred from; 0 where unknown.
     indptr, rank
         ``(time · plane + 1,)`` int64 where the entries of every plane-frame begin, and ``(entry,)`` uint16
         places of the active voxels among the occupied ones of their plane; without markers.
@@ -121,6 +123,7 @@ class SubjectGrids:
     timepoints: np.ndarray
     z_values: np.ndarray
     guard_frames: int = 0
+    frames_after: int = 0
     source: Path = field(default=Path())
 
     @property
@@ -212,6 +215,7 @@ def _opened(folder: Path, facts: Mapping[str, Any], source: Path, subject: str) 
             indptr=np.load(folder / "indptr.npy"),
             rank=np.load(folder / "rank.npy"),
             guard_frames=facts["guard_frames"],
+            frames_after=facts["frames_after"],
             source=source,
             **{name: frames[name] for name in frames.files},
         )

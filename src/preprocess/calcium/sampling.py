@@ -1,20 +1,24 @@
-"""Binary spikes drawn from expected spike counts, the same for any number of workers or batch size.
+"""What is drawn at random: binary spikes, and the blocks of time that test.
 
-Every neuron owns a stretch of one Philox counter space: its draws depend on (seed, subject, number of
-the cell) and on nothing that ran before.
+Every draw depends on the seed, the subject and its purpose, and on nothing that ran before: workers, batches and
+the order of the cells change nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-Sampling = Literal["bernoulli", "poisson"]
+from src.signals import BadInput
+
+BLOCK_FRAMES = 330
+"""Length of a test block in the original pipeline."""
 
 
-def stream(seed: int, subject: str, purpose: str) -> np.random.Generator:
+def seeded_rng(seed: int, subject: str, purpose: str) -> np.random.Generator:
     """A generator of its own for every seed, subject and purpose."""
     digest = hashlib.sha256(f"{seed}/{subject}/{purpose}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], "<u8")))
@@ -35,17 +39,17 @@ class SpikeSampler:
         λ is CASCADE's output, the expected number of spikes in the frame.
     """
 
-    def __init__(self, seed: int, subject: str, sampling: Sampling = "bernoulli") -> None:
+    def __init__(self, seed: int, subject: str, sampling: str = "bernoulli") -> None:
         if sampling not in ("bernoulli", "poisson"):
             raise ValueError(f"sampling {sampling!r} is neither bernoulli nor poisson")
         self.sampling = sampling
-        self._generator = stream(seed, subject, "spikes")
+        self._generator = seeded_rng(seed, subject, "spikes")
         self._philox = self._generator.bit_generator
         self._state: Any = self._philox.state
 
     def uniform(self, cell_id: int, frames: int) -> np.ndarray:
         """The cell's draws: ``(time,)`` float32 in [0, 1), multiples of 2⁻²⁴."""
-        # The highest of the four counter words names the cell, so no stretch can run into the next.
+        # The highest of the four counter words names the cell, so no cell's numbers can run into the next one's.
         self._state["state"]["counter"] = np.array([0, 0, 0, cell_id], np.uint64)
         self._state["buffer_pos"], self._state["has_uint32"] = 4, 0
         self._philox.state = self._state
@@ -67,3 +71,122 @@ class SpikeSampler:
         for row in np.flatnonzero((chance > 0).any(axis=1)):
             np.less(self.uniform(int(cell_ids[row]), rate.shape[1]), chance[row], out=spikes[row])
         return spikes
+
+
+@dataclass(frozen=True)
+class BlockSplit:
+    """Which frames train and which test; a frame in the gap does neither.
+
+    Attributes
+    ----------
+    is_train, is_test
+        ``(time,)`` uint8, never both 1.
+    test_blocks
+        Numbers of the blocks that test.
+    guard_frames, block_frames
+        Frames taken out of training on each side of a test block, and length of a block.
+    """
+
+    is_train: np.ndarray
+    is_test: np.ndarray
+    test_blocks: tuple[int, ...]
+    guard_frames: int
+    block_frames: int
+
+    def shares(self) -> dict[str, float]:
+        """Percent of the frames that train, test, and lie in the gap."""
+        train, test = 100 * float(self.is_train.mean()), 100 * float(self.is_test.mean())
+        return {"train_percent": train, "test_percent": test, "gap_percent": 100 - train - test}
+
+
+def block_split(
+    frames: int, split_ratio: float, seed: int, subject: str, guard_frames: int, block_frames: int = BLOCK_FRAMES
+) -> BlockSplit:
+    """Choose test blocks at random and take a gap around them out of training.
+
+    Parameters
+    ----------
+    frames
+        Length of the recording.
+    split_ratio
+        Share of the blocks that train. At least one block tests, if there is one; the frames after
+        the last whole block train.
+    seed, subject
+        With a gap, every subject draws its own blocks. ``guard_frames=0`` reproduces the original
+        pipeline to the bit: no gap, and the legacy generator with the bare seed, so that subjects of
+        equal length share their test blocks.
+    guard_frames
+        Frames on each side of a test block that are taken out of the training set.
+    block_frames
+        Length of a block.
+
+    Raises
+    ------
+    BadInput
+        For a ratio outside (0, 1), or negative lengths.
+    """
+    if not 0 < split_ratio < 1:
+        raise BadInput("split_ratio", f"{split_ratio} is not between 0 and 1", "give the training share, such as 0.95")
+    if guard_frames < 0 or block_frames < 1:
+        raise BadInput("split", f"guard {guard_frames} and block {block_frames} frames", "give lengths in frames")
+    blocks = frames // block_frames
+    is_test = np.zeros(frames, bool)
+    numbers: np.ndarray = np.zeros(0, np.int64)
+    if blocks:
+        order = np.arange(blocks)
+        if guard_frames == 0:
+            np.random.RandomState(seed).shuffle(order)
+            tests = max(1, int(blocks * (1 - split_ratio)))
+        else:
+            seeded_rng(seed, subject, "split").shuffle(order)
+            # The small term undoes the rounding of 1 - ratio: 10 blocks at 0.9 are one block, not none.
+            tests = max(1, int(blocks * (1 - split_ratio) + 1e-9))
+        numbers = np.sort(order[:tests])
+        for number in numbers:
+            is_test[number * block_frames : (number + 1) * block_frames] = True
+    reach = np.ones(2 * guard_frames + 1, bool)
+    near_test = np.convolve(is_test, reach)[guard_frames : guard_frames + frames] > 0 if frames else is_test
+    chosen = tuple(int(n) for n in numbers)
+    return BlockSplit(
+        (~near_test).astype(np.uint8), is_test.astype(np.uint8), chosen, guard_frames, block_frames
+    )  # fmt: skip
+
+
+def split_recording(
+    frames: int, split_ratio: float, seed: int, subject: str, guard_frames: int, block_frames: int | None
+) -> tuple[BlockSplit, list[str]]:
+    """The split of one recording, and what a person should know about it.
+
+    Parameters
+    ----------
+    block_frames
+        Length of a block; ``None`` for 330, or what ``split_ratio`` asks for where 330 leave too little to train.
+
+    Raises
+    ------
+    BadInput
+        If less than half of what ``split_ratio`` asks for is left to train.
+    """
+    split = block_split(frames, split_ratio, seed, subject, guard_frames, block_frames or BLOCK_FRAMES)
+    if _leaves_enough(split, split_ratio):
+        return split, []
+    if guard_frames == 0 and block_frames is None:
+        return split, [f"{split.is_train.sum()} training and {split.is_test.sum()} test frames: the recording is short"]
+    shorter = max(1, round(frames * (1 - split_ratio)))
+    found = block_split(frames, split_ratio, seed, subject, guard_frames, shorter)
+    if block_frames is None and _leaves_enough(found, split_ratio):
+        return found, [f"test blocks have {shorter} frames, not {BLOCK_FRAMES}: the recording is short"]
+    hint = "give a smaller split_guard_frames or baseline_window_s, or record longer"
+    if _leaves_enough(found, split_ratio):
+        hint = f"give split_block_frames={shorter}, or null"
+    shares = split.shares()
+    problem = (
+        f"leaves {shares['train_percent']:.0f} % of {frames} frames to train ({shares['test_percent']:.0f} % test, "
+        f"{shares['gap_percent']:.0f} % are within {guard_frames} frames of a test block), less than half of "
+        f"split_ratio={split_ratio:g}"
+    )
+    raise BadInput(f"{subject}: the split", problem, hint)
+
+
+def _leaves_enough(split: BlockSplit, split_ratio: float) -> bool:
+    return bool(split.is_train.mean() >= split_ratio / 2) and bool(split.is_test.any())

@@ -1,146 +1,87 @@
-"""``preprocess=cascade_grid`` and ``preprocess=cascade_coo``: folders of recordings to folders of grids."""
+"""``preprocess=cascade_spikes``, ``cascade_coo`` and ``cascade_grid``: recordings to spike rates or grids."""
 
 from __future__ import annotations
 
 import multiprocessing
+import resource
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
 from rich.table import Table
 
 from src.preprocess.calcium import expected_spikes as spikes
-from src.preprocess.calcium.grid_metadata import COMBINED_FILE, write_combined
-from src.preprocess.calcium.memory import PeakMemory
-from src.preprocess.calcium.subject_grids import CASCADE_COO, CASCADE_GRID, EXPECTED
-from src.recordings.calcium.recording import find_subjects, subject_files
+from src.preprocess.calcium.grid_store import COMBINED_FILE, write_combined
+from src.preprocess.calcium.parameters import CalciumParams, GridParams, InferenceParams
+from src.preprocess.calcium.subject_grids import EXPECTED, STEPS
+from src.preprocess.cascade.download import AUTO, SUBSTITUTES, find_package, package_for_rate
+from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.signals import BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
-from src.storage.output import OutputFolder
+from src.storage.output import OutputFolder, distinct_names
+from src.storage.progress import steps
 from src.storage.step import ensure, folder_lock, read_artifact
 
-_CHOICES = {
-    "grid_format": ("dense", "coo"),
-    "baseline": ("auto", "divide", "subtract", "none"),
-    "sampling": ("bernoulli", "poisson"),
-    "engine": ("dense", "neuralib", "oasis"),
-    "align": ("upstream", "centered"),
-    "threshold": (0, 1, None),
-}
-EMBEDDED = "embedded"
-"""Name of the small model that is trained here, on simulated cells, where no other can be had."""
-
-_ENGINE_WINDOW = 64
-"""Frames assumed to bear on one output of an engine that does not state its window (OASIS)."""
+_REPORT_S = 20.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
-@dataclass(frozen=True)
-class GridSettings:
-    """All settings of a run; ``conf/preprocess/cascade_grid.yaml`` explains them."""
-
-    grid_format: str
-    cache_dir: Path
-    models_dir: Path
-    seed: int
-    num_neurons: int
-    batch_size: int
-    split_ratio: float
-    split_block_frames: int
-    split_guard_frames: int | None
-    cascade_model: str
-    engine: str
-    threshold: int | None
-    align: str
-    fs_hz: float | None
-    baseline: str
-    baseline_window_s: float
-    baseline_percentile: float
-    dff_scale: float
-    sampling: str
-    z_markers: bool
-
-    def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                given = ", ".join("null" if c is None else str(c) for c in choices)
-                raise BadInput(name, f"is {getattr(self, name)!r}", f"give one of {given}")
-        at_least = {"num_neurons": 0, "batch_size": 1, "split_block_frames": 1, "split_guard_frames": 0}
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise BadInput(name, f"is {value}", f"give {least} or more")
-        if not 0 < self.split_ratio < 1:
-            raise BadInput("split_ratio", f"is {self.split_ratio}", "give the training share, such as 0.95")
-        if not 0 <= self.baseline_percentile <= 100:
-            raise BadInput("baseline_percentile", f"is {self.baseline_percentile}", "give 0 to 100")
-        for name in ("baseline_window_s", "dff_scale"):
-            if not getattr(self, name) > 0:
-                raise BadInput(name, f"is {getattr(self, name)}", "give a positive number")
-
-
-def run(
-    grid_format: str,
-    input_dir: str,
-    output_dir: str,
-    cache_dir: str,
-    models_dir: str,
-    workers: int,
-    seed: int,
-    skip: list[str],
-    num_neurons: int,
-    batch_size: int,
-    split_ratio: float,
-    split_block_frames: int,
-    split_guard_frames: int | None,
-    cascade_model: str,
-    engine: str,
-    threshold: int | None,
-    align: str,
-    fs_hz: float | None,
-    baseline: str,
-    baseline_window_s: float,
-    baseline_percentile: float,
-    dff_scale: float,
-    sampling: str,
-    z_markers: bool,
-) -> GridSummary:
+def run(params: CalciumParams) -> GridSummary:
     """Process every subject of ``input_dir`` into ``output_dir``; see ``docs/calcium.md``.
 
     Raises
     ------
     BadInput
-        For settings that make no sense, a model that cannot be had, no subjects, or an output folder
-        that another run is writing. What is wrong with one subject is in the summary instead.
+        For parameters that make no sense, a model that cannot be had, no subjects, or an output folder that
+        another run is writing or that holds another format. What is wrong with one subject is in the summary instead.
     """
-    settings = GridSettings(
-        grid_format, Path(cache_dir), Path(models_dir), seed, num_neurons, batch_size, split_ratio, split_block_frames,
-        split_guard_frames, cascade_model, engine, threshold, align, fs_hz, baseline, baseline_window_s,
-        baseline_percentile, dff_scale, sampling, z_markers,
-    )  # fmt: skip
-    subjects = find_subjects(Path(input_dir), skip)
-    target = Path(output_dir)
-    output = OutputFolder(target, (Path(input_dir),))
+    params.check()
+    subjects = find_subjects(Path(params.input_dir), params.skip)
+    target = Path(params.output_dir)
+    output = OutputFolder(target, (Path(params.input_dir),))
+    refuse_other_format(target, params.grid_format)
     # Jobs of a cluster share the folder: each locks its subjects alone, and waits for its turn at the common file.
     with folder_lock(target, wait=False) if selected().everything else nullcontext():
-        package = _package(settings)
-        inside = max(workers // len(subjects), 1)
-        jobs = [Job(s.name, process_subject, (s, output, settings, package, inside)) for s in subjects]
-        summary = run_batch(jobs, title=f"{input_dir} → {target}", workers=workers)
-        outcomes = list(summary.outcomes)
-        try:
-            totals = write_combined(output, _finished(target, settings, summary), settings.grid_format == "coo")
-        except BadInput as error:
-            totals = {}
-            outcomes.append(Outcome(COMBINED_FILE, reason=str(error)))
-    return GridSummary(summary.title, tuple(outcomes), tuple(totals.items()), tuple(sorted(set(skip))))
+        package = _package(params)
+        inside = max(params.workers // len(subjects), 1)
+        names = distinct_names((subject_name(place), place) for place in subjects)
+        jobs = [
+            Job(name, process_subject, (place, name, output, params, package, inside))
+            for name, place in zip(names, subjects, strict=True)
+        ]
+        summary = run_batch(jobs, title=f"{params.input_dir} → {target}", workers=params.workers)
+        outcomes, totals = list(summary.outcomes), {}
+        if params.grid_format != "none":
+            try:
+                totals = write_combined(output, _finished(target, params, summary), params.grid_format == "coo")
+            except BadInput as error:
+                outcomes.append(Outcome(COMBINED_FILE, reason=str(error)))
+    notes = (substitute_note(params, package),) if package else ()
+    skipped = tuple(sorted(set(params.skip)))
+    return GridSummary(summary.title, tuple(outcomes), tuple(totals.items()), skipped, tuple(filter(None, notes)))
+
+
+def refuse_other_format(target: Path, grid_format: str) -> None:
+    """Refuse an output folder whose subjects have another format: its ``combined_metadata.h5`` describes them.
+
+    Raises
+    ------
+    BadInput
+        Naming one such subject.
+    """
+    mine = STEPS[grid_format].name
+    others = {step.name for step in STEPS.values()} - {mine}
+    for folder in sorted(target.iterdir()) if target.is_dir() else ():
+        artifact = read_artifact(folder) if folder.is_dir() else None
+        if artifact and artifact.manifest["step"] in others:
+            problem = f"holds {folder.name} of preprocess={artifact.manifest['step']}, and this run is {mine}"
+            raise BadInput(target, problem, "choose another output_dir")
 
 
 @dataclass(frozen=True)
@@ -148,129 +89,110 @@ class SubjectResult:
     """What is reported of one finished subject."""
 
     facts: dict[str, Any]
-    cells: dict[str, Any]
-    fs_hz: float
+    upstream: dict[str, Any]
     inferred: bool
     gridded: bool
     inference_s: float
     gridding_s: float
-    inference_mb: float
-    gridding_mb: float
+    peak_gb: float
 
 
 def process_subject(
-    folder: Path, output: OutputFolder, settings: GridSettings, package: Path | None, workers: int
+    place: Path, name: str, output: OutputFolder, params: CalciumParams, package: Path | None, workers: int
 ) -> SubjectResult:
-    """One subject, in whatever process: expected spikes from the cache or anew, then grids and figures."""
-    target = output.path(folder.name)
-    files = subject_files(folder)
-    memory, clock = PeakMemory(), time.monotonic()
-    with _reported(folder.name) as report:
-        stage = spikes.with_resources(workers, settings.batch_size, report)
-        inputs = files | ({spikes.MODEL: package} if package else {})
-        params = _inference_params(folder.name, settings, package)
-        expected = ensure(stage, inputs, params, label=folder.name, cache=settings.cache_dir)
-    inference_s, inference_mb = time.monotonic() - clock, memory.megabytes()
-    memory, clock = PeakMemory(), time.monotonic()
-    facts = expected.manifest["facts"]
-    grids = ensure(
-        CASCADE_COO if settings.grid_format == "coo" else CASCADE_GRID,
+    """One subject, in whatever process: expected spikes from the cache or anew, then grids or rates, and figures."""
+    target = output.path(name)
+    files, clock = subject_files(place), time.monotonic()
+    if params.engine != "oasis" and params.cascade_model == AUTO:
+        rate = open_recording(files, name, params.fs_hz, need_positions=False).fs_hz
+        package = package_for_rate(rate, Path(params.models_dir))
+    inference = params.of(InferenceParams) | {"subject": name, "need_positions": params.grid_format != "none"}
+    if package:
+        inference["cascade_model"] = package.name
+    inputs = files | ({spikes.MODEL: package} if package else {})
+    with _reported(name) as report:
+        step = spikes.with_resources(workers, params.batch_size, report)
+        expected = ensure(step, inputs, inference, label=name, cache=Path(params.cache_dir))
+    inference_s, clock = time.monotonic() - clock, time.monotonic()
+    upstream = expected.manifest["facts"] | {"params": inference}
+    gridding = params.of(GridParams) if params.grid_format != "none" else {}
+    drawing = {"num_neurons": params.num_neurons, "figures": params.figures}
+    result = ensure(
+        STEPS[params.grid_format],
         files | {EXPECTED: expected.path / spikes.SPIKES_FILE},
-        _grid_params(folder.name, settings, facts, params),
-        label=folder.name,
+        gridding | drawing | {"subject": name, "upstream": upstream},
+        label=name,
         target=target,
-        seed=settings.seed,
+        seed=params.seed,
         wait=False,
     )
     return SubjectResult(
-        grids.manifest["facts"],
-        facts["cells"],
-        facts["fs_hz"],
+        result.manifest["facts"],
+        upstream,
         not expected.reused,
-        not grids.reused,
+        not result.reused,
         inference_s,
         time.monotonic() - clock,
-        inference_mb,
-        memory.megabytes(),
+        _peak_gb(),
     )
 
 
-def _inference_params(subject: str, settings: GridSettings, package: Path | None) -> dict[str, Any]:
-    names = (
-        "engine",
-        "threshold",
-        "align",
-        "fs_hz",
-        "baseline",
-        "baseline_window_s",
-        "baseline_percentile",
-        "dff_scale",
-    )
-    model = package.name if package else settings.cascade_model
-    return {"subject": subject, "model": model} | {name: getattr(settings, name) for name in names}
-
-
-def _grid_params(subject: str, settings: GridSettings, facts: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    names = ("sampling", "z_markers", "split_ratio", "split_block_frames", "num_neurons")
-    guard = settings.split_guard_frames
-    if guard is None:
-        # Two frames share no sample of the recording if they are farther apart than all windows together.
-        guard = facts["engine"].get("windowsize", _ENGINE_WINDOW) - 1 + facts["baseline"]["window_frames"]
-    upstream = {name: facts[name] for name in ("engine", "baseline", "fs_hz", "notes")} | {"params": params}
-    plain = {name: getattr(settings, name) for name in names}
-    return plain | {"subject": subject, "split_guard_frames": guard, "upstream": upstream}
-
-
-def _package(settings: GridSettings) -> Path | None:
-    """Folder of the model package, fetched or trained if need be; None for an engine without one."""
-    if settings.engine == "oasis":
+def _package(params: CalciumParams) -> Path | None:
+    """Folder of the model package; None for an engine without one, or where each subject's rate decides."""
+    if params.engine == "oasis" or params.cascade_model == AUTO:
         return None
-    if settings.cascade_model == EMBEDDED:
-        # In a process of its own: TensorFlow stays out of the one that only hands out work.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return settings.models_dir / pool.submit(_embedded, settings.models_dir).result()
-    from src.preprocess.cascade.download import fetch_package
-
-    return Path(fetch_package(settings.cascade_model, settings.models_dir))
+    return find_package(params.cascade_model, Path(params.models_dir), models_url=params.models_url)
 
 
-def _embedded(models_dir: Path) -> str:
-    from src.preprocess.cascade.embedded import EMBEDDED_NAME, embedded_package
+def substitute_note(params: CalciumParams, package: Path) -> str:
+    """What to say where another package than the named one is used."""
+    if params.cascade_model not in SUBSTITUTES or package.name == params.cascade_model:
+        return ""
+    return (
+        f"cascade_model: {params.cascade_model} is not in {params.models_dir}; used {package.name} ({package.parent})"
+    )
 
-    if not (models_dir / EMBEDDED_NAME).exists():
-        print(f"training {EMBEDDED_NAME} on simulated cells, once, in under two minutes", file=sys.stderr, flush=True)
-    spikes.start_tensorflow()
-    return embedded_package(models_dir)
+
+def _peak_gb() -> float:
+    """Largest resident memory of this process and the ones it started, so far."""
+    unit = 1e9 if sys.platform == "darwin" else 1e6
+    usage = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(who).ru_maxrss for who in usage) / unit
 
 
-def _finished(target: Path, settings: GridSettings, summary: Summary) -> list[str]:
+def _finished(target: Path, params: CalciumParams, summary: Summary) -> list[str]:
     """Subjects with whole results in ``target``, also from earlier runs, without those that failed now."""
     failed = {outcome.name for outcome in summary.failures}
-    names = sorted(p.name for p in target.glob("subject_*") if p.is_dir() and p.name not in failed)
-    stage = (CASCADE_COO if settings.grid_format == "coo" else CASCADE_GRID).name
+    names = sorted(p.name for p in target.iterdir() if p.is_dir() and p.name not in failed) if target.is_dir() else []
     found = [(name, read_artifact(target / name)) for name in names]
-    return [name for name, artifact in found if artifact and artifact.manifest["step"] == stage]
+    step = STEPS[params.grid_format].name
+    return [name for name, artifact in found if artifact and artifact.manifest["step"] == step]
 
 
 @contextmanager
 def _reported(subject: str) -> Iterator[spikes.Report]:
-    """A bar of cells in the main process; a line every half minute in a worker, which shares the screen."""
-    if multiprocessing.parent_process() is None:
-        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(f"{subject}: cells", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+    """Progress over the cells: on the batch's bar in a terminal, and else in a line every so often."""
+    if multiprocessing.parent_process() is None and sys.stderr.isatty():
+        with steps(f"{subject}: percent of the cells", 100) as advance:
+            percent = 0.0
+
+            def move(done: int, total: int) -> None:
+                nonlocal percent
+                advance(100 * done / total - percent)
+                percent = 100 * done / total
+
+            yield move
         return
     started = said = time.monotonic()
 
-    def say(done: int, total: int) -> None:
+    def tell(done: int, total: int) -> None:
         nonlocal said
         now = time.monotonic()
-        if now - said >= 30 and done < total:
+        if now - said >= _REPORT_S and done < total:
             said, left = now, (now - started) * (total - done) / done / 60
             print(f"{subject}: {done:,} of {total:,} cells, {left:.1f} min left", file=sys.stderr, flush=True)
 
-    yield say
+    yield tell
 
 
 @dataclass(frozen=True)
@@ -279,51 +201,80 @@ class GridSummary(Summary):
 
     totals: tuple[tuple[str, Any], ...] = ()
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def table(self) -> Table:
         """A line per subject; the totals below; what to know about each subject below that."""
         totals = dict(self.totals)
-        caption = []
+        subjects = "subject" if totals.get("total_subjects") == 1 else "subjects"
+        caption = list(self.notes)
         if totals:
-            subjects = "subject" if totals["total_subjects"] == 1 else "subjects"
             caption.append(
                 f"{totals['total_subjects']} {subjects} in {COMBINED_FILE}: {totals['total_spikes']:,} active pixels, "
                 f"{totals['overall_sparsity_percent']:.4f} % of all (markers included)"
             )
+            sizes = [o.value.facts for o in self.outcomes if o.ok]
+            written, dense = (sum(f[name] for f in sizes) for name in ("grid_file_bytes", "dense_bytes"))
+            if dense:
+                saved = 100 * (1 - written / dense)
+                caption.append(
+                    f"the files of this run take {written / 1e6:,.1f} MB, {saved:.1f} % less than raw dense grids"
+                )
+        if peaks := [o.value.peak_gb for o in self.outcomes if o.ok]:
+            caption.append(f"peak memory {max(peaks):.2f} GB")
         if self.skipped:
             caption.append(f"skipped: {', '.join(self.skipped)}")
         table = Table(
-            title=self.title,
+            title=escape(self.title),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
             padding=(0, 0, 0, 1),
             pad_edge=False,
         )
-        table.add_column("subject", min_width=9, overflow="fold")
-        for column in ("cells", "T×Z", "spikes", "density", "MB", "saves", "infer", "grids", "peak GB"):
+        rates = [o.value for o in self.outcomes if o.ok and "mean_rate_hz" in o.value.facts]
+        row, columns = (_rate_row, _RATE_COLUMNS) if rates else (_grid_row, _GRID_COLUMNS)
+        table.add_column("subject", min_width=9, overflow="fold", ratio=1)
+        for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
         for outcome in self.outcomes:
+            name = escape(outcome.name)
             if outcome.ok:
-                table.add_row(outcome.name, *_numbers(outcome.value))
+                table.add_row(name, *row(outcome.value))
                 caption += [f"{outcome.name}: {note}" for note in outcome.value.facts["notes"]]
             else:
-                table.add_row(f"[red]{outcome.name}[/]", "[red]failed[/]")
+                table.add_row(f"[red]{name}[/]", "[red]failed[/]")
                 caption.append(f"{outcome.name} failed: {outcome.reason}")
-        table.caption = "\n".join(caption).replace("[", r"\[")
+        table.caption = escape("\n".join(caption))
         return table
 
 
-def _numbers(result: SubjectResult) -> list[str]:
-    facts, saved = result.facts, 100 * (1 - result.facts["grid_file_bytes"] / result.facts["dense_bytes"])
+_GRID_COLUMNS = ("cells", "/voxel", "T×Z", "train/test/gap", "spikes", "density", "infer", "grids")
+_RATE_COLUMNS = ("cells", "frames", "Hz", "model", "signal", "mean rate", "infer")
+
+
+def _grid_row(result: SubjectResult) -> list[str]:
+    facts = result.facts
     return [
         f"{facts['num_cells']:,}",
+        f"{facts['num_cells'] / max(facts['occupied_voxels'], 1):.2f}",
         f"{facts['shape'][0]}×{facts['shape'][1]}",
+        f"{facts['train_percent']:.0f}/{facts['test_percent']:.0f}/{facts['gap_percent']:.0f} %",
         f"{facts['active_voxels']:,}",
         f"{facts['density_percent']:.2g}%",
-        f"{facts['grid_file_bytes'] / 1e6:,.1f}",
-        f"{saved:.1f}%",
         f"{result.inference_s:.0f} s" if result.inferred else "kept",
         f"{result.gridding_s:.0f} s" if result.gridded else "kept",
-        f"{max(result.inference_mb, result.gridding_mb) / 1000:.2f}",
+    ]
+
+
+def _rate_row(result: SubjectResult) -> list[str]:
+    up = result.upstream
+    return [
+        f"{up['cells']['used']:,} of {up['cells']['kept']:,}",
+        f"{up['frames']:,}",
+        f"{up['fs_hz']:g}",
+        up["engine"]["model"],
+        {"divide": "ΔF/F", "subtract": "F − F0", "none": "as given"}[up["baseline"]["mode"]],
+        f"{result.facts['mean_rate_hz']:.3g} Hz",
+        f"{result.inference_s:.0f} s" if result.inferred else "kept",
     ]

@@ -16,7 +16,9 @@ differences of its input and sums of its weights.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -32,15 +34,25 @@ SPARE_FRAMES = 6
 
 
 def import_tensorflow(threads: int = 1) -> Any:
-    """TensorFlow, quiet, in full float32 precision and with ``threads`` threads if it is not running yet."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
+    """TensorFlow in full float32 precision, with ``threads`` threads if it is not running yet.
 
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        pass  # already running in this process; the number of threads does not change the result
+    It is imported with stderr redirected, because its C++ start-up messages ignore every log setting.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            with suppress(RuntimeError):  # already running in this process; threads do not change the result
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+                tf.config.threading.set_inter_op_parallelism_threads(1)
+            tf.config.list_physical_devices()
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf
 

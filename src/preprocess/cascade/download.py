@@ -1,139 +1,202 @@
-"""Finding a CASCADE package: in the folder of models, or from the address in CASCADE's catalogue.
+"""Finding a CASCADE package: a folder, a .zip, the folder of models, the shipped ones, or CASCADE's catalogue.
 
 CASCADE publishes no checksums. What can be checked is: the announced size, a sane total size, every
-member's own checksum in the zip file, and where its members would land. The SHA-256 of what was
-fetched is written beside the package, so that a later download can be compared.
+member's own checksum in the zip file, where its members would land, and that every network reads. The SHA-256
+of what was fetched is written beside the package, so that a later download can be compared.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from src.preprocess.cascade.package import CONFIG_FILE
+from src.preprocess.cascade.package import CONFIG_FILE, open_package, read_config, read_plain_yaml
 from src.signals import BadInput
 from src.storage.fingerprint import file_digest
 from src.storage.lock import folder_lock
-from src.storage.output import replacement
+from src.storage.output import plain_name, replacement
 
 CATALOGUE_FILE = "available_models.yaml"
 CATALOGUE_URL = (
     "https://raw.githubusercontent.com/HelmchenLabSoftware/Cascade/master/Pretrained_models/available_models.yaml"
 )
 DOWNLOAD_RECORD = "download.json"
+SHIPPED_DIR = Path(__file__).resolve().parents[3] / "pretrained" / "cascade"
+EMBEDDED, EMBEDDED_NAME = "embedded", "Embedded_2Hz_smoothing500ms"
+"""Short name of the shipped package that was trained on simulated cells, and its own name."""
+
+SUBSTITUTES = {"Global_EXC_2Hz_smoothing500ms": "Recorded_EXC_2Hz_smoothing500ms"}
+"""Published package → the shipped one that is used where the published one cannot be had."""
+
+AUTO = "auto"
 LARGEST_ZIP = 200 << 20
 LARGEST_PACKAGE = 600 << 20
-_TIMEOUT_S = 30
+_TIMEOUT_S = (5, 30)
+_MOST_MEMBERS = 4096
 _SUFFIXES = {".h5", ".yaml", ".yml", ".txt", ".md", ".json"}
-_RATE = re.compile(r"_(\d+(?:\.\d+)?)Hz(?:_|$)")
 
 
-def fetch_package(model: str, models_dir: Path, catalogue_url: str = CATALOGUE_URL) -> Path:
-    """Folder of a package, downloaded into ``models_dir/<model>`` if it is not there.
+def find_package(
+    model: str | Path, models_dir: Path, *, models_url: str | None = None, catalogue_url: str = CATALOGUE_URL
+) -> Path:
+    """Folder of a package, unpacked or downloaded into ``models_dir`` if it is not there.
+
+    Parameters
+    ----------
+    model
+        Folder or .zip of a package, ``embedded``, or a name: of a package in ``models_dir``, of a shipped one, or of
+        one in CASCADE's catalogue.
+    models_dir
+        Folder of packages.
+    models_url
+        Address of a folder that holds ``<model>.zip``; it is asked instead of the catalogue.
 
     Raises
     ------
     BadInput
-        If the name is not a plain folder name, the catalogue does not know it, or the download fails
-        or is damaged; the message says where to put the package by hand.
+        If no package of that name can be had; the message has the nearest names and where to put it by hand.
     """
-    if not model or PurePosixPath(model).name != model or model.startswith(".") or "\\" in model:
-        raise BadInput(repr(model), "is no name of a CASCADE model", "give one such as Global_EXC_2Hz_smoothing500ms")
-    folder = models_dir / model
-    if (folder / CONFIG_FILE).is_file():
-        return folder
+    place, models_dir = Path(model), Path(models_dir)
+    if place.suffix.lower() == ".zip":
+        return _install_zip(place, models_dir)
+    if place.is_dir() and (place / CONFIG_FILE).is_file():
+        return place
+    name = EMBEDDED_NAME if model == EMBEDDED else str(model)
+    if not name or PurePosixPath(name).name != name or name.startswith(".") or "\\" in name:
+        raise BadInput(repr(name), "is no name of a CASCADE model", "give one such as Global_EXC_2Hz_smoothing500ms")
+    for folder in (models_dir / name, SHIPPED_DIR / name):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    try:
+        return _fetch(name, models_dir / name, models_url, catalogue_url)
+    except BadInput:
+        substitute = SHIPPED_DIR / SUBSTITUTES.get(name, "")
+        if name in SUBSTITUTES and not _occupied(models_dir / name) and (substitute / CONFIG_FILE).is_file():
+            return substitute
+        raise
+
+
+def package_for_rate(fs_hz: float, models_dir: Path) -> Path:
+    """The package at hand, local or shipped, whose frame rate is nearest to ``fs_hz`` (by ratio).
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    found = {p.name: p for p in reversed(local_packages(models_dir)) if p.name != EMBEDDED_NAME}
+    rates: dict[str, float] = {}
+    for name, folder in found.items():
+        try:
+            rates[name] = read_config(folder / CONFIG_FILE).sampling_rate_hz
+        except BadInput:
+            continue
+    if not rates:
+        raise BadInput(models_dir, "holds no CASCADE package", "name one with cascade_model=…, or take engine=oasis")
+    return found[min(rates, key=lambda name: (max(rates[name] / fs_hz, fs_hz / rates[name]), name))]
+
+
+def local_packages(models_dir: Path) -> list[Path]:
+    """Package folders in ``models_dir``, then the shipped ones, in name order."""
+    return [p.parent for place in (Path(models_dir), SHIPPED_DIR) for p in sorted(place.glob(f"*/{CONFIG_FILE}"))]
+
+
+def _occupied(folder: Path) -> bool:
+    return folder.exists() and any(folder.iterdir()) if folder.is_dir() else folder.exists()
+
+
+def _fetch(name: str, folder: Path, models_url: str | None, catalogue_url: str) -> Path:
     with folder_lock(folder):
-        if not (folder / CONFIG_FILE).is_file():
-            with replacement(folder, "models_dir") as part:
-                _download(_link(model, folder, catalogue_url, part), part, folder)
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+        if _occupied(folder):
+            held = ", ".join(sorted(p.name for p in folder.iterdir())[:3]) if folder.is_dir() else "a file"
+            problem = f"holds {held} but no {CONFIG_FILE}, and is not overwritten"
+            raise BadInput(folder, problem, f"put the {CONFIG_FILE} of the model there, or move the folder away")
+        link = f"{models_url.rstrip('/')}/{name}.zip" if models_url else _link(name, folder, catalogue_url)
+        archive = folder.parent / f".{name}.zip.part"
+        try:
+            _get(link, archive, folder, LARGEST_ZIP)
+            _install(archive, folder, {"url": link})
+        finally:
+            archive.unlink(missing_ok=True)
     return folder
 
 
-def models_for_rate(models_dir: Path, fs_hz: float, tolerance: float) -> list[str]:
-    """Models whose name states a frame rate within ``tolerance`` (relative) of ``fs_hz``; local ones first."""
-    local = sorted(p.parent.name for p in models_dir.glob(f"*/{CONFIG_FILE}") if any(p.parent.glob("*.h5")))
-    listed = [name for name in _local_catalogue(models_dir) if name not in local]
-    rates = {name: float(match[1]) for name in [*local, *listed] if (match := _RATE.search(name))}
-    return [name for name, rate in rates.items() if abs(fs_hz - rate) <= tolerance * rate * (1 + 1e-9)]
+def _link(name: str, folder: Path, catalogue_url: str) -> str:
+    catalogue = folder.parent / CATALOGUE_FILE
+    entries = _catalogue(catalogue) if catalogue.is_file() else {}
+    if name not in entries:
+        try:
+            entries = {**entries, **_fetch_catalogue(folder, catalogue_url)}
+        except BadInput as error:
+            raise _with_nearest(error, name, [*entries, *(p.name for p in local_packages(folder.parent))]) from error
+    entry = entries.get(name)
+    link = entry.get("Link") if isinstance(entry, dict) else None
+    if isinstance(link, str):
+        return link
+    missing = _by_hand(folder, f"CASCADE's catalogue has no model {name}")
+    raise _with_nearest(missing, name, [*entries, *(p.name for p in local_packages(folder.parent))])
 
 
-def _local_catalogue(models_dir: Path) -> dict[str, Any]:
-    path = models_dir / CATALOGUE_FILE
+def _with_nearest(error: BadInput, name: str, known: Iterable[str]) -> BadInput:
+    near = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.7)
+    if not near:
+        return error
+    return BadInput(error.source, f"{error.problem}; the nearest names are {', '.join(near)}", error.hint)
+
+
+def _catalogue(path: Path) -> dict[str, Any]:
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        entries = read_plain_yaml(path, 4 << 20)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return entries if isinstance(entries, dict) else {}
 
 
-def _link(model: str, folder: Path, catalogue_url: str, part: Path) -> str:
-    entries = _local_catalogue(folder.parent)
-    if model not in entries:
-        entries = {**entries, **_fetch_catalogue(folder, catalogue_url, part / CATALOGUE_FILE)}
-    entry = entries.get(model)
-    link = entry.get("Link") if isinstance(entry, dict) else None
-    if not isinstance(link, str):
-        raise BadInput(
-            folder,
-            f"is not there, and CASCADE's catalogue has no model {model}",
-            f"check the name, or put {CONFIG_FILE} and Model_NoiseLevel_*.h5 into this folder",
-        )
-    return link
-
-
-def _fetch_catalogue(folder: Path, url: str, path: Path) -> dict[str, Any]:
-    _get(url, path, folder, 4 << 20)
+def _fetch_catalogue(folder: Path, url: str) -> dict[str, Any]:
+    path = folder.parent / f".{CATALOGUE_FILE}.part"
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _by_hand(folder, f"CASCADE's catalogue at {url} cannot be read") from error
+        _get(url, path, folder, 4 << 20)
+        entries = _catalogue(path)
     finally:
         path.unlink(missing_ok=True)
-    return entries if isinstance(entries, dict) else {}
-
-
-def _download(url: str, part: Path, folder: Path) -> None:
-    archive = part / "package.zip"
-    _get(url, archive, folder, LARGEST_ZIP)
-    _unpack(archive, part, folder)
-    record = {
-        "url": url,
-        "zip_bytes": archive.stat().st_size,
-        "zip_sha256": file_digest(archive),
-        "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    (part / DOWNLOAD_RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    archive.unlink()
+    if not entries:
+        raise _by_hand(folder, f"CASCADE's catalogue at {url} cannot be read")
+    return entries
 
 
 def _get(url: str, path: Path, folder: Path, largest: int) -> None:
     import requests
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with requests.get(url, stream=True, timeout=_TIMEOUT_S) as answer:
+        with requests.get(url, stream=True, timeout=_TIMEOUT_S) as answer, path.open("wb") as handle:
             answer.raise_for_status()
             announced = int(answer.headers.get("Content-Length", -1))
             if announced > largest:
                 raise _by_hand(folder, f"{url} announces {announced} bytes, more than any CASCADE package has")
             received = 0
-            with path.open("wb") as handle:
-                for chunk in answer.iter_content(1 << 20):
-                    received += len(chunk)
-                    if received > largest:
-                        raise _by_hand(folder, f"{url} sends more than {largest} bytes")
-                    handle.write(chunk)
-            encoded = "Content-Encoding" in answer.headers
-            if announced >= 0 and not encoded and received != announced:
+            for chunk in answer.iter_content(1 << 20):
+                received += len(chunk)
+                if received > largest:
+                    raise _by_hand(folder, f"{url} sends more than {largest} bytes")
+                handle.write(chunk)
+            if announced >= 0 and "Content-Encoding" not in answer.headers and received != announced:
                 raise _by_hand(folder, f"{url} broke off after {received} of {announced} bytes")
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:
+        if isinstance(error, BadInput):
+            raise
         raise _by_hand(folder, f"it could not be downloaded from {url} ({type(error).__name__})") from error
 
 
@@ -141,8 +204,43 @@ def _by_hand(folder: Path, reason: str) -> BadInput:
     return BadInput(
         folder,
         f"the CASCADE model is not there and {reason}",
-        f"put {CONFIG_FILE} and the Model_NoiseLevel_*.h5 of the model into this folder by hand, or train one",
+        f"put {CONFIG_FILE} and the Model_NoiseLevel_*.h5 of the model into this folder, or give "
+        f"cascade_model=<package.zip>, cascade_model={EMBEDDED} (trained on simulated cells) or engine=oasis",
     )
+
+
+def _install_zip(archive: Path, models_dir: Path) -> Path:
+    if not archive.is_file():
+        raise BadInput(archive, "does not exist", "check the path of the .zip")
+    folder = Path(models_dir) / plain_name(archive.stem)
+    digest = file_digest(archive)
+    with folder_lock(folder):
+        if _occupied(folder):
+            try:
+                same = json.loads((folder / DOWNLOAD_RECORD).read_text())["zip_sha256"] == digest
+            except (OSError, ValueError, KeyError, TypeError):
+                same = False
+            if not same:
+                raise BadInput(folder, f"exists and does not come from {archive.name}", "rename the .zip or the folder")
+            return folder
+        _install(archive, folder, {"file": archive.name})
+    return folder
+
+
+def _install(archive: Path, folder: Path, origin: dict[str, str]) -> None:
+    """Unpack, read every network, and only then give the folder its name."""
+    with replacement(folder, "models_dir") as part:
+        _unpack(archive, part, folder)
+        try:
+            open_package(part).check_members()
+        except BadInput as error:
+            raise _by_hand(folder, f"the zip file is no whole package ({error.problem})") from error
+        record = origin | {
+            "zip_bytes": archive.stat().st_size,
+            "zip_sha256": file_digest(archive),
+            "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        (part / DOWNLOAD_RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _unpack(archive: Path, target: Path, folder: Path) -> None:
@@ -151,24 +249,35 @@ def _unpack(archive: Path, target: Path, folder: Path) -> None:
             members = [member for member in file.infolist() if not member.is_dir()]
             for member in members:
                 _check_member(member, folder)
-            if sum(member.file_size for member in members) > LARGEST_PACKAGE:
-                raise _by_hand(folder, f"the downloaded zip file unpacks to more than {LARGEST_PACKAGE} bytes")
+            if sum(member.file_size for member in members) > LARGEST_PACKAGE or len(members) > _MOST_MEMBERS:
+                raise _by_hand(folder, f"the zip file unpacks to more than {LARGEST_PACKAGE} bytes")
             roots = {PurePosixPath(m.filename).parent for m in members if PurePosixPath(m.filename).name == CONFIG_FILE}
             if len(roots) != 1:
-                raise _by_hand(folder, f"the downloaded zip file holds {len(roots)} times {CONFIG_FILE}, not once")
+                raise _by_hand(folder, f"the zip file holds {len(roots)} times {CONFIG_FILE}, not once")
             root = roots.pop()
             for member in members:
                 path = PurePosixPath(member.filename)
-                if path.parent == root:
+                if path.parent == root and not path.name.startswith("."):
                     (target / path.name).write_bytes(file.read(member))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise _by_hand(folder, f"the downloaded zip file is damaged ({error})") from error
+        raise _by_hand(folder, f"the zip file is damaged ({error})") from error
 
 
 def _check_member(member: zipfile.ZipInfo, folder: Path) -> None:
     path = PurePosixPath(member.filename)
     link = stat.S_ISLNK(member.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in member.filename or link:
-        raise _by_hand(folder, f"the downloaded zip file would write outside its folder ({member.filename})")
+        raise _by_hand(folder, f"the zip file would write outside its folder ({member.filename})")
     if path.suffix.lower() not in _SUFFIXES and not path.name.startswith("."):
-        raise _by_hand(folder, f"the downloaded zip file holds {member.filename}, which belongs to no CASCADE model")
+        raise _by_hand(folder, f"the zip file holds {member.filename}, which belongs to no CASCADE model")
+
+
+_RATE = re.compile(r"_(\d+(?:\.\d+)?)Hz(?:_|$)")
+
+
+def names_for_rate(models_dir: Path, fs_hz: float, tolerance: float) -> list[str]:
+    """Models whose name states a frame rate within ``tolerance`` (relative) of ``fs_hz``; those at hand first."""
+    names = [p.name for p in local_packages(models_dir)]
+    names += [str(name) for name in _catalogue(Path(models_dir) / CATALOGUE_FILE) if name not in names]
+    rates = {name: float(match[1]) for name in names if (match := _RATE.search(name))}
+    return [name for name, rate in rates.items() if abs(fs_hz - rate) <= tolerance * rate * (1 + 1e-9)]

@@ -1,82 +1,189 @@
-"""How well spikes are inferred on neurons a model has never seen: leave one dataset out, train, compare.
-
-    python -m src.preprocess.cascade.evaluate --config config.yaml --ground-truth Ground_truth \\
-        --results artifacts/cascade_evaluation [--noise-levels 2 8] [--ensemble-size 3] [--max-steps 2000]
+"""``preprocess=cascade_evaluate``: how well spikes are inferred on neurons that a model has never seen.
 
 For every dataset, networks are trained on all others and tried on it; OASIS and a threshold get their
-parameters from the same others. Finished datasets are kept: a run that was stopped goes on.
+parameters from the same others. Finished lines are kept: a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.table import Table
 
-from src.preprocess.cascade.baselines import Baseline, fit_oasis, fit_threshold
 from src.preprocess.cascade.dense import DenseEnsembles
 from src.preprocess.cascade.fit import fit_network, gather
-from src.preprocess.cascade.ground_truth import (
-    Example,
-    find_datasets,
-    prepare,
-    read_ground_truth,
-    with_noise,
-)
+from src.preprocess.cascade.ground_truth import Example, prepare, smooth_counts, with_noise
+from src.preprocess.cascade.oasis import OasisEngine
 from src.preprocess.cascade.package import Network, PackageConfig
-from src.preprocess.cascade.train import Recipe, add_recipe_arguments, read_recipe
+from src.preprocess.cascade.parameters import CascadeEvaluateParams
+from src.preprocess.cascade.train import TrainingSchedule, recipe_of
+from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
-from src.storage.batch import Job, run_batch
+from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import plain_name
 from src.storage.step import canonical_json, fingerprint
 
-METHODS = ("cascade", "cascade_upstream", "oasis", "threshold")
-SCORES = ("correlation", "error", "bias")
-_BASELINE_TRIALS = 64
-"""Training trials, spread over all datasets, that the few parameters of a baseline are fitted on."""
+Noisy = Sequence[tuple[Example, np.ndarray]]
+"""Examples with their ΔF/F ``(time,)`` at a noise level."""
+
+Method = Callable[[np.ndarray], np.ndarray]
+"""``(time,)`` ΔF/F to ``(time,)`` expected spikes per frame, smoothed as the truth is."""
+
+SPIKES_IN_EVENT = {"1": (1, 1), "2": (2, 2), "4": (3, 5), "8": (6, 11)}
+"""Column of the linearity row → smallest and largest number of spikes of the events it is the median of."""
+
+_QUIET_S, _EVENT_S = 2.0, 1.0
+_TRIALS = 64
+"""Training trials, spread over all datasets, that the few parameters of OASIS and the threshold are fitted on."""
+
+_TAUS_S, _LAGS, _CUTS = (0.25, 0.5, 0.8, 1.25, 2.0, 3.0), (-1, 0, 1), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
+
+
+@dataclass(frozen=True)
+class EvaluationSummary(Summary):
+    """One line per dataset and noise level, and the median over datasets."""
+
+    def table(self) -> Table:
+        """Median over neurons: correlation r, spike count ratio; below, the response to n spikes."""
+        rows = [o.value for o in self.outcomes if o.ok and o.value["scored_neurons"]]
+        if not rows or self.failures:
+            return super().table()
+        methods = list(rows[0]["methods"])
+        table = Table(title=self.title, title_justify="left", caption_justify="left")
+        for column in ("held out", "noise", "neurons", *(f"{m} r / count" for m in methods)):
+            table.add_column(column, justify="right" if column in ("noise", "neurons") else "left")
+        for row in rows:
+            cells = [
+                f"{row['methods'][m]['correlation']:.2f} / {row['methods'][m]['count_ratio']:.2f}" for m in methods
+            ]
+            name = row["dataset"] + (" †" if row["joined"] else "")
+            table.add_row(name, str(row["noise_level"]), str(row["scored_neurons"]), *cells)
+        table.add_section()
+        median = {m: np.median([row["methods"][m]["correlation"] for row in rows]) for m in methods}
+        counts = {m: np.array([row["methods"][m]["count_ratio"] for row in rows]) for m in methods}
+        within = {m: np.mean((c >= 0.5) & (c <= 2)) for m, c in counts.items()}
+        table.add_row(
+            "median", "", str(sum(row["scored_neurons"] for row in rows)),
+            *(f"{median[m]:.3f} / {np.median(counts[m]):.2f} ({100 * within[m]:.0f} % in 0.5–2)" for m in methods),
+        )  # fmt: skip
+        table.add_row("linearity", "", "", *(_linearity([row["methods"][m] for row in rows]) for m in methods))
+        table.caption = (
+            "r: against the recorded spikes, smoothed; count: inferred over recorded spikes; linearity: median spikes "
+            f"inferred for events of {', '.join(SPIKES_IN_EVENT)} spikes; †: trials shorter than a window were joined"
+        )
+        return table
+
+
+def _linearity(scores: Sequence[dict[str, Any]]) -> str:
+    return " ".join(
+        f"{np.median(found):.1f}" if (found := [v for s in scores for v in s["events"][n]]) else "–"
+        for n in SPIKES_IN_EVENT
+    )
+
+
+def run(params: CascadeEvaluateParams) -> Summary:
+    """Hold out every dataset in turn; lines already in ``output_dir`` under the same settings are kept.
+
+    A line depends on its own noise level alone: asking for another level keeps what is there.
+    """
+    config, schedule = recipe_of(params)
+    ground_truth = Path(params.input_dir)
+    found = {name: folder for name, folder in find_datasets(ground_truth, config.training_datasets).items() if folder}
+    if len(found) < 2:
+        raise BadInput(ground_truth, f"has {len(found)} of the datasets", "give two or more")
+    settings = {
+        "config": replace(config, noise_levels=()).to_yaml(),
+        "schedule": vars(schedule),
+        "ingredients": params.ingredients,
+        "ground_truth": {name: fingerprint(folder) for name, folder in found.items()},
+    }
+    digest = hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:12]
+    folder = Path(params.output_dir) / plain_name(f"{config.model_name}-{digest}")
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        Job(
+            f"{name}, noise level {level}",
+            evaluate_one,
+            (config, ground_truth, schedule, name, level, params.ingredients, folder),
+        )
+        for level in config.noise_levels
+        for name in found
+    ]
+    summary = run_batch(jobs, title=f"{config.model_name}, each dataset left out", workers=params.workers)
+    return EvaluationSummary(summary.title, summary.outcomes)
+
+
+def evaluate_one(
+    config: PackageConfig,
+    ground_truth: Path,
+    schedule: TrainingSchedule,
+    held_out: str,
+    level: int,
+    ingredients: bool,
+    folder: Path,
+) -> dict[str, Any]:
+    """One line of the table, read if it is there, else computed and written."""
+    path = folder / f"{held_out}_{level}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    examples = prepare(read_ground_truth(ground_truth, config.training_datasets), config, schedule.seed)
+    row = evaluate_dataset(examples, held_out, config, schedule, level, ingredients)
+    with atomic_file(path) as part:
+        part.write_text(json.dumps(row, indent=2) + "\n")
+    return row
 
 
 def evaluate_dataset(
-    examples: Sequence[Example], held_out: str, config: PackageConfig, recipe: Recipe, level: int
+    examples: Sequence[Example],
+    held_out: str,
+    config: PackageConfig,
+    schedule: TrainingSchedule,
+    level: int,
+    ingredients: bool = False,
 ) -> dict[str, Any]:
     """Train without one dataset and score on it, at one noise level.
 
     Returns
     -------
-    Counts, and for each of ``METHODS`` the median over neurons of each of ``SCORES``. ``cascade`` puts
-    predictions on the frames they were trained for, ``cascade_upstream`` one frame earlier.
+    Counts, and per method the median over neurons of ``correlation``, ``count_ratio`` and ``error``, and the
+    ``events`` of the linearity row. ``cascade`` puts predictions on the frames they were trained for,
+    ``upstream`` one frame earlier. With ``ingredients`` also ``one network`` and ``no noise matching``.
     """
     others = [example for example in examples if example.trial.dataset != held_out]
     own = joined_trials([example for example in examples if example.trial.dataset == held_out], config)
-    material = gather(others, config, level, recipe.stretch, recipe.max_windows)
-    steps = recipe.steps(config, material.epoch_windows)
-    networks = [fit_network(material, config, steps, [recipe.seed, level, m]) for m in range(config.ensemble_size)]
-    noisy = _noisy(own, level, config, recipe.seed)
-    training = _noisy(joined_trials(others, config), level, config, recipe.seed)
-    training = training[:: max(1, len(training) // _BASELINE_TRIALS)]
-    inferred = {"cascade": _infer(noisy, networks, config)}
-    inferred["cascade_upstream"] = [np.append(values[1:], np.nan) for values in inferred["cascade"]]
-    for name, baseline in (("oasis", fit_oasis(training, config)), ("threshold", fit_threshold(training, config))):
-        inferred[name] = _baseline(noisy, baseline, config)
-    scores = {name: score_neurons(noisy, inferred[name]) for name in METHODS}
+    noisy, training = (at_level(part, level, config, schedule.seed) for part in (own, joined_trials(others, config)))
+    training = training[:: max(1, len(training) // _TRIALS)]
+    networks = _fit(others, config, schedule, level)
+    ours = _infer(noisy, networks, config)
+    inferred = {"cascade": ours, "upstream": [np.append(values[1:], np.nan) for values in ours]}
+    if ingredients:
+        inferred["one network"] = _infer(noisy, networks[:1], config)
+        plain = [replace(example, measured_noise=np.full_like(example.measured_noise, level)) for example in others]
+        inferred["no noise matching"] = _infer(noisy, _fit(plain, config, schedule, level), config)
+    for name, method in (("OASIS", fit_oasis(training, config)), ("threshold", fit_threshold(training, config))):
+        inferred[name] = [_on_predicted_frames(method(dff), config) for _, dff in noisy]
+    methods = {name: _summary(score_neurons(noisy, values, config)) for name, values in inferred.items()}
     return {
         "dataset": held_out,
         "noise_level": level,
         "neurons": len({example.trial.neuron for example, _ in noisy}),
-        "scored_neurons": len(scores["cascade"]),
+        "scored_neurons": methods["cascade"].pop("neurons"),
         "joined": any(example.trial.number < 0 for example, _ in noisy),
-        "frames": sum(int(np.isfinite(values).sum()) for values in inferred["cascade"]),
-        **{name: _medians(scores[name]) for name in METHODS},
+        "methods": methods,
     }
+
+
+def _fit(examples: Sequence[Example], config: PackageConfig, schedule: TrainingSchedule, level: int) -> list[Network]:
+    data = gather(examples, config, level, schedule.stretch, schedule.max_windows)
+    steps = schedule.steps(config, data.epoch_windows)
+    return [fit_network(data, config, steps, [schedule.seed, level, m]) for m in range(config.ensemble_size)]
 
 
 def joined_trials(examples: Sequence[Example], config: PackageConfig) -> list[Example]:
@@ -101,35 +208,48 @@ def joined_trials(examples: Sequence[Example], config: PackageConfig) -> list[Ex
     return result
 
 
-def score_neurons(
-    noisy: Sequence[tuple[Example, np.ndarray]], inferred: Sequence[np.ndarray]
-) -> dict[str, dict[str, float]]:
+def score_neurons(noisy: Noisy, inferred: Sequence[np.ndarray], config: PackageConfig) -> dict[str, dict[str, Any]]:
     """Scores of every neuron that fired, over all frames of all its trials that have a prediction.
 
-    ``correlation`` of prediction and smoothed true counts; ``error``, the summed absolute difference,
-    and ``bias``, the summed difference, both per true spike.
+    ``correlation`` of prediction and smoothed true counts; ``error``, the summed absolute difference per true
+    spike; ``count_ratio``, inferred over true spikes; ``events``: spikes inferred for isolated events.
     """
-    neurons: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    neurons: dict[str, list[tuple[np.ndarray, ...]]] = {}
     for (example, _), values in zip(noisy, inferred, strict=True):
         valid = np.isfinite(values)
-        neurons.setdefault(example.trial.neuron, []).append((values[valid], example.target[valid]))
+        arrays = values[valid], example.target[valid], example.counts[valid]
+        neurons.setdefault(example.trial.neuron, []).append(arrays)
     scores = {}
     for neuron, parts in neurons.items():
-        value, truth = (np.concatenate(arrays).astype(float) for arrays in zip(*parts, strict=True))
+        value, truth, counts = (np.concatenate(arrays).astype(float) for arrays in zip(*parts, strict=True))
         if len(value) < 2 or truth.sum() < 1 or np.ptp(truth) == 0:
             continue
-        moved = np.ptp(value) > 0
         scores[neuron] = {
-            "correlation": float(np.corrcoef(value, truth)[0, 1]) if moved else 0.0,
+            "correlation": float(np.corrcoef(value, truth)[0, 1]) if np.ptp(value) > 0 else 0.0,
             "error": float(np.abs(value - truth).sum() / truth.sum()),
-            "bias": float((value - truth).sum() / truth.sum()),
+            "count_ratio": float(value.sum() / truth.sum()),
+            "events": response_to_events(value, counts, config.sampling_rate_hz),
         }
     return scores
 
 
-def _noisy(
-    examples: Sequence[Example], level: int, config: PackageConfig, seed: int
-) -> list[tuple[Example, np.ndarray]]:
+def response_to_events(value: np.ndarray, counts: np.ndarray, fs_hz: float) -> dict[str, list[float]]:
+    """Spikes inferred for events of n spikes within a second, with two seconds of silence around them."""
+    quiet, reach = int(np.ceil(_QUIET_S * fs_hz)), int(np.ceil(_EVENT_S * fs_hz))
+    found: dict[str, list[float]] = {n: [] for n in SPIKES_IN_EVENT}
+    for start in np.flatnonzero(counts):
+        first, last = start - quiet, start + reach + quiet
+        if first < 0 or last > len(counts) or counts[first:start].any() or counts[start + reach : last].any():
+            continue
+        total = counts[start : start + reach].sum()
+        for n, (least, most) in SPIKES_IN_EVENT.items():
+            if least <= total <= most:
+                found[n].append(round(float(value[start - reach : start + reach + reach].sum()), 3))
+    return found
+
+
+def at_level(examples: Sequence[Example], level: int, config: PackageConfig, seed: int) -> Noisy:
+    """The trials that are quiet and long enough, with noise added up to the level."""
     result = []
     for number, example in enumerate(examples):
         dff = with_noise(example, level, config, np.random.default_rng([seed, 1, number]))
@@ -138,9 +258,7 @@ def _noisy(
     return result
 
 
-def _infer(
-    noisy: Sequence[tuple[Example, np.ndarray]], networks: Sequence[Network], config: PackageConfig
-) -> list[np.ndarray]:
+def _infer(noisy: Noisy, networks: Sequence[Network], config: PackageConfig) -> list[np.ndarray]:
     ensemble, result = DenseEnsembles(config, lambda _: networks), []
     for _, dff in noisy:
         values = np.full(len(dff), np.nan)
@@ -150,110 +268,57 @@ def _infer(
     return result
 
 
-def _baseline(
-    noisy: Sequence[tuple[Example, np.ndarray]], baseline: Baseline, config: PackageConfig
-) -> list[np.ndarray]:
-    result = []
-    for _, dff in noisy:
-        values, last = baseline(dff), len(dff) - config.windowsize + config.trained_frame + 1
-        # Scored on the frames that the networks can predict, so that all methods see the same spikes.
-        values[: config.trained_frame], values[last:] = np.nan, np.nan
-        result.append(values)
-    return result
+def _on_predicted_frames(values: np.ndarray, config: PackageConfig) -> np.ndarray:
+    # Scored on the frames that the networks can predict, so that all methods see the same spikes.
+    values[: config.trained_frame] = np.nan
+    values[len(values) - config.windowsize + config.trained_frame + 1 :] = np.nan
+    return values
 
 
-def _medians(scores: dict[str, dict[str, float]]) -> dict[str, float | None]:
-    values = {name: [score[name] for score in scores.values()] for name in SCORES}
-    return {name: round(float(np.median(v)), 4) if v else None for name, v in values.items()}
+def _summary(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    names = ("correlation", "error", "count_ratio")
+    medians = {n: round(float(np.median([s[n] for s in scores.values()])), 4) if scores else None for n in names}
+    events = {n: [v for s in scores.values() for v in s["events"][n]] for n in SPIKES_IN_EVENT}
+    return medians | {"events": events, "neurons": len(scores)}
 
 
-def evaluate(
-    config: PackageConfig, ground_truth: Path, results: Path, recipe: Recipe, workers: int = 1
-) -> list[dict[str, Any]]:
-    """Hold out every dataset in turn; results already in ``results`` under the same settings are kept.
+def fit_oasis(training: Noisy, config: PackageConfig) -> Method:
+    """OASIS with the decay time, lag and ΔF/F per spike that fit the training neurons best (least squares)."""
 
-    A line depends on its own noise level alone: asking for another level keeps what is there.
-    """
-    found = find_datasets(ground_truth, config.training_datasets)
-    settings = {
-        "config": replace(config, noise_levels=()).to_yaml(),
-        "recipe": vars(recipe),
-        "ground_truth": {name: fingerprint(folder) for name, folder in found.items() if folder},
-    }
-    folder = results / plain_name(f"{config.model_name}-{_digest(settings)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        Job(f"{name}, noise level {level}", evaluate_one, (config, ground_truth, recipe, name, level, folder))
-        for level in config.noise_levels
-        for name in config.training_datasets
-    ]
-    summary = run_batch(jobs, title=f"evaluating {config.model_name}", workers=workers)
-    if summary.failures:
-        Console(stderr=True).print(summary.table())
-    return [summary.values[job.name] for job in jobs if job.name in summary.values]
+    def candidate(tau_s: float, lag: int) -> Method:
+        engine = OasisEngine(f"tau{tau_s:g}s_amplitude1", fs_hz=config.sampling_rate_hz)
+
+        def infer(dff: np.ndarray) -> np.ndarray:
+            from_baseline = dff - np.percentile(dff, 8)
+            return smooth_counts(np.roll(engine.predict(from_baseline[None])[0], lag), config)
+
+        return infer
+
+    return _best((candidate(tau_s, lag) for tau_s in _TAUS_S for lag in _LAGS), training)
 
 
-def evaluate_one(
-    config: PackageConfig, ground_truth: Path, recipe: Recipe, held_out: str, level: int, folder: Path
-) -> dict[str, Any]:
-    """One line of the table, read if it is there, else computed and written."""
-    path = folder / f"{held_out}_{level}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    examples = prepare(read_ground_truth(ground_truth, config.training_datasets), config, recipe.seed)
-    row = evaluate_dataset(examples, held_out, config, recipe, level)
-    with atomic_file(path) as part:
-        part.write_text(json.dumps(row, indent=2) + "\n")
-    return row
+def fit_threshold(training: Noisy, config: PackageConfig) -> Method:
+    """A spike where ΔF/F rises by more than so many times the noise; cut, lag and size as fit best."""
+
+    def candidate(cut: float, lag: int) -> Method:
+        def infer(dff: np.ndarray) -> np.ndarray:
+            rise = np.diff(dff, prepend=dff[:1])
+            noise = np.median(np.abs(rise)) / 0.6745
+            return smooth_counts(np.roll((rise > cut * noise).astype(float), lag), config)
+
+        return infer
+
+    return _best((candidate(cut, lag) for cut in _CUTS for lag in _LAGS), training)
 
 
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:12]
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table, one noise level after the other, with the median over datasets."""
-    lines = []
-    for level in sorted({row["noise_level"] for row in rows}):
-        lines += [f"Noise level {level}", ""]
-        lines += ["| held out | neurons | CASCADE r / error / bias | one frame early r | OASIS | threshold |"]
-        lines += ["| --- | --- | --- | --- | --- | --- |"]
-        own = [row for row in rows if row["noise_level"] == level and row["scored_neurons"]]
-        for row in own:
-            name = row["dataset"] + (" †" if row["joined"] else "")
-            lines.append(f"| {name} | {row['scored_neurons']} | {_cells(row)} |")
-        middle = {m: {s: float(np.median([row[m][s] for row in own])) for s in SCORES} for m in METHODS}
-        lines += [f"| **median** | {sum(row['scored_neurons'] for row in own)} | {_cells(middle)} |", ""]
-    return "\n".join(lines)
-
-
-def _cells(row: dict[str, Any]) -> str:
-    full = {m: " / ".join(f"{row[m][s]:.2f}" for s in SCORES) for m in METHODS}
-    early = f"{row['cascade_upstream']['correlation']:.2f}"
-    return " | ".join((full["cascade"], early, full["oasis"], full["threshold"]))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Leave one dataset out, train, and compare with its true spikes.")
-    add_recipe_arguments(parser)
-    parser.add_argument("--results", type=Path, required=True, help="folder for the finished lines of the table")
-    options = parser.parse_args(arguments)
-    try:
-        config, recipe = read_recipe(options)
-        found = find_datasets(options.ground_truth, config.training_datasets)
-        present = tuple(name for name, folder in found.items() if folder)
-        if len(present) < 2 or (len(present) < len(found) and not options.skip_missing):
-            missing = ", ".join(name for name in found if name not in present)
-            raise BadInput(options.ground_truth, f"has no dataset {missing}", "fetch it, or say --skip-missing")
-        config = replace(config, training_datasets=present)
-        rows = evaluate(config, options.ground_truth, options.results, recipe, options.workers)
-    except BadInput as error:
-        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return 1
-    print(table(rows))
-    return 0 if len(rows) == len(config.training_datasets) * len(config.noise_levels) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _best(candidates: Iterable[Method], training: Noisy) -> Method:
+    """The candidate, times the factor, whose squared error on the training neurons is the least."""
+    truth = np.concatenate([example.target for example, _ in training]).astype(float)
+    fitted: list[tuple[float, float, Method]] = []
+    for infer in candidates:
+        value = np.concatenate([infer(dff) for _, dff in training])
+        power = float(value @ value)
+        scale = float(value @ truth) / power if power else 0.0
+        fitted.append((float(np.square(scale * value - truth).sum()), scale, infer))
+    _, scale, infer = min(fitted, key=lambda item: item[0])
+    return lambda dff: scale * infer(dff)

@@ -31,7 +31,7 @@ _STEPS_PER_CALL = 32
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingWindows:
     """Stretches of ground truth at one noise level, ready to be drawn from.
 
     Attributes
@@ -64,7 +64,7 @@ class Material:
 
 def gather(
     examples: Sequence[Example], config: PackageConfig, level: float, stretch: int, max_windows: int
-) -> Material:
+) -> TrainingWindows:
     """Collect what a network of one noise level is trained on.
 
     As published: a trial noisier than the level or shorter than a window is left out; it counts for
@@ -105,31 +105,31 @@ def gather(
     draws = total * (count + stretch - 1) / count
     dff, target, noise = (np.pad(np.concatenate(part), (0, margin)).astype(np.float32) for part in parts)
     epoch = int(min(max_windows, total.sum()))
-    return Material(dff, target, noise, np.asarray(first), count, draws / draws.sum(), epoch, stretch)
+    return TrainingWindows(dff, target, noise, np.asarray(first), count, draws / draws.sum(), epoch, stretch)
 
 
 def draw_stretches(
-    material: Material, config: PackageConfig, count: int, draw: np.random.Generator
+    data: TrainingWindows, config: PackageConfig, count: int, draw: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``count`` random stretches: noisy traces, targets, and which of the windows lie inside their trial.
 
     Every window of a trial is equally likely to be among them, those at its ends too.
     """
-    trial = draw.choice(len(material.share), size=count, p=material.share)
-    start = draw.integers(1 - material.stretch, material.windows[trial])
-    frames = material.stretch + config.windowsize - 1
-    index = (material.first[trial] + start)[:, None] + np.arange(frames)
+    trial = draw.choice(len(data.share), size=count, p=data.share)
+    start = draw.integers(1 - data.stretch, data.windows[trial])
+    frames = data.stretch + config.windowsize - 1
+    index = (data.first[trial] + start)[:, None] + np.arange(frames)
     noise = draw.standard_normal(index.shape, dtype=np.float32)
     traces = np.zeros((count, 1, frames + SPARE_FRAMES, 1), dtype=np.float32)
-    traces[:, 0, :frames, 0] = material.dff[index] + material.noise[index] * noise
-    window = start[:, None] + np.arange(material.stretch)
-    inside = (window >= 0) & (window < material.windows[trial][:, None])
-    targets = material.target[index[:, config.trained_frame : config.trained_frame + material.stretch]]
+    traces[:, 0, :frames, 0] = data.dff[index] + data.noise[index] * noise
+    window = start[:, None] + np.arange(data.stretch)
+    inside = (window >= 0) & (window < data.windows[trial][:, None])
+    targets = data.target[index[:, config.trained_frame : config.trained_frame + data.stretch]]
     return traces, targets, inside.astype(np.float32)
 
 
 def fit_network(
-    material: Material,
+    data: TrainingWindows,
     config: PackageConfig,
     steps: int,
     seed: Sequence[int],
@@ -139,7 +139,7 @@ def fit_network(
 
     Parameters
     ----------
-    material
+    data
         What to draw from.
     config
         Architecture and batch size (windows per step).
@@ -158,12 +158,12 @@ def fit_network(
     draw = np.random.default_rng(list(seed))
     weights = [tf.constant(array) for array in start_weights(config, draw)]
     squares = [tf.fill(array.shape, np.float32(ADAGRAD_START)) for array in weights]
-    batch = max(1, round(config.batch_size / material.stretch / material.filled))
+    batch = max(1, round(config.batch_size / data.stretch / data.filled))
     shapes = tuple(array.shape for array in weights)
-    optimise = _optimiser(shapes, material.stretch, batch, material.stretch + config.windowsize - 1 + SPARE_FRAMES)
+    optimise = _optimiser(shapes, data.stretch, batch, data.stretch + config.windowsize - 1 + SPARE_FRAMES)
     for done in range(0, steps, _STEPS_PER_CALL):
         now = min(_STEPS_PER_CALL, steps - done)
-        drawn = draw_stretches(material, config, now * batch, draw)
+        drawn = draw_stretches(data, config, now * batch, draw)
         blocks = [tf.constant(array.reshape(now, batch, *array.shape[1:])) for array in drawn]
         loss, weights, squares = optimise(*blocks, weights, squares)
         if progress:

@@ -1,7 +1,7 @@
 """Spike inference from ΔF/F: one interface, three engines.
 
 ``dense``
-    CASCADE's networks as dilated convolutions over the whole trace, in TensorFlow. The default.
+    CASCADE's networks as convolutions over the whole trace, in TensorFlow. The default.
 ``neuralib``
     The same through ``neuralib.spikes.cascade``, window by window: the reference.
 ``oasis``
@@ -14,14 +14,17 @@ one) nor a rate (it is not divided by the frame duration).
 from __future__ import annotations
 
 import logging
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from scipy.signal import firwin, resample_poly
 
-from src.preprocess.cascade.download import fetch_package, models_for_rate
+from src.preprocess.cascade.download import AUTO, find_package, names_for_rate, package_for_rate
 from src.preprocess.cascade.output import (
     Align,
+    check_noise,
     cut_noise_floor,
     nearest_level,
     noise_levels,
@@ -35,10 +38,16 @@ log = logging.getLogger(__name__)
 
 EngineName = Literal["dense", "neuralib", "oasis"]
 Threshold = Literal[0, 1] | None
+MODELS_DIR = Path("artifacts/cascade_models")
 RATE_TOLERANCE = 0.05
 """Relative difference of frame rates up to which CASCADE's authors see no loss."""
-PERCENT_NOISE = 100.0
-"""Median noise level above which ΔF/F cannot be a fraction; percent instead of fractions give hundreds."""
+
+FARTHEST_RATE = 2.0
+"""Ratio of frame rates up to which traces are resampled to a model that was named."""
+
+_FILTER_FRAMES = 5
+"""Half width of the resampling filter, in frames of the slower of the two rates."""
+
 _BATCH_SAMPLES = {"dense": 1 << 16, "neuralib": 1 << 20}
 """Samples that are worked on at once: a few blocks of the dense engine, and few enough for neuralib's memory."""
 
@@ -56,17 +65,17 @@ class Engine(Protocol):
         """Judge the noise levels of a whole recording: warnings, or :class:`BadInput` for a wrong scale."""
 
     def describe(self) -> dict[str, Any]:
-        """Plain record for manifests: engine, model, digest, configuration."""
+        """Plain record for manifests: engine, model, digest, configuration, and the frames one frame depends on."""
 
 
 def open_engine(
-    engine: EngineName,
-    model: str,
+    engine: str,
+    model: str | Path,
     *,
-    models_dir: Path,
     fs_hz: float,
-    threshold: Threshold = 1,
-    align: Align = "upstream",
+    models_dir: Path = MODELS_DIR,
+    threshold: int | None = 1,
+    align: str = "centered",
     threads: int = 1,
 ) -> Engine:
     """Find (or fetch) a model and make it ready to predict.
@@ -76,43 +85,50 @@ def open_engine(
     engine
         ``dense``, ``neuralib`` or ``oasis``.
     model
-        Name of a CASCADE package; for ``oasis`` the decay of the indicator (``tau1.25s``, or
-        ``tau1.25s_amplitude0.2`` with the ΔF/F of one spike).
+        Name, folder or .zip of a CASCADE package, or ``auto`` for the one whose rate is nearest; for ``oasis`` the
+        decay of the indicator (``tau1.25s``, or ``tau1.25s_amplitude0.2`` with the ΔF/F of one spike).
+    fs_hz
+        Frame rate of the recording. Where it differs from the model's by more than 5 %, ΔF/F is resampled to the
+        model's rate, and the result back.
     models_dir
         Folder of packages. A package that is not there is downloaded into it.
-    fs_hz
-        Frame rate of the recording.
     threshold
         1: cut the noise floor as CASCADE does; 0: only remove negative values; ``None``: keep all.
     align
-        ``upstream``: frame by frame where CASCADE writes its output, one frame earlier than the spikes
-        it was trained on; ``centered``: on the frame of those spikes.
+        ``centered``: predictions stand on the frame of the spikes they were trained on; ``upstream``: where CASCADE
+        writes them, one frame earlier.
     threads
         Threads of TensorFlow in this process. Does not change the result.
 
     Raises
     ------
     BadInput
-        For an unknown engine, a package that cannot be had or is damaged, or one whose frame rate
-        differs by more than 5 % from the recording's.
+        For an unknown engine, a package that cannot be had or is damaged, or a named one whose frame rate
+        differs by more than a factor of two from the recording's.
     """
     if threshold not in (0, 1, None) or isinstance(threshold, bool):
         raise BadInput("threshold", f"is {threshold!r}", "give 0, 1 or null")
     if align not in ("upstream", "centered"):
-        raise BadInput("align", f"is {align!r}", "give upstream or centered")
+        raise BadInput("align", f"is {align!r}", "give centered or upstream")
+    if not (np.isfinite(fs_hz) and fs_hz > 0):
+        raise BadInput("fs_hz", f"is {fs_hz}", "give the frame rate in Hz")
     if engine == "oasis":
         from src.preprocess.cascade.oasis import OasisEngine
 
-        return OasisEngine(model, fs_hz=fs_hz)
+        return OasisEngine(str(model), fs_hz=fs_hz)
     if engine not in ("dense", "neuralib"):
         raise BadInput("engine", f"is {engine!r}", "give dense, neuralib or oasis")
-    package = open_package(fetch_package(model, Path(models_dir)))
-    rate = package.config.sampling_rate_hz
-    if not abs(fs_hz - rate) <= RATE_TOLERANCE * rate * (1 + 1e-9):
-        fitting = models_for_rate(Path(models_dir), fs_hz, RATE_TOLERANCE)
-        hint = f"take one of {', '.join(fitting)}" if fitting else "resample the recording or train a model at its rate"
-        raise BadInput(model, f"was trained at {rate:g} Hz, the recording has {fs_hz:g} Hz (more than 5 % apart)", hint)
-    return CascadeEngine(engine, package, threshold=threshold, align=align, threads=threads)
+    folder = package_for_rate(fs_hz, models_dir) if model == AUTO else find_package(model, models_dir)
+    cascade = CascadeEngine(engine, open_package(folder), threshold=threshold, align=align, threads=threads)  # type: ignore[arg-type]
+    rate = cascade.package.config.sampling_rate_hz
+    if abs(fs_hz - rate) <= RATE_TOLERANCE * rate * (1 + 1e-9):
+        return cascade
+    if rate / fs_hz > FARTHEST_RATE or (model != AUTO and fs_hz / rate > FARTHEST_RATE):
+        fitting = ", ".join(names_for_rate(models_dir, fs_hz, RATE_TOLERANCE)[:5])
+        problem = f"was trained at {rate:g} Hz, the recording has {fs_hz:g} Hz (more than a factor of two apart)"
+        hint = f"take one of {fitting}" if fitting else "give cascade_model=auto, or train a model at its rate"
+        raise BadInput(folder.name, problem, hint)
+    return ResampledEngine(cascade, fs_hz)
 
 
 class CascadeEngine:
@@ -171,55 +187,47 @@ class CascadeEngine:
         if dff.ndim != 2:
             raise BadInput("dF/F", f"has {dff.ndim} axes", "give (neuron, time)")
         if dff.shape[1] < config.windowsize:
-            raise BadInput(
-                "dF/F",
-                f"has {dff.shape[1]} frames, {self.package.name} needs windows of {config.windowsize}",
-                "leave this recording out",
-            )
+            problem = f"has {dff.shape[1]} frames, a window of {self.package.name} has {config.windowsize}"
+            raise BadInput("dF/F", problem, "record longer")
         if noise_levels is None:
             noise_levels = self.noise_levels(dff)
-            for warning in self.check(noise_levels):
-                log.warning(warning)
-        if np.shape(noise_levels) != dff.shape[:1]:
+            for line in self.check(noise_levels):
+                log.warning("%s", line)
+        elif np.shape(noise_levels) != (len(dff),):
             raise BadInput("noise levels", f"have shape {np.shape(noise_levels)}", f"give one for each of {len(dff)}")
         chosen = nearest_level(noise_levels, config.noise_levels)
-        out = np.empty(dff.shape, dtype=np.float32)
-        batch = max(1, _BATCH_SAMPLES[self.engine] // dff.shape[1])
-        for index in np.unique(chosen):
+        out = np.full(dff.shape, np.nan, dtype=np.float32)
+        rows = max(1, _BATCH_SAMPLES[self.engine] // dff.shape[1])
+        for index, level in enumerate(config.noise_levels):
             neurons = np.flatnonzero(chosen == index)
-            for start in range(0, len(neurons), batch):
-                rows = neurons[start : start + batch]
-                out[rows] = self._predict_level(np.asarray(dff[rows], dtype=np.float32), config.noise_levels[index])
+            for start in range(0, len(neurons), rows):
+                block = neurons[start : start + rows]
+                out[block] = self._predict_block(np.asarray(dff[block], dtype=np.float32), level)
         return out
 
-    def _predict_level(self, dff: np.ndarray, level: int) -> np.ndarray:
-        gaps = windows_with_gaps(dff, self.package.config.windowsize)
-        if gaps.any():
-            # Pooling and ReLU let some NaN through and swallow others, so gaps are masked by hand.
-            dff = np.where(np.isfinite(dff), dff, np.float32(0))
-        if self.engine == "neuralib":
-            return self._reference(dff, level, gaps)
-        if self._dense is None:
+    def _predict_block(self, dff: np.ndarray, level: int) -> np.ndarray:
+        config = self.package.config
+        gaps = windows_with_gaps(dff, config.windowsize)
+        filled = np.where(np.isfinite(dff), dff, np.float32(0))
+        if self.engine == "dense":
             from src.preprocess.cascade.dense import DenseEnsembles
 
-            self._dense = DenseEnsembles(self.package.config, self.package.networks, self.threads)
-        expected = self._dense.expected(dff, level)
-        cut_noise_floor(expected, self.package.config, self.threshold)
-        expected[gaps] = np.nan
-        return place_windows(expected, dff.shape[1], self.package.config, self.align)
+            self._dense = self._dense or DenseEnsembles(config, self.package.networks, self.threads)
+            expected = self._dense.expected(filled, level)
+            cut_noise_floor(expected, config, self.threshold)
+        else:
+            from src.preprocess.cascade.neuralib import neuralib_predict
 
-    def _reference(self, dff: np.ndarray, level: int, gaps: np.ndarray) -> np.ndarray:
-        from src.preprocess.cascade.neuralib import neuralib_predict
-
-        config, frames = self.package.config, dff.shape[1]
-        by_frame = neuralib_predict(dff, self.package, level, self.threshold, self.threads)
-        expected = by_frame[:, config.first_frame : config.first_frame + gaps.shape[1]].astype(np.float32)
+            by_frame = neuralib_predict(filled, self.package, level, self.threshold, self.threads)
+            expected = by_frame[:, config.first_frame : config.first_frame + gaps.shape[1]].astype(np.float32)
+        # Pooling and ReLU let some NaN through and swallow others, so the gaps are masked here.
         expected[gaps] = np.nan
-        return place_windows(expected, frames, config, self.align)
+        return place_windows(expected, dff.shape[1], config, self.align)
 
     def describe(self) -> dict[str, Any]:
-        """Plain record for manifests: engine, model, digest, configuration."""
+        """Plain record for manifests: engine, model, digest, configuration, and the frames one frame depends on."""
         config = self.package.config
+        written = config.first_frame + (self.align == "centered")
         return {
             "engine": self.engine,
             "model": self.package.name,
@@ -233,33 +241,76 @@ class CascadeEngine:
             "ensemble_size": config.ensemble_size,
             "threshold": self.threshold,
             "align": self.align,
+            "frames_before": written,
+            "frames_after": config.windowsize - 1 - written,
             "units": "expected spikes per frame",
         }
 
 
-def check_noise(levels: np.ndarray, available: tuple[int, ...], model: str) -> list[str]:
-    """Warnings about noise levels outside ``available``; :class:`BadInput` for a wrong scale of ΔF/F."""
-    finite = np.asarray(levels, dtype=float)
-    finite = finite[np.isfinite(finite)]
-    if finite.size == 0:
-        return []
-    typical = float(np.median(finite))
-    if typical > PERCENT_NOISE:
-        raise BadInput(
-            "dF/F",
-            f"has a median noise level of {typical:.0f}, typical is 1 to 10: it is not a fraction of F0",
-            "divide by F0, or by 100 if it is in percent",
-        )
-    warnings = []
-    above = finite.mean() - max(available)
-    if above > 2:
-        warnings.append(
-            f"{model}: the mean noise level is {finite.mean():.1f}, {above:.1f} above the noisiest networks "
-            f"({max(available)}): expect invented spikes; check dF/F or take a high_noise model"
-        )
-    if typical < min(available) / 2:
-        warnings.append(
-            f"{model}: the median noise level is {typical:.2f}, less than half of the quietest networks' "
-            f"({min(available)}): check that dF/F was neither smoothed nor scaled down"
-        )
-    return warnings
+class ResampledEngine:
+    """An engine whose model has another frame rate than the recording: ΔF/F goes there, the result comes back.
+
+    Parameters
+    ----------
+    engine
+        The engine at the model's rate.
+    fs_hz
+        Frame rate of the recording.
+    """
+
+    def __init__(self, engine: CascadeEngine, fs_hz: float) -> None:
+        self.engine, self.fs_hz = engine, fs_hz
+        self.model_hz = engine.package.config.sampling_rate_hz
+        self._ratio = Fraction(self.model_hz / fs_hz).limit_denominator(200)
+        slower = max(self._ratio.numerator, self._ratio.denominator)
+        self._filter = firwin(2 * _FILTER_FRAMES * slower + 1, 1 / slower, window=("kaiser", 5.0))
+
+    def noise_levels(self, dff: np.ndarray) -> np.ndarray:
+        """Noise level of every neuron at the model's rate, ``(neuron,)`` float64 in % per square root of Hz."""
+        return self.engine.noise_levels(self._forth(dff))
+
+    def check(self, levels: np.ndarray) -> list[str]:
+        """See :meth:`CascadeEngine.check`."""
+        return self.engine.check(levels)
+
+    def predict(self, dff: np.ndarray, noise_levels: np.ndarray | None = None) -> np.ndarray:
+        """Expected spikes per frame of the recording, ``(neuron, time)`` float32; see :meth:`CascadeEngine.predict`."""
+        if dff.ndim != 2:
+            raise BadInput("dF/F", f"has {dff.ndim} axes", "give (neuron, time)")
+        return self._back(self.engine.predict(self._forth(dff), noise_levels), dff.shape[1])
+
+    def _forth(self, dff: np.ndarray) -> np.ndarray:
+        """At the model's rate; a frame is missing where a neighbour in time is."""
+        dff = np.asarray(dff, np.float32)
+        finite = np.isfinite(dff)
+        filled = dff.copy()
+        for row in np.flatnonzero(~finite.all(axis=1) & finite.any(axis=1)):
+            gaps = ~finite[row]
+            filled[row, gaps] = np.interp(np.flatnonzero(gaps), np.flatnonzero(finite[row]), dff[row, finite[row]])
+        filled[~finite.any(axis=1)] = 0
+        up, down = self._ratio.numerator, self._ratio.denominator
+        resampled = resample_poly(filled, up, down, axis=1, window=self._filter).astype(np.float32)
+        time = np.arange(resampled.shape[1]) / float(self._ratio)
+        before = np.minimum(time.astype(int), dff.shape[1] - 1)
+        after = np.minimum(np.ceil(time).astype(int), dff.shape[1] - 1)
+        resampled[~(finite[:, before] & finite[:, after])] = np.nan
+        return resampled
+
+    def _back(self, expected: np.ndarray, frames: int) -> np.ndarray:
+        """At the recording's rate: spikes per second are interpolated, so that their number is kept."""
+        ratio = float(self._ratio)
+        time = np.arange(frames) * ratio
+        before = np.minimum(time.astype(int), expected.shape[1] - 1)
+        after, weight = np.minimum(before + 1, expected.shape[1] - 1), (time - before).astype(np.float32)
+        return ((1 - weight) * expected[:, before] + weight * expected[:, after]) * np.float32(ratio)
+
+    def describe(self) -> dict[str, Any]:
+        """As of the engine, with the rates and what the resampling filter adds to the frames looked at."""
+        plain = self.engine.describe()
+        ratio = self.fs_hz / self.model_hz
+        reach = {
+            name: int(np.ceil(plain[name] * ratio)) + int(np.ceil(_FILTER_FRAMES * max(1.0, ratio))) + 1
+            for name in ("frames_before", "frames_after")
+        }
+        note = f"ΔF/F was resampled from {self.fs_hz:g} to {self.model_hz:g} Hz for {plain['model']}, the result back"
+        return plain | reach | {"resampled_from_hz": self.fs_hz, "notes": [note]}

@@ -13,8 +13,11 @@ import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter1d
 
 from src.preprocess.cascade.package import PackageConfig
+from src.signals import BadInput
 
 Align = Literal["upstream", "centered"]
+PERCENT_NOISE = 100.0
+"""Median noise level above which ΔF/F cannot be a fraction; percent instead of fractions give hundreds."""
 
 
 def noise_levels(dff: np.ndarray, fs_hz: float) -> np.ndarray:
@@ -76,16 +79,13 @@ def place_windows(expected: np.ndarray, frames: int, config: PackageConfig, alig
     """Predictions by window start, ``(neuron, window)``, as predictions by frame, NaN where there are none.
 
     ``upstream`` writes them where CASCADE does, one frame earlier than the spikes they were trained
-    on, and gives up the frames that CASCADE gives up; ``centered`` writes them to the trained frame.
+    on, and gives up the frames that CASCADE gives up; ``centered`` is the same one frame later.
     """
-    placed = np.full((expected.shape[0], frames), np.nan, dtype=np.float32)
-    first = config.first_frame if align == "upstream" else config.trained_frame
-    placed[:, first : first + expected.shape[1]] = expected
-    if align == "upstream":
-        placed[:, : config.trained_frame] = np.nan
-        tail = int((1 - config.before_frac) * config.windowsize)
-        placed[:, frames - tail :] = np.nan
-    return placed
+    placed = np.full((expected.shape[0], frames + 1), np.nan, dtype=np.float32)
+    placed[:, config.first_frame : config.first_frame + expected.shape[1]] = expected
+    placed[:, : config.trained_frame] = np.nan
+    placed[:, frames - int((1 - config.before_frac) * config.windowsize) :] = np.nan
+    return placed[:, :-1] if align == "upstream" else np.roll(placed, 1, axis=1)[:, :-1]
 
 
 def windows_with_gaps(dff: np.ndarray, windowsize: int) -> np.ndarray:
@@ -93,3 +93,31 @@ def windows_with_gaps(dff: np.ndarray, windowsize: int) -> np.ndarray:
     bad = np.zeros((dff.shape[0], dff.shape[1] + 1), dtype=np.int32)
     np.cumsum(~np.isfinite(dff), axis=1, out=bad[:, 1:])
     return bad[:, windowsize:] != bad[:, :-windowsize]
+
+
+def check_noise(levels: np.ndarray, available: tuple[int, ...], model: str) -> list[str]:
+    """Warnings about noise levels outside ``available``; :class:`BadInput` for a wrong scale of ΔF/F."""
+    finite = np.asarray(levels, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    if finite.size == 0:
+        return []
+    typical = float(np.median(finite))
+    if typical > PERCENT_NOISE:
+        raise BadInput(
+            "dF/F",
+            f"has a median noise level of {typical:.0f}, typical is 1 to 10: it is not a fraction of F0",
+            "give dff_scale=0.01 if it is in percent, dff_scale=<1/F0> if F0 was only subtracted, or engine=oasis",
+        )
+    warnings = []
+    above = finite.mean() - max(available)
+    if above > 2:
+        warnings.append(
+            f"{model}: the mean noise level is {finite.mean():.1f}, {above:.1f} above the noisiest networks "
+            f"({max(available)}): expect invented spikes; check dF/F or take a high_noise model"
+        )
+    if typical < min(available) / 2:
+        warnings.append(
+            f"{model}: the median noise level is {typical:.2f}, less than half of the quietest networks' "
+            f"({min(available)}): check that dF/F was neither smoothed nor scaled down"
+        )
+    return warnings

@@ -1,8 +1,6 @@
 """CASCADE model packages on disk: a ``config.yaml`` and one Keras HDF5 file per noise level and ensemble member.
 
-The files are read with h5py alone. No Keras is asked to rebuild a model and nothing is unpickled, so a
-package of any age opens: the weights are plain arrays under a handful of known layouts. The format is
-that of Rupprecht et al. 2021, Nature Neuroscience 24:1324-1337.
+The format is that of Rupprecht et al. 2021, Nature Neuroscience 24:1324-1337.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import yaml
 
@@ -23,7 +20,7 @@ from src.storage.step import canonical_json, fingerprint
 
 CONFIG_FILE = "config.yaml"
 _MEMBER = re.compile(r"_NoiseLevel_(\d+)_Ensemble_(\d+)\.h5$")
-_LARGEST_KERNEL = 1 << 24
+_LARGEST_CONFIG_BYTES = 1 << 20
 _COMPARE = "compare it with a published package"
 _AGAIN = "delete the file and fetch the package again"
 
@@ -139,7 +136,23 @@ class Package:
 
     def networks(self, level: int) -> list[Network]:
         """The ensemble of one noise level, in the order of the file names."""
+        from src.preprocess.cascade.keras_file import read_network
+
         return [read_network(path, self.config) for path in self.members[level]]
+
+    def check_members(self) -> Package:
+        """Read every member file once.
+
+        Raises
+        ------
+        BadInput
+            If a noise level has fewer members than the configuration states, or a file is not whole.
+        """
+        for level in self.config.noise_levels:
+            if (count := len(self.networks(level))) < self.config.ensemble_size:
+                problem = f"has {count} of {self.config.ensemble_size} networks for noise level {level}"
+                raise BadInput(self.folder, problem, "fetch the package again")
+        return self
 
     def sha256(self) -> str:
         """One digest over the configuration and every member file, by name."""
@@ -178,10 +191,10 @@ def read_config(path: Path) -> PackageConfig:
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_plain_yaml(path)
     except FileNotFoundError:
         raise BadInput(path, "does not exist", "put the whole CASCADE package there") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise BadInput(path, f"cannot be read ({str(error).splitlines()[0]})", _AGAIN) from error
     if not isinstance(raw, dict):
         raise BadInput(path, "is not a list of settings", _AGAIN)
@@ -212,6 +225,23 @@ def read_config(path: Path) -> PackageConfig:
     return config
 
 
+def read_plain_yaml(path: Path, most_bytes: int = _LARGEST_CONFIG_BYTES) -> Any:
+    """The content of a YAML file that is small and has no aliases, which a few lines turn into gigabytes.
+
+    Raises
+    ------
+    ValueError, OSError, yaml.YAMLError
+        If it is large, has an alias, or cannot be read.
+    """
+    with Path(path).open("rb") as handle:
+        text = handle.read(most_bytes + 1)
+    if len(text) > most_bytes:
+        raise ValueError(f"it is longer than {most_bytes} bytes")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        raise ValueError("it repeats parts of itself by aliases (*name)")
+    return yaml.safe_load(text)
+
+
 def _check_config(path: Path, config: PackageConfig) -> None:
     problem = ""
     if not config.noise_levels:
@@ -232,69 +262,3 @@ def steps_before_readout(config: PackageConfig) -> int:
     """Time steps of one window that are left after three convolutions and two poolings by two."""
     first, second, third = config.filter_sizes
     return ((config.windowsize - first - second + 2) // 2 - third + 1) // 2
-
-
-def read_network(path: Path, config: PackageConfig) -> Network:
-    """Read one ensemble member, whichever Keras wrote it.
-
-    Two layouts are known: ``model_weights/<layer>/…/kernel:0`` and ``bias:0`` (Keras 2, and the HDF5
-    files of Keras 3 with or without the ``:0``), and ``…/<layer>/vars/0`` and ``1`` (Keras 3 weights).
-
-    Raises
-    ------
-    BadInput
-        If the file is not whole, or its layers are not the network that ``config`` describes.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            layers = _layers(file, path)
-    except FileNotFoundError:
-        raise BadInput(path, "does not exist", "fetch the package again") from None
-    except BadInput:
-        raise
-    except Exception as error:  # h5py fails on spoiled files in a dozen ways
-        raise BadInput(path, f"is not a whole HDF5 file ({' '.join(str(error).split())[:120]})", _AGAIN) from error
-    convolutions = tuple(layer for layer in layers if layer[0].ndim == 3)
-    flat = [layer for layer in layers if layer[0].ndim == 2]
-    widths = (1, *config.filter_numbers)
-    expected = [(size, widths[i], widths[i + 1]) for i, size in enumerate(config.filter_sizes)]
-    expected_flat = [
-        (config.filter_numbers[-1], config.dense_expansion),
-        (steps_before_readout(config) * config.dense_expansion, 1),
-    ]
-    found = [kernel.shape for kernel, _ in convolutions] + [kernel.shape for kernel, _ in flat]
-    if found != [*expected, *expected_flat]:
-        raise BadInput(path, f"holds layers {found}, not the {[*expected, *expected_flat]} of its config.yaml", _AGAIN)
-    return Network(convolutions, flat[0], flat[1])
-
-
-def _layers(file: h5py.File, path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    groups: dict[str, dict[str, h5py.Dataset]] = {}
-
-    def collect(name: str, item: Any) -> None:
-        parent, _, leaf = name.rpartition("/")
-        leaf = leaf.removesuffix(":0")
-        if not isinstance(item, h5py.Dataset) or name.startswith("optimizer"):
-            return
-        if parent.endswith("/vars") and leaf in ("0", "1"):
-            parent, leaf = parent.removesuffix("/vars"), ("kernel", "bias")[int(leaf)]
-        if leaf in ("kernel", "bias"):
-            groups.setdefault(parent, {})[leaf] = item
-
-    file.visititems(collect)
-    layers = []
-    # Keras numbers layers of a kind in the order in which they were made; the first may have no number.
-    for parent in sorted(groups, key=lambda name: (name.rpartition("/")[2].rstrip("0123456789"), _number(name))):
-        pair = groups[parent]
-        if len(pair) != 2 or any(d.size > _LARGEST_KERNEL or d.dtype.kind != "f" for d in pair.values()):
-            raise BadInput(path, f"has a layer {parent} without a kernel and a bias of numbers", _AGAIN)
-        kernel, bias = (np.asarray(pair[leaf][()], dtype=np.float32) for leaf in ("kernel", "bias"))
-        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()) or bias.shape != kernel.shape[-1:]:
-            raise BadInput(path, f"has a layer {parent} whose weights are not finite or do not fit", _AGAIN)
-        layers.append((kernel, bias))
-    return layers
-
-
-def _number(name: str) -> int:
-    digits = re.search(r"(\d+)$", name)
-    return int(digits[1]) if digits else 0

@@ -1,7 +1,4 @@
-"""Training a CASCADE package from ground truth.
-
-    python -m src.preprocess.cascade.train --config config.yaml --ground-truth Ground_truth \\
-        --models-dir artifacts/cascade_models [--name My_2Hz] [--max-steps 2000] [--workers 4]
+"""``preprocess=cascade_train``: a CASCADE package from ground truth.
 
 By default this is the published protocol of the ``config.yaml``: every noise level, every member of the
 ensemble, every epoch. Members that are trained are kept: a run that was stopped goes on where it was,
@@ -10,28 +7,20 @@ and the package appears under its name when it is whole. The same seed gives the
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from src.preprocess.cascade.fit import DEFAULT_STRETCH, fit_network, gather
-from src.preprocess.cascade.ground_truth import Example, find_datasets, prepare, read_ground_truth
-from src.preprocess.cascade.package import (
-    CONFIG_FILE,
-    PackageConfig,
-    open_package,
-    read_config,
-    read_network,
-)
-from src.preprocess.cascade.write import member_name, write_member
+from src.preprocess.cascade.fit import fit_network, gather
+from src.preprocess.cascade.ground_truth import Example, prepare
+from src.preprocess.cascade.keras_file import member_name, read_network, write_network
+from src.preprocess.cascade.package import CONFIG_FILE, PackageConfig, open_package, read_config
+from src.preprocess.cascade.parameters import DEFAULT_STRETCH, MOST_WINDOWS, CascadeTrainParams
+from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
@@ -39,12 +28,14 @@ from src.storage.output import plain_name
 from src.storage.step import canonical_json, fingerprint, folder_lock
 
 RECORD_FILE = "training.json"
-MOST_WINDOWS = 5_000_000
-"""Windows per epoch, as published."""
+SIMULATED = Path("simulated")
+"""Stands for ground truth that is simulated instead of read."""
+
+SIMULATED_NEURONS = 60
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingSchedule:
     """How networks are fitted, beside what the package's configuration says.
 
     Attributes
@@ -70,15 +61,40 @@ class Recipe:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
 
+def run(params: CascadeTrainParams) -> Summary:
+    """Train the package that the parameters describe."""
+    config, schedule = recipe_of(params)
+    return train_package(config, Path(params.input_dir), Path(params.output_dir), schedule, workers=params.workers)
+
+
+def recipe_of(params: CascadeTrainParams) -> tuple[PackageConfig, TrainingSchedule]:
+    """The package and its schedule; datasets that are not there are left out where ``skip_missing`` says so.
+
+    Raises
+    ------
+    BadInput
+        If the recipe cannot be read or a dataset is missing.
+    """
+    config = read_config(Path(params.recipe))
+    config = replace(
+        config,
+        model_name=params.name or config.model_name,
+        noise_levels=tuple(params.noise_levels or config.noise_levels),
+        ensemble_size=params.ensemble_size or config.ensemble_size,
+        nr_of_epochs=params.epochs or config.nr_of_epochs,
+    )
+    if Path(params.input_dir) != SIMULATED:
+        found = find_datasets(Path(params.input_dir), config.training_datasets)
+        missing = [name for name, folder in found.items() if folder is None]
+        if missing and (not params.skip_missing or len(missing) == len(found)):
+            hint = "fetch them, or give skip_missing=true to train without them"
+            raise BadInput(params.input_dir, f"has no dataset {', '.join(missing)}", hint)
+        config = replace(config, training_datasets=tuple(name for name in found if name not in missing))
+    return config, TrainingSchedule(params.max_windows, params.max_steps, params.stretch, params.seed)
+
+
 def train_package(
-    config: PackageConfig,
-    ground_truth: Path,
-    models_dir: Path,
-    recipe: Recipe,
-    *,
-    skip_missing: bool = False,
-    workers: int = 1,
-    console: Console | None = None,
+    config: PackageConfig, ground_truth: Path, models_dir: Path, schedule: TrainingSchedule, workers: int = 1
 ) -> Summary:
     """Train all networks of a package into ``models_dir/<model name>``.
 
@@ -87,73 +103,83 @@ def train_package(
     config
         The package: its name, datasets, noise levels, architecture and epochs.
     ground_truth
-        Folder of the datasets.
-    skip_missing
-        Whether to go on without datasets that are not there; the package then names only those it saw.
+        Folder of the datasets, or ``SIMULATED``.
     workers
         Noise levels trained at the same time, in processes of their own.
 
     Raises
     ------
     BadInput
-        If a dataset is missing, or the name is taken by a package that was trained otherwise.
+        If the name is taken by a package that was trained otherwise.
     """
-    found = find_datasets(ground_truth, config.training_datasets)
-    missing = [name for name, folder in found.items() if folder is None]
-    if missing and (not skip_missing or len(missing) == len(found)):
-        hint = "fetch them, or say --skip-missing to train without them"
-        raise BadInput(ground_truth, f"has no dataset {', '.join(missing)}", hint)
-    config = replace(config, training_datasets=tuple(name for name in found if name not in missing))
-    record = _record(config, [folder for folder in found.values() if folder], recipe)
+    record = {
+        "config": config.to_yaml(),
+        "schedule": asdict(schedule),
+        "ground_truth": _origin(config, ground_truth),
+    }
     target = models_dir / plain_name(config.model_name)
     with folder_lock(target, wait=False):
         if target.exists():
-            _same_training(target, record)
-            return Summary(config.model_name)
+            _refuse_other_training(target, record)
+            return Summary(f"{target}: already there")
         part = models_dir / f".{config.model_name}.training"
-        part.mkdir(exist_ok=True)
+        part.mkdir(parents=True, exist_ok=True)
         if (part / RECORD_FILE).exists():
-            _same_training(part, record)
+            _refuse_other_training(part, record)
         else:
             _write_text(part / RECORD_FILE, json.dumps(record, indent=2) + "\n")
         jobs = [
-            Job(f"noise level {level}", train_level, (config, ground_truth, recipe, level, part))
+            Job(f"noise level {level}", train_level, (config, ground_truth, schedule, level, part))
             for level in config.noise_levels
         ]
-        summary = run_batch(jobs, title=f"training {config.model_name}", workers=workers, console=console)
+        summary = run_batch(jobs, title=f"training {target}", workers=workers)
         if not summary.failures:
             _write_text(part / CONFIG_FILE, config.to_yaml())
-            open_package(part)
+            open_package(part).check_members()
             part.rename(target)
     return summary
 
 
-def train_level(config: PackageConfig, ground_truth: Path, recipe: Recipe, level: int, folder: Path) -> dict[str, Any]:
+def _origin(config: PackageConfig, ground_truth: Path) -> dict[str, Any]:
+    if ground_truth == SIMULATED:
+        return {"simulated": {"neurons": SIMULATED_NEURONS}}
+    found = find_datasets(ground_truth, config.training_datasets)
+    return {folder.name: fingerprint(folder) for folder in found.values() if folder}
+
+
+def train_level(
+    config: PackageConfig, ground_truth: Path, schedule: TrainingSchedule, level: int, folder: Path
+) -> dict[str, Any]:
     """Train what is still missing of one noise level's ensemble; returns counts."""
     missing = [m for m in range(config.ensemble_size) if not _is_trained(folder / member_name(level, m), config)]
     if missing:
-        train_members(_examples(config, ground_truth, recipe.seed), config, recipe, level, folder, missing)
+        examples = _examples(config, ground_truth, schedule.seed)
+        train_members(examples, config, schedule, level, folder, missing)
     return {"trained": len(missing), "kept": config.ensemble_size - len(missing)}
 
 
 def train_members(
     examples: Sequence[Example],
     config: PackageConfig,
-    recipe: Recipe,
+    schedule: TrainingSchedule,
     level: int,
     folder: Path,
     members: Sequence[int],
 ) -> None:
     """Fit and write the given members of one noise level's ensemble."""
-    material = gather(examples, config, level, recipe.stretch, recipe.max_windows)
-    steps = recipe.steps(config, material.epoch_windows)
+    data = gather(examples, config, level, schedule.stretch, schedule.max_windows)
+    steps = schedule.steps(config, data.epoch_windows)
     for member in members:
-        network = fit_network(material, config, steps, [recipe.seed, level, member])
-        write_member(folder / member_name(level, member), network, config)
+        network = fit_network(data, config, steps, [schedule.seed, level, member])
+        write_network(folder / member_name(level, member), network, config)
 
 
 @lru_cache(maxsize=1)
 def _examples(config: PackageConfig, ground_truth: Path, seed: int) -> list[Example]:
+    if ground_truth == SIMULATED:
+        from src.simulate.calcium import simulate_ground_truth
+
+        return prepare(simulate_ground_truth(SIMULATED_NEURONS, seed), config, seed)
     return prepare(read_ground_truth(ground_truth, config.training_datasets), config, seed)
 
 
@@ -165,85 +191,16 @@ def _is_trained(path: Path, config: PackageConfig) -> bool:
     return True
 
 
-def _record(config: PackageConfig, folders: list[Path], recipe: Recipe) -> dict[str, Any]:
-    return {
-        "config": config.to_yaml(),
-        "recipe": {name: getattr(recipe, name) for name in ("max_windows", "max_steps", "stretch", "seed")},
-        "ground_truth": {folder.name: fingerprint(folder) for folder in folders},
-    }
-
-
-def _same_training(folder: Path, record: dict[str, Any]) -> None:
+def _refuse_other_training(folder: Path, record: dict[str, Any]) -> None:
     try:
         found = json.loads((folder / RECORD_FILE).read_text())
     except (OSError, ValueError):
         found = None
     if canonical_json(found) != canonical_json(record):
         problem = "holds a package that was not trained with these settings and this ground truth"
-        raise BadInput(folder, problem, "choose another --name, or delete the folder")
+        raise BadInput(folder, problem, "give another name=…, or delete the folder")
 
 
 def _write_text(path: Path, text: str) -> None:
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def read_recipe(arguments: argparse.Namespace) -> tuple[PackageConfig, Recipe]:
-    """Configuration and recipe as the command line asks for them."""
-    config = read_config(arguments.config)
-    config = replace(
-        config,
-        model_name=arguments.name or config.model_name,
-        noise_levels=tuple(arguments.noise_levels or config.noise_levels),
-        ensemble_size=arguments.ensemble_size or config.ensemble_size,
-        nr_of_epochs=arguments.epochs or config.nr_of_epochs,
-    )
-    return config, Recipe(arguments.max_windows, arguments.max_steps, arguments.stretch, arguments.seed)
-
-
-def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that training and its evaluation share."""
-    parser.add_argument("--config", type=Path, required=True, help="config.yaml of a CASCADE package: the recipe")
-    parser.add_argument("--ground-truth", type=Path, required=True, help="folder of the DSxx-… datasets")
-    parser.add_argument("--name", help="name of the package; that of the config.yaml by default")
-    parser.add_argument("--noise-levels", type=int, nargs="+", help="instead of those of the config.yaml")
-    parser.add_argument("--ensemble-size", type=int, help="networks per noise level")
-    parser.add_argument("--epochs", type=int, help="epochs per network")
-    parser.add_argument("--max-windows", type=int, default=MOST_WINDOWS, help="windows per epoch, at most")
-    parser.add_argument("--max-steps", type=int, help="steps per network, at most")
-    parser.add_argument("--stretch", type=int, default=DEFAULT_STRETCH, help="neighbouring windows drawn together")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--skip-missing", action="store_true", help="train without datasets that are not there")
-    parser.add_argument("--workers", type=int, default=1)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Train a CASCADE package from ground truth.")
-    add_recipe_arguments(parser)
-    parser.add_argument("--models-dir", type=Path, required=True, help="where the package is put, under its name")
-    options = parser.parse_args(arguments)
-    console = Console(stderr=True)
-    try:
-        config, recipe = read_recipe(options)
-        summary = train_package(
-            config,
-            options.ground_truth,
-            options.models_dir,
-            recipe,
-            skip_missing=options.skip_missing,
-            workers=options.workers,
-            console=console,
-        )
-    except BadInput as error:
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return 1
-    if summary.failures:
-        console.print(summary.table())
-    else:
-        print(options.models_dir / config.model_name)
-    return summary.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ BANDPOWER, MOUSE = "bandpower", "mouse_bandpower"
 MOUSE_DAYS = {"baseline": 1, "recovery": 2}
 MOUSE_ROWS = ("delta", "theta", "alpha", "beta", "gamma", "EMG")
 _FLOOR_POWER = 1e-6
+_MOST_BYTES = 1 << 26
+_LONGEST_S = 14 * 86_400.0
 _MOUSE_STAGES = {1: 0, 2: 1, 3: 2}
 LAYOUTS: dict[str, dict[str, Any]] = {
     BANDPOWER: {
@@ -66,20 +69,20 @@ def read_bandpower_night(path: str | Path) -> EpochSet:
         If the file is not such a night.
     """
     path = Path(path)
-    arrays = _arrays(path, ("features", "onsets_sec"))
+    arrays = _arrays(path, ("features", "onsets_sec"), ("labels",))
     features, onsets = arrays["features"], arrays["onsets_sec"].astype(np.float64)
     labels = arrays.get("labels", np.full(len(features), UNSCORED))
     bands = len(SLEEP_BANDS_HZ)
     if features.ndim != 3 or features.shape[1:] != (len(CHANNELS), 2 * bands):
         problem = f"features have shape {features.shape}, expected (epoch, {len(CHANNELS)}, {2 * bands})"
         raise BadInput(path, problem, "give 3 channels of 5 log and 5 relative band powers")
-    if not len(features) == len(onsets) == len(labels):
+    if onsets.ndim != 1 or not onsets.shape == labels.shape == features.shape[:1]:
         problem = f"{len(features)} epochs, {len(onsets)} onsets, {len(labels)} labels"
         raise BadInput(path, problem, "give one of each per epoch")
     if odd := sorted(set(np.unique(labels).tolist()) - {*range(len(HUMAN_STAGES)), -100, UNSCORED}):
         raise BadInput(path, f"has unknown labels {odd}", "use 0-4 for W, N1, N2, N3, REM and -100 for unscored")
     epoch_s = BandPowerSettings().epoch_s
-    place = _places(path, (onsets - onsets[0]) / epoch_s)
+    place = _places(path, (onsets - onsets[0]) / epoch_s, epoch_s)
     stages = np.where(labels >= 0, labels, UNSCORED)
     return _on_grid(place, features[:, :, :bands] * _DB_PER_NEPER, stages, epoch_s, HUMAN_STAGES, float(onsets[0]))
 
@@ -103,11 +106,14 @@ def read_bandpower_mouse(path: str | Path, mode: int) -> EpochSet:
     """
     path = Path(path)
     arrays = _arrays(path, ("bandsD", "epochsLinked", "epochTime"))
+    shapes = [arrays[name].shape for name in ("bandsD", "epochsLinked", "epochTime")]
+    if any(len(s) != 2 or s[0] != shapes[0][0] or s[1] < n for s, n in zip(shapes, (6, 3, 2), strict=True)):
+        raise BadInput(path, f"has bandsD, epochsLinked, epochTime of shapes {shapes}", "give one row per epoch")
     day = arrays["epochTime"][:, 1] == mode
     if not day.any():
         raise BadInput(path, f"has no epochs of mode {mode}", "choose 1 (baseline) or 2 (recovery)")
     linked = arrays["epochsLinked"][day]
-    place = _places(path, linked[:, 1] - linked[0, 1])
+    place = _places(path, (linked[:, 1] - linked[0, 1]).astype(np.float64), MOUSE_EPOCH_S)
     levels = 10 * np.log10(np.maximum(arrays["bandsD"][day], _FLOOR_POWER))[:, None, :]
     stages = np.vectorize(lambda code: _MOUSE_STAGES.get(int(code), UNSCORED))(linked[:, 2])
     return _on_grid(place, levels, stages, MOUSE_EPOCH_S, RODENT_STAGES, 0.0)
@@ -160,21 +166,37 @@ SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 2, _run)
 """Input ``night`` (an ``.npz``), parameters ``kind`` and ``recording``; writes ``epochs.h5``."""
 
 
-def _arrays(path: Path, needed: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
+    """Some arrays of an archive; what they would take is looked up before they are unpacked."""
     try:
-        # Opened here: NumPy leaves the file open when the archive in it is broken.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with zipfile.ZipFile(path) as archive:
+            held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            members = {name: held[name] for name in (*needed, *optional) if name in held}
+            size = sum(info.file_size for info in members.values())
+            plain = all(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members.values())
+            if size <= _MOST_BYTES and plain:
+                arrays = {}
+                for name, info in members.items():
+                    with archive.open(info) as member:
+                        arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
     except Exception as error:  # zipfile and NumPy fail on spoiled files in a dozen ways
         raise BadInput(path, "cannot be read as .npz", "copy or download it again") from error
-    if absent := [name for name in needed if name not in arrays]:
-        raise BadInput(path, f"has no {' and no '.join(absent)}", f"it holds: {', '.join(arrays) or 'nothing'}")
+    if absent := [name for name in needed if name not in members]:
+        raise BadInput(path, f"has no {' and no '.join(absent)}", f"it holds: {', '.join(held) or 'nothing'}")
+    if size > _MOST_BYTES or not plain:
+        raise BadInput(path, f"unpacks to {size / 1e6:.0f} MB, far more than band powers", "give a night's band powers")
+    if any(array.ndim == 0 for array in arrays.values()):
+        raise BadInput(path, "holds single numbers in place of arrays", "export it again")
     if not len(arrays[needed[0]]):
         raise BadInput(path, "holds no epoch", "leave it out")
     return arrays
 
 
-def _places(path: Path, steps: NDArray[np.floating]) -> NDArray[np.int64]:
+def _places(path: Path, steps: NDArray[np.floating], epoch_s: float) -> NDArray[np.int64]:
+    """The epoch, counted from the first, that each row belongs to."""
+    most = _LONGEST_S / epoch_s
+    if not np.isfinite(steps).all() or np.abs(steps).max() > most:
+        raise BadInput(path, f"has onsets further apart than {_LONGEST_S / 86_400:.0f} days", "export it again")
     place = np.round(steps).astype(np.int64)
     if np.abs(steps - place).max() > 0.01 or (np.diff(place) <= 0).any():
         raise BadInput(path, "has onsets that are no ascending multiples of its epoch", "export it again")

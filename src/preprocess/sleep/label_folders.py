@@ -6,7 +6,6 @@ epochs of one night on both sides. The subject therefore has to be readable from
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, EpochSettings, write_epochs
 from src.preprocess.sleep.features import FeatureSettings, decibels
 from src.recordings.sleep.hypnogram import stage_counts
-from src.recordings.sleep.scoring_files import CODINGS, stage_code
+from src.recordings.sleep.nights import subject_of
+from src.recordings.sleep.stage_names import CODINGS, integer_of, stage_code
 from src.signals import BadInput
 from src.storage.step import CachedStep
 
@@ -48,27 +48,19 @@ def find_label_folders(root: str | Path, subject_pattern: str | None = None) -> 
     if subject_pattern is None:
         problem = "names no subjects, so that no split by subject is possible"
         raise BadInput(root, problem, "give subject_pattern, whose group finds the subject in a file's name")
-    try:
-        pattern = re.compile(subject_pattern)
-    except re.error as error:
-        raise BadInput(
-            "subject_pattern", f"{subject_pattern!r} is no regular expression ({error})", "mend it"
-        ) from None
     subjects: dict[str, LabelledFiles] = {}
     for path in files:
-        match = pattern.search(path.name)
-        if not match or not match.groups():
-            problem = f"subject_pattern {subject_pattern!r} finds no subject in its name"
-            raise BadInput(path, problem, "give one group that fits every file")
-        subjects.setdefault(match[1], {})[f"{path.parent.name}/{path.name}"] = path
+        subject = subject_of(path.name, subject_pattern, path)
+        subjects.setdefault(subject, {})[f"{path.parent.name}/{path.name}"] = path
     return subjects
 
 
-def _label(name: str, coding: str | None) -> int | None:
-    """What a folder's name stands for; integers are the AASM's unless said otherwise."""
-    if re.fullmatch(r"-?\d+", name):
-        return CODINGS[coding or "aasm"].get(int(name))
-    return stage_code(name)
+def _label(name: str, settings: EpochSettings) -> int | None:
+    """What a folder's name stands for; integers are the original's, in the order of the AASM, unless said otherwise."""
+    number = integer_of(name)
+    if number is not None:
+        return CODINGS[settings.stage_coding or "aasm"].get(number)
+    return stage_code(name, settings.stage_names, settings.more_names)
 
 
 def _power(path: Path, settings: FeatureSettings) -> np.ndarray:
@@ -91,7 +83,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     if not isinstance(settings.features, FeatureSettings):
         raise BadInput("features.kind", "label folders hold spectrograms", "choose linear, mel or db")
     names = sorted(inputs, key=lambda name: Path(name).name)
-    labels = {name: _label(name.partition("/")[0], settings.stage_coding) for name in names}
+    labels = {name: _label(name.partition("/")[0], settings) for name in names}
     if unknown := sorted({name.partition("/")[0] for name, label in labels.items() if label is None}):
         raise BadInput(inputs[names[0]].parents[1], f"has unknown label folders: {', '.join(unknown)}", "name stages")
     stages = np.array([labels[name] for name in names], np.int8)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
 
 from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_bandpower
 from src.preprocess.sleep.epochs import EPOCHS_FILE, SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, LabelledFiles, find_label_folders
-from src.recordings.sleep.nights import Night, discover
+from src.recordings.sleep.nights import KINDS, Night, discover, subject_of
 from src.signals import BadInput, Origin
 from src.simulate.sleep import SIMULATE_NIGHTS
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.step import ensure
+from src.storage.step import ensure, read_artifact
 
 PREPARED = "prepared"
-"""Kind of source whose epochs another stage has made, such as those of an LFP session."""
+"""Kind of source whose epochs another step has made, such as those of an LFP session."""
+_ORIGIN_KEYS = ("cohort", "licence", "citation")
+_SCORING_KEYS = {"stage_names": "more_names", "stage_coding": "stage_coding", "text_epoch_s": "text_epoch_s"}
+"""Keys of a source that say how its scorings are read, and the settings that they set."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,10 @@ def prepare_nights(
     Parameters
     ----------
     source
-        ``kind`` and ``root`` (and ``subject_pattern``) of :func:`~src.recordings.sleep.nights.discover` or, for
-        ``label_folders``, of :func:`~src.preprocess.sleep.label_folders.find_label_folders`;
-        ``kind: simulated`` with ``subjects``, ``nights``, ``hours`` and ``seed``, a kind of
-        :data:`~src.preprocess.sleep.bandpower_files.LAYOUTS` and ``root``, ``kind: prepared`` with the
-        ``root`` of finished epochs (and ``subject_pattern``), or ``kind: several`` with a list
-        of such ``sources``. Each may state ``cohort``, ``licence`` and ``citation``.
+        ``kind``, a key of :data:`SOURCES`, and the keys of that kind: ``root`` (and ``subject_pattern``,
+        ``scoring``) of recordings, ``subjects``, ``nights``, ``hours`` and ``seed`` of the simulator. ``stage_names``
+        (names of the user's own), ``stage_coding`` and ``text_epoch_s`` say how scorings are read; ``cohort``,
+        ``licence`` and ``citation`` what the recordings are. ``kind: several`` has a list of such ``sources``.
     settings
         What to make.
     cache, workers
@@ -74,29 +77,47 @@ def source_origin(source: Mapping[str, Any], *, subjects: int, hours: float) -> 
     return Origin(recorded, tuple(dict.fromkeys(cohorts)), subjects, round(hours, 2), licence, citation)
 
 
+def recordings_table(artifacts: Sequence[EpochArtifact]) -> Table:
+    """What is to be known of every recording before anything is trained on it, a row each."""
+    table = Table(title="recordings", title_justify="left")
+    for column in ("recording", "subject", "signal", "scoring", "epochs", "scored", "to look at"):
+        table.add_column(column, overflow="fold", justify="right" if column in ("epochs", "scored") else "left")
+    for artifact in artifacts:
+        table.add_row(
+            artifact.recording_id, artifact.subject_id, *(escape(cell) for cell in _facts_row(artifact.facts))
+        )
+    return table
+
+
+def _facts_row(facts: Mapping[str, Any]) -> list[str]:
+    signals = facts.get("signals", [])
+    stated = [f"{s['channel']} ({s['units']}, {s['fs_hz']:g} Hz)" for s in signals] or list(facts.get("channels", []))
+    found = [f"{s['channel']}: {finding}" for s in signals for finding in s["findings"]]
+    counts = facts.get("counts", {})
+    scored, epochs = sum(n for name, n in counts.items() if name != "unscored"), facts.get("epochs")
+    share = facts.get("share_scored", scored / epochs if epochs else None)
+    return [
+        ", ".join(stated),
+        str(facts.get("scoring", "")),
+        "" if epochs is None else str(epochs),
+        "" if share is None else f"{share:.0%}",
+        "; ".join([*found, *facts.get("warnings", [])]),
+    ]
+
+
 def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> list[Job]:
-    plain = {name: value for name, value in source.items() if name not in ("cohort", "licence", "citation")}
-    kind = plain.pop("kind", None)
+    plain = dict(source)
+    kind = str(plain.pop("kind", None))
     if kind == "several":
         return [job for part in plain["sources"] for job in _jobs(part, settings, cache)]
-    if kind in LAYOUTS:
-        found = find_bandpower(plain["root"], str(kind))
-        return [Job(name, _prepare_bandpower, (str(kind), name, subject, path, cache)) for name, subject, path in found]
-    if kind == "simulated":
-        return _simulated_jobs(plain, settings, cache)
-    if kind == PREPARED:
-        return [
-            Job(path.parent.name, _adopt, (path.parent, plain.get("subject_pattern")))
-            for path in find_prepared(plain["root"])
-        ]
+    if kind not in SOURCES:
+        raise BadInput("source.kind", f"{kind!r} is not known", f"choose from: several, {', '.join(SOURCES)}")
+    how = {name: plain[key] for key, name in _SCORING_KEYS.items() if plain.get(key)}
+    keys = {key: value for key, value in plain.items() if key not in (*_SCORING_KEYS, *_ORIGIN_KEYS)}
     try:
-        if kind == "label_folders":
-            folders = find_label_folders(**plain)
-            return [Job(name, _prepare_labelled, (name, files, settings, cache)) for name, files in folders.items()]
-        nights = discover(str(kind), **plain)
+        return SOURCES[kind](kind, replace(settings, **how), cache, **keys)
     except TypeError as error:
-        raise BadInput("source", str(error), "give kind and root (and subject_pattern)") from error
-    return [Job(night.recording_id, _prepare, (night, settings, cache)) for night in nights]
+        raise BadInput("source", str(error).partition("() ")[2], "see conf/source for the keys of each kind") from error
 
 
 def find_prepared(root: str | Path) -> list[Path]:
@@ -113,22 +134,58 @@ def find_prepared(root: str | Path) -> list[Path]:
     return files
 
 
-def _adopt(folder: Path, subject_pattern: str | None) -> list[EpochArtifact]:
-    """Finished epochs as they are; the subject is read from the folder's name, failing that it is the name."""
-    match = re.search(subject_pattern, folder.name) if subject_pattern else None
-    if subject_pattern and not (match and match.groups()):
-        hint = "give one group that fits every folder"
-        raise BadInput(folder, f"subject_pattern {subject_pattern!r} finds no subject in its name", hint)
-    return [EpochArtifact(folder.name, match[1] if match else folder.name, folder, {})]
+def _night_jobs(
+    kind: str,
+    settings: EpochSettings,
+    cache: Path,
+    *,
+    root: str | Path,
+    subject_pattern: str | None = None,
+    scoring: str | None = None,
+) -> list[Job]:
+    nights = discover(kind, root, subject_pattern=subject_pattern, scoring=scoring)
+    return [Job(night.recording_id, _prepare, (night, settings, cache)) for night in nights]
 
 
-def _simulated_jobs(plain: Mapping[str, Any], settings: EpochSettings, cache: Path) -> list[Job]:
-    known = {"subjects": 16, "nights": 1, "hours": 8.0, "seed": 0, "first_subject": 0}
-    if odd := set(plain) - set(known):
-        raise BadInput("source", f"unknown keys {sorted(odd)}", f"the simulator takes {', '.join(known)}")
-    cohort = {**known, **plain}
-    first = int(cohort["first_subject"])
-    numbers = range(first, first + int(cohort["subjects"]))
+def _bandpower_jobs(kind: str, settings: EpochSettings, cache: Path, *, root: str | Path) -> list[Job]:
+    found = find_bandpower(root, kind)
+    return [Job(name, _prepare_bandpower, (kind, name, subject, path, cache)) for name, subject, path in found]
+
+
+def _label_jobs(
+    kind: str, settings: EpochSettings, cache: Path, *, root: str | Path, subject_pattern: str | None = None
+) -> list[Job]:
+    folders = find_label_folders(root, subject_pattern)
+    return [Job(name, _prepare_labelled, (name, files, settings, cache)) for name, files in folders.items()]
+
+
+def _prepared_jobs(
+    kind: str, settings: EpochSettings, cache: Path, *, root: str | Path, subject_pattern: str | None = None
+) -> list[Job]:
+    """Finished epochs as they are; without a pattern the folder's name is the subject."""
+    folders = [path.parent for path in find_prepared(root)]
+    subjects = [subject_of(f.name, subject_pattern, f) if subject_pattern else f.name for f in folders]
+    return [Job(folder.name, _adopt, (folder, subject)) for folder, subject in zip(folders, subjects, strict=True)]
+
+
+def _adopt(folder: Path, subject: str) -> list[EpochArtifact]:
+    found = read_artifact(folder)
+    return [EpochArtifact(folder.name, subject, folder, found.manifest["facts"] if found else {})]
+
+
+def _simulated_jobs(
+    kind: str,
+    settings: EpochSettings,
+    cache: Path,
+    *,
+    subjects: int = 16,
+    nights: int = 1,
+    hours: float = 8.0,
+    seed: int = 0,
+    first_subject: int = 0,
+) -> list[Job]:
+    cohort = {"nights": nights, "hours": hours, "seed": seed}
+    numbers = range(int(first_subject), int(first_subject) + int(subjects))
     return [Job(f"simulated subject {n:02d}", _simulate_and_prepare, (n, cohort, settings, cache)) for n in numbers]
 
 
@@ -157,3 +214,13 @@ def _prepare(night: Night, settings: EpochSettings, cache: Path) -> list[EpochAr
         SLEEP_EPOCHS, night.inputs(), settings.to_params(night.kind), label=night.recording_id, cache=cache
     )
     return [EpochArtifact(night.recording_id, night.subject_id, artifact.path, artifact.manifest["facts"])]
+
+
+SOURCES: dict[str, Callable[..., list[Job]]] = {
+    **dict.fromkeys(KINDS, _night_jobs),
+    **dict.fromkeys(LAYOUTS, _bandpower_jobs),
+    "label_folders": _label_jobs,
+    "simulated": _simulated_jobs,
+    PREPARED: _prepared_jobs,
+}
+"""Kinds of source; the keyword arguments of each are the keys that a source of this kind may have."""

@@ -1,93 +1,151 @@
-"""suite2p output folders as calcium recordings: accepted ROIs of every plane."""
+"""suite2p output folders as calcium recordings: accepted ROIs of every plane, neuropil subtracted."""
 
 from __future__ import annotations
 
+import datetime
 import pickle
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
+from src.recordings.calcium.recording import CalciumRecording, frame_rate
 from src.signals import BadInput
 
-SUITE2P_FILES = ("F.npy", "iscell.npy", "stat.npy", "ops.npy")
-_NEEDED = SUITE2P_FILES[:3]
+SUITE2P_FILES = ("F.npy", "Fneu.npy", "iscell.npy", "stat.npy", "ops.npy")
+_NEEDED = ("F.npy", "iscell.npy", "stat.npy")
 
 
 @dataclass(frozen=True)
 class NpyTraces:
-    """Traces spread over planes: ``rows[i]`` is (plane, row of its F.npy)."""
+    """Traces spread over planes: ``rows[i]`` is (plane, row of its F.npy); ``coefficient · Fneu`` is subtracted."""
 
-    files: tuple[Path, ...]
+    planes: tuple[Path, ...]
     rows: np.ndarray
     frames: int
+    coefficient: float
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         wanted = self.rows[rows]
         block = np.empty((len(wanted), self.frames), np.float32)
-        for plane in np.unique(wanted[:, 0]):
-            here = wanted[:, 0] == plane
-            block[here] = np.load(self.files[plane], mmap_mode="r")[wanted[here, 1]][:, : self.frames]
+        for number in np.unique(wanted[:, 0]):
+            here, plane = wanted[:, 0] == number, self.planes[number]
+            block[here] = np.load(plane / "F.npy", mmap_mode="r")[wanted[here, 1]][:, : self.frames]
+            if self.coefficient and (plane / "Fneu.npy").is_file():
+                neuropil = np.load(plane / "Fneu.npy", mmap_mode="r")[wanted[here, 1]][:, : self.frames]
+                block[here] -= np.float32(self.coefficient) * neuropil
         return block
 
 
 def find_planes(folder: Path) -> list[Path]:
-    """The plane folders of a suite2p output in ``folder``, in plane order; empty if it is none."""
+    """The plane folders of a suite2p output in ``folder``, in plane order; empty if it is none.
+
+    Where only ``combined`` was kept, that is the one.
+    """
     for place in (folder / "suite2p", folder):
         planes = [p for p in place.glob("plane*") if (p / "F.npy").is_file()]
         if planes:
-            return sorted(planes, key=lambda p: (len(p.name), p.name))
+            return sorted(planes, key=_plane_order)
+        if (place / "combined" / "F.npy").is_file():
+            return [place / "combined"]
     return [folder] if (folder / "F.npy").is_file() else []
 
 
-def read_planes(planes: list[Path]) -> tuple[NpyTraces, np.ndarray, np.ndarray, float | None, dict[str, int]]:
-    """Accepted ROIs of all planes: traces, positions (row, column, plane), ids, rate or None, counts.
+def suite2p_files(planes: list[Path]) -> dict[str, Path]:
+    """What is read of these planes, by ``plane/file``."""
+    return {
+        f"{plane.name}/{name}": plane / name for plane in planes for name in SUITE2P_FILES if (plane / name).exists()
+    }
+
+
+def open_suite2p(
+    files: dict[str, Path], subject: str, fs_hz: float | None, coefficient: float, need_positions: bool
+) -> CalciumRecording:
+    """The accepted ROIs of all planes.
+
+    Parameters
+    ----------
+    files
+        Those of :func:`suite2p_files`.
+    coefficient
+        Share of ``Fneu.npy`` that is subtracted from ``F.npy``.
+    need_positions
+        Whether cells without a centre are dropped, or kept with NaN as position.
 
     Raises
     ------
     BadInput
         For missing or broken files, or planes without a common set of ROIs and frames.
     """
-    positions, rows, ids, files, lengths, rates, listed = [], [], [], [], [], [], 0
-    for number, plane in enumerate(planes):
-        for name in _NEEDED:
-            if not (plane / name).is_file():
-                raise BadInput(plane, f"has no {name}", f"put {', '.join(_NEEDED)} of suite2p there")
-        traces = _load(plane / "F.npy", mmap=True)
-        accepted = _load(plane / "iscell.npy")
-        stat = load_objects(plane / "stat.npy")
-        if traces.ndim != 2 or np.shape(stat) != traces.shape[:1] or accepted.shape[:1] != traces.shape[:1]:
-            problem = f"F.npy has shape {traces.shape}, iscell.npy {accepted.shape}, stat.npy {np.shape(stat)}"
-            raise BadInput(plane, problem, "take all three from the same suite2p run")
-        kept = np.flatnonzero(np.asarray(accepted).reshape(len(accepted), -1)[:, 0] > 0)
-        middle = np.array([_middle(plane, stat[k]) for k in kept], dtype=np.float64).reshape(-1, 2)
-        positions.append(np.column_stack([middle, np.full(len(kept), number, float)]))
-        rows.append(np.column_stack([np.full(len(kept), number), kept]))
-        ids.append(listed + kept + 1)
-        files.append(plane / "F.npy")
-        lengths.append(traces.shape[1])
-        rates.append(_rate(plane / "ops.npy"))
-        listed += len(traces)
-    xyz, order, cells = np.concatenate(positions), np.concatenate(rows), np.concatenate(ids)
-    if not len(cells):
+    planes = sorted({path.parent for path in files.values()}, key=_plane_order)
+    read = [_Plane(plane, need_positions) for plane in planes]
+    accepted = [np.column_stack([np.full(len(p.kept), n), p.kept]) for n, p in enumerate(read)]
+    before = np.cumsum([0, *(p.listed for p in read)])
+    ids = np.concatenate([start + p.kept + 1 for start, p in zip(before, read, strict=False)])
+    if not len(ids):
         raise BadInput(planes[0].parent, "no ROI is accepted in iscell.npy", "curate the ROIs in suite2p")
+    lengths = sorted({p.frames for p in read})
     # suite2p's planes of one session may differ by the last frame, where the recording stopped.
-    if max(lengths) - min(lengths) > 1:
-        raise BadInput(planes[0].parent, f"planes have {sorted(set(lengths))} frames", "take planes of one session")
-    placed = np.isfinite(xyz).all(axis=1)
+    if lengths[-1] - lengths[0] > 1:
+        raise BadInput(planes[0].parent, f"planes have {lengths} frames", "take planes of one session")
+    numbers = [np.where(p.plane < 0, n, p.plane) for n, p in enumerate(read)]
+    positions = np.concatenate([np.column_stack([p.middle, z]) for p, z in zip(read, numbers, strict=True)])
+    placed = np.isfinite(positions).all(axis=1) | (not need_positions)
     counts = {
-        "listed": listed,
-        "with_traces": listed,
-        "dropped_invalid": listed - len(cells),
+        "listed": int(before[-1]),
+        "with_traces": int(before[-1]),
+        "dropped_invalid": int(before[-1]) - len(ids),
         "dropped_without_coordinates": int((~placed).sum()),
     }
-    source = NpyTraces(tuple(files), order[placed], min(lengths))
-    return source, xyz[placed], cells[placed].astype(np.int64), rates[0], counts
+    source = NpyTraces(tuple(planes), np.concatenate(accepted)[placed], lengths[0], coefficient)
+    rate = frame_rate(planes[0], fs_hz, _stated_rate(planes[0] / "ops.npy", fs_hz))
+    kept = ids[placed].astype(np.int64)
+    notes = _notes(planes, coefficient)
+    return CalciumRecording(subject, planes[0], rate, lengths[0], positions[placed], kept, source, counts, notes)
+
+
+def _notes(planes: list[Path], coefficient: float) -> tuple[str, ...]:
+    notes = []
+    without = [plane.name for plane in planes if not (plane / "Fneu.npy").is_file()]
+    if coefficient and without:
+        notes.append(f"{', '.join(without)}: no Fneu.npy, so no neuropil was subtracted")
+    elif coefficient:
+        notes.append(f"{coefficient:g} of the neuropil (Fneu.npy) was subtracted")
+    if planes[0].name == "combined":
+        notes.append("positions are those of suite2p's mosaic of all planes (combined)")
+    return tuple(notes)
+
+
+class _Plane:
+    """Accepted ROIs of one plane: ``kept (roi,)`` rows, ``middle (roi, 2)`` row and column, ``plane (roi,)`` or -1."""
+
+    def __init__(self, folder: Path, need_positions: bool) -> None:
+        for name in _NEEDED if need_positions else _NEEDED[:2]:
+            if not (folder / name).is_file():
+                raise BadInput(folder, f"has no {name}", f"put {', '.join(_NEEDED)} of suite2p there")
+        traces, accepted = _load(folder / "F.npy", mmap=True), _load(folder / "iscell.npy")
+        rois = [None] * len(traces) if not (folder / "stat.npy").is_file() else load_objects(folder / "stat.npy")
+        if traces.ndim != 2 or np.shape(rois)[:1] != traces.shape[:1] or accepted.shape[:1] != traces.shape[:1]:
+            problem = f"F.npy has shape {traces.shape}, iscell.npy {accepted.shape}, stat.npy {np.shape(rois)}"
+            raise BadInput(folder, problem, "take all three from the same suite2p run")
+        if (folder / "Fneu.npy").is_file() and (shape := _load(folder / "Fneu.npy", mmap=True).shape) != traces.shape:
+            problem = f"F.npy has shape {traces.shape}, Fneu.npy {shape}"
+            raise BadInput(folder, problem, "take both from the same suite2p run")
+        self.listed, self.frames = traces.shape
+        self.kept = np.flatnonzero(np.asarray(accepted).reshape(len(accepted), -1)[:, 0] > 0)
+        chosen = [rois[k] for k in self.kept]
+        self.middle = np.array([_middle(folder, roi, need_positions) for roi in chosen], np.float64).reshape(-1, 2)
+        # `combined` says of every ROI which plane it was found in.
+        self.plane = np.array([roi.get("iplane", -1) if isinstance(roi, dict) else -1 for roi in chosen], np.float64)
+
+
+def _plane_order(plane: Path) -> tuple[int, str]:
+    return len(plane.name), plane.name
 
 
 def load_objects(path: Path) -> Any:
-    """An object array that a pickle holds, admitting NumPy arrays and plain values only.
+    """An object array that a pickle holds, admitting NumPy arrays, dates, paths and plain values only.
 
     ``numpy.load(allow_pickle=True)`` would run whatever code the file names.
 
@@ -110,17 +168,34 @@ def load_objects(path: Path) -> Any:
         raise BadInput(path, f"cannot be read ({text})", "save it again with suite2p") from error
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    allowed: ClassVar = {
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-        ("_codecs", "encode"),
-        *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    }
+def _path(windows: bool) -> Any:
+    # A path of another system cannot be built here; as text it can.
+    return lambda *parts: str((PureWindowsPath if windows else PurePosixPath)(*parts))
 
+
+_ADMITTED: dict[tuple[str, str], Any] = {
+    **{("datetime", name): getattr(datetime, name) for name in ("datetime", "date", "time", "timedelta", "timezone")},
+    **{
+        (module, f"{pure}{system}Path"): _path(system == "Windows")
+        for module in ("pathlib", "pathlib._local")
+        for pure in ("", "Pure")
+        for system in ("Posix", "Windows")
+    },
+}
+_NUMPY = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    ("_codecs", "encode"),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.allowed:
+        if (module, name) in _ADMITTED:
+            return _ADMITTED[module, name]
+        if (module, name) not in _NUMPY:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is not plain data")
         return super().find_class(module, name)
 
@@ -136,19 +211,20 @@ def _load(path: Path, mmap: bool = False) -> np.ndarray:
         raise BadInput(path, f"cannot be read ({text})", "save it again with suite2p") from error
 
 
-def _middle(plane: Path, roi: Any) -> Any:
+def _middle(plane: Path, roi: Any, needed: bool) -> Any:
     try:
         row, column = roi["med"]
     except (KeyError, TypeError, ValueError, IndexError):
+        if not needed:
+            return np.nan, np.nan
         raise BadInput(plane / "stat.npy", "an ROI has no centre (med)", "save it again with suite2p") from None
     return row, column
 
 
-def _rate(path: Path) -> float | None:
-    """``fs`` of ops.npy, or None if the file is absent or holds more than plain data."""
-    if not path.is_file():
+def _stated_rate(path: Path, given: float | None) -> Any:
+    """``fs`` of ops.npy; None if the file is absent or states none."""
+    if given is not None or not path.is_file():
         return None
-    try:
-        return float(load_objects(path).item()["fs"])
-    except (BadInput, KeyError, AttributeError, TypeError, ValueError):
-        return None
+    settings = load_objects(path)
+    settings = settings.item() if getattr(settings, "size", 0) == 1 else settings
+    return settings.get("fs") if isinstance(settings, dict) else None

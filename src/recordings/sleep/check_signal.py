@@ -89,16 +89,17 @@ def _check_channel(
     row: NDArray[np.floating], fs_hz: float, name: str, units: str, usual_uv: tuple[float, float] | None
 ) -> ChannelReport:
     missing = ~np.isfinite(row)
-    known = np.where(missing, np.float32(0), row).astype(np.float32, copy=False) if missing.any() else row
+    seen = row[~missing] if missing.any() else row
+    known = np.where(missing, np.float32(0), row) if missing.any() else row
     flat = _in_runs(known[1:] == known[:-1], round(fs_hz)) & ~missing[1:]
-    low, high = (float(row[~missing].min()), float(row[~missing].max())) if not missing.all() else (0.0, 0.0)
+    low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)
     rails = ((known == low) | (known == high)) & ~missing & (low < high)
     clipped = _in_runs(rails, 3)
     clipped[1:] &= ~flat
     block = max(1, round(_BLOCK_S * fs_hz))
     n_blocks = len(row) // block or 1
     blocks = known[: n_blocks * block].reshape(n_blocks, -1)
-    amplitude = float(np.median(blocks.std(axis=1)))
+    amplitude = float(np.median([part.std() for part in blocks]))
     hum_db = _hum(blocks, fs_hz)
     shares = (float(flat.mean()) if len(flat) else 0.0, float(clipped.mean()), float(missing.mean()))
     found = _findings(name, units, shares, amplitude, hum_db, usual_uv)
@@ -137,15 +138,9 @@ def _findings(
 
 def _in_runs(flags: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
     """Of the true stretches those that are at least ``least`` long."""
-    if not flags.any():
-        return flags
-    edges = np.flatnonzero(np.diff(np.r_[False, flags, False].astype(np.int8)))
-    first, last = edges[::2], edges[1::2]
-    long = last - first >= max(1, least)
-    out = np.zeros(len(flags) + 1, np.int32)
-    np.add.at(out, first[long], 1)
-    np.add.at(out, last[long], -1)
-    return np.cumsum(out[:-1]) > 0
+    bounds = np.r_[0, np.flatnonzero(flags[1:] != flags[:-1]) + 1, len(flags)]
+    lengths = np.diff(bounds)
+    return np.repeat(flags[bounds[:-1]] & (lengths >= max(1, least)), lengths) if len(flags) else flags
 
 
 def _hum(blocks: NDArray[np.floating], fs_hz: float) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -195,7 +196,7 @@ def align(
     scored = [(a, a + d) for a, d, stage in shifted if stage != UNSCORED]
     beyond = sum(max(0.0, min(b, 0.0) - a) + max(0.0, b - max(a, duration_s)) for a, b in scored)
     missing = max(0.0, min(first, end_s)) + max(0.0, end_s - max(last, 0.0))
-    _require_length(hypnogram, scored, duration_s, beyond if offset_s == 0 else 0.0)
+    _require_length(hypnogram, scored, duration_s, beyond if abs(offset_s) < 2 * epoch_s else 0.0)
     if beyond >= epoch_s:
         notes.append(f"hypnogram exceeds the signal by {beyond:.0f} s of scored time, left out")
     if missing >= epoch_s:
@@ -205,10 +206,15 @@ def align(
         "beyond_signal": round(beyond / epoch_s, 3),
         "without_score": round(missing / epoch_s, 3),
         "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
-        "scoring": f"{hypnogram.how or 'stages'}, epochs of {hypnogram.scored_epoch_s or hypnogram.epoch_s:g} s",
+        "scoring": _described(hypnogram),
         "warnings": [*hypnogram.warnings, *notes],
     }
     return stages, facts
+
+
+def _described(hypnogram: Hypnogram) -> str:
+    name, how = Path(hypnogram.source).name, hypnogram.how or "stages"
+    return f"{name}{': ' if name else ''}{how}, epochs of {hypnogram.scored_epoch_s or hypnogram.epoch_s:g} s"
 
 
 def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
@@ -250,9 +256,10 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     apart_s = (hypnogram.start - start).total_seconds()
     of_day = (apart_s + 43_200) % 86_400 - 43_200
     epoch_s = hypnogram.scored_epoch_s or hypnogram.epoch_s
-    outside, unplaced = {s: _outside(hypnogram, s, duration_s) for s in (apart_s, of_day, 0.0)}, hypnogram.duration_s
+    outside = {offset: _outside(hypnogram, offset, duration_s) for offset in (apart_s, of_day, 0.0)}
+    scored_s = float(np.sum(hypnogram.stages != UNSCORED)) * hypnogram.epoch_s
     by_clock = apart_s if hypnogram.dated and abs(apart_s) < 86_400 else of_day
-    if outside[by_clock] >= unplaced > outside[of_day]:
+    if outside[by_clock] >= scored_s > outside[of_day]:
         by_clock = of_day
     if by_clock == 0:
         return 0.0, []
@@ -261,8 +268,9 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     fits = outside[0.0] < epoch_s
     if midnight and fits and (hypnogram.dated or outside[by_clock] >= epoch_s):
         return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
-    if fits and outside[by_clock] >= epoch_s and abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s:
-        return 0.0, [f"{clocks}, but both have the same length: onsets taken from the start of the signal"]
+    same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
+    if fits and outside[by_clock] >= epoch_s and (same_length or outside[by_clock] >= scored_s):
+        return 0.0, [f"{clocks}, but the lengths fit: onsets taken from the start of the signal"]
     if not hypnogram.dated or by_clock == apart_s:
         return by_clock, []
     if start.time() == time(0) or outside[by_clock] > outside[0.0] + epoch_s:

@@ -94,7 +94,7 @@ def discover(
         with a scoring of the same stem where there is one. ``dreams``, ``ucddb``: the databases' own layouts.
         Folders are searched at any depth for the first two.
     root
-        The folder.
+        The folder, or one recording in it.
     subject_pattern
         Regular expression whose first group, found in a file's name, is its subject (``edf_folder``).
         Without it ``sub-XXX`` names a subject, and failing that every file counts as its own subject.
@@ -109,9 +109,10 @@ def discover(
     root = Path(root)
     if kind not in KINDS:
         raise BadInput("kind", f"{kind!r} is not a kind of recording folder", f"choose from: {', '.join(KINDS)}")
-    if not root.is_dir():
+    if not root.exists():
         raise BadInput(root, "is not a folder", "give the folder that holds the recordings")
-    nights = sorted(KINDS[kind].find(root, subject_pattern, scoring), key=lambda night: night.recording_id)
+    found = KINDS[kind].find(root, subject_pattern, scoring)
+    nights = sorted((n for n in found if root.is_dir() or root in n.psg), key=lambda night: night.recording_id)
     if not nights:
         raise BadInput(root, f"holds no recording of kind {kind!r}", f"expected {KINDS[kind].expected}")
     return nights
@@ -226,6 +227,7 @@ def _find_sleep_edf(root: Path, _: str | None, __: str | None) -> list[Night]:
 
 
 def _find_edf_folder(root: Path, subject_pattern: str | None, scoring: str | None) -> list[Night]:
+    top = root.parent if root.is_file() else root
     signals = [path for path in _below(root) if not _SCORING_EDF.search(path.stem) and _holds_signal(path)]
     names = [path.stem.casefold() for path in signals]
     folders: dict[Path, list[Path]] = {}
@@ -236,7 +238,7 @@ def _find_edf_folder(root: Path, subject_pattern: str | None, scoring: str | Non
         beside = {path.name.casefold(): path for path in sorted(folder.iterdir()) if path not in files}
         for path in files:
             same = names.count(path.stem.casefold()) > 1
-            name = "-".join(path.relative_to(root).parts) if same else path.stem
+            name = "-".join(path.relative_to(top).parts) if same else path.stem
             found = _named(path, scoring) if scoring else _scoring_of(path, beside, len(files) == 1)
             subject = subject_of(path.name if subject_pattern else name, subject_pattern, path)
             nights.append(Night(name, subject, (path,), found, "edf_folder"))
@@ -246,8 +248,10 @@ def _find_edf_folder(root: Path, subject_pattern: str | None, scoring: str | Non
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """EDF and BDF files below a folder, hidden ones left out."""
-    for path in sorted(root.rglob("*")):
+    """EDF and BDF files below a folder, hidden ones left out; those beside a file."""
+    found = root.parent.glob("*") if root.is_file() else root.rglob("*")
+    root = root.parent if root.is_file() else root
+    for path in sorted(found):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
         if path.suffix.lower() in EDF_SUFFIXES and not hidden and path.is_file():
             yield path
@@ -287,6 +291,7 @@ def _scoring_of(psg: Path, beside: Mapping[str, Path], alone: bool) -> Path | No
 
 def _find_dreams(root: Path, _: str | None, __: str | None) -> list[Night]:
     nights = []
+    root = root.parent if root.is_file() else root
     for path in sorted(root.glob("excerpt*.txt")):
         if re.fullmatch(r"excerpt\d+", path.stem):
             edf, hypnogram = path.with_suffix(".edf"), root / f"Hypnogram_{path.stem}.txt"
@@ -297,6 +302,7 @@ def _find_dreams(root: Path, _: str | None, __: str | None) -> list[Night]:
 
 def _find_ucddb(root: Path, _: str | None, __: str | None) -> list[Night]:
     nights = []
+    root = root.parent if root.is_file() else root
     for stages in sorted(root.glob("ucddb*_stage.txt")):
         patient = stages.stem.removeprefix("ucddb").removesuffix("_stage")
         if parts := sorted(root.glob(f"ucd{patient}_stage*.mat")):

@@ -13,7 +13,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -76,7 +76,7 @@ def read_hypnogram(
     path = Path(path)
     if coding is not None and coding not in CODINGS:
         raise BadInput("stage_coding", f"{coding!r} is not known", f"choose from: {', '.join(CODINGS)}")
-    scoring = _read(path)
+    scoring = _read(path, lambda name: stage_code(name, stage_names, more_names) is not None)
     if not scoring.rows:
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
     scoring = replace(scoring, coding=coding or scoring.coding)
@@ -136,7 +136,7 @@ def _name(hypnogram: Hypnogram, stage: int) -> str:
     return "?" if stage == UNSCORED else hypnogram.stage_names[stage]
 
 
-def _read(path: Path) -> Scoring:
+def _read(path: Path, is_stage: Callable[[str], bool]) -> Scoring:
     if path.suffix.lower() in EDF_SUFFIXES:
         found = read_annotations(path)
         rows = [mark for mark in found.marks if mark[2]]
@@ -144,7 +144,7 @@ def _read(path: Path) -> Scoring:
             raise BadInput(path, "has no sleep stage among its annotations (none)", "give the hypnogram file")
         return Scoring(rows, f"{path.suffix[1:4].upper()}+ annotations", start=found.start, notes=found.notes)
     text = read_text(path)
-    return _parse_xml(path, text) if text.lstrip().startswith("<") else parse_text(path, text)
+    return _parse_xml(path, text) if text.lstrip().startswith("<") else parse_text(path, text, is_stage)
 
 
 def _parse_xml(path: Path, text: str) -> Scoring:

@@ -11,7 +11,7 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -68,6 +68,10 @@ class Scoring:
     notes: tuple[str, ...] = field(default=())
 
 
+def _is_usual_stage(name: str) -> bool:
+    return stage_code(name) is not None
+
+
 def read_text(path: Path) -> str:
     """A text file of a size that a scoring can have.
 
@@ -96,8 +100,10 @@ def read_text(path: Path) -> str:
     raise BadInput(path, "is not a text file", "give an EDF+, XML, CSV or text hypnogram")
 
 
-def parse_text(path: Path, text: str) -> Scoring:
+def parse_text(path: Path, text: str, is_stage: Callable[[str], bool] = _is_usual_stage) -> Scoring:
     """Rows of a text: a table with a heading, a table without, or one stage a line.
+
+    ``is_stage`` says of a word whether it is the name of a stage.
 
     Raises
     ------
@@ -114,8 +120,9 @@ def parse_text(path: Path, text: str) -> Scoring:
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
     width = len(table[heading]) if heading is not None else max(len(row) for row in rows[:_LONGEST_PREAMBLE])
     if width == 1:
-        return _one_a_line(rows, heading is not None)
-    columns = _by_content(path, rows, width) if heading is None else _by_heading(table[heading], rows)
+        return _one_a_line([row[0] for row in rows], heading is not None, is_stage)
+    likeness = [_likeness([row[column] for row in rows if len(row) > column], is_stage) for column in range(width)]
+    columns = _by_content(path, rows, likeness) if heading is None else _by_heading(table[heading], likeness)
     needed = max(columns.values())
     short = [i for i, row in enumerate(rows, 1) if len(row) <= needed]
     if len(short) > 0.1 * len(rows):
@@ -150,17 +157,17 @@ def _is_heading(row: Sequence[str], index: int) -> bool:
     return any(name in names for name in _STAGE_COLUMNS) and (timed or index == 0)
 
 
-def _by_heading(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, int]:
+def _by_heading(heading: Sequence[str], likeness: Sequence[tuple[int, int]]) -> dict[str, int]:
     names = _names(heading)
     found = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
     candidates = [names.index(name) for name in _STAGE_COLUMNS if name in names]
-    stage = max(candidates, key=lambda column: (*_stage_likeness(rows, column), -candidates.index(column)))
+    stage = max(candidates, key=lambda column: (*likeness[column], -candidates.index(column)))
     return {what: column for what, column in found.items() if column >= 0 and column != stage} | {"stage": stage}
 
 
-def _by_content(path: Path, rows: Sequence[Sequence[str]], width: int) -> dict[str, int]:
+def _by_content(path: Path, rows: Sequence[Sequence[str]], likeness: Sequence[tuple[int, int]]) -> dict[str, int]:
     """Columns of a table without a heading: the stage is the one of stage names, numbers before it are times."""
-    likeness = [_stage_likeness(rows, column) for column in range(width)]
+    width = len(likeness)
     best = max(range(width), key=lambda column: likeness[column])
     stage = best if any(likeness[best]) else min(2, width - 1)
     timed = [
@@ -178,16 +185,14 @@ def _by_content(path: Path, rows: Sequence[Sequence[str]], width: int) -> dict[s
     return {"onset": timed[0], "stage": stage, **more}
 
 
-def _stage_likeness(rows: Sequence[Sequence[str]], column: int) -> tuple[int, int]:
+def _likeness(cells: Sequence[str], is_stage: Callable[[str], bool]) -> tuple[int, int]:
     """How many cells call themselves a stage, and how many are the name of one."""
-    cells = [row[column] for row in rows if len(row) > column]
-    named = [c for c in cells if integer_of(c) is None and c.lower() not in _ABSENT and stage_code(c) is not None]
+    named = [cell for cell in cells if integer_of(cell) is None and cell.lower() not in _ABSENT and is_stage(cell)]
     return sum(says_stage(cell) for cell in named), len(named)
 
 
-def _one_a_line(rows: Sequence[Sequence[str]], has_heading: bool) -> Scoring:
-    cells = [row[0] for row in rows]
-    known = [integer_of(cell) is not None or stage_code(cell) is not None for cell in cells]
+def _one_a_line(cells: Sequence[str], has_heading: bool, is_stage: Callable[[str], bool]) -> Scoring:
+    known = [integer_of(cell) is not None or is_stage(cell) for cell in cells]
     notes = []
     if not has_heading and not known[0] and len(cells) > 1 and all(known[1:]) and cells[0] not in cells[1:]:
         notes.append(f"first line {cells[0][:40]!r} taken as a heading")

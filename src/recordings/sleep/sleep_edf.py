@@ -17,9 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from src.recordings.sleep.edf import read_header
+from src.recordings.sleep.edf_header import read_header
 from src.recordings.sleep.hypnogram import align, stage_counts, trim_wake
 from src.recordings.sleep.nights import Night, discover
+from src.recordings.sleep.parameters import SleepEdfParams
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
@@ -27,7 +28,6 @@ from src.storage.fingerprint import file_digest
 from src.storage.lock import folder_lock
 from src.storage.output import OutputFolder
 
-BASE_URL = "https://physionet.org/files/sleep-edfx/1.0.0/"
 CHECKSUMS = "SHA256SUMS.txt"
 COUNTS_FILE = "counts.json"
 _FOLDER = "sleep-cassette"
@@ -56,29 +56,10 @@ _TOLERANCE = {"W": 0.02}
 _SLEEP_TOLERANCE = 0.001
 
 
-def sleep_edf(
-    input_dir: str,
-    output_dir: str,
-    workers: int,
-    seed: int,
-    skip: list[str],
-    cohort: str,
-    base_url: str,
-) -> Summary:
+def sleep_edf(params: SleepEdfParams) -> Summary:
     """Fetch a cohort (or take a folder that is there), check every file, count its stages.
 
-    Parameters
-    ----------
-    input_dir
-        A folder that already holds the EDF files, at any depth; empty downloads into ``output_dir``.
-    output_dir
-        Gets ``sleep-cassette/*.edf`` when downloading, and ``counts.json``.
-    workers, seed, skip
-        Files at a time; unused; files to leave out.
-    cohort
-        ``sc20`` or ``sc78``.
-    base_url
-        Where ``SHA256SUMS.txt`` and the folder of files are.
+    ``output_dir`` gets ``sleep-cassette/*.edf`` when downloading, and ``counts.json``.
 
     Raises
     ------
@@ -86,28 +67,29 @@ def sleep_edf(
         For an unknown cohort, a list of checksums that cannot be had, or a folder without nights. A file that
         fails is a failure of its own in the summary; the next call fetches what is missing.
     """
+    cohort, target = params.cohort, Path(params.output_dir)
     if cohort not in COHORTS:
         raise BadInput("cohort", f"{cohort!r} is not known", f"choose from: {', '.join(COHORTS)}")
-    target = Path(output_dir)
-    output = OutputFolder(target, (Path(input_dir),) if input_dir else ())
+    output = OutputFolder(target, (Path(params.input_dir),) if params.input_dir else ())
     output.check(known=(_FOLDER,))
     summary = Summary("files")
-    if not input_dir:
-        listed = {n: d for n, d in checksums_of(base_url).items() if wanted(n, cohort) and Path(n).name not in skip}
+    if not params.input_dir:
+        listed = {name: digest for name, digest in checksums_of(params.base_url).items() if wanted(name, cohort)}
+        listed = {name: digest for name, digest in listed.items() if Path(name).name not in params.skip}
         if not listed:
-            raise BadInput(base_url + CHECKSUMS, f"lists no file of {cohort}", "check base_url")
+            raise BadInput(params.base_url + CHECKSUMS, f"lists no file of {cohort}", "check base_url")
         jobs = [
-            Job(Path(name).name, fetch, (base_url + name, digest, target / _FOLDER)) for name, digest in listed.items()
+            Job(Path(name).name, fetch, (params.base_url + name, digest, target / _FOLDER))
+            for name, digest in listed.items()
         ]
-        summary = run_batch(jobs, title="downloading Sleep-EDF", workers=workers)
+        summary = run_batch(jobs, title="downloading Sleep-EDF", workers=params.workers)
         if summary.failures:
             return summary
-    nights = [n for n in discover("sleep_edf", input_dir or target) if wanted(f"{n.psg[0].name}", cohort)]
+    nights = [n for n in discover("sleep_edf", params.input_dir or target) if wanted(n.psg[0].name, cohort)]
     if not nights:
-        raise BadInput(input_dir or target, f"holds no night of {cohort}", "download it: leave input_dir out")
-    counting = run_batch(
-        [Job(n.recording_id, night_counts, (n,)) for n in nights], title="counting epochs", workers=workers
-    )
+        raise BadInput(params.input_dir or target, f"holds no night of {cohort}", "download it: leave input_dir out")
+    jobs = [Job(night.recording_id, night_counts, (night,)) for night in nights]
+    counting = run_batch(jobs, title="counting epochs", workers=params.workers)
     report = compare(list(counting.values.values()), cohort)
     with output.files(known=(_FOLDER,)) as part:
         (part / COUNTS_FILE).write_text(json.dumps(report, indent=2) + "\n")

@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from src.models.grids.networks import EmbeddingForecaster, PlaneForecaster, entries
-from src.preprocess.calcium.grid_images import GridImages
-from src.preprocess.calcium.grid_windows import window_batch
+from src.preprocess.calcium.grid_windows import GridImages, window_batch
 from src.signals import BadInput
 from tests.forecast_data import random_subject
 

@@ -1,13 +1,12 @@
-"""Small simulated subjects, made once, and the stand-in engine."""
+"""Small simulated subjects, made once, and the parameters of a run without networks and figures."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from src.preprocess.calcium import subject_grids
+from src.preprocess.calcium.parameters import CalciumParams
 from src.simulate.calcium import SimulatedBrain, simulate_subject
-from tests.preprocess.calcium import standin
 
 
 @pytest.fixture(scope="session")
@@ -19,15 +18,8 @@ def raw(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def engine() -> Iterator[None]:
-    """The stand-in engine in place of the real ones."""
-    standin.install()
-    yield
-    standin.remove()
-
-
-@pytest.fixture
-def no_figures(monkeypatch) -> None:
-    """Figures cost most of a small subject's time; the tests that are about something else do without."""
-    monkeypatch.setattr(subject_grids, "_draw", lambda *arguments: None)
+def parameters(input_dir: Path, output_dir: Path, **changes: Any) -> CalciumParams:
+    """OASIS, which needs no model, and no figures: the rest is the default of ``preprocess=cascade_coo``."""
+    places = {"input_dir": str(input_dir), "output_dir": str(output_dir), "cache_dir": str(output_dir.parent / "cache")}
+    engine = {"engine": "oasis", "cascade_model": "tau1.25s", "grid_format": "coo", "figures": False}
+    return CalciumParams(**(places | engine | changes))

@@ -12,18 +12,18 @@ import pytest
 
 from src.preprocess.calcium import expected_spikes as module
 from src.preprocess.calcium.baseline import sliding_percentile
-from src.preprocess.calcium.expected_spikes import make_expected_spikes, relative_traces
-from src.recordings.calcium.recording import open_recording, subject_files
+from src.preprocess.calcium.expected_spikes import dff_of, make_expected_spikes, spike_task
+from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
+from src.preprocess.cascade.oasis import OasisEngine
+from src.recordings.calcium.sources import open_recording, subject_files
 from src.signals import BadInput
-from tests.preprocess.calcium.standin import StandInEngine
+from tests.preprocess.cascade.cascade_packages import write_package
 from tests.recordings.calcium.test_recording import positions, write_fish
 
-pytestmark = pytest.mark.usefixtures("engine")
-
-PARAMS = {
-    "subject": "subject_1", "engine": "standin", "model": "standin", "threshold": 1, "align": "upstream", "fs_hz": None,
-    "baseline": "auto", "baseline_window_s": 30.0, "baseline_percentile": 8.0, "dff_scale": 1.0,
-}  # fmt: skip
+PARAMS = CalciumParams(engine="oasis", cascade_model="tau1.25s").of(InferenceParams) | {
+    "subject": "subject_1",
+    "need_positions": True,
+}
 
 
 def make(folder: Path, out: Path, resources: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -46,24 +46,19 @@ def test_the_file_holds_what_the_engine_says_of_the_traces(raw, tmp_path):
     recording = open_recording(subject_files(raw / "subject_1"), "subject_1")
     traces = recording.traces(np.arange(recording.cells))
     base = sliding_percentile(traces, 61, 8)
-    dff, stand_in = (traces - base) / base, StandInEngine()
-    levels = stand_in.noise_levels(dff)
+    dff, engine = (traces - base) / base, OasisEngine("tau1.25s", fs_hz=2.0)
     with h5py.File(tmp_path / "expected_spikes.h5") as file:
-        expected = file["expected_spikes"]
-        assert expected.dtype == np.float16
-        np.testing.assert_array_equal(expected[()], stand_in.predict(dff, levels).astype(np.float16))
-        np.testing.assert_allclose(file["noise_levels"][()], levels, rtol=1e-6)
+        assert file["expected_spikes"].dtype == np.float16
+        np.testing.assert_array_equal(file["expected_spikes"][()], engine.predict(dff).astype(np.float16))
+        np.testing.assert_allclose(file["noise_levels"][()], engine.noise_levels(dff), rtol=1e-6)
         np.testing.assert_array_equal(file["cell_ids"][()], recording.cell_ids)
         np.testing.assert_array_equal(file["positions"][()], recording.positions)
-        predicted = file["is_predicted"][()]
-    assert predicted[32:-32].all()
-    assert not predicted[:32].any()
-    assert not predicted[-32:].any()
+        assert file["is_predicted"][()].all()
+        assert not file["cell_state"][()].any()
     assert facts["baseline"] == {"mode": "divide", "window_frames": 61}
-    assert facts["cells"]["kept"] == recording.cells
-    np.testing.assert_array_equal(
-        relative_traces(recording, np.array([3, 5]), PARAMS | {"baseline": "divide"}), dff[[3, 5]]
-    )
+    assert facts["cells"]["used"] == facts["cells"]["kept"] == recording.cells
+    # OASIS looks five decay times of 2.5 frames to both sides, the baseline 30 frames.
+    assert (facts["frames_before"], facts["frames_after"]) == (43, 43)
 
 
 def test_neither_workers_nor_batch_nor_piece_size_shows(tmp_path, monkeypatch):
@@ -91,34 +86,36 @@ def test_auto_divides_raw_fluorescence_and_subtracts_from_detrended(tmp_path):
     assert "F0 is zero or negative in 100 %" in flat["notes"][0]
 
 
-def test_dividing_by_a_baseline_that_touches_zero_is_refused_with_the_cure(tmp_path):
+def test_dividing_by_a_baseline_that_is_nowhere_positive_is_refused_with_the_hint(tmp_path):
     folder = fish(tmp_path / "subject_1", noisy(level=0.0))
-    with pytest.raises(BadInput, match=r"TimeSeries\.h5: F0 is zero or negative in 20 of 20 cells.*baseline=subtract"):
+    with pytest.raises(BadInput, match=r"TimeSeries\.h5: no cell can be used: 20 F0 ≤ 0 .*baseline=subtract"):
         make(folder, tmp_path / "out", baseline="divide")
 
 
-def test_a_few_cells_with_a_bad_baseline_are_left_out_and_counted(tmp_path):
-    traces = noisy(cells=100)
-    traces[7] -= 100
-    facts = make(fish(tmp_path / "subject_1", traces), tmp_path / "out", baseline="divide")
-    assert facts["cells"]["bad_baseline"] == 1
-    assert facts["notes"] == ["1 of 100 cells have F0 ≤ 0 and were left out"]
-    with h5py.File(tmp_path / "out" / "expected_spikes.h5") as file:
-        assert np.isnan(file["expected_spikes"][7]).all()
-        assert file["bad_baseline"][()].nonzero()[0].tolist() == [7]
-
-
-def test_neurons_without_a_single_sample_stay_silent_and_are_counted(tmp_path):
-    traces = noisy()
-    traces[3] = np.nan
-    facts = make(fish(tmp_path / "subject_1", traces), tmp_path / "out")
-    assert facts["cells"]["without_prediction"] == 1
-    assert "1 of 20 cells have gaps in every window" in facts["notes"][0]
+@pytest.mark.parametrize("baseline", ["auto", "divide"])
+def test_bad_cells_are_left_out_counted_and_named_and_change_no_other_cell(tmp_path, baseline):
+    traces = noisy(cells=20)
+    healthy = make(fish(tmp_path / "subject_1", traces), tmp_path / "healthy", baseline=baseline)
+    traces[3], traces[7], traces[9], traces[11] = np.nan, 0, traces[9] - 100, 55
+    facts = make(fish(tmp_path / "subject_1", traces), tmp_path / "out", baseline=baseline)
+    assert healthy["baseline"]["mode"] == facts["baseline"]["mode"] == "divide"
+    assert {k: facts["cells"][k] for k in ("used", "no finite frame", "constant", "F0 ≤ 0")} == {
+        "used": 16, "no finite frame": 1, "constant": 2, "F0 ≤ 0": 1,
+    }  # fmt: skip
+    assert facts["notes"] == ["4 of 20 cells were left out: 1 no finite frame (4); 2 constant (8, 12); 1 F0 ≤ 0 (10)"]
+    with (
+        h5py.File(tmp_path / "out" / "expected_spikes.h5") as file,
+        h5py.File(tmp_path / "healthy" / "expected_spikes.h5") as before,
+    ):
+        bad = np.isin(np.arange(20), [3, 7, 9, 11])
+        assert np.isnan(file["expected_spikes"][()][bad]).all()
+        np.testing.assert_array_equal(file["expected_spikes"][()][~bad], before["expected_spikes"][()][~bad])
+        assert file["cell_state"][()].tolist() == [0] * 3 + [1, 0, 0, 0, 2, 0, 3, 0, 2] + [0] * 8
 
 
 def test_a_subject_of_nan_is_refused(tmp_path):
     folder = fish(tmp_path / "subject_1", np.full((5, 100), np.nan))
-    with pytest.raises(BadInput, match="no cell has a single frame"):
+    with pytest.raises(BadInput, match="no cell can be used: 5 no finite frame"):
         make(folder, tmp_path / "out", baseline="subtract")
 
 
@@ -129,23 +126,21 @@ def test_a_recording_shorter_than_the_baselines_window_is_refused(tmp_path):
 
 
 def test_modes_and_scale_reach_the_engine(tmp_path):
-    folder = fish(tmp_path / "subject_1", noisy(level=0.0))
-    recording = open_recording(subject_files(folder), "subject_1")
-    rows = np.arange(3)
-    plain = relative_traces(recording, rows, PARAMS | {"baseline": "none"})
-    np.testing.assert_array_equal(plain, recording.traces(rows))
-    subtracted = relative_traces(recording, rows, PARAMS | {"baseline": "subtract", "dff_scale": 0.01})
-    base = sliding_percentile(recording.traces(rows), 61, 8)
-    np.testing.assert_allclose(subtracted, (recording.traces(rows) - base) * np.float32(0.01), rtol=1e-6)
+    files = subject_files(fish(tmp_path / "subject_1", noisy(level=0.0)))
+    traces = open_recording(files, "subject_1").traces(np.arange(3))
+    plain = dff_of(traces, spike_task(files, PARAMS | {"baseline": "none"}), 61)[0]
+    np.testing.assert_array_equal(plain, traces)
+    task = spike_task(files, PARAMS | {"baseline": "subtract", "dff_scale": 0.01})
+    difference = (traces - sliding_percentile(traces, 61, 8)) * np.float32(0.01)
+    np.testing.assert_allclose(dff_of(traces, task, 61)[0], difference, rtol=1e-6)
 
 
-def test_what_the_engine_refuses_names_the_file(tmp_path, monkeypatch):
-    def refuse(self: StandInEngine, levels: np.ndarray) -> list[str]:
-        raise BadInput("dF/F", "has a median noise level of 300", "divide by F0")
-
-    monkeypatch.setattr(StandInEngine, "check", refuse)
-    with pytest.raises(BadInput, match=r"TimeSeries\.h5: dF/F has a median noise level of 300; divide by F0"):
-        make(fish(tmp_path / "subject_1", noisy()), tmp_path / "out")
+def test_what_the_engine_refuses_names_the_file(tmp_path):
+    folder = fish(tmp_path / "subject_1", 1000 * noisy(level=0.0))
+    package = write_package(tmp_path / "models")
+    inputs = subject_files(folder) | {module.MODEL: package}
+    with pytest.raises(BadInput, match=r"TimeSeries\.h5: dF/F has a median noise level of .*dff_scale"):
+        make_expected_spikes(inputs, PARAMS | {"engine": "dense", "baseline": "subtract"}, tmp_path, None)
 
 
 def killed(*arguments: object) -> None:
@@ -154,7 +149,7 @@ def killed(*arguments: object) -> None:
 
 def test_a_worker_killed_inside_a_subject_is_said_so(tmp_path, monkeypatch):
     folder = fish(tmp_path / "subject_1", noisy(cells=600, frames=80))
-    monkeypatch.setattr(module, "_predict", killed)
+    monkeypatch.setattr(module, "predict_piece", killed)
     with pytest.raises(BadInput, match=r"TimeSeries\.h5: a worker process was killed \(out of memory\?\); give fewer"):
         make(folder, tmp_path / "out", {"workers": 2, "batch_size": 512})
 
@@ -165,16 +160,4 @@ def test_golden_digest_moves_the_version(tmp_path):
     make(fish(tmp_path / "subject_1", traces), tmp_path / "out")
     with h5py.File(tmp_path / "out" / "expected_spikes.h5") as file:
         digest = hashlib.sha256(np.nan_to_num(file["expected_spikes"][()]).tobytes()).hexdigest()
-    assert (module.EXPECTED_SPIKES.version, digest[:16]) == (1, "54f666ee0fbd7917")
-
-
-def test_errors_name_the_file_that_is_wrong(tmp_path):
-    traces, member = tmp_path / "subject_1" / "TimeSeries.h5", tmp_path / "models" / "Model_NoiseLevel_2_Ensemble_0.h5"
-    member.parent.mkdir()
-    member.touch()
-    with pytest.raises(BadInput) as caught, module._naming(traces):
-        raise BadInput(member, "is not whole", "fetch it again")
-    assert str(caught.value).startswith(f"{member}: is not whole")
-    with pytest.raises(BadInput) as caught, module._naming(traces):
-        raise BadInput("dF/F", "has 40 frames", "leave this recording out")
-    assert str(caught.value).startswith(f"{traces}: dF/F has 40 frames")
+    assert (module.EXPECTED_SPIKES.version, digest[:16]) == (2, "034169e17c6c5135")

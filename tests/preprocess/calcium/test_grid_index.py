@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from src.preprocess.calcium.grid import PIXELS, marker_mask
 from src.preprocess.calcium.grid_index import GRID_INDEX, find_grids, load_grids, read_grids
-from src.preprocess.calcium.grid_io import COO_FILE, DENSE_FILE, convert, write_coo
+from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, convert, write_coo
 from src.signals import BadInput
 from tests.forecast_data import as_batch, header_of, random_subject
 
@@ -98,4 +98,4 @@ def test_grids_are_found_in_files_folders_and_folders_of_folders(written, tmp_pa
 def test_a_change_of_output_moves_the_version(written):
     found = read_grids(written, "fish")
     digest = hashlib.sha256(found.indptr.tobytes() + found.rank.tobytes() + found.voxels.tobytes()).hexdigest()[:16]
-    assert (GRID_INDEX.version, digest) == (2, "b358b67a3cd88c0f")
+    assert (GRID_INDEX.version, digest) == (3, "b358b67a3cd88c0f")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.preprocess.calcium.sampling import SpikeSampler, stream
+from src.preprocess.calcium.sampling import SpikeSampler, block_split, seeded_rng, split_recording
+from src.signals import BadInput
 
 
 def test_draws_depend_on_seed_subject_and_cell_alone():
@@ -63,10 +64,99 @@ def test_neighbouring_cells_and_purposes_are_independent():
     draws = np.stack([sampler.uniform(cell, 4000) for cell in range(1, 9)])
     correlation = np.corrcoef(draws)[np.triu_indices(8, 1)]
     assert np.abs(correlation).max() < 0.06
-    assert stream(7, "s", "split").random() != stream(7, "s", "figures").random()
+    assert seeded_rng(7, "s", "split").random() != seeded_rng(7, "s", "figures").random()
 
 
 def test_golden_draws_do_not_move():
     drawn = SpikeSampler(42, "subject_1").sample(np.full((3, 64), 0.25), np.array([1, 2, 1000]))
     digest = hashlib.sha256(np.packbits(drawn).tobytes()).hexdigest()
     assert digest[:16] == "ffdd3c8b854ad957"
+
+
+ORIGINAL = {
+    5: (1,), 6: (0,), 8: (1,), 9: (7,), 10: (8,), 11: (5,), 12: (10,), 15: (9,),
+    18: (0,), 20: (0,), 21: (0,), 30: (27,), 40: (16, 19),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("blocks", "tests"), ORIGINAL.items())
+@pytest.mark.parametrize("leftover", [0, 1, 329])
+def test_without_a_gap_it_is_the_originals(blocks, tests, leftover):
+    frames = blocks * 330 + leftover
+    split = block_split(frames, 0.95, 42, "any", guard_frames=0)
+    expected = np.ones(frames, np.uint8)
+    for number in tests:
+        expected[number * 330 : (number + 1) * 330] = 0
+    assert split.test_blocks == tests
+    assert split.is_train.dtype == np.uint8
+    np.testing.assert_array_equal(split.is_train, expected)
+    np.testing.assert_array_equal(split.is_test, 1 - expected)
+
+
+@pytest.mark.parametrize(("frames", "testing"), [(0, 0), (1, 0), (329, 0), (330, 330), (659, 330)])
+def test_short_recordings_behave_as_the_originals(frames, testing):
+    split = block_split(frames, 0.95, 42, "any", guard_frames=0)
+    assert split.is_test.sum() == testing
+    assert split.is_train.sum() == frames - testing
+
+
+@given(
+    frames=st.integers(1, 3000),
+    ratio=st.sampled_from([0.5, 0.8, 0.9, 0.95]),
+    seed=st.integers(0, 99),
+    guard=st.integers(0, 400),
+)
+@settings(deadline=None)
+def test_training_and_test_frames_keep_their_distance(frames, ratio, seed, guard):
+    split = block_split(frames, ratio, seed, "s", guard)
+    train, test = np.flatnonzero(split.is_train), np.flatnonzero(split.is_test)
+    assert not (split.is_train & split.is_test).any()
+    assert len(test) == 330 * len(split.test_blocks)
+    if len(test):
+        distance = np.abs(np.arange(frames)[:, None] - test[None]).min(axis=1)
+        np.testing.assert_array_equal(train, np.flatnonzero(distance > guard))
+    else:
+        assert len(train) == frames
+
+
+def test_subjects_draw_their_own_blocks_and_repeat_them():
+    drawn = {block_split(330 * 40, 0.95, 42, f"subject_{k}", 124).test_blocks for k in range(8)}
+    assert len(drawn) > 4
+    again = block_split(330 * 40, 0.95, 42, "subject_0", 124)
+    assert again.test_blocks == block_split(330 * 40, 0.95, 42, "subject_0", 124).test_blocks
+
+
+def test_the_share_of_blocks_is_not_lost_to_rounding():
+    # In floating point 10 * (1 - 0.9) is a little less than one, and 20 * (1 - 0.9) than two.
+    assert len(block_split(3300, 0.9, 0, "s", 1).test_blocks) == 1
+    assert len(block_split(6600, 0.9, 0, "s", 1).test_blocks) == 2
+
+
+@pytest.mark.parametrize(("ratio", "guard"), [(0, 0), (1, 0), (1.5, 0), (0.9, -1)])
+def test_senseless_settings_are_refused(ratio, guard):
+    with pytest.raises(BadInput, match="give"):
+        block_split(1000, ratio, 0, "s", guard)
+
+
+def test_a_short_recording_gets_shorter_test_blocks():
+    split, notes = split_recording(400, 0.95, 42, "s", 62, None)
+    assert (split.block_frames, int(split.is_test.sum())) == (20, 20)
+    assert split.is_train.mean() >= 0.95 / 2
+    assert notes == ["test blocks have 20 frames, not 330: the recording is short"]
+    assert split_recording(3000, 0.95, 42, "s", 62, None)[0].block_frames == 330
+
+
+@pytest.mark.parametrize(
+    ("frames", "guard", "block", "hint"),
+    [(400, 62, 330, "give split_block_frames=20, or null"), (100, 62, None, "split_guard_frames or baseline_window_s")],
+)
+def test_a_split_that_leaves_too_little_to_train_is_refused_with_a_hint(frames, guard, block, hint):
+    with pytest.raises(BadInput, match=r"to train .* less than half of split_ratio=0\.95") as caught:
+        split_recording(frames, 0.95, 42, "s", guard, block)
+    assert hint in caught.value.hint
+
+
+def test_the_originals_split_of_a_short_recording_is_said_and_kept():
+    split, notes = split_recording(400, 0.95, 42, "s", 0, None)
+    np.testing.assert_array_equal(split.is_train, block_split(400, 0.95, 42, "s", 0).is_train)
+    assert "70 training and 330 test frames" in notes[0]

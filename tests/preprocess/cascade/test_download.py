@@ -5,16 +5,24 @@ import json
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from src.preprocess.cascade.download import CATALOGUE_FILE, LARGEST_ZIP, fetch_package, models_for_rate
+from src.preprocess.cascade.download import (
+    CATALOGUE_FILE,
+    EMBEDDED_NAME,
+    LARGEST_ZIP,
+    find_package,
+    names_for_rate,
+    package_for_rate,
+)
 from src.preprocess.cascade.package import open_package
 from src.signals import BadInput
 from src.storage.step import fingerprint
-from tests.preprocess.cascade.cascade_packages import write_package
+from tests.preprocess.cascade.cascade_packages import TINY, write_package
 
 MODEL = "Tiny_2Hz"
 
@@ -92,14 +100,14 @@ def archive(tmp_path: Path) -> bytes:
 def test_a_package_is_fetched_once_and_recorded(tmp_path: Path, server: Server, prefix: str) -> None:
     archive = zipped(source := write_package(tmp_path / "source"), prefix)
     catalogue = server.offer(archive)
-    folder = fetch_package(MODEL, tmp_path / "models", catalogue)
+    folder = find_package(MODEL, tmp_path / "models", catalogue_url=catalogue)
     assert open_package(folder).sha256() == open_package(source).sha256()
     (copy := tmp_path / "copy.zip").write_bytes(archive)
     record = json.loads((folder / "download.json").read_text())
     assert record["zip_sha256"] == fingerprint(copy)
     assert record["zip_bytes"] == len(archive)
     server.requests.clear()
-    assert fetch_package(MODEL, tmp_path / "models", catalogue) == folder
+    assert find_package(MODEL, tmp_path / "models", catalogue_url=catalogue) == folder
     assert server.requests == []
 
 
@@ -107,7 +115,7 @@ def test_the_catalogue_in_the_folder_comes_first(tmp_path: Path, server: Server,
     server.offer(archive)
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / CATALOGUE_FILE).write_text(f"{MODEL}:\n  Link: {server.url}/model.zip\n")
-    fetch_package(MODEL, tmp_path / "models", "http://127.0.0.1:9/nothing")
+    find_package(MODEL, tmp_path / "models", catalogue_url="http://127.0.0.1:9/nothing")
     assert server.requests == ["/model.zip"]
 
 
@@ -119,7 +127,7 @@ def assert_nothing_left(models: Path) -> None:
 def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, server: Server, archive: bytes, name: str) -> None:
     catalogue = server.offer(with_member(archive, name))
     with pytest.raises(BadInput, match="outside its folder"):
-        fetch_package(MODEL, tmp_path / "models", catalogue)
+        find_package(MODEL, tmp_path / "models", catalogue_url=catalogue)
     assert_nothing_left(tmp_path / "models")
     assert not list(tmp_path.rglob("evil*"))
 
@@ -127,17 +135,17 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, server: Server,
 def test_links_and_programs_are_refused(tmp_path: Path, server: Server, archive: bytes) -> None:
     catalogue = server.offer(with_member(archive, "link.h5", b"/etc/passwd", 0o120777 << 16))
     with pytest.raises(BadInput, match="outside its folder"):
-        fetch_package(MODEL, tmp_path / "models", catalogue)
+        find_package(MODEL, tmp_path / "models", catalogue_url=catalogue)
     server.offer(with_member(archive, "run.py"))
     with pytest.raises(BadInput, match="belongs to no CASCADE model"):
-        fetch_package(MODEL, tmp_path / "models", catalogue)
+        find_package(MODEL, tmp_path / "models", catalogue_url=catalogue)
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.99])
 def test_a_cut_zip_file_is_refused(tmp_path: Path, server: Server, archive: bytes, kept: float) -> None:
     catalogue = server.offer(archive[: int(kept * len(archive))])
     with pytest.raises(BadInput, match="damaged"):
-        fetch_package(MODEL, tmp_path / "models", catalogue)
+        find_package(MODEL, tmp_path / "models", catalogue_url=catalogue)
     assert_nothing_left(tmp_path / "models")
 
 
@@ -145,7 +153,7 @@ def test_a_damaged_member_is_refused(tmp_path: Path, server: Server, archive: by
     damaged = bytearray(archive)
     damaged[archive.find(b"Ensemble_0.h5") + 200] ^= 0xFF
     with pytest.raises(BadInput, match="damaged"):
-        fetch_package(MODEL, tmp_path / "models", server.offer(bytes(damaged)))
+        find_package(MODEL, tmp_path / "models", catalogue_url=server.offer(bytes(damaged)))
     assert_nothing_left(tmp_path / "models")
 
 
@@ -154,7 +162,7 @@ def test_a_wrong_size_is_refused(tmp_path: Path, server: Server, archive: bytes,
     catalogue = server.offer(archive)
     server.announced["/model.zip"] = len(archive) + wrong
     with pytest.raises(BadInput, match=r"announces|could not be downloaded|broke off"):
-        fetch_package(MODEL, tmp_path / "models", catalogue)
+        find_package(MODEL, tmp_path / "models", catalogue_url=catalogue)
     assert_nothing_left(tmp_path / "models")
 
 
@@ -162,26 +170,28 @@ def test_a_zip_file_without_a_package_is_refused(tmp_path: Path, server: Server)
     (folder := tmp_path / "empty").mkdir()
     (folder / "readme.txt").write_text("nothing here")
     with pytest.raises(BadInput, match=r"0 times config\.yaml"):
-        fetch_package(MODEL, tmp_path / "models", server.offer(zipped(folder)))
+        find_package(MODEL, tmp_path / "models", catalogue_url=server.offer(zipped(folder)))
 
 
 def test_without_a_network_the_message_says_where_to_put_the_package(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
-        fetch_package(MODEL, tmp_path / "models", "http://127.0.0.1:9/catalogue.yaml")
-    assert str(tmp_path / "models" / MODEL) in str(caught.value)
-    assert "by hand" in str(caught.value)
+        find_package(MODEL, tmp_path / "models", catalogue_url="http://127.0.0.1:9/catalogue.yaml")
+    for what in (str(tmp_path / "models" / MODEL), "cascade_model=embedded", "engine=oasis"):
+        assert what in str(caught.value)
 
 
 def test_an_unknown_model_is_named(tmp_path: Path, server: Server, archive: bytes) -> None:
     catalogue = server.offer(archive)
     with pytest.raises(BadInput, match="has no model Huge_9Hz"):
-        fetch_package("Huge_9Hz", tmp_path / "models", catalogue)
+        find_package("Huge_9Hz", tmp_path / "models", catalogue_url=catalogue)
+    with pytest.raises(BadInput, match="has no model Tiny_2hz; the nearest names are Tiny_2Hz"):
+        find_package("Tiny_2hz", tmp_path / "models", catalogue_url=catalogue)
 
 
 @pytest.mark.parametrize("name", ["", "..", "../models", "a/b", "a\\b", ".hidden"])
 def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput, match="no name of a CASCADE model"):
-        fetch_package(name, tmp_path, "http://127.0.0.1:9/")
+        find_package(name, tmp_path, catalogue_url="http://127.0.0.1:9/")
 
 
 def test_models_that_fit_a_rate(tmp_path: Path) -> None:
@@ -189,6 +199,51 @@ def test_models_that_fit_a_rate(tmp_path: Path) -> None:
     (tmp_path / CATALOGUE_FILE).write_text("A_2Hz_smoothing1ms: {}\nB_2.1Hz_x: {}\nC_7.5Hz_x: {}\nD: {}\n")
     (tmp_path / "Recipe_only_2Hz").mkdir()
     (tmp_path / "Recipe_only_2Hz" / "config.yaml").write_text("sampling_rate: 2\n")
-    assert models_for_rate(tmp_path, 2.0, 0.05) == ["Tiny_2Hz", "A_2Hz_smoothing1ms", "B_2.1Hz_x"]
-    assert models_for_rate(tmp_path, 7.2, 0.05) == ["C_7.5Hz_x"]
-    assert models_for_rate(tmp_path, 50, 0.05) == []
+    names = names_for_rate(tmp_path, 2.0, 0.05)
+    assert names[0] == "Recipe_only_2Hz"
+    assert {"Tiny_2Hz", "A_2Hz_smoothing1ms", "B_2.1Hz_x"} < set(names)
+    assert "C_7.5Hz_x" in names_for_rate(tmp_path, 7.2, 0.05)
+    assert names_for_rate(tmp_path, 50, 0.05) == []
+
+
+def test_a_folder_of_the_users_is_never_touched(tmp_path: Path, server: Server, archive: bytes) -> None:
+    catalogue = server.offer(archive)
+    (folder := tmp_path / "models" / MODEL).mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(BadInput, match=r"holds notes\.txt but no config\.yaml, and is not overwritten"):
+        find_package(MODEL, tmp_path / "models", catalogue_url=catalogue)
+    assert [p.name for p in folder.iterdir()] == ["notes.txt"]
+
+
+def test_an_incomplete_package_is_never_installed(tmp_path: Path, server: Server) -> None:
+    source = write_package(tmp_path / "source")
+    (source / "Model_NoiseLevel_4_Ensemble_1.h5").unlink()
+    with pytest.raises(BadInput, match=r"no whole package .has 1 of 2 networks for noise level 4"):
+        find_package(MODEL, tmp_path / "models", catalogue_url=server.offer(zipped(source)))
+    assert_nothing_left(tmp_path / "models")
+
+
+def test_a_local_zip_is_installed_once_and_a_changed_one_is_refused(tmp_path: Path, archive: bytes) -> None:
+    (local := tmp_path / "Mine_2Hz.zip").write_bytes(archive)
+    folder = find_package(local, tmp_path / "models")
+    assert folder == tmp_path / "models" / "Mine_2Hz"
+    assert find_package(str(local), tmp_path / "models") == folder
+    assert find_package(folder, tmp_path / "elsewhere") == folder
+    local.write_bytes(with_member(archive, "more.txt"))
+    with pytest.raises(BadInput, match=r"does not come from Mine_2Hz\.zip"):
+        find_package(local, tmp_path / "models")
+    with pytest.raises(BadInput, match="does not exist"):
+        find_package(tmp_path / "absent.zip", tmp_path / "models")
+
+
+def test_a_mirror_is_asked_instead_of_the_catalogue(tmp_path: Path, server: Server, archive: bytes) -> None:
+    server.files[f"/mirror/{MODEL}.zip"] = archive
+    find_package(MODEL, tmp_path / "models", models_url=f"{server.url}/mirror/")
+    assert server.requests == [f"/mirror/{MODEL}.zip"]
+
+
+def test_the_nearest_rate_wins_and_the_embedded_package_is_no_candidate(tmp_path: Path) -> None:
+    write_package(tmp_path)
+    write_package(tmp_path, replace(TINY, model_name="Fast_400Hz", sampling_rate_hz=400.0))
+    write_package(tmp_path, replace(TINY, model_name=EMBEDDED_NAME, sampling_rate_hz=333.0))
+    assert package_for_rate(330.0, tmp_path).name == "Fast_400Hz"

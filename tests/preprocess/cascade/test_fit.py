@@ -8,7 +8,8 @@ import pytest
 from src.preprocess.cascade import fit as cascade_fit
 from src.preprocess.cascade.dense import DenseEnsembles, import_tensorflow
 from src.preprocess.cascade.fit import as_network, draw_stretches, fit_network, gather, start_weights
-from src.preprocess.cascade.ground_truth import Example, Trial, prepare
+from src.preprocess.cascade.ground_truth import Example, prepare
+from src.recordings.calcium.ground_truth import Trial
 from src.signals import BadInput
 from tests.preprocess.cascade.cascade_packages import TINY
 
@@ -26,8 +27,8 @@ def example(dataset: str, frames: int, seed: int = 0, noise: float = 0.002) -> E
 
 def test_short_and_noisy_trials_are_left_out() -> None:
     examples = [example("A", 15), example("A", 16, 1), example("A", 300, 2, noise=1.0), example("A", 40, 3)]
-    material = gather(examples, CONFIG, 30.0, 8, 10**6)
-    assert material.windows.tolist() == [1, 25]
+    data = gather(examples, CONFIG, 30.0, 8, 10**6)
+    assert data.windows.tolist() == [1, 25]
     with pytest.raises(BadInput, match="quieter and longer than 16"):
         gather(examples[:1], CONFIG, 30.0, 8, 10**6)
 
@@ -36,9 +37,9 @@ def test_datasets_count_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [example("A", 415, 1), example("B", 115, 2)]
     replicas = [min(500, np.ceil(1.2 * (30 / e.base_noise) ** 2)) for e in examples]
     expected = np.array([400, 100]) * replicas
-    material = gather(examples, CONFIG, 30.0, 1, 10**6)
-    np.testing.assert_allclose(material.share, expected / expected.sum())
-    assert material.epoch_windows == int(expected.sum())
+    data = gather(examples, CONFIG, 30.0, 1, 10**6)
+    np.testing.assert_allclose(data.share, expected / expected.sum())
+    assert data.epoch_windows == int(expected.sum())
     assert gather(examples, CONFIG, 30.0, 1, 77).epoch_windows == 77
     monkeypatch.setattr(cascade_fit, "DATASET_SHARE", 2 * expected.min())
     np.testing.assert_allclose(gather(examples, CONFIG, 30.0, 1, 10**6).share, [0.5, 0.5])
@@ -49,13 +50,13 @@ def test_every_window_is_drawn_equally_often(stretch: int) -> None:
     frames = 36
     trial = example("A", frames)
     trial = replace(trial, target=np.arange(frames, dtype=np.float32), noise_profile=np.zeros(frames, np.float32))
-    material = gather([trial], CONFIG, 30.0, stretch, 10**6)
-    traces, targets, inside = draw_stretches(material, CONFIG, 20_000, np.random.default_rng(0))
+    data = gather([trial], CONFIG, 30.0, stretch, 10**6)
+    traces, targets, inside = draw_stretches(data, CONFIG, 20_000, np.random.default_rng(0))
     seen = np.bincount(targets[inside > 0].astype(int), minlength=frames)
     assert (seen[:8] == 0).all()
     assert (seen[29:] == 0).all()
     assert seen[8:29].std() < 0.05 * seen[8:29].mean()
-    assert inside.mean() == pytest.approx(material.filled, rel=0.02)
+    assert inside.mean() == pytest.approx(data.filled, rel=0.02)
     row, column = np.argwhere(inside > 0)[7]
     window = traces[row, 0, column : column + 16, 0]
     frame = int(targets[row, column])
@@ -67,8 +68,8 @@ def test_the_gradient_is_that_of_the_windows_one_by_one() -> None:
     tf = import_tensorflow()
     draw = np.random.default_rng(0)
     weights = [tf.constant(array) for array in start_weights(CONFIG, draw)]
-    material = gather([example("A", 60)], CONFIG, 10.0, 6, 10**6)
-    traces, targets, inside = draw_stretches(material, CONFIG, 3, draw)
+    data = gather([example("A", 60)], CONFIG, 10.0, 6, 10**6)
+    traces, targets, inside = draw_stretches(data, CONFIG, 3, draw)
 
     def gradients(traces: np.ndarray, targets: np.ndarray, inside: np.ndarray, stretch: int) -> list[np.ndarray]:
         shapes = tuple(tuple(array.shape) for array in weights)
@@ -91,13 +92,13 @@ def test_the_gradient_is_that_of_the_windows_one_by_one() -> None:
 
 def test_training_learns_and_repeats_itself() -> None:
     # At level 6 the noise leaves most of the spikes to be found; at 15 no network could halve the loss.
-    material = gather([example("A", 400, seed) for seed in range(3)], CONFIG, 6.0, 16, 10**6)
+    data = gather([example("A", 400, seed) for seed in range(3)], CONFIG, 6.0, 16, 10**6)
     losses: list[float] = []
-    network = fit_network(material, CONFIG, 256, [1, 2], progress=lambda done, loss: losses.append(loss))
-    trials = zip(material.first, material.windows, strict=True)
-    mean_alone = np.concatenate([material.target[first : first + windows] for first, windows in trials]).var()
+    network = fit_network(data, CONFIG, 256, [1, 2], progress=lambda done, loss: losses.append(loss))
+    trials = zip(data.first, data.windows, strict=True)
+    mean_alone = np.concatenate([data.target[first : first + windows] for first, windows in trials]).var()
     assert losses[-1] < 0.5 * mean_alone
-    again = fit_network(material, CONFIG, 256, [1, 2])
+    again = fit_network(data, CONFIG, 256, [1, 2])
     for ours, theirs in zip(network.arrays(), again.arrays(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     unseen = example("B", 200, 9)
@@ -115,6 +116,6 @@ def test_weights_start_as_glorot_says() -> None:
 
 
 def test_other_optimisers_are_refused() -> None:
-    material = gather([example("A", 60)], CONFIG, 10.0, 6, 10**6)
+    data = gather([example("A", 60)], CONFIG, 10.0, 6, 10**6)
     with pytest.raises(BadInput, match="Adagrad"):
-        fit_network(material, replace(CONFIG, optimizer="Adam"), 1, [0])
+        fit_network(data, replace(CONFIG, optimizer="Adam"), 1, [0])

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from src.preprocess.cascade.ground_truth import (
-    find_datasets,
-    prepare,
-    read_ground_truth,
-    read_neuron,
-    smooth_counts,
-    with_noise,
-)
+from src.preprocess.cascade.ground_truth import prepare, smooth_counts, with_noise
 from src.preprocess.cascade.output import noise_levels
+from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth, read_neuron
 from src.signals import BadInput
 from tests.preprocess.cascade.cascade_packages import TINY, recorded_trial, write_neuron
 

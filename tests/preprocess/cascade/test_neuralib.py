@@ -10,9 +10,9 @@ import pytest
 from scipy.io import loadmat
 
 from src.preprocess.cascade.inference import open_engine
+from src.preprocess.cascade.keras_file import member_name, write_network
 from src.preprocess.cascade.neuralib import neuralib_predict
 from src.preprocess.cascade.package import open_package
-from src.preprocess.cascade.write import member_name, write_member
 from tests.preprocess.cascade.cascade_packages import TINY, random_network
 
 
@@ -23,7 +23,7 @@ def write_loadable(models: Path, config: Any) -> None:
     (folder / "config.yaml").write_text(config.to_yaml())
     for level in config.noise_levels:
         for member in range(config.ensemble_size):
-            write_member(folder / member_name(level, member), random_network(config, 10 * level + member), config)
+            write_network(folder / member_name(level, member), random_network(config, 10 * level + member), config)
 
 
 def assert_same(ours: np.ndarray, reference: np.ndarray) -> None:
@@ -37,15 +37,16 @@ def test_dense_equals_neuralib_on_a_package_written_here(tmp_path: Path) -> None
     draw = np.random.default_rng(0)
     dff = draw.normal(0, 1, (6, 70)).astype(np.float32) * np.linspace(0.02, 0.1, 6, dtype=np.float32)[:, None]
 
-    def engine(name: str, threshold: Any) -> Any:
-        return open_engine(name, "Tiny_2Hz", models_dir=tmp_path, fs_hz=2.0, threshold=threshold)  # type: ignore[arg-type]
+    def engine(name: str, threshold: Any, align: str = "upstream") -> Any:
+        return open_engine(name, "Tiny_2Hz", models_dir=tmp_path, fs_hz=2.0, threshold=threshold, align=align)
 
     levels = engine("dense", 0).noise_levels(dff)
     assert levels.min() < 3.5 < levels.max()
     reference = neuralib_predict(dff, open_package(tmp_path / "Tiny_2Hz"), None, 1)
     assert_same(engine("dense", 1).predict(dff), reference.astype(np.float32))
     dff[2, 30] = np.nan
-    assert_same(engine("dense", 0).predict(dff, levels), engine("neuralib", 0).predict(dff, levels))
+    for align in ("upstream", "centered"):
+        assert_same(engine("dense", 0, align).predict(dff, levels), engine("neuralib", 0, align).predict(dff, levels))
 
 
 def test_nothing_is_printed_and_nothing_is_left(tmp_path: Path, capfd: Any, monkeypatch: Any) -> None:
@@ -70,7 +71,7 @@ def test_dense_equals_neuralib_on_published_packages(shared_data: Path, model: s
     dff = dff[np.argsort(dff.max(axis=1))[-4:], -260:]
     models = shared_data / "cascade_models"
     package = open_package(models / model)
-    engine = open_engine("dense", model, models_dir=models, fs_hz=package.config.sampling_rate_hz)
+    engine = open_engine("dense", model, models_dir=models, fs_hz=package.config.sampling_rate_hz, align="upstream")
     reference = neuralib_predict(dff, package, 3, 1).astype(np.float32)
     assert_same(engine.predict(dff, np.full(len(dff), 3.0)), reference)
     assert (reference[np.isfinite(reference)] > 0).any()

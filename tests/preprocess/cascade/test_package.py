@@ -51,6 +51,21 @@ def test_a_bad_config_is_named(tmp_path: Path, old: str, new: str, problem: str)
         read_config(path)
 
 
+def test_a_config_with_aliases_or_of_great_length_is_refused(tmp_path: Path) -> None:
+    path = write_package(tmp_path) / "config.yaml"
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 12)]
+    path.write_text("\n".join(bomb))
+    with pytest.raises(BadInput, match="aliases"):
+        read_config(path)
+    path.write_text("a: " + "x" * (1 << 20))
+    with pytest.raises(BadInput, match="longer than"):
+        read_config(path)
+    path.write_text("[" * 5000)
+    with pytest.raises(BadInput, match="cannot be read"):
+        read_config(path)
+
+
 def test_a_missing_level_is_named(tmp_path: Path) -> None:
     folder = write_package(tmp_path)
     for path in folder.glob("*Level_4*"):

@@ -1,3 +1,6 @@
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -100,3 +103,32 @@ def test_the_mouse_is_two_days_of_four_seconds(shared_data):
         assert np.nanmean(delta[day.stages == 1]) > np.nanmean(delta[day.stages == 0])
     with pytest.raises(BadInput, match="no epochs of mode"):
         read_bandpower_mouse(folder / "sampleData.npz", 3)
+
+
+def test_what_a_file_would_take_is_known_before_it_is_unpacked(tmp_path):
+    """Zeros pack a thousandfold: this file of 0.2 MB would take 200 MB."""
+    path = tmp_path / "07__1.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("features.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(
+            member, {"descr": "<f4", "fortran_order": False, "shape": (200, 1000, 250)}
+        )
+        for _ in range(200):
+            member.write(bytes(1_000_000))
+    with zipfile.ZipFile(path, "a") as archive, archive.open("onsets_sec.npy", "w") as member:
+        np.lib.format.write_array(member, np.arange(200.0))
+    tracemalloc.start()
+    with pytest.raises(BadInput, match="unpacks to 200 MB, far more than band powers"):
+        read_bandpower_night(path)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("onsets", [(0.0, 30.0, 3e9), (0.0, 30.0, np.nan), (-1e300, 0.0, 1e300)])
+def test_onsets_further_apart_than_any_recording_are_refused(tmp_path, onsets):
+    with pytest.raises(BadInput, match="onsets further apart than 14 days"):
+        read_bandpower_night(write_night(tmp_path / "07__1.npz", onsets=onsets))
+
+
+def test_arrays_that_are_not_needed_are_not_read(tmp_path):
+    path = write_night(tmp_path / "07__1.npz", extra=np.array([None]))
+    assert read_bandpower_night(path).stages.tolist() == [0, 2, -1, -1]

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 from scipy.io import savemat
 
 from src.recordings.calcium import recording as module
-from src.recordings.calcium.recording import find_subjects, open_recording, subject_files
+from src.recordings.calcium.sources import open_recording, subject_files
 from src.signals import BadInput
 
 FRAMES, CELLS = 12, 7
@@ -142,20 +143,6 @@ def test_the_rate_can_be_given_where_the_file_has_none(tmp_path):
     assert read(write_fish(tmp_path / "subject_2", fs=2.33)).fs_hz == 2.33
 
 
-def test_subjects_are_found_by_name_in_order(tmp_path):
-    for name in ("subject_2", "subject_10", "notes", "subject_1"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "subject_file").touch()
-    assert [p.name for p in find_subjects(tmp_path)] == ["subject_1", "subject_10", "subject_2"]
-    assert [p.name for p in find_subjects(tmp_path, ["subject_10", "subject_7"])] == ["subject_1", "subject_2"]
-    with pytest.raises(BadInput, match="leaves no subject"):
-        find_subjects(tmp_path, ["subject_1", "subject_2", "subject_10"])
-    with pytest.raises(BadInput, match="subject_"):
-        find_subjects(tmp_path / "notes")
-    with pytest.raises(BadInput, match="not a folder"):
-        find_subjects(tmp_path / "absent")
-
-
 def break_nothing(folder: Path) -> None:
     pass
 
@@ -242,6 +229,22 @@ def _open_elsewhere(folder: Path) -> None:
 
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         pool.apply(read, (folder,))
+
+
+@pytest.mark.parametrize("variant", ["three_rows", "top_level"])
+def test_positions_are_read_however_they_were_saved(tmp_path, variant):
+    folder = write_fish(tmp_path / "subject_1", xyz=positions().T if variant == "three_rows" else None)
+    if variant == "top_level":
+        savemat(folder / "data_full.mat", {"CellXYZ": positions(), "fpsec": 2.0})
+    recording = read(folder)
+    np.testing.assert_array_equal(recording.positions, positions())
+    np.testing.assert_array_equal(whole(recording), traces_of(np.arange(1, 8)))
+
+
+def test_blosc_files_open(tmp_path):
+    response = traces_of(np.arange(1, 8)).T
+    folder = write_fish(tmp_path / "subject_1", response=response, **hdf5plugin.Blosc(), chunks=(4, 3))
+    np.testing.assert_array_equal(whole(read(folder)), response.T)
 
 
 def test_real_cell_positions_read_back(shared_data, tmp_path):

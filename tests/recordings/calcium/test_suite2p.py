@@ -1,12 +1,13 @@
 """suite2p folders: accepted ROIs of all planes, and nothing but plain data out of their pickles."""
 
 import os
-from pathlib import Path
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
 
-from src.recordings.calcium.recording import find_subjects, open_recording, subject_files
+from src.recordings.calcium.sources import find_subjects, open_recording, subject_files
 from src.recordings.calcium.suite2p import load_objects
 from src.signals import BadInput
 
@@ -98,3 +99,43 @@ def test_a_real_suite2p_session(shared_data, tmp_path):
     fluorescence = np.load(shared_data / "suite2p_sample" / "plane0" / "F.npy")
     kept = np.load(shared_data / "suite2p_sample" / "plane0" / "iscell.npy")[:, 0] > 0
     np.testing.assert_array_equal(np.concatenate([b for _, b in recording.blocks(6)]), fluorescence[kept])
+    assert "no neuropil was subtracted" in recording.notes[0]
+
+
+def test_neuropil_is_subtracted(tmp_path):
+    plane = tmp_path / "subject_1" / "suite2p" / "plane0"
+    write_plane(plane, rois=4, frames=9, plane=0)
+    neuropil = np.random.default_rng(0).random((4, 9)).astype(np.float32)
+    np.save(plane / "Fneu.npy", neuropil)
+    files = subject_files(tmp_path / "subject_1")
+    plain = np.load(plane / "F.npy")[::2]
+    for share in (0.7, 0.0):
+        traces = open_recording(files, "subject_1", neuropil=share).traces(np.arange(2))
+        np.testing.assert_array_equal(traces, plain - np.float32(share) * neuropil[::2])
+    np.save(plane / "Fneu.npy", neuropil[:3])
+    with pytest.raises(BadInput, match=r"Fneu\.npy \(3, 9\)"):
+        read(tmp_path / "subject_1")
+
+
+def test_settings_with_dates_and_paths_are_read_as_suite2p_writes_them(tmp_path):
+    plane = tmp_path / "subject_1" / "plane0"
+    write_plane(plane, 2, 5, 0)
+    settings = {
+        "fs": np.float64(9.5), "date_proc": datetime.now(UTC), "save_path": PurePosixPath("a/b"),
+        "data_path": [PureWindowsPath("c:/d")], "meanImg": np.zeros((2, 2), np.float32),
+    }  # fmt: skip
+    np.save(plane / "ops.npy", np.array(settings, object), allow_pickle=True)
+    assert read(tmp_path / "subject_1").fs_hz == 9.5
+    np.save(plane / "ops.npy", np.array({"fs": 3.0, "bad": Bomb()}, object), allow_pickle=True)
+    with pytest.raises(BadInput, match="not plain data"):
+        read(tmp_path / "subject_1")
+
+
+def test_combined_alone_is_one_recording_with_the_plane_of_every_roi(tmp_path):
+    folder = tmp_path / "subject_1" / "suite2p" / "combined"
+    write_plane(folder, rois=4, frames=9, plane=0)
+    stat = np.array([{"med": [k, k], "iplane": k // 2} for k in range(4)], object)
+    np.save(folder / "stat.npy", stat, allow_pickle=True)
+    assert read(tmp_path / "subject_1").positions.tolist() == [[0, 0, 0], [2, 2, 1]]
+    write_plane(folder.with_name("plane0"), rois=2, frames=9, plane=0)
+    assert read(tmp_path / "subject_1").cells == 1

@@ -7,7 +7,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from src.recordings.sleep.nights import discover
-from src.recordings.sleep.sleep_edf import COHORTS, compare, fetch, night_counts, sleep_edf, wanted
+from src.recordings.sleep.parameters import SleepEdfParams
+from src.recordings.sleep.sleep_edf import COHORTS, compare, fetch, night_counts, wanted
 from src.signals import BadInput
 from src.simulate.sleep import write_night
 
@@ -65,8 +66,7 @@ def archive(tmp_path):
 
 
 def get(base_url, out, **changed):
-    arguments = {"input_dir": "", "workers": 1, "seed": 0, "skip": [], "cohort": "sc20"}
-    return sleep_edf(output_dir=str(out), base_url=base_url, **{**arguments, **changed})
+    return SleepEdfParams(output_dir=str(out), base_url=base_url, workers=1, **changed).run()
 
 
 def test_a_cohort_is_fetched_checked_and_counted_once(archive, tmp_path, capsys):

@@ -1,13 +1,13 @@
-"""Grid files, dense and sparse: writing frame by frame, reading any stretch of frames, converting both ways.
+"""The files of a subject's grids: dense or sparse grids, ``metadata.h5``, and ``combined_metadata.h5`` of all.
 
-Both kinds pass through :class:`~src.preprocess.calcium.grid.FrameBatch`, so a grid is never whole in
+Both kinds of grid pass through :class:`~src.preprocess.calcium.grid.FrameBatch`, so a grid is never whole in
 memory and there is one path for building, reading and converting. ``docs/calcium.md`` lists every field.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,26 @@ from typing import Any
 import h5py
 import numpy as np
 
-from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH, FrameBatch, marker_mask
+from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH, CellMap, FrameBatch, VoxelActivity, marker_mask
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.hdf5 import AppendedColumn, reading, writing
-from src.storage.output import refuse_overlap
+from src.storage.output import OutputFolder, refuse_overlap
 
 DENSE_FILE, COO_FILE = "preaugmented_grids.h5", "preaugmented_grids_coo.h5"
+METADATA_FILE, COMBINED_FILE = "metadata.h5", "combined_metadata.h5"
 COO_BYTES_PER_ENTRY = 17
 """Four int32 coordinates and a uint8 value."""
 
 _ENTRIES_PER_CHUNK = 1 << 16
 _DENSE_FRAMES = 8
-_ENTRIES_AT_ONCE = 1 << 14
-"""Coordinates turned into places at a time: what is worked on stays in the processor's cache."""
+CONTRACT = (
+    "is_train=1: the frame may train; is_test=1: it tests; both 0: it lies in the gap around a test block and is used "
+    "for neither. is_valid=0: no spikes could be inferred, and the grid is silent. A frame depends on the recording "
+    "from frames_before frames before it to frames_after frames after it: a forecast whose context ends less than "
+    "frames_after frames before its target has seen the target's fluorescence."
+)
+"""How the split of a file is to be used; stands in the file's attributes."""
 
 
 @dataclass(frozen=True)
@@ -294,29 +300,92 @@ def coo_to_dense_grid(spike_coords: np.ndarray, spike_values: np.ndarray, grid_s
     ValueError
         If a coordinate lies outside the grid.
     """
-    shape = tuple(int(n) for n in grid_shape)
-    grid = np.zeros(shape, np.uint8)
-    voxels, coords, values = grid.ravel(), np.asarray(spike_coords), np.asarray(spike_values)
-    for start in range(0, len(coords), _ENTRIES_AT_ONCE):
-        axes = np.ascontiguousarray(coords[start : start + _ENTRIES_AT_ONCE].T)
-        if axes.min() < 0 or (axes.max(axis=1) >= shape).any():
-            raise ValueError(f"coordinates outside a grid of shape {shape}")
-        flat = axes[0].astype(np.intp)
-        for axis, length in zip(axes[1:], shape[1:], strict=True):
-            flat *= length
-            flat += axis
-        voxels[flat] = values[start : start + _ENTRIES_AT_ONCE]
+    grid = np.zeros(tuple(int(n) for n in grid_shape), np.uint8)
+    grid.reshape(-1)[np.ravel_multi_index(tuple(np.asarray(spike_coords).T), grid.shape)] = spike_values
     return grid
 
 
 def dense_grid_to_coo(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A dense grid to sorted coordinates ``(n, 4)`` int32, values uint8, and shape int32."""
-    voxels = np.ravel(grid)
-    flat = np.flatnonzero(voxels != 0)
-    coords = np.empty((len(flat), 4), np.int32)
-    for start in range(0, len(flat), _ENTRIES_AT_ONCE):
-        rest, part = flat[start : start + _ENTRIES_AT_ONCE], coords[start : start + _ENTRIES_AT_ONCE]
-        for axis in (3, 2, 1):
-            rest, part[:, axis] = np.divmod(rest, grid.shape[axis])
-        part[:, 0] = rest
-    return coords, voxels[flat].astype(np.uint8), np.array(grid.shape, np.int32)
+    flat = np.flatnonzero(grid)
+    coords = np.stack(np.unravel_index(flat, grid.shape), axis=1).astype(np.int32)
+    return coords, grid.reshape(-1)[flat].astype(np.uint8), np.array(grid.shape, np.int32)
+
+
+def statistics(activity: VoxelActivity, cells: CellMap, header: GridHeader) -> dict[str, Any]:
+    """Counts and sizes as they are: markers apart from spikes, density called density, bytes in full."""
+    dense, entries = header.total_pixels, activity.entries(header.markers)
+    index = 2 * entries + 8 * (header.frames * header.planes + 1)
+    return {
+        "total_spikes": entries,
+        "sparsity_percent": _percent(entries, dense),
+        "active_voxels": activity.active,
+        "density_percent": _percent(activity.active, dense),
+        "cell_spikes": activity.cell_spikes,
+        "num_cells": len(cells.plane),
+        "occupied_voxels": cells.occupied,
+        "marker_pixels_per_frame": int(marker_mask(header.planes).sum()) if header.markers else 0,
+        "dense_bytes": dense,
+        "coo_bytes": COO_BYTES_PER_ENTRY * entries,
+        "index_bytes": index,
+        "coo_saving_percent": 100 - _percent(COO_BYTES_PER_ENTRY * entries, dense),
+        "index_saving_percent": 100 - _percent(index, dense),
+    }
+
+
+def write_metadata(
+    path: Path, header: GridHeader, cells: CellMap, cell_arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+) -> None:
+    """Write ``metadata.h5`` of one subject.
+
+    Parameters
+    ----------
+    header
+        Splits and planes.
+    cells, cell_arrays
+        Grid position of every cell, and further ``(cell,)`` arrays by name.
+    facts
+        Plain values; they become attributes.
+    """
+    with writing(path) as file:
+        file["num_timepoints"], file["num_z_planes"] = header.frames, header.planes
+        file["z_values"] = header.z_values
+        file["train_timepoints"] = np.flatnonzero(header.is_train).astype(np.int64)
+        file["test_timepoints"] = np.flatnonzero(header.is_test).astype(np.int64)
+        for name in ("is_train", "is_test", "is_valid"):
+            file[name] = getattr(header, name)
+        file["cell_row"], file["cell_column"] = cells.row.astype(np.uint8), cells.column.astype(np.uint8)
+        file["cell_plane"] = cells.plane.astype(np.uint16)
+        for name, values in cell_arrays.items():
+            file[name] = values
+        file.attrs.update(header.attributes | {"z_markers": header.markers} | dict(facts))
+
+
+def write_combined(output: OutputFolder, subjects: list[str], sparse: bool) -> dict[str, Any]:
+    """Gather ``metadata.h5`` of all ``subjects`` in ``combined_metadata.h5``; returns the totals.
+
+    Without a subject nothing is written: a file of earlier results stays as it is.
+    """
+    if not subjects:
+        return {}
+    totals = {"total_subjects": len(subjects), "total_spikes": 0, "total_pixels": 0}
+    with output.files() as part, writing(part / COMBINED_FILE) as combined:
+        for subject in subjects:
+            with reading(Path(output.root) / subject / METADATA_FILE) as file:
+                group = combined.create_group(subject)
+                for name in file:
+                    file.copy(name, group)
+                # Scalars are found both ways: as the dense pipeline's datasets and the sparse one's attributes.
+                group.attrs.update({name: file[name][()] for name in ("num_timepoints", "num_z_planes")})
+                group.attrs.update(dict(file.attrs))
+                frames, planes = int(file["num_timepoints"][()]), int(file["num_z_planes"][()])
+                totals["total_spikes"] += int(file.attrs["total_spikes"])
+                totals["total_pixels"] += frames * planes * PIXELS
+        overall = _percent(totals["total_spikes"], totals["total_pixels"])
+        combined.attrs.update(totals | {"overall_sparsity_percent": overall})
+        combined.attrs["format"] = "COO_sparse" if sparse else "dense"
+    return totals | {"overall_sparsity_percent": overall}
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.recordings.sleep.hypnogram import trim_wake
-from src.simulate.sleep_hypnogram import jump_probabilities, simulate_hypnogram
+from src.simulate.sleep import jump_probabilities, simulate_hypnogram
 
 W, N1, N2, N3, REM = range(5)
 

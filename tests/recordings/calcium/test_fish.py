@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from src.recordings.calcium.matlab import read_struct
+from src.recordings.calcium.fish import read_struct
 from src.signals import BadInput
 
 XYZ = np.arange(12.0).reshape(4, 3)
@@ -40,5 +40,5 @@ def test_an_absent_file_and_an_absent_struct_are_named(tmp_path):
         read_struct(tmp_path / "absent.mat", ())
     with h5py.File(tmp_path / "d.mat", "w") as file:
         file["data"] = 1
-    with pytest.raises(BadInput, match="no struct named data"):
-        read_struct(tmp_path / "d.mat", ())
+    with pytest.raises(BadInput, match="no struct named data and no variable CellXYZ"):
+        read_struct(tmp_path / "d.mat", ("CellXYZ",))

@@ -1,0 +1,164 @@
+"""The Keras HDF5 files that networks are kept in, read and written with h5py alone.
+
+No Keras is asked to rebuild a model, so a file of any age opens: the weights are plain arrays under a
+handful of known layouts. What is written has the layout of the published packages, which CASCADE, neuralib,
+Keras 2 and Keras 3 open; the same weights give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from src.preprocess.cascade.package import Network, PackageConfig, steps_before_readout
+from src.signals import BadInput
+from src.storage.atomic import atomic_file
+from src.storage.hdf5 import bounded_array
+
+KERAS_VERSION = "2.1.6"
+"""Version whose layout is written; the oldest that a published package states."""
+
+_LARGEST_KERNEL_BYTES = 1 << 24
+_MOST_LAYERS = 32
+_AGAIN = "delete the file and fetch the package again"
+
+
+def read_network(path: Path, config: PackageConfig) -> Network:
+    """Read one ensemble member, whichever Keras wrote it.
+
+    Two layouts are known: ``model_weights/<layer>/…/kernel:0`` and ``bias:0`` (Keras 2, and the HDF5
+    files of Keras 3 with or without the ``:0``), and ``…/<layer>/vars/0`` and ``1`` (Keras 3 weights).
+
+    Raises
+    ------
+    BadInput
+        If the file is not whole, or its layers are not the network that ``config`` describes.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            layers = _layers(file, path)
+    except FileNotFoundError:
+        raise BadInput(path, "does not exist", "fetch the package again") from None
+    except BadInput:
+        raise
+    except Exception as error:  # h5py fails on spoiled files in a dozen ways
+        raise BadInput(path, f"is not a whole HDF5 file ({' '.join(str(error).split())[:120]})", _AGAIN) from error
+    convolutions = tuple(layer for layer in layers if layer[0].ndim == 3)
+    flat = [layer for layer in layers if layer[0].ndim == 2]
+    widths = (1, *config.filter_numbers)
+    expected: list[tuple[int, ...]] = [(n, widths[i], widths[i + 1]) for i, n in enumerate(config.filter_sizes)]
+    expected.append((config.filter_numbers[-1], config.dense_expansion))
+    expected.append((steps_before_readout(config) * config.dense_expansion, 1))
+    found = [kernel.shape for kernel, _ in (*convolutions, *flat)]
+    if found != expected:
+        raise BadInput(path, f"holds layers {found}, not the {expected} of its config.yaml", _AGAIN)
+    return Network(convolutions, flat[0], flat[1])
+
+
+def _layers(file: h5py.File, path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    groups: dict[str, dict[str, h5py.Dataset]] = {}
+
+    def collect(name: str, item: Any) -> None:
+        parent, _, leaf = name.rpartition("/")
+        leaf = leaf.removesuffix(":0")
+        if not isinstance(item, h5py.Dataset) or name.startswith("optimizer"):
+            return
+        if parent.endswith("/vars") and leaf in ("0", "1"):
+            parent, leaf = parent.removesuffix("/vars"), ("kernel", "bias")[int(leaf)]
+        if leaf in ("kernel", "bias"):
+            groups.setdefault(parent, {})[leaf] = item
+
+    file.visititems(collect)
+    if len(groups) > _MOST_LAYERS:
+        raise BadInput(path, f"has {len(groups)} layers, CASCADE's networks have 5", _AGAIN)
+    layers = []
+    # Keras numbers layers of a kind in the order in which they were made; the first may have no number.
+    for parent in sorted(groups, key=lambda name: (name.rpartition("/")[2].rstrip("0123456789"), _number(name))):
+        pair = groups[parent]
+        if len(pair) != 2 or any(data.dtype.kind != "f" for data in pair.values()):
+            raise BadInput(path, f"has a layer {parent} without a kernel and a bias of numbers", _AGAIN)
+        kernel, bias = (
+            bounded_array(pair[leaf], path, _LARGEST_KERNEL_BYTES).astype(np.float32) for leaf in ("kernel", "bias")
+        )
+        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()) or bias.shape != kernel.shape[-1:]:
+            raise BadInput(path, f"has a layer {parent} whose weights are not finite or do not fit", _AGAIN)
+        layers.append((kernel, bias))
+    return layers
+
+
+def _number(name: str) -> int:
+    digits = re.search(r"(\d+)$", name)
+    return int(digits[1]) if digits else 0
+
+
+def member_name(level: int, member: int) -> str:
+    """File name of one ensemble member."""
+    return f"Model_NoiseLevel_{level}_Ensemble_{member}.h5"
+
+
+def write_network(path: Path, network: Network, config: PackageConfig) -> None:
+    """Write one network to a ``.h5`` file.
+
+    Raises
+    ------
+    BadInput
+        If the place cannot be written or the disk is full.
+    """
+    layers = _keras_layers(config)
+    weighted = [layer["name"] for kind in ("Conv1D", "Dense") for layer in layers if layer["class_name"] == kind]
+    weights = dict(zip(weighted, (*network.convolutions, network.dense, network.readout), strict=True))
+    ends = {"input_layers": [[layers[0]["name"], 0, 0]], "output_layers": [[layers[-1]["name"], 0, 0]]}
+    model = {"class_name": "Model", "config": {"name": "model_1", "layers": layers, **ends}}
+    with atomic_file(path) as part, h5py.File(part, "w") as file:
+        file.attrs["model_config"] = json.dumps(model)
+        group = file.create_group("model_weights")
+        for place in (file, group):
+            place.attrs["backend"] = "tensorflow"
+            place.attrs["keras_version"] = KERAS_VERSION
+        group.attrs["layer_names"] = np.array([layer["name"].encode() for layer in layers])
+        for layer in layers:
+            own = group.create_group(layer["name"])
+            arrays = dict(zip(("kernel:0", "bias:0"), weights.get(layer["name"], ()), strict=False))
+            own.attrs["weight_names"] = np.array([f"{layer['name']}/{leaf}".encode() for leaf in arrays], dtype="S64")
+            for leaf, array in arrays.items():
+                own.create_dataset(f"{layer['name']}/{leaf}", data=np.asarray(array, dtype=np.float32))
+
+
+def _keras_layers(config: PackageConfig) -> list[dict[str, Any]]:
+    shape = {"batch_input_shape": [None, config.windowsize, 1], "dtype": "float32", "sparse": False}
+    pooling = {"strides": [2], "pool_size": [2], "padding": "valid"}
+    kinds: list[tuple[str, str, dict[str, Any]]] = [
+        ("InputLayer", "input_1", shape),
+        ("Conv1D", "conv1d_1", _convolution(config, 0)),
+        ("Conv1D", "conv1d_2", _convolution(config, 1)),
+        ("MaxPooling1D", "max_pooling1d_1", pooling),
+        ("Conv1D", "conv1d_3", _convolution(config, 2)),
+        ("MaxPooling1D", "max_pooling1d_2", pooling),
+        ("Dense", "dense_1", {"units": config.dense_expansion, "activation": "relu", "use_bias": True}),
+        ("Flatten", "flatten_1", {}),
+        ("Dense", "dense_2", {"units": 1, "activation": "linear", "use_bias": True}),
+    ]
+    layers: list[dict[str, Any]] = []
+    for class_name, name, settings in kinds:
+        inbound = [[[layers[-1]["name"], 0, 0, {}]]] if layers else []
+        layers.append(
+            {"name": name, "class_name": class_name, "config": {"name": name, **settings}, "inbound_nodes": inbound}
+        )
+    return layers
+
+
+def _convolution(config: PackageConfig, index: int) -> dict[str, Any]:
+    return {
+        "filters": config.filter_numbers[index],
+        "kernel_size": [config.filter_sizes[index]],
+        "strides": [1],
+        "padding": "valid",
+        "dilation_rate": [1],
+        "activation": "relu",
+        "use_bias": True,
+    }

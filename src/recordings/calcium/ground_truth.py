@@ -1,0 +1,125 @@
+"""Ground truth for spike inference: calcium traces with the spikes that were recorded at the same time.
+
+Reads the ``.mat`` files of CASCADE's ground truth: one neuron per file, folders ``DSxx-indicator-…``
+(Rupprecht et al. 2021, Nature Neuroscience 24:1324-1337).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.io.matlab import MatReadError
+
+from src.recordings.matlab import load_mat
+from src.signals import BadInput
+
+EPHYS_HZ = 1e4
+"""Clock of ``events_AP``."""
+
+_DATASET = re.compile(r"^DS(\d+)-")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One uninterrupted recording of one neuron.
+
+    Attributes
+    ----------
+    dataset, neuron, number
+        Folder name, file name without its suffix, position in the file.
+    dff
+        ``(time,)`` float64 ΔF/F as a fraction.
+    time_s
+        ``(time,)`` s, the middle of every frame.
+    spikes_s
+        Spike times in s, on the same clock.
+    """
+
+    dataset: str
+    neuron: str
+    number: int
+    dff: np.ndarray
+    time_s: np.ndarray
+    spikes_s: np.ndarray
+
+    @property
+    def fs_hz(self) -> float:
+        return float(1 / np.mean(np.diff(self.time_s)))
+
+
+def read_ground_truth(folder: Path, datasets: Sequence[str]) -> list[Trial]:
+    """All trials of the named datasets, in the order of names and files.
+
+    Raises
+    ------
+    BadInput
+        If a dataset is not there or holds no usable trial, or a file cannot be read.
+    """
+    trials = []
+    for name, found in find_datasets(folder, datasets).items():
+        if found is None:
+            raise BadInput(Path(folder) / name, "does not exist", "fetch this dataset, or leave it out")
+        of_dataset = [trial for path in sorted(found.glob("*_mini.mat")) for trial in read_neuron(path)]
+        if not of_dataset:
+            raise BadInput(found, "holds no *_mini.mat with a usable trial", "fetch the dataset again")
+        trials += of_dataset
+    return trials
+
+
+def find_datasets(folder: Path, datasets: Sequence[str]) -> dict[str, Path | None]:
+    """Folder of every named dataset, ``None`` where there is none.
+
+    CASCADE raised the numbers of its datasets by one in 2021, and configurations from before carry the
+    old ones. If a dataset is only there under the next number, all numbers are taken for old.
+    """
+    exact = {name: _folder(Path(folder) / name) for name in datasets}
+    raised = {name: _folder(Path(folder) / _DATASET.sub(_next_number, name)) for name in datasets}
+    old = any(exact[name] is None and raised[name] is not None for name in datasets)
+    return raised if old else exact
+
+
+def _folder(path: Path) -> Path | None:
+    return path if path.is_dir() else None
+
+
+def _next_number(match: re.Match[str]) -> str:
+    return f"DS{int(match[1]) + 1:02d}-"
+
+
+def read_neuron(path: Path) -> list[Trial]:
+    """The usable trials of one ground truth file.
+
+    Trials without fluorescence are left out, and so are frames without a time.
+
+    Raises
+    ------
+    BadInput
+        If the file is no MATLAB 5 file with a cell array ``CAttached``.
+    """
+    try:
+        cells = load_mat(path, ["CAttached"])["CAttached"]
+        structs = [cell[0, 0] for cell in cells[0]]  # where there is a second row, it repeats the recordings
+    except FileNotFoundError:
+        raise BadInput(path, "does not exist", "check the path") from None
+    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, MatReadError, NotImplementedError) as error:
+        text = " ".join(str(error).split())[:100]
+        raise BadInput(path, f"is no ground truth file with CAttached ({text})", "fetch it again") from error
+    trials = []
+    for number, struct in enumerate(structs):
+        names = struct.dtype.names or ()
+        if not {"fluo_time", "fluo_mean", "events_AP"} <= set(names):
+            continue
+        fields = (struct[name] for name in ("fluo_time", "fluo_mean", "events_AP"))
+        time, dff, events = (np.asarray(field, dtype=np.float64).reshape(-1) for field in fields)
+        frames = min(len(time), len(dff))
+        kept = np.isfinite(time[:frames]) & np.isfinite(dff[:frames])
+        time, dff = time[:frames][kept], dff[:frames][kept]
+        if len(time) < 2 or np.ptp(dff) == 0 or not (np.diff(time) > 0).all():
+            continue
+        spikes = np.sort(events[np.isfinite(events)]) / EPHYS_HZ
+        trials.append(Trial(path.parent.name, path.stem, number, dff, time, spikes))
+    return trials

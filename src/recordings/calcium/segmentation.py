@@ -1,0 +1,249 @@
+"""Traces that other programs wrote: NWB through pynwb; CaImAn, EXTRACT and Inscopix through roiextractors.
+
+Both packages give what is known about the cells. The traces are read block by block.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, frame_rate
+from src.signals import BadInput
+from src.storage.hdf5 import reading
+
+NWB = "nwb"
+EXTRACTORS = {"caiman": "CaImAn", "extract": "EXTRACT", "inscopix": "Inscopix"}
+"""Role of a file that roiextractors reads, and the program that wrote it."""
+
+_DFF = re.compile(r"d(elta)?_?f(_?(over|/)_?)?f|dff", re.I)
+_NO_TRACES = re.compile("deconv|background|event|spike|denoised", re.I)
+
+
+def recognise(path: Path) -> str | None:
+    """The role of a file of traces, by its suffix and the names in it; ``None`` if it is none of these."""
+    if not path.is_file():
+        return None
+    suffix = path.suffix.lower()
+    if suffix == ".nwb":
+        return NWB
+    if suffix == ".isxd":
+        return "inscopix"
+    if suffix not in (".h5", ".hdf5", ".mat"):
+        return None
+    try:
+        with reading(path) as file:
+            if "estimates" in file and "params" in file:
+                return "caiman"
+            return "extract" if any("temporal_weights" in group for group in _groups(file)) else None
+    except BadInput:
+        return None
+
+
+def _groups(file: Any) -> Iterator[Any]:
+    return (item for name in file if hasattr(item := file.get(name), "keys"))
+
+
+def open_nwb(path: Path, subject: str, fs_hz: float | None, coefficient: float) -> CalciumRecording:
+    """The ROIs of an NWB file: fluorescence less ``coefficient`` times the neuropil, or ΔF/F where that is all.
+
+    Raises
+    ------
+    BadInput
+        If the file holds no ``RoiResponseSeries``, or several of one kind.
+    """
+    import pynwb
+
+    with _explained(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # old files state old versions of NWB's schemas
+        with pynwb.NWBHDF5IO(str(path), "r") as handle:
+            found = _Series(path, handle.read())
+            series, signal = found.chosen
+            return _nwb_recording(path, subject, fs_hz, coefficient, found, series, signal)
+
+
+class _Series:
+    """The series of an NWB file that hold fluorescence, neuropil and ΔF/F, judged by their names."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        kinds: dict[str, list[Any]] = {"raw": [], "dff": [], "neuropil": []}
+        for item in file.objects.values():
+            if getattr(item, "neurodata_type", "") != "RoiResponseSeries":
+                continue
+            names = f"{item.name} {getattr(item.parent, 'name', '')}"
+            dff = getattr(item.parent, "neurodata_type", "") == "DfOverF" or _DFF.search(names)
+            if re.search("neuropil", names, re.I):
+                kinds["neuropil"].append(item)
+            elif dff:
+                kinds["dff"].append(item)
+            elif not _NO_TRACES.search(names):
+                kinds["raw"].append(item)
+        if not kinds["raw"] and not kinds["dff"]:
+            raise BadInput(path, "holds no RoiResponseSeries with fluorescence or ΔF/F", "export the traces to NWB")
+        signal = "raw" if kinds["raw"] else "dff"
+        if len(kinds[signal]) > 1:
+            names = ", ".join(item.name for item in kinds[signal])
+            raise BadInput(path, f"holds several series of traces ({names})", "give a file with one of them")
+        self.chosen = kinds[signal][0], signal
+        self.neuropil = kinds["neuropil"][0] if signal == "raw" and len(kinds["neuropil"]) == 1 else None
+
+
+def _nwb_recording(
+    path: Path, subject: str, fs_hz: float | None, coefficient: float, found: _Series, series: Any, signal: str
+) -> CalciumRecording:
+    rows = np.asarray(series.rois.data[:], np.int64)
+    shape = tuple(series.data.shape)
+    if len(shape) != 2 or len(rows) not in shape:
+        raise BadInput(path, f"{series.name} has shape {shape} but names {len(rows)} ROIs", "export it again")
+    # NWB asks for (time, ROI); suite2p's writer gives (ROI, time).
+    frames_first = shape[1] == len(rows) and shape[0] != len(rows)
+    accepted, positions = _nwb_cells(series.rois.table, rows)
+    columns = np.flatnonzero(accepted)
+    if not len(columns):
+        raise BadInput(path, "no ROI is accepted (column iscell or Accepted)", "curate the ROIs")
+    neuropil = found.neuropil if coefficient else None
+    if neuropil is not None and neuropil.data.shape != shape:
+        raise BadInput(path, f"{neuropil.name} has another shape than {series.name}", "export both again")
+    name = None if neuropil is None else neuropil.data.name
+    source = Hdf5Traces(path, series.data.name, frames_first, columns, name, coefficient)
+    rate = series.rate if series.rate else _rate_of_times(series.timestamps)
+    notes = [f"{coefficient:g} of the neuropil ({neuropil.name}) was subtracted"] if neuropil is not None else []
+    counts = {"listed": len(rows), "with_traces": len(rows), "dropped_invalid": len(rows) - len(columns)}
+    return CalciumRecording(
+        subject, path, frame_rate(path, fs_hz, rate), shape[0 if frames_first else 1], positions[columns],
+        columns.astype(np.int64) + 1, source, counts | {"dropped_without_coordinates": 0}, tuple(notes),
+        "fluorescence" if signal == "raw" else "dff",
+    )  # fmt: skip
+
+
+def _nwb_cells(table: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which ROIs are accepted, and their ``(ROI, 3)`` median row and column; plane 0."""
+    accepted = np.ones(len(rows), bool)
+    for name in ("iscell", "Accepted", "accepted", "is_cell"):
+        if name in table.colnames:
+            column = np.asarray(table[name].data[:])
+            accepted = np.asarray(column.reshape(len(column), -1)[:, 0] > 0)[rows]
+            break
+    masks = [name for name in ("pixel_mask", "voxel_mask", "image_mask") if name in table.colnames]
+    positions = np.full((len(rows), 3), np.nan)
+    for place, row in enumerate(rows) if masks else ():
+        mask = table[masks[0]][int(row)]
+        if masks[0] == "image_mask":
+            points = np.argwhere(np.asarray(mask))
+        else:
+            points = np.array([[p[0], p[1]] for p in mask], float).reshape(-1, 2)
+        positions[place] = (*np.median(points, axis=0), 0) if len(points) else np.nan
+    return accepted, positions
+
+
+def _rate_of_times(times: Any) -> float | None:
+    if times is None or len(times) < 2:
+        return None
+    steps = np.diff(np.asarray(times[: 1 << 16], float))
+    return float(1 / np.median(steps)) if (steps > 0).all() else None
+
+
+@dataclass(frozen=True)
+class ExtractorTraces:
+    """Traces that roiextractors reads: the series ``name`` of the ROIs ``rois``."""
+
+    role: str
+    path: Path
+    fs_hz: float | None
+    name: str
+    rois: tuple[Any, ...]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        with _explained(self.path):
+            extractor = _extractor(self.role, self.path, self.fs_hz)
+            return np.asarray(extractor.get_traces(roi_ids=[self.rois[row] for row in rows], name=self.name)).T
+
+
+def open_extractor(role: str, path: Path, subject: str, fs_hz: float | None) -> CalciumRecording:
+    """The accepted cells of a CaImAn, EXTRACT or Inscopix file; ΔF/F where the program computed it.
+
+    Raises
+    ------
+    BadInput
+        If the file cannot be read, or holds neither ΔF/F nor fluorescence.
+    """
+    program = EXTRACTORS[role]
+    with _explained(path):
+        extractor = _extractor(role, path, fs_hz)
+        present = {name: value for name, value in extractor.get_traces_dict().items() if value is not None}
+        name = next((n for n in ("dff", "raw") if n in present), None)
+        if name is None:
+            raise BadInput(path, f"holds no traces of {program}", "save the result again")
+        if role == "caiman" and name == "raw":
+            problem = "has no F_dff, and CaImAn's C + YrA has no baseline to divide by"
+            raise BadInput(path, problem, "call estimates.detrend_df_f() in CaImAn and save again")
+        rois = list(extractor.get_roi_ids())
+        kept = [n for n, accepted in enumerate(_accepted(extractor, rois)) if accepted]
+        if not kept:
+            raise BadInput(path, "accepts no cell", f"curate the cells in {program}")
+        positions = _mask_centres(extractor, [rois[n] for n in kept])
+        frames = int(present[name].shape[0])
+        stated = extractor.get_sampling_frequency()
+    counts = {"listed": len(rois), "with_traces": len(rois), "dropped_invalid": len(rois) - len(kept)}
+    source = ExtractorTraces(role, path, fs_hz, name, tuple(rois[n] for n in kept))
+    signal = "dff" if name == "dff" or role == "inscopix" else "fluorescence"
+    return CalciumRecording(
+        subject, path, frame_rate(path, fs_hz, None if stated is None else float(stated)), frames, positions,
+        np.array(kept, np.int64) + 1, source, counts | {"dropped_without_coordinates": 0},
+        (f"{name} traces of {program}",), "dff" if signal == "dff" else "fluorescence",
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=2)
+def _extractor(role: str, path: Path, fs_hz: float | None) -> Any:
+    import roiextractors
+
+    if role == "caiman":
+        return roiextractors.CaimanSegmentationExtractor(str(path))
+    if role == "inscopix":
+        return roiextractors.InscopixSegmentationExtractor(str(path))
+    if fs_hz is None:
+        raise BadInput(path, "does not state the frame rate (EXTRACT's files never do)", "give fs_hz=… in Hz")
+    return roiextractors.ExtractSegmentationExtractor(str(path), sampling_frequency=fs_hz)
+
+
+def _accepted(extractor: Any, rois: list[Any]) -> list[bool]:
+    if hasattr(extractor, "get_accepted_list"):
+        accepted = set(extractor.get_accepted_list())
+        return [roi in accepted for roi in rois]
+    if "is_accepted" in extractor.get_property_keys():
+        return [bool(value) for value in extractor.get_property("is_accepted", rois)]
+    return [True] * len(rois)
+
+
+def _mask_centres(extractor: Any, rois: list[Any]) -> np.ndarray:
+    """``(ROI, 3)``: median row and column of a ROI's pixels, plane 0; NaN where there is no mask."""
+    try:
+        masks = extractor.get_roi_pixel_masks(roi_ids=rois)
+    except (NotImplementedError, KeyError, TypeError, AttributeError):
+        return np.full((len(rois), 3), np.nan)
+    return np.array([(*np.median(np.asarray(m)[:, :2], axis=0), 0) if len(m) else (np.nan,) * 3 for m in masks])
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Whatever a reader of another project raises becomes :class:`BadInput`."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except ImportError as error:
+        raise BadInput(path, f"needs the package {error.name}", f"pip install {error.name}") from error
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise BadInput(
+            path, f"cannot be read ({text})", "open it with the program that wrote it, and save again"
+        ) from error

@@ -1,0 +1,126 @@
+"""Which recordings a folder holds, and how each is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from src.recordings.calcium.fish import POSITIONS, TIME_SERIES, open_fish
+from src.recordings.calcium.recording import CalciumRecording
+from src.recordings.calcium.segmentation import EXTRACTORS, NWB, open_extractor, open_nwb, recognise
+from src.recordings.calcium.suite2p import find_planes, open_suite2p, suite2p_files
+from src.signals import BadInput
+
+NEUROPIL = 0.7
+"""Share of the neuropil that suite2p's authors subtract."""
+
+
+def find_subjects(input_dir: Path, skip: Sequence[str] = ()) -> list[Path]:
+    """The recordings of a folder in name order, without those in ``skip``.
+
+    These are its sub-folders named ``subject_*``. Where there are none: ``input_dir`` itself if it is a recording,
+    or else every folder and file in it that is one.
+
+    Raises
+    ------
+    BadInput
+        If the folder is missing or holds no recording, or if ``skip`` names an unknown one or leaves none.
+    """
+    input_dir = Path(input_dir)
+    if not input_dir.exists():
+        raise BadInput(input_dir, "is not a folder", "set input_dir to the folder that holds subject_1, subject_2, …")
+    inside = sorted(input_dir.iterdir()) if input_dir.is_dir() else []
+    found = [p for p in inside if p.is_dir() and p.name.startswith("subject_")]
+    found = found or [p for p in (input_dir,) if _is_recording(p)] or [p for p in inside if _is_recording(p)]
+    if not found:
+        problem = "has no sub-folder whose name starts with subject_, and no suite2p, NWB, CaImAn or EXTRACT output"
+        raise BadInput(input_dir, problem, "put every subject in a folder of its own")
+    names = [subject_name(p) for p in found]
+    if unknown := sorted(set(skip) - set(names)):
+        raise BadInput(f"skip={','.join(unknown)}", "is no subject here", f"there are: {', '.join(names[:10])}")
+    kept = [p for p, name in zip(found, names, strict=True) if name not in set(skip)]
+    if not kept:
+        raise BadInput(f"skip={list(skip)}", "leaves no subject to work on", "take one off the list")
+    return kept
+
+
+def subject_name(place: Path) -> str:
+    """Name of the subject whose recording is in ``place``: for ``mouse1/suite2p/plane0`` that is ``mouse1``."""
+    folder = Path(place).absolute()
+    if folder.is_file():
+        return folder.stem
+    while folder.parent != folder and (folder.name in ("suite2p", "combined") or folder.name.startswith("plane")):
+        folder = folder.parent
+    return folder.name
+
+
+def _is_recording(place: Path) -> bool:
+    try:
+        return bool(subject_files(place))
+    except BadInput:
+        return False
+
+
+def subject_files(place: Path) -> dict[str, Path]:
+    """The input files of one subject by role; what is read is exactly what is listed here.
+
+    Raises
+    ------
+    BadInput
+        If no layout is complete.
+    """
+    place = Path(place)
+    if place.is_file():
+        if role := recognise(place):
+            return {role: place}
+        raise BadInput(place, "is no NWB, CaImAn, EXTRACT or Inscopix file", "give the folder of the recording")
+    if planes := find_planes(place):
+        return suite2p_files(planes)
+    missing = [name for name in (TIME_SERIES, POSITIONS) if not (place / name).is_file()]
+    if not missing:
+        return {"traces": place / TIME_SERIES, "cells": place / POSITIONS}
+    files = [p for p in sorted(place.iterdir()) if p.name not in (TIME_SERIES, POSITIONS)] if place.is_dir() else []
+    found = {role: path for path in files if (role := recognise(path))}
+    if len(found) == 1:
+        return found
+    problem = f"has no {' and no '.join(missing)}"
+    raise BadInput(place, problem, f"put {TIME_SERIES} and {POSITIONS}, a suite2p folder or one NWB file, there")
+
+
+def open_recording(
+    files: Mapping[str, Path],
+    subject: str,
+    fs_hz: float | None = None,
+    *,
+    neuropil: float = NEUROPIL,
+    need_positions: bool = True,
+) -> CalciumRecording:
+    """Open a subject from the files that :func:`subject_files` found.
+
+    Parameters
+    ----------
+    files
+        File by role.
+    subject
+        Name of the subject.
+    fs_hz
+        Volume rate that overrides the one in the files.
+    neuropil
+        Share of the neuropil that is subtracted where a source has it (suite2p, NWB).
+    need_positions
+        Whether cells without coordinates are of no use.
+
+    Raises
+    ------
+    BadInput
+        For files that are unreadable, incomplete, or that contradict each other.
+    """
+    if "traces" in files:
+        return open_fish(files["traces"], files["cells"], subject, fs_hz)
+    if NWB in files:
+        recording = open_nwb(files[NWB], subject, fs_hz, neuropil)
+    elif role := next((role for role in files if role in EXTRACTORS), None):
+        recording = open_extractor(role, files[role], subject, fs_hz)
+    else:
+        return open_suite2p(dict(files), subject, fs_hz, neuropil, need_positions)
+    return recording.placed_only() if need_positions else recording

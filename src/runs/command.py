@@ -1,0 +1,217 @@
+"""The front of the three verbs: help, checks of the command line before anything runs, Ctrl-C.
+
+Hydra composes and runs the configuration. What it says about a mistake on the command line is written for its own
+developers, so the command is composed here once before, and a mistake is answered with what to type.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from src.runs.help import help_text
+from src.runs.targets import check_targets
+from src.runs.user_errors import user_errors
+from src.signals import BadInput
+from src.storage.progress import say
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+PATHS = ("bundle", "input", "input_dir", "output_dir", "runs_dir", "cache_dir", "models_dir", "template_from", "truth")
+"""Last names of keys whose value is a path, never a number or a list."""
+_NEAR = 0.6
+
+
+def run_verb(main: Callable[[], Any], verb: str) -> None:
+    """Run ``main``, a function under ``hydra.main``, on this process's command line.
+
+    Parameters
+    ----------
+    main
+        The decorated function.
+    verb
+        ``train``, ``infer`` or ``preprocess``: the name of its primary configuration.
+    """
+    console = Console()
+    try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(help_text(verb, sys.argv[1:]))
+            return
+        with user_errors(console):
+            check_command(verb, sys.argv[1:])
+        main()
+    except KeyboardInterrupt:
+        say(console, f"interrupted; what is finished is kept. To go on: {command_line(sys.argv)}", style="yellow")
+        sys.exit(130)
+
+
+def command_line(argv: list[str]) -> str:
+    """The command that was typed, ready to paste."""
+    return shlex.join(["python", os.path.relpath(argv[0]) if os.path.isabs(argv[0]) else argv[0], *argv[1:]])
+
+
+def check_command(verb: str, arguments: list[str]) -> None:
+    """Compose the configuration of a command line and refuse what is wrong with it.
+
+    Raises
+    ------
+    BadInput
+        For a value that Hydra's grammar reads as something else, an unknown key, or a configuration that names
+        code it may not run.
+    """
+    given = get_args_parser().parse_args(arguments)
+    if given.experimental_rerun:
+        raise BadInput(
+            "--experimental-rerun", "loads a pickle, which can run any code", "repeat a run with its run.yaml"
+        )
+    if given.hydra_help or given.info or given.shell_completion:
+        return
+    parsed = [_parsed(text, verb, arguments, multirun=given.multirun) for text in given.overrides]
+    name, lines = given.config_name or verb, [_first_value(override) for override in parsed]
+    try:
+        cfg = compose(name, lines, config_dir=given.config_dir, config_path=given.config_path)
+    except MissingConfigException as error:
+        raise _missing(error, verb) from error
+    except ConfigCompositionException as error:
+        raise _explained(error, parsed, lambda others: compose(name, others, config_dir=given.config_dir)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput("command line", " ".join(str(error).split()), f"see python {verb}.py --help") from error
+    check_targets(cfg.hydra, within="hydra")
+    with open_dict(cfg):
+        del cfg["hydra"]
+    check_targets(cfg)
+
+
+def compose(
+    name: str, overrides: list[str], *, config_dir: str | None = None, config_path: str | None = None
+) -> DictConfig:
+    """The configuration that Hydra would compose, with Hydra's own part under ``hydra``."""
+    path = create_config_search_path(str(Path(config_path).resolve()) if config_path else str(CONF))
+    if config_dir:
+        # Hydra wants its structured schemas last.
+        path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema"))
+    hydra = Hydra.create_main_hydra2(task_name=name, config_search_path=path)
+    try:
+        return hydra.compose_config(name, overrides, run_mode=RunMode.RUN, with_log_configuration=False)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _parsed(text: str, verb: str, arguments: list[str], *, multirun: bool) -> Override:
+    """One ``key=value`` of the command line, as Hydra reads it."""
+    key, equals, value = text.partition("=")
+    if not equals and not text.startswith("~"):
+        hint = f"did you mean input={text}?" if Path(text).exists() else f"see python {verb}.py --help"
+        raise BadInput("command line", f"{text!r} is not of the form key=value", hint)
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        raise _quoted_command(key, value, verb, arguments) from None
+    is_path = key.rpartition(".")[2] in PATHS or (os.sep in value and Path(value).exists())
+    swept = override.is_sweep_override()
+    if is_path and (not multirun if swept else _reads_otherwise(override.value(), value)):
+        raise _quoted_command(key, value, verb, arguments)
+    return override
+
+
+def _reads_otherwise(value: Any, text: str) -> bool:
+    """Whether Hydra takes a path for a number, a list or a mapping."""
+    return (
+        value is not None and not isinstance(value, str) and (not isinstance(value, int | float) or str(value) != text)
+    )
+
+
+def _quoted_command(key: str, value: str, verb: str, arguments: list[str]) -> BadInput:
+    """The same command with the value in the quotes that Hydra needs."""
+    quote = "'" if '"' in value else '"'
+    # Inside quotes Hydra takes a backslash as it is, unless it stands before a quote.
+    escaped = re.sub(rf"(\\*)({quote}|$)", lambda m: m[1] * 2 + (f"\\{quote}" if m[2] else ""), value).replace(
+        "${", r"\${"
+    )
+    corrected = f"{key}={quote}{escaped}{quote}"
+    again = [corrected if argument == f"{key}={value}" else argument for argument in arguments]
+    problem = "Hydra reads the characters of this value as its own syntax"
+    return BadInput(key, problem, f"type: {command_line([f'{verb}.py', *again])}")
+
+
+def _first_value(override: Override) -> str:
+    """The override, or for a sweep its first value: enough to compose one job."""
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    key = override.get_key_element()
+    if override.is_discrete_sweep():
+        return f"{key}={next(override.sweep_string_iterator())}"
+    interval: Any = override.value()
+    return f"{key}={interval.start}"
+
+
+def _missing(error: MissingConfigException, verb: str) -> BadInput:
+    """What to choose instead of an option that a group does not have."""
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    known = list(error.options or [])
+    if not group or not known:
+        return BadInput("command line", " ".join(str(error).split()), f"see python {verb}.py --help")
+    near = get_close_matches(option, known, 1)
+    hint = f"did you mean {group}={near[0]}?" if near else f"choose from: {', '.join(known)}"
+    return BadInput("command line", f"{group}={option} does not exist", hint)
+
+
+def _explained(
+    error: ConfigCompositionException, parsed: list[Override], again: Callable[[list[str]], DictConfig]
+) -> BadInput:
+    """What to type instead of an override that does not fit the configuration."""
+    message = " ".join(str(error).split())
+    unknown = re.search(r"Could not override '([^']+)'", message)
+    if unknown is None:
+        reason = str(error.__cause__ or "").partition("\n")[0]
+        return BadInput("command line", f"{message} ({reason})" if reason else message, "see --help")
+    key = unknown[1]
+    others = [_first_value(o) for o in parsed if o.get_key_element().lstrip("+~") != key]
+    try:
+        cfg = again(others)
+    except (HydraException, OmegaConfBaseException):
+        return BadInput("command line", f"{key} is not a key", "see --help")
+    near = nearest(key, [name for name in flat_keys(cfg) if not name.startswith("hydra.")])
+    if near is None:
+        return BadInput("command line", f"{key} is not a key", "see --help")
+    value = OmegaConf.to_container(cfg)
+    for part in near.split("."):
+        value = value[part]  # type: ignore[index,call-overload]
+    return BadInput("command line", f"{key} is not a key", f"did you mean {near}? It is {value} now")
+
+
+def flat_keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of a configuration with its dots."""
+    names: Iterable[Any] = config if isinstance(config, dict | DictConfig) else ()
+    for name in names:
+        yield f"{prefix}{name}"
+        below = config._get_node(name) if isinstance(config, DictConfig) else config[name]
+        yield from flat_keys(below, f"{prefix}{name}.")
+
+
+def nearest(key: str, known: Iterable[str]) -> str | None:
+    """The known key that looks most like ``key``, in full or by its last part; ``None`` if none does."""
+
+    def likeness(name: str) -> float:
+        last = SequenceMatcher(None, key.rpartition(".")[2], name.rpartition(".")[2]).ratio()
+        return SequenceMatcher(None, key, name).ratio() + last
+
+    best = max(known, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= 2 * _NEAR else None

@@ -1,0 +1,138 @@
+"""``--help`` of the three verbs, written from the parameters' dataclasses and the folders of ``conf/``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import textwrap
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from src import schema
+from src.storage.parameters import PreprocessConfig
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+_KEY = re.compile(r"^    (?P<name>\w+)\s*:[^#]*?(?:#\s*(?P<comment>.*))?$")
+_WIDTH = 110
+
+TRAIN = """\
+Train the model of one experiment. The same command continues a run that was interrupted.
+
+    python train.py experiment=sleep_cnn
+    python train.py experiment=sleep_cnn trainer.max_epochs=10 seed=7
+    python train.py -m experiment=sleep_cnn seed=1,2,3        (a sweep; see docs/sweeps.md)
+"""
+PREPROCESS = """\
+Turn raw recordings into files, one step at a time. The same command continues after an interruption.
+
+    python preprocess.py preprocess=spectrogram input_dir=recordings output_dir=spectrograms
+    python preprocess.py preprocess=spectrogram --help                      (the keys of one step)
+    python preprocess.py -m preprocess=spectrogram input_dir=… output_dir=… part=1,2 parts=2
+"""
+INFER = """\
+Predict with a trained bundle.
+
+    python infer.py bundle=runs/sleep_cnn/latest input=night.edf
+    python infer.py bundle=runs/sleep_cnn/latest input=nights output_dir=scored
+    python infer.py input=night.edf list=true                  (channels, units, rate, bundles that fit)
+"""
+
+
+def help_text(verb: str, arguments: list[str]) -> str:
+    """What ``python <verb>.py --help`` prints; for ``preprocess=<step>`` the keys of that step."""
+    if verb == "train":
+        groups = [(group, ", ".join(options(group))) for group in _groups()]
+        return "\n".join(
+            [
+                TRAIN,
+                "Groups (group=option):",
+                _table(groups),
+                "",
+                "Keys (key=value):",
+                _table(_rows(schema.TrainConfig, hide=set(_groups()))),
+                "",
+                "All keys of an experiment with their values: python train.py experiment=<experiment> --cfg job",
+            ]
+        )
+    if verb == "infer":
+        rows = _rows(schema.InferConfig, hide={"options"})
+        rows += [(f"options.{name}", text) for name, text in _rows(schema.InferOptions)]
+        return "\n".join([INFER, "Keys (key=value):", _table(rows)])
+    step = next((a.partition("=")[2] for a in arguments if a.startswith("preprocess=")), None)
+    if step in schema.STEPS:
+        params = schema.STEPS[step]
+        head = (inspect.getdoc(params) or "").replace("``", "")
+        command = f"    python preprocess.py preprocess={step} input_dir=… output_dir=…\n"
+        return "\n".join([head, "", command, "Keys (key=value):", _table(_rows(params))])
+    steps = [(name, _summary(params)) for name, params in schema.STEPS.items()]
+    return "\n".join(
+        [
+            PREPROCESS,
+            "Steps (preprocess=step):",
+            _table(steps),
+            "",
+            "Keys of all steps:",
+            _table(_rows(PreprocessConfig)),
+        ]
+    )
+
+
+def options(group: str) -> list[str]:
+    """The options of a group of ``conf/``."""
+    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+
+
+def described(params: type) -> dict[str, tuple[Any, str]]:
+    """``{key: (default, comment)}`` of a dataclass; the comment is the one behind the key in the source."""
+    comments: dict[str, str] = {}
+    for owner in reversed(params.__mro__[:-1]):
+        above: list[str] = []
+        for line in inspect.getsource(owner).splitlines():
+            if match := _KEY.match(line):
+                comments[match["name"]] = " ".join([*above, match["comment"] or ""]).strip() or comments.get(
+                    match["name"], ""
+                )
+            above = [*above, line.strip("# ")] if line.startswith("    #") else []
+    found = {}
+    for field in fields(params):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        found[field.name] = (default, comments.get(field.name, ""))
+    return found
+
+
+def _rows(params: type, hide: set[str] | None = None) -> list[tuple[str, str]]:
+    """``key=default`` and its comment, for every key a user gives."""
+    rows = []
+    for name, (default, comment) in described(params).items():
+        if name in (hide or ()) or name.startswith("_"):
+            continue
+        shown = "…" if default == "???" else default if isinstance(default, str) else json.dumps(default)
+        rows.append((f"{name}={shown}", comment))
+    return rows
+
+
+def _summary(params: type) -> str:
+    """The first sentence of a step's docstring, without its command."""
+    first = (inspect.getdoc(params) or "").partition("\n")[0].replace("``", "")
+    return first.partition(": ")[2] or first
+
+
+def _groups() -> list[str]:
+    """The groups of ``conf/`` that belong to training, the experiment first."""
+    names = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in ("preprocess", "hydra", "folds"))
+    return ["experiment", *(name for name in names if name != "experiment")]
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    width = min(34, max(len(name) for name, _ in rows))
+    lines = []
+    for name, text in rows:
+        wrapped = textwrap.wrap(text, _WIDTH - width - 4) or [""]
+        head = f"  {name:<{width}}  "
+        lines.append(
+            (head + wrapped[0]).rstrip() if len(name) <= width else f"{head.rstrip()}\n{'':<{width + 4}}{wrapped[0]}"
+        )
+        lines += [f"{'':<{width + 4}}{line}" for line in wrapped[1:]]
+    return "\n".join(lines)

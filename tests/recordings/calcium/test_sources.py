@@ -1,0 +1,53 @@
+"""Which recordings a folder holds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
+from src.signals import BadInput
+
+
+def make_suite2p(folder: Path, rois: int = 2) -> Path:
+    folder.mkdir(parents=True)
+    np.save(folder / "F.npy", np.arange(rois * 9.0, dtype=np.float32).reshape(rois, 9))
+    np.save(folder / "iscell.npy", np.ones((rois, 2)))
+    np.save(folder / "ops.npy", np.array({"fs": 5.0}, object), allow_pickle=True)
+    return folder
+
+
+def test_subjects_are_found_by_name_in_order(tmp_path):
+    for name in ("subject_2", "subject_10", "notes", "subject_1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "subject_file").touch()
+    assert [p.name for p in find_subjects(tmp_path)] == ["subject_1", "subject_10", "subject_2"]
+    assert [p.name for p in find_subjects(tmp_path, ["subject_10"])] == ["subject_1", "subject_2"]
+    with pytest.raises(BadInput, match="skip=subject_7: is no subject here; there are: subject_1, subject_10"):
+        find_subjects(tmp_path, ["subject_10", "subject_7"])
+    with pytest.raises(BadInput, match="leaves no subject"):
+        find_subjects(tmp_path, ["subject_1", "subject_2", "subject_10"])
+    with pytest.raises(BadInput, match="subject_"):
+        find_subjects(tmp_path / "notes")
+    with pytest.raises(BadInput, match="not a folder"):
+        find_subjects(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("mouse/suite2p/plane0", "mouse"), ("mouse/plane0", "mouse"), ("mouse", "mouse")]
+)
+def test_one_recording_is_a_subject_by_itself(tmp_path, place, name):
+    make_suite2p(tmp_path / place)
+    for given in {tmp_path / "mouse", (tmp_path / place).parent, tmp_path / place} - {tmp_path}:
+        (found,) = find_subjects(given)
+        assert subject_name(found) == "mouse"
+    assert [subject_name(p) for p in find_subjects(tmp_path)] == ["mouse"]
+
+
+def test_cells_without_positions_are_kept_where_no_grid_is_made(tmp_path):
+    folder = make_suite2p(tmp_path / "mouse" / "suite2p" / "plane0").parents[1]
+    recording = open_recording(subject_files(folder), "mouse", need_positions=False)
+    assert recording.cells == 2
+    assert np.isnan(recording.positions[:, :2]).all()
+    with pytest.raises(BadInput, match=r"has no stat\.npy"):
+        open_recording(subject_files(folder), "mouse")

@@ -1,0 +1,371 @@
+"""Scorings as people bring them, each with a recording: found, read right, or refused with what to type."""
+
+import datetime
+
+import edfio
+import numpy as np
+import pytest
+
+from src.recordings.sleep.hypnogram import align
+from src.recordings.sleep.nights import ScoringOptions, discover, load
+from src.signals import RODENT_STAGES, BadInput
+
+STAGES = ["W"] * 10 + ["N1"] * 5 + ["N2"] * 20 + ["N3"] * 10 + ["REM"] * 10 + ["W"] * 5
+TRUE = np.array([("W", "N1", "N2", "N3", "REM").index(name) for name in STAGES])
+AASM = {"W": "0", "N1": "1", "N2": "2", "N3": "3", "REM": "4"}
+R_AND_K = AASM | {"REM": "5"}
+SLEEP_EDF = {
+    "W": "Sleep stage W",
+    "N1": "Sleep stage 1",
+    "N2": "Sleep stage 2",
+    "N3": "Sleep stage 4",
+    "REM": "Sleep stage R",
+}
+EVENING = datetime.time(23, 0, 0)
+MARK = edfio.EdfAnnotation
+
+
+def recording(path, annotations=None, start=EVENING, day=1, seconds=1800):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = 20 * np.random.default_rng(0).standard_normal(10 * seconds).clip(-9, 9)
+    one = edfio.EdfSignal(samples, 10, label="EEG Fpz-Cz", physical_dimension="uV", physical_range=(-200, 200))
+    when = {"recording": edfio.Recording(startdate=datetime.date(2020, 1, day)), "starttime": start}
+    edfio.Edf([one], annotations=annotations, data_record_duration=1, **when).write(path)
+    return path
+
+
+def scoring(path, names, start=EVENING, day=1, more=(), epoch_s=30):
+    marks = [MARK(epoch_s * i, epoch_s, name) for i, name in enumerate(names)]
+    when = {"recording": edfio.Recording(startdate=datetime.date(2020, 1, day)), "starttime": start}
+    edfio.Edf([], annotations=[*marks, *more], **when).write(path)
+
+
+def table(path, rows, heading="onset,duration,stage"):
+    path.write_text("\n".join([heading, *(",".join(map(str, row)) for row in rows)]) + "\n")
+
+
+def every_30_s(names=STAGES):
+    return [(30 * i, 30, name) for i, name in enumerate(names)]
+
+
+def read(folder, pattern=None, grid_s=30.0, **options):
+    (night,) = discover("edf_folder", folder, scoring=pattern)
+    signal, hypnogram = load(night, ["Fpz-Cz"], scoring=ScoringOptions(**options))
+    assert hypnogram is not None, "no scoring was found"
+    return align(hypnogram, signal.duration_s, grid_s, start=signal.start)
+
+
+def right(folder, **options):
+    """The warnings, when every stage is right."""
+    stages, facts = read(folder, **options)
+    np.testing.assert_array_equal(stages, TRUE)
+    return facts["warnings"]
+
+
+def refused(folder, match, **options):
+    with pytest.raises(BadInput, match=match):
+        read(folder, **options)
+
+
+def in_edf(folder, names, **more):
+    recording(folder / "n.edf")
+    scoring(folder / "n-Hypnogram.edf", names, **more)
+
+
+@pytest.mark.parametrize(("coding", "numbers"), [("aasm", AASM), ("edf", R_AND_K)])
+@pytest.mark.parametrize("form", ["edf", "csv", "txt", "inside", "xml", "eannot"])
+def test_integers_mean_the_same_in_every_format(tmp_path, coding, numbers, form):
+    names = [numbers[stage] for stage in STAGES]
+    recording(tmp_path / "n.edf", [MARK(*row) for row in every_30_s(names)] if form == "inside" else None)
+    if form == "edf":
+        scoring(tmp_path / "n_hypnogram.edf", names)
+    elif form == "csv":
+        table(tmp_path / "n.csv", every_30_s(names))
+    elif form == "xml":
+        stages = "".join(f"<SleepStage>{name}</SleepStage>" for name in names)
+        (tmp_path / "n.xml").write_text(f"<CMPStudyConfig><SleepStages>{stages}</SleepStages></CMPStudyConfig>")
+    elif form != "inside":
+        (tmp_path / f"n.{form}").write_text("\n".join(names))
+    assert right(tmp_path, coding=coding) == []
+    if form in ("edf", "csv", "txt", "eannot"):
+        refused(tmp_path, r"has bare integers for stages .* say which: stage_coding=aasm\|edf")
+        if coding == "edf":
+            refused(tmp_path, "unknown stages in the coding 'aasm': '5'", coding="aasm")
+
+
+def test_profusion_says_itself_what_its_integers_mean(tmp_path):
+    recording(tmp_path / "n.edf")
+    stages = "".join(f"<SleepStage>{R_AND_K[name]}</SleepStage>" for name in STAGES)
+    (tmp_path / "n-profusion.xml").write_text(
+        f"<C><EpochLength>30</EpochLength><SleepStages>{stages}</SleepStages></C>"
+    )
+    assert right(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        SLEEP_EDF,
+        {"W": "SLEEP-S0", "N1": "SLEEP-S1", "N2": "SLEEP-S2", "N3": "SLEEP-S3", "REM": "SLEEP-REM"},
+        {"W": "Stage - W", "N1": "Stage - N1", "N2": "Stage - N2", "N3": "Stage - N3", "REM": "Stage - R"},
+        {
+            "W": "Wake|0",
+            "N1": "Stage 1 sleep|1",
+            "N2": "Stage 2 sleep|2",
+            "N3": "Stage 4 sleep|4",
+            "REM": "REM sleep|5",
+        },
+        {"W": "WK", "N1": "S1", "N2": "S2", "N3": "S4", "REM": "RE"},
+        {"W": "W", "N1": "1", "N2": "2", "N3": "3", "REM": "R"},
+    ],
+)
+@pytest.mark.parametrize("form", ["edf", "txt", "tsv"])
+def test_names_mean_the_same_in_every_format(tmp_path, names, form):
+    recording(tmp_path / "n.edf")
+    given = [names[stage] for stage in STAGES]
+    if form == "edf":
+        scoring(tmp_path / "n-Hypnogram.edf", given)
+    elif form == "txt":
+        (tmp_path / "n.txt").write_text("\n".join(given))
+    else:
+        rows = [f"{30 * i}\t30\t{name}" for i, name in enumerate(given)]
+        (tmp_path / "n_events.tsv").write_text("\n".join(["onset\tduration\ttrial_type", *rows]))
+    assert right(tmp_path) == []
+
+
+def test_names_of_the_user(tmp_path):
+    own = {"W": "awake?", "N1": "drowsy", "N2": "light", "N3": "deep", "REM": "dream"}
+    in_edf(tmp_path, [own[stage] for stage in STAGES])
+    refused(tmp_path, "has no sleep stage among its annotations")
+    assert right(tmp_path, more_names={name: stage for stage, name in own.items()}) == []
+
+
+@pytest.mark.parametrize(
+    ("signal", "hypnogram", "day"),
+    [
+        (datetime.time(0, 5), datetime.time(0, 0), 1),
+        (EVENING, datetime.time(0, 0), 1),
+        (EVENING, datetime.time(0, 0), 2),
+        (datetime.time(22, 30), datetime.time(22, 30), 9),
+        (datetime.time(0, 0), datetime.time(22, 30), 9),
+        (EVENING, datetime.time(22, 0), 1),
+        (datetime.time(12, 0), datetime.time(22, 30), 9),
+    ],
+)
+def test_clocks_that_cannot_be_believed(tmp_path, signal, hypnogram, day):
+    recording(tmp_path / "n.edf", start=signal)
+    scoring(tmp_path / "n-Hypnogram.edf", [SLEEP_EDF[stage] for stage in STAGES], start=hypnogram, day=day)
+    notes = right(tmp_path)
+    assert signal == hypnogram or "onsets taken from the start of the signal" in notes[0]
+
+
+@pytest.mark.parametrize(("day", "late_s"), [(1, 300), (2, 300), (1, 30)])
+def test_clocks_that_make_sense_are_believed(tmp_path, day, late_s):
+    recording(tmp_path / "n.edf")
+    late = (datetime.datetime(2020, 1, 1, 23) + datetime.timedelta(seconds=late_s)).time()
+    scoring(tmp_path / "n-Hypnogram.edf", STAGES[late_s // 30 :], start=late, day=day)
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages[late_s // 30 :], TRUE[late_s // 30 :])
+    assert facts["offset_s"] == late_s
+
+
+@pytest.mark.parametrize("clock", ["%H:%M:%S", "%H.%M.%S", "%I:%M:%S %p", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.0"])
+@pytest.mark.parametrize("first", [EVENING, datetime.time(23, 55)])
+def test_clock_times_in_text(tmp_path, clock, first):
+    recording(tmp_path / "n.edf", start=first)
+    zero = datetime.datetime.combine(datetime.date(2020, 1, 1), first)
+    rows = [f"{(zero + datetime.timedelta(seconds=30 * i)).strftime(clock)}\t{s}" for i, s in enumerate(STAGES)]
+    (tmp_path / "n.txt").write_text("\n".join(["Time\tStage", *rows[4:]]))
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, [*[-1] * 4, *TRUE[4:]])
+    assert facts["scoring"] == "n.txt: table of clock times, epochs of 30 s"
+
+
+@pytest.mark.parametrize("lines", [90, 180, 360, 1800])
+def test_the_length_of_the_signal_says_how_long_a_line_lasts(tmp_path, lines):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join(STAGES[i * 60 // lines] for i in range(lines)))
+    assert right(tmp_path) == [f"{lines} epochs over 1800 s of signal: taken as epochs of {1800 / lines:g} s"]
+
+
+@pytest.mark.parametrize("lines", [40, 75, 130])
+def test_a_text_of_another_length_is_refused(tmp_path, lines):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join((STAGES * 3)[:lines]))
+    refused(tmp_path, f"has {lines} epochs, .* state the length of an epoch: text_epoch_s=")
+
+
+@pytest.mark.parametrize(("lines", "epoch_s"), [(90, 30), (40, 30), (60, 20), (120, 30)])
+def test_a_scoring_one_and_a_half_or_two_thirds_as_long_is_refused(tmp_path, lines, epoch_s):
+    recording(tmp_path / "n.edf")
+    table(tmp_path / "n.csv", [(epoch_s * i, epoch_s, name) for i, name in enumerate((STAGES * 2)[:lines])])
+    refused(tmp_path, f"scores {lines * epoch_s} s in epochs of {epoch_s} s, the signal lasts 1800 s")
+    if lines * epoch_s == 1200:
+        stages, _ = read(tmp_path, epoch_s=float(epoch_s))
+        assert (stages >= 0).sum() == 40
+
+
+def test_a_scoring_of_the_middle_is_right_and_said(tmp_path):
+    recording(tmp_path / "n.edf")
+    table(tmp_path / "n.csv", every_30_s()[10:50])
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, [*[-1] * 10, *TRUE[10:50], *[-1] * 10])
+    assert facts["share_scored"] == pytest.approx(2 / 3, abs=1e-3)
+    assert facts["warnings"] == ["hypnogram leaves 600 s of the signal unscored"]
+
+
+@pytest.mark.parametrize("form", ["edf", "csv", "xml"])
+def test_events_among_the_stages_are_counted_and_left_out(tmp_path, form):
+    recording(tmp_path / "n.edf")
+    events = [
+        (605, 3, "Artifact"),
+        (700, 3, "Arousal"),
+        (60, None, "Lights off"),
+        (615, 0, "255"),
+        (0, 1800, "ECG bad"),
+    ]
+    if form == "edf":
+        scoring(tmp_path / "n-Hypnogram.edf", [SLEEP_EDF[stage] for stage in STAGES], more=[MARK(*e) for e in events])
+    elif form == "csv":
+        rows = [(onset, "n/a" if duration is None else duration, text) for onset, duration, text in events]
+        table(tmp_path / "n_events.csv", [*every_30_s(), *rows], "onset,duration,trial_type")
+        (tmp_path / "n_events.csv").rename(tmp_path / "n.csv")
+    else:
+        made = [("Stages|Stages", stage + "|0", onset, length) for onset, length, stage in every_30_s()]
+        made += [("Respiratory|Respiratory", "Obstructive apnea|OA", 605, 20), ("", "Recording Start Time", 0, 1800)]
+        xml = "".join(
+            f"<ScoredEvent><EventType>{kind}</EventType><EventConcept>{concept}</EventConcept>"
+            f"<Start>{onset}</Start><Duration>{length}</Duration></ScoredEvent>"
+            for kind, concept, onset, length in made
+        )
+        (tmp_path / "n-nsrr.xml").write_text(f"<PSGAnnotation><ScoredEvents>{xml}</ScoredEvents></PSGAnnotation>")
+    notes = right(tmp_path)
+    assert notes == ([] if form == "xml" else ["5 annotations that are not stages left out"])
+
+
+@pytest.mark.parametrize("form", ["edf", "csv", "txt"])
+def test_one_unknown_name_is_an_unscored_epoch(tmp_path, form):
+    names = [*STAGES[:30], "Sleep stage X", *STAGES[31:]]
+    recording(tmp_path / "n.edf")
+    if form == "edf":
+        scoring(tmp_path / "n-Hypnogram.edf", names)
+    elif form == "csv":
+        table(tmp_path / "n.csv", every_30_s(names))
+    else:
+        (tmp_path / "n.txt").write_text("\n".join(names))
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, np.where(np.arange(60) == 30, -1, TRUE))
+    assert facts["warnings"] == ["1 epochs have unknown names ('Sleep stage X'): unscored"]
+
+
+def test_many_unknown_names_are_refused(tmp_path):
+    in_edf(tmp_path, [*STAGES[:20], *["Sleep stage X"] * 10, *STAGES[30:]])
+    refused(tmp_path, "has unknown stages: 'Sleep stage X'; use W, .* source.stage_names={name: stage}")
+
+
+@pytest.mark.parametrize("jitter_s", [0.004, 0.2, -0.004])
+def test_overlaps_and_gaps_of_milliseconds(tmp_path, jitter_s):
+    recording(tmp_path / "n.edf")
+    table(tmp_path / "n.csv", [(onset, 30 + jitter_s, name) for onset, _, name in every_30_s()])
+    notes = right(tmp_path)
+    assert not notes or "overlap the next by less than 0.5 s" in notes[0]
+    table(tmp_path / "n.csv", [(onset, 40, name) for onset, _, name in every_30_s()])
+    refused(tmp_path, "stages overlap: one lasts")
+
+
+def test_lengths_that_are_absent_reach_to_the_next_stage(tmp_path):
+    recording(tmp_path / "n.edf")
+    for absent in ("n/a", "0", ""):
+        table(tmp_path / "n.csv", [(onset, absent, name) for onset, _, name in every_30_s()])
+        assert right(tmp_path) == []
+    changes = [i for i in range(60) if i == 0 or STAGES[i] != STAGES[i - 1]]
+    scoring(tmp_path / "n-Hypnogram.edf", [], more=[MARK(30 * i, None, STAGES[i]) for i in changes])
+    (tmp_path / "n.csv").unlink()
+    stages, _ = read(tmp_path)
+    np.testing.assert_array_equal(stages[:56], TRUE[:56])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "n.csv", "n.CSV", "n_hypnogram.csv", "n_stages.csv", "n-staging.csv", "hypnogram.csv", "n_Hypnogram.CSV",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("signal", ["n.edf", "n-PSG.EDF", "n_eeg.edf"])
+def test_scorings_are_found_by_their_usual_names(tmp_path, name, signal):
+    recording(tmp_path / signal)
+    table(tmp_path / name, every_30_s())
+    assert right(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["n-Hypnogram.edf", "n_hypnogram.edf", "n_sleepscoring.edf", "n_scored.edf", "n_annotations.edf"]
+)
+def test_scorings_in_edf_are_no_recordings(tmp_path, name):
+    recording(tmp_path / "n.edf")
+    scoring(tmp_path / name, [SLEEP_EDF[stage] for stage in STAGES])
+    assert right(tmp_path) == []
+
+
+def test_stages_inside_the_recording(tmp_path):
+    recording(tmp_path / "n.edf", [MARK(*row) for row in every_30_s([SLEEP_EDF[stage] for stage in STAGES])])
+    assert right(tmp_path) == []
+    recording(tmp_path / "n.edf", [MARK(0, None, "Recording starts"), MARK(30, None, "1")])
+    (night,) = discover("edf_folder", tmp_path)
+    assert load(night, ["Fpz-Cz"])[1] is None
+
+
+def test_bids_folders_of_any_depth(tmp_path):
+    for subject in ("01", "02"):
+        folder = tmp_path / f"sub-{subject}" / "ses-a" / "eeg"
+        recording(folder / f"sub-{subject}_ses-a_task-sleep_eeg.edf")
+        rows = "".join(f"{onset}\t{duration}\t{name}\n" for onset, duration, name in every_30_s())
+        (folder / f"sub-{subject}_ses-a_task-sleep_events.tsv").write_text("onset\tduration\ttrial_type\n" + rows)
+    nights = discover("edf_folder", tmp_path)
+    assert [(night.subject_id, night.hypnogram is not None) for night in nights] == [("01", True), ("02", True)]
+    assert right(tmp_path / "sub-01") == []
+
+
+def test_our_own_predictions_are_found_and_said_to_be_a_program_s(tmp_path):
+    recording(tmp_path / "n.edf")
+    rows = "".join(f"{onset}\t30\t{name}\t0.9\n" for onset, _, name in every_30_s())
+    (tmp_path / "events.tsv").write_text("onset\tduration\ttrial_type\tconfidence\n" + rows)
+    assert right(tmp_path) == ["was scored by a program, not by a person (it holds probabilities)"]
+    recording(tmp_path / "m.edf")
+    assert [night.hypnogram for night in discover("edf_folder", tmp_path)] == [None, None]
+
+
+def test_a_pattern_names_scorings_that_are_elsewhere(tmp_path):
+    recording(tmp_path / "psg" / "n-PSG.edf")
+    (tmp_path / "scored").mkdir()
+    table(tmp_path / "scored" / "n.rater2.txt", every_30_s())
+    assert right(tmp_path, pattern="../scored/{stem}.rater2.txt") == []
+    with pytest.raises(BadInput, match="names no file beside any recording"):
+        discover("edf_folder", tmp_path, scoring="{stem}.nowhere")
+    with pytest.raises(BadInput, match="is no pattern; write it like"):
+        discover("edf_folder", tmp_path, scoring="{subject}.csv")
+
+
+def test_files_of_one_name_are_different_recordings(tmp_path):
+    for name in ("a/n.edf", "b/n.edf", "c/n.EDF"):
+        recording(tmp_path / name)
+    nights = discover("edf_folder", tmp_path)
+    assert [night.recording_id for night in nights] == ["a-n.edf", "b-n.edf", "c-n.EDF"]
+    assert len({night.subject_id for night in nights}) == 3
+
+
+def test_rodent_states_in_lines_of_four_seconds(tmp_path):
+    recording(tmp_path / "n.edf")
+    names = ["NREM"] * 200 + ["REM"] * 50 + ["Wake"] * 200
+    (tmp_path / "n.txt").write_text("\n".join(names))
+    stages, facts = read(tmp_path, grid_s=4.0, stage_names=RODENT_STAGES)
+    np.testing.assert_array_equal(stages, [1] * 200 + [2] * 50 + [0] * 200)
+    assert facts["warnings"] == ["450 epochs over 1800 s of signal: taken as epochs of 4 s"]
+
+
+def test_xml_that_is_no_scoring(tmp_path):
+    recording(tmp_path / "n.edf")
+    bomb = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;">]><a>&c;</a>'
+    for text, match in ((bomb, "document type"), ("<a><b></a>", "no well-formed XML"), ("<a/>", "holds no stage")):
+        (tmp_path / "n.xml").write_text(text)
+        refused(tmp_path, match)

@@ -1,0 +1,114 @@
+"""What a mistake on the command line is answered with, before anything runs."""
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from src import schema
+from src.runs import command
+from src.signals import BadInput
+
+schema.register()
+
+
+def refused(verb, *arguments):
+    with pytest.raises(BadInput) as caught:
+        command.check_command(verb, list(arguments))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "answer"),
+    [
+        ("train", ["experiment=sleep_cnn", "trainer.max_epoch=1"], r"did you mean trainer.max_epochs? It is 20 now"),
+        ("train", ["experiment=sleep_cnn", "patiance=1"], "did you mean patience? It is 8 now"),
+        ("train", ["experiment=sleep_cn"], "experiment=sleep_cn does not exist; did you mean experiment=sleep_cnn?"),
+        ("train", ["-m", "experiment=sleep_cnn", "sed=1,2"], "did you mean seed? It is 42 now"),
+        ("train", ["experiment=sleep_cnn", "seed=x"], "Value 'x' of type 'str' could not be converted to Integer"),
+        ("infer", ["night.edf"], "'night.edf' is not of the form key=value"),
+        ("infer", ["inputt=night.edf"], "did you mean input?"),
+        ("preprocess", ["preprocess=spectrogram", "windw=hann"], "did you mean window?"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_to_type(verb, arguments, answer):
+    assert answer in refused(verb, *arguments)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "night (1).edf",
+        "[x].edf",
+        "a=b.edf",
+        "it's.edf",
+        "a,b.edf",
+        "schläfer.edf",
+        'a"b.edf',
+        "a\\b'c.edf",
+        "{a}",
+        "1e3",
+    ],
+)
+def test_the_command_for_an_awkward_path_can_be_pasted(path):
+    try:
+        command.check_command("infer", ["bundle=b", f"input=/data/{path}" if path != "1e3" else "input=1e3"])
+    except BadInput as error:
+        line = shlex.split(str(error).partition("type: ")[2])
+        assert line[:3] == ["python", "infer.py", "bundle=b"]
+        read = OverridesParser.create().parse_override(line[3]).value()
+        assert str(read) == (path if path == "1e3" else f"/data/{path}")
+        command.check_command("infer", line[2:])
+    else:
+        pytest.fail("Hydra reads it as it is")
+
+
+def test_a_path_with_spaces_and_a_sweep_pass(tmp_path):
+    command.check_command("infer", ["bundle=b", "input=/data/my night.edf"])
+    command.check_command("train", ["-m", "experiment=sleep_cnn", "seed=1,2", "runs_dir=a,b"])
+
+
+def colleague(tmp_path, text):
+    (tmp_path / "run.yaml").write_text("defaults:\n  - train_schema\n  - frame\n  - _self_\n" + text)
+    return refused("train", "--config-dir", str(tmp_path), "--config-name", "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("model: {_target_: numpy.load, file: x, allow_pickle: true}", "model._target_"),
+        ("model: {lr: [{_target_: os.system, command: ls, _partial_: true}]}", "model.lr[0]._target_"),
+        ("logger: {_target_: src.runs.folder.os.system, _args_: [ls]}", "logger._target_"),
+        ("hydra: {callbacks: {x: {_target_: os.system, command: ls}}}", "hydra.callbacks.x._target_"),
+        ("hydra: {sweeper: {_target_: subprocess.run}}", "hydra.sweeper._target_"),
+        ("hydra: {job_logging: {handlers: {x: {(): os.system}}}}", "hydra.job_logging.handlers.x.()"),
+    ],
+)
+def test_a_colleagues_configuration_runs_no_code(tmp_path, text, key):
+    answer = colleague(tmp_path, text)
+    assert answer.startswith(f"{key}: names ")
+    assert "may not run" in answer
+
+
+def test_a_pickle_of_a_job_is_not_loaded():
+    assert "pickle" in refused("train", "--experimental-rerun", "x.pickle")
+
+
+def test_ctrl_c_says_what_to_type(capsys, monkeypatch):
+    def stopped():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["infer.py", "bundle=b", "input=my night.edf"])
+    with pytest.raises(SystemExit) as end:
+        command.run_verb(stopped, "infer")
+    assert end.value.code == 130
+    assert capsys.readouterr().out.endswith("To go on: python infer.py bundle=b 'input=my night.edf'\n")
+
+
+@pytest.mark.parametrize("verb", ["train", "infer", "preprocess"])
+def test_help_is_printed_by_every_verb(repository, verb):
+    done = subprocess.run([sys.executable, f"{verb}.py", "--help"], cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"python {verb}.py") >= 3

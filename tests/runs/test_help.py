@@ -1,0 +1,44 @@
+from dataclasses import dataclass, fields
+
+import pytest
+
+from src import schema
+from src.runs.help import described, help_text, options
+from src.storage.parameters import PreprocessConfig
+
+
+@dataclass
+class WindowParams(PreprocessConfig):
+    """``preprocess=window``: cut."""
+
+    # seconds; length of
+    # one window
+    window_s: float = 2.0
+    workers: int = 3
+
+
+def test_comments_in_the_source_describe_the_keys():
+    found = described(WindowParams)
+    assert found["window_s"] == (2.0, "seconds; length of one window")
+    assert found["workers"] == (3, "recordings at a time")
+
+
+@pytest.mark.parametrize("verb", ["train", "infer", "preprocess"])
+def test_every_key_that_is_shown_is_described(verb):
+    lines = help_text(verb, []).partition("Keys")[2].splitlines()[1:]
+    bare = [line for line in lines if line.startswith("  ") and len(line.split()) < 2]
+    assert bare == []
+
+
+def test_train_names_every_experiment_and_preprocess_every_step():
+    assert set(options("experiment")) <= set(help_text("train", []).replace(",", " ").split())
+    assert set(schema.STEPS) <= set(help_text("preprocess", []).split())
+
+
+def test_a_step_shows_its_own_keys_and_infer_shows_nothing_of_training():
+    assert "duration_s=57.6  seconds; length of each recording" in help_text(
+        "preprocess", ["preprocess=spike_lookalikes"]
+    )
+    shown = help_text("infer", [])
+    assert "trainer" not in shown
+    assert all(f"options.{f.name}=" in shown for f in fields(schema.InferOptions))
