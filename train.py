@@ -12,10 +12,11 @@ from src.reports.media import draw_media
 from src.reports.tables import results_table, summary_table
 from src.runs.assemble import adopt_checkpoint, assemble, best_score, make_trainer
 from src.runs.command import run_verb
-from src.runs.folder import RunFolder
+from src.runs.folder import RunFolder, data_identity
 from src.runs.job import run_job
 from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
-from src.storage.step import provenance
+from src.storage.progress import say
+from src.storage.provenance import provenance
 
 schema.register()
 
@@ -23,11 +24,12 @@ schema.register()
 def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Console) -> float:
     """Fit, choose the best checkpoint on validation, test it once, export it; returns the validation score."""
     datamodule, model = assemble(cfg)
+    run.settle(data_identity(datamodule))
     run.write("split.json", datamodule.split.to_dict())
     console.print(summary_table(datamodule.summary()))
     if cfg.compile:
         model.network.compile()
-    with open_loggers(cfg.logger, run, config=config) as loggers:
+    with open_loggers(cfg.logger, run, config=config, console=console) as loggers:
         trainer = make_trainer(cfg, folder=run.path, monitor=model.monitor, loggers=loggers)
         trainer.fit(model, datamodule, ckpt_path=run.last_checkpoint(), weights_only=True)
         score = best_score(trainer)
@@ -63,7 +65,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     run.finish(
         metrics=metrics, score=score, monitor=monitor, mode=mode, epochs=trainer.current_epoch, left_out=left_out
     )
-    console.print(f"run     {run.path}\nbundle  {run.bundle}", highlight=False, soft_wrap=True)
+    say(console, f"run     {run.path}\nbundle  {run.bundle}")
     return score
 
 

@@ -91,6 +91,10 @@ class GridData(pl.LightningDataModule):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadInput(self.root or "simulated", f"has several files of {twice[0]}", "give one file per subject")
 
+    def inputs(self) -> dict[str, Path]:
+        """The grid files by subject: their content belongs to a run's identity."""
+        return self.files()
+
     def files(self) -> dict[str, Path]:
         """Grid files by subject."""
         if self.root is not None:

@@ -153,6 +153,10 @@ class SleepData(pl.LightningDataModule):
                 self.source.get("root") or "source", "no recording could be used", "fix the ones listed above"
             )
 
+    def inputs(self) -> dict[str, Path]:
+        """The prepared recordings by name: their content belongs to a run's identity."""
+        return {artifact.recording_id: artifact.path for artifact in self.artifacts}
+
     def left_out(self) -> list[str]:
         """Names of the recordings that could not be used."""
         return [outcome.name for outcome in self.preparation.failures]

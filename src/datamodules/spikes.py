@@ -131,6 +131,10 @@ class SpikeData(pl.LightningDataModule):
         for name in self.targets:
             self._measured(name)
 
+    def inputs(self) -> dict[str, Path]:
+        """The labelled recording and the targets by name: their content belongs to a run's identity."""
+        return {name: find_recording(self.folder(), name) for name in (self.labelled, *self.targets)}
+
     def folder(self) -> Path:
         """Where the recordings are."""
         if self.data_dir is not None:

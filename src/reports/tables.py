@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 
 def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -16,13 +17,13 @@ def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def results_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     """Rows of plain values; the keys of the first row are the columns, but for those that hold lists."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
     columns = _columns(rows)
     for name in columns:
         text = isinstance(rows[0][name], str)
-        table.add_column(name, justify="left" if text else "right", no_wrap=text, overflow="fold")
+        table.add_column(Text(name), justify="left" if text else "right", no_wrap=text, overflow="fold")
     for row in rows:
-        table.add_row(*(_text(row[name]) for name in columns))
+        table.add_row(*(Text(_text(row[name])) for name in columns))  # brackets in names are no markup
     return table
 
 

@@ -17,8 +17,11 @@ from pytorch_lightning.loggers import Logger
 
 from src.models.bundle import NETWORKS, network_class
 from src.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
+from src.runs.folder import data_identity
 from src.signals import BadInput
+from src.storage.fingerprint import digest_of
 
+_identities: dict[str, str] = {}
 OURS = {"logger": "logger", "fast_dev_run": "debug=fast", "enable_checkpointing": "callbacks.checkpoint"}
 """Arguments of ``Trainer`` that ``train.py`` has to decide itself, and what to give instead."""
 
@@ -40,6 +43,18 @@ def assemble(cfg: DictConfig) -> tuple[Any, Any]:
     model = instantiate(cfg.model, signal=signal, classes=classes, _recursive_=False, _convert_="all")
     model.take_over(datamodule)
     return datamodule, model
+
+
+def prepared_identity(cfg: DictConfig) -> str:
+    """:func:`data_identity` of the recordings as they are now; jobs of a sweep with the same data share one look."""
+    plain = OmegaConf.to_container(cfg.datamodule, resolve=True)
+    key = digest_of(plain)
+    if key not in _identities:
+        datamodule = instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        _identities[key] = data_identity(datamodule)
+    return _identities[key]
 
 
 def adopt_checkpoint(model: pl.LightningModule, path: Path) -> None:

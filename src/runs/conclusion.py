@@ -17,9 +17,11 @@ from src.reports.sweeps import SHOWN, draw_ranking, draw_search
 from src.reports.tables import results_table
 from src.runs.assemble import adopt_checkpoint, assemble
 from src.runs.console import quiet_trainer
-from src.runs.folder import RUN_FILE, SWEEP_FILE, now, read_record, write_json
+from src.runs.folder import RUN_FILE, SWEEP_FILE, data_identity, now, read_record, write_json, write_record
 from src.runs.ranking import Configuration, SweepRun, brief, mode, monitor, read_sweep, write_tables
 from src.runs.targets import check_targets
+from src.signals import BadInput
+from src.storage.progress import say
 
 
 def finalize_sweep(folder: Path, console: Console) -> int:
@@ -33,7 +35,7 @@ def finalize_sweep(folder: Path, console: Console) -> int:
     if chosen is not None:
         for job in chosen.jobs:
             if job.score is not None and not any(name.startswith("test/") for name in job.record["metrics"]):
-                console.print(f"testing job {job.number}, of the configuration that validation chose", highlight=False)
+                say(console, f"testing job {job.number}, of the configuration that validation chose")
                 test_run(job.path)
         best = (max if mode(runs) == "max" else min)((j for j in chosen.jobs if j.score is not None), key=_score)
         _link(folder / "best", f"{best.path.name}/bundle")
@@ -49,7 +51,7 @@ def finalize_sweep(folder: Path, console: Console) -> int:
         "chosen": chosen.parameters if chosen else None,
         "best": best.number if best else None,
     }
-    write_json(folder / SWEEP_FILE, record)
+    write_record(folder / SWEEP_FILE, record)
     _report(folder, ranking, runs, failures, console)
     return len(failures)
 
@@ -61,6 +63,8 @@ def test_run(path: Path) -> dict[str, float]:
     assert not isinstance(cfg, list)
     check_targets(cfg)
     datamodule, model = assemble(cfg)
+    if record.get("data") not in (None, data_identity(datamodule)):
+        raise BadInput(path, "was trained on other recordings than there are now", "put them back, then test it")
     adopt_checkpoint(model, path / "checkpoints" / "best.ckpt")
     trainer = instantiate(cfg.trainer, _partial_=True)(
         logger=False,
@@ -76,7 +80,7 @@ def test_run(path: Path) -> dict[str, float]:
     state = load_file(bundle.folder / WEIGHTS)
     export_bundle(path / "bundle", replace(bundle, metrics=metrics), state)
     write_json(path / "results.json", {"metrics": metrics, "rows": model.results()})
-    write_json(path / RUN_FILE, {**record, "metrics": metrics})
+    write_record(path / RUN_FILE, {**record, "metrics": metrics})
     return metrics
 
 
@@ -138,16 +142,16 @@ def _report(
     if shown:
         console.print(results_table(shown, title="sweep"))
     if len(ranking) > SHOWN:
-        console.print(f"and {len(ranking) - SHOWN} more in sweep.md", highlight=False)
+        say(console, f"and {len(ranking) - SHOWN} more in sweep.md")
     for run in failures:
-        console.print(f"[red]job {run.number} did not finish[/]: {run.record.get('error', run.status)}", soft_wrap=True)
+        say(console, str(run.record.get("error", run.status)), label=f"job {run.number} did not finish:", style="red")
     if ranking and ranking[0].test:
         tests = [
             f"{name.removeprefix('test/')} {brief(mean)}{f' ± {brief(sd)}' if sd else ''}"
             for name, (mean, sd) in ranking[0].test.items()
         ]
-        console.print("held-out test data, chosen configuration: " + ", ".join(tests), highlight=False, soft_wrap=True)
-    console.print(f"sweep   {folder}/sweep.md\nbest    {folder}/best", highlight=False, soft_wrap=True)
+        say(console, "held-out test data, chosen configuration: " + ", ".join(tests))
+    say(console, f"sweep   {folder}/sweep.md\nbest    {folder}/best")
 
 
 def _parameters(configuration: Configuration) -> dict[str, str]:

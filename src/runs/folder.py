@@ -8,7 +8,6 @@ with its key is not repeated.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,16 +22,21 @@ from typing import Any
 
 from filelock import AcquireReturnProxy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from rich.console import Console
 
 from src.runs.checkpoints import read_checkpoint
 from src.runs.repeat import RECIPE, source_digests, write_recipe
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
-from src.storage.lock import try_lock
-from src.storage.step import canonical_json, folder_lock, provenance
+from src.storage.fingerprint import digest_of
+from src.storage.lock import folder_lock, try_lock
+from src.storage.progress import say
+from src.storage.provenance import provenance
+from src.storage.step import fingerprint
 
 RUN_FILE = "run.json"
 SWEEP_FILE = "sweep.json"
+CHECKSUM = "checksum"
 LOCK_FILE = ".lock"
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?")
 SHARED_RUN = "NEUROLIT_RUN"
@@ -92,10 +96,32 @@ class RunFolder:
 
     def write(self, name: str, value: Any) -> Path:
         """Write a plain value as ``<name>`` (JSON) into the folder, atomically; the first process alone does."""
-        return self.path / name if process_rank() > 0 else write_json(self.path / name, value)
+        if process_rank() > 0:
+            return self.path / name
+        return (write_record if name == RUN_FILE else write_json)(self.path / name, value)
+
+    def settle(self, data: str) -> None:
+        """Record what the run is trained on, before anything else is written.
+
+        Parameters
+        ----------
+        data
+            :func:`data_identity` of its datamodule.
+
+        Raises
+        ------
+        DataChanged
+            If an earlier attempt was trained on other recordings or another split.
+        """
+        if (self.previous or {}).get("data") not in (None, data):
+            raise DataChanged(self.path, data)
+        if not self.finished:
+            self.note(data=data)
 
     def note(self, **facts: Any) -> None:
-        """Add facts to ``run.json``."""
+        """Add facts to ``run.json``; the first process alone does."""
+        if process_rank() > 0:
+            return
         self.write(RUN_FILE, {**read_record(self.path / RUN_FILE), **facts})
 
     def finish(self, **facts: Any) -> None:
@@ -103,6 +129,23 @@ class RunFolder:
         self.note(**facts, status="finished", finished=now())
         if not self.swept:
             point_latest(self.path)
+
+
+class DataChanged(RuntimeError):
+    """The run that would be continued was trained on other recordings than there are now; it is left as it is."""
+
+    def __init__(self, path: Path, data: str) -> None:
+        super().__init__(f"the recordings or their split are not those that {path} was trained on")
+        self.path, self.data = path, data
+
+
+_reported: set[Path] = set()
+
+
+def data_identity(datamodule: Any) -> str:
+    """SHA-256 of the split and of the content of every file that a prepared datamodule reads."""
+    inputs = {name: fingerprint(path) for name, path in sorted(getattr(datamodule, "inputs", dict)().items())}
+    return digest_of({"split": datamodule.split.to_dict(), "inputs": inputs})
 
 
 def over_folds(overrides: Iterable[str]) -> bool:
@@ -117,9 +160,7 @@ def process_rank() -> int:
 
 def run_key(config: dict[str, Any]) -> str:
     """SHA-256 of the resolved configuration without :data:`EXECUTION_KEYS`."""
-    return hashlib.sha256(
-        canonical_json({k: v for k, v in config.items() if k not in EXECUTION_KEYS}).encode()
-    ).hexdigest()
+    return digest_of({k: v for k, v in config.items() if k not in EXECUTION_KEYS})
 
 
 @contextmanager
@@ -132,6 +173,7 @@ def open_run(
     sweep: Path | None = None,
     number: int = 0,
     overrides: list[str] | None = None,
+    data: str | None = None,
 ) -> Iterator[RunFolder]:
     """Yield the folder to run in: that of an interrupted run of the same configuration, or a new one.
 
@@ -144,6 +186,8 @@ def open_run(
     sweep, number, overrides
         For a job of a sweep: the sweep's folder, the job's number and its overrides. A finished job with
         this key is yielded as it is (``finished``); one that another process is at is waited for.
+    data
+        :func:`data_identity` where it is known: a run that was trained on other data is not continued.
 
     Raises
     ------
@@ -158,10 +202,10 @@ def open_run(
     try:
         home.mkdir(parents=True, exist_ok=True)
         if sweep is not None:
-            path = _claim(home, key, number)
+            path = _claim(home, key, number, data)
             lock = lock_folder(path, wait=True)
         else:
-            path, lock = (_interrupted(home, key) if resume else None) or fresh_folder(home)
+            path, lock = (_interrupted(home, key, data) if resume else None) or fresh_folder(home)
     except OSError as error:
         raise BadInput(home, f"cannot be written ({error.strerror})", "choose another runs_dir") from error
     assert lock is not None
@@ -174,6 +218,10 @@ def open_run(
         try:
             os.environ[SHARED_RUN] = str(path.resolve())
             yield run
+        except DataChanged:
+            if run.previous is not None:
+                run.write(RUN_FILE, run.previous)
+            raise
         except Exception as error:
             run.note(status="failed", error=f"{type(error).__name__}: {error}", finished=now())
             raise
@@ -208,25 +256,29 @@ def _start(path: Path, key: str, config: dict[str, Any], *, swept: bool, overrid
     return run
 
 
-def _interrupted(home: Path, key: str) -> tuple[Path, AcquireReturnProxy] | None:
+def _interrupted(home: Path, key: str, data: str | None) -> tuple[Path, AcquireReturnProxy] | None:
     """The newest run with this key that is not finished and that no living process is at, locked."""
     for path, record in records(home, RUN_FILE):
-        if record.get("key") == key and record.get("status") != "finished" and (lock := lock_folder(path)):
+        if _is_same(record, key, data) and record.get("status") != "finished" and (lock := lock_folder(path)):
             return path, lock
     return None
 
 
-def _claim(sweep: Path, key: str, number: int) -> Path:
-    """The folder of a sweep's job: the one with its key, or else the first free one from its number on."""
+def _is_same(record: dict[str, Any], key: str, data: str | None) -> bool:
+    return record.get("key") == key and (data is None or record.get("data") in (None, data))
+
+
+def _claim(sweep: Path, key: str, number: int, data: str | None) -> Path:
+    """The folder of a sweep's job: the newest with its key and data, or else the first free one from its number on."""
     with folder_lock(sweep / "claims"):
-        for path, record in records(sweep, RUN_FILE):
-            if record.get("key") == key:
-                return path
+        same = [(path, record) for path, record in records(sweep, RUN_FILE) if _is_same(record, key, data)]
+        if same:
+            return max(same, key=lambda found: (found[1].get("data") is not None, int(found[0].name)))[0]
         while (sweep / str(number) / RUN_FILE).exists():
             number += 1
         path = sweep / str(number)
         path.mkdir(exist_ok=True)
-        write_json(path / RUN_FILE, {"key": key, "status": "claimed", "started": now(), "attempts": 0})
+        write_record(path / RUN_FILE, {"key": key, "status": "claimed", "started": now(), "attempts": 0})
         return path
 
 
@@ -286,9 +338,16 @@ def _remove_unborn(home: Path) -> None:
 def records(home: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The folders in ``home`` that hold a record called ``name``, newest first."""
     for file in sorted(home.glob(f"*/{name}"), reverse=True):
-        if not file.parent.is_symlink():
-            with suppress(OSError, ValueError):
-                yield file.parent, read_record(file)
+        if file.parent.is_symlink():
+            continue
+        try:
+            yield file.parent, read_record(file)
+        except FileNotFoundError:  # another process moves its folder
+            continue
+        except (BadInput, OSError) as error:
+            if file not in _reported:
+                say(Console(stderr=True), f"{error}; it counts as absent", label="warning", style="yellow")
+            _reported.add(file)
 
 
 def lock_folder(path: Path, *, wait: bool = False) -> AcquireReturnProxy | None:
@@ -306,20 +365,26 @@ def point_latest(path: Path) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object that :func:`write_record` wrote, without its checksum.
 
     Raises
     ------
     BadInput
-        If the file holds anything else.
+        If the file holds anything else, or one bit of it has changed.
     """
+    damaged = BadInput(path, "is damaged", "take it from a backup, or move its folder away")
     try:
         record = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise BadInput(path, "is damaged", "delete its folder, or take the file from a backup") from error
-    if not isinstance(record, dict):
-        raise BadInput(path, "is damaged", "delete its folder, or take the file from a backup")
+    except (ValueError, RecursionError):
+        raise damaged from None
+    if not isinstance(record, dict) or record.pop(CHECKSUM, None) != digest_of(record):
+        raise damaged
     return record
+
+
+def write_record(path: Path, record: dict[str, Any]) -> Path:
+    """Write a record with a checksum of itself."""
+    return write_json(path, {**record, CHECKSUM: digest_of(record)})
 
 
 def write_json(path: Path, value: Any) -> Path:

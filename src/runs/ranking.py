@@ -61,9 +61,17 @@ class Configuration:
 
 
 def read_sweep(folder: Path) -> list[SweepRun]:
-    """The jobs of a sweep in the order of their numbers."""
-    runs = []
+    """The jobs of a sweep in the order of their numbers.
+
+    A job that was repeated because its recordings changed counts with the recordings it has now.
+    """
+    newest: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path, record in records(folder, RUN_FILE):
+        key = record.get("key", path.name)
+        if "config" in record and (key not in newest or record["started"] > newest[key][1]["started"]):
+            newest[key] = path, record
+    runs = []
+    for path, record in newest.values():
         if "config" in record:
             pairs = (override.lstrip("+~").partition("=") for override in record["overrides"])
             overrides = {name: value for name, _, value in pairs if name not in EXECUTION_KEYS}

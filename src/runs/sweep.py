@@ -24,9 +24,10 @@ from src.runs.folder import (
     point_latest,
     read_record,
     records,
-    write_json,
+    write_record,
 )
 from src.signals import BadInput
+from src.storage.progress import say
 from src.storage.step import canonical_json
 
 EFFORT_KEYS = ("n_trials", "n_jobs", "max_batch_size", "max_failure_rate", "storage")
@@ -111,14 +112,14 @@ def open_sweep(config: DictConfig) -> Path:
     record: dict[str, Any] = {"key": key, "started": now(), "attempts": 0}
     if (path / SWEEP_FILE).exists():
         record = read_record(path / SWEEP_FILE)
-        print(f"continuing the sweep {path}")
+        say(Console(), f"continuing the sweep {path}")
     record |= {
         "status": "running",
         "attempts": record["attempts"] + 1,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "overrides": list(config.hydra.overrides.task),
     }
-    write_json(path / SWEEP_FILE, record)
+    write_record(path / SWEEP_FILE, record)
     point_latest(path)
     return path
 
@@ -148,5 +149,5 @@ def _interrupted(home: Path, key: str) -> tuple[Path, AcquireReturnProxy] | None
 
 
 def _stop(error: BadInput) -> NoReturn:
-    Console().print(f"[red]error[/] {error}", highlight=False, soft_wrap=True)
+    say(Console(), str(error), label="error", style="red")
     sys.exit(2)

@@ -6,63 +6,198 @@ import csv
 import json
 import netrc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import queue
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from rich.console import Console
 
 from src.runs.folder import RunFolder, process_rank
 from src.storage.atomic import atomic_file
+from src.storage.progress import say
+
+LIMIT_S = 15.0
+"""Seconds after which a tracker that does not answer is given up."""
+PROBE_S, INIT_S, FINISH_S = 3, 7, 30
+"""Seconds that W&B's server has for its first answer, for opening a run, and for taking what is left at its end."""
+
+
+class Mirror(Logger):
+    """A tracker that can fail at any moment without any effect on the training.
+
+    Every call goes to one thread of its own and is waited for at most :data:`LIMIT_S` seconds. After the first
+    failure, which is said in one line, nothing is passed on.
+
+    Parameters
+    ----------
+    build
+        Makes the logger.
+    name
+        What the user calls it.
+    """
+
+    def __init__(self, build: Callable[[], Logger], name: str, console: Console) -> None:
+        super().__init__()
+        self.inner: Any = None
+        self._label, self._console, self._lost = name, console, False
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], queue.SimpleQueue[Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, daemon=True).start()
+        self.inner = self.attempt(build)
+
+    def _serve(self) -> None:
+        while True:
+            call, answer = self._calls.get()
+            try:
+                answer.put((call(), None))
+            except (Exception, SystemExit) as error:
+                answer.put((None, error))
+
+    def attempt(self, call: Callable[[], Any], limit_s: float | None = None) -> Any:
+        """What ``call`` returns; ``None`` if the tracker fails or has failed before."""
+        if self._lost:
+            return None
+        limit_s = LIMIT_S if limit_s is None else limit_s
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._calls.put((call, answer))
+        try:
+            value, error = answer.get(timeout=limit_s)
+        except queue.Empty:
+            value, error = None, TimeoutError(f"no answer within {limit_s:.0f} s")
+        if error is not None:
+            self._lost = True
+            error = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            text = f"tracker {self._label} failed ({reason}); training goes on without it, metrics.csv has everything"
+            say(self._console, text, style="yellow")
+        return value
+
+    @property
+    def name(self) -> str | None:
+        return self._label
+
+    @property
+    def version(self) -> str | int | None:
+        return None
+
+    @property
+    def experiment(self) -> Any:
+        return self.attempt(lambda: getattr(self.inner, "experiment", None))
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.attempt(lambda: self.inner.log_metrics(dict(metrics), step))
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        self.attempt(lambda: self.inner.log_hyperparams(*args, **kwargs))
+
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        self.attempt(lambda: self.inner.log_graph(model, input_array))
+
+    def save(self) -> None:
+        self.attempt(lambda: self.inner.save())
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self.attempt(lambda: self.inner.after_save_checkpoint(checkpoint_callback))
+
+    def finalize(self, status: str) -> None:
+        self.attempt(lambda: self.inner.finalize(status))
 
 
 @contextmanager
 def open_loggers(
-    tracker: dict[str, Any] | None, run: RunFolder, *, config: dict[str, Any], job_type: str = ""
+    tracker: dict[str, Any] | None,
+    run: RunFolder,
+    *,
+    config: dict[str, Any],
+    job_type: str = "",
+    console: Console | None = None,
 ) -> Iterator[list[Logger]]:
     """Yield the CSV logger and, if one is configured, the tracker; the tracker is always finished.
 
     Parameters
     ----------
     tracker
-        A ``_target_`` block for one of the functions below, or ``None`` for CSV alone.
+        A ``_target_`` block for one of the functions below or for any of Lightning's loggers; ``None`` for CSV alone.
     config
         The resolved configuration; ``name``, ``group`` and ``tags`` are read from it.
     job_type
         What the tracker calls this kind of run: by default ``"sweep"`` for a job of a sweep, else ``"train"``.
+    console
+        Where a failure of the tracker is said.
     """
+    console = console or Console()
     loggers: list[Logger] = [CSVLogger(run.path, name="csv", version=f"attempt_{run.attempt}")]
-    tracker = tracker if process_rank() == 0 else None
-    if tracker:
-        job_type = job_type or ("sweep" if run.swept else "train")
-        loggers.append(instantiate(tracker, _partial_=True)(run.path, config, job_type))
+    mirror = None
+    if tracker and process_rank() == 0:
+        kind = job_type or ("sweep" if run.swept else "train")
+        name = str(tracker["_target_"]).rpartition(".")[2].removesuffix("_tracker")
+        mirror = Mirror(lambda: _built(dict(tracker), run, config, kind, console), name, console)
+        loggers.append(mirror)
     try:
         yield loggers
     finally:
         for logger in loggers:
             logger.finalize("success")
-        if tracker:
-            _finish_wandb()
+        if mirror is not None and "wandb" in sys.modules:
+            mirror.attempt(_finish_wandb, limit_s=FINISH_S + LIMIT_S)
 
 
-def wandb_tracker(folder: Path, config: dict[str, Any], job_type: str, project: str = "neurolit") -> Logger:
-    """A Weights & Biases run: offline unless the user is logged in or sets ``WANDB_MODE``.
+def _built(tracker: dict[str, Any], run: RunFolder, config: dict[str, Any], kind: str, console: Console) -> Logger:
+    if not str(tracker["_target_"]).startswith(f"{__name__}."):
+        logger: Logger = instantiate(tracker)
+        return logger
+    build = instantiate(tracker, _partial_=True)
+    made: Logger = build(run.path, config, kind)
+    if isinstance(made, WandbLogger) and made._wandb_init["mode"] == "online":
+        try:
+            _answers(made._wandb_init["settings"].base_url)
+            _ = made.experiment
+        except Exception as error:
+            reason = " ".join(str(error).split())[:100]
+            say(console, f"W&B does not answer ({reason}): the run is logged offline", style="yellow")
+            made = build(run.path, config, kind, mode="offline")
+    return made
+
+
+def _answers(url: str) -> None:
+    """Raise unless something answers at ``url`` within :data:`PROBE_S` seconds."""
+    with suppress(urllib.error.HTTPError):  # an answer too
+        urllib.request.urlopen(url, timeout=PROBE_S).close()
+
+
+def wandb_tracker(
+    folder: Path,
+    config: dict[str, Any],
+    job_type: str,
+    project: str = "neurolit",
+    entity: str | None = None,
+    mode: str | None = None,
+) -> Logger:
+    """A Weights & Biases run: offline unless the user is logged in and the server answers, or as ``WANDB_MODE`` says.
 
     Its id is kept in the run folder, so a resumed online run goes on in the same W&B run; offline,
     where W&B cannot append, each attempt is a run of its own in the same group.
     """
     from wandb import Settings
 
-    mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    mode = mode or os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
     id_file = folder / "wandb_id.json"
     if not id_file.exists() or mode != "online":
         with atomic_file(id_file) as part:
             part.write_text(json.dumps({"id": uuid4().hex[:12]}))
     logger = WandbLogger(
         project=project,
+        entity=entity,
         name=f"{config['name']}-{folder.name}",
         id=json.loads(id_file.read_text())["id"],
         save_dir=str(folder),
@@ -73,7 +208,13 @@ def wandb_tracker(folder: Path, config: dict[str, Any], job_type: str, project: 
         mode=mode,
         resume="allow" if mode == "online" else None,
         log_model=False,
-        settings=Settings(silent=True, console="off"),
+        settings=Settings(
+            silent=True,
+            console="off",
+            init_timeout=INIT_S,
+            finish_timeout=FINISH_S,
+            finish_timeout_raises=True,
+        ),
     )
     logger._wandb_init.pop("anonymous", None)  # Lightning hands it on though W&B warns of it even when it is None
     return logger
@@ -100,6 +241,8 @@ def mlflow_tracker(
     group = str(config.get("group") or config["name"])
     tags = {"group": group, "job_type": job_type, **{str(tag): "true" for tag in config.get("tags") or []}}
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     logger = MLFlowLogger(
         experiment_name=project,
         run_name=f"{config['name']}-{folder.name}",
@@ -116,30 +259,38 @@ def mlflow_tracker(
 
 def log_media(loggers: list[Logger], figures: dict[str, Path]) -> None:
     """Show the tracker the figures that were drawn."""
-    for logger in loggers:
+    for mirror in (logger for logger in loggers if isinstance(logger, Mirror)):
         for name, path in figures.items():
-            if isinstance(logger, WandbLogger):
-                logger.log_image(f"figures/{name}", [str(path)])
-            elif isinstance(logger, TensorBoardLogger):
-                from matplotlib.image import imread
+            mirror.attempt(partial(_log_figure, mirror.inner, name, path))
 
-                logger.experiment.add_image(f"figures/{name}", imread(path)[..., :3], dataformats="HWC")
-            elif isinstance(logger, MLFlowLogger):
-                logger.experiment.log_artifact(logger.run_id, str(path), "figures")
+
+def _log_figure(logger: Any, name: str, path: Path) -> None:
+    if isinstance(logger, WandbLogger):
+        logger.log_image(f"figures/{name}", [str(path)])
+    elif isinstance(logger, TensorBoardLogger):
+        from matplotlib.image import imread
+
+        logger.experiment.add_image(f"figures/{name}", imread(path)[..., :3], dataformats="HWC")
+    elif isinstance(logger, MLFlowLogger):
+        logger.experiment.log_artifact(logger.run_id, str(path), "figures")
 
 
 def log_bundle(loggers: list[Logger], bundle: Path, metrics: dict[str, float]) -> None:
     """Give the tracker the one artifact of a run: the bundle, with its metrics."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            import wandb
+    for mirror in (logger for logger in loggers if isinstance(logger, Mirror)):
+        mirror.attempt(partial(_log_bundle, mirror.inner, bundle, metrics))
 
-            artifact = wandb.Artifact(f"bundle-{logger.experiment.id}", type="bundle", metadata=metrics)
-            # Immutable: it is read from the run folder when it is uploaded, not copied to a cache elsewhere.
-            artifact.add_dir(str(bundle), policy="immutable")
-            logger.experiment.log_artifact(artifact)
-        elif isinstance(logger, MLFlowLogger):
-            logger.experiment.log_artifacts(logger.run_id, str(bundle), "bundle")
+
+def _log_bundle(logger: Any, bundle: Path, metrics: dict[str, float]) -> None:
+    if isinstance(logger, WandbLogger):
+        import wandb
+
+        artifact = wandb.Artifact(f"bundle-{logger.experiment.id}", type="bundle", metadata=metrics)
+        # Immutable: it is read from the run folder when it is uploaded, not copied to a cache elsewhere.
+        artifact.add_dir(str(bundle), policy="immutable")
+        logger.experiment.log_artifact(artifact)
+    elif isinstance(logger, MLFlowLogger):
+        logger.experiment.log_artifacts(logger.run_id, str(bundle), "bundle")
 
 
 def merge_csv(run: RunFolder) -> Path:

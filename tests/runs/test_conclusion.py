@@ -6,6 +6,7 @@ import json
 from rich.console import Console
 
 from src.runs.conclusion import finalize_sweep, learning_curve
+from src.runs.folder import write_record
 
 
 def test_a_learning_curve_leaves_out_rows_of_other_metrics(tmp_path):
@@ -17,8 +18,8 @@ def test_a_learning_curve_leaves_out_rows_of_other_metrics(tmp_path):
 def test_a_sweep_of_failures_ends_without_a_choice(tmp_path):
     (tmp_path / "0").mkdir()
     record = {"status": "failed", "error": "out of luck", "overrides": ["seed=1"], "config": {}, "metrics": {}}
-    (tmp_path / "0" / "run.json").write_text(json.dumps(record))
-    (tmp_path / "sweep.json").write_text("{}")
+    write_record(tmp_path / "0" / "run.json", record)
+    write_record(tmp_path / "sweep.json", {})
     stream = io.StringIO()
     assert finalize_sweep(tmp_path, Console(file=stream)) == 1
     assert "job 0 did not finish: out of luck" in stream.getvalue()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from src.runs.folder import open_run, run_key
+from src.runs.folder import open_run, read_record, run_key, write_record
 from src.signals import BadInput
 
 CONFIG = {"name": "x", "seed": 1, "logger": None, "runs_dir": "a", "model": {"lr": 0.1}}
@@ -75,3 +75,28 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         open_run(CONFIG, runs_dir=tmp_path / "file", name="x"),
     ):
         pass
+
+
+class TestRecordsVouchForThemselves:
+    def test_what_is_written_is_read(self, tmp_path):
+        write_record(tmp_path / "run.json", {"a": [1, 0.5, None]})
+        assert read_record(tmp_path / "run.json") == {"a": [1, 0.5, None]}
+
+    def test_every_changed_byte_is_noticed(self, tmp_path):
+        path = write_record(tmp_path / "run.json", {"key": "k", "score": 0.5, "n": 12})
+        whole = path.read_bytes()
+        for place in (p for p in range(len(whole)) if not whole[p : p + 1].isspace()):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(BadInput, match=r"run.json: is damaged"):
+                read_record(path)
+
+    def test_a_damaged_record_is_said_and_its_run_is_left_alone(self, tmp_path, capsys):
+        with pytest.raises(RuntimeError), open_run(CONFIG, runs_dir=tmp_path, name="x") as first:
+            raise RuntimeError("power cut")
+        record = first.path / "run.json"
+        record.write_text(record.read_text().replace('"seed": 1', '"seed": 3'))
+        before = record.read_bytes()
+        with open_run(CONFIG, runs_dir=tmp_path, name="x") as other:
+            assert other.path != first.path
+        assert "run.json: is damaged" in capsys.readouterr().err
+        assert record.read_bytes() == before

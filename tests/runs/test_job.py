@@ -5,7 +5,12 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
+from src.runs.folder import read_record
 from src.runs.job import run_job
+from src.runs.ranking import read_sweep
+from src.runs.sweep import release
+from tests.runs import toy
+from tests.runs.verb import train
 
 
 def settings(tmp_path):
@@ -40,3 +45,63 @@ def test_an_error_is_kept_in_the_run_folder(tmp_path):
         run_job(settings(tmp_path), broken)
     (error,) = tmp_path.glob("toy/*/error.txt")
     assert "a fault of ours" in error.read_text()
+
+
+class PowerCut(BaseException):
+    pass
+
+
+@pytest.fixture
+def cut(tmp_path, monkeypatch):
+    """Train on points shifted by what ``shift.txt`` says, cut off in the second epoch."""
+
+    def run(*arguments, after=5):
+        calls = []
+        step = toy.Classifier.training_step
+
+        def fail(self, batch, batch_idx):
+            calls.append(batch_idx)
+            if len(calls) > after:
+                raise PowerCut
+            return step(self, batch, batch_idx)
+
+        with monkeypatch.context() as patch, pytest.raises(PowerCut):
+            patch.setattr(toy.Classifier, "training_step", fail)
+            train(tmp_path, *arguments, f"+datamodule.shift={tmp_path / 'shift.txt'}")
+
+    (tmp_path / "shift.txt").write_text("0.5")
+    return run
+
+
+def folders(home):
+    return sorted(p for p in home.iterdir() if p.is_dir() and not p.is_symlink())
+
+
+def test_a_run_whose_recordings_changed_is_not_continued_and_stays_as_it_is(tmp_path, cut, capsys):
+    cut()
+    (first,) = folders(tmp_path / "runs" / "toy")
+    before = {p.name: p.read_bytes() for p in first.iterdir() if p.is_file() and p.name != ".lock"}
+    (tmp_path / "shift.txt").write_text("0.75")
+    train(tmp_path, f"+datamodule.shift={tmp_path / 'shift.txt'}")
+    first_again, second = folders(tmp_path / "runs" / "toy")
+    assert first_again == first
+    assert {p.name: p.read_bytes() for p in first.iterdir() if p.is_file() and p.name != ".lock"} == before
+    assert read_record(second / "run.json")["status"] == "finished"
+    assert "a new run is started, and that folder stays as it is" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "shift.txt").write_text("0.5")  # the old recordings are back, and so is their run
+    train(tmp_path, f"+datamodule.shift={tmp_path / 'shift.txt'}")
+    assert folders(tmp_path / "runs" / "toy") == [first, second]
+    assert read_record(first / "run.json")["status"] == "finished"
+
+
+def test_a_sweep_repeats_the_jobs_whose_recordings_changed(tmp_path, cut):
+    keys = ("-m", "seed=1,2")
+    cut(*keys, after=14)  # in the second job
+    release()
+    (tmp_path / "shift.txt").write_text("0.75")
+    train(tmp_path, *keys, f"+datamodule.shift={tmp_path / 'shift.txt'}")
+    (sweep,) = folders(tmp_path / "runs" / "sweeps")
+    jobs = read_sweep(sweep)
+    assert [job.number for job in jobs] == ["2", "3"]
+    assert len({job.record["data"] for job in jobs} - {None}) == 2  # seeds split differently
+    assert all(job.status == "finished" for job in jobs)

@@ -1,10 +1,10 @@
 """Which configuration is best, and what the tables say of it."""
 
 import csv
-import json
 
 import pytest
 
+from src.runs.folder import write_record
 from src.runs.ranking import brief, rank, read_sweep, write_tables
 
 
@@ -19,7 +19,7 @@ def job(folder, number, overrides, score=None, mode="max", **more):
         "mode": mode,
         "metrics": {},
     }
-    (path / "run.json").write_text(json.dumps(record | ({} if score is None else {"score": score}) | more))
+    write_record(path / "run.json", record | ({} if score is None else {"score": score}) | more)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import json
 
 from safetensors.torch import load_file
 
+from src.runs.folder import read_record, write_record
 from src.runs.repeat import differences, source_digests
 from tests.runs.verb import command, execute, train
 
@@ -41,10 +42,10 @@ def test_a_run_is_repeated_from_its_folder_bit_for_bit(tmp_path, capsys):
 def test_code_that_has_changed_is_named_when_a_run_is_repeated(tmp_path, capsys):
     train(tmp_path)
     first = (tmp_path / "runs" / "toy" / "latest").resolve()
-    record = json.loads((first / "run.json").read_text())
+    record = read_record(first / "run.json")
     record["source"]["src/models/metrics.py"] = "0" * 12
     record["packages"]["torch"] = "1.0"
-    (first / "run.json").write_text(json.dumps(record))
+    write_record(first / "run.json", record)
     repeat(tmp_path, first)
     printed = capsys.readouterr().out
     assert "differs from the run that is repeated: changed since: src/models/metrics.py" in printed

@@ -7,9 +7,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from pytorch_lightning.loggers import Logger
+from rich.console import Console
 
 from src.runs.folder import RunFolder
-from src.runs.tracking import log_bundle, merge_csv, open_loggers
+from src.runs.tracking import Mirror, log_bundle, merge_csv, open_loggers
 from tests.runs import toy
 from tests.runs.verb import train
 
@@ -124,7 +126,11 @@ def test_an_offline_wandb_run_holds_everything(tmp_path, offline, monkeypatch):
     artifacts = [r.request.log_artifact.artifact for r in records if r.request.HasField("log_artifact")]
     artifacts += [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
     assert {a.type for a in artifacts} == {"bundle"}
-    assert {e.path for a in artifacts for e in a.manifest.contents} == {"bundle.json", "model.safetensors"}
+    assert {e.path for a in artifacts for e in a.manifest.contents} == {
+        "bundle.json",
+        "manifest.json",
+        "model.safetensors",
+    }
     assert any(r.WhichOneof("record_type") == "stats" for r in records)
 
 
@@ -161,3 +167,63 @@ def test_mlflow_mirrors_the_run_and_keeps_it(tmp_path, monkeypatch):
     assert (status, tags["group"], tags["job_type"]) == ("FINISHED", "mine", "train")
     found = {p.name for p in (run.parent / "mlflow").rglob("*") if p.is_file()}
     assert {"bundle.json", "model.safetensors", "confusion.png"} <= found
+
+
+class Faulty(Logger):
+    """A user's own logger that raises in one of its methods."""
+
+    def __init__(self, fails):
+        super().__init__()
+        self.fails = fails
+        self.may_fail("start")
+
+    def may_fail(self, moment):
+        if moment == self.fails:
+            raise ConnectionError("[/x] the server is gone")
+
+    name = version = "faulty"
+
+    def log_metrics(self, metrics, step=None):
+        self.may_fail("middle")
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        self.may_fail("parameters")
+
+    def finalize(self, status):
+        self.may_fail("end")
+
+
+@pytest.mark.parametrize("moment", ["start", "parameters", "middle", "end", "never"])
+def test_a_tracker_that_fails_ends_no_training(tmp_path, capsys, moment):
+    own = tmp_path / "conf" / "logger" / "faulty.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(f"_target_: {__name__}.Faulty\nfails: {moment}\n")
+    train(tmp_path, "logger=faulty")
+    run = (tmp_path / "runs" / "toy" / "latest").resolve()
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert len([row for row in read(run / "metrics.csv") if row["val/loss"]]) == 3
+    said = capsys.readouterr().out.count("tracker Faulty failed (ConnectionError: [/x] the server is gone)")
+    assert said == (moment != "never")
+
+
+def test_a_tracker_that_does_not_answer_is_given_up(capsys, monkeypatch):
+    monkeypatch.setattr("src.runs.tracking.LIMIT_S", 0.05)
+    mirror = Mirror(lambda: time.sleep(5), "deaf", Console())
+    started = time.monotonic()
+    mirror.log_metrics({"loss": 1.0}, 1)
+    assert time.monotonic() - started < 1
+    assert "tracker deaf failed (TimeoutError: no answer within" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_wandb_without_a_network_goes_on_offline(tmp_path, offline, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with open_loggers(TRACKER, RunFolder(tmp_path, "k", 0), config=CONFIG, job_type="train") as loggers:
+        loggers[1].log_metrics({"loss": 1.0}, 1)
+        assert loggers[1].experiment.settings.mode == "offline"
+    assert time.monotonic() - started < 15
+    assert "W&B does not answer" in capsys.readouterr().out
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))

@@ -1,5 +1,6 @@
 """The smallest training that train.py can carry out: blobs in a plane, in milliseconds."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,17 @@ trainer:
 class Blobs(pl.LightningDataModule):
     classes = ("left", "right")
 
-    def __init__(self, seed: int, batch_size: int, fold: int = 0) -> None:
+    def __init__(self, seed: int, batch_size: int, fold: int = 0, shift: str | None = None) -> None:
         super().__init__()
-        self.seed, self.batch_size = seed, batch_size
+        self.seed, self.batch_size, self.shift = seed, batch_size, shift
         generator = torch.Generator().manual_seed(seed + 100 * fold)
         self.labels = torch.arange(48) % 2
         self.points = torch.randn(48, 2, generator=generator) + 1.5 * self.labels[:, None]
+        if shift is not None:
+            self.points += float(Path(shift).read_text())
+
+    def inputs(self) -> dict[str, Path]:
+        return {} if self.shift is None else {"shift": Path(self.shift)}
 
     def prepare_data(self) -> None:
         pass
