@@ -30,12 +30,15 @@ grids: .venv/.installed ## simulated calcium recordings to spikes to grids, dens
 	@$(PY) preprocess.py preprocess=cascade_coo cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/coo
 	@$(PY) preprocess.py preprocess=cascade_grid cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/dense
 
-SPIKES ?= artifacts/spikes
+# Recordings are simulated in the project's own folder alone, never in one that a user names.
+SIMULATED_SPIKES := artifacts/spikes
+SPIKES ?= $(SIMULATED_SPIKES)
 ARGS ?=
 # Training steps are too small for a second thread to help.
 ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 spikes: .venv/.installed ## spike sorter: D1–D6, both models, thresholds, predictions of D2–D6; SPIKES=<folder of your own D*.mat>
-	@[ -e $(SPIKES)/D1.mat ] || $(PY) preprocess.py preprocess=spike_lookalikes output_dir=$(SPIKES)
+	@[ "$(SPIKES)" != "$(SIMULATED_SPIKES)" ] || [ -e $(SPIKES)/D1.mat ] || \
+		$(PY) preprocess.py preprocess=spike_lookalikes output_dir=$(SPIKES)
 	@$(ONE_THREAD) $(PY) train.py experiment=spike_detector datamodule.data_dir=$(SPIKES) $(ARGS)
 	@$(ONE_THREAD) $(PY) train.py experiment=spike_classifier datamodule.data_dir=$(SPIKES) $(ARGS)
 	@$(MAKE) sort SPIKES=$(SPIKES)

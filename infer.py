@@ -12,10 +12,12 @@ from rich.console import Console
 
 from src import schema
 from src.models.bundle import load_bundle
+from src.reports.tables import results_table
 from src.runs.command import run_verb
 from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
 from src.storage.batch import Summary
+from src.storage.progress import say
 
 schema.register()
 
@@ -82,16 +84,32 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     return summary
 
 
+def show_contents(cfg: DictConfig, console: Console) -> None:
+    """Print what the input holds and which bundles it fits."""
+    from src.predict.contents import bundle_rows, channel_rows
+
+    rows = channel_rows(Path(cfg.input))
+    console.print(results_table(rows, title=str(cfg.input)))
+    places = [Path(__file__).parent / "pretrained", Path(cfg.runs_dir)]
+    if bundles := bundle_rows(rows, places):
+        console.print(results_table(bundles, title="bundles"))
+    else:
+        say(console, f"no bundle in {' or '.join(map(str, places))}: train one with train.py")
+
+
 @hydra.main(config_path="conf", config_name="infer", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     console = Console()
     with user_errors(console):
+        if cfg.list:
+            show_contents(cfg, console)
+            return
         summary = predict_with_method(cfg) if cfg.method is not None else predict_with_bundle(cfg, console)
     console.print(summary.table())
     for name, lines in summary.values.items():
         if len(summary.values) > 1:
-            console.print(f"\n{name}", style="bold", markup=False, highlight=False)
-        console.print("\n".join(lines), highlight=False, soft_wrap=True)
+            say(console, f"\n{name}", style="bold")
+        say(console, "\n".join(lines))
     exit_with(summary.exit_code)
 
 

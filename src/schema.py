@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from src.preprocess.calcium.parameters import CalciumParams
 from src.preprocess.cascade.parameters import CascadeEvaluateParams, CascadeTrainParams
+from src.preprocess.lfp.parameters import SpectrogramParams
 from src.preprocess.spikes.parameters import SpikeLookalikesParams
 from src.recordings.sleep.parameters import SleepEdfParams
 from src.storage.parameters import PreprocessConfig
@@ -85,37 +86,9 @@ class InferConfig:
     labelled: str | None = None  # spikes: the labelled recording that method=bank learns from
     input: str = MISSING  # a recording, or a folder of them
     output_dir: str = "predictions"  # folder for the results, a folder per recording
+    list: bool = False  # show the channels, units and rates of the input and which bundles fit, and do nothing else
+    runs_dir: str = "runs"  # where list=true looks for bundles, besides pretrained/
     options: InferOptions = field(default_factory=InferOptions)
-
-
-@dataclass
-class SpectrogramConfig(PreprocessConfig):
-    """``preprocess=spectrogram``; see ``src.preprocess.lfp.spectrograms``."""
-
-    workers: int = 0
-    preset: str = "scipy_compat"
-    window: Any = None
-    nperseg: int | None = None
-    window_s: float | None = None
-    noverlap: int | None = None
-    overlap_s: float | None = None
-    nfft: int | None = None
-    detrend: str | None = None
-    scaling: str | None = None
-    fmax_hz: float | None = None
-    log_bins: int | None = None
-    format: str | None = None
-    decibel: bool | None = None
-    dtype: str | None = None
-    band_powers: bool | None = None
-    bands: dict[str, Any] = field(default_factory=dict)
-    shanks: list[int] | None = None
-    sampling_rate_hz: float | None = None
-    coherence: list[Any] = field(default_factory=list)
-    coherence_window_s: float = 30.0
-    figures: str | None = None
-    figure_channels: list[Any] | None = None
-    memory_mb: float = 256.0
 
 
 @dataclass
@@ -146,7 +119,7 @@ STEPS: dict[str, type[PreprocessConfig]] = {
     "cascade_spikes": CalciumParams,
     "cascade_train": CascadeTrainParams,
     "cascade_evaluate": CascadeEvaluateParams,
-    "spectrogram": SpectrogramConfig,
+    "spectrogram": SpectrogramParams,
     "sleep_edf": SleepEdfParams,
     "spike_lookalikes": SpikeLookalikesParams,
     "spike_hybrids": SpikeHybridsConfig,

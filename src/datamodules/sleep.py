@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from src.datamodules.augment import SpectrogramAugment
 from src.datamodules.loaders import Execution, evaluation_loader, training_loader
 from src.datamodules.splits import PARTS, Part, Split, make_split, split_blocks
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, read_epochs
-from src.preprocess.sleep.prepare import EpochArtifact, prepare_nights, source_origin
+from src.preprocess.sleep.prepare import EpochArtifact, prepare_nights, recordings_table, source_origin
 from src.recordings.sleep.hypnogram import transition_counts
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Origin, SignalSpec
 from src.storage.batch import Summary
@@ -147,7 +146,7 @@ class SleepData(pl.LightningDataModule):
         self.artifacts, self.preparation = prepare_nights(
             self.source, self.settings, cache=Path(self.execution.cache_dir), workers=self.execution.workers
         )
-        report(self.preparation, self.artifacts)
+        report(self.preparation, self.artifacts, simulated=self.source.get("kind") == "simulated")
         if not self.artifacts:
             raise BadInput(
                 self.source.get("root") or "source", "no recording could be used", "fix the ones listed above"
@@ -287,13 +286,10 @@ def split_nights(nights: Sequence[NightEpochs], options: Mapping[str, Any]) -> t
 
 
 @rank_zero_only
-def report(preparation: Summary, artifacts: Sequence[EpochArtifact]) -> None:
-    """Print which recordings could not be used, and what preparation has to say of the others."""
+def report(preparation: Summary, artifacts: Sequence[EpochArtifact], *, simulated: bool) -> None:
+    """Print which recordings could not be used, and what the signal check and the preparation say of the others."""
     console = Console()
     if preparation.failures:
         console.print(preparation.table())
-    warnings = Counter(text for artifact in artifacts for text in artifact.facts.get("warnings", ()))
-    for text, count in warnings.items():
-        names = [a.recording_id for a in artifacts if text in a.facts.get("warnings", ())]
-        shown = ", ".join(names[:4]) + (f" and {count - 4} more" if count > 4 else "")
-        console.print(f"note  {shown}: {text}", highlight=False, soft_wrap=True, markup=False)
+    if artifacts and not simulated:
+        console.print(recordings_table(artifacts))

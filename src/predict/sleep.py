@@ -34,8 +34,10 @@ from src.recordings.sleep.nights import Night
 from src.signals import UNSCORED, BadInput, Recording
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder, distinct_names
+from src.storage.progress import printable
 
 BATCH = 512
+_WHOLE_NIGHT_H = 3.0
 LONG = 0.6
 """A recording whose sleep period is a smaller share of it is scored in two passes."""
 OPTIONS = ("kind", *InputOptions.__dataclass_fields__)
@@ -265,7 +267,7 @@ def _score(bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, gi
     transitions = bundle.decision.get("transitions")
     microvolts = {"uV": "µV"}
     return ScoredNight(
-        recording_id=given.recording_id,
+        recording_id=printable(given.recording_id),
         channels=given.labels,
         classes=list(bundle.classes),
         epoch_s=float(steps[0]) if len(steps) else settings.features.epoch_s,
@@ -282,13 +284,22 @@ def _score(bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, gi
         signal=", ".join(
             f"{r.channel} {r.amplitude:.3g} {microvolts.get(r.units, r.units)} at {r.fs_hz:g} Hz" for r in given.sanity
         ),
-        notes=given.notes,
+        notes=[*given.notes, *_short(bundle, settings, int(scored.sum()))],
         reference=given.reference,
         yasa=given.yasa,
         bundle_metrics={k: v for k, v in bundle.metrics.items() if k.startswith("test/")},
         lights=given.lights,
         transitions=None if transitions is None else np.array(transitions, float),
     )
+
+
+def _short(bundle: Bundle, settings: EpochSettings, epochs: int) -> list[str]:
+    """A warning where levels are taken relative to a recording that is no night, unless spans were trained on."""
+    hours = epochs * settings.features.epoch_s / 3600
+    relative = bundle_views(bundle) != ["absolute"] or settings.level == "recording"
+    if not relative or bundle.decision.get("sleep_period") or hours >= _WHOLE_NIGHT_H or settings.stages != "human":
+        return []
+    return [f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording and may mislead"]
 
 
 @torch.no_grad()

@@ -118,6 +118,7 @@ def check(cfg: DictConfig) -> None:
         For an unknown key or target, an unknown network, or a network that the module does not train.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    _check_source(plain.get("source") or {})
     for name in ("datamodule", "model", "optimizer", "scheduler", "trainer", "logger"):
         if block := plain.get(name):
             _check_block(name, block)
@@ -128,6 +129,14 @@ def check(cfg: DictConfig) -> None:
         if key in plain.get("trainer", {}):
             raise BadInput(f"trainer.{key}", "is set by train.py", f"give {instead} instead")
     _check_network(plain["model"])
+
+
+def _check_source(source: Mapping[str, Any]) -> None:
+    """Say how recordings are fetched that nobody has given."""
+    for part in source.get("sources", [source]):
+        fetch = part.get("fetch")
+        if fetch and part.get("root") in (None, "???"):
+            raise BadInput("source", f"{part.get('cohort', part['kind'])}: no folder is given", fetch)
 
 
 def _check_block(name: str, block: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ a theta rhythm in REM sleep and, weaker, in waking; amplitudes change with depth
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import scipy.signal
 from numpy.typing import NDArray
 
+from src.recordings.extracellular.traces import trace_file
 from src.signals import RODENT_STAGES
 
 _WAKE, _NREM, _REM = range(3)
@@ -70,11 +70,21 @@ def simulate_session(
     stages = simulate_states(rng, int(minutes * 60 // epoch_s), epoch_s)
     folder = parent / f"{name}.rec"
     (folder / "low_freq").mkdir(parents=True, exist_ok=True)
-    n_samples = int(minutes * 60 * fs_hz)
+    n_samples, counts = int(minutes * 60 * fs_hz), np.dtype(dtype).kind == "i"
     for shank in shanks:
         blocks = simulate_traces(np.random.default_rng((seed, shank)), stages, epoch_s, n_samples, n_channels, fs_hz)
         path = folder / "low_freq" / f"{name}_sh{shank}_lfp_traces.npz"
-        _write(path, blocks, np.dtype(dtype), (n_samples, n_channels), fs_hz, shank)
+        fields = {
+            "sampling_rate": fs_hz,
+            "channel_ids": np.arange(n_channels) + 1000 * shank,
+            "ycoord": np.arange(n_channels) * 20.0,
+            "units": f"{_LSB_UV} uV" if counts else "uV",
+            "shank": shank,
+            "upstream": "simulated",
+        }
+        with trace_file(path, (n_samples, n_channels), np.dtype(dtype), fields) as write:
+            for block in blocks:
+                write(np.clip(np.round(block / _LSB_UV), -32768, 32767) if counts else block)
     lines = [f"{i * epoch_s:g},{epoch_s:g},{RODENT_STAGES[stage]}" for i, stage in enumerate(stages)]
     (parent / f"{name}_hypnogram.csv").write_text("onset,duration,stage\n" + "\n".join(lines) + "\n")
     return SimulatedSession(folder, stages, epoch_s)
@@ -138,26 +148,3 @@ class _Filter:
     def __call__(self, values: NDArray) -> NDArray:
         filtered, self._state = scipy.signal.lfilter(self._b, self._a, values, axis=0, zi=self._state)
         return filtered
-
-
-def _write(
-    path: Path, blocks: Iterator[NDArray[np.float32]], dtype: np.dtype, shape: tuple[int, int], fs_hz: float, shank: int
-) -> None:
-    n_channels, counts = shape[1], dtype.kind == "i"
-    fields = {
-        "sampling_rate": np.float64(fs_hz),
-        "channel_ids": np.arange(n_channels) + 1000 * shank,
-        "ycoord": np.arange(n_channels) * 20.0,
-        "units": np.array(f"{_LSB_UV} uV" if counts else "uV"),
-        "shank": np.int64(shank),
-    }
-    header = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": shape}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open("traces.npy", "w", force_zip64=True) as member:
-            np.lib.format.write_array_header_1_0(member, header)
-            for block in blocks:
-                values = np.clip(np.round(block / _LSB_UV), -32768, 32767) if counts else block
-                member.write(np.ascontiguousarray(values.astype(dtype)).data.cast("B"))
-        for name, value in fields.items():
-            with archive.open(f"{name}.npy", "w") as member:
-                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from src.signals import BadInput
 from src.storage.atomic import PART, sync, unfinished
 from src.storage.disk import disk_error
@@ -35,6 +37,7 @@ from src.storage.manifest import (
     read_manifest,
     write_manifest,
 )
+from src.storage.progress import say
 
 LONGEST_NAME = 180
 """Bytes of a result's name; file systems allow 255 and hidden names and suffixes come on top."""
@@ -324,7 +327,7 @@ def _put_aside(path: Path) -> None:
         number += 1
     if os.path.lexists(path):
         os.rename(path, aside)
-        print(f"{path}: is not as neurolit wrote it; it is kept as {aside.name}", file=sys.stderr, flush=True)
+        say(Console(stderr=True), f"{path}: is not as neurolit wrote it; it is kept as {aside.name}")
 
 
 def _remove_empty(path: Path, top: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from src.signals import BadInput
 from src.storage.fingerprint import canonical_json, digest_of, file_digest
+from src.storage.hdf5 import files_reached
 from src.storage.lock import folder_lock
 from src.storage.manifest import (
     MANIFEST,
@@ -166,6 +167,8 @@ def read_artifact(folder: Path, key: str | None = None) -> Artifact | None:
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files.
 
+    An HDF5 file that takes data from other files is hashed with them, see :func:`src.storage.hdf5.files_reached`.
+
     A finished stage's folder is what its manifest says it is, apart from when and how fast it was made:
     made again elsewhere it has the same fingerprint.
 
@@ -176,7 +179,8 @@ def fingerprint(path: Path) -> str:
     """
     path = Path(path)
     if not path.is_dir():
-        return file_digest(path)
+        digest, reached = file_digest(path), files_reached(path)
+        return digest_of([digest, [file_digest(other) for other in reached]]) if reached else digest
     if found := read_artifact(path):
         return digest_of([found.manifest["key"], found.manifest["facts"], found.manifest["outputs"]])
     return digest_of([(p.relative_to(path).as_posix(), fingerprint(p)) for p in files_of(path)])

@@ -96,10 +96,19 @@ def test_a_pickle_of_a_job_is_not_loaded():
     assert "pickle" in refused("train", "--experimental-rerun", "x.pickle")
 
 
-def test_ctrl_c_says_what_to_type(capsys, monkeypatch):
-    def stopped():
-        raise KeyboardInterrupt
+def plain_interrupt():
+    raise KeyboardInterrupt
 
+
+def interrupt_in_a_training():
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)  # as Lightning does
+
+
+@pytest.mark.parametrize("stopped", [plain_interrupt, interrupt_in_a_training])
+def test_ctrl_c_says_what_to_type(capsys, monkeypatch, stopped):
     monkeypatch.setattr(sys, "argv", ["infer.py", "bundle=b", "input=my night.edf"])
     with pytest.raises(SystemExit) as end:
         command.run_verb(stopped, "infer")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.sleep.spectrogram import power_spectrogram
-from src.recordings.extracellular.traces import open_traces
+from src.recordings.extracellular.reader import open_recording
 from src.simulate.lfp import simulate_session
 
 
@@ -14,7 +14,7 @@ def test_session_on_disk(tmp_path):
         tmp_path / "again", name="rat7", minutes=2, shanks=(4,), n_channels=3, fs_hz=498.75, seed=3
     )
     assert made.folder == tmp_path / "rat7.rec"
-    traces = open_traces(made.folder / "low_freq/rat7_sh4_lfp_traces.npz")
+    traces = open_recording(made.folder / "low_freq/rat7_sh4_lfp_traces.npz")
     assert (traces.n_samples, traces.n_channels, traces.fs_hz, traces.units) == (59850, 3, 498.75, "uV")
     assert traces.channel_ids.tolist() == [4000, 4001, 4002]
     files = [m.folder / "low_freq/rat7_sh4_lfp_traces.npz" for m in (made, again)]

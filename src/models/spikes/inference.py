@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +16,7 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.waveforms import CROWDED
 from src.preprocess.spikes.windows import spike_windows
 from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.storage.parallel import in_turn
 
 BLOCK = 1 << 18
 """Samples conditioned at a time."""
@@ -30,22 +28,6 @@ PIECE = 1 << 15
 """Samples per call of a network: what fits into the processor's cache."""
 
 Piece = tuple[int, int, np.ndarray]
-Result = TypeVar("Result")
-
-
-def in_turn(work: Callable[[Piece], Result], pieces: Iterable[Piece], threads: int) -> Iterator[Result]:
-    """Results in the order of ``pieces``, so many of which are worked on at a time and no more kept in memory."""
-    if threads == 1:
-        yield from map(work, pieces)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for piece in pieces:
-            waiting.append(pool.submit(work, piece))
-            if len(waiting) == threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.lfp.artifact import Spectrograms, open_spectrograms
 from src.preprocess.lfp.encoding import FLOOR
-from src.preprocess.lfp.shank import STAGE
+from src.preprocess.lfp.shank import STEP
+from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.scoring_files import read_hypnogram
@@ -151,7 +151,7 @@ def find_scored_shanks(
     found = []
     for manifest in sorted(Path(root).rglob(MANIFEST)):
         record = json.loads(manifest.read_text())
-        if record.get("stage") != STAGE:
+        if record.get("step") != STEP:
             continue
         label = record["label"]
         session = label.rpartition("_sh")[0]

@@ -21,7 +21,7 @@ from src.storage.step import ensure, read_artifact
 
 PREPARED = "prepared"
 """Kind of source whose epochs another step has made, such as those of an LFP session."""
-_ORIGIN_KEYS = ("cohort", "licence", "citation")
+_ORIGIN_KEYS = ("cohort", "licence", "citation", "fetch")
 _SCORING_KEYS = {"stage_names": "more_names", "stage_coding": "stage_coding", "text_epoch_s": "text_epoch_s"}
 """Keys of a source that say how its scorings are read, and the settings that they set."""
 

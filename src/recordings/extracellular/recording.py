@@ -147,8 +147,10 @@ class ExtracellularRecording:
         plain = self.gain is None and (self.dtype.kind == "f" or not self.gaps)
         return self.dtype if plain else np.dtype(np.float32)
 
-    def blocks(self, n_samples: int | None = None) -> Iterator[NDArray]:
+    def blocks(self, n_samples: int | None = None, *, scaled: bool = True) -> Iterator[NDArray]:
         """Every sample once, as ``(time, channel)`` blocks of at most ``n_samples`` in :attr:`units`.
+
+        With ``scaled=False`` samples are as they are in the source, before gain and offset.
 
         Raises
         ------
@@ -163,7 +165,9 @@ class ExtracellularRecording:
             with run.opener() as read:
                 for first in range(run.first, run.first + run.count, step):
                     values = read(first, min(first + step, run.first + run.count))
-                    yield self._scaled(values.reshape(len(values), -1))
+                    values = values.reshape(len(values), -1)
+                    values = values if self.columns is None else values[:, self.columns]
+                    yield self.scale(values) if scaled else values
             position = run.start + run.count
         yield from self._missing(self.n_samples - position, step)
 
@@ -212,9 +216,8 @@ class ExtracellularRecording:
         for first in range(0, count, step):
             yield np.full((min(step, count - first), self.n_channels), np.nan, self.block_dtype)
 
-    def _scaled(self, values: NDArray) -> NDArray:
-        if self.columns is not None:
-            values = values[:, self.columns]
+    def scale(self, values: NDArray) -> NDArray:
+        """Source samples ``(time, channel)`` in :attr:`units`."""
         if self.gain is None:
             return values.astype(self.block_dtype, copy=False)
         scaled = values.astype(np.float32)

@@ -16,7 +16,8 @@ import numpy as np
 import scipy.io
 
 from src.recordings.extracellular.arrays import is_array
-from src.recordings.extracellular.reader import SourceOptions, open_recording
+from src.recordings.extracellular.reader import open_recording
+from src.recordings.extracellular.source import SourceOptions
 from src.recordings.matlab import load_mat
 from src.signals import BadInput, Recording
 from src.storage.atomic import atomic_file

@@ -42,10 +42,6 @@ class Derivation:
     plus: int
     minus: int | None = None
 
-    def formula(self, labels: Sequence[str]) -> str:
-        """The labels it is made of, for a person to check."""
-        return labels[self.plus] + ("" if self.minus is None else f" minus {labels[self.minus]}")
-
 
 def derivations(
     source: str | Path, wanted: Sequence[str], labels: Sequence[str], aliases: Mapping[str, Sequence[str]]

@@ -89,10 +89,6 @@ class Hypnogram:
             for a, b in zip(first, last, strict=True)
         ]
 
-    def counts(self) -> dict[str, int]:
-        """Epochs of every stage, and of none."""
-        return stage_counts(self.stages, self.stage_names)
-
 
 def transition_counts(stages: NDArray[np.integer], n_classes: int) -> NDArray[np.int64]:
     """``(from, to)`` counts of neighbouring scored epochs, the diagonal included."""
@@ -119,19 +115,7 @@ def rasterise(
     """Lay segments on a grid: an epoch gets the stage that covers most of it.
 
     Time that no segment covers counts as unscored. A tie between the two longest is nobody's
-    majority: the epoch is ``UNSCORED``.
-
-    Parameters
-    ----------
-    segments
-        ``(onset_s, duration_s, stage)``; they do not overlap.
-    epoch_s, n_epochs, onset_s
-        The grid.
-
-    Returns
-    -------
-    ndarray
-        ``(epoch,)`` int8.
+    majority: the epoch is ``UNSCORED``. Segments ``(onset_s, duration_s, stage)`` do not overlap. ``(epoch,)`` int8.
     """
     n_stages = max((stage for _, _, stage in segments if stage != UNSCORED), default=0) + 1
     covered = np.zeros((n_epochs, n_stages + 1))
@@ -266,7 +250,7 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     clocks = f"clocks of signal ({start}) and hypnogram ({hypnogram.start}) differ"
     midnight = hypnogram.start.time() == time(0)
     fits = outside[0.0] < epoch_s
-    if midnight and fits and (hypnogram.dated or outside[by_clock] >= epoch_s):
+    if midnight and fits and outside[by_clock] >= epoch_s:
         return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
     if fits and outside[by_clock] >= epoch_s and (same_length or outside[by_clock] >= scored_s):
@@ -290,19 +274,7 @@ def _outside(hypnogram: Hypnogram, offset_s: float, duration_s: float) -> float:
 def trim_wake(stages: np.ndarray, margin_s: float = 1800.0, epoch_s: float = 30.0) -> slice:
     """The stretch from ``margin_s`` before the first sleep epoch to ``margin_s`` after the last one ends.
 
-    Parameters
-    ----------
-    stages
-        ``(epoch,)``; anything but wake and ``UNSCORED`` is sleep.
-    margin_s
-        Kept on both sides as far as the recording reaches; a part of an epoch counts whole.
-    epoch_s
-        Length of an epoch.
-
-    Raises
-    ------
-    ValueError
-        If there is no sleep.
+    Anything but wake and ``UNSCORED`` is sleep; a part of an epoch counts whole. Without sleep: ``ValueError``.
     """
     asleep = np.flatnonzero((stages != WAKE) & (stages != UNSCORED))
     if not len(asleep):
@@ -312,13 +284,7 @@ def trim_wake(stages: np.ndarray, margin_s: float = 1800.0, epoch_s: float = 30.
 
 
 def require_sleep(stages: np.ndarray, source: str, stage_names: Sequence[str] = HUMAN_STAGES) -> None:
-    """Refuse a scoring nothing can be learned from.
-
-    Raises
-    ------
-    BadInput
-        If no epoch is scored, none is sleep, or all carry one label.
-    """
+    """Refuse a scoring nothing can be learned from: no epoch is scored, none is sleep, or all carry one label."""
     present = np.unique(stages[stages != UNSCORED])
     hint = "leave this night out, or give the right hypnogram"
     if not len(present):

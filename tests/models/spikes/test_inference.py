@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from src.models.spikes.decision import Decision
 from src.models.spikes.inference import (
     detect,
     detect_again,
-    in_turn,
     neuron_probability,
     onset_probability,
     sort_trace,
@@ -119,16 +116,6 @@ def test_only_spikes_with_other_neighbours_are_judged_again(loaded, spike_folder
     kept = neuron_probability(classifier, CHAIN, centred, changed, 0, known=(truth, probability))
     np.testing.assert_allclose(kept, afresh, atol=1e-6)
     assert 2 <= sum(judged) < 20
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_results_come_in_the_order_of_the_pieces(threads):
-    pieces = [(k, k + 1, np.zeros(1)) for k in range(7)]
-    assert list(in_turn(lambda piece: (time.sleep(0.002 * (7 - piece[0])), piece[0])[1], pieces, threads)) == [
-        *range(7)
-    ]
-    with pytest.raises(ZeroDivisionError):
-        list(in_turn(lambda piece: 1 / (piece[0] - 3), pieces, threads))
 
 
 def test_silence_and_a_handful_of_samples_give_no_spikes(loaded):

@@ -4,29 +4,20 @@ import numpy as np
 import pytest
 
 from src.preprocess.lfp.epochs import LFP_EPOCHS, epochs_from_spectrogram, find_scored_shanks
-from src.preprocess.lfp.parameters import resolve
-from src.preprocess.lfp.shank import run
-from src.preprocess.lfp.spectrograms import spectrograms
+from src.preprocess.lfp.parameters import SpectrogramParams
 from src.preprocess.sleep.epochs import read_epochs
 from src.preprocess.sleep.spectrogram import power_spectrogram
 from src.recordings.sleep.hypnogram import Hypnogram
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
 from src.simulate.lfp import simulate_session
 from src.storage.step import ensure
-from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
+from tests.preprocess.lfp.lfp_files import BANDS, compute, random_traces, write_shank
 
 
 def computed(tmp_path, samples, preset="sleep", fs_hz=500.0, **overrides):
     path = write_shank(tmp_path, "a", 0, samples, sampling_rate=fs_hz)
-    out = tmp_path / "out"
-    out.mkdir()
-    run(
-        {"traces": path},
-        resolve(preset, overrides, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None, "shank": 0},
-        out,
-        None,
-    )
-    return out
+    compute(tmp_path / "out", path, preset, **overrides)
+    return tmp_path / "out"
 
 
 def scoring(stages, epoch_s, names=RODENT_STAGES):
@@ -101,7 +92,7 @@ def test_finished_shanks_and_their_scorings(tmp_path):
     for session, shanks in (("ratA_day1", (0, 2)), ("ratB_day1", (1,))):
         simulate_session(tmp_path / "in", name=session, minutes=1, shanks=shanks, n_channels=1)
     out = tmp_path / "out"
-    spectrograms(input_dir=str(tmp_path / "in"), output_dir=str(out), preset="sleep", bands=BANDS)
+    SpectrogramParams(input_dir=str(tmp_path / "in"), output_dir=str(out), preset="sleep", bands=BANDS).run()
     found = find_scored_shanks(out, tmp_path / "in", subject_pattern=r"^(rat\w)_")
     assert [(f.recording_id, f.subject_id) for f in found] == [
         ("ratA_day1_sh0", "ratA"),
@@ -123,14 +114,7 @@ def test_finished_shanks_and_their_scorings(tmp_path):
 
 def test_the_stage_from_simulated_animal_to_file(tmp_path):
     made = simulate_session(tmp_path, minutes=6, shanks=(0,), n_channels=2, seed=1)
-    inputs = {"traces": made.folder / "low_freq/rat1_sh0_lfp_traces.npz"}
-    (tmp_path / "sh0").mkdir()
-    run(
-        inputs,
-        resolve("sleep", {}, BANDS) | {"label": "rat1_sh0", "sampling_rate_hz": None, "shank": 0},
-        tmp_path / "sh0",
-        None,
-    )
+    compute(tmp_path / "sh0", made.folder / "low_freq/rat1_sh0_lfp_traces.npz", "sleep", label="rat1_sh0")
     params = {"epoch_s": 4.0, "species": "rodent", "channels": ["1"], "min_hz": 0.5, "max_hz": 50.0, "margin_s": None}
     params |= {"stage_coding": None, "text_epoch_s": None}
     inputs = {"spectrograms": tmp_path / "sh0", "hypnogram": tmp_path / "rat1_hypnogram.csv"}

@@ -158,7 +158,7 @@ def test_trimming_keeps_all_sleep_and_trims_no_further_twice(stages, margin):
 
 def test_counts():
     assert stage_counts(np.array([0, 0, 4, -1])) == {"W": 2, "N1": 0, "N2": 0, "N3": 0, "REM": 1, "unscored": 1}
-    assert hypnogram(1, stage_names=("Wake", "NREM", "REM")).counts() == {"Wake": 0, "NREM": 1, "REM": 0, "unscored": 0}
+    assert stage_counts(np.array([1]), ("Wake", "NREM", "REM")) == {"Wake": 0, "NREM": 1, "REM": 0, "unscored": 0}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Finished spectrogram files of a shank, npz or HDF5, opened for figures, training and further analysis."""
+"""Spectrogram files of a shank, npz or HDF5, opened for figures, training and scoring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.lfp.encoding import FLOOR
-from src.recordings.extracellular.npy_stream import open_npz_member, read_npz_member
+from src.recordings.extracellular.arrays import open_array, stream_npz
 from src.signals import BadInput
 
 SPECTROGRAMS = "spectrograms"
@@ -117,14 +117,15 @@ def open_spectrograms(path: Path) -> Spectrograms:
     """
     path = spectrogram_file(path) if Path(path).is_dir() else Path(path)
     names = ("channel_ids", "freqs", "times", "start_time", "spec_params")
-    if path.suffix == ".npz":
-        fields = {name: read_npz_member(path, name) for name in names}
-    else:
-        try:
+    try:
+        if path.suffix == ".npz":
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
+                fields = {name: archive[name] for name in names}
+        else:
             with h5py.File(path, "r") as file:
                 fields = {name: file[name][()] for name in names}
-        except (OSError, KeyError) as error:
-            raise BadInput(path, "is not a spectrogram file", "give one that preprocess=spectrogram wrote") from error
+    except Exception as error:  # NumPy and h5py fail on spoiled files in a dozen ways
+        raise BadInput(path, "is not a spectrogram file", "give one that preprocess=spectrogram wrote") from error
     return Spectrograms(
         path=path,
         channel_ids=tuple(i.decode() if isinstance(i, bytes) else str(i) for i in fields["channel_ids"].tolist()),
@@ -141,20 +142,15 @@ def _text(value: Any) -> str:
 
 
 def _npz_tiles(file: Spectrograms, places: Sequence[int]) -> Iterator[Tile]:
-    stream = open_npz_member(file.path, SPECTROGRAMS)
-    _, n_rows, n_times = stream.shape
-    first, height = 0, max(1, _BLOCK_BYTES // (n_times * stream.dtype.itemsize))
-    for values in stream.chunks(height * n_times):
-        block = values.reshape(-1, n_times)
-        while len(block):
-            channel, row = divmod(first, n_rows)
-            part, block = block[: n_rows - row], block[n_rows - row :]
-            if channel in places:
-                rows = slice(row, row + len(part))
-                yield Tile(channel, rows, slice(0, n_times), part.astype(np.float32, copy=False))
-            first += len(part)
-        if first >= (places[-1] + 1) * n_rows:
-            return
+    stored = open_array(file.path, SPECTROGRAMS, ())
+    n_channels, n_rows, n_times = stored.shape
+    height = max(1, _BLOCK_BYTES // (n_times * stored.dtype.itemsize))
+    with stream_npz(file.path, SPECTROGRAMS, (n_channels * n_rows, n_times), stored.dtype) as read:
+        for channel in places:
+            for first in range(0, n_rows, height):
+                rows = slice(first, min(first + height, n_rows))
+                values = read(channel * n_rows + rows.start, channel * n_rows + rows.stop)
+                yield Tile(channel, rows, slice(0, n_times), values.astype(np.float32, copy=False))
 
 
 def _hdf5_tiles(file: Spectrograms, places: Sequence[int]) -> Iterator[Tile]:

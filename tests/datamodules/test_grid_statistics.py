@@ -1,6 +1,6 @@
 import numpy as np
 
-from src.datamodules.grid_components import components, deviation, score_products
+from src.datamodules.grid_statistics import components, deviation, score_products
 from tests.forecast_data import subject_grids
 
 

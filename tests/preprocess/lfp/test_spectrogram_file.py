@@ -3,24 +3,16 @@
 import numpy as np
 import pytest
 
-from src.preprocess.lfp import artifact as lfp_artifact
-from src.preprocess.lfp.artifact import open_spectrograms, spectrogram_file
-from src.preprocess.lfp.parameters import resolve
-from src.preprocess.lfp.shank import run
+from src.preprocess.lfp import spectrogram_file as lfp_file
+from src.preprocess.lfp.spectrogram_file import open_spectrograms, spectrogram_file
 from src.signals import BadInput
-from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
+from tests.preprocess.lfp.lfp_files import compute, random_traces, write_shank
 
 
 @pytest.fixture(params=["npz", "hdf5"])
 def folder(request, tmp_path):
     traces = write_shank(tmp_path, "a", 0, random_traces(9000, 4), channel_ids=np.array(["a", "b", "c", "d"]))
-    params = resolve("sleep", {"format": request.param}, BANDS) | {
-        "label": "a_sh0",
-        "sampling_rate_hz": None,
-        "shank": 0,
-    }
-    (tmp_path / "out").mkdir()
-    run({"traces": traces}, params, tmp_path / "out", None)
+    compute(tmp_path / "out", traces, "sleep", format=request.param)
     return tmp_path / "out"
 
 
@@ -36,7 +28,7 @@ def test_tiles_make_up_the_whole(folder, monkeypatch):
     whole = assembled(source, range(4))
     assert np.isfinite(whole).all()
     assert source.decibel
-    monkeypatch.setattr(lfp_artifact, "_BLOCK_BYTES", 700)
+    monkeypatch.setattr(lfp_file, "_BLOCK_BYTES", 700)
     np.testing.assert_array_equal(assembled(source, range(4)), whole)
     some = assembled(open_spectrograms(spectrogram_file(folder)), source.places(["d", "b"]))
     np.testing.assert_array_equal(some[[1, 3]], whole[[1, 3]])
@@ -56,9 +48,7 @@ def test_what_it_says_of_itself(folder):
 
 def test_power_becomes_decibels(tmp_path):
     traces = write_shank(tmp_path, "a", 0, random_traces(3000, 1))
-    (tmp_path / "out").mkdir()
-    params = resolve("scipy_compat", {}, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None, "shank": 0}
-    run({"traces": traces}, params, tmp_path / "out", None)
+    compute(tmp_path / "out", traces)
     source = open_spectrograms(tmp_path / "out")
     values = assembled(source, [0])
     assert not source.decibel
