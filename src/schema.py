@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from src.preprocess.calcium.parameters import CalciumParams
 from src.preprocess.cascade.parameters import CascadeEvaluateParams, CascadeTrainParams
 from src.preprocess.lfp.parameters import SpectrogramParams
-from src.preprocess.spikes.parameters import SpikeLookalikesParams
+from src.preprocess.spikes.parameters import SpikeConditioningParams, SpikeHybridsParams, SpikeLookalikesParams
 from src.recordings.sleep.parameters import SleepEdfParams
 from src.storage.parameters import PreprocessConfig
 
@@ -63,14 +63,14 @@ class InferOptions:
     yasa: bool | None = None  # sleep: score with the package YASA too
     lights_off: Any = None  # sleep: clock time, or seconds from the start of the recording
     lights_on: Any = None  # sleep: likewise
-    classifier: str | None = None  # spikes: bundle of the classifier; default: the one beside the detector
+    classifier: str | None = None  # spikes: bundle of the classifier that names the neurons
     recordings: list[str] | None = None  # spikes: names of the recordings to use
     truth: str | None = None  # spikes: folder of labelled recordings to score against
     key: str | None = None  # spikes: name of the trace in a .mat or .npz file
     fs_hz: float | None = None  # spikes: Hz; sampling rate of files that do not state it
     channel: int | None = None  # spikes: number of the channel
     gain: float | None = None  # spikes: factor from the file's units to those of the training data
-    reject: float | None = None  # spikes: probability below which a spike is not named
+    detector_config: str | None = None  # spikes: detector_config.npz whose threshold replaces the bundle's
     figures: bool | None = None  # spikes, grids: draw figures
     exports: list[str] | None = None  # spikes: spikeinterface, phy, nwb
     subject: str | None = None  # grids: the subject of the bundle to predict as
@@ -91,28 +91,6 @@ class InferConfig:
     options: InferOptions = field(default_factory=InferOptions)
 
 
-@dataclass
-class SpikeHybridsConfig(PreprocessConfig):
-    """``preprocess=spike_hybrids``; see ``src.simulate.spike_hybrids``."""
-
-    _target_: str = "src.preprocess.spikes.commands.hybrids"
-    seed: int = 0
-    duration_s: float = 57.6
-
-
-@dataclass
-class SpikeConditioningConfig(PreprocessConfig):
-    """``preprocess=spike_conditioning``; see ``src.preprocess.spikes.conditioning``."""
-
-    _target_: str = "src.preprocess.spikes.commands.condition"
-    key: str = "d"
-    fs_hz: float = 25_000.0
-    conditioning: dict[str, Any] = field(default_factory=dict)
-    template_from: str | None = None
-    n_units: int = 5
-    figures: bool = True
-
-
 STEPS: dict[str, type[PreprocessConfig]] = {
     "cascade_grid": CalciumParams,
     "cascade_coo": CalciumParams,
@@ -122,8 +100,8 @@ STEPS: dict[str, type[PreprocessConfig]] = {
     "spectrogram": SpectrogramParams,
     "sleep_edf": SleepEdfParams,
     "spike_lookalikes": SpikeLookalikesParams,
-    "spike_hybrids": SpikeHybridsConfig,
-    "spike_conditioning": SpikeConditioningConfig,
+    "spike_hybrids": SpikeHybridsParams,
+    "spike_conditioning": SpikeConditioningParams,
 }
 """Step of ``preprocess=<step>`` → its parameters; Hydra knows them as ``preprocess/<step>_schema``."""
 

@@ -106,9 +106,11 @@ def test_every_option_of_a_predictor_can_be_given():
     import infer
     from src.schema import InferOptions
 
-    takes = set()
-    for module in infer.PREDICTORS.values():
-        takes |= set(list(inspect.signature(importlib.import_module(module).predict).parameters)[3:])
+    predictors = [importlib.import_module(module).predict for module in infer.PREDICTORS.values()]
+    predictors += [getattr(importlib.import_module(module), name) for module, name in infer.METHODS.values()]
+    takes = {
+        p.name for f in predictors for p in inspect.signature(f).parameters.values() if p.kind is p.KEYWORD_ONLY
+    } - {"labelled"}
     assert takes == set(InferOptions.__dataclass_fields__)
 
 

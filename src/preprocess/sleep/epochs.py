@@ -34,41 +34,20 @@ AXES = ("epoch", "channel", "frequency", "time")
 
 @dataclass(frozen=True)
 class EpochSettings:
-    """Everything that decides what ``epochs.h5`` holds.
+    """Everything that decides what ``epochs.h5`` holds."""
 
-    Attributes
-    ----------
-    channels
-        Names in the order of the channel axis.
-    aliases
-        Further names to try for a channel, best first.
-    features
-        How an epoch becomes an image, or band powers (``kind: bandpower``); its ``epoch_s`` and
-        ``fs_hz`` rule.
-    stages
-        Whose stages: ``human`` or ``rodent``, a key of :data:`~src.signals.STAGE_SETS`.
-    margin_s
-        Wake kept before the first and after the last sleep epoch; ``None`` keeps all.
-    level
-        ``unit``: dB re 1 µV²/Hz as recorded. ``recording``: each channel relative to its median level over
-        the recording, for amplifiers whose units or gain are not known.
-    stage_coding
-        What integers in scorings mean: a key of :data:`~src.recordings.sleep.stage_names.CODINGS`.
-    text_epoch_s
-        Length of a line's epoch in text hypnograms that do not state it; told from the recording's length if not given.
-    more_names
-        Names of stages in scorings that are the user's own, and the stage that each stands for.
-    """
-
-    channels: tuple[str, ...] = ("EEG Fpz-Cz",)
-    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    channels: tuple[str, ...] = ("EEG Fpz-Cz",)  # names in the order of the channel axis
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)  # further names of a channel, best first
+    # How an epoch becomes an image, or band powers (kind: bandpower); its epoch_s and fs_hz rule.
     features: FeatureSettings | BandPowerSettings = field(default_factory=FeatureSettings)
-    stages: str = "human"
-    margin_s: float | None = 1800.0
+    stages: str = "human"  # whose: human or rodent
+    margin_s: float | None = 1800.0  # wake kept before the first and after the last sleep epoch; None keeps all
+    # unit: dB re 1 µV²/Hz as recorded. recording: each channel relative to its median level over the recording, for
+    # amplifiers whose units or gain are not known.
     level: str = "unit"
-    stage_coding: str | None = None
-    text_epoch_s: float | None = None
-    more_names: Mapping[str, str] = field(default_factory=dict)
+    stage_coding: str | None = None  # what integers in scorings mean: aasm, edf, dreams, ucddb, rodent
+    text_epoch_s: float | None = None  # length of a text scoring's line; None: told from the recording's length
+    more_names: Mapping[str, str] = field(default_factory=dict)  # stage names of the user's own, and their stages
 
     def __post_init__(self) -> None:
         if self.stages not in STAGE_SETS:

@@ -13,9 +13,10 @@ import numpy as np
 
 from src.preprocess.spikes.bank import SpikeBank, Whitening
 from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.labelled import LabelledRecording
 from src.preprocess.spikes.noise import Spectrum, background_spectrum, grow, quiet_mask
-from src.preprocess.spikes.prepare import LabelledRecording, Trace
 from src.preprocess.spikes.pursuit import Found, Pursuit
+from src.preprocess.spikes.trace import Trace
 from src.preprocess.spikes.waveforms import LONG_FFT, WaveformModel, conditioned_waveforms
 from src.recordings.extracellular.spike_trains import SpikeTrain
 
@@ -88,7 +89,7 @@ class BankSorter:
         cls, labelled: LabelledRecording, conditioning: Conditioning, part: range | None = None
     ) -> BankSorter:
         """Fit the waveforms to a labelled recording, or to one stretch of it."""
-        part = range(len(labelled.linear)) if part is None else part
+        part = range(len(labelled.bandpassed)) if part is None else part
         chain = conditioning.linear_only()
         waveforms = labelled.waveforms(part)
         train = labelled.train.between(part.start, part.stop)
@@ -148,7 +149,7 @@ class BankSorter:
     def _without(self, part: np.ndarray, pursuit: Pursuit) -> np.ndarray:
         model, found = self.waveforms, pursuit.found
         shapes = model.templates[found.unit] + np.einsum("nm,nmt->nt", found.weights, model.modes[found.unit])
-        length = shapes.shape[1] if len(shapes) else 0
+        length = shapes.shape[1]
         padded = np.pad(part.astype(np.float64), pursuit.pad)
         starts = found.index - model.onset
         np.subtract.at(padded, starts[:, None] + np.arange(length), shapes)

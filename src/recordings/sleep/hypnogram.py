@@ -30,45 +30,20 @@ _FEW = 0.1
 
 @dataclass(frozen=True)
 class Hypnogram:
-    """A contiguous scoring.
+    """A contiguous scoring."""
 
-    Attributes
-    ----------
-    stages
-        ``(epoch,)`` int8, indices into ``stage_names``; ``UNSCORED`` where nobody scored.
-    epoch_s
-        Length of an epoch.
-    onset_s
-        Start of the first epoch, counted from the start of the scoring's own clock.
-    start
-        Wall-clock time of that clock's zero where the source states it.
-    source
-        The file the scoring came from.
-    stage_names
-        What the indices mean.
-    warnings
-        What the reader had to decide, for the manifest.
-    how
-        How the file was read, for people.
-    dated
-        Whether ``start`` has a date; a time of day alone is less.
-    length_by
-        Who says how long an epoch is: ``file``, ``user``, or ``nobody``, in which case the recording's length decides.
-    scored_epoch_s
-        The usual length of the file's own epochs, which ``epoch_s`` divides.
-    """
-
-    stages: np.ndarray
-    epoch_s: float
-    onset_s: float = 0.0
-    start: datetime | None = None
-    source: str = ""
-    stage_names: tuple[str, ...] = HUMAN_STAGES
-    warnings: tuple[str, ...] = ()
-    how: str = ""
-    dated: bool = True
-    length_by: str = "file"
-    scored_epoch_s: float | None = None
+    stages: np.ndarray  # (epoch,) int8, indices into stage_names; UNSCORED where nobody scored
+    epoch_s: float  # length of an epoch
+    onset_s: float = 0.0  # start of the first epoch, from the start of the scoring's own clock
+    start: datetime | None = None  # wall-clock time of that clock's zero
+    source: str = ""  # the file
+    stage_names: tuple[str, ...] = HUMAN_STAGES  # what the indices mean
+    warnings: tuple[str, ...] = ()  # what the reader had to decide, for the manifest
+    how: str = ""  # how the file was read, for people
+    dated: bool = True  # whether start has a date; a time of day alone is less
+    length_by: str = "file"  # who states epoch_s: file, user, or nobody: then the recording's length decides
+    heading: str = ""  # a first line that is no stage: a heading if the signal has one epoch less
+    scored_epoch_s: float | None = None  # the usual length of the file's own epochs, which epoch_s divides
 
     @property
     def duration_s(self) -> float:
@@ -203,6 +178,9 @@ def _described(hypnogram: Hypnogram) -> str:
 
 def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
     """The scoring with the length of epoch that makes it as long as the signal, where none was stated."""
+    if hypnogram.heading and abs((len(hypnogram.stages) - 1) * hypnogram.epoch_s - duration_s) < hypnogram.epoch_s / 2:
+        without = replace(hypnogram, stages=hypnogram.stages[1:], heading="", warnings=hypnogram.warnings[:-1])
+        return without, [f"first line {hypnogram.heading[:40]!r} taken as a heading"]
     n = len(hypnogram.stages)
     if hypnogram.length_by != "nobody" or abs(n * hypnogram.epoch_s - duration_s) < _SLACK_EPOCHS * hypnogram.epoch_s:
         return hypnogram, []

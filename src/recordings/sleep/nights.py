@@ -23,7 +23,7 @@ from src.signals import HUMAN_STAGES, BadInput, Recording
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
 _WORDS = r"hypnogram|sleepscoring|scoring|scored|stages|staging|annotations?|events|nsrr|profusion"
-_SUFFIXES = (".csv", ".tsv", ".txt", ".xml", ".annot", ".eannot", ".edf", ".bdf")
+_SUFFIXES = (".csv", ".tsv", ".edf", ".bdf", ".xml", ".annot", ".eannot", ".txt")
 _SCORING = re.compile(rf"(?P<stem>.+?)(?:[-_.](?:{_WORDS}))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)", re.IGNORECASE)
 """Names of scorings beside ``<stem>.edf``: ``<stem>.csv``, ``<stem>-Hypnogram.edf``, ``<stem>_events.tsv``…"""
 _SCORING_EDF = re.compile(rf"[-_.](?:{_WORDS})$", re.IGNORECASE)
@@ -34,25 +34,13 @@ _OWN_NAMES = ("hypnogram.csv", "hypnogram.edf", "events.tsv")
 
 @dataclass(frozen=True)
 class Night:
-    """One recording on disk, with its scoring where there is one.
-
-    Attributes
-    ----------
-    recording_id, subject_id
-        Splits are made over ``subject_id``: all nights of a person share it.
-    psg
-        The file or files that hold the signal.
-    hypnogram
-        The file that holds the scoring; ``None`` for a night to be scored, or one whose own annotations hold it.
-    kind
-        How the files are read, a key of :data:`KINDS`.
-    """
+    """One recording on disk, with its scoring where there is one."""
 
     recording_id: str
-    subject_id: str
-    psg: tuple[Path, ...]
-    hypnogram: Path | None
-    kind: str
+    subject_id: str  # splits are made over it: all nights of a person share it
+    psg: tuple[Path, ...]  # the file or files that hold the signal
+    hypnogram: Path | None  # the scoring's file; None for a night to be scored, or one whose own annotations hold it
+    kind: str  # how the files are read, a key of KINDS
 
     def inputs(self) -> dict[str, Path]:
         """The files by the names that a step's manifest lists them under."""

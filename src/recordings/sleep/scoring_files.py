@@ -80,12 +80,16 @@ def read_hypnogram(
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
     scoring = replace(scoring, coding=coding or scoring.coding)
     codes = _codes(path, scoring, stage_names, more_names)
-    integers = sum(integer_of(text) is not None and code is not None
-                   for (_, _, text), code in zip(scoring.rows, codes, strict=True))  # fmt: skip
-    how = scoring.how + (f", integers as {scoring.coding}" if integers and scoring.coding else "")
+    known = [text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is not None]
+    numbers = {number for text in set(known) if (number := integer_of(text)) is not None}
+    if numbers and scoring.coding:
+        doubt = "integers hold 4 (R&K stage 4) and no 5 (REM): is stage_coding=aasm meant?"
+        notes = (doubt,) if scoring.coding == "edf" and 4 in numbers and 5 not in numbers else ()
+        how = f"{scoring.how}, integers as {scoring.coding}"
+        scoring = replace(scoring, how=how, notes=(*scoring.notes, *notes))
     if scoring.rows[0][0] is None:
-        return _one_per_epoch(path, replace(scoring, how=how), codes, epoch_s, stage_names)
-    found = _on_grid(path, replace(scoring, how=how), codes, epoch_s or _USUAL_S, stage_names)
+        return _one_per_epoch(path, scoring, codes, epoch_s, stage_names)
+    found = _on_grid(path, scoring, codes, epoch_s or _USUAL_S, stage_names)
     return replace(found, length_by="user") if epoch_s else found
 
 
@@ -229,6 +233,7 @@ def _one_per_epoch(
     return Hypnogram(
         stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), stage_names, (*scoring.notes, *notes),
         how=scoring.how, length_by="user" if epoch_s else "file" if length_s else "nobody",
+        heading=unknown[0] if len(unknown) == 1 and codes[0] is None else "",
     )  # fmt: skip
 
 

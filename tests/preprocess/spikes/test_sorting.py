@@ -3,8 +3,9 @@ import pytest
 
 from src.models.spike_scoring import score
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.prepare import load_labelled, load_trace
+from src.preprocess.spikes.labelled import load_labelled
 from src.preprocess.spikes.sorting import BankSorter, best_threshold, posterior, refractory_samples
+from src.preprocess.spikes.trace import load_trace
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 from src.simulate.spikes import FS_HZ
 

@@ -39,23 +39,6 @@ def test_sleep_edfs_annotations(tmp_path):
     np.testing.assert_array_equal(night.stages, [0, 0, 1, -1, 3, 4, -1, -1])
 
 
-def test_other_annotations_are_counted_and_left_out(tmp_path):
-    marks = ((0.0, 30.0, "N1"), (10.0, 3.0, "Arousal"), (30.0, 30.0, "Sleep stage N2"), (61.0, None, "Lights on"))
-    night = read_hypnogram(annotated(tmp_path / "h.edf", *marks))
-    np.testing.assert_array_equal(night.stages, [1, 2])
-    assert night.warnings == ("2 annotations that are not stages left out",)
-
-
-def test_stages_without_duration_last_until_the_next(tmp_path):
-    marks = ((0.0, None, "Stage W"), (90.0, None, "Stage N1"))
-    np.testing.assert_array_equal(read_hypnogram(annotated(tmp_path / "h.edf", *marks)).stages, [0, 0, 0, 1])
-
-
-def test_a_gap_is_unscored(tmp_path):
-    path = text(tmp_path, "onset_s,duration_s,stage\n0,30,W\n90,30,N2\n")
-    np.testing.assert_array_equal(read_hypnogram(path).stages, [0, -1, -1, 2])
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -88,15 +71,6 @@ def test_dreams_announces_itself(tmp_path):
     night = read_hypnogram(text(tmp_path, "[Hypnogram]\n5\n4\n3\n2\n1\n0\n-1\n-3\n", "h.txt"))
     assert night.epoch_s == 5.0
     np.testing.assert_array_equal(night.stages, [0, 4, 1, 2, 3, 3, -1, -1])
-
-
-@pytest.mark.parametrize(
-    ("coding", "expected"),
-    [("aasm", [0, 1, 2, 3, 4]), ("edf", [0, 1, 2, 3, 3]), ("ucddb", [0, 4, 1, 2, 3]), ("dreams", [3, 3, 2, 1, 4])],
-)
-def test_integers_mean_what_the_coding_says(tmp_path, coding, expected):
-    for content in ("0\n1\n2\n3\n4\n", "stage\n0.0\n1.0\n2.0\n3.0\n4.0\n"):
-        np.testing.assert_array_equal(read_hypnogram(text(tmp_path, content), coding=coding).stages, expected)
 
 
 def test_a_coding_does_not_disturb_names(tmp_path):

@@ -87,6 +87,8 @@ def test_integers_mean_the_same_in_every_format(tmp_path, coding, numbers, form)
     elif form != "inside":
         (tmp_path / f"n.{form}").write_text("\n".join(names))
     assert right(tmp_path, coding=coding) == []
+    if coding == "aasm":
+        assert "is stage_coding=aasm meant?" in read(tmp_path, coding="edf")[1]["warnings"][0]
     if form in ("edf", "csv", "txt", "eannot"):
         refused(tmp_path, r"has bare integers for stages .* say which: stage_coding=aasm\|edf")
         if coding == "edf":
@@ -271,6 +273,16 @@ def test_one_unknown_name_is_an_unscored_epoch(tmp_path, form):
     stages, facts = read(tmp_path)
     np.testing.assert_array_equal(stages, np.where(np.arange(60) == 30, -1, TRUE))
     assert facts["warnings"] == ["1 epochs have unknown names ('Sleep stage X'): unscored"]
+
+
+def test_an_unknown_first_line_is_a_heading_where_the_signal_says_so(tmp_path):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join(["Hypnogramm Nacht 1", *STAGES]))
+    assert right(tmp_path) == ["first line 'Hypnogramm Nacht 1' taken as a heading"]
+    (tmp_path / "n.txt").write_text("\n".join(["Biocal", *STAGES[1:]]))
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, [-1, *TRUE[1:]])
+    assert facts["warnings"] == ["1 epochs have unknown names ('Biocal'): unscored"]
 
 
 def test_many_unknown_names_are_refused(tmp_path):
