@@ -7,7 +7,6 @@ epochs in the five stages of people, or any other length. Nothing is transformed
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from src.preprocess.lfp.shank import STEP
 from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
+from src.recordings.sleep.nights import subject_of
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
 from src.storage.step import MANIFEST, CachedStep
@@ -160,10 +160,8 @@ def find_scored_shanks(
         scoring = next((file for file in files if file.is_file()), None)
         if scoring is None:
             raise BadInput(manifest.parent, f"has no {session}_hypnogram.csv", f"put one into {places[0]}")
-        match = re.search(subject_pattern, session) if subject_pattern else None
-        if subject_pattern and (match is None or not match.groups()):
-            raise BadInput("subject_pattern", f"finds no subject in {session!r}", "give a pattern with one group")
-        found.append(ScoredShank(label, match[1] if match else session, manifest.parent, scoring))
+        subject = subject_of(session, subject_pattern, session) if subject_pattern else session
+        found.append(ScoredShank(label, subject, manifest.parent, scoring))
     if not found:
         raise BadInput(root, "holds no finished shank", "run preprocess=spectrogram preset=sleep first")
     return found

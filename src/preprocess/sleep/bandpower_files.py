@@ -20,7 +20,6 @@ from src.storage.step import CachedStep
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
 _DB_PER_NEPER = 10 / np.log(10)
-_NIGHT = re.compile(r"^(\w+?)__(\d+)$")
 MOUSE_EPOCH_S = 4.0
 BANDPOWER, MOUSE = "bandpower", "mouse_bandpower"
 MOUSE_DAYS = {"baseline": 1, "recovery": 2}
@@ -48,12 +47,6 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     },
 }
 """What the epochs of each kind look like."""
-
-
-def subject_of(path: Path) -> str:
-    """The subject in a name like ``SS__N.npz``; the whole stem where the name is another."""
-    match = _NIGHT.match(path.stem)
-    return match[1] if match else path.stem
 
 
 def read_bandpower_night(path: str | Path) -> EpochSet:
@@ -133,7 +126,7 @@ def find_bandpower(root: str | Path, kind: str) -> list[tuple[str, str, Path]]:
         raise BadInput(root, "holds no .npz recording", "give the folder of band-power nights")
     if kind == MOUSE:
         return [(f"{path.stem}_{day}", path.stem, path) for path in files for day in MOUSE_DAYS]
-    return [(path.stem, subject_of(path), path) for path in files]
+    return [(path.stem, re.sub(r"__\d+$", "", path.stem), path) for path in files]  # <subject>__<night>.npz
 
 
 def read_bandpower(kind: str, path: Path, recording_id: str) -> EpochSet:
