@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from src.models.bundle import Bundle, inputs_of, load_bundle
 from src.predict.manifest import write_prediction_manifest
+from src.predict.sleep_contract import bundle_views
 from src.predict.sleep_input import (
     ABSENT,
     InputOptions,
     NightInput,
-    bundle_views,
     choose_groups,
     cut_input,
     find_inputs,

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from src.models.bundle import Bundle
 from src.predict.sleep_channels import choose_channels
+from src.predict.sleep_contract import bundle_views, require_contract
 from src.predict.sleep_yasa import YASA_EPOCH_S, yasa_stages
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of, read_epochs
 from src.preprocess.sleep.features import FeatureSettings, epoch_features
-from src.preprocess.sleep.night_normalization import NIGHT_VIEW
 from src.preprocess.sleep.prepare import PREPARED, find_prepared
 from src.recordings.sleep.channels import ChannelRequest, derivations
 from src.recordings.sleep.check_signal import ChannelReport, check_recordings
@@ -28,7 +28,7 @@ from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import Night, ScoringOptions, discover, load_channels, load_scoring
 from src.recordings.sleep.resample import require_band, resample
 from src.recordings.sleep.scoring_files import EDF_SUFFIXES
-from src.signals import UNSCORED, BadInput, Recording, SignalSpec
+from src.signals import UNSCORED, BadInput, Recording
 
 ABSENT = "none"
 """Stands for a channel that the recording lacks."""
@@ -225,66 +225,6 @@ def cut_input(
         yasa=_yasa(settings, list(native.values()), len(picture)) if options.yasa else None,
         lights=_lights(options, night, first.start),
     )
-
-
-def bundle_views(bundle: Bundle) -> list[str]:
-    """The views of the levels that the network was trained with."""
-    return next((list(s["params"]["views"]) for s in bundle.steps if s["step"] == NIGHT_VIEW), ["absolute"])
-
-
-def require_contract(
-    signal: SignalSpec,
-    epochs: EpochSet,
-    channels: Sequence[str] | None,
-    fs_hz: float,
-    epoch_s: float,
-    units: str,
-    *,
-    source: str | Path,
-    any_unit: bool = False,
-) -> None:
-    """Refuse epochs that are not what a network was trained on.
-
-    Parameters
-    ----------
-    signal
-        What the bundle reads.
-    epochs, channels, fs_hz, epoch_s, units
-        What was read; ``channels=None`` for names that the user chose.
-    any_unit
-        The network takes levels relative to the recording.
-
-    Raises
-    ------
-    BadInput
-        Naming the property and both values. A rate of 0 and frequencies that are not stated are not compared.
-    """
-    rows, frames = epochs.features.shape[2:]
-    views = max(1, (signal.shape[-2] or rows) // rows) if signal.shape else 1
-    pairs: list[tuple[str, object, object]] = [("channels", len(signal.channels), epochs.features.shape[1])]
-    if channels is not None:
-        pairs.append(("channels", list(signal.channels), list(channels)))
-    if signal.fs_hz and fs_hz:
-        pairs.append(("sampling rate (Hz)", signal.fs_hz, fs_hz))
-    pairs.append(("epoch length (s)", signal.window_s, epoch_s))
-    if signal.shape:
-        pairs.append(("frequencies × times of an epoch", signal.shape[-2:], (views * rows, frames)))
-    if signal.freqs_hz:
-        pairs.append(("frequencies (Hz)", _band(signal.freqs_hz), _band(epochs.freqs_hz)))
-    if not any_unit:
-        pairs.append(("unit", signal.units, units))
-    for name, expected, found in pairs:
-        if expected != found:
-            raise BadInput(
-                source,
-                f"{name}: the recording has {found}, the bundle reads {expected}",
-                "give a recording of the bundle's kind, or train a bundle on recordings like this one",
-            )
-
-
-def _band(freqs_hz: Sequence[float] | NDArray[np.floating]) -> tuple[float, float, int]:
-    """Lowest and highest frequency, and their number."""
-    return round(float(freqs_hz[0]), 3), round(float(freqs_hz[-1]), 3), len(freqs_hz)
 
 
 def _yasa(settings: EpochSettings, channels: Sequence[Recording], n_epochs: int) -> NDArray[np.integer]:
