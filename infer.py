@@ -75,9 +75,9 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
     predict = import_module(PREDICTORS[bundle.task]).predict
-    console.print(f"bundle     {bundle.folder}, {bundle.origin}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"bundle     {bundle.folder}, {bundle.origin}")
     if not bundle.origin.recorded:
-        console.print(SIMULATED, style="bold yellow", highlight=False, soft_wrap=True)
+        say(console, SIMULATED, style="bold yellow")
     summary: Summary = predict(
         bundle, Path(cfg.input), Path(cfg.output_dir), **given_options(cfg.options, predict, bundle.task)
     )

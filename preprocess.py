@@ -3,6 +3,8 @@
 python preprocess.py preprocess=<step> input_dir=… output_dir=…
 """
 
+import sys
+
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +16,7 @@ from src.runs.targets import check_targets
 from src.runs.user_errors import exit_with, user_errors
 from src.storage.batch import Summary, selection
 from src.storage.parameters import PreprocessConfig
+from src.storage.progress import say
 
 schema.register()
 
@@ -38,11 +41,19 @@ def main(cfg: DictConfig) -> None:
     console = Console()
     with user_errors(console):
         summary = run_target(cfg) if cfg.get("_target_") else run_step(OmegaConf.to_object(cfg))  # type: ignore[arg-type]
-    for failure in summary.failures:
-        console.print(failure.detail, end="", markup=False, highlight=False, soft_wrap=True)
+    for failure in (failure for failure in summary.failures if failure.detail):
+        say(console, failure.detail.rstrip())
     console.print(summary.table())
     exit_with(summary.exit_code)
 
 
+def as_list(argument: str, key: str = "skip") -> str:
+    """``skip=a,b`` as ``skip=[a,b]``; Hydra takes a comma for a sweep."""
+    value = argument.removeprefix(f"{key}=").strip("'\"")
+    return argument if not argument.startswith(f"{key}=") or value.startswith("[") else f"{key}=[{value}]"
+
+
 if __name__ == "__main__":
+    if not {"-m", "--multirun"} & set(sys.argv):
+        sys.argv[1:] = [as_list(argument) for argument in sys.argv[1:]]
     run_verb(main, "preprocess")

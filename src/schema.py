@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from src.preprocess.calcium.parameters import CalciumParams
 from src.preprocess.cascade.parameters import CascadeEvaluateParams, CascadeTrainParams
-from src.preprocess.lfp.parameters import SpectrogramParams
+from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.spikes.parameters import SpikeConditioningParams, SpikeHybridsParams, SpikeLookalikesParams
 from src.recordings.sleep.parameters import SleepEdfParams
 from src.storage.parameters import PreprocessConfig
@@ -98,6 +98,7 @@ STEPS: dict[str, type[PreprocessConfig]] = {
     "cascade_train": CascadeTrainParams,
     "cascade_evaluate": CascadeEvaluateParams,
     "spectrogram": SpectrogramParams,
+    "lfp_epochs": LfpEpochsParams,
     "sleep_edf": SleepEdfParams,
     "spike_lookalikes": SpikeLookalikesParams,
     "spike_hybrids": SpikeHybridsParams,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, get_method
 from omegaconf import OmegaConf
 
@@ -89,12 +88,6 @@ def test_every_preprocessing_stage_composes(stage):
 @pytest.mark.parametrize("launcher", ["joblib", *(p.stem for p in (CONF / "hydra" / "launcher").glob("*.yaml"))])
 def test_every_launcher_composes(launcher):
     compose("train", ["experiment=sleep_cnn", f"hydra/launcher={launcher}"], return_hydra_config=True)
-
-
-def test_a_typo_does_not_compose(tmp_path):
-    for override in ("sed=1", "model.lrr=1", "trainer.max_epoch=1"):
-        with pytest.raises((ConfigCompositionException, AssertionError)):
-            check(compose("train", ["experiment=sleep_cnn", override]))
 
 
 @pytest.mark.parametrize("primary", ["train", "infer", "preprocess"])

@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.faults.scenarios import write_nights
 from tests.faults.verbs import Server
+from tests.runs.verb import command
 
 NIGHT = "SC4001E0-PSG.edf"
 
@@ -142,3 +143,27 @@ def test_make_spikes_simulates_in_its_own_folder_alone(tmp_path, spikes, simulat
     assert done.returncode == 0, done.stderr
     assert ("spike_lookalikes" in done.stdout) == simulates, done.stdout
     assert f"datamodule.data_dir={spikes or 'artifacts/spikes'}" in done.stdout
+
+
+def test_a_sweep_is_not_put_into_a_folder_of_somebody_else(server, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    ended = server.run(tmp_path, *command(tmp_path, "-m", "seed=1,2", f"hydra.sweep.dir={mine}"))
+    assert ended.status == 2, ended.printed
+    assert "already holds 'thesis.txt', which no sweep wrote" in " ".join(ended.printed.split())
+    assert tree(mine) == {"thesis.txt": b"years of work"}
+
+
+def test_folders_beside_runs_stay_whatever_they_hold(server, tmp_path):
+    home = tmp_path / "runs" / "toy"
+    for name, held in (("2024-01-01_00-00-00", ".notes"), ("backup", ".lock"), ("2024-01-02_00-00-00", ".lock")):
+        (home / name).mkdir(parents=True)
+        (home / name / held).touch()
+    (home / "latest").write_text("a file of mine")
+    ended = server.run(tmp_path, *command(tmp_path, "trainer.max_epochs=1"))
+    assert ended.status == 0, ended.printed
+    assert (home / "2024-01-01_00-00-00" / ".notes").exists()
+    assert (home / "backup" / ".lock").exists()
+    assert not (home / "2024-01-02_00-00-00").exists()  # as a kill leaves it: named by the time, and only a lock in it
+    assert (home / "latest").read_text() == "a file of mine"

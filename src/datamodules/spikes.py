@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from src.datamodules.loaders import Execution, as_is, evaluation_loader, overfitting
-from src.datamodules.spike_examples import EpochSteps, NoisyBlock, SpikeWindows, TraceWindows
+from src.datamodules.spike_examples import NoisyBlock, SpikeWindows, TraceWindows
 from src.datamodules.splits import PARTS, Part, Split, split_blocks
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
 from src.preprocess.spikes.filters import mean_template
@@ -178,7 +178,7 @@ class SpikeData(pl.LightningDataModule):
 
     def statistics(self) -> dict[str, np.ndarray]:
         """Standard deviation of the training block."""
-        return {"scale": np.asarray(self.blocks["train"].bandpassed.std(), np.float32)}
+        return SpikeWindows(self.blocks["train"], 1).statistics()
 
     def held_out(self, part: Part) -> list[HeldOut]:
         """The block ``part`` of the labelled recording in the noise of each target, as it is and twice as dense."""
@@ -203,18 +203,19 @@ class SpikeData(pl.LightningDataModule):
         return rows
 
     def train_dataloader(self) -> DataLoader[Any]:
-        trainer = self.trainer
-        block, seed = self.blocks["train"], self.execution.seed
-        if "windows" in self.examples:
-            dataset: Any = TraceWindows(block, self.after, **self.examples, seed=seed)
-        else:
-            dataset = SpikeWindows(block, **self.examples, seed=seed)
-        rank, processes = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        sampler = EpochSteps(self.steps_per_epoch, rank, processes, same=overfitting(trainer))
-        return DataLoader(dataset, batch_size=None, sampler=sampler)
+        kind = TraceWindows if "windows" in self.examples else SpikeWindows
+        given: dict[str, Any] = {**self.examples, **({"after": self.after} if kind is TraceWindows else {})}
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        seed, same = self.execution.seed, overfitting(self.trainer)
+        batches = kind(self.blocks["train"], self.steps_per_epoch * processes, seed, same, **given)
+        return evaluation_loader(batches, None, trainer=self.trainer)
 
     def val_dataloader(self) -> DataLoader[HeldOut]:
         return evaluation_loader(self.held_out("val"), None, trainer=self.trainer, collate=as_is)  # type: ignore[arg-type]
 
     def test_dataloader(self) -> DataLoader[HeldOut]:
         return evaluation_loader(self.held_out("test"), None, trainer=self.trainer, collate=as_is)  # type: ignore[arg-type]
+
+    def predict_dataloader(self) -> DataLoader[HeldOut]:
+        """The test block in the noise of each target."""
+        return self.test_dataloader()

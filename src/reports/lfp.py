@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -276,6 +276,46 @@ def draw_coherence(
         _octave_ticks(left, freqs)
     panels[1][0].set_xlabel(f"time since the start of the recording ({when[1]})")
     figure.suptitle(f"{title} · {pair[0]} – {pair[1]}", fontsize=14, fontweight="bold")
+    return save(figure, path)
+
+
+def draw_states(
+    path: Path,
+    level: NDArray[np.floating],
+    freqs: NDArray[np.float64],
+    times: NDArray[np.float64],
+    states: Any,
+    features: Mapping[str, NDArray[np.float64]],
+) -> Path:
+    """Spectrogram, hypnogram under it, and what the states were told apart by.
+
+    Parameters
+    ----------
+    level
+        ``(frequency, epoch)`` dB.
+    times
+        ``(epoch,)`` middle of each epoch in s.
+    states
+        ``stages`` and ``confidence`` of every epoch.
+    features
+        ``(epoch,)`` by name.
+    """
+    figure = Figure(figsize=(13, 5 + 1.2 * len(features)), layout="constrained")
+    panels = figure.subplots(2 + len(features), 1, sharex=True, height_ratios=(2.4, 1, *(0.8 for _ in features)))
+    when, unit = _clock(times)
+    image, octaves = _logarithmic(level.astype(np.float64), freqs)
+    _image(panels[0], image, when, octaves, "magma", *_limits(image, 2, 99.5))
+    _octave_ticks(panels[0], freqs)
+    panels[0].set_ylabel("frequency (Hz)")
+    row = np.array([2, 0, 1])[states.stages]  # from the bottom: NREM, REM, Wake
+    panels[1].step(when, row, where="mid", color="k", lw=0.8)
+    panels[1].scatter(when, row, c=states.confidence, cmap="viridis", vmin=1 / 3, vmax=1, s=6, zorder=3)
+    panels[1].set_yticks([0, 1, 2], ["NREM", "REM", "Wake"])
+    panels[1].set_title("colour: confidence", fontsize=8, loc="right")
+    for axes, (name, values) in zip(panels[2:], features.items(), strict=True):
+        axes.plot(when, values, lw=0.7, color="#2171b5")
+        axes.set_ylabel(name)
+    panels[-1].set_xlabel(f"time since the start of the recording ({unit})")
     return save(figure, path)
 
 

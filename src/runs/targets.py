@@ -44,7 +44,7 @@ NAMED = (
     "src.runs.sweep.SweepCallback",
 )
 
-FUNCTIONS_OF = ("src.preprocess.", "src.recordings.", "src.runs.tracking.", "src.models.schedule.")
+FUNCTIONS_OF = ("src.models.schedule.", "src.preprocess.spikes.commands.", "src.runs.tracking.")
 """Modules of which a public function may be named: the steps of ``preprocess.py``, trackers, schedules."""
 
 _LOGGING = ("logging.", "colorlog.")

@@ -154,10 +154,20 @@ def test_infer_takes_a_method_in_place_of_a_bundle(spike_folder, tmp_path, repos
         (("method=bank", recording), "labelled: is missing"),
         (("method=bnk", recording, labelled), "unknown method 'bnk'; choose from: bank"),
         (("method=bank", recording, labelled, "bundle=x"), "takes no bundle"),
-        (("method=bank", recording, labelled, "options.gain=2"), "is no option of method=bank"),
+        (("method=bank", recording, labelled, "options.subject=x"), "is no option of method=bank"),
     ):
         with pytest.raises(BadInput, match=message):
             run(*overrides)
+
+
+def test_a_folder_of_recordings_is_no_place_for_predictions(sort, spike_folder, tmp_path):
+    shutil.copytree(spike_folder, tmp_path / "data")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "data").glob("*.mat")}
+    with pytest.raises(BadInput, match="is the input"):
+        sort(tmp_path / "data", tmp_path / "data")
+    with pytest.raises(BadInput, match="which neurolit did not write"):
+        sort(tmp_path / "data" / "D2.mat", tmp_path / "data")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "data").iterdir() if p.is_file()} == before
 
 
 def test_refusals(sort, spike_folder, tmp_path):

@@ -1,11 +1,13 @@
 """Figures of the LFP from plain arrays: gaps, silence, one column; a coherence and its level of chance."""
 
+from types import SimpleNamespace
+
 import matplotlib.image
 import numpy as np
 import pytest
 
 from src.reports import lfp
-from src.reports.lfp import Page, draw_channel, draw_coherence, draw_overview, median_spectrum, save
+from src.reports.lfp import Page, draw_channel, draw_coherence, draw_overview, draw_states, median_spectrum, save
 
 FREQS, TIMES = np.arange(0.5, 64, 0.5), np.arange(0, 900, 3.0)
 
@@ -55,4 +57,12 @@ def test_coherence_over_time_with_its_level_of_chance(tmp_path):
     path = tmp_path / "c.png"
     windows = np.arange(30) * 30.0
     draw_coherence(path, ("sh0:1", "sh1:2"), FREQS, windows, squared, squared - 0.1, (0.095, 0.246), "rat")
+    assert matplotlib.image.imread(path).std() > 0.05
+
+
+def test_states_under_the_spectrogram(tmp_path):
+    one = page()
+    states = SimpleNamespace(stages=np.arange(len(TIMES)) // 20 % 3, confidence=np.full(len(TIMES), 0.9))
+    features = {"slow waves (z)": np.sin(TIMES), "theta ratio": np.full(len(TIMES), np.nan)}
+    path = draw_states(tmp_path / "s.png", one.decibels, FREQS, TIMES, states, features)
     assert matplotlib.image.imread(path).std() > 0.05

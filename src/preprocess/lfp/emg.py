@@ -21,6 +21,7 @@ BAND_HZ = (300.0, 600.0)
 LOWEST_RATE_HZ = 1000.0
 """Below it the band cannot be seen."""
 WINDOW_S = 0.5
+EMG_FILE = "emg_from_lfp.npz"
 _CHANNELS, _RATE_HZ = 8, 2000.0
 
 

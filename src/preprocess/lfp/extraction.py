@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.lfp.decimation import Decimator
-from src.preprocess.lfp.emg import HighFrequencyCorrelation
+from src.preprocess.lfp.emg import EMG_FILE, HighFrequencyCorrelation
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording
 from src.recordings.extracellular.sessions import Session
@@ -29,7 +29,6 @@ from src.storage.step import CachedStep, ensure
 
 LFP_HZ = 500.0
 BLOCK_S = 1.0
-EMG_FILE = "emg_from_lfp.npz"
 
 
 def shank_traces(

@@ -156,6 +156,29 @@ class SpectrogramParams(LfpParams):
         return params
 
 
+@dataclass
+class LfpEpochsParams(LfpParams):
+    """``preprocess=lfp_epochs``: epochs of every shank, labelled by a hypnogram or scored without labels.
+
+    ``input_dir`` holds finished spectrograms or recordings, whose spectrograms (``sleep`` preset) are made first.
+    """
+
+    epoch_s: float = 4.0  # s; length of an epoch
+    species: str = "rodent"  # rodent: Wake, NREM, REM; human: W, N1, N2, N3, REM
+    channels: list[Any] | None = None  # ids in the order of the channel axis; null: all
+    hypnograms: str | None = None  # folder of <session>_hypnogram.csv; null: beside the recordings or spectrograms
+    min_hz: float = 0.5  # Hz; lowest row kept
+    max_hz: float | None = 60.0  # Hz; highest row kept
+    margin_s: float | None = None  # s of wake kept before the first and after the last sleep; null: all
+    stage_coding: str | None = None  # what whole numbers in hypnograms mean
+    text_epoch_s: float | None = None  # s; epoch of text hypnograms that do not state it
+
+    def run(self) -> Summary:
+        from src.preprocess.lfp.epochs import lfp_epochs  # loads SciPy
+
+        return lfp_epochs(self)
+
+
 def plan(params: Mapping[str, Any], fs_hz: float) -> SpectrogramPlan:
     """The spectrogram of :meth:`SpectrogramParams.transform` at a sampling rate; all bins, whatever is kept of them.
 

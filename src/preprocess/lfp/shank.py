@@ -21,6 +21,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from src.preprocess.lfp.channel_rows import ReadRow, channel_rows
+from src.preprocess.lfp.emg import EMG_FILE, HighFrequencyCorrelation
 from src.preprocess.lfp.encoding import BandPowers, Encoding
 from src.preprocess.lfp.npz_writer import deflate, npz_writer, rows_per_piece
 from src.preprocess.lfp.parameters import plan as plan_of
@@ -133,6 +134,8 @@ def run(
 ) -> dict[str, Any]:
     """Write ``<label>_spectrograms`` and, if wanted, ``<label>_band_powers.npz``; return the facts.
 
+    With band powers, traces of 1000 Hz and more also give ``<label>_emg_from_lfp.npz``.
+
     Parameters
     ----------
     inputs
@@ -170,6 +173,11 @@ def run(
             write_hdf5(target, work, axes, {"axes": "channel, time, frequency", "units": _units(traces, params)})
         if bands is not None and work.sums is not None:
             _write_bands(out_dir / f"{params['label']}_band_powers.npz", bands, work.sums, axes)
+    muscle = HighFrequencyCorrelation.of(traces) if bands is not None else None
+    if muscle is not None:
+        for block in traces.blocks():
+            muscle.push(block)
+        np.savez(out_dir / f"{params['label']}_{EMG_FILE}", **muscle.result())
     return _facts(traces, plan, work, params)
 
 

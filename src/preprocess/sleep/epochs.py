@@ -1,6 +1,6 @@
-"""The stage ``sleep_epochs``: a night in, labelled log-power images of its epochs out.
+"""The step ``sleep_epochs``: a night in, labelled log-power images of its epochs out.
 
-Training calls the stage, which caches; inference calls :func:`epochs_of` on the recording. Both run the same code.
+Training calls the step, which caches; inference calls :func:`epochs_of` on the recording. Both run the same code.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class EpochSettings:
         return ScoringOptions(self.text_epoch_s, self.stage_coding, self.stage_names, self.more_names)
 
     def to_params(self, kind: str) -> dict[str, Any]:
-        """Parameters of the stage for a night of this kind, plain types."""
+        """Parameters of the step for a night of this kind, plain types."""
         plain = asdict(self) | {"channels": list(self.channels), "features": self.features.to_dict()}
         plain["aliases"] = {name: list(more) for name, more in self.aliases.items()}
         plain["more_names"] = dict(self.more_names)

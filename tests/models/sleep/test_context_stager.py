@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from torch.utils.data import DataLoader
 
+from src.datamodules.loaders import training_loader
 from src.datamodules.sleep import NightEpochs
 from src.datamodules.sleep_sequences import NightDataset, WindowDataset
 from src.models.schedule import growing_average
 from src.models.sleep.context_stager import SleepContextStager
+from src.runs.callbacks import ReseedEachStep
 from src.signals import UNSCORED, BadInput
 
 CLASSES = ["W", "N1", "N2", "N3", "REM"]
@@ -41,7 +43,7 @@ class Data(pl.LightningDataModule):
         return {"mean_db": np.full((1, 3), 2.0), "std_db": np.ones((1, 3)), "class_counts": np.full(5, 5)}
 
     def train_dataloader(self):
-        return DataLoader(self.windows, batch_size=2)
+        return training_loader(self.windows, 2, seed=0, trainer=self.trainer)
 
     def val_dataloader(self):
         return DataLoader(self.nights, batch_size=None)
@@ -50,7 +52,8 @@ class Data(pl.LightningDataModule):
 def trainer(tmp_path, *callbacks):
     return pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, callbacks=list(callbacks), log_every_n_steps=1,
+        enable_model_summary=False, enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        callbacks=list(callbacks), log_every_n_steps=1,
     )  # fmt: skip
 
 
@@ -74,6 +77,33 @@ class Latest(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.latest = pl_module.network.head.weight.detach().clone()
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(pl.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise Killed
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_an_interrupted_training_ends_like_an_unbroken_one(tmp_path):
+    def fit(folder, *extra, checkpoint=None):
+        model = stager()
+        saved = ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=True)
+        run = trainer(folder, ReseedEachStep(1), WeightAveraging(avg_fn=growing_average(0.98)), saved, *extra)
+        run.fit(model, Data(), ckpt_path=checkpoint, weights_only=True)
+        return model
+
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(Killed):
+        fit(tmp_path / "killed", Kill())
+    resumed = fit(tmp_path / "killed", checkpoint=tmp_path / "killed" / "last.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 def test_a_causal_network_is_not_given_what_the_whole_night_says(tmp_path):
