@@ -42,11 +42,13 @@ TINY = {
         *("datamodule.simulated.common.frames=900", "datamodule.simulated.subjects=[{{cells: 120, planes: 2}}]"),
         *("datamodule.split.block_frames=60", "model.network_args.width=4", "model.network_args.hidden=8"),
     ),
-    "spike_detector": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.steps_per_epoch=4"),
-    "spike_classifier": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.steps_per_epoch=4"),
+    "spike_detector": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.examples.batches=4"),
+    "spike_classifier": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.examples.batches=4"),
 }
 """Overrides that make an experiment train in seconds."""
-EXPERIMENTS = sorted(name for name in TINY if not name.startswith("spike"))
+MODULES = ("sleep_cnn", "sleep_context", "grid_forecast", "spike_detector", "spike_classifier")
+"""An experiment for each LightningModule."""
+EXPERIMENTS = sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,9 @@ def trainer(folder, **arguments):
     return pl.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=folder, **limits | quiet | arguments)
 
 
-@pytest.mark.parametrize("experiment", ["sleep_cnn", "sleep_context", "grid_forecast"])
+@pytest.mark.parametrize(
+    "experiment", ["sleep_cnn", "sleep_context", "grid_forecast", "spike_detector", "spike_classifier"]
+)
 def test_trainer_s_verbs_need_nothing_but_a_module_and_data(experiment, places, tmp_path):
     cfg = configured(experiment, places)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import Spectrum
@@ -63,25 +63,47 @@ class NoisyBlock:
         return noisy, SpikeTrain.sorted(np.concatenate(index), np.concatenate(unit))
 
 
-class EpochSteps(Sampler[tuple[int, int]]):
-    """``(epoch, step)`` pairs: all that an example depends on beside the seed."""
+@dataclass(frozen=True)
+class NoisyBatches(Dataset[tuple[Tensor, Tensor]]):
+    """So many batches, drawn anew whenever they are asked for; they go round the targets, every other round is dense.
 
-    def __init__(self, steps: int, rank: int = 0, processes: int = 1, *, same: bool = False) -> None:
-        self.steps, self.rank, self.processes, self.same, self.epoch = steps, rank, processes, same, 0
+    Attributes
+    ----------
+    block
+        What they are drawn from.
+    batches
+        How many there are.
+    seed
+        Of all draws, together with torch's global generator.
+    same
+        The first batch is the same one whenever it is asked for, and so is each other.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before every epoch."""
-        self.epoch = 0 if self.same else epoch
+    block: NoisyBlock
+    batches: int
+    seed: int = 0
+    same: bool = False
 
     def __len__(self) -> int:
-        return self.steps
+        return self.batches
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, step * self.processes + self.rank) for step in range(self.steps))
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Standard deviation of the training block."""
+        return {"scale": np.asarray(self.block.bandpassed.std(), np.float32)}
+
+    def drawn(self, batch: int, n_samples: int) -> tuple[np.ndarray, SpikeTrain, np.random.Generator]:
+        """A noisy stretch, its spikes, and the generator for what else is random."""
+        if not 0 <= batch < self.batches:
+            raise IndexError(batch)
+        fresh = 0 if self.same else int(torch.randint(2**62, ()))
+        rng = np.random.default_rng((self.seed, fresh, batch))
+        names = list(self.block.targets)
+        turn, place = divmod(batch, len(names))
+        return *self.block.draw(names[place], n_samples, rng, dense=turn % 2 == 1), rng
 
 
 @dataclass(frozen=True)
-class TraceWindows(Dataset[tuple[Tensor, Tensor]]):
+class TraceWindows(NoisyBatches):
     """Batches of consecutive windows ``(window, 1, samples)`` with onset labels ``(window, samples)``.
 
     Attributes
@@ -94,24 +116,20 @@ class TraceWindows(Dataset[tuple[Tensor, Tensor]]):
         A label covers so many samples on either side of an onset.
     """
 
-    block: NoisyBlock
-    after: Conditioning
+    after: Conditioning = field(default_factory=lambda: Conditioning(low_hz=None))
     windows: int = 64
     window: int = 120
     half_width: int = 3
-    seed: int = 0
 
-    def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        noisy, train = _drawn(self.block, self.windows * self.window, (self.seed, *at))
-        labels = onset_labels(train.index, len(noisy), self.half_width)
+    def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
+        noisy, train, _ = self.drawn(batch, self.windows * self.window)
         shape = (self.windows, self.window)
-        return torch.from_numpy(self.after.apply(noisy).reshape(shape))[:, None], torch.from_numpy(
-            labels.reshape(shape)
-        )
+        samples = torch.from_numpy(self.after.apply(noisy).reshape(shape))[:, None]
+        return samples, torch.from_numpy(onset_labels(train.index, len(noisy), self.half_width).reshape(shape))
 
 
 @dataclass(frozen=True)
-class SpikeWindows(Dataset[tuple[Tensor, Tensor]]):
+class SpikeWindows(NoisyBatches):
     """Batches of the waveforms ``(spike, 1, window)`` in a stretch, and their neurons ``(spike,)`` from 0.
 
     Attributes
@@ -124,26 +142,16 @@ class SpikeWindows(Dataset[tuple[Tensor, Tensor]]):
         Standard deviation of the onset in samples: a detector does not find it exactly.
     """
 
-    block: NoisyBlock
     samples: int = 50_000
     window: int = 64
     onset: int = 20
     jitter: float = 1.2
-    seed: int = 0
 
-    def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        noisy, train = _drawn(self.block, self.samples, (self.seed, 1, *at))
-        rng = np.random.default_rng((self.seed, 2, *at))
+    def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
+        noisy, train, rng = self.drawn(batch, self.samples)
         late = np.rint(self.jitter * rng.standard_normal(len(train))).astype(np.int64)
         windows = cut(noisy, train.index + late - self.onset, self.window)
         return torch.from_numpy(np.ascontiguousarray(windows))[:, None], torch.from_numpy(train.unit - 1)
-
-
-def _drawn(block: NoisyBlock, n_samples: int, at: Sequence[int]) -> tuple[np.ndarray, SpikeTrain]:
-    """A stretch for step ``at[-1]``: the steps go round the targets, every other round is dense."""
-    names = list(block.targets)
-    turn, place = divmod(at[-1], len(names))
-    return block.draw(names[place], n_samples, np.random.default_rng(tuple(at)), dense=turn % 2 == 1)
 
 
 def onset_labels(index: np.ndarray, n_samples: int, half_width: int) -> np.ndarray:

@@ -169,7 +169,8 @@ def _check_network(model: Mapping[str, Any]) -> None:
     kinds = getattr(module, "kinds", ())
     if not kinds:
         return
-    kind = model.get("kind", inspect.signature(module).parameters["kind"].default)
+    named = inspect.signature(module).parameters.get("kind")
+    kind = kinds[0] if named is None else model.get("kind", named.default)
     if kind not in kinds:
         near = get_close_matches(str(kind), kinds, 1)
         hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(kinds)}"

@@ -302,8 +302,9 @@ def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool =
 
 
 def _present(target: Path, name: str, records: list[Record]) -> Record:
-    """The record that a file of an earlier result has now."""
-    return next((record for record in records if is_ours(target, name, [record])), records[0])
+    """The record that a file of an earlier result has now; there are several after an interrupted run."""
+    found = (record for record in records[:-1] if is_ours(target, name, [record]))
+    return next(found, records[-1])
 
 
 def _make_way(target: Path, name: str, records: list[Record] | None, option: str, cached: bool) -> None:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
-from src.datamodules.spike_examples import EpochSteps, NoisyBlock, SpikeWindows, TraceWindows, onset_labels
+from src.datamodules.spike_examples import NoisyBlock, SpikeWindows, TraceWindows, onset_labels
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import background_spectrum
 from src.recordings.extracellular.spike_trains import SpikeTrain
@@ -36,20 +37,28 @@ def test_a_stretch_has_the_target_s_noise_and_its_spikes_in_place(block, dense):
     assert noise.sigma() == pytest.approx(2.0, rel=0.1)
 
 
-def test_examples_depend_on_seed_epoch_and_step_alone(block):
-    windows = TraceWindows(block, PLAIN, windows=4, seed=3)
-    samples, labels = windows[0, 1]
+def test_batches_follow_the_global_generator_and_go_round_the_targets(block):
+    windows = TraceWindows(block, 3, 3, after=PLAIN, windows=4)
+    torch.manual_seed(0)
+    samples, labels = windows[1]
     assert samples.shape == (4, 1, 120)
     assert labels.shape == (4, 120)
-    again, _ = TraceWindows(block, PLAIN, windows=4, seed=3)[0, 1]
-    assert (samples == again).all()
-    assert not (windows[1, 1][0] == samples).all()
-    quiet, loud = (float(windows[0, step][0].abs().median()) for step in (0, 1))
-    assert quiet < 0.3 < loud  # the steps go round the targets
+    assert not (windows[1][0] == samples).all()
+    torch.manual_seed(0)
+    assert (windows[1][0] == samples).all()
+    quiet, loud = (float(windows[step][0].abs().median()) for step in (0, 1))
+    assert quiet < 0.3 < loud
+    assert len(list(windows)) == 3
+    assert windows.statistics()["scale"] == pytest.approx(block.bandpassed.std())
+
+
+def test_batches_to_be_learned_by_heart_are_the_same_ones(block):
+    windows = TraceWindows(block, 3, same=True, after=PLAIN, windows=4)
+    assert (windows[0][0] == windows[0][0]).all()
 
 
 def test_waveforms_carry_the_names_of_their_neurons(block):
-    waveforms, units = SpikeWindows(block, samples=20_000, jitter=0.0)[0, 0]
+    waveforms, units = SpikeWindows(block, 1, samples=20_000, jitter=0.0)[0]
     assert waveforms.shape[1:] == (1, 64)
     assert set(units.tolist()) <= {0, 1, 2}
     height = waveforms[:, 0, 22:38].mean(dim=1)
@@ -60,11 +69,3 @@ def test_labels_are_widened_and_cut_at_the_ends():
     labels = onset_labels(np.array([1, 50, 99]), 100, 3)
     assert labels.sum() == 5 + 7 + 4
     assert labels[47:54].all()
-
-
-def test_processes_share_the_steps_and_overfitting_repeats_an_epoch():
-    steps = [list(EpochSteps(3, rank, 2)) for rank in (0, 1)]
-    assert sorted(s for _, s in steps[0] + steps[1]) == list(range(6))
-    sampler = EpochSteps(2, same=True)
-    sampler.set_epoch(4)
-    assert list(sampler) == [(0, 0), (0, 1)]

@@ -76,6 +76,10 @@ class SpikeClassification(TrainedModule):
     def test_step(self, recording: Any, batch_idx: int) -> None:
         self.validation_step(recording, batch_idx)
 
+    def predict_step(self, recording: Any, batch_idx: int) -> np.ndarray:
+        """``(spike, neuron)`` probabilities of the labelled spikes of a held-out recording."""
+        return neuron_probability(self.network, recording.bandpassed, recording.train.index)
+
     def results(self) -> list[dict[str, Any]]:
         """Rows of the last test, one per target."""
         return [

@@ -16,6 +16,7 @@ from src.models.spike_scoring import Tolerances, chance_random, detection
 from src.models.spikes.decision import REFRACTORY, THRESHOLDS, Decision, tune
 from src.models.spikes.inference import onset_probability
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
+from src.signals import BadInput
 
 
 class SpikeDetection(TrainedModule):
@@ -93,14 +94,30 @@ class SpikeDetection(TrainedModule):
             self.log(f"val/f1_{name}", decision.f1)
         self.log("val/f1", float(np.mean([d.f1 for d in self.decisions.values()])), prog_bar=True)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["decisions"] = {name: decision.to_dict() for name, decision in self.decisions.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The thresholds that validation chose for these very weights, before any test score is seen.
+        self.decisions = {name: Decision(**found) for name, found in checkpoint["decisions"].items()}
+
     def on_test_epoch_start(self) -> None:
-        # The best checkpoint's thresholds, not those of the last epoch, and before any test score is seen.
-        self.tune(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.rows = []
+
+    def _decision(self, name: str) -> Decision:
+        if name not in self.decisions:
+            hint = "fit the detector with validation data, or load a checkpoint"
+            raise BadInput(name, "has no threshold", hint)
+        return self.decisions[name]
+
+    def predict_step(self, recording: Any, batch_idx: int) -> dict[str, Any]:
+        """Onsets ``index`` found in a held-out recording, and the ``probability`` of each."""
+        found = self._decision(recording.name).spikes(onset_probability(self.network, recording.conditioned))
+        return {"target": recording.name, "index": found[0], "probability": found[1]}
 
     def test_step(self, recording: Any, batch_idx: int) -> None:
         within, strict, _ = Tolerances().samples(self.fs_hz)
-        found, _ = self.decisions[recording.name].spikes(onset_probability(self.network, recording.conditioned))
+        found, _ = self._decision(recording.name).spikes(onset_probability(self.network, recording.conditioned))
         truth = recording.train.index
         loose = detection(truth, found, within)
         self.rows.append(
@@ -126,10 +143,11 @@ class SpikeDetection(TrainedModule):
 
     def tune(self, datamodule: Any) -> dict[str, Any]:
         """Threshold and refractory period for the noise of each target, from the validation block."""
-        self._trials = {}
-        for recording in datamodule.held_out("val"):
-            self._keep(recording)
-        self.decisions = self._tuned()
+        if self.detector_config is not None or not self.decisions:
+            self._trials = {}
+            for recording in datamodule.held_out("val"):
+                self._keep(recording)
+            self.decisions = self._tuned()
         if self.detector_config is not None:
             every = [trial for trials in self._trials.values() for trial in trials]
             tune(every, **self.grid, fs_hz=self.fs_hz).write(Path(self.detector_config))

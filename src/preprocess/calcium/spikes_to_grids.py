@@ -231,7 +231,7 @@ class GridSummary(Summary):
         )
         rates = [o.value for o in self.outcomes if o.ok and "mean_rate_hz" in o.value.facts]
         row, columns = (_rate_row, _RATE_COLUMNS) if rates else (_grid_row, _GRID_COLUMNS)
-        table.add_column("subject", min_width=9, overflow="fold", ratio=1)
+        table.add_column("subject", min_width=10, overflow="fold")
         for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
         for outcome in self.outcomes:
@@ -246,8 +246,12 @@ class GridSummary(Summary):
         return table
 
 
-_GRID_COLUMNS = ("cells", "/voxel", "T×Z", "train/test/gap", "spikes", "density", "infer", "grids")
+_GRID_COLUMNS = ("cells", "/voxel", "T×Z", "train/test/gap", "spikes", "density", "infer + grids")
 _RATE_COLUMNS = ("cells", "frames", "Hz", "model", "signal", "mean rate", "infer")
+
+
+def _seconds(spent: float, done: bool) -> str:
+    return f"{spent:.0f} s" if done else "kept"
 
 
 def _grid_row(result: SubjectResult) -> list[str]:
@@ -259,8 +263,7 @@ def _grid_row(result: SubjectResult) -> list[str]:
         f"{facts['train_percent']:.0f}/{facts['test_percent']:.0f}/{facts['gap_percent']:.0f} %",
         f"{facts['active_voxels']:,}",
         f"{facts['density_percent']:.2g}%",
-        f"{result.inference_s:.0f} s" if result.inferred else "kept",
-        f"{result.gridding_s:.0f} s" if result.gridded else "kept",
+        f"{_seconds(result.inference_s, result.inferred)} + {_seconds(result.gridding_s, result.gridded)}",
     ]
 
 
@@ -273,5 +276,5 @@ def _rate_row(result: SubjectResult) -> list[str]:
         up["engine"]["model"],
         {"divide": "ΔF/F", "subtract": "F − F0", "none": "as given"}[up["baseline"]["mode"]],
         f"{result.facts['mean_rate_hz']:.3g} Hz",
-        f"{result.inference_s:.0f} s" if result.inferred else "kept",
+        _seconds(result.inference_s, result.inferred),
     ]
