@@ -89,14 +89,10 @@ def spike_data(spike_folder: Path, tmp_path_factory: pytest.TempPathFactory):
             "data_dir": str(spike_folder),
             "labelled": "D1",
             "targets": ["D2", "D5"],
-            "key": "d",
-            "fs_hz": 25_000.0,
-            "n_units": 5,
+            "recording": {},
             "conditioning": {"low_hz": 20.0, "matched_filter": False},
-            "examples": examples,
-            "steps_per_epoch": 120,
+            "examples": {"batches": 120} | examples,
             "split": {"val": 0.25, "test": 0.15},
-            "embedded": {"duration_s": 1.0, "seed": 0},
             "execution": {"cache_dir": str(cache)},
         }
         return SpikeData(**(arguments | changes))
@@ -121,7 +117,7 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
     }
     for task, (module, arguments, examples, steps) in plans.items():
         pl.seed_everything(0, verbose=False)
-        data = spike_data(examples, steps_per_epoch=steps)
+        data = spike_data(examples | {"batches": steps})
         data.prepare_data()
         data.setup("fit")
         optimizer = {"_target_": "torch.optim.AdamW", "lr": 4e-3, "weight_decay": 1e-3}

@@ -42,8 +42,8 @@ TINY = {
         *("datamodule.simulated.common.frames=900", "datamodule.simulated.subjects=[{{cells: 120, planes: 2}}]"),
         *("datamodule.split.block_frames=60", "model.network_args.width=4", "model.network_args.hidden=8"),
     ),
-    "spike_detector": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.steps_per_epoch=4"),
-    "spike_classifier": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.steps_per_epoch=4"),
+    "spike_detector": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.examples.batches=4"),
+    "spike_classifier": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.examples.batches=4"),
 }
 """Overrides that make an experiment train in seconds."""
 MODULES = ("sleep_cnn", "sleep_context", "grid_forecast", "spike_detector", "spike_classifier")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +54,25 @@ class HeldOut(NamedTuple):
         return SpikeTrain(self.onsets, self.units)
 
 
+@dataclass(frozen=True)
+class LabelledFormat:
+    """How the recordings are stored, and how long the embedded look-alikes are.
+
+    Attributes
+    ----------
+    key, fs_hz, n_units
+        Variable that holds the trace, its rate, and the number of neurons.
+    duration_s, seed
+        Of the look-alikes.
+    """
+
+    key: str = "d"
+    fs_hz: float = 25_000.0
+    n_units: int = 5
+    duration_s: float = 57.6
+    seed: int = 0
+
+
 class SpikeData(pl.LightningDataModule):
     """A labelled recording, split by time before anything is fitted, in the noise of each target.
 
@@ -63,20 +82,16 @@ class SpikeData(pl.LightningDataModule):
         Folder with ``<labelled>.mat`` and ``<target>.mat``; ``None`` makes the embedded look-alikes.
     labelled, targets
         Names of the recordings. The labelled recording itself may be the one target.
-    key, fs_hz, n_units
-        Variable that holds the trace, its rate, and the number of neurons.
+    recording
+        Arguments of :class:`LabelledFormat`.
     conditioning
         Arguments of :class:`~src.preprocess.spikes.conditioning.Conditioning` but the rate;
         ``matched_filter: true`` fills in the mean template.
     examples
         Arguments of :class:`~src.datamodules.spike_examples.TraceWindows` (``windows`` among them) or of
-        :class:`~src.datamodules.spike_examples.SpikeWindows`.
-    steps_per_epoch
-        Batches of an epoch; they go round the targets.
+        :class:`~src.datamodules.spike_examples.SpikeWindows`: ``batches`` of an epoch and their size.
     split
         Shares ``val`` and ``test`` of the labelled recording.
-    embedded
-        ``duration_s`` and ``seed`` of the look-alikes.
     execution
         Arguments of :class:`~src.datamodules.loaders.Execution`.
     """
@@ -86,22 +101,19 @@ class SpikeData(pl.LightningDataModule):
         data_dir: str | None,
         labelled: str,
         targets: Sequence[str],
-        key: str,
-        fs_hz: float,
-        n_units: int,
+        recording: dict[str, Any],
         conditioning: dict[str, Any],
         examples: dict[str, Any],
-        steps_per_epoch: int,
         split: dict[str, float],
-        embedded: dict[str, Any],
         execution: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.data_dir, self.labelled, self.targets = data_dir, labelled, list(targets)
-        self.key, self.fs_hz, self.n_units, self.switches = key, fs_hz, n_units, conditioning
-        self.examples, self.steps_per_epoch, self.shares, self.embedded = examples, steps_per_epoch, split, embedded
+        self.format, self.switches = LabelledFormat(**recording), conditioning
+        self.key, self.fs_hz, self.n_units = self.format.key, self.format.fs_hz, self.format.n_units
+        self.examples, self.shares = examples, split
         self.execution = Execution(**execution or {})
-        self.classes = [f"neuron {u + 1}" for u in range(n_units)]
+        self.classes = [f"neuron {u + 1}" for u in range(self.n_units)]
         self.blocks: dict[Part, NoisyBlock] = {}
         if not self.targets:
             raise BadInput("datamodule.targets", "is empty", "name at least one recording, the labelled one if need be")
@@ -118,7 +130,7 @@ class SpikeData(pl.LightningDataModule):
         """Where the recordings are."""
         if self.data_dir is not None:
             return Path(self.data_dir)
-        params, seed = {"duration_s": float(self.embedded["duration_s"])}, int(self.embedded["seed"])
+        params, seed = {"duration_s": float(self.format.duration_s)}, self.format.seed
         cache = Path(self.execution.cache_dir)
         return ensure(LOOKALIKE_SET, {}, params, label="embedded", cache=cache, seed=seed).path
 
@@ -205,10 +217,9 @@ class SpikeData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         kind = TraceWindows if "windows" in self.examples else SpikeWindows
         given: dict[str, Any] = {**self.examples, **({"after": self.after} if kind is TraceWindows else {})}
-        processes = 1 if self.trainer is None else self.trainer.world_size
+        given["batches"] *= 1 if self.trainer is None else self.trainer.world_size
         seed, same = self.execution.seed, overfitting(self.trainer)
-        batches = kind(self.blocks["train"], self.steps_per_epoch * processes, seed, same, **given)
-        return evaluation_loader(batches, None, trainer=self.trainer)
+        return evaluation_loader(kind(self.blocks["train"], seed=seed, same=same, **given), None, trainer=self.trainer)
 
     def val_dataloader(self) -> DataLoader[HeldOut]:
         return evaluation_loader(self.held_out("val"), None, trainer=self.trainer, collate=as_is)  # type: ignore[arg-type]

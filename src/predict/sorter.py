@@ -16,6 +16,7 @@ from src.models.spikes.inference import neuron_probability, onset_probability
 from src.models.spikes.networks import SpikeClassifier, SpikeDetector
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
 from src.preprocess.spikes.noise import grow, robust_sigma
+from src.preprocess.spikes.plausibility import check_rates, without_hum
 from src.preprocess.spikes.sorting import EDGE_SAMPLES, Sorted
 from src.preprocess.spikes.trace import Trace
 from src.recordings.extracellular.spike_trains import SpikeTrain
@@ -84,14 +85,17 @@ class NetworkSorter:
     def sort(self, trace: Trace) -> Sorted:
         """Spikes of one recording, none of them beside samples that carry no signal."""
         chain = self.conditioning
-        bandpassed = chain.linear(trace.centred * np.float32(self.gain))
+        centred, notes = without_hum(trace.centred, trace.fs_hz)
+        centred = centred * np.float32(self.gain)
+        bandpassed = chain.linear(centred)
         decision = self.decision(trace.name, bandpassed)
         with one_thread():
-            enhanced = chain.apply(trace.centred * np.float32(self.gain))
+            enhanced = chain.apply(centred)
             onsets, strength = decision.spikes(onset_probability(self.detector, enhanced))
             names = neuron_probability(self.classifier, bandpassed, onsets)
         train = SpikeTrain(onsets.astype(np.int64), names.argmax(axis=1).astype(np.int64) + 1)
-        found = Sorted(train, strength, names.max(axis=1, initial=0), {"decision": decision.to_dict()})
+        check_rates(train, trace.usable.sum() / trace.fs_hz, trace.source)
+        found = Sorted(train, strength, names.max(axis=1, initial=0), {"decision": decision.to_dict()}, notes)
         return found.at(~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[onsets])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,6 +99,7 @@ def predict(
         Further formats, see :mod:`src.predict.spike_exports`: ``spikeinterface``, ``phy``, ``nwb``.
     """
     require_known(exports or [])
+    require_gain(gain)
     conditioning_of(bundle)
     if classifier is None:
         raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
@@ -125,6 +126,7 @@ def sort_with_bank(
     key: str = "d",
     fs_hz: float | None = None,
     channel: int | None = None,
+    gain: float | None = None,
     figures: bool = True,
     exports: list[str] | None = None,
 ) -> Summary:
@@ -136,11 +138,15 @@ def sort_with_bank(
         A file with the trace, ``Index`` and ``Class``. It is left out of a folder that holds it too.
     source, output_dir, recordings, truth, key, fs_hz, channel, figures, exports
         As for :func:`predict`; ``fs_hz`` is 25 000 unless given.
+    gain
+        Factor from the recordings' unit to that of the labelled recording, negative for the other polarity; found
+        from each recording unless given.
     """
     require_known(exports or [])
+    require_gain(gain)
     chain = Conditioning(fs_hz=fs_hz or COURSEWORK_HZ)
     known = load_labelled(Path(labelled), chain, key=key)
-    sorter = BankSorter.from_labelled(known, chain)
+    sorter = replace(BankSorter.from_labelled(known, chain), gain=gain)
     paths = find_recordings(Path(source), recordings, [])
     if len(paths) > 1:
         paths = [p for p in paths if not p.samefile(labelled)]
@@ -148,6 +154,12 @@ def sort_with_bank(
     output = OutputFolder(Path(output_dir), tuple(Path(p) for p in (source, labelled, truth) if p))
     settings = Settings(output, key, channel, Path(truth) if truth else None, figures, exports or [], origin)
     return sort_recordings(sorter, paths, settings)
+
+
+def require_gain(gain: float | None) -> None:
+    """Refuse a factor that is no number or nothing."""
+    if gain is not None and (not np.isfinite(gain) or gain == 0):
+        raise BadInput("options.gain", f"is {gain:g}", "give a factor other than 0, negative for the other polarity")
 
 
 def sort_recordings(sorter: SpikeSorter, paths: list[Path], settings: Settings) -> Summary:

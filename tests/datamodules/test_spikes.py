@@ -64,7 +64,7 @@ def test_the_chain_of_the_detector_follows_the_band_pass(spike_data, spike_folde
 
 
 def test_embedded_recordings_are_made_where_none_are_given(spike_data):
-    made = spike_data(WINDOWS, data_dir=None, targets=["D2"], embedded={"duration_s": 2.0, "seed": 1})
+    made = spike_data(WINDOWS, data_dir=None, targets=["D2"], recording={"duration_s": 2.0, "seed": 1})
     made.prepare_data()
     assert (made.folder() / "D6.mat").is_file()
     made.setup("fit")

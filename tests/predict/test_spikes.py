@@ -154,7 +154,7 @@ def test_infer_takes_a_method_in_place_of_a_bundle(spike_folder, tmp_path, repos
         (("method=bank", recording), "labelled: is missing"),
         (("method=bnk", recording, labelled), "unknown method 'bnk'; choose from: bank"),
         (("method=bank", recording, labelled, "bundle=x"), "takes no bundle"),
-        (("method=bank", recording, labelled, "options.gain=2"), "is no option of method=bank"),
+        (("method=bank", recording, labelled, "options.subject=x"), "is no option of method=bank"),
     ):
         with pytest.raises(BadInput, match=message):
             run(*overrides)

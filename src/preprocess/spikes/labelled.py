@@ -9,6 +9,7 @@ import numpy as np
 
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
+from src.preprocess.spikes.plausibility import checked_labels, without_hum
 from src.preprocess.spikes.trace import Trace, load_trace
 from src.preprocess.spikes.waveforms import WaveformModel, fit_waveforms
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
@@ -23,12 +24,15 @@ class LabelledRecording:
     ----------
     flat, bandpassed
         ``(time,)`` the trace without its slow baseline, and behind the band-pass.
+    notes
+        What was repaired.
     """
 
     trace: Trace
     train: SpikeTrain
     flat: np.ndarray
     bandpassed: np.ndarray
+    notes: tuple[str, ...] = ()
 
     def waveforms(self, part: range, n_units: int | None = None) -> WaveformModel:
         """Waveforms fitted to one stretch alone, of as many neurons as the labels name unless given."""
@@ -51,5 +55,8 @@ def load_labelled(
     train = read_spikes(path, n_samples=len(trace.centred), n_units=n_units)
     if len(train) == 0:
         raise BadInput(path, "holds no labelled spike", "a labelled recording needs spikes in Index and Class")
-    flat = trace.centred - slow_baseline(trace.centred)
-    return LabelledRecording(trace, train, flat, conditioning.linear(trace.centred))
+    train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), str(path))
+    cleaned, hum = without_hum(trace.centred, trace.fs_hz)
+    flat = cleaned - slow_baseline(cleaned)
+    notes = tuple(f"labelled recording: {note}" for note in (*twice, *hum))
+    return LabelledRecording(trace, train, flat, conditioning.linear(cleaned), notes)
