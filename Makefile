@@ -26,16 +26,19 @@ train: .venv/.installed ## train the sleep CNN on simulated nights, then score a
 	@$(PY) infer.py bundle=runs/sleep_cnn/latest input=artifacts/unseen/SC4901E0-PSG.edf
 
 grids: .venv/.installed ## simulated calcium recordings to spikes to grids, dense and sparse, with figures
-	@$(PY) -m src.simulate.calcium --output_dir artifacts/calcium/raw --subjects 3
+	@$(PY) -m src.simulate.calcium --output_dir artifacts/calcium/raw --subjects 2
 	@$(PY) preprocess.py preprocess=cascade_coo cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/coo
 	@$(PY) preprocess.py preprocess=cascade_grid cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/dense
 
-SPIKES ?= artifacts/spikes
+# Recordings are simulated in the project's own folder alone, never in one that a user names.
+SIMULATED_SPIKES := artifacts/spikes
+SPIKES ?= $(SIMULATED_SPIKES)
 ARGS ?=
 # Training steps are too small for a second thread to help.
 ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 spikes: .venv/.installed ## spike sorter: D1–D6, both models, thresholds, predictions of D2–D6; SPIKES=<folder of your own D*.mat>
-	@[ -e $(SPIKES)/D1.mat ] || $(PY) preprocess.py preprocess=spike_lookalikes output_dir=$(SPIKES)
+	@[ "$(SPIKES)" != "$(SIMULATED_SPIKES)" ] || [ -e $(SPIKES)/D1.mat ] || \
+		$(PY) preprocess.py preprocess=spike_lookalikes output_dir=$(SPIKES)
 	@$(ONE_THREAD) $(PY) train.py experiment=spike_detector datamodule.data_dir=$(SPIKES) $(ARGS)
 	@$(ONE_THREAD) $(PY) train.py experiment=spike_classifier datamodule.data_dir=$(SPIKES) $(ARGS)
 	@$(MAKE) sort SPIKES=$(SPIKES)

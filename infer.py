@@ -12,10 +12,12 @@ from rich.console import Console
 
 from src import schema
 from src.models.bundle import load_bundle
+from src.reports.tables import results_table
 from src.runs.command import run_verb
 from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
 from src.storage.batch import Summary
+from src.storage.progress import say
 
 schema.register()
 
@@ -29,13 +31,17 @@ PREDICTORS = {
 METHODS = {"bank": ("src.predict.spikes", "sort_with_bank")}
 """Method that needs no bundle → module and function, called with the input, the output folder and the options."""
 
+PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "sleep_human"
+"""What predicts where neither a bundle nor a method is named: human sleep."""
+
 SIMULATED = "SIMULATED  it was trained on simulated data: its scores and its results say nothing about recordings"
 
 
 def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
     """The options that were given, all of which ``predict`` has to know."""
     given: dict[str, Any] = {str(k): v for k, v in OmegaConf.to_container(options).items() if v is not None}  # type: ignore[union-attr]
-    known = [p.name for p in signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    listed = [p.name for p in signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = getattr(import_module(predict.__module__), "OPTIONS", listed)
     for name in given:
         if name not in known:
             raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(known)}")
@@ -62,34 +68,48 @@ def predict_with_method(cfg: DictConfig) -> Summary:
 
 
 def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
-    """Predict with the bundle's network, whatever its task."""
-    if cfg.bundle is None:
-        raise BadInput("bundle", "is missing", f"give bundle=<run or bundle folder>, or method={'|'.join(METHODS)}")
+    """Predict with the bundle's network, whatever its task; without a bundle with the one for human sleep."""
     if cfg.labelled is not None:
         raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
-    bundle = load_bundle(cfg.bundle)
+    bundle = load_bundle(cfg.bundle or PRETRAINED)
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
     predict = import_module(PREDICTORS[bundle.task]).predict
-    console.print(f"bundle     {bundle.origin}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"bundle     {bundle.folder}, {bundle.origin}")
     if not bundle.origin.recorded:
-        console.print(SIMULATED, style="bold yellow", highlight=False, soft_wrap=True)
+        say(console, SIMULATED, style="bold yellow")
     summary: Summary = predict(
         bundle, Path(cfg.input), Path(cfg.output_dir), **given_options(cfg.options, predict, bundle.task)
     )
     return summary
 
 
+def show_contents(cfg: DictConfig, console: Console) -> None:
+    """Print what the input holds and which bundles it fits."""
+    from src.predict.contents import bundle_rows, channel_rows
+
+    rows = channel_rows(Path(cfg.input))
+    console.print(results_table(rows, title=str(cfg.input)))
+    places = [Path(__file__).parent / "pretrained", Path(cfg.runs_dir)]
+    if bundles := bundle_rows(rows, places):
+        console.print(results_table(bundles, title="bundles"))
+    else:
+        say(console, f"no bundle in {' or '.join(map(str, places))}: train one with train.py")
+
+
 @hydra.main(config_path="conf", config_name="infer", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     console = Console()
     with user_errors(console):
+        if cfg.list:
+            show_contents(cfg, console)
+            return
         summary = predict_with_method(cfg) if cfg.method is not None else predict_with_bundle(cfg, console)
     console.print(summary.table())
     for name, lines in summary.values.items():
         if len(summary.values) > 1:
-            console.print(f"\n{name}", style="bold", markup=False, highlight=False)
-        console.print("\n".join(lines), highlight=False, soft_wrap=True)
+            say(console, f"\n{name}", style="bold")
+        say(console, "\n".join(lines))
     exit_with(summary.exit_code)
 
 

@@ -11,6 +11,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,13 @@ class BestOnValidation(pl.Callback):
     def __init__(self) -> None:
         self.score = -np.inf
         self.state: dict[str, torch.Tensor] = {}
+        self.decision: dict[str, Any] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         score = float(trainer.callback_metrics.get("val/bits_per_spike", -np.inf))
         if not trainer.sanity_checking and score > self.score:
             self.score = score
+            self.decision = deepcopy(pl_module.decision)  # type: ignore[arg-type]
             self.state = {name: value.clone() for name, value in pl_module.network.state_dict().items()}  # type: ignore[union-attr]
 
 
@@ -79,6 +82,7 @@ def scores(cache: Path, overrides: Sequence[str]) -> tuple[list[dict[str, Any]],
     trainer.fit(model, data)
     seconds = time.process_time() - start
     model.network.load_state_dict(best.state)
+    model.decision = best.decision
     trainer.test(model, data, verbose=False)
     return model.results(), seconds
 
@@ -140,7 +144,7 @@ def main() -> None:
             ("grid_planes, 1 epoch", ["model=grid_planes", "trainer.max_epochs=1"]),
             ("Poisson loss", ["model.loss=poisson"]),
             ("active voxels count 5 ×", ["model.positive_weight=5.0"]),
-            ("structure shuffled away", ["datamodule.shuffle=true"]),
+            ("structure shuffled away", ["datamodule.split.shuffle=true"]),
         ]
         if given.shared is not None:
             places = given.shared.resolve() / COORDINATES
@@ -150,7 +154,8 @@ def main() -> None:
             console.print(rows[-1])
         for number, recording in enumerate(POPULATIONS if given.shared is not None else ()):
             root = population(recording, given.shared, folder / str(number))
-            windows = [f"datamodule.context={recording.context}", f"datamodule.horizon={recording.horizon}"]
+            frames = {"context": recording.context, "horizon": recording.horizon}
+            windows = [f"datamodule.windows.{name}={value}" for name, value in frames.items()]
             rows.append(compare(recording.name, folder, [f"datamodule.root={root}", *windows, *BLOCKS]))
             console.print(rows[-1])
     print(markdown_table(rows))

@@ -26,7 +26,7 @@ from src import schema
 from src.datamodules.grid_examples import GridWindows, PlaneSequences
 from src.preprocess.calcium.grid_index import SubjectGrids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, convert
-from src.preprocess.calcium.grid_windows import GridImages
+from src.preprocess.calcium.grid_windows import as_dense
 from src.runs.assemble import assemble
 from src.simulate.grids import ChainedActivity, make_simulated
 
@@ -63,21 +63,26 @@ def loading(dense: Path, grids: SubjectGrids, console: Console) -> None:
     """Frames per second to a dense batch, memory, and sequences of plane-frames."""
     whole = [range(grids.frames)]
     windows = GridWindows([grids], [whole], context=CONTEXT, horizon=HORIZON, stride=1)
-    images = GridImages([grids], coarsen=1, markers=False)
     chosen = np.random.default_rng(0).choice(len(windows), BATCH, replace=False).tolist()
     out = np.empty((BATCH, CONTEXT, grids.planes, 256, 128), np.uint8)
     expected = dense_batch(dense, windows.windows[chosen], out)
-    assert torch.equal(images(windows[chosen]), expected), "the two disagree"
+
+    def image() -> torch.Tensor:
+        return as_dense(windows.__getitems__(chosen), [grids]).float()
+
+    assert torch.equal(image(), expected), "the two disagree"
     reference = timed(lambda: dense_batch(dense, windows.windows[chosen], out), 3)
-    image = timed(lambda: images(windows[chosen]), 9)
-    index = timed(lambda: windows[chosen], 30)
+    dense_s = timed(image, 9)
+    index = timed(lambda: windows.__getitems__(chosen), 30)
     frames = BATCH * CONTEXT
     console.print(f"dense gzip file, frame by frame     {frames / reference:12,.0f} frames/s")
-    console.print(f"index lists to a float32 image      {frames / image:12,.0f} frames/s  ×{reference / image:,.0f}")
+    console.print(
+        f"index lists to a float32 image      {frames / dense_s:12,.0f} frames/s  ×{reference / dense_s:,.0f}"
+    )
     console.print(f"index lists alone                   {frames / index:12,.0f} frames/s  ×{reference / index:,.0f}")
     full, ours = grids.frames * grids.planes * PIXELS, bytes_of(grids)
     console.print(f"memory: dense {full / 1e6:,.0f} MB, index {ours / 1e6:,.1f} MB, 1/{full / ours:.0f}")
-    batch = sum(t.numel() * t.element_size() for t in windows[chosen] if t is not None)
+    batch = sum(t.numel() * t.element_size() for t in windows.__getitems__(chosen) if t is not None)
     console.print(f"a batch: float32 image {expected.nbytes / 1e6:,.0f} MB, shipped {batch / 1e3:,.0f} kB")
     sequences = PlaneSequences([grids], [whole], length=LENGTH, stride=LENGTH)
     buffer = torch.empty(LENGTH, 256, 128, dtype=torch.uint8)
@@ -94,7 +99,7 @@ def subjects(grids: SubjectGrids, console: Console) -> None:
         copies = [_part(grids, np.roll(raster, k, axis=0)) for k in range(count)]
         windows = GridWindows(copies, [[range(200)]] * count, context=CONTEXT, horizon=HORIZON, stride=1)
         drawn = np.random.default_rng(1).integers(0, len(windows), (40, 16)).tolist()
-        seconds = timed(lambda windows=windows, drawn=drawn: [windows[batch] for batch in drawn], 5)  # type: ignore[misc]
+        seconds = timed(lambda windows=windows, drawn=drawn: [windows.__getitems__(batch) for batch in drawn], 5)  # type: ignore[misc]
         speeds.append(40 * 16 * (CONTEXT + HORIZON) / seconds)
     ratio = speeds[1] / speeds[0]
     console.print(f"index lists of 1 subject {speeds[0]:,.0f} frames/s, of 10 {speeds[1]:,.0f} frames/s: ×{ratio:.2f}")
@@ -137,7 +142,9 @@ def waiting(cache: Path, console: Console) -> None:
         enable_progress_bar=False, enable_model_summary=False, callbacks=[clock], default_root_dir=str(cache),
     )  # fmt: skip
     trainer.fit(model, data)
-    seconds = timed(lambda: [data.datasets["train"][list(range(k, k + 32))] for k in range(0, 1600, 32)], 3) / 50
+    seconds = (
+        timed(lambda: [data.datasets["train"].__getitems__(list(range(k, k + 32))) for k in range(0, 1600, 32)], 3) / 50
+    )
     steps = len(data.train_dataloader())
     share = seconds * steps / (clock.waited + clock.worked)
     console.print(f"training: making a batch takes {1e3 * seconds:.2f} ms, {share:.1%} of the time of a step")

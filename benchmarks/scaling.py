@@ -145,7 +145,7 @@ def spike_training(folder: Path) -> tuple[str, float, float]:
         "experiment=spike_detector",
         "logger=csv",
         f"cache_dir={folder / 'cache'}",
-        f"datamodule.steps_per_epoch={steps}",
+        f"datamodule.examples.batches={steps}",
     )
     datamodule, model = assemble(cfg)
     return "1000 steps", fit(cfg, datamodule, model, folder, max_epochs=1, limit_val_batches=0) * 1000 / steps, 0.0

@@ -25,7 +25,7 @@ from src.reports.tables import results_table
 
 def epochs_of(nights: NightDataset, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Standardised rows and stages of the scored epochs."""
-    levels = np.concatenate([night.decibels.numpy()[..., 0] for night in nights.nights]).astype(np.float32)
+    levels = np.concatenate([night.levels.numpy()[..., 0] for night in nights.nights]).astype(np.float32)
     stages = nights.stages.numpy()
     known = (stages >= 0) & np.isfinite(levels).all(axis=(1, 2))
     rows = ((levels - mean) / std).clip(-6, 6).reshape(len(levels), -1)

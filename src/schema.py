@@ -10,7 +10,8 @@ from omegaconf import MISSING
 
 from src.preprocess.calcium.parameters import CalciumParams
 from src.preprocess.cascade.parameters import CascadeEvaluateParams, CascadeTrainParams
-from src.preprocess.spikes.parameters import SpikeLookalikesParams
+from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
+from src.preprocess.spikes.parameters import SpikeConditioningParams, SpikeHybridsParams, SpikeLookalikesParams
 from src.recordings.sleep.parameters import SleepEdfParams
 from src.storage.parameters import PreprocessConfig
 
@@ -49,25 +50,27 @@ class TrainConfig:
 class InferOptions:
     """Keyword arguments of the predictors of all tasks; what is not given is the predictor's default.
 
-    ``src/predict/sleep.py`` takes the first seven, ``src/predict/spikes.py`` those up to ``exports``,
+    ``src/predict/sleep.py`` takes the first nine, ``src/predict/spikes.py`` those up to ``exports``,
     ``src/predict/grids.py`` ``figures`` and the last two.
     """
 
     channels: Any = None  # sleep: names of the channels to read, in the bundle's order
-    kind: str | None = None  # sleep: eeg | lfp | …, how the recording was made
-    reference: str | None = None  # sleep: channel to subtract from the others
+    kind: str | None = None  # sleep: what kind of folder the input is: edf_folder, sleep_edf, dreams, …
+    reference: str | None = None  # sleep: scoring to compare with; beside: the one beside the recording
     scale: float | None = None  # sleep: factor from the file's units to microvolts
     stage_coding: str | None = None  # sleep: how a scoring file names the stages
     text_epoch_s: float | None = None  # sleep: seconds; length of an epoch in a scoring text file
     yasa: bool | None = None  # sleep: score with the package YASA too
-    classifier: str | None = None  # spikes: bundle of the classifier; default: the one beside the detector
+    lights_off: Any = None  # sleep: clock time, or seconds from the start of the recording
+    lights_on: Any = None  # sleep: likewise
+    classifier: str | None = None  # spikes: bundle of the classifier that names the neurons
     recordings: list[str] | None = None  # spikes: names of the recordings to use
     truth: str | None = None  # spikes: folder of labelled recordings to score against
     key: str | None = None  # spikes: name of the trace in a .mat or .npz file
     fs_hz: float | None = None  # spikes: Hz; sampling rate of files that do not state it
     channel: int | None = None  # spikes: number of the channel
     gain: float | None = None  # spikes: factor from the file's units to those of the training data
-    reject: float | None = None  # spikes: probability below which a spike is not named
+    detector_config: str | None = None  # spikes: detector_config.npz whose threshold replaces the bundle's
     figures: bool | None = None  # spikes, grids: draw figures
     exports: list[str] | None = None  # spikes: spikeinterface, phy, nwb
     subject: str | None = None  # grids: the subject of the bundle to predict as
@@ -83,59 +86,9 @@ class InferConfig:
     labelled: str | None = None  # spikes: the labelled recording that method=bank learns from
     input: str = MISSING  # a recording, or a folder of them
     output_dir: str = "predictions"  # folder for the results, a folder per recording
+    list: bool = False  # show the channels, units and rates of the input and which bundles fit, and do nothing else
+    runs_dir: str = "runs"  # where list=true looks for bundles, besides pretrained/
     options: InferOptions = field(default_factory=InferOptions)
-
-
-@dataclass
-class SpectrogramConfig(PreprocessConfig):
-    """``preprocess=spectrogram``; see ``src.preprocess.lfp.spectrograms``."""
-
-    workers: int = 0
-    preset: str = "scipy_compat"
-    window: Any = None
-    nperseg: int | None = None
-    window_s: float | None = None
-    noverlap: int | None = None
-    overlap_s: float | None = None
-    nfft: int | None = None
-    detrend: str | None = None
-    scaling: str | None = None
-    fmax_hz: float | None = None
-    log_bins: int | None = None
-    format: str | None = None
-    decibel: bool | None = None
-    dtype: str | None = None
-    band_powers: bool | None = None
-    bands: dict[str, Any] = field(default_factory=dict)
-    shanks: list[int] | None = None
-    sampling_rate_hz: float | None = None
-    coherence: list[Any] = field(default_factory=list)
-    coherence_window_s: float = 30.0
-    figures: str | None = None
-    figure_channels: list[Any] | None = None
-    memory_mb: float = 256.0
-
-
-@dataclass
-class SpikeHybridsConfig(PreprocessConfig):
-    """``preprocess=spike_hybrids``; see ``src.simulate.spike_hybrids``."""
-
-    _target_: str = "src.preprocess.spikes.commands.hybrids"
-    seed: int = 0
-    duration_s: float = 57.6
-
-
-@dataclass
-class SpikeConditioningConfig(PreprocessConfig):
-    """``preprocess=spike_conditioning``; see ``src.preprocess.spikes.conditioning``."""
-
-    _target_: str = "src.preprocess.spikes.commands.condition"
-    key: str = "d"
-    fs_hz: float = 25_000.0
-    conditioning: dict[str, Any] = field(default_factory=dict)
-    template_from: str | None = None
-    n_units: int = 5
-    figures: bool = True
 
 
 STEPS: dict[str, type[PreprocessConfig]] = {
@@ -144,11 +97,12 @@ STEPS: dict[str, type[PreprocessConfig]] = {
     "cascade_spikes": CalciumParams,
     "cascade_train": CascadeTrainParams,
     "cascade_evaluate": CascadeEvaluateParams,
-    "spectrogram": SpectrogramConfig,
+    "spectrogram": SpectrogramParams,
+    "lfp_epochs": LfpEpochsParams,
     "sleep_edf": SleepEdfParams,
     "spike_lookalikes": SpikeLookalikesParams,
-    "spike_hybrids": SpikeHybridsConfig,
-    "spike_conditioning": SpikeConditioningConfig,
+    "spike_hybrids": SpikeHybridsParams,
+    "spike_conditioning": SpikeConditioningParams,
 }
 """Step of ``preprocess=<step>`` → its parameters; Hydra knows them as ``preprocess/<step>_schema``."""
 

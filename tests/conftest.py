@@ -89,18 +89,11 @@ def spike_data(spike_folder: Path, tmp_path_factory: pytest.TempPathFactory):
             "data_dir": str(spike_folder),
             "labelled": "D1",
             "targets": ["D2", "D5"],
-            "key": "d",
-            "fs_hz": 25_000.0,
-            "n_units": 5,
-            "conditioning": {"low_hz": 20.0, "high_hz": None, "order": 1, "wavelet": None, "matched_filter": False},
-            "grafting": {},
-            "examples": examples,
-            "steps_per_epoch": 120,
+            "recording": {},
+            "conditioning": {"low_hz": 20.0, "matched_filter": False},
+            "examples": {"batches": 120} | examples,
             "split": {"val": 0.25, "test": 0.15},
-            "embedded": {"duration_s": 1.0, "seed": 0},
-            "draws": 1,
-            "cache_dir": str(cache),
-            "seed": 0,
+            "execution": {"cache_dir": str(cache)},
         }
         return SpikeData(**(arguments | changes))
 
@@ -119,16 +112,16 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
 
     made = {}
     plans: dict = {
-        "detector": (SpikeDetection, "spike_detector", {}, {"windows": 3, "window": 1280, "context": True}, 100),
-        "classifier": (SpikeClassification, "spike_classifier", {"channels": 8, "hidden": 24}, {"samples": 20_000}, 80),
+        "detector": (SpikeDetection, {}, {"windows": 64, "window": 120}, 120),
+        "classifier": (SpikeClassification, {}, {"samples": 20_000}, 60),
     }
-    for task, (module, kind, arguments, examples, steps) in plans.items():
+    for task, (module, arguments, examples, steps) in plans.items():
         pl.seed_everything(0, verbose=False)
-        data = spike_data(examples, steps_per_epoch=steps)
+        data = spike_data(examples | {"batches": steps})
         data.prepare_data()
         data.setup("fit")
         optimizer = {"_target_": "torch.optim.AdamW", "lr": 4e-3, "weight_decay": 1e-3}
-        model = module(data.signal.to_dict(), data.classes, kind, arguments, data.targets, optimizer)
+        model = module(data.signal.to_dict(), data.classes, arguments, optimizer=optimizer)
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=2,

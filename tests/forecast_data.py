@@ -9,11 +9,13 @@ from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_index import SubjectGrids
 from src.preprocess.calcium.grid_store import GridHeader
 
+WINDOWS = {"context": 8, "horizon": 4, "stride": 1, "held_out_stride": 2}
+SPLIT = {"method": "recorded", "val": 0.2, "test": 0.2, "block_frames": 60, "gap_frames": None}
 SMALL = {"cells": 150, "planes": 4, "frames": 700, "assemblies": 6, "starts_per_minute": 6.0, "block_frames": 60}
 
 
 def subject_grids(active, voxels, planes, *, name="fish", guard_frames=0, timepoints=None, is_train=None):
-    """A subject with ``active (time, slot)`` at ``voxels``."""
+    """A subject with ``active (time, voxel)`` at ``voxels``."""
     frames = len(active)
     train = np.ones(frames, bool) if is_train is None else np.asarray(is_train, bool)
     empty = SubjectGrids(
@@ -56,8 +58,8 @@ def header_of(grids, markers=False):
 
 
 def as_batch(grids):
-    slots, _ = grids.slots(0, grids.frames)
-    return FrameBatch(0, grids.planes, grids.indptr, (grids.voxels[slots] % PIXELS).astype(np.uint16))
+    voxel_index, _ = grids.voxel_index(0, grids.frames)
+    return FrameBatch(0, grids.planes, grids.indptr, (grids.voxels[voxel_index] % PIXELS).astype(np.uint16))
 
 
 def grid_data(cache, **changes):
@@ -65,17 +67,10 @@ def grid_data(cache, **changes):
     arguments = {
         "root": None,
         "simulated": {"seed": 0, "positions": None, "common": SMALL, "subjects": [{}, {"cells": 100, "planes": 2}]},
-        "context": 8,
-        "horizon": 4,
-        "stride": 1,
-        "held_out_stride": 2,
-        "split": {"method": "recorded", "val": 0.2, "test": 0.2, "block_frames": 60, "gap_frames": None},
-        "shuffle": False,
-        "markers": False,
         "fs_hz": None,
+        "windows": WINDOWS,
+        "split": SPLIT,
         "batch_size": 16,
-        "workers": 0,
-        "cache_dir": str(cache),
-        "seed": 3,
+        "execution": {"cache_dir": str(cache), "seed": 3},
     }
     return GridData(**(arguments | changes))

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "simulate": ("storage", "recordings", "preprocess"),
     "preprocess": ("storage", "recordings", "simulate", "reports"),
     "datamodules": ("storage", "recordings", "simulate", "preprocess"),
-    "models": ("storage", "recordings", "simulate", "preprocess"),
+    "models": ("storage", "recordings", "preprocess"),
     "predict": ("storage", "recordings", "preprocess", "models", "reports"),
     "reports": ("storage", "recordings", "preprocess", "models"),
     "runs": ("storage", "preprocess", "models", "reports"),

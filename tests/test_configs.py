@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, get_method
 from omegaconf import OmegaConf
 
@@ -91,12 +90,6 @@ def test_every_launcher_composes(launcher):
     compose("train", ["experiment=sleep_cnn", f"hydra/launcher={launcher}"], return_hydra_config=True)
 
 
-def test_a_typo_does_not_compose(tmp_path):
-    for override in ("sed=1", "model.lrr=1", "trainer.max_epoch=1"):
-        with pytest.raises((ConfigCompositionException, AssertionError)):
-            check(compose("train", ["experiment=sleep_cnn", override]))
-
-
 @pytest.mark.parametrize("primary", ["train", "infer", "preprocess"])
 def test_primaries_are_short(primary):
     assert len((CONF / f"{primary}.yaml").read_text().splitlines()) <= 40
@@ -106,9 +99,11 @@ def test_every_option_of_a_predictor_can_be_given():
     import infer
     from src.schema import InferOptions
 
-    takes = set()
-    for module in infer.PREDICTORS.values():
-        takes |= set(list(inspect.signature(importlib.import_module(module).predict).parameters)[3:])
+    predictors = [importlib.import_module(module).predict for module in infer.PREDICTORS.values()]
+    predictors += [getattr(importlib.import_module(module), name) for module, name in infer.METHODS.values()]
+    takes = {
+        p.name for f in predictors for p in inspect.signature(f).parameters.values() if p.kind is p.KEYWORD_ONLY
+    } - {"labelled"}
     assert takes == set(InferOptions.__dataclass_fields__)
 
 

@@ -51,5 +51,5 @@ def test_the_default_beats_the_baselines_and_its_bundle_forecasts(tmp_path):
 
 
 def test_without_structure_nothing_is_gained(tmp_path):
-    _, _, bits = trained(tmp_path, "datamodule.shuffle=true")
+    _, _, bits = trained(tmp_path, "datamodule.split.shuffle=true")
     assert all(abs(value) < 0.02 for value in bits.values())

@@ -1,12 +1,17 @@
 import os
+import runpy
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from preprocess import as_list
+from src import schema
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.parameters import PreprocessConfig
 from src.storage.step import MANIFEST, CachedStep, ensure
 
 
@@ -25,13 +30,16 @@ def one(source: Path, output_dir: Path) -> bool:
     ).reused
 
 
-def count_letters(input_dir: str, output_dir: str, workers: int, seed: int, skip: list[str]) -> Summary:
-    """A stage as users meet it: every text file below ``input_dir``, one folder each."""
-    sources = sorted(Path(input_dir).glob("*.txt"))
-    if not sources:
-        raise BadInput(input_dir, "holds no text files", "give another input_dir")
-    jobs = [Job(p.stem, one, (p, Path(output_dir))) for p in sources if p.stem not in skip]
-    return run_batch(jobs, title="letters", workers=workers)
+@dataclass
+class LettersParams(PreprocessConfig):
+    """A step as users meet it: every text file below ``input_dir``, one folder each."""
+
+    def run(self) -> Summary:
+        sources = sorted(Path(self.input_dir).glob("*.txt"))
+        if not sources:
+            raise BadInput(self.input_dir, "holds no text files", "give another input_dir")
+        jobs = [Job(p.stem, one, (p, Path(self.output_dir))) for p in sources if p.stem not in self.skip]
+        return run_batch(jobs, title="letters", workers=self.workers)
 
 
 @pytest.fixture
@@ -40,7 +48,7 @@ def preprocess(tmp_path, repository):
     groups, here = tmp_path / "conf", tmp_path / "here"
     (groups / "preprocess").mkdir(parents=True)
     here.mkdir()
-    (groups / "preprocess" / "letters.yaml").write_text(f"# @package _global_\n_target_: {__name__}.count_letters\n")
+    (groups / "preprocess" / "letters.yaml").write_text("# @package _global_\ndefaults: [letters_schema]\n")
     sources = tmp_path / "texts"
     sources.mkdir()
     for name, text in {"a": "one", "b": "three", "c": "seven"}.items():
@@ -49,7 +57,7 @@ def preprocess(tmp_path, repository):
     def run(*overrides, inputs=sources):
         arguments = ["preprocess=letters", f"output_dir={tmp_path / 'out'}", *overrides]
         arguments += [f"input_dir={inputs}"] if inputs else []
-        command = [sys.executable, repository / "preprocess.py", "--config-dir", groups, *arguments]
+        command = [sys.executable, "-m", __name__, "--config-dir", groups, *arguments]
         return subprocess.run(command, cwd=here, capture_output=True, text=True, env=environment(repository))
 
     run.sources, run.out, run.here = sources, tmp_path / "out", here
@@ -102,15 +110,6 @@ def test_a_forgotten_key_is_asked_for(preprocess):
     assert done.stdout == "error command line: input_dir is not given; add input_dir=…\n"
 
 
-@pytest.mark.parametrize(("override", "word"), [("wrokers=2", "wrokers"), ("workers=two", "workers")])
-def test_a_typo_fails_before_anything_is_computed(preprocess, override, word):
-    done = preprocess(override)
-    assert done.returncode != 0
-    assert word in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    assert not preprocess.out.exists()
-
-
 def test_a_share_of_the_recordings_is_done_and_the_rest_left_to_others(preprocess):
     assert preprocess('only="[ab]"').returncode == 0
     assert {p.parent.name for p in preprocess.out.glob(f"*/{MANIFEST}")} == {"a", "b"}
@@ -126,3 +125,27 @@ def test_the_parts_of_a_multirun_make_the_whole_and_one_bad_job_stops_no_other(p
     assert done.returncode == 1
     assert "b.txt: is empty; record again" in done.stdout
     assert {p.parent.name for p in preprocess.out.glob(f"*/{MANIFEST}")} == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("skip=subject_3", "skip=[subject_3]"),
+        ("skip=subject_1,subject_2", "skip=[subject_1,subject_2]"),
+        ("skip='a,b'", "skip=[a,b]"),
+        ("skip=[a,b]", "skip=[a,b]"),
+        ("skipped=a,b", "skipped=a,b"),
+        ("seed=1", "seed=1"),
+    ],
+)
+def test_one_name_and_names_with_commas_are_lists(given, read):
+    assert as_list(given) == read
+
+
+if __name__ == "__main__":  # the verb with one more step
+    from tests.test_preprocess_verb import LettersParams as Letters  # under a name that worker processes know
+
+    schema.STEPS["letters"] = Letters
+    script = Path(__file__).resolve().parents[1] / "preprocess.py"
+    sys.argv[0] = str(script)
+    runpy.run_path(str(script), run_name="__main__")

@@ -1,7 +1,5 @@
 """Rodents through the same rooms: 4-s epochs in three states, from LFP sessions and from EDF files."""
 
-import inspect
-
 import edfio
 import numpy as np
 import pytorch_lightning as pl
@@ -11,7 +9,7 @@ from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.sleep.context_stager import SleepContextStager
 from src.predict.sleep import predict
 from src.preprocess.lfp.epochs import LFP_EPOCHS
-from src.preprocess.lfp.spectrograms import spectrograms
+from src.preprocess.lfp.parameters import SpectrogramParams
 from src.signals import RODENT_STAGES
 from src.simulate.lfp import simulate_session, simulate_states, simulate_traces
 from src.storage.step import ensure
@@ -112,12 +110,6 @@ def test_lfp_sessions_through_the_spectrogram_stage(tmp_path):
 
 
 def spectrograms_of(session, out):
-    from omegaconf import OmegaConf
-
-    from src.schema import SpectrogramConfig
-
-    config = OmegaConf.to_container(OmegaConf.structured(SpectrogramConfig(preset="sleep", workers=1)))
-    config |= {"input_dir": str(session), "output_dir": str(out), "band_powers": False, "figures": None}
-    known = inspect.signature(spectrograms).parameters
-    assert spectrograms(**{name: config[name] for name in known if name in config}).exit_code == 0
+    folders = {"input_dir": str(session), "output_dir": str(out)}
+    assert SpectrogramParams(**folders, preset="sleep", workers=1, band_powers=False).run().exit_code == 0
     return next(path.parent for path in out.rglob("*.h5"))

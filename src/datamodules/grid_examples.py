@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,10 @@ from torch.utils.data import Dataset
 
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
 from src.preprocess.calcium.grid_index import SubjectGrids
-from src.preprocess.calcium.grid_windows import WindowBatch, window_batch
+from src.preprocess.calcium.grid_windows import WindowBatch, as_dense, as_sparse, window_batch
+
+LAYOUTS = ("indices", "sparse_coo", "dense")
+"""How a batch may hold the frames that are seen."""
 
 
 class GridWindows(Dataset[WindowBatch]):
@@ -25,6 +28,15 @@ class GridWindows(Dataset[WindowBatch]):
         Frames that are seen, and frames to forecast.
     stride
         Frames between the beginnings of two windows.
+
+    Attributes
+    ----------
+    layout
+        One of :data:`LAYOUTS`. But for ``indices`` a batch has ``image`` in place of ``voxel_index`` and ``counts``.
+    recordings
+        Names of the subjects, in the order in which batches count them.
+    statistics
+        Gives what was fitted on the training frames; the datamodule fills it in.
     """
 
     def __init__(
@@ -37,6 +49,9 @@ class GridWindows(Dataset[WindowBatch]):
         stride: int,
     ) -> None:
         self.subjects, self.context, self.horizon = list(subjects), context, horizon
+        self.layout = LAYOUTS[0]
+        self.recordings = [grids.subject for grids in subjects]
+        self.statistics: Callable[[], Mapping[str, np.ndarray]] = dict
         pairs = [
             (number, first)
             for number, runs in enumerate(stretches)
@@ -52,7 +67,11 @@ class GridWindows(Dataset[WindowBatch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> WindowBatch:
-        return window_batch(self.subjects, self.windows[indices], self.context, self.horizon)
+        batch = window_batch(self.subjects, self.windows[indices], self.context, self.horizon)
+        if self.layout == "indices":
+            return batch
+        image = (as_dense if self.layout == "dense" else as_sparse)(batch, self.subjects)
+        return batch._replace(voxel_index=batch.voxel_index[:0], counts=batch.counts[:0], image=image)
 
 
 class PlaneSequences(Dataset[tuple[Tensor, Tensor]]):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from src.signals import BadInput
@@ -70,6 +71,7 @@ def training_loader(
         # A last batch of a handful would upset batch norm; the next epoch shows its examples.
         drop_last=len(dataset) >= batch_size,  # type: ignore[arg-type]
         collate_fn=collate,
+        generator=_own_generator(),
     )
 
 
@@ -88,7 +90,13 @@ def evaluation_loader(
     share = None if batch_size is None else max(1, batch_size // processes)
     # DistributedSampler would repeat examples to make the shares even, and count them twice in the scores.
     sampler: Any = None if processes == 1 else range(rank, len(dataset), processes)  # type: ignore[arg-type]
-    return DataLoader(dataset, batch_size=share, sampler=sampler, collate_fn=collate)
+    return DataLoader(dataset, batch_size=share, sampler=sampler, collate_fn=collate, generator=_own_generator())
+
+
+def _own_generator() -> torch.Generator:
+    # A DataLoader draws a number when an epoch begins, whether it needs one or not, and at another moment where a
+    # training is resumed. From torch's global generator it would shift what datasets draw after it.
+    return torch.Generator()
 
 
 def as_is(example: Any) -> Any:

@@ -1,183 +1,163 @@
-"""Endless examples for the spike networks: each batch a function of seed, epoch and step alone."""
+"""Training examples for the spike networks: a labelled recording made as noisy as its targets, anew every time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
-from src.preprocess.spikes.matched_filter import FilterBank
+from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.noise import Spectrum
-from src.preprocess.spikes.waveforms import conditioned_waveforms, cut, remove_spikes
-from src.preprocess.spikes.windows import detector_windows, hard_negatives, spike_windows
-from src.recordings.extracellular.spike_trains import SpikeTrain, together
-from src.simulate.spike_synthesis import Source, onset_mask
-
-GUARD_ONSETS = 12
-"""Samples around a true onset in which nothing counts as noise."""
-
-SUSPECT_SAMPLES = 15
-"""Samples around a suspect's label in which silence is not rewarded."""
-
-Traces = tuple[Tensor, Tensor, Tensor, int]
-Waveforms = tuple[Tensor, Tensor, int]
+from src.preprocess.spikes.waveforms import cut
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 
 @dataclass(frozen=True)
-class Background:
-    """What was measured on one target.
+class NoisyBlock:
+    """A stretch of the labelled recording, and the noise it lacks to be like each target.
 
     Attributes
     ----------
-    noise, signature, level
-        Spectrum behind the band-pass; what the target is recognised by; standard deviation of its trace.
-    linear, suspects
-        The band-passed target itself and where known neurons probably fire in it, if its background is
-        more than Gaussian noise; else ``None`` and nothing.
+    bandpassed, train
+        ``(time,)`` band-passed trace and its spikes.
+    own
+        Spectrum of its own noise.
+    targets
+        Spectrum of each target's background, by name.
     """
 
-    name: str
-    noise: Spectrum
-    signature: np.ndarray
-    level: float
-    linear: np.ndarray | None = None
-    suspects: SpikeTrain = field(default_factory=SpikeTrain.empty)
+    bandpassed: np.ndarray
+    train: SpikeTrain
+    own: Spectrum
+    targets: Mapping[str, Spectrum]
 
-    def stretch(self, n_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, SpikeTrain]:
-        """A random stretch of the target and its suspects; a short target goes round."""
-        assert self.linear is not None
-        start = int(rng.integers(0, max(len(self.linear) - n_samples, 1)))
-        if len(self.linear) < n_samples:
-            return np.resize(self.linear, n_samples), self.suspects
-        return self.linear[start : start + n_samples], self.suspects.between(start, start + n_samples)
+    def draw(
+        self, target: str, n_samples: int, rng: np.random.Generator, *, dense: bool
+    ) -> tuple[np.ndarray, SpikeTrain]:
+        """A stretch ``(n_samples,)`` in the noise of a target, and its spikes.
+
+        Noise is added where the target's spectrum exceeds that of the stretch; the sum has the target's.
+
+        Parameters
+        ----------
+        dense
+            Add another stretch on top: targets fire up to twice as fast as the labelled recording.
+        """
+        trace, index, unit, length = np.zeros(n_samples), [], [], len(self.bandpassed)
+        for _ in range(1 + dense):
+            start = int(rng.integers(0, length))  # past its end the block goes on at its start
+            trace += self.bandpassed[(start + np.arange(n_samples)) % length]
+            for turn in range(-1, n_samples // length + 1):
+                spikes = self.train.index + turn * length - start
+                inside = (spikes >= 0) & (spikes < n_samples)
+                index.append(spikes[inside])
+                unit.append(self.train.unit[inside])
+        noise = self.targets[target]
+        present = np.interp(noise.frequencies, self.own.frequencies, self.own.power) * (1 + dense)
+        missing = Spectrum(np.maximum(noise.power - present, 0), noise.fs_hz)
+        noisy = (trace + missing.synthesise(n_samples, rng)).astype(np.float32)
+        return noisy, SpikeTrain.sorted(np.concatenate(index), np.concatenate(unit))
 
 
-class EpochSteps(Sampler[tuple[int, int]]):
-    """``(epoch, step)`` pairs: all that an example depends on beside the seed."""
+@dataclass(frozen=True)
+class NoisyBatches(Dataset[tuple[Tensor, Tensor]]):
+    """So many batches, drawn anew whenever they are asked for; they go round the targets, every other round is dense.
 
-    def __init__(self, steps: int, rank: int = 0, world_size: int = 1) -> None:
-        self.steps, self.rank, self.world_size, self.epoch = steps, rank, world_size, 0
+    Attributes
+    ----------
+    block
+        What they are drawn from.
+    batches
+        How many there are.
+    seed
+        Of all draws, together with torch's global generator.
+    same
+        The first batch is the same one whenever it is asked for, and so is each other.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before every epoch."""
-        self.epoch = epoch
+    block: NoisyBlock
+    batches: int
+    seed: int = 0
+    same: bool = False
 
     def __len__(self) -> int:
-        return self.steps
+        return self.batches
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, step * self.world_size + self.rank) for step in range(self.steps))
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Standard deviation of the training block."""
+        return {"scale": np.asarray(self.block.bandpassed.std(), np.float32)}
+
+    def drawn(self, batch: int, n_samples: int) -> tuple[np.ndarray, SpikeTrain, np.random.Generator]:
+        """A noisy stretch, its spikes, and the generator for what else is random."""
+        if not 0 <= batch < self.batches:
+            raise IndexError(batch)
+        fresh = 0 if self.same else int(torch.randint(2**62, ()))
+        rng = np.random.default_rng((self.seed, fresh, batch))
+        names = list(self.block.targets)
+        turn, place = divmod(batch, len(names))
+        return *self.block.draw(names[place], n_samples, rng, dense=turn % 2 == 1), rng
 
 
-class TraceBatches(Dataset[Traces]):
-    """Windows of a fresh trace: ``(window, 1, time)``, labels and weights ``(window, curve, time)``, expert.
+@dataclass(frozen=True)
+class TraceWindows(NoisyBatches):
+    """Batches of consecutive windows ``(window, 1, samples)`` with onset labels ``(window, samples)``.
 
-    Windows have ``context`` more samples on either side than their labels, so that no label is judged
-    at a border that inference does not have. The noise is synthetic, with the target's spectrum, or a
-    stretch of the target itself; then the weights are zero where it probably holds spikes of its own.
+    Attributes
+    ----------
+    after
+        What follows the band-pass before the detector.
+    windows, window
+        Windows per batch and samples of each.
+    half_width
+        A label covers so many samples on either side of an onset.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        backgrounds: Sequence[Background],
-        *,
-        windows: int,
-        window: int,
-        context: int,
-        curves: int,
-        half_width: int,
-        offset: int,
-        seed: int,
-    ) -> None:
-        self.source, self.backgrounds = source, backgrounds
-        self.windows, self.window, self.context = windows, window, context
-        self.curves, self.half_width, self.offset, self.seed = curves, half_width, offset, seed
+    after: Conditioning = field(default_factory=lambda: Conditioning(low_hz=None))
+    windows: int = 64
+    window: int = 120
+    half_width: int = 3
 
-    def __getitem__(self, at: tuple[int, int]) -> Traces:
-        rng = np.random.default_rng((self.seed, *at))
-        expert = at[1] % len(self.backgrounds)
-        n = self.windows * self.window + 2 * self.context
-        trace, train, suspects = fresh_trace(self.source, self.backgrounds[expert], n, rng)
-        labels = onset_mask(train, n, self.curves, half_width=self.half_width, offset=self.offset)
-        doubtful = onset_mask(suspects, n, 1, half_width=SUSPECT_SAMPLES, offset=self.offset)
-        weights = np.maximum(1 - doubtful, labels)
-        pieces, inner = detector_windows(trace, labels, window=self.window, context=self.context)
-        _, trusted = detector_windows(trace, weights, window=self.window, context=self.context)
-        return torch.from_numpy(pieces)[:, None], torch.from_numpy(inner), torch.from_numpy(trusted), expert
+    def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
+        noisy, train, _ = self.drawn(batch, self.windows * self.window)
+        shape = (self.windows, self.window)
+        samples = torch.from_numpy(self.after.apply(noisy).reshape(shape))[:, None]
+        return samples, torch.from_numpy(onset_labels(train.index, len(noisy), self.half_width).reshape(shape))
 
 
-def fresh_trace(
-    source: Source, background: Background, n_samples: int, rng: np.random.Generator
-) -> tuple[np.ndarray, SpikeTrain, SpikeTrain]:
-    """A conditioned trace in a target's background, the spikes put into it, and those suspected in it before."""
-    if background.linear is None:
-        return *source.trace(n_samples, background.noise, rng), SpikeTrain.empty()
-    stretch, suspects = background.stretch(n_samples + 2 * source.margin, rng)
-    trace, train = source.trace(n_samples, stretch, rng)
-    return trace, train, suspects.between(source.margin, source.margin + n_samples)
+@dataclass(frozen=True)
+class SpikeWindows(NoisyBatches):
+    """Batches of the waveforms ``(spike, 1, window)`` in a stretch, and their neurons ``(spike,)`` from 0.
 
-
-class WaveformBatches(Dataset[Waveforms]):
-    """Waveforms cut from a fresh synthetic trace: ``(spike, 1, time)``, neuron from 0 (the last: noise), expert.
-
-    They are cut as inference cuts them: a sample or two off the onset, with neighbours subtracted that
-    are sometimes missed or taken for another neuron. The noise class holds what a matched filter takes
-    for spikes, and some random places.
+    Attributes
+    ----------
+    samples
+        Length of the stretch.
+    window, onset
+        Samples of a waveform, and those ahead of its onset.
+    jitter
+        Standard deviation of the onset in samples: a detector does not find it exactly.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        backgrounds: Sequence[Background],
-        *,
-        samples: int,
-        before: int,
-        after: int,
-        seed: int,
-        jitter: float = 1.2,
-        missed: float = 0.1,
-        mistaken: float = 0.1,
-        noise_share: float = 0.25,
-    ) -> None:
-        self.source, self.backgrounds, self.samples, self.seed = source, backgrounds, samples, seed
-        self.before, self.after, self.jitter = before, after, jitter
-        self.missed, self.mistaken, self.noise_share = missed, mistaken, noise_share
-        self.seen = conditioned_waveforms(source.waveforms, source.conditioning)
-        self.banks = [FilterBank(self.seen.templates, self.seen.onset, b.noise) for b in backgrounds]
+    samples: int = 50_000
+    window: int = 64
+    onset: int = 20
+    jitter: float = 1.2
 
-    def __getitem__(self, at: tuple[int, int]) -> Waveforms:
-        rng = np.random.default_rng((self.seed, 1, *at))
-        expert = at[1] % len(self.backgrounds)
-        source = replace(self.source, conditioning=self.source.conditioning.linear_only())
-        trace, train, suspects = fresh_trace(source, self.backgrounds[expert], self.samples, rng)
-        found, units = self._found(train, rng)
-        both, own = together(found, suspects)
-        templates, onset = self.seen.templates, self.seen.onset
-        windows = spike_windows(trace, both, templates, onset, before=self.before, after=self.after)[own]
-        residual = remove_spikes(trace, both, templates, onset).astype(np.float32)
-        places = self._false(trace, together(train, suspects)[0], self.banks[expert], rng)
-        false = cut(residual, places - self.before, self.before + self.after)
-        inputs = np.concatenate((windows, false))
-        labels = np.concatenate((units - 1, np.full(len(false), self.seen.n_units)))
-        return torch.from_numpy(inputs)[:, None], torch.from_numpy(labels), expert
-
-    def _found(self, train: SpikeTrain, rng: np.random.Generator) -> tuple[SpikeTrain, np.ndarray]:
-        """What a detector would report of ``train``, and the true units of it."""
-        known = rng.random(len(train)) >= self.missed
+    def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
+        noisy, train, rng = self.drawn(batch, self.samples)
         late = np.rint(self.jitter * rng.standard_normal(len(train))).astype(np.int64)
-        present = np.flatnonzero(self.seen.counts > 0) + 1
-        wrong = rng.random(len(train)) < self.mistaken
-        guess = np.where(wrong, rng.choice(present, len(train)), train.unit)
-        return SpikeTrain((train.index + late)[known], guess[known]), train.unit[known]
+        windows = cut(noisy, train.index + late - self.onset, self.window)
+        return torch.from_numpy(np.ascontiguousarray(windows))[:, None], torch.from_numpy(train.unit - 1)
 
-    def _false(self, trace: np.ndarray, train: SpikeTrain, bank: FilterBank, rng: np.random.Generator) -> np.ndarray:
-        count = max(int(self.noise_share * len(train)), 1)
-        hard = hard_negatives(trace, train, bank, count)
-        places = np.concatenate((hard, rng.integers(0, len(trace), max(count // 4, 1))))
-        near = np.abs(places[:, None] - train.index[None]).min(axis=1, initial=len(trace)) <= GUARD_ONSETS
-        return np.sort(places[~near])
+
+def onset_labels(index: np.ndarray, n_samples: int, half_width: int) -> np.ndarray:
+    """``(time,)`` float32: 1 within ``half_width`` samples of an onset."""
+    labels = np.zeros(n_samples, np.float32)
+    for shift in range(-half_width, half_width + 1):
+        at = index + shift
+        labels[at[(at >= 0) & (at < n_samples)]] = 1
+    return labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -167,10 +168,22 @@ SPLITS: dict[str, Callable[..., Split]] = {
 
 
 def make_split(subjects: Sequence[str], *, method: str, seed: int, **parameters: Any) -> Split:
-    """Split ``subjects`` by one of :data:`SPLITS`."""
+    """Split ``subjects`` by one of :data:`SPLITS`; parameters of the other methods are passed over.
+
+    An experiment may state parameters for its own method, and another be chosen on the command line.
+
+    Raises
+    ------
+    BadInput
+        For an unknown method, or a parameter that is missing or that no method has.
+    """
     if method not in SPLITS:
         raise BadInput("datamodule.split.method", f"unknown method {method!r}", f"choose one of {', '.join(SPLITS)}")
-    try:
-        return SPLITS[method](subjects, seed=seed, **parameters)
-    except TypeError as error:
-        raise BadInput("datamodule.split", str(error), "see the signatures in src/datamodules/splits.py") from error
+    takes = {name: list(inspect.signature(split).parameters)[1:] for name, split in SPLITS.items()}
+    known = {"gap_epochs", *(key for keys in takes.values() for key in keys)}
+    if odd := sorted(set(parameters) - known):
+        raise BadInput(f"datamodule.split.{odd[0]}", "is no parameter of a split", f"{method} takes {takes[method]}")
+    own = {key: value for key, value in parameters.items() if key in takes[method]}
+    if missing := sorted(set(takes[method]) - set(own) - {"seed"}):
+        raise BadInput(f"datamodule.split.{missing[0]}", f"is needed by {method}", f"give split.{missing[0]}")
+    return SPLITS[method](subjects, seed=seed, **own)

@@ -37,9 +37,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "sleep_linear": ("src.models.sleep.original", "LinearNet"),
     "sleep_simple_cnn": ("src.models.sleep.original", "SimpleCNN"),
     "spike_detector": ("src.models.spikes.networks", "SpikeDetector"),
-    "spike_detector_original": ("src.models.spikes.networks", "OriginalDetector"),
-    "spike_classifier": ("src.models.spikes.networks", "WaveformClassifier"),
-    "spike_classifier_original": ("src.models.spikes.networks", "OriginalClassifier"),
+    "spike_classifier": ("src.models.spikes.networks", "SpikeClassifier"),
     "grid_embedding": ("src.models.grids.networks", "EmbeddingForecaster"),
     "grid_planes": ("src.models.grids.networks", "PlaneForecaster"),
 }
@@ -208,7 +206,7 @@ SCHEMA: dict[str, Check] = {
 
 DECISIONS: dict[str, dict[str, Check]] = {
     "sleep_staging": {"temperature": (lambda value: _is_number(value, 0.0), "number above 0")},
-    "spike_detection": {"targets": _RECORD, "baselines": _RECORD},
+    "spike_detection": {"targets": _RECORD},
     "spike_classification": {"targets": _RECORD},
     "grid_forecasting": {"threshold": (_numbers, "list of numbers"), "loss": _TEXT, "baselines": _RECORD},
 }

@@ -46,7 +46,7 @@ class TrainedModule(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("has_statistics", torch.tensor(False))
+        self.register_buffer("has_statistics", torch.tensor(0.0))  # or 1; a number, because weights may be averaged
         self.augment: Any = None
 
     def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
@@ -57,7 +57,7 @@ class TrainedModule(pl.LightningModule):
         """Take the statistics of a datamodule or training dataset, unless there are some, and its augmentation."""
         if not self.has_statistics:
             self.set_normalization(data.statistics())
-            self.has_statistics.fill_(True)
+            self.has_statistics.fill_(1.0)
         self.augment = getattr(data, "augment", None)
 
     def setup(self, stage: str) -> None:
@@ -70,6 +70,8 @@ class TrainedModule(pl.LightningModule):
                 "has no statistics of its training data, so its input would not be normalised",
                 "give Trainer a datamodule of src/datamodules or a DataLoader of its dataset, or load a checkpoint",
             )
+        if getattr(self.trainer, "overfit_batches", 0):
+            self.augment = None  # what is to be learned by heart has to stay the same
 
     def _training_data(self, stage: str) -> Any:
         """The datamodule, or else the dataset behind the training loader, if it knows its statistics."""

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from src.models.bundle import Bundle
-from src.models.grids.networks import Forecast
 from src.models.grids.scores import ForecastScores, row
 from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_index import SubjectGrids
 from src.preprocess.calcium.grid_store import COO_FILE, GridHeader, write_coo
-from src.preprocess.calcium.grid_windows import GridImages
 from src.reports.grids import draw_gain, draw_movie, draw_planes
 
 MODEL = "model"
@@ -25,54 +23,57 @@ _SHOWN = 40
 
 
 @dataclass(frozen=True)
-class Fitted:
+class SubjectForecaster:
     """A network and the recording in the order of its voxels; ``unknown`` active voxels are in none of them."""
 
     network: Any
     number: int
     grids: SubjectGrids
     unknown: float
-    images: GridImages | None
 
 
-def whole(grids: SubjectGrids, first: int, last: int) -> bool:
+def is_contiguous(grids: SubjectGrids, first: int, last: int) -> bool:
     """Whether frames follow one another in the original and had spikes inferred."""
     return bool(grids.is_valid[first:last].all() and (np.diff(grids.timepoints[first:last]) == 1).all())
 
 
-class Made:
-    """The forecasts of one recording as they come in: voxels above threshold by frame, and scores by step."""
+class ForecastWriter:
+    """The forecasts of one recording as they come in: voxels above threshold by frame, and scores by step.
 
-    def __init__(self, fitted: Fitted, bundle: Bundle, frames: int) -> None:
+    Written is the forecast that validation chose (``used``); all are scored.
+    """
+
+    def __init__(self, fitted: SubjectForecaster, bundle: Bundle, frames: int) -> None:
         self.fitted, self.frames = fitted, frames
-        self.threshold = torch.tensor(bundle.decision["threshold"])[:, None]
-        self.slots: list[np.ndarray] = [np.zeros(0, np.int64)] * frames
+        self.thresholds = {name: found["threshold"] for name, found in bundle.decision["baselines"].items()}
+        self.thresholds[MODEL] = bundle.decision["threshold"]
+        self.used: str = bundle.decision["forecast"]
+        self.threshold = torch.tensor(self.thresholds[self.used])[:, None]
+        self.active: list[np.ndarray] = [np.zeros(0, np.int64)] * frames
         self.chances: list[np.ndarray] = [np.zeros(0, np.float16)] * frames
         self.step = np.zeros(frames, np.uint8)
         self.test_only = bool(fitted.grids.is_test.any())
-        self.thresholds = {name: found["threshold"] for name, found in bundle.decision["baselines"].items()}
-        self.thresholds[MODEL] = bundle.decision["threshold"]
-        self.scores = {name: ForecastScores(fitted.network.horizon, alone=True) for name in self.thresholds}
+        self.scores = {name: ForecastScores(fitted.network.horizon) for name in self.thresholds}
         self.example: list[tuple[np.ndarray, np.ndarray, int]] = []
         self.windows = 0
 
-    def take(self, forecast: Forecast, truth: Tensor, simple: dict[str, Tensor], firsts: np.ndarray) -> None:
-        """Add a piece of :func:`forecasts`."""
+    def update(self, firsts: np.ndarray, found: dict[str, Tensor], truth: Tensor) -> None:
+        """Add a piece of :func:`~src.predict.grids.forecasts`."""
         grids, network = self.fitted.grids, self.fitted.network
-        chance = torch.sigmoid(forecast.logits)
-        above = (forecast.logits >= self.threshold).numpy()
+        chance = torch.sigmoid(found[self.used])
+        above = (found[self.used] >= self.threshold).numpy()
+        base = network.base(self.fitted.number)
         for window, first in enumerate(firsts.tolist()):
             for ahead in range(network.horizon):
                 frame = first + network.context + ahead
                 chosen = np.flatnonzero(above[window, ahead])
-                self.slots[frame], self.step[frame] = chosen, ahead + 1
+                self.active[frame], self.step[frame] = chosen, ahead + 1
                 self.chances[frame] = chance[window, ahead].numpy()[chosen].astype(np.float16)
             last = first + network.context + network.horizon
             # The file's own test frames where it has some: the others may have trained the bundle.
             held_out = not self.test_only or grids.is_test[first:last].all()
-            if last <= grids.frames and held_out and whole(grids, first, last):
-                base = network.base(self.fitted.number)
-                for name, logits in {**simple, MODEL: forecast.logits}.items():
+            if last <= grids.frames and held_out and is_contiguous(grids, first, last):
+                for name, logits in found.items():
                     self.scores[name].update(logits[window][None], base, truth[window][None])
                 self.windows += 1
                 if len(self.example) < _SHOWN:
@@ -91,7 +92,7 @@ class Made:
     def write(self, path: Path) -> None:
         """Write the grid file; ``forecast_step`` says how many frames ahead each frame was forecast, 0 for not."""
         grids = self.fitted.grids
-        voxels = [grids.voxels[slots] for slots in self.slots]
+        voxels = [grids.voxels[index] for index in self.active]
         planes = grids.planes
         sizes = np.concatenate([np.bincount(v // PIXELS, minlength=planes) for v in voxels])
         indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -150,8 +151,9 @@ class Made:
             lines.append(f"{name}  {scores['windows']} windows of {scores['over']}; bits per spike over the mean rate:")
             for method in self.scores:
                 bits, precision = scores[method]["bits"], scores[method]["average_precision"]
+                used = " (written)" if method == self.used else ""
                 lines.append(
-                    f"{name}    {method:15s}{np.mean(bits):6.2f}   1 frame ahead{bits[0]:6.2f}   {len(bits)} ahead"
-                    f"{bits[-1]:6.2f}   average precision {np.mean(precision):.3f}"
+                    f"{name}    {method + used:27s}{np.mean(bits):6.2f}   1 frame ahead{bits[0]:6.2f}   "
+                    f"{len(bits)} ahead{bits[-1]:6.2f}   average precision {np.mean(precision):.3f}"
                 )
         return [*lines, f"{name}  {folder / COO_FILE}"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,17 @@ import torch
 from torch import Tensor
 
 from src.models.bundle import Bundle, inputs_of
-from src.models.grids.baselines import Autoregression
+from src.models.grids.linear import linear_forecasts
 from src.models.grids.losses import as_log_odds, true_activity
-from src.models.grids.networks import Forecast, PlaneForecaster
-from src.models.grids.population import PopulationRegression
-from src.predict.grid_output import Fitted, Made, whole
+from src.models.grids.networks import PlaneForecaster
+from src.predict.grid_output import MODEL, ForecastWriter, SubjectForecaster, is_contiguous
+from src.predict.manifest import write_prediction_manifest
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE
-from src.preprocess.calcium.grid_windows import GridImages, window_batch
+from src.preprocess.calcium.grid_windows import window_batch
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.manifest import write_manifest
 from src.storage.output import OutputFolder, distinct_names
-from src.storage.step import fingerprint, provenance
 
 WINDOWS_AT_ONCE = 16
 KNOWN_SHARE = 0.5
@@ -72,7 +69,7 @@ def predict(
     return run_batch(jobs, title="forecasts")
 
 
-def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str | None) -> Fitted:
+def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str | None) -> SubjectForecaster:
     """Find the recording's subject in the bundle, or a network without subjects of its own for a new one.
 
     Raises
@@ -98,12 +95,8 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
     else:
         names = ", ".join(network.subjects)
         hint = f"it knows {names}: say options.subject=<name>, or train model=grid_planes"
-        raise BadInput(grids.source, f"shows {name}, whom the bundle does not know", hint)
-    images = None
-    if network.coarsen is not None:
-        markers = any(s.get("params", {}).get("markers") for s in bundle.steps)
-        images = GridImages([known], coarsen=network.coarsen, markers=markers, planes=network.deepest)
-    return Fitted(network, number, known, unknown, images)
+        raise BadInput(grids.source, f"shows {name}, which the bundle does not know", hint)
+    return SubjectForecaster(network, number, known, unknown)
 
 
 def known_voxels(grids: SubjectGrids, voxels: np.ndarray, planes: int) -> SubjectGrids:
@@ -129,42 +122,23 @@ def _rates(grids: SubjectGrids) -> Tensor:
 
 @torch.no_grad()
 def forecasts(
-    fitted: Fitted, bundle: Bundle, firsts: np.ndarray
-) -> Iterator[tuple[Forecast, Tensor, dict[str, Tensor]]]:
-    """Log-odds ``(window, horizon, slot)`` of windows that begin at ``firsts``, in pieces.
+    fitted: SubjectForecaster, bundle: Bundle, firsts: np.ndarray
+) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Tensor]]:
+    """Log-odds ``(window, horizon, voxel)`` of windows that begin at ``firsts``, by name of the forecast, in pieces.
 
-    With each piece comes what happened (frames beyond the end of the recording have no activity), and the
-    baselines' log-odds by name.
+    With each piece come its ``firsts`` and what happened (frames beyond the end of the recording have no activity).
     """
-    baselines = _baselines(fitted, bundle)
-    network, grids = fitted.network, fitted.grids
+    network, decision = fitted.network, bundle.decision
+    linear = linear_forecasts(network, torch.tensor(decision["persistence"]))
+    methods = {name: form.cut_at(decision["baselines"][name]["floor"]) for name, form in linear.items()}
     for block in np.split(firsts, range(WINDOWS_AT_ONCE, len(firsts), WINDOWS_AT_ONCE)):
         windows = np.stack([np.zeros_like(block), block], axis=1)
-        batch = window_batch([grids], windows, network.context, network.horizon)
-        if fitted.images is not None:
-            batch = batch._replace(image=fitted.images(batch))
-        simple = {name: baseline(batch)[0].logits for name, baseline in baselines.items()}
+        batch = window_batch([fitted.grids], windows, network.context, network.horizon)
         batch = batch._replace(subject=torch.full_like(batch.subject, fitted.number))
-        forecast = network(batch)[0]
-        forecast = forecast._replace(logits=as_log_odds(forecast.logits.float(), bundle.decision["loss"]))
-        yield forecast, true_activity(forecast, batch), simple
-
-
-def _baselines(fitted: Fitted, bundle: Bundle) -> dict[str, Autoregression]:
-    """The baselines of one subject, from what its network begins with."""
-    network, span = fitted.network, fitted.network.span(fitted.number)
-    zero = torch.zeros(1, network.context, network.horizon)
-    persistence = zero.clone()
-    persistence[0, -1] = torch.tensor(bundle.decision["persistence"])
-    weights = {"mean rate": zero, "persistence": persistence, "autoregression": network.linear[span]}
-    rates, ends = network.rates[span], [0, network.n_voxels[fitted.number]]
-    floors = {name: found["floor"] for name, found in bundle.decision["baselines"].items()}
-    found = {name: Autoregression(rates, ends, weight, floors[name]) for name, weight in weights.items()}
-    found["linear population"] = PopulationRegression(
-        rates, ends, network.linear[span], floors["linear population"], network.read[span], network.write[span],
-        network.readout_components[fitted.number][None],
-    )  # fmt: skip
-    return found
+        found = {name: method(batch)[0].logits for name, method in methods.items()}
+        (forecast,) = network(batch)
+        found[MODEL] = as_log_odds(forecast.logits.float(), decision["loss"])
+        yield block, found, true_activity(forecast, batch)
 
 
 def forecast_file(
@@ -188,31 +162,24 @@ def forecast_file(
     firsts = np.arange(0, grids.frames - context + 1, stride or horizon)
     if firsts[-1] != grids.frames - context:  # the last forecast looks beyond the end
         firsts = np.append(firsts, grids.frames - context)
-    firsts = np.array([f for f in firsts if whole(grids, f, f + context)], np.int64)
+    firsts = np.array([f for f in firsts if is_contiguous(grids, f, f + context)], np.int64)
     if not len(firsts):
         raise BadInput(path, f"has no {context} consecutive valid frames", "give a longer recording")
-    made = Made(fitted, bundle, grids.frames + horizon)
-    for (forecast, truth, simple), block in zip(
-        forecasts(fitted, bundle, firsts), np.split(firsts, range(WINDOWS_AT_ONCE, len(firsts), WINDOWS_AT_ONCE)),
-        strict=True,
-    ):  # fmt: skip
-        made.take(forecast, truth, simple, block)
+    writer = ForecastWriter(fitted, bundle, grids.frames + horizon)
+    for piece in forecasts(fitted, bundle, firsts):
+        writer.update(*piece)
     with output.folder(name) as part:
-        made.write(part / COO_FILE)
+        writer.write(part / COO_FILE)
         if figures:
-            made.draw(part, name, 1 / bundle.signal.fs_hz)
-        record = {
-            "task": bundle.task,
-            "bundle": bundle.record(),
-            "grids": {"name": path.name, "sha256": fingerprint(path)},
+            writer.draw(part, name, 1 / bundle.signal.fs_hz)
+        facts = {
             "subject": network.subjects[fitted.number],
+            "forecast": writer.used,
             "forecasts": len(firsts),
             "context_frames": context,
             "horizon_frames": horizon,
             "unknown_active_voxels": fitted.unknown,
-            "scores": made.scored(),
-            "provenance": provenance(),
-            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "scores": writer.scored(),
         }
-        write_manifest(part, record)
-    return made.lines(name, folder)
+        write_prediction_manifest(part, bundle, {"grids": path}, facts)
+    return writer.lines(name, folder)

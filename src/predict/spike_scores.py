@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from src.models.spike_scoring import WEIGHTS, Tolerances, detection, final_score, score
-from src.preprocess.spikes.prepare import find_recording
+from src.preprocess.spikes.trace import find_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 from src.reports.spikes import draw_confusion, draw_precision_recall, draw_scores
 from src.reports.tables import results_table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from src.models.bundle import Bundle, inputs_of, load_bundle
-from src.predict.sorter import NetworkSorter, Sorter
+from src.predict.sorter import NetworkSorter, conditioning_of
 from src.predict.spike_exports import SortedTrace, export, require_known
 from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.prepare import Trace, find_recording, load_labelled, load_trace
+from src.preprocess.spikes.labelled import load_labelled
 from src.preprocess.spikes.sorting import BankSorter, Sorted
+from src.preprocess.spikes.trace import Trace, find_recording, load_trace
 from src.recordings.extracellular.reader import is_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import draw_trace, draw_waveforms
@@ -27,7 +28,6 @@ from src.storage.output import OutputFolder, distinct_names
 from src.storage.step import fingerprint, provenance
 
 COURSEWORK_HZ = 25_000.0
-BANK_LOW_HZ = 20.0
 
 
 class SpikeSorter(Protocol):
@@ -61,13 +61,13 @@ def predict(
     output_dir: Path,
     *,
     classifier: str | None = None,
+    detector_config: str | None = None,
     recordings: list[str] | None = None,
     truth: str | None = None,
     key: str = "d",
     fs_hz: float | None = None,
     channel: int | None = None,
-    gain: float | None = None,
-    reject: float = 1.0,
+    gain: float = 1.0,
     figures: bool = True,
     exports: list[str] | None = None,
 ) -> Summary:
@@ -78,13 +78,15 @@ def predict(
     bundle
         A ``spike_detection`` bundle.
     source
-        A ``.mat``, ``.npy`` or HDF5 file, what SpikeInterface reads, or a folder of them. Of a folder
+        A recording of any format that ``src/recordings/extracellular`` reads, or a folder of them. Of a folder
         that holds targets of the bundle, those are sorted; of any other, everything.
     output_dir
         Gets ``<name>.mat`` (``Index`` from 1, ``Class``), ``<name>.csv``, ``<name>.json``, figures, and
         ``submission.zip`` with the MAT files.
     classifier
-        A ``spike_classification`` bundle; without one the detector names the neurons.
+        A ``spike_classification`` bundle, which names the neurons.
+    detector_config
+        A ``detector_config.npz`` whose threshold and refractory period replace those of the bundle.
     recordings
         Names to sort, in place of the rule above.
     truth
@@ -92,23 +94,24 @@ def predict(
     key, fs_hz, channel
         Variable that holds the trace, its rate (the bundle's unless given), and the channel of several.
     gain
-        Factor to the labelled recording's scale; found from the recording unless given.
-    reject
-        Spikes that the classifier holds for noise with more than this probability are dropped.
+        Factor from the recordings' unit to that of the labelled recording.
     exports
         Further formats, see :mod:`src.predict.spike_exports`: ``spikeinterface``, ``phy``, ``nwb``.
     """
     require_known(exports or [])
+    require_gain(gain)
+    conditioning_of(bundle)
+    if classifier is None:
+        raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
     rate = bundle.signal.fs_hz
     if fs_hz is not None and not np.isclose(fs_hz, rate, rtol=1e-3):
-        raise BadInput(
-            "options.fs_hz", f"{fs_hz:g} Hz, the bundle was trained at {rate:g} Hz", f"resample to {rate:g} Hz"
-        )
-    networks = Sorter.from_bundles(bundle, load_bundle(classifier) if classifier else None)
-    sorter = NetworkSorter(networks, gain, reject)
-    paths = find_recordings(Path(source), recordings, networks.targets)
+        problem = f"{fs_hz:g} Hz, the bundle was trained at {rate:g} Hz"
+        raise BadInput("options.fs_hz", problem, f"resample to {rate:g} Hz")
+    config = Path(detector_config) if detector_config else None
+    sorter = NetworkSorter.from_bundles(bundle, load_bundle(classifier), config=config, gain=gain)
+    paths = find_recordings(Path(source), recordings, list(sorter.decisions))
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source, classifier, truth))
-    origin = {"task": bundle.task, "bundle": bundle.record()}
+    origin = {"task": bundle.task, "bundle": bundle.record(), "gain": gain}
     settings = Settings(output, key, channel, Path(truth) if truth else None, figures, exports or [], origin)
     return sort_recordings(sorter, paths, settings)
 
@@ -123,6 +126,7 @@ def sort_with_bank(
     key: str = "d",
     fs_hz: float | None = None,
     channel: int | None = None,
+    gain: float | None = None,
     figures: bool = True,
     exports: list[str] | None = None,
 ) -> Summary:
@@ -134,11 +138,15 @@ def sort_with_bank(
         A file with the trace, ``Index`` and ``Class``. It is left out of a folder that holds it too.
     source, output_dir, recordings, truth, key, fs_hz, channel, figures, exports
         As for :func:`predict`; ``fs_hz`` is 25 000 unless given.
+    gain
+        Factor from the recordings' unit to that of the labelled recording, negative for the other polarity; found
+        from each recording unless given.
     """
     require_known(exports or [])
-    chain = Conditioning(fs_hz=fs_hz or COURSEWORK_HZ, low_hz=BANK_LOW_HZ)
-    known = load_labelled(Path(labelled), chain, key=key, n_units=None)
-    sorter = BankSorter.from_labelled(known, chain)
+    require_gain(gain)
+    chain = Conditioning(fs_hz=fs_hz or COURSEWORK_HZ)
+    known = load_labelled(Path(labelled), chain, key=key)
+    sorter = replace(BankSorter.from_labelled(known, chain), gain=gain)
     paths = find_recordings(Path(source), recordings, [])
     if len(paths) > 1:
         paths = [p for p in paths if not p.samefile(labelled)]
@@ -146,6 +154,12 @@ def sort_with_bank(
     output = OutputFolder(Path(output_dir), tuple(Path(p) for p in (source, labelled, truth) if p))
     settings = Settings(output, key, channel, Path(truth) if truth else None, figures, exports or [], origin)
     return sort_recordings(sorter, paths, settings)
+
+
+def require_gain(gain: float | None) -> None:
+    """Refuse a factor that is no number or nothing."""
+    if gain is not None and (not np.isfinite(gain) or gain == 0):
+        raise BadInput("options.gain", f"is {gain:g}", "give a factor other than 0, negative for the other polarity")
 
 
 def sort_recordings(sorter: SpikeSorter, paths: list[Path], settings: Settings) -> Summary:

@@ -72,9 +72,9 @@ def draw_planes(
     Parameters
     ----------
     voxels, planes
-        ``(slot,)`` occupied voxels of the subject, and its Z.
+        ``(voxel,)`` occupied voxels of the subject, and its Z.
     probability, truth
-        ``(window, horizon, slot)`` forecast probability, and what happened.
+        ``(window, horizon, voxel)`` forecast probability, and what happened.
     first
         ``(window,)`` first context frame of every window.
     """

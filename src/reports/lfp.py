@@ -1,12 +1,9 @@
-"""What a person looks at after ``preprocess=spectrogram``: a page per channel, and one for the shank."""
+"""Figures of the LFP: a channel's spectrogram, an overview of a shank, coherence of a pair."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from src.preprocess.lfp.artifact import Spectrograms, open_spectrograms
-
-COLUMNS = 1200
-"""Points in time of a page: more than a page has pixels would be averaged by the eye."""
-
 DPI = 150
-LOWEST_HZ = 0.5
 DELTA_HZ, SIGMA_HZ, THETA_HZ, WIDE_HZ = (0.5, 4.0), (10.0, 16.0), (5.0, 10.0), (2.0, 15.0)
 _ROWS = 320
 _GAP_COLOUR = "0.85"
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
 
 @dataclass(frozen=True)
@@ -44,12 +33,16 @@ class Page:
         ``(frequency, column)``; NaN where nothing was recorded.
     freqs, times
         Hz; seconds from the start of the recording to the middle of each column.
+    unit, caption
+        Unit of the power in dB; what windows it was computed with.
     """
 
     channel: str
     power: NDArray[np.float64]
     freqs: NDArray[np.float64]
     times: NDArray[np.float64]
+    unit: str
+    caption: str
 
     @property
     def decibels(self) -> NDArray[np.float64]:
@@ -65,92 +58,7 @@ class Page:
         return np.divide(self.band(*THETA_HZ), wide, out=np.full_like(wide, np.nan), where=wide > 0)
 
 
-def draw_shank(
-    artifact: Path,
-    out_dir: Path,
-    *,
-    title: str,
-    suffix: str = "png",
-    channels: Sequence[str] | None = None,
-    progress: Progress = lambda name, total: nullcontext(lambda: None),
-) -> list[Path]:
-    """Draw a page per channel and an overview of them.
-
-    Parameters
-    ----------
-    artifact
-        A spectrogram file or the folder of a shank.
-    out_dir
-        Where the pages go: ``<file's label>_ch<id>.<suffix>`` and ``<label>_overview.<suffix>``.
-    title
-        Name of the session and shank.
-    suffix
-        ``png`` or ``pdf``.
-    channels
-        Ids; ``None`` for all.
-    progress
-        Opens a progress line, given a name and the number of pages.
-
-    Raises
-    ------
-    BadInput
-        If a channel is not in the file.
-    """
-    source = open_spectrograms(artifact)
-    label = source.path.name.rpartition("_")[0]
-    places = source.places(channels)
-    files, delta, ratio, spectra = [], [], [], []
-    with progress(f"{title} figures", len(places) + 1) as advance:
-        for page in pages(source, places):
-            name = re.sub(r"[^\w.+-]", "_", page.channel)
-            files.append(_save(draw_channel(page, source, title), out_dir / f"{label}_ch{name}.{suffix}"))
-            delta.append(page.band(*DELTA_HZ))
-            ratio.append(page.theta_ratio())
-            spectra.append(_median(page.decibels))
-            advance()
-        overview = draw_overview(source, title, [source.channel_ids[p] for p in sorted(places)], delta, ratio, spectra)
-        files.append(_save(overview, out_dir / f"{label}_overview.{suffix}"))
-        advance()
-    return files
-
-
-def pages(source: Spectrograms, places: Sequence[int]) -> Iterator[Page]:
-    """Every channel averaged in time to at most :data:`COLUMNS` columns, one channel in memory at a time."""
-    n_columns = min(COLUMNS, len(source.times))
-    edges = np.linspace(0, len(source.times), n_columns + 1).astype(int)
-    column_of = np.repeat(np.arange(n_columns), np.diff(edges))
-    centres = np.array([source.times[a:b].mean() for a, b in pairwise(edges)])
-    shown = source.freqs >= min(LOWEST_HZ, source.freqs[-1])
-    current = -1
-    sums, counts = (np.zeros((len(source.freqs), n_columns)) for _ in range(2))
-    for tile in source.tiles(places):
-        if tile.channel != current:
-            if current >= 0:
-                yield _page(source, current, sums, counts, shown, centres)
-            current = tile.channel
-            sums, counts = (np.zeros((len(source.freqs), n_columns)) for _ in range(2))
-        power = (10 ** (tile.values / 10) if source.decibel else tile.values).astype(np.float64)
-        whole = np.isfinite(power)
-        columns = column_of[tile.times]
-        starts = np.flatnonzero(np.diff(columns, prepend=-1))
-        sums[tile.rows, columns[starts]] += np.add.reduceat(np.where(whole, power, 0), starts, axis=1)
-        counts[tile.rows, columns[starts]] += np.add.reduceat(whole.astype(float), starts, axis=1)
-    yield _page(source, current, sums, counts, shown, centres)
-
-
-def _page(
-    source: Spectrograms,
-    place: int,
-    sums: NDArray[np.float64],
-    counts: NDArray[np.float64],
-    shown: NDArray[np.bool_],
-    times: NDArray[np.float64],
-) -> Page:
-    power = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-    return Page(source.channel_ids[place], power[shown], source.freqs[shown], times)
-
-
-def draw_channel(page: Page, source: Spectrograms, title: str) -> Figure:
+def draw_channel(page: Page, title: str) -> Figure:
     """Spectrogram, the same relative to each frequency's median, and delta against theta over time."""
     figure = Figure(figsize=(13, 7.6), layout="constrained")
     grid = figure.add_gridspec(3, 3, width_ratios=(1, 0.014, 0.15), height_ratios=(1, 1, 0.5))
@@ -158,10 +66,10 @@ def draw_channel(page: Page, source: Spectrograms, title: str) -> Figure:
     middle = figure.add_subplot(grid[1, 0], sharex=top, sharey=top)
     bottom = figure.add_subplot(grid[2, 0], sharex=top)
     times, unit = _clock(page.times)
-    levels, median = page.decibels, _median(page.decibels)
+    levels, median = page.decibels, median_spectrum(page.decibels)
     changes = levels - median[:, None]
     for row, axes, values, colours, label in (
-        (0, top, levels, "magma", _unit_label(source)),
+        (0, top, levels, "magma", page.unit),
         (1, middle, changes, "RdBu_r", "dB re median\nof each frequency"),
     ):
         image, octaves = _logarithmic(values, page.freqs)
@@ -176,26 +84,33 @@ def draw_channel(page: Page, source: Spectrograms, title: str) -> Figure:
     bottom.set_xlabel(f"time since the start of the recording ({unit})")
     figure.suptitle(f"{title} · channel {page.channel}", fontsize=14, fontweight="bold")
     gaps = "; grey: no samples" if np.isnan(page.power).any() else ""
-    top.set_title(_caption(source) + gaps, fontsize=9, color="0.35", loc="left")
+    top.set_title(page.caption + gaps, fontsize=9, color="0.35", loc="left")
     return figure
 
 
 def draw_overview(
-    source: Spectrograms,
     title: str,
+    page: Page,
     channels: Sequence[str],
     delta: Sequence[NDArray[np.float64]],
     ratio: Sequence[NDArray[np.float64]],
     spectra: Sequence[NDArray[np.float64]],
 ) -> Figure:
-    """All channels in the order of the file (depth): delta power and theta ratio over time, median spectra."""
+    """All channels in the order of the file (depth): delta power and theta ratio over time, median spectra.
+
+    Parameters
+    ----------
+    page
+        Of any channel; all have its axes and unit.
+    delta, ratio
+        ``(column,)`` of each channel.
+    spectra
+        ``(frequency,)`` dB of each channel.
+    """
     figure = Figure(figsize=(13, 7), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 0.7))
-    n_columns = len(delta[0])
-    edges = np.linspace(0, len(source.times), n_columns + 1).astype(int)
-    times, unit = _clock(source.times[(edges[:-1] + edges[1:]) // 2])
+    times, unit = _clock(page.times)
     rows = np.arange(len(channels)) - 0.5
-    shown = source.freqs >= min(LOWEST_HZ, source.freqs[-1])
     strength = 10 * np.log10(np.maximum(delta, 1e-30))
     for axes, values, colours, limits, label in (
         (left, strength, "viridis", _limits(strength, 2, 98), f"{DELTA_HZ[0]:g}–{DELTA_HZ[1]:g} Hz power (dB)"),
@@ -205,7 +120,7 @@ def draw_overview(
         figure.colorbar(drawn, ax=axes, label=label, location="top", shrink=0.8)
         axes.set_xlabel(f"time since the start of the recording ({unit})")
     right.set_facecolor(_GAP_COLOUR)
-    image, octaves = _logarithmic(np.asarray(spectra).T, source.freqs[shown])
+    image, octaves = _logarithmic(np.asarray(spectra).T, page.freqs)
     drawn = right.imshow(
         image.T,
         aspect="auto",
@@ -214,8 +129,8 @@ def draw_overview(
         cmap="magma",
         interpolation="nearest",
     )
-    figure.colorbar(drawn, ax=right, label=f"median {_unit_label(source)}", location="top", shrink=0.9)
-    _octave_ticks(right, source.freqs[shown], along="x")
+    figure.colorbar(drawn, ax=right, label=f"median {page.unit}", location="top", shrink=0.9)
+    _octave_ticks(right, page.freqs, along="x")
     right.set_xlabel("frequency (Hz)")
     every = max(1, -(-len(channels) // 32))
     for axes in (left, middle, right):
@@ -306,7 +221,7 @@ def _limits(values: NDArray, low: float, high: float) -> tuple[float, float]:
     return float(bottom), float(max(top, bottom + 1e-6))
 
 
-def _median(levels: NDArray[np.float64]) -> NDArray[np.float64]:
+def median_spectrum(levels: NDArray[np.float64]) -> NDArray[np.float64]:
     whole = np.isfinite(levels).any(axis=0)
     return np.nanmedian(levels[:, whole], axis=1) if whole.any() else np.full(len(levels), np.nan)
 
@@ -317,18 +232,94 @@ def _clock(times: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
     return (times / 60, "min") if times[-1] > 180 else (times, "s")
 
 
-def _unit_label(source: Spectrograms) -> str:
-    unit = source.params["units"].removeprefix("dB re 1 ").replace("^2", "²")
-    return f"dB re 1 {re.sub('^uV', 'µV', unit).replace('(unit of the traces)', 'a.u.')}"
+def draw_coherence(
+    path: Path,
+    pair: tuple[str, str],
+    freqs: NDArray[np.float64],
+    times: NDArray[np.float64],
+    squared: NDArray[np.float64],
+    imaginary: NDArray[np.float64],
+    levels: tuple[float, float],
+    title: str,
+) -> Path:
+    """Coherence of a pair over time, and its mean over all windows beside its level of chance.
+
+    Parameters
+    ----------
+    freqs, times
+        ``(frequency,)`` Hz; ``(window,)`` s from the start of the recording.
+    squared, imaginary
+        ``(frequency, window)`` magnitude-squared coherence, imaginary part of the coherency.
+    levels
+        What unrelated channels stay below in 95 of 100 windows, of both.
+    """
+    figure = Figure(figsize=(13, 6.5), layout="constrained")
+    panels = figure.subplots(2, 2, width_ratios=(1, 0.28), sharey=True)
+    shown = freqs >= min(0.5, freqs[-1])
+    freqs, when = freqs[shown], _clock(times)
+    for row, (values, colours, limits, level, label) in enumerate(
+        (
+            (squared[shown], "viridis", (0.0, 1.0), levels[0], "coherence (magnitude squared)"),
+            (imaginary[shown], "RdBu_r", (-1.0, 1.0), levels[1], "imaginary coherence"),
+        )
+    ):
+        left, right = panels[row]
+        image, octaves = _logarithmic(values, freqs)
+        figure.colorbar(_image(left, image, when[0], octaves, colours, *limits), ax=left, label=label, pad=0.01)
+        whole = np.isfinite(values).any(axis=0)
+        mean = np.abs(values[:, whole]).mean(axis=1) if whole.any() else np.full(len(freqs), np.nan)
+        right.plot(mean, np.log2(freqs), color="k", lw=1.2, label="mean size")
+        right.axvline(level, color="#c0392b", lw=1, ls="--", label="95 % of windows of\nunrelated channels")
+        right.set_xlim(0, 1)
+        right.legend(frameon=False, fontsize=7)
+        left.set_ylabel("frequency (Hz)")
+        _octave_ticks(left, freqs)
+    panels[1][0].set_xlabel(f"time since the start of the recording ({when[1]})")
+    figure.suptitle(f"{title} · {pair[0]} – {pair[1]}", fontsize=14, fontweight="bold")
+    return save(figure, path)
 
 
-def _caption(source: Spectrograms) -> str:
-    p = source.params
-    name = p["window"] if isinstance(p["window"], str) else " ".join(map(str, p["window"]))
-    spacing = f"{p['bin_spacing_hz']:.2g} Hz bins, true resolution {p['resolution_hz']:.2g} Hz"
-    return f"{p['window_s']:.3g}-s {name} windows every {p['hop_s']:.3g} s; {spacing}"
+def draw_states(
+    path: Path,
+    level: NDArray[np.floating],
+    freqs: NDArray[np.float64],
+    times: NDArray[np.float64],
+    states: Any,
+    features: Mapping[str, NDArray[np.float64]],
+) -> Path:
+    """Spectrogram, hypnogram under it, and what the states were told apart by.
+
+    Parameters
+    ----------
+    level
+        ``(frequency, epoch)`` dB.
+    times
+        ``(epoch,)`` middle of each epoch in s.
+    states
+        ``stages`` and ``confidence`` of every epoch.
+    features
+        ``(epoch,)`` by name.
+    """
+    figure = Figure(figsize=(13, 5 + 1.2 * len(features)), layout="constrained")
+    panels = figure.subplots(2 + len(features), 1, sharex=True, height_ratios=(2.4, 1, *(0.8 for _ in features)))
+    when, unit = _clock(times)
+    image, octaves = _logarithmic(level.astype(np.float64), freqs)
+    _image(panels[0], image, when, octaves, "magma", *_limits(image, 2, 99.5))
+    _octave_ticks(panels[0], freqs)
+    panels[0].set_ylabel("frequency (Hz)")
+    row = np.array([2, 0, 1])[states.stages]  # from the bottom: NREM, REM, Wake
+    panels[1].step(when, row, where="mid", color="k", lw=0.8)
+    panels[1].scatter(when, row, c=states.confidence, cmap="viridis", vmin=1 / 3, vmax=1, s=6, zorder=3)
+    panels[1].set_yticks([0, 1, 2], ["NREM", "REM", "Wake"])
+    panels[1].set_title("colour: confidence", fontsize=8, loc="right")
+    for axes, (name, values) in zip(panels[2:], features.items(), strict=True):
+        axes.plot(when, values, lw=0.7, color="#2171b5")
+        axes.set_ylabel(name)
+    panels[-1].set_xlabel(f"time since the start of the recording ({unit})")
+    return save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure; the same one makes the same file."""
     figure.savefig(path, dpi=DPI, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
     return path

@@ -118,6 +118,7 @@ def check(cfg: DictConfig) -> None:
         For an unknown key or target, an unknown network, or a network that the module does not train.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    _check_source(plain.get("source") or {})
     for name in ("datamodule", "model", "optimizer", "scheduler", "trainer", "logger"):
         if block := plain.get(name):
             _check_block(name, block)
@@ -128,6 +129,14 @@ def check(cfg: DictConfig) -> None:
         if key in plain.get("trainer", {}):
             raise BadInput(f"trainer.{key}", "is set by train.py", f"give {instead} instead")
     _check_network(plain["model"])
+
+
+def _check_source(source: Mapping[str, Any]) -> None:
+    """Say how recordings are fetched that nobody has given."""
+    for part in source.get("sources", [source]):
+        fetch = part.get("fetch")
+        if fetch and part.get("root") in (None, "???"):
+            raise BadInput("source", f"{part.get('cohort', part['kind'])}: no folder is given", fetch)
 
 
 def _check_block(name: str, block: Mapping[str, Any]) -> None:
@@ -160,7 +169,8 @@ def _check_network(model: Mapping[str, Any]) -> None:
     kinds = getattr(module, "kinds", ())
     if not kinds:
         return
-    kind = model.get("kind", inspect.signature(module).parameters["kind"].default)
+    named = inspect.signature(module).parameters.get("kind")
+    kind = kinds[0] if named is None else model.get("kind", named.default)
     if kind not in kinds:
         near = get_close_matches(str(kind), kinds, 1)
         hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(kinds)}"

@@ -34,7 +34,18 @@ from src.signals import BadInput
 from src.storage.progress import say
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-PATHS = ("bundle", "input", "input_dir", "output_dir", "runs_dir", "cache_dir", "models_dir", "template_from", "truth")
+PATHS = (
+    "bundle",
+    "input",
+    "input_dir",
+    "output_dir",
+    "runs_dir",
+    "cache_dir",
+    "models_dir",
+    "template_from",
+    "truth",
+    "recipe",
+)
 """Last names of keys whose value is a path, never a number or a list."""
 _NEAR = 0.6
 
@@ -57,7 +68,10 @@ def run_verb(main: Callable[[], Any], verb: str) -> None:
         with user_errors(console):
             check_command(verb, sys.argv[1:])
         main()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Lightning turns Ctrl-C into an exit of its own.
+        if not isinstance(end, KeyboardInterrupt) and not isinstance(end.__context__, KeyboardInterrupt):
+            raise
         say(console, f"interrupted; what is finished is kept. To go on: {command_line(sys.argv)}", style="yellow")
         sys.exit(130)
 
@@ -140,15 +154,20 @@ def _reads_otherwise(value: Any, text: str) -> bool:
 
 def _quoted_command(key: str, value: str, verb: str, arguments: list[str]) -> BadInput:
     """The same command with the value in the quotes that Hydra needs."""
+    corrected = f"{key}={hydra_quoted(value)}"
+    again = [corrected if argument == f"{key}={value}" else argument for argument in arguments]
+    problem = "Hydra reads the characters of this value as its own syntax"
+    return BadInput(key, problem, f"type: {command_line([f'{verb}.py', *again])}")
+
+
+def hydra_quoted(value: str) -> str:
+    """``value`` in quotes, so that Hydra's grammar takes it as it is."""
     quote = "'" if '"' in value else '"'
     # Inside quotes Hydra takes a backslash as it is, unless it stands before a quote.
     escaped = re.sub(rf"(\\*)({quote}|$)", lambda m: m[1] * 2 + (f"\\{quote}" if m[2] else ""), value).replace(
         "${", r"\${"
     )
-    corrected = f"{key}={quote}{escaped}{quote}"
-    again = [corrected if argument == f"{key}={value}" else argument for argument in arguments]
-    problem = "Hydra reads the characters of this value as its own syntax"
-    return BadInput(key, problem, f"type: {command_line([f'{verb}.py', *again])}")
+    return f"{quote}{escaped}{quote}"
 
 
 def _first_value(override: Override) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,16 @@ from src.reports.sweeps import SHOWN, draw_ranking, draw_search
 from src.reports.tables import results_table
 from src.runs.assemble import adopt_checkpoint, assemble
 from src.runs.console import quiet_trainer
-from src.runs.folder import RUN_FILE, SWEEP_FILE, data_identity, now, read_record, write_json, write_record
+from src.runs.folder import (
+    RUN_FILE,
+    SWEEP_FILE,
+    data_identity,
+    now,
+    read_record,
+    replace_link,
+    write_json,
+    write_record,
+)
 from src.runs.ranking import Configuration, SweepRun, brief, mode, monitor, read_sweep, write_tables
 from src.runs.targets import check_targets
 from src.signals import BadInput
@@ -38,7 +46,7 @@ def finalize_sweep(folder: Path, console: Console) -> int:
                 say(console, f"testing job {job.number}, of the configuration that validation chose")
                 test_run(job.path)
         best = (max if mode(runs) == "max" else min)((j for j in chosen.jobs if j.score is not None), key=_score)
-        _link(folder / "best", f"{best.path.name}/bundle")
+        replace_link(folder / "best", f"{best.path.name}/bundle")
         ranking = write_tables(folder)
         runs = read_sweep(folder)
         _draw(folder, ranking, runs)
@@ -87,13 +95,6 @@ def test_run(path: Path) -> dict[str, float]:
 def _score(job: SweepRun) -> float:
     assert job.score is not None
     return job.score
-
-
-def _link(link: Path, target: str) -> None:
-    part = link.with_name(f".{link.name}-{os.getpid()}")
-    part.unlink(missing_ok=True)
-    part.symlink_to(target)
-    os.replace(part, link)
 
 
 def _draw(folder: Path, ranking: list[Configuration], runs: list[SweepRun]) -> None:

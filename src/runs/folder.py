@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,7 @@ from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.fingerprint import digest_of
 from src.storage.lock import folder_lock, try_lock
+from src.storage.output import plain_name
 from src.storage.progress import say
 from src.storage.provenance import provenance
 from src.storage.step import fingerprint
@@ -128,7 +130,7 @@ class RunFolder:
         """Mark the run as finished and point ``latest`` beside it to it."""
         self.note(**facts, status="finished", finished=now())
         if not self.swept:
-            point_latest(self.path)
+            replace_link(self.path.parent / "latest", self.path.name)
 
 
 class DataChanged(RuntimeError):
@@ -198,7 +200,7 @@ def open_run(
     if process_rank() > 0:
         yield _join(key, runs_dir=Path(runs_dir), name=name, sweep=sweep)
         return
-    home = sweep or Path(runs_dir) / name
+    home = sweep or Path(runs_dir) / plain_name(name)
     try:
         home.mkdir(parents=True, exist_ok=True)
         if sweep is not None:
@@ -355,13 +357,13 @@ def lock_folder(path: Path, *, wait: bool = False) -> AcquireReturnProxy | None:
     return try_lock(path / LOCK_FILE, wait=wait)
 
 
-def point_latest(path: Path) -> None:
-    """Make ``latest`` beside ``path`` a link to it."""
-    link = path.parent / f".latest-{os.getpid()}"
-    with suppress(FileNotFoundError):
-        link.unlink()
-    link.symlink_to(path.name)
-    os.replace(link, path.parent / "latest")
+def replace_link(link: Path, target: str) -> None:
+    """Make ``link`` a symbolic link to ``target``; what is there and is no link stays."""
+    if link.exists() and not link.is_symlink():
+        return
+    part = link.with_name(f".{link.name}-{secrets.token_hex(4)}")
+    part.symlink_to(target)
+    os.replace(part, link)
 
 
 def read_record(path: Path) -> dict[str, Any]:

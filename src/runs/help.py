@@ -36,7 +36,7 @@ Predict with a trained bundle.
 
     python infer.py bundle=runs/sleep_cnn/latest input=night.edf
     python infer.py bundle=runs/sleep_cnn/latest input=nights output_dir=scored
-    python infer.py input=night.edf list=true                  (channels, units, rate, bundles that fit)
+    python infer.py input=night.edf list=true        (channels, units, rates, and the bundles that fit)
 """
 
 

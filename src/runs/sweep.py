@@ -15,15 +15,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
+from src.runs.command import hydra_quoted
 from src.runs.folder import (
     EXECUTION_KEYS,
+    LOCK_FILE,
     SWEEP_FILE,
     fresh_folder,
     lock_folder,
     now,
-    point_latest,
     read_record,
     records,
+    replace_link,
     write_record,
 )
 from src.signals import BadInput
@@ -52,7 +54,7 @@ class SweepCallback(Callback):
             _stop(error)
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = str(folder)
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={hydra_quoted(str(folder))}")
             if "optuna" in config.hydra.sweeper["_target_"]:
                 from src.runs.search import continue_study
 
@@ -99,6 +101,7 @@ def open_sweep(config: DictConfig) -> Path:
     try:
         if given:
             path = Path(config.hydra.sweep.dir)
+            _refuse_foreign(path)
             path.mkdir(parents=True, exist_ok=True)
             lock = lock_folder(path)
         else:
@@ -120,8 +123,15 @@ def open_sweep(config: DictConfig) -> Path:
         "overrides": list(config.hydra.overrides.task),
     }
     write_record(path / SWEEP_FILE, record)
-    point_latest(path)
+    replace_link(path.parent / "latest", path.name)
     return path
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise for a folder that holds files and is no sweep's."""
+    held = [p.name for p in path.iterdir() if p.name != LOCK_FILE] if path.is_dir() else []
+    if held and not (path / SWEEP_FILE).exists():
+        raise BadInput(path, f"already holds {held[0]!r}, which no sweep wrote", "choose another hydra.sweep.dir")
 
 
 def sweep_key(config: DictConfig) -> str:

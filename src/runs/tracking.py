@@ -31,6 +31,8 @@ LIMIT_S = 15.0
 """Seconds after which a tracker that does not answer is given up."""
 PROBE_S, INIT_S, FINISH_S = 3, 7, 30
 """Seconds that W&B's server has for its first answer, for opening a run, and for taking what is left at its end."""
+DATABASE_S = 60.0
+"""Seconds for making a local MLflow database, which needs no network and is slow on a busy machine."""
 
 
 class Mirror(Logger):
@@ -45,15 +47,17 @@ class Mirror(Logger):
         Makes the logger.
     name
         What the user calls it.
+    start_s
+        Seconds that ``build`` may take.
     """
 
-    def __init__(self, build: Callable[[], Logger], name: str, console: Console) -> None:
+    def __init__(self, build: Callable[[], Logger], name: str, console: Console, start_s: float | None = None) -> None:
         super().__init__()
         self.inner: Any = None
         self._label, self._console, self._lost = name, console, False
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], queue.SimpleQueue[Any]]] = queue.SimpleQueue()
         threading.Thread(target=self._serve, daemon=True).start()
-        self.inner = self.attempt(build)
+        self.inner = self.attempt(build, limit_s=start_s)
 
     def _serve(self) -> None:
         while True:
@@ -119,7 +123,6 @@ def open_loggers(
     run: RunFolder,
     *,
     config: dict[str, Any],
-    job_type: str = "",
     console: Console | None = None,
 ) -> Iterator[list[Logger]]:
     """Yield the CSV logger and, if one is configured, the tracker; the tracker is always finished.
@@ -130,8 +133,6 @@ def open_loggers(
         A ``_target_`` block for one of the functions below or for any of Lightning's loggers; ``None`` for CSV alone.
     config
         The resolved configuration; ``name``, ``group`` and ``tags`` are read from it.
-    job_type
-        What the tracker calls this kind of run: by default ``"sweep"`` for a job of a sweep, else ``"train"``.
     console
         Where a failure of the tracker is said.
     """
@@ -139,9 +140,10 @@ def open_loggers(
     loggers: list[Logger] = [CSVLogger(run.path, name="csv", version=f"attempt_{run.attempt}")]
     mirror = None
     if tracker and process_rank() == 0:
-        kind = job_type or ("sweep" if run.swept else "train")
+        kind = "sweep" if run.swept else "train"
         name = str(tracker["_target_"]).rpartition(".")[2].removesuffix("_tracker")
-        mirror = Mirror(lambda: _built(dict(tracker), run, config, kind, console), name, console)
+        start_s = DATABASE_S if str(tracker.get("uri", "")).startswith("sqlite:") else None
+        mirror = Mirror(lambda: _built(dict(tracker), run, config, kind, console), name, console, start_s)
         loggers.append(mirror)
     try:
         yield loggers

@@ -1,12 +1,12 @@
 """A rodent's LFP session with known sleep states, for demonstrations, tests and benchmarks.
 
 Every channel is pink noise, part of it shared by the shank, with slow waves and spindles in NREM sleep and
-a theta rhythm in REM sleep and, weaker, in waking; amplitudes change with depth. Made block by block.
+a theta rhythm in REM sleep and in active waking; quiet waking has some slow waves. From 1250 Hz on, muscle activity
+reaches all channels at once. Amplitudes change with depth. Made block by block.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,25 @@ import numpy as np
 import scipy.signal
 from numpy.typing import NDArray
 
-from src.signals import RODENT_STAGES
+from src.recordings.extracellular.traces import trace_file
+from src.signals import RODENT_STAGES, BadInput
+from src.storage.atomic import atomic_file
+from src.storage.output import OutputFolder
 
 _WAKE, _NREM, _REM = range(3)
 _BOUTS_S = {_WAKE: (40.0, 160.0), _NREM: (60.0, 240.0), _REM: (30.0, 100.0)}
 _NEXT = {_WAKE: (_NREM,), _NREM: (_REM, _WAKE), _REM: (_WAKE, _NREM)}
-# Rhythm: band in Hz, and its amplitude in µV in wake, NREM and REM.
+_QUIET = 3
+# Rhythm: band in Hz, and its amplitude in µV in active waking, NREM, REM and quiet waking. Active waking has theta
+# nearly as REM sleep has, quiet waking has slow waves: neither amplitude alone tells waking apart.
 _RHYTHMS = {
-    "delta": ((1.0, 4.0), (25.0, 160.0, 20.0)),
-    "theta": ((6.0, 9.0), (45.0, 12.0, 110.0)),
-    "sigma": ((10.0, 15.0), (5.0, 35.0, 8.0)),
-    "gamma": ((40.0, 90.0), (12.0, 4.0, 10.0)),
+    "delta": ((1.0, 4.0), (25.0, 160.0, 20.0, 65.0)),
+    "theta": ((6.0, 9.0), (80.0, 12.0, 110.0, 20.0)),
+    "sigma": ((10.0, 15.0), (5.0, 35.0, 8.0, 8.0)),
+    "gamma": ((40.0, 90.0), (14.0, 4.0, 10.0, 9.0)),
 }
+_MUSCLE_HZ, _MUSCLE_UV = (300.0, 600.0), (14.0, 2.0, 1.0, 6.0)
+"""What all channels share without delay; seen at 1250 Hz and more."""
 _LSB_UV = 0.195
 _PINK = ((0.049922035, -0.095993537, 0.050612699, -0.004408786), (1.0, -2.494956002, 2.017265875, -0.522189400))
 """A filter that falls by 3 dB per octave (Smith, Spectral Audio Signal Processing, 2011)."""
@@ -65,18 +72,40 @@ def simulate_session(
 
     The traces are µV on a 0.195-µV grid as ``float32``, or that grid's steps as ``int16``; all shanks live
     through the same states.
+
+    Raises
+    ------
+    BadInput
+        If the hypnogram is there already, or the ``.rec`` folder holds files that were not simulated.
     """
     rng = np.random.default_rng(seed)
     stages = simulate_states(rng, int(minutes * 60 // epoch_s), epoch_s)
     folder = parent / f"{name}.rec"
-    (folder / "low_freq").mkdir(parents=True, exist_ok=True)
-    n_samples = int(minutes * 60 * fs_hz)
-    for shank in shanks:
-        blocks = simulate_traces(np.random.default_rng((seed, shank)), stages, epoch_s, n_samples, n_channels, fs_hz)
-        path = folder / "low_freq" / f"{name}_sh{shank}_lfp_traces.npz"
-        _write(path, blocks, np.dtype(dtype), (n_samples, n_channels), fs_hz, shank)
+    n_samples, counts = int(minutes * 60 * fs_hz), np.dtype(dtype).kind == "i"
     lines = [f"{i * epoch_s:g},{epoch_s:g},{RODENT_STAGES[stage]}" for i, stage in enumerate(stages)]
-    (parent / f"{name}_hypnogram.csv").write_text("onset,duration,stage\n" + "\n".join(lines) + "\n")
+    scoring = parent / f"{name}_hypnogram.csv"
+    if scoring.exists():
+        raise BadInput(scoring, "is there already", "choose another folder or name")
+    with OutputFolder(parent).folder(folder.name) as part:
+        (part / "low_freq").mkdir()
+        for shank in shanks:
+            blocks = simulate_traces(
+                np.random.default_rng((seed, shank)), stages, epoch_s, n_samples, n_channels, fs_hz
+            )
+            path = part / "low_freq" / f"{name}_sh{shank}_lfp_traces.npz"
+            fields = {
+                "sampling_rate": fs_hz,
+                "channel_ids": np.arange(n_channels) + 1000 * shank,
+                "ycoord": np.arange(n_channels) * 20.0,
+                "units": f"{_LSB_UV} uV" if counts else "uV",
+                "shank": shank,
+                "upstream": "simulated",
+            }
+            with trace_file(path, (n_samples, n_channels), np.dtype(dtype), fields) as write:
+                for block in blocks:
+                    write(np.clip(np.round(block / _LSB_UV), -32768, 32767) if counts else block)
+    with atomic_file(scoring) as part:
+        part.write_text("onset,duration,stage\n" + "\n".join(lines) + "\n")
     return SimulatedSession(folder, stages, epoch_s)
 
 
@@ -88,6 +117,17 @@ def simulate_states(rng: np.random.Generator, n_epochs: int, epoch_s: float) -> 
         stages = np.concatenate([stages, np.full(bout, state, np.int8)])
         state = int(rng.choice(_NEXT[state]))
     return stages[:n_epochs]
+
+
+def with_quiet_waking(rng: np.random.Generator, stages: NDArray[np.int8], epoch_s: float) -> NDArray[np.int8]:
+    """Stages in which half of waking, some 10 to 60 s at a time, is quiet (3) instead of active (0)."""
+    quiet, state = np.zeros(len(stages), bool), False
+    first = 0
+    while first < len(stages):
+        length = max(1, round(rng.uniform(10, 60) / epoch_s))
+        quiet[first : first + length] = state
+        first, state = first + length, not state
+    return np.where((stages == _WAKE) & quiet, _QUIET, stages).astype(np.int8)
 
 
 def simulate_traces(
@@ -107,9 +147,12 @@ def simulate_traces(
         "gamma": 0.6 + 0.5 * depth,
     }
     pink = _Filter(_PINK, n_channels + 1)
+    stages = with_quiet_waking(rng, stages, epoch_s)
+    rhythms = _RHYTHMS | {"muscle": (_MUSCLE_HZ, _MUSCLE_UV)}
+    profile["muscle"] = np.ones(n_channels)
     bands = {
         name: _Filter(scipy.signal.butter(2, np.clip(band, 1e-3, 0.49 * fs_hz), "band", fs=fs_hz), 2)
-        for name, (band, _) in _RHYTHMS.items()
+        for name, (band, _) in rhythms.items()
         if band[1] < 0.49 * fs_hz
     }
     block = max(1, (1 << 21) // n_channels)
@@ -120,7 +163,7 @@ def simulate_traces(
         values = (120 / 0.05) * 0.25 * (0.7 * noise[:, :1] + noise[:, 1:])
         for name, filtered in bands.items():
             carrier = filtered(rng.standard_normal((count, 2), dtype=np.float32))
-            band, amplitudes = _RHYTHMS[name]
+            band, amplitudes = rhythms[name]
             carrier = carrier[:, 0] / np.sqrt(2 * (band[1] - band[0]) / fs_hz)
             values += (np.array(amplitudes)[stages[epoch]] * carrier)[:, None] * profile[name]
         values += rng.standard_normal(values.shape, dtype=np.float32) * 5
@@ -138,26 +181,3 @@ class _Filter:
     def __call__(self, values: NDArray) -> NDArray:
         filtered, self._state = scipy.signal.lfilter(self._b, self._a, values, axis=0, zi=self._state)
         return filtered
-
-
-def _write(
-    path: Path, blocks: Iterator[NDArray[np.float32]], dtype: np.dtype, shape: tuple[int, int], fs_hz: float, shank: int
-) -> None:
-    n_channels, counts = shape[1], dtype.kind == "i"
-    fields = {
-        "sampling_rate": np.float64(fs_hz),
-        "channel_ids": np.arange(n_channels) + 1000 * shank,
-        "ycoord": np.arange(n_channels) * 20.0,
-        "units": np.array(f"{_LSB_UV} uV" if counts else "uV"),
-        "shank": np.int64(shank),
-    }
-    header = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": shape}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open("traces.npy", "w", force_zip64=True) as member:
-            np.lib.format.write_array_header_1_0(member, header)
-            for block in blocks:
-                values = np.clip(np.round(block / _LSB_UV), -32768, 32767) if counts else block
-                member.write(np.ascontiguousarray(values.astype(dtype)).data.cast("B"))
-        for name, value in fields.items():
-            with archive.open(f"{name}.npy", "w") as member:
-                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)

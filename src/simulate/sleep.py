@@ -2,7 +2,7 @@
 
 ``python -m src.simulate.sleep nights/ --subjects 2`` writes a few; the step ``simulate_nights`` is the embedded default
 data set of training. The same seed, subject and night give the same files anywhere. Hypnograms come from a semi-Markov
-chain (how long a stage lasts, what comes next) that two clocks bend as they bend sleep: the third of the night (N3
+chain (how long a stage lasts, what comes next) that two clocks change as they change sleep: the third of the night (N3
 early, REM late) and the time since REM was last seen (no REM for a while after REM, then ever more).
 """
 
@@ -112,7 +112,7 @@ def _write_psg(path: Path, samples: np.ndarray, start: datetime, subject: int) -
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    """Stage function: ``subjects`` (list of numbers), ``nights`` (of each) and ``hours``."""
+    """Step function: ``subjects`` (list of numbers), ``nights`` (of each) and ``hours``."""
     totals: dict[str, int] = {}
     for subject in params["subjects"]:
         for night in range(1, params["nights"] + 1):

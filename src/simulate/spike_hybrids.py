@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import scipy.signal
 
-from src.preprocess.spikes.noise import robust_sigma
 from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
 from src.signals import BadInput
 from src.simulate.spikes import FS_HZ, IN_BAND_HZ, LOOKALIKES, firing
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder
 
 WAVEFORMS = Path("spikes_waveforms") / "ee32009_D1"
 BACKGROUND = Path("spikes_raw_short") / "locust_trial_01.raw"
@@ -88,7 +89,7 @@ def read_background(folder: Path, channel: int, n_samples: int) -> np.ndarray:
     raw = np.fromfile(path, np.int16).reshape(-1, BACKGROUND_CHANNELS)[:, channel].astype(np.float64)
     trace = scipy.signal.resample_poly(raw - np.median(raw), 5, 3)
     sos = scipy.signal.butter(2, IN_BAND_HZ, "bandpass", fs=FS_HZ, output="sos")
-    trace /= robust_sigma(scipy.signal.sosfiltfilt(sos, trace))
+    trace /= np.median(np.abs(scipy.signal.sosfiltfilt(sos, trace))) / 0.6744897501960817
     return np.pad(trace, (0, max(n_samples - len(trace), 0)), mode="reflect")[:n_samples]
 
 
@@ -127,3 +128,15 @@ def write_hybrids(shared: Path, folder: Path, seed: int, *, duration_s: float = 
         if name != "D1":
             write_mat(Path(folder) / "truth" / f"{name}.mat", train)
     return list(LOOKALIKES)
+
+
+def hybrids(input_dir: str, output_dir: str, seed: int, duration_s: float) -> Summary:
+    """Hybrid recordings as files, made from the shared recordings in ``input_dir``."""
+    job = Job("D1–D6", _hybrids, (Path(input_dir), Path(output_dir), seed, duration_s))
+    return run_batch([job], title="hybrid recordings")
+
+
+def _hybrids(shared: Path, folder: Path, seed: int, duration_s: float) -> list[str]:
+    with OutputFolder(folder, (shared,)).files() as part:
+        write_hybrids(shared, part, seed, duration_s=duration_s)
+    return [f"D1.mat … D6.mat in {folder}, the truth of D2–D6 in {folder / 'truth'}"]

@@ -8,13 +8,18 @@ truth is known to the sample.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from src.preprocess.spikes.noise import Spectrum
 from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
+from src.simulate.noise import Spectrum
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder
+from src.storage.step import CachedStep
 
 FS_HZ = 25_000.0
 SPIKE_SAMPLES = 90
@@ -184,3 +189,24 @@ def write_lookalikes(folder: Path, seed: int, *, duration_s: float = 57.6, truth
             write_mat(Path(truth_dir) / f"{name}.mat", train)
         written.append(path)
     return written
+
+
+def lookalikes(output_dir: str, seed: int, duration_s: float) -> Summary:
+    """The embedded D1–D6 as files, the truth of D2–D6 in ``truth/``."""
+    return run_batch([Job("D1–D6", _lookalikes, (Path(output_dir), seed, duration_s))], title="embedded recordings")
+
+
+def _lookalikes(folder: Path, seed: int, duration_s: float) -> list[str]:
+    with OutputFolder(folder).files() as part:
+        write_lookalikes(part, seed, duration_s=duration_s, truth_dir=part / "truth")
+    return [f"D1.mat … D6.mat in {folder}, the truth of D2–D6 in {folder / 'truth'}"]
+
+
+def _make_lookalikes(
+    inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
+) -> dict[str, Any] | None:
+    written = write_lookalikes(out_dir, seed or 0, duration_s=params["duration_s"], truth_dir=out_dir / "truth")
+    return {"units": "a.u.", "axes": {"d": ["channel", "time"]}, "recordings": [p.stem for p in written]}
+
+
+LOOKALIKE_SET = CachedStep("spike_lookalikes", 1, _make_lookalikes)

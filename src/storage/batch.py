@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.process
-import os
 import sys
-import threading
 import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,14 +17,12 @@ from types import ModuleType
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from src.signals import BadInput
-from src.storage.progress import shown_on
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+from src.storage.parallel import process_pool
+from src.storage.progress import batch_progress, printable
 
 
 @dataclass(frozen=True)
@@ -76,12 +70,12 @@ class Summary:
 
     def table(self) -> Table:
         """A line per recording: done in how many seconds, or why not."""
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=Text(printable(self.title)), title_justify="left")
         for column in ("recording", "seconds", "result"):
             table.add_column(column, overflow="fold")
         for outcome in self.outcomes:
-            result = "[green]done[/]" if outcome.ok else f"[red]{escape(outcome.reason or '')}[/]"
-            table.add_row(escape(outcome.name), f"{outcome.seconds:.1f}", result)
+            result = Text("done", "green") if outcome.ok else Text(printable(outcome.reason or ""), "red")
+            table.add_row(Text(printable(outcome.name)), f"{outcome.seconds:.1f}", result)
         return table
 
 
@@ -116,7 +110,7 @@ def selected() -> Selection:
 
 @contextmanager
 def selection(*, only: str | None, part: int, parts: int) -> Iterator[None]:
-    """Inside the block, :func:`run_batch` carries out this share of its jobs and leaves the rest to other processes.
+    """Inside the block, :func:`run_batch` runs this share of its jobs; other processes run the rest.
 
     Raises
     ------
@@ -137,24 +131,20 @@ def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Con
 
     ``workers=1`` runs in this process. With more, each job runs in a spawned worker with one thread of
     linear algebra; when a worker dies (out of memory, ``kill -9``) the jobs that were running then are
-    repeated one at a time, so the guilty one is named and the innocent finish.
-
-    Raises
-    ------
-    BadInput
-        If two jobs have one name: their results would overwrite each other.
+    repeated one at a time, so that the job at fault is named and the others finish. Of several jobs with one
+    name none is run, because their results would replace each other.
     """
-    names = Counter(job.name for job in jobs)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise BadInput(twice[0], f"{names[twice[0]]} recordings have this name", "rename one of them")
     jobs = jobs if selected().everything else selected().of(jobs)
-    outcomes: dict[str, Outcome] = {}
-    with _progress(console) as bar, shown_on(bar):
-        task = bar.add_task(title, total=len(jobs))
-        for outcome in _outcomes(jobs, workers):
+    count = Counter(job.name for job in jobs)
+    twice = {name: n for name, n in count.items() if n > 1}
+    reason = "{}: {} recordings have this name; rename one of them"
+    outcomes = {name: Outcome(name, reason=reason.format(name, n)) for name, n in twice.items()}
+    distinct = [job for job in jobs if count[job.name] == 1]
+    with batch_progress(title, len(distinct), console) as done:
+        for outcome in _outcomes(distinct, workers):
             outcomes[outcome.name] = outcome
-            bar.advance(task)
-    return Summary(title, tuple(outcomes[job.name] for job in jobs))
+            done()
+    return Summary(title, tuple(outcomes[name] for name in count))
 
 
 def _outcomes(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
@@ -171,10 +161,9 @@ def _outcomes(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
 
 def _pooled(waiting: deque[Job], workers: int) -> Generator[Outcome, None, list[Job]]:
     """Run waiting jobs in one pool until none is left or a worker dies; return what ran when it died."""
-    context = multiprocessing.get_context("spawn")
     size = min(workers, len(waiting))
     running: dict[Future[Outcome], Job] = {}
-    with _one_thread_each(), ProcessPoolExecutor(size, mp_context=context, initializer=_die_with_parent) as pool:
+    with process_pool(size) as pool:
         while waiting or running:
             # No more jobs in the pool than workers: what is in it when a worker dies was running.
             while waiting and len(running) < size:
@@ -197,18 +186,6 @@ def _pooled(waiting: deque[Job], workers: int) -> Generator[Outcome, None, list[
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let spawned workers start with one thread each, unless the user has said otherwise."""
-    names = [name for name in THREADS if name not in os.environ]
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name in names:
-            os.environ.pop(name, None)
-
-
-@contextmanager
 def _main_not_imported(job: Job) -> Iterator[None]:
     """Let a worker that is spawned in the block start without the user's script, unless the job is defined in it.
 
@@ -226,18 +203,6 @@ def _main_not_imported(job: Job) -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _die_with_parent() -> None:
-    """End this worker when the process that started it is killed, lest it hold locks and memory for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-
-
-def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
 def _attempt(job: Job) -> Outcome:
     clock = time.monotonic()
     try:
@@ -247,9 +212,3 @@ def _attempt(job: Job) -> Outcome:
     except (Exception, SystemExit) as error:
         value, reason, detail = None, f"{type(error).__name__}: {error}", traceback.format_exc()
     return Outcome(job.name, value, reason, detail, time.monotonic() - clock)
-
-
-def _progress(console: Console | None) -> Progress:
-    name, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
-    console = console or Console(stderr=True)
-    return Progress(name, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn(), console=console)

@@ -113,6 +113,55 @@ def _explained(path: Path, error: BaseException) -> BadInput:
     return BadInput(path, f"cannot be read as HDF5 ({text[:120]})", "copy or export it again")
 
 
+def files_reached(path: Path) -> list[Path]:
+    """The other files that an HDF5 file takes data from: through external links and virtual data sets, at any depth.
+
+    A name that is relative may be meant from the file's folder or from the working directory: both count. Files that
+    are not there, and a file that is no HDF5, reach nothing.
+
+    Raises
+    ------
+    BadInput
+        For data in external raw storage, whose bytes no reader checks, and for a file that cannot be read.
+    """
+    found: dict[Path, None] = {}
+    waiting = [Path(path)]
+    while waiting:
+        current = waiting.pop()
+        if not h5py.is_hdf5(current):
+            continue
+        for name in _named_files(current):
+            for place in (current.parent / name, Path(name)):
+                other = place.resolve()
+                if other.is_file() and other != Path(path).resolve() and other not in found:
+                    found[other] = None
+                    waiting.append(other)
+    return sorted(found)
+
+
+def _named_files(path: Path) -> set[str]:
+    names: set[str] = set()
+
+    def visit(_: str, link: Any) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            names.add(link.filename)
+
+    def inspect(name: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        if item.external:
+            outside = ", ".join(str(part[0]) for part in item.external)
+            problem = f"{name} lies in raw storage outside of it ({outside})"
+            raise BadInput(path, problem, f"write it into one file: h5repack {path.name} whole.h5")
+        if item.is_virtual:
+            names.update(source.file_name for source in item.virtual_sources())
+
+    with reading(path) as file:
+        file.visititems_links(visit)
+        file.visititems(inspect)
+    return names - {"."}
+
+
 class AppendedColumn:
     """A compressed dataset that is written in whole chunks while its length is still unknown.
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from src.signals import BadInput
 from src.storage.atomic import PART, sync, unfinished
 from src.storage.disk import disk_error
@@ -35,6 +37,7 @@ from src.storage.manifest import (
     read_manifest,
     write_manifest,
 )
+from src.storage.progress import say
 
 LONGEST_NAME = 180
 """Bytes of a result's name; file systems allow 255 and hidden names and suffixes come on top."""
@@ -299,15 +302,17 @@ def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool =
 
 
 def _present(target: Path, name: str, records: list[Record]) -> Record:
-    """The record that a file of an earlier result has now."""
-    return next((record for record in records if is_ours(target, name, [record])), records[0])
+    """The record that a file of an earlier result has now; there are several after an interrupted run."""
+    found = (record for record in records[:-1] if is_ours(target, name, [record]))
+    return next(found, records[-1])
 
 
 def _make_way(target: Path, name: str, records: list[Record] | None, option: str, cached: bool) -> None:
     """Make sure that ``target/name`` may be written: it is free, it is ours, or it is put aside."""
     for above in reversed((target / name).parents):
-        if above.is_relative_to(target) and above.exists() and not above.is_dir():
-            raise BadInput(above, "is a file where a folder is to be written", f"choose another {option}")
+        inside = above != target and above.is_relative_to(target)
+        if inside and os.path.lexists(above) and (above.is_symlink() or not above.is_dir()):
+            raise BadInput(above, "is a file or a link where a folder is to be written", f"choose another {option}")
     path = target / name
     if not os.path.lexists(path) or (records and is_ours(target, name, records)):
         return
@@ -324,7 +329,7 @@ def _put_aside(path: Path) -> None:
         number += 1
     if os.path.lexists(path):
         os.rename(path, aside)
-        print(f"{path}: is not as neurolit wrote it; it is kept as {aside.name}", file=sys.stderr, flush=True)
+        say(Console(stderr=True), f"{path}: is not as neurolit wrote it; it is kept as {aside.name}")
 
 
 def _remove_empty(path: Path, top: Path) -> None:

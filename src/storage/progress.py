@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_bars: list[Progress] = []
+EVERY_S = 30.0
+"""Least time between two lines of progress where there is no terminal."""
+_bars: list[Progress | _Lines] = []
 
 
 def printable(text: str) -> str:
@@ -27,20 +29,56 @@ def say(console: Console, text: str, *, label: str = "", style: str = "") -> Non
     Parameters
     ----------
     label, style
-        A word printed in this style before the text, such as ``error`` in ``red``.
+        A word printed before the text, such as ``error``, and its style, such as ``red``; without a label the style
+        is that of the text.
     """
-    shown = Text(printable(f"{label} " if label else ""), style=style) + Text(printable(text))
+    head = Text(printable(f"{label} "), style=style) if label else Text()
+    shown = head + Text(printable(text), style="" if label else style)
     console.print(shown, soft_wrap=True)
 
 
 @contextmanager
-def shown_on(bar: Progress) -> Iterator[None]:
-    """Let the jobs of this process show their steps on a batch's bar."""
-    _bars.append(bar)
-    try:
-        yield
-    finally:
-        _bars.pop()
+def batch_progress(title: str, total: int, console: Console | None = None) -> Iterator[Callable[[], None]]:
+    """Show how many of ``total`` jobs are done: a bar in a terminal, elsewhere a line at most every 30 s.
+
+    Yields
+    ------
+    What to call after every job.
+    """
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        lines = _Lines(console, title, total)
+        _bars.append(lines)
+        try:
+            yield lines.advance
+        finally:
+            _bars.pop()
+        return
+    name, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
+    with Progress(name, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+        _bars.append(bar)
+        task = bar.add_task(printable(title), total=total)
+        try:
+            yield lambda: bar.advance(task)
+        finally:
+            _bars.pop()
+
+
+class _Lines:
+    """Progress for log files: a line when something has advanced and the last line is 30 s old."""
+
+    def __init__(self, console: Console, title: str, total: int) -> None:
+        self._console, self._title, self._total, self._done = console, title, total, 0
+        self._said = time.monotonic()
+
+    def advance(self) -> None:
+        self._done += 1
+        self.say()
+
+    def say(self, step: str = "") -> None:
+        if time.monotonic() - self._said >= EVERY_S:
+            self._said = time.monotonic()
+            say(self._console, f"{self._title}: {self._done} of {self._total} done{step}")
 
 
 @contextmanager
@@ -64,16 +102,20 @@ def steps(description: str, total: int, *, step_bytes: int = 0) -> Iterator[Call
         yield lambda amount=1.0: None
         return
     bar, clock, done = _bars[-1], time.monotonic(), 0.0
-    line = bar.add_task(f"  {description}", total=total)
+    line = bar.add_task(f"  {printable(description)}", total=total) if isinstance(bar, Progress) else None
 
     def advance(amount: float = 1.0) -> None:
         nonlocal done
         done += amount
         speed = done * step_bytes / 1e6 / max(time.monotonic() - clock, 1e-9)
-        shown = f"  {description}" + (f" · {speed:.0f} MB/s" if step_bytes else "")
-        bar.update(line, completed=round(done, 6), description=shown)
+        shown = f"{printable(description)}" + (f" · {speed:.0f} MB/s" if step_bytes else "")
+        if isinstance(bar, Progress) and line is not None:
+            bar.update(line, completed=round(done, 6), description=f"  {shown}")
+        elif isinstance(bar, _Lines):
+            bar.say(f"; {shown}, {done:.0f} of {total}")
 
     try:
         yield advance
     finally:
-        bar.remove_task(line)
+        if isinstance(bar, Progress) and line is not None:
+            bar.remove_task(line)

@@ -1,7 +1,7 @@
-"""Cached, atomic, provenance-stamped execution of one preprocessing stage.
+"""The cached step: one preprocessing step, computed once and kept with a manifest that says how it was made.
 
-A stage is a pure function of its input files, its parameters, an integer version and a seed. The
-hash of the four is its key. A finished stage is a folder with the data and a ``manifest.json`` that
+A step is a pure function of its input files, its parameters, an integer version and a seed. The
+hash of the four is its key. A finished step is a folder with the data and a ``manifest.json`` that
 states the key and the checksum of every file; the folder appears in one rename. How many workers ran,
 on what device and in what batches never enters the key.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 from src.signals import BadInput
 from src.storage.fingerprint import canonical_json, digest_of, file_digest
+from src.storage.hdf5 import files_reached
 from src.storage.lock import folder_lock
 from src.storage.manifest import (
     MANIFEST,
@@ -76,7 +77,7 @@ class CachedStep:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished stage on disk; ``reused`` says that nothing had to be computed."""
+    """A finished step on disk; ``reused`` says that nothing had to be computed."""
 
     path: Path
     manifest: dict[str, Any]
@@ -84,7 +85,7 @@ class Artifact:
 
 
 def ensure(
-    stage: CachedStep,
+    step: CachedStep,
     inputs: Mapping[str, Path],
     params: dict[str, Any],
     *,
@@ -94,16 +95,16 @@ def ensure(
     seed: int | None = None,
     wait: bool = True,
 ) -> Artifact:
-    """Return the stage's output for these inputs, computing it only if it is not there and whole.
+    """Return the step's output for these inputs, computing it only if it is not there and whole.
 
     Parameters
     ----------
-    stage, inputs, params, seed
+    step, inputs, params, seed
         What to compute. ``params`` holds plain JSON types, fully resolved: no default is left out.
     label
         Name of the recording, for folder names and messages.
     cache, target
-        Where the output lives: ``cache/<stage>/<label>-<key>`` beside other results, or exactly
+        Where the output lives: ``cache/<step>/<label>-<key>`` beside other results, or exactly
         ``target``, where a result made from other inputs or parameters is replaced, and nothing else
         ever is. Give one of them.
     wait
@@ -117,8 +118,8 @@ def ensure(
     """
     if (cache is None) == (target is None):
         raise TypeError("give either cache or target")
-    key = stage.key(inputs, params, seed)
-    folder = Path(target) if target is not None else cache_folder(Path(cache or ""), stage, label, key)
+    key = step.key(inputs, params, seed)
+    folder = Path(target) if target is not None else cache_folder(Path(cache or ""), step, label, key)
     if found := read_artifact(folder, key):
         return found
     refuse_overlap(folder, inputs.values(), "output_dir" if cache is None else "cache_dir")
@@ -127,14 +128,14 @@ def ensure(
             return found
         started, clock = datetime.now(UTC), time.monotonic()
         with replacement(folder, cached=cache is not None) as part:
-            facts = stage.run(inputs, params, part, seed) or {}
-            if stage.key(inputs, params, seed) != key:
+            facts = step.run(inputs, params, part, seed) or {}
+            if step.key(inputs, params, seed) != key:
                 raise BadInput(label, "its files changed while they were read", "run again once they are complete")
             manifest = {
                 "key": key,
                 "label": label,
-                "step": stage.name,
-                "version": stage.version,
+                "step": step.name,
+                "version": step.version,
                 "params": params,
                 "seed": seed,
                 "inputs": {n: {"name": Path(p).name, "sha256": fingerprint(p)} for n, p in sorted(inputs.items())},
@@ -147,10 +148,10 @@ def ensure(
         return Artifact(folder, read_manifest(folder) or {}, reused=False)
 
 
-def cache_folder(cache: Path, stage: CachedStep, label: str, key: str) -> Path:
-    """``cache/<stage>/<label>-<first 16 digits of the key>``; separators in the label become underscores."""
+def cache_folder(cache: Path, step: CachedStep, label: str, key: str) -> Path:
+    """``cache/<step>/<label>-<first 16 digits of the key>``; separators in the label become underscores."""
     safe = label.replace("/", "_").replace("\\", "_").lstrip(".")
-    return cache / stage.name / plain_name(f"{safe}-{key[:16]}")
+    return cache / step.name / plain_name(f"{safe}-{key[:16]}")
 
 
 def read_artifact(folder: Path, key: str | None = None) -> Artifact | None:
@@ -166,7 +167,9 @@ def read_artifact(folder: Path, key: str | None = None) -> Artifact | None:
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files.
 
-    A finished stage's folder is what its manifest says it is, apart from when and how fast it was made:
+    An HDF5 file that takes data from other files is hashed with them, see :func:`src.storage.hdf5.files_reached`.
+
+    A finished step's folder is what its manifest says it is, apart from when and how fast it was made:
     made again elsewhere it has the same fingerprint.
 
     Raises
@@ -176,7 +179,8 @@ def fingerprint(path: Path) -> str:
     """
     path = Path(path)
     if not path.is_dir():
-        return file_digest(path)
+        digest, reached = file_digest(path), files_reached(path)
+        return digest_of([digest, [file_digest(other) for other in reached]]) if reached else digest
     if found := read_artifact(path):
         return digest_of([found.manifest["key"], found.manifest["facts"], found.manifest["outputs"]])
     return digest_of([(p.relative_to(path).as_posix(), fingerprint(p)) for p in files_of(path)])

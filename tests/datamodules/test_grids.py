@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
 from src.datamodules.grid_splits import split_frames
 from src.datamodules.splits import PARTS
 from src.signals import BadInput
-from tests.forecast_data import grid_data
+from tests.forecast_data import WINDOWS, grid_data
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +55,21 @@ def test_statistics_come_from_training_frames(data):
             np.testing.assert_allclose(found["autocovariance"][0, span, lag], expected, atol=2e-3)
 
 
-def test_an_image_is_made_only_where_it_is_asked_for(data):
-    batch = next(iter(data.val_dataloader()))
-    assert data.with_image(batch, None).image is None
-    assert data.with_image(batch, 16).image.shape == (len(batch.subject), 8, 4, 16, 8)
+def test_layouts_hold_the_same_frames(cache, data):
+    plain = next(iter(data.val_dataloader()))
+    batches = {}
+    for layout in ("sparse_coo", "dense"):
+        other = grid_data(cache, layout=layout)
+        other.setup("fit")
+        batches[layout] = next(iter(other.val_dataloader()))
+        assert len(batches[layout].voxel_index) == 0
+    sparse, dense = batches["sparse_coo"].image, batches["dense"].image
+    assert sparse.is_sparse
+    assert dense.shape == (16, 8, 4, 256, 128)
+    assert torch.equal(sparse.to_dense(), dense)
+    assert torch.equal(dense.flatten(2).sum(2), plain.counts)
+    with pytest.raises(BadInput, match=r"datamodule.layout: is 'coo'; choose from: indices, sparse_coo, dense"):
+        grid_data(cache, layout="coo")
 
 
 def test_split_and_summary_speak_of_frames(data):
@@ -76,6 +88,6 @@ def test_the_same_seed_gives_the_same_split(data):
 
 def test_what_makes_no_sense_is_refused(cache):
     with pytest.raises(BadInput, match="no stretch of train frames"):
-        grid_data(cache, context=500).setup("fit")
+        grid_data(cache, windows=WINDOWS | {"context": 500}).setup("fit")
     with pytest.raises(BadInput, match="no setting 'cell'"):
         grid_data(cache, simulated={"seed": 0, "positions": None, "common": {}, "subjects": [{"cell": 3}]}).setup("fit")

@@ -60,6 +60,15 @@ def test_impossible_splits_say_why(arguments, problem):
         make_split(["a", "b", "c", "d"], seed=0, **arguments)
 
 
+def test_parameters_of_another_method_are_passed_over_and_a_typo_is_not():
+    given = {"method": "fraction", "val": 0.2, "test": 0.25, "seed": 1}
+    assert make_split(list("abcdef"), **given, path="folds.json", fold=2) == make_split(list("abcdef"), **given)
+    with pytest.raises(BadInput, match=r"datamodule.split.tset: is no parameter of a split"):
+        make_split(list("abcdef"), **given, tset=0.2)
+    with pytest.raises(BadInput, match=r"datamodule.split.path: is needed by file"):
+        make_split(list("abcdef"), method="file", fold=0, val=1, seed=0)
+
+
 def test_too_short_a_recording_cannot_be_split_in_blocks():
     with pytest.raises(BadInput, match="too few"):
         split_blocks(10, val=0.2, test=0.2, gap=5)

@@ -10,8 +10,8 @@ import scipy.io
 import torch
 
 from src.datamodules.splits import make_split
-from src.preprocess.lfp.artifact import open_spectrograms
-from src.preprocess.lfp.spectrograms import spectrograms
+from src.preprocess.lfp.parameters import SpectrogramParams
+from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.preprocess.sleep.bandpower_files import read_bandpower_mouse
 from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.databases import ucddb_signal
@@ -55,14 +55,8 @@ def read_ucddb(path: Path) -> None:
 
 def make_spectrogram(folder: Path, preset: str) -> Path:
     write_shank(folder / "in", "rat1", 0, random_traces(3000, 1), channel_ids=np.arange(1))
-    spectrograms(
-        input_dir=str(folder / "in"),
-        output_dir=str(folder / "out"),
-        bands=BANDS,
-        workers=1,
-        preset=preset,
-        figures=None,
-    )
+    folders = {"input_dir": str(folder / "in"), "output_dir": str(folder / "out")}
+    SpectrogramParams(**folders, bands=BANDS, workers=1, preset=preset).run()
     return next((folder / "out").rglob("rat1_sh0_spectrograms.*"))
 
 

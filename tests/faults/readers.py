@@ -25,8 +25,9 @@ from src.recordings.calcium.fish import read_struct
 from src.recordings.calcium.ground_truth import read_neuron
 from src.recordings.calcium.sources import open_recording, subject_files
 from src.recordings.calcium.suite2p import load_objects, open_suite2p, suite2p_files
+from src.recordings.extracellular import reader as extracellular
+from src.recordings.extracellular.source import SourceOptions
 from src.recordings.extracellular.spike_trains import read_spikes, read_trace
-from src.recordings.extracellular.traces import open_traces
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.runs.checkpoints import read_checkpoint
@@ -95,7 +96,7 @@ def make_traces_hdf5(folder: Path) -> Path:
 
 
 def read_traces(path: Path) -> None:
-    opened = open_traces(path, 500.0 if path.suffix == ".npy" else None)
+    opened = extracellular.open_recording(path, SourceOptions(fs_hz=500.0 if path.suffix == ".npy" else None))
     for _ in opened.blocks():
         pass
 

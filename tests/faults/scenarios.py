@@ -1,4 +1,8 @@
-"""What is killed: each verb on something small, and what of its output has to come out the same."""
+"""What is killed: each verb on something small, and what is promised of its output.
+
+The same command after a kill gives the same results: weights, splits, scores, predictions, files of every step. Logs
+are not promised: they may show that there were two attempts. What a user put beside results stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
 from src.signals import HUMAN_STAGES, Origin, SignalSpec
 from src.simulate.sleep import write_night
+from src.storage.manifest import is_ours, listed_files
+from src.storage.output import OutputFolder
 from src.storage.step import MANIFEST, read_artifact
 from tests.conftest import REPOSITORY
 from tests.preprocess.lfp.lfp_files import random_traces, write_shank
@@ -23,6 +29,8 @@ from tests.runs.test_search import SEARCH
 from tests.runs.verb import command
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz")
+SAVED_AT = 116
+"""Bytes of text at the head of a MATLAB file, which state when it was saved."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,8 @@ def preprocess_line(inputs: Path, folder: Path) -> list[str]:
     return [str(REPOSITORY / "preprocess.py"), *keys]
 
 
-def stage_results(folder: Path) -> dict[str, bytes]:
-    """Every file of every finished stage but its manifest, which says when it was made."""
+def step_results(folder: Path) -> dict[str, bytes]:
+    """Every file of every finished step but its manifest, which says when it was made."""
     found = [p.parent for p in folder.glob(f"out/**/{MANIFEST}")]
     assert all(read_artifact(path) is not None for path in found)
     files = [p for path in found for p in path.rglob("*") if p.is_file() and p.name != MANIFEST]
@@ -74,7 +82,7 @@ def newest_finished(home: Path, record: str) -> Path:
 
 def train_results(folder: Path) -> dict[str, bytes]:
     run = newest_finished(folder / "runs" / "toy", "run.json")
-    return {"weights": weights(run)} | {n: (run / n).read_bytes() for n in ("metrics.csv", "results.json")}
+    return {"weights": weights(run)} | {n: (run / n).read_bytes() for n in ("split.json", "results.json")}
 
 
 def sweep_line(inputs: Path, folder: Path) -> list[str]:
@@ -85,8 +93,7 @@ def sweep_results(folder: Path) -> dict[str, bytes]:
     sweep = newest_finished(folder / "runs" / "sweeps", "sweep.json")
     jobs = sorted(p.parent for p in sweep.glob("*/run.json") if p.parent.name.isdigit())
     tested = [job.name for job in jobs if (job / "results.json").exists()]
-    found = {f"{job.name} {name}": (job / name).read_bytes() for job in jobs for name in ("metrics.csv",)}
-    found |= {f"{job.name} weights": weights(job) for job in jobs}
+    found = {f"{job.name} weights": weights(job) for job in jobs}
     return found | {"sweep.csv": (sweep / "sweep.csv").read_bytes(), "tested": " ".join(tested).encode()}
 
 
@@ -135,20 +142,53 @@ def infer_line(inputs: Path, folder: Path) -> list[str]:
     return [str(REPOSITORY / "infer.py"), *keys]
 
 
+def infer_again_line(inputs: Path, folder: Path) -> list[str]:
+    """Predictions into folders that hold an earlier result and files of a user."""
+    output = OutputFolder(folder / "out")
+    for name in ("SC4001E0-PSG", "SC4011E0-PSG"):
+        with output.folder(name) as part:
+            for file in ("hypnogram.csv", "events.tsv", "gone.txt"):
+                (part / file).write_text("of the earlier result")
+        (folder / "out" / name / "reviewed.csv").write_text("by hand")
+    return infer_line(inputs, folder)
+
+
 def infer_results(folder: Path) -> dict[str, bytes]:
     return {
         p.relative_to(folder).as_posix(): p.read_bytes()
         for p in folder.glob("out/*/*")
-        if p.suffix in (".csv", ".edf", ".tsv", ".png")
+        if p.suffix in (".csv", ".edf", ".tsv", ".png", ".txt")
     }
 
 
+def simulate_line(inputs: Path, folder: Path) -> list[str]:
+    keys = ("--subjects", "2", "--hours", "0.2")
+    return [str(REPOSITORY / "src" / "simulate" / "sleep.py"), str(folder / "out"), *keys]
+
+
+def spikes_line(inputs: Path, folder: Path) -> list[str]:
+    keys = ("preprocess=spike_lookalikes", "duration_s=2", f"output_dir={folder}/out")
+    return [str(REPOSITORY / "preprocess.py"), *keys]
+
+
+def file_results(folder: Path) -> dict[str, bytes]:
+    """Every recording that was written, and that the manifest beside them lists it."""
+    files = [p for p in (folder / "out").rglob("*") if p.suffix in (".edf", ".mat")]
+    listed = listed_files(folder / "out") or {}
+    assert sorted(listed) == sorted(p.relative_to(folder / "out").as_posix() for p in files)
+    assert all(is_ours(folder / "out", name, records) for name, records in listed.items())
+    return {p.relative_to(folder).as_posix(): p.read_bytes()[SAVED_AT if p.suffix == ".mat" else 0 :] for p in files}
+
+
 SCENARIOS = {
-    "preprocess": Scenario(write_sessions, preprocess_line, stage_results),
+    "preprocess": Scenario(write_sessions, preprocess_line, step_results),
     "train": Scenario(write_nothing, train_line, train_results),
     "sweep": Scenario(write_nothing, sweep_line, sweep_results),
     "search": Scenario(write_nothing, search_line, search_results),
     "infer": Scenario(write_nights, infer_line, infer_results),
+    "infer_again": Scenario(write_nights, infer_again_line, infer_results),
+    "simulate": Scenario(write_nothing, simulate_line, file_results),
+    "spikes": Scenario(write_nothing, spikes_line, file_results),
 }
 
 

@@ -53,6 +53,7 @@ def kill_and_repeat(server, unbroken, folder, name, draw):
     found = SCENARIOS[name].results(folder)
     assert sorted(found) == sorted(expected), moment
     assert [n for n in found if found[n] != expected[n]] == [], moment
+    assert not list(folder.rglob("*.kept-*")), "a kill made a file of ours look like somebody else's"
 
 
 @pytest.mark.faults

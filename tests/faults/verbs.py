@@ -104,7 +104,7 @@ def _fork(wish: dict[str, Any]) -> dict[str, Any]:
         "status": os.waitstatus_to_exitcode(status),
         "seconds": time.monotonic() - started,
         "operations": int(count.read_text()) if count.exists() else 0,
-        "printed": log.read_text(),
+        "printed": log.read_text(errors="backslashreplace"),
     }
 
 

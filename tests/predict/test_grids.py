@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -26,7 +27,7 @@ def bundle(request, data, tmp_path_factory):
     torch.manual_seed(0)
     small = {"width": 4, "hidden": 8} if request.param == "grid_embedding" else {"coarsen": 32, "channels": 4}
     model = GridForecasting(data.signal.to_dict(), data.classes, request.param, small)
-    model.set_normalization(data.statistics())
+    model.take_over(data)
     fields = {**model.bundle_fields(), "decision": model.tune(data)}
     made = Bundle(
         signal=data.signal,
@@ -59,6 +60,7 @@ def test_a_bundle_forecasts_a_recording_into_a_grid_file(bundle, data, tmp_path)
     assert steps[-4:].tolist() == [1, 2, 3, 4]
     record = json.loads((folder / "manifest.json").read_text())
     assert record["subject"] == "simulated_1"
+    assert record["forecast"] == "model"
     assert record["scores"]["over"] == "the file's test frames"
     forecasts = {"mean rate", "persistence", "autoregression", "linear population", "model"}
     assert set(record["scores"]) == {"windows", "over"} | forecasts
@@ -73,11 +75,26 @@ def test_a_file_gives_the_logits_of_the_datamodule(bundle, data):
     fitted = fit_subject(bundle, network, grids, None)
     dataset = data.datasets["test"]
     mine = np.flatnonzero(dataset.windows[:, 0] == 1)[:5]
-    batch = data.with_image(dataset.__getitems__(mine.tolist()), network.coarsen)
+    batch = dataset.__getitems__(mine.tolist())
     with torch.no_grad():
         expected = network(batch)[0].logits
-    found = torch.cat([f.logits for f, *_ in forecasts(fitted, bundle, dataset.windows[mine, 1])])
+    found = torch.cat([f["model"] for _, f, _ in forecasts(fitted, bundle, dataset.windows[mine, 1])])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_forecast_that_validation_chose_is_the_one_that_is_written(bundle, data, tmp_path):
+    path = data.files()["simulated_2"]
+    written = {}
+    for chosen in ("model", "mean rate"):
+        decided = replace(bundle, decision=bundle.decision | {"forecast": chosen, "threshold": [-9.0] * 4})
+        assert predict(decided, path, tmp_path / chosen, figures=False).exit_code == 0
+        (folder,) = (tmp_path / chosen).iterdir()
+        assert json.loads((folder / "manifest.json").read_text())["forecast"] == chosen
+        with h5py.File(folder / COO_FILE) as file:
+            written[chosen] = file["probability"][()]
+    rates = torch.from_numpy(data.statistics()["rates"])
+    assert (torch.from_numpy(written["mean rate"]).float().max() if len(written["mean rate"]) else 0) <= rates.max()
+    assert len(written["model"]) > len(written["mean rate"])
 
 
 def test_a_stranger_is_forecast_by_planes_and_refused_by_voxels(bundle, tmp_path):
@@ -90,7 +107,7 @@ def test_a_stranger_is_forecast_by_planes_and_refused_by_voxels(bundle, tmp_path
         assert summary.exit_code == 0
         assert (tmp_path / "out" / "stranger" / COO_FILE).is_file()
     else:
-        assert "whom the bundle does not know" in summary.failures[0].reason
+        assert "which the bundle does not know" in summary.failures[0].reason
     (failure,) = predict(bundle, path, tmp_path / "out2", subject="simulated_2").failures
     assert "planes" in failure.reason or "none of simulated_2's" in failure.reason
 

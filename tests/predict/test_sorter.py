@@ -1,65 +1,61 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from src.models.bundle import load_bundle
-from src.predict.sorter import Sorter, one_thread
-from src.preprocess.spikes.prepare import load_trace
+from src.models.spikes.decision import Decision
+from src.predict.sorter import NetworkSorter, one_thread
+from src.preprocess.spikes.trace import load_trace
 from src.signals import BadInput
+from src.simulate.spikes import FS_HZ
 
 
 @pytest.fixture(scope="module")
 def bundles(spike_models):
-    return [load_bundle(spike_models[task][2]) for task in ("detector", "classifier")]
+    return tuple(load_bundle(spike_models[task][2]) for task in ("detector", "classifier"))
 
 
-def test_a_recording_finds_the_network_trained_for_it(bundles, spike_folder):
-    sorter = Sorter.from_bundles(*bundles)
-    for name in ("D2", "D5"):
-        choice = sorter.choose(load_trace(spike_folder / f"{name}.mat", fs_hz=25_000.0), None)
-        assert sorter.targets[choice.expert] == name
-        assert choice.gain == 1.0
-        assert choice.distance < 1e-3
+def test_a_recording_gets_the_decision_of_its_name_or_of_the_nearest_noise(bundles):
+    sorter = NetworkSorter.from_bundles(*bundles)
+    loud = 2.0 * np.random.default_rng(0).standard_normal(20_000)
+    assert sorter.decision("D2", loud) is sorter.decisions["D2"]
+    assert sorter.decision("other", loud) is sorter.decisions["D5"]
+    assert sorter.decision("other", loud * 0.1) is sorter.decisions["D2"]
 
 
-def test_without_a_classifier_the_detector_names_the_neurons(bundles, spike_folder):
-    sorter = Sorter.from_bundles(bundles[0], None)
-    trace = load_trace(spike_folder / "D2.mat", fs_hz=25_000.0)
-    found = sorter.sort(trace, sorter.choose(trace, None))
-    assert len(found.train) > 100
-    assert len(set(found.train.unit)) == 5
+def test_detector_config_replaces_the_decisions(bundles, spike_folder, tmp_path):
+    Decision(0.999, 60).write(tmp_path / "detector_config.npz")
+    trace = load_trace(spike_folder / "D2.mat", fs_hz=FS_HZ)
+    strict = NetworkSorter.from_bundles(*bundles, config=tmp_path / "detector_config.npz").sort(trace)
+    usual = NetworkSorter.from_bundles(*bundles).sort(trace)
+    assert len(strict.train) < len(usual.train)
+    assert strict.facts["decision"]["threshold"] == 0.999
+    assert ((usual.confidence > 0.2) & (usual.confidence <= 1)).all()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda b: replace(b, classes=b.classes[:3]), "names other neurons"),
-        (lambda b: replace(b, signal=replace(b.signal, fs_hz=24_000.0)), "trained at 24000 Hz"),
-        (lambda b: replace(b, decision={"targets": {"D6": {}}}), "trained for other targets"),
-        (
-            lambda b: replace(b, steps=[b.steps[0] | {"params": b.steps[0]["params"] | {"low_hz": 300.0}}]),
-            "another band-pass",
-        ),
-        (lambda b: replace(b, steps=[b.steps[0] | {"version": 9}]), "needs version 9"),
-        (
-            lambda b: replace(b, steps=[b.steps[0] | {"params": {"width": 1}}]),
-            "does not say how recordings are conditioned",
-        ),
-    ],
-)
-def test_bundles_that_were_not_made_for_each_other_are_refused(bundles, change, message):
-    with pytest.raises(BadInput, match=message):
-        Sorter.from_bundles(bundles[0], change(bundles[1]))
+def test_a_gain_brings_a_recording_to_the_labelled_one_s_unit(bundles, spike_folder):
+    trace = load_trace(spike_folder / "D2.mat", fs_hz=FS_HZ)
+    louder = replace(trace, centred=trace.centred * np.float32(1000))
+    found = NetworkSorter.from_bundles(*bundles, gain=1e-3).sort(louder)
+    np.testing.assert_array_equal(found.train.index, NetworkSorter.from_bundles(*bundles).sort(trace).train.index)
 
 
-def test_sorting_takes_one_thread_and_gives_back_the_others():
+def test_bundles_that_do_not_belong_together_are_refused(bundles):
+    detection, classification = bundles
+    with pytest.raises(BadInput, match="is a spike_classification bundle"):
+        NetworkSorter.from_bundles(classification, classification)
+    with pytest.raises(BadInput, match="names other neurons"):
+        NetworkSorter.from_bundles(detection, replace(classification, classes=["a", "b"]))
+    step = {**classification.steps[0], "params": {**classification.steps[0]["params"], "low_hz": 300.0}}
+    with pytest.raises(BadInput, match="another band-pass"):
+        NetworkSorter.from_bundles(detection, replace(classification, steps=[step]))
+
+
+def test_threads_are_given_back():
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before

@@ -1,77 +1,68 @@
-"""The pages of a shank: every channel, an overview, gaps shown as gaps, any length, either format."""
+"""Figures of the LFP from plain arrays: gaps, silence, one column; a coherence and its level of chance."""
+
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
 
-from src.preprocess.lfp.artifact import open_spectrograms
-from src.preprocess.lfp.parameters import resolve
-from src.preprocess.lfp.shank import run
-from src.reports import lfp as lfp_figures
-from src.reports.lfp import draw_shank, pages
-from src.signals import BadInput
-from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
+from src.reports import lfp
+from src.reports.lfp import Page, draw_channel, draw_coherence, draw_overview, draw_states, median_spectrum, save
+
+FREQS, TIMES = np.arange(0.5, 64, 0.5), np.arange(0, 900, 3.0)
 
 
 @pytest.fixture(autouse=True)
-def small_pages(monkeypatch):
-    monkeypatch.setattr(lfp_figures, "DPI", 40)
-    monkeypatch.setattr(lfp_figures, "COLUMNS", 300)
+def small_figures(monkeypatch):
+    monkeypatch.setattr(lfp, "DPI", 40)
 
 
-@pytest.fixture
-def compute(tmp_path):
-    def make(samples, preset="sleep", **overrides):
-        path = write_shank(tmp_path, "a", 0, samples, units="uV")
-        out = tmp_path / "out"
-        out.mkdir()
-        params = resolve(preset, overrides, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None, "shank": 0}
-        run({"traces": path}, params, out, None)
-        return out
-
-    return make
+def page(times=TIMES):
+    power = np.random.default_rng(0).standard_exponential((len(FREQS), len(times))) / FREQS[:, None]
+    return Page("ch 1", power, FREQS, times, "dB re 1 µV²/Hz", "2-s windows")
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf"])
-def test_a_page_per_channel_and_an_overview(tmp_path, compute, suffix):
-    folder = compute(random_traces(20_000, 3))
-    (tmp_path / "pages").mkdir()
-    files = draw_shank(folder, tmp_path / "pages", title="a/sh0", suffix=suffix, channels=["0", "2"])
-    assert [file.name for file in files] == [f"a_sh0_{x}.{suffix}" for x in ("ch0", "ch2", "overview")]
-    assert all(file.stat().st_size > 5_000 for file in files)
+def test_a_channel_and_an_overview(tmp_path, suffix):
+    one = page()
+    one.power[:, 50:90] = np.nan
+    file = save(draw_channel(one, "rat · shank 0"), tmp_path / f"a.{suffix}")
+    assert file.stat().st_size > 5000
+    spectra = [median_spectrum(one.decibels)] * 2
+    ratio = [one.theta_ratio()] * 2
+    overview = draw_overview("rat · shank 0", one, ["1", "2"], [one.band(0.5, 4)] * 2, ratio, spectra)
+    assert save(overview, tmp_path / f"b.{suffix}").stat().st_size > 5000
     if suffix == "png":
-        assert matplotlib.image.imread(files[0]).std() > 0.05
+        assert matplotlib.image.imread(file).std() > 0.05
 
 
-def test_pages_average_power_and_keep_gaps(compute, monkeypatch):
-    monkeypatch.setattr(lfp_figures, "COLUMNS", 10)
-    samples = random_traces(60_000, 2)
-    samples[18_000:31_000, 1] = np.nan
-    folder = compute(samples, format="npz", decibel=False, dtype="float32")
-    with np.load(folder / "a_sh0_spectrograms.npz") as arrays:
-        power = arrays["spectrograms"].astype(float)
-    source = open_spectrograms(folder)
-    first, second = pages(source, [0, 1])
-    edges = np.linspace(0, power.shape[2], 11).astype(int)
-    np.testing.assert_allclose(first.power[:, 3], power[0, 1:, edges[3] : edges[4]].mean(axis=1), rtol=1e-5)
-    assert np.isnan(second.power[:, 4]).all()
-    assert np.isfinite(second.power[:, [0, 9]]).all()
-    assert np.isnan(second.theta_ratio()[4])
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_nothing_recorded_and_silence_can_be_drawn(tmp_path, value):
+    one = page(TIMES[:1])
+    one.power[:] = value
+    assert save(draw_channel(one, "rat"), tmp_path / "a.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize(
-    "samples",
-    [random_traces(1000, 1), np.full((3000, 2), np.nan, np.float32), np.zeros((3000, 2), np.float32)],
-    ids=["one frame", "nothing recorded", "silence"],
-)
-def test_whatever_there_is_can_be_drawn(tmp_path, compute, samples):
-    (tmp_path / "pages").mkdir()
-    assert len(draw_shank(compute(samples), tmp_path / "pages", title="a/sh0")) == samples.shape[1] + 1
+def test_a_band_is_an_integral():
+    one = page()
+    one.power[:] = 2.0
+    np.testing.assert_allclose(one.band(4, 8.5), 2 * 4)
+    assert np.nanmax(one.theta_ratio()) < 1
 
 
-def test_logarithmic_bins_and_names_with_slashes(tmp_path, compute):
-    folder = compute(random_traces(5000, 1), "scipy_compat", log_bins=40, decibel=True)
-    (tmp_path / "pages").mkdir()
-    assert draw_shank(folder, tmp_path / "pages", title="a/sh0")[0].name == "a_sh0_ch0.png"
-    with pytest.raises(BadInput, match="has no channel 7"):
-        draw_shank(folder, tmp_path / "pages", title="a/sh0", channels=["7"])
+def test_coherence_over_time_with_its_level_of_chance(tmp_path):
+    squared = np.random.default_rng(0).random((len(FREQS), 30)) * 0.2
+    squared[10:14] = 0.9
+    squared[:, 7] = np.nan
+    path = tmp_path / "c.png"
+    windows = np.arange(30) * 30.0
+    draw_coherence(path, ("sh0:1", "sh1:2"), FREQS, windows, squared, squared - 0.1, (0.095, 0.246), "rat")
+    assert matplotlib.image.imread(path).std() > 0.05
+
+
+def test_states_under_the_spectrogram(tmp_path):
+    one = page()
+    states = SimpleNamespace(stages=np.arange(len(TIMES)) // 20 % 3, confidence=np.full(len(TIMES), 0.9))
+    features = {"slow waves (z)": np.sin(TIMES), "theta ratio": np.full(len(TIMES), np.nan)}
+    path = draw_states(tmp_path / "s.png", one.decibels, FREQS, TIMES, states, features)
+    assert matplotlib.image.imread(path).std() > 0.05

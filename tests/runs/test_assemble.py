@@ -1,13 +1,31 @@
-import torch
-from omegaconf import OmegaConf
+"""What a configuration becomes, and what is refused before any data are touched."""
 
-from src.runs.assemble import adopt_checkpoint, assemble
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ModelSummary, WeightAveraging
+
+from src import schema
+from src.runs.assemble import adopt_checkpoint, assemble, check, make_trainer
+from src.runs.callbacks import ProgressBar, ReseedEachStep
+from src.signals import BadInput
+from tests.conftest import REPOSITORY
 
 CONFIG = {
     "seed": 3,
     "datamodule": {"_target_": "tests.runs.toy.Blobs", "seed": 3, "batch_size": 8},
     "model": {"_target_": "tests.runs.toy.Classifier", "lr": 0.1},
 }
+MONITOR = ("val/macro_f1", "max")
+
+
+def configured(*overrides, experiment="sleep_cnn"):
+    schema.register()
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return compose("train", [f"experiment={experiment}", "logger=csv", *overrides])
 
 
 def test_the_same_seed_gives_the_same_weights_and_the_statistics(tmp_path):
@@ -21,3 +39,100 @@ def test_the_same_seed_gives_the_same_weights_and_the_statistics(tmp_path):
     torch.save({"state_dict": first.state_dict()}, tmp_path / "best.ckpt")
     adopt_checkpoint(other, tmp_path / "best.ckpt")
     assert torch.equal(first.state_dict()[key], other.state_dict()[key])
+
+
+def trainer(folder, *overrides, experiment="sleep_cnn"):
+    cfg = configured(*overrides, experiment=experiment)
+    check(cfg)
+    return make_trainer(cfg, folder=folder, monitor=MONITOR, loggers=[])
+
+
+def only(made, kind):
+    (found,) = [callback for callback in made.callbacks if type(callback) is kind]
+    return found
+
+
+def test_callbacks_know_the_model_s_score_and_the_run_s_folder(tmp_path):
+    made = trainer(tmp_path, "patience=3")
+    assert (only(made, EarlyStopping).monitor, only(made, EarlyStopping).patience) == ("val/macro_f1", 3)
+    saved = only(made, ModelCheckpoint)
+    assert (saved.monitor, saved.mode, saved.dirpath) == (*MONITOR, str(tmp_path / "checkpoints"))
+    assert only(made, ReseedEachStep).seed == 42
+    assert only(made, ProgressBar)
+    assert Path(made.default_root_dir) == tmp_path
+
+
+def test_what_the_user_adds_to_the_trainer_is_obeyed(tmp_path):
+    made = trainer(
+        tmp_path,
+        "+trainer.enable_model_summary=true",
+        f"+trainer.default_root_dir={tmp_path / 'mine'}",
+        "+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.LearningRateFinder}]",
+        "+trainer.accumulate_grad_batches=2",
+        "trainer.gradient_clip_val=0.5",
+    )
+    assert any(isinstance(callback, ModelSummary) for callback in made.callbacks)
+    assert Path(made.default_root_dir) == tmp_path / "mine"
+    assert any(type(callback).__name__ == "LearningRateFinder" for callback in made.callbacks)
+    assert only(made, ReseedEachStep)
+    assert (made.accumulate_grad_batches, made.gradient_clip_val) == (2, 0.5)
+
+
+def test_callbacks_are_added_changed_and_left_out_by_name(tmp_path):
+    made = trainer(
+        tmp_path,
+        "+callbacks.second={_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: val/loss}",
+        "callbacks.early_stopping=null",
+        "callbacks.checkpoint.save_last=false",
+        "+trainer.enable_progress_bar=false",
+    )
+    first, second = [c for c in made.callbacks if isinstance(c, ModelCheckpoint)]
+    assert (first.save_last, second.monitor, second.dirpath) == (False, "val/loss", first.dirpath)
+    assert not any(isinstance(c, EarlyStopping | ProgressBar) for c in made.callbacks)
+
+
+def test_averaged_weights_are_lightning_s_own(tmp_path):
+    made = trainer(tmp_path, experiment="sleep_context")
+    assert only(made, WeightAveraging)
+    assert not any(isinstance(c, WeightAveraging) for c in trainer(tmp_path).callbacks)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+model.lrr=1", r"model.lrr: is no argument of SleepStager; it takes signal"),
+        ("+model.lr=1", r"model.lr: is no argument of SleepStager; give optimizer.lr"),
+        ("+optimizer.weigt_decay=1", r"optimizer.weigt_decay: .* AdamW; did you mean optimizer.weight_decay\?"),
+        ("+scheduler.warmpu=1", r"scheduler.warmpu: is no argument of warmup_cosine; did you mean scheduler.warmup\?"),
+        ("+datamodule.batchsize=1", r"datamodule.batchsize: .* did you mean datamodule.batch_size\?"),
+        ("+model.network_args.filter=1", r"model.network_args.filter: .* did you mean model.network_args.filters\?"),
+        ("model.kind=sleep_epoch_cn", r"model.kind: 'sleep_epoch_cn' is no network; did you mean sleep_epoch_cnn\?"),
+        ("model.kind=spike_detector", r"model.kind: 'spike_detector' is known, but trained by another module"),
+        ("+callbacks.x._target_=foo", r"callbacks.x._target_: 'foo' cannot be imported"),
+        ("+callbacks.x.patience=3", r"callbacks.x: names no _target_"),
+        ("+callbacks.early_stopping.paitence=3", r"did you mean callbacks.early_stopping.patience\?"),
+        ("+trainer.logger=true", r"trainer.logger: is set by train.py; give logger instead"),
+        ("+trainer.fast_dev_run=true", r"trainer.fast_dev_run: is set by train.py; give debug=fast instead"),
+        ("+trainer.max_epoch=1", r"trainer.max_epoch: .* did you mean trainer.max_epochs\?"),
+        ("source=bandpower", r"source: Sleep-EDF .*no folder is given; python preprocess.py preprocess=sleep_edf"),
+        ("source=sleep_excerpts", r"source: DREAMS sleep spindles: no folder is given; download"),
+    ],
+)
+def test_mistakes_are_named_before_any_data_are_touched(override, message, monkeypatch):
+    monkeypatch.setattr("src.datamodules.sleep.prepare_nights", None)
+    with pytest.raises(BadInput, match=message):
+        assemble(configured(override))
+
+
+def test_a_training_without_its_checkpoint_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"callbacks.checkpoint: is missing"):
+        trainer(tmp_path, "callbacks.checkpoint=null")
+
+
+def test_another_optimizer_and_no_scheduler_reach_the_model():
+    cfg = configured("optimizer=sgd", "scheduler=constant", "optimizer.lr=0.5")
+    check(cfg)
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+    assert model["optimizer"]["_target_"] == "torch.optim.SGD"
+    assert model["optimizer"]["lr"] == 0.5
+    assert not model["scheduler"]

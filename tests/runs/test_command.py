@@ -96,10 +96,19 @@ def test_a_pickle_of_a_job_is_not_loaded():
     assert "pickle" in refused("train", "--experimental-rerun", "x.pickle")
 
 
-def test_ctrl_c_says_what_to_type(capsys, monkeypatch):
-    def stopped():
-        raise KeyboardInterrupt
+def plain_interrupt():
+    raise KeyboardInterrupt
 
+
+def interrupt_in_a_training():
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)  # as Lightning does
+
+
+@pytest.mark.parametrize("stopped", [plain_interrupt, interrupt_in_a_training])
+def test_ctrl_c_says_what_to_type(capsys, monkeypatch, stopped):
     monkeypatch.setattr(sys, "argv", ["infer.py", "bundle=b", "input=my night.edf"])
     with pytest.raises(SystemExit) as end:
         command.run_verb(stopped, "infer")
@@ -107,8 +116,14 @@ def test_ctrl_c_says_what_to_type(capsys, monkeypatch):
     assert capsys.readouterr().out.endswith("To go on: python infer.py bundle=b 'input=my night.edf'\n")
 
 
-@pytest.mark.parametrize("verb", ["train", "infer", "preprocess"])
-def test_help_is_printed_by_every_verb(repository, verb):
-    done = subprocess.run([sys.executable, f"{verb}.py", "--help"], cwd=repository, capture_output=True, text=True)
+@pytest.mark.parametrize("verb", ["infer", "preprocess"])
+def test_help_is_printed_before_anything_runs(capsys, monkeypatch, verb):
+    monkeypatch.setattr(sys, "argv", [f"{verb}.py", "--help"])
+    command.run_verb(plain_interrupt, verb)
+    assert capsys.readouterr().out.count(f"python {verb}.py") >= 3
+
+
+def test_train_prints_its_help(repository):
+    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(f"python {verb}.py") >= 3
+    assert done.stdout.count("python train.py") >= 3

@@ -24,7 +24,7 @@ def read(path):
 def test_csv_is_always_written_and_attempts_are_joined(tmp_path):
     for attempt, steps in enumerate([(1, 2, 3), (3, 4)]):
         run = RunFolder(tmp_path, "k", attempt)
-        with open_loggers(None, run, config={}, job_type="train") as loggers:
+        with open_loggers(None, run, config={}) as loggers:
             for step in steps:
                 loggers[0].log_metrics({"loss": 10.0 * attempt + step}, step)
     rows = read(merge_csv(run))
@@ -53,7 +53,7 @@ def test_wandb_mirrors_offline_and_is_finished_even_after_a_crash(tmp_path, offl
     (bundle / "bundle.json").write_text("{}")
 
     def crash_while_training():
-        with open_loggers(TRACKER, run, config=CONFIG, job_type="train") as loggers:
+        with open_loggers(TRACKER, run, config=CONFIG) as loggers:
             experiment = loggers[1].experiment
             assert (experiment.group, experiment.job_type, list(experiment.tags)) == ("g", "train", ["t"])
             assert experiment.config["model"]["lr"] == 0.1
@@ -221,7 +221,7 @@ def test_wandb_without_a_network_goes_on_offline(tmp_path, offline, monkeypatch,
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     started = time.monotonic()
-    with open_loggers(TRACKER, RunFolder(tmp_path, "k", 0), config=CONFIG, job_type="train") as loggers:
+    with open_loggers(TRACKER, RunFolder(tmp_path, "k", 0), config=CONFIG) as loggers:
         loggers[1].log_metrics({"loss": 1.0}, 1)
         assert loggers[1].experiment.settings.mode == "offline"
     assert time.monotonic() - started < 15

@@ -1,8 +1,5 @@
-import errno
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,15 +54,6 @@ def read_only(tmp_path):
         pytest.skip("root may not mount a read-only file system here")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
-
-
-def test_a_folder_appears_whole_and_only_at_the_end(tmp_path):
-    target = tmp_path / "deep" / "result"
-    with atomic_folder(target) as part:
-        (part / "a.txt").write_text("a")
-        assert not target.exists()
-    assert visible(target) == ["a.txt", "manifest.json"]
-    assert visible(target.parent) == ["result"]
 
 
 def test_a_file_appears_whole_only_at_the_end_and_keeps_its_suffix_meanwhile(tmp_path):
@@ -132,29 +120,6 @@ def test_what_dead_writers_left_is_removed_and_nothing_else(tmp_path):
     assert visible(tmp_path) == sorted(["result", *(p.name for p in others)])
 
 
-@pytest.mark.parametrize("replacing", [False, True])
-def test_a_killed_writer_leaves_nothing_that_looks_finished(tmp_path, repository, replacing):
-    target = tmp_path / "result"
-    if replacing:
-        with atomic_folder(target) as part:
-            (part / "old").write_text("old")
-    code = (
-        "import os, pathlib, sys; from src.storage.output import OutputFolder\n"
-        "target = pathlib.Path(sys.argv[1])\n"
-        "with OutputFolder(target.parent).folder(target.name) as part:\n"
-        "    (part / 'half').write_text('half'); os.kill(os.getpid(), 9)"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, target], cwd=repository)
-    assert killed.returncode == -signal.SIGKILL
-    assert [name for name in visible(tmp_path) if not name.startswith(".")] == ["result"] * replacing
-    assert not replacing or visible(target) == ["manifest.json", "old"]
-    assert len(visible(tmp_path)) == 2 + replacing  # the unfinished folder and its lock
-    with atomic_folder(target) as part:
-        (part / "whole").write_text("whole")
-    assert visible(tmp_path) == ["result"]
-    assert visible(target) == ["manifest.json", "whole"]
-
-
 def write_array(part: Path) -> None:
     np.save(part / "x.npy", np.ones(1 << 20))
 
@@ -210,16 +175,3 @@ def test_a_file_where_a_parent_folder_should_be_is_named(tmp_path):
 def test_a_name_too_long_for_the_disk_is_named(tmp_path):
     with pytest.raises(BadInput, match="too long"), atomic_folder(tmp_path / ("x" * 250)):
         pass
-
-
-def test_a_refused_input_is_not_blamed_on_the_output(tmp_path):
-    source = tmp_path / "night.edf"
-    with pytest.raises(BadInput, match=r"night\.edf: cannot be opened"), atomic_folder(tmp_path / "result"):
-        raise PermissionError(errno.EACCES, "Permission denied", str(source))
-
-
-def test_other_errors_pass_unchanged(tmp_path):
-    for error in (FileNotFoundError(errno.ENOENT, "no such file", "x"), BadInput("a", "b", "c"), ZeroDivisionError()):
-        with pytest.raises(type(error)) as caught, atomic_folder(tmp_path / "result"):
-            raise error
-        assert caught.value is error

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from src.signals import BadInput
-from src.storage.batch import THREADS, Job, Outcome, Summary, run_batch
+from src.storage.batch import Job, Outcome, Summary, run_batch
+from src.storage.parallel import THREADS
 
 
 def square(x: int) -> int:
@@ -120,9 +121,10 @@ def test_what_cannot_travel_is_that_job_s_failure_alone(batch):
     assert all("pickle" in o.reason for o in summary.failures)
 
 
-def test_two_recordings_with_one_name_are_refused(batch):
-    with pytest.raises(BadInput, match="night: 2 recordings have this name; rename one of them"):
-        batch([Job("night", square, (1,)), Job("night", square, (2,))])
+def test_recordings_with_one_name_fail_and_the_others_run(batch):
+    summary = batch([Job("night", square, (1,)), Job("other", square, (3,)), Job("night", square, (2,))])
+    assert summary.values == {"other": 9}
+    assert summary.failures[0].reason == "night: 2 recordings have this name; rename one of them"
 
 
 def test_no_jobs_is_no_failure(batch):
@@ -143,13 +145,18 @@ def test_workers_run_one_thread_each_unless_told_otherwise(batch, monkeypatch):
 
 
 def test_the_table_shows_names_and_reasons_as_they_are():
-    outcomes = (Outcome("[bold]night", value=1, seconds=1.25), Outcome("b", reason="no channel [EEG]", seconds=0.5))
+    outcomes = (
+        Outcome("[bold]night", value=1, seconds=1.25),
+        Outcome("n\udcff", reason="no channel EEG [/x] C4", seconds=0.5),
+    )
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(Summary("sleep", outcomes).table())
+    console.print(Summary("/x/[lab]/out", outcomes).table())
     console.file.close()
     text = console.export_text()
     assert "[bold]night" in text
-    assert "no channel [EEG]" in text
+    assert "no channel EEG [/x] C4" in text
+    assert "/x/[lab]/out" in text
+    assert r"n\xff" in text
     assert "1.2" in text
     assert "done" in text
 

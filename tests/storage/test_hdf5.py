@@ -1,6 +1,7 @@
 """Columns that grow, and HDF5's failures in plain words."""
 
 import errno
+import hashlib
 import io
 
 import h5py
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from src.signals import BadInput
 from src.storage import hdf5
-from src.storage.hdf5 import AppendedColumn, reading, writing
+from src.storage.hdf5 import AppendedColumn, files_reached, reading, writing
+from src.storage.step import fingerprint
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.sampled_from([None, 3]))
@@ -85,3 +87,58 @@ def test_a_full_disk_is_reported_after_the_file_is_closed(tmp_path, monkeypatch)
 def test_an_error_in_the_block_comes_through(tmp_path):
     with pytest.raises(ZeroDivisionError), writing(tmp_path / "x.h5"):
         1 / 0  # noqa: B018
+
+
+def link(folder):
+    with h5py.File(folder / "in.h5", "w") as file:
+        file["signal"] = h5py.ExternalLink("raw.h5", "/x")
+
+
+def virtual(folder):
+    layout = h5py.VirtualLayout((4,), np.float64)
+    layout[:] = h5py.VirtualSource("raw.h5", "x", (4,))
+    with h5py.File(folder / "in.h5", "w") as file:
+        file.create_group("deep").create_virtual_dataset("signal", layout)
+
+
+def link_to_a_link(folder):
+    link(folder)
+    (folder / "in.h5").rename(folder / "middle.h5")
+    with h5py.File(folder / "in.h5", "w", userblock_size=512) as file:  # as MATLAB 7.3 begins
+        file["signal"] = h5py.ExternalLink(str(folder / "middle.h5"), "/signal")
+        file["itself"] = h5py.ExternalLink("in.h5", "/signal")
+
+
+@pytest.mark.parametrize("make", [link, virtual, link_to_a_link])
+def test_a_file_is_hashed_with_what_it_reaches(tmp_path, make):
+    def write(value):
+        with h5py.File(tmp_path / "raw.h5", "w") as file:
+            file["x"] = np.full(4, float(value))
+
+    write(1)
+    make(tmp_path)
+    assert tmp_path / "raw.h5" in files_reached(tmp_path / "in.h5")
+    seen = {fingerprint(tmp_path / "in.h5")}
+    write(2)
+    seen.add(fingerprint(tmp_path / "in.h5"))
+    (tmp_path / "raw.h5").unlink()
+    seen.add(fingerprint(tmp_path / "in.h5"))
+    assert len(seen) == 3
+
+
+def test_external_raw_storage_is_refused(tmp_path):
+    np.arange(4.0).tofile(tmp_path / "raw.bin")
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file.create_dataset("signal", (4,), np.float64, external=[(str(tmp_path / "raw.bin"), 0, 32)])
+    with pytest.raises(BadInput, match=r"signal lies in raw storage outside of it .*raw\.bin.*h5repack"):
+        fingerprint(tmp_path / "in.h5")
+
+
+def test_a_plain_file_reaches_nothing_and_has_the_hash_of_its_bytes(tmp_path):
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["group/x"] = np.arange(3)
+        file["soft"] = h5py.SoftLink("/group/x")
+    (tmp_path / "in.txt").write_text("text")
+    for name in ("in.h5", "in.txt"):
+        assert files_reached(tmp_path / name) == []
+        assert fingerprint(tmp_path / name) == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()

@@ -9,6 +9,7 @@ import pytest
 
 from src.signals import BadInput
 from src.storage.lock import folder_lock
+from src.storage.output import OutputFolder
 
 CROWD = """
 import os, pathlib, sys
@@ -72,3 +73,34 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"), folder_lock(tmp_path / "file" / "result"):
         pass
+
+
+WRITE = """
+import pathlib, socket, sys, time
+socket.gethostname = lambda: "gpu-partition-node-0001"
+from src.storage.output import OutputFolder
+with OutputFolder(pathlib.Path(sys.argv[1])).folder("result") as part:
+    (part / "half").write_text("half")
+    print(part.name, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_an_unfinished_folder_belongs_to_its_writer_while_that_lives_on_whatever_machine(
+    tmp_path, repository, monkeypatch
+):
+    monkeypatch.setattr("socket.gethostname", lambda: "gpu-partition-node-0002")
+    output = OutputFolder(tmp_path)
+    with start(repository, WRITE, tmp_path, stdout=subprocess.PIPE) as other:
+        part = tmp_path / other.stdout.readline().strip()
+        with output.folder("another") as mine:
+            (mine / "x").write_text("x")
+        with pytest.raises(BadInput, match="another run is writing it"), folder_lock(tmp_path / "result", wait=False):
+            pass
+        assert (part / "half").read_text() == "half"
+        threading.Timer(0.2, other.kill).start()
+        with output.folder("result") as mine:  # waits for the other one's end
+            assert not part.exists()
+            (mine / "whole").write_text("whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["another", "result"]
+    assert sorted(p.name for p in (tmp_path / "result").iterdir()) == ["manifest.json", "whole"]

@@ -1,25 +1,41 @@
-"""The line below a batch's bar: there while a job runs, silent without a batch."""
-
 import io
 
 import pytest
 from rich.console import Console
-from rich.progress import Progress
 
-from src.storage.progress import say, shown_on, steps
+from src.storage import progress
+from src.storage.progress import batch_progress, say, steps
 
 
-def test_steps_are_shown_and_go_away():
-    with Progress(console=Console(file=io.StringIO())) as bar, shown_on(bar):
-        with steps("rat1/sh0 channels", 4, step_bytes=10_000_000) as advance:
+def console(terminal: bool) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
+
+
+def test_a_terminal_shows_a_bar_and_the_steps_of_the_job():
+    screen = console(terminal=True)
+    with batch_progress("nights [1]", 2, screen) as done:
+        with steps("rat1/sh0 [x]", 4, step_bytes=10_000_000) as advance:
             advance()
             advance(0.25)
-            advance(0.75)
-            (line,) = bar.tasks
-            assert (line.completed, line.total) == (2, 4)
-            assert "rat1/sh0 channels" in line.description
-            assert "MB/s" in line.description
-        assert not bar.tasks
+        done()
+    printed = screen.file.getvalue()
+    assert "nights [1]" in printed
+    assert "rat1/sh0 [x]" in printed
+    assert "1/2" in printed
+
+
+@pytest.mark.parametrize(("every_s", "lines"), [(0.0, 4), (30.0, 0)])
+def test_elsewhere_a_line_is_printed_at_most_every_half_minute(monkeypatch, every_s, lines):
+    monkeypatch.setattr(progress, "EVERY_S", every_s)
+    log = console(terminal=False)
+    with batch_progress("nights", 2, log) as done:
+        for _ in range(2):
+            with steps("channels", 4) as advance:
+                advance(2)
+            done()
+    printed = log.file.getvalue().splitlines()
+    assert len(printed) == lines
+    assert printed[:2] == ["nights: 0 of 2 done; channels, 2 of 4", "nights: 1 of 2 done"][:lines]
 
 
 def test_without_a_batch_nothing_happens():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.models.grids.networks import Forecast, entries
+from src.models.grids.entries import Entries, Forecast, entries, of_subject
 
 LOSSES = ("bernoulli", "poisson")
 CEILING = 1 - 1e-4
@@ -26,11 +26,10 @@ def sparse_loss(forecasts: list[Forecast], batch: Any, *, kind: str, positive_we
         How much more an active voxel counts than a silent one (``bernoulli``). The network's logits stay those
         of the unweighted probability: the weighted loss is given ``logit + log(weight)``, whose minimum is there.
     """
-    target = entries(batch.target_slots, batch.target_counts)
-    total, count = torch.zeros((), device=batch.slots.device), 0
+    total, count = torch.zeros((), device=batch.subject.device), 0
     for forecast in forecasts:
         logits = forecast.logits.float()
-        active = pick(logits, forecast, batch, target)
+        active = logits[future(forecast, batch)]
         if kind == "poisson":
             total = total + logits.clamp_max(10).exp().sum() - active.sum()
         else:
@@ -41,25 +40,15 @@ def sparse_loss(forecasts: list[Forecast], batch: Any, *, kind: str, positive_we
     return total, count
 
 
-def pick(logits: Tensor, forecast: Forecast, batch: Any, target: Any) -> Tensor:
-    """Logits of the voxels that were active."""
-    place = torch.full_like(batch.subject, -1)
-    place[forecast.rows] = torch.arange(len(forecast.rows), device=place.device)
-    window = place[target.window]
-    mine = window >= 0
-    picked: Tensor = logits[window[mine], target.frame[mine], target.slot[mine]]
-    return picked
+def future(forecast: Forecast, batch: Any) -> Entries:
+    """The voxels that were active in the forecast frames of a subject's windows."""
+    return of_subject(entries(batch.target_voxel_index, batch.target_counts), batch.subject, forecast.subject)[1]
 
 
 def true_activity(forecast: Forecast, batch: Any) -> Tensor:
-    """``(window, horizon, slot)`` bool: what happened."""
-    target = entries(batch.target_slots, batch.target_counts)
+    """``(window, horizon, voxel)`` bool: what happened."""
     truth = torch.zeros_like(forecast.logits, dtype=torch.bool)
-    place = torch.full_like(batch.subject, -1)
-    place[forecast.rows] = torch.arange(len(forecast.rows), device=place.device)
-    window = place[target.window]
-    mine = window >= 0
-    truth[window[mine], target.frame[mine], target.slot[mine]] = True
+    truth[future(forecast, batch)] = True
     return truth
 
 

@@ -16,17 +16,14 @@ LOWEST, HIGHEST, BINS = -12.0, 6.0, 3600
 
 
 class ForecastScores(Metric):
-    """Counts of active and silent voxels by log-odds, and log-likelihoods, per horizon step.
-
-    ``alone`` says that this process saw all of the data, so that nothing is added up over processes.
-    """
+    """Counts of active and silent voxels by log-odds, and log-likelihoods, per horizon step."""
 
     full_state_update = False
     counts: Tensor
     gain: Tensor
 
-    def __init__(self, horizon: int, *, alone: bool = False) -> None:
-        super().__init__(sync_on_compute=not alone)
+    def __init__(self, horizon: int) -> None:
+        super().__init__()
         self.horizon = horizon
         self.add_state("counts", torch.zeros(horizon, 2, BINS, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("gain", torch.zeros(horizon, dtype=torch.float64), dist_reduce_fx="sum")
@@ -37,9 +34,9 @@ class ForecastScores(Metric):
         Parameters
         ----------
         logits, truth
-            ``(window, horizon, slot)`` log-odds, and bool activity.
+            ``(window, horizon, voxel)`` log-odds, and bool activity.
         base
-            ``(slot,)`` log-odds of the mean rate.
+            ``(voxel,)`` log-odds of the mean rate.
         """
         logits = logits.float()
         place = ((logits - LOWEST) * (BINS / (HIGHEST - LOWEST))).long().clamp_(0, BINS - 1)

@@ -1,7 +1,8 @@
-"""Training of the spike classifier: which neuron a 64-sample waveform belongs to, or none."""
+"""Training of the spike classifier: which neuron a waveform belongs to."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,43 +10,50 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from src.models.bundle import build_network
 from src.models.metrics import accuracy, macro_f1
 from src.models.spike_scoring import confusion
-from src.models.spikes.inference import window_probability
-from src.models.spikes.networks import TEMPLATE_ONSET
-from src.models.spikes.targeted import TargetedModule
-from src.models.trained_module import ADAMW, WARMUP_COSINE
-from src.preprocess.spikes.windows import spike_windows
+from src.models.spikes.inference import neuron_probability
+from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
 
 
-class SpikeClassification(TargetedModule):
-    """Cross-entropy over neurons and "noise"; see :class:`TargetedModule` for the parameters.
+class SpikeClassification(TrainedModule):
+    """Cross-entropy over neurons; held-out scores are over waveforms at the true onsets.
 
-    Held-out scores are over waveforms at the true onsets with the neighbours' mean waveforms
-    subtracted, and over neurons alone.
+    Parameters
+    ----------
+    signal, classes
+        The datamodule's signal contract (plain) and the neurons' names.
+    network_args
+        Of :class:`~src.models.spikes.networks.SpikeClassifier`, without ``neurons``.
+    optimizer, scheduler
+        ``_target_`` blocks as in ``conf/``.
     """
 
-    kinds = ("spike_classifier", "spike_classifier_original")
+    kinds = ("spike_classifier",)
     monitor = ("val/macro_f1", "max")
 
     def __init__(
         self,
         signal: dict[str, Any],
         classes: list[str],
-        kind: str,
         network_args: dict[str, Any],
-        targets: list[str],
         optimizer: dict[str, Any] = ADAMW,
         scheduler: dict[str, Any] | None = WARMUP_COSINE,
     ) -> None:
-        super().__init__(signal, classes, kind, network_args, targets, optimizer, scheduler)
+        super().__init__()
+        self.save_hyperparameters()
+        self.classes, self.network_args = list(classes), {**network_args, "neurons": len(classes)}
+        self.network = build_network("spike_classifier", self.network_args)
         self._tables: dict[str, np.ndarray] = {}
 
-    def training_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> Tensor:
-        windows, labels, expert = batch
-        logits = self.network(windows, expert)
-        kept = torch.isfinite(logits[:, -1]) | (labels < len(self.classes))  # a network without a noise class
-        loss = F.cross_entropy(logits[kept], labels[kept])
+    def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """One scale for all recordings: amplitude tells neurons apart."""
+        self.network.scale.copy_(torch.as_tensor(statistics["scale"]))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        windows, labels = batch
+        loss = F.cross_entropy(self.network(windows), labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(windows))
         return loss
 
@@ -53,16 +61,9 @@ class SpikeClassification(TargetedModule):
         self._tables = {}
 
     def validation_step(self, recording: Any, batch_idx: int) -> None:
-        size = len(self.classes)
-        table = self._tables.setdefault(recording.name, np.zeros((size, size), np.int64))
-        table += self._confusion(recording)
-
-    def _confusion(self, recording: Any) -> np.ndarray:
-        templates = self.network.templates.numpy().astype(np.float64)
-        onset, after = self.network.onset, self.network.window - self.network.onset
-        windows = spike_windows(recording.linear, recording.train, templates, TEMPLATE_ONSET, before=onset, after=after)
-        probability = window_probability(self.network, windows, recording.expert)
-        return confusion(recording.train.unit, probability[:, :-1].argmax(axis=1) + 1, len(self.classes))
+        probability = neuron_probability(self.network, recording.bandpassed, recording.train.index)
+        table = confusion(recording.train.unit, probability.argmax(axis=1) + 1, len(self.classes))
+        self._tables[recording.name] = self._tables.get(recording.name, 0) + table
 
     def on_validation_epoch_end(self) -> None:
         for name, table in self._tables.items():
@@ -75,15 +76,21 @@ class SpikeClassification(TargetedModule):
     def test_step(self, recording: Any, batch_idx: int) -> None:
         self.validation_step(recording, batch_idx)
 
-    def on_test_epoch_end(self) -> None:
-        self.rows = [
+    def predict_step(self, recording: Any, batch_idx: int) -> np.ndarray:
+        """``(spike, neuron)`` probabilities of the labelled spikes of a held-out recording."""
+        return neuron_probability(self.network, recording.bandpassed, recording.train.index)
+
+    def results(self) -> list[dict[str, Any]]:
+        """Rows of the last test, one per target."""
+        return [
             {"target": name, "spikes": int(table.sum()), "accuracy": accuracy(table), "macro_f1": macro_f1(table)}
             for name, table in self._tables.items()
         ]
 
     def test_metrics(self) -> dict[str, float]:
         """Mean scores over targets."""
-        return {f"test/{name}": float(np.mean([row[name] for row in self.rows])) for name in ("accuracy", "macro_f1")}
+        rows = self.results()
+        return {f"test/{name}": float(np.mean([row[name] for row in rows])) for name in ("accuracy", "macro_f1")}
 
     def media(self) -> dict[str, dict[str, Any]]:
         """What is to be drawn after a test: the confusion of the matched spikes, see ``reports/media.py``."""
@@ -92,8 +99,8 @@ class SpikeClassification(TargetedModule):
 
     def tune(self, datamodule: Any) -> dict[str, Any]:
         """Nothing is tuned: the most probable neuron is the answer."""
-        return {"targets": {name: {} for name in self.targets}}
+        return {"targets": {}}
 
     def bundle_fields(self) -> dict[str, Any]:
         """What the bundle says of this model."""
-        return {"task": "spike_classification", "kind": self.kind, "network_args": self.network_args}
+        return {"task": "spike_classification", "kind": "spike_classifier", "network_args": self.network_args}

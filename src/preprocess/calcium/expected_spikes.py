@@ -7,12 +7,9 @@ not change the result.
 
 from __future__ import annotations
 
-import multiprocessing
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +23,7 @@ from src.recordings.calcium.recording import CalciumRecording
 from src.recordings.calcium.sources import open_recording
 from src.signals import BadInput
 from src.storage.hdf5 import AppendedColumn, writing
+from src.storage.parallel import call, in_order, process_pool
 from src.storage.step import CachedStep
 
 SPIKES_FILE = "expected_spikes.h5"
@@ -239,9 +237,11 @@ def _write(
     size = max(size // ENGINE_NEURONS, 1) * ENGINE_NEURONS
     pieces = [(first, min(first + size, recording.cells)) for first in range(0, recording.cells, size)]
     levels, states, predicted = [], [], np.zeros(recording.frames, bool)
-    with writing(path) as file:
+    calls = [partial(predict_piece, task, *piece) for piece in pieces]
+    processes = min(workers, len(pieces))
+    with writing(path) as file, process_pool(processes) if processes > 1 else nullcontext() as pool:
         column = AppendedColumn(file, "expected_spikes", np.float16, 64, width=recording.frames)
-        for (_, last), piece in zip(pieces, _in_order(partial(predict_piece, task), pieces, workers), strict=True):
+        for (_, last), piece in zip(pieces, in_order(call, calls, pool, 2 * workers), strict=True):
             column.append(piece.expected)
             levels.append(piece.levels)
             states.append(piece.state)
@@ -255,24 +255,6 @@ def _write(
         file["cell_ids"], file["positions"] = recording.cell_ids, recording.positions
         file.attrs.update(fs_hz=recording.fs_hz, units="spikes per frame", baseline=task["baseline"])
     return np.concatenate(levels), np.concatenate(states)
-
-
-def _in_order(
-    work: Callable[[int, int], Prediction], pieces: list[tuple[int, int]], workers: int
-) -> Iterator[Prediction]:
-    """Results in the order of the pieces, with no more than two per worker under way."""
-    if workers <= 1 or len(pieces) == 1:
-        yield from (work(*piece) for piece in pieces)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(pieces)), mp_context=context) as pool:
-        waiting: deque[Future[Prediction]] = deque()
-        for piece in pieces:
-            waiting.append(pool.submit(work, *piece))
-            if len(waiting) >= 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:

@@ -181,9 +181,9 @@ class VoxelActivity:
     def add(self, first: int, spikes: np.ndarray) -> None:
         """Take over ``(neuron, time)`` binary spikes of the cells from row ``first`` on."""
         self.cell_spikes += int(np.count_nonzero(spikes))
-        slots = self._slot[first : first + len(spikes)]
-        order = np.argsort(slots, kind="stable")
-        where, starts = np.unique(slots[order], return_index=True)
+        voxel_index = self._slot[first : first + len(spikes)]
+        order = np.argsort(voxel_index, kind="stable")
+        where, starts = np.unique(voxel_index[order], return_index=True)
         packed = np.packbits(spikes.astype(bool, copy=False), axis=1)[order]
         self._bits[where] |= np.bitwise_or.reduceat(packed, starts, axis=0)
 
@@ -206,8 +206,8 @@ class VoxelActivity:
     def spikes_under_markers(self) -> np.ndarray:
         """``(n,)`` int64 flat positions of active voxels that a z-marker covers, in order."""
         hidden = np.flatnonzero(marker_mask(self.planes).ravel()[self.voxels])
-        time, slot = np.nonzero(np.unpackbits(self._bits[hidden], axis=1, count=self.frames).T)
-        return time * (self.planes * PIXELS) + self.voxels[hidden[slot]]
+        time, voxel = np.nonzero(np.unpackbits(self._bits[hidden], axis=1, count=self.frames).T)
+        return time * (self.planes * PIXELS) + self.voxels[hidden[voxel]]
 
     def batches(self, markers: bool, size: int = FRAMES_AT_ONCE) -> Iterator[FrameBatch]:
         """All frames in order, ``size`` (a multiple of 8) at a time, with the z-markers put on or not."""

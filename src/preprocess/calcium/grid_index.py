@@ -105,8 +105,8 @@ class SubjectGrids:
         ``(time · plane + 1,)`` int64 where the entries of every plane-frame begin, and ``(entry,)`` uint16
         places of the active voxels among the occupied ones of their plane; without markers.
     voxels
-        ``(slot,)`` occupied voxels in increasing order: those with a cell, or with activity where the
-        cells' places are not known. A *slot* is a voxel's place in this list.
+        ``(voxel,)`` occupied voxels in increasing order: those with a cell, or with activity where the
+        cells' places are not known. A *voxel index* is a voxel's place in this list.
     is_train, is_test, is_valid, timepoints
         ``(time,)``: the file's split, frames with inferred spikes, original frame numbers.
     """
@@ -132,36 +132,36 @@ class SubjectGrids:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """``(plane,)`` int32 first slot of every plane."""
+        """``(plane,)`` int32 first voxel index of every plane."""
         return np.searchsorted(self.voxels, np.arange(self.planes) * PIXELS).astype(np.int32)
 
     @cached_property
     def places(self) -> np.ndarray:
-        """``(slot,)`` uint16 pixel of every occupied voxel in its plane."""
+        """``(voxel,)`` uint16 pixel of every occupied voxel in its plane."""
         return (self.voxels % PIXELS).astype(np.uint16)
 
-    def slots(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """Active slots of frames ``first`` to ``last`` (exclusive), frame by frame, and how many each frame has."""
+    def voxel_index(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Active voxels of frames ``first`` to ``last`` (exclusive) by index, and how many each frame has."""
         pointer = self.indptr[first * self.planes : last * self.planes + 1]
         base = np.repeat(np.tile(self.starts, last - first), np.diff(pointer))
         return base + self.rank[pointer[0] : pointer[-1]], np.diff(pointer[:: self.planes])
 
     def raster(self, first: int, last: int) -> np.ndarray:
-        """``(time, slot)`` bool of a stretch of frames."""
+        """``(time, voxel)`` bool of a stretch of frames."""
         active = np.zeros((last - first, len(self.voxels)), bool)
-        slot, counts = self.slots(first, last)
-        active[np.repeat(np.arange(last - first), counts), slot] = True
+        voxel, counts = self.voxel_index(first, last)
+        active[np.repeat(np.arange(last - first), counts), voxel] = True
         return active
 
     def with_raster(self, active: np.ndarray, voxels: np.ndarray | None = None) -> SubjectGrids:
-        """The same subject with other activity, ``(time, slot)`` bool over all frames, of other voxels if given."""
+        """The same subject with other activity, ``(time, voxel)`` bool over all frames, of other voxels if given."""
         voxels = self.voxels if voxels is None else voxels
-        time, slot = np.nonzero(active)
-        plane = voxels[slot] // PIXELS
+        time, voxel = np.nonzero(active)
+        plane = voxels[voxel] // PIXELS
         sizes = np.bincount(time * self.planes + plane, minlength=self.frames * self.planes)
         indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         starts = np.searchsorted(voxels, np.arange(self.planes) * PIXELS)
-        return replace(self, indptr=indptr, rank=(slot - starts[plane]).astype(np.uint16), voxels=voxels)
+        return replace(self, indptr=indptr, rank=(voxel - starts[plane]).astype(np.uint16), voxels=voxels)
 
 
 def find_grids(folder: Path) -> dict[str, Path]:

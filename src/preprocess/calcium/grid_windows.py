@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH, marker_mask
+from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
 from src.preprocess.calcium.grid_index import SubjectGrids
-from src.signals import BadInput
 
 
 class WindowBatch(NamedTuple):
@@ -21,20 +20,21 @@ class WindowBatch(NamedTuple):
     ----------
     subject, first
         ``(window,)`` int64: number of the subject, first frame of the context.
-    slots, counts
-        Active slots of the context, window by window and frame by frame, int32; ``(window, frame)`` int64
+    voxel_index, counts
+        Active voxels of the context by index, window by window and frame by frame, int32; ``(window, frame)`` int64
         how many each frame has.
-    target_slots, target_counts
+    target_voxel_index, target_counts
         The same of the frames to forecast.
     image
-        The context as an image, where the network asks for one; filled on the device.
+        The context as a sparse or dense tensor (:func:`as_sparse`, :func:`as_dense`) in place of ``voxel_index`` and
+        ``counts``, which are then empty.
     """
 
     subject: Tensor
     first: Tensor
-    slots: Tensor
+    voxel_index: Tensor
     counts: Tensor
-    target_slots: Tensor
+    target_voxel_index: Tensor
     target_counts: Tensor
     image: Tensor | None = None
 
@@ -64,9 +64,9 @@ def _entries(subjects: Sequence[SubjectGrids], windows: np.ndarray, start: int, 
         sizes.append(np.diff(pointer))
         bases.append(tiled[number][: len(pointer) - 1])
         counts[place, : last - first - start] = np.diff(pointer[:: grids.planes])
-    slots = np.repeat(np.concatenate(bases), np.concatenate(sizes))
-    slots += np.concatenate(ranks)
-    return torch.from_numpy(slots), torch.from_numpy(counts)
+    voxel_index = np.repeat(np.concatenate(bases), np.concatenate(sizes))
+    voxel_index += np.concatenate(ranks)
+    return torch.from_numpy(voxel_index), torch.from_numpy(counts)
 
 
 def as_sparse(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> Tensor:
@@ -79,104 +79,37 @@ def as_sparse(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> Tensor:
     ValueError
         If an entry occurs twice; ``coalesce`` would have summed it to 2.
     """
-    windows, frames = batch.counts.shape
-    planes = max(s.planes for s in subjects)
-    frame = torch.repeat_interleave(torch.arange(windows * frames), batch.counts.reshape(-1))
-    voxel = torch.empty(len(batch.slots), dtype=torch.int64)
-    owner = batch.subject[frame // frames]
-    for number in batch.subject.unique().tolist():
-        mine = owner == number
-        voxel[mine] = torch.from_numpy(subjects[number].voxels)[batch.slots[mine].long()]
+    frames = batch.counts.shape[1]
+    frame, voxel = _active(batch, subjects)
     pixel = voxel % PIXELS
     index = torch.stack([frame // frames, frame % frames, voxel // PIXELS, pixel // WIDTH, pixel % WIDTH])
-    shape = (windows, frames, planes, HEIGHT, WIDTH)
     ones = torch.ones(len(voxel), dtype=torch.uint8)
-    sparse = torch.sparse_coo_tensor(index, ones, shape, check_invariants=True).coalesce()
+    sparse = torch.sparse_coo_tensor(index, ones, _shape(batch, subjects), check_invariants=True).coalesce()
     if len(sparse.values()) != len(voxel):
         raise ValueError("a voxel is listed twice in one frame")
     return sparse
 
 
-class GridImages:
-    """Scatters the context of a batch to ``(window, frame, plane, row, column)`` float32.
+def as_dense(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> Tensor:
+    """The context as an image ``(window, frame, plane, 256, 128)`` uint8, 0 or 1."""
+    shape = _shape(batch, subjects)
+    image = torch.zeros(shape, dtype=torch.uint8)
+    frame, voxel = _active(batch, subjects)
+    image.view(-1)[frame * (shape[2] * PIXELS) + voxel] = 1
+    return image
 
-    Parameters
-    ----------
-    subjects
-        All subjects; the image has as many planes as the largest of them.
-    coarsen
-        Side of the square of pixels that is summed to one; 1 is the grid itself. Summing while scattering
-        is what a first layer of sum pooling would do to the dense image, without making it.
-    markers
-        Whether the z-markers are put on; spikes under them disappear, as in the dense files.
-    planes
-        Planes of the image, where there are to be more than the largest subject has.
-    """
 
-    def __init__(
-        self, subjects: Sequence[SubjectGrids], *, coarsen: int, markers: bool, planes: int | None = None
-    ) -> None:
-        if coarsen < 1 or HEIGHT % coarsen or WIDTH % coarsen:
-            raise BadInput("coarsen", f"is {coarsen}", "give a power of two up to 128")
-        self.coarsen, self.planes = coarsen, planes or max(s.planes for s in subjects)
-        self.rows, self.columns = HEIGHT // coarsen, WIDTH // coarsen
-        self.own_planes = [s.planes for s in subjects]
-        self.mask = torch.from_numpy(marker_mask(self.planes).reshape(-1)) if markers else None
-        self.cells = [self._cells(s) for s in subjects]
-        self.buffer = torch.empty(0)
-        self.written = torch.empty(0, dtype=torch.int64)
+def _shape(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> tuple[int, ...]:
+    return (*batch.counts.shape, max(s.planes for s in subjects), HEIGHT, WIDTH)
 
-    def __call__(self, batch: WindowBatch) -> Tensor:
-        """The image of a batch; it is valid until the next call."""
-        windows, frames = batch.counts.shape
-        device = batch.slots.device
-        shape = (windows, frames, self.planes, self.rows, self.columns)
-        size = windows * frames * self.planes * self.rows * self.columns
-        if self.buffer.device != device or self.buffer.numel() < size:
-            self.buffer = torch.zeros(size, device=device)
-            self.cells = [c.to(device) for c in self.cells]
-            self.mask = None if self.mask is None else self.mask.to(device)
-        elif self.mask is None:
-            self.buffer[self.written] = 0  # some thousand numbers, where the whole buffer has millions
-        else:
-            self.buffer.zero_()
-        image = self.buffer[:size].view(windows * frames, -1)
-        start = torch.arange(windows * frames, device=device) * image.shape[1]
-        index = torch.repeat_interleave(start, batch.counts.reshape(-1))
-        present = batch.subject.unique().tolist()
-        if len(present) == 1:
-            cell = self.cells[present[0]][batch.slots]
-        else:
-            owner = torch.repeat_interleave(batch.subject, batch.counts.sum(1))
-            cell = torch.empty_like(index)
-            for number in present:
-                mine = owner == number
-                cell[mine] = self.cells[number][batch.slots[mine]]
-        index += cell
-        if self.mask is not None:
-            index = index[cell >= 0]
-        if self.coarsen == 1:
-            image.view(-1)[index] = 1.0
-        else:
-            image.view(-1).index_add_(0, index, torch.ones(len(index), device=device))
-        self.written = index
-        if self.mask is not None:
-            self._mark(image.view(shape), batch.subject)
-        return image.view(shape)
 
-    def _cells(self, grids: SubjectGrids) -> Tensor:
-        """``(slot,)`` place of every occupied voxel in a frame's image; -1 under a marker."""
-        voxel = torch.from_numpy(grids.voxels)
-        plane, pixel = torch.div(voxel, PIXELS, rounding_mode="floor"), voxel % PIXELS
-        row = torch.div(pixel, WIDTH * self.coarsen, rounding_mode="floor")
-        column = torch.div(pixel % WIDTH, self.coarsen, rounding_mode="floor")
-        cell = (plane * self.rows + row) * self.columns + column
-        return cell if self.mask is None else torch.where(self.mask[voxel], -1, cell)
-
-    def _mark(self, image: Tensor, subject: Tensor) -> None:
-        assert self.mask is not None
-        side = self.coarsen
-        blocks = self.mask.view(self.planes, self.rows, side, self.columns, side).float().sum((2, 4))
-        for window, number in enumerate(subject.tolist()):
-            own = self.own_planes[number]
-            image[window, :, :own] += blocks[:own]
+def _active(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> tuple[Tensor, Tensor]:
+    """``(entry,)`` each: frame, counted through all windows, and voxel."""
+    windows, frames = batch.counts.shape
+    frame = torch.repeat_interleave(torch.arange(windows * frames), batch.counts.reshape(-1))
+    voxel = torch.empty(len(batch.voxel_index), dtype=torch.int64)
+    owner = batch.subject[frame // frames]
+    for number in batch.subject.unique().tolist():
+        mine = owner == number
+        voxel[mine] = torch.from_numpy(subjects[number].voxels)[batch.voxel_index[mine].long()]
+    return frame, voxel

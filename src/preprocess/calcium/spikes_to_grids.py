@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from src.preprocess.calcium import expected_spikes as spikes
 from src.preprocess.calcium.grid_store import COMBINED_FILE, write_combined
@@ -25,11 +25,8 @@ from src.recordings.calcium.sources import find_subjects, open_recording, subjec
 from src.signals import BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.output import OutputFolder, distinct_names
-from src.storage.progress import steps
+from src.storage.progress import EVERY_S, printable, steps
 from src.storage.step import ensure, folder_lock, read_artifact
-
-_REPORT_S = 20.0
-"""Seconds between two lines of progress where there is no terminal."""
 
 
 def run(params: CalciumParams) -> GridSummary:
@@ -188,7 +185,7 @@ def _reported(subject: str) -> Iterator[spikes.Report]:
     def tell(done: int, total: int) -> None:
         nonlocal said
         now = time.monotonic()
-        if now - said >= _REPORT_S and done < total:
+        if now - said >= EVERY_S and done < total:
             said, left = now, (now - started) * (total - done) / done / 60
             print(f"{subject}: {done:,} of {total:,} cells, {left:.1f} min left", file=sys.stderr, flush=True)
 
@@ -225,7 +222,7 @@ class GridSummary(Summary):
         if self.skipped:
             caption.append(f"skipped: {', '.join(self.skipped)}")
         table = Table(
-            title=escape(self.title),
+            title=Text(printable(self.title)),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
@@ -234,23 +231,27 @@ class GridSummary(Summary):
         )
         rates = [o.value for o in self.outcomes if o.ok and "mean_rate_hz" in o.value.facts]
         row, columns = (_rate_row, _RATE_COLUMNS) if rates else (_grid_row, _GRID_COLUMNS)
-        table.add_column("subject", min_width=9, overflow="fold", ratio=1)
+        table.add_column("subject", min_width=10, overflow="fold")
         for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
         for outcome in self.outcomes:
-            name = escape(outcome.name)
+            name = Text(printable(outcome.name), "" if outcome.ok else "red")
             if outcome.ok:
                 table.add_row(name, *row(outcome.value))
                 caption += [f"{outcome.name}: {note}" for note in outcome.value.facts["notes"]]
             else:
-                table.add_row(f"[red]{name}[/]", "[red]failed[/]")
+                table.add_row(name, Text("failed", "red"))
                 caption.append(f"{outcome.name} failed: {outcome.reason}")
-        table.caption = escape("\n".join(caption))
+        table.caption = Text(printable("\n".join(caption)))
         return table
 
 
-_GRID_COLUMNS = ("cells", "/voxel", "T×Z", "train/test/gap", "spikes", "density", "infer", "grids")
+_GRID_COLUMNS = ("cells", "/voxel", "T×Z", "train/test/gap", "spikes", "density", "infer + grids")
 _RATE_COLUMNS = ("cells", "frames", "Hz", "model", "signal", "mean rate", "infer")
+
+
+def _seconds(spent: float, done: bool) -> str:
+    return f"{spent:.0f} s" if done else "kept"
 
 
 def _grid_row(result: SubjectResult) -> list[str]:
@@ -262,8 +263,7 @@ def _grid_row(result: SubjectResult) -> list[str]:
         f"{facts['train_percent']:.0f}/{facts['test_percent']:.0f}/{facts['gap_percent']:.0f} %",
         f"{facts['active_voxels']:,}",
         f"{facts['density_percent']:.2g}%",
-        f"{result.inference_s:.0f} s" if result.inferred else "kept",
-        f"{result.gridding_s:.0f} s" if result.gridded else "kept",
+        f"{_seconds(result.inference_s, result.inferred)} + {_seconds(result.gridding_s, result.gridded)}",
     ]
 
 
@@ -276,5 +276,5 @@ def _rate_row(result: SubjectResult) -> list[str]:
         up["engine"]["model"],
         {"divide": "ΔF/F", "subtract": "F − F0", "none": "as given"}[up["baseline"]["mode"]],
         f"{result.facts['mean_rate_hz']:.3g} Hz",
-        f"{result.inference_s:.0f} s" if result.inferred else "kept",
+        _seconds(result.inference_s, result.inferred),
     ]

@@ -7,17 +7,22 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.stats
 from numpy.typing import NDArray
 
-from src.preprocess.lfp import parameters as lfp_parameters
-from src.preprocess.lfp.npz_writer import NpzWriter, deflate
+from src.preprocess.lfp.channel_rows import channel_rows
+from src.preprocess.lfp.npz_writer import npz_writer
+from src.preprocess.lfp.parameters import plan as plan_of
+from src.preprocess.lfp.parameters import resolution_warnings
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
-from src.recordings.extracellular.channels import ChannelMajor, channel_major
-from src.recordings.extracellular.traces import Traces, open_traces
+from src.recordings.extracellular.reader import open_recording
+from src.recordings.extracellular.recording import ExtracellularRecording
+from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from src.storage.step import CachedStep
 
@@ -45,87 +50,138 @@ def parse_pairs(pairs: Sequence[Sequence[str]]) -> list[tuple[Site, Site]]:
     return [_pair(pair) for pair in pairs]
 
 
-def coherence_stage() -> CachedStep:
-    """The stage; its parameters are a spectrogram's, with ``pairs``, ``coherence_window_s`` and ``label``."""
-    return CachedStep("lfp_coherence", 2, run)
+class Windows(NamedTuple):
+    """Coherence of one pair in consecutive windows.
+
+    Attributes
+    ----------
+    squared
+        ``(frequency, window)`` magnitude-squared coherence |Sxy|²/(Sxx·Syy), 0 to 1.
+    imaginary
+        ``(frequency, window)`` imaginary part of the coherency Sxy/√(Sxx·Syy), -1 to 1: what two channels share with
+        a delay, so neither a common reference nor volume conduction (Nolte et al. 2004, Clin Neurophysiol 115:2292).
+    frames
+        ``(window,)`` frames without missing samples in either channel.
+    """
+
+    squared: NDArray[np.float32]
+    imaginary: NDArray[np.float32]
+    frames: NDArray[np.int64]
 
 
-def run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    """Write ``<label>_coherence.npz``.
-
-    Magnitude-squared coherence |Sxy|²/(Sxx·Syy), spectra averaged over the frames of consecutive windows
-    (Welch 1967; Carter 1987, Proc. IEEE 75:236). Frames that are masked in either channel do not count;
-    a window with fewer than two frames left is NaN.
+def windowed_coherence(plan: SpectrogramPlan, x: Any, y: Any, size: tuple[int, int, int]) -> Windows:
+    """Coherence, spectra averaged over the frames of consecutive windows (Welch 1967; Carter 1987, Proc. IEEE 75:236).
 
     Parameters
     ----------
-    inputs
-        ``{"sh<k>": file}`` for every shank in ``pairs``.
+    x, y
+        Functions that give a stretch (slice of samples) of each channel.
+    size
+        Frequencies kept, frames in a window, and windows.
     """
+    n_freqs, frames, n_windows = size
+    squared, imaginary = (np.full((n_freqs, n_windows), np.nan, np.float32) for _ in range(2))
+    counts = np.zeros(n_windows, np.int64)
+    for window in range(n_windows):
+        stretch = plan.stretch(window * frames, (window + 1) * frames)
+        one, other = (plan.spectra(read(stretch))[:, :n_freqs] for read in (x, y))
+        whole = np.isfinite(one[0, 0]) & np.isfinite(other[0, 0])
+        counts[window] = whole.sum()
+        if counts[window] < 2:
+            continue
+        one, other = one[:, :, whole].astype(np.complex128), other[:, :, whole].astype(np.complex128)
+        power = (np.abs(one) ** 2).sum((0, 2)) * (np.abs(other) ** 2).sum((0, 2))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            coherency = (one * other.conj()).sum(axis=(0, 2)) / np.sqrt(power)
+        squared[:, window], imaginary[:, window] = np.abs(coherency) ** 2, coherency.imag
+    return Windows(squared, imaginary, counts)
+
+
+def independent_averages(plan: SpectrogramPlan, frames: int) -> float:
+    """How many independent spectra the average over overlapping frames and tapers is worth.
+
+    Two frames ``m`` hops apart share the squared correlation of their tapers at that lag (Welch 1967, eq. 17).
+    """
+    tapers = plan.tapers / np.sqrt((plan.tapers**2).sum(axis=1, keepdims=True))
+    n_tapers, length = tapers.shape
+    total = 0.0
+    for lag in range(min(frames, -(-length // plan.hop))):
+        shift = lag * plan.hop
+        shared = tapers[:, : length - shift] @ tapers[:, shift:].T
+        total += (1 if lag == 0 else 2) * (frames - lag) * float((shared**2).sum())
+    return (frames * n_tapers) ** 2 / total
+
+
+def chance_levels(averages: float) -> tuple[float, float]:
+    """What unrelated channels stay below in 95 of 100 windows: squared coherence, size of its imaginary part.
+
+    Of ``n`` independent averages the squared coherence of unrelated signals is distributed as Beta(1, n-1), the
+    square of the imaginary part as Beta(1/2, n-1/2).
+    """
+    if averages <= 1:
+        return 1.0, 1.0
+    squared = 1 - 0.05 ** (1 / (averages - 1))
+    return float(squared), float(np.sqrt(scipy.stats.beta.ppf(0.95, 0.5, averages - 0.5)))
+
+
+def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
+    """Write ``<label>_coherence.npz`` from ``{"sh<k>": file}`` for every shank in ``pairs``."""
     pairs = parse_pairs(params["pairs"])
-    numbered = {int(name.removeprefix("sh")): path for name, path in inputs.items()}
-    shanks = {k: open_traces(path, params["sampling_rate_hz"], k) for k, path in numbered.items()}
+    source = SourceOptions(**params["source"])
+    shanks = {int(name.removeprefix("sh")): open_recording(path, source) for name, path in inputs.items()}
     fs_hz, n_samples, warnings = _common_clock(shanks)
-    plan = lfp_parameters.plan(params, fs_hz)
+    plan = plan_of(params, fs_hz)
     frames = max(2, round(params["coherence_window_s"] * fs_hz / plan.hop))
     n_windows = plan.n_frames(n_samples) // frames if n_samples >= plan.nperseg else 0
     if not n_windows:
         problem = f"the recording is shorter than one window of {params['coherence_window_s']:g} s"
         raise BadInput("coherence_window_s", problem, "shorten it")
-    fmax_hz = params["fmax_hz"] or np.inf
-    freqs = plan.freqs[plan.freqs <= fmax_hz * (1 + 1e-12)]
-    centres = plan.times(n_windows * frames).reshape(n_windows, frames).mean(axis=1)
+    freqs = plan.freqs[plan.freqs <= (params["fmax_hz"] or np.inf) * (1 + 1e-12)]
+    size = len(freqs), frames, n_windows
     columns = {site: _column(shanks[site.shank], site) for pair in pairs for site in pair}
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        channels = {
+        rows = {
             shank: stack.enter_context(
-                channel_major(traces, out_dir, pool, sorted({columns[s] for s in columns if s.shank == shank}))
+                channel_rows(recording, out_dir, pool, [columns[s] for s in columns if s.shank == shank])
             )
-            for shank, traces in shanks.items()
+            for shank, recording in shanks.items()
+            if any(site.shank == shank for site in columns)
         }
-        with NpzWriter(out_dir / f"{params['label']}_coherence.npz") as file:
-            file.add("freqs", freqs.astype(np.float32))
-            file.add("times", centres)
-            file.add("pairs", np.array([[str(one), str(other)] for one, other in pairs]))
-            file.add("sampling_rate", fs_hz)
-            file.add("spec_params", json.dumps({"frames_per_window": frames, **params}, sort_keys=True))
-            shape = (len(pairs), len(freqs), n_windows)
-            with file.member("coherence", shape, np.dtype(np.float32)) as member:
-                for pair in pairs:
-                    signals = [(channels[site.shank], columns[site]) for site in pair]
-                    values = _coherence(plan, signals, len(freqs), frames, n_windows)
-                    member.append(deflate(values.data))
-    independent = frames * plan.hop / plan.nperseg
+        found = [
+            windowed_coherence(plan, partial(rows[a.shank], columns[a]), partial(rows[b.shank], columns[b]), size)
+            for a, b in pairs
+        ]
+    averages = independent_averages(plan, frames)
+    level, imaginary_level = chance_levels(averages)
+    centres = plan.times(n_windows * frames).reshape(n_windows, frames).mean(axis=1)
+    with npz_writer(out_dir / f"{params['label']}_coherence.npz") as file:
+        file.add("freqs", freqs.astype(np.float32))
+        file.add("times", centres)
+        file.add("pairs", np.array([[str(one), str(other)] for one, other in pairs]))
+        file.add("sampling_rate", fs_hz)
+        file.add("spec_params", json.dumps({"frames_per_window": frames, **params}, sort_keys=True))
+        file.add("coherence", np.stack([one.squared for one in found]))
+        file.add("imaginary_coherence", np.stack([one.imaginary for one in found]))
+        file.add("frames", np.stack([one.frames for one in found]))
+        file.add("level_of_chance", level)
+        file.add("imaginary_level_of_chance", imaginary_level)
+    masked = [str(pair) for pair, one in zip(pairs, found, strict=True) if (one.frames < frames).any()]
+    if masked:
+        warnings.append(f"{len(masked)} pairs have windows with missing frames: their level of chance is higher")
     return {
         "axes": ["pair", "frequency", "time"],
-        "shape": list(shape),
+        "shape": [len(pairs), len(freqs), n_windows],
         "units": "1",
         "window_s": frames * plan.hop / fs_hz,
         "frames_per_window": frames,
-        # Unrelated channels are not at 0 but below this in 95 of 100 windows.
-        "level_of_chance": round(1 - 0.05 ** (1 / max(independent - 1, 0.1)), 4),
+        "independent_averages": round(averages, 2),
+        "level_of_chance": round(level, 4),
+        "imaginary_level_of_chance": round(imaginary_level, 4),
         "resolution_hz": plan.resolution_hz,
         "bin_spacing_hz": plan.spacing_hz,
-        "warnings": warnings,
+        "warnings": [*warnings, *resolution_warnings(plan)],
     }
-
-
-def _coherence(
-    plan: SpectrogramPlan, signals: Sequence[tuple[ChannelMajor, int]], n_freqs: int, frames: int, n_windows: int
-) -> NDArray[np.float32]:
-    values = np.full((n_freqs, n_windows), np.nan, dtype=np.float32)
-    for window in range(n_windows):
-        stretch = plan.stretch(window * frames, (window + 1) * frames)
-        x, y = (plan.spectra(channels.read(column, stretch))[:, :n_freqs] for channels, column in signals)
-        whole = np.isfinite(x[0, 0]) & np.isfinite(y[0, 0])
-        if whole.sum() < 2:
-            continue
-        x, y = x[:, :, whole].astype(np.complex128), y[:, :, whole].astype(np.complex128)
-        cross = (x * y.conj()).sum(axis=(0, 2))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values[:, window] = np.abs(cross) ** 2 / ((np.abs(x) ** 2).sum((0, 2)) * (np.abs(y) ** 2).sum((0, 2)))
-    return values
 
 
 def _pair(pair: Sequence[str]) -> tuple[Site, Site]:
@@ -138,7 +194,7 @@ def _pair(pair: Sequence[str]) -> tuple[Site, Site]:
     return one, other
 
 
-def _column(traces: Traces, site: Site) -> int:
+def _column(traces: ExtracellularRecording, site: Site) -> int:
     found = np.flatnonzero(traces.channel_ids.astype(str) == site.channel)
     if not len(found):
         known = ", ".join(map(str, traces.channel_ids[:8])) + (", …" if traces.n_channels > 8 else "")
@@ -146,7 +202,7 @@ def _column(traces: Traces, site: Site) -> int:
     return int(found[0])
 
 
-def _common_clock(shanks: Mapping[int, Traces]) -> tuple[float, int, list[str]]:
+def _common_clock(shanks: Mapping[int, ExtracellularRecording]) -> tuple[float, int, list[str]]:
     first = next(iter(shanks.values()))
     for traces in shanks.values():
         if traces.fs_hz != first.fs_hz or (traces.start_s or 0.0) != (first.start_s or 0.0):
@@ -155,3 +211,8 @@ def _common_clock(shanks: Mapping[int, Traces]) -> tuple[float, int, list[str]]:
     lengths = {traces.n_samples for traces in shanks.values()}
     warnings = [f"shanks have {sorted(lengths)} samples; the shortest counts"] if len(lengths) > 1 else []
     return first.fs_hz, min(lengths), warnings
+
+
+COHERENCE = CachedStep("lfp_coherence", 3, _run)
+"""Inputs ``{"sh<k>": trace file}``; parameters :meth:`SpectrogramParams.transform`, ``pairs``, ``coherence_window_s``,
+``source`` and ``label``."""

@@ -1,8 +1,8 @@
-"""What is kept of a power spectrogram: which frequencies, as power or in decibels, in how many bits."""
+"""What is kept of a power spectrogram: its rows, as power or in decibels, and the sums of its bands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -88,3 +88,56 @@ def _logarithmic(linear: NDArray[np.float64], count: int) -> tuple[NDArray[np.fl
         share = (centres[row] - linear[upper - 1]) / (linear[upper] - linear[upper - 1])
         weights[row, upper - 1], weights[row, upper] = 1 - share, share
     return centres, weights.tocsr()
+
+
+THETA_RATIO_HZ = ((5.0, 10.0), (2.0, 15.0))
+"""Power of the first band over that of the second: high in REM sleep and active waking of rodents."""
+
+
+class BandPowers:
+    """Which bins belong to which band.
+
+    Attributes
+    ----------
+    names
+        Bands that lie wholly below half the sampling rate.
+    edges_hz
+        ``(band, 2)``.
+    left_out
+        Names of those that do not.
+    """
+
+    def __init__(self, plan: SpectrogramPlan, bands: Mapping[str, Sequence[float]]) -> None:
+        nyquist = plan.fs_hz / 2
+        if plan.scaling != "density":
+            raise BadInput("band_powers", "bands are integrals of a density", "set scaling=density")
+        kept = {name: edges for name, edges in bands.items() if edges[1] <= nyquist}
+        self.names = tuple(kept)
+        self.left_out = tuple(name for name in bands if name not in kept)
+        self.edges_hz = np.array(list(kept.values()), dtype=np.float64).reshape(-1, 2)
+        self._bins = [_bins(plan, *edges) for edges in (*kept.values(), *THETA_RATIO_HZ)]
+        self._spacing = np.float32(plan.spacing_hz)
+
+    @property
+    def bins(self) -> slice:
+        """All bins that any band is made of."""
+        return slice(0, max(bins.stop for bins in self._bins))
+
+    def sum(self, power: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``(band + 1, time)``: band powers in units², then the theta ratio, of power from bin 0 on.
+
+        The ratio of a frame without any power between 2 and 15 Hz is NaN.
+        """
+        sums = np.stack([power[bins].sum(axis=0) * self._spacing for bins in self._bins])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            sums[-2] /= sums[-1]
+        return sums[:-1]
+
+
+def _bins(plan: SpectrogramPlan, low_hz: float, high_hz: float) -> slice:
+    """Bins with their centre in ``[low, high)``: neighbouring bands share none."""
+    first, last = np.searchsorted(plan.freqs, [low_hz, high_hz])
+    if first == last and high_hz <= plan.freqs[-1]:
+        problem = f"no bin between {low_hz:g} and {high_hz:g} Hz (bins are {plan.spacing_hz:.3g} Hz apart)"
+        raise BadInput("bands", problem, "lengthen the window or nfft, or widen the band")
+    return slice(int(first), int(last))

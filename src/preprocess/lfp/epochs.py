@@ -1,4 +1,4 @@
-"""The stage ``lfp_epochs``: a shank's spectrograms and a hypnogram in, labelled epochs for training out.
+"""The step ``lfp_epochs``: a shank's spectrograms in, epochs for training out, and states where nobody scored.
 
 The same ``epochs.h5`` that ``sleep_epochs`` makes from nights: 4-s epochs in the three states of rodents, 30-s
 epochs in the five stages of people, or any other length. Nothing is transformed again.
@@ -6,8 +6,6 @@ epochs in the five stages of people, or any other length. Nothing is transformed
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +13,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
-from src.preprocess.lfp.artifact import Spectrograms, open_spectrograms
+from src.preprocess.lfp.emg import EMG_FILE
 from src.preprocess.lfp.encoding import FLOOR
-from src.preprocess.lfp.shank import STAGE
+from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
+from src.preprocess.lfp.shank import STEP
+from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
+from src.preprocess.lfp.states import epoch_features, quietly, score
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
-from src.storage.step import MANIFEST, CachedStep
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.manifest import MANIFEST, read_manifest
+from src.storage.progress import say
+from src.storage.step import Artifact, CachedStep, ensure
 
 
 def epochs_from_spectrogram(
@@ -72,8 +77,10 @@ def epochs_from_spectrogram(
         problem = "is shorter than an epoch" if not n_epochs else f"has no row between {min_hz:g} and {max_hz} Hz"
         raise BadInput(source.path, problem, "choose another epoch_s, min_hz or max_hz")
     features = _cut(source, source.places(channels), rows, firsts, n_frames)
-    whole = np.isfinite(features).all(axis=(1, 2, 3))
-    flat = (features <= 10 * np.log10(FLOOR) + 1).all(axis=(2, 3)).any(axis=1)
+    whole = np.isfinite(features).all(axis=(2, 3))
+    flat = (features <= 10 * np.log10(FLOOR) + 1).all(axis=(2, 3))
+    features[~whole | flat] = np.nan
+    there = whole & ~flat
     names = HUMAN_STAGES if hypnogram is None else hypnogram.stage_names
     scored, kept = np.full(n_epochs, UNSCORED, np.int8), slice(0, n_epochs)
     facts: dict[str, Any] = {"warnings": []}
@@ -82,11 +89,20 @@ def epochs_from_spectrogram(
         scored = labels[:n_epochs]
         require_sleep(scored, hypnogram.source, names)
         kept = kept if margin_s is None else trim_wake(scored, margin_s, epoch_s)
-    usable = whole & ~flat
+    usable = there.any(axis=1)
     stages = np.where(usable, scored, UNSCORED).astype(np.int8)
     spoiled = int(np.sum((scored != UNSCORED)[kept] & ~usable[kept]))
     if spoiled:
-        facts["warnings"].append(f"{spoiled} scored epochs left out: masked frames or a flat channel")
+        facts["warnings"].append(f"{spoiled} scored epochs left out: no channel has a signal in all their frames")
+    dead = [
+        source.channel_ids[p]
+        for p, share in zip(source.places(channels), there.mean(axis=0), strict=True)
+        if share < 0.5
+    ]
+    if dead:
+        facts["warnings"].append(
+            f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
+        )
     facts |= {
         "epochs": kept.stop - kept.start,
         "trimmed": {"before": kept.start, "after": n_epochs - kept.stop},
@@ -111,61 +127,42 @@ def epochs_from_spectrogram(
 
 
 @dataclass(frozen=True)
-class ScoredShank:
-    """A shank whose states somebody scored.
+class FinishedShank:
+    """A shank whose spectrograms are there, and a scoring of its session if there is one.
 
     Attributes
     ----------
-    recording_id, subject_id
-        ``<session>_sh<k>``, and the part of the session's name that splits go by.
+    label, session
+        ``<session>_sh<k>``, and the session's name.
     spectrograms, hypnogram
         The shank's folder and the scoring: inputs of :data:`LFP_EPOCHS`.
     """
 
-    recording_id: str
-    subject_id: str
+    label: str
+    session: str
     spectrograms: Path
-    hypnogram: Path
+    hypnogram: Path | None
 
 
-def find_scored_shanks(
-    root: Path, hypnograms: Path | None = None, *, subject_pattern: str | None = None
-) -> list[ScoredShank]:
-    """Finished shanks below a folder, each with its session's ``<session>_hypnogram.csv``.
+def finished_shanks(root: Path, hypnograms: Path | None = None) -> list[FinishedShank]:
+    """Shanks that ``preprocess=spectrogram`` finished below a folder, each with its session's scoring.
 
     Parameters
     ----------
-    root
-        An ``output_dir`` of ``preprocess=spectrogram``.
     hypnograms
-        Where the scorings are; ``None`` looks in ``root`` and in the sessions' folders.
-    subject_pattern
-        Regular expression whose first group is the subject in a session's name; ``None`` takes the whole
-        name: sessions of one animal then count as different subjects.
-
-    Raises
-    ------
-    BadInput
-        If there is no shank, a session has no scoring, or the pattern does not match a session's name.
+        Where ``<session>_hypnogram.csv`` are; ``None`` looks in ``root`` and in the sessions' folders.
     """
     found = []
     for manifest in sorted(Path(root).rglob(MANIFEST)):
-        record = json.loads(manifest.read_text())
-        if record.get("stage") != STAGE:
+        record = read_manifest(manifest.parent) or {}
+        if record.get("step") != STEP:
             continue
         label = record["label"]
         session = label.rpartition("_sh")[0]
         places = [hypnograms] if hypnograms is not None else [Path(root), *manifest.parents[1:3]]
-        files = [place / f"{session}_hypnogram.csv" for place in places]
+        files = [Path(place) / f"{session}_hypnogram.csv" for place in places]
         scoring = next((file for file in files if file.is_file()), None)
-        if scoring is None:
-            raise BadInput(manifest.parent, f"has no {session}_hypnogram.csv", f"put one into {places[0]}")
-        match = re.search(subject_pattern, session) if subject_pattern else None
-        if subject_pattern and (match is None or not match.groups()):
-            raise BadInput("subject_pattern", f"finds no subject in {session!r}", "give a pattern with one group")
-        found.append(ScoredShank(label, match[1] if match else session, manifest.parent, scoring))
-    if not found:
-        raise BadInput(root, "holds no finished shank", "run preprocess=spectrogram preset=sleep first")
+        found.append(FinishedShank(label, session, manifest.parent, scoring))
     return found
 
 
@@ -204,12 +201,14 @@ def _cut(
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     if params["species"] not in STAGE_SETS:
         raise BadInput("species", f"{params['species']!r} is not known", f"choose one of {', '.join(STAGE_SETS)}")
-    hypnogram = read_hypnogram(
-        inputs["hypnogram"],
-        epoch_s=params["text_epoch_s"],
-        coding=params["stage_coding"],
-        stage_names=STAGE_SETS[params["species"]],
-    )
+    hypnogram = None
+    if "hypnogram" in inputs:
+        hypnogram = read_hypnogram(
+            inputs["hypnogram"],
+            epoch_s=params["text_epoch_s"],
+            coding=params["stage_coding"],
+            stage_names=STAGE_SETS[params["species"]],
+        )
     epochs = epochs_from_spectrogram(
         inputs["spectrograms"],
         hypnogram,
@@ -219,10 +218,92 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         max_hz=params["max_hz"],
         margin_s=params["margin_s"],
     )
-    write_epochs(out_dir / EPOCHS_FILE, epochs, epochs.facts)
-    return epochs.facts
+    facts = epochs.facts
+    if hypnogram is None and params["species"] == "rodent":
+        facts["stage_names"] = list(STAGE_SETS["rodent"])
+        facts |= _score(epochs, inputs.get("emg"), params["epoch_s"], out_dir)
+    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
+    return facts
 
 
-LFP_EPOCHS = CachedStep("lfp_epochs", 1, _run)
-"""Inputs ``spectrograms`` (a shank's folder) and ``hypnogram``; parameters ``epoch_s``, ``species``, ``channels``,
-``min_hz``, ``max_hz``, ``margin_s``, ``stage_coding`` and ``text_epoch_s``; writes ``epochs.h5``."""
+def _score(epochs: EpochSet, emg: Path | None, epoch_s: float, out_dir: Path) -> dict[str, Any]:
+    """Write the states of epochs that nobody scored: ``hypnogram.csv`` and ``states.png``."""
+    from src.reports.lfp import draw_states  # loads matplotlib
+
+    muscle = None
+    if emg is not None:
+        with np.load(emg, allow_pickle=False) as stored:
+            edges = np.append(epochs.onset_s, epochs.onset_s[-1] + epoch_s)
+            place = np.digitize(stored["times"], edges) - 1
+            muscle = np.array([_mean(stored["emg"][place == epoch]) for epoch in range(len(epochs.onset_s))])
+    features, said = epoch_features(epochs.features, epochs.freqs_hz, muscle)
+    states = score(features, epoch_s)
+    names = STAGE_SETS["rodent"]
+    rows = zip(epochs.onset_s, states.stages, states.confidence, strict=True)
+    lines = [f"{onset:g},{epoch_s:g},{names[stage]},{sure:.3f}" for onset, stage, sure in rows]
+    (out_dir / "hypnogram.csv").write_text("onset,duration,stage,confidence\n" + "\n".join(lines) + "\n")
+    level = quietly(np.nanmedian, epochs.features.astype(np.float32).mean(axis=3), axis=1).T
+    traces = {"slow waves (z)": features.slow, "theta ratio": features.theta}
+    traces |= {} if muscle is None else {"muscle": muscle}
+    draw_states(out_dir / "states.png", level, epochs.freqs_hz, epochs.onset_s + epoch_s / 2, states, traces)
+    share = {name: round(float((states.stages == k).mean()), 4) for k, name in enumerate(names)}
+    return {
+        "scored_by": "rule without labels",
+        "share": share,
+        "confidence": round(float(states.confidence.mean()), 4),
+        "warnings": [*epochs.facts["warnings"], *said, *states.warnings],
+    }
+
+
+def _mean(values: NDArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+LFP_EPOCHS = CachedStep("lfp_epochs", 2, _run)
+"""Inputs ``spectrograms`` (a shank's folder) and, if there are, ``hypnogram`` and ``emg``; parameters ``epoch_s``,
+``species``, ``channels``, ``min_hz``, ``max_hz``, ``margin_s``, ``stage_coding`` and ``text_epoch_s``; writes
+``epochs.h5`` and, where nobody scored, ``hypnogram.csv`` and ``states.png``."""
+
+
+def lfp_epochs(params: LfpEpochsParams) -> Summary:
+    """Epochs and states of every shank of every session; spectrograms are made first where there are none.
+
+    Raises
+    ------
+    BadInput
+        If there is neither a finished shank nor a session.
+    """
+    root, output = Path(params.input_dir), Path(params.output_dir)
+    hypnograms = None if params.hypnograms is None else Path(params.hypnograms)
+    shanks = finished_shanks(root, hypnograms) if root.is_dir() else []
+    if not shanks:
+        place = output / "spectrograms"
+        keys = ("workers", "sampling_rate_hz", "source", "reference", "bad_channels")
+        shared = {key: getattr(params, key) for key in keys}
+        made = SpectrogramParams(input_dir=str(root), output_dir=str(place), preset="sleep", **shared).run()
+        beside = root if root.is_dir() else root.parent
+        shanks = finished_shanks(place, hypnograms or beside)
+        if not shanks:
+            return made
+    jobs = [Job(shank.label, _epochs_of, (shank, params)) for shank in shanks if shank.label not in params.skip]
+    summary = run_batch(jobs, title="epochs")
+    console = Console(stderr=True)
+    for name, artifact in summary.values.items():
+        for warning in artifact.manifest["facts"]["warnings"]:
+            say(console, f"{name}: {warning}", label="warning", style="yellow")
+    return summary
+
+
+def _epochs_of(shank: FinishedShank, params: LfpEpochsParams) -> Artifact:
+    inputs = {"spectrograms": shank.spectrograms}
+    if shank.hypnogram is not None:
+        inputs["hypnogram"] = shank.hypnogram
+    session = shank.spectrograms.parent / "lfp_traces" / f"{shank.session}_{EMG_FILE}"
+    own = shank.spectrograms / f"{shank.label}_{EMG_FILE}"
+    if shank.hypnogram is None and (found := [file for file in (session, own) if file.is_file()]):
+        inputs["emg"] = found[0]
+    keys = ("epoch_s", "species", "min_hz", "max_hz", "margin_s", "stage_coding", "text_epoch_s")
+    given = {key: getattr(params, key) for key in keys}
+    given["channels"] = None if params.channels is None else [str(channel) for channel in params.channels]
+    return ensure(LFP_EPOCHS, inputs, given, label=shank.label, target=Path(params.output_dir) / shank.label)

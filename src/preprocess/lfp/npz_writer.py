@@ -2,20 +2,18 @@
 
 A member's bytes are cut at fixed places; each piece is deflated on its own with ISA-L and ends on a byte
 boundary (RFC 1951, an empty stored block), so pieces made anywhere, in any order, are joined by
-concatenation. The archive is written front to back, each member's checksum and sizes behind its data;
-it is an ordinary one with fixed time stamps that ``numpy.load`` opens.
+concatenation. Headers and index are :mod:`zipfile`'s; it writes front to back, with sizes behind the data.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from isal import isal_zlib
@@ -26,10 +24,9 @@ from src.storage.forward_file import ForwardFile
 _LEVEL = 1  # ISA-L: level 2 and 3 cost more and save nothing on noise-like mantissas
 _MEMORY = 9  # its largest buffers: a tenth faster than the default
 _LAST_BLOCK = b"\x03\x00"
-_LIMIT = 0xFFFFFFFF
-_NEEDS_ZIP64 = _LIMIT - (1 << 28)  # leaves room for what deflate may add to incompressible data
-_VERSION, _FLAGS, _DEFLATED, _TIME, _DATE = 45, 8, 8, 0, 0x21  # sizes behind the data; 1980-01-01 00:00
 _PIECE_BYTES = 1 << 19
+_SIZES_BEHIND = 8  # flag of a member whose checksum and sizes follow its data
+_LARGE = (1 << 32) - (1 << 28)  # bytes; leaves room for what deflate may add to incompressible data
 
 
 class Piece(NamedTuple):
@@ -48,33 +45,11 @@ def deflate(values: bytes | memoryview) -> Piece:
     return Piece(data, isal_zlib.crc32(view), view.nbytes)
 
 
-@dataclass
-class _Entry:
-    name: bytes
-    offset: int
-    raw_bytes: int
-    zip64: bool
-    crc: int = 0
-    packed_bytes: int = 0
-
-
 class NpzWriter:
-    """Context manager that writes one ``.npz`` file."""
+    """Writes one ``.npz`` file; made by :func:`npz_writer`."""
 
-    def __init__(self, path: Path) -> None:
-        self._file, self._entries = ForwardFile(path), list[_Entry]()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._file.__exit__(kind, error, trace)
-            return
-        with self._file:
-            self._write_index()
+    def __init__(self, file: ForwardFile, archive: zipfile.ZipFile) -> None:
+        self._file, self._archive = file, archive
 
     def add(self, name: str, values: ArrayLike) -> None:
         """Write a whole array.
@@ -87,13 +62,13 @@ class NpzWriter:
         array = np.asarray(values)
         if array.dtype.hasobject:
             raise TypeError(f"{name} holds Python objects")
-        with self.member(name, array.shape, array.dtype) as member:
+        with self.member(name, array.shape, array.dtype) as append:
             data = np.ascontiguousarray(array).tobytes()
             for start in range(0, len(data), _PIECE_BYTES):
-                member.append(deflate(data[start : start + _PIECE_BYTES]))
+                append(deflate(data[start : start + _PIECE_BYTES]))
 
     @contextmanager
-    def member(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Member]:
+    def member(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[Piece], None]]:
         """Open an array to append pieces to, in C order, until it is complete.
 
         Raises
@@ -101,86 +76,65 @@ class NpzWriter:
         ValueError
             If it is closed before its last value.
         """
-        header = _npy_header(shape, dtype)
-        raw_bytes = len(header) + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        entry = _Entry(f"{name}.npy".encode("ascii"), self._file.tell(), raw_bytes, raw_bytes > _NEEDS_ZIP64)
-        self._file.write(_local_header(entry))
-        member = Member(self._file, entry)
-        member.append(deflate(header))
-        yield member
-        member.finish()
-        self._entries.append(entry)
+        header = io.BytesIO()
+        description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, description)
+        wanted = header.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+        info.compress_type, info.flag_bits = zipfile.ZIP_DEFLATED, _SIZES_BEHIND
+        info.header_offset, info.file_size, info.compress_size, info.CRC = self._file.tell(), 0, 0, 0
+        self._file.write(info.FileHeader(zip64=wanted > _LARGE))
 
-    def _write_index(self) -> None:
-        start = self._file.tell()
-        for entry in self._entries:
-            self._file.write(_central_header(entry))
-        self._file.write(_end_of_index(len(self._entries), start, self._file.tell() - start))
+        def append(piece: Piece) -> None:
+            for part in piece.data:
+                self._file.write(part)
+            info.compress_size += sum(map(len, piece.data))
+            info.CRC = isal_zlib.crc32_combine(info.CRC, piece.crc, piece.n_bytes)
+            info.file_size += piece.n_bytes
 
-
-class Member:
-    """An array being written; see :meth:`NpzWriter.member`."""
-
-    def __init__(self, file: ForwardFile, entry: _Entry) -> None:
-        self._file, self._entry, self._done = file, entry, 0
-
-    def append(self, piece: Piece) -> None:
-        for part in piece.data:
-            self._file.write(part)
-        self._entry.packed_bytes += sum(map(len, piece.data))
-        self._entry.crc = isal_zlib.crc32_combine(self._entry.crc, piece.crc, piece.n_bytes)
-        self._done += piece.n_bytes
-
-    def finish(self) -> None:
-        if self._done != self._entry.raw_bytes:
-            raise ValueError(f"{self._entry.name.decode()}: {self._done} of {self._entry.raw_bytes} bytes were written")
+        append(deflate(header.getvalue()))
+        yield append
+        if info.file_size != wanted:
+            raise ValueError(f"{info.filename}: {info.file_size} of {wanted} bytes were written")
         self._file.write(_LAST_BLOCK)
-        self._entry.packed_bytes += len(_LAST_BLOCK)
-        self._file.write(_descriptor(self._entry))
+        info.compress_size += len(_LAST_BLOCK)
+        sizes = "<4sLQQ" if wanted > _LARGE else "<4sLLL"
+        self._file.write(struct.pack(sizes, b"PK\x07\x08", info.CRC, info.compress_size, info.file_size))
+        self._archive.filelist.append(info)
+        self._archive.NameToInfo[info.filename] = info
+        self._archive.start_dir = self._file.tell()
+
+
+@contextmanager
+def npz_writer(path: Path) -> Iterator[NpzWriter]:
+    """Write an ``.npz`` file past the page cache."""
+    with ForwardFile(path) as file:
+        index = _Index(file)
+        archive = zipfile.ZipFile(cast(Any, index), "w")
+        try:
+            yield NpzWriter(file, archive)
+            archive.close()
+        finally:
+            index.open = False
+
+
+class _Index:
+    """What zipfile writes its index to: a file that goes forward only, until it is given up."""
+
+    def __init__(self, file: ForwardFile) -> None:
+        self._file, self.open = file, True
+        self.tell = file.tell
+
+    def write(self, data: bytes) -> int:
+        if self.open:
+            self._file.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
 
 
 def rows_per_piece(row: NDArray) -> int:
     """How many rows like this one make a piece: a power of two, so that pieces tile groups of 64 rows."""
     fit = max(1, _PIECE_BYTES // max(1, row.nbytes))
     return min(64, 1 << (fit.bit_length() - 1))
-
-
-def _npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-    buffer = io.BytesIO()
-    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, description)
-    return buffer.getvalue()
-
-
-def _local_header(entry: _Entry) -> bytes:
-    """What comes before the data, when neither sizes nor checksum are known."""
-    extra = struct.pack("<HHQQ", 1, 16, 0, 0) if entry.zip64 else b""
-    sizes = (_LIMIT, _LIMIT) if entry.zip64 else (0, 0)
-    numbers = (_VERSION, _FLAGS, _DEFLATED, _TIME, _DATE, 0, *sizes, len(entry.name), len(extra))
-    return b"PK\x03\x04" + struct.pack("<HHHHHLLLHH", *numbers) + entry.name + extra
-
-
-def _descriptor(entry: _Entry) -> bytes:
-    form = "<LQQ" if entry.zip64 else "<LLL"
-    return b"PK\x07\x08" + struct.pack(form, entry.crc, entry.packed_bytes, entry.raw_bytes)
-
-
-def _central_header(entry: _Entry) -> bytes:
-    packed, raw, offset, wide = entry.packed_bytes, entry.raw_bytes, entry.offset, b""
-    if entry.zip64:
-        wide, packed, raw = struct.pack("<QQ", raw, packed), _LIMIT, _LIMIT
-    if offset >= _LIMIT:
-        wide, offset = wide + struct.pack("<Q", offset), _LIMIT
-    extra = struct.pack("<HH", 1, len(wide)) + wide if wide else b""
-    made_by, mode = 3 << 8 | _VERSION, 0o100644 << 16
-    numbers = (made_by, _VERSION, _FLAGS, _DEFLATED, _TIME, _DATE, entry.crc, packed, raw)
-    tail = (len(entry.name), len(extra), 0, 0, 0, mode, offset)
-    return b"PK\x01\x02" + struct.pack("<HHHHHHLLL", *numbers) + struct.pack("<HHHHHLL", *tail) + entry.name + extra
-
-
-def _end_of_index(count: int, start: int, size: int) -> bytes:
-    ending = struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, count, count, size, min(start, _LIMIT), 0)
-    if start < _LIMIT:
-        return ending
-    large = struct.pack("<4sQHHLLQQQQ", b"PK\x06\x06", 44, 3 << 8 | _VERSION, _VERSION, 0, 0, count, count, size, start)
-    return large + struct.pack("<4sLQL", b"PK\x06\x07", 0, start + size, 1) + ending

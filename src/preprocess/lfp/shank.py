@@ -1,49 +1,125 @@
-"""The stage that turns one shank's LFP traces into its spectrogram file."""
+"""The step that turns one shank's LFP traces into its spectrogram file.
+
+Threads suffice: the transform, NumPy's loops and ISA-L release the interpreter lock. What is computed
+when, by how many threads and in how much memory does not show in a single byte of the result.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
 
-from src.preprocess.lfp import parameters as lfp_parameters
-from src.preprocess.lfp.artifact import SPECTROGRAMS, SUFFIX
-from src.preprocess.lfp.bands import BandPowers, band_powers_file
-from src.preprocess.lfp.compute import Computation, write_hdf5, write_npz
-from src.preprocess.lfp.encoding import Encoding
+from src.preprocess.lfp.channel_rows import ReadRow, channel_rows
+from src.preprocess.lfp.emg import EMG_FILE, HighFrequencyCorrelation
+from src.preprocess.lfp.encoding import BandPowers, Encoding
+from src.preprocess.lfp.npz_writer import deflate, npz_writer, rows_per_piece
+from src.preprocess.lfp.parameters import plan as plan_of
+from src.preprocess.lfp.parameters import resolution_warnings
+from src.preprocess.lfp.spectrogram_file import SPECTROGRAMS, SUFFIX
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
-from src.recordings.extracellular.traces import Traces, open_traces
+from src.recordings.extracellular.reader import open_recording
+from src.recordings.extracellular.recording import ExtracellularRecording
+from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
+from src.storage.parallel import call, in_order
 from src.storage.step import CachedStep
 
-STAGE, VERSION = "lfp_spectrogram", 2
+STEP, VERSION = "lfp_spectrogram", 3
 TRACES = "traces"
 Advance = Callable[..., None]
 
 
-def shank_stage(
+@dataclass
+class Computation:
+    """One shank's spectrograms: what goes in, what is wanted, and what was found on the way.
+
+    Attributes
+    ----------
+    plan, encoding, bands
+        How frames become power, what of it is stored, and the bands to sum (or none).
+    n_channels, n_times
+        Of the result.
+    read
+        Gives any stretch of any channel.
+    pool, threads
+        Who computes.
+    advance
+        Called after every channel.
+    masked
+        ``(channel, time)`` frames that touch a sample that is not finite.
+    sums
+        ``(channel, band + 1, time)`` band powers and theta ratio, if there are bands.
+    """
+
+    plan: SpectrogramPlan
+    encoding: Encoding
+    bands: BandPowers | None
+    n_channels: int
+    n_times: int
+    read: ReadRow
+    pool: Executor
+    threads: int
+    advance: Advance
+    masked: NDArray[np.bool_] = field(init=False)
+    sums: NDArray[np.float32] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.masked = np.zeros((self.n_channels, self.n_times), bool)
+        rows = len(self.bands.names) + 1 if self.bands else 0
+        self.sums = np.empty((self.n_channels, rows, self.n_times), np.float32) if rows else None
+
+    def spans(self, step: int) -> list[slice]:
+        """The frames, so many at a time."""
+        return [slice(first, min(first + step, self.n_times)) for first in range(0, self.n_times, step)]
+
+    def rows(self, channel: int, rows: slice, span: slice, out: NDArray | None = None) -> NDArray:
+        """``(row, time)`` of some frames of a channel as they are stored; bands are summed with its first rows."""
+        bins = self.encoding.bins(rows)
+        needed = bins
+        if self.bands is not None and rows.start == 0:
+            needed = slice(min(bins.start, self.bands.bins.start), max(bins.stop, self.bands.bins.stop))
+        samples = self.read(channel, self.plan.stretch(span.start, span.stop))
+        if out is not None and self.encoding.plain and needed == bins:
+            power = values = self.plan.power(samples, bins=bins, out=out)
+        else:
+            power = self.plan.power(samples, bins=needed)
+            values = self.encoding.encode(power, needed, rows)
+            if out is not None:
+                out[:] = values
+        if rows.start == 0:
+            if self.bands is not None and self.sums is not None:
+                self.sums[channel, :, span] = self.bands.sum(power)
+            self.masked[channel, span] = np.isnan(power[0])
+        return values
+
+
+def shank_step(
     *, threads: int = 1, memory_mb: float = 256, progress: Callable[[int, int], Advance] | None = None
 ) -> CachedStep:
-    """The stage, with what decides how it runs and never what comes out.
+    """The step, with what decides how it runs and never what comes out.
 
     Parameters
     ----------
     threads
         Threads that compute and compress.
     memory_mb
-        For the slabs of spectrogram being computed and compressed; :func:`compute.write_npz`.
+        For the parts of a spectrogram that are being computed and compressed; :func:`write_npz`.
     progress
         Called with the number of channels and the bytes of a channel's samples when these are known;
-        returns what to call after each channel, or with the part of one that is done.
+        returns what to call after each channel.
     """
-    return CachedStep(STAGE, VERSION, partial(run, threads=threads, memory_mb=memory_mb, progress=progress))
+    return CachedStep(STEP, VERSION, partial(run, threads=threads, memory_mb=memory_mb, progress=progress))
 
 
 def run(
@@ -58,75 +134,168 @@ def run(
 ) -> dict[str, Any]:
     """Write ``<label>_spectrograms`` and, if wanted, ``<label>_band_powers.npz``; return the facts.
 
+    With band powers, traces of 1000 Hz and more also give ``<label>_emg_from_lfp.npz``.
+
     Parameters
     ----------
     inputs
         ``{"traces": file}``.
     params
-        As :func:`parameters.resolve` returns them, with ``label``, ``shank`` and ``sampling_rate_hz``.
+        :meth:`SpectrogramParams.transform` with ``label`` and ``source``.
     """
-    traces = open_traces(inputs[TRACES], params["sampling_rate_hz"], params["shank"])
-    plan = lfp_parameters.plan(params, traces.fs_hz)
+    traces = open_recording(inputs[TRACES], SourceOptions(**params["source"]))
+    plan = plan_of(params, traces.fs_hz)
     if traces.n_samples < plan.nperseg:
-        problem = f"{traces.n_samples} samples ({traces.n_samples / traces.fs_hz:.3f} s) are shorter than one window"
+        problem = f"{traces.n_samples} samples ({traces.duration_s:.3f} s) are shorter than one window"
         raise BadInput(traces.path, f"{problem} of {plan.nperseg}", "give a longer recording or a shorter window")
     encoding = Encoding(plan, params)
     bands = BandPowers(plan, params["bands"]) if params["band_powers"] else None
     n_times = plan.n_frames(traces.n_samples)
-    # What is stored frame by frame can do without a scratch file where the traces come so.
-    scratch = 0 if params["format"] != "npz" and traces.in_time else traces.nbytes
-    _check_room(out_dir, scratch, traces.n_channels * n_times, encoding)
+    _check_room(out_dir, traces, n_times, encoding)
     axes = _axes(traces, plan, encoding, n_times, params)
-    times = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
-    powers = out_dir / f"{params['label']}_band_powers.npz"
-    writer = band_powers_file(powers, bands, times, traces.n_channels, n_times) if bands else nullcontext(None)
-    with ThreadPoolExecutor(threads) as pool, writer as file:
+    channel_bytes = traces.n_samples * traces.block_dtype.itemsize
+    with ThreadPoolExecutor(threads) as pool, channel_rows(traces, out_dir, pool) as read:
         work = Computation(
-            traces=traces,
-            n_times=n_times,
             plan=plan,
             encoding=encoding,
             bands=bands,
-            bands_file=file,
+            n_channels=traces.n_channels,
+            n_times=n_times,
+            read=read,
             pool=pool,
             threads=threads,
-            advance=progress(traces.n_channels, traces.nbytes // traces.n_channels) if progress else _unseen,
+            advance=progress(traces.n_channels, channel_bytes) if progress else lambda amount=1.0: None,
         )
         target = out_dir / f"{params['label']}_{SPECTROGRAMS}{SUFFIX[params['format']]}"
         if params["format"] == "npz":
             write_npz(target, work, axes, int(memory_mb * 1e6))
         else:
             write_hdf5(target, work, axes, {"axes": "channel, time, frequency", "units": _units(traces, params)})
-    return _facts(traces, plan, encoding, bands, params, work)
+        if bands is not None and work.sums is not None:
+            _write_bands(out_dir / f"{params['label']}_band_powers.npz", bands, work.sums, axes)
+    muscle = HighFrequencyCorrelation.of(traces) if bands is not None else None
+    if muscle is not None:
+        for block in traces.blocks(scaled=False):
+            muscle.push(block)
+        np.savez(out_dir / f"{params['label']}_{EMG_FILE}", **muscle.result())
+    return _facts(traces, plan, work, params)
 
 
-def _unseen(amount: float = 1.0) -> None:
-    """Progress that nobody looks at."""
+def frames_per_task(plan: SpectrogramPlan) -> int:
+    """Frames that are computed in one go: a power of two, at most 2 MiB of samples and 8 MiB of power."""
+    fit = min((1 << 19) // plan.hop, (1 << 21) // plan.n_freqs, 1 << 11)
+    return 1 << max(4, fit.bit_length() - 1)
+
+
+def write_npz(path: Path, work: Computation, axes: Mapping[str, Any], memory_bytes: int) -> None:
+    """``spectrograms`` (channel, frequency, time) after the axes, in one ``.npz`` file.
+
+    Time is the last axis of the file, so all frames of some rows have to be there before the first of
+    them is written. Two slabs of rows take ``memory_bytes``; where a channel does not fit into one, its
+    transform is repeated for every slab.
+    """
+    row = np.empty(work.n_times, work.encoding.dtype)
+    step, n_rows = rows_per_piece(row), work.encoding.n_rows
+    height = min(n_rows, max(1, memory_bytes // 2 // row.nbytes // step) * step)
+    slabs = [
+        (channel, slice(first, min(first + height, n_rows)))
+        for channel in range(work.n_channels)
+        for first in range(0, n_rows, height)
+    ]
+    buffers = [np.empty((height, work.n_times), work.encoding.dtype) for _ in range(min(2, len(slabs)))]
+    spans = work.spans(frames_per_task(work.plan))
+
+    def fill(index: int) -> list[Future[NDArray]]:
+        channel, rows = slabs[index]
+        out = buffers[index % 2][: rows.stop - rows.start]
+        return [work.pool.submit(work.rows, channel, rows, span, out[:, span]) for span in spans]
+
+    with npz_writer(path) as file:
+        for name, values in axes.items():
+            file.add(name, values)
+        with file.member(SPECTROGRAMS, (work.n_channels, n_rows, work.n_times), work.encoding.dtype) as append:
+            filling = fill(0)
+            for index, (_, rows) in enumerate(slabs):
+                for task in filling:
+                    task.result()
+                slab = buffers[index % 2][: rows.stop - rows.start]
+                packing = [work.pool.submit(deflate, slab[i : i + step].data) for i in range(0, len(slab), step)]
+                # The next slab is computed while this one is written.
+                filling = fill(index + 1) if index + 1 < len(slabs) else []
+                for packed in packing:
+                    append(packed.result())
+                if rows.stop == n_rows:
+                    work.advance()
+
+
+def write_hdf5(path: Path, work: Computation, axes: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    """``spectrograms`` (channel, time, frequency) and the axes as datasets of one HDF5 file.
+
+    The chunks pass the library's own shuffle and deflate filters, applied here by all cores, so any HDF5
+    reader opens them without a plugin.
+    """
+    width = work.encoding.n_rows
+    depth = min(frames_per_task(work.plan), work.n_times)
+    spans = work.spans(depth)
+
+    def pack(channel: int, span: slice) -> bytes:
+        values = np.zeros((depth, width), work.encoding.dtype)
+        values[: span.stop - span.start] = work.rows(channel, slice(0, width), span).T
+        planes = np.ascontiguousarray(values.reshape(-1).view(np.uint8).reshape(-1, values.itemsize).T)
+        return _deflated(planes)
+
+    with h5py.File(path, "w") as file:
+        for name, values in axes.items():
+            array = np.asarray(values)
+            # HDF5 knows no fixed-width Unicode; its strings of any length are Python's.
+            file.create_dataset(name, data=array.astype(object) if array.dtype.kind == "U" else array)
+        data = file.create_dataset(
+            SPECTROGRAMS,
+            shape=(work.n_channels, work.n_times, width),
+            dtype=work.encoding.dtype,
+            chunks=(1, depth, width),
+            shuffle=True,
+            compression="gzip",
+            compression_opts=1,
+        )
+        data.attrs.update(attributes)
+        places = [(channel, span) for channel in range(work.n_channels) for span in spans]
+        calls = (partial(pack, channel, span) for channel, span in places)
+        for (channel, span), chunk in zip(places, in_order(call, calls, work.pool, 3 * work.threads), strict=True):
+            data.id.write_direct_chunk((channel, span.start, 0), chunk)
+            if span.stop == work.n_times:
+                work.advance()
+
+
+def _deflated(planes: NDArray[np.uint8]) -> bytes:
+    """Each plane of bytes with a code of its own: noise in the low ones does not spoil that of the high ones."""
+    packer = isal_zlib.compressobj(1)
+    parts = [part for plane in planes for part in (packer.compress(plane.data), packer.flush(isal_zlib.Z_SYNC_FLUSH))]
+    return b"".join([*parts, packer.flush()])
+
+
+def _write_bands(path: Path, bands: BandPowers, sums: NDArray[np.float32], axes: Mapping[str, Any]) -> None:
+    """``band_powers`` (n_channels, n_bands, n_times) and ``theta_ratio`` (n_channels, n_times)."""
+    with npz_writer(path) as file:
+        for name in ("times", "channel_ids", "sampling_rate", "start_time"):
+            file.add(name, axes[name])
+        file.add("bands", np.array(bands.names, dtype=str))
+        file.add("band_edges_hz", bands.edges_hz)
+        file.add("band_powers", sums[:, :-1])
+        file.add("theta_ratio", sums[:, -1])
 
 
 def _axes(
-    traces: Traces, plan: SpectrogramPlan, encoding: Encoding, n_times: int, params: Mapping[str, Any]
+    traces: ExtracellularRecording,
+    plan: SpectrogramPlan,
+    encoding: Encoding,
+    n_times: int,
+    params: Mapping[str, Any],
 ) -> dict[str, Any]:
-    rate = int(traces.fs_hz) if traces.fs_hz == int(traces.fs_hz) else traces.fs_hz
-    return {
-        "freqs": encoding.freqs.astype(np.float32),
-        "times": plan.times(n_times).astype(np.float32),
-        "channel_ids": traces.channel_ids,
-        "sampling_rate": rate,
-        "start_time": traces.start_s or 0.0,
-        "spec_params": json.dumps(_spec_params(traces, plan, params), sort_keys=True),
-        "n_channels": traces.n_channels,
-        "n_freqs": encoding.n_rows,
-        "n_times": n_times,
-        **traces.coordinates,
-    }
-
-
-def _spec_params(traces: Traces, plan: SpectrogramPlan, params: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    kept = ("window", "fmax_hz", "log_bins")
+    spec_params = {
         "fs_hz": traces.fs_hz,
         "n_samples": traces.n_samples,
-        "window": params["window"],
         "nperseg": plan.nperseg,
         "noverlap": plan.noverlap,
         "nfft": plan.nfft,
@@ -135,10 +304,22 @@ def _spec_params(traces: Traces, plan: SpectrogramPlan, params: Mapping[str, Any
         "mode": "psd",
         "quantity": "decibel" if params["decibel"] else "power",
         "units": _units(traces, params),
-        "fmax_hz": params["fmax_hz"],
-        "log_bins": params["log_bins"],
+        **{name: params[name] for name in kept},
         **_resolution(plan),
+        "source_format": traces.source_format,
         "upstream": traces.upstream,
+    }
+    return {
+        "freqs": encoding.freqs.astype(np.float32),
+        "times": plan.times(n_times).astype(np.float32),
+        "channel_ids": traces.channel_ids,
+        "sampling_rate": int(traces.fs_hz) if traces.fs_hz == int(traces.fs_hz) else traces.fs_hz,
+        "start_time": traces.start_s or 0.0,
+        "spec_params": json.dumps(spec_params, sort_keys=True),
+        "n_channels": traces.n_channels,
+        "n_freqs": encoding.n_rows,
+        "n_times": n_times,
+        **traces.coordinates,
     }
 
 
@@ -152,7 +333,7 @@ def _resolution(plan: SpectrogramPlan) -> dict[str, float]:
     }
 
 
-def _units(traces: Traces, params: Mapping[str, Any]) -> str:
+def _units(traces: ExtracellularRecording, params: Mapping[str, Any]) -> str:
     unit = "unit of the traces" if traces.units == "unknown" else traces.units
     unit = unit if unit.isalpha() else f"({unit})"
     power = f"{unit}^2/Hz" if params["scaling"] == "density" else f"{unit}^2"
@@ -160,46 +341,50 @@ def _units(traces: Traces, params: Mapping[str, Any]) -> str:
 
 
 def _facts(
-    traces: Traces,
-    plan: SpectrogramPlan,
-    encoding: Encoding,
-    bands: BandPowers | None,
-    params: Mapping[str, Any],
-    work: Computation,
+    traces: ExtracellularRecording, plan: SpectrogramPlan, work: Computation, params: Mapping[str, Any]
 ) -> dict[str, Any]:
-    masked = {str(i): int(n) for i, n in zip(traces.channel_ids, work.masked, strict=True) if n}
-    warnings = list(traces.warnings)
-    if masked:
-        worst = sorted(masked.items(), key=lambda item: -item[1])
-        shares = ", ".join(f"{100 * n / work.n_times:.3g} % of channel {name}" for name, n in worst[:4])
-        more = f" and of {len(worst) - 4} more" if len(worst) > 4 else ""
-        warnings.append(f"samples are missing: NaN in the frames that touch them, {shares}{more}")
-    if bands and bands.left_out:
-        warnings.append(f"bands above half the sampling rate left out: {', '.join(bands.left_out)}")
-    time_last, last = params["format"] == "npz", (encoding.n_rows, work.n_times)
+    counts = work.masked.sum(axis=1)
+    masked = {str(i): int(n) for i, n in zip(traces.channel_ids, counts, strict=True) if n}
+    warnings = [*traces.warnings, *resolution_warnings(plan), *_masked_warning(masked, work.n_times)]
+    if work.bands and work.bands.left_out:
+        warnings.append(f"bands above half the sampling rate left out: {', '.join(work.bands.left_out)}")
+    rows = work.encoding.n_rows
+    time_last = params["format"] == "npz"
     return {
         "axes": ["channel", "frequency", "time"] if time_last else ["channel", "time", "frequency"],
-        "shape": [traces.n_channels, *(last if time_last else last[::-1])],
-        "dtype": str(encoding.dtype),
+        "shape": [work.n_channels, *((rows, work.n_times) if time_last else (work.n_times, rows))],
+        "dtype": str(work.encoding.dtype),
         "units": _units(traces, params),
         "sampling_rate_hz": traces.fs_hz,
         "n_samples": traces.n_samples,
         "start_time_s": traces.start_s,
+        "gaps_s": [[first / traces.fs_hz, last / traces.fs_hz] for first, last in traces.gaps],
         "nperseg": plan.nperseg,
         "noverlap": plan.noverlap,
         "nfft": plan.nfft,
         **_resolution(plan),
-        "frequency_range_hz": [float(encoding.freqs[0]), float(encoding.freqs[-1])],
-        "bands": list(bands.names) if bands else [],
+        "frequency_range_hz": [float(work.encoding.freqs[0]), float(work.encoding.freqs[-1])],
+        "bands": list(work.bands.names) if work.bands else [],
         "masked_frames": masked,
+        "source_format": traces.source_format,
         "upstream": traces.upstream,
         "warnings": warnings,
     }
 
 
-def _check_room(folder: Path, scratch: int, frames: int, encoding: Encoding) -> None:
+def _masked_warning(masked: Mapping[str, int], n_times: int) -> Sequence[str]:
+    if not masked:
+        return ()
+    worst = sorted(masked.items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{100 * n / n_times:.3g} % of channel {name}" for name, n in worst[:4])
+    more = f" and of {len(worst) - 4} more" if len(worst) > 4 else ""
+    return (f"samples are missing: NaN in the frames that touch them, {shares}{more}",)
+
+
+def _check_room(folder: Path, traces: ExtracellularRecording, n_times: int, encoding: Encoding) -> None:
     """Refuse before the work rather than after it; a tenth is what deflate saves at the least."""
-    result = 0.9 * frames * encoding.n_rows * encoding.dtype.itemsize
+    scratch = traces.n_channels * traces.n_samples * traces.block_dtype.itemsize
+    result = 0.9 * traces.n_channels * n_times * encoding.n_rows * encoding.dtype.itemsize
     needed, free = scratch + result / (1 if encoding.plain else 2), shutil.disk_usage(folder).free
     if free < needed:
         problem = f"no space left on the disk for it: {needed / 1e6:.4g} MB are needed, {free / 1e6:.4g} MB are free"

@@ -88,7 +88,7 @@ class BandPowerSettings:
         return len(self.bands_hz), 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for parameters of a stage."""
+        """Plain types, for parameters of a step."""
         plain = {name: getattr(self, name) for name in ("kind", "fs_hz", "epoch_s", "window_s")}
         return plain | {"bands_hz": [list(band) for band in self.bands_hz]}
 

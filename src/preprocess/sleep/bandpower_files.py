@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ from numpy.typing import NDArray
 from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
 from src.recordings.sleep.hypnogram import stage_counts
-from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
+from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput, SignalSpec
 from src.storage.step import CachedStep
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
 _DB_PER_NEPER = 10 / np.log(10)
-_NIGHT = re.compile(r"^(\w+?)__(\d+)$")
 MOUSE_EPOCH_S = 4.0
 BANDPOWER, MOUSE = "bandpower", "mouse_bandpower"
 MOUSE_DAYS = {"baseline": 1, "recovery": 2}
@@ -34,21 +34,19 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "rows": ["delta", "theta", "alpha", "sigma", "beta"],
         "epoch_s": BandPowerSettings().epoch_s,
         "stage_names": list(HUMAN_STAGES),
+        "units": "dB re variance",
+        "freqs_hz": BandPowerSettings().freqs_hz.tolist(),
     },
     MOUSE: {
         "channels": ["EEG+EMG"],
         "rows": list(MOUSE_ROWS),
         "epoch_s": MOUSE_EPOCH_S,
         "stage_names": list(RODENT_STAGES),
+        "units": "dB",
+        "freqs_hz": [float(row) for row in range(len(MOUSE_ROWS))],
     },
 }
 """What the epochs of each kind look like."""
-
-
-def subject_of(path: Path) -> str:
-    """The subject in a name like ``SS__N.npz``; the whole stem where the name is another."""
-    match = _NIGHT.match(path.stem)
-    return match[1] if match else path.stem
 
 
 def read_bandpower_night(path: str | Path) -> EpochSet:
@@ -128,25 +126,36 @@ def find_bandpower(root: str | Path, kind: str) -> list[tuple[str, str, Path]]:
         raise BadInput(root, "holds no .npz recording", "give the folder of band-power nights")
     if kind == MOUSE:
         return [(f"{path.stem}_{day}", path.stem, path) for path in files for day in MOUSE_DAYS]
-    return [(path.stem, subject_of(path), path) for path in files]
+    return [(path.stem, re.sub(r"__\d+$", "", path.stem), path) for path in files]  # <subject>__<night>.npz
 
 
 def read_bandpower(kind: str, path: Path, recording_id: str) -> EpochSet:
     """The epochs of one recording that :func:`find_bandpower` names."""
     if kind == MOUSE:
-        return read_bandpower_mouse(path, MOUSE_DAYS[recording_id.rpartition("_")[2]])
-    return read_bandpower_night(path)
+        epochs = read_bandpower_mouse(path, MOUSE_DAYS[recording_id.rpartition("_")[2]])
+    else:
+        epochs = read_bandpower_night(path)
+    signal = layout_signal(kind)
+    return replace(epochs, signal=signal, freqs_hz=np.array(signal.freqs_hz))
+
+
+def layout_signal(kind: str) -> SignalSpec:
+    """What the epochs of a kind of :data:`LAYOUTS` are, in the words of a bundle."""
+    layout = LAYOUTS[kind]
+    shape = (len(layout["channels"]), len(layout["rows"]), 1)
+    units, freqs = layout["units"], tuple(layout["freqs_hz"])
+    return SignalSpec(tuple(layout["channels"]), 0.0, layout["epoch_s"], units, AXES[1:], shape, freqs)
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     kind = params["kind"]
     epochs = read_bandpower(kind, Path(inputs["night"]), params["recording"])
-    facts = {"axes": list(AXES), "units": "dB", **LAYOUTS[kind], "fs_hz": 0.0, "start": None, **epochs.facts}
+    facts = {"axes": list(AXES), **LAYOUTS[kind], "fs_hz": 0.0, "start": None, **epochs.facts}
     write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
     return facts
 
 
-SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 1, _run)
+SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 2, _run)
 """Input ``night`` (an ``.npz``), parameters ``kind`` and ``recording``; writes ``epochs.h5``."""
 
 

@@ -1,6 +1,6 @@
-"""The stage ``sleep_epochs``: a night in, labelled log-power images of its epochs out.
+"""The step ``sleep_epochs``: a night in, labelled log-power images of its epochs out.
 
-Training calls the stage, which caches; inference calls :func:`epochs_of` on the recording. Both run the same code.
+Training calls the step, which caches; inference calls :func:`epochs_of` on the recording. Both run the same code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from src.recordings.sleep.check_signal import check_recordings
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.nights import Night, ScoringOptions, load_channels, load_scoring
 from src.recordings.sleep.resample import join_channels
-from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording
+from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec
 from src.storage.step import CachedStep
 
 EPOCHS_FILE = "epochs.h5"
@@ -34,41 +34,20 @@ AXES = ("epoch", "channel", "frequency", "time")
 
 @dataclass(frozen=True)
 class EpochSettings:
-    """Everything that decides what ``epochs.h5`` holds.
+    """Everything that decides what ``epochs.h5`` holds."""
 
-    Attributes
-    ----------
-    channels
-        Names in the order of the channel axis.
-    aliases
-        Further names to try for a channel, best first.
-    features
-        How an epoch becomes an image, or band powers (``kind: bandpower``); its ``epoch_s`` and
-        ``fs_hz`` rule.
-    stages
-        Whose stages: ``human`` or ``rodent``, a key of :data:`~src.signals.STAGE_SETS`.
-    margin_s
-        Wake kept before the first and after the last sleep epoch; ``None`` keeps all.
-    level
-        ``unit``: dB re 1 µV²/Hz as recorded. ``recording``: each channel relative to its median level over
-        the recording, for amplifiers whose units or gain are not known.
-    stage_coding
-        What integers in scorings mean: a key of :data:`~src.recordings.sleep.stage_names.CODINGS`.
-    text_epoch_s
-        Length of a line's epoch in text hypnograms that do not state it; told from the recording's length if not given.
-    more_names
-        Names of stages in scorings that are the user's own, and the stage that each stands for.
-    """
-
-    channels: tuple[str, ...] = ("EEG Fpz-Cz",)
-    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    channels: tuple[str, ...] = ("EEG Fpz-Cz",)  # names in the order of the channel axis
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)  # further names of a channel, best first
+    # How an epoch becomes an image, or band powers (kind: bandpower); its epoch_s and fs_hz rule.
     features: FeatureSettings | BandPowerSettings = field(default_factory=FeatureSettings)
-    stages: str = "human"
-    margin_s: float | None = 1800.0
+    stages: str = "human"  # whose: human or rodent
+    margin_s: float | None = 1800.0  # wake kept before the first and after the last sleep epoch; None keeps all
+    # unit: dB re 1 µV²/Hz as recorded. recording: each channel relative to its median level over the recording, for
+    # amplifiers whose units or gain are not known.
     level: str = "unit"
-    stage_coding: str | None = None
-    text_epoch_s: float | None = None
-    more_names: Mapping[str, str] = field(default_factory=dict)
+    stage_coding: str | None = None  # what integers in scorings mean: aasm, edf, dreams, ucddb, rodent
+    text_epoch_s: float | None = None  # length of a text scoring's line; None: told from the recording's length
+    more_names: Mapping[str, str] = field(default_factory=dict)  # stage names of the user's own, and their stages
 
     def __post_init__(self) -> None:
         if self.stages not in STAGE_SETS:
@@ -86,7 +65,7 @@ class EpochSettings:
         return ScoringOptions(self.text_epoch_s, self.stage_coding, self.stage_names, self.more_names)
 
     def to_params(self, kind: str) -> dict[str, Any]:
-        """Parameters of the stage for a night of this kind, plain types."""
+        """Parameters of the step for a night of this kind, plain types."""
         plain = asdict(self) | {"channels": list(self.channels), "features": self.features.to_dict()}
         plain["aliases"] = {name: list(more) for name, more in self.aliases.items()}
         plain["more_names"] = dict(self.more_names)
@@ -119,6 +98,8 @@ class EpochSet:
         Of the image's rows and columns.
     facts
         Counts, what was left out, warnings.
+    signal
+        What a file of epochs says that they are: channels, rate, epoch length, unit, axes, frequencies.
     """
 
     features: NDArray[np.floating]
@@ -128,6 +109,7 @@ class EpochSet:
     freqs_hz: NDArray[np.float64]
     times_s: NDArray[np.float64]
     facts: dict[str, Any]
+    signal: SignalSpec | None = None
 
 
 def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: EpochSettings) -> EpochSet:
@@ -198,18 +180,22 @@ def _images(
 
 
 def read_epochs(folder: str | Path) -> EpochSet:
-    """The epochs that the stage wrote into its folder."""
+    """The epochs that the step wrote into its folder."""
     path = Path(folder) / EPOCHS_FILE
     try:
         with h5py.File(path) as file:
-            arrays = {
-                name: file[name][()] for name in ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
-            }
+            arrays = {name: file[name][()] for name in _ARRAYS}
+            axes, units = (file["features"].attrs[name] for name in ("axes", "units"))
+            channels, fs_hz, epoch_s = (file.attrs[name] for name in ("channels", "fs_hz", "epoch_s"))
     except (OSError, KeyError) as error:
         raise BadInput(
             path, f"cannot be read ({' '.join(str(error).split())})", "delete it and prepare it again"
         ) from error
-    return EpochSet(**arrays, facts={})
+    signal = SignalSpec(
+        tuple(map(str, channels)), float(fs_hz), float(epoch_s), str(units), tuple(map(str, axes[1:])),
+        arrays["features"].shape[1:], tuple(arrays["freqs_hz"].tolist()),
+    )  # fmt: skip
+    return EpochSet(**arrays, facts={}, signal=signal)
 
 
 def _median_level(images: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:

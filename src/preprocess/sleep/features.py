@@ -112,7 +112,7 @@ class FeatureSettings:
         return (self.n_mels if self.kind == "mel" else len(self._bins)), self.n_frames
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for parameters of a stage."""
+        """Plain types, for parameters of a step."""
         return asdict(self)
 
     @property

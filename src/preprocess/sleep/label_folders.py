@@ -64,12 +64,16 @@ def _label(name: str, settings: EpochSettings) -> int | None:
 
 
 def _power(path: Path, settings: FeatureSettings) -> np.ndarray:
+    expected = (settings.n_bins, settings.n_frames)
     try:
+        if path.stat().st_size > 16 * expected[0] * expected[1] + 4096:
+            raise BadInput(path, f"is larger than {expected} numbers", "give one power spectrogram an epoch")
         with path.open("rb") as handle:
             power = np.lib.format.read_array(handle, allow_pickle=False)
+    except BadInput:
+        raise
     except Exception as error:  # NumPy reads the header as Python text, and fails as Python does
         raise BadInput(path, "cannot be read as .npy", "copy or download it again") from error
-    expected = (settings.n_bins, settings.n_frames)
     if power.shape not in (expected, (*expected, 1)):
         problem = f"has shape {power.shape}, the features call for {expected}"
         raise BadInput(path, problem, "set features.window_s and hop_s to those it was made with")

@@ -12,23 +12,23 @@ from rich.table import Table
 
 from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_bandpower
 from src.preprocess.sleep.epochs import EPOCHS_FILE, SLEEP_EPOCHS, EpochSettings
-from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, LabelledFiles, find_label_folders
+from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
 from src.recordings.sleep.nights import KINDS, Night, discover, subject_of
-from src.signals import BadInput, Origin, SignalSpec
+from src.signals import BadInput, Origin
 from src.simulate.sleep import SIMULATE_NIGHTS
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.step import ensure, read_artifact
+from src.storage.step import CachedStep, ensure, read_artifact
 
 PREPARED = "prepared"
 """Kind of source whose epochs another step has made, such as those of an LFP session."""
-_ORIGIN_KEYS = ("cohort", "licence", "citation")
+_ORIGIN_KEYS = ("cohort", "licence", "citation", "fetch")
 _SCORING_KEYS = {"stage_names": "more_names", "stage_coding": "stage_coding", "text_epoch_s": "text_epoch_s"}
 """Keys of a source that say how its scorings are read, and the settings that they set."""
 
 
 @dataclass(frozen=True)
 class EpochArtifact:
-    """The epoch spectrograms of one night on disk; ``facts`` are those of the stage's manifest."""
+    """The epoch spectrograms of one night on disk; ``facts`` are those of the step's manifest."""
 
     recording_id: str
     subject_id: str
@@ -62,13 +62,6 @@ def prepare_nights(
     summary = run_batch(_jobs(source, settings, cache), title="preparing nights", workers=workers)
     artifacts = [artifact for found in summary.values.values() for artifact in found]
     return sorted(artifacts, key=lambda a: a.recording_id), summary
-
-
-def input_signal(settings: EpochSettings) -> SignalSpec:
-    """What a network trained on these epochs sees."""
-    features = settings.features
-    axes, shape = ("channel", "frequency", "time"), (len(settings.channels), *features.shape)
-    return SignalSpec(settings.channels, features.fs_hz, features.epoch_s, "uV", axes, shape)
 
 
 def source_origin(source: Mapping[str, Any], *, subjects: int, hours: float) -> Origin:
@@ -128,7 +121,7 @@ def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> li
 
 
 def find_prepared(root: str | Path) -> list[Path]:
-    """The ``epochs.h5`` files below a folder: finished epochs, of whatever stage made them.
+    """The ``epochs.h5`` files below a folder: finished epochs, of whatever step made them.
 
     Raises
     ------
@@ -137,7 +130,7 @@ def find_prepared(root: str | Path) -> list[Path]:
     """
     files = sorted(Path(root).rglob(EPOCHS_FILE))
     if not files:
-        raise BadInput(root, f"holds no {EPOCHS_FILE}", "give the folder that a stage wrote epochs into")
+        raise BadInput(root, f"holds no {EPOCHS_FILE}", "give the folder that a step wrote epochs into")
     return files
 
 
@@ -151,19 +144,27 @@ def _night_jobs(
     scoring: str | None = None,
 ) -> list[Job]:
     nights = discover(kind, root, subject_pattern=subject_pattern, scoring=scoring)
-    return [Job(night.recording_id, _prepare, (night, settings, cache)) for night in nights]
+    return [Job(night.recording_id, _prepare, _night_arguments(night, settings, cache)) for night in nights]
+
+
+def _night_arguments(night: Night, settings: EpochSettings, cache: Path) -> tuple[Any, ...]:
+    return SLEEP_EPOCHS, night.inputs(), settings.to_params(night.kind), night.recording_id, night.subject_id, cache
 
 
 def _bandpower_jobs(kind: str, settings: EpochSettings, cache: Path, *, root: str | Path) -> list[Job]:
-    found = find_bandpower(root, kind)
-    return [Job(name, _prepare_bandpower, (kind, name, subject, path, cache)) for name, subject, path in found]
+    return [
+        Job(name, _prepare, (SLEEP_BANDPOWER, {"night": path}, {"kind": kind, "recording": name}, name, subject, cache))
+        for name, subject, path in find_bandpower(root, kind)
+    ]
 
 
 def _label_jobs(
     kind: str, settings: EpochSettings, cache: Path, *, root: str | Path, subject_pattern: str | None = None
 ) -> list[Job]:
-    folders = find_label_folders(root, subject_pattern)
-    return [Job(name, _prepare_labelled, (name, files, settings, cache)) for name, files in folders.items()]
+    folders, params = find_label_folders(root, subject_pattern), settings.to_params(kind)
+    return [
+        Job(name, _prepare, (SLEEP_LABEL_FOLDERS, files, params, name, name, cache)) for name, files in folders.items()
+    ]
 
 
 def _prepared_jobs(
@@ -202,25 +203,15 @@ def _simulate_and_prepare(
     params = {"subjects": [subject], "nights": cohort["nights"], "hours": cohort["hours"]}
     label = f"subject{subject:02d}"
     nights = ensure(SIMULATE_NIGHTS, {}, params, label=label, cache=cache, seed=int(cohort["seed"]))
-    return [artifact for night in discover("sleep_edf", nights.path) for artifact in _prepare(night, settings, cache)]
+    found = discover("sleep_edf", nights.path)
+    return [artifact for night in found for artifact in _prepare(*_night_arguments(night, settings, cache))]
 
 
-def _prepare_bandpower(kind: str, name: str, subject: str, path: Path, cache: Path) -> list[EpochArtifact]:
-    artifact = ensure(SLEEP_BANDPOWER, {"night": path}, {"kind": kind, "recording": name}, label=name, cache=cache)
+def _prepare(
+    step: CachedStep, inputs: Mapping[str, Path], params: dict[str, Any], name: str, subject: str, cache: Path
+) -> list[EpochArtifact]:
+    artifact = ensure(step, inputs, params, label=name, cache=cache)
     return [EpochArtifact(name, subject, artifact.path, artifact.manifest["facts"])]
-
-
-def _prepare_labelled(subject: str, files: LabelledFiles, settings: EpochSettings, cache: Path) -> list[EpochArtifact]:
-    params = settings.to_params("label_folders")
-    artifact = ensure(SLEEP_LABEL_FOLDERS, files, params, label=subject, cache=cache)
-    return [EpochArtifact(subject, subject, artifact.path, artifact.manifest["facts"])]
-
-
-def _prepare(night: Night, settings: EpochSettings, cache: Path) -> list[EpochArtifact]:
-    artifact = ensure(
-        SLEEP_EPOCHS, night.inputs(), settings.to_params(night.kind), label=night.recording_id, cache=cache
-    )
-    return [EpochArtifact(night.recording_id, night.subject_id, artifact.path, artifact.manifest["facts"])]
 
 
 SOURCES: dict[str, Callable[..., list[Job]]] = {

@@ -124,7 +124,7 @@ class SpikeBank:
         out = np.empty((len(windows), shifts, len(self.parts)), np.float32)
         for shift in range(shifts):
             piece = np.ascontiguousarray(windows[..., shift : shift + self.length])
-            out[:, shift] = piece.reshape(len(windows), -1) @ self.parts.T
+            out[:, shift] = piece.reshape(len(windows), self.parts.shape[1]) @ self.parts.T
         return out.reshape(len(windows), shifts, self.n_units, self.n_parts)
 
     def evidence(self, correlations: np.ndarray) -> np.ndarray:

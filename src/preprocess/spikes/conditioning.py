@@ -1,4 +1,4 @@
-"""The chain every trace goes through before a network sees it, in training and in inference alike.
+"""The chain that every trace goes through before a network sees it, in training and in inference alike.
 
 Median removal and a zero-phase band-pass are linear; wavelet denoising and the matched filter follow
 where they are switched on. Amplitude is kept throughout: nothing is normalised per window.
@@ -6,45 +6,38 @@ where they are switched on. Amplitude is kept throughout: nothing is normalised 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.preprocess.spikes.filters import bandpass, bandpass_kernel
-from src.preprocess.spikes.matched_filter import matched_filter
-from src.preprocess.spikes.wavelet import Denoising, denoise, detail_sigmas
+from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template
+from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioningParams
+from src.preprocess.spikes.trace import load_trace
+from src.preprocess.spikes.wavelet import Denoising, denoise
+from src.recordings.extracellular.arrays import SUFFIXES
+from src.reports.spike_conditioning import draw_conditioning
+from src.signals import BadInput
+from src.storage.batch import Job, Summary, run_batch
+from src.storage.output import OutputFolder, distinct_names
+from src.storage.step import CachedStep, ensure
 
-CALIBRATION_SAMPLES = 1 << 18
-"""Longest stretch of a recording from which the wavelet thresholds are set; keeps memory flat."""
 
-
-@dataclass(frozen=True)
-class Conditioning:
-    """Switches of the chain, in plain types; ``None`` or ``False`` leaves a step out.
+@dataclass
+class Conditioning(ConditioningParams):
+    """The chain for one sampling rate.
 
     Attributes
     ----------
     fs_hz
-        Sampling rate the chain is made for.
-    low_hz, high_hz, order
-        Zero-phase Butterworth band-pass.
-    wavelet, level, finest, scale, rule
-        Stationary wavelet denoising (see :class:`Denoising`); ``wavelet=None`` leaves it out.
+        Sampling rate.
     template, template_onset
         Template of the matched filter as plain numbers, and the column of its onset; empty leaves it out.
     """
 
     fs_hz: float = 25_000.0
-    low_hz: float | None = 100.0
-    high_hz: float | None = None
-    order: int = 1
-    wavelet: str | None = None
-    level: int = 5
-    finest: int = 3
-    scale: float = 0.7
-    rule: str = "soft"
     template: tuple[float, ...] = field(default=())
     template_onset: int = 0
 
@@ -64,17 +57,6 @@ class Conditioning:
             return None
         return Denoising(self.wavelet, self.level, self.finest, self.scale, self.rule)
 
-    @property
-    def enhance_reach(self) -> int:
-        """Samples on either side that one sample behind :meth:`enhance` depends on."""
-        return (self.denoising.reach if self.denoising else 0) + len(self.template)
-
-    @property
-    def reach(self) -> int:
-        """Samples on either side that one conditioned sample depends on."""
-        linear = len(bandpass_kernel(self.fs_hz, self.low_hz, self.high_hz, self.order)) // 2
-        return linear + self.enhance_reach
-
     def linear(self, trace: np.ndarray) -> np.ndarray:
         """The band-pass alone: what spikes and noise may go through separately before they are added."""
         return bandpass(np.asarray(trace, np.float32), self.fs_hz, self.low_hz, self.high_hz, self.order)
@@ -83,35 +65,74 @@ class Conditioning:
         """The same chain without the steps that change shapes: what a classifier reads."""
         return replace(self, wavelet=None, template=(), template_onset=0)
 
-    def calibrate(self, centred: np.ndarray) -> np.ndarray | None:
-        """Noise of the wavelet levels of a centred trace, from its first :data:`CALIBRATION_SAMPLES` at most."""
-        if self.denoising is None:
-            return None
-        start = self.linear(centred[: CALIBRATION_SAMPLES + self.reach])[:CALIBRATION_SAMPLES]
-        return detail_sigmas(start, self.denoising)
-
-    def enhance(self, linear: np.ndarray, sigmas: np.ndarray | None = None, n_total: int | None = None) -> np.ndarray:
-        """Wavelet denoising and matched filter of a band-passed trace, where switched on."""
-        trace = denoise(linear, self.denoising, sigmas, n_total) if self.denoising else linear
-        if self.template:
-            trace = matched_filter(trace, np.array(self.template, np.float32), self.template_onset)
-        return trace.astype(np.float32, copy=False)
-
     def apply(self, centred: np.ndarray) -> np.ndarray:
-        """The whole chain on a whole trace ``(time,)`` that is centred and free of NaN."""
-        return self.enhance(self.linear(centred), self.calibrate(centred), len(centred))
+        """The whole chain on a trace ``(time,)`` that is centred and free of NaN."""
+        return self.steps(centred)[-1][1]
 
-    def blocks(self, centred: np.ndarray, block: int, margin: int = 0) -> Iterator[tuple[int, int, np.ndarray]]:
-        """The chain block by block: ``(start, stop, conditioned[start - margin : stop + margin])``.
+    def steps(self, centred: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """The trace after each step of the chain, by the step's name."""
+        done = [("band-pass", self.linear(centred))]
+        if self.denoising:
+            done.append(("wavelet\ndenoising", denoise(done[-1][1], self.denoising)))
+        if self.template:
+            template = np.array(self.template, np.float32)
+            done.append(("matched\nfilter", matched_filter(done[-1][1], template, self.template_onset)))
+        return [(name, trace.astype(np.float32, copy=False)) for name, trace in done]
 
-        Each block is conditioned from real samples on both sides, as far as the chain reaches, so the
-        result does not depend on ``block``. Beyond the ends of the recording a piece is cut short.
-        """
-        n = len(centred)
-        sigmas = self.calibrate(centred)
-        for start in range(0, n, block):
-            stop = min(start + block, n)
-            first, last = max(start - margin, 0), min(stop + margin, n)
-            lead, tail = max(first - self.reach, 0), min(last + self.reach, n)
-            piece = self.enhance(self.linear(centred[lead:tail]), sigmas, n)
-            yield start, stop, piece[first - lead : last - lead]
+
+def _condition(
+    inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
+) -> dict[str, Any] | None:
+    conditioning = Conditioning.from_dict(params["conditioning"])
+    trace = load_trace(inputs["recording"], fs_hz=conditioning.fs_hz, key=params["key"])
+    np.save(out_dir / "conditioned.npy", conditioning.apply(trace.centred))
+    np.save(out_dir / "usable.npy", trace.usable)
+    return {
+        "units": "a.u.",
+        "axes": {"conditioned": ["time"], "usable": ["time"]},
+        "fs_hz": conditioning.fs_hz,
+        "unusable_share": trace.unusable_share,
+    }
+
+
+CONDITIONING = CachedStep("spike_conditioning", 1, _condition)
+
+
+def condition_recordings(params: SpikeConditioningParams) -> Summary:
+    """Condition every recording of a folder, and draw it before and after each step.
+
+    Raises
+    ------
+    BadInput
+        If there is no recording, or the chain is impossible.
+    """
+    from src.preprocess.spikes.labelled import load_labelled
+
+    chain = Conditioning(**vars(params.conditioning), fs_hz=params.fs_hz)
+    if params.template_from is not None:
+        labelled = load_labelled(Path(params.template_from), chain.linear_only(), key=params.key)
+        model = labelled.waveforms(range(len(labelled.flat)))
+        template = tuple(float(v) for v in mean_template(model.templates[model.counts > 0]))
+        chain = replace(chain, template=template, template_onset=model.onset)
+    source = Path(params.input_dir)
+    output = OutputFolder(Path(params.output_dir), (source,))
+    paths = [p for p in ([source] if source.is_file() else sorted(source.glob("*"))) if p.suffix in SUFFIXES]
+    paths = [p for p in paths if p.stem not in params.skip]
+    if not paths:
+        raise BadInput(source, "holds no recording", f"expected {', '.join(SUFFIXES)} files")
+    names = distinct_names((path.stem, path) for path in paths)
+    jobs = [Job(n, _condition_file, (p, output, n, chain, params)) for n, p in zip(names, paths, strict=True)]
+    return run_batch(jobs, title="conditioning", workers=params.workers)
+
+
+def _condition_file(
+    path: Path, output: OutputFolder, name: str, chain: Conditioning, params: SpikeConditioningParams
+) -> list[str]:
+    record = {"conditioning": chain.to_dict(), "key": params.key}
+    made = ensure(CONDITIONING, {"recording": path}, record, label=name, target=output.path(name))
+    if params.figures:
+        trace = load_trace(path, fs_hz=chain.fs_hz, key=params.key)
+        steps = {"median\nremoved": trace.centred, **dict(chain.steps(trace.centred))}
+        with output.files() as part:
+            draw_conditioning(part / f"{name}.png", title=name, steps=steps, fs_hz=chain.fs_hz)
+    return [f"{made.path / 'conditioned.npy'}" + (" (as before)" if made.reused else "")]

@@ -70,6 +70,21 @@ def bandpass(
     return filtered[..., half : half + trace.shape[-1]]
 
 
+def mean_template(templates: np.ndarray) -> np.ndarray:
+    """One template for all units: their mean, zero-mean and of unit energy."""
+    template = templates.mean(axis=0)
+    template = template - template.mean()
+    energy = np.linalg.norm(template)
+    return template / energy if energy > 0 else template
+
+
+def matched_filter(trace: np.ndarray, template: np.ndarray, onset: int) -> np.ndarray:
+    """Correlation of the trace with a template; a spike with onset at ``t`` peaks at ``t``."""
+    full = scipy.signal.oaconvolve(trace, template[::-1].astype(trace.dtype))
+    start = len(template) - 1 - onset
+    return np.asarray(np.pad(full, (0, onset + 1))[start : start + len(trace)])
+
+
 def median_removed(trace: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The trace centred on its median, NaN replaced by zero, and the mask of what was NaN."""
     missing = np.isnan(trace)

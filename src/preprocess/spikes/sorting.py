@@ -13,11 +13,14 @@ import numpy as np
 
 from src.preprocess.spikes.bank import SpikeBank, Whitening
 from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.labelled import LabelledRecording
 from src.preprocess.spikes.noise import Spectrum, background_spectrum, grow, quiet_mask
-from src.preprocess.spikes.prepare import LabelledRecording, Trace
+from src.preprocess.spikes.plausibility import check_rates, without_artefacts, without_hum
 from src.preprocess.spikes.pursuit import Found, Pursuit
+from src.preprocess.spikes.trace import Trace
 from src.preprocess.spikes.waveforms import LONG_FFT, WaveformModel, conditioned_waveforms
 from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.signals import BadInput
 
 BLOCK = 1 << 21
 """Samples that are sorted at a time."""
@@ -30,6 +33,12 @@ CLEAR_RATIO = 8.0
 
 EDGE_SAMPLES = 64
 """Samples around what was not recorded in which no spike is reported."""
+
+GAIN_SAMPLES = 1 << 18
+FOREIGN_UNIT = 8.0
+"""A recording is taken to be in another unit if it is so many times louder or quieter than the labelled one."""
+
+GAIN_STEPS = np.geomspace(0.25, 4, 9)
 
 SHORTEST_REFRACTORY_MS, LONGEST_REFRACTORY_MS = 0.5, 2.0
 
@@ -76,31 +85,50 @@ class BankSorter:
         Spikes per second of all neurons in the labelled recording.
     refractory
         Samples within which no neuron fired twice there.
+    loudness
+        99.9th percentile of its band-passed trace, without sign.
+    notes
+        What was repaired in it.
+    gain
+        Factor from a recording's unit to that of the labelled recording; ``None`` finds it.
     """
 
     waveforms: WaveformModel
     conditioning: Conditioning
     rate_hz: float
     refractory: int
+    loudness: float
+    notes: tuple[str, ...] = ()
+    gain: float | None = None
 
     @classmethod
     def from_labelled(
         cls, labelled: LabelledRecording, conditioning: Conditioning, part: range | None = None
     ) -> BankSorter:
         """Fit the waveforms to a labelled recording, or to one stretch of it."""
-        part = range(len(labelled.linear)) if part is None else part
+        part = range(len(labelled.bandpassed)) if part is None else part
         chain = conditioning.linear_only()
         waveforms = labelled.waveforms(part)
         train = labelled.train.between(part.start, part.stop)
         rate_hz = len(train) / (len(part) / chain.fs_hz)
-        return cls(conditioned_waveforms(waveforms, chain), chain, rate_hz, refractory_samples(train, chain.fs_hz))
+        refractory = refractory_samples(train, chain.fs_hz)
+        loudness = float(np.quantile(np.abs(labelled.bandpassed), 0.999))
+        seen = conditioned_waveforms(waveforms, chain)
+        return cls(seen, chain, rate_hz, refractory, loudness, labelled.notes)
 
     @property
     def n_units(self) -> int:
         return self.waveforms.n_units
 
     def sort(self, trace: Trace) -> Sorted:
-        """Spikes of one recording, none of them beside samples that carry no signal."""
+        """Spikes of one recording, none of them beside samples that carry no signal.
+
+        Raises
+        ------
+        BadInput
+            If the recording is not plausible, see :mod:`src.preprocess.spikes.plausibility`.
+        """
+        trace, notes = self.prepared(trace)
         bandpassed = self.conditioning.linear(trace.centred)
         bank = self.bank(self.measure(bandpassed, trace.usable))
         margin = 4 * bank.length
@@ -114,9 +142,54 @@ class BankSorter:
             found.append(block.at(inside))
             marginal.append(pursuit.marginal()[inside])
         spikes = named(found, np.concatenate(marginal), int(trace.usable.sum()), self.prior)
-        if trace.usable.all():
-            return spikes
-        return spikes.at(~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[spikes.train.index])
+        spikes = spikes.at(~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[spikes.train.index])
+        check_rates(spikes.train, trace.usable.sum() / trace.fs_hz, trace.source)
+        return replace(spikes, notes=(*self.notes, *notes))
+
+    def prepared(self, trace: Trace) -> tuple[Trace, tuple[str, ...]]:
+        """The recording without mains hum and artefacts, in the labelled recording's unit and polarity."""
+        cleaned, hum = without_hum(trace.centred, trace.fs_hz)
+        gain, scaling = (self.gain, ()) if self.gain is not None else self.find_gain(cleaned, trace)
+        trace = replace(trace, centred=cleaned * np.float32(gain))
+        largest = float(np.abs(self.waveforms.templates).max())
+        trace, artefacts = without_artefacts(trace, largest, self.conditioning.low_hz or 0.0)
+        return trace, (*hum, *scaling, *artefacts)
+
+    def find_gain(self, centred: np.ndarray, trace: Trace) -> tuple[float, tuple[str, ...]]:
+        """The factor with which the known waveforms explain most of a recording, and what that means.
+
+        The other polarity is always tried. Other units are tried where the recording is far louder or quieter
+        than the labelled one: volts for microvolts, a converter's counts.
+
+        Raises
+        ------
+        BadInput
+            If it is far louder or quieter and no factor explains it.
+        """
+        start = _best_stretch(trace.usable, GAIN_SAMPLES)
+        part, real = centred[start : start + GAIN_SAMPLES], trace.usable[start : start + GAIN_SAMPLES]
+        bandpassed = self.conditioning.linear(part)
+        quiet = quiet_mask(np.where(real, bandpassed, np.nan))
+        noise = background_spectrum(bandpassed, self.conditioning.fs_hz, quiet)
+        ratio = self.loudness / max(float(np.quantile(np.abs(bandpassed[real]), 0.999)), 1e-30)
+        foreign = not 1 / FOREIGN_UNIT < ratio < FOREIGN_UNIT
+        sizes = [1.0, *(ratio * GAIN_STEPS if foreign else ())]
+        explained = {}
+        for gain in (sign * size for size in sizes for sign in (1.0, -1.0)):
+            pursuit = Pursuit(self.bank(noise.scaled(gain)), gain * bandpassed[None], self.refractory)
+            pursuit.take_clearest(CLEAR_RATIO)
+            explained[gain] = float(pursuit.found.ratio.sum())
+        best = max(explained, key=lambda gain: explained[gain])
+        if foreign and (best in (1.0, -1.0) or explained[best] < CLEAR_RATIO * 10):
+            factor = f"{1 / ratio:.3g} times those of the labelled recording"
+            problem = f"its amplitudes are {factor}, and no spike is like its"
+            raise BadInput(trace.source, problem, "give options.gain, the factor to the labelled recording's unit")
+        if best == 1.0 or explained[best] < 1.5 * explained[1.0] + CLEAR_RATIO:
+            return 1.0, ()
+        notes = ["its polarity is the opposite of the labelled recording's: it was turned over"] if best < 0 else []
+        if abs(best) != 1.0:
+            notes.append(f"it was scaled by {abs(best):.3g} to the labelled recording's unit (options.gain=1: not)")
+        return best, tuple(notes)
 
     @property
     def prior(self) -> np.ndarray:
@@ -148,7 +221,7 @@ class BankSorter:
     def _without(self, part: np.ndarray, pursuit: Pursuit) -> np.ndarray:
         model, found = self.waveforms, pursuit.found
         shapes = model.templates[found.unit] + np.einsum("nm,nmt->nt", found.weights, model.modes[found.unit])
-        length = shapes.shape[1] if len(shapes) else 0
+        length = shapes.shape[1]
         padded = np.pad(part.astype(np.float64), pursuit.pad)
         starts = found.index - model.onset
         np.subtract.at(padded, starts[:, None] + np.arange(length), shapes)

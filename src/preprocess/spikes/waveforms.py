@@ -1,15 +1,13 @@
-"""What a neuron's spikes look like and how they vary: fitted to a labelled recording, drawn at will."""
+"""What a neuron's spikes look like and how they vary, fitted to a labelled recording."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.matched_filter import fit_templates, subtract
-from src.preprocess.spikes.noise import Spectrum, grow
+from src.preprocess.spikes.noise import grow
 from src.recordings.extracellular.spike_trains import SpikeTrain
 
 N_MODES = 3
@@ -23,9 +21,6 @@ REACH = 60
 
 LONG_FFT = 4096
 """Samples of a segment from which a background's spectrum is measured at full resolution."""
-
-CROWDED = 40
-"""Samples within which spikes are taken to explain the same part of a trace."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +48,15 @@ class WaveformModel:
     def n_units(self) -> int:
         return len(self.templates)
 
-    def draw(self, units: np.ndarray, rng: np.random.Generator, *, variation: float = 1.0) -> np.ndarray:
-        """Random spikes ``(spike, time)`` float32 of the given units (from 1), noise-free."""
-        weights = variation * rng.standard_normal((len(units), self.modes.shape[1]))
-        rows = units - 1
-        return (self.templates[rows] + np.einsum("sm,smt->st", weights, self.modes[rows])).astype(np.float32)
-
-    def scaled(self, gain: float) -> WaveformModel:
-        """The same spikes recorded with another gain."""
-        return WaveformModel(self.templates * gain, self.modes * gain, self.onset, self.counts)
-
 
 def fit_waveforms(
-    trace: np.ndarray, train: SpikeTrain, n_units: int, *, before: int = 10, after: int = 90, n_modes: int = N_MODES
+    trace: np.ndarray,
+    train: SpikeTrain,
+    n_units: int,
+    *,
+    before: int = TEMPLATE_BEFORE,
+    after: int = TEMPLATE_AFTER,
+    n_modes: int = N_MODES,
 ) -> WaveformModel:
     """Fit templates and their variation to a labelled trace.
 
@@ -128,46 +119,57 @@ def remove_spikes(trace: np.ndarray, train: SpikeTrain, templates: np.ndarray, o
     return residual
 
 
-@dataclass(frozen=True)
-class SpikeRemover:
-    """Takes spikes off a trace as each of them most probably was, not as the mean of its unit.
+def fit_templates(
+    trace: np.ndarray, train: SpikeTrain, n_units: int, *, before: int = TEMPLATE_BEFORE, after: int = TEMPLATE_AFTER
+) -> np.ndarray:
+    """Mean waveform of every unit, free of its neighbours' contributions.
 
-    Given the background's spectrum, a spike's deviation from its unit's mean is estimated along the
-    fitted directions of variation (posterior mean under Gaussian noise). Crowded spikes share what is
-    left to explain. Every sample depends on the spikes within one waveform of it and on no others.
+    Least squares of the trace on all spike trains at once: where spikes overlap, each unit is given
+    only its own part, which a plain average would not do. Samples outside the trace count as zero, so
+    the trace must be free of any offset.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(unit, before + after)`` float64; the onset is column ``before``. A unit without spikes is zero.
     """
+    length = before + after
+    moments = np.zeros((n_units, length))
+    overlap = np.zeros((n_units, length, n_units, length))
+    onsets = [train.index[train.unit == u + 1] for u in range(n_units)]
+    padded = np.concatenate((np.zeros(before), trace, np.zeros(after)))
+    for u, own in enumerate(onsets):
+        moments[u] = padded[own[:, None] + np.arange(length)].sum(axis=0)
+        for v, other in enumerate(onsets):
+            overlap[u, :, v, :] = _toeplitz(_lag_counts(own, other, length - 1))
+    size = n_units * length
+    gram = overlap.reshape(size, size)
+    ridge = 1e-6 * max(len(train), 1)
+    solution = np.linalg.solve(gram + ridge * np.eye(size), moments.reshape(size))
+    return solution.reshape(n_units, length)
 
-    model: WaveformModel
-    estimators: np.ndarray
-    """``(unit, mode, time)``: applied to a window of what the means leave, they give the deviations."""
 
-    @classmethod
-    def for_noise(cls, model: WaveformModel, noise: Spectrum) -> SpikeRemover:
-        """The remover for one background."""
-        length = model.templates.shape[1]
-        covariance = noise.autocovariance(length)
-        covariance[0] *= 1.001  # the estimate of a spectrum need not be positive definite to the last digit
-        whitened = np.linalg.solve(scipy.linalg.toeplitz(covariance), model.modes.reshape(-1, length).T).T
-        whitened = whitened.reshape(model.modes.shape)
-        information = np.einsum("umt,unt->umn", whitened, model.modes) + np.eye(model.modes.shape[1])
-        return cls(model, np.linalg.solve(information, whitened))
+def _lag_counts(own: np.ndarray, other: np.ndarray, reach: int) -> np.ndarray:
+    """How often ``other`` fires at each lag ``-reach…reach`` after ``own``."""
+    first = np.searchsorted(other, own - reach, "left")
+    count = np.searchsorted(other, own + reach, "right") - first
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    lags = other[np.repeat(first, count) + within] - np.repeat(own, count)
+    return np.bincount(lags + reach, minlength=2 * reach + 1)
 
-    def remove(self, trace: np.ndarray, train: SpikeTrain) -> np.ndarray:
-        """The trace ``(time,)`` without the spikes of ``train``."""
-        residual = remove_spikes(trace, train, self.model.templates, self.model.onset)
-        if len(train) == 0:
-            return residual
-        length, rows = self.model.templates.shape[1], train.unit - 1
-        starts = train.index - self.model.onset
-        left = cut(residual, starts, length)
-        weights = np.einsum("smt,st->sm", self.estimators[rows], left)
-        near = np.searchsorted(train.index, train.index + CROWDED, "right") - np.searchsorted(
-            train.index, train.index - CROWDED, "left"
-        )
-        deviations = np.einsum("sm,smt->st", weights / near[:, None], self.model.modes[rows])
-        for start, deviation in zip(starts, deviations, strict=True):
-            subtract(residual, deviation, int(start))
-        return residual
+
+def _toeplitz(counts: np.ndarray) -> np.ndarray:
+    # Sample i of one unit meets sample j of the other when their onsets are i - j apart.
+    length = (len(counts) + 1) // 2
+    i = np.arange(length)
+    return counts[i[:, None] - i[None, :] + length - 1].astype(float)
+
+
+def subtract(trace: np.ndarray, template: np.ndarray, start: int) -> None:
+    """Take a template ``(…, time)`` off the trace in place; parts beyond the ends are dropped."""
+    first, last = max(start, 0), min(start + template.shape[-1], trace.shape[-1])
+    if first < last:
+        trace[..., first:last] -= template[..., first - start : last - start]
 
 
 def _windows_between(residual: np.ndarray, train: SpikeTrain, length: int, before: int) -> np.ndarray:

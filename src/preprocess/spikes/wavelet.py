@@ -51,35 +51,24 @@ class Denoising:
         return (pywt.Wavelet(self.wavelet).dec_len - 1) * (2**self.level - 1)
 
 
-def detail_sigmas(trace: np.ndarray, settings: Denoising) -> np.ndarray:
-    """Noise standard deviation of every thresholded detail level, finest first, by the MAD of its coefficients.
-
-    One estimate per level lets the threshold follow coloured noise.
-    """
-    coefficients = _forward(trace, settings)
-    return np.array([robust_sigma(coefficients[-1 - j]) for j in range(settings.finest)])
-
-
-def denoise(
-    trace: np.ndarray, settings: Denoising, sigmas: np.ndarray | None = None, n_total: int | None = None
-) -> np.ndarray:
+def denoise(trace: np.ndarray, settings: Denoising) -> np.ndarray:
     """Shrink the finest detail coefficients of a trace.
 
     The universal threshold of Donoho and Johnstone, ``scale · sigma · sqrt(2 ln N)``, per level. The
     trace is extended by reflection to a multiple of ``2 ** level`` beyond the reach of the transform.
 
+    The noise of a level is the MAD of its coefficients: one estimate per level follows coloured noise.
+
     Parameters
     ----------
     trace
         ``(time,)``.
-    sigmas, n_total
-        Noise of every level and number of samples of the whole recording, when ``trace`` is a block of it.
     """
-    sigmas = detail_sigmas(trace, settings) if sigmas is None else sigmas
-    universal = np.sqrt(2 * np.log(max(n_total or len(trace), 2)))
+    universal = np.sqrt(2 * np.log(max(len(trace), 2)))
     before = min(settings.reach, len(trace) - 1)
     coefficients = _forward(trace, settings)
-    for j, sigma in enumerate(sigmas):
+    for j in range(settings.finest):
+        sigma = robust_sigma(coefficients[-1 - j])
         if sigma > 0:
             threshold = settings.scale * sigma * universal
             coefficients[-1 - j] = pywt.threshold(coefficients[-1 - j], threshold, mode=settings.rule)

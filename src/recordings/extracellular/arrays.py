@@ -111,7 +111,7 @@ def _npz(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
     def opener(turned: bool) -> Opener:
         if turned or (fortran and len(shape) > 1):
             return lambda: _unpacked(path, name, shape, dtype, fortran, turned)
-        return lambda: _streamed(path, name, shape, dtype)
+        return lambda: stream_npz(path, name, shape, dtype)
 
     return StoredArray(name, shape, dtype, fields, opener)
 
@@ -131,8 +131,19 @@ def _npy_header(archive: zipfile.ZipFile, name: str, stream: Any = None) -> tupl
 
 
 @contextmanager
-def _streamed(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Read]:
-    """Rows of an archived array in C order; zipfile compares the checksum when the last byte has been read."""
+def stream_npz(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Read]:
+    """Rows of an array of an ``.npz`` file in C order, front to back.
+
+    Parameters
+    ----------
+    shape
+        To read it in: the array's, or another one of the same size.
+
+    Raises
+    ------
+    BadInput
+        From reading, if the file is damaged; its checksum is compared when the last byte has been read.
+    """
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
     try:
         archive = zipfile.ZipFile(path)
@@ -331,4 +342,6 @@ def _choose(path: Path, key: str | None, usual: tuple[str, ...], numbers: Mappin
 def _absent(path: Path, key: str | None, usual: tuple[str, ...], names: list[str]) -> BadInput:
     held = ", ".join(sorted(names)[:12]) or "nothing"
     problem = f"no variable '{key or usual[0]}' (it holds {held})"
-    return BadInput(path, problem, "name the trace: source.key=… for LFP, options.key=… or datamodule.key=… for spikes")
+    return BadInput(
+        path, problem, "name the trace: source.key=… for LFP, options.key=… or datamodule.recording.key=… for spikes"
+    )

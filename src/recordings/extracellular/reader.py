@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, damaged, open_array
 from src.recordings.extracellular.binary import open_raw
 from src.recordings.extracellular.recording import ExtracellularRecording, Run, runs_on_clock, timestamp_jumps
+from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 
 COORDINATES = ("channel_locations", "xcoord", "ycoord", "depth_order")
@@ -54,32 +55,6 @@ _RATES |= {
 _RATES |= {"frequency", "sfreq", "samplefreq", "fshertz", "samplespersecond", "acquisitionrate"}
 _INTERVALS = {"dt", "samplinginterval", "sampleinterval", "samplingperiod", "tsample"}
 _USUAL = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """What the user says of recordings that cannot say it themselves.
-
-    Attributes
-    ----------
-    fs_hz
-        Sampling rate of the source. A file that states another one is refused.
-    key
-        Name of the variable, dotted in MATLAB structs and cells.
-    dtype, channels
-        Of raw binary files: type of a sample (``int16``), and how many channels alternate.
-    gain_uv
-        µV per unit of the samples.
-    stream
-        Name or id of one of several streams of a recording.
-    """
-
-    fs_hz: float | None = None
-    key: str | None = None
-    dtype: str | None = None
-    channels: int | None = None
-    gain_uv: float | None = None
-    stream: str | None = None
 
 
 def open_recording(

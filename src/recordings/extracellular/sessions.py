@@ -1,23 +1,32 @@
 """Find recording sessions and the LFP traces of their shanks.
 
-A session is a ``.rec`` folder whose ``low_freq`` folder holds one ``<session>_sh<k>_lfp_traces`` file per
-shank (``.npz``, ``.npy``, ``.h5``, ``.hdf5``), or a SpikeGadgets ``.rec`` file. Its name is the folder's,
-cut at the first dot. Which shanks there are is read off the files, never assumed.
+A session is a folder whose ``low_freq`` folder holds one ``<session>_sh<k>_lfp_traces`` file per shank (``.npz``,
+``.npy``, ``.h5``, ``.hdf5``), or a recording of an acquisition system in any format that :mod:`.vendors` knows. Its
+name is the folder's or file's, cut at the first dot. Which shanks there are is read off the files, never assumed.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from src.recordings.extracellular.reader import open_recording
+from src.recordings.extracellular.source import SourceOptions
+from src.recordings.extracellular.spikegadgets import parts_of
+from src.recordings.extracellular.vendors import vendor_format
 from src.signals import BadInput
 
 TRACES = re.compile(r"(?P<session>.+)_sh(?P<shank>\d+)_lfp_traces\.(npz|npy|h5|hdf5)", re.IGNORECASE)
 LOW_FREQ = "low_freq"
 _DEPTH = 5  # folders below input_dir that are searched
+_PREFERRED = (".lfp", ".eeg", ".rec", ".ns2", ".ns3", ".ns1", ".ns4", ".ns5", ".ns6", ".dat")
+"""Of several files of one recording, the one at the LFP's rate is read."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +38,15 @@ class Session:
     name
         Stem of the session's folder or file up to the first dot.
     path
-        The ``.rec`` folder or file.
+        The folder or file.
     shanks
-        The files found for each shank; more than one is an error of that shank.
+        The trace files found for each shank; more than one is an error of that shank.
     notes
         What was found and left aside, and gaps in the numbering of the shanks.
     problem
         Why nothing of this session can be used.
     raw
-        The SpikeGadgets ``.rec`` file, where the session is one.
+        The recording of the acquisition system, where the session is one.
     """
 
     name: str
@@ -47,6 +56,37 @@ class Session:
     problem: BadInput | None = None
     raw: Path | None = None
 
+    def shank_numbers(self, source: Mapping[str, Any]) -> list[int]:
+        """Which shanks there are; of a recording of an acquisition system, its groups.
+
+        Raises
+        ------
+        BadInput
+            If nothing of the session can be used.
+        """
+        if self.problem is not None:
+            raise self.problem
+        if self.raw is None:
+            return sorted(self.shanks)
+        return [int(k) for k in np.unique(open_recording(self.raw, SourceOptions(**source)).shanks)]
+
+    def trace_file(self, shank: int) -> Path:
+        """The one trace file of a shank.
+
+        Raises
+        ------
+        BadInput
+            If there is none, or more than one.
+        """
+        files = self.shanks.get(shank, ())
+        if not files:
+            known = ", ".join(map(str, self.shanks))
+            raise BadInput(self.path, f"no traces for shank {shank}", f"there are shanks {known}")
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise BadInput(self.path, f"{len(files)} files for shank {shank}: {names}", "leave one of them there")
+        return files[0]
+
 
 def find_sessions(input_dir: Path) -> list[Session]:
     """Every session at or below a path, in the order of their paths.
@@ -54,8 +94,8 @@ def find_sessions(input_dir: Path) -> list[Session]:
     Parameters
     ----------
     input_dir
-        A ``.rec`` folder, a folder of them (at any of five levels), a folder of trace files, a single
-        trace file, or a SpikeGadgets ``.rec`` file.
+        A session's folder, a folder of them (at any of five levels), a folder of trace files, a single trace file,
+        or a recording that :func:`.reader.open_recording` opens.
 
     Raises
     ------
@@ -64,21 +104,23 @@ def find_sessions(input_dir: Path) -> list[Session]:
     """
     input_dir = Path(input_dir)
     if not input_dir.exists():
-        raise BadInput(input_dir, "does not exist", "give a .rec folder, or a folder of them, as input_dir")
-    found = list(_search(input_dir.resolve(), _DEPTH))
+        raise BadInput(input_dir, "does not exist", "give a recording, or a folder of them, as input_dir")
+    path = input_dir.resolve()
+    found = [_raw(path)] if path.is_file() and not TRACES.fullmatch(path.name) else list(_search(path, _DEPTH))
     if not found:
-        wanted = f"<name>.rec/{LOW_FREQ}/<name>_sh<k>_lfp_traces.npz"
+        wanted = f"<name>/{LOW_FREQ}/<name>_sh<k>_lfp_traces.npz, or recordings of an acquisition system"
         raise BadInput(input_dir, "no recording session was found", f"give the folder that holds {wanted}")
     times = Counter(session.name for session in found)
     return [session if times[session.name] == 1 else _same_name(session, found) for session in found]
 
 
+def _raw(path: Path) -> Session:
+    return Session(_session_name(path), path, {}, raw=path)
+
+
 def _search(path: Path, depth: int) -> Iterator[Session]:
     if path.is_file():
-        if path.suffix.lower() == ".rec":
-            yield Session(_session_name(path), path, {}, raw=path)
-        elif TRACES.fullmatch(path.name):
-            yield from _of_files(path.parent, [path])
+        yield from _of_files(path.parent, [path])
         return
     low_freq = path if path.name == LOW_FREQ else path / LOW_FREQ
     if low_freq.is_dir():
@@ -87,13 +129,41 @@ def _search(path: Path, depth: int) -> Iterator[Session]:
     if files := _trace_files(path):
         yield from _of_files(path, files)
         return
-    if path.suffix.lower() == ".rec":
-        yield _without_traces(path)
+    if vendor_format(path) is not None:
+        yield _raw(path)
+        return
+    if raw := _recordings(path):
+        yield from (replace(_raw(file), notes=notes) for file, notes in raw)
+    elif path.suffix.lower() == ".rec":
+        problem = BadInput(path, f"no {LOW_FREQ} folder and no recording", f"extract the LFP traces into {LOW_FREQ}")
+        yield Session(_session_name(path), path, {}, problem=problem)
         return
     if depth:
         for child in sorted(path.iterdir()):
-            if not child.name.startswith(".") and (child.is_dir() or child.suffix.lower() == ".rec"):
+            if not child.name.startswith(".") and child.is_dir():
                 yield from _search(child, depth - 1)
+
+
+def _recordings(folder: Path) -> list[tuple[Path, tuple[str, ...]]]:
+    """Recordings among the files of a folder, one per name, and what is left aside for each."""
+    by_name: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        known = vendor_format(file) if file.is_file() and not file.name.startswith(".") else None
+        if known is not None and known.name not in ("EDF", "NIX"):
+            first = parts_of(file)[0] if file.suffix.lower() == ".rec" else file
+            by_name.setdefault(_session_name(first), []).append(first)
+    found = list[tuple[Path, tuple[str, ...]]]()
+    for files in by_name.values():
+        chosen = min(set(files), key=lambda file: (_rank(file), file.name))
+        others = sorted({file.name for file in files} - {chosen.name})
+        notes = (f"{chosen.name} is read; {', '.join(others)} left aside",) if others else ()
+        found.append((chosen, notes))
+    return found
+
+
+def _rank(file: Path) -> int:
+    suffix = file.suffix.lower()
+    return _PREFERRED.index(suffix) if suffix in _PREFERRED else len(_PREFERRED)
 
 
 def _of_folder(low_freq: Path) -> Session:
@@ -115,15 +185,6 @@ def _of_files(folder: Path, files: list[Path]) -> Iterator[Session]:
     for name in sorted({_matched(file)["session"] for file in files}):
         shanks = _by_shank([file for file in files if _matched(file)["session"] == name])
         yield Session(name, folder, shanks, _gaps(shanks) if len(files) > 1 else ())
-
-
-def _without_traces(folder: Path) -> Session:
-    raw = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() == ".rec")
-    if len(raw) == 1:
-        return Session(_session_name(folder), folder, {}, raw=raw[0])
-    held = f"no {LOW_FREQ} folder" + (f" and {len(raw)} .rec files" if raw else "")
-    hint = f"extract the LFP traces into {LOW_FREQ}, or give one .rec file"
-    return Session(_session_name(folder), folder, {}, problem=BadInput(folder, held, hint))
 
 
 def _same_name(session: Session, found: list[Session]) -> Session:

@@ -16,7 +16,8 @@ import numpy as np
 import scipy.io
 
 from src.recordings.extracellular.arrays import is_array
-from src.recordings.extracellular.reader import SourceOptions, open_recording
+from src.recordings.extracellular.reader import open_recording
+from src.recordings.extracellular.source import SourceOptions
 from src.recordings.matlab import load_mat
 from src.signals import BadInput, Recording
 from src.storage.atomic import atomic_file
@@ -168,10 +169,11 @@ def write_csv(path: Path, train: SpikeTrain, fs_hz: float, columns: dict[str, np
             writer.writerow([index + 1, f"{index / fs_hz:.6f}", unit, *values])
 
 
-def unusable(samples: np.ndarray, *, saturated_run: int = 8) -> np.ndarray:
-    """Mask ``(time,)`` of samples that carry no signal: NaN, or a rail the amplifier stuck to.
+def unusable(samples: np.ndarray, *, saturated_run: int = 8, flat_run: int = 50) -> np.ndarray:
+    """Mask ``(time,)`` of samples that carry no signal: NaN, a rail the amplifier stuck to, or one value all along.
 
-    A rail is the largest or smallest value of the trace held for ``saturated_run`` samples or more.
+    A rail is the largest or smallest value of the trace held for ``saturated_run`` samples or more; any other value,
+    zero above all, counts where it is held for ``flat_run`` samples.
     """
     bad = np.isnan(samples)
     finite = samples[~bad]
@@ -179,7 +181,9 @@ def unusable(samples: np.ndarray, *, saturated_run: int = 8) -> np.ndarray:
         return bad
     for rail in (finite.max(), finite.min()):
         bad |= _long_runs(samples == rail, saturated_run)
-    return bad
+    same = np.concatenate((np.diff(samples) == 0, [False]))
+    flat = _long_runs(same, flat_run)
+    return bad | flat | np.concatenate(([False], flat[:-1]))
 
 
 def _long_runs(flag: np.ndarray, shortest: int) -> np.ndarray:

@@ -1,111 +1,113 @@
-"""LFP of SpikeGadgets ``.rec`` files, brought down from the amplifier's rate as it is read.
+"""SpikeGadgets ``.rec`` files: headers through neo, packets and their clock here, parts of a session joined.
 
-Needs spikeinterface and neo (``pip install 'spikeinterface>=0.103' 'neo>=0.14'``), imported when such a file is met.
+neo unpacks packets byte by byte and ignores their clock. A 64-channel session of three hours is 41 GB, so packets
+are unpacked here with one copy; the clock says where packets were lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from src.recordings.extracellular.recording import ExtracellularRecording, jumps, runs_on_clock
 from src.signals import BadInput
 
-LFP_HZ = 500.0
-BLOCK_S = 10.0
-UPSTREAM = (
-    "read from the amplifier's file: brought down to the LFP's rate behind an anti-alias filter; "
-    "no high-pass but the amplifier's own, no re-referencing"
-)
+_PART = re.compile(r"(?P<stem>.+?)(?:[._]part(?P<number>\d+))?\.rec", re.IGNORECASE)
 
 
-def shanks_of(path: Path) -> dict[int, list[Any]]:
-    """Channel ids of every shank, in order of depth where the file states positions.
-
-    Raises
-    ------
-    BadInput
-        If spikeinterface is not installed or the file cannot be read.
-    """
-    recording = _open(path)
-    ids = np.asarray(recording.channel_ids)
-    contacts = recording.get_property("contact_vector")
-    if contacts is None:
-        return {0: list(ids)}
-    names = contacts.dtype.names
-    probe = contacts["probe_index"] if "probe_index" in names else np.zeros(len(ids), int)
-    shank = contacts["shank_ids"] if "shank_ids" in names else np.full(len(ids), "")
-    groups = sorted({(int(p), str(s)) for p, s in zip(probe, shank, strict=True)})
+def parts_of(path: Path) -> list[Path]:
+    """All files of the session that a ``.rec`` file belongs to: ``rat.rec``, ``rat.part2.rec``, … in order."""
+    match = _PART.fullmatch(path.name)
+    assert match is not None
     found = {}
-    for number, (p, s) in enumerate(groups):
-        own = np.flatnonzero((probe == p) & (shank.astype(str) == s))
-        found[number] = list(ids[own[np.argsort(contacts["y"][own], kind="stable")]])
-    return found
+    for file in path.parent.iterdir():
+        other = _PART.fullmatch(file.name)
+        if other is not None and file.is_file() and other["stem"] == match["stem"]:
+            found[int(other["number"] or 0)] = file
+    return [found[number] for number in sorted(found)]
 
 
-class RawShank:
-    """One shank of a ``.rec`` file at the LFP's rate.
-
-    Attributes
-    ----------
-    shape, dtype
-        ``(n_samples, n_channels)`` float32.
-    fs_hz
-        Rate after resampling.
-    channel_ids
-        As text.
-    units
-        ``uV``, or ``unknown`` where the file states no scale.
+def open_rec(path: Path) -> ExtracellularRecording:
+    """A session of one or more ``.rec`` files; tetrodes, or the shanks of probes, are its shanks.
 
     Raises
     ------
     BadInput
-        If spikeinterface is not installed, the file cannot be read, or has no such shank.
+        If the parts do not belong together.
     """
+    from spikeinterface.extractors import read_spikegadgets
 
-    dtype = np.dtype(np.float32)
+    from src.recordings.extracellular.vendors import adapt
 
-    def __init__(self, path: Path, shank: int, fs_hz: float | None) -> None:
-        from spikeinterface import preprocessing
+    files = parts_of(path)
+    pieces, clock, warnings, first = list[tuple[int, int, Any]](), list[int](), list[str](), None
+    for file in files:
+        recording = read_spikegadgets(str(file), stream_id="trodes")
+        reader = recording.neo_reader
+        if first is None:
+            first = recording
+        elif recording.channel_ids.tolist() != first.channel_ids.tolist():
+            raise BadInput(
+                file, f"has other channels than {files[0].name}", "process the parts in folders of their own"
+            )
+        packets, place = reader._raw_memmap, reader._timestamp_byte
+        if not len(packets):
+            warnings.append(f"{file.name} holds no samples")
+            continue
+        rest = (file.stat().st_size - packets.offset) % packets.shape[1]
+        if rest:
+            warnings.append(f"{file.name} ends within a packet: its last {rest} bytes are left out")
 
-        shanks = shanks_of(path)
-        if shank not in shanks:
-            raise BadInput(path, f"has no shank {shank}", f"it has shanks {', '.join(map(str, shanks))}")
-        recording = _open(path)
-        scaled = bool(recording.get_property("physical_unit") is not None and recording.has_scaleable_traces())
-        scaled = scaled and set(recording.get_property("physical_unit")) <= {"uV", "mV", "V"}
-        fs_hz = LFP_HZ if fs_hz is None else fs_hz
-        if recording.get_sampling_frequency() < fs_hz:
-            problem = f"was sampled at {recording.get_sampling_frequency():g} Hz, below the {fs_hz:g} Hz asked for"
-            raise BadInput(path, problem, "lower sampling_rate_hz")
-        recording = recording.select_channels(shanks[shank])
-        recording = preprocessing.scale_to_uV(recording) if scaled else preprocessing.astype(recording, "float32")
-        self._recording = preprocessing.resample(recording, fs_hz)
-        self.shape = (int(self._recording.get_num_samples()), len(shanks[shank]))
-        self.fs_hz = float(self._recording.get_sampling_frequency())
-        self.channel_ids = np.array([str(i) for i in shanks[shank]])
-        self.units = "uV" if scaled else "unknown"
+        def at(sample: int, packets: Any = packets, place: int = place) -> int:
+            return int(np.frombuffer(bytes(packets[sample, place : place + 4]), "<u4")[0])
 
-    def blocks(self) -> Iterator[tuple[int, int, NDArray]]:
-        """First sample, first channel and ``(sample, channel)`` values, ten seconds at a time."""
-        step = max(1, round(BLOCK_S * self.fs_hz))
-        for first in range(0, self.shape[0], step):
-            values = self._recording.get_traces(start_frame=first, end_frame=min(first + step, self.shape[0]))
-            yield first, 0, np.asarray(values, dtype=self.dtype)
+        cuts = [0, *jumps(at, len(packets))]
+        opener = _opener(packets, reader._mask_channels_bytes["trodes"])
+        pieces += [(a, b - a, opener) for a, b in zip(cuts, [*cuts[1:], len(packets)], strict=True)]
+        clock += [at(cut) for cut in cuts]
+    if first is None or not pieces:
+        raise BadInput(path, "holds no samples", "give a recording with samples")
+    # The clock has 32 bits: after 40 hours at 30 kHz it starts again at 0.
+    full = np.array(clock, np.int64)
+    ends = full + np.array([count for _, count, _ in pieces])
+    wraps = np.concatenate([[0], np.cumsum((full[1:] < ends[:-1]) & (ends[:-1] - full[1:] > 1 << 31))])
+    fs_hz = float(first.get_sampling_frequency())
+    placed = runs_on_clock(pieces, (full + (wraps << 32)).tolist(), fs_hz, "packets")
+    opened = adapt(first, path, "SpikeGadgets .rec")
+    if not first.has_probe():
+        opened = _tetrodes(opened, first)
+    warnings += [f"{len(files)} parts are joined: {', '.join(file.name for file in files)}"] if len(files) > 1 else []
+    return replace(
+        opened, runs=placed.runs, warnings=(*opened.warnings, *warnings, *placed.warnings), files=tuple(files)
+    )
 
 
-def _open(path: Path) -> Any:
-    try:
-        from spikeinterface.extractors import read_spikegadgets
-    except ImportError as error:
-        hint = "pip install 'spikeinterface>=0.103' 'neo>=0.14', or extract the traces into low_freq first"
-        raise BadInput(path, f"is a SpikeGadgets file, and {error.name} is not installed", hint) from error
-    try:
-        return read_spikegadgets(str(path), stream_id="trodes")
-    except Exception as error:
-        # neo's readers raise whatever a damaged file makes them raise.
-        text = " ".join(str(error).split())
-        raise BadInput(path, f"cannot be read as a SpikeGadgets file ({text})", "check the file") from error
+def _opener(packets: Any, masks: NDArray[np.bool_]) -> Any:
+    """Packets as ``(time, channel)`` int16: one copy of the bytes behind the clock."""
+    offsets = masks.argmax(axis=1)
+    start, stop = int(offsets.min()), int(offsets.max()) + 2
+    columns = (offsets - start) // 2
+    ordered = np.array_equal(columns, np.arange(len(columns)))
+
+    def read(first: int, last: int) -> NDArray:
+        values = np.ascontiguousarray(packets[first:last, start:stop]).view("<i2")
+        return values if ordered else values[:, columns]
+
+    return lambda: nullcontext(read)
+
+
+def _tetrodes(opened: ExtracellularRecording, recording: Any) -> ExtracellularRecording:
+    """Channels grouped by the SpikeNTrode that neo's names quote: ``trode<id>chan<hwChan>``."""
+    names = recording.get_property("channel_name")
+    found = [re.match(r"trode(\d+)chan", str(name)) for name in names]
+    if any(match is None for match in found):
+        return opened
+    groups = np.unique([int(match[1]) for match in found if match], return_inverse=True)[1].astype(np.int64)
+    order = np.argsort(groups, kind="stable")
+    return replace(opened, shanks=groups).select(order)

@@ -106,7 +106,7 @@ def open_vendor(path: Path, stream: str | None, purpose: str) -> ExtracellularRe
             if known.name.startswith("Trodes"):
                 return open_trodes(path)
             if known.reader == "read_spikegadgets":
-                from src.recordings.extracellular.packets import open_rec
+                from src.recordings.extracellular.spikegadgets import open_rec
 
                 return open_rec(path)
             return _through_spikeinterface(path, known, stream, purpose)
@@ -236,7 +236,7 @@ def adapt(recording: Any, path: Path, source_format: str, *, warnings: Sequence[
     fs_hz = round(fs_hz) if abs(fs_hz - round(fs_hz)) < 1e-6 * fs_hz else fs_hz  # measured from time stamps
     ids = np.asarray(recording.channel_ids)
     counts = [int(recording.get_num_samples(s)) for s in range(recording.get_num_segments())]
-    starts = [_segment_start(recording, segment) for segment in range(len(counts))]
+    starts = [float(recording.get_start_time(segment_index=s) or 0.0) for s in range(len(counts))]
     pieces = [(0, count, _segment(recording, number)) for number, count in enumerate(counts)]
     clock = runs_on_clock(pieces, [round(start * fs_hz) for start in starts], fs_hz, "samples")
     shanks, positions = _groups(recording)
@@ -258,7 +258,7 @@ def adapt(recording: Any, path: Path, source_format: str, *, warnings: Sequence[
         coordinates={} if positions is None else {"channel_locations": positions},
         upstream=f"{source_format}, {AS_SAVED}",
         warnings=(*warnings, *clock.warnings),
-        files=_files(path),
+        files=(path,),
     )
     return opened if np.array_equal(order, np.arange(len(ids))) else opened.select(order)
 
@@ -268,11 +268,6 @@ def _segment(recording: Any, number: int) -> Opener:
         return np.asarray(recording.get_traces(segment_index=number, start_frame=first, end_frame=last))
 
     return lambda: nullcontext(read)
-
-
-def _segment_start(recording: Any, segment: int) -> float:
-    start = recording.get_start_time(segment_index=segment)
-    return 0.0 if start is None else float(start)
 
 
 def _groups(recording: Any) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
@@ -299,10 +294,6 @@ def _started(recording: Any) -> datetime | None:
     annotations = getattr(reader, "raw_annotations", None) or {"blocks": [{}]}
     when = annotations["blocks"][0].get("rec_datetime")
     return when if isinstance(when, datetime) else None
-
-
-def _files(path: Path) -> tuple[Path, ...]:
-    return (path,)
 
 
 def _on_clock(recording: ExtracellularRecording, clock: NDArray[np.int64], what: str) -> ExtracellularRecording:
@@ -377,9 +368,11 @@ def _open_ephys_clock(opened: ExtracellularRecording, recording: Any) -> Extrace
 def _spikeglx_folder(path: Path) -> Path | None:
     if path.is_file() and path.suffix == ".bin" and path.with_suffix(".meta").is_file():
         return path.parent
-    if path.is_dir() and next(path.rglob("*.meta"), None) is not None:
-        return path
-    return None
+    here = path.is_dir() and any(next(path.glob(place), None) for place in ("*.meta", "*_imec*/*.meta"))
+    return path if here else None
+
+
+_OPEN_EPHYS = ("", "recording*/", "experiment*/recording*/", "Record*/experiment*/recording*/")
 
 
 def _open_ephys_folder(path: Path) -> Path | None:
@@ -388,7 +381,8 @@ def _open_ephys_folder(path: Path) -> Path | None:
         return path.parent
     if path.is_file() and path.name == "continuous.dat":
         return next((p for p in path.parents[:4] if (p / "structure.oebin").is_file()), None)
-    return path if path.is_dir() and next(path.rglob("structure.oebin"), None) is not None else None
+    here = path.is_dir() and any(next(path.glob(f"{place}structure.oebin"), None) for place in _OPEN_EPHYS)
+    return path if here else None
 
 
 def _intan_file(path: Path) -> Path:

@@ -17,21 +17,11 @@ _SYNONYMS = {"M1": "A1", "M2": "A2", "T7": "T3", "T8": "T4", "P7": "T5", "P8": "
 
 @dataclass(frozen=True)
 class ChannelRequest:
-    """What to read from a recording.
+    """What to read from a recording."""
 
-    Attributes
-    ----------
-    names
-        Channels in the order wanted; ``None`` for whatever is there.
-    aliases
-        Further names to try for a channel, best first.
-    max_hz
-        The highest frequency that will be analysed: a rate too low for it is refused.
-    """
-
-    names: tuple[str, ...] | None = None
-    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    max_hz: float | None = None
+    names: tuple[str, ...] | None = None  # channels in the order wanted; None for whatever is there
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)  # further names of a channel, best first
+    max_hz: float | None = None  # highest frequency that will be analysed: a rate too low for it is refused
 
 
 @dataclass(frozen=True)
@@ -41,10 +31,6 @@ class Derivation:
     name: str
     plus: int
     minus: int | None = None
-
-    def formula(self, labels: Sequence[str]) -> str:
-        """The labels it is made of, for a person to check."""
-        return labels[self.plus] + ("" if self.minus is None else f" minus {labels[self.minus]}")
 
 
 def derivations(

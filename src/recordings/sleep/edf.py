@@ -42,35 +42,10 @@ def read_recording(
     fs_hz: float | None = None,
     aliases: Mapping[str, Sequence[str]] | None = None,
     max_hz: float | None = None,
-    recording_id: str | None = None,
-    subject_id: str | None = None,
 ) -> Recording:
-    """Read the channels asked for, and only those, in microvolts, at one rate.
-
-    Parameters
-    ----------
-    path
-        EDF, EDF+ or BDF file.
-    channels, aliases, max_hz
-        See :class:`~src.recordings.sleep.channels.ChannelRequest`.
-    fs_hz
-        Rate to resample to. ``None`` keeps the file's, which then has to be one for all channels.
-    recording_id, subject_id
-        Default to the file's stem.
-
-    Returns
-    -------
-    Recording
-        ``(channel, time)`` float32; anything in V, mV or nV converted to ``uV``, other units as stated. NaN in the
-        gaps of a discontinuous file.
-
-    Raises
-    ------
-    BadInput
-        See :func:`read_header` and :func:`read_channels`; also for channels of different rates.
-    """
+    """The channels asked for, and only those, in microvolts at one rate; see :func:`read_channels`."""
     request = ChannelRequest(tuple(channels) if channels is not None else None, aliases or {}, max_hz)
-    return join_channels(read_channels(path, request, recording_id=recording_id, subject_id=subject_id), fs_hz)
+    return join_channels(read_channels(path, request), fs_hz)
 
 
 def read_channels(
@@ -102,8 +77,11 @@ def read_channels(
         picks = [Derivation(header.labels[i], i) for i in usable if header.signals[i].fs_hz == fastest]
     else:
         picks = derivations(header.path, request.names, header.labels, request.aliases)
-    onsets = _record_onsets(header) if header.gaps else None
-    notes = (*header.notes, *_gap_notes(header, onsets))
+    onsets, gaps = _record_onsets(header) if header.gaps else (None, ())
+    notes = (*header.notes, *gaps)
+    dead = [signal.label for signal in header.signals if signal.problem]
+    if request.names is None and dead:
+        notes = (*notes, f"{len(dead)} channels without calibration left out ({', '.join(dead)})")
     name = recording_id or header.path.stem
     found = []
     for pick in picks:
@@ -212,8 +190,8 @@ def _blocks(header: EdfHeader, channel: EdfChannel) -> Iterator[tuple[int, NDArr
             yield first, records if in_part else records[:, channel.first_byte :][:, : channel.n_bytes]
 
 
-def _record_onsets(header: EdfHeader) -> NDArray[np.float64]:
-    """``(record,)`` seconds from the first sample, from the time that every record states."""
+def _record_onsets(header: EdfHeader) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """``(record,)`` seconds from the first sample, from the time that every record states; what to say of gaps."""
     stamps = [record_onset(record.tobytes()) for _, block in _blocks(header, header.annotations[0]) for record in block]
     if any(stamp is None for stamp in stamps):
         raise BadInput(header.path, f"{stamps.count(None)} data records state no time (EDF+D)", EXPORT_AGAIN)
@@ -222,15 +200,9 @@ def _record_onsets(header: EdfHeader) -> NDArray[np.float64]:
         raise BadInput(header.path, "has data records that overlap in time (EDF+D)", EXPORT_AGAIN)
     if onsets[-1] > header.n_records * header.record_s + _LONGEST_GAPS_S:
         raise BadInput(header.path, f"has gaps of {onsets[-1] / 3600:.0f} h (EDF+D)", "split it into its parts")
-    return onsets
-
-
-def _gap_notes(header: EdfHeader, onsets: NDArray[np.float64] | None) -> tuple[str, ...]:
-    if onsets is None:
-        return ()
-    spare = np.diff(onsets) - header.record_s
-    gaps = spare[spare > 1e-3]
-    return (f"has {len(gaps)} gaps of {gaps.sum():.1f} s together: no samples there",) if len(gaps) else ()
+    gaps = np.diff(onsets) - header.record_s
+    gaps = gaps[gaps > 1e-3]
+    return onsets, (f"has {len(gaps)} gaps of {gaps.sum():.1f} s together: no samples there",) if len(gaps) else ()
 
 
 def _text(raw: bytes) -> tuple[str, bool]:

@@ -26,6 +26,7 @@ _FIELDS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 _LABEL, _UNIT, _PHYSICAL_MIN, _PHYSICAL_MAX, _DIGITAL_MIN, _DIGITAL_MAX, _SAMPLES = 0, 2, 3, 4, 5, 6, 8
 _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
 _MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}
+_LONGEST_S = 1e9
 COPY_AGAIN, EXPORT_AGAIN = "copy or download it again", "export it again"
 TAL = re.compile(rb"([+-]\d+(?:[.,]\d*)?)(?:\x15(\d*(?:[.,]\d*)?))?\x14(.*)", re.DOTALL)
 """A time-stamped annotation list: onset, duration, texts (each closed by 0x14)."""
@@ -93,14 +94,18 @@ def read_header(path: str | Path) -> EdfHeader:
         size = path.stat().st_size
         with path.open("rb") as handle:
             fixed = handle.read(_FIXED_BYTES)
-            sample_bytes = _sample_bytes(path, size, fixed)
+            if not size:
+                raise BadInput(path, "is empty (0 bytes)", COPY_AGAIN)
+            is_bdf = fixed[:8] == b"\xffBIOSEMI"
+            if len(fixed) < _FIXED_BYTES or not (is_bdf or fixed[:8].strip() == b"0"):
+                raise BadInput(path, "is not an EDF file", "give an EDF, EDF+ or BDF file")
             n_signals = _integer(path, fixed, 252, 4, "number of signals")
             if n_signals < 1:
                 raise BadInput(path, f"states {n_signals} signals", COPY_AGAIN)
             rest = handle.read(n_signals * _SIGNAL_BYTES)
             if len(rest) < n_signals * _SIGNAL_BYTES:
                 raise BadInput(path, f"is truncated in its header ({size} bytes)", COPY_AGAIN)
-            return _header(handle, path, size, fixed, rest, sample_bytes)
+            return _header(handle, path, size, fixed, rest, 3 if is_bdf else 2)
     except FileNotFoundError:
         raise BadInput(path, "does not exist", "check the path") from None
     except IsADirectoryError:
@@ -109,16 +114,6 @@ def read_header(path: str | Path) -> EdfHeader:
         raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
     except OSError as error:
         raise BadInput(path, f"cannot be read ({error.strerror})", COPY_AGAIN) from None
-
-
-def _sample_bytes(path: Path, size: int, fixed: bytes) -> int:
-    if not size:
-        raise BadInput(path, "is empty (0 bytes)", COPY_AGAIN)
-    if len(fixed) == _FIXED_BYTES and fixed[:8] == b"\xffBIOSEMI":
-        return 3
-    if len(fixed) < _FIXED_BYTES or fixed[:8].strip() != b"0":
-        raise BadInput(path, "is not an EDF file", "give an EDF, EDF+ or BDF file")
-    return 2
 
 
 def _header(handle: BinaryIO, path: Path, size: int, fixed: bytes, rest: bytes, sample_bytes: int) -> EdfHeader:
@@ -157,10 +152,11 @@ def _header(handle: BinaryIO, path: Path, size: int, fixed: bytes, rest: bytes, 
     last_s = stamp(n_records - 1) if gaps else None
     duration_s = n_records * record_s if last_s is None else last_s - first_s + record_s
     start = _start(fixed)
+    start = start + timedelta(seconds=first_s) if start else None
     return EdfHeader(
         path, tuple(channel for channel in channels if channel.label not in _ANNOTATIONS), stamps, n_records, record_s,
         header_bytes, record_bytes, sample_bytes, gaps, duration_s,
-        _later(start, first_s), first_s, tuple(notes),
+        start, first_s, tuple(notes),
     )  # fmt: skip
 
 
@@ -214,7 +210,7 @@ def record_onset(record: bytes) -> float | None:
     """The time that begins a record's annotations: when the record begins."""
     match = TAL.fullmatch(record.split(b"\0", 1)[0])
     onset_s = number(match[1]) if match else math.nan
-    return onset_s if math.isfinite(onset_s) else None
+    return onset_s if abs(onset_s) < _LONGEST_S else None
 
 
 def _start(fixed: bytes) -> datetime | None:
@@ -232,29 +228,17 @@ def _start(fixed: bytes) -> datetime | None:
             day = datetime(year, int(short[2]), int(short[1]))
         else:
             return None
+        if not 1900 <= day.year <= 2200:
+            return None
         return day.replace(hour=int(clock[1]), minute=int(clock[2]), second=int(clock[3]))
     except ValueError:
         return None
 
 
-def _later(start: datetime | None, seconds: float) -> datetime | None:
-    try:
-        return start + timedelta(seconds=seconds) if start is not None else None
-    except OverflowError:
-        return None
-
-
 def _distinct(labels: Sequence[str]) -> list[str]:
     """Labels that occur more than once are numbered: ``C3 (1)``, ``C3 (2)``."""
-    seen: dict[str, int] = {}
-    out = []
-    for label in labels:
-        if label in _ANNOTATIONS or labels.count(label) == 1:
-            out.append(label)
-            continue
-        seen[label] = seen.get(label, 0) + 1
-        out.append(f"{label} ({seen[label]})")
-    return out
+    twice = {label for label in labels if labels.count(label) > 1} - set(_ANNOTATIONS)
+    return [f"{x} ({labels[: i + 1].count(x)})" if x in twice else x for i, x in enumerate(labels)]
 
 
 def _field(rest: bytes, index: int, field: int) -> bytes:

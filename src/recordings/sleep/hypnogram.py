@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput
 
@@ -29,45 +30,20 @@ _FEW = 0.1
 
 @dataclass(frozen=True)
 class Hypnogram:
-    """A contiguous scoring.
+    """A contiguous scoring."""
 
-    Attributes
-    ----------
-    stages
-        ``(epoch,)`` int8, indices into ``stage_names``; ``UNSCORED`` where nobody scored.
-    epoch_s
-        Length of an epoch.
-    onset_s
-        Start of the first epoch, counted from the start of the scoring's own clock.
-    start
-        Wall-clock time of that clock's zero where the source states it.
-    source
-        The file the scoring came from.
-    stage_names
-        What the indices mean.
-    warnings
-        What the reader had to decide, for the manifest.
-    how
-        How the file was read, for people.
-    dated
-        Whether ``start`` has a date; a time of day alone is less.
-    length_by
-        Who says how long an epoch is: ``file``, ``user``, or ``nobody``, in which case the recording's length decides.
-    scored_epoch_s
-        The usual length of the file's own epochs, which ``epoch_s`` divides.
-    """
-
-    stages: np.ndarray
-    epoch_s: float
-    onset_s: float = 0.0
-    start: datetime | None = None
-    source: str = ""
-    stage_names: tuple[str, ...] = HUMAN_STAGES
-    warnings: tuple[str, ...] = ()
-    how: str = ""
-    dated: bool = True
-    length_by: str = "file"
-    scored_epoch_s: float | None = None
+    stages: np.ndarray  # (epoch,) int8, indices into stage_names; UNSCORED where nobody scored
+    epoch_s: float  # length of an epoch
+    onset_s: float = 0.0  # start of the first epoch, from the start of the scoring's own clock
+    start: datetime | None = None  # wall-clock time of that clock's zero
+    source: str = ""  # the file
+    stage_names: tuple[str, ...] = HUMAN_STAGES  # what the indices mean
+    warnings: tuple[str, ...] = ()  # what the reader had to decide, for the manifest
+    how: str = ""  # how the file was read, for people
+    dated: bool = True  # whether start has a date; a time of day alone is less
+    length_by: str = "file"  # who states epoch_s: file, user, or nobody: then the recording's length decides
+    heading: str = ""  # a first line that is no stage: a heading if the signal has one epoch less
+    scored_epoch_s: float | None = None  # the usual length of the file's own epochs, which epoch_s divides
 
     @property
     def duration_s(self) -> float:
@@ -88,9 +64,14 @@ class Hypnogram:
             for a, b in zip(first, last, strict=True)
         ]
 
-    def counts(self) -> dict[str, int]:
-        """Epochs of every stage, and of none."""
-        return stage_counts(self.stages, self.stage_names)
+
+def transition_counts(stages: NDArray[np.integer], n_classes: int) -> NDArray[np.int64]:
+    """``(from, to)`` counts of neighbouring scored epochs, the diagonal included."""
+    counts = np.zeros((n_classes, n_classes), np.int64)
+    before, after = stages[:-1], stages[1:]
+    known = (before != UNSCORED) & (after != UNSCORED)
+    np.add.at(counts, (before[known], after[known]), 1)
+    return counts
 
 
 def stage_counts(stages: np.ndarray, stage_names: Sequence[str] = HUMAN_STAGES) -> dict[str, int]:
@@ -109,19 +90,7 @@ def rasterise(
     """Lay segments on a grid: an epoch gets the stage that covers most of it.
 
     Time that no segment covers counts as unscored. A tie between the two longest is nobody's
-    majority: the epoch is ``UNSCORED``.
-
-    Parameters
-    ----------
-    segments
-        ``(onset_s, duration_s, stage)``; they do not overlap.
-    epoch_s, n_epochs, onset_s
-        The grid.
-
-    Returns
-    -------
-    ndarray
-        ``(epoch,)`` int8.
+    majority: the epoch is ``UNSCORED``. Segments ``(onset_s, duration_s, stage)`` do not overlap. ``(epoch,)`` int8.
     """
     n_stages = max((stage for _, _, stage in segments if stage != UNSCORED), default=0) + 1
     covered = np.zeros((n_epochs, n_stages + 1))
@@ -209,6 +178,9 @@ def _described(hypnogram: Hypnogram) -> str:
 
 def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
     """The scoring with the length of epoch that makes it as long as the signal, where none was stated."""
+    if hypnogram.heading and abs((len(hypnogram.stages) - 1) * hypnogram.epoch_s - duration_s) < hypnogram.epoch_s / 2:
+        without = replace(hypnogram, stages=hypnogram.stages[1:], heading="", warnings=hypnogram.warnings[:-1])
+        return without, [f"first line {hypnogram.heading[:40]!r} taken as a heading"]
     n = len(hypnogram.stages)
     if hypnogram.length_by != "nobody" or abs(n * hypnogram.epoch_s - duration_s) < _SLACK_EPOCHS * hypnogram.epoch_s:
         return hypnogram, []
@@ -256,7 +228,7 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     clocks = f"clocks of signal ({start}) and hypnogram ({hypnogram.start}) differ"
     midnight = hypnogram.start.time() == time(0)
     fits = outside[0.0] < epoch_s
-    if midnight and fits and (hypnogram.dated or outside[by_clock] >= epoch_s):
+    if midnight and fits and outside[by_clock] >= epoch_s:
         return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
     if fits and outside[by_clock] >= epoch_s and (same_length or outside[by_clock] >= scored_s):
@@ -280,19 +252,7 @@ def _outside(hypnogram: Hypnogram, offset_s: float, duration_s: float) -> float:
 def trim_wake(stages: np.ndarray, margin_s: float = 1800.0, epoch_s: float = 30.0) -> slice:
     """The stretch from ``margin_s`` before the first sleep epoch to ``margin_s`` after the last one ends.
 
-    Parameters
-    ----------
-    stages
-        ``(epoch,)``; anything but wake and ``UNSCORED`` is sleep.
-    margin_s
-        Kept on both sides as far as the recording reaches; a part of an epoch counts whole.
-    epoch_s
-        Length of an epoch.
-
-    Raises
-    ------
-    ValueError
-        If there is no sleep.
+    Anything but wake and ``UNSCORED`` is sleep; a part of an epoch counts whole. Without sleep: ``ValueError``.
     """
     asleep = np.flatnonzero((stages != WAKE) & (stages != UNSCORED))
     if not len(asleep):
@@ -302,13 +262,7 @@ def trim_wake(stages: np.ndarray, margin_s: float = 1800.0, epoch_s: float = 30.
 
 
 def require_sleep(stages: np.ndarray, source: str, stage_names: Sequence[str] = HUMAN_STAGES) -> None:
-    """Refuse a scoring nothing can be learned from.
-
-    Raises
-    ------
-    BadInput
-        If no epoch is scored, none is sleep, or all carry one label.
-    """
+    """Refuse a scoring nothing can be learned from: no epoch is scored, none is sleep, or all carry one label."""
     present = np.unique(stages[stages != UNSCORED])
     hint = "leave this night out, or give the right hypnogram"
     if not len(present):

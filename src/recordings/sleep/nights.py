@@ -22,41 +22,25 @@ from src.recordings.sleep.scoring_files import EDF_SUFFIXES, has_stages, read_hy
 from src.signals import HUMAN_STAGES, BadInput, Recording
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
-_SCORING_WORDS = r"hypnogram|sleepscoring|scoring|stages|staging|annotations?"
-_SCORING_EDF = re.compile(rf"[-_.](?:{_SCORING_WORDS})$", re.IGNORECASE)
+_WORDS = r"hypnogram|sleepscoring|scoring|scored|stages|staging|annotations?|events|nsrr|profusion"
+_SUFFIXES = (".csv", ".tsv", ".edf", ".bdf", ".xml", ".annot", ".eannot", ".txt")
+_SCORING = re.compile(rf"(?P<stem>.+?)(?:[-_.](?:{_WORDS}))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)", re.IGNORECASE)
+"""Names of scorings beside ``<stem>.edf``: ``<stem>.csv``, ``<stem>-Hypnogram.edf``, ``<stem>_events.tsv``…"""
+_SCORING_EDF = re.compile(rf"[-_.](?:{_WORDS})$", re.IGNORECASE)
 _SIGNAL_WORD = re.compile(r"[-_](?:PSG|eeg)$", re.IGNORECASE)
-_SCORING_NAMES = (
-    *("{}.csv", "{}.tsv", "{}.txt", "{}.xml", "{}.annot", "{}.eannot", "{}.edf.xml", "{}-nsrr.xml", "{}-profusion.xml"),
-    *("{}-hypnogram.edf", "{}_hypnogram.edf", "{}_hypnogram.csv", "{}_hypnogram.tsv", "{}_hypnogram.txt"),
-    *("{}_sleepscoring.edf", "{}_sleepscoring.txt", "{}_events.tsv", "{}_stages.csv", "{}_stages.txt"),
-    *("{}_staging.csv", "{}-staging.csv", "{}_scoring.csv", "{}_scoring.txt", "{}_annotations.edf"),
-)
-"""Names of scorings beside ``<stem>.edf``, best first; any case."""
 _OWN_NAMES = ("hypnogram.csv", "hypnogram.edf", "events.tsv")
 """What our own predictions are called: they belong to a recording that is alone in its folder."""
 
 
 @dataclass(frozen=True)
 class Night:
-    """One recording on disk, with its scoring where there is one.
-
-    Attributes
-    ----------
-    recording_id, subject_id
-        Splits are made over ``subject_id``: all nights of a person share it.
-    psg
-        The file or files that hold the signal.
-    hypnogram
-        The file that holds the scoring; ``None`` for a night to be scored, or one whose own annotations hold it.
-    kind
-        How the files are read, a key of :data:`KINDS`.
-    """
+    """One recording on disk, with its scoring where there is one."""
 
     recording_id: str
-    subject_id: str
-    psg: tuple[Path, ...]
-    hypnogram: Path | None
-    kind: str
+    subject_id: str  # splits are made over it: all nights of a person share it
+    psg: tuple[Path, ...]  # the file or files that hold the signal
+    hypnogram: Path | None  # the scoring's file; None for a night to be scored, or one whose own annotations hold it
+    kind: str  # how the files are read, a key of KINDS
 
     def inputs(self) -> dict[str, Path]:
         """The files by the names that a step's manifest lists them under."""
@@ -119,13 +103,7 @@ def discover(
 
 
 def load_channels(night: Night, request: ChannelRequest) -> list[Recording]:
-    """The channels asked for, a recording of one channel each, at the rates they were recorded with.
-
-    Raises
-    ------
-    BadInput
-        For files that cannot be read, and for a channel that was never recorded or never moved.
-    """
+    """The channels asked for, a recording of one channel each, at the rates they were recorded with."""
     channels = KINDS[night.kind].signal(night, request)
     for channel in channels:
         require_signal(channel)
@@ -141,19 +119,7 @@ def load(
     max_hz: float | None = None,
     scoring: ScoringOptions | None = None,
 ) -> tuple[Recording, Hypnogram | None]:
-    """Read a night: the channels asked for at the rate asked for, and its scoring on its own epochs.
-
-    Parameters
-    ----------
-    night
-        Which.
-    channels, aliases, max_hz
-        See :class:`~src.recordings.sleep.channels.ChannelRequest`.
-    fs_hz
-        Rate to resample to; ``None`` keeps the recording's.
-    scoring
-        For scorings that do not say everything.
-    """
+    """Read a night: the channels asked for (see ``ChannelRequest``) at one rate, and its scoring on its own epochs."""
     request = ChannelRequest(tuple(channels) if channels is not None else None, aliases or {}, max_hz)
     return join_channels(load_channels(night, request), fs_hz), load_scoring(night, scoring or ScoringOptions())
 
@@ -164,7 +130,9 @@ def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
     coding = options.coding or KINDS[night.kind].coding
     if path is None:
         path = night.psg[0]
-        if path.suffix.lower() not in EDF_SUFFIXES or not has_stages(path, coding, options.stage_names):
+        if path.suffix.lower() not in EDF_SUFFIXES or not has_stages(
+            path, coding, options.stage_names, options.more_names
+        ):
             return None
     return read_hypnogram(
         path, epoch_s=options.epoch_s, coding=coding, stage_names=options.stage_names, more_names=options.more_names
@@ -172,13 +140,7 @@ def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
 
 
 def require_signal(recording: Recording) -> None:
-    """Refuse a channel that was never recorded or never moved.
-
-    Raises
-    ------
-    BadInput
-        If a channel is NaN throughout or holds one value only.
-    """
+    """Refuse a channel that was never recorded (NaN throughout) or never moved."""
     for name, row in zip(recording.channels, recording.samples, strict=True):
         finite = row[np.isfinite(row)]
         hint = "choose another channel or leave this recording out"
@@ -189,13 +151,7 @@ def require_signal(recording: Recording) -> None:
 
 
 def subject_of(name: str, pattern: str | None, source: str | Path) -> str:
-    """The subject in a file's or folder's name: the first group of ``pattern``, ``sub-XXX``, or the name itself.
-
-    Raises
-    ------
-    BadInput
-        If the pattern is no regular expression, or finds no subject in the name.
-    """
+    """The subject in a file's or folder's name: the first group of ``pattern``, ``sub-XXX``, or the name itself."""
     if pattern is None:
         bids = re.search(r"sub-([A-Za-z0-9]+)", name)
         return bids[1] if bids else name
@@ -235,11 +191,11 @@ def _find_edf_folder(root: Path, subject_pattern: str | None, scoring: str | Non
         folders.setdefault(path.parent, []).append(path)
     nights = []
     for folder, files in folders.items():
-        beside = {path.name.casefold(): path for path in sorted(folder.iterdir()) if path not in files}
+        beside = _scorings_in(folder, files)
         for path in files:
             same = names.count(path.stem.casefold()) > 1
             name = "-".join(path.relative_to(top).parts) if same else path.stem
-            found = _named(path, scoring) if scoring else _scoring_of(path, beside, len(files) == 1)
+            found = _named(path, scoring) if scoring else next((beside[s] for s in _stems(path) if s in beside), None)
             subject = subject_of(path.name if subject_pattern else name, subject_pattern, path)
             nights.append(Night(name, subject, (path,), found, "edf_folder"))
     if scoring and not any(night.hypnogram for night in nights):
@@ -265,28 +221,40 @@ def _holds_signal(path: Path) -> bool:
         return True
 
 
-def _stems(psg: Path) -> list[str]:
-    return list(dict.fromkeys((psg.stem, _SIGNAL_WORD.sub("", psg.stem))))
+def _stems(path: Path) -> list[str]:
+    """What a scoring of the recording may be named after, in small letters."""
+    stems = [path.stem, _SIGNAL_WORD.sub("", path.stem)]
+    if match := _SLEEP_EDF.match(path.name):
+        stems.append(match[1] + match[2])
+    return [stem.casefold() for stem in dict.fromkeys(stems)]
 
 
 def _named(psg: Path, pattern: str) -> Path | None:
     """The file that ``source.scoring`` names."""
     try:
-        found = (psg.parent / pattern.format(stem=stem) for stem in _stems(psg))
+        found = (psg.parent / pattern.format(stem=s) for s in (psg.stem, _SIGNAL_WORD.sub("", psg.stem)))
         return next((path for path in found if path.is_file()), None)
     except (KeyError, IndexError, ValueError):
         raise BadInput("source.scoring", f"{pattern!r} is no pattern", "write it like {stem}_events.tsv") from None
 
 
-def _scoring_of(psg: Path, beside: Mapping[str, Path], alone: bool) -> Path | None:
-    """The scoring that lies beside a recording, of the files ``beside`` it by their names in small letters."""
-    wanted = [name.format(stem.casefold()) for stem in _stems(psg) for name in _SCORING_NAMES]
-    first = (match[1] + match[2]).casefold() if (match := _SLEEP_EDF.match(psg.name)) else psg.stem.casefold()
-    wanted += [name for name in beside if name.startswith(first) and name.endswith(EDF_SUFFIXES)]
-    for path in (beside.get(name) for name in (*wanted, *(_OWN_NAMES if alone else ()))):
-        if path and path.is_file() and (path.suffix.lower() not in EDF_SUFFIXES or not _holds_signal(path)):
-            return path
-    return None
+def _scorings_in(folder: Path, recordings: Sequence[Path]) -> dict[str, Path]:
+    """The scorings in a folder by the stem of their recording, the best of each."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        match = _SCORING.fullmatch(path.name)
+        if path in recordings or not match or match["suffix"].lower() not in _SUFFIXES or not path.is_file():
+            continue
+        if path.suffix.lower() in EDF_SUFFIXES and _holds_signal(path):
+            continue
+        own = len(recordings) == 1 and path.name.lower() in _OWN_NAMES
+        for stem in (match["stem"], *_stems(path)[2:], *([recordings[0].stem] if own else [])):
+            found.setdefault(stem.casefold(), []).append(path)
+    return {stem: min(paths, key=_rank) for stem, paths in found.items()}
+
+
+def _rank(path: Path) -> tuple[int, int]:
+    return _SUFFIXES.index(path.suffix.lower()), len(path.name)
 
 
 def _find_dreams(root: Path, _: str | None, __: str | None) -> list[Night]:

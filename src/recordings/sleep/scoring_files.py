@@ -8,7 +8,6 @@ does not count, and what cannot be believed. Whether a scoring fits its recordin
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import re
@@ -81,30 +80,26 @@ def read_hypnogram(
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
     scoring = replace(scoring, coding=coding or scoring.coding)
     codes = _codes(path, scoring, stage_names, more_names)
-    integers = sum(integer_of(text) is not None and code is not None
-                   for (_, _, text), code in zip(scoring.rows, codes, strict=True))  # fmt: skip
-    how = scoring.how + (f", integers as {scoring.coding}" if integers and scoring.coding else "")
+    known = [text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is not None]
+    numbers = {number for text in set(known) if (number := integer_of(text)) is not None}
+    if numbers and scoring.coding:
+        doubt = "integers hold 4 (R&K stage 4) and no 5 (REM): is stage_coding=aasm meant?"
+        notes = (doubt,) if scoring.coding == "edf" and 4 in numbers and 5 not in numbers else ()
+        how = f"{scoring.how}, integers as {scoring.coding}"
+        scoring = replace(scoring, how=how, notes=(*scoring.notes, *notes))
     if scoring.rows[0][0] is None:
-        return _one_per_epoch(path, replace(scoring, how=how), codes, epoch_s, stage_names)
-    found = _on_grid(path, replace(scoring, how=how), codes, epoch_s or _USUAL_S, stage_names)
+        return _one_per_epoch(path, scoring, codes, epoch_s, stage_names)
+    found = _on_grid(path, scoring, codes, epoch_s or _USUAL_S, stage_names)
     return replace(found, length_by="user") if epoch_s else found
 
 
-def has_stages(path: str | Path, coding: str | None, stage_names: tuple[str, ...]) -> bool:
+def has_stages(
+    path: str | Path, coding: str | None, stage_names: tuple[str, ...], more_names: Mapping[str, str] | None = None
+) -> bool:
     """Whether the annotations of a recording hold stages; integers count only where ``coding`` says what they mean."""
     texts = {text for _, _, text in read_annotations(path).marks if text}
-    found = (stage_code(text, stage_names) for text in texts if coding is not None or integer_of(text) is None)
-    return any(code is not None and code != UNSCORED for code in found)
-
-
-def write_csv(hypnogram: Hypnogram, path: str | Path) -> None:
-    """Write ``onset_s,duration_s,stage``, a line per epoch; unscored epochs as ``?``."""
-    with atomic_file(Path(path)) as part, part.open("w", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(("onset_s", "duration_s", "stage"))
-        for index, stage in enumerate(hypnogram.stages):
-            onset = hypnogram.onset_s + index * hypnogram.epoch_s
-            writer.writerow((f"{onset:.10g}", f"{hypnogram.epoch_s:.10g}", _name(hypnogram, int(stage))))
+    texts = {text for text in texts if coding is not None or integer_of(text) is None}
+    return any(stage_code(text, stage_names, more_names) not in (None, UNSCORED) for text in texts)
 
 
 def write_annotations(hypnogram: Hypnogram, path: str | Path) -> None:
@@ -162,7 +157,7 @@ def _parse_xml(path: Path, text: str) -> Scoring:
 
     stated = [_float(found[""]) for found in children("EpochLength")]
     epoch_s = stated[0] if stated and stated[0] and stated[0] > 0 else None
-    events = [event for event in children("ScoredEvent") if "stage" in event.get("EventType", "stage").lower()]
+    events = [event for event in children("ScoredEvent") if "stage" in (event.get("EventType") or "stage").lower()]
     rows = [(_float(e.get("Start")), _float(e.get("Duration")), e.get("EventConcept", "")) for e in events]
     if rows and any(concept for _, _, concept in rows):
         if any(onset is None for onset, _, _ in rows):
@@ -238,6 +233,7 @@ def _one_per_epoch(
     return Hypnogram(
         stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), stage_names, (*scoring.notes, *notes),
         how=scoring.how, length_by="user" if epoch_s else "file" if length_s else "nobody",
+        heading=unknown[0] if len(unknown) == 1 and codes[0] is None else "",
     )  # fmt: skip
 
 
@@ -282,11 +278,14 @@ def _rasterised(
     lengths = [round(1000 * x) for onset, duration, _ in bounds for x in (onset - first, duration)]
     whole = [1000 * round(x / 1000) for x in lengths]
     near = all(abs(a - b) <= _JITTER_MS for a, b in zip(lengths, whole, strict=True))
-    usual_s = _common([duration for _, duration, _ in segments or blanks])
+    durations = [duration for _, duration, _ in segments or blanks]
     epoch_s, notes = math.gcd(*(whole if near else lengths)) / 1000, scoring.notes
     if epoch_s < _FINEST_S:
         notes = (*notes, f"onsets lie on no grid of whole seconds: laid on {_FINEST_S:g} s by majority")
         epoch_s = _FINEST_S
+    usual_s = _common(durations)
+    if sum(abs(duration - usual_s) < _TOUCH_S for duration in durations) < 0.8 * len(durations):
+        usual_s = epoch_s  # a row for every run of epochs
     n_epochs = math.ceil((end - first) / epoch_s - 0.1)
     stages = rasterise(segments, epoch_s, n_epochs, onset_s=first)
     return Hypnogram(

@@ -12,7 +12,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -41,31 +41,15 @@ _NO_DATE = datetime(1985, 1, 1)
 
 @dataclass(frozen=True)
 class Scoring:
-    """What a file says, before its words are judged.
+    """What a file says, before its words are judged."""
 
-    Attributes
-    ----------
-    rows
-        In the order of the file.
-    how
-        How it was read, for people.
-    epoch_s
-        Length of an epoch where the file states it.
-    start, dated
-        Zero of the onsets on the wall clock; ``dated`` is false where only the time of day is known.
-    coding
-        What integers mean where the format says so.
-    notes
-        What had to be decided.
-    """
-
-    rows: Sequence[Row]
-    how: str
-    epoch_s: float | None = None
-    start: datetime | None = None
-    dated: bool = True
-    coding: str | None = None
-    notes: tuple[str, ...] = field(default=())
+    rows: Sequence[Row]  # in the order of the file
+    how: str  # how it was read, for people
+    epoch_s: float | None = None  # length of an epoch where the file states it
+    start: datetime | None = None  # zero of the onsets on the wall clock
+    dated: bool = True  # false where only the time of day is known
+    coding: str | None = None  # what integers mean where the format says so
+    notes: tuple[str, ...] = ()  # what had to be decided
 
 
 def _is_usual_stage(name: str) -> bool:
@@ -120,7 +104,7 @@ def parse_text(path: Path, text: str, is_stage: Callable[[str], bool] = _is_usua
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
     width = len(table[heading]) if heading is not None else max(len(row) for row in rows[:_LONGEST_PREAMBLE])
     if width == 1:
-        return _one_a_line([row[0] for row in rows], heading is not None, is_stage)
+        return Scoring([(None, None, row[0]) for row in rows], "one stage a line")
     likeness = [_likeness([row[column] for row in rows if len(row) > column], is_stage) for column in range(width)]
     columns = _by_content(path, rows, likeness) if heading is None else _by_heading(table[heading], likeness)
     needed = max(columns.values())
@@ -154,13 +138,15 @@ def _names(row: Sequence[str]) -> list[str]:
 def _is_heading(row: Sequence[str], index: int) -> bool:
     names = _names(row)
     timed = any(name in names for usual in _COLUMNS.values() for name in usual)
-    return any(name in names for name in _STAGE_COLUMNS) and (timed or index == 0)
+    usual = any(name in names for name in _STAGE_COLUMNS)
+    return (usual and index == 0) or (timed and (usual or any(name.startswith("stage_") for name in names)))
 
 
 def _by_heading(heading: Sequence[str], likeness: Sequence[tuple[int, int]]) -> dict[str, int]:
     names = _names(heading)
     found = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
-    candidates = [names.index(name) for name in _STAGE_COLUMNS if name in names]
+    more = [name for name in names if name.startswith("stage_")]
+    candidates = [names.index(name) for name in (*_STAGE_COLUMNS, *more) if name in names]
     stage = max(candidates, key=lambda column: (*likeness[column], -candidates.index(column)))
     return {what: column for what, column in found.items() if column >= 0 and column != stage} | {"stage": stage}
 
@@ -189,15 +175,6 @@ def _likeness(cells: Sequence[str], is_stage: Callable[[str], bool]) -> tuple[in
     """How many cells call themselves a stage, and how many are the name of one."""
     named = [cell for cell in cells if integer_of(cell) is None and cell.lower() not in _ABSENT and is_stage(cell)]
     return sum(says_stage(cell) for cell in named), len(named)
-
-
-def _one_a_line(cells: Sequence[str], has_heading: bool, is_stage: Callable[[str], bool]) -> Scoring:
-    known = [integer_of(cell) is not None or is_stage(cell) for cell in cells]
-    notes = []
-    if not has_heading and not known[0] and len(cells) > 1 and all(known[1:]) and cells[0] not in cells[1:]:
-        notes.append(f"first line {cells[0][:40]!r} taken as a heading")
-        cells = cells[1:]
-    return Scoring([(None, None, cell) for cell in cells], "one stage a line", notes=tuple(notes))
 
 
 def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], notes: tuple[str, ...]) -> Scoring:

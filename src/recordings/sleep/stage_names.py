@@ -14,13 +14,13 @@ _NOBODY = (
 )
 _HUMAN_NAMES: dict[str, int] = (
     # s0: RemLogic and CAP; wk: Alice; wach: Domino.
-    dict.fromkeys(("w", "wake", "awake", "wk", "wach", "wakefulness", "0w", "s0"), 0)
+    dict.fromkeys(("w", "wake", "awake", "wk", "wach", "wakefulness", "wakestate", "0w", "s0"), 0)
     | dict.fromkeys(("1", "n1", "s1", "nrem1", "nonrem1"), _N1)
     | dict.fromkeys(("2", "n2", "s2", "nrem2", "nonrem2"), _N2)
     # Rechtschaffen & Kales' stages 3 and 4 are the AASM's N3.
     | dict.fromkeys(("3", "n3", "s3", "nrem3", "nonrem3", "4", "n4", "s4", "nrem4", "nonrem4", "34"), _N3)
     | dict.fromkeys(("sws", "slowwave"), _N3)
-    | dict.fromkeys(("r", "rem", "re"), _REM)
+    | dict.fromkeys(("r", "rem", "re", "rapideyemovement"), _REM)
     | dict.fromkeys(_NOBODY, UNSCORED)
 )
 _RODENT_NAMES: dict[str, int] = (
@@ -80,6 +80,8 @@ def stage_code(
         return UNSCORED
     words = [word for word in re.split(r"[\s_:/.-]+", plain) if word]
     short = "".join(word for word in words if word not in ("sleep", "stage"))
+    # NSRR's older files: SDO:WakeState, SDO:NonRapidEyeMovementSleep-N2, SDO:RapidEyeMovementSleep.
+    short = re.sub(r"^sdo(?:nonrapideyemovementsleep)?|(?<=movement)sleep$", "", short)
     short = re.sub(r"^(?:sleep)?(?:stage)?(?=.)", "", short)
     return _NAMES[stage_names].get(short) if short else None
 

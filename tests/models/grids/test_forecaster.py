@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import WeightAveraging
 
-from src.models.grids.forecaster import GridForecasting
+from src.models.grids.forecaster import LINEAR, MODEL, GridForecasting
 from src.models.trained_module import ADAMW
 from src.signals import BadInput
-from tests.forecast_data import grid_data
+from tests.forecast_data import SPLIT, WINDOWS, grid_data
 
-BASELINES = ("mean rate", "persistence", "autoregression", "linear population")
+BASELINES = LINEAR
 
 
 @pytest.fixture(scope="module")
@@ -17,24 +18,13 @@ def cache(tmp_path_factory):
 
 
 def model_for(data, kind="grid_embedding", **changes):
-    arguments = {
-        "kind": kind,
-        "network_args": {"width": 8, "hidden": 32} if kind == "grid_embedding" else {"coarsen": 16, "channels": 8},
-        "loss": "bernoulli",
-        "positive_weight": 1.0,
-        "optimizer": ADAMW | {"lr": 1e-2},
-    }
-    model = GridForecasting(data.signal.to_dict(), data.classes, **(arguments | changes))
-    model.set_normalization(data.statistics())
-    return model
+    small = {"width": 8, "hidden": 32} if kind == "grid_embedding" else {"coarsen": 16, "channels": 8}
+    arguments = {"kind": kind, "network_args": small, "optimizer": ADAMW | {"lr": 1e-2}}
+    return GridForecasting(data.signal.to_dict(), data.classes, **(arguments | changes))
 
 
-def trained(cache, tmp_path, epochs=5, kind="grid_embedding", model=None, **changes):
-    pl.seed_everything(0, verbose=False)
-    data = grid_data(cache, **changes)
-    data.setup("fit")
-    module = model_for(data, kind, **(model or {}))
-    trainer = pl.Trainer(
+def trainer(folder, epochs=1, **arguments):
+    return pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
         logger=False,
@@ -42,10 +32,18 @@ def trained(cache, tmp_path, epochs=5, kind="grid_embedding", model=None, **chan
         enable_progress_bar=False,
         enable_model_summary=False,
         gradient_clip_val=1.0,
-        default_root_dir=str(tmp_path),
+        default_root_dir=str(folder),
+        **arguments,
     )
-    trainer.fit(module, data)
-    trainer.test(module, data, verbose=False)
+
+
+def trained(cache, tmp_path, epochs=5, kind="grid_embedding", model=None, **changes):
+    pl.seed_everything(0, verbose=False)
+    data = grid_data(cache, **changes)
+    data.setup("fit")
+    module = model_for(data, kind, **(model or {}))
+    trainer(tmp_path, epochs).fit(module, data)
+    trainer(tmp_path).test(module, data, verbose=False)
     return module, data
 
 
@@ -66,15 +64,18 @@ def test_it_beats_every_baseline_on_held_out_blocks(cache, tmp_path):
 
 
 def test_without_structure_it_falls_to_the_baseline(cache, tmp_path):
-    module, _ = trained(cache, tmp_path, shuffle=True, epochs=2)
+    module, _ = trained(cache, tmp_path, split=SPLIT | {"shuffle": True}, epochs=2)
     found = bits(module)
     assert abs(found["persistence"]) < 0.02
     assert found["model"] < 0.03
+    used = module.decision["forecast"]
+    assert used == max(module.decision["validation"], key=module.decision["validation"].get)
+    assert module.test_metrics()["test/bits_of_used_forecast"] == pytest.approx(found[used])
 
 
 @pytest.mark.parametrize("loss", [{"loss": "poisson"}, {"positive_weight": 5.0}])
 def test_other_losses_stay_calibrated(cache, tmp_path, loss):
-    module, data = trained(cache, tmp_path, epochs=1, model=loss, stride=2)
+    module, data = trained(cache, tmp_path, epochs=1, model=loss, windows=WINDOWS | {"stride": 2})
     chance, truth = [], []
     with torch.no_grad():
         for batch in data.val_dataloader():
@@ -85,7 +86,7 @@ def test_other_losses_stay_calibrated(cache, tmp_path, loss):
 
 
 def test_planes_learn_through_the_same_interface(cache, tmp_path):
-    module, _ = trained(cache, tmp_path, epochs=1, kind="grid_planes", stride=4)
+    module, _ = trained(cache, tmp_path, epochs=1, kind="grid_planes", windows=WINDOWS | {"stride": 4})
     assert np.isfinite(list(bits(module).values())).all()
 
 
@@ -96,3 +97,63 @@ def test_what_makes_no_sense_is_refused(cache):
         model_for(data, loss="mse")
     with pytest.raises(BadInput, match="1 for poisson"):
         model_for(data, loss="poisson", positive_weight=2.0)
+
+
+@pytest.mark.parametrize("kind", ["grid_embedding", "grid_planes"])
+def test_every_layout_trains_alike(cache, tmp_path, kind):
+    losses = []
+    for layout in ("indices", "sparse_coo", "dense"):
+        pl.seed_everything(0, verbose=False)
+        data = grid_data(cache, layout=layout, batch_size=8)
+        data.setup("fit")
+        model = model_for(data, kind)
+        run = trainer(tmp_path, limit_train_batches=3, limit_val_batches=2)
+        run.fit(model, data)
+        losses.append([float(run.callback_metrics[name]) for name in ("train/loss", "val/bits_per_spike")])
+    np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-5)
+
+
+def test_a_loaded_module_validates_tests_and_predicts_with_data_or_loaders(cache, tmp_path):
+    data = grid_data(cache)
+    data.prepare_data()
+    data.setup("fit")
+    model, run = model_for(data), trainer(tmp_path, limit_train_batches=2, limit_val_batches=2)
+    run.fit(model, train_dataloaders=data.train_dataloader(), val_dataloaders=data.val_dataloader())
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = GridForecasting.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert loaded.decision == model.decision
+    assert set(loaded.decision["validation"]) == {*LINEAR, MODEL}
+    fresh, short = grid_data(cache), {"limit_test_batches": 2, "limit_val_batches": 2, "limit_predict_batches": 2}
+    trainer(tmp_path, **short).validate(loaded, datamodule=fresh, verbose=False)
+    (whole,) = trainer(tmp_path, **short).test(loaded, datamodule=fresh, verbose=False)
+    (again,) = trainer(tmp_path, **short).test(loaded, dataloaders=data.test_dataloader(), verbose=False)
+    assert whole == again
+    forecasts = trainer(tmp_path, **short).predict(loaded, datamodule=fresh)
+    assert forecasts[0][0].logits.shape[1] == 4
+    with pytest.raises(BadInput, match="has no statistics of its training data"):
+        trainer(tmp_path).test(model_for(data), dataloaders=data.test_dataloader())
+
+
+def test_averaged_weights_include_the_network_that_the_data_build(cache, tmp_path):
+    data = grid_data(cache)
+    model = model_for(trained_signal(data))
+    with pytest.warns(UserWarning, match="overrides the configure_model"):
+        trainer(tmp_path, limit_train_batches=2, limit_val_batches=1, callbacks=[WeightAveraging()]).fit(model, data)
+    assert model.network.own_past.abs().sum() > 0
+
+
+def trained_signal(data):
+    data.setup("fit")
+    return data
+
+
+def test_the_network_is_used_only_where_it_beats_the_linear_forecasts(cache):
+    data = grid_data(cache)
+    data.setup("fit")
+    model = model_for(data)
+    model.take_over(data)
+    batch = next(iter(data.val_dataloader()))
+    for chosen, expected in (("persistence", model.linear_forecasts()["persistence"]), (MODEL, model.predict_log_odds)):
+        model.decision["forecast"] = chosen
+        for found, wanted in zip(model.predict_step(batch, 0), expected(batch), strict=True):
+            torch.testing.assert_close(found.logits, wanted.logits)

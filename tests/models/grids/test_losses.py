@@ -4,15 +4,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from src.models.grids.losses import as_log_odds, pick, sparse_loss, true_activity
-from src.models.grids.networks import entries
+from src.models.grids.losses import as_log_odds, future, sparse_loss, true_activity
 from tests.models.grids.test_networks import BATCH, SUBJECTS, EmbeddingForecaster, built
 
 
 @pytest.fixture(scope="module")
 def forecasts():
-    network, batch = built(EmbeddingForecaster, width=4, hidden=8)
-    return [f._replace(logits=f.logits.detach()) for f in network(batch)]
+    network = built(EmbeddingForecaster, width=4, hidden=8)
+    return [f._replace(logits=f.logits.detach()) for f in network(BATCH)]
 
 
 def test_truth_is_what_the_raster_says(forecasts):
@@ -58,9 +57,8 @@ def test_a_weighted_loss_leaves_the_probability_where_it_is(weight):
 
 
 def test_picked_logits_are_those_of_active_voxels(forecasts):
-    target = entries(BATCH.target_slots, BATCH.target_counts)
     for f in forecasts:
-        picked = pick(f.logits, f, BATCH, target)
+        picked = f.logits[future(f, BATCH)]
         torch.testing.assert_close(picked.sum(), f.logits[true_activity(f, BATCH)].sum(), rtol=1e-4, atol=1e-4)
 
 

@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from torch.utils.data import DataLoader
 
+from src.datamodules.loaders import training_loader
 from src.datamodules.sleep import NightEpochs
 from src.datamodules.sleep_sequences import NightDataset, WindowDataset
 from src.models.schedule import growing_average
 from src.models.sleep.context_stager import SleepContextStager
+from src.runs.callbacks import ReseedEachStep
 from src.signals import UNSCORED, BadInput
 
 CLASSES = ["W", "N1", "N2", "N3", "REM"]
@@ -41,7 +43,7 @@ class Data(pl.LightningDataModule):
         return {"mean_db": np.full((1, 3), 2.0), "std_db": np.ones((1, 3)), "class_counts": np.full(5, 5)}
 
     def train_dataloader(self):
-        return DataLoader(self.windows, batch_size=2)
+        return training_loader(self.windows, 2, seed=0, trainer=self.trainer)
 
     def val_dataloader(self):
         return DataLoader(self.nights, batch_size=None)
@@ -50,7 +52,8 @@ class Data(pl.LightningDataModule):
 def trainer(tmp_path, *callbacks):
     return pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, callbacks=list(callbacks), log_every_n_steps=1,
+        enable_model_summary=False, enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        callbacks=list(callbacks), log_every_n_steps=1,
     )  # fmt: skip
 
 
@@ -63,9 +66,9 @@ def test_the_average_is_what_is_kept_and_saved(tmp_path):
     loaded = SleepContextStager.load_from_checkpoint(tmp_path / "a.ckpt").network.state_dict()
     kept = model.network.state_dict()
     moved = [name for name in before if not torch.equal(before[name], kept[name])]
-    assert "members.0.head.weight" in moved
+    assert "head.weight" in moved
     assert not any("standardize" in name for name in moved)
-    assert not torch.equal(kept["members.0.head.weight"], seen.latest)
+    assert not torch.equal(kept["head.weight"], seen.latest)
     assert all(torch.equal(loaded[name], value) for name, value in kept.items())
 
 
@@ -73,13 +76,40 @@ class Latest(pl.Callback):
     """Remember what the optimizer has made of a weight."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.latest = pl_module.network.members[0].head.weight.detach().clone()
+        self.latest = pl_module.network.head.weight.detach().clone()
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(pl.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise Killed
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_an_interrupted_training_ends_like_an_unbroken_one(tmp_path):
+    def fit(folder, *extra, checkpoint=None):
+        model = stager()
+        saved = ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=True)
+        run = trainer(folder, ReseedEachStep(1), WeightAveraging(avg_fn=growing_average(0.98)), saved, *extra)
+        run.fit(model, Data(), ckpt_path=checkpoint, weights_only=True)
+        return model
+
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(Killed):
+        fit(tmp_path / "killed", Kill())
+    resumed = fit(tmp_path / "killed", checkpoint=tmp_path / "killed" / "last.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 def test_a_causal_network_is_not_given_what_the_whole_night_says(tmp_path):
     data = Data()
-    data.views = ["absolute", "rank"]
-    with pytest.raises(BadInput, match="views absolute, rank know the whole night"):
+    data.views = ["absolute", "night"]
+    with pytest.raises(BadInput, match="views absolute, night know the whole night"):
         trainer(tmp_path).fit(stager(causal=True), data)
     data.views = ["absolute"]
     trainer(tmp_path).fit(stager(causal=True), data)
@@ -93,7 +123,7 @@ def test_the_loss_passes_over_epochs_that_nobody_scored():
     stages[0, 3] = UNSCORED
     loss = model.training_step((levels, stages, None), 0)
     with torch.no_grad():
-        logits = model.network.member_logits(levels)[0].flatten(0, 1)
+        logits = model.network(levels).flatten(0, 1)
     kept = stages.flatten() >= 0
     expected = torch.nn.functional.cross_entropy(logits[kept], stages.flatten()[kept], label_smoothing=0.05)
     torch.testing.assert_close(loss, expected)

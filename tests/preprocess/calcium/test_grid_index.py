@@ -62,10 +62,10 @@ def test_files_of_the_original_with_duplicates_in_any_order_come_in_alike(tmp_pa
 
 
 def test_slots_and_raster_agree(fish):
-    slots, counts = fish.slots(3, 9)
+    voxel_index, counts = fish.voxel_index(3, 9)
     raster = fish.raster(3, 9)
     np.testing.assert_array_equal(raster.sum(1), counts)
-    np.testing.assert_array_equal(np.nonzero(raster)[1], slots)
+    np.testing.assert_array_equal(np.nonzero(raster)[1], voxel_index)
     again = fish.with_raster(fish.raster(0, fish.frames))
     same(again, fish)
 

@@ -15,6 +15,8 @@ from src.preprocess.cascade.download import (
     CATALOGUE_FILE,
     EMBEDDED_NAME,
     LARGEST_ZIP,
+    SHIPPED_DIR,
+    SUBSTITUTES,
     find_package,
     names_for_rate,
     package_for_rate,
@@ -247,3 +249,21 @@ def test_the_nearest_rate_wins_and_the_embedded_package_is_no_candidate(tmp_path
     write_package(tmp_path, replace(TINY, model_name="Fast_400Hz", sampling_rate_hz=400.0))
     write_package(tmp_path, replace(TINY, model_name=EMBEDDED_NAME, sampling_rate_hz=333.0))
     assert package_for_rate(330.0, tmp_path).name == "Fast_400Hz"
+
+
+@pytest.mark.parametrize("folder", sorted(p.parent for p in SHIPPED_DIR.glob("*/config.yaml")), ids=lambda p: p.name)
+def test_shipped_packages_are_whole_and_have_a_card(folder: Path) -> None:
+    package = open_package(folder).check_members()
+    assert package.config.model_name == folder.name
+    card = (folder / "README.md").read_text()
+    for word in ("trained on", "indicators", "licence", "protocol"):
+        assert f"| {word} |" in card
+
+
+def test_the_shipped_package_stands_in_for_a_published_one_that_cannot_be_had(tmp_path: Path) -> None:
+    for name, shipped in SUBSTITUTES.items():
+        found = find_package(name, tmp_path, catalogue_url="http://127.0.0.1:9/nothing")
+        assert found == SHIPPED_DIR / shipped
+        write_package(tmp_path, replace(TINY, model_name=name))
+        assert find_package(name, tmp_path) == tmp_path / name
+    assert find_package("embedded", tmp_path) == SHIPPED_DIR / EMBEDDED_NAME

@@ -1,11 +1,17 @@
-"""Session folders for the tests of the LFP pipeline."""
+"""Session folders and finished shanks for the tests of the LFP pipeline."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from src.preprocess.lfp.parameters import SpectrogramParams
+from src.preprocess.lfp.shank import run
+from src.recordings.extracellular.source import SourceOptions
 
 BANDS = {"delta": [0.5, 4.0], "theta": [5.0, 10.0]}
 
@@ -25,3 +31,19 @@ def write_shank(parent: Path, session: str, shank: int, samples: NDArray, **fiel
     fields = {"sampling_rate": 500.0, "channel_ids": np.arange(samples.shape[1])} | fields
     np.savez(path, traces=samples, **{name: value for name, value in fields.items() if value is not None})
     return path
+
+
+def transform(preset: str = "scipy_compat", *, label: str = "a_sh0", fs_hz: float | None = None, **given: Any) -> dict:
+    """Parameters of a shank's step."""
+    params = SpectrogramParams(preset=preset, **{"bands": BANDS} | given)
+    return params.transform() | {"label": label, "source": asdict(SourceOptions(fs_hz=fs_hz))}
+
+
+def compute(folder: Path, traces: Path, preset: str = "scipy_compat", threads=2, memory_mb=256.0, **given: Any) -> dict:
+    """A shank's files in a folder; its facts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return run({"traces": traces}, transform(preset, **given), folder, None, threads=threads, memory_mb=memory_mb)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}

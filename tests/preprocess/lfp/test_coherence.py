@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from src.preprocess.lfp.coherence import parse_pairs, run
-from src.preprocess.lfp.parameters import resolve
+from src.preprocess.lfp.coherence import COHERENCE, chance_levels, independent_averages, parse_pairs, windowed_coherence
+from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.signals import BadInput
-from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
+from tests.preprocess.lfp.lfp_files import random_traces, transform, write_shank
 
 N = 60_000
 
 
 def coherence(tmp_path, shanks, pairs, window_s=30.0, **overrides):
     (tmp_path / "out").mkdir(exist_ok=True)
-    extra = {"pairs": pairs, "coherence_window_s": window_s, "label": "a", "sampling_rate_hz": None, "shank": 0}
-    params = resolve("scipy_compat", overrides, BANDS) | extra
-    facts = run({f"sh{k}": path for k, path in shanks.items()}, params, tmp_path / "out", None)
+    params = transform(label="a", **overrides) | {"pairs": pairs, "coherence_window_s": window_s}
+    facts = COHERENCE.run({f"sh{k}": path for k, path in shanks.items()}, params, tmp_path / "out", None)
+    assert facts is not None
     with np.load(tmp_path / "out/a_coherence.npz", allow_pickle=False) as arrays:
         return facts, dict(arrays)
 
@@ -82,3 +82,37 @@ def test_what_is_refused(tmp_path, shanks):
     other = {0: shanks[0], 1: write_shank(tmp_path, "a", 1, random_traces(N, 1), sampling_rate=250.0)}
     with pytest.raises(BadInput, match="do not share"):
         coherence(tmp_path, other, [["sh0:0", "sh1:0"]])
+
+
+@pytest.mark.parametrize(
+    ("window", "nperseg", "noverlap"),
+    [
+        ("hann", 500, 375),
+        ("hann", 500, 0),
+        ("hann", 500, 450),
+        (("tukey", 0.25), 512, 384),
+        ("boxcar", 250, 125),
+        (("multitaper", 3, 5), 500, 250),
+    ],
+)
+def test_unrelated_channels_stay_below_the_level_of_chance_in_95_of_100_windows(window, nperseg, noverlap):
+    plan = SpectrogramPlan(250.0, window, nperseg, noverlap, nperseg)
+    frames, n_windows = round(20 * 250 / plan.hop), 40
+    x, y = np.random.default_rng(1).standard_normal((2, plan.stretch(0, frames * n_windows).stop))
+    found = windowed_coherence(plan, x.__getitem__, y.__getitem__, (plan.n_freqs, frames, n_windows))
+    squared, imaginary = chance_levels(independent_averages(plan, frames))
+    inner = slice(3, -3)
+    assert np.mean(found.squared[inner] > squared) == pytest.approx(0.05, abs=0.012)
+    assert np.mean(np.abs(found.imaginary[inner]) > imaginary) == pytest.approx(0.05, abs=0.012)
+    assert chance_levels(1.0) == (1.0, 1.0)
+
+
+def test_a_delay_is_seen_in_the_imaginary_part_and_a_shared_reference_is_not(tmp_path):
+    noise = random_traces(N + 10, 1, seed=3)
+    late = np.concatenate([noise[10:], noise[:-10], noise[10:]], axis=1) + 0.1 * random_traces(N, 3, seed=4)
+    _, arrays = coherence(tmp_path, {0: write_shank(tmp_path, "a", 0, late)}, [["sh0:0", "sh0:1"], ["sh0:0", "sh0:2"]])
+    band = (arrays["freqs"] > 8) & (arrays["freqs"] < 16)
+    delayed, shared = np.abs(arrays["imaginary_coherence"][:, band]).mean(axis=(1, 2))
+    assert delayed > 0.8
+    assert shared < arrays["imaginary_level_of_chance"]
+    assert arrays["coherence"][:, band].min() > 0.8

@@ -1,32 +1,26 @@
 """Epochs cut from finished spectrograms: frames of their own, labels of the hypnogram, the night's file format."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from src.preprocess.lfp.epochs import LFP_EPOCHS, epochs_from_spectrogram, find_scored_shanks
-from src.preprocess.lfp.parameters import resolve
-from src.preprocess.lfp.shank import run
-from src.preprocess.lfp.spectrograms import spectrograms
+from src.preprocess.lfp.epochs import LFP_EPOCHS, epochs_from_spectrogram, finished_shanks
+from src.preprocess.lfp.parameters import SpectrogramParams
 from src.preprocess.sleep.epochs import read_epochs
 from src.preprocess.sleep.spectrogram import power_spectrogram
 from src.recordings.sleep.hypnogram import Hypnogram
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
 from src.simulate.lfp import simulate_session
 from src.storage.step import ensure
-from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
+from tests.preprocess.lfp.lfp_files import BANDS, compute, random_traces, write_shank
 
 
 def computed(tmp_path, samples, preset="sleep", fs_hz=500.0, **overrides):
     path = write_shank(tmp_path, "a", 0, samples, sampling_rate=fs_hz)
-    out = tmp_path / "out"
-    out.mkdir()
-    run(
-        {"traces": path},
-        resolve(preset, overrides, BANDS) | {"label": "a_sh0", "sampling_rate_hz": None, "shank": 0},
-        out,
-        None,
-    )
-    return out
+    compute(tmp_path / "out", path, preset, **overrides)
+    return tmp_path / "out"
 
 
 def scoring(stages, epoch_s, names=RODENT_STAGES):
@@ -62,18 +56,30 @@ def test_labels_gaps_and_silence(tmp_path):
     samples = random_traces(30_000, 2)
     samples[2100, 0] = np.nan
     samples[8000:10_000, 1] = 4.0
+    samples[12_100:12_200] = np.nan
     folder = computed(tmp_path, samples)
     stages = [0] * 5 + [1] * 6 + [2, -1, 1, 0]
     epochs = epochs_from_spectrogram(folder, scoring(stages, 4.0), 4.0)
     want = np.array(stages, np.int8)
-    want[[1, 4]] = UNSCORED
+    want[6] = UNSCORED
     np.testing.assert_array_equal(epochs.stages, want)
-    np.testing.assert_array_equal(np.flatnonzero(~epochs.usable), [1, 4])
-    assert epochs.facts["counts"] == {"Wake": 4, "NREM": 7, "REM": 1, "unscored": 3}
-    assert epochs.facts["scored_but_unusable"] == 2
-    assert "2 scored epochs left out" in epochs.facts["warnings"][-1]
+    np.testing.assert_array_equal(np.flatnonzero(~epochs.usable), [6])
+    missing = np.isnan(epochs.features).all(axis=(2, 3))
+    np.testing.assert_array_equal(np.argwhere(missing), [[1, 0], [4, 1], [6, 0], [6, 1]])
+    assert epochs.facts["scored_but_unusable"] == 1
+    assert "1 scored epochs left out" in epochs.facts["warnings"][-1]
     trimmed = epochs_from_spectrogram(folder, scoring(stages, 4.0), 4.0, margin_s=8.0)
     np.testing.assert_array_equal(trimmed.onset_s, np.arange(3, 15) * 4.0)
+
+
+def test_one_dead_channel_of_four_loses_no_epoch(tmp_path):
+    samples = random_traces(30_000, 4)
+    samples[:, 2] = 0
+    epochs = epochs_from_spectrogram(computed(tmp_path, samples), None, 4.0)
+    assert epochs.usable.all()
+    assert np.isnan(epochs.features[:, 2]).all()
+    assert np.isfinite(epochs.features[:, [0, 1, 3]]).all()
+    assert epochs.facts["warnings"] == ["masked because they are flat or missing most of the time: channels 2"]
 
 
 def test_five_human_stages_in_30_s(tmp_path):
@@ -98,39 +104,31 @@ def test_what_is_refused(tmp_path):
 
 
 def test_finished_shanks_and_their_scorings(tmp_path):
-    for session, shanks in (("ratA_day1", (0, 2)), ("ratB_day1", (1,))):
+    for session, shanks in (("ratA", (0, 2)), ("ratB", (1,))):
         simulate_session(tmp_path / "in", name=session, minutes=1, shanks=shanks, n_channels=1)
     out = tmp_path / "out"
-    spectrograms(input_dir=str(tmp_path / "in"), output_dir=str(out), preset="sleep", bands=BANDS)
-    found = find_scored_shanks(out, tmp_path / "in", subject_pattern=r"^(rat\w)_")
-    assert [(f.recording_id, f.subject_id) for f in found] == [
-        ("ratA_day1_sh0", "ratA"),
-        ("ratA_day1_sh2", "ratA"),
-        ("ratB_day1_sh1", "ratB"),
-    ]
-    assert found[1].spectrograms == out / "ratA_day1/sh2_sleep"
-    assert found[1].hypnogram == tmp_path / "in/ratA_day1_hypnogram.csv"
-    with pytest.raises(BadInput, match="has no ratA_day1_hypnogram"):
-        find_scored_shanks(out)
-    for session in ("ratA_day1", "ratB_day1"):
-        (out / session / f"{session}_hypnogram.csv").write_text("stage\nWake\n")
-    assert {f.subject_id for f in find_scored_shanks(out)} == {"ratA_day1", "ratB_day1"}
-    with pytest.raises(BadInput, match="finds no subject"):
-        find_scored_shanks(out, subject_pattern="mouse(.)")
-    with pytest.raises(BadInput, match="no finished shank"):
-        find_scored_shanks(tmp_path / "in")
+    SpectrogramParams(input_dir=str(tmp_path / "in"), output_dir=str(out), preset="sleep", bands=BANDS).run()
+    found = finished_shanks(out, tmp_path / "in")
+    assert [(f.label, f.session) for f in found] == [("ratA_sh0", "ratA"), ("ratA_sh2", "ratA"), ("ratB_sh1", "ratB")]
+    assert found[1].spectrograms == out / "ratA/sh2_sleep"
+    assert found[1].hypnogram == tmp_path / "in/ratA_hypnogram.csv"
+    assert {f.hypnogram for f in finished_shanks(out)} == {None}
+    assert finished_shanks(tmp_path / "in") == []
 
 
-def test_the_stage_from_simulated_animal_to_file(tmp_path):
+def test_scored_sessions_by_command(tmp_path, repository):
+    made = simulate_session(tmp_path / "in", name="ratA", minutes=4, shanks=(0,), n_channels=2)
+    command = ["preprocess.py", "preprocess=lfp_epochs", f"input_dir={tmp_path / 'in'}"]
+    command += [f"output_dir={tmp_path / 'out'}", "workers=1"]
+    subprocess.run([sys.executable, *command], cwd=repository, check=True, capture_output=True)
+    epochs = read_epochs(tmp_path / "out/ratA_sh0")
+    np.testing.assert_array_equal(epochs.stages, made.stages)
+    assert not (tmp_path / "out/ratA_sh0/hypnogram.csv").exists()
+
+
+def test_the_step_from_simulated_animal_to_file(tmp_path):
     made = simulate_session(tmp_path, minutes=6, shanks=(0,), n_channels=2, seed=1)
-    inputs = {"traces": made.folder / "low_freq/rat1_sh0_lfp_traces.npz"}
-    (tmp_path / "sh0").mkdir()
-    run(
-        inputs,
-        resolve("sleep", {}, BANDS) | {"label": "rat1_sh0", "sampling_rate_hz": None, "shank": 0},
-        tmp_path / "sh0",
-        None,
-    )
+    compute(tmp_path / "sh0", made.folder / "low_freq/rat1_sh0_lfp_traces.npz", "sleep", label="rat1_sh0")
     params = {"epoch_s": 4.0, "species": "rodent", "channels": ["1"], "min_hz": 0.5, "max_hz": 50.0, "margin_s": None}
     params |= {"stage_coding": None, "text_epoch_s": None}
     inputs = {"spectrograms": tmp_path / "sh0", "hypnogram": tmp_path / "rat1_hypnogram.csv"}

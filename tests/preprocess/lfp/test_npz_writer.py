@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.preprocess.lfp import npz_writer
-from src.preprocess.lfp.npz_writer import NpzWriter, deflate, rows_per_piece
+from src.preprocess.lfp import npz_writer as module
+from src.preprocess.lfp.npz_writer import deflate, npz_writer, rows_per_piece
 
 
 def write_in_pieces(path, values, rows):
-    with NpzWriter(path) as file:
+    with npz_writer(path) as file:
         file.add("before", np.arange(3))
-        with file.member("values", values.shape, values.dtype) as member:
+        with file.member("values", values.shape, values.dtype) as append:
             flat = values.reshape(-1, values.shape[-1])
             for first in range(0, len(flat), rows):
-                member.append(deflate(np.ascontiguousarray(flat[first : first + rows]).data))
+                append(deflate(np.ascontiguousarray(flat[first : first + rows]).data))
         file.add("after", "text")
 
 
@@ -53,13 +53,13 @@ def test_it_compresses(tmp_path):
 def test_beyond_four_gigabytes(tmp_path, monkeypatch, limit):
     """Large members, and members far into the file, need the format's 64-bit fields."""
     path, values = tmp_path / "a.npz", np.arange(60.0).reshape(3, 4, 5)
-    with NpzWriter(path) as file:
+    with npz_writer(path) as file:
         file.add("first", values)
         if limit == "offsets":
             file._file._send()
             file._file._sent += 5 << 30  # a hole: takes no room on the disk
         else:
-            monkeypatch.setattr(npz_writer, "_NEEDS_ZIP64", 10)
+            monkeypatch.setattr(module, "_LARGE", 10)
         file.add("values", values)
         file.add("more", values + 1)
     with zipfile.ZipFile(path) as archive:
@@ -72,7 +72,7 @@ def test_beyond_four_gigabytes(tmp_path, monkeypatch, limit):
 
 
 def test_objects_and_unfinished_members_are_refused(tmp_path):
-    with NpzWriter(tmp_path / "a.npz") as file:
+    with npz_writer(tmp_path / "a.npz") as file:
         with pytest.raises(TypeError, match="objects"):
             file.add("params", np.array({}, dtype=object))
         with pytest.raises(ValueError, match="of 168 bytes"), file.member("x", (10,), np.dtype("f4")):

@@ -2,10 +2,14 @@
 
 import pytest
 
-from src.preprocess.lfp.parameters import PRESETS, check, plan, resolve
+from src.preprocess.lfp.parameters import PRESETS, SpectrogramParams, plan, resolution_warnings
 from src.signals import BadInput
 
 BANDS = {"delta": [0.5, 4]}
+
+
+def resolve(preset, overrides, bands):
+    return SpectrogramParams(preset=preset, bands=bands, **overrides).transform()
 
 
 def planned(preset="scipy_compat", fs_hz=500.0, **overrides):
@@ -44,11 +48,33 @@ def test_what_is_not_given_follows(overrides, nperseg, noverlap, nfft):
 
 def test_resolved_parameters_leave_nothing_out():
     for preset, values in PRESETS.items():
-        params = resolve(preset, dict.fromkeys(values), BANDS)
-        assert set(params) == {*values, "bands"}
+        params = resolve(preset, {}, BANDS)
+        assert values.items() <= params.items()
         assert params["bands"] == (BANDS if values["band_powers"] else {})
     assert resolve("sleep", {"fmax_hz": float("inf")}, BANDS)["fmax_hz"] is None
     assert resolve("sleep", {}, {"delta": None, "theta": (4, 8)})["bands"] == {"theta": [4.0, 8.0]}
+
+
+@pytest.mark.parametrize(
+    ("fs_hz", "overrides", "says"),
+    [
+        (500.0, {}, None),
+        (30_000.0, {}, "cannot be told apart"),
+        (1500.0, {"nperseg": 512}, "cannot be told apart"),
+        (500.0, {"window_s": 60.0}, "longer than most bouts"),
+        (0.5, {}, "is it right"),
+    ],
+)
+def test_absurd_resolution_is_said(fs_hz, overrides, says):
+    said = resolution_warnings(planned(fs_hz=fs_hz, **overrides))
+    assert (said == []) if says is None else any(says in warning for warning in said)
+
+
+def test_what_decides_the_extraction():
+    params = SpectrogramParams(bad_channels=[3, "A"], reference="median", sampling_rate_hz=250.0)
+    assert params.extraction()["bad_channels"] == ["3", "A"]
+    with pytest.raises(BadInput, match="reference"):
+        SpectrogramParams(reference="car").extraction()
 
 
 @pytest.mark.parametrize(
@@ -72,7 +98,7 @@ def test_resolved_parameters_leave_nothing_out():
 )
 def test_what_makes_no_sense_is_refused_before_any_recording(preset, overrides, bands, names):
     with pytest.raises(BadInput) as error:
-        check(resolve(preset, overrides, bands))
+        resolve(preset, overrides, bands)
     assert error.value.source == names
 
 

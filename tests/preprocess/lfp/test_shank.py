@@ -1,34 +1,33 @@
-"""The stage of one shank: every key of the original, honest facts, values that only a new version may change."""
+"""The step of one shank: every key of the original, honest facts, values that only a new version may change."""
 
 import json
 import shutil
+import zipfile
 from collections import namedtuple
 
 import h5py
 import numpy as np
 import pytest
+import scipy.signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from src.preprocess.lfp import npz_writer
 from src.preprocess.lfp import shank as lfp_shank
-from src.preprocess.lfp.parameters import resolve
-from src.preprocess.lfp.shank import VERSION, run, shank_stage
+from src.preprocess.lfp.shank import VERSION, frames_per_task, shank_step
+from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.signals import BadInput
 from src.storage.step import ensure
-from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
+from tests.preprocess.lfp.lfp_files import compute as compute_into
+from tests.preprocess.lfp.lfp_files import contents, random_traces, transform, write_shank
 
 SPECIFIED = ["spectrograms", "freqs", "times", "channel_ids", "sampling_rate", "start_time", "spec_params"]
 SPECIFIED += ["n_channels", "n_freqs", "n_times"]
 
 
-def compute(tmp_path, path, preset="scipy_compat", fs_hz=None, **overrides):
-    out = tmp_path / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    return run(
-        {"traces": path},
-        resolve(preset, overrides, BANDS) | {"label": "a", "sampling_rate_hz": fs_hz, "shank": 0},
-        out,
-        None,
-    )
+def compute(tmp_path, path, preset="scipy_compat", **given):
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    return compute_into(tmp_path / "out", path, preset, label="a", **given)
 
 
 def test_every_key_of_the_specification(tmp_path):
@@ -50,7 +49,7 @@ def test_every_key_of_the_specification(tmp_path):
     assert (params["nperseg"], params["noverlap"], params["nfft"], params["mode"]) == (1024, 768, 2048, "psd")
     assert params["bin_spacing_hz"] == facts["bin_spacing_hz"] == 500 / 2048
     assert params["resolution_hz"] == facts["resolution_hz"] == pytest.approx(0.488, abs=0.001)
-    assert "1-200 Hz" in params["upstream"]
+    assert "the file does not say" in params["upstream"]
 
 
 def test_sleep_states_what_it_holds(tmp_path):
@@ -122,7 +121,7 @@ def test_a_full_disk_is_seen_before_the_work(tmp_path, monkeypatch):
 
 def test_values_move_only_with_the_version(tmp_path):
     """Change VERSION whenever these change."""
-    assert VERSION == 2
+    assert VERSION == 3
     path = write_shank(tmp_path, "a", 0, random_traces(4000, 2, seed=5))
     compute(tmp_path, path)
     with np.load(tmp_path / "out/a_spectrograms.npz") as arrays:
@@ -142,17 +141,113 @@ SLEEP = [2.3476563, 3.2949219, 10.453125, 4.25]
 BAND_POWERS = [7.8334064, 30.386444, 0.32724109]
 
 
-def test_the_stages_key_ignores_how_it_runs(tmp_path):
+def test_the_steps_key_ignores_how_it_runs(tmp_path):
     path = write_shank(tmp_path, "a", 0, random_traces(3000, 2))
-    params = resolve("sleep", {}, BANDS) | {"label": "a", "sampling_rate_hz": None, "shank": 0}
+    params = transform("sleep", label="a")
     seen = []
 
     def progress(n_channels, channel_bytes):
         assert (n_channels, channel_bytes) == (2, 12_000)
         return lambda amount=1.0: seen.append(amount)
 
-    first = ensure(
-        shank_stage(threads=2, progress=progress), {"traces": path}, params, label="a", target=tmp_path / "x"
-    )
-    again = ensure(shank_stage(threads=1, memory_mb=1), {"traces": path}, params, label="a", target=tmp_path / "x")
+    first = ensure(shank_step(threads=2, progress=progress), {"traces": path}, params, label="a", target=tmp_path / "x")
+    again = ensure(shank_step(threads=1, memory_mb=1), {"traces": path}, params, label="a", target=tmp_path / "x")
     assert (sum(seen), first.reused, again.reused) == (2, False, True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(1, 6),
+    st.integers(0, 4000),
+    st.sampled_from(["f4", "f8", "i2", ">f4"]),
+    st.sampled_from([500.0, 498.75, 1250.0]),
+    st.sampled_from([{}, {"nperseg": 300}, {"nperseg": 256, "noverlap": 37, "nfft": 401, "window": "hann"}]),
+    st.integers(0, 99),
+)
+def test_equals_scipy_value_by_value(tmp_path_factory, n_channels, extra, dtype, fs_hz, change, seed):
+    folder = tmp_path_factory.mktemp("compute")
+    samples = random_traces(1024 + extra, n_channels, seed=seed, dtype=dtype)
+    path = write_shank(folder, "a", 0, samples, sampling_rate=fs_hz)
+    compute_into(folder / "out", path, **change)
+    p = {"nperseg": 1024, "window": ("tukey", 0.25)} | change
+    p = {"noverlap": p["nperseg"] - round(p["nperseg"] / 4), "nfft": 2 * p["nperseg"]} | p
+    freqs, times, power = scipy.signal.spectrogram(samples.T.astype(np.float64), fs_hz, **p)
+    with np.load(folder / "out/a_sh0_spectrograms.npz", allow_pickle=False) as arrays:
+        values = arrays["spectrograms"]
+        np.testing.assert_allclose(arrays["freqs"], freqs, rtol=1e-6)
+        np.testing.assert_allclose(arrays["times"], times, rtol=1e-6)
+    assert (values.dtype, values.shape) == (np.float32, power.shape)
+    assert np.quantile(np.abs(values - power) / power, 0.999) < 1e-3
+    with zipfile.ZipFile(folder / "out/a_sh0_spectrograms.npz") as archive:
+        assert archive.testzip() is None
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"preset": "scipy_compat", "band_powers": True},
+        {"preset": "scipy_compat", "log_bins": 50, "decibel": True},
+        {"preset": "scipy_compat", "band_powers": True, "fmax_hz": 8.0},
+        {"preset": "sleep"},
+        {"preset": "sleep", "band_powers": False, "log_bins": 30},
+        {"preset": "sleep", "format": "npz"},
+    ],
+)
+def test_threads_memory_and_repetition_do_not_show(tmp_path, monkeypatch, params):
+    path = write_shank(tmp_path, "a", 0, random_traces(30_000, 3))
+    compute_into(tmp_path / "reference", path, **params)
+    reference = contents(tmp_path / "reference")
+    # A slab of a few rows, tasks of a few frames: what a week-long recording would meet.
+    for threads, memory_mb in ((1, 0.02), (3, 0.1)):
+        folder = tmp_path / f"{threads}"
+        compute_into(folder, path, threads=threads, memory_mb=memory_mb, **params)
+        assert contents(folder) == reference
+    monkeypatch.setattr(lfp_shank, "frames_per_task", lambda plan: 16)
+    compute_into(tmp_path / "small", path, **params)
+    small = contents(tmp_path / "small")
+    if "npz" in "".join(small):
+        name = "a_sh0_spectrograms.npz"
+        assert small.get(name) == reference.get(name)
+
+
+def test_pieces_of_many_rows(tmp_path, monkeypatch):
+    path = write_shank(tmp_path, "a", 0, random_traces(9000, 2))
+    values = []
+    for size in (1, 5000, 1 << 19):
+        monkeypatch.setattr(npz_writer, "_PIECE_BYTES", size)
+        compute_into(tmp_path / str(size), path, memory_mb=0.01)
+        with np.load(tmp_path / str(size) / "a_sh0_spectrograms.npz") as arrays:
+            values.append(arrays["spectrograms"])
+    np.testing.assert_array_equal(values[0], values[1])
+    np.testing.assert_array_equal(values[0], values[2])
+
+
+def test_hdf5_holds_what_npz_holds(tmp_path):
+    path = write_shank(tmp_path, "a", 0, random_traces(60_000, 3), channel_ids=np.array(["x", "y", "µ"]))
+    compute_into(tmp_path / "npz", path, preset="sleep", format="npz")
+    compute_into(tmp_path / "h5", path, preset="sleep")
+    with (
+        np.load(tmp_path / "npz/a_sh0_spectrograms.npz") as arrays,
+        h5py.File(tmp_path / "h5/a_sh0_spectrograms.h5") as h5,
+    ):
+        np.testing.assert_array_equal(h5["spectrograms"][()].transpose(0, 2, 1), arrays["spectrograms"])
+        assert h5["spectrograms"].dtype == np.float16
+        assert h5["channel_ids"].asstr()[()].tolist() == arrays["channel_ids"].tolist() == ["x", "y", "µ"]
+        np.testing.assert_array_equal(h5["freqs"], arrays["freqs"])
+        assert h5["spectrograms"].compression == "gzip"
+        assert h5["spectrograms"].id.get_storage_size() < h5["spectrograms"].nbytes
+
+
+def test_the_order_of_the_samples_in_the_file_does_not_show(tmp_path):
+    samples = random_traces(40_000, 3)
+    samples[777, 1] = np.nan
+    for name, values in (("c", samples), ("fortran", np.asfortranarray(samples))):
+        compute_into(tmp_path / name, write_shank(tmp_path / f"in_{name}", "a", 0, values), preset="sleep")
+    assert contents(tmp_path / "c") == contents(tmp_path / "fortran")
+
+
+def test_tasks_are_bounded():
+    for nperseg, noverlap, nfft in ((1024, 768, 2048), (15_000, 0, 15_000), (16, 15, 16), (1 << 20, 0, 1 << 20)):
+        frames = frames_per_task(SpectrogramPlan(500.0, "hann", nperseg, noverlap, nfft))
+        assert 16 <= frames <= 2048
+        assert frames & (frames - 1) == 0

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.preprocess.lfp.spectrograms import spectrograms
+from src.preprocess.lfp import pages
+from src.preprocess.lfp.parameters import SpectrogramParams
 from src.reports import lfp as lfp_figures
 from src.signals import BadInput
 from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
 
 
 def process(tmp_path, source="in", **keys):
-    return spectrograms(
-        input_dir=str(tmp_path / source), output_dir=str(tmp_path / "out"), bands=BANDS, **{"workers": 2} | keys
-    )
+    folders = {"input_dir": str(tmp_path / source), "output_dir": str(tmp_path / "out")}
+    return SpectrogramParams(**folders | {"workers": 2, "bands": BANDS} | keys).run()
 
 
 def results(folder):
@@ -73,7 +73,7 @@ def test_skipped_and_asked_for(two_sessions):
 
 def test_coherence_and_figures(two_sessions, monkeypatch):
     monkeypatch.setattr(lfp_figures, "DPI", 40)
-    monkeypatch.setattr(lfp_figures, "COLUMNS", 100)
+    monkeypatch.setattr(pages, "COLUMNS", 100)
     options = {"preset": "sleep", "coherence": [["sh0:1", "sh3:30"]], "coherence_window_s": 4, "figures": "png"}
     summary = process(two_sessions, figure_channels=[1, 31], skip=["rat1/sh1"], **options)
     assert [o.name for o in summary.failures] == ["rat2/coherence"]
@@ -88,9 +88,9 @@ def broken(folder):
     good = random_traces(3000, 2)
     write_shank(folder, "bad", 0, good)
     write_shank(folder, "bad", 1, random_traces(500, 2))
-    write_shank(folder, "bad", 2, good.T, channel_ids=np.arange(2))
+    write_shank(folder, "bad", 2, good, sampling_rate=None)
     write_shank(folder, "bad", 3, good, channel_ids=np.arange(3))
-    write_shank(folder, "bad", 4, good, channel_ids=None)
+    write_shank(folder, "bad", 4, good, sampling_rate=[500.0, 250.0])
     write_shank(folder, "bad", 5, good, channel_ids=np.array([{}, {}], dtype=object))
     np.save(write_shank(folder, "bad", 6, good).with_suffix(".npy"), good)
     path = write_shank(folder, "bad", 7, good)
@@ -100,9 +100,9 @@ def broken(folder):
     write_shank(folder, "bad", 8, gap)
     return {
         1: "shorter than one window of 1024",
-        2: "time along the second axis",
+        2: "states no sampling rate",
         3: "3 channel_ids for 2 channels",
-        4: "has no channel_ids",
+        4: "sampling_rate is of shape",
         5: "pickled",
         6: "2 files for shank 6",
         7: "damaged",
@@ -165,10 +165,10 @@ def test_output_that_is_a_file(two_sessions):
 def test_a_disk_that_fills_up_on_the_way(two_sessions, monkeypatch):
     from src.preprocess.lfp import npz_writer
 
-    def full(member, piece):
+    def full(file, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(npz_writer.Member, "append", full)
+    monkeypatch.setattr(npz_writer.ForwardFile, "write", full)
     summary = process(two_sessions)
     assert all("no space left on the disk" in o.reason for o in summary.outcomes)
     assert not results(two_sessions / "out")
@@ -176,8 +176,10 @@ def test_a_disk_that_fills_up_on_the_way(two_sessions, monkeypatch):
 
 COMMAND = """
 import json, sys
-from src.preprocess.lfp.spectrograms import spectrograms
-spectrograms(input_dir=sys.argv[1], output_dir=sys.argv[2], workers=2, memory_mb=1.0, **json.loads(sys.argv[3]))
+from src.preprocess.lfp.parameters import SpectrogramParams
+SpectrogramParams(
+    input_dir=sys.argv[1], output_dir=sys.argv[2], workers=2, memory_mb=1.0, **json.loads(sys.argv[3])
+).run()
 """
 
 

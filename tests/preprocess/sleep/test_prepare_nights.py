@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from rich.console import Console
 
+from src import schema
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.features import FeatureSettings
 from src.preprocess.sleep.prepare import EpochArtifact, prepare_nights, recordings_table
 from src.signals import BadInput
+from tests.conftest import REPOSITORY
 from tests.recordings.sleep.test_scoring_kinds import STAGES, TRUE, every_30_s, recording, scoring, table
 
 SETTINGS = EpochSettings(("Fpz-Cz",), features=FeatureSettings(fs_hz=10.0, max_hz=5.0), margin_s=None)
@@ -86,3 +89,11 @@ def test_finished_epochs_bring_their_facts(tmp_path):
     (artifact,), _ = prepare(tmp_path, kind="prepared", root=tmp_path / "cache", subject_pattern="(sub-[0-9])")
     assert (artifact.subject_id, artifact.facts["epochs"]) == ("sub-7", 60)
     np.testing.assert_array_equal(artifact.facts["share_scored"], 1.0)
+
+
+def test_what_the_hints_say_to_type_composes():
+    schema.register()
+    typed = ["source.stage_names={Quiet: N2}", "source.stage_coding=edf", "source.scoring='{stem}.txt'"]
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        source = compose("train", ["experiment=sleep_cnn", "source=edf_folder", "source.root=x", *typed]).source
+    assert (source.stage_names, source.stage_coding, source.scoring) == ({"Quiet": "N2"}, "edf", "{stem}.txt")

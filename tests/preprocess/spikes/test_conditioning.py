@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.matched_filter import mean_template
-from src.simulate.spikes import NEURONS, simulate
+from src.preprocess.spikes.filters import mean_template
+from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioningParams
+from src.recordings.extracellular.spike_trains import write_mat
+from src.signals import BadInput
+from src.simulate.spikes import NEURONS, lookalike, simulate
 
 TEMPLATE = tuple(float(v) for v in mean_template(np.stack([n.at(np.arange(-10, 70)) for n in NEURONS])))
 SWITCHES = {
@@ -13,21 +16,6 @@ SWITCHES = {
     "matched filter": {"template": TEMPLATE, "template_onset": 10},
     "everything": {"high_hz": 6000.0, "wavelet": "db4", "template": TEMPLATE, "template_onset": 10},
 }
-
-
-@pytest.mark.parametrize("name", SWITCHES)
-@pytest.mark.parametrize("block", [3_000, 7_777, 10**6])
-def test_blocks_join_to_the_whole(name, block):
-    chain = Conditioning(**SWITCHES[name])
-    trace, _ = simulate(100, 8.0, 0, duration_s=1.0)
-    whole = chain.apply(trace)
-    joined = np.full(len(trace), np.nan)
-    margin = 55
-    for start, stop, piece in chain.blocks(trace, block, margin):
-        first = max(start - margin, 0)
-        assert len(piece) == min(stop + margin, len(trace)) - first
-        joined[start:stop] = piece[start - first : stop - first]
-    np.testing.assert_allclose(joined, whole, atol=2e-4 * np.abs(whole).max())
 
 
 @pytest.mark.parametrize("name", SWITCHES)
@@ -65,3 +53,43 @@ def test_settings_are_plain_and_typos_are_refused():
     assert chain.linear_only() == Conditioning(high_hz=6000.0)
     with pytest.raises(TypeError):
         Conditioning.from_dict({"low": 3})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    for name in ("D1", "D4"):
+        trace, train = lookalike(name, 0, duration_s=2.0)
+        write_mat(folder / f"{name}.mat", train if name == "D1" else None, trace)
+    return folder
+
+
+def condition(input_dir, output_dir, **changes):
+    params = {"input_dir": str(input_dir), "output_dir": str(output_dir), "figures": False} | changes
+    return SpikeConditioningParams(**params).run()
+
+
+def test_every_recording_is_conditioned_once(folder, tmp_path):
+    first = condition(folder, tmp_path)
+    assert [o.name for o in first.outcomes] == ["D1", "D4"]
+    conditioned = np.load(tmp_path / "D4" / "conditioned.npy")
+    assert conditioned.shape == (50_000,)
+    assert abs(float(np.median(conditioned))) < 0.2
+    again = condition(folder, tmp_path)
+    assert all("as before" in lines[0] for lines in again.values.values())
+    assert [o.name for o in condition(folder, tmp_path, skip=["D1"]).outcomes] == ["D4"]
+
+
+def test_the_whole_chain_is_drawn_step_by_step(folder, tmp_path):
+    chain = ConditioningParams(wavelet="sym4")
+    given = {"conditioning": chain, "template_from": str(folder / "D1.mat"), "figures": True}
+    assert condition(folder / "D4.mat", tmp_path, **given).exit_code == 0
+    assert (tmp_path / "D4.png").stat().st_size > 10_000
+    assert condition(folder / "D4.mat", tmp_path / "plain").exit_code == 0
+    different = np.load(tmp_path / "D4" / "conditioned.npy") - np.load(tmp_path / "plain" / "D4" / "conditioned.npy")
+    assert np.abs(different).max() > 1
+
+
+def test_a_folder_without_recordings_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="holds no recording"):
+        condition(tmp_path / "nothing", tmp_path / "out")

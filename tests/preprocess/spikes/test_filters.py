@@ -2,10 +2,19 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from src.preprocess.spikes.filters import bandpass, bandpass_kernel, median_removed, slow_baseline
+from src.preprocess.spikes.filters import (
+    bandpass,
+    bandpass_kernel,
+    matched_filter,
+    mean_template,
+    median_removed,
+    slow_baseline,
+)
 from src.signals import BadInput
+from src.simulate.spikes import NEURONS
 
 FS = 25_000.0
+TEMPLATES = np.stack([neuron.at(np.arange(-10, 90) - 0.5) for neuron in NEURONS])
 
 
 def test_the_kernel_does_what_the_recursive_filter_does_forwards_and_backwards():
@@ -61,3 +70,20 @@ def test_the_baseline_follows_drift_and_ignores_spikes():
     base = slow_baseline(drift + spikes)
     assert np.abs(base - drift)[5_000:-5_000].max() < 0.3
     np.testing.assert_allclose(slow_baseline(np.full(100, 2.0)), 2)
+
+
+def test_the_matched_filter_peaks_at_the_onset():
+    trace = np.zeros(1_000, np.float32)
+    trace[390:490] = TEMPLATES[4]
+    template = TEMPLATES[4] / np.linalg.norm(TEMPLATES[4])
+    output = matched_filter(trace, template, 10)
+    assert len(output) == 1_000
+    assert output.argmax() == 400
+    assert output.max() == pytest.approx(np.linalg.norm(TEMPLATES[4]), rel=1e-5)
+
+
+def test_the_mean_template_has_no_offset_and_unit_energy():
+    template = mean_template(TEMPLATES)
+    assert template.mean() == pytest.approx(0, abs=1e-12)
+    assert np.linalg.norm(template) == pytest.approx(1)
+    assert not mean_template(np.zeros((2, 9))).any()

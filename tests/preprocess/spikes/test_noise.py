@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import scipy.signal
 
-from src.preprocess.spikes.noise import Spectrum, background_spectrum, grow, quiet_mask, robust_sigma
-from src.simulate.spikes import FS_HZ, IN_BAND_HZ, NEURONS, background, firing, mean_peak, place
+from src.preprocess.spikes.noise import background_spectrum, grow, quiet_mask, robust_sigma
+from src.simulate.spikes import FS_HZ, NEURONS, background, firing, mean_peak, place
 
 
 def test_sigma_is_that_of_the_noise_whatever_spikes_there_are():
@@ -14,24 +13,6 @@ def test_sigma_is_that_of_the_noise_whatever_spikes_there_are():
     assert robust_sigma(noise) == pytest.approx(2.5, rel=0.01)
     assert robust_sigma(spiky) == pytest.approx(2.5, rel=0.02)
     assert robust_sigma(np.array([np.nan, 1.0, 1.0])) == 0
-
-
-def test_synthetic_noise_has_the_spectrum_and_fresh_phases():
-    spectrum = background(5.0, 0.0, mean_peak())
-    first, second = (spectrum.synthesise(1 << 18, np.random.default_rng(seed)) for seed in (1, 2))
-    f, power = scipy.signal.welch(first, FS_HZ, nperseg=1024)
-    expected = np.interp(f, spectrum.frequencies, spectrum.power)
-    inside = (f > 100) & (f < 12_000)
-    np.testing.assert_allclose(power[inside], expected[inside], rtol=0.35)
-    assert np.mean(power[inside] / expected[inside]) == pytest.approx(1, abs=0.02)
-    assert first.std() == pytest.approx(spectrum.sigma(), rel=0.02)
-    assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
-
-
-def test_sigma_of_a_band_and_of_a_louder_copy():
-    spectrum = background(5.0, 1.0, mean_peak())
-    assert spectrum.sigma(*IN_BAND_HZ) == pytest.approx(mean_peak() / 5, rel=0.01)
-    assert spectrum.scaled(3).sigma() == pytest.approx(3 * spectrum.sigma())
 
 
 def test_the_background_is_measured_between_the_spikes():
@@ -69,11 +50,3 @@ def test_growing_a_mask_stops_at_the_ends():
     assert grow(mask, 1, 1).tolist() == [True, True, False, True, True]
     assert grow(mask, 0, 9).tolist() == [True] * 5
     assert grow(mask, 0, 0).tolist() == mask.tolist()
-
-
-def test_the_spectrum_and_the_covariance_are_one_thing():
-    spectrum = Spectrum(np.ones(513), FS_HZ)  # white
-    covariance = spectrum.autocovariance(5)
-    np.testing.assert_allclose(covariance, [FS_HZ / 2, 0, 0, 0, 0], atol=1e-6)
-    with pytest.raises(ValueError, match="finer spectrum"):
-        spectrum.autocovariance(600)

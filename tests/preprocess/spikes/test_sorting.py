@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from src.models.spike_scoring import score
+from src.models.spike_scoring import detection, score
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.prepare import load_labelled, load_trace
+from src.preprocess.spikes.labelled import load_labelled
 from src.preprocess.spikes.sorting import BankSorter, best_threshold, posterior, refractory_samples
+from src.preprocess.spikes.trace import load_trace
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
+from src.signals import BadInput
 from src.simulate.spikes import FS_HZ
 
 CHAIN = Conditioning(low_hz=20.0)
@@ -72,3 +76,45 @@ def test_the_refractory_period_is_the_shortest_interval_within_bounds():
     train = SpikeTrain.sorted(np.arange(0, 10_000, 40), np.ones(250))
     assert refractory_samples(train, FS_HZ) == 36
     assert refractory_samples(SpikeTrain.sorted([5], [1]), FS_HZ) == 12
+
+
+@pytest.fixture(scope="module")
+def usual(sorter, spike_folder):
+    trace = load_trace(spike_folder / "D2.mat", fs_hz=FS_HZ)
+    return trace, sorter.sort(trace).train
+
+
+@pytest.mark.parametrize(
+    ("damage", "note"),
+    [
+        (lambda x: -x, "turned over"),
+        (lambda x: 1e-3 * x, "scaled by"),
+        (lambda x: -1e3 * x, "turned over"),
+        (lambda x: x + np.sin(2 * np.pi * 50 / FS_HZ * np.arange(len(x))), "mains hum"),
+        (lambda x: x + 500.0 * (np.arange(len(x)) % 30_011 < 10), "artefacts"),
+    ],
+)
+def test_what_can_be_repaired_is_and_is_said(sorter, usual, damage, note):
+    trace, expected = usual
+    found = sorter.sort(replace(trace, centred=damage(trace.centred).astype(np.float32)))
+    assert any(note in said for said in found.notes)
+    result = score((expected.index, expected.unit), (found.train.index, found.train.unit), len(trace.centred))
+    assert result.strict.f1 > 0.96
+    assert result.class_accuracy > 0.96
+
+
+def test_a_recording_that_is_partly_silent_is_sorted_without_a_word(sorter, spike_folder, usual, tmp_path):
+    samples = usual[0].centred.copy()
+    samples[40_000:90_000] = 0
+    np.save(tmp_path / "D2.npy", samples)
+    found = sorter.sort(load_trace(tmp_path / "D2.npy", fs_hz=FS_HZ))
+    assert found.notes == ()
+    outside = (usual[1].index < 39_000) | (usual[1].index > 91_000)
+    away = found.train.index[(found.train.index < 39_000) | (found.train.index > 91_000)]
+    assert detection(usual[1].index[outside], away, 10).f1 > 0.97
+
+
+def test_amplitudes_that_no_gain_explains_are_refused(sorter, usual):
+    noise = 1e4 * np.random.default_rng(0).standard_normal(len(usual[0].centred))
+    with pytest.raises(BadInput, match=r"times those of the labelled recording.*give options\.gain"):
+        sorter.sort(replace(usual[0], centred=noise.astype(np.float32)))

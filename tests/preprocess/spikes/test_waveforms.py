@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes.filters import slow_baseline
-from src.preprocess.spikes.waveforms import fit_waveforms, remove_spikes
+from src.preprocess.spikes.waveforms import fit_templates, fit_waveforms, remove_spikes, subtract
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spikes import NEURONS, firing, place, simulate
 
@@ -21,14 +21,10 @@ def test_means_and_variation_are_those_the_spikes_were_made_with(clean_recording
     )
     assert np.abs(model.templates - true).max() < 0.2
     assert model.counts.tolist() == np.bincount(train.unit)[1:].tolist()
-    rng = np.random.default_rng(0)
-    drawn = model.draw(np.full(2_000, 2), rng)
-    assert drawn.dtype == np.float32
-    np.testing.assert_allclose(drawn.mean(axis=0), model.templates[1], atol=0.05)
     # 5 % amplitude jitter on a peak of 8.1; where the waveform is silent nothing varies.
-    assert drawn[:, 10 + 11].std() == pytest.approx(0.05 * 8.1, rel=0.4)
-    assert drawn[:, :8].std() < 0.1
-    assert model.draw(np.full(5, 2), rng, variation=0.0).std(axis=0).max() < 1e-5
+    deviation = np.sqrt((model.modes[1] ** 2).sum(axis=0))
+    assert deviation[10 + 11] == pytest.approx(0.05 * 8.1, rel=0.4)
+    assert deviation[:8].max() < 0.1
 
 
 def test_a_neuron_that_never_fires_is_empty(clean_recording):
@@ -53,4 +49,35 @@ def test_scaling_the_recording_scales_the_model(clean_recording):
     trace, train = clean_recording
     model, louder = fit_waveforms(trace, train, 5), fit_waveforms(3 * trace, train, 5)
     np.testing.assert_allclose(louder.templates, 3 * model.templates, atol=1e-3)
-    np.testing.assert_allclose(np.abs(louder.modes), np.abs(model.scaled(3).modes), atol=1e-2)
+    np.testing.assert_allclose(np.abs(louder.modes), 3 * np.abs(model.modes), atol=1e-2)
+
+
+TEMPLATES = np.stack([neuron.at(np.arange(-10, 90) - 0.5) for neuron in NEURONS])
+
+
+def trace_of(train, n, templates=TEMPLATES, onset=10):
+    trace = np.zeros(n)
+    for index, unit in zip(train.index, train.unit, strict=True):
+        subtract(trace, -templates[unit - 1], index - onset)
+    return trace
+
+
+def test_templates_are_recovered_exactly_although_spikes_overlap():
+    rng = np.random.default_rng(0)
+    train = SpikeTrain.sorted(np.sort(rng.choice(19_000, 400, replace=False)) + 20, rng.integers(1, 6, 400))
+    fitted = fit_templates(trace_of(train, 20_000), train, 5)
+    np.testing.assert_allclose(fitted, TEMPLATES, atol=1e-3)
+    plain = np.stack(
+        [
+            np.mean([trace_of(train, 20_000)[i - 10 : i + 90] for i in train.index[train.unit == u]], axis=0)
+            for u in range(1, 6)
+        ]
+    )
+    assert np.abs(plain - TEMPLATES).max() > 0.5  # what an average of overlapping spikes would have given
+
+
+def test_a_unit_without_spikes_has_an_empty_template():
+    train = SpikeTrain(np.arange(100, 5_000, 200), np.ones(25, np.int64))
+    fitted = fit_templates(trace_of(train, 6_000), train, 3)
+    np.testing.assert_allclose(fitted[0], TEMPLATES[0], atol=1e-3)
+    assert not fitted[1:].any()

@@ -6,7 +6,8 @@ import pytest
 
 from src.recordings.extracellular import arrays
 from src.recordings.extracellular.arrays import open_array
-from src.recordings.extracellular.reader import SourceOptions, open_recording
+from src.recordings.extracellular.reader import open_recording
+from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 
 RNG = np.random.default_rng(0)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from src.recordings.extracellular.binary import is_trodes, neuroscope_xml
-from src.recordings.extracellular.reader import SourceOptions, open_recording
+from src.recordings.extracellular.reader import open_recording
+from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from tests.recordings.extracellular.vendor_files import counts, write_neuroscope, write_trodes
 

@@ -4,6 +4,7 @@ import pytest
 
 from src.recordings.extracellular.sessions import find_sessions
 from src.signals import BadInput
+from tests.recordings.extracellular.vendor_files import counts, write_neuroscope, write_open_ephys, write_spikeglx
 
 
 def lay(root, *names):
@@ -73,10 +74,9 @@ def test_same_name_twice_is_a_problem_of_both(tmp_path):
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        (["a.rec/readme"], "no low_freq folder"),
+        (["a.rec/readme"], "no low_freq folder and no recording"),
         (["a.rec/low_freq/readme"], "no LFP traces"),
         (["a.rec/low_freq/b_sh0_lfp_traces.npz"], "only b_sh0"),
-        (["a.rec/x.rec", "a.rec/y.rec"], "2 .rec files"),
     ],
 )
 def test_sessions_without_traces(tmp_path, files, says):
@@ -87,9 +87,24 @@ def test_sessions_without_traces(tmp_path, files, says):
 
 def test_raw_files(tmp_path):
     lay(tmp_path, "a.b.rec", "c.rec/c.rec", "d.rec/d.rec", "d.rec/low_freq/d_sh0_lfp_traces.npz")
-    a, c, d = find_sessions(tmp_path)
+    lay(tmp_path, "e/e.part2.rec", "e/e.rec")
+    a, c, d, e = find_sessions(tmp_path)
     assert (a.name, a.raw, c.raw) == ("a", tmp_path.resolve() / "a.b.rec", tmp_path.resolve() / "c.rec/c.rec")
     assert (d.raw, list(d.shanks)) == (None, [0])
+    assert (e.name, e.raw, e.notes) == ("e", tmp_path.resolve() / "e/e.rec", ())
+
+
+def test_of_files_of_one_recording_the_one_at_the_lfps_rate(tmp_path):
+    for suffix in (".dat", ".lfp"):
+        write_neuroscope(tmp_path / "rat1", counts(100), suffix, [[0, 1], [2, 3]])
+    write_spikeglx(tmp_path / "run_g0", counts(100), "ap")
+    write_open_ephys(tmp_path / "day2", counts(100))
+    found = find_sessions(tmp_path)
+    assert [(s.name, s.raw.name) for s in found] == [("day2", "day2"), ("rat1", "rat1.lfp"), ("run_g0", "run_g0")]
+    assert found[1].notes == ("rat1.lfp is read; rat1.dat left aside",)
+    assert found[1].shank_numbers({}) == [0, 1]
+    (raw,) = find_sessions(tmp_path / "rat1" / "rat1.dat")
+    assert raw.raw == tmp_path.resolve() / "rat1/rat1.dat"
 
 
 def test_nothing_there(tmp_path):

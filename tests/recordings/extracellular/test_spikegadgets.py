@@ -1,94 +1,78 @@
-"""SpikeGadgets files: read through spikeinterface where it is installed, a clear word where it is not."""
-
-import sys
+"""SpikeGadgets ``.rec``: groups, the clock, parts of a session, damage."""
 
 import numpy as np
 import pytest
 
-from src.preprocess.lfp.spectrograms import spectrograms
-from src.recordings.extracellular.traces import open_traces
+from src.recordings.extracellular.reader import open_recording
+from src.recordings.extracellular.spikegadgets import parts_of
 from src.signals import BadInput
-from tests.preprocess.lfp.lfp_files import BANDS
+from tests.recordings.extracellular.vendor_files import counts, write_rec
 
-FS = 30_000
-HEADER = """<?xml version="1.0"?>
-<Configuration>
- <GlobalConfiguration/>
- <HardwareConfiguration samplingRate="{fs}" numChannels="{n}">
-  <Device name="Controller_DIO" numBytes="1"/>
- </HardwareConfiguration>
- <SpikeConfiguration chanPerChip="{n}">
-{trodes}
- </SpikeConfiguration>
-</Configuration>
-"""
-TRODE = '  <SpikeNTrode id="{i}"{scale}><SpikeChannel hwChan="{i}"/></SpikeNTrode>'
+SAMPLES = counts(3000)
 
 
-def write_rec(path, samples, scale='  spikeScalingToUv="0.195"'):
-    """A SpikeGadgets file: XML, then a packet per sample: 0x55, a device's byte, the clock, the channels."""
-    n_samples, n = samples.shape
-    trodes = "\n".join(TRODE.format(i=i, scale=scale) for i in range(n))
-    packets = np.zeros(n_samples, dtype=[("sync", "u1"), ("dio", "u1"), ("clock", "<u4"), ("data", "<i2", n)])
-    packets["sync"], packets["clock"], packets["data"] = 0x55, np.arange(n_samples), samples
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(HEADER.format(fs=FS, n=n, trodes=trodes).encode() + packets.tobytes())
+def test_tetrodes_are_shanks_and_samples_are_microvolts(tmp_path):
+    recording = open_recording(write_rec(tmp_path / "a.rec", SAMPLES, [[3, 1], [2, 0]]))
+    assert recording.channel_ids.tolist() == ["1", "3", "0", "2"]
+    assert recording.shanks.tolist() == [0, 0, 1, 1]
+    np.testing.assert_allclose(recording.samples(), SAMPLES[:, [1, 3, 0, 2]].T * 0.195, rtol=1e-5)
+    np.testing.assert_allclose(recording.shank(1).samples(), SAMPLES[:, [0, 2]].T * 0.195, rtol=1e-5)
 
 
-def test_without_spikeinterface_the_cure_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "spikeinterface.extractors", None)
-    write_rec(tmp_path / "rat.rec", np.zeros((100, 2), np.int16))
-    summary = spectrograms(input_dir=str(tmp_path), output_dir=str(tmp_path / "out"), bands=BANDS)
-    assert summary.exit_code == 1
-    assert "not installed; pip install" in summary.failures[0].reason
+def test_chips_are_interleaved(tmp_path):
+    recording = open_recording(write_rec(tmp_path / "a.rec", SAMPLES, [[0, 1, 2, 3]], chip=2))
+    assert recording.channel_ids.tolist() == ["0", "2", "1", "3"]
+    np.testing.assert_allclose(recording.samples(), SAMPLES.T * 0.195, rtol=1e-5)
 
 
-@pytest.fixture
-def rec(tmp_path):
-    pytest.importorskip("spikeinterface")
-    pytest.importorskip("neo")
-    time = np.arange(25 * FS) / FS
-    sines = np.stack([1000 * np.sin(2 * np.pi * 8 * time), 500 * np.sin(2 * np.pi * 3000 * time)], axis=1)
-    write_rec(tmp_path / "rat.one.rec", sines.astype(np.int16))
-    return tmp_path / "rat.one.rec"
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_lfp_of_a_raw_file(rec):
-    traces = open_traces(rec)
-    assert (traces.fs_hz, traces.n_samples, traces.units, traces.channel_ids.tolist()) == (
-        500.0,
-        12_500,
-        "uV",
-        ["0", "1"],
-    )
-    assert "anti-alias" in traces.upstream
-    values = np.concatenate([block for *_, block in traces.blocks()])
-    inside = slice(500, -500)
-    expected = 195 * np.sin(2 * np.pi * 8 * np.arange(12_500) / 500)
-    np.testing.assert_allclose(values[inside, 0], expected[inside], atol=2)
-    assert np.abs(values[inside, 1]).max() < 2  # 3 kHz does not alias
-    assert open_traces(rec, 1000.0).fs_hz == 1000.0
-    with pytest.raises(BadInput, match="has no shank 1"):
-        open_traces(rec, None, 1)
-    with pytest.raises(BadInput, match="below the"):
-        open_traces(rec, 1e6)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_raw_file_as_a_session(rec, tmp_path):
-    write_rec(tmp_path / "broken.rec", np.zeros((10, 1), np.int16))
-    (tmp_path / "broken.rec").write_bytes(b"no header")
-    summary = spectrograms(input_dir=str(tmp_path), output_dir=str(tmp_path / "out"), preset="sleep", bands=BANDS)
-    assert list(summary.values) == ["rat/sh0"]
-    assert "cannot be read as a SpikeGadgets file" in summary.failures[0].reason
-    with np.load(tmp_path / "out/rat/sh0_sleep/rat_sh0_band_powers.npz") as arrays:
-        theta = arrays["band_powers"][0, arrays["bands"].tolist().index("theta")]
-    np.testing.assert_allclose(theta[4:-4], 195**2 / 2, rtol=0.02)
-
-
-@pytest.mark.filterwarnings("ignore")
 def test_without_a_scale_the_unit_is_unknown(tmp_path):
-    pytest.importorskip("spikeinterface")
-    write_rec(tmp_path / "old.rec", np.zeros((FS, 1), np.int16), scale="")
-    assert open_traces(tmp_path / "old.rec").units == "unknown"
+    recording = open_recording(write_rec(tmp_path / "a.rec", SAMPLES, [[0, 1, 2, 3]], gain=None))
+    assert (recording.units, recording.block_dtype) == ("unknown", np.int16)
+
+
+@pytest.mark.parametrize("start", [0, 2**32 - 1000])
+def test_lost_packets_are_nan_though_the_clock_may_wrap(tmp_path, start):
+    clock = np.arange(3000) + start + 500 * (np.arange(3000) >= 2000)
+    recording = open_recording(write_rec(tmp_path / "a.rec", SAMPLES, [[0, 1, 2, 3]], clock))
+    assert (recording.n_samples, recording.gaps) == (3500, [(2000, 2500)])
+    assert "packets are missing for 0.017 s from 0.067 s on" in recording.warnings[0]
+    np.testing.assert_allclose(recording.samples()[:, 2500:], SAMPLES[2000:].T * 0.195, rtol=1e-5)
+
+
+def test_parts_of_a_session_are_joined_in_order(tmp_path):
+    for number, part in ((1, ""), (2, ".part2"), (10, ".part10")):
+        first = (number - 1) * 100
+        clock = np.arange(100) + first + 50 * (number > 1)
+        write_rec(tmp_path / f"rat{part}.rec", SAMPLES[first : first + 100], [[0, 1, 2, 3]], clock)
+    write_rec(tmp_path / "rat2.rec", SAMPLES, [[0, 1, 2, 3]])
+    assert [p.name for p in parts_of(tmp_path / "rat.part2.rec")] == ["rat.rec", "rat.part2.rec", "rat.part10.rec"]
+    recording = open_recording(tmp_path / "rat.rec")
+    assert recording.gaps == [(100, 150), (250, 950)]
+    assert "3 parts are joined" in recording.warnings[0]
+    write_rec(tmp_path / "rat.part3.rec", SAMPLES, [[0, 1], [2, 3]])
+    write_rec(tmp_path / "cat.rec", SAMPLES, [[0, 1, 2, 3]])
+    write_rec(tmp_path / "cat.part2.rec", SAMPLES[:, :2], [[0, 1]], chip=2)
+    with pytest.raises(BadInput, match="other channels than"):
+        open_recording(tmp_path / "cat.rec")
+
+
+def test_a_file_that_ends_within_a_packet(tmp_path):
+    path = write_rec(tmp_path / "a.rec", SAMPLES, [[0, 1, 2, 3]])
+    path.write_bytes(path.read_bytes()[:-5])
+    recording = open_recording(path)
+    assert recording.n_samples == 2999
+    assert "ends within a packet" in recording.warnings[0]
+    (tmp_path / "b.rec").write_bytes(b"<Configuration>")
+    with pytest.raises(BadInput, match="cannot be read as SpikeGadgets"):
+        open_recording(tmp_path / "b.rec")
+
+
+def test_a_real_header_of_two_probes(shared_data, tmp_path):
+    header = (shared_data / "field_formats/extracellular/two_neuropixels_header_only.rec").read_bytes()
+    packets = np.zeros((50, 152 + 2 * 768), "u1")
+    packets[:, 0] = 0x55
+    packets[:, 148:152] = np.arange(50, dtype="<u4").view("u1").reshape(-1, 4)
+    (tmp_path / "np.rec").write_bytes(header + packets.tobytes())
+    recording = open_recording(tmp_path / "np.rec")
+    assert np.bincount(recording.shanks).tolist() == [384, 384]
+    assert (np.diff(recording.shank(1).coordinates["channel_locations"][:, 1]) >= 0).all()

@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from src.recordings.extracellular.reader import SourceOptions, is_recording, open_recording
+from src.recordings.extracellular.reader import is_recording, open_recording
+from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from tests.recordings.extracellular.vendor_files import (
     counts,

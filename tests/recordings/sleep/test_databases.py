@@ -6,6 +6,7 @@ import scipy.io
 
 from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
+from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import discover, load
 from src.signals import BadInput
 
@@ -94,7 +95,7 @@ def test_the_real_whole_night_has_no_gap(shared_data):
     assert recording.samples.shape == (1, 822 * 3840)
     assert np.isfinite(recording.samples).all()
     assert hypnogram is not None
-    assert tuple(hypnogram.counts().values()) == (328, 58, 280, 137, 19, 0)
+    assert tuple(stage_counts(hypnogram.stages).values()) == (328, 58, 280, 137, 19, 0)
     steps = np.abs(np.diff(recording.samples[0]))
     assert np.median(steps[3839::3840]) < 1.5 * np.median(steps)
 

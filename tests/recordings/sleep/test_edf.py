@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from datetime import date, datetime, time
 
 import edfio
@@ -240,3 +241,20 @@ def test_dreams_excerpt_agrees_with_its_text_export(shared_data):
     np.testing.assert_allclose(recording.samples[0], text, atol=1e-3)
     assert recording.start == datetime(2003, 11, 17, 3, 27)
     assert len(read_header(folder / "excerpt3.edf").signals) == 20
+
+
+def test_files_of_many_programs_hold_what_edfio_finds(shared_data):
+    paths = sorted((shared_data / "field_formats" / "edf_bdf").iterdir())
+    for path in paths:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            other = (edfio.read_bdf if path.suffix == ".bdf" else edfio.read_edf)(path)
+            expected = [(signal.physical_dimension, signal.data) for signal in other.signals]
+            annotations = len(other.annotations)
+        assert len(read_annotations(path).marks) == annotations
+        for label, (unit, data) in zip(read_header(path).labels, expected, strict=True):
+            data = data * {"mV": 1e3, "V": 1e6}.get(unit, 1.0)
+            np.testing.assert_allclose(
+                read_recording(path, [label]).samples[0], data, rtol=1e-6, atol=1e-6 * np.ptp(data)
+            )
+    assert len(paths) == 8

@@ -108,6 +108,7 @@ def test_an_unused_channel_without_calibration_does_not_matter(tmp_path):
     for channels in (None, ["Fpz-Cz"]):
         recording = read_recording(path, channels)
         np.testing.assert_array_equal(recording.samples, whole.samples[:1])
+        assert bool(recording.notes) == (channels is None)
     assert "has no calibration" in problem_of(path, ["Pz-Oz"])
 
 

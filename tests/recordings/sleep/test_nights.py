@@ -55,32 +55,6 @@ def test_two_files_for_one_night_are_not_chosen_between(tmp_path):
         discover("sleep_edf", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "scoring", ["n1.csv", "n1.txt", "n1.tsv", "n1-Hypnogram.edf", "n1_hypnogram.edf", "n1_hypnogram.csv"]
-)
-def test_a_folder_pairs_by_stem(tmp_path, scoring):
-    psg(tmp_path / "n1.edf")
-    psg(tmp_path / "n2.EDF")
-    if scoring.endswith(".edf"):
-        hypnogram(tmp_path / scoring)
-    else:
-        (tmp_path / scoring).write_text("W\nN1\nN2\nREM\n")
-    one, two = discover("edf_folder", tmp_path)
-    assert (one.recording_id, one.hypnogram) == ("n1", tmp_path / scoring)
-    assert (two.recording_id, two.hypnogram) == ("n2", None)
-    recording, scored = load(one, ["Fpz-Cz"], 100.0)
-    assert scored is not None
-    np.testing.assert_array_equal(scored.stages, [0, 1, 2, 4])
-    assert (recording.recording_id, recording.duration_s) == ("n1", 120.0)
-    assert load(two, ["Fpz-Cz"])[1] is None
-
-
-def test_a_psg_suffix_is_not_part_of_the_name(tmp_path):
-    psg(tmp_path / "n1-PSG.edf")
-    (tmp_path / "n1.csv").write_text("W\nN1\n")
-    assert discover("edf_folder", tmp_path)[0].hypnogram == tmp_path / "n1.csv"
-
-
 def test_subjects_of_a_folder(tmp_path):
     for name in ("sub-07_ses-1_psg.edf", "sub-07_ses-2_psg.edf", "lab3_patient12_a.edf"):
         psg(tmp_path / name)

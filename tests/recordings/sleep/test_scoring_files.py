@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.recordings.sleep.hypnogram import Hypnogram
-from src.recordings.sleep.scoring_files import read_hypnogram, write_annotations, write_csv
+from src.recordings.sleep.hypnogram import Hypnogram, stage_counts
+from src.recordings.sleep.scoring_files import read_hypnogram, write_annotations
 from src.recordings.sleep.stage_names import CODINGS
 from src.signals import RODENT_STAGES, BadInput
 
@@ -37,23 +37,6 @@ def test_sleep_edfs_annotations(tmp_path):
     night = read_hypnogram(path)
     assert (night.epoch_s, night.onset_s) == (30.0, 0.0)
     np.testing.assert_array_equal(night.stages, [0, 0, 1, -1, 3, 4, -1, -1])
-
-
-def test_other_annotations_are_counted_and_left_out(tmp_path):
-    marks = ((0.0, 30.0, "N1"), (10.0, 3.0, "Arousal"), (30.0, 30.0, "Sleep stage N2"), (61.0, None, "Lights on"))
-    night = read_hypnogram(annotated(tmp_path / "h.edf", *marks))
-    np.testing.assert_array_equal(night.stages, [1, 2])
-    assert night.warnings == ("2 annotations that are not stages left out",)
-
-
-def test_stages_without_duration_last_until_the_next(tmp_path):
-    marks = ((0.0, None, "Stage W"), (90.0, None, "Stage N1"))
-    np.testing.assert_array_equal(read_hypnogram(annotated(tmp_path / "h.edf", *marks)).stages, [0, 0, 0, 1])
-
-
-def test_a_gap_is_unscored(tmp_path):
-    path = text(tmp_path, "onset_s,duration_s,stage\n0,30,W\n90,30,N2\n")
-    np.testing.assert_array_equal(read_hypnogram(path).stages, [0, -1, -1, 2])
 
 
 @pytest.mark.parametrize(
@@ -88,15 +71,6 @@ def test_dreams_announces_itself(tmp_path):
     night = read_hypnogram(text(tmp_path, "[Hypnogram]\n5\n4\n3\n2\n1\n0\n-1\n-3\n", "h.txt"))
     assert night.epoch_s == 5.0
     np.testing.assert_array_equal(night.stages, [0, 4, 1, 2, 3, 3, -1, -1])
-
-
-@pytest.mark.parametrize(
-    ("coding", "expected"),
-    [("aasm", [0, 1, 2, 3, 4]), ("edf", [0, 1, 2, 3, 3]), ("ucddb", [0, 4, 1, 2, 3]), ("dreams", [3, 3, 2, 1, 4])],
-)
-def test_integers_mean_what_the_coding_says(tmp_path, coding, expected):
-    for content in ("0\n1\n2\n3\n4\n", "stage\n0.0\n1.0\n2.0\n3.0\n4.0\n"):
-        np.testing.assert_array_equal(read_hypnogram(text(tmp_path, content), coding=coding).stages, expected)
 
 
 def test_a_coding_does_not_disturb_names(tmp_path):
@@ -177,20 +151,16 @@ nights = st.builds(
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(nights)
 def test_what_is_written_is_read(tmp_path, night):
-    write_csv(night, tmp_path / "h.csv")
     write_annotations(night, tmp_path / "h.edf")
-    for path in (tmp_path / "h.csv", tmp_path / "h.edf"):
-        back = read_hypnogram(path)
-        fine = np.repeat(night.stages, round(night.epoch_s / 1.0))
-        assert back.onset_s == night.onset_s
-        np.testing.assert_array_equal(np.repeat(back.stages, round(back.epoch_s)), fine)
-    assert read_hypnogram(tmp_path / "h.edf").start == night.start
+    back = read_hypnogram(tmp_path / "h.edf")
+    assert (back.onset_s, back.start) == (night.onset_s, night.start)
+    np.testing.assert_array_equal(
+        np.repeat(back.stages, round(back.epoch_s)), np.repeat(night.stages, round(night.epoch_s))
+    )
 
 
 def test_written_files_read_well_elsewhere(tmp_path):
     night = Hypnogram(np.array([0, 3, 3, -1], np.int8), 30.0)
-    write_csv(night, tmp_path / "h.csv")
-    assert (tmp_path / "h.csv").read_text() == "onset_s,duration_s,stage\n0,30,W\n30,30,N3\n60,30,N3\n90,30,?\n"
     write_annotations(night, tmp_path / "h.edf")
     found = edfio.read_edf(tmp_path / "h.edf").annotations
     assert [tuple(a) for a in found] == [
@@ -203,10 +173,8 @@ def test_written_files_read_well_elsewhere(tmp_path):
 def test_rodent_scorings_go_both_ways(tmp_path):
     night = Hypnogram(np.array([0, 1, 2, -1], np.int8), 4.0, stage_names=RODENT_STAGES)
     write_annotations(night, tmp_path / "h.edf")
-    write_csv(night, tmp_path / "h.csv")
-    for name in ("h.edf", "h.csv"):
-        back = read_hypnogram(tmp_path / name, stage_names=RODENT_STAGES)
-        np.testing.assert_array_equal(back.stages, night.stages)
+    back = read_hypnogram(tmp_path / "h.edf", stage_names=RODENT_STAGES)
+    np.testing.assert_array_equal(back.stages, night.stages)
 
 
 def test_sleep_edfs_own_files_hold_what_they_should(shared_data):
@@ -214,7 +182,7 @@ def test_sleep_edfs_own_files_hold_what_they_should(shared_data):
     for path in sorted((shared_data / "sleep_edfx_hypnograms").glob("*.edf")):
         night = read_hypnogram(path)
         assert (night.epoch_s, night.onset_s, night.warnings) == (30.0, 0.0, ())
-        for name, count in night.counts().items():
+        for name, count in stage_counts(night.stages).items():
             totals[name] += count
     assert totals == {"W": 37115, "N1": 1689, "N2": 8927, "N3": 3074, "REM": 3693, "unscored": 3102}
 
@@ -225,4 +193,4 @@ def test_sleep_edfs_own_files_hold_what_they_should(shared_data):
 )
 def test_dreams_scorings_hold_what_they_should(shared_data, excerpt, counts):
     night = read_hypnogram(shared_data / "sleep_dreams_spindles" / f"Hypnogram_excerpt{excerpt}.txt")
-    assert tuple(night.counts().values()) == (*counts, 0)
+    assert tuple(stage_counts(night.stages).values()) == (*counts, 0)

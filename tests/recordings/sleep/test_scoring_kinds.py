@@ -87,6 +87,8 @@ def test_integers_mean_the_same_in_every_format(tmp_path, coding, numbers, form)
     elif form != "inside":
         (tmp_path / f"n.{form}").write_text("\n".join(names))
     assert right(tmp_path, coding=coding) == []
+    if coding == "aasm":
+        assert "is stage_coding=aasm meant?" in read(tmp_path, coding="edf")[1]["warnings"][0]
     if form in ("edf", "csv", "txt", "eannot"):
         refused(tmp_path, r"has bare integers for stages .* say which: stage_coding=aasm\|edf")
         if coding == "edf":
@@ -159,6 +161,12 @@ def test_clocks_that_cannot_be_believed(tmp_path, signal, hypnogram, day):
     assert signal == hypnogram or "onsets taken from the start of the signal" in notes[0]
 
 
+def test_a_scoring_that_begins_at_midnight_indeed(tmp_path):
+    recording(tmp_path / "n.edf", start=datetime.time(23, 55))
+    scoring(tmp_path / "n-Hypnogram.edf", STAGES[10:], start=datetime.time(0, 0), day=2)
+    np.testing.assert_array_equal(read(tmp_path)[0][10:], TRUE[10:])
+
+
 @pytest.mark.parametrize(("day", "late_s"), [(1, 300), (2, 300), (1, 30)])
 def test_clocks_that_make_sense_are_believed(tmp_path, day, late_s):
     recording(tmp_path / "n.edf")
@@ -205,6 +213,15 @@ def test_a_scoring_one_and_a_half_or_two_thirds_as_long_is_refused(tmp_path, lin
         assert (stages >= 0).sum() == 40
 
 
+def test_runs_of_epochs_of_any_length_are_no_reason_to_refuse(tmp_path):
+    """Runs of all different lengths over six tenths of the signal."""
+    recording(tmp_path / "n.edf")
+    table(tmp_path / "n.csv", [(0, 600, "W"), (600, 90, "N1"), (690, 30, "N2"), (720, 360, "N3")])
+    stages, facts = read(tmp_path)
+    assert (stages[:36] >= 0).all()
+    assert facts["scoring"].endswith("epochs of 30 s")
+
+
 def test_a_scoring_of_the_middle_is_right_and_said(tmp_path):
     recording(tmp_path / "n.edf")
     table(tmp_path / "n.csv", every_30_s()[10:50])
@@ -240,7 +257,7 @@ def test_events_among_the_stages_are_counted_and_left_out(tmp_path, form):
         )
         (tmp_path / "n-nsrr.xml").write_text(f"<PSGAnnotation><ScoredEvents>{xml}</ScoredEvents></PSGAnnotation>")
     notes = right(tmp_path)
-    assert notes == ([] if form == "xml" else ["5 annotations that are not stages left out"])
+    assert notes == [f"{1 if form == 'xml' else 5} annotations that are not stages left out"]
 
 
 @pytest.mark.parametrize("form", ["edf", "csv", "txt"])
@@ -256,6 +273,16 @@ def test_one_unknown_name_is_an_unscored_epoch(tmp_path, form):
     stages, facts = read(tmp_path)
     np.testing.assert_array_equal(stages, np.where(np.arange(60) == 30, -1, TRUE))
     assert facts["warnings"] == ["1 epochs have unknown names ('Sleep stage X'): unscored"]
+
+
+def test_an_unknown_first_line_is_a_heading_where_the_signal_says_so(tmp_path):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join(["Hypnogramm Nacht 1", *STAGES]))
+    assert right(tmp_path) == ["first line 'Hypnogramm Nacht 1' taken as a heading"]
+    (tmp_path / "n.txt").write_text("\n".join(["Biocal", *STAGES[1:]]))
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, [-1, *TRUE[1:]])
+    assert facts["warnings"] == ["1 epochs have unknown names ('Biocal'): unscored"]
 
 
 def test_many_unknown_names_are_refused(tmp_path):

@@ -68,13 +68,9 @@ def test_numbered_epochs_that_are_left_out_are_unscored(text):
     assert [row[2] for row in parse_text(Path("n.csv"), text).rows] == ["WAKE", "N1", "?", "ART"]
 
 
-def test_a_stage_a_line_and_its_heading():
-    assert [row[2] for row in parse_text(Path("n.txt"), "Sleep stage W\nSleep stage 1\n").rows] == [
-        "Sleep stage W", "Sleep stage 1",
-    ]  # fmt: skip
-    found = parse_text(Path("n.txt"), "Hypnogramm Nacht 1\nW\nN1\n")
-    assert [row[2] for row in found.rows] == ["W", "N1"]
-    assert found.notes == ("first line 'Hypnogramm Nacht 1' taken as a heading",)
+def test_a_stage_a_line():
+    found = parse_text(Path("n.txt"), "Sleep stage W\nSleep stage 1\n")
+    assert found.rows == [(None, None, "Sleep stage W"), (None, None, "Sleep stage 1")]
 
 
 def test_probabilities_tell_that_a_program_scored():

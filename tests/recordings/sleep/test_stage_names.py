@@ -15,6 +15,8 @@ from src.signals import RODENT_STAGES, UNSCORED, BadInput
         (("Sleep stage 2", "N2", "Stage - N2", "Stage 2 sleep|2", "STAGE2", "nonREM2"), 2),
         (("Sleep stage 3", "Sleep stage 4", "N3", "N4", "S4", "SWS", "Stage 3/4 sleep|3", "Slow wave sleep"), 3),
         (("R", "REM", "Sleep stage R", "sleep  stage rem", "SLEEP-REM", "REM sleep|5", "Stage - R", "RE"), 4),
+        (("SDO:RapidEyeMovementSleep",), 4),
+        (("SDO:NonRapidEyeMovementSleep-N2",), 2),
         (("?", "Sleep stage ?", "Movement time", "MT", "Artefact", "unscored", "SLEEP-MT", "Unscored|9"), UNSCORED),
         (("n/a", "Stage - No Stage", "UNS", "ART", "Sleep stage U", "SLEEP-UNSCORED", "L"), UNSCORED),
         (("5", "dream", "Lights off", "Sleep", "sleep stage", "Epoch 2", "Sleep stage 7", "Sleep apnea"), None),

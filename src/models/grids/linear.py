@@ -1,0 +1,228 @@
+"""Linear forecasts, fitted in closed form: what a network has to beat, and what it begins with.
+
+The mean rate, persistence, the autoregression of every voxel, and a linear model of the whole population's past.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.models.grids.entries import Entries, Forecast, entries, index_lists, of_subject
+
+PSEUDO_FRAMES = (30.0, 100.0, 300.0, 1000.0, 1e5)
+"""Frames as which the covariances of all voxels count beside a voxel's own 1000."""
+FLOORS = (0.02, 0.1, 0.3, 0.6, 0.9)
+CEILING = 0.99
+"""Shares of the mean rate at which a forecast may be cut, and its greatest probability."""
+KEPT = (4, 16, 64)
+RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)
+"""Principal components that may be used, and penalties as multiples of their mean variance."""
+NEEDED = 0.01
+"""Share of the validation frames' variance that has to be explained beyond the autoregression: less is chance."""
+
+Population = tuple[Tensor, Tensor, Tensor]
+"""``read`` and ``write (voxel, component)``: from activity to scores and back; ``readout (subject, context · component,
+horizon · component)`` between them."""
+
+
+def expected_activity(
+    seen: Entries, windows: int, rate: Tensor, weights: Tensor, population: Population | None = None
+) -> Tensor:
+    """``(window, horizon, voxel)`` probabilities: rate + Σ weight · (activity - rate), and what the population adds.
+
+    Parameters
+    ----------
+    seen, windows
+        Active voxels of one subject's windows, and how many windows there are.
+    rate
+        ``(voxel,)``.
+    weights
+        ``(voxel or 1, context, horizon)``, the first context frame first.
+    population
+        That of one subject: ``readout (context · component, horizon · component)``.
+    """
+    context, horizon = weights.shape[1:]
+    own = weights.expand(len(rate), -1, -1)
+    added = torch.zeros(windows * len(rate), horizon, device=rate.device, dtype=weights.dtype)
+    added.index_add_(0, seen.window * len(rate) + seen.voxel_index, own[seen.voxel_index, seen.frame])
+    constant = rate[:, None] * (1 - own.sum(1))
+    chance = (added.view(windows, len(rate), horizon) + constant).transpose(1, 2)
+    if population is None:
+        return chance
+    read, write, readout = population
+    scores = (-rate @ read).repeat(windows * context, 1)
+    scores.index_add_(0, seen.window * context + seen.frame, read[seen.voxel_index])
+    ahead = scores.view(windows, -1) @ readout
+    return chance + ahead.view(windows, horizon, -1) @ write.T
+
+
+@dataclass(frozen=True)
+class LinearForecast:
+    """A linear forecast of every voxel of all subjects, cut at a share of the mean rate and at 0.99.
+
+    The mean rate is this forecast with zero weights, persistence with one weight on the last frame, shrunk by the
+    pooled autocorrelation so that it has a likelihood.
+
+    Attributes
+    ----------
+    rates, offsets
+        Mean rate of every voxel, ``(voxel,)``, and where each subject begins.
+    voxels
+        ``(voxel,)`` their places in the grid.
+    weights, population
+        See :func:`expected_activity`; ``weights`` over all subjects' voxels.
+    floor
+        Share of the mean rate below which no forecast falls.
+    """
+
+    rates: Tensor
+    offsets: list[int]
+    voxels: Tensor
+    weights: Tensor
+    population: Population | None = None
+    floor: float = FLOORS[0]
+
+    def cut_at(self, floor: float) -> LinearForecast:
+        """The same forecast, cut at another share of the mean rate."""
+        return replace(self, floor=floor)
+
+    def __call__(self, batch: Any) -> list[Forecast]:
+        """Log-odds of every subject of the batch, as a network gives them."""
+        batch = index_lists(batch, self.voxels, self.offsets)
+        seen = entries(batch.voxel_index, batch.counts)
+        found = []
+        for subject in batch.subject.unique().tolist():
+            span = slice(self.offsets[subject], self.offsets[subject + 1])
+            rows, own = of_subject(seen, batch.subject, subject)
+            rate, weights, population = self.rates[span], self.weights, None
+            if len(weights) > 1:
+                weights = weights[span]
+            if self.population is not None:
+                read, write, readout = self.population
+                population = (read[span], write[span], readout[subject])
+            chance = expected_activity(own, len(rows), rate, weights, population)
+            chance = torch.maximum(chance, self.floor * rate).clamp(1e-6, CEILING)
+            found.append(Forecast(subject, rows, torch.logit(chance)))
+        return found
+
+
+def fit_linear(statistics: Mapping[str, np.ndarray]) -> dict[str, LinearForecast]:
+    """The four forecasts from the training statistics of :class:`~src.datamodules.grids.GridData`, by name.
+
+    The autoregression solves the Yule-Walker equations of every voxel for every horizon step. A voxel has
+    too few spikes for as many weights as it has, so its covariances are joined with those of all voxels of
+    its subject, counted as so many frames; how many is chosen on the validation frames' squared error.
+    """
+    context, horizon = int(statistics["context"]), int(statistics["horizon"])
+    offsets = [int(o) for o in statistics["offsets"]]
+    rates, voxels = torch.from_numpy(statistics["rates"]), torch.from_numpy(statistics["voxels"])
+    fitted, checked = statistics["autocovariance"].astype(np.float64)
+    weights = np.concatenate(
+        [_weights(fitted[a:b], checked[a:b], context, horizon) for a, b in itertools.pairwise(offsets)]
+    )
+    pooled = fitted.sum(axis=0)
+    persistence = torch.from_numpy(np.clip(pooled[1 : horizon + 1] / max(pooled[0], 1e-12), 0, 0.98)).float()
+    found = simple_forecasts(rates, offsets, voxels, torch.from_numpy(weights).float(), persistence)
+    found["linear population"] = fit_population(found["autoregression"], statistics)
+    return found
+
+
+def simple_forecasts(
+    rates: Tensor, offsets: list[int], voxels: Tensor, weights: Tensor, persistence: Tensor
+) -> dict[str, LinearForecast]:
+    """Mean rate, persistence and autoregression; ``persistence (horizon,)`` are the weights of the last frame."""
+    zero = torch.zeros(1, *weights.shape[1:], device=rates.device)
+    last = zero.clone()
+    last[0, -1] = persistence
+    forms = {"mean rate": zero, "persistence": last, "autoregression": weights}
+    return {name: LinearForecast(rates, offsets, voxels, form) for name, form in forms.items()}
+
+
+def linear_forecasts(network: Any, persistence: Tensor) -> dict[str, LinearForecast]:
+    """The four forecasts from what a network keeps of them in its buffers."""
+    found = simple_forecasts(network.rates, network.offsets, network.voxels, network.linear, persistence)
+    population = (network.read, network.write, network.readout_components)
+    found["linear population"] = replace(found["autoregression"], population=population)
+    return found
+
+
+def _weights(fitted: np.ndarray, checked: np.ndarray, context: int, horizon: int) -> np.ndarray:
+    """``(voxel, context, horizon)``."""
+    shared = fitted.mean(axis=0)
+    best, least = np.zeros((len(fitted), context, horizon)), np.inf
+    for frames in PSEUDO_FRAMES:
+        joined = (1000 * fitted + frames * shared) / (1000 + frames)
+        weights = np.linalg.solve(_toeplitz(joined, context), _ahead(joined, context, horizon))
+        quadratic = np.einsum("vch,vcd,vdh->", weights, _toeplitz(checked, context), weights, optimize=True)
+        error = quadratic - 2 * np.einsum("vch,vch->", weights, _ahead(checked, context, horizon))
+        if error < least:
+            best, least = weights, error
+    return best
+
+
+def _toeplitz(covariance: np.ndarray, context: int) -> np.ndarray:
+    lag = np.abs(np.arange(context)[:, None] - np.arange(context))
+    matrix: np.ndarray = covariance[:, lag] + np.eye(context) * 1e-9
+    return matrix + np.eye(context) * (1e-3 * covariance[:, :1, None])
+
+
+def _ahead(covariance: np.ndarray, context: int, horizon: int) -> np.ndarray:
+    """Lag between context frame ``c`` and target frame ``h``: ``context - c + h``."""
+    lag = context - np.arange(context)[:, None] + np.arange(horizon)
+    ahead: np.ndarray = covariance[:, lag]
+    return ahead
+
+
+def fit_population(own: LinearForecast, statistics: Mapping[str, np.ndarray]) -> LinearForecast:
+    """``own`` with a ridge regression of what it leaves, on the principal components of all voxels' context frames.
+
+    How many components and how strong a penalty is chosen per subject by the squared error on validation frames, where
+    the autoregression alone stays where they gain less than ``NEEDED``.
+    """
+    context, horizon = own.weights.shape[1:]
+    axes = statistics["components"].astype(np.float64)
+    scale = np.sqrt(np.maximum(statistics["rates"] * (1 - statistics["rates"]), 1e-6)).astype(np.float64)[:, None]
+    readout = []
+    for number, (first, last) in enumerate(itertools.pairwise(own.offsets)):
+        shared = own.weights[first:last].double().mean(0).numpy()
+        fitted, checked = statistics["score_products"][:, number].astype(np.float64)
+        readout.append(torch.from_numpy(_readout(fitted, checked, shared, context, horizon)).float())
+    read, write = (torch.from_numpy(found).float() for found in (axes / scale, axes * scale))
+    return replace(own, population=(read, write, torch.stack(readout)))
+
+
+def _readout(fitted: np.ndarray, checked: np.ndarray, shared: np.ndarray, context: int, horizon: int) -> np.ndarray:
+    count = len(fitted) // (context + horizon)
+    best, least = np.zeros((context, count, horizon, count)), 0.0
+    variance = np.trace(checked[context * count :, context * count :])
+    for kept in KEPT:
+        (inputs, crossed), (seen, wanted) = (
+            _normal(products, shared, context, horizon, kept) for products in (fitted, checked)
+        )
+        for ridge in RIDGES:
+            penalty = ridge * np.trace(inputs) / len(inputs) * np.eye(len(inputs)) + 1e-9 * np.eye(len(inputs))
+            weights = np.linalg.solve(inputs + penalty, crossed)
+            error = float(np.sum(weights * (seen @ weights)) - 2 * np.sum(weights * wanted))
+            if error < min(least, -NEEDED * variance):
+                best, least = np.zeros_like(best), error
+                best[:, :kept, :, :kept] = weights.reshape(context, kept, horizon, kept)
+    return best.reshape(context * count, horizon * count)
+
+
+def _normal(
+    products: np.ndarray, shared: np.ndarray, context: int, horizon: int, kept: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Products of the context's scores with one another, and with what the autoregression leaves of the future's."""
+    count = len(products) // (context + horizon)
+    kept = min(kept, count)
+    blocks = products.reshape(context + horizon, count, context + horizon, count)[:, :kept, :, :kept]
+    past = blocks[:context, :, :context]
+    ahead = blocks[:context, :, context:] - np.einsum("akcl,ch->akhl", past, shared)
+    return past.reshape(context * kept, -1), ahead.reshape(context * kept, -1)

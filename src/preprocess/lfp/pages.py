@@ -1,0 +1,118 @@
+"""What the figures of a shank show: spectrograms averaged to the columns of a page, and coherence as it was stored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
+from src.reports.lfp import (
+    DELTA_HZ,
+    Page,
+    draw_channel,
+    draw_coherence,
+    draw_overview,
+    median_spectrum,
+    save,
+)
+from src.storage.progress import steps
+
+COLUMNS = 1200
+"""Points in time of a page: more than a page has pixels would be averaged by the eye."""
+LOWEST_HZ = 0.5
+
+
+def draw_shank(
+    artifact: Path, out_dir: Path, *, title: str, suffix: str = "png", channels: Sequence[str] | None = None
+) -> list[Path]:
+    """Draw a page per channel and an overview of them: ``<label>_ch<id>.<suffix>``, ``<label>_overview.<suffix>``.
+
+    Parameters
+    ----------
+    artifact
+        A spectrogram file or the folder of a shank.
+    channels
+        Ids; ``None`` for all.
+
+    Raises
+    ------
+    BadInput
+        If a channel is not in the file.
+    """
+    source = open_spectrograms(artifact)
+    label = source.path.name.rpartition("_")[0]
+    places = source.places(channels)
+    files, names, delta, ratio, spectra, page = [], [], [], [], [], None
+    with steps(f"{title} figures", len(places) + 1) as advance:
+        for page in pages(source, places):
+            name = re.sub(r"[^\w.+-]", "_", page.channel)
+            files.append(save(draw_channel(page, title), out_dir / f"{label}_ch{name}.{suffix}"))
+            names.append(page.channel)
+            delta.append(page.band(*DELTA_HZ))
+            ratio.append(page.theta_ratio())
+            spectra.append(median_spectrum(page.decibels))
+            advance()
+        if page is not None:
+            overview = draw_overview(title, page, names, delta, ratio, spectra)
+            files.append(save(overview, out_dir / f"{label}_overview.{suffix}"))
+        advance()
+    return files
+
+
+def pages(source: Spectrograms, places: Sequence[int]) -> Iterator[Page]:
+    """Every channel averaged in time to at most :data:`COLUMNS` columns, one channel in memory at a time."""
+    n_columns = min(COLUMNS, len(source.times))
+    edges = np.linspace(0, len(source.times), n_columns + 1).astype(int)
+    column_of = np.repeat(np.arange(n_columns), np.diff(edges))
+    centres = np.array([source.times[a:b].mean() for a, b in pairwise(edges)])
+    shown = source.freqs >= min(LOWEST_HZ, source.freqs[-1])
+    for place in sorted(set(places)):
+        sums, counts = (np.zeros((len(source.freqs), n_columns)) for _ in range(2))
+        for tile in source.tiles([place]):
+            power = (10 ** (tile.values / 10) if source.decibel else tile.values).astype(np.float64)
+            whole = np.isfinite(power)
+            columns = column_of[tile.times]
+            starts = np.flatnonzero(np.diff(columns, prepend=-1))
+            sums[tile.rows, columns[starts]] += np.add.reduceat(np.where(whole, power, 0), starts, axis=1)
+            counts[tile.rows, columns[starts]] += np.add.reduceat(whole.astype(float), starts, axis=1)
+        power = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        name = source.channel_ids[place]
+        yield Page(name, power[shown], source.freqs[shown], centres, unit_label(source), caption(source))
+
+
+def draw_coherences(artifact: Path, out_dir: Path, *, title: str, suffix: str = "png") -> list[Path]:
+    """Draw every pair of a finished coherence: ``<session>_coherence_<number>.<suffix>``."""
+    path = next(artifact.glob("*_coherence.npz"))
+    with np.load(path, allow_pickle=False) as stored:
+        levels = float(stored["level_of_chance"]), float(stored["imaginary_level_of_chance"])
+        axes = stored["freqs"].astype(np.float64), stored["times"]
+        return [
+            draw_coherence(
+                out_dir / f"{path.stem}_{number + 1}.{suffix}",
+                (str(pair[0]), str(pair[1])),
+                *axes,
+                stored["coherence"][number],
+                stored["imaginary_coherence"][number],
+                levels,
+                title,
+            )
+            for number, pair in enumerate(stored["pairs"])
+        ]
+
+
+def unit_label(source: Spectrograms) -> str:
+    """Unit of the power in dB, as a figure shows it."""
+    unit = source.params["units"].removeprefix("dB re 1 ").replace("^2", "²")
+    return f"dB re 1 {re.sub('^uV', 'µV', unit).replace('(unit of the traces)', 'a.u.')}"
+
+
+def caption(source: Spectrograms) -> str:
+    """Windows and resolution in a line."""
+    p = source.params
+    name = p["window"] if isinstance(p["window"], str) else " ".join(map(str, p["window"]))
+    spacing = f"{p['bin_spacing_hz']:.2g} Hz bins, true resolution {p['resolution_hz']:.2g} Hz"
+    return f"{p['window_s']:.3g}-s {name} windows every {p['hop_s']:.3g} s; {spacing}"

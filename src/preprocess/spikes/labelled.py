@@ -1,0 +1,62 @@
+"""The recording whose spikes are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.filters import slow_baseline
+from src.preprocess.spikes.plausibility import checked_labels, without_hum
+from src.preprocess.spikes.trace import Trace, load_trace
+from src.preprocess.spikes.waveforms import WaveformModel, fit_waveforms
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
+from src.signals import BadInput
+
+
+@dataclass(frozen=True)
+class LabelledRecording:
+    """A recording with known spikes.
+
+    Attributes
+    ----------
+    flat, bandpassed
+        ``(time,)`` the trace without its slow baseline, and behind the band-pass.
+    notes
+        What was repaired.
+    """
+
+    trace: Trace
+    train: SpikeTrain
+    flat: np.ndarray
+    bandpassed: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    def waveforms(self, part: range, n_units: int | None = None) -> WaveformModel:
+        """Waveforms fitted to one stretch alone, of as many neurons as the labels name unless given."""
+        n_units = int(self.train.unit.max()) if n_units is None else n_units
+        flat, train = self.flat[part.start : part.stop], self.train.between(part.start, part.stop)
+        return fit_waveforms(flat, train, n_units)
+
+
+def load_labelled(
+    path: Path, conditioning: Conditioning, *, key: str = "d", n_units: int | None = None
+) -> LabelledRecording:
+    """Read a recording and its spikes; ``n_units`` limits the names of neurons, ``None`` allows any.
+
+    Raises
+    ------
+    BadInput
+        A recording or labels that cannot be used.
+    """
+    trace = load_trace(path, fs_hz=conditioning.fs_hz, key=key)
+    train = read_spikes(path, n_samples=len(trace.centred), n_units=n_units)
+    if len(train) == 0:
+        raise BadInput(path, "holds no labelled spike", "a labelled recording needs spikes in Index and Class")
+    train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), str(path))
+    cleaned, hum = without_hum(trace.centred, trace.fs_hz)
+    flat = cleaned - slow_baseline(cleaned)
+    notes = tuple(f"labelled recording: {note}" for note in (*twice, *hum))
+    return LabelledRecording(trace, train, flat, conditioning.linear(cleaned), notes)

@@ -1,0 +1,40 @@
+import torch
+
+from src.models.grids.entries import entries, index_lists, of_subject
+from src.preprocess.calcium.grid_windows import as_sparse
+from tests.models.grids.test_networks import BATCH, SUBJECTS
+
+VOXELS = torch.cat([torch.from_numpy(s.voxels) for s in SUBJECTS])
+OFFSETS = [0, 20, 41]
+EMPTY = BATCH._replace(voxel_index=BATCH.voxel_index[:0], counts=BATCH.counts[:0])
+
+
+def test_entries_name_window_frame_and_voxel():
+    found = entries(torch.tensor([4, 2, 9]), torch.tensor([[0, 2], [1, 0]]))
+    assert [t.tolist() for t in found] == [[0, 0, 1], [1, 1, 0], [4, 2, 9]]
+
+
+def test_a_subject_s_entries_are_numbered_by_its_own_windows():
+    found = entries(torch.tensor([4, 2, 9]), torch.tensor([[1], [1], [1]]))
+    rows, own = of_subject(found, torch.tensor([1, 0, 1]), 1)
+    assert rows.tolist() == [0, 2]
+    assert own.window.tolist() == [0, 1]
+    assert own.voxel_index.tolist() == [4, 9]
+
+
+def test_sparse_and_dense_images_become_the_index_lists_they_were_made_of():
+    sparse = as_sparse(BATCH, SUBJECTS)
+    for image in (sparse, sparse.to_dense()):
+        found = index_lists(
+            BATCH._replace(voxel_index=BATCH.voxel_index[:0], counts=BATCH.counts[:0], image=image), VOXELS, OFFSETS
+        )
+        assert torch.equal(found.voxel_index, BATCH.voxel_index.long())
+        assert torch.equal(found.counts, BATCH.counts)
+
+
+def test_what_is_active_outside_the_occupied_voxels_is_left_out():
+    dense = as_sparse(BATCH, SUBJECTS).to_dense()
+    dense[:, :, 0, :2, -2:] = 1  # a z-marker
+    assert not set(range(126, 128)) & set((VOXELS % 128 + 1000 * (VOXELS >= 256)).tolist())
+    found = index_lists(EMPTY._replace(image=dense), VOXELS, OFFSETS)
+    assert torch.equal(found.counts, BATCH.counts)

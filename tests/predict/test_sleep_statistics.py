@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.predict.sleep_statistics import (
+    bouts,
+    draw_hypnograms,
+    sleep_statistics,
+    statistic_intervals,
+)
+from src.recordings.sleep.hypnogram import transition_counts
+from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED
+
+W, N1, N2, N3, REM = range(5)
+
+
+def test_a_small_night_by_hand():
+    stages = np.array([W, W, N1, N2, N2, W, N3, REM, REM, UNSCORED, W, W])
+    found = sleep_statistics(stages, HUMAN_STAGES, 30.0)
+    assert found["trt_min"] == 6.0
+    assert found["tst_min"] == 3.0
+    assert found["se_percent"] == pytest.approx(50.0)
+    assert found["sol_min"] == 1.0
+    assert found["rem_latency_min"] == 2.5
+    assert found["waso_min"] == 1.5
+    assert found["awakenings"] == 1
+    assert found["unscored_min"] == 0.5
+    assert found["transitions"] == 5
+    assert found["min_N2"] == 1.0
+    assert found["percent_REM"] == pytest.approx(100 / 3)
+    assert found["latency_min_N3"] == 3.0
+
+
+def test_without_sleep_there_is_nothing_to_state():
+    found = sleep_statistics(np.zeros(10, int), HUMAN_STAGES, 30.0)
+    assert found["tst_min"] == 0
+    assert found["se_percent"] == 0
+    for name in ("sol_min", "rem_latency_min", "waso_min", "latency_min_N2", "percent_N2"):
+        assert found[name] is None
+
+
+def test_a_mouse_has_four_second_epochs_and_three_states():
+    found = sleep_statistics(np.array([0, 1, 1, 2, 0]), RODENT_STAGES, 4.0)
+    assert found["tst_min"] == pytest.approx(12 / 60)
+    assert found["rem_latency_min"] == pytest.approx(8 / 60)
+    assert found["min_NREM"] == pytest.approx(8 / 60)
+
+
+@given(st.lists(st.integers(-1, 4), min_size=1, max_size=60))
+def test_minutes_add_up(stages):
+    found = sleep_statistics(np.array(stages), HUMAN_STAGES, 30.0)
+    parts = sum(found[f"min_{name}"] for name in HUMAN_STAGES)
+    assert parts + found["unscored_min"] == pytest.approx(found["trt_min"])
+    assert found["tst_min"] + found["min_W"] == pytest.approx(parts)
+    counts = transition_counts(np.array(stages), 5)
+    assert counts.sum() - np.trace(counts) == found["transitions"]
+    lengths = [row["mean_s"] * row["bouts"] for row in bouts(np.array(stages), HUMAN_STAGES, 30.0) if row["bouts"]]
+    assert sum(lengths) == pytest.approx(60 * parts)
+
+
+def test_latencies_by_three_definitions():
+    stages = [W] * 4 + [N1] + [W] * 4 + [N2] * 3 + [W] + [N2] * 30 + [REM] + [N2] * 2 + [REM] * 4
+    found = sleep_statistics(np.array(stages), HUMAN_STAGES, 30.0)
+    assert (found["sol_min"], found["sol_three_min"], found["sol_persistent_min"]) == (2.0, 4.5, 6.5)
+    assert (found["rem_latency_min"], found["rem_latency_three_min"]) == (19.5, 18.5)
+    assert found["rem_latency_persistent_min"] == 15.0
+
+
+TRANSITIONS = np.array([[90, 8, 1, 0, 1], [3, 60, 30, 0, 7], [2, 2, 90, 4, 2], [1, 0, 10, 89, 0], [2, 4, 2, 0, 92]])
+
+
+def test_drawn_hypnograms_keep_what_is_certain_and_follow_the_transitions():
+    rows = np.full((60, 5), 0.001)
+    rows[:, N2] = 0.996
+    rows[30] = np.nan
+    drawn = draw_hypnograms(rows, TRANSITIONS, draws=50)
+    assert (drawn[:, 30] == UNSCORED).all()
+    assert (np.delete(drawn, 30, 1) == N2).mean() > 0.99
+    shares = TRANSITIONS.sum(1) / TRANSITIONS.sum()
+    free = draw_hypnograms(np.tile(shares, (400, 1)), TRANSITIONS, draws=100)
+    stays = (free[:, 1:] == free[:, :-1]).mean()
+    assert stays == pytest.approx(np.trace(TRANSITIONS) / TRANSITIONS.sum(), abs=0.03)
+
+
+def test_an_interval_is_as_wide_as_the_doubt():
+    rows = np.full((400, 5), 0.001)
+    rows[:60, W], rows[60:, N2] = 0.996, 0.996
+    low, high = statistic_intervals(rows, TRANSITIONS, HUMAN_STAGES, 30.0)["sol_min"]
+    assert low <= 30.0 <= high
+    assert high - low < 2
+    rows[20:60] = (0.5, 0.0, 0.5, 0.0, 0.0)
+    low, high = statistic_intervals(rows, TRANSITIONS, HUMAN_STAGES, 30.0)["sol_min"]
+    assert high - low > 5
+    assert statistic_intervals(rows, TRANSITIONS, HUMAN_STAGES, 30.0)["rem_latency_min"] is None

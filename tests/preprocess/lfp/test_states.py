@@ -1,0 +1,105 @@
+"""States without labels: waking with theta, quiet waking, dead and noisy channels, artefacts."""
+
+import numpy as np
+import pytest
+
+from src.preprocess.lfp.epochs import lfp_epochs
+from src.preprocess.lfp.parameters import LfpEpochsParams
+from src.preprocess.lfp.states import NREM, REM, WAKE, Features, epoch_features, score, two_modes
+from src.simulate.lfp import simulate_session
+
+NONE = np.zeros(0, bool)
+
+
+def kappa(one, other):
+    table = np.zeros((3, 3))
+    np.add.at(table, (one, other), 1)
+    chance = (table.sum(0) * table.sum(1)).sum() / table.sum() ** 2
+    return (np.trace(table) / table.sum() - chance) / (1 - chance)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rat")
+    made = simulate_session(folder, minutes=16, shanks=(0,), n_channels=4, fs_hz=1250.0, seed=0)
+    (folder / "rat1_hypnogram.csv").unlink()
+    path = made.folder / "low_freq/rat1_sh0_lfp_traces.npz"
+    with np.load(path) as arrays:
+        return made.stages, dict(arrays)
+
+
+def scored(folder, arrays, traces):
+    place = folder / "rat1.rec" / "low_freq"
+    place.mkdir(parents=True)
+    np.savez(place / "rat1_sh0_lfp_traces.npz", **arrays | {"traces": traces})
+    summary = lfp_epochs(LfpEpochsParams(input_dir=str(folder), output_dir=str(folder / "out"), workers=1))
+    assert not summary.failures, summary.failures
+    rows = (folder / "out/rat1_sh0/hypnogram.csv").read_text().splitlines()
+    assert rows[0] == "onset,duration,stage,confidence"
+    assert (folder / "out/rat1_sh0/states.png").stat().st_size > 5000
+    names = ["Wake", "NREM", "REM"]
+    warnings = summary.values["rat1_sh0"].manifest["facts"]["warnings"]
+    return np.array([names.index(row.split(",")[2]) for row in rows[1:]]), warnings
+
+
+def test_a_session_is_scored_and_survives_a_dead_channel_and_artefacts(tmp_path, session):
+    truth, arrays = session
+    clean, _ = scored(tmp_path / "clean", arrays, arrays["traces"])
+    assert kappa(truth, clean) > 0.8
+    dead = arrays["traces"].copy()
+    dead[:, 2] = 0
+    found, warnings = scored(tmp_path / "dead", arrays, dead)
+    assert kappa(clean, found) > 0.85
+    assert any("masked because they are flat" in warning for warning in warnings)
+    jumps = arrays["traces"].copy()
+    for start in range(5, 950, 20):
+        jumps[start * 1250 : start * 1250 + 625] += 30_000
+    found, warnings = scored(tmp_path / "jumps", arrays, jumps)
+    assert kappa(clean, found) > 0.85
+    assert any("have artefacts" in warning for warning in warnings)
+
+
+def test_rem_needs_nrem_before_it_where_muscles_are_not_known():
+    slow = np.r_[np.full(50, -2.0), np.full(50, 2.0), np.full(50, -2.0)]
+    theta = np.r_[np.full(25, 0.9), np.full(25, 0.3), np.full(50, 0.3), np.full(25, 0.9), np.full(25, 0.3)]
+    noise = np.random.default_rng(0).normal(0, 0.05, (2, 150))
+    found = score(Features(slow + noise[0], theta + noise[1]), 4.0)
+    assert set(found.stages[:25]) == {WAKE}
+    assert set(found.stages[52:98]) == {NREM}
+    assert set(found.stages[102:122]) == {REM}
+    assert "no muscle activity is known" in found.warnings[0]
+    muscle = np.r_[np.full(50, 0.8), np.full(100, 0.1)] + noise[0]
+    active = score(Features(slow + noise[0], theta + noise[1], muscle), 4.0)
+    assert set(active.stages[:48]) == {WAKE}
+    assert set(active.stages[102:122]) == {REM}
+    assert active.warnings == ()
+
+
+def test_a_handful_of_scored_epochs_sets_the_thresholds():
+    rng = np.random.default_rng(1)
+    slow = np.r_[rng.normal(-1, 0.3, 100), rng.normal(0.2, 0.3, 100), rng.normal(4, 0.3, 15)]
+    labels = np.full(215, -1, np.int8)
+    labels[[3, 5, 7]], labels[[110, 120, 130]] = WAKE, NREM
+    found = score(Features(slow, np.full(215, 0.3)), 4.0, labels)
+    assert (found.stages[:98] == WAKE).mean() > 0.95
+    assert (found.stages[102:198] == NREM).mean() > 0.8
+
+
+def test_two_modes_and_one():
+    rng = np.random.default_rng(0)
+    values = np.r_[rng.normal(0, 1, 300), rng.normal(8, 1, 100)]
+    values[7] = np.nan
+    high, separated = two_modes(values, NONE, NONE)
+    assert separated
+    assert high[:300].mean() < 0.02 < 0.98 < high[300:].mean()
+    assert high[7] == 0.5
+    assert two_modes(np.full(20, 3.0), NONE, NONE)[1] is False
+
+
+def test_missing_epochs_have_no_confidence():
+    decibel = np.random.default_rng(0).normal(0, 1, (60, 2, 120, 5)).astype(np.float16)
+    decibel[10:12] = np.nan
+    features, _ = epoch_features(decibel, np.arange(0.5, 60.5, 0.5))
+    assert np.isnan(features.slow[10:12]).all()
+    found = score(features, 4.0)
+    np.testing.assert_allclose(found.confidence[10:12], 1 / 3)

@@ -1,0 +1,164 @@
+"""What a Lightning and Hydra user types: Trainer's verbs, debug modes of every experiment, a script without a guard."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, instantiate
+from safetensors.torch import load_file
+
+from src import schema
+from src.signals import BadInput
+from tests.conftest import REPOSITORY
+from tests.runs.verb import execute
+
+pytestmark = pytest.mark.timeout(600)
+
+NIGHTS = ("source.subjects=4", "source.hours=1.5", "datamodule.batch_size=16")
+TINY = {
+    "sleep_cnn": (*NIGHTS, "model.network_args.width=8", "model.network_args.filters=4"),
+    "sleep_context": (
+        *("source.subjects=4", "source.hours=1.5", "datamodule.window_epochs=20", "datamodule.batch_size=2"),
+        *("model.network_args.width=8", "model.network_args.hidden=4"),
+    ),
+    "sleep_context_bandpower": (
+        *("source.root={bandpower}", "split=fraction", "datamodule.window_epochs=10", "datamodule.batch_size=2"),
+        *("model.network_args.width=8", "model.network_args.hidden=4", "model.network_args.window_epochs=10"),
+    ),
+    "sleep_excerpts": (
+        *("source=simulated_nights", "split=fraction", *NIGHTS, "datamodule.epochs.channels=[EEG Fpz-Cz]"),
+        *("datamodule.epochs.aliases={{}}", "model.network_args.width=8", "model.network_args.filters=4"),
+    ),
+    "sleep_rodent": (
+        *("source.root={mouse}", "split.gap_epochs=5", "datamodule.window_epochs=10", "datamodule.batch_size=2"),
+        *("model.network_args.width=8", "model.network_args.hidden=4"),
+    ),
+    "grid_forecast": (
+        *("datamodule.simulated.common.frames=900", "datamodule.simulated.subjects=[{{cells: 120, planes: 2}}]"),
+        *("datamodule.split.block_frames=60", "model.network_args.width=4", "model.network_args.hidden=8"),
+    ),
+    "spike_detector": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.examples.batches=4"),
+    "spike_classifier": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.examples.batches=4"),
+}
+"""Overrides that make an experiment train in seconds."""
+MODULES = ("sleep_cnn", "sleep_context", "grid_forecast", "spike_detector", "spike_classifier")
+"""An experiment for each LightningModule."""
+EXPERIMENTS = sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory, spike_folder):
+    """Small recordings for the experiments whose own are fetched, and the folders of this module's trainings."""
+    folder = tmp_path_factory.mktemp("user")
+    rng = np.random.default_rng(0)
+    (folder / "bandpower").mkdir()
+    for subject in range(6):
+        labels = rng.integers(0, 5, 40)
+        features = rng.normal(size=(40, 3, 10)).astype(np.float32)
+        name = folder / "bandpower" / f"{subject:02d}__1.npz"
+        np.savez(name, features=features, labels=labels, onsets_sec=30.0 * np.arange(40))
+    (folder / "mouse").mkdir()
+    days, epochs = np.repeat([1, 2], 120), np.tile(np.arange(120), 2)
+    np.savez(
+        folder / "mouse" / "sampleData.npz",
+        bandsD=rng.random((240, 6)).astype(np.float32) + 0.5,
+        epochsLinked=np.column_stack([np.arange(240), epochs, rng.integers(1, 4, 240), np.full(240, 61)]),
+        epochTime=np.column_stack([np.arange(240), days, epochs * 4 / 86_400]),
+    )
+    known = {name: folder / name for name in ("bandpower", "mouse", "cache", "runs")}
+    return known | {"spikes": spike_folder}
+
+
+def overrides(experiment, places):
+    given = [override.format(**places) for override in TINY[experiment]]
+    return [f"experiment={experiment}", f"cache_dir={places['cache']}", "workers=1", *given]
+
+
+def configured(experiment, places):
+    schema.register()
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return compose("train", overrides(experiment, places))
+
+
+@pytest.mark.parametrize("debug", ["fast", "overfit"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_debug_modes_run_for_every_experiment(experiment, debug, places, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    short = ["trainer.max_epochs=2", "trainer.overfit_batches=1"] if debug == "overfit" else []
+    quiet = ["+trainer.enable_progress_bar=false", f"runs_dir={tmp_path}", f"debug={debug}"]
+    execute([str(REPOSITORY / "train.py"), *overrides(experiment, places), *quiet, *short])
+    folder = (tmp_path / experiment / "latest").resolve()
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    assert load_file(folder / "bundle" / "model.safetensors")
+
+
+def trainer(folder, **arguments):
+    limits = {f"limit_{phase}_batches": 2 for phase in ("train", "val", "test", "predict")}
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+    return pl.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=folder, **limits | quiet | arguments)
+
+
+@pytest.mark.parametrize(
+    "experiment", ["sleep_cnn", "sleep_context", "grid_forecast", "spike_detector", "spike_classifier"]
+)
+def test_trainer_s_verbs_need_nothing_but_a_module_and_data(experiment, places, tmp_path):
+    cfg = configured(experiment, places)
+
+    def data():
+        return instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
+
+    def module():
+        signal, classes = given.signal.to_dict(), list(given.classes)
+        return instantiate(cfg.model, signal=signal, classes=classes, _recursive_=False, _convert_="all")
+
+    given = data()
+    given.prepare_data()
+    given.setup("fit")
+    model, run = module(), trainer(tmp_path)
+    run.fit(model, datamodule=given)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    loaded = get_class(cfg.model["_target_"]).load_from_checkpoint(tmp_path / "a.ckpt")
+    assert checkpoint["hyper_parameters"] == dict(loaded.hparams)
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    trainer(tmp_path).validate(loaded, datamodule=data(), verbose=False)
+    trainer(tmp_path).test(loaded, datamodule=data(), verbose=False)
+    assert trainer(tmp_path).predict(loaded, datamodule=data())
+    loaders = {name: getattr(given, f"{name}_dataloader")() for name in ("train", "val", "test", "predict")}
+    trainer(tmp_path).test(loaded, dataloaders=loaders["test"], verbose=False)
+    assert trainer(tmp_path).predict(loaded, dataloaders=loaders["predict"])
+    fresh = module()
+    trainer(tmp_path).fit(fresh, train_dataloaders=loaders["train"], val_dataloaders=loaders["val"])
+    assert fresh.has_statistics
+    with pytest.raises(BadInput, match="has no statistics of its training data"):
+        trainer(tmp_path).test(module(), dataloaders=loaders["test"], verbose=False)
+
+
+SCRIPT = """
+from src.datamodules.sleep import SleepData
+data = SleepData({source}, {epochs}, {split}, execution={execution})
+data.prepare_data()
+data.setup("fit")
+print(len(data.datasets["train"].recordings), "nights")
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_prepares_with_several_processes(places, tmp_path):
+    cfg = configured("sleep_cnn", places)
+    parts = {name: dict(cfg.datamodule[name]) for name in ("source", "split")}
+    parts["epochs"] = {"channels": ["EEG Fpz-Cz"], "features": {"max_hz": 40.0}}
+    parts["execution"] = {"cache_dir": str(tmp_path / "cache"), "workers": 2}
+    (tmp_path / "script.py").write_text(SCRIPT.format(**parts))
+    line = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(
+        line, capture_output=True, text=True, timeout=300, env={"PYTHONPATH": str(REPOSITORY)}, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip() == "2 nights"
