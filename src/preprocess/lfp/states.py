@@ -25,9 +25,6 @@ AFTER_NREM_S = 40.0
 SHORTEST_RECORDING_S = 600.0
 MOST_THETA_IN_NREM = 0.5
 """Theta ratio above which slow waves do not dominate."""
-SHORTEST_RECORDING_S = 600.0
-MOST_THETA_IN_NREM = 0.5
-"""Theta ratio above which slow waves do not dominate."""
 DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ = (1.0, 4.0), (25.0, 60.0), (5.0, 10.0), (2.0, 15.0)
 _ARTIFACT_SD = 6.0
 
@@ -87,10 +84,7 @@ def epoch_features(
     level = quietly(np.nanmean, quietly(np.nanmedian, 10 * np.log10(np.maximum(power, 1e-30)), axis=3), axis=2)
     artifact = level > quietly(np.nanmedian, level, axis=0) + _ARTIFACT_SD * np.maximum(_spread(level), 1.5)
     power[artifact] = np.nan
-    bands = [_band(power, freqs, band) for band in (SHORTEST_RECORDING_S = 600.0
-MOST_THETA_IN_NREM = 0.5
-"""Theta ratio above which slow waves do not dominate."""
-DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ)]
+    bands = [_band(power, freqs, band) for band in (DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ)]
     delta, fast, theta, wide = bands
     slow = quietly(np.nanmedian, _scores(np.log10(delta)) - _scores(np.log10(fast)), axis=1)
     ratio = theta / wide
@@ -132,10 +126,6 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
     stages = _without_short_bouts(stages, max(1, round(SHORTEST_S / epoch_s)))
     if muscle is None:
         stages = _rem_after_nrem(stages, round(AFTER_NREM_S / epoch_s))
-    if len(stages) * epoch_s < SHORTEST_RECORDING_S:
-        said.append(f"{len(stages) * epoch_s:g} s are too short to find thresholds in: do not rely on these states")
-    if (stages == NREM).any() and np.nanmedian(features.theta[stages == NREM]) > MOST_THETA_IN_NREM:
-        said.append("what was scored as NREM sleep has more theta than slow waves: it may be waking or REM sleep")
     if len(stages) * epoch_s < SHORTEST_RECORDING_S:
         said.append(f"{len(stages) * epoch_s:g} s are too short to find thresholds in: do not rely on these states")
     if (stages == NREM).any() and np.nanmedian(features.theta[stages == NREM]) > MOST_THETA_IN_NREM:
