@@ -154,12 +154,14 @@ def two_modes(
     """
     used = np.isfinite(values) & (True if within is None else within)
     x = values[used]
-    if len(x) < 10 or np.ptp(x) == 0:
+    if len(x) < 10 or np.ptp(x) < 1e-9:
         return np.zeros(len(values)), False
     if high.any() and low.any():
         upper = np.abs(x - np.nanmean(values[high])) < np.abs(x - np.nanmean(values[low]))
     else:
         upper = x > _otsu(x)
+    if upper.all() or not upper.any():
+        return np.zeros(len(values)), False
     means, sizes, shares = _mixture(x, upper)
     if means[1] - means[0] < sizes.mean() or shares.min() < 0.05:  # it ran off with one mode alone
         shares = np.array([1 - upper.mean(), upper.mean()])
