@@ -31,13 +31,17 @@ PREDICTORS = {
 METHODS = {"bank": ("src.predict.spikes", "sort_with_bank")}
 """Method that needs no bundle → module and function, called with the input, the output folder and the options."""
 
+PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "sleep_human"
+"""What predicts where neither a bundle nor a method is named: human sleep."""
+
 SIMULATED = "SIMULATED  it was trained on simulated data: its scores and its results say nothing about recordings"
 
 
 def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
     """The options that were given, all of which ``predict`` has to know."""
     given: dict[str, Any] = {str(k): v for k, v in OmegaConf.to_container(options).items() if v is not None}  # type: ignore[union-attr]
-    known = [p.name for p in signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    listed = [p.name for p in signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = getattr(import_module(predict.__module__), "OPTIONS", listed)
     for name in given:
         if name not in known:
             raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(known)}")
@@ -64,16 +68,14 @@ def predict_with_method(cfg: DictConfig) -> Summary:
 
 
 def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
-    """Predict with the bundle's network, whatever its task."""
-    if cfg.bundle is None:
-        raise BadInput("bundle", "is missing", f"give bundle=<run or bundle folder>, or method={'|'.join(METHODS)}")
+    """Predict with the bundle's network, whatever its task; without a bundle with the one for human sleep."""
     if cfg.labelled is not None:
         raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
-    bundle = load_bundle(cfg.bundle)
+    bundle = load_bundle(cfg.bundle or PRETRAINED)
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
     predict = import_module(PREDICTORS[bundle.task]).predict
-    say(console, f"bundle     {bundle.origin}")
+    say(console, f"bundle     {bundle.folder}, {bundle.origin}")
     if not bundle.origin.recorded:
         say(console, SIMULATED, style="bold yellow")
     summary: Summary = predict(

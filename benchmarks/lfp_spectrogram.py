@@ -47,7 +47,7 @@ from rich.table import Table
 from src.preprocess.lfp.parameters import SpectrogramParams, plan
 from src.recordings.extracellular.arrays import open_array
 from src.simulate.lfp import simulate_session
-from src.storage.batch import available_cores
+from src.storage.parallel import available_cores
 
 RECIPE = {"nperseg": 1024, "noverlap": 768, "nfft": 2048}
 SESSION, SHANK = "bench", "bench_sh0"
@@ -256,16 +256,14 @@ def reading(folder: Path, minutes: float, channels: int, console: Console) -> bo
     with path.open("wb") as file:
         file.write(header.encode())
         for first in range(0, n_samples, 300_000):
-            packets = np.zeros(min(300_000, n_samples - first), np.dtype(fields))  # type: ignore[arg-type]
+            packets = np.zeros(min(300_000, n_samples - first), np.dtype(fields))
             packets["sync"], packets["clock"] = 0x55, np.arange(first, first + len(packets))
             packets["data"] = rng.integers(-500, 500, packets["data"].shape, np.int16)
             file.write(packets.tobytes())
-    first = measure("scipy_compat", path, folder / "both")
-    shutil.rmtree(folder / "both" / "bench")
-    traces = folder / "traces"
-    measure("sleep", path, traces)
-    again = measure_again(path, traces)
-    read = first["cpu"] - again["cpu"]
+    both = measure("scipy_compat", path, folder / "both")
+    shutil.rmtree(folder / "both" / "bench" / "sh0")
+    again = measure_again(path, folder / "both")
+    read = both["cpu"] - again["cpu"]
     console.print(f"{minutes:g} min of {channels} channels at 30 kHz, {path.stat().st_size / 1e9:.2f} GB")
     console.print(f"reading to 500 Hz {read:.1f} CPU s, spectrograms of scipy_compat {again['cpu']:.1f} CPU s")
     return report(

@@ -127,7 +127,7 @@ def _loop(model: SleepContextStager, data: Windows) -> None:
     model.network.train()
     optimizer = torch.optim.AdamW(model.network.parameters(), 1e-3)
     for levels, stages, _ in data.train_dataloader():
-        loss = functional.cross_entropy(model.network.member_logits(levels)[0].flatten(0, 1), stages.flatten())
+        loss = functional.cross_entropy(model.network(levels).flatten(0, 1), stages.flatten())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)

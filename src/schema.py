@@ -50,17 +50,19 @@ class TrainConfig:
 class InferOptions:
     """Keyword arguments of the predictors of all tasks; what is not given is the predictor's default.
 
-    ``src/predict/sleep.py`` takes the first seven, ``src/predict/spikes.py`` those up to ``exports``,
+    ``src/predict/sleep.py`` takes the first nine, ``src/predict/spikes.py`` those up to ``exports``,
     ``src/predict/grids.py`` ``figures`` and the last two.
     """
 
     channels: Any = None  # sleep: names of the channels to read, in the bundle's order
-    kind: str | None = None  # sleep: eeg | lfp | …, how the recording was made
-    reference: str | None = None  # sleep: channel to subtract from the others
+    kind: str | None = None  # sleep: what kind of folder the input is: edf_folder, sleep_edf, dreams, …
+    reference: str | None = None  # sleep: scoring to compare with; beside: the one beside the recording
     scale: float | None = None  # sleep: factor from the file's units to microvolts
     stage_coding: str | None = None  # sleep: how a scoring file names the stages
     text_epoch_s: float | None = None  # sleep: seconds; length of an epoch in a scoring text file
     yasa: bool | None = None  # sleep: score with the package YASA too
+    lights_off: Any = None  # sleep: clock time, or seconds from the start of the recording
+    lights_on: Any = None  # sleep: likewise
     classifier: str | None = None  # spikes: bundle of the classifier that names the neurons
     recordings: list[str] | None = None  # spikes: names of the recordings to use
     truth: str | None = None  # spikes: folder of labelled recordings to score against

@@ -5,6 +5,7 @@ Types and constants only. Nothing here reads or writes a file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +22,17 @@ RODENT_STAGES: tuple[str, ...] = ("Wake", "NREM", "REM")
 STAGE_SETS: dict[str, tuple[str, ...]] = {"human": HUMAN_STAGES, "rodent": RODENT_STAGES}
 """Whose stages are meant, by name."""
 
+HUMAN_KAPPA, HUMAN_ACCURACY = 0.76, 0.82
+"""How far human scorers agree among themselves in 30-s epochs of five stages (Lee et al. 2022, J Clin Sleep Med
+18:193; Rosenberg & Van Hout 2013, J Clin Sleep Med 9:81)."""
+
 UNSCORED = -1
 """Label of an epoch nobody scored: movement, artefact, unknown, or past the end of the hypnogram."""
+
+
+def is_human_scoring(classes: Sequence[str], epoch_s: float) -> bool:
+    """Whether a scoring is of the kind that :data:`HUMAN_KAPPA` was measured with."""
+    return tuple(classes) == HUMAN_STAGES and epoch_s == 30.0
 
 
 class BadInput(ValueError):

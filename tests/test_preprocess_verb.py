@@ -1,13 +1,17 @@
 import os
+import runpy
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from preprocess import as_list
+from src import schema
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.parameters import PreprocessConfig
 from src.storage.step import MANIFEST, CachedStep, ensure
 
 
@@ -26,13 +30,16 @@ def one(source: Path, output_dir: Path) -> bool:
     ).reused
 
 
-def count_letters(input_dir: str, output_dir: str, workers: int, seed: int, skip: list[str]) -> Summary:
-    """A stage as users meet it: every text file below ``input_dir``, one folder each."""
-    sources = sorted(Path(input_dir).glob("*.txt"))
-    if not sources:
-        raise BadInput(input_dir, "holds no text files", "give another input_dir")
-    jobs = [Job(p.stem, one, (p, Path(output_dir))) for p in sources if p.stem not in skip]
-    return run_batch(jobs, title="letters", workers=workers)
+@dataclass
+class LettersParams(PreprocessConfig):
+    """A step as users meet it: every text file below ``input_dir``, one folder each."""
+
+    def run(self) -> Summary:
+        sources = sorted(Path(self.input_dir).glob("*.txt"))
+        if not sources:
+            raise BadInput(self.input_dir, "holds no text files", "give another input_dir")
+        jobs = [Job(p.stem, one, (p, Path(self.output_dir))) for p in sources if p.stem not in self.skip]
+        return run_batch(jobs, title="letters", workers=self.workers)
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ def preprocess(tmp_path, repository):
     groups, here = tmp_path / "conf", tmp_path / "here"
     (groups / "preprocess").mkdir(parents=True)
     here.mkdir()
-    (groups / "preprocess" / "letters.yaml").write_text(f"# @package _global_\n_target_: {__name__}.count_letters\n")
+    (groups / "preprocess" / "letters.yaml").write_text("# @package _global_\ndefaults: [letters_schema]\n")
     sources = tmp_path / "texts"
     sources.mkdir()
     for name, text in {"a": "one", "b": "three", "c": "seven"}.items():
@@ -50,7 +57,7 @@ def preprocess(tmp_path, repository):
     def run(*overrides, inputs=sources):
         arguments = ["preprocess=letters", f"output_dir={tmp_path / 'out'}", *overrides]
         arguments += [f"input_dir={inputs}"] if inputs else []
-        command = [sys.executable, repository / "preprocess.py", "--config-dir", groups, *arguments]
+        command = [sys.executable, "-m", __name__, "--config-dir", groups, *arguments]
         return subprocess.run(command, cwd=here, capture_output=True, text=True, env=environment(repository))
 
     run.sources, run.out, run.here = sources, tmp_path / "out", here
@@ -133,3 +140,12 @@ def test_the_parts_of_a_multirun_make_the_whole_and_one_bad_job_stops_no_other(p
 )
 def test_one_name_and_names_with_commas_are_lists(given, read):
     assert as_list(given) == read
+
+
+if __name__ == "__main__":  # the verb with one more step
+    from tests.test_preprocess_verb import LettersParams as Letters  # under a name that worker processes know
+
+    schema.STEPS["letters"] = Letters
+    script = Path(__file__).resolve().parents[1] / "preprocess.py"
+    sys.argv[0] = str(script)
+    runpy.run_path(str(script), run_name="__main__")

@@ -8,15 +8,15 @@ from src import schema
 
 schema.register()
 
-STAGE = "# @package _global_\n_target_: builtins.dict\n"
+STEP = "# @package _global_\ndefaults: [spectrogram_schema]\n"
 
 
 @pytest.fixture
 def composed(tmp_path, repository):
     """Compose a verb's configuration with one more folder of groups before the repository's own."""
     (tmp_path / "preprocess").mkdir()
-    (tmp_path / "preprocess" / "probe.yaml").write_text(STAGE)
-    (tmp_path / "preprocess" / "typo.yaml").write_text(STAGE + "wrokers: 4\n")
+    (tmp_path / "preprocess" / "probe.yaml").write_text(STEP)
+    (tmp_path / "preprocess" / "typo.yaml").write_text(STEP + "wrokers: 4\n")
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "probe.yaml").write_text("# @package _global_\nname: probe\n")
     (tmp_path / "experiment" / "typo.yaml").write_text("# @package _global_\nname: probe\npatiance: 3\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from src.datamodules.augment import SpectrogramAugment
 from src.datamodules.loaders import Execution, evaluation_loader, training_loader
 from src.datamodules.splits import PARTS, Part, Split, make_split, split_blocks
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, read_epochs
-from src.preprocess.sleep.prepare import EpochArtifact, input_signal, prepare_nights, recordings_table, source_origin
+from src.preprocess.sleep.prepare import EpochArtifact, prepare_nights, recordings_table, source_origin
+from src.recordings.sleep.hypnogram import transition_counts
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Origin, SignalSpec
 from src.storage.batch import Summary
 
@@ -34,6 +35,7 @@ class NightEpochs:
     subject_id: str
     levels: Tensor
     stages: Tensor
+    signal: SignalSpec | None = None
 
 
 class SleepDataset(Dataset[Batch]):
@@ -134,6 +136,8 @@ class SleepData(pl.LightningDataModule):
         self.preparation = Summary("recordings")
         self.datasets: dict[Part, SleepDataset] = {}
         self.split: Split
+        self.read: SignalSpec | None = None
+        self._transitions: list[list[int]] = []
 
     def prepare_data(self) -> None:
         """Run the cached steps; a bad recording is reported in ``preparation`` and left out."""
@@ -161,9 +165,11 @@ class SleepData(pl.LightningDataModule):
             return
         self.prepare_data()
         nights = [self._load(artifact) for artifact in self.artifacts]
-        if len({night.levels.shape[1:] for night in nights}) > 1:
-            raise BadInput("datamodule.source", "has recordings of different layout", "give one kind of recording")
+        self._require_one_layout(nights)
         nights, self.split = split_nights(nights, self.split_options)
+        taught = set(self.split.subjects("train"))
+        counts = [transition_counts(n.stages.numpy(), len(self.classes)) for n in nights if n.subject_id in taught]
+        self._transitions = np.sum(counts, axis=0).tolist()
         datasets: dict[Part, SleepDataset] = {}
         for part in PARTS:
             wanted = set(self.split.subjects(part))
@@ -180,7 +186,7 @@ class SleepData(pl.LightningDataModule):
     def _load(self, artifact: EpochArtifact) -> NightEpochs:
         epochs = read_epochs(artifact.path)
         levels, stages = torch.from_numpy(epochs.features), torch.from_numpy(epochs.stages).long()
-        return NightEpochs(artifact.recording_id, artifact.subject_id, levels, stages)
+        return NightEpochs(artifact.recording_id, artifact.subject_id, levels, stages, epochs.signal)
 
     def _dataset(self, part: Part, nights: Sequence[NightEpochs]) -> SleepDataset:
         return EpochDataset(nights)
@@ -200,8 +206,24 @@ class SleepData(pl.LightningDataModule):
 
     @property
     def signal(self) -> SignalSpec:
-        """What the network sees."""
-        return input_signal(self.settings)
+        """What the network sees, as the artifacts of the recordings state it."""
+        assert self.read is not None
+        return self.read
+
+    def transitions(self) -> list[list[int]]:
+        """``(from, to)`` counts of neighbouring epochs in the recordings of the training subjects."""
+        return self._transitions
+
+    def _require_one_layout(self, nights: Sequence[NightEpochs]) -> None:
+        """Refuse recordings that differ in channels, rate, unit, epoch length or frequencies."""
+        # Levels relative to the recording do not depend on its unit.
+        free = self.settings.level == "recording"
+        self.read = nights[0].signal
+        for night in nights[1:]:
+            if night.levels.shape[1:] != nights[0].levels.shape[1:] or _differs(night.signal, self.read, free):
+                problem = f"has recordings of different layout ({nights[0].recording_id}: {self.read};"
+                problem += f" {night.recording_id}: {night.signal})"
+                raise BadInput("datamodule.source", problem, "give one kind of recording")
 
     def steps(self) -> list[dict[str, Any]]:
         """The preprocessing a bundle has to repeat."""
@@ -243,6 +265,12 @@ class SleepData(pl.LightningDataModule):
         return self.test_dataloader()
 
 
+def _differs(one: SignalSpec | None, other: SignalSpec | None, any_unit: bool) -> bool:
+    if one is None or other is None:
+        return False
+    return one != (replace(other, units=one.units) if any_unit else other)
+
+
 def split_nights(nights: Sequence[NightEpochs], options: Mapping[str, Any]) -> tuple[list[NightEpochs], Split]:
     """The nights and who of them trains; with ``method: blocks`` every night is cut into three."""
     if options["method"] != "blocks":
@@ -252,7 +280,7 @@ def split_nights(nights: Sequence[NightEpochs], options: Mapping[str, Any]) -> t
     for night in nights:
         for part, places in split_blocks(len(night.stages), val=val, test=test, gap=gap).items():
             name, some = f"{night.recording_id} {part}", slice(places.start, places.stop)
-            blocks.append(NightEpochs(name, name, night.levels[some], night.stages[some]))
+            blocks.append(NightEpochs(name, name, night.levels[some], night.stages[some], night.signal))
             parts[name] = part
     return blocks, Split(f"blocks(val={val}, test={test}, gap_epochs={gap})", options["seed"], parts)
 

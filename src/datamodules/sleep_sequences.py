@@ -14,11 +14,13 @@ from torch.utils.data import DataLoader
 from src.datamodules.augment import LevelAugment
 from src.datamodules.loaders import evaluation_loader, overfitting
 from src.datamodules.sleep import Batch, NightEpochs, SleepData, SleepDataset
+from src.datamodules.sleep_spans import VIEWS as SPAN_VIEWS
+from src.datamodules.sleep_spans import SpanOptions, draw_windows
 from src.datamodules.splits import Part
 from src.preprocess.sleep.epochs import read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, night_view
 from src.preprocess.sleep.prepare import EpochArtifact
-from src.signals import UNSCORED, SignalSpec
+from src.signals import UNSCORED, BadInput, SignalSpec
 
 
 class NightDataset(SleepDataset):
@@ -72,6 +74,34 @@ class WindowDataset(NightDataset):
         return levels, stages, torch.tensor(number)
 
 
+class SpanDataset(WindowDataset):
+    """Windows whose levels are relative to a random span of the night; see :mod:`src.datamodules.sleep_spans`.
+
+    The nights hold levels as they are. Every window draws its span and its variation from torch's global generator.
+    """
+
+    def __init__(self, nights: Sequence[NightEpochs], options: SpanOptions) -> None:
+        super().__init__(nights, options.window_epochs)
+        self.options = replace(options, windows=1)
+
+    def __getitem__(self, index: int) -> Batch:
+        number, _ = self.windows[index]
+        seed = int(torch.randint(2**31, ())) if self.anywhere else index
+        levels, stages = self._draw(np.random.default_rng(seed), number)
+        return levels[0], stages[0], torch.tensor(number)
+
+    def _draw(self, rng: np.random.Generator, number: int) -> tuple[Tensor, Tensor]:
+        night = self.nights[number]
+        levels, stages = draw_windows(rng, night.levels.float().numpy(), night.stages.numpy(), self.options)
+        return torch.from_numpy(levels), torch.from_numpy(stages)
+
+    def levels(self) -> Tensor:
+        rng = np.random.default_rng(0)
+        drawn = [self._draw(rng, int(number))[0] for number in rng.integers(len(self.nights), size=200)]
+        levels = torch.cat(drawn).flatten(0, 1)
+        return levels[~levels.isnan().flatten(1).any(1)]
+
+
 class SleepSequenceData(SleepData):
     """Nights → windows of consecutive epochs for training, whole nights for validation and test.
 
@@ -84,8 +114,11 @@ class SleepSequenceData(SleepData):
     window_epochs, batch_size
         Epochs of a training window; windows of a step.
     views
-        One or several of ``absolute``, ``night``, ``rank``, ``shape``: see
+        One or several of ``absolute``, ``relative``, ``night``: see
         :func:`src.preprocess.sleep.night_normalization.night_view`.
+    spans
+        Arguments of :class:`~src.datamodules.sleep_spans.SpanOptions`: training windows whose levels are relative to
+        random spans of the night, for the views ``relative`` and ``night``. ``None``: relative to the night.
     """
 
     def __init__(
@@ -98,29 +131,39 @@ class SleepSequenceData(SleepData):
         views: Sequence[str] = ("absolute",),
         batch_size: int = 6,
         execution: dict[str, Any] | None = None,
+        spans: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(source, epochs, split, None, batch_size, execution)
+        self.spans = None if spans is None else SpanOptions(window_epochs=window_epochs, **spans)
+        if spans is not None and tuple(views) != SPAN_VIEWS:
+            raise BadInput("datamodule.views", f"is {list(views)} with spans", f"give {list(SPAN_VIEWS)}")
         self.augment = LevelAugment(**augment or {})
         self.window_epochs, self.views = window_epochs, list(views)
         self.classes = self.settings.stage_names
 
     def _load(self, artifact: EpochArtifact) -> NightEpochs:
         epochs = read_epochs(artifact.path)
-        levels = night_view(epochs.features, epochs.usable, self.views)
-        stages = torch.from_numpy(epochs.stages).long()
-        return NightEpochs(
-            artifact.recording_id, artifact.subject_id, torch.from_numpy(levels.astype(np.float16)), stages
-        )
+        # With spans the views are taken when a window is drawn.
+        levels = night_view(epochs.features, epochs.usable, self.views if self.spans is None else "absolute")
+        seen, stages = torch.from_numpy(levels.astype(np.float16)), torch.from_numpy(epochs.stages).long()
+        return NightEpochs(artifact.recording_id, artifact.subject_id, seen, stages, epochs.signal)
 
     def _dataset(self, part: Part, nights: Sequence[NightEpochs]) -> SleepDataset:
-        return WindowDataset(nights, self.window_epochs) if part == "train" else NightDataset(nights)
+        if self.spans is None:
+            return WindowDataset(nights, self.window_epochs) if part == "train" else NightDataset(nights)
+        return SpanDataset(nights, self.spans) if part == "train" else NightDataset([self._seen(n) for n in nights])
+
+    def _seen(self, night: NightEpochs) -> NightEpochs:
+        levels = night.levels.float().numpy()
+        seen = night_view(levels, np.isfinite(levels).any(axis=(1, 2, 3)), self.views)
+        return replace(night, levels=torch.from_numpy(seen.astype(np.float16)))
 
     @property
     def signal(self) -> SignalSpec:
         """What the network sees: a window of epochs."""
-        training = self.datasets["train"]
-        assert isinstance(training, NightDataset)
-        epoch = training.nights[0].levels.shape[1:]
+        held_out = self.datasets["val"]
+        assert isinstance(held_out, NightDataset)
+        epoch = held_out.nights[0].levels.shape[1:]
         spec = super().signal
         return replace(spec, axes=("epoch", *spec.axes), shape=(self.window_epochs, *epoch))
 

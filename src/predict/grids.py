@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ from src.models.grids.linear import linear_forecasts
 from src.models.grids.losses import as_log_odds, true_activity
 from src.models.grids.networks import PlaneForecaster
 from src.predict.grid_output import MODEL, ForecastWriter, SubjectForecaster, is_contiguous
+from src.predict.manifest import write_prediction_manifest
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE
 from src.preprocess.calcium.grid_windows import window_batch
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.manifest import write_manifest
 from src.storage.output import OutputFolder, distinct_names
-from src.storage.step import fingerprint, provenance
 
 WINDOWS_AT_ONCE = 16
 KNOWN_SHARE = 0.5
@@ -174,10 +172,7 @@ def forecast_file(
         writer.write(part / COO_FILE)
         if figures:
             writer.draw(part, name, 1 / bundle.signal.fs_hz)
-        record = {
-            "task": bundle.task,
-            "bundle": bundle.record(),
-            "grids": {"name": path.name, "sha256": fingerprint(path)},
+        facts = {
             "subject": network.subjects[fitted.number],
             "forecast": writer.used,
             "forecasts": len(firsts),
@@ -185,8 +180,6 @@ def forecast_file(
             "horizon_frames": horizon,
             "unknown_active_voxels": fitted.unknown,
             "scores": writer.scored(),
-            "provenance": provenance(),
-            "written": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_manifest(part, record)
+        write_prediction_manifest(part, bundle, {"grids": path}, facts)
     return writer.lines(name, folder)

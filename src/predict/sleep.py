@@ -1,10 +1,12 @@
-"""Sleep stages of recordings nobody scored: bundle and recording in, scoring, report and manifest out."""
+"""Sleep stages of recordings nobody scored: bundle and recording in, scoring, report and manifest out.
+
+:func:`predict` is what ``infer.py`` calls, :func:`stage` what a notebook calls.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +14,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from src.models.bundle import Bundle, inputs_of
-from src.predict.sleep_files import write_bids, write_edf_annotations, write_stages
-from src.predict.sleep_input import InputOptions, NightInput, find_inputs, read_input
+from src.models.bundle import Bundle, inputs_of, load_bundle
+from src.predict.manifest import write_prediction_manifest
+from src.predict.sleep_contract import bundle_views
+from src.predict.sleep_input import (
+    ABSENT,
+    InputOptions,
+    NightInput,
+    choose_groups,
+    cut_input,
+    find_inputs,
+    read_input,
+)
+from src.predict.sleep_report import ScoredNight, console_lines, write_night
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
-from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, night_view
+from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
+from src.recordings.sleep.channels import derivations
 from src.recordings.sleep.nights import Night
-from src.reports.sleep import draw_night
-from src.reports.sleep_agreement import agreement, beside
-from src.reports.sleep_page import ScoredNight, write_page
-from src.signals import UNSCORED, BadInput
+from src.signals import UNSCORED, BadInput, Recording
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.manifest import write_manifest
 from src.storage.output import OutputFolder, distinct_names
 from src.storage.progress import printable
-from src.storage.step import fingerprint, provenance
 
 BATCH = 512
 _WHOLE_NIGHT_H = 3.0
+LONG = 0.6
+"""A recording whose sleep period is a smaller share of it is scored in two passes."""
+OPTIONS = ("kind", *InputOptions.__dataclass_fields__)
+"""Keyword arguments of :func:`predict`."""
+HUMAN_BUNDLE = Path(__file__).resolve().parents[2] / "pretrained" / "sleep_human"
+"""The network that :func:`stage` takes where no bundle is named."""
+MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}
 
 
 def predict(
@@ -37,13 +52,8 @@ def predict(
     source: Path,
     output_dir: Path,
     *,
-    channels: Sequence[str] = (),
     kind: str = "edf_folder",
-    reference: str | None = None,
-    scale: float = 1.0,
-    stage_coding: str | None = None,
-    text_epoch_s: float | None = None,
-    yasa: bool = False,
+    **options: Any,
 ) -> Summary:
     """Stage one recording or every recording of a folder; a bad one does not stop the others.
 
@@ -52,13 +62,13 @@ def predict(
     bundle
         A ``sleep_staging`` bundle.
     source
-        An EDF file, a folder of recordings, or band powers (``.npz``).
+        An EDF or BDF file, a folder of recordings, or band powers (``.npz``).
     output_dir
         Gets one folder per recording: ``report.html``, ``night.png``, ``hypnogram.csv``, ``hypnogram.edf``
         (EDF+ annotations), ``events.tsv`` (BIDS), ``manifest.json``, with a reference ``agreement.json``.
     kind
         What kind of folder ``source`` is, see :func:`src.recordings.sleep.nights.discover`.
-    channels, reference, scale, stage_coding, text_epoch_s, yasa
+    options
         See :class:`~src.predict.sleep_input.InputOptions`.
 
     Returns
@@ -67,20 +77,149 @@ def predict(
         The values are lines for the console: what was found in the signal, how the scoring agrees with the
         reference, where the files are.
     """
-    bundle.require_task("sleep_staging")
-    bundle.require_steps({SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
-    settings = EpochSettings.from_params(bundle.steps[0]["params"])
-    wanted = (channels,) if isinstance(channels, str) else tuple(channels)
-    options = InputOptions(wanted, float(scale), reference, stage_coding, text_epoch_s, yasa)
-    network = bundle.network()
+    settings, network = _open(bundle)
+    how = InputOptions(**{**options, "channels": _names(options.get("channels", ()))})
     nights = find_inputs(Path(source), kind)
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, None if reference == "beside" else reference))
+    reference = None if how.reference == "beside" else how.reference
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, reference))
     names = distinct_names((night.recording_id, night.psg[0]) for night in nights)
     jobs = [
-        Job(name, _stage_night, (bundle, network, settings, options, night, output, name))
+        Job(name, _stage_night, (bundle, network, settings, how, night, output, name))
         for name, night in zip(names, nights, strict=True)
     ]
     return run_batch(jobs, title="staging")
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The stages of one recording.
+
+    Attributes
+    ----------
+    stages
+        ``(epoch,)`` names of stages, ``unscored`` where there is no usable signal.
+    probabilities
+        ``(epoch, class)``, NaN where unscored.
+    classes, epoch_s, channels
+        Names of the columns; length of an epoch; the channels that were scored, group by group.
+    statistics, intervals
+        See :func:`~src.predict.sleep_statistics.sleep_statistics` and
+        :func:`~src.predict.sleep_statistics.statistic_intervals`.
+    origin
+        What the network was trained on.
+    """
+
+    stages: NDArray[np.str_]
+    probabilities: NDArray[np.floating]
+    classes: list[str]
+    epoch_s: float
+    channels: list[str]
+    statistics: dict[str, float | None]
+    intervals: dict[str, tuple[float, float] | None]
+    origin: str
+
+
+def stage(
+    signal: Any,
+    fs_hz: float | None = None,
+    channels: Sequence[str] | None = None,
+    *,
+    units: str = "uV",
+    bundle: str | Path | Bundle | None = None,
+    use: Sequence[str] = (),
+) -> Staging:
+    """Sleep stages of a signal in memory.
+
+    Parameters
+    ----------
+    signal
+        ``(channel, time)`` array, or an ``mne.io.Raw`` (which states its rate, names and volts itself).
+    fs_hz, channels, units
+        Sampling rate, names of the rows, and their unit (``uV``, ``mV``, ``V`` or another one, for networks that do
+        not depend on the unit).
+    bundle
+        A bundle or its folder; by default the shipped network for people.
+    use
+        Channels to score in the order of the bundle's, ``none`` for an absent one, several groups for a vote; by
+        default those that look usable.
+
+    Raises
+    ------
+    BadInput
+        If the signal is not what the bundle reads.
+
+    Examples
+    --------
+    >>> night = stage(samples, 100.0, ["EEG Fpz-Cz", "EOG"])  # doctest: +SKIP
+    >>> night.stages[:3], night.statistics["tst_min"], night.intervals["tst_min"]  # doctest: +SKIP
+    """
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle or HUMAN_BUNDLE)
+    settings, network = _open(loaded)
+    recordings = _in_memory(signal, fs_hz, channels, units)
+    rates = [recording.fs_hz for recording in recordings.values()]
+    groups, _ = choose_groups(loaded, "signal", list(recordings), rates, use)
+    native = {name: _named(recordings, name) for group in groups for name in group if name != ABSENT}
+    given = cut_input(loaded, settings, groups, native, "signal", InputOptions())
+    scored = _score(loaded, network, settings, given)
+    names = np.array([*loaded.classes, "unscored"])
+    return Staging(
+        names[scored.stages],
+        scored.probabilities,
+        scored.classes,
+        scored.epoch_s,
+        scored.channels,
+        scored.statistics,
+        scored.intervals,
+        str(loaded.origin),
+    )
+
+
+def _in_memory(signal: Any, fs_hz: float | None, channels: Sequence[str] | None, units: str) -> dict[str, Recording]:
+    """A recording of one channel per row, in microvolts where the unit is one of volts."""
+    start = None
+    if hasattr(signal, "get_data") and hasattr(signal, "info"):  # mne.io.Raw, which holds volts
+        start = signal.info["meas_date"]
+        signal, fs_hz, channels, units = signal.get_data(), float(signal.info["sfreq"]), list(signal.ch_names), "V"
+    samples = np.asarray(signal)
+    if samples.ndim != 2 or fs_hz is None or channels is None or len(channels) != len(samples):
+        problem = f"has shape {samples.shape}, rate {fs_hz} and {len(channels or ())} channel names"
+        raise BadInput("signal", problem, "give (channel, time), fs_hz and a name for each channel")
+    if len(set(channels)) < len(channels):
+        raise BadInput("channels", "are not all different", "give each row a name of its own")
+    factor = MICROVOLTS.get(units.lower().replace("µ", "u"))
+    rows = samples if factor in (None, 1.0) else samples * factor
+    unit = units if factor is None else "uV"
+    return {
+        name: Recording(
+            np.asarray(row, np.float32)[None], float(fs_hz), (name,), (unit,), "signal", "signal", start, "signal"
+        )
+        for name, row in zip(channels, rows, strict=True)
+    }
+
+
+def _named(recordings: dict[str, Recording], name: str) -> Recording:
+    """A channel by its name, or the difference ``X-Y`` of two."""
+    (pick,) = derivations("signal", [name], list(recordings), {})
+    rows = list(recordings.values())
+    plus = rows[pick.plus]
+    samples = plus.samples if pick.minus is None else plus.samples - rows[pick.minus].samples
+    return replace(plus, samples=samples, channels=(name,))
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _open(bundle: Bundle) -> tuple[EpochSettings, torch.nn.Module]:
+    """Settings and network of a bundle that this installation can use."""
+    bundle.require_task("sleep_staging")
+    bundle.require_steps({SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
+    try:
+        settings = EpochSettings.from_params(bundle.steps[0]["params"])
+    except (KeyError, TypeError, AttributeError) as error:
+        where, hint = bundle.folder or "bundle", "use the neurolit that wrote it, or train again"
+        raise BadInput(where, f"does not say how epochs are made ({error})", hint) from error
+    return settings, bundle.network()
 
 
 def _stage_night(
@@ -92,45 +231,115 @@ def _stage_night(
     output: OutputFolder,
     name: str,
 ) -> list[str]:
-    folder = output.path(name)
-    given = read_input(night, settings, options)
-    expected, found = tuple(bundle.network_args[k] for k in ("n_channels",)), given.groups[0].features.shape[1]
-    if expected[0] != found:
-        raise BadInput(night.psg[0], f"has {found} channel(s), the bundle reads {expected[0]}", "use another bundle")
-    temperature, views = float(bundle.decision["temperature"]), _views(bundle)
-    votes = [stage_probabilities(network, group, temperature=temperature, views=views) for group in given.groups]
+    given = read_input(bundle, night, settings, options)
+    scored = _score(bundle, network, settings, given)
+    counts = {name: int((scored.stages == i).sum()) for i, name in enumerate(bundle.classes)}
+    with output.folder(name) as part:
+        write_night(part, scored, float(given.groups[0].facts["tail_s"]))
+        facts = {
+            "channels": given.labels,
+            "scale": options.scale,
+            "fs_hz": given.fs_hz,
+            "start": given.start.isoformat() if given.start else None,
+            "epochs": counts | {"unscored": int((scored.stages == UNSCORED).sum())},
+            "statistics": scored.statistics,
+            "intervals": scored.intervals,
+            "facts": given.groups[0].facts,
+            "signal": [report.to_dict() for report in given.sanity],
+            "notes": scored.notes,
+        }
+        write_prediction_manifest(part, bundle, {path.name: path for path in night.psg}, facts)
+    return console_lines(scored, output.path(name))
+
+
+def _score(bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, given: NightInput) -> ScoredNight:
+    """Have every group scored, average, and put together what is known of the night."""
+    temperature, views = float(bundle.decision["temperature"]), bundle_views(bundle)
+    period = bool(bundle.decision.get("sleep_period"))
+    votes = [
+        stage_probabilities(network, group, temperature=temperature, views=views, find_period=period)
+        for group in given.groups
+    ]
     probabilities = _vote(votes)
     scored = np.isfinite(probabilities).all(axis=1)
-    stages = np.where(scored, np.nan_to_num(probabilities).argmax(axis=1), UNSCORED)
-    scoring = _describe(bundle, settings, given, probabilities, stages)
-    with output.folder(name) as part:
-        _write_files(part, scoring, float(given.groups[0].facts["tail_s"]))
-        write_manifest(part, _manifest(bundle, night, given, options, scoring))
-    return _lines(scoring, given, folder)
+    onset_s = given.groups[0].onset_s
+    steps = np.diff(onset_s)
+    transitions = bundle.decision.get("transitions")
+    microvolts = {"uV": "µV"}
+    return ScoredNight(
+        recording_id=printable(given.recording_id),
+        channels=given.labels,
+        classes=list(bundle.classes),
+        epoch_s=float(steps[0]) if len(steps) else settings.features.epoch_s,
+        start=given.start,
+        onset_s=onset_s,
+        stages=np.where(scored, np.nan_to_num(probabilities).argmax(axis=1), UNSCORED),
+        probabilities=probabilities,
+        decibels=given.decibels,
+        freqs_hz=given.freqs_hz,
+        origin=bundle.origin,
+        rows=given.rows,
+        units=given.units,
+        findings=[f"{report.channel}: {finding}" for report in given.sanity for finding in report.findings],
+        signal=", ".join(
+            f"{r.channel} {r.amplitude:.3g} {microvolts.get(r.units, r.units)} at {r.fs_hz:g} Hz" for r in given.sanity
+        ),
+        notes=[*given.notes, *_short(bundle, settings, int(scored.sum()))],
+        reference=given.reference,
+        yasa=given.yasa,
+        bundle_metrics={k: v for k, v in bundle.metrics.items() if k.startswith("test/")},
+        lights=given.lights,
+        transitions=None if transitions is None else np.array(transitions, float),
+    )
+
+
+def _short(bundle: Bundle, settings: EpochSettings, epochs: int) -> list[str]:
+    """A warning where levels are taken relative to a recording that is no night, unless spans were trained on."""
+    hours = epochs * settings.features.epoch_s / 3600
+    relative = bundle_views(bundle) != ["absolute"] or settings.level == "recording"
+    if not relative or bundle.decision.get("sleep_period") or hours >= _WHOLE_NIGHT_H or settings.stages != "human":
+        return []
+    return [f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording and may mislead"]
 
 
 @torch.no_grad()
 def stage_probabilities(
-    network: Any, epochs: EpochSet, *, temperature: float, views: Sequence[str] = ("absolute",)
+    network: Any,
+    epochs: EpochSet,
+    *,
+    temperature: float,
+    views: Sequence[str] = ("absolute",),
+    find_period: bool = False,
 ) -> NDArray[np.float32]:
     """``(epoch, class)`` probabilities; rows of epochs that cannot be scored are NaN.
 
     A network that reads sequences (``score_night``) is given the whole night in the ``views`` it was trained
-    with, any other its usable epochs one by one.
+    with, any other its usable epochs one by one. With ``find_period``, a recording with much wake around its sleep is
+    scored again with levels relative to the sleep period that the first pass has found.
     """
     usable = np.flatnonzero(epochs.usable)
     if not len(usable):
         raise BadInput("recording", "has no epoch that can be scored", "every epoch is flat or lacks samples")
-    if hasattr(network, "score_night"):
-        levels = torch.from_numpy(night_view(epochs.features.astype(np.float16), epochs.usable, views))
-        logits = network.score_night(levels.half().float())[usable]
-    else:
-        blocks = np.split(usable, range(BATCH, len(usable), BATCH))
-        pieces = [network(torch.from_numpy(epochs.features[block].astype(np.float16)).float()) for block in blocks]
-        logits = torch.cat(pieces)
-    probabilities = np.full((len(epochs.usable), logits.shape[1]), np.nan, np.float32)
-    probabilities[usable] = torch.softmax(logits / temperature, dim=1).numpy()
-    return probabilities
+
+    def score(span: slice) -> NDArray[np.float32]:
+        if hasattr(network, "score_night"):
+            levels = night_view(epochs.features.astype(np.float16), epochs.usable, views, span)
+            logits = network.score_night(torch.from_numpy(levels).half().float())[usable]
+        else:
+            blocks = np.split(usable, range(BATCH, len(usable), BATCH))
+            pieces = [network(torch.from_numpy(epochs.features[block].astype(np.float16)).float()) for block in blocks]
+            logits = torch.cat(pieces)
+        probabilities = np.full((len(epochs.usable), logits.shape[1]), np.nan, np.float32)
+        probabilities[usable] = torch.softmax(logits / temperature, dim=1).numpy()
+        return probabilities
+
+    found = score(WHOLE)
+    if not find_period:
+        return found
+    span = sleep_period(1 - found[:, 0])
+    first, last, _ = span.indices(len(found))
+    # The mean of both passes: the second alone is better with hours of wake around, worse where a patient lies awake.
+    return found if last - first > LONG * len(found) else (found + score(span)) / np.float32(2)
 
 
 def _vote(votes: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
@@ -140,111 +349,3 @@ def _vote(votes: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
     count = known.sum(axis=0)
     total = np.where(known, stacked, 0.0).sum(axis=0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _views(bundle: Bundle) -> list[str]:
-    return next((list(s["params"]["views"]) for s in bundle.steps if s["step"] == NIGHT_VIEW), ["absolute"])
-
-
-def _describe(
-    bundle: Bundle,
-    settings: EpochSettings,
-    given: NightInput,
-    probabilities: NDArray[np.floating],
-    stages: NDArray[np.integer],
-) -> ScoredNight:
-    onset_s = given.groups[0].onset_s
-    steps = np.diff(onset_s)
-    return ScoredNight(
-        recording_id=printable(given.recording_id),
-        channels=given.labels,
-        classes=list(bundle.classes),
-        epoch_s=float(steps[0]) if len(steps) else settings.features.epoch_s,
-        start=given.start,
-        onset_s=onset_s,
-        stages=stages,
-        probabilities=probabilities,
-        decibels=given.decibels,
-        freqs_hz=given.freqs_hz,
-        sanity=given.sanity,
-        rows=given.rows,
-        units=given.units,
-        notes=[*given.notes, *_short(bundle, settings, stages)],
-        reference=given.reference,
-        yasa=given.yasa,
-        bundle_metrics={k: v for k, v in bundle.metrics.items() if k.startswith("test/")},
-    )
-
-
-def _short(bundle: Bundle, settings: EpochSettings, stages: NDArray[np.integer]) -> list[str]:
-    """A warning where levels are taken relative to a recording that is no night."""
-    hours = float((stages != UNSCORED).sum() * settings.features.epoch_s / 3600)
-    relative = _views(bundle) != ["absolute"] or settings.features.kind == "bandpower" or settings.level == "recording"
-    if not relative or hours >= _WHOLE_NIGHT_H or settings.stages != "human":
-        return []
-    return [f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording and may mislead"]
-
-
-def _write_files(part: Path, scoring: ScoredNight, tail_s: float) -> None:
-    onset_s, epoch_s, classes = scoring.onset_s, scoring.epoch_s, scoring.classes
-    write_stages(
-        part / "hypnogram.csv", onset_s, epoch_s, scoring.stages, scoring.probabilities, classes, tail_s, scoring.yasa
-    )
-    write_bids(part / "events.tsv", onset_s, epoch_s, scoring.stages, scoring.probabilities, classes)
-    write_edf_annotations(part / "hypnogram.edf", onset_s, epoch_s, scoring.stages, classes, scoring.start)
-    draw_night(
-        part / "night.png",
-        title=f"{scoring.recording_id} – {scoring.channels[0]}",
-        decibels=scoring.decibels,
-        freqs_hz=scoring.freqs_hz,
-        probabilities=scoring.probabilities,
-        stages=scoring.stages,
-        classes=classes,
-        epoch_s=epoch_s,
-        start=scoring.start,
-        reference=scoring.reference,
-        rows=scoring.rows,
-        units=scoring.units,
-    )
-    if scoring.reference is not None:
-        found = agreement(scoring.reference, scoring.stages, scoring.probabilities, classes, epoch_s)
-        (part / "agreement.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-    write_page(part / "report.html", scoring, part / "night.png")
-
-
-def _lines(scoring: ScoredNight, given: NightInput, folder: Path) -> list[str]:
-    warnings = [f"look at    {r.channel}: {finding}" for r in given.sanity for finding in r.findings]
-    lines = [*warnings, *(f"note       {note}" for note in scoring.notes)]
-    if scoring.reference is not None:
-        found = agreement(scoring.reference, scoring.stages, scoring.probabilities, scoring.classes, scoring.epoch_s)
-        lines += [f"agreement  {line}" for line in found["lines"]]
-    if scoring.yasa is not None:
-        lines += [
-            f"yasa       {line}" for line in beside(scoring.yasa, scoring.stages, scoring.reference, scoring.classes)
-        ]
-    return [
-        *lines,
-        f"report     {folder / 'report.html'}",
-        f"hypnogram  {folder / 'hypnogram.csv'}",
-        f"figure     {folder / 'night.png'}",
-    ]
-
-
-def _manifest(
-    bundle: Bundle, night: Night, given: NightInput, options: InputOptions, scoring: ScoredNight
-) -> dict[str, Any]:
-    counts = {name: int((scoring.stages == i).sum()) for i, name in enumerate(bundle.classes)}
-    return {
-        "task": bundle.task,
-        "bundle": bundle.record(),
-        "recording": {path.name: fingerprint(path) for path in night.psg},
-        "channels": given.labels,
-        "scale": options.scale,
-        "fs_hz": given.fs_hz,
-        "start": given.start.isoformat() if given.start else None,
-        "epochs": counts | {"unscored": int((scoring.stages == UNSCORED).sum())},
-        "facts": given.groups[0].facts,
-        "sanity": [report.to_dict() for report in given.sanity],
-        "provenance": provenance(),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -45,6 +42,7 @@ def draw_night(
     reference: np.ndarray | None = None,
     rows: Sequence[str] | None = None,
     units: str = "1 µV²/Hz",
+    caption: str = "",
 ) -> Path:
     """Write the figure of one night.
 
@@ -67,11 +65,13 @@ def draw_night(
         its own median.
     units
         What the decibels are relative to.
+    caption
+        A line below everything: what the network was trained on.
     """
     hours = np.arange(len(stages) + 1) * epoch_s / 3600
-    figure, (spectrum, density, steps) = plt.subplots(
-        3, 1, figsize=(12, 7.5), sharex=True, height_ratios=(1.2, 1, 1), layout="constrained"
-    )
+    # A figure of its own: pyplot, which keeps a window for each, is slow to import and not needed.
+    figure = Figure(figsize=(12, 7.5), layout="constrained")
+    spectrum, density, steps = figure.subplots(3, 1, sharex=True, height_ratios=(1.2, 1, 1))
     if rows is None:
         _draw_spectrogram(figure, spectrum, decibels, freqs_hz, hours, units)
     else:
@@ -84,9 +84,9 @@ def draw_night(
         _label_clock(steps, start)
     figure.align_ylabels([spectrum, density, steps])
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color="0.4")
     with atomic_file(path) as part:
         figure.savefig(part, dpi=130)
-    plt.close(figure)
     return path
 
 
@@ -101,7 +101,8 @@ def draw_staging(
 ) -> Path:
     """Write the figure of one night's stages as predicted ``(epoch, class)`` and as scored by a human ``(epoch,)``."""
     hours = np.arange(len(reference) + 1) * epoch_s / 3600
-    figure, (density, steps) = plt.subplots(2, 1, figsize=(11, 5), sharex=True, layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    density, steps = figure.subplots(2, 1, sharex=True)
     _draw_hypnodensity(density, probabilities, classes, hours)
     _draw_hypnogram(steps, probabilities.argmax(1), classes, hours, reference)
     steps.set_xlim(0, max(hours[-1], epoch_s / 3600))
@@ -109,7 +110,6 @@ def draw_staging(
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     with atomic_file(path) as part:
         figure.savefig(part, dpi=130)
-    plt.close(figure)
     return path
 
 
@@ -196,3 +196,31 @@ def _label_clock(axes: Axes, start: datetime) -> None:
     ticks = np.arange(first, into_day + high * 60 + 1e-6, step_min)  # minutes since midnight, at round times
     clock.set_xticks((ticks - into_day) / 60, [f"{int(t) // 60 % 24:02d}:{int(t) % 60:02d}" for t in ticks])
     clock.set_xlabel("clock time")
+
+
+def reliability_picture(table: np.ndarray, ece: float) -> bytes:
+    """PNG: share of right labels against confidence, with how many epochs there are of each.
+
+    Parameters
+    ----------
+    table
+        ``(bin, 3)``: mean confidence, share right, epochs; NaN in the first two of an empty bin.
+    ece
+        Expected calibration error.
+    """
+    filled = table[:, 2] > 0
+    figure = Figure(figsize=(3.4, 3.9), layout="constrained")
+    curve, counts = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    curve.plot([0, 1], [0, 1], color="0.75", lw=1)
+    curve.plot(table[filled, 0], table[filled, 1], "o-", color="#2171b5", ms=4)
+    curve.set_ylabel("share right")
+    curve.set_ylim(0, 1)
+    curve.set_title(f"expected calibration error {ece:.3f}", fontsize=9)
+    bins = len(table)
+    counts.bar((np.arange(bins) + 0.5) / bins, table[:, 2], width=0.9 / bins, color="#9ecae1")
+    counts.set_xlabel("confidence")
+    counts.set_ylabel("epochs")
+    counts.set_xlim(0, 1)
+    stream = BytesIO()
+    figure.savefig(stream, format="png", dpi=130)
+    return stream.getvalue()

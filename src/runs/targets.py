@@ -44,8 +44,8 @@ NAMED = (
     "src.runs.sweep.SweepCallback",
 )
 
-FUNCTIONS_OF = ("src.models.schedule.", "src.preprocess.spikes.commands.", "src.runs.tracking.")
-"""Modules of which a public function may be named: the steps of ``preprocess.py``, trackers, schedules."""
+FUNCTIONS_OF = ("src.models.schedule.", "src.runs.tracking.")
+"""Modules of which a public function may be named: trackers and schedules."""
 
 _LOGGING = ("logging.", "colorlog.")
 

@@ -310,8 +310,9 @@ def _present(target: Path, name: str, records: list[Record]) -> Record:
 def _make_way(target: Path, name: str, records: list[Record] | None, option: str, cached: bool) -> None:
     """Make sure that ``target/name`` may be written: it is free, it is ours, or it is put aside."""
     for above in reversed((target / name).parents):
-        if above.is_relative_to(target) and above.exists() and not above.is_dir():
-            raise BadInput(above, "is a file where a folder is to be written", f"choose another {option}")
+        inside = above != target and above.is_relative_to(target)
+        if inside and os.path.lexists(above) and (above.is_symlink() or not above.is_dir()):
+            raise BadInput(above, "is a file or a link where a folder is to be written", f"choose another {option}")
     path = target / name
     if not os.path.lexists(path) or (records and is_ours(target, name, records)):
         return

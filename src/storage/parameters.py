@@ -29,13 +29,8 @@ from src.storage.batch import Summary
 
 @dataclass
 class PreprocessConfig:
-    """The keys of every step; each step adds its own in a subclass.
+    """The keys of every step; each step adds its own in a subclass."""
 
-    ``_target_`` is for steps of other packages alone: it names a function that gets all other keys as arguments
-    and returns a ``Summary``.
-    """
-
-    _target_: str | None = None
     input_dir: str = MISSING  # folder (or file) with the recordings
     output_dir: str = MISSING  # folder for the results; what it holds already is kept
     workers: int = 1  # recordings at a time

@@ -10,10 +10,11 @@ from src.datamodules import sleep
 from src.models.sleep.stager import SleepStager
 from src.preprocess.sleep.epochs import EpochSet
 from src.preprocess.sleep.prepare import EpochArtifact
-from src.signals import UNSCORED, BadInput
+from src.signals import UNSCORED, BadInput, SignalSpec
 from src.storage.batch import Outcome, Summary
 
 STAGES = 5
+SIGNAL = SignalSpec(("EEG",), 100.0, 30.0, "dB", ("channel", "frequency", "time"), (1, 6, 7), tuple(range(6)))
 SUBJECTS = [f"S{i}" for i in range(8)]
 
 
@@ -22,7 +23,7 @@ def night(subject, rng, *, informative=True, n=120):
     means = np.eye(STAGES, 6)[np.maximum(stages, 0)] * (8 if informative else 0)
     features = (means[:, None, :, None] + rng.normal(size=(n, 1, 6, 7))).astype(np.float16)
     times = np.arange(n) * 30.0
-    return EpochSet(features, stages, stages != UNSCORED, times, np.arange(6.0), np.arange(7.0), {})
+    return EpochSet(features, stages, stages != UNSCORED, times, np.arange(6.0), np.arange(7.0), {}, SIGNAL)
 
 
 @pytest.fixture

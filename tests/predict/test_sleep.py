@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from dataclasses import replace
 
 import edfio
 import numpy as np
@@ -11,17 +13,19 @@ from torch.nn import functional
 
 from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.sleep.sequence import SleepSequenceNet
-from src.predict.sleep import predict
+from src.predict.sleep import predict, stage
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, epochs_of
-from src.preprocess.sleep.night_normalization import night_view
+from src.preprocess.sleep.night_normalization import NIGHT_VIEW_VERSION, night_view
 from src.recordings.sleep.edf import read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
-from src.signals import HUMAN_STAGES, Origin, SignalSpec
+from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
 from src.simulate.sleep import write_night
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz")
 SETTINGS = EpochSettings.from_params({"channels": list(CHANNELS), "features": {"kind": "bandpower"}, "margin_s": None})
 VIEWS = ["absolute", "night"]
+AXES = ("epoch", "channel", "frequency", "time")
+FREQS = tuple(SETTINGS.features.freqs_hz.tolist())
 ARGS = {"n_channels": 2, "n_freqs": 10, "n_frames": 1, "n_classes": 5, "window_epochs": 40, "width": 24, "hidden": 16}
 
 
@@ -45,7 +49,7 @@ def bundle(nights, tmp_path_factory):
     optimizer = torch.optim.AdamW(network.parameters(), 2e-2)
     windows, labels = pooled.unflatten(0, (-1, 40)), torch.cat(stages).unflatten(0, (-1, 40))
     for _ in range(40):
-        logits = network.member_logits(windows)[0]
+        logits = network(windows)
         optimizer.zero_grad()
         functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1).backward()
         optimizer.step()
@@ -53,10 +57,10 @@ def bundle(nights, tmp_path_factory):
         task="sleep_staging",
         kind="sleep_sequence",
         network_args=ARGS | {"dropout": 0.1},
-        signal=SignalSpec(CHANNELS, 100.0, 30.0, "uV", ("epoch", "channel", "frequency", "time"), (40, 2, 10, 1)),
+        signal=SignalSpec(CHANNELS, 100.0, 30.0, "dB re variance", AXES, (40, 2, 10, 1), FREQS),
         steps=[
             SLEEP_EPOCHS.describe(SETTINGS.to_params("sleep_edf")),
-            {"step": "night_view", "version": 2, "params": {"views": VIEWS}},
+            {"step": "night_view", "version": NIGHT_VIEW_VERSION, "params": {"views": VIEWS}},
         ],
         classes=list(HUMAN_STAGES),
         decision={"temperature": 1.0},
@@ -117,6 +121,67 @@ def test_a_night_gets_a_report_and_files_for_other_programs(bundle, nights, tmp_
     events = (folder / "events.tsv").read_text().splitlines()
     assert events[0].split("\t")[:3] == ["onset", "duration", "trial_type"]
     assert [line.split("\t")[2] for line in events[1:]] == stages
+
+
+def test_what_a_prediction_says_of_its_network(bundle, nights, tmp_path):
+    _, _, folder = score(bundle, nights[0][0], tmp_path, kind="sleep_edf")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["bundle"]["origin"] == {
+        "recorded": True, "cohorts": ["nights"], "subjects": 4, "hours": 8.0, "licence": "not stated", "citation": "",
+    }  # fmt: skip
+    assert manifest["intervals"]["tst_min"][0] <= manifest["statistics"]["tst_min"] + 30
+
+
+@pytest.mark.parametrize(
+    ("signal", "problem"),
+    [
+        ({"window_s": 10.0}, "epoch length .s.: the recording has 30.0, the bundle reads 10.0"),
+        ({"fs_hz": 500.0}, "sampling rate .Hz.: the recording has 100.0, the bundle reads 500.0"),
+        ({"units": "dB re 1 uV^2/Hz"}, "unit: the recording has dB re variance, the bundle reads dB re 1 uV"),
+        ({"freqs_hz": (1.0, 2.0, 3.0, 4.0, 30.0)}, "frequencies .Hz.: the recording has .2.25, 23.0, 5., the bundle"),
+        ({"shape": (40, 2, 10, 7)}, "times of an epoch: the recording has .10, 1., the bundle reads .10, 7."),
+    ],
+)
+def test_a_recording_that_is_not_what_the_bundle_reads_is_refused(bundle, nights, tmp_path, signal, problem):
+    other = replace(bundle, signal=replace(bundle.signal, **signal))
+    summary = predict(other, nights[0][0], tmp_path / "out", kind="sleep_edf")
+    assert re.search(problem, str(summary.failures))
+    assert not list((tmp_path / "out").glob("*/*"))
+
+
+def test_one_channel_cannot_stand_for_two(bundle, nights, tmp_path):
+    summary = predict(bundle, nights[0][0], tmp_path, channels=["EEG Fpz-Cz", "EEG Fpz-Cz"])
+    assert "twice in one group" in str(summary.failures)
+
+
+def test_a_signal_in_memory_gets_the_stages_of_the_file(bundle, nights, tmp_path):
+    stages, _, folder = score(bundle, nights[0][0], tmp_path, kind="sleep_edf")
+    recording = read_recording(nights[0][0], CHANNELS)
+    found = stage(recording.samples, recording.fs_hz, CHANNELS, bundle=bundle)
+    assert found.stages.tolist() == stages
+    assert found.statistics == json.loads((folder / "manifest.json").read_text())["statistics"]
+    assert "trained on recordings: nights" in found.origin
+    volts = stage(recording.samples * 1e-6, recording.fs_hz, CHANNELS, units="V", bundle=bundle)
+    np.testing.assert_allclose(volts.probabilities, found.probabilities, atol=1e-3)
+    with pytest.raises(BadInput, match=r"give .channel, time., fs_hz and a name"):
+        stage(recording.samples[0], 100.0, CHANNELS, bundle=bundle)
+
+
+def test_a_raw_of_mne_is_taken_as_it_is(bundle, nights):
+    mne = pytest.importorskip("mne")
+    recording = read_recording(nights[0][0], CHANNELS)
+    info = mne.create_info(["EEG Pz-Oz", "EMG", "EEG Fpz-Cz"], recording.fs_hz, ["eeg", "emg", "eeg"])
+    rows = np.stack([recording.samples[1], recording.samples[1], recording.samples[0]]).astype(float) * 1e-6
+    found = stage(mne.io.RawArray(rows, info, verbose="ERROR"), bundle=bundle)
+    plain = stage(recording.samples, recording.fs_hz, CHANNELS, bundle=bundle)
+    assert same(found.stages, plain.stages) > 0.99
+
+
+def test_lights_come_from_options_and_are_refused_when_they_are_none(bundle, nights, tmp_path):
+    _, _, folder = score(bundle, nights[0][0], tmp_path, kind="sleep_edf", lights_off=600, lights_on="6000")
+    assert json.loads((folder / "manifest.json").read_text())["statistics"]["trt_min"] == 90.0
+    summary = predict(bundle, nights[0][0], tmp_path / "b", lights_off="late")
+    assert "give a clock time" in str(summary.failures)
 
 
 def test_the_order_of_channels_does_not_matter(bundle, nights, tmp_path):

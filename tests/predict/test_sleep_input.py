@@ -1,14 +1,21 @@
 import numpy as np
 import pytest
 
+from src.models.bundle import Bundle
 from src.predict.sleep_input import InputOptions, find_inputs, read_input
 from src.preprocess.sleep.epochs import EpochSettings
-from src.signals import BadInput
+from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
 from src.simulate.sleep import write_night
 
 SETTINGS = EpochSettings.from_params(
     {"channels": ["EEG Fpz-Cz", "EEG Pz-Oz"], "features": {"kind": "bandpower"}, "aliases": {"EEG Fpz-Cz": ["F4-M1"]}}
 )
+BUNDLE = Bundle(
+    task="sleep_staging", kind="sleep_sequence", network_args={}, steps=[{"step": "x", "version": 1, "params": {}}],
+    signal=SignalSpec(SETTINGS.channels, 100.0, 30.0, "dB re variance", ("channel", "frequency", "time"), (2, 5, 1)),
+    classes=list(HUMAN_STAGES), decision={"temperature": 1.0}, metrics={}, split={},
+    origin=Origin(True, ("nights",), 1, 1.0), provenance={},
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +27,7 @@ def night(tmp_path_factory):
 
 
 def test_signal_sanity_start_and_reference_come_together(night):
-    given = read_input(night, SETTINGS, InputOptions(reference="beside"))
+    given = read_input(BUNDLE, night, SETTINGS, InputOptions(reference="beside"))
     assert given.groups[0].features.shape == (240, 2, 5, 1)
     assert [report.channel for report in given.sanity] == ["EEG Fpz-Cz", "EEG Pz-Oz"]
     assert given.start is not None
@@ -29,27 +36,27 @@ def test_signal_sanity_start_and_reference_come_together(night):
 
 
 def test_an_absent_channel_is_nan_and_the_others_are_as_before(night):
-    both = read_input(night, SETTINGS, InputOptions()).groups[0]
-    one = read_input(night, SETTINGS, InputOptions(channels=("none", "EEG Pz-Oz"))).groups[0]
+    both = read_input(BUNDLE, night, SETTINGS, InputOptions()).groups[0]
+    one = read_input(BUNDLE, night, SETTINGS, InputOptions(channels=("none", "EEG Pz-Oz"))).groups[0]
     assert np.isnan(one.features[:, 0]).all()
     np.testing.assert_allclose(one.features[:, 1], both.features[:, 1])
     with pytest.raises(BadInput, match="names no channel"):
-        read_input(night, SETTINGS, InputOptions(channels=("none", "none")))
+        read_input(BUNDLE, night, SETTINGS, InputOptions(channels=("none", "none")))
 
 
 def test_a_scale_reaches_the_sanity_report(night):
-    small = read_input(night, SETTINGS, InputOptions(scale=1e-6))
+    small = read_input(BUNDLE, night, SETTINGS, InputOptions(scale=1e-6))
     assert any("is the unit right?" in finding for report in small.sanity for finding in report.findings)
 
 
 def test_a_channel_that_is_not_there_lists_those_that_are(night):
     with pytest.raises(BadInput, match="EEG Fpz-Cz"):
-        read_input(night, SETTINGS, InputOptions(channels=("C3-M2", "C4-M1")))
+        read_input(BUNDLE, night, SETTINGS, InputOptions(channels=("C3-M2", "C4-M1")))
 
 
 def test_a_hypnogram_elsewhere_may_be_named(night, tmp_path):
     (tmp_path / "score.txt").write_text("W\n" * 100 + "N2\n" * 140)
-    given = read_input(night, SETTINGS, InputOptions(reference=str(tmp_path / "score.txt")))
+    given = read_input(BUNDLE, night, SETTINGS, InputOptions(reference=str(tmp_path / "score.txt")))
     assert given.reference.tolist() == [0] * 100 + [2] * 140
 
 

@@ -103,6 +103,18 @@ class TestFolder:
             write(output, "night", a="2", b="2")
         assert content(tmp_path / "out") == {"night/a": "1"}
 
+    @pytest.mark.parametrize("link", [False, True])
+    def test_a_file_or_a_link_in_the_way_of_a_folder_is_not_touched(self, output, tmp_path, link):
+        write(output, "night", a="1")
+        if link:
+            (tmp_path / "out/night/sub").symlink_to(tmp_path)
+        else:
+            (tmp_path / "out/night/sub").write_text("mine")
+        with pytest.raises(BadInput, match="is a file or a link where a folder is to be written"):
+            write(output, "night", a="2", sub__b="2")
+        assert not (tmp_path / "b").exists()
+        assert (tmp_path / "out/night/a").read_text() == "1"
+
     def test_a_link_is_followed(self, output, tmp_path):
         (tmp_path / "disk").mkdir()
         (tmp_path / "out").mkdir()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -44,17 +43,13 @@ class SleepContextStager(SleepStager):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         levels, stages, _ = batch
-        losses = [
-            functional.cross_entropy(
-                member.flatten(0, 1),
-                stages.flatten(),
-                self.class_weights,
-                ignore_index=UNSCORED,
-                label_smoothing=self.hparams["label_smoothing"],
-            )
-            for member in self.network.member_logits(self.augmented(levels))
-        ]
-        loss = torch.stack(losses).mean()
+        loss = functional.cross_entropy(
+            self.network(self.augmented(levels)).flatten(0, 1),
+            stages.flatten(),
+            self.class_weights,
+            ignore_index=UNSCORED,
+            label_smoothing=self.hparams["label_smoothing"],
+        )
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(stages))
         return loss
 

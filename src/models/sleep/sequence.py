@@ -40,59 +40,12 @@ class SpectrogramEncoder(SleepEpochEncoder):
         return super().forward(levels.masked_fill(levels.isnan(), 0.0))
 
 
-class SequenceMember(nn.Module):
-    """Epoch encoder, recurrent layers over the epochs, linear read-out beside a shortcut around the recurrence.
-
-    Shapes: ``(batch, epoch, channel, freq, time)`` standardised, NaN where absent → ``(batch, epoch, n_classes)``.
-    An epoch without any channel keeps its place: a learned vector stands for it.
-    """
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        n_features: int,
-        n_classes: int,
-        context: str,
-        causal: bool,
-        hidden: int,
-        layers: int,
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.unknown = nn.Parameter(torch.zeros(n_features))
-        self.context: nn.Module
-        if context == "gru":
-            between = dropout if layers > 1 else 0.0
-            self.context = nn.GRU(
-                n_features, hidden, layers, batch_first=True, bidirectional=not causal, dropout=between
-            )
-            width = hidden if causal else 2 * hidden
-        else:
-            self.context = nn.Sequential(nn.Linear(n_features, hidden), nn.GELU(), nn.Dropout(dropout))
-            width = hidden
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(width + n_features, n_classes)
-
-    def forward(self, levels: Tensor) -> Tensor:
-        batch, length = levels.shape[:2]
-        epochs = levels.flatten(0, 1)
-        present = ~epochs.isnan().flatten(2).any(2).all(1)
-        encoded = self.unknown.expand(len(epochs), -1).clone()
-        if present.any():
-            encoded = encoded.index_put((present.nonzero()[:, 0],), self.encoder(epochs[present]).to(encoded.dtype))
-        encoded = encoded.view(batch, length, -1)
-        around = self.context(encoded)
-        if isinstance(around, tuple):
-            around = around[0]
-        logits: Tensor = self.head(self.dropout(torch.cat([around, encoded], dim=-1)))
-        return logits
-
-
 class SleepSequenceNet(nn.Module):
     """Stages of all epochs of a sequence, many to many.
 
-    One or several members of the same shape and different starting weights; their log probabilities are averaged.
+    An encoder turns every epoch into a vector, recurrent layers run over the epochs in both directions, and a linear
+    read-out sees both their output and the epoch's own vector. An epoch without any channel keeps its place: a
+    learned vector stands for it.
 
     Parameters
     ----------
@@ -110,11 +63,6 @@ class SleepSequenceNet(nn.Module):
         of a recurrent layer and direction; recurrent layers; rate.
     filters, blocks
         Of the spectrogram encoder.
-    members
-        Networks whose log probabilities are averaged.
-    views
-        The frequency axis holds so many views of the night side by side: members read one each, in
-        turn. They then err in different places, which is what makes an average worth more than its parts.
     """
 
     def __init__(
@@ -132,45 +80,45 @@ class SleepSequenceNet(nn.Module):
         dropout: float = 0.4,
         filters: int = 32,
         blocks: int = 2,
-        members: int = 1,
-        views: int = 1,
     ) -> None:
         super().__init__()
         if context not in CONTEXTS:
             raise BadInput("model.context", f"{context!r} is not known", f"choose from: {', '.join(CONTEXTS)}")
+        self.window_epochs, self.causal = window_epochs, causal
         self.standardize = Standardize(n_channels, n_freqs)
-        if n_freqs % views or members < views:
-            raise BadInput(
-                "model.views",
-                f"{views} views of {n_freqs} rows for {members} members",
-                "give as many datamodule.views, and a member for each",
+        self.encoder: nn.Module
+        if n_frames == 1:
+            self.encoder, n_features = BandEncoder(n_channels, n_freqs, width, dropout / 2), width
+        else:
+            self.encoder = SpectrogramEncoder(n_channels, n_freqs, filters, width, blocks, dropout / 2)
+            n_features = 3 * width
+        self.unknown = nn.Parameter(torch.zeros(n_features))
+        self.context: nn.Module
+        if context == "gru":
+            between = dropout if layers > 1 else 0.0
+            self.context = nn.GRU(
+                n_features, hidden, layers, batch_first=True, bidirectional=not causal, dropout=between
             )
-        self.window_epochs, self.context, self.causal = window_epochs, context, causal
-        n_freqs //= views
-        self.views = [slice(view * n_freqs, (view + 1) * n_freqs) for view in range(views)]
-        self.members = nn.ModuleList()
-        for _ in range(members):
-            encoder: nn.Module
-            if n_frames == 1:
-                encoder = BandEncoder(n_channels, n_freqs, width, dropout / 2)
-                n_features = width
-            else:
-                encoder = SpectrogramEncoder(n_channels, n_freqs, filters, width, blocks, dropout / 2)
-                n_features = 3 * width
-            self.members.append(
-                SequenceMember(encoder, n_features, n_classes, context, causal, hidden, layers, dropout)
-            )
-
-    def member_logits(self, levels: Tensor) -> Tensor:
-        """``(member, batch, epoch, n_classes)``; each member is trained for itself."""
-        batch, length = levels.shape[:2]
-        standard = self.standardize(levels.flatten(0, 1)).unflatten(0, (batch, length))
-        views = [standard[:, :, :, view] for view in self.views]
-        return torch.stack([member(views[i % len(views)]) for i, member in enumerate(self.members)])
+            around = hidden if causal else 2 * hidden
+        else:
+            self.context, around = nn.Sequential(nn.Linear(n_features, hidden), nn.GELU(), nn.Dropout(dropout)), hidden
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(around + n_features, n_classes)
 
     def forward(self, levels: Tensor) -> Tensor:
-        """``(batch, epoch, channel, freq, time)``, NaN where absent → log probabilities ``(batch, epoch, class)``."""
-        return torch.log_softmax(torch.log_softmax(self.member_logits(levels), dim=-1).mean(0), dim=-1)
+        """``(batch, epoch, channel, freq, time)``, NaN where absent → logits ``(batch, epoch, class)``."""
+        batch, length = levels.shape[:2]
+        epochs = self.standardize(levels.flatten(0, 1))
+        present = ~epochs.isnan().flatten(2).any(2).all(1)
+        encoded = self.unknown.expand(len(epochs), -1).clone()
+        if present.any():
+            encoded = encoded.index_put((present.nonzero()[:, 0],), self.encoder(epochs[present]).to(encoded.dtype))
+        encoded = encoded.view(batch, length, -1)
+        around = self.context(encoded)
+        if isinstance(around, tuple):  # a GRU returns its last state too
+            around = around[0]
+        logits: Tensor = self.head(self.dropout(torch.cat([around, encoded], dim=-1)))
+        return logits
 
     @torch.no_grad()
     def score_night(self, levels: Tensor) -> Tensor:
@@ -182,19 +130,16 @@ class SleepSequenceNet(nn.Module):
         """
         n_epochs, length = len(levels), self.window_epochs
         if self.causal or n_epochs <= length:
-            return self(levels.unsqueeze(0))[0]
+            return torch.log_softmax(self(levels.unsqueeze(0))[0], dim=-1)
         starts = [*range(0, n_epochs - length, max(1, length // 2)), n_epochs - length]
         ramp = torch.arange(1.0, length + 1, device=levels.device)
         weight = torch.minimum(ramp, ramp.flip(0)).unsqueeze(-1)
         total = torch.zeros(n_epochs, 1, device=levels.device)
-        summed: Tensor | None = None
+        summed = torch.zeros(n_epochs, self.head.out_features, device=levels.device)
         for first in range(0, len(starts), _WINDOWS):
             some = starts[first : first + _WINDOWS]
-            chances = self(torch.stack([levels[s : s + length] for s in some])).exp()
-            if summed is None:
-                summed = torch.zeros(n_epochs, chances.shape[-1], device=levels.device)
+            chances = torch.softmax(self(torch.stack([levels[s : s + length] for s in some])), dim=-1)
             for start, window in zip(some, chances, strict=True):
                 summed[start : start + length] += window * weight
                 total[start : start + length] += weight
-        assert summed is not None
         return (summed / total).log()

@@ -17,13 +17,10 @@ from src.models.confusion import ConfusionByRecording
 from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1, scores
 from src.models.parallel import global_mean
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule, recordings_of
-from src.signals import UNSCORED
+from src.signals import HUMAN_KAPPA, UNSCORED, is_human_scoring
 
 Batch = Sequence[Tensor]
 """Levels in dB, stages, and the number of the recording of each epoch."""
-
-HUMAN_KAPPA = 0.76
-"""Agreement between human scorers, pooled over 11 studies (Lee et al. 2022, J Clin Sleep Med 18:193)."""
 
 
 class SleepStager(TrainedModule):
@@ -196,6 +193,7 @@ class SleepStager(TrainedModule):
         counts = self.test_counts.sum(0)
         majority = np.zeros_like(counts)
         majority[:, counts.sum(1).argmax()] = counts.sum(1)
+        human = is_human_scoring(classes, self.hparams["signal"]["window_s"])
         blank = dict.fromkeys(columns)
         mean, spread = (dict(zip(columns, summarise(values), strict=True)) for summarise in (_mean, _spread))
         return [
@@ -204,12 +202,12 @@ class SleepStager(TrainedModule):
             {"recording": "sd", "epochs": None, **spread},
             {"recording": "pooled", "epochs": int(counts.sum()), **_row(counts, classes)},
             {"recording": "majority stage", "epochs": int(counts.sum()), **_row(majority, classes)},
-            *([{"recording": "human scorers", "epochs": None, **blank, "κ": HUMAN_KAPPA}] if "N2" in classes else []),
+            *([{"recording": "human scorers", "epochs": None, **blank, "κ": HUMAN_KAPPA}] if human else []),
         ]
 
     @torch.no_grad()
     def tune(self, datamodule: pl.LightningDataModule) -> dict[str, Any]:
-        """Temperature that minimises the log loss on the validation subjects (Guo et al. 2017)."""
+        """Temperature of the least log loss on validation subjects (Guo et al. 2017); transitions of training."""
         self.eval()
         pairs = []
         for decibels, stages, _ in datamodule.val_dataloader():
@@ -218,7 +216,8 @@ class SleepStager(TrainedModule):
         logits, stages = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         grid = torch.logspace(-1, 1, 201)
         losses = torch.stack([functional.cross_entropy(logits / t, stages) for t in grid])
-        return {"temperature": float(grid[losses.argmin()])}
+        known = getattr(datamodule, "transitions", None)
+        return {"temperature": float(grid[losses.argmin()])} | ({"transitions": known()} if known else {})
 
     def bundle_fields(self) -> dict[str, Any]:
         """What the bundle says of the network."""

@@ -26,7 +26,7 @@ _CHANNELS, _RATE_HZ = 8, 2000.0
 
 
 class HighFrequencyCorrelation:
-    """Takes ``(time, channel)`` blocks of a recording in any unit; made by :meth:`of`."""
+    """Takes the ``scaled=False`` blocks of a recording; made by :meth:`of`."""
 
     def __init__(self, recording: ExtracellularRecording, channels: NDArray[np.int64]) -> None:
         self._channels = channels
@@ -45,7 +45,8 @@ class HighFrequencyCorrelation:
         if recording.fs_hz < LOWEST_RATE_HZ or recording.n_channels < 2:
             return None
         count = min(_CHANNELS, recording.n_channels)
-        return cls(recording, np.unique(np.linspace(0, recording.n_channels - 1, count).round().astype(np.int64)))
+        places = np.unique(np.linspace(0, recording.n_channels - 1, count).round().astype(np.int64))
+        return cls(recording, places if recording.columns is None else recording.columns[places])
 
     def push(self, block: NDArray) -> None:
         values = block[:, self._channels].astype(np.float32)

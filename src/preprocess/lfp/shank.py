@@ -175,7 +175,7 @@ def run(
             _write_bands(out_dir / f"{params['label']}_band_powers.npz", bands, work.sums, axes)
     muscle = HighFrequencyCorrelation.of(traces) if bands is not None else None
     if muscle is not None:
-        for block in traces.blocks():
+        for block in traces.blocks(scaled=False):
             muscle.push(block)
         np.savez(out_dir / f"{params['label']}_{EMG_FILE}", **muscle.result())
     return _facts(traces, plan, work, params)

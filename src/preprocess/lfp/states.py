@@ -157,7 +157,7 @@ def two_modes(
     if means[1] - means[0] < sizes.mean() or shares.min() < 0.05:  # it ran off with one mode alone
         shares = np.array([1 - upper.mean(), upper.mean()])
         means, sizes = np.array([x[~upper].mean(), x[upper].mean()]), np.array([x[~upper].std(), x[upper].std()])
-    between = np.linspace(*means, 400)
+    between = np.linspace(means[0], means[1], 400)
     sizes = np.maximum(sizes, 1e-9)
     odds = np.log(shares / sizes) - (between[:, None] - means) ** 2 / (2 * sizes**2)
     threshold = between[int(np.argmin(np.abs(odds[:, 1] - odds[:, 0])))]

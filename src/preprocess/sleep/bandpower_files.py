@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
 from src.recordings.sleep.hypnogram import stage_counts
-from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
+from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput, SignalSpec
 from src.storage.step import CachedStep
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
@@ -33,12 +34,16 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "rows": ["delta", "theta", "alpha", "sigma", "beta"],
         "epoch_s": BandPowerSettings().epoch_s,
         "stage_names": list(HUMAN_STAGES),
+        "units": "dB re variance",
+        "freqs_hz": BandPowerSettings().freqs_hz.tolist(),
     },
     MOUSE: {
         "channels": ["EEG+EMG"],
         "rows": list(MOUSE_ROWS),
         "epoch_s": MOUSE_EPOCH_S,
         "stage_names": list(RODENT_STAGES),
+        "units": "dB",
+        "freqs_hz": [float(row) for row in range(len(MOUSE_ROWS))],
     },
 }
 """What the epochs of each kind look like."""
@@ -127,19 +132,30 @@ def find_bandpower(root: str | Path, kind: str) -> list[tuple[str, str, Path]]:
 def read_bandpower(kind: str, path: Path, recording_id: str) -> EpochSet:
     """The epochs of one recording that :func:`find_bandpower` names."""
     if kind == MOUSE:
-        return read_bandpower_mouse(path, MOUSE_DAYS[recording_id.rpartition("_")[2]])
-    return read_bandpower_night(path)
+        epochs = read_bandpower_mouse(path, MOUSE_DAYS[recording_id.rpartition("_")[2]])
+    else:
+        epochs = read_bandpower_night(path)
+    signal = layout_signal(kind)
+    return replace(epochs, signal=signal, freqs_hz=np.array(signal.freqs_hz))
+
+
+def layout_signal(kind: str) -> SignalSpec:
+    """What the epochs of a kind of :data:`LAYOUTS` are, in the words of a bundle."""
+    layout = LAYOUTS[kind]
+    shape = (len(layout["channels"]), len(layout["rows"]), 1)
+    units, freqs = layout["units"], tuple(layout["freqs_hz"])
+    return SignalSpec(tuple(layout["channels"]), 0.0, layout["epoch_s"], units, AXES[1:], shape, freqs)
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     kind = params["kind"]
     epochs = read_bandpower(kind, Path(inputs["night"]), params["recording"])
-    facts = {"axes": list(AXES), "units": "dB", **LAYOUTS[kind], "fs_hz": 0.0, "start": None, **epochs.facts}
+    facts = {"axes": list(AXES), **LAYOUTS[kind], "fs_hz": 0.0, "start": None, **epochs.facts}
     write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
     return facts
 
 
-SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 1, _run)
+SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 2, _run)
 """Input ``night`` (an ``.npz``), parameters ``kind`` and ``recording``; writes ``epochs.h5``."""
 
 

@@ -21,7 +21,7 @@ from src.recordings.sleep.check_signal import check_recordings
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.nights import Night, ScoringOptions, load_channels, load_scoring
 from src.recordings.sleep.resample import join_channels
-from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording
+from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec
 from src.storage.step import CachedStep
 
 EPOCHS_FILE = "epochs.h5"
@@ -98,6 +98,8 @@ class EpochSet:
         Of the image's rows and columns.
     facts
         Counts, what was left out, warnings.
+    signal
+        What a file of epochs says that they are: channels, rate, epoch length, unit, axes, frequencies.
     """
 
     features: NDArray[np.floating]
@@ -107,6 +109,7 @@ class EpochSet:
     freqs_hz: NDArray[np.float64]
     times_s: NDArray[np.float64]
     facts: dict[str, Any]
+    signal: SignalSpec | None = None
 
 
 def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: EpochSettings) -> EpochSet:
@@ -182,11 +185,17 @@ def read_epochs(folder: str | Path) -> EpochSet:
     try:
         with h5py.File(path) as file:
             arrays = {name: file[name][()] for name in _ARRAYS}
+            axes, units = (file["features"].attrs[name] for name in ("axes", "units"))
+            channels, fs_hz, epoch_s = (file.attrs[name] for name in ("channels", "fs_hz", "epoch_s"))
     except (OSError, KeyError) as error:
         raise BadInput(
             path, f"cannot be read ({' '.join(str(error).split())})", "delete it and prepare it again"
         ) from error
-    return EpochSet(**arrays, facts={})
+    signal = SignalSpec(
+        tuple(map(str, channels)), float(fs_hz), float(epoch_s), str(units), tuple(map(str, axes[1:])),
+        arrays["features"].shape[1:], tuple(arrays["freqs_hz"].tolist()),
+    )  # fmt: skip
+    return EpochSet(**arrays, facts={}, signal=signal)
 
 
 def _median_level(images: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:

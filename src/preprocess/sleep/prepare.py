@@ -14,7 +14,7 @@ from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_
 from src.preprocess.sleep.epochs import EPOCHS_FILE, SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
 from src.recordings.sleep.nights import KINDS, Night, discover, subject_of
-from src.signals import BadInput, Origin, SignalSpec
+from src.signals import BadInput, Origin
 from src.simulate.sleep import SIMULATE_NIGHTS
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.step import CachedStep, ensure, read_artifact
@@ -62,13 +62,6 @@ def prepare_nights(
     summary = run_batch(_jobs(source, settings, cache), title="preparing nights", workers=workers)
     artifacts = [artifact for found in summary.values.values() for artifact in found]
     return sorted(artifacts, key=lambda a: a.recording_id), summary
-
-
-def input_signal(settings: EpochSettings) -> SignalSpec:
-    """What a network trained on these epochs sees."""
-    features = settings.features
-    axes, shape = ("channel", "frequency", "time"), (len(settings.channels), *features.shape)
-    return SignalSpec(settings.channels, features.fs_hz, features.epoch_s, "uV", axes, shape)
 
 
 def source_origin(source: Mapping[str, Any], *, subjects: int, hours: float) -> Origin:

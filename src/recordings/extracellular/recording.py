@@ -87,6 +87,10 @@ class ExtracellularRecording:
         The files that were read, for checksums.
     columns
         ``(channel,)`` column of each channel in the source; ``None`` for all in order.
+    width
+        Columns of the source, where ``columns`` are given.
+    length
+        Samples from the first to the last, where the file says that it goes on after its last sample.
     """
 
     path: Path
@@ -106,6 +110,7 @@ class ExtracellularRecording:
     warnings: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     columns: NDArray[np.int64] | None = None
+    width: int | None = None
     length: int | None = None
 
     def __post_init__(self) -> None:
@@ -150,26 +155,26 @@ class ExtracellularRecording:
     def blocks(self, n_samples: int | None = None, *, scaled: bool = True) -> Iterator[NDArray]:
         """Every sample once, as ``(time, channel)`` blocks of at most ``n_samples`` in :attr:`units`.
 
-        With ``scaled=False`` samples are as they are in the source, before gain and offset.
+        With ``scaled=False`` all channels of the source come in its order, before gain and offset: :attr:`columns`
+        says which of them are this recording's.
 
         Raises
         ------
         BadInput
             If the file is damaged.
         """
-        width = self.n_channels if self.columns is None else max(self.n_channels, int(self.columns.max()) + 1)
+        width = self.n_channels if self.width is None else self.width
         step = n_samples or max(1, BLOCK_BYTES // (width * self.dtype.itemsize))
         position = 0
         for run in self.runs:
-            yield from self._missing(run.start - position, step)
+            yield from self._missing(run.start - position, step, None if scaled else width)
             with run.opener() as read:
                 for first in range(run.first, run.first + run.count, step):
                     values = read(first, min(first + step, run.first + run.count))
                     values = values.reshape(len(values), -1)
-                    values = values if self.columns is None else values[:, self.columns]
-                    yield self.scale(values) if scaled else values
+                    yield self.scale(values if self.columns is None else values[:, self.columns]) if scaled else values
             position = run.start + run.count
-        yield from self._missing(self.n_samples - position, step)
+        yield from self._missing(self.n_samples - position, step, None if scaled else width)
 
     def samples(self) -> NDArray[np.float32]:
         """The whole recording in memory: ``(channel, time)`` float32."""
@@ -193,6 +198,7 @@ class ExtracellularRecording:
             channel_ids=self.channel_ids[places],
             shanks=self.shanks[places],
             columns=columns,
+            width=self.n_channels if self.columns is None else self.width,
             gain=None if self.gain is None else self.gain[places],
             offset=None if self.offset is None else self.offset[places],
             coordinates=kept,
@@ -212,9 +218,9 @@ class ExtracellularRecording:
             raise BadInput(self.path, f"has no shank {number}", f"it has shanks {known}")
         return self.select(places)
 
-    def _missing(self, count: int, step: int) -> Iterator[NDArray]:
+    def _missing(self, count: int, step: int, width: int | None) -> Iterator[NDArray]:
         for first in range(0, count, step):
-            yield np.full((min(step, count - first), self.n_channels), np.nan, self.block_dtype)
+            yield np.full((min(step, count - first), width or self.n_channels), np.nan, self.block_dtype)
 
     def scale(self, values: NDArray) -> NDArray:
         """Source samples ``(time, channel)`` in :attr:`units`."""

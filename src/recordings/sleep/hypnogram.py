@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput
 
@@ -62,6 +63,15 @@ class Hypnogram:
             (self.onset_s + float(a * self.epoch_s), float((b - a) * self.epoch_s), int(self.stages[a]))
             for a, b in zip(first, last, strict=True)
         ]
+
+
+def transition_counts(stages: NDArray[np.integer], n_classes: int) -> NDArray[np.int64]:
+    """``(from, to)`` counts of neighbouring scored epochs, the diagonal included."""
+    counts = np.zeros((n_classes, n_classes), np.int64)
+    before, after = stages[:-1], stages[1:]
+    known = (before != UNSCORED) & (after != UNSCORED)
+    np.add.at(counts, (before[known], after[known]), 1)
+    return counts
 
 
 def stage_counts(stages: np.ndarray, stage_names: Sequence[str] = HUMAN_STAGES) -> dict[str, int]:

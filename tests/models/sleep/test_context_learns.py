@@ -29,7 +29,7 @@ def held_out_kappa(context, shuffle=False):
     network = SleepSequenceNet(1, 1, 1, 4, 60, context, width=8, hidden=8, layers=1, dropout=0.0)
     optimizer = torch.optim.AdamW(network.parameters(), 2e-2)
     for _ in range(60):
-        loss = functional.cross_entropy(network.member_logits(levels)[0].flatten(0, 1), stages.flatten())
+        loss = functional.cross_entropy(network(levels).flatten(0, 1), stages.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

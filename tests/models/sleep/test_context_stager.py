@@ -66,9 +66,9 @@ def test_the_average_is_what_is_kept_and_saved(tmp_path):
     loaded = SleepContextStager.load_from_checkpoint(tmp_path / "a.ckpt").network.state_dict()
     kept = model.network.state_dict()
     moved = [name for name in before if not torch.equal(before[name], kept[name])]
-    assert "members.0.head.weight" in moved
+    assert "head.weight" in moved
     assert not any("standardize" in name for name in moved)
-    assert not torch.equal(kept["members.0.head.weight"], seen.latest)
+    assert not torch.equal(kept["head.weight"], seen.latest)
     assert all(torch.equal(loaded[name], value) for name, value in kept.items())
 
 
@@ -76,7 +76,7 @@ class Latest(pl.Callback):
     """Remember what the optimizer has made of a weight."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.latest = pl_module.network.members[0].head.weight.detach().clone()
+        self.latest = pl_module.network.head.weight.detach().clone()
 
 
 class Killed(Exception):
@@ -108,8 +108,8 @@ def test_an_interrupted_training_ends_like_an_unbroken_one(tmp_path):
 
 def test_a_causal_network_is_not_given_what_the_whole_night_says(tmp_path):
     data = Data()
-    data.views = ["absolute", "rank"]
-    with pytest.raises(BadInput, match="views absolute, rank know the whole night"):
+    data.views = ["absolute", "night"]
+    with pytest.raises(BadInput, match="views absolute, night know the whole night"):
         trainer(tmp_path).fit(stager(causal=True), data)
     data.views = ["absolute"]
     trainer(tmp_path).fit(stager(causal=True), data)
@@ -123,7 +123,7 @@ def test_the_loss_passes_over_epochs_that_nobody_scored():
     stages[0, 3] = UNSCORED
     loss = model.training_step((levels, stages, None), 0)
     with torch.no_grad():
-        logits = model.network.member_logits(levels)[0].flatten(0, 1)
+        logits = model.network(levels).flatten(0, 1)
     kept = stages.flatten() >= 0
     expected = torch.nn.functional.cross_entropy(logits[kept], stages.flatten()[kept], label_smoothing=0.05)
     torch.testing.assert_close(loss, expected)

@@ -4,7 +4,7 @@ import torch
 
 from src.models.sleep.stager import SleepStager
 
-SIGNAL = {"shape": [1, 6, 5]}
+SIGNAL = {"shape": [1, 6, 5], "window_s": 30.0}
 CLASSES = ["W", "N1", "N2", "N3", "REM"]
 
 

@@ -24,7 +24,7 @@ def test_it_rises_with_what_all_channels_share(tmp_path, fs_hz):
     source = recording(tmp_path / "a.npz", fs_hz, gap=True)
     muscle = HighFrequencyCorrelation.of(source)
     assert muscle is not None
-    for block in source.blocks(777):
+    for block in source.blocks(777, scaled=False):
         muscle.push(block)
     found = muscle.result()
     quiet, active = np.nanmean(found["emg"][4:18]), np.nanmean(found["emg"][22:36])

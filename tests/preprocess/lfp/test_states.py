@@ -32,11 +32,12 @@ def scored(folder, arrays, traces):
     place = folder / "rat1.rec" / "low_freq"
     place.mkdir(parents=True)
     np.savez(place / "rat1_sh0_lfp_traces.npz", **arrays | {"traces": traces})
-    summary = lfp_epochs(LfpEpochsParams(input_dir=str(folder), output_dir=str(folder / "out"), workers=1))
+    out = folder.with_name(f"{folder.name}_out")
+    summary = lfp_epochs(LfpEpochsParams(input_dir=str(folder), output_dir=str(out), workers=1))
     assert not summary.failures, summary.failures
-    rows = (folder / "out/rat1_sh0/hypnogram.csv").read_text().splitlines()
+    rows = (out / "rat1_sh0/hypnogram.csv").read_text().splitlines()
     assert rows[0] == "onset,duration,stage,confidence"
-    assert (folder / "out/rat1_sh0/states.png").stat().st_size > 5000
+    assert (out / "rat1_sh0/states.png").stat().st_size > 5000
     names = ["Wake", "NREM", "REM"]
     warnings = summary.values["rat1_sh0"].manifest["facts"]["warnings"]
     return np.array([names.index(row.split(",")[2]) for row in rows[1:]]), warnings

@@ -4,10 +4,9 @@ import pytest
 from src.preprocess.sleep.night_normalization import (
     VIEWS,
     night_view,
-    rank_night,
-    shape_night,
+    relative_levels,
+    sleep_period,
     standardise_night,
-    standardise_sleep,
 )
 from src.signals import BadInput
 
@@ -51,44 +50,39 @@ def test_a_channel_that_was_not_recorded_stays_absent():
     assert np.isfinite(view[:, 0]).all()
 
 
-def test_ranks_do_not_see_a_monotone_change():
-    levels = np.concatenate([night(), night()[::-1]], axis=3)
-    ranks = rank_night(levels)
-    np.testing.assert_allclose(rank_night(np.exp(levels / 5)), ranks, atol=1e-5)
-    np.testing.assert_allclose(ranks.std(axis=(0, 3)), 1, atol=0.02)
-    order = np.argsort(levels[:, 1, 2].ravel())
-    assert (np.diff(ranks[:, 1, 2].ravel()[order]) >= 0).all()
-
-
-def test_the_form_of_a_spectrum_does_not_see_its_level():
+def test_relative_levels_do_not_see_the_gain_and_keep_the_ratios():
     levels = night()
-    louder = levels + np.linspace(-20, 20, len(levels))[:, None, None, None]
-    np.testing.assert_allclose(shape_night(louder), shape_night(levels), atol=1e-3)
+    relative = relative_levels(levels)
+    np.testing.assert_allclose(relative_levels(levels - 14), relative, atol=1e-4)
+    np.testing.assert_allclose(np.diff(relative, axis=2), np.diff(levels, axis=2), atol=1e-4)
+    np.testing.assert_allclose((10 ** (relative / 10)).sum(2).mean(), 1, rtol=1e-4)
+
+
+def test_levels_are_taken_relative_to_a_span():
+    levels = night()
+    spoiled = levels.copy()
+    spoiled[:80] += 30
+    usable, span = np.ones(200, bool), slice(100, 200)
+    for view in ("relative", "night"):
+        np.testing.assert_allclose(
+            night_view(spoiled, usable, view, span)[span], night_view(levels[span], usable[span], view), atol=1e-4
+        )
 
 
 def test_an_unknown_view_is_refused():
-    with pytest.raises(BadInput, match="absolute, night, rank, shape"):
-        night_view(night(), np.ones(200, bool), ["relative"])
+    with pytest.raises(BadInput, match="absolute, relative, night"):
+        night_view(night(), np.ones(200, bool), ["rank"])
     with pytest.raises(BadInput, match="choose from"):
         night_view(night(), np.ones(200, bool), [])
 
 
-def test_time_awake_moves_median_and_scatter_of_the_night_but_not_of_its_sleep():
-    rng = np.random.default_rng(1)
-    asleep = rng.normal(size=(600, 2, 5, 1))
-    awake = rng.normal(np.array([-3.0, 0.0, 2.0, 2.0, 6.0])[:, None], size=(900, 2, 5, 1))
-    short, long = (np.concatenate([awake[:n], asleep, awake[n : 2 * n]]) for n in (60, 450))
-    a, b = standardise_sleep(short)[60:660], standardise_sleep(long)[450:1050]
-    np.testing.assert_allclose(a, b, atol=0.15)
-    np.testing.assert_allclose(np.median(b, axis=(0, 3)), 0, atol=0.1)
-    np.testing.assert_allclose(b.std(axis=(0, 3)), 1, atol=0.1)
-    assert abs(standardise_night(short)[60:660] - standardise_night(long)[450:1050]).max() > 1
-
-
-@pytest.mark.parametrize("n_epochs", [1, 2, 40])
-def test_sleep_that_cannot_be_told_from_wake_is_the_whole_night(n_epochs):
-    levels = night(n_epochs)
-    view = standardise_sleep(levels)
-    np.testing.assert_allclose(np.median(view, axis=(0, 3)), 0, atol=1e-5)
-    assert np.isfinite(view).all()
-    assert np.isnan(standardise_sleep(np.full_like(levels, np.nan))).all()
+def test_the_sleep_period_is_found_among_hours_of_wake():
+    asleep = np.full(3000, 0.05)
+    asleep[1200:2000] = 0.95
+    asleep[1500:1560] = 0.05  # awake for half an hour in the night
+    asleep[300:340] = 0.95  # a nap
+    asleep[1300] = np.nan
+    period = sleep_period(asleep)
+    assert (period.start, period.stop) == (1140, 2060)
+    assert sleep_period(np.full(100, 0.1)) == slice(None)
+    assert sleep_period(np.full(100, 0.9)) == slice(0, 100)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from src.reports.sleep_folds import collect, main
+from src.runs.sleep_folds import collect, main
 from src.signals import BadInput
 
 

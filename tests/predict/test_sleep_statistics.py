@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.reports.sleep_statistics import bouts, sleep_statistics, transition_counts
+from src.predict.sleep_statistics import (
+    bouts,
+    draw_hypnograms,
+    sleep_statistics,
+    statistic_intervals,
+)
+from src.recordings.sleep.hypnogram import transition_counts
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED
 
 W, N1, N2, N3, REM = range(5)
@@ -51,3 +57,39 @@ def test_minutes_add_up(stages):
     assert counts.sum() - np.trace(counts) == found["transitions"]
     lengths = [row["mean_s"] * row["bouts"] for row in bouts(np.array(stages), HUMAN_STAGES, 30.0) if row["bouts"]]
     assert sum(lengths) == pytest.approx(60 * parts)
+
+
+def test_latencies_by_three_definitions():
+    stages = [W] * 4 + [N1] + [W] * 4 + [N2] * 3 + [W] + [N2] * 30 + [REM] + [N2] * 2 + [REM] * 4
+    found = sleep_statistics(np.array(stages), HUMAN_STAGES, 30.0)
+    assert (found["sol_min"], found["sol_three_min"], found["sol_persistent_min"]) == (2.0, 4.5, 6.5)
+    assert (found["rem_latency_min"], found["rem_latency_three_min"]) == (19.5, 18.5)
+    assert found["rem_latency_persistent_min"] == 15.0
+
+
+TRANSITIONS = np.array([[90, 8, 1, 0, 1], [3, 60, 30, 0, 7], [2, 2, 90, 4, 2], [1, 0, 10, 89, 0], [2, 4, 2, 0, 92]])
+
+
+def test_drawn_hypnograms_keep_what_is_certain_and_follow_the_transitions():
+    rows = np.full((60, 5), 0.001)
+    rows[:, N2] = 0.996
+    rows[30] = np.nan
+    drawn = draw_hypnograms(rows, TRANSITIONS, draws=50)
+    assert (drawn[:, 30] == UNSCORED).all()
+    assert (np.delete(drawn, 30, 1) == N2).mean() > 0.99
+    shares = TRANSITIONS.sum(1) / TRANSITIONS.sum()
+    free = draw_hypnograms(np.tile(shares, (400, 1)), TRANSITIONS, draws=100)
+    stays = (free[:, 1:] == free[:, :-1]).mean()
+    assert stays == pytest.approx(np.trace(TRANSITIONS) / TRANSITIONS.sum(), abs=0.03)
+
+
+def test_an_interval_is_as_wide_as_the_doubt():
+    rows = np.full((400, 5), 0.001)
+    rows[:60, W], rows[60:, N2] = 0.996, 0.996
+    low, high = statistic_intervals(rows, TRANSITIONS, HUMAN_STAGES, 30.0)["sol_min"]
+    assert low <= 30.0 <= high
+    assert high - low < 2
+    rows[20:60] = (0.5, 0.0, 0.5, 0.0, 0.0)
+    low, high = statistic_intervals(rows, TRANSITIONS, HUMAN_STAGES, 30.0)["sol_min"]
+    assert high - low > 5
+    assert statistic_intervals(rows, TRANSITIONS, HUMAN_STAGES, 30.0)["rem_latency_min"] is None

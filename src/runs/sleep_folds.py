@@ -1,4 +1,4 @@
-"""All folds of a cross-validation as one table: ``python -m src.reports.sleep_folds <folder of a multirun>``."""
+"""All folds of a cross-validation as one table: ``python -m src.runs.sleep_folds <folder of a multirun>``."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _scores(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; ``--markdown`` for a page."""
-    parser = argparse.ArgumentParser(prog="python -m src.reports.sleep_folds", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m src.runs.sleep_folds", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--markdown", action="store_true")
     given = parser.parse_args(arguments)

@@ -1,0 +1,272 @@
+"""Make ``pretrained/sleep_human``, the network that scores people where no bundle is named.
+
+    python -m pretrained.make_sleep_human <folder of the 84 Sleep-EDF nights as band powers> [--jobs 2]
+
+Six folds over subjects (``conf/folds/sleep_edfx_bandpower_6.json``) give the scores, the temperature and the
+calibration of the card; each scores nights of subjects that it has not seen. Then the same training on all 84 nights
+gives the network that ships. The number of steps is fixed, so that no subject is needed to choose when to stop.
+Everything is drawn from one seed on one thread: the same machine gives the same weights again. About 90 CPU seconds a
+training, seven trainings. Finished folds are kept in ``--work`` and not trained twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from src.datamodules.sleep_spans import VIEWS, SpanOptions, draw_windows
+from src.models.bundle import Bundle, build_network, export_bundle
+from src.models.metrics import scores
+from src.predict.sleep import stage_probabilities
+from src.predict.sleep_agreement import reliability
+from src.preprocess.sleep.bandpower import BandPowerSettings
+from src.preprocess.sleep.bandpower_files import CHANNELS, find_bandpower, layout_signal, read_bandpower_night
+from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
+from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
+from src.recordings.sleep.hypnogram import transition_counts
+from src.signals import HUMAN_STAGES, UNSCORED, Origin, SignalSpec
+from src.storage.provenance import provenance
+
+HERE = Path(__file__).parent
+FOLDS = HERE.parent / "conf" / "folds" / "sleep_edfx_bandpower_6.json"
+SEED, STEPS, SPANS_PER_STEP, LEARNING_RATE = 0, 800, 8, 4e-3
+AVERAGED_FROM, AVERAGE_STEP = 0.6, 0.02
+SPANS = SpanOptions()
+NETWORK = {"n_channels": 3, "n_freqs": 10, "n_frames": 1, "n_classes": 5, "window_epochs": 100, "dropout": 0.3}
+EXCERPT, WAKE_AROUND = 60, 1440
+Night = tuple[str, str, EpochSet]
+Change = Callable[[EpochSet], tuple[EpochSet, slice]]
+
+
+def read_nights(folder: Path) -> list[Night]:
+    """``(recording, subject, epochs)`` of every night."""
+    return [(name, subject, read_bandpower_night(path)) for name, subject, path in find_bandpower(folder, "bandpower")]
+
+
+def train(nights: Sequence[Night], seed: int = SEED) -> torch.nn.Module:
+    """A network of the shipped kind, trained on ``nights`` for a fixed number of steps."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    levels = [np.where(e.usable[:, None, None, None], e.features, np.nan).astype(np.float32) for _, _, e in nights]
+    stages = [e.stages.astype(np.int64) for _, _, e in nights]
+    share = np.array([len(s) for s in stages]) / sum(len(s) for s in stages)
+
+    def batch(spans: int) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = rng.choice(len(nights), spans, p=share)
+        drawn = [draw_windows(rng, levels[night], stages[night], SPANS) for night in chosen]
+        seen, known = (np.concatenate(part) for part in zip(*drawn, strict=True))
+        return torch.from_numpy(seen), torch.from_numpy(known)
+
+    network = build_network("sleep_sequence", NETWORK)
+    first = batch(100)[0].flatten(0, 1)[..., 0].double().numpy()
+    network.standardize.adopt(torch.from_numpy(np.nanmean(first, 0)), torch.from_numpy(np.nanstd(first, 0)))  # type: ignore[union-attr,operator]
+    counts = np.bincount(np.concatenate(stages)[np.concatenate(stages) != UNSCORED], minlength=len(HUMAN_STAGES))
+    weight = torch.from_numpy(counts**-0.5 * counts.sum() / (counts**0.5).sum()).float()
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, LEARNING_RATE)
+    # Linear warm-up over a tenth of the steps under a falling half cosine.
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, 10 * (step + 1) / STEPS) * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+    )
+    average: dict[str, torch.Tensor] | None = None
+    network.train()
+    for step in range(STEPS):
+        seen, known = batch(SPANS_PER_STEP)
+        logits = network(seen)
+        loss = functional.cross_entropy(
+            logits.flatten(0, 1), known.flatten(), weight, ignore_index=UNSCORED, label_smoothing=0.05
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step >= AVERAGED_FROM * STEPS:
+            latest = {name: value.clone() for name, value in network.state_dict().items()}
+            average = average or latest
+            for name, value in average.items():
+                value.lerp_(latest[name], AVERAGE_STEP)
+    assert average is not None
+    network.load_state_dict(average)
+    return network.eval()
+
+
+def trained(nights: Sequence[Night], kept: Path) -> torch.nn.Module:
+    """:func:`train`, or what an earlier call left in ``kept``."""
+    if kept.is_file():
+        network = build_network("sleep_sequence", NETWORK)
+        network.load_state_dict(load_file(kept))
+        return network.eval()
+    network = train(nights)
+    save_file(network.state_dict(), kept)
+    return network
+
+
+def whole_night(epochs: EpochSet) -> tuple[EpochSet, slice]:
+    return epochs, slice(0, len(epochs.stages))
+
+
+def excerpt(epochs: EpochSet) -> tuple[EpochSet, slice]:
+    """Half an hour from the middle of the night."""
+    first = len(epochs.stages) // 2
+    return _epochs(epochs, np.arange(first, first + EXCERPT)), slice(0, EXCERPT)
+
+
+def wake_around(epochs: EpochSet) -> tuple[EpochSet, slice]:
+    """The night with twelve hours of its own wake repeated on both sides; the wake is not scored."""
+    wake = np.flatnonzero((epochs.stages == 0) & epochs.usable)
+    around = wake[np.arange(WAKE_AROUND) % len(wake)]
+    length = len(epochs.stages)
+    chosen = np.concatenate([around, np.arange(length), around])
+    return _epochs(epochs, chosen), slice(WAKE_AROUND, WAKE_AROUND + length)
+
+
+def first_channel(epochs: EpochSet) -> tuple[EpochSet, slice]:
+    """Fpz-Cz alone."""
+    features = epochs.features.copy()
+    features[:, 1:] = np.nan
+    return EpochSet(**{**vars(epochs), "features": features}), slice(0, len(epochs.stages))
+
+
+def _epochs(epochs: EpochSet, chosen: NDArray[np.int64]) -> EpochSet:
+    parts = {name: getattr(epochs, name)[chosen] for name in ("features", "stages", "usable", "onset_s")}
+    return EpochSet(**{**vars(epochs), **parts})
+
+
+CONDITIONS: dict[str, Change] = {
+    "whole nights": whole_night,
+    "30-minute excerpts": excerpt,
+    "12 h of wake on both sides": wake_around,
+    "Fpz-Cz alone": first_channel,
+}
+
+
+def score_fold(folder: Path, fold: int, work: Path) -> dict[str, tuple[NDArray[np.floating], NDArray[np.integer]]]:
+    """Probabilities (temperature 1) and stages of a fold's scored epochs, by condition."""
+    nights, tested = read_nights(folder), set(json.loads(FOLDS.read_text())["folds"][fold])
+    network = trained([night for night in nights if night[1] not in tested], work / f"fold_{fold}.safetensors")
+    found = {}
+    for name, change in CONDITIONS.items():
+        probabilities, stages = [], []
+        for _, subject, epochs in nights:
+            if subject in tested:
+                changed, counted = change(epochs)
+                chances = stage_probabilities(network, changed, temperature=1.0, views=VIEWS, find_period=True)
+                probabilities.append(chances[counted])
+                stages.append(changed.stages[counted])
+        rows, known = np.concatenate(probabilities), np.concatenate(stages)
+        kept = (known != UNSCORED) & np.isfinite(rows).all(axis=1)
+        found[name] = (rows[kept], known[kept])
+    return found
+
+
+def fit_temperature(probabilities: NDArray[np.floating], stages: NDArray[np.integer]) -> float:
+    """The temperature of the least log loss (Guo et al. 2017)."""
+    logits, known = torch.from_numpy(probabilities).double().clamp_min(1e-9).log(), torch.from_numpy(stages).long()
+    grid = torch.logspace(-0.5, 0.5, 101, dtype=torch.float64)
+    losses = torch.stack([functional.cross_entropy(logits / t, known) for t in grid])
+    return float(grid[losses.argmin()])
+
+
+def heated(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.floating]:
+    """Probabilities at another temperature."""
+    powers = np.maximum(probabilities, 1e-9).astype(float) ** (1 / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def confusion(probabilities: NDArray[np.floating], stages: NDArray[np.integer]) -> NDArray[np.int64]:
+    counts = np.zeros((len(HUMAN_STAGES), len(HUMAN_STAGES)), np.int64)
+    np.add.at(counts, (stages.astype(int), probabilities.argmax(axis=1)), 1)
+    return counts
+
+
+def describe(nights: Sequence[Night], temperature: float, metrics: dict[str, float]) -> Bundle:
+    """The bundle without its weights."""
+    settings = EpochSettings.from_params(
+        {"channels": list(CHANNELS), "features": BandPowerSettings().to_dict(), "margin_s": None}
+    )
+    transitions = sum(transition_counts(epochs.stages, len(HUMAN_STAGES)) for _, _, epochs in nights)
+    layout = layout_signal("bandpower")
+    hours = sum(int((epochs.stages != UNSCORED).sum()) for _, _, epochs in nights) * layout.window_s / 3600
+    cited = "Kemp et al. 2000, IEEE Trans Biomed Eng 47:1185; Goldberger et al. 2000, Circulation 101:e215"
+    subjects = len({subject for _, subject, _ in nights})
+    return Bundle(
+        task="sleep_staging",
+        kind="sleep_sequence",
+        network_args=NETWORK,
+        signal=SignalSpec(
+            CHANNELS, 100.0, layout.window_s, layout.units, ("epoch", *layout.axes),
+            (SPANS.window_epochs, 3, 10, 1), layout.freqs_hz,
+        ),
+        steps=[
+            SLEEP_EPOCHS.describe(settings.to_params("bandpower")),
+            {"step": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": list(VIEWS)}},
+        ],
+        classes=list(HUMAN_STAGES),
+        decision={
+            "temperature": temperature,
+            "transitions": np.asarray(transitions).tolist(),
+            "sleep_period": True,
+            "any_channel": True,
+        },
+        metrics=metrics,
+        split={"method": f"six folds over subjects ({FOLDS.name}); the network that ships has seen all of them"},
+        origin=Origin(True, ("Sleep-EDF Expanded (sleep cassette)",), subjects, round(hours, 1), "ODC-By 1.0", cited),
+        provenance={name: value for name, value in provenance().items() if name != "code"},
+    )  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Score by folds, train on everything, write the bundle and the table of its card."""
+    parser = argparse.ArgumentParser(prog="python -m pretrained.make_sleep_human", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("artifacts") / "sleep_human")
+    given = parser.parse_args(arguments)
+    given.work.mkdir(parents=True, exist_ok=True)
+    folds = range(len(json.loads(FOLDS.read_text())["folds"]))
+    nights = read_nights(given.folder)
+    with ProcessPoolExecutor(given.jobs) as pool:
+        everything = pool.submit(trained, nights, given.work / "all.safetensors")
+        found = list(pool.map(score_fold, [given.folder] * len(folds), folds, [given.work] * len(folds)))
+        network = everything.result()
+    lines = [
+        "| unseen subjects, pooled | κ | macro-F1 | N1 | accuracy | sd of κ over folds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in CONDITIONS:
+        tables = [confusion(*fold[name]) for fold in found]
+        pooled = scores(sum(tables[1:], tables[0]), list(HUMAN_STAGES))
+        spread = np.std([scores(table, list(HUMAN_STAGES))["kappa"] for table in tables], ddof=1)
+        values = (pooled["kappa"], pooled["macro_f1"], pooled["f1_N1"], pooled["accuracy"], spread)
+        lines.append(f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} |")
+    night = [fold["whole nights"] for fold in found]
+    together = [(np.concatenate([f[0] for f in some]), np.concatenate([f[1] for f in some])) for some in
+                [night[:k] + night[k + 1 :] for k in folds] + [night]]  # fmt: skip
+    temperatures = [fit_temperature(*some) for some in together]
+    # Each fold's confidence is judged with the temperature of the others.
+    cool = np.concatenate([heated(f[0], t) for f, t in zip(night, temperatures, strict=False)])
+    ece = reliability(cool, together[-1][1])[1]
+    lines.append(f"\nTemperature {temperatures[-1]:.2f}; calibration error (ECE) {ece:.3f} on whole nights.")
+    pooled = scores(confusion(*together[-1]), list(HUMAN_STAGES))
+    metrics = {f"test/{name}": round(value, 6) for name, value in pooled.items()} | {"test/ece": round(ece, 6)}
+    export_bundle(HERE / "sleep_human", describe(nights, temperatures[-1], metrics), network.state_dict())
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

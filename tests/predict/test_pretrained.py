@@ -1,0 +1,52 @@
+"""The network that ships: found without being named, whatever the gain, and honest about where it comes from."""
+
+import json
+
+import numpy as np
+import pytest
+
+from src.models.bundle import load_bundle
+from src.predict.sleep import HUMAN_BUNDLE, predict, stage
+from src.recordings.sleep.edf import read_recording
+from src.recordings.sleep.scoring_files import read_hypnogram
+from src.simulate.sleep import write_night
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    psg, scoring = write_night(tmp_path_factory.mktemp("nights"), 3, 1, seed=5, hours=6.0)
+    return read_recording(psg, ["EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal"]), read_hypnogram(scoring), psg
+
+
+def test_the_shipped_bundle_is_small_recorded_and_has_a_card(repository):
+    bundle = load_bundle(HUMAN_BUNDLE)
+    assert bundle.origin.recorded
+    assert bundle.origin.licence == "ODC-By 1.0"
+    assert bundle.origin.subjects == 42
+    assert sum(p.stat().st_size for p in HUMAN_BUNDLE.iterdir()) < 1_000_000
+    card = (repository / "pretrained" / "sleep_human.md").read_text()
+    assert f"{bundle.metrics['test/kappa']:.3f}" in card
+    assert "Kemp" in card
+
+
+def test_a_signal_is_scored_without_naming_anything_and_its_gain_does_not_matter(night):
+    recording, scoring, _ = night
+    found = stage(recording.samples, recording.fs_hz, recording.channels)
+    truth = np.array(["W", "N1", "N2", "N3", "REM"])[scoring.stages[: len(found.stages)]]
+    assert np.mean(found.stages[: len(truth)] == truth) > 0.6
+    for gain in (0.2, 5.0):
+        other = stage(recording.samples * np.float32(gain), recording.fs_hz, recording.channels, units="a.u.")
+        assert np.mean(other.stages == found.stages) > 0.999
+
+
+def test_channels_of_another_montage_are_found_and_named(night):
+    recording, _, _ = night
+    found = stage(recording.samples[[0, 2, 1]], recording.fs_hz, ["F3-M2", "EOG left", "EMG chin"])
+    assert found.channels == ["F3-M2 + EOG left"]
+
+
+def test_a_file_is_scored_with_the_shipped_bundle(night, tmp_path):
+    summary = predict(load_bundle(HUMAN_BUNDLE), night[2], tmp_path, kind="sleep_edf")
+    assert summary.exit_code == 0, summary.failures
+    (manifest,) = tmp_path.glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["bundle"]["origin"]["cohorts"] == ["Sleep-EDF Expanded (sleep cassette)"]
