@@ -73,7 +73,7 @@ def instrument() -> None:
             clock(found, "noise_levels", "noise levels")
         return found
 
-    expected_spikes.task_engine = engine
+    expected_spikes.task_engine = engine  # type: ignore[assignment]
 
 
 def process(grid_format: str, folder: Path, given: argparse.Namespace) -> spikes_to_grids.SubjectResult:

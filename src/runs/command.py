@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from src.runs.help import help_text
+from src.runs.help import help_text, options
 from src.runs.targets import check_targets
 from src.runs.user_errors import user_errors
 from src.signals import BadInput
@@ -198,6 +198,8 @@ def _explained(
     """What to type instead of an override that does not fit the configuration."""
     message = " ".join(str(error).split())
     unknown = re.search(r"Could not override '([^']+)'", message)
+    if group := re.search(r"You must specify '(\w+)'", message):
+        return BadInput("command line", f"{group[1]} is not given", f"add {group[1]}={' | '.join(options(group[1]))}")
     if unknown is None:
         reason = str(error.__cause__ or "").partition("\n")[0]
         return BadInput("command line", f"{message} ({reason})" if reason else message, "see --help")

@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import textwrap
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,7 @@ def help_text(verb: str, arguments: list[str]) -> str:
             ]
         )
     if verb == "infer":
-        rows = _rows(schema.InferConfig, hide={"options"})
-        rows += [(f"options.{name}", text) for name, text in _rows(schema.InferOptions)]
-        return "\n".join([INFER, "Keys (key=value):", _table(rows)])
+        return "\n".join([INFER, "Keys (key=value):", _table(_rows(schema.InferConfig))])
     step = next((a.partition("=")[2] for a in arguments if a.startswith("preprocess=")), None)
     if step in schema.STEPS:
         params = schema.STEPS[step]
@@ -102,14 +100,17 @@ def described(params: type) -> dict[str, tuple[Any, str]]:
     return found
 
 
-def _rows(params: type, hide: set[str] | None = None) -> list[tuple[str, str]]:
-    """``key=default`` and its comment, for every key a user gives."""
+def _rows(params: type, hide: set[str] | None = None, prefix: str = "") -> list[tuple[str, str]]:
+    """``key=default`` and its comment, for every key a user gives; keys of a group carry its name."""
     rows = []
     for name, (default, comment) in described(params).items():
         if name in (hide or ()) or name.startswith("_"):
             continue
+        if is_dataclass(default):
+            rows += _rows(type(default), prefix=f"{prefix}{name}.")
+            continue
         shown = "…" if default == "???" else default if isinstance(default, str) else json.dumps(default)
-        rows.append((f"{name}={shown}", comment))
+        rows.append((f"{prefix}{name}={shown}", comment))
     return rows
 
 

@@ -23,7 +23,7 @@ from src.simulate.calcium import brain_cells
 from src.storage.step import CachedStep
 
 POSITIONS = "positions"
-"""Role of a text file of coordinates among the stage's inputs."""
+"""Role of a text file of coordinates among the step's inputs."""
 
 _CELLS_AT_ONCE = 512
 

@@ -28,6 +28,7 @@ def refused(verb, *arguments):
         ("train", ["experiment=sleep_cn"], "experiment=sleep_cn does not exist; did you mean experiment=sleep_cnn?"),
         ("train", ["-m", "experiment=sleep_cnn", "sed=1,2"], "did you mean seed? It is 42 now"),
         ("train", ["experiment=sleep_cnn", "seed=x"], "Value 'x' of type 'str' could not be converted to Integer"),
+        ("preprocess", [], "preprocess is not given; add preprocess=cascade_coo | "),
         ("infer", ["night.edf"], "'night.edf' is not of the form key=value"),
         ("infer", ["inputt=night.edf"], "did you mean input?"),
         ("preprocess", ["preprocess=spectrogram", "windw=hann"], "did you mean window?"),

@@ -35,6 +35,13 @@ def test_train_names_every_experiment_and_preprocess_every_step():
     assert set(schema.STEPS) <= set(help_text("preprocess", []).split())
 
 
+@pytest.mark.parametrize("step", schema.STEPS)
+def test_every_step_has_a_help(step):
+    shown = help_text("preprocess", [f"preprocess={step}"])
+    assert "output_dir=…" in shown
+    assert "Params(" not in shown
+
+
 def test_a_step_shows_its_own_keys_and_infer_shows_nothing_of_training():
     assert "duration_s=57.6  seconds; length of each recording" in help_text(
         "preprocess", ["preprocess=spike_lookalikes"]

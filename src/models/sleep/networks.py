@@ -14,7 +14,7 @@ class Standardize(nn.Module):
     n_channels, n_freqs
         Size of the ``(channel, freq)`` statistics.
     limit
-        Standardised values are clipped to ±``limit``, so that an artefact cannot shout down an epoch.
+        Standardised values are clipped to ±``limit``, so that an artefact cannot decide for an epoch.
     """
 
     mean: Tensor

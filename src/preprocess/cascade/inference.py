@@ -85,8 +85,8 @@ def open_engine(
     engine
         ``dense``, ``neuralib`` or ``oasis``.
     model
-        Name, folder or .zip of a CASCADE package, or ``auto`` for the one whose rate is nearest; for ``oasis`` the
-        decay of the indicator (``tau1.25s``, or ``tau1.25s_amplitude0.2`` with the ΔF/F of one spike).
+        Name, folder or .zip of a CASCADE package, or ``auto`` for the one whose rate is nearest; for ``oasis``
+        ``tau1.25s``, the indicator's decay, or ``tau1.25s_amplitude0.2`` with the ΔF/F of one spike.
     fs_hz
         Frame rate of the recording. Where it differs from the model's by more than 5 %, ΔF/F is resampled to the
         model's rate, and the result back.
@@ -103,8 +103,7 @@ def open_engine(
     Raises
     ------
     BadInput
-        For an unknown engine, a package that cannot be had or is damaged, or a named one whose frame rate
-        differs by more than a factor of two from the recording's.
+        For an unknown engine, a package that cannot be had or is damaged, or one of quite another frame rate.
     """
     if threshold not in (0, 1, None) or isinstance(threshold, bool):
         raise BadInput("threshold", f"is {threshold!r}", "give 0, 1 or null")
@@ -148,17 +147,7 @@ class CascadeEngine:
         return np.concatenate(blocks) if blocks else np.empty(0)
 
     def check(self, levels: np.ndarray) -> list[str]:
-        """Judge the noise levels of a whole recording.
-
-        Returns
-        -------
-        One sentence for each way in which the levels leave the range the networks were trained on.
-
-        Raises
-        ------
-        BadInput
-            If ΔF/F is evidently not a fraction: in percent, or a fluorescence that was never divided by F0.
-        """
+        """See :func:`~src.preprocess.cascade.output.check_noise`."""
         return check_noise(levels, self.package.config.noise_levels, self.package.name)
 
     def predict(self, dff: np.ndarray, noise_levels: np.ndarray | None = None) -> np.ndarray:

@@ -316,19 +316,19 @@ def test_the_command_line_of_the_specification_composes_and_runs(raw, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("stage", "grid_format", "output"),
+    ("step", "grid_format", "output"),
     [
         ("cascade_grid", "dense", "processed_spike_grids_2018"),
         ("cascade_coo", "coo", "processed_spike_grids_coo_2018"),
     ],
 )
-def test_both_stages_have_the_specified_defaults(repository, stage, grid_format, output):
-    cfg = composed(repository, f"preprocess={stage}")
+def test_both_steps_have_the_specified_defaults(repository, step, grid_format, output):
+    cfg = composed(repository, f"preprocess={step}")
     assert (cfg.grid_format, cfg.output_dir, cfg.input_dir) == (grid_format, output, "raw_trace_data_2018")
     assert (cfg.num_neurons, cfg.batch_size, cfg.split_ratio, cfg.workers, cfg.seed) == (10, 30000, 0.95, 1, 42)
     assert cfg.cascade_model == "Global_EXC_2Hz_smoothing500ms"
     with pytest.raises(ConfigCompositionException, match="num_neuron"):
-        composed(repository, f"preprocess={stage}", "num_neuron=5")
+        composed(repository, f"preprocess={step}", "num_neuron=5")
 
 
 @pytest.mark.slow
