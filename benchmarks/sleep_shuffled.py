@@ -14,18 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from src.storage.atomic import atomic_folder
+from src.storage.atomic import atomic_file
 
 
 def shuffle_nights(root: Path, target: Path, seed: int) -> int:
     """Write every night of ``root`` to ``target`` with its labels permuted; how many there were."""
     nights = sorted(root.glob("*.npz"))
-    with atomic_folder(target) as part:
-        for number, night in enumerate(nights):
-            with np.load(night) as arrays:
-                kept = {name: arrays[name] for name in arrays.files}
-            kept["labels"] = np.random.default_rng((seed, number)).permutation(kept["labels"])
-            np.savez(part / night.name, **kept)
+    target.mkdir(parents=True, exist_ok=True)
+    for number, night in enumerate(nights):
+        with np.load(night) as arrays:
+            kept = {name: arrays[name] for name in arrays.files}
+        kept["labels"] = np.random.default_rng((seed, number)).permutation(kept["labels"])
+        with atomic_file(target / night.name) as part, part.open("wb") as handle:
+            np.savez(handle, **kept)
     return len(nights)
 
 

@@ -53,7 +53,7 @@ def time_scoring(folder: Path, hours: float, repeats: int) -> dict[str, float]:
     psg, _ = write_night(folder, 0, 1, seed=0, hours=hours)
     model = stager(SHAPE)
     described = Bundle(
-        signal=SignalSpec(("EEG Fpz-Cz",), 100.0, 30.0, "uV", AXES, SHAPE),
+        signal=SignalSpec(("EEG Fpz-Cz",), 100.0, 30.0, "dB re 1 uV^2/Hz", AXES, SHAPE),
         steps=[SLEEP_EPOCHS.describe(SETTINGS.to_params("edf_folder"))],
         classes=list(HUMAN_STAGES),
         decision={"temperature": 1.0},

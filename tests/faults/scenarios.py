@@ -121,7 +121,9 @@ def write_nights(inputs: Path) -> None:
         task="sleep_staging",
         kind="sleep_sequence",
         network_args=args | {"dropout": 0.1},
-        signal=SignalSpec(CHANNELS, 100.0, 30.0, "uV", ("epoch", "channel", "frequency", "time"), (20, 2, 10, 1)),
+        signal=SignalSpec(
+            CHANNELS, 100.0, 30.0, "dB re variance", ("epoch", "channel", "frequency", "time"), (20, 2, 10, 1)
+        ),
         steps=[
             SLEEP_EPOCHS.describe(settings.to_params("sleep_edf")),
             {"step": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": ["absolute", "night"]}},

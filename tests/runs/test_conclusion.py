@@ -3,10 +3,12 @@
 import io
 import json
 
+import pytest
 from rich.console import Console
 
 from src.runs.conclusion import finalize_sweep, learning_curve
 from src.runs.folder import write_record
+from src.signals import BadInput
 
 
 def test_a_learning_curve_leaves_out_rows_of_other_metrics(tmp_path):
@@ -25,3 +27,13 @@ def test_a_sweep_of_failures_ends_without_a_choice(tmp_path):
     assert "job 0 did not finish: out of luck" in stream.getvalue()
     verdict = json.loads((tmp_path / "sweep.json").read_text())
     assert (verdict["status"], verdict["chosen"], verdict["best"]) == ("incomplete", None, None)
+
+
+def test_the_end_of_a_sweep_runs_no_code_of_a_record(tmp_path):
+    (tmp_path / "0").mkdir()
+    config = {"datamodule": {"_target_": "os.system", "command": "true"}}
+    record = {"status": "finished", "score": 0.5, "overrides": [], "config": config, "metrics": {}, "mode": "max"}
+    write_record(tmp_path / "0" / "run.json", record)
+    write_record(tmp_path / "sweep.json", {})
+    with pytest.raises(BadInput, match=r"datamodule._target_: names os.system, which a configuration may not run"):
+        finalize_sweep(tmp_path, Console(file=io.StringIO()))

@@ -22,6 +22,9 @@ SHORTEST_S = 12.0
 """Bouts shorter than this become part of their neighbours."""
 AFTER_NREM_S = 40.0
 """Without muscle activity REM sleep has to begin at most so long after NREM sleep; waking has theta too."""
+SHORTEST_RECORDING_S = 600.0
+MOST_THETA_IN_NREM = 0.5
+"""Theta ratio above which slow waves do not dominate."""
 DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ = (1.0, 4.0), (25.0, 60.0), (5.0, 10.0), (2.0, 15.0)
 _ARTIFACT_SD = 6.0
 
@@ -123,6 +126,10 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
     stages = _without_short_bouts(stages, max(1, round(SHORTEST_S / epoch_s)))
     if muscle is None:
         stages = _rem_after_nrem(stages, round(AFTER_NREM_S / epoch_s))
+    if len(stages) * epoch_s < SHORTEST_RECORDING_S:
+        said.append(f"{len(stages) * epoch_s:g} s are too short to find thresholds in: do not rely on these states")
+    if (stages == NREM).any() and np.nanmedian(features.theta[stages == NREM]) > MOST_THETA_IN_NREM:
+        said.append("what was scored as NREM sleep has more theta than slow waves: it may be waking or REM sleep")
     confidence = probabilities[np.arange(len(stages)), stages]
     confidence[~np.isfinite(features.slow)] = 1 / 3
     return States(stages, confidence, tuple(said))
@@ -147,12 +154,14 @@ def two_modes(
     """
     used = np.isfinite(values) & (True if within is None else within)
     x = values[used]
-    if len(x) < 10 or np.ptp(x) == 0:
+    if len(x) < 10 or np.ptp(x) < 1e-9:
         return np.zeros(len(values)), False
     if high.any() and low.any():
         upper = np.abs(x - np.nanmean(values[high])) < np.abs(x - np.nanmean(values[low]))
     else:
         upper = x > _otsu(x)
+    if upper.all() or not upper.any():
+        return np.zeros(len(values)), False
     means, sizes, shares = _mixture(x, upper)
     if means[1] - means[0] < sizes.mean() or shares.min() < 0.05:  # it ran off with one mode alone
         shares = np.array([1 - upper.mean(), upper.mean()])

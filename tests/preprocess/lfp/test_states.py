@@ -6,6 +6,7 @@ import pytest
 from src.preprocess.lfp.epochs import lfp_epochs
 from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.lfp.states import NREM, REM, WAKE, Features, epoch_features, score, two_modes
+from src.recordings.extracellular.source import SourceOptions
 from src.simulate.lfp import simulate_session
 
 NONE = np.zeros(0, bool)
@@ -32,11 +33,12 @@ def scored(folder, arrays, traces):
     place = folder / "rat1.rec" / "low_freq"
     place.mkdir(parents=True)
     np.savez(place / "rat1_sh0_lfp_traces.npz", **arrays | {"traces": traces})
-    summary = lfp_epochs(LfpEpochsParams(input_dir=str(folder), output_dir=str(folder / "out"), workers=1))
+    out = folder.with_name(f"{folder.name}_out")
+    summary = lfp_epochs(LfpEpochsParams(input_dir=str(folder), output_dir=str(out), workers=1))
     assert not summary.failures, summary.failures
-    rows = (folder / "out/rat1_sh0/hypnogram.csv").read_text().splitlines()
+    rows = (out / "rat1_sh0/hypnogram.csv").read_text().splitlines()
     assert rows[0] == "onset,duration,stage,confidence"
-    assert (folder / "out/rat1_sh0/states.png").stat().st_size > 5000
+    assert (out / "rat1_sh0/states.png").stat().st_size > 5000
     names = ["Wake", "NREM", "REM"]
     warnings = summary.values["rat1_sh0"].manifest["facts"]["warnings"]
     return np.array([names.index(row.split(",")[2]) for row in rows[1:]]), warnings
@@ -73,6 +75,15 @@ def test_rem_needs_nrem_before_it_where_muscles_are_not_known():
     assert set(active.stages[:48]) == {WAKE}
     assert set(active.stages[102:122]) == {REM}
     assert active.warnings == ()
+
+
+def test_states_that_cannot_be_believed_are_said(shared_data, tmp_path):
+    short = shared_data / "lfp_rat_hippocampus/sample_data_2.npy"
+    params = LfpEpochsParams(input_dir=str(short), output_dir=str(tmp_path), source=SourceOptions(fs_hz=1000.0))
+    warnings = lfp_epochs(params).values["sample_data_2_sh0"].manifest["facts"]["warnings"]
+    assert any("too short to find thresholds" in warning for warning in warnings)
+    slow = np.r_[np.full(100, -2.0), np.full(100, 2.0)] + np.random.default_rng(0).normal(0, 0.1, 200)
+    assert any("more theta than slow waves" in said for said in score(Features(slow, np.full(200, 0.8)), 4.0).warnings)
 
 
 def test_a_handful_of_scored_epochs_sets_the_thresholds():
