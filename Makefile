@@ -36,14 +36,15 @@ SPIKES ?= $(SIMULATED_SPIKES)
 ARGS ?=
 # Training steps are too small for a second thread to help.
 ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
-spikes: .venv/.installed ## spike sorter: D1–D6, both models, thresholds, predictions of D2–D6; SPIKES=<folder of your own D*.mat>
+spikes: .venv/.installed ## spike sorter: D2–D6 sorted with the neurons of D1; SPIKES=<folder of your own D*.mat>
 	@[ "$(SPIKES)" != "$(SIMULATED_SPIKES)" ] || [ -e $(SPIKES)/D1.mat ] || \
 		$(PY) preprocess.py preprocess=spike_lookalikes output_dir=$(SPIKES)
+	@truth=""; [ ! -d $(SPIKES)/truth ] || truth="options.truth=$(SPIKES)/truth"; \
+	$(PY) infer.py method=bank labelled=$(SPIKES)/D1.mat input=$(SPIKES) $$truth $(ARGS)
+
+sort: .venv/.installed ## the coursework's networks instead: trained on D1, then predictions of D2–D6
 	@$(ONE_THREAD) $(PY) train.py experiment=spike_detector datamodule.data_dir=$(SPIKES) $(ARGS)
 	@$(ONE_THREAD) $(PY) train.py experiment=spike_classifier datamodule.data_dir=$(SPIKES) $(ARGS)
-	@$(MAKE) sort SPIKES=$(SPIKES)
-
-sort: .venv/.installed ## predictions alone, from the models that `make spikes` left
 	@truth=""; [ ! -d $(SPIKES)/truth ] || truth="options.truth=$(SPIKES)/truth"; \
 	$(PY) infer.py bundle=runs/spike_detector/latest options.classifier=runs/spike_classifier/latest input=$(SPIKES) $$truth
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(REPOSITORY))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from spike_sorting import CHAIN, labelled, made  # noqa: E402
 
-from benchmarks.spike_sorting import CHAIN, labelled, made  # noqa: E402
 from src.models.spikes.inference import onset_probability  # noqa: E402
 from src.models.spikes.networks import SpikeDetector  # noqa: E402
 from src.preprocess.spikes.sorting import BankSorter  # noqa: E402

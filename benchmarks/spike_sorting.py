@@ -24,8 +24,8 @@ sys.path.insert(0, str(REPOSITORY))
 import numpy as np  # noqa: E402
 from rich.console import Console  # noqa: E402
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # noqa: E402
+from spike_baselines import AFTER, BEFORE, baselines  # noqa: E402
 
-from benchmarks.spike_baselines import AFTER, BEFORE, baselines  # noqa: E402
 from src.models.bundle import load_bundle  # noqa: E402
 from src.models.spike_scoring import WEIGHTS, final_score, score  # noqa: E402
 from src.predict.sorter import NetworkSorter  # noqa: E402

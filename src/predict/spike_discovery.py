@@ -58,7 +58,10 @@ def discover_units(
 def _discover_file(path: Path, output: OutputFolder, name: str, key: str | None, fs_hz: float | None) -> list[str]:
     options = SourceOptions(fs_hz=fs_hz, key=key)
     recording = open_recording(path, options, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
-    samples, index, unit, rows, notes = recording.samples(), [], [], [], list(recording.warnings)
+    samples, notes = recording.samples(), list(recording.warnings)
+    index: list[np.ndarray] = []
+    unit: list[np.ndarray] = []
+    rows: list[dict[str, Any]] = []
     for group in np.unique(recording.shanks):
         channels = np.flatnonzero(recording.shanks == group)
         cleaned = [without_hum(np.nan_to_num(samples[c]), recording.fs_hz) for c in channels]
