@@ -82,7 +82,7 @@ class InferConfig:
     """``infer.py``: a bundle or a method that needs none, recordings, and options of its task."""
 
     bundle: str | None = None  # folder of a run or of its bundle
-    method: str | None = None  # spikes: bank, which needs no bundle
+    method: str | None = None  # spikes: bank or discover, which need no bundle
     labelled: str | None = None  # spikes: the labelled recording that method=bank learns from
     input: str = MISSING  # a recording, or a folder of them
     output_dir: str = "predictions"  # folder for the results, a folder per recording

@@ -162,13 +162,20 @@ def _built(tracker: dict[str, Any], run: RunFolder, config: dict[str, Any], kind
     made: Logger = build(run.path, config, kind)
     if isinstance(made, WandbLogger) and made._wandb_init["mode"] == "online":
         try:
-            _answers(made._wandb_init["settings"].base_url)
+            _answers(_wandb_server())
             _ = made.experiment
         except Exception as error:
             reason = " ".join(str(error).split())[:100]
             say(console, f"W&B does not answer ({reason}): the run is logged offline", style="yellow")
             made = build(run.path, config, kind, mode="offline")
     return made
+
+
+def _wandb_server() -> str:
+    """Address of W&B's server, from the environment, the user's settings file or the default."""
+    import wandb
+
+    return os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
 
 
 def _answers(url: str) -> None:

@@ -152,7 +152,7 @@ def test_infer_takes_a_method_in_place_of_a_bundle(spike_folder, tmp_path, repos
     assert (tmp_path / "D2.mat").is_file()
     for overrides, message in (
         (("method=bank", recording), "labelled: is missing"),
-        (("method=bnk", recording, labelled), "unknown method 'bnk'; choose from: bank"),
+        (("method=bnk", recording, labelled), "unknown method 'bnk'; choose from: bank, discover"),
         (("method=bank", recording, labelled, "bundle=x"), "takes no bundle"),
         (("method=bank", recording, labelled, "options.subject=x"), "is no option of method=bank"),
     ):
