@@ -55,7 +55,8 @@ def choose_channels(
     chosen = [found[region] for region in _ORDER if region in found][:_GROUPS] or named[:_GROUPS]
     if not chosen:
         hint = f"name one with options.channels; there are: {', '.join(labels) or 'none'}"
-        raise BadInput(source, "has no channel whose name says that it is EEG", hint)
+        problem = f"has no channel of {_LEAST_HZ:g} Hz or more whose name says that it is EEG"
+        raise BadInput(source, problem, hint)
     eye = next(iter(eyes), absent)
     places = [name.upper().startswith("EOG") for name in wanted]
     first = places.index(False)
