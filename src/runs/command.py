@@ -130,7 +130,7 @@ def compose(
 
 def _parsed(text: str, verb: str, arguments: list[str], *, multirun: bool) -> Override:
     """One ``key=value`` of the command line, as Hydra reads it."""
-    key, equals, value = text.partition("=")
+    key, equals, _ = text.partition("=")
     if not equals and not text.startswith("~"):
         hint = f"did you mean input={text}?" if Path(text).exists() else f"see python {verb}.py --help"
         raise BadInput("command line", f"{text!r} is not of the form key=value", hint)
