@@ -156,7 +156,7 @@ def test_make_spikes_simulates_in_its_own_folder_alone(tmp_path, spikes, simulat
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert ("spike_lookalikes" in done.stdout) == simulates, done.stdout
-    assert f"datamodule.data_dir={spikes or 'artifacts/spikes'}" in done.stdout
+    assert f"labelled={spikes or 'artifacts/spikes'}/D1.mat input={spikes or 'artifacts/spikes'}" in done.stdout
 
 
 def test_a_sweep_is_not_put_into_a_folder_of_somebody_else(server, tmp_path):

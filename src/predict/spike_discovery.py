@@ -17,7 +17,8 @@ from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
-from src.storage.step import fingerprint, provenance
+from src.storage.provenance import provenance
+from src.storage.step import fingerprint
 
 VIOLATION_MS = 1.5
 GOOD = {"isi_violations": 0.01, "snr": 5.0, "presence": 0.9}

@@ -25,7 +25,8 @@ from src.reports.spikes import draw_trace, draw_waveforms
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
-from src.storage.step import fingerprint, provenance
+from src.storage.provenance import provenance
+from src.storage.step import fingerprint
 
 COURSEWORK_HZ = 25_000.0
 
