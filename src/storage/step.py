@@ -121,10 +121,7 @@ def ensure(
             manifest = {
                 "key": key,
                 "label": label,
-                "step": step.name,
-                "version": step.version,
-                "params": params,
-                "seed": seed,
+                **step.describe(params, seed),
                 "inputs": {n: {"name": Path(p).name, "sha256": fingerprint(p)} for n, p in sorted(inputs.items())},
                 "facts": facts,
                 "provenance": provenance(),
