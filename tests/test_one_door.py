@@ -107,6 +107,20 @@ def test_hostile_names_harm_nothing_and_stop_no_other_recording(infer, material,
     assert len(list(data.iterdir())) == 6
 
 
+def test_a_result_of_another_recording_is_not_replaced_by_a_later_run(infer, material, tmp_path):
+    for name in ("n.edf", "n.EDF"):
+        (tmp_path / name).mkdir()
+        shutil.copy(material / "nights" / NIGHT, tmp_path / name / name)
+        assert infer(input=tmp_path / name / name, output_dir=tmp_path / "out").status == 0
+    first, second = sorted((tmp_path / "out").iterdir())
+    assert first.name == "n"
+    assert '"n.edf"' in (first / "manifest.json").read_text()
+    assert '"n.EDF"' in (second / "manifest.json").read_text()
+    before = sorted((tmp_path / "out").iterdir())
+    assert infer(input=tmp_path / "n.EDF", output_dir=tmp_path / "out").status == 0
+    assert sorted((tmp_path / "out").iterdir()) == before
+
+
 @pytest.mark.parametrize("held", ["d1.mat", "D1.npy", "notes.txt"])
 def test_simulated_spikes_are_not_written_into_a_users_folder(server, tmp_path, held):
     data = tmp_path / "data"
@@ -142,7 +156,7 @@ def test_make_spikes_simulates_in_its_own_folder_alone(tmp_path, spikes, simulat
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert ("spike_lookalikes" in done.stdout) == simulates, done.stdout
-    assert f"datamodule.data_dir={spikes or 'artifacts/spikes'}" in done.stdout
+    assert f"labelled={spikes or 'artifacts/spikes'}/D1.mat input={spikes or 'artifacts/spikes'}" in done.stdout
 
 
 def test_a_sweep_is_not_put_into_a_folder_of_somebody_else(server, tmp_path):

@@ -11,8 +11,9 @@ from preprocess import as_list
 from src import schema
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.manifest import MANIFEST
 from src.storage.parameters import PreprocessConfig
-from src.storage.step import MANIFEST, CachedStep, ensure
+from src.storage.step import CachedStep, ensure
 
 
 def count(inputs, params, out_dir, seed):

@@ -23,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from src.signals import BadInput, Origin, SignalSpec
+from src.storage.fingerprint import canonical_json
 from src.storage.output import OutputFolder
-from src.storage.step import canonical_json, fingerprint
+from src.storage.step import fingerprint
 
 SCHEMA_VERSION = 2
 WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"

@@ -14,9 +14,6 @@ from torch import Tensor
 
 from src.signals import BadInput
 
-Block = Mapping[str, Any]
-"""A ``_target_`` with keyword arguments, as in ``conf/``."""
-
 ADAMW: dict[str, Any] = {"_target_": "torch.optim.AdamW", "lr": 2e-3, "weight_decay": 1e-2}
 WARMUP_COSINE: dict[str, Any] = {"_target_": "src.models.schedule.warmup_cosine", "warmup": 0.1}
 """What a module is trained with where nothing else is said; the same as in ``conf/``."""

@@ -21,7 +21,7 @@ from src.preprocess.calcium.grid_store import COO_FILE
 from src.preprocess.calcium.grid_windows import window_batch
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.output import OutputFolder, distinct_names
+from src.storage.output import OutputFolder
 
 WINDOWS_AT_ONCE = 16
 KNOWN_SHARE = 0.5
@@ -61,7 +61,7 @@ def predict(
     network = bundle.network()
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source))
     found = find_grids(Path(source))
-    names = distinct_names(found.items())
+    names = output.names(found.items())
     jobs = [
         Job(name, forecast_file, (bundle, network, path, output, name, subject, stride, figures))
         for name, path in zip(names, found.values(), strict=True)

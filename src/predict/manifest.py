@@ -9,7 +9,8 @@ from typing import Any
 
 from src.models.bundle import Bundle
 from src.storage.manifest import write_manifest
-from src.storage.step import fingerprint, provenance
+from src.storage.provenance import provenance
+from src.storage.step import fingerprint
 
 
 def write_prediction_manifest(

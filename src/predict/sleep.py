@@ -33,7 +33,7 @@ from src.recordings.sleep.channels import derivations
 from src.recordings.sleep.nights import Night
 from src.signals import UNSCORED, BadInput, Recording
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.output import OutputFolder, distinct_names
+from src.storage.output import OutputFolder
 from src.storage.progress import printable
 
 BATCH = 512
@@ -82,7 +82,7 @@ def predict(
     nights = find_inputs(Path(source), kind)
     reference = None if how.reference == "beside" else how.reference
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source, reference))
-    names = distinct_names((night.recording_id, night.psg[0]) for night in nights)
+    names = output.names((night.recording_id, night.psg[0]) for night in nights)
     jobs = [
         Job(name, _stage_night, (bundle, network, settings, how, night, output, name))
         for name, night in zip(names, nights, strict=True)

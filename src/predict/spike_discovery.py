@@ -16,8 +16,9 @@ from src.recordings.extracellular.reader import SourceOptions, open_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.output import OutputFolder, distinct_names
-from src.storage.step import fingerprint, provenance
+from src.storage.output import OutputFolder
+from src.storage.provenance import provenance
+from src.storage.step import fingerprint
 
 VIOLATION_MS = 1.5
 GOOD = {"isi_violations": 0.01, "snr": 5.0, "presence": 0.9}
@@ -50,7 +51,7 @@ def discover_units(
     paths = find_recordings(Path(source), recordings, [])
     output = OutputFolder(Path(output_dir), (Path(source),))
     output.check()
-    names = distinct_names((path.stem, path) for path in paths)
+    names = output.names((path.stem, path) for path in paths)
     jobs = [Job(n, _discover_file, (p, output, n, key, fs_hz)) for n, p in zip(names, paths, strict=True)]
     return run_batch(jobs, title="spikes without labels")
 

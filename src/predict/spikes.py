@@ -24,8 +24,9 @@ from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, w
 from src.reports.spikes import draw_trace, draw_waveforms
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.output import OutputFolder, distinct_names
-from src.storage.step import fingerprint, provenance
+from src.storage.output import OutputFolder
+from src.storage.provenance import provenance
+from src.storage.step import fingerprint
 
 COURSEWORK_HZ = 25_000.0
 
@@ -165,7 +166,7 @@ def require_gain(gain: float | None) -> None:
 def sort_recordings(sorter: SpikeSorter, paths: list[Path], settings: Settings) -> Summary:
     """Sort recordings and write everything; a bad one does not stop the others."""
     settings.output.check()
-    named = dict(zip(distinct_names((path.stem, path) for path in paths), paths, strict=True))
+    named = dict(zip(settings.output.names((path.stem, path) for path in paths), paths, strict=True))
     jobs = [Job(name, sort_file, (sorter, path, name, settings)) for name, path in named.items()]
     summary = run_batch(jobs, title="spike sorting")
     done = {o.name: named[o.name].stem for o in summary.outcomes if o.ok}

@@ -204,16 +204,13 @@ def open_run(
     try:
         home.mkdir(parents=True, exist_ok=True)
         if sweep is not None:
-            path = _claim(home, key, number, data)
-            lock = lock_folder(path, wait=True)
+            path, lock = _claim(home, key, number, data)
         else:
             path, lock = (_interrupted(home, key, data) if resume else None) or fresh_folder(home)
     except OSError as error:
         raise BadInput(home, f"cannot be written ({error.strerror})", "choose another runs_dir") from error
-    assert lock is not None
     with lock:
-        swept = sweep is not None and not over_folds(overrides or ())
-        run = _start(path, key, config, swept=swept, overrides=overrides)
+        run = _start(path, key, config, in_sweep=sweep is not None, overrides=overrides or [])
         if run.finished:
             yield run
             return
@@ -231,9 +228,9 @@ def open_run(
             os.environ.pop(SHARED_RUN, None)
 
 
-def _start(path: Path, key: str, config: dict[str, Any], *, swept: bool, overrides: list[str] | None) -> RunFolder:
+def _start(path: Path, key: str, config: dict[str, Any], *, in_sweep: bool, overrides: list[str]) -> RunFolder:
     """Write into ``run.json`` that the run is under way, unless it is finished."""
-    run = RunFolder(path, key, 0, swept)
+    run = RunFolder(path, key, 0, in_sweep and not over_folds(overrides))
     record: dict[str, Any] = {"key": key, "started": now(), "attempts": 0}
     if (path / RUN_FILE).exists():
         record = read_record(path / RUN_FILE)
@@ -247,7 +244,7 @@ def _start(path: Path, key: str, config: dict[str, Any], *, swept: bool, overrid
         "status": "running",
         "attempts": run.attempt + 1,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "overrides": overrides or [],
+        "overrides": overrides,
         "launch": _launch(),
         "config": config,
         **provenance(),
@@ -270,18 +267,21 @@ def _is_same(record: dict[str, Any], key: str, data: str | None) -> bool:
     return record.get("key") == key and (data is None or record.get("data") in (None, data))
 
 
-def _claim(sweep: Path, key: str, number: int, data: str | None) -> Path:
-    """The folder of a sweep's job: the newest with its key and data, or else the first free one from its number on."""
+def _claim(sweep: Path, key: str, number: int, data: str | None) -> tuple[Path, AcquireReturnProxy]:
+    """A sweep's job's folder, locked: the newest with its key and data, or else the first free one from its number."""
     with folder_lock(sweep / "claims"):
         same = [(path, record) for path, record in records(sweep, RUN_FILE) if _is_same(record, key, data)]
         if same:
-            return max(same, key=lambda found: (found[1].get("data") is not None, int(found[0].name)))[0]
-        while (sweep / str(number) / RUN_FILE).exists():
-            number += 1
-        path = sweep / str(number)
-        path.mkdir(exist_ok=True)
-        write_record(path / RUN_FILE, {"key": key, "status": "claimed", "started": now(), "attempts": 0})
-        return path
+            path = max(same, key=lambda found: (found[1].get("data") is not None, int(found[0].name)))[0]
+        else:
+            while (sweep / str(number) / RUN_FILE).exists():
+                number += 1
+            path = sweep / str(number)
+            path.mkdir(exist_ok=True)
+            write_record(path / RUN_FILE, {"key": key, "status": "claimed", "started": now(), "attempts": 0})
+    lock = lock_folder(path, wait=True)
+    assert lock is not None
+    return path, lock
 
 
 def _join(key: str, *, runs_dir: Path, name: str, sweep: Path | None) -> RunFolder:

@@ -29,8 +29,8 @@ from src.runs.folder import (
     write_record,
 )
 from src.signals import BadInput
+from src.storage.fingerprint import canonical_json
 from src.storage.progress import say
-from src.storage.step import canonical_json
 
 EFFORT_KEYS = ("n_trials", "n_jobs", "max_batch_size", "max_failure_rate", "storage")
 """How much of a search is done and how, not which search it is."""

@@ -84,6 +84,22 @@ class OutputFolder:
         refuse_overlap(target, self.inputs, self.option)
         return target
 
+    def names(self, sources: Iterable[tuple[str, str | Path]]) -> list[str]:
+        """:func:`distinct_names`, which also differ from results in the root that were made from another file.
+
+        That is why ``n.EDF`` gets ``n-3f2a9c`` where an earlier run has made ``n`` from ``n.edf``.
+        """
+        pairs = list(sources)
+        found = zip(distinct_names(pairs), pairs, strict=True)
+        return [_apart(name, source) if self._is_taken(name, source) else name for name, (_, source) in found]
+
+    def _is_taken(self, name: str, source: str | Path) -> bool:
+        try:
+            made_from = _made_from(self.path(name))
+        except BadInput:  # whoever writes the result says why it cannot be
+            return False
+        return bool(made_from) and Path(source).name not in made_from
+
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
         """Yield an empty folder that becomes ``root/<name>`` when the block ends without an error.
@@ -159,7 +175,7 @@ def distinct_names(sources: Iterable[tuple[str, str | Path]]) -> list[str]:
     names = []
     for name, source in pairs:
         if count[name.casefold()] > 1:
-            name = f"{name}-{hashlib.sha256(os.fsencode(Path(source).name)).hexdigest()[:6]}"
+            name = _apart(name, source)
         names.append(name)
     if len(set(names)) < len(names):  # one file name in several folders
         names = [
@@ -167,6 +183,22 @@ def distinct_names(sources: Iterable[tuple[str, str | Path]]) -> list[str]:
             for name, (_, source) in zip(names, pairs, strict=True)
         ]
     return names
+
+
+def _apart(name: str, source: str | Path) -> str:
+    return f"{name}-{hashlib.sha256(os.fsencode(Path(source).name)).hexdigest()[:6]}"
+
+
+def _made_from(result: Path) -> set[str]:
+    """Names of the files that a result was made from, by its folder's manifest or by its record ``<result>.json``."""
+    try:
+        record = json.loads(result.with_name(f"{result.name}.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        record = None
+    recording = record.get("recording") if isinstance(record, dict) else None
+    inputs = (read_manifest(result) or {}).get("inputs")
+    found = [recording, *(inputs.values() if isinstance(inputs, dict) else ())]
+    return {entry["name"] for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)}
 
 
 def refuse_overlap(target: Path, inputs: Iterable[Path], option: str, *, may_contain: bool = False) -> None:

@@ -8,7 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -46,15 +46,6 @@ def in_order(
 def call(work: Callable[[], Result]) -> Result:
     """The ``work`` of :func:`in_order` for pieces that are calls themselves."""
     return work()
-
-
-def in_turn(work: Callable[[Piece], Result], pieces: Iterable[Piece], threads: int) -> Iterator[Result]:
-    """:func:`in_order` with so many threads of its own, as many pieces in memory and no thread for one."""
-    if threads == 1:
-        yield from map(work, pieces)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        yield from in_order(work, pieces, pool, threads)
 
 
 @contextmanager

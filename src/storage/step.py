@@ -16,25 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from src.signals import BadInput
-from src.storage.fingerprint import canonical_json, digest_of, file_digest
+from src.storage.fingerprint import digest_of, file_digest
 from src.storage.hdf5 import files_reached
 from src.storage.lock import folder_lock
-from src.storage.manifest import (
-    MANIFEST,
-    all_there,
-    checksums,
-    files_of,
-    is_intact,
-    read_manifest,
-    write_manifest,
-)
+from src.storage.manifest import all_there, files_of, is_intact, read_manifest, write_manifest
 from src.storage.output import plain_name, refuse_overlap, replacement
 from src.storage.provenance import provenance
-
-__all__ = [
-    "MANIFEST", "Artifact", "CachedStep", "canonical_json", "checksums", "ensure", "fingerprint", "folder_lock",
-    "provenance", "read_artifact",
-]  # fmt: skip
 
 StepFunction = Callable[[Mapping[str, Path], dict[str, Any], Path, int | None], dict[str, Any] | None]
 
@@ -134,10 +121,7 @@ def ensure(
             manifest = {
                 "key": key,
                 "label": label,
-                "step": step.name,
-                "version": step.version,
-                "params": params,
-                "seed": seed,
+                **step.describe(params, seed),
                 "inputs": {n: {"name": Path(p).name, "sha256": fingerprint(p)} for n, p in sorted(inputs.items())},
                 "facts": facts,
                 "provenance": provenance(),

@@ -15,7 +15,7 @@ from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.preprocess.sleep.bandpower_files import read_bandpower_mouse
 from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.databases import ucddb_signal
-from src.runs.folder import open_run, read_record, run_key
+from src.runs.folder import open_run, read_record, run_key, write_record
 from tests.preprocess.cascade.cascade_packages import recorded_trial, write_neuron
 from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
 
@@ -91,8 +91,7 @@ def make_run_record(folder: Path) -> Path:
     run = folder / "x" / "0"
     run.mkdir(parents=True, exist_ok=True)
     record = {"key": run_key(RUN), "status": "failed", "attempts": 1, "config": RUN, "overrides": []}
-    (run / "run.json").write_text(json.dumps(record))
-    return run / "run.json"
+    return write_record(run / "run.json", record)
 
 
 def read_run_record(path: Path) -> None:

@@ -32,7 +32,8 @@ from src.recordings.sleep.edf import read_annotations, read_header, read_recordi
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.runs.checkpoints import read_checkpoint
 from src.simulate.calcium import SimulatedBrain, simulate_subject
-from src.storage.step import MANIFEST, CachedStep, ensure, read_artifact
+from src.storage.manifest import MANIFEST
+from src.storage.step import CachedStep, ensure, read_artifact
 from tests.faults import more_files as more
 from tests.models.test_bundle import ARGS, describe
 from tests.preprocess.cascade.cascade_packages import write_package

@@ -20,9 +20,9 @@ from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
 from src.signals import HUMAN_STAGES, Origin, SignalSpec
 from src.simulate.sleep import write_night
-from src.storage.manifest import is_ours, listed_files
+from src.storage.manifest import MANIFEST, is_ours, listed_files
 from src.storage.output import OutputFolder
-from src.storage.step import MANIFEST, read_artifact
+from src.storage.step import read_artifact
 from tests.conftest import REPOSITORY
 from tests.preprocess.lfp.lfp_files import random_traces, write_shank
 from tests.runs.test_search import SEARCH

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from src.signals import BadInput
-from src.storage.step import MANIFEST, CachedStep, ensure, read_artifact
+from src.storage.manifest import MANIFEST
+from src.storage.step import CachedStep, ensure, read_artifact
 from tests.faults.readers import READERS
 
 RAN = []

@@ -9,7 +9,7 @@ import torch
 
 from src.models.bundle import NETWORKS, Bundle, build_network, export_bundle, load_bundle
 from src.signals import BadInput, Origin, SignalSpec
-from src.storage.step import canonical_json
+from src.storage.fingerprint import canonical_json
 
 STEP = {"step": "sleep_epochs", "version": 2, "params": {}, "seed": None}
 ARGS = {"n_channels": 1, "n_freqs": 8, "n_frames": 9, "n_classes": 3, "filters": 4, "width": 8, "blocks": 1}

@@ -7,9 +7,9 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from src.predict.sleep_agreement import beside
 from src.predict.sleep_files import write_stages
 from src.predict.sleep_yasa import yasa_stages
-from src.reports.sleep_agreement import beside
 from src.signals import HUMAN_STAGES, BadInput, Recording
 
 

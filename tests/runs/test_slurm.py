@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from src.storage.step import MANIFEST
+from src.storage.manifest import MANIFEST
 from tests.conftest import REPOSITORY
 from tests.runs.verb import command
 

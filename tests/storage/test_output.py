@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from src.signals import BadInput
-from src.storage.manifest import MANIFEST, read_manifest
+from src.storage.manifest import MANIFEST, read_manifest, write_manifest
 from src.storage.output import LONGEST_NAME, OutputFolder, distinct_names, plain_name, refuse_overlap
 
 
@@ -235,6 +235,17 @@ class TestNames:
         assert len({name.casefold() for name in names}) == len(names)
         assert names[3] == "m"
         assert names == distinct_names(sources)
+
+    def test_a_result_made_from_another_file_keeps_its_place(self, output, tmp_path):
+        with output.folder("n") as part:
+            write_manifest(part, {"inputs": {"psg": {"name": "n.edf"}}})
+        (Path(output.root) / "d.json").write_text('{"recording": {"name": "d.mat"}}')
+        same = output.names([("n", "other/n.edf"), ("d", "d.mat"), ("x", "x.edf")])
+        assert same == ["n", "d", "x"]
+        others = output.names([("n", "n.EDF"), ("d", "d.npy"), ("..", "...edf")])
+        assert others[0].startswith("n-")
+        assert others[1].startswith("d-")
+        assert others == output.names([("n", "n.EDF"), ("d", "d.npy"), ("..", "...edf")])
 
 
 def test_a_manifest_is_one_json_object_with_its_checksum(output, tmp_path):

@@ -1,10 +1,11 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 
-from src.storage.parallel import available_cores, in_order, in_turn, process_pool
+from src.storage.parallel import available_cores, in_order, process_pool
 
 
 def slow_for_the_first(number: int) -> int:
@@ -12,11 +13,12 @@ def slow_for_the_first(number: int) -> int:
     return number
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [0, 3])
 def test_results_come_in_the_order_of_the_work_and_errors_too(threads):
-    assert list(in_turn(slow_for_the_first, range(7), threads)) == [*range(7)]
-    with pytest.raises(ZeroDivisionError):
-        list(in_turn(lambda number: 1 / (number - 3), range(7), threads))
+    with ThreadPoolExecutor(threads) if threads else nullcontext() as pool:
+        assert list(in_order(slow_for_the_first, range(7), pool, 3)) == [*range(7)]
+        with pytest.raises(ZeroDivisionError):
+            list(in_order(lambda number: 1 / (number - 3), range(7), pool, 3))
 
 
 def test_no_more_than_asked_for_is_under_way():

@@ -11,15 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.signals import BadInput
-from src.storage.step import (
-    MANIFEST,
-    CachedStep,
-    canonical_json,
-    checksums,
-    ensure,
-    fingerprint,
-    read_artifact,
-)
+from src.storage.fingerprint import canonical_json
+from src.storage.manifest import MANIFEST, checksums
+from src.storage.step import CachedStep, ensure, fingerprint, read_artifact
 
 plain = st.recursive(
     st.none()

@@ -24,9 +24,10 @@ from src.preprocess.cascade.download import AUTO, SUBSTITUTES, find_package, pac
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.signals import BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
+from src.storage.lock import folder_lock
 from src.storage.output import OutputFolder, distinct_names
 from src.storage.progress import EVERY_S, printable, steps
-from src.storage.step import ensure, folder_lock, read_artifact
+from src.storage.step import ensure, read_artifact
 
 
 def run(params: CalciumParams) -> GridSummary:

@@ -32,7 +32,6 @@ EXPECTED = "expected_spikes"
 """Role of the expected spikes among the step's inputs; all other roles are the recording's."""
 
 DFF_UNITS = {"divide": "fraction of F0", "subtract": "units of the trace", "none": "as in the source"}
-_RENAMED = ("baseline_window_s", "baseline_percentile")
 RATES_FILE, CELLS_FILE = "spikes.h5", "cells.csv"
 _CELLS_AT_ONCE, _RASTER_CELLS = 1024, 200
 

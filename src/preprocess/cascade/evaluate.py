@@ -27,8 +27,9 @@ from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.fingerprint import canonical_json
 from src.storage.output import plain_name
-from src.storage.step import canonical_json, fingerprint
+from src.storage.step import fingerprint
 
 Noisy = Sequence[tuple[Example, np.ndarray]]
 """Examples with their ΔF/F ``(time,)`` at a noise level."""

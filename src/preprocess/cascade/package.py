@@ -16,7 +16,8 @@ import numpy as np
 import yaml
 
 from src.signals import BadInput
-from src.storage.step import canonical_json, fingerprint
+from src.storage.fingerprint import canonical_json
+from src.storage.step import fingerprint
 
 CONFIG_FILE = "config.yaml"
 _MEMBER = re.compile(r"_NoiseLevel_(\d+)_Ensemble_(\d+)\.h5$")

@@ -24,8 +24,10 @@ from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.fingerprint import canonical_json
+from src.storage.lock import folder_lock
 from src.storage.output import plain_name
-from src.storage.step import canonical_json, fingerprint, folder_lock
+from src.storage.step import fingerprint
 
 RECORD_FILE = "training.json"
 SIMULATED = Path("simulated")

@@ -68,61 +68,25 @@ def epochs_from_spectrogram(
         scoring is of no use.
     """
     source = open_spectrograms(artifact)
-    p = source.params
-    n_epochs = int(p["n_samples"] / p["fs_hz"] / epoch_s + 1e-9)
-    firsts, n_frames = _frames(source, epoch_s, n_epochs)
-    n_epochs = len(firsts)
+    firsts, n_frames = _frames(source, epoch_s)
     rows = (source.freqs >= min_hz) & (source.freqs <= (np.inf if max_hz is None else max_hz))
-    if not n_epochs or not rows.any():
-        problem = "is shorter than an epoch" if not n_epochs else f"has no row between {min_hz:g} and {max_hz} Hz"
+    if not len(firsts) or not rows.any():
+        problem = f"has no row between {min_hz:g} and {max_hz} Hz" if len(firsts) else "is shorter than an epoch"
         raise BadInput(source.path, problem, "choose another epoch_s, min_hz or max_hz")
-    features = _cut(source, source.places(channels), rows, firsts, n_frames)
-    whole = np.isfinite(features).all(axis=(2, 3))
-    flat = (features <= 10 * np.log10(FLOOR) + 1).all(axis=(2, 3))
-    features[~whole | flat] = np.nan
-    there = whole & ~flat
-    names = HUMAN_STAGES if hypnogram is None else hypnogram.stage_names
-    scored, kept = np.full(n_epochs, UNSCORED, np.int8), slice(0, n_epochs)
-    facts: dict[str, Any] = {"warnings": []}
-    if hypnogram is not None:
-        labels, facts = align(hypnogram, p["n_samples"] / p["fs_hz"], epoch_s)
-        scored = labels[:n_epochs]
-        require_sleep(scored, hypnogram.source, names)
-        kept = kept if margin_s is None else trim_wake(scored, margin_s, epoch_s)
-    usable = there.any(axis=1)
-    stages = np.where(usable, scored, UNSCORED).astype(np.int8)
-    spoiled = int(np.sum((scored != UNSCORED)[kept] & ~usable[kept]))
-    if spoiled:
-        facts["warnings"].append(f"{spoiled} scored epochs left out: no channel has a signal in all their frames")
-    dead = [
-        source.channel_ids[p]
-        for p, share in zip(source.places(channels), there.mean(axis=0), strict=True)
-        if share < 0.5
-    ]
-    if dead:
-        facts["warnings"].append(
-            f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
-        )
-    facts |= {
-        "epochs": kept.stop - kept.start,
-        "trimmed": {"before": kept.start, "after": n_epochs - kept.stop},
-        "counts": stage_counts(stages[kept], names),
-        "scored_but_unusable": spoiled,
-        "channels": [source.channel_ids[place] for place in source.places(channels)],
-        "fs_hz": p["fs_hz"],
-        "epoch_s": epoch_s,
-        "stage_names": list(names),
-        "axes": list(AXES),
-        "units": p["units"] if source.decibel else f"dB re 1 {p['units']}",
-    }
+    places = source.places(channels)
+    features = _cut(source, places, rows, firsts, n_frames)
+    there = _mask_absent(features)
+    usable = np.asarray(there.any(axis=1))
+    stages, kept, facts = _label(source, hypnogram, epoch_s, usable, margin_s)
+    facts["warnings"] += _masked_channels(source, places, there)
     return EpochSet(
         features=features[kept],
         stages=stages[kept],
         usable=usable[kept],
-        onset_s=np.arange(n_epochs, dtype=np.float64)[kept] * epoch_s,
+        onset_s=np.arange(len(firsts), dtype=np.float64)[kept] * epoch_s,
         freqs_hz=source.freqs[rows],
-        times_s=p["window_s"] / 2 + np.arange(n_frames, dtype=np.float64) * p["hop_s"],
-        facts=facts,
+        times_s=source.params["window_s"] / 2 + np.arange(n_frames, dtype=np.float64) * source.params["hop_s"],
+        facts=facts | _description(source, places, epoch_s),
     )
 
 
@@ -166,7 +130,7 @@ def finished_shanks(root: Path, hypnograms: Path | None = None) -> list[Finished
     return found
 
 
-def _frames(source: Spectrograms, epoch_s: float, n_epochs: int) -> tuple[NDArray[np.int64], int]:
+def _frames(source: Spectrograms, epoch_s: float) -> tuple[NDArray[np.int64], int]:
     """First frame of every epoch that has all its frames, and how many frames an epoch has."""
     window_s, hop_s = source.params["window_s"], source.params["hop_s"]
     room = (epoch_s - window_s) / hop_s
@@ -175,6 +139,7 @@ def _frames(source: Spectrograms, epoch_s: float, n_epochs: int) -> tuple[NDArra
     if n_frames < 1:
         problem = f"an epoch of {epoch_s:g} s has no room for a window of {window_s:g} s every {hop_s:g} s"
         raise BadInput(source.path, problem, "lengthen epoch_s or shorten the window")
+    n_epochs = int(_duration_s(source) / epoch_s + 1e-9)
     firsts = np.ceil(np.arange(n_epochs) * epoch_s / hop_s - 1e-6).astype(np.int64)
     return firsts[firsts + n_frames <= len(source.times)], n_frames
 
@@ -196,6 +161,62 @@ def _cut(
             columns = firsts[inside] + frame - tile.times.start
             features[inside[:, None], places.index(tile.channel), into, frame] = levels[:, columns].T
     return features
+
+
+def _mask_absent(features: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """Set epochs of a channel that are flat or lack samples to NaN; returns ``(epoch, channel)``, which are whole."""
+    whole = np.isfinite(features).all(axis=(2, 3))
+    flat = (features <= 10 * np.log10(FLOOR) + 1).all(axis=(2, 3))
+    features[~whole | flat] = np.nan
+    return whole & ~flat
+
+
+def _label(
+    source: Spectrograms, hypnogram: Hypnogram | None, epoch_s: float, usable: NDArray[np.bool_], margin_s: float | None
+) -> tuple[NDArray[np.int8], slice, dict[str, Any]]:
+    """The stage of every epoch, which epochs are kept, and facts about both."""
+    names = HUMAN_STAGES if hypnogram is None else hypnogram.stage_names
+    scored, kept = np.full(len(usable), UNSCORED, np.int8), slice(0, len(usable))
+    facts: dict[str, Any] = {"warnings": []}
+    if hypnogram is not None:
+        labels, facts = align(hypnogram, _duration_s(source), epoch_s)
+        scored = labels[: len(usable)]
+        require_sleep(scored, hypnogram.source, names)
+        kept = kept if margin_s is None else trim_wake(scored, margin_s, epoch_s)
+    stages = np.where(usable, scored, UNSCORED).astype(np.int8)
+    spoiled = int(np.sum((scored != UNSCORED)[kept] & ~usable[kept]))
+    if spoiled:
+        facts["warnings"].append(f"{spoiled} scored epochs left out: no channel has a signal in all their frames")
+    facts |= {
+        "epochs": kept.stop - kept.start,
+        "trimmed": {"before": kept.start, "after": len(usable) - kept.stop},
+        "counts": stage_counts(stages[kept], names),
+        "scored_but_unusable": spoiled,
+        "stage_names": list(names),
+    }
+    return stages, kept, facts
+
+
+def _masked_channels(source: Spectrograms, places: Sequence[int], there: NDArray[np.bool_]) -> list[str]:
+    """A warning if channels are absent in more than half of the epochs."""
+    shares = zip(places, there.mean(axis=0), strict=True)
+    dead = [source.channel_ids[place] for place, share in shares if share < 0.5]
+    return [f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"] if dead else []
+
+
+def _description(source: Spectrograms, places: Sequence[int], epoch_s: float) -> dict[str, Any]:
+    units = source.params["units"]
+    return {
+        "channels": [source.channel_ids[place] for place in places],
+        "fs_hz": source.params["fs_hz"],
+        "epoch_s": epoch_s,
+        "axes": list(AXES),
+        "units": units if source.decibel else f"dB re 1 {units}",
+    }
+
+
+def _duration_s(source: Spectrograms) -> float:
+    return source.params["n_samples"] / source.params["fs_hz"]
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:

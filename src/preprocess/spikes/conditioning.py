@@ -21,7 +21,7 @@ from src.recordings.extracellular.arrays import SUFFIXES
 from src.reports.spike_conditioning import draw_conditioning
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.output import OutputFolder, distinct_names
+from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
 
 
@@ -120,7 +120,7 @@ def condition_recordings(params: SpikeConditioningParams) -> Summary:
     paths = [p for p in paths if p.stem not in params.skip]
     if not paths:
         raise BadInput(source, "holds no recording", f"expected {', '.join(SUFFIXES)} files")
-    names = distinct_names((path.stem, path) for path in paths)
+    names = output.names((path.stem, path) for path in paths)
     jobs = [Job(n, _condition_file, (p, output, n, chain, params)) for n, p in zip(names, paths, strict=True)]
     return run_batch(jobs, title="conditioning", workers=params.workers)
 

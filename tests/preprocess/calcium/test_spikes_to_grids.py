@@ -24,7 +24,7 @@ from src.preprocess.calcium import spikes_to_grids
 from src.preprocess.calcium.grid_store import open_grids
 from src.preprocess.cascade.inference import open_engine
 from src.signals import BadInput
-from src.storage.step import folder_lock
+from src.storage.lock import folder_lock
 from tests.preprocess.calcium.conftest import parameters
 from tests.preprocess.cascade.cascade_packages import TINY, with_name, write_package
 from tests.recordings.calcium.test_recording import positions, write_fish
