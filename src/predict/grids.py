@@ -94,7 +94,7 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
         network = network.for_subject(name, grids.planes, torch.from_numpy(grids.voxels), _rates(grids))
     else:
         names = ", ".join(network.subjects)
-        hint = f"it knows {names}: say options.subject=<name>, or train model=grid_planes"
+        hint = f"it knows {names}: type options.subject=<name> if it is one of them, or train model=grid_planes"
         raise BadInput(grids.source, f"shows {name}, which the bundle does not know", hint)
     return SubjectForecaster(network, number, known, unknown)
 

@@ -108,6 +108,7 @@ def test_a_stranger_is_forecast_by_planes_and_refused_by_voxels(bundle, tmp_path
         assert (tmp_path / "out" / "stranger" / COO_FILE).is_file()
     else:
         assert "which the bundle does not know" in summary.failures[0].reason
+        assert "if it is one of them" in summary.failures[0].reason
     (failure,) = predict(bundle, path, tmp_path / "out2", subject="simulated_2").failures
     assert "planes" in failure.reason or "none of simulated_2's" in failure.reason
 
