@@ -14,7 +14,8 @@ from rich.console import Console
 from src.models.spike_scoring import WEIGHTS, Tolerances, detection, final_score, score
 from src.preprocess.spikes.trace import find_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
-from src.reports.spikes import draw_confusion, draw_precision_recall, draw_scores
+from src.reports.media import draw_confusion
+from src.reports.spikes import draw_precision_recall, draw_scores
 from src.reports.tables import results_table
 from src.storage.output import OutputFolder
 
@@ -62,7 +63,12 @@ def report_scores(
     with output.files() as part:
         _write_csv(part / "scores.csv", rows)
         draw_scores(part / "scores.png", title="Scores from the cleanest to the noisiest recording", rows=rows)
-        draw_confusion(part / "confusion.png", title="Matched spikes: per cent of each true neuron", tables=tables)
+        draw_confusion(
+            part / "confusion.png",
+            tables=tables,
+            title="Matched spikes: per cent of each true neuron",
+            axis_names=("true neuron", "found as neuron"),
+        )
         draw_precision_recall(
             part / "precision_recall.png",
             title=f"Detection within ±{tolerances.loose_ms:g} ms, the least certain spikes left out one by one",

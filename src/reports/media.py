@@ -17,26 +17,44 @@ from src.reports.sleep import draw_staging
 from src.storage.atomic import atomic_file
 
 
-def draw_confusion(path: Path, *, title: str, counts: np.ndarray, classes: Sequence[str]) -> Path:
-    """Write a confusion matrix.
+def draw_confusion(
+    path: Path,
+    *,
+    tables: Mapping[str, np.ndarray],
+    classes: Sequence[str] | None = None,
+    title: str = "",
+    axis_names: tuple[str, str] = ("true", "predicted"),
+) -> Path:
+    """Write confusion matrices side by side: numbers of examples, and their share of a true class as colour and text.
 
     Parameters
     ----------
-    counts
-        ``(true class, predicted class)`` numbers of examples; colours and percentages are shares of a true class.
+    tables
+        ``(true class, predicted class)`` numbers of examples, by the name that stands above them.
+    classes
+        Names of the classes; ``None`` numbers them from 1.
+    axis_names
+        What a row and what a column is.
     """
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 1.8 + 0.62 * len(classes)
-    figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), value in np.ndenumerate(share):
-        text = f"{100 * value:.0f} %\n{counts[row, column]:,}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if value > 0.55 else "black")
-    axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(title, loc="left", fontsize=10)
+    side = 1.8 + 0.62 * max(map(len, tables.values()))
+    figure, panels = plt.subplots(
+        1, len(tables), figsize=(side * len(tables), side), squeeze=False, layout="constrained"
+    )
+    for axes, (name, counts) in zip(panels[0], tables.items(), strict=True):
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), value in np.ndenumerate(share):
+            text = f"{100 * value:.0f} %\n{counts[row, column]:,}"
+            shade = "white" if value > 0.55 else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)
+        names = classes or [str(number + 1) for number in range(len(counts))]
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_title(f"{name} (n = {int(counts.sum()):,})", loc="left", fontsize=10)
+        axes.set_xlabel(axis_names[1])
+    panels[0, 0].set_ylabel(axis_names[0])
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     with atomic_file(path) as part:
         figure.savefig(part, dpi=130)
     plt.close(figure)

@@ -157,35 +157,6 @@ def draw_waveforms(
     return _save(figure, path)
 
 
-def draw_confusion(path: Path, *, title: str, tables: Mapping[str, np.ndarray]) -> Path:
-    """Confusion of the matched spikes of every recording, in per cent of each true neuron; the count in the corner."""
-    figure, panels = plt.subplots(
-        1, len(tables), figsize=(2.5 * len(tables) + 0.6, 3.7), squeeze=False, sharey=True, layout="constrained"
-    )
-    for axes, (name, table) in zip(panels[0], tables.items(), strict=True):
-        share = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        for (row, column), value in np.ndenumerate(share):
-            if value >= 0.5:
-                axes.text(
-                    column,
-                    row,
-                    f"{value:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if value > 55 else "black",
-                )
-        ticks = np.arange(len(table))
-        axes.set_xticks(ticks, [str(t + 1) for t in ticks])
-        axes.set_yticks(ticks, [str(t + 1) for t in ticks])
-        axes.set_title(f"{name}  (n = {int(table.sum())})", fontsize=10)
-        axes.set_xlabel("found as neuron")
-    panels[0, 0].set_ylabel("true neuron")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    return _save(figure, path)
-
-
 def draw_precision_recall(
     path: Path,
     *,

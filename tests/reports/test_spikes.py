@@ -5,7 +5,6 @@ from matplotlib import image
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.reports.spikes import (
     colour,
-    draw_confusion,
     draw_precision_recall,
     draw_scores,
     draw_trace,
@@ -35,14 +34,13 @@ def test_a_very_short_recording_can_be_drawn(tmp_path):
     assert_drawn(draw_trace(tmp_path / "trace.png", raw=trace, **common))
 
 
-def test_scores_confusion_and_precision_recall(tmp_path):
+def test_scores_and_precision_recall(tmp_path):
     rows = [
         {"recording": f"D{k}", "method": m, "f1_loose": 0.9 - 0.1 * k, "class_accuracy": 0.8, "chance_random": 0.2}
         for k in (2, 3)
         for m in ("ours", "theirs")
     ]
     assert_drawn(draw_scores(tmp_path / "s.png", title="x", rows=rows))
-    assert_drawn(draw_confusion(tmp_path / "c.png", title="x", tables={"D2": np.eye(5, dtype=int) * 9}))
     curve = np.linspace(0.5, 1, 9), np.linspace(1, 0.5, 9)
     assert_drawn(draw_precision_recall(tmp_path / "p.png", title="x", curves={"D2": curve}, chosen={"D2": (0.8, 0.8)}))
 

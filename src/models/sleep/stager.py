@@ -167,7 +167,7 @@ class SleepStager(TrainedModule):
         classes = self.hparams["classes"]
         probabilities, reference = (torch.cat(parts).numpy() for parts in zip(*self.test_example, strict=True))
         return {
-            "confusion": {"title": "held-out epochs", "counts": self.test_counts.sum(0), "classes": classes},
+            "confusion": {"tables": {"held-out epochs": self.test_counts.sum(0)}, "classes": classes},
             "staging": {
                 "title": f"{self.test_recordings[0]} (held out)",
                 "probabilities": probabilities,

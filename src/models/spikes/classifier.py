@@ -95,7 +95,7 @@ class SpikeClassification(TrainedModule):
     def media(self) -> dict[str, dict[str, Any]]:
         """What is to be drawn after a test: the confusion of the matched spikes, see ``reports/media.py``."""
         counts = sum(self._tables.values(), np.zeros((len(self.classes), len(self.classes)), np.int64))
-        return {"confusion": {"title": "held-out spikes", "counts": counts, "classes": list(map(str, self.classes))}}
+        return {"confusion": {"tables": {"held-out spikes": counts}, "classes": list(map(str, self.classes))}}
 
     def tune(self, datamodule: Any) -> dict[str, Any]:
         """Nothing is tuned: the most probable neuron is the answer."""
