@@ -65,7 +65,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     run.finish(
         metrics=metrics, score=score, monitor=monitor, mode=mode, epochs=trainer.current_epoch, left_out=left_out
     )
-    say(console, f"run     {run.path}\nbundle  {run.bundle}")
+    say(console, f"data    {datamodule.origin()}\nrun     {run.path}\nbundle  {run.bundle}")
     return score
 
 

@@ -31,7 +31,7 @@ _LISTED = 25
 LEAST_EPOCHS = 10
 """Fewer scored epochs have no statistics."""
 WIDE_MIN, EARLY_REM_MIN = 30.0, 15.0
-"""An interval wider than this, a REM latency below this, are marked."""
+"""A number and its interval that span more than this, a REM latency below this, are marked."""
 TILES = {
     "tst_min": "total sleep time",
     "se_percent": "sleep efficiency",
@@ -103,7 +103,12 @@ class ScoredNight:
         value, interval = self.statistics.get(name), self.intervals.get(name)
         if name.startswith("rem_latency") and value is not None and value < EARLY_REM_MIN:
             return f"REM within {EARLY_REM_MIN:.0f} min of sleep onset: check these epochs"
-        if name.endswith("_min") and interval is not None and interval[1] - interval[0] > WIDE_MIN:
+        if name.endswith("_min") and value is not None and interval is not None:
+            # Doubtful epochs can put what is counted outside what their sequence makes likely.
+            spread = max(value, interval[1]) - min(value, interval[0])
+        else:
+            spread = 0.0
+        if spread > WIDE_MIN:
             return f"uncertain by more than {WIDE_MIN:.0f} min"
         return ""
 
@@ -220,8 +225,10 @@ def _statistics(night: ScoredNight) -> dict[str, Any]:
     off, on = (_clock(night, value) if value is not None else None for value in night.lights)
     return {
         "note": f"From {f'lights off at {off}' if off else 'the first epoch'} to"
-        f" {f'lights on at {on}' if on else 'the last'}. The interval holds 90 % of the hypnograms that the"
-        " probabilities allow, with the transitions between stages that were seen in training.",
+        f" {f'lights on at {on}' if on else 'the last'}. A number is counted in the hypnogram, where every epoch has"
+        " its most probable stage. The interval holds 90 % of the hypnograms that the probabilities allow, with the"
+        " transitions between stages that were seen in training. A number can lie outside its interval: these"
+        " hypnograms change stage less often. Review the doubtful epochs then.",
         "night": [
             [label, _number(found[name], _form(name)), _between(intervals[name], _form(name))]
             for name, label in LABELS.items()

@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
@@ -130,19 +130,36 @@ def compose(
 
 def _parsed(text: str, verb: str, arguments: list[str], *, multirun: bool) -> Override:
     """One ``key=value`` of the command line, as Hydra reads it."""
-    key, equals, value = text.partition("=")
+    key, equals, _ = text.partition("=")
     if not equals and not text.startswith("~"):
         hint = f"did you mean input={text}?" if Path(text).exists() else f"see python {verb}.py --help"
         raise BadInput("command line", f"{text!r} is not of the form key=value", hint)
+    override = _override(text, multirun=multirun)
+    if override is None:
+        again = [_quoted(argument, multirun=multirun) for argument in arguments]
+        problem = "Hydra reads the characters of this value as its own syntax"
+        raise BadInput(key, problem, f"type: {command_line([f'{verb}.py', *again])}")
+    return override
+
+
+def _override(text: str, *, multirun: bool) -> Override | None:
+    """One argument as Hydra reads it; ``None`` where its value needs quotes."""
+    key, _, value = text.partition("=")
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
-        raise _quoted_command(key, value, verb, arguments) from None
+        return None
     is_path = key.rpartition(".")[2] in PATHS or (os.sep in value and Path(value).exists())
     swept = override.is_sweep_override()
-    if is_path and (not multirun if swept else _reads_otherwise(override.value(), value)):
-        raise _quoted_command(key, value, verb, arguments)
-    return override
+    return None if is_path and (not multirun if swept else _reads_otherwise(override.value(), value)) else override
+
+
+def _quoted(argument: str, *, multirun: bool) -> str:
+    """The argument, its value in quotes where Hydra needs them."""
+    key, equals, value = argument.partition("=")
+    if not equals or argument.startswith("-") or _override(argument, multirun=multirun) is not None:
+        return argument
+    return f"{key}={hydra_quoted(value)}"
 
 
 def _reads_otherwise(value: Any, text: str) -> bool:
@@ -150,14 +167,6 @@ def _reads_otherwise(value: Any, text: str) -> bool:
     return (
         value is not None and not isinstance(value, str) and (not isinstance(value, int | float) or str(value) != text)
     )
-
-
-def _quoted_command(key: str, value: str, verb: str, arguments: list[str]) -> BadInput:
-    """The same command with the value in the quotes that Hydra needs."""
-    corrected = f"{key}={hydra_quoted(value)}"
-    again = [corrected if argument == f"{key}={value}" else argument for argument in arguments]
-    problem = "Hydra reads the characters of this value as its own syntax"
-    return BadInput(key, problem, f"type: {command_line([f'{verb}.py', *again])}")
 
 
 def hydra_quoted(value: str) -> str:
@@ -215,7 +224,8 @@ def _explained(
     value = OmegaConf.to_container(cfg)
     for part in near.split("."):
         value = value[part]  # type: ignore[index,call-overload]
-    return BadInput("command line", f"{key} is not a key", f"did you mean {near}? It is {value} now")
+    now = "" if value == MISSING else f" It is {value} now"
+    return BadInput("command line", f"{key} is not a key", f"did you mean {near}?{now}")
 
 
 def flat_keys(config: Any, prefix: str = "") -> Iterator[str]:

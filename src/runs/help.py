@@ -34,6 +34,7 @@ Turn raw recordings into files, one step at a time. The same command continues a
 INFER = """\
 Predict with a trained bundle.
 
+    python infer.py input=night.edf                  (a night of human sleep, with the network that ships)
     python infer.py bundle=runs/sleep_cnn/latest input=night.edf
     python infer.py bundle=runs/sleep_cnn/latest input=nights output_dir=scored
     python infer.py input=night.edf list=true        (channels, units, rates, and the bundles that fit)
@@ -64,7 +65,7 @@ def help_text(verb: str, arguments: list[str]) -> str:
         head = (inspect.getdoc(params) or "").replace("``", "")
         command = f"    python preprocess.py preprocess={step} input_dir=… output_dir=…\n"
         return "\n".join([head, "", command, "Keys (key=value):", _table(_rows(params))])
-    steps = [(name, _summary(params)) for name, params in schema.STEPS.items()]
+    steps = [(name, _summary(name)) for name in schema.STEPS]
     return "\n".join(
         [
             PREPROCESS,
@@ -114,10 +115,9 @@ def _rows(params: type, hide: set[str] | None = None, prefix: str = "") -> list[
     return rows
 
 
-def _summary(params: type) -> str:
-    """The first sentence of a step's docstring, without its command."""
-    first = (inspect.getdoc(params) or "").partition("\n")[0].replace("``", "")
-    return first.partition(": ")[2] or first
+def _summary(step: str) -> str:
+    """What the step's file in ``conf/preprocess`` says on its second line."""
+    return (CONF / "preprocess" / f"{step}.yaml").read_text().splitlines()[1].strip("# ")
 
 
 def _groups() -> list[str]:

@@ -21,6 +21,7 @@ from src.storage.output import OutputFolder
 WAVEFORMS = Path("spikes_waveforms") / "ee32009_D1"
 BACKGROUND = Path("spikes_raw_short") / "locust_trial_01.raw"
 BACKGROUND_HZ, BACKGROUND_CHANNELS = 15_000.0, 4
+FOLDER_HINT = f"give a folder that holds {WAVEFORMS}/X_classifier.npy and {BACKGROUND}"
 BEFORE, TAIL = 20, 50
 """Samples of a stored waveform ahead of the onset, and samples over which its end is led to zero."""
 
@@ -57,7 +58,7 @@ def read_library(folder: Path) -> WaveformLibrary:
     """
     path = Path(folder) / WAVEFORMS
     if not (path / "X_classifier.npy").is_file():
-        raise BadInput(path, "holds no X_classifier.npy", "give the folder of the shared recordings")
+        raise BadInput(path, "holds no X_classifier.npy", FOLDER_HINT)
     windows = np.load(path / "X_classifier.npy")[..., 0].astype(np.float64)
     units = np.load(path / "y_classifier_raw.npy").astype(np.int64) + 1
     windows -= np.median(windows[:, : BEFORE - 2], axis=1, keepdims=True)
@@ -83,7 +84,7 @@ def read_background(folder: Path, channel: int, n_samples: int) -> np.ndarray:
     """
     path = Path(folder) / BACKGROUND
     if not path.is_file():
-        raise BadInput(path, "does not exist", "give the folder of the shared recordings")
+        raise BadInput(path, "does not exist", FOLDER_HINT)
     if not 0 <= channel < BACKGROUND_CHANNELS:
         raise BadInput(path, f"has no channel {channel}", f"choose 0…{BACKGROUND_CHANNELS - 1}")
     raw = np.fromfile(path, np.int16).reshape(-1, BACKGROUND_CHANNELS)[:, channel].astype(np.float64)
@@ -131,7 +132,7 @@ def write_hybrids(shared: Path, folder: Path, seed: int, *, duration_s: float = 
 
 
 def hybrids(input_dir: str, output_dir: str, seed: int, duration_s: float) -> Summary:
-    """Hybrid recordings as files, made from the shared recordings in ``input_dir``."""
+    """Hybrid recordings as files, made from the real waveforms and background in ``input_dir``."""
     job = Job("D1–D6", _hybrids, (Path(input_dir), Path(output_dir), seed, duration_s))
     return run_batch([job], title="hybrid recordings")
 

@@ -111,6 +111,16 @@ def test_rem_soon_after_sleep_onset_and_wide_intervals_are_marked():
     assert "uncertain by more than 30 min" in tiles["sleep latency"]["doubt"]
 
 
+def test_a_number_far_outside_a_narrow_interval_is_marked():
+    unsure = sure([("W", 400), ("N2", 400)], transitions=np.eye(5) * 1000 + 1)
+    unsure.probabilities[200:400] = (0.4, 0.2, 0.2, 0.1, 0.1)
+    unsure.probabilities[100:300:20] = (0.0, 0.0, 1.0, 0.0, 0.0)
+    low, high = unsure.intervals["sol_min"]
+    assert high - low < 30
+    assert unsure.statistics["sol_min"] > high + 30
+    assert "uncertain by more than 30 min" in unsure.doubt("sol_min")
+
+
 def test_statistics_count_from_lights_off_to_lights_on():
     scored = sure([("W", 60), ("N2", 200), ("W", 40)], lights=(50 * 30.0, 280 * 30.0))
     assert scored.statistics["trt_min"] == 115.0

@@ -31,11 +31,14 @@ def refused(verb, *arguments):
         ("preprocess", [], "preprocess is not given; add preprocess=cascade_coo | "),
         ("infer", ["night.edf"], "'night.edf' is not of the form key=value"),
         ("infer", ["inputt=night.edf"], "did you mean input?"),
+        ("infer", ["inptu=night.edf"], "did you mean input?"),
         ("preprocess", ["preprocess=spectrogram", "windw=hann"], "did you mean window?"),
     ],
 )
 def test_a_mistake_is_answered_with_what_to_type(verb, arguments, answer):
-    assert answer in refused(verb, *arguments)
+    told = refused(verb, *arguments)
+    assert answer in told
+    assert "???" not in told
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,11 @@ def test_the_command_for_an_awkward_path_can_be_pasted(path):
         command.check_command("infer", line[2:])
     else:
         pytest.fail("Hydra reads it as it is")
+
+
+def test_every_awkward_path_of_a_command_is_quoted_at_once():
+    told = refused("infer", "input=/data/a (1).edf", "output_dir=/data/[out]", "list=true")
+    command.check_command("infer", shlex.split(told.partition("type: ")[2])[2:])
 
 
 def test_a_path_with_spaces_and_a_sweep_pass(tmp_path):

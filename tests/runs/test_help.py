@@ -32,7 +32,10 @@ def test_every_key_that_is_shown_is_described(verb):
 
 def test_train_names_every_experiment_and_preprocess_every_step():
     assert set(options("experiment")) <= set(help_text("train", []).replace(",", " ").split())
-    assert set(schema.STEPS) <= set(help_text("preprocess", []).split())
+    steps = help_text("preprocess", []).partition("Keys")[0]
+    assert set(schema.STEPS) <= set(steps.split())
+    lines = [line for line in steps.splitlines() if line.startswith("  cascade_")]
+    assert len({line.split(maxsplit=1)[1] for line in lines}) == len(lines) == 5
 
 
 @pytest.mark.parametrize("step", schema.STEPS)

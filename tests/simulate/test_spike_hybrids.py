@@ -86,7 +86,7 @@ def test_the_set_is_written_with_its_truth_apart(shared, tmp_path):
 
 def test_what_is_missing_is_named(shared, tmp_path):
     for read in (lambda: read_library(tmp_path), lambda: read_background(tmp_path, 0, 10)):
-        with pytest.raises(BadInput, match="give the folder of the shared recordings"):
+        with pytest.raises(BadInput, match=r"give a folder that holds .*locust_trial_01\.raw"):
             read()
     with pytest.raises(BadInput, match="has no channel 4"):
         read_background(shared, 4, 10)
