@@ -23,7 +23,6 @@ from src.runs.folder import (
     now,
     read_record,
     replace_link,
-    write_json,
     write_record,
 )
 from src.runs.ranking import Configuration, SweepRun, brief, mode, monitor, read_sweep, write_tables
@@ -87,7 +86,7 @@ def test_run(path: Path) -> dict[str, float]:
     assert bundle.folder is not None
     state = load_file(bundle.folder / WEIGHTS)
     export_bundle(path / "bundle", replace(bundle, metrics=metrics), state)
-    write_json(path / "results.json", {"metrics": metrics, "rows": model.results()})
+    write_record(path / "results.json", {"metrics": metrics, "rows": model.results()})
     write_record(path / RUN_FILE, {**record, "metrics": metrics})
     return metrics
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from src.models.bundle import load_bundle
 from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1
 from src.reports.tables import markdown_table, results_table
+from src.runs.folder import read_record
 from src.signals import BadInput
 
 
@@ -24,18 +25,18 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     Raises
     ------
     BadInput
-        If there are no results, or a recording was tested twice.
+        If there are no results, a file of them is damaged, or a recording was tested twice.
     """
     files = [f for f in folder.glob("*/results.json") if not f.parent.is_symlink()]  # ``latest`` is one of the others
-    files.sort(key=lambda f: json.loads((f.parent / "run.json").read_text())["started"])
+    files.sort(key=lambda f: str(read_record(f.parent / "run.json").get("started")))
     if not files:
         raise BadInput(folder, "holds no results.json", "give the folder of a finished multirun over split.fold")
     seen: dict[str, Path] = {}
     rows, total, nights = [], None, []
     for file in files:
-        bundle = json.loads((file.parent / "bundle" / "bundle.json").read_text())
-        classes = bundle["classes"]
-        recordings = [row for row in json.loads(file.read_text())["rows"] if row.get("confusion")]
+        bundle = load_bundle(file.parent / "bundle")
+        classes = bundle.classes
+        recordings = [row for row in read_record(file)["rows"] if row.get("confusion")]
         for row in recordings:
             if row["recording"] in seen:
                 raise BadInput(file, f"tests {row['recording']}, as {seen[row['recording']]} did", "collect one sweep")
@@ -44,7 +45,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         nights += [cohen_kappa(night) for night in counts]
         total = counts.sum(0) if total is None else total + counts.sum(0)
         tested = recordings[0]["recording"] if len(recordings) == 1 else f"{len(recordings)} nights"
-        rows.append({"fold": f"{_number(bundle['split']['method'])}, {tested}", **_scores(counts.sum(0), classes)})
+        rows.append({"fold": f"{_number(bundle.split['method'])}, {tested}", **_scores(counts.sum(0), classes)})
     assert total is not None
     numeric = [name for name in rows[0] if name not in ("fold", "epochs")]
     values = np.array([[row[name] for name in numeric] for row in rows])

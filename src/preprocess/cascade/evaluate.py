@@ -27,9 +27,11 @@ from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import canonical_json
-from src.storage.output import plain_name
+from src.storage.fingerprint import canonical_json, digest_of
+from src.storage.output import plain_name, refuse_overlap
 from src.storage.step import fingerprint
+
+CHECKSUM = "checksum"
 
 Noisy = Sequence[tuple[Example, np.ndarray]]
 """Examples with their ΔF/F ``(time,)`` at a noise level."""
@@ -107,6 +109,7 @@ def run(params: CascadeEvaluateParams) -> Summary:
     }
     digest = hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:12]
     folder = Path(params.output_dir) / plain_name(f"{config.model_name}-{digest}")
+    refuse_overlap(folder, (ground_truth,), "output_dir")
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
         Job(
@@ -132,13 +135,23 @@ def evaluate_one(
 ) -> dict[str, Any]:
     """One line of the table, read if it is there, else computed and written."""
     path = folder / f"{held_out}_{level}.json"
-    if path.exists():
-        return json.loads(path.read_text())
+    if (kept := _kept_line(path)) is not None:
+        return kept
     examples = prepare(read_ground_truth(ground_truth, config.training_datasets), config, schedule.seed)
     row = evaluate_dataset(examples, held_out, config, schedule, level, ingredients)
     with atomic_file(path) as part:
-        part.write_text(json.dumps(row, indent=2) + "\n")
+        part.write_text(json.dumps({**row, CHECKSUM: digest_of(json.dumps(row))}, indent=2) + "\n")
     return row
+
+
+def _kept_line(path: Path) -> dict[str, Any] | None:
+    """A line that an earlier run wrote; ``None`` where there is none or it is not as it was written."""
+    try:
+        line = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    whole = isinstance(line, dict) and line.pop(CHECKSUM, None) == digest_of(json.dumps(line))
+    return line if whole else None
 
 
 def evaluate_dataset(

@@ -12,6 +12,7 @@ from src.preprocess.cascade.evaluate import fit_oasis, fit_threshold, joined_tri
 from src.preprocess.cascade.ground_truth import Example, prepare
 from src.preprocess.cascade.parameters import CascadeEvaluateParams
 from src.recordings.calcium.ground_truth import read_neuron
+from src.signals import BadInput
 from src.simulate.calcium import simulate_ground_truth
 from tests.preprocess.cascade.cascade_packages import TINY, recorded_trial, write_neuron
 
@@ -81,6 +82,13 @@ def test_held_out_datasets_are_scored_once_and_kept(tmp_path: Path) -> None:
     assert len(files) == 2
     assert text(params) == first
     assert {path: path.stat().st_mtime_ns for path in files} == files
+    damaged = min(files)
+    whole = damaged.read_text()
+    damaged.write_text(whole.replace("0.", "1.", 1))
+    assert text(params) == first
+    assert damaged.read_text() == whole
+    with pytest.raises(BadInput, match="lies in the input"):
+        text(replace(params, output_dir=str(tmp_path / "truth" / "r")))
     write_neuron(tmp_path / "truth" / names[0] / "another_mini.mat", [recorded_trial(seconds=60, seed=7)])
     assert text(params) != first
 
