@@ -77,8 +77,9 @@ def predicted(tmp_path_factory, trained, night):
 
 def test_a_training_prints_totals_scores_and_where_its_bundle_is(trained):
     printed, folder = trained
-    for expected in ("train", "val", "test", "pooled", "majority stage", "human scorers", str(folder / "bundle")):
+    for expected in ("train", "val", "test", "pooled", "majority stage", "SIMULATED", str(folder / "bundle")):
         assert expected in printed
+    assert "human scorers" not in printed  # nobody scored simulated sleepers
     for name in ("run.json", "split.json", "results.json", "metrics.csv", "bundle/bundle.json"):
         assert (folder / name).is_file()
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"

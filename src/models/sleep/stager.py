@@ -71,6 +71,7 @@ class SleepStager(TrainedModule):
         self.register_buffer("class_weights", torch.ones(len(classes)))
         self.confusion: ConfusionByRecording
         self.test_recordings: list[str] = []
+        self.tested_on_people = True
         self.test_example: list[tuple[Tensor, Tensor]] = []
 
     def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
@@ -138,6 +139,8 @@ class SleepStager(TrainedModule):
 
     def on_test_epoch_start(self) -> None:
         self.test_recordings = recordings_of(self.trainer.test_dataloaders)
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.tested_on_people = not hasattr(datamodule, "origin") or datamodule.origin().recorded
         self._count_from_zero(self.test_recordings)
         self.test_example = []
 
@@ -193,7 +196,7 @@ class SleepStager(TrainedModule):
         counts = self.test_counts.sum(0)
         majority = np.zeros_like(counts)
         majority[:, counts.sum(1).argmax()] = counts.sum(1)
-        human = is_human_scoring(classes, self.hparams["signal"]["window_s"])
+        human = self.tested_on_people and is_human_scoring(classes, self.hparams["signal"]["window_s"])
         blank = dict.fromkeys(columns)
         mean, spread = (dict(zip(columns, summarise(values), strict=True)) for summarise in (_mean, _spread))
         return [
