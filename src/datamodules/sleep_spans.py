@@ -131,6 +131,6 @@ def vary(rng: np.random.Generator, windows: NDArray[np.float32], options: SpanOp
             window[:, 0], window[:, 1] = kept, np.nan
             if rng.random() >= options.with_eog:
                 window[:, 2] = np.nan
-        elif draw < options.one_channel + options.lost_channel:
+        elif draw < options.one_channel + options.lost_channel and channels > 1:
             window[:, int(rng.integers(channels))] = np.nan
     return windows

@@ -88,6 +88,7 @@ def curves(path):
     return {name: np.array([float(r[name]) for r in rows if r[name]]) for name in ("train/loss", "val/loss")}
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path):
     uneven = ("datamodule.batch_size=6", "trainer.max_epochs=4")  # the last validation batch is smaller
     one, _ = run(tmp_path / "one", *uneven)

@@ -121,7 +121,7 @@ class Classifier(TrainedModule):
         return [{"recording": "pooled", "accuracy": self.test_metrics()["test/accuracy"]}]
 
     def media(self) -> dict[str, dict[str, Any]]:
-        return {"confusion": {"title": "test", "counts": self.counts, "classes": ["left", "right"]}}
+        return {"confusion": {"tables": {"test": self.counts}, "classes": ["left", "right"]}}
 
     def tune(self, datamodule: Any) -> dict[str, Any]:
         return {"examples": sum(len(labels) for _, labels in datamodule.val_dataloader())}

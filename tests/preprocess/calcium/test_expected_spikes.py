@@ -61,6 +61,7 @@ def test_the_file_holds_what_the_engine_says_of_the_traces(raw, tmp_path):
     assert (facts["frames_before"], facts["frames_after"]) == (43, 43)
 
 
+@pytest.mark.slow
 def test_neither_workers_nor_batch_nor_piece_size_shows(tmp_path, monkeypatch):
     folder = fish(tmp_path / "subject_1", noisy(cells=1200, frames=80))
     digests, seen = set(), []

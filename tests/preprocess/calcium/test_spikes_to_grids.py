@@ -113,6 +113,7 @@ def test_a_changed_setting_remakes_what_it_touches(raw, tmp_path, change, infers
     assert data_files(tmp_path / "coo")[name] != before[name]
 
 
+@pytest.mark.slow
 def test_workers_batches_and_formats_give_the_same_spikes(raw, tmp_path, finished):
     many = tmp_path / "many" / "coo"
     assert run(raw, many, workers=3, batch_size=7).exit_code == 0
