@@ -27,6 +27,8 @@ _LABEL, _UNIT, _PHYSICAL_MIN, _PHYSICAL_MAX, _DIGITAL_MIN, _DIGITAL_MAX, _SAMPLE
 _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
 _MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}
 _LONGEST_S = 1e9
+_LARGEST_VALUE = 1e20
+"""Bound of gain and offset: no sensor reaches it, and 24-bit samples beyond it would not fit in float32."""
 COPY_AGAIN, EXPORT_AGAIN = "copy or download it again", "export it again"
 TAL = re.compile(rb"([+-]\d+(?:[.,]\d*)?)(?:\x15(\d*(?:[.,]\d*)?))?\x14(.*)", re.DOTALL)
 """A time-stamped annotation list: onset, duration, texts (each closed by 0x14)."""
@@ -180,8 +182,15 @@ def _channel(
 ) -> EdfChannel:
     raw = {name: _field(rest, index, name) for name in (_PHYSICAL_MIN, _PHYSICAL_MAX, _DIGITAL_MIN, _DIGITAL_MAX)}
     low, high, digital_low, digital_high = (number(value) for value in raw.values())
+    unit = _clean(_field(rest, index, _UNIT)).replace("\u00c2", "").replace("\N{MICRO SIGN}", "u")
     problem = ""
-    if not all(math.isfinite(value) for value in (low, high, digital_low, digital_high)):
+    span = digital_high - digital_low
+    # The physical minimum may be the greater of the two: the gain is negative then, as the format has it.
+    gain = (high - low) / span if span else 0.0
+    offset = low - digital_low * gain
+    factor = _MICROVOLTS.get(unit.lower())
+    scale = 1.0 if factor is None else factor
+    if not (abs(gain) + abs(offset)) * scale < _LARGEST_VALUE:
         listed = ", ".join(repr(_clean(value)) for value in raw.values())
         problem = f"channel {label!r} has an unreadable range ({listed})"
     elif low == high or digital_low == digital_high:
@@ -189,17 +198,12 @@ def _channel(
         problem = f"channel {label!r} has no calibration ({stated})"
     elif not n_samples:
         problem = f"channel {label!r} has no samples"
-    unit = _clean(_field(rest, index, _UNIT)).replace("\u00c2", "").replace("\N{MICRO SIGN}", "u")
-    factor = _MICROVOLTS.get(unit.lower())
-    # The physical minimum may be the greater of the two: the gain is negative then, as the format has it.
-    gain = 0.0 if problem else (high - low) / (digital_high - digital_low)
-    scale = 1.0 if factor is None else factor
     return EdfChannel(
         label=label,
         fs_hz=n_samples / record_s if record_s else 0.0,
         units="uV" if factor is not None else unit or "a.u.",
-        gain=gain * scale,
-        offset=0.0 if problem else (low - digital_low * gain) * scale,
+        gain=0.0 if problem else gain * scale,
+        offset=0.0 if problem else offset * scale,
         first_byte=first_byte,
         n_bytes=n_samples * sample_bytes,
         problem=problem,

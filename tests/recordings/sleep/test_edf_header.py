@@ -90,6 +90,7 @@ def test_records_beyond_the_stated_number_are_read(night):
     ("offset", "text", "problem"),
     [
         (256 + 3 * 104, "nonsense", "has an unreadable range ('nonsense', '500', '-32768', '32767')"),
+        (256 + 3 * 104, "-5.0e+38", "has an unreadable range ('-5.0e+38', '500', '-32768', '32767')"),
         (256 + 3 * 104, "0       " * 3 + "0       " * 3, "has no calibration (physical 0..0, digital"),
         (256 + 3 * 216, "0       ", "has no samples"),
     ],
