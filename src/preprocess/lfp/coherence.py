@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
-from src.preprocess.lfp.shank import channel_rows
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.recording import ExtracellularRecording
+from src.recordings.extracellular.recording import ExtracellularRecording, channel_rows
 from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from src.storage.step import CachedStep

@@ -6,14 +6,10 @@ when, by how many threads and in how much memory does not show in a single byte 
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.lfp.emg import EMG_FILE, HighFrequencyCorrelation
+from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
 from src.preprocess.lfp.encoding import BandPowers, Encoding
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
@@ -38,7 +34,7 @@ from src.preprocess.lfp.spectrogram_file import (
 )
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.recording import ExtracellularRecording
+from src.recordings.extracellular.recording import ExtracellularRecording, ReadRow, channel_rows
 from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from src.storage.parallel import in_order
@@ -46,59 +42,7 @@ from src.storage.step import CachedStep
 
 STEP, VERSION = "lfp_spectrogram", 4
 TRACES = "traces"
-_TILE_BYTES = 1 << 17  # turned round at a time; stays in a second-level cache
 Advance = Callable[..., None]
-
-
-ReadRow = Callable[[int, slice], NDArray]
-"""Samples of one channel of the recording; may be called from any thread."""
-
-
-@contextmanager
-def channel_rows(
-    recording: ExtracellularRecording, folder: Path, pool: Executor, channels: Sequence[int] | None = None
-) -> Iterator[ReadRow]:
-    """Read a recording once, transposing as it passes, and give access to any stretch of any channel.
-
-    The transposed samples are in a nameless scratch file in ``folder``, so memory is the same for any length.
-
-    Parameters
-    ----------
-    pool
-        Transposes one block while the next one is read.
-    channels
-        Places of those that will be asked for; ``None`` for all.
-    """
-    kept = range(recording.n_channels) if channels is None else sorted(set(channels))
-    chosen = recording if channels is None else recording.select(kept)
-    row_of = {channel: row for row, channel in enumerate(kept)}
-    dtype, length = recording.block_dtype, recording.n_samples
-    with tempfile.TemporaryFile(dir=folder) as scratch:
-        descriptor = scratch.fileno()
-
-        def write(first: int, block: NDArray) -> None:
-            turned = np.empty(block.shape[::-1], dtype)
-            tile = max(1, _TILE_BYTES // (block.shape[1] * dtype.itemsize))
-            for start in range(0, len(block), tile):
-                turned[:, start : start + tile] = block[start : start + tile].T
-            for row, values in enumerate(turned):
-                offset = (row * length + first) * dtype.itemsize
-                if os.pwrite(descriptor, values.data, offset) < values.nbytes:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        def read(channel: int, stretch: slice) -> NDArray:
-            offset = (row_of[channel] * length + stretch.start) * dtype.itemsize
-            return np.frombuffer(os.pread(descriptor, (stretch.stop - stretch.start) * dtype.itemsize, offset), dtype)
-
-        first, pending = 0, None
-        for block in chosen.blocks():
-            if pending is not None:
-                pending.result()
-            pending = pool.submit(write, first, block)
-            first += len(block)
-        if pending is not None:
-            pending.result()
-        yield read
 
 
 @dataclass
@@ -234,11 +178,7 @@ def run(
         named = {"bands": np.array(bands.names, dtype=str), "band_edges_hz": bands.edges_hz}
         values = {"band_powers": work.sums[:, :-1], "theta_ratio": work.sums[:, -1]}
         np.savez(out_dir / f"{params['label']}_band_powers.npz", **same, **named, **values)
-    muscle = HighFrequencyCorrelation.of(traces) if bands is not None else None
-    if muscle is not None:
-        for block in traces.blocks(scaled=False):
-            muscle.push(block)
-        np.savez(out_dir / f"{params['label']}_{EMG_FILE}", **muscle.result())
+        save_muscle_activity(traces, out_dir / f"{params['label']}_{EMG_FILE}")
     return _facts(traces, plan, work, params)
 
 

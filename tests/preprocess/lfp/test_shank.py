@@ -4,7 +4,6 @@ import json
 import shutil
 import zipfile
 from collections import namedtuple
-from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -14,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.preprocess.lfp import shank as lfp_shank
-from src.preprocess.lfp.shank import VERSION, channel_rows, frames_per_task, shank_step
+from src.preprocess.lfp.shank import VERSION, frames_per_task, shank_step
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
-from src.recordings.extracellular.reader import open_recording
 from src.signals import BadInput
 from src.storage.step import ensure
 from tests.preprocess.lfp.lfp_files import compute as compute_into
@@ -209,18 +207,6 @@ def test_threads_memory_and_repetition_do_not_show(tmp_path, monkeypatch, params
     if "npz" in "".join(small):
         name = "a_sh0_spectrograms.npz"
         assert small.get(name) == reference.get(name)
-
-
-def test_stretches_of_channels(tmp_path):
-    samples = random_traces(5000, 6)
-    recording = open_recording(write_shank(tmp_path, "a", 0, samples))
-    with ThreadPoolExecutor(2) as pool:
-        for kept in (None, [4, 1]):
-            with channel_rows(recording, tmp_path, pool, kept) as read:
-                for channel in kept or range(6):
-                    np.testing.assert_array_equal(read(channel, slice(0, 5000)), samples[:, channel])
-                    np.testing.assert_array_equal(read(channel, slice(123, 456)), samples[123:456, channel])
-    assert [file.name for file in tmp_path.iterdir()] == ["a.rec"]
 
 
 def test_hdf5_holds_what_npz_holds(tmp_path):
