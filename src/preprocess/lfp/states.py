@@ -21,7 +21,7 @@ SMOOTHING_S = 12.0
 """States change more slowly than the features flicker."""
 SHORTEST_S = 12.0
 """Bouts shorter than this become part of their neighbours."""
-AFTER_NREM_S = 40.0
+AFTER_NREM_S = 20.0
 """Without muscle activity REM sleep has to begin at most so long after NREM sleep; waking has theta too."""
 SHORTEST_RECORDING_S = 600.0
 MOST_THETA_IN_NREM = 0.5
