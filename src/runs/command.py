@@ -36,19 +36,17 @@ from src.signals import BadInput
 from src.storage.progress import say
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-PATHS = tuple(
-    [
-        "bundle",
-        "input",
-        "input_dir",
-        "output_dir",
-        "runs_dir",
-        "cache_dir",
-        "models_dir",
-        "template_from",
-        "truth",
-        "recipe",
-    ]
+PATHS = (
+    "bundle",
+    "input",
+    "input_dir",
+    "output_dir",
+    "runs_dir",
+    "cache_dir",
+    "models_dir",
+    "template_from",
+    "truth",
+    "recipe",
 )
 """Last names of keys whose value is a path, never a number or a list."""
 _NEAR = 0.6
