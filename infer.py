@@ -11,8 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
-from src.models.bundle import load_bundle
-from src.reports.tables import results_table
 from src.runs.command import run_verb
 from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
@@ -79,15 +77,17 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     if cfg.labelled is not None:
         raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
     taken = import_module("src.predict.lfp").lfp_input(Path(cfg.input)) if cfg.options.kind is None else None
-    if taken is not None:
-        say(console, f"input      {cfg.input} is taken for {taken}")
     if taken is not None and cfg.bundle is None:
+        say(console, f"input      {cfg.input} is taken for {taken}")
         return predict_with_method(OmegaConf.merge(cfg, {"method": LFP_METHOD}))  # type: ignore[arg-type]
+    from src.models.bundle import load_bundle  # loads torch: a mistake on the command line is reported before that
+
     bundle = load_bundle(cfg.bundle or PRETRAINED)
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
     predict = import_module(PREDICTORS[bundle.task]).predict
     if taken is not None and bundle.task == "sleep_staging":
+        say(console, f"input      {cfg.input} is taken for {taken}")
         predict = import_module("src.predict.lfp").predict
     say(console, f"bundle     {bundle.folder}, {bundle.origin}")
     if not bundle.origin.recorded:
@@ -101,6 +101,7 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
 def show_contents(cfg: DictConfig, console: Console) -> None:
     """Print what the input holds and which bundles it fits."""
     from src.predict.contents import bundle_rows, channel_rows
+    from src.reports.tables import results_table
 
     rows = channel_rows(Path(cfg.input))
     console.print(results_table(rows, title=str(cfg.input)))

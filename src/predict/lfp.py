@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.models.bundle import Bundle
-from src.predict import sleep
 from src.preprocess.lfp.epochs import finished_shanks, lfp_epochs
 from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.sleep.epochs import EpochSettings
@@ -25,6 +23,9 @@ from src.recordings.extracellular.source import SourceOptions
 from src.recordings.extracellular.vendors import vendor_format
 from src.signals import BadInput
 from src.storage.batch import Outcome, Summary
+
+if TYPE_CHECKING:
+    from src.models.bundle import Bundle
 
 NO_LFP = ("EDF", "NIX")
 """Formats of the clinic that SpikeInterface reads, too."""
@@ -107,6 +108,8 @@ def predict(
     reference
         ``beside`` compares with ``<session>_hypnogram.csv``.
     """
+    from src.predict import sleep  # loads torch
+
     settings = EpochSettings.from_params(bundle.steps[0]["params"])
     params = _params(source, output_dir / "epochs", channels, key, fs_hz)
     names, band = params.channels, bundle.signal.freqs_hz or (params.min_hz, params.max_hz)

@@ -122,7 +122,8 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
     awake, asleep, dreaming = (labels == stage for stage in (WAKE, NREM, REM))
     nrem, separated = two_modes(slow, asleep, awake | dreaming)
     if separated:
-        nrem = _by_whole_spectrum(nrem, levels, asleep, awake | dreaming)
+        x = levels if muscle is None else np.column_stack([levels, _scores(muscle[:, None])])
+        nrem = _by_whole_spectrum(nrem, x, asleep, awake | dreaming)
     else:
         said.append("slow waves do not come in two modes: is there NREM sleep in the recording, and waking?")
     high_theta, _ = two_modes(theta, dreaming, awake, within=nrem < 0.5)
@@ -163,7 +164,10 @@ def _states(nrem: NDArray[np.float64], rem: NDArray[np.float64], shortest: int) 
 def _by_whole_spectrum(
     nrem: NDArray[np.float64], levels: NDArray[np.float64], high: NDArray[np.bool_], low: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """NREM told from the rest by a linear discriminant of the epochs that are sure, fitted three times over."""
+    """NREM told from the rest by a linear discriminant of the epochs that are sure, fitted three times over.
+
+    ``levels`` are ``(epoch, feature)``.
+    """
     known, first = np.isfinite(levels).all(axis=1), nrem
     for _ in range(3):
         asleep, rest = (known & ((nrem > _SURE) | high) & ~low), (known & ((nrem < 1 - _SURE) | low) & ~high)
