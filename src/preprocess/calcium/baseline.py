@@ -55,13 +55,11 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
     frames = traces.shape[1]
     fraction, half = percentile / 100, window // 2
     baseline = np.empty_like(traces)
-    gaps = np.isnan(traces).any(axis=1)
-    for row in np.flatnonzero(gaps):
+    one_by_one = np.isnan(traces).any(axis=1) | (frames < window)
+    for row in np.flatnonzero(one_by_one):
         _sorted_window(traces[row], half, fraction, baseline[row])
-    whole = np.flatnonzero(~gaps)
-    if frames < window:
-        for row in whole:
-            _sorted_window(traces[row], half, fraction, baseline[row])
+    whole = np.flatnonzero(~one_by_one)
+    if not len(whole):
         return baseline
     rank, low_weight, high_weight = _interpolation(window, fraction)
     lanes_in = np.zeros((frames, LANES), np.float32)
@@ -72,8 +70,8 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
         _block_merge(lanes_in, window, rank, low_weight, high_weight, lanes_out)
         baseline[rows, half : frames - half] = lanes_out[:, : len(rows)].T
         for row in rows:
-            _growing_window(traces[row], half, fraction, rank + 2, baseline[row])
-            _growing_window(traces[row, ::-1], half, fraction, rank + 2, baseline[row, ::-1])
+            _sorted_window(traces[row], half, fraction, baseline[row, :half])
+            _sorted_window(traces[row, ::-1], half, fraction, baseline[row, ::-1][:half])
     return baseline
 
 
@@ -168,26 +166,14 @@ def _block_merge(x, window, rank, weight, opposite, out):  # type: ignore[no-unt
 
 
 @_compiled
-def _growing_window(x, half, fraction, keep, out):  # type: ignore[no-untyped-def]
-    """The first ``half`` frames, whose windows begin with the trace: only the ``keep`` smallest matter."""
-    smallest = np.empty(keep + 1, np.float32)
-    count = 0
-    for t in range(2 * half):
-        if count < keep or x[t] < smallest[count - 1]:
-            count = min(_insert(smallest, count, x[t]), keep)
-        if t >= half:
-            out[t - half] = _interpolated(smallest, t + 1, fraction)
-
-
-@_compiled
 def _sorted_window(x, half, fraction, out):  # type: ignore[no-untyped-def]
-    """A whole trace by keeping its window sorted: for traces with NaN, or shorter than a window."""
+    """The first ``len(out)`` frames by keeping the window sorted: for edges, and traces with NaN or too short."""
     frames = x.shape[0]
     window = np.empty(2 * half + 1, np.float32)
     count = 0
     for t in range(min(half, frames)):
         count = _insert(window, count, x[t])
-    for t in range(frames):
+    for t in range(out.shape[0]):
         if t > half:
             count = _remove(window, count, x[t - half - 1])
         if t + half < frames:

@@ -279,4 +279,3 @@ def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:
     if (state == _BAD_BASELINE).any():
         hint = "these traces are not raw fluorescence: give baseline=subtract, or baseline=none if they are ΔF/F"
     raise BadInput(recording.file, f"no cell can be used: {'; '.join(reasons)}", hint)
-

@@ -268,4 +268,3 @@ def _check_member(member: zipfile.ZipInfo, folder: Path) -> None:
         raise _by_hand(folder, f"the zip file would write outside its folder ({member.filename})")
     if path.suffix.lower() not in _SUFFIXES and not path.name.startswith("."):
         raise _by_hand(folder, f"the zip file holds {member.filename}, which belongs to no CASCADE model")
-

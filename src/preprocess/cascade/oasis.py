@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from src.preprocess.cascade.output import noise_levels
+from src.preprocess.cascade.output import check_axes, noise_levels
 from src.signals import BadInput
 
 _MODEL = re.compile(r"tau(?P<tau>\d+(\.\d+)?)s(_amplitude(?P<amplitude>\d+(\.\d+)?))?$")
@@ -58,8 +58,7 @@ class OasisEngine:
         """
         from oasis.functions import oasisAR1
 
-        if dff.ndim != 2:
-            raise BadInput("dF/F", f"has {dff.ndim} axes", "give (neuron, time)")
+        check_axes(dff)
         # One spike makes c[t] = decay · c[t − 1] + s[t].
         decay = np.exp(-1 / (self.tau_s * self.fs_hz))
         out = np.full(dff.shape, np.nan, dtype=np.float32)

@@ -7,7 +7,7 @@ Pure functions on arrays, after the published method (Rupprecht et al. 2021, Nat
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter1d
@@ -15,9 +15,17 @@ from scipy.ndimage import binary_dilation, gaussian_filter1d
 from src.preprocess.cascade.package import PackageConfig
 from src.signals import BadInput
 
-Align = Literal["upstream", "centered"]
+Align = Literal["centered", "upstream"]
+ALIGNS = get_args(Align)
+Threshold = Literal[0, 1] | None
 PERCENT_NOISE = 100.0
 """Median noise level above which ΔF/F cannot be a fraction; percent instead of fractions give hundreds."""
+
+
+def check_axes(dff: np.ndarray) -> None:
+    """Refuse what is not ``(neuron, time)``."""
+    if np.ndim(dff) != 2:
+        raise BadInput("dF/F", f"has {np.ndim(dff)} axes", "give (neuron, time)")
 
 
 def noise_levels(dff: np.ndarray, fs_hz: float) -> np.ndarray:
@@ -54,7 +62,7 @@ def floor_value(config: PackageConfig) -> float:
     return float(gaussian_filter1d(spike, config.smoothing_s * config.sampling_rate_hz).max() / np.e)
 
 
-def cut_noise_floor(expected: np.ndarray, config: PackageConfig, threshold: Literal[0, 1] | None) -> None:
+def cut_noise_floor(expected: np.ndarray, config: PackageConfig, threshold: Threshold) -> None:
     """Apply the threshold to ``(neuron, window)`` predictions in place.
 
     ``None`` leaves them as they are, 0 sets what is negative to zero, 1 sets to zero all that is
