@@ -35,10 +35,9 @@ def run(params: CalciumParams) -> GridSummary:
     Raises
     ------
     BadInput
-        For parameters that make no sense, a model that cannot be had, no subjects, or an output folder that
+        For a model that cannot be had, no subjects, or an output folder that
         another run is writing or that holds another format. What is wrong with one subject is in the summary instead.
     """
-    params.check()
     subjects = find_subjects(Path(params.input_dir), params.skip)
     target = Path(params.output_dir)
     output = OutputFolder(target, (Path(params.input_dir),))

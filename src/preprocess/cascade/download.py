@@ -71,14 +71,11 @@ def find_package(
     place, models_dir = Path(model), Path(models_dir)
     if place.suffix.lower() == ".zip":
         return _install_zip(place, models_dir)
-    if place.is_dir() and (place / CONFIG_FILE).is_file():
-        return place
+    if found := package_at_hand(model, models_dir):
+        return found
     name = EMBEDDED_NAME if model == EMBEDDED else str(model)
     if not name or PurePosixPath(name).name != name or name.startswith(".") or "\\" in name:
         raise BadInput(repr(name), "is no name of a CASCADE model", "give one such as Global_EXC_2Hz_smoothing500ms")
-    for folder in (models_dir / name, SHIPPED_DIR / name):
-        if (folder / CONFIG_FILE).is_file():
-            return folder
     try:
         return _fetch(name, models_dir / name, models_url, catalogue_url)
     except BadInput:
@@ -86,6 +83,13 @@ def find_package(
         if name in SUBSTITUTES and not _occupied(models_dir / name) and (substitute / CONFIG_FILE).is_file():
             return substitute
         raise
+
+
+def package_at_hand(model: str | Path, models_dir: Path) -> Path | None:
+    """The folder that :func:`find_package` takes without fetching anything; ``None`` if there is none."""
+    name = EMBEDDED_NAME if model == EMBEDDED else model
+    places = (Path(model), Path(models_dir) / name, SHIPPED_DIR / name) if str(model) else ()
+    return next((place for place in places if (place / CONFIG_FILE).is_file()), None)
 
 
 def package_for_rate(fs_hz: float, models_dir: Path) -> Path:

@@ -73,6 +73,11 @@ class Engine(Protocol):
         """Plain record for manifests: engine, model, digest, configuration, and the frames one frame depends on."""
 
 
+def is_same_rate(fs_hz: float, model_hz: float) -> bool:
+    """Whether a recording of one rate goes through a model of the other as it is."""
+    return abs(fs_hz - model_hz) <= RATE_TOLERANCE * model_hz * (1 + 1e-9)
+
+
 def open_engine(
     engine: str,
     model: str | Path,
@@ -124,7 +129,7 @@ def open_engine(
     folder = package_for_rate(fs_hz, models_dir) if model == AUTO else find_package(model, models_dir)
     cascade = CascadeEngine(engine, open_package(folder), threshold, align, threads)  # type: ignore[arg-type]
     rate = cascade.package.config.sampling_rate_hz
-    if abs(fs_hz - rate) <= RATE_TOLERANCE * rate * (1 + 1e-9):
+    if is_same_rate(fs_hz, rate):
         return cascade
     if rate / fs_hz > FARTHEST_RATE or (model != AUTO and fs_hz / rate > FARTHEST_RATE):
         fitting = ", ".join(names_for_rate(models_dir, fs_hz, RATE_TOLERANCE)[:5])
