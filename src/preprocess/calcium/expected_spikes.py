@@ -22,7 +22,7 @@ from src.preprocess.cascade.inference import Engine, open_engine
 from src.recordings.calcium.recording import CalciumRecording
 from src.recordings.calcium.sources import open_recording
 from src.signals import BadInput
-from src.storage.hdf5 import AppendedColumn, writing
+from src.storage.hdf5 import AppendedColumn, reading, writing
 from src.storage.parallel import call, in_order, process_pool
 from src.storage.progress import steps
 from src.storage.step import CachedStep
@@ -42,6 +42,8 @@ on how many traces are computed side by side."""
 _PIECE_BYTES = 1 << 26
 _SAMPLED_CELLS, _RUN = 1024, 64
 _NAMED_CELLS = 8
+_CONTROL, _CLEAR = (32, 600), 2.0
+"""Cells and frames of the control with noise; how many times its spikes the cells have to have."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,15 @@ def make_expected_spikes(
         engine.check(engine.noise_levels(dff_of(recording.traces(_sample(recording)), task, window)[0]))
         levels, state = _write(recording, task, out_dir / SPIKES_FILE, workers, batch_size)
         notes += [*recording.notes, *left_out(recording, state), *engine.check(levels)]
+        control_hz, mean_hz = (
+            noise_control(task, engine, levels, recording),
+            _mean_rate(out_dir / SPIKES_FILE, recording),
+        )
+    if mean_hz < _CLEAR * control_hz:
+        notes.append(
+            f"white noise as strong as the cells' gives {control_hz:.2g} spikes/s through the same baseline and model, "
+            f"the cells give {mean_hz:.2g}: most of these spikes may be noise"
+        )
     described = engine.describe()
     return {
         "axes": {"expected_spikes": ["neuron", "time"]},
@@ -139,6 +150,7 @@ def make_expected_spikes(
         | {name: int((state == number).sum()) for number, name in enumerate(CELL_STATES)},
         "baseline": {"mode": mode, "window_frames": window},
         "engine": described,
+        "rate_hz": {"cells": mean_hz, "white_noise": control_hz},
         # What one frame of the result depends on: the engine's window and half of the baseline's.
         "frames_before": described["frames_before"] + window // 2,
         "frames_after": described["frames_after"] + window // 2,
@@ -255,6 +267,27 @@ def _write(
         file["cell_ids"], file["positions"] = recording.cell_ids, recording.positions
         file.attrs.update(fs_hz=recording.fs_hz, units="spikes per frame", baseline=task["baseline"])
     return np.concatenate(levels), np.concatenate(states)
+
+
+def noise_control(task: SpikeTask, engine: Engine, levels: np.ndarray, recording: CalciumRecording) -> float:
+    """Spikes per second that white noise of the cells' median noise level gives, through the same baseline and engine.
+
+    A low percentile of noise lies below the resting level, so noise alone has a positive ΔF/F, and networks trained
+    on active cells answer it.
+    """
+    frames, level = min(recording.frames, _CONTROL[1]), float(np.nanmedian(levels))
+    # The median absolute difference of white noise is 0.954 of its standard deviation; see noise_levels().
+    sd = level / 100 * np.sqrt(recording.fs_hz) / 0.954
+    noise = (sd * np.random.default_rng(0).standard_normal((_CONTROL[0], frames))).astype(np.float32)
+    if task["baseline"] != "none":
+        noise -= f0.sliding_percentile(noise, task.window(recording.fs_hz), task["baseline_percentile"])
+    return float(np.nanmean(engine.predict(noise, np.full(len(noise), level)))) * recording.fs_hz
+
+
+def _mean_rate(path: Path, recording: CalciumRecording) -> float:
+    with reading(path) as file:
+        rows = file["expected_spikes"][:: max(1, recording.cells // _SAMPLED_CELLS)].astype(np.float32)
+    return float(np.nanmean(rows)) * recording.fs_hz
 
 
 def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:

@@ -93,27 +93,31 @@ def write_nwb(path: Path, planes: dict[str, np.ndarray], neuropil: dict[str, np.
     import pynwb
     from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel, RoiResponseSeries
 
-    file = pynwb.NWBFile("test", "id", datetime(2020, 1, 1, tzinfo=UTC))
+    file = pynwb.NWBFile(session_description="d", identifier="id", session_start_time=datetime(2020, 1, 1, tzinfo=UTC))
+    channel = OpticalChannel(name="o", description="o", emission_lambda=500.0)
     plane = file.create_imaging_plane(
-        name="plane", optical_channel=OpticalChannel("o", "o", 500.0), description="d", device=file.create_device("d"),
+        name="plane", optical_channel=channel, description="d", device=file.create_device(name="d"),
         excitation_lambda=500.0, imaging_rate=5.0, indicator="i", location="l",
     )  # fmt: skip
-    module, segmentation = file.create_processing_module("ophys", "d"), ImageSegmentation()
+    module, segmentation = file.create_processing_module(name="ophys", description="d"), ImageSegmentation()
     module.add(segmentation)
     regions = {}
     for name, traces in planes.items():
-        table = segmentation.create_plane_segmentation("d", plane, f"rois {name}")
-        table.add_column("iscell", "accepted, probability")
+        table = segmentation.create_plane_segmentation(description="d", imaging_plane=plane, name=f"rois {name}")
+        table.add_column(name="iscell", description="accepted, probability")
         for k in range(traces.shape[1]):
             table.add_roi(pixel_mask=[(k, 2 * k, 1.0)], iscell=[float(k < traces.shape[1] - 1), 0.5])
-        regions[name] = table.create_roi_table_region("d", region=list(range(traces.shape[1])))
+        regions[name] = table.create_roi_table_region(description="d", region=list(range(traces.shape[1])))
     for holder, arrays in (("Fluorescence", planes), ("Neuropil", neuropil)):
-        series = [RoiResponseSeries(n, a, regions[n], unit="lumens", rate=5.0) for n, a in arrays.items()]
+        series = [
+            RoiResponseSeries(name=n, data=a, rois=regions[n], unit="lumens", rate=5.0) for n, a in arrays.items()
+        ]
         module.add(Fluorescence(roi_response_series=series, name=holder))
     with pynwb.NWBHDF5IO(str(path), "w") as handle:
         handle.write(file)
 
 
+@pytest.mark.filterwarnings("ignore:The linked table")
 def test_planes_of_an_nwb_file_are_one_recording_and_other_series_are_not(tmp_path):
     rng = np.random.default_rng(0)
     planes = {name: rng.random((9 + k, 3 + k)).astype(np.float32) for k, name in enumerate(("plane0", "plane1"))}
