@@ -76,7 +76,7 @@ def test_auto_divides_raw_fluorescence_and_subtracts_from_detrended(tmp_path):
     raw = make(fish(tmp_path / "subject_1", noisy()), tmp_path / "a")
     flat = make(fish(tmp_path / "subject_2", noisy(level=0.0)), tmp_path / "b")
     assert raw["baseline"]["mode"] == "divide"
-    assert raw["notes"] == []
+    assert not any("baseline=auto" in note for note in raw["notes"])
     assert flat["baseline"]["mode"] == "subtract"
     assert "F0 is zero or negative in 100 %" in flat["notes"][0]
 
@@ -97,7 +97,7 @@ def test_bad_cells_are_left_out_counted_and_named_and_change_no_other_cell(tmp_p
     assert {k: facts["cells"][k] for k in ("used", "no finite frame", "constant", "F0 ≤ 0")} == {
         "used": 16, "no finite frame": 1, "constant": 2, "F0 ≤ 0": 1,
     }  # fmt: skip
-    assert facts["notes"] == ["4 of 20 cells were left out: 1 no finite frame (4); 2 constant (8, 12); 1 F0 ≤ 0 (10)"]
+    assert facts["notes"][0] == "4 of 20 cells were left out: 1 no finite frame (4); 2 constant (8, 12); 1 F0 ≤ 0 (10)"
     with (
         h5py.File(tmp_path / "out" / "expected_spikes.h5") as file,
         h5py.File(tmp_path / "healthy" / "expected_spikes.h5") as before,
@@ -106,6 +106,18 @@ def test_bad_cells_are_left_out_counted_and_named_and_change_no_other_cell(tmp_p
         assert np.isnan(file["expected_spikes"][()][bad]).all()
         np.testing.assert_array_equal(file["expected_spikes"][()][~bad], before["expected_spikes"][()][~bad])
         assert file["cell_state"][()].tolist() == [0] * 3 + [1, 0, 0, 0, 2, 0, 3, 0, 2] + [0] * 8
+
+
+def test_a_recording_that_noise_explains_is_said_to_be_noise(raw, tmp_path):
+    silent = make(fish(tmp_path / "subject_1", noisy()), tmp_path / "silent")
+    rates = silent["rate_hz"]
+    assert rates["cells"] == pytest.approx(rates["white_noise"], rel=0.15)
+    assert "most of these spikes may be noise" in silent["notes"][-1]
+    active = make(raw / "subject_1", tmp_path / "active")
+    assert active["rate_hz"]["cells"] > 0
+    assert ("may be noise" in " ".join(active["notes"])) == (
+        active["rate_hz"]["cells"] < 2 * active["rate_hz"]["white_noise"]
+    )
 
 
 def test_a_subject_of_nan_is_refused(tmp_path):
