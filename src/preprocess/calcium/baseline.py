@@ -30,22 +30,11 @@ def window_frames(window_s: float, fs_hz: float) -> int:
 
 
 def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np.ndarray:
-    """Percentile of the centred window around every frame.
+    """Percentile of the centred window around every frame, ``(neuron, time)`` float32.
 
-    Parameters
-    ----------
-    traces
-        ``(neuron, time)`` float32. NaN marks frames that were not recorded.
-    window
-        Odd number of frames. At both ends the window is cut off, not padded.
-    percentile
-        0 to 100, with linear interpolation between order statistics.
-
-    Returns
-    -------
-    ``(neuron, time)`` float32. NaN frames are left out of every window they fall into; a window
-    without any recorded frame gives NaN. Without NaN the result equals ``numpy.percentile`` of the
-    float32 window bit for bit.
+    ``window`` is an odd number of frames, cut off at both ends, not padded. NaN frames are left out of every window;
+    one without any recorded frame gives NaN. Without NaN the result equals ``numpy.percentile`` (linear interpolation) of
+    the float32 window bit for bit.
     """
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window of {window} frames: an odd number of frames is needed")
@@ -78,13 +67,7 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
 def relative_to_baseline(traces: np.ndarray, baseline: np.ndarray, mode: Mode) -> np.ndarray:
     """ΔF/F (``divide``, a fraction), F − F0 (``subtract``, units of the trace), or the trace itself.
 
-    Parameters
-    ----------
-    traces, baseline
-        ``(neuron, time)`` float32.
-    mode
-        ``divide`` needs F0 > 0 in every frame; a neuron where that fails comes back as NaN, so that
-        nothing is inferred from a meaningless ratio.
+    ``divide`` needs F0 > 0 in every frame; a neuron where that fails comes back as NaN.
     """
     if mode == "none":
         return traces

@@ -138,20 +138,10 @@ def fit_network(
     seed: Sequence[int],
     progress: Callable[[int, float], None] | None = None,
 ) -> Network:
-    """Train one network from scratch.
+    """Train one network from scratch, on the mean squared error, with ``config.batch_size`` windows per step.
 
-    Parameters
-    ----------
-    data
-        What to draw from.
-    config
-        Architecture and batch size (windows per step).
-    steps
-        Steps of Adagrad (rate 0.05), on the mean squared error.
-    seed
-        Start of the weights and all draws depend on it alone.
-    progress
-        Called with the number of steps done and the mean loss since the last call.
+    The first weights and all draws depend on ``seed`` alone. ``progress`` is called with the number of steps done and
+    the mean loss since the last call.
     """
     if config.loss_function != "mean_squared_error" or config.optimizer not in LEARNING_RATE:
         problem = f"asks for {config.optimizer} on {config.loss_function}"

@@ -1,14 +1,8 @@
 """Spike inference from ΔF/F: one interface, three engines.
 
-``dense``
-    CASCADE's networks as convolutions over the whole trace, in TensorFlow. The default.
-``neuralib``
-    The same through ``neuralib.spikes.cascade``, window by window: the reference.
-``oasis``
-    Non-negative deconvolution with one time constant; no networks, no TensorFlow.
-
-The output is the expected number of spikes in each frame. It is neither a probability (it may exceed
-one) nor a rate (it is not divided by the frame duration).
+``dense`` runs CASCADE's networks as convolutions over the whole trace, ``neuralib`` the same window by window (the
+reference), ``oasis`` deconvolves without networks. The output is the expected number of spikes in each frame:
+neither a probability (it may exceed one) nor a rate (it is not divided by the frame duration).
 """
 
 from __future__ import annotations
@@ -93,7 +87,7 @@ def open_engine(
     Parameters
     ----------
     engine
-        ``dense``, ``neuralib`` or ``oasis``.
+        One of ``ENGINES``.
     model
         Name, folder or .zip of a CASCADE package, or ``auto`` for the one whose rate is nearest; for ``oasis``
         ``tau1.25s``, the indicator's decay, or ``tau1.25s_amplitude0.2`` with the ΔF/F of one spike.
@@ -158,21 +152,10 @@ class CascadeEngine:
         return check_noise(levels, self.package.config.noise_levels, self.package.name)
 
     def predict(self, dff: np.ndarray, noise_levels: np.ndarray | None = None) -> np.ndarray:
-        """Expected spikes per frame.
+        """See :class:`Engine`; NaN at the edges, where no window fits, and where a window has a gap.
 
-        Parameters
-        ----------
-        dff
-            ``(neuron, time)`` ΔF/F as a fraction. NaN marks frames that were not recorded: a window
-            that holds one has no prediction.
-        noise_levels
-            ``(neuron,)``, chooses the ensemble of every neuron, taken as they are. By default they
-            are measured here and checked.
-
-        Returns
-        -------
-        ``(neuron, time)`` float32 expected number of spikes in the frame; NaN at the edges, where
-        no window fits, and where a window has a gap.
+        ``dff`` is a fraction, with NaN where no frame was recorded. ``noise_levels`` ``(neuron,)`` choose the ensemble
+        of every neuron, taken as they are; by default they are measured here and checked.
 
         Raises
         ------
@@ -234,15 +217,7 @@ class CascadeEngine:
 
 
 class ResampledEngine:
-    """An engine whose model has another frame rate than the recording: ΔF/F goes there, the result comes back.
-
-    Parameters
-    ----------
-    engine
-        The engine at the model's rate.
-    fs_hz
-        Frame rate of the recording.
-    """
+    """An engine whose model has another rate than the recording's ``fs_hz``: ΔF/F goes there, the result comes back."""
 
     def __init__(self, engine: CascadeEngine, fs_hz: float) -> None:
         self.engine, self.fs_hz = engine, fs_hz
@@ -260,7 +235,7 @@ class ResampledEngine:
         return self.engine.check(levels)
 
     def predict(self, dff: np.ndarray, noise_levels: np.ndarray | None = None) -> np.ndarray:
-        """Expected spikes per frame of the recording, ``(neuron, time)`` float32; see :meth:`CascadeEngine.predict`."""
+        """See :meth:`CascadeEngine.predict`; at the recording's rate."""
         check_axes(dff)
         return self._back(self.engine.predict(self._forth(dff), noise_levels), dff.shape[1])
 

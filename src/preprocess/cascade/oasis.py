@@ -22,15 +22,10 @@ _DECAYS = 5
 
 
 class OasisEngine:
-    """OASIS with one decay time for all neurons.
+    """OASIS with one decay time for all neurons of a recording at ``fs_hz``.
 
-    Parameters
-    ----------
-    model
-        ``tau<seconds>s``, with ``_amplitude<ΔF/F of one spike>`` behind it to set the units
-        (default 0.2): the deconvolved ΔF/F over this amplitude is the expected number of spikes.
-    fs_hz
-        Frame rate of the recording.
+    ``model`` is ``tau<seconds>s``, with ``_amplitude<ΔF/F of one spike>`` behind it to set the units (default 0.2): the
+    deconvolved ΔF/F over this amplitude is the expected number of spikes.
     """
 
     def __init__(self, model: str, *, fs_hz: float) -> None:

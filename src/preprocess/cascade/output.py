@@ -29,18 +29,10 @@ def check_axes(dff: np.ndarray) -> None:
 
 
 def noise_levels(dff: np.ndarray, fs_hz: float) -> np.ndarray:
-    """Standardised noise of every trace: 100 · median |ΔF/F[t+1] − ΔF/F[t]| / √fs.
+    """Standardised noise of every trace, 100 · median |ΔF/F[t+1] − ΔF/F[t]| / √fs, in % per square root of Hz.
 
-    Parameters
-    ----------
-    dff
-        ``(neuron, time)``, ΔF/F as a fraction: 1.0 is a doubled fluorescence.
-    fs_hz
-        Rate the networks were trained at, not the recording's: the level only chooses a network.
-
-    Returns
-    -------
-    ``(neuron,)`` float64, % per square root of Hz; NaN where no two neighbouring frames are finite.
+    ``dff`` is ``(neuron, time)`` as a fraction, ``fs_hz`` the rate the networks were trained at, not the recording's:
+    the level only chooses a network. ``(neuron,)`` float64, NaN where no two neighbouring frames are finite.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)

@@ -58,16 +58,9 @@ def suite2p_files(planes: list[Path]) -> dict[str, Path]:
 def open_suite2p(
     files: dict[str, Path], subject: str, fs_hz: float | None, coefficient: float, need_positions: bool
 ) -> CalciumRecording:
-    """The accepted ROIs of all planes.
+    """The accepted ROIs of all planes, ``F.npy`` less ``coefficient`` times ``Fneu.npy``.
 
-    Parameters
-    ----------
-    files
-        Those of :func:`suite2p_files`.
-    coefficient
-        Share of ``Fneu.npy`` that is subtracted from ``F.npy``.
-    need_positions
-        Whether cells without a centre are dropped, or kept with NaN as position.
+    Unless ``need_positions``, cells without a centre are kept, with NaN as position.
 
     Raises
     ------
