@@ -33,8 +33,8 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
     """Percentile of the centred window around every frame, ``(neuron, time)`` float32.
 
     ``window`` is an odd number of frames, cut off at both ends, not padded. NaN frames are left out of every window;
-    one without any recorded frame gives NaN. Without NaN the result equals ``numpy.percentile`` (linear interpolation) of
-    the float32 window bit for bit.
+    one without any recorded frame gives NaN. Without NaN the result equals ``numpy.percentile``, interpolated linearly,
+    of the float32 window bit for bit.
     """
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window of {window} frames: an odd number of frames is needed")

@@ -109,6 +109,8 @@ def write_nwb(path: Path, planes: dict[str, np.ndarray], neuropil: dict[str, np.
             table.add_roi(pixel_mask=[(k, 2 * k, 1.0)], iscell=[float(k < traces.shape[1] - 1), 0.5])
         regions[name] = table.create_roi_table_region(description="d", region=list(range(traces.shape[1])))
     for holder, arrays in (("Fluorescence", planes), ("Neuropil", neuropil)):
+        if not arrays:
+            continue
         series = [
             RoiResponseSeries(name=n, data=a, rois=regions[n], unit="lumens", rate=5.0) for n, a in arrays.items()
         ]
