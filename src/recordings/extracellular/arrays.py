@@ -239,7 +239,8 @@ def _hdf5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
         if not isinstance(values, h5py.Dataset) or values.dtype.kind not in "fiucb":
             raise BadInput(path, f"{name} is not a dataset of numbers", "save real numbers")
         others = {n: v for n, v in top.items() if v != values}
-        around = {n: beside[n] for n in beside if beside[n] != values} if beside is not top else {}
+        inside = beside if isinstance(beside, h5py.Group) else {}
+        around = {n: inside[n] for n in inside if inside[n] != values}
         fields = _fields(others, _hdf5_child) | dict(file.attrs) | _fields(around, _hdf5_child) | dict(values.attrs)
         place, shape, dtype = values.name, values.shape, values.dtype
     if matlab and len(shape) == 2:  # MATLAB writes the columns first, HDF5 calls that rows

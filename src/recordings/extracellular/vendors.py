@@ -313,7 +313,10 @@ def _open_ephys_clock(opened: ExtracellularRecording, recording: Any) -> Extrace
 
 
 def _plexon(opened: ExtracellularRecording, recording: Any) -> ExtracellularRecording:
-    """Plexon's blocks on their clock, and its microvolts: neo knows neither (Plexon, "PLX file format", 2003)."""
+    """Plexon's blocks on their clock, in microvolts (Plexon, "PLX file format", 2003).
+
+    neo does without the clock and the unit, and gives 0 for the last block.
+    """
     reader, fs_hz, run = recording.neo_reader, opened.fs_hz, opened.runs[0]
     listed = {str(channel["name"]): channel for channel in reader.header["signal_channels"]}
     channels = [listed[str(name)] for name in opened.channel_ids]
@@ -326,7 +329,17 @@ def _plexon(opened: ExtracellularRecording, recording: Any) -> ExtracellularReco
     clock, firsts = blocks["timestamp"] * (fs_hz / reader._global_ssampling_rate), blocks["cumsum"]
     cuts = firsts[1:][np.abs(np.diff(clock) - np.diff(firsts)) > 1]
     place = dict(zip(firsts.tolist(), clock.tolist(), strict=True))
-    placed = runs_between(cuts, place.__getitem__, run.count, run.opener, fs_hz)
+
+    def read(first: int, last: int) -> NDArray:
+        values = np.empty((last - first, len(recording.channel_ids)), np.int16)
+        for column, name in enumerate(recording.channel_ids):
+            own = reader._data_blocks[5][int(listed[str(name)]["id"])]
+            begin, end = np.searchsorted(own["cumsum"], (first, last - 1), side="right") - (1, 0)
+            parts = [reader._memmap[one["pos"] : one["pos"] + one["size"]].view("<i2") for one in own[begin:end]]
+            values[:, column] = np.concatenate(parts)[first - own["cumsum"][begin] :][: last - first]
+        return values
+
+    placed = runs_between(cuts, place.__getitem__, run.count, lambda: nullcontext(read), fs_hz)
     said = (*opened.warnings, *placed.warnings)
     start_s = float(clock[0]) / fs_hz or None
     return replace(opened, runs=placed.runs, warnings=said, start_s=start_s, gain=gain, offset=None, units="uV")

@@ -23,6 +23,9 @@ from tests.recordings.extracellular.vendor_files import (
     write_trodes,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""neo leaves a Blackrock file open."""
+
 SAMPLES = counts(1280)
 GAP = np.arange(1280) + 300 * (np.arange(1280) >= 640)
 """The number of every sample where 300 were lost after 640."""
