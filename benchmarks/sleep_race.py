@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from src.models.metrics import scores
 from src.predict.sleep import HUMAN_BUNDLE, stage
 from src.predict.sleep_yasa import yasa_stages
+from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import Night, ScoringOptions, discover, load_channels, load_scoring
-from src.recordings.sleep.channels import ChannelRequest
 from src.reports.tables import markdown_table
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Recording
 
@@ -148,7 +148,15 @@ def _agreement(known: NDArray[np.integer], found: NDArray[np.integer]) -> dict[s
 
 def cold_seconds(given: argparse.Namespace, name: str) -> float:
     """From the start of Python to the stages of UCDDB 018."""
-    command = [sys.executable, "-m", "benchmarks.sleep_race", "--shared", str(given.shared), "--cache", str(given.cache)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.sleep_race",
+        "--shared",
+        str(given.shared),
+        "--cache",
+        str(given.cache),
+    ]
     begun = time.perf_counter()
     subprocess.run([*command, "--once", name], check=True, capture_output=True)
     return time.perf_counter() - begun
