@@ -39,6 +39,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "sleep_simple_cnn": ("src.models.sleep.original", "SimpleCNN"),
     "spike_detector": ("src.models.spikes.networks", "SpikeDetector"),
     "spike_classifier": ("src.models.spikes.networks", "SpikeClassifier"),
+    "grid_own": ("src.models.grids.networks", "VoxelForecaster"),
     "grid_embedding": ("src.models.grids.networks", "EmbeddingForecaster"),
     "grid_planes": ("src.models.grids.networks", "PlaneForecaster"),
 }
@@ -209,7 +210,7 @@ DECISIONS: dict[str, dict[str, Check]] = {
     "sleep_staging": {"temperature": (lambda value: _is_number(value, 0.0), "number above 0")},
     "spike_detection": {"targets": _RECORD},
     "spike_classification": {"targets": _RECORD},
-    "grid_forecasting": {"threshold": (_numbers, "list of numbers"), "loss": _TEXT, "baselines": _RECORD},
+    "grid_forecasting": {"threshold": (_numbers, "list of numbers"), "forecast": _TEXT, "baselines": _RECORD},
 }
 """What the decision of each task has to hold."""
 

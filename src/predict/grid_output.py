@@ -51,13 +51,13 @@ class ForecastWriter:
         self.threshold = torch.tensor(self.thresholds[self.used])[:, None]
         self.active: list[np.ndarray] = [np.zeros(0, np.int64)] * frames
         self.chances: list[np.ndarray] = [np.zeros(0, np.float16)] * frames
-        self.step = np.zeros(frames, np.uint8)
+        self.step = np.zeros(frames, np.uint16)
         self.test_only = bool(fitted.grids.is_test.any())
         self.scores = {name: ForecastScores(fitted.network.horizon) for name in self.thresholds}
         self.example: list[tuple[np.ndarray, np.ndarray, int]] = []
         self.windows = 0
 
-    def update(self, firsts: np.ndarray, found: dict[str, Tensor], truth: Tensor) -> None:
+    def update(self, firsts: np.ndarray, found: dict[str, Tensor], truth: Tensor, seen: Tensor) -> None:
         """Add a piece of :func:`~src.predict.grids.forecasts`."""
         grids, network = self.fitted.grids, self.fitted.network
         chance = torch.sigmoid(found[self.used])
@@ -65,16 +65,16 @@ class ForecastWriter:
         base = network.base(self.fitted.number)
         for window, first in enumerate(firsts.tolist()):
             for ahead in range(network.horizon):
-                frame = first + network.context + ahead
+                frame = first + network.frames.target + ahead
                 chosen = np.flatnonzero(above[window, ahead])
-                self.active[frame], self.step[frame] = chosen, ahead + 1
+                self.active[frame], self.step[frame] = chosen, network.frames.gap + ahead + 1
                 self.chances[frame] = chance[window, ahead].numpy()[chosen].astype(np.float16)
-            last = first + network.context + network.horizon
+            last = first + network.frames.length
             # The file's own test frames where it has some: the others may have trained the bundle.
             held_out = not self.test_only or grids.is_test[first:last].all()
             if last <= grids.frames and held_out and is_contiguous(grids, first, last):
                 for name, logits in found.items():
-                    self.scores[name].update(logits[window][None], base, truth[window][None])
+                    self.scores[name].update(logits[window][None], base, truth[window][None], seen[window][None])
                 self.windows += 1
                 if len(self.example) < _SHOWN:
                     self.example.append((chance[window].numpy(), truth[window].numpy(), first))
@@ -126,6 +126,7 @@ class ForecastWriter:
         if not self.example:
             return
         probability, truth, first = (np.array(part) for part in zip(*self.example, strict=True))
+        time = {"step_s": step_s, "gap": self.fitted.network.frames.gap}
         shown: dict[str, Any] = {
             "subject": name,
             "voxels": self.fitted.grids.voxels,
@@ -133,11 +134,11 @@ class ForecastWriter:
             "probability": probability,
             "truth": truth,
             "first": first,
-            "step_s": step_s,
+            **time,
         }
         bits = {name: scores.bits_per_spike() for name, scores in self.scores.items()}
         precision = {name: scores.average_precision() for name, scores in self.scores.items()}
-        draw_gain(folder / "gain.png", bits=bits, average_precision=precision, step_s=step_s)
+        draw_gain(folder / "gain.png", bits=bits, average_precision=precision, **time)
         draw_planes(folder / "planes.png", **shown)
         draw_movie(folder / "movie.gif", **shown)
 

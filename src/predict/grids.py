@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from src.models.bundle import Bundle, inputs_of
+from src.models.grids.entries import last_activity, true_activity
 from src.models.grids.linear import linear_forecasts
-from src.models.grids.losses import as_log_odds, true_activity
 from src.models.grids.networks import PlaneForecaster
 from src.predict.grid_output import MODEL, ForecastWriter, SubjectForecaster, is_contiguous
 from src.predict.manifest import write_prediction_manifest
@@ -56,9 +56,9 @@ def predict(
     """
     bundle.require_task("grid_forecasting")
     bundle.require_steps({GRID_INDEX.name: GRID_INDEX.version})
-    if stride is not None and not 1 <= stride <= bundle.network_args["horizon"]:
-        raise BadInput("options.stride", f"is {stride}", f"give 1 to {bundle.network_args['horizon']} frames")
     network = bundle.network()
+    if stride is not None and not 1 <= stride <= network.horizon:
+        raise BadInput("options.stride", f"is {stride}", f"give 1 to {network.horizon} frames")
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source))
     found = find_grids(Path(source))
     names = output.names(found.items())
@@ -123,22 +123,23 @@ def _rates(grids: SubjectGrids) -> Tensor:
 @torch.no_grad()
 def forecasts(
     fitted: SubjectForecaster, bundle: Bundle, firsts: np.ndarray
-) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Tensor]]:
+) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Tensor, Tensor]]:
     """Log-odds ``(window, horizon, voxel)`` of windows that begin at ``firsts``, by name of the forecast, in pieces.
 
-    With each piece come its ``firsts`` and what happened (frames beyond the end of the recording have no activity).
+    With each piece come its ``firsts``, what happened (frames beyond the end of the recording have no activity) and
+    the last context frame.
     """
     network, decision = fitted.network, bundle.decision
-    linear = linear_forecasts(network, torch.tensor(decision["persistence"]))
-    methods = {name: form.cut_at(decision["baselines"][name]["floor"]) for name, form in linear.items()}
+    floors = {name: found["floor"] for name, found in decision["baselines"].items()}
+    methods = {name: form.cut_at(floors[name]) for name, form in linear_forecasts(network).items()}
     for block in np.split(firsts, range(WINDOWS_AT_ONCE, len(firsts), WINDOWS_AT_ONCE)):
         windows = np.stack([np.zeros_like(block), block], axis=1)
-        batch = window_batch([fitted.grids], windows, network.context, network.horizon)
+        batch = window_batch([fitted.grids], windows, network.frames)
         batch = batch._replace(subject=torch.full_like(batch.subject, fitted.number))
         found = {name: method(batch)[0].logits for name, method in methods.items()}
         (forecast,) = network(batch)
-        found[MODEL] = as_log_odds(forecast.logits.float(), decision["loss"])
-        yield block, found, true_activity(forecast, batch)
+        found[MODEL] = forecast.logits
+        yield block, found, true_activity(forecast, batch), last_activity(forecast, batch)
 
 
 def forecast_file(
@@ -156,7 +157,7 @@ def forecast_file(
     grids = read_grids(path, name)
     fitted = fit_subject(bundle, network, grids, subject)
     network = fitted.network
-    context, horizon = network.context, network.horizon
+    context, gap, horizon = network.frames
     if grids.frames < context:
         raise BadInput(path, f"has {grids.frames} frames, a forecast needs {context}", "give a longer recording")
     firsts = np.arange(0, grids.frames - context + 1, stride or horizon)
@@ -165,7 +166,7 @@ def forecast_file(
     firsts = np.array([f for f in firsts if is_contiguous(grids, f, f + context)], np.int64)
     if not len(firsts):
         raise BadInput(path, f"has no {context} consecutive valid frames", "give a longer recording")
-    writer = ForecastWriter(fitted, bundle, grids.frames + horizon)
+    writer = ForecastWriter(fitted, bundle, grids.frames + gap + horizon)
     for piece in forecasts(fitted, bundle, firsts):
         writer.update(*piece)
     with output.folder(name) as part:
@@ -177,6 +178,7 @@ def forecast_file(
             "forecast": writer.used,
             "forecasts": len(firsts),
             "context_frames": context,
+            "gap_frames": gap,
             "horizon_frames": horizon,
             "unknown_active_voxels": fitted.unknown,
             "scores": writer.scored(),

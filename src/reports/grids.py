@@ -29,7 +29,7 @@ _HEAT = "magma"
 
 
 def draw_gain(
-    path: Path, *, bits: Mapping[str, np.ndarray], average_precision: Mapping[str, np.ndarray], step_s: float
+    path: Path, *, bits: Mapping[str, np.ndarray], average_precision: Mapping[str, np.ndarray], step_s: float, gap: int
 ) -> Path:
     """Write log-likelihood gain and average precision against the horizon.
 
@@ -37,8 +37,8 @@ def draw_gain(
     ----------
     bits, average_precision
         ``(horizon,)`` per forecast: bits per spike over the mean rate, and average precision.
-    step_s
-        Seconds of a frame.
+    step_s, gap
+        Seconds of a frame; frames between the context and the first frame of the horizon.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     shown = (
@@ -47,7 +47,7 @@ def draw_gain(
     )
     for axis, values, label in shown:
         for name, curve in values.items():
-            ahead = np.arange(1, len(curve) + 1) * step_s
+            ahead = (gap + np.arange(1, len(curve) + 1)) * step_s
             axis.plot(ahead, curve, "o-", ms=3.5, lw=1.6, color=COLOURS.get(name, "black"), label=name)
         axis.set(xlabel="time ahead (s)", ylabel=label)
         axis.set_ylim(bottom=min(0.0, *(float(np.min(c)) for c in values.values())))
@@ -66,6 +66,7 @@ def draw_planes(
     truth: np.ndarray,
     first: np.ndarray,
     step_s: float,
+    gap: int,
 ) -> Path:
     """Write what was forecast and what happened, plane by plane, in the busiest frame of an example.
 
@@ -108,9 +109,9 @@ def draw_planes(
         for axis in (top, bottom):
             axis.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), xticks=[], yticks=[], aspect="equal")
     axes[0, 0].set_ylabel("active")
-    axes[1, 0].set_ylabel(f"forecast {(step + 1) * step_s:g} s before")
+    axes[1, 0].set_ylabel(f"forecast {(gap + step + 1) * step_s:g} s before")
     figure.colorbar(heat, ax=axes[1], shrink=0.8, label="probability")
-    frames = probability.shape[1]
+    frames = gap + probability.shape[1]
     figure.suptitle(f"{subject}, window from frame {int(first[window])}, {frames} frames ahead (held out)", fontsize=9)
     return _saved(figure, path)
 
@@ -125,6 +126,7 @@ def draw_movie(
     truth: np.ndarray,
     first: np.ndarray,
     step_s: float,
+    gap: int,
 ) -> Path:
     """Write a GIF beside ``path``: what happened, and what was forecast for that frame, seen from above.
 
@@ -145,7 +147,7 @@ def draw_movie(
         pen.line([(canvas.width // 2, 0), (canvas.width // 2, canvas.height)], fill="gray")
         pen.text((6, 4), f"{subject}  {window_time(first, window, step_s):6.1f} s", fill="white")
         pen.text((6, canvas.height - 14), "active", fill="white")
-        label = f"forecast {(step + 1) * step_s:g} s before"
+        label = f"forecast {(gap + step + 1) * step_s:g} s before"
         pen.text((canvas.width // 2 + 6, canvas.height - 14), label, fill="white")
         pictures.append(canvas.convert("P", palette=Image.Palette.ADAPTIVE))
     target = path.with_suffix(".gif")

@@ -12,12 +12,12 @@ from src.predict.grids import fit_subject, forecasts, known_voxels, predict
 from src.preprocess.calcium.grid_index import read_grids
 from src.preprocess.calcium.grid_store import COO_FILE, open_grids, write_coo
 from src.signals import BadInput
-from tests.forecast_data import as_batch, grid_data, header_of, random_subject
+from tests.forecast_data import WINDOWS, as_batch, grid_data, header_of, random_subject
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    made = grid_data(tmp_path_factory.mktemp("cache"))
+    made = grid_data(tmp_path_factory.mktemp("cache"), windows=WINDOWS | {"gap": 2})
     made.setup("fit")
     return made
 
@@ -50,14 +50,14 @@ def test_a_bundle_forecasts_a_recording_into_a_grid_file(bundle, data, tmp_path)
     assert summary.exit_code == 0
     (folder,) = tmp_path.iterdir()
     grids = open_grids(folder)
-    assert grids.shape[0] == 700 + 4
+    assert grids.shape[0] == 700 + 2 + 4
     assert grids.shape[1] == data.subjects[0].planes
     with h5py.File(folder / COO_FILE) as file:
         steps = file["forecast_step"][()]
         assert len(file["probability"]) == len(file["pixel"]) == len(file["spike_values"])
-    assert (steps[:8] == 0).all()
-    assert (steps[8:] > 0).all()
-    assert steps[-4:].tolist() == [1, 2, 3, 4]
+    assert (steps[:10] == 0).all()
+    assert (steps[10:] > 0).all()
+    assert steps[-4:].tolist() == [3, 4, 5, 6]
     record = json.loads((folder / "manifest.json").read_text())
     assert record["subject"] == "simulated_1"
     assert record["forecast"] == "model"
@@ -78,7 +78,7 @@ def test_a_file_gives_the_logits_of_the_datamodule(bundle, data):
     batch = dataset.__getitems__(mine.tolist())
     with torch.no_grad():
         expected = network(batch)[0].logits
-    found = torch.cat([f["model"] for _, f, _ in forecasts(fitted, bundle, dataset.windows[mine, 1])])
+    found = torch.cat([f["model"] for _, f, *_ in forecasts(fitted, bundle, dataset.windows[mine, 1])])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -12,6 +12,7 @@ EXAMPLE = {
     "truth": RNG.random((4, 2, 40)) < 0.2,
     "first": np.array([10, 12, 14, 16]),
     "step_s": 0.5,
+    "gap": 3,
 }
 
 
@@ -22,7 +23,7 @@ def opened(path):
 
 def test_pictures_are_written(tmp_path):
     curves = {"mean rate": np.zeros(2), "model": np.array([0.4, -0.1])}
-    draw_gain(tmp_path / "gain.png", bits=curves, average_precision=curves, step_s=0.5)
+    draw_gain(tmp_path / "gain.png", bits=curves, average_precision=curves, step_s=0.5, gap=3)
     draw_planes(tmp_path / "planes.png", **EXAMPLE)
     for name in ("gain", "planes"):
         assert opened(tmp_path / f"{name}.png")[0][0] > 300

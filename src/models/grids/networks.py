@@ -7,7 +7,7 @@ says. They differ in how they read the brain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.nn import functional
 from src.models.grids.entries import Entries, Forecast, entries, index_lists, of_subject
 from src.models.grids.linear import LinearForecast, expected_activity
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
+from src.preprocess.calcium.grid_windows import WindowFrames
 from src.signals import BadInput
 
 FLOOR = -12.0
@@ -50,27 +51,31 @@ class VoxelForecaster(nn.Module):
     ----------
     brains
         Arguments of :class:`Brains`.
-    context, horizon
-        Frames seen and frames forecast.
+    frames
+        Frames seen, passed over and forecast: see :class:`~src.preprocess.calcium.grid_windows.WindowFrames`.
     """
 
     rates: Tensor
     voxels: Tensor
     linear: Tensor
+    persistence: Tensor
     read: Tensor
     write: Tensor
     readout_components: Tensor
 
-    def __init__(self, brains: dict[str, Any], context: int, horizon: int) -> None:
+    def __init__(self, brains: dict[str, Any], frames: Sequence[int]) -> None:
         super().__init__()
         self.brains = Brains(**brains)
         self.subjects, self.planes = list(self.brains.subjects), list(self.brains.planes)
-        self.context, self.horizon = context, horizon
+        self.frames = WindowFrames(*frames)
+        context, _, horizon = self.frames
+        self.horizon = horizon
         self.offsets = [sum(self.brains.n_voxels[:i]) for i in range(len(self.subjects) + 1)]
         total, components = self.offsets[-1], self.brains.components
         self.register_buffer("rates", torch.full((total,), 0.01))
         self.register_buffer("voxels", torch.zeros(total, dtype=torch.int64))
         self.register_buffer("linear", torch.zeros(total, context, horizon))
+        self.register_buffer("persistence", torch.zeros(horizon))
         self.register_buffer("read", torch.zeros(total, components))
         self.register_buffer("write", torch.zeros(total, components))
         products = (len(self.subjects), context * components, horizon * components)
@@ -78,13 +83,15 @@ class VoxelForecaster(nn.Module):
         self.own_past = nn.Parameter(torch.zeros(context, horizon))
         self.linear_gain = nn.Parameter(torch.ones(horizon))
 
-    def set_statistics(self, voxels: Tensor, fitted: LinearForecast) -> None:
-        """Take over the places of the voxels ``(voxel,)`` and a linear forecast fitted on the training frames."""
-        self.voxels.copy_(voxels)
-        self.rates.copy_(fitted.rates)
-        self.linear.copy_(fitted.weights)
-        if fitted.population is not None:
-            read, write, readout = fitted.population
+    def set_statistics(self, fitted: Mapping[str, LinearForecast]) -> None:
+        """Take over the linear forecasts that were fitted on the training frames."""
+        whole = fitted["linear population"]
+        self.voxels.copy_(whole.voxels)
+        self.rates.copy_(whole.rates)
+        self.linear.copy_(whole.weights)
+        self.persistence.copy_(fitted["persistence"].weights[0, -1])
+        if whole.population is not None:
+            read, write, readout = whole.population
             self.read.copy_(read)
             self.write.copy_(write)
             self.readout_components.copy_(readout)
@@ -124,13 +131,13 @@ class VoxelForecaster(nn.Module):
         past = kernel.view(windows, len(rate), self.horizon).transpose(1, 2)
         return base + self.linear_gain[:, None] * (linear - base) + past
 
-    def encode(self, batch: Any, seen: Entries) -> Tensor:
+    def encode(self, batch: Any, seen: Entries) -> Any:
         """What is read off the whole batch."""
-        raise NotImplementedError
+        return None
 
-    def decode(self, state: Tensor, rows: Tensor, subject: int) -> Tensor:
-        """``(window, horizon, voxel)`` what the brain adds to the logits of a subject's windows."""
-        raise NotImplementedError
+    def decode(self, state: Any, rows: Tensor, subject: int) -> Tensor:
+        """``(window, horizon, voxel)`` what the brain adds to the logits of a subject's windows; nothing here."""
+        return torch.zeros((), device=rows.device)
 
 
 class EmbeddingForecaster(VoxelForecaster):
@@ -152,19 +159,18 @@ class EmbeddingForecaster(VoxelForecaster):
     def __init__(
         self,
         brains: dict[str, Any],
-        context: int,
-        horizon: int,
+        frames: Sequence[int],
         width: int = 24,
         hidden: int = 64,
         drop_voxels: float = 0.3,
     ) -> None:
-        super().__init__(brains, context, horizon)
+        super().__init__(brains, frames)
         self.width, self.hidden, self.drop_voxels = width, hidden, drop_voxels
         total = self.offsets[-1]
         self.vectors = nn.Parameter(torch.randn(total, width) * 0.3)
         self.readout = nn.Parameter(torch.zeros(total, width))
         self.trunk = nn.GRU(width, hidden, batch_first=True)
-        self.ahead = nn.Linear(hidden, horizon * width)
+        self.ahead = nn.Linear(hidden, self.horizon * width)
 
     def encode(self, batch: Any, seen: Entries) -> Tensor:
         windows, frames = batch.counts.shape
@@ -206,22 +212,20 @@ class PlaneForecaster(VoxelForecaster):
         Channels of every layer.
     """
 
-    def __init__(
-        self, brains: dict[str, Any], context: int, horizon: int, coarsen: int = 8, channels: int = 24
-    ) -> None:
-        super().__init__(brains, context, horizon)
+    def __init__(self, brains: dict[str, Any], frames: Sequence[int], coarsen: int = 8, channels: int = 24) -> None:
+        super().__init__(brains, frames)
         if coarsen < 1 or HEIGHT % coarsen or WIDTH % coarsen:
             raise BadInput("model.network_args.coarsen", f"is {coarsen}", "give a power of two up to 128")
         self.coarsen, self.channels = coarsen, channels
         self.rows, self.columns = HEIGHT // coarsen, WIDTH // coarsen
         self.deepest = max(self.planes)
-        self.stem = nn.Conv2d(context, channels, 5, padding=2)
+        self.stem = nn.Conv2d(self.frames.context, channels, 5, padding=2)
         self.place = nn.Parameter(torch.zeros(self.deepest, channels, self.rows, self.columns))
         self.wide = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         self.brain = nn.Linear(self.deepest * channels, 64)
         self.back = nn.Linear(64, channels)
         self.body = nn.Conv2d(channels, channels, 3, padding=1)
-        self.head = nn.Conv2d(channels, horizon, 1)
+        self.head = nn.Conv2d(channels, self.horizon, 1)
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
@@ -268,7 +272,7 @@ class PlaneForecaster(VoxelForecaster):
             raise BadInput(subject, f"has {planes} planes, the bundle knows {self.deepest}", "train on deeper volumes")
         brains: dict[str, Any] = {"subjects": [subject], "n_voxels": [len(voxels)], "planes": [self.deepest]}
         brains["components"] = self.brains.components
-        twin = PlaneForecaster(brains, self.context, self.horizon, self.coarsen, self.channels)
+        twin = PlaneForecaster(brains, self.frames, self.coarsen, self.channels)
         linear = self.linear.mean(0).expand(len(voxels), -1, -1)
         own = {"rates": rates, "voxels": voxels, "linear": linear}
         # The linear model of a population belongs to the subjects of the training.

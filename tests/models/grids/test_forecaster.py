@@ -73,30 +73,9 @@ def test_without_structure_it_falls_to_the_baseline(cache, tmp_path):
     assert module.test_metrics()["test/bits_of_used_forecast"] == pytest.approx(found[used])
 
 
-@pytest.mark.parametrize("loss", [{"loss": "poisson"}, {"positive_weight": 5.0}])
-def test_other_losses_stay_calibrated(cache, tmp_path, loss):
-    module, data = trained(cache, tmp_path, epochs=1, model=loss, windows=WINDOWS | {"stride": 2})
-    chance, truth = [], []
-    with torch.no_grad():
-        for batch in data.val_dataloader():
-            for f in module.predict_log_odds(batch):
-                chance.append(torch.sigmoid(f.logits).mean().item())
-                truth.append(batch.target_counts[f.rows].sum().item() / f.logits.numel())
-    assert 0.6 < np.mean(chance) / np.mean(truth) < 1.6
-
-
 def test_planes_learn_through_the_same_interface(cache, tmp_path):
     module, _ = trained(cache, tmp_path, epochs=1, kind="grid_planes", windows=WINDOWS | {"stride": 4})
     assert np.isfinite(list(bits(module).values())).all()
-
-
-def test_what_makes_no_sense_is_refused(cache):
-    data = grid_data(cache)
-    data.setup("fit")
-    with pytest.raises(BadInput, match="choose from: bernoulli, poisson"):
-        model_for(data, loss="mse")
-    with pytest.raises(BadInput, match="1 for poisson"):
-        model_for(data, loss="poisson", positive_weight=2.0)
 
 
 @pytest.mark.parametrize("kind", ["grid_embedding", "grid_planes"])
@@ -153,7 +132,7 @@ def test_the_network_is_used_only_where_it_beats_the_linear_forecasts(cache):
     model = model_for(data)
     model.take_over(data)
     batch = next(iter(data.val_dataloader()))
-    for chosen, expected in (("persistence", model.linear_forecasts()["persistence"]), (MODEL, model.predict_log_odds)):
+    for chosen, expected in (("persistence", model.linear_forecasts()["persistence"]), (MODEL, model.network)):
         model.decision["forecast"] = chosen
         for found, wanted in zip(model.predict_step(batch, 0), expected(batch), strict=True):
             torch.testing.assert_close(found.logits, wanted.logits)

@@ -4,23 +4,24 @@ import torch
 
 from src.models.grids.entries import entries
 from src.models.grids.linear import LinearForecast
-from src.models.grids.networks import EmbeddingForecaster, PlaneForecaster
-from src.preprocess.calcium.grid_windows import as_sparse, window_batch
+from src.models.grids.networks import EmbeddingForecaster, PlaneForecaster, VoxelForecaster
+from src.preprocess.calcium.grid_windows import WindowFrames, as_sparse, window_batch
 from src.signals import BadInput
 from tests.forecast_data import random_subject
 
 SUBJECTS = [random_subject(i, frames=30, planes=2 + i, voxels=20 + i, density=0.2, name=f"fish{i}") for i in range(2)]
-BATCH = window_batch(SUBJECTS, np.array([[0, 1], [1, 4], [0, 9]]), 5, 3)
+FRAMES = WindowFrames(5, 0, 3)
+BATCH = window_batch(SUBJECTS, np.array([[0, 1], [1, 4], [0, 9]]), FRAMES)
 BRAINS = {"subjects": ["fish0", "fish1"], "n_voxels": [20, 21], "planes": [2, 3]}
 
 
 def built(kind, **given):
     torch.manual_seed(0)
-    network = kind(BRAINS, 5, 3, **given).eval()
+    network = kind(BRAINS, FRAMES, **given).eval()
     rates = [torch.from_numpy(s.raster(0, 30).mean(axis=0)).float().clamp_min(0.01) for s in SUBJECTS]
     voxels = torch.from_numpy(np.concatenate([s.voxels for s in SUBJECTS]))
     fitted = LinearForecast(torch.cat(rates), network.offsets, voxels, torch.full((41, 5, 3), 0.02))
-    network.set_statistics(voxels, fitted)
+    network.set_statistics({"persistence": fitted, "linear population": fitted})
     with torch.no_grad():  # a fresh convolution says nothing about the brain
         for name, parameter in network.named_parameters():
             if name.startswith("head"):
@@ -28,7 +29,11 @@ def built(kind, **given):
     return network
 
 
-KINDS = [(EmbeddingForecaster, {"width": 4, "hidden": 8}), (PlaneForecaster, {"coarsen": 32, "channels": 4})]
+KINDS = [
+    (VoxelForecaster, {}),
+    (EmbeddingForecaster, {"width": 4, "hidden": 8}),
+    (PlaneForecaster, {"coarsen": 32, "channels": 4}),
+]
 
 
 @pytest.mark.parametrize(("kind", "given"), KINDS)
@@ -44,7 +49,7 @@ def test_every_subject_gets_logits_for_its_own_voxels(kind, given):
 @pytest.mark.parametrize(("kind", "given"), KINDS)
 def test_a_window_s_forecast_does_not_depend_on_its_company(kind, given):
     network = built(kind, **given)
-    alone = window_batch(SUBJECTS, np.array([[1, 4]]), 5, 3)
+    alone = window_batch(SUBJECTS, np.array([[1, 4]]), FRAMES)
     torch.testing.assert_close(network(alone)[0].logits, network(BATCH)[1].logits, atol=1e-5, rtol=1e-5)
 
 
@@ -87,7 +92,7 @@ def test_plane_weights_forecast_a_subject_nobody_trained_on():
     network = built(PlaneForecaster, coarsen=32, channels=4)
     rates, voxels = network.rates[network.span(0)], network.voxels[network.span(0)]
     twin = network.for_subject("new", 2, voxels, rates)
-    alone = window_batch(SUBJECTS[:1], np.array([[0, 1]]), 5, 3)
+    alone = window_batch(SUBJECTS[:1], np.array([[0, 1]]), FRAMES)
     torch.testing.assert_close(twin(alone)[0].logits, network(BATCH)[0].logits[:1], atol=1e-5, rtol=1e-5)
     with pytest.raises(BadInput, match="has 9 planes"):
         network.for_subject("deep", 9, voxels, rates)
