@@ -131,11 +131,11 @@ def compare(title: str, cache: Path, overrides: Sequence[str]) -> list[dict[str,
 
 @dataclass(frozen=True)
 class Population:
-    """A real recording: ``traces (cell, time)`` of ΔF/F, rate, decay time, and where the cells lie."""
+    """A real recording: ``traces (cell, time)`` of ΔF/F, rate, model of OASIS, and where the cells lie."""
 
     traces: np.ndarray
     fs_hz: float
-    tau_s: float
+    model: str = "tau0.7s"
     places: np.ndarray | None = None
 
     def grids(self, folder: Path) -> Path:
@@ -152,7 +152,7 @@ class Population:
             file["CellResp"] = self.traces.T.astype(np.float32)
         summary = CalciumParams(
             grid_format="coo", input_dir=str(folder / "raw"), output_dir=str(folder / "grids"),
-            cache_dir=str(folder / "cache"), seed=0, figures=False, cascade_model=f"tau{self.tau_s}s", engine="oasis",
+            cache_dir=str(folder / "cache"), seed=0, figures=False, cascade_model=self.model, engine="oasis",
             baseline="none", z_markers=False, split_ratio=0.5, split_guard_frames=0,
         ).run()  # fmt: skip
         if summary.exit_code:
@@ -164,13 +164,13 @@ def fish(shared: Path, number: int) -> Population:
     """One of two recordings of the same 1003 cells of the telencephalon, 35 s each."""
     path = shared / "calcium_populations" / f"zf_pDp_7.5Hz_Calcium_traces_0{number}.mat"
     traces = np.asarray(loadmat(path)["dF_traces"], np.float32)
-    return Population(traces[np.isfinite(traces).all(axis=1)], 7.5, 0.7)
+    return Population(traces[np.isfinite(traces).all(axis=1)], 7.5)
 
 
 def mouse(shared: Path) -> Population:
     """74 cells of visual cortex, 200 s."""
     path = shared / "calcium_populations" / "allen_30Hz_Experiment_552195520_excerpt.mat"
-    return Population(np.asarray(loadmat(path)["dF_traces"], np.float32), 30.0, 0.7)
+    return Population(np.asarray(loadmat(path)["dF_traces"], np.float32), 30.0)
 
 
 def whole_brain(shared: Path) -> Population:
@@ -180,7 +180,9 @@ def whole_brain(shared: Path) -> Population:
     alive = traces.std(axis=1) > 0
     places = np.load(folder / "region_centroids.npy")[: len(traces)][alive]
     # Slices of 20 atlas pixels are the planes; the longer horizontal axis is the row.
-    return Population(traces[alive], 1.0, 2.0, np.column_stack([places[:, 1], places[:, 0], places[:, 2] // 20]))
+    return Population(
+        traces[alive], 1.0, "tau2.0s_amplitude2.0", np.column_stack([places[:, 1], places[:, 0], places[:, 2] // 20])
+    )
 
 
 def joined(first: Path, second: Path, folder: Path) -> Path:

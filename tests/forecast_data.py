@@ -56,7 +56,8 @@ def header_of(grids, markers=False):
         spikes_under_markers=np.zeros(0, np.int64),
         markers=markers,
         timepoint_indices=grids.timepoints,
-        attributes={"subject": grids.subject, "sampling_rate": 2.0, "frames_after": grids.frames_after},
+        attributes={"subject": grids.subject, "sampling_rate": 2.0}
+        | ({} if grids.frames_after is None else {"frames_after": grids.frames_after}),
     )
 
 

@@ -39,8 +39,6 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "sleep_simple_cnn": ("src.models.sleep.original", "SimpleCNN"),
     "spike_detector": ("src.models.spikes.networks", "SpikeDetector"),
     "spike_classifier": ("src.models.spikes.networks", "SpikeClassifier"),
-    "grid_own": ("src.models.grids.networks", "VoxelForecaster"),
-    "grid_embedding": ("src.models.grids.networks", "EmbeddingForecaster"),
     "grid_planes": ("src.models.grids.networks", "PlaneForecaster"),
 }
 """Network kind → (module, class). A bundle names a kind, never a Python path, so files outlive renamings."""

@@ -57,6 +57,12 @@ class ForecastWriter:
         self.example: list[tuple[np.ndarray, np.ndarray, int]] = []
         self.windows = 0
 
+    @property
+    def leaky(self) -> bool:
+        """Whether the context may know the fluorescence of the frames to forecast."""
+        after = self.fitted.grids.frames_after
+        return after is None or after > self.fitted.network.frames.gap
+
     def update(self, firsts: np.ndarray, found: dict[str, Tensor], truth: Tensor, seen: Tensor) -> None:
         """Add a piece of :func:`~src.predict.grids.forecasts`."""
         grids, network = self.fitted.grids, self.fitted.network
@@ -144,7 +150,12 @@ class ForecastWriter:
 
     def lines(self, name: str, folder: Path) -> list[str]:
         """What the console says."""
-        lines = []
+        lines, grids, gap = [], self.fitted.grids, self.fitted.network.frames.gap
+        if self.leaky:
+            looks = "an unknown number of" if grids.frames_after is None else grids.frames_after
+            lines.append(
+                f"{name}  leaky scores: spikes were inferred from {looks} later frames, the bundle's gap is {gap} frames"
+            )
         if self.fitted.unknown > 0:
             lines.append(f"{name}  {self.fitted.unknown:.1%} of the active voxels are not the bundle's: left out")
         scores = self.scored()

@@ -13,7 +13,6 @@ from torch import Tensor
 from src.models.bundle import Bundle, inputs_of
 from src.models.grids.entries import last_activity, true_activity
 from src.models.grids.linear import linear_forecasts
-from src.models.grids.networks import PlaneForecaster
 from src.predict.grid_output import MODEL, ForecastWriter, SubjectForecaster, is_contiguous
 from src.predict.manifest import write_prediction_manifest
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
@@ -70,12 +69,12 @@ def predict(
 
 
 def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str | None) -> SubjectForecaster:
-    """Find the recording's subject in the bundle, or a network without subjects of its own for a new one.
+    """Find the recording's subject in the bundle, or make a network for a new one.
 
     Raises
     ------
     BadInput
-        If the bundle can forecast only its own subjects and this is none of them.
+        If the recording has another rate, or is not of the subject that was named.
     """
     if grids.fs_hz is not None and not np.isclose(grids.fs_hz, bundle.signal.fs_hz, rtol=0.02):
         problem = f"is sampled at {grids.fs_hz:g} Hz, the bundle was trained at {bundle.signal.fs_hz:g} Hz"
@@ -89,13 +88,12 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
         if 1 - unknown < KNOWN_SHARE:
             problem = f"{unknown:.0%} of its active voxels are none of {name}'s"
             raise BadInput(grids.source, problem, "give the subject's own recording (options.subject)")
-    elif subject is None and isinstance(network, PlaneForecaster):
+    elif subject is None:
         number, known, unknown = 0, grids, 0.0
         network = network.for_subject(name, grids.planes, torch.from_numpy(grids.voxels), _rates(grids))
     else:
         names = ", ".join(network.subjects)
-        hint = f"it knows {names}: type options.subject=<name> if it is one of them, or train model=grid_planes"
-        raise BadInput(grids.source, f"shows {name}, which the bundle does not know", hint)
+        raise BadInput("options.subject", f"is {name}, which the bundle does not know", f"choose from: {names}")
     return SubjectForecaster(network, number, known, unknown)
 
 
@@ -179,6 +177,7 @@ def forecast_file(
             "forecasts": len(firsts),
             "context_frames": context,
             "gap_frames": gap,
+            "leaky": writer.leaky,
             "horizon_frames": horizon,
             "unknown_active_voxels": fitted.unknown,
             "scores": writer.scored(),

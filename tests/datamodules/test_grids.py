@@ -5,7 +5,7 @@ import torch
 from src.datamodules.grid_splits import split_frames
 from src.datamodules.splits import PARTS
 from src.signals import BadInput
-from tests.forecast_data import WINDOWS, grid_data
+from tests.forecast_data import WINDOWS, grid_data, random_subject
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +90,23 @@ def test_what_makes_no_sense_is_refused(cache):
         grid_data(cache, windows=WINDOWS | {"context": 500}).setup("fit")
     with pytest.raises(BadInput, match="no setting 'cell'"):
         grid_data(cache, simulated={"seed": 0, "positions": None, "common": {}, "subjects": [{"cell": 3}]}).setup("fit")
+
+
+def test_the_gap_is_what_the_files_state(cache, capsys):
+    data = grid_data(cache)
+    data.subjects = [random_subject(n, frames=700, frames_after=n, is_train=np.arange(700) < 500) for n in (5, 9)]
+    data.setup("fit")
+    assert data.frames == (8, 9, 4)
+    assert capsys.readouterr().err == ""
+    first = data.datasets["train"].windows[0]
+    batch = data.datasets["train"][0]
+    expected = data.subjects[first[0]].raster(first[1] + 17, first[1] + 21)
+    np.testing.assert_array_equal(np.nonzero(expected)[1], batch.target_voxel_index)
+
+
+def test_a_smaller_gap_is_possible_and_called_leaky(cache, capsys):
+    data = grid_data(cache, windows=WINDOWS | {"gap": 0})
+    data.subjects = [random_subject(0, frames=700, frames_after=9, is_train=np.arange(700) < 500)]
+    data.setup("fit")
+    assert data.frames.gap == 0
+    assert "leaky: datamodule.windows.gap is 0, and fish.h5 was inferred from 9 later frames" in capsys.readouterr().err

@@ -22,11 +22,11 @@ def data(tmp_path_factory):
     return made
 
 
-@pytest.fixture(scope="module", params=["grid_embedding", "grid_planes"])
-def bundle(request, data, tmp_path_factory):
+@pytest.fixture(scope="module")
+def bundle(data, tmp_path_factory):
     torch.manual_seed(0)
-    small = {"width": 4, "hidden": 8} if request.param == "grid_embedding" else {"coarsen": 32, "channels": 4}
-    model = GridForecasting(data.signal.to_dict(), data.classes, request.param, small)
+    small = {"coarsen": 32, "channels": 4}
+    model = GridForecasting(data.signal.to_dict(), data.classes, "grid_planes", small)
     model.take_over(data)
     fields = {**model.bundle_fields(), "decision": model.tune(data)}
     made = Bundle(
@@ -39,14 +39,13 @@ def bundle(request, data, tmp_path_factory):
         provenance={},
         **fields,
     )
-    folder = export_bundle(tmp_path_factory.mktemp("bundles") / request.param, made, model.network.state_dict())
+    folder = export_bundle(tmp_path_factory.mktemp("bundles") / "planes", made, model.network.state_dict())
     return load_bundle(folder)
 
 
 def test_a_bundle_forecasts_a_recording_into_a_grid_file(bundle, data, tmp_path):
     path = data.files()["simulated_1"]
-    drawn = bundle.kind == "grid_embedding"
-    summary = predict(bundle, path.parent, tmp_path, figures=drawn)
+    summary = predict(bundle, path.parent, tmp_path)
     assert summary.exit_code == 0
     (folder,) = tmp_path.iterdir()
     grids = open_grids(folder)
@@ -61,11 +60,13 @@ def test_a_bundle_forecasts_a_recording_into_a_grid_file(bundle, data, tmp_path)
     record = json.loads((folder / "manifest.json").read_text())
     assert record["subject"] == "simulated_1"
     assert record["forecast"] == "model"
+    assert record["gap_frames"] == 2
+    assert not record["leaky"]
     assert record["scores"]["over"] == "the file's test frames"
     forecasts = {"mean rate", "persistence", "autoregression", "linear population", "model"}
     assert set(record["scores"]) == {"windows", "over"} | forecasts
     assert all(method in "\n".join(summary.values[path.parent.name]) for method in ("persistence", "model"))
-    figures = {"gain.png", "planes.png", "movie.gif"} if drawn else set()
+    figures = {"gain.png", "planes.png", "movie.gif"}
     assert {p.name for p in folder.iterdir()} == {COO_FILE, "manifest.json"} | figures
 
 
@@ -97,20 +98,26 @@ def test_the_forecast_that_validation_chose_is_the_one_that_is_written(bundle, d
     assert len(written["model"]) > len(written["mean rate"])
 
 
-def test_a_stranger_is_forecast_by_planes_and_refused_by_voxels(bundle, tmp_path):
+def test_a_subject_nobody_trained_on_is_forecast_unless_it_is_named_as_another(bundle, tmp_path):
     fish = random_subject(5, frames=40, planes=3, voxels=30, name="stranger")
     path = tmp_path / "stranger" / COO_FILE
     path.parent.mkdir()
     write_coo(path, [as_batch(fish)], header_of(fish))
     summary = predict(bundle, path, tmp_path / "out", figures=False)
-    if bundle.kind == "grid_planes":
-        assert summary.exit_code == 0
-        assert (tmp_path / "out" / "stranger" / COO_FILE).is_file()
-    else:
-        assert "which the bundle does not know" in summary.failures[0].reason
-        assert "if it is one of them" in summary.failures[0].reason
+    assert summary.exit_code == 0
+    assert (tmp_path / "out" / "stranger" / COO_FILE).is_file()
     (failure,) = predict(bundle, path, tmp_path / "out2", subject="simulated_2").failures
     assert "planes" in failure.reason or "none of simulated_2's" in failure.reason
+
+
+def test_a_recording_that_looks_farther_than_the_gap_is_called_leaky(bundle, tmp_path):
+    for after, text in ((9, "9 later frames, the bundle's gap is 2"), (None, "an unknown number of later frames")):
+        fish = random_subject(5, frames=40, planes=3, voxels=30, name="stranger", frames_after=after)
+        path = tmp_path / str(after) / COO_FILE
+        path.parent.mkdir()
+        write_coo(path, [as_batch(fish)], header_of(fish))
+        summary = predict(bundle, path, tmp_path / "out", figures=False)
+        assert text in "\n".join(summary.values[str(after)])
 
 
 def test_unknown_voxels_are_left_out():

@@ -43,7 +43,7 @@ class GridForecasting(TrainedModule):
         ``_target_`` blocks as in ``conf/``.
     """
 
-    kinds = ("grid_own", "grid_embedding", "grid_planes")
+    kinds = ("grid_planes",)
     monitor = ("val/bits_per_spike", "max")
 
     def __init__(

@@ -68,8 +68,8 @@ def expected_activity(
 class LinearForecast:
     """A linear forecast of every voxel of all subjects, cut at a share of the mean rate and at 0.99.
 
-    The mean rate is this forecast with zero weights, persistence with one weight on the last frame, shrunk by the
-    pooled autocorrelation so that it has a likelihood.
+    The mean rate is this forecast with zero weights, persistence with equal weights of the last frames, shrunk towards
+    the mean rate so that it has a likelihood.
 
     Attributes
     ----------
@@ -126,10 +126,7 @@ def fit_linear(statistics: Mapping[str, np.ndarray]) -> dict[str, LinearForecast
     rates, voxels = torch.from_numpy(statistics["rates"]), torch.from_numpy(statistics["voxels"])
     fitted, checked = statistics["autocovariance"].astype(np.float64)
     weights = np.concatenate([_weights(fitted[a:b], checked[a:b], frames) for a, b in itertools.pairwise(offsets)])
-    pooled = fitted.sum(axis=0)
-    persistence = torch.from_numpy(
-        np.clip(pooled[frames.gap + 1 :][: frames.horizon] / max(pooled[0], 1e-12), 0, 0.98)
-    ).float()
+    persistence = torch.from_numpy(_persistence(checked.sum(axis=0), frames)).float()
     found = simple_forecasts(rates, offsets, voxels, torch.from_numpy(weights).float(), persistence)
     found["linear population"] = fit_population(found["autoregression"], statistics)
     return found
@@ -138,11 +135,9 @@ def fit_linear(statistics: Mapping[str, np.ndarray]) -> dict[str, LinearForecast
 def simple_forecasts(
     rates: Tensor, offsets: list[int], voxels: Tensor, weights: Tensor, persistence: Tensor
 ) -> dict[str, LinearForecast]:
-    """Mean rate, persistence and autoregression; ``persistence (horizon,)`` are the weights of the last frame."""
-    zero = torch.zeros(1, *weights.shape[1:], device=rates.device)
-    last = zero.clone()
-    last[0, -1] = persistence
-    forms = {"mean rate": zero, "persistence": last, "autoregression": weights}
+    """Mean rate, persistence and autoregression; ``persistence (context, horizon)`` are weights of all voxels."""
+    forms = {"mean rate": torch.zeros_like(persistence)[None], "persistence": persistence[None]}
+    forms["autoregression"] = weights
     return {name: LinearForecast(rates, offsets, voxels, form) for name, form in forms.items()}
 
 
@@ -152,6 +147,25 @@ def linear_forecasts(network: Any) -> dict[str, LinearForecast]:
     population = (network.read, network.write, network.readout_components)
     found["linear population"] = replace(found["autoregression"], population=population)
     return found
+
+
+def _persistence(covariance: np.ndarray, frames: WindowFrames) -> np.ndarray:
+    """``(context, horizon)`` equal weights of the last frames, as many as explain most of the validation frames.
+
+    The mean m of the last frames is shrunk towards the mean rate by the gain g = cov(m, x) / var(m), pooled over all
+    voxels. ``covariance (lag,)`` is of validation frames about the rates of the training frames, because what this
+    forecast knows is that a voxel's rate is not now what it was in the training.
+    """
+    best, most = np.zeros((frames.context, frames.horizon)), 0.0
+    past, ahead = _toeplitz(covariance[None], frames.context)[0], _ahead(covariance[None], frames)[0]
+    for count in sorted({*(2**k for k in range(frames.context.bit_length())), frames.context}):
+        mean = np.where(np.arange(frames.context) >= frames.context - count, 1 / count, 0.0)
+        variance, together = mean @ past @ mean, mean @ ahead
+        gain = np.clip(together / max(variance, 1e-12), 0, 0.98)
+        explained = float(np.sum(2 * gain * together - gain**2 * variance))
+        if explained > most:
+            best, most = mean[:, None] * gain, explained
+    return best
 
 
 def _weights(fitted: np.ndarray, checked: np.ndarray, frames: WindowFrames) -> np.ndarray:

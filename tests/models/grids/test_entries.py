@@ -4,7 +4,7 @@ from torch.nn import functional
 
 from src.models.grids.entries import entries, index_lists, last_activity, of_subject, sparse_loss, true_activity
 from src.preprocess.calcium.grid_windows import WindowFrames, as_sparse, window_batch
-from tests.models.grids.test_networks import BATCH, SUBJECTS, VoxelForecaster, built
+from tests.models.grids.test_networks import BATCH, SUBJECTS, built
 
 VOXELS = torch.cat([torch.from_numpy(s.voxels) for s in SUBJECTS])
 OFFSETS = [0, 20, 41]
@@ -44,7 +44,7 @@ def test_what_is_active_outside_the_occupied_voxels_is_left_out():
 
 def test_truth_and_loss_are_those_of_the_rasters():
     batch = window_batch(SUBJECTS, np.array([[0, 1], [1, 4], [0, 9]]), WindowFrames(5, 2, 3))
-    forecasts = built(VoxelForecaster)(batch)
+    forecasts = built()(batch)
     dense = 0.0
     for forecast in forecasts:
         truth, last = true_activity(forecast, batch), last_activity(forecast, batch)

@@ -4,10 +4,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 
-from src.models.grids.forecaster import LINEAR, MODEL, GridForecasting
+from src.models.grids.forecaster import LINEAR, MARGIN, MODEL, GridForecasting
 from src.models.trained_module import ADAMW
 from src.signals import BadInput
-from tests.forecast_data import SPLIT, WINDOWS, grid_data
+from tests.forecast_data import SPLIT, grid_data
 
 BASELINES = LINEAR
 
@@ -17,9 +17,12 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def model_for(data, kind="grid_embedding", **changes):
-    small = {"width": 8, "hidden": 32} if kind == "grid_embedding" else {"coarsen": 16, "channels": 8}
-    arguments = {"kind": kind, "network_args": small, "optimizer": ADAMW | {"lr": 1e-2}}
+def model_for(data, **changes):
+    arguments = {
+        "kind": "grid_planes",
+        "network_args": {"coarsen": 32, "channels": 4},
+        "optimizer": ADAMW | {"lr": 1e-2},
+    }
     return GridForecasting(data.signal.to_dict(), data.classes, **(arguments | changes))
 
 
@@ -37,11 +40,11 @@ def trainer(folder, epochs=1, **arguments):
     )
 
 
-def trained(cache, tmp_path, epochs=5, kind="grid_embedding", model=None, **changes):
+def trained(cache, tmp_path, epochs=3, model=None, **changes):
     pl.seed_everything(0, verbose=False)
     data = grid_data(cache, **changes)
     data.setup("fit")
-    module = model_for(data, kind, **(model or {}))
+    module = model_for(data, **(model or {}))
     trainer(tmp_path, epochs).fit(module, data)
     trainer(tmp_path).test(module, data, verbose=False)
     return module, data
@@ -68,24 +71,19 @@ def test_without_structure_it_falls_to_the_baseline(cache, tmp_path):
     found = bits(module)
     assert abs(found["persistence"]) < 0.02
     assert found["model"] < 0.03
-    used = module.decision["forecast"]
-    assert used == max(module.decision["validation"], key=module.decision["validation"].get)
+    used, gains = module.decision["forecast"], module.decision["validation"]
+    best = max(LINEAR, key=gains.get)
+    assert used == (MODEL if gains[MODEL] > gains[best] + MARGIN else best)
     assert module.test_metrics()["test/bits_of_used_forecast"] == pytest.approx(found[used])
 
 
-def test_planes_learn_through_the_same_interface(cache, tmp_path):
-    module, _ = trained(cache, tmp_path, epochs=1, kind="grid_planes", windows=WINDOWS | {"stride": 4})
-    assert np.isfinite(list(bits(module).values())).all()
-
-
-@pytest.mark.parametrize("kind", ["grid_embedding", "grid_planes"])
-def test_every_layout_trains_alike(cache, tmp_path, kind):
+def test_every_layout_trains_alike(cache, tmp_path):
     losses = []
     for layout in ("indices", "sparse_coo", "dense"):
         pl.seed_everything(0, verbose=False)
         data = grid_data(cache, layout=layout, batch_size=8)
         data.setup("fit")
-        model = model_for(data, kind)
+        model = model_for(data)
         run = trainer(tmp_path, limit_train_batches=3, limit_val_batches=2)
         run.fit(model, data)
         losses.append([float(run.callback_metrics[name]) for name in ("train/loss", "val/bits_per_spike")])
