@@ -154,7 +154,7 @@ class ForecastWriter:
         if self.leaky:
             looks = "an unknown number of" if grids.frames_after is None else grids.frames_after
             lines.append(
-                f"{name}  leaky scores: spikes were inferred from {looks} later frames, the bundle's gap is {gap} frames"
+                f"{name}  leaky scores: spikes inferred from {looks} later frames, the bundle's gap is {gap} frames"
             )
         if self.fitted.unknown > 0:
             lines.append(f"{name}  {self.fitted.unknown:.1%} of the active voxels are not the bundle's: left out")
