@@ -16,7 +16,7 @@ from src.models.grids.scores import ForecastScores, row
 from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_index import SubjectGrids
 from src.preprocess.calcium.grid_store import COO_FILE, GridHeader, write_coo
-from src.reports.grids import draw_gain, draw_movie, draw_planes
+from src.reports.grids import ForecastExample, draw_gain, draw_movie, draw_planes
 
 MODEL = "model"
 _SHOWN = 40
@@ -132,21 +132,13 @@ class ForecastWriter:
         if not self.example:
             return
         probability, truth, first = (np.array(part) for part in zip(*self.example, strict=True))
-        time = {"step_s": step_s, "gap": self.fitted.network.frames.gap}
-        shown: dict[str, Any] = {
-            "subject": name,
-            "voxels": self.fitted.grids.voxels,
-            "planes": self.fitted.grids.planes,
-            "probability": probability,
-            "truth": truth,
-            "first": first,
-            **time,
-        }
+        grids, time = self.fitted.grids, {"step_s": step_s, "gap": self.fitted.network.frames.gap}
+        example = ForecastExample(name, grids.voxels, grids.planes, probability, truth, first, **time)
         bits = {name: scores.bits_per_spike() for name, scores in self.scores.items()}
         precision = {name: scores.average_precision() for name, scores in self.scores.items()}
         draw_gain(folder / "gain.png", bits=bits, average_precision=precision, **time)
-        draw_planes(folder / "planes.png", **shown)
-        draw_movie(folder / "movie.gif", **shown)
+        draw_planes(folder / "planes.png", example)
+        draw_movie(folder / "movie.gif", example)
 
     def lines(self, name: str, folder: Path) -> list[str]:
         """What the console says."""

@@ -55,7 +55,7 @@ def predict(
     """
     bundle.require_task("grid_forecasting")
     bundle.require_steps({GRID_INDEX.name: GRID_INDEX.version})
-    network = bundle.network()
+    network: Any = bundle.network()
     if stride is not None and not 1 <= stride <= network.horizon:
         raise BadInput("options.stride", f"is {stride}", f"give 1 to {network.horizon} frames")
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source))
