@@ -50,7 +50,7 @@ class TrainConfig:
 class InferOptions:
     """Keyword arguments of the predictors of all tasks; what is not given is the predictor's default.
 
-    ``src/predict/sleep.py`` takes the first nine, ``src/predict/spikes.py`` those up to ``exports``,
+    ``src/predict/sleep.py`` takes the first ten, ``src/predict/spikes.py`` those up to ``exports``,
     ``src/predict/grids.py`` ``figures`` and the last two.
     """
 
@@ -58,8 +58,9 @@ class InferOptions:
     kind: str | None = None  # sleep: what kind of folder the input is: edf_folder, sleep_edf, dreams, …
     reference: str | None = None  # sleep: scoring to compare with; beside: the one beside the recording
     scale: float | None = None  # sleep: factor from the file's units to microvolts
-    stage_coding: str | None = None  # sleep: how a scoring file names the stages
+    stage_coding: str | None = None  # sleep: what integers in the reference mean: aasm, edf, …
     text_epoch_s: float | None = None  # sleep: seconds; length of an epoch in a scoring text file
+    stage_names: Any = None  # sleep: further names in the reference and their stages: {kernschlaf: N2}
     yasa: bool | None = None  # sleep: score with the package YASA too
     lights_off: Any = None  # sleep: clock time, or seconds from the start of the recording
     lights_on: Any = None  # sleep: likewise

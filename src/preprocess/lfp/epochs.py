@@ -149,17 +149,9 @@ def _cut(
 ) -> NDArray[np.float16]:
     """``(epoch, channel, frequency, time)`` dB."""
     features = np.empty((len(firsts), len(places), int(rows.sum()), n_frames), dtype=np.float16)
-    target = np.cumsum(rows) - 1
-    for tile in source.tiles(places):
-        wanted = np.flatnonzero(rows[tile.rows])
-        if not len(wanted):
-            continue
-        levels = source.to_decibel(tile.values[wanted])
-        into = target[tile.rows][wanted]
-        for frame in range(n_frames):
-            inside = np.flatnonzero((firsts + frame >= tile.times.start) & (firsts + frame < tile.times.stop))
-            columns = firsts[inside] + frame - tile.times.start
-            features[inside[:, None], places.index(tile.channel), into, frame] = levels[:, columns].T
+    frames = firsts[:, None] + np.arange(n_frames)
+    for place, values in source.channels(places):
+        features[:, places.index(place)] = source.to_decibel(values[rows])[:, frames].transpose(1, 0, 2)
     return features
 
 

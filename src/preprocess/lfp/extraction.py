@@ -112,7 +112,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         rest = [part for part in (*waiting, decimator.finish()) if part.size]
         _write(writers, recording, np.concatenate(rest), params["reference"])
     if muscle is not None:
-        np.savez(out_dir / f"{params['label']}_{EMG_FILE}", **muscle.result())
+        muscle.save(out_dir / f"{params['label']}_{EMG_FILE}")
     return {
         "axes": ["time", "channel"],
         "units": recording.units,
@@ -150,5 +150,5 @@ def _fields(recording: ExtracellularRecording, fs_hz: float, shank: int, params:
     }
 
 
-LFP_TRACES = CachedStep("lfp_traces", 1, _run)
+LFP_TRACES = CachedStep("lfp_traces", 2, _run)
 """Inputs ``recording0`` and what belongs to it; parameters :meth:`LfpParams.extraction` and ``label``."""

@@ -6,8 +6,12 @@ recording's own: what was not recorded (lost packets, pauses) is NaN of the righ
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +23,7 @@ from numpy.typing import NDArray
 from src.signals import BadInput
 
 BLOCK_BYTES = 1 << 22
+_TILE_BYTES = 1 << 17  # turned round at a time; stays in a second-level cache
 AS_SAVED = "as the acquisition system saved it: no filter but the amplifier's, no re-referencing"
 LONGEST_S = 30 * 86400.0
 """A clock that spans more than this is taken for damaged."""
@@ -231,6 +236,57 @@ class ExtracellularRecording:
             scaled += self.offset / self.gain  # a whole number of counts where the zero is in the middle of the range
         scaled *= self.gain
         return scaled
+
+
+ReadRow = Callable[[int, slice], NDArray]
+"""Samples of one channel of the recording; may be called from any thread."""
+
+
+@contextmanager
+def channel_rows(
+    recording: ExtracellularRecording, folder: Path, pool: Executor, channels: Sequence[int] | None = None
+) -> Iterator[ReadRow]:
+    """Read a recording once, transposing as it passes, and give access to any stretch of any channel.
+
+    The transposed samples are in a nameless scratch file in ``folder``, so memory is the same for any length.
+
+    Parameters
+    ----------
+    pool
+        Transposes one block while the next one is read.
+    channels
+        Places of those that will be asked for; ``None`` for all.
+    """
+    kept = range(recording.n_channels) if channels is None else sorted(set(channels))
+    chosen = recording if channels is None else recording.select(kept)
+    row_of = {channel: row for row, channel in enumerate(kept)}
+    dtype, length = recording.block_dtype, recording.n_samples
+    with tempfile.TemporaryFile(dir=folder) as scratch:
+        descriptor = scratch.fileno()
+
+        def write(first: int, block: NDArray) -> None:
+            turned = np.empty(block.shape[::-1], dtype)
+            tile = max(1, _TILE_BYTES // (block.shape[1] * dtype.itemsize))
+            for start in range(0, len(block), tile):
+                turned[:, start : start + tile] = block[start : start + tile].T
+            for row, values in enumerate(turned):
+                offset = (row * length + first) * dtype.itemsize
+                if os.pwrite(descriptor, values.data, offset) < values.nbytes:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def read(channel: int, stretch: slice) -> NDArray:
+            offset = (row_of[channel] * length + stretch.start) * dtype.itemsize
+            return np.frombuffer(os.pread(descriptor, (stretch.stop - stretch.start) * dtype.itemsize, offset), dtype)
+
+        first, pending = 0, None
+        for block in chosen.blocks():
+            if pending is not None:
+                pending.result()
+            pending = pool.submit(write, first, block)
+            first += len(block)
+        if pending is not None:
+            pending.result()
+        yield read
 
 
 class Clock(NamedTuple):
