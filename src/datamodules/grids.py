@@ -49,6 +49,12 @@ class Windows:
     stride: int = 1
     held_out_stride: int = 2
 
+    def __post_init__(self) -> None:
+        for name, least in (("context", 1), ("horizon", 1), ("gap", 0), ("stride", 1), ("held_out_stride", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise BadInput(f"datamodule.windows.{name}", f"is {value}", f"give {least} or more frames")
+
 
 class GridData(pl.LightningDataModule):
     """Grid files (or simulated subjects) → index lists in memory → batches of windows.

@@ -88,6 +88,8 @@ def test_the_same_seed_gives_the_same_split(data):
 def test_what_makes_no_sense_is_refused(cache):
     with pytest.raises(BadInput, match="no stretch of train frames"):
         grid_data(cache, windows=WINDOWS | {"context": 500}).setup("fit")
+    with pytest.raises(BadInput, match=r"datamodule.windows.gap: is -1; give 0 or more"):
+        grid_data(cache, windows=WINDOWS | {"gap": -1})
     with pytest.raises(BadInput, match="no setting 'cell'"):
         grid_data(cache, simulated={"seed": 0, "positions": None, "common": {}, "subjects": [{"cell": 3}]}).setup("fit")
 
