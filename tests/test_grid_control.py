@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.models.grids.entries import index_lists, last_activity, true_activity
-from src.models.grids.forecaster import GridForecasting
+from src.models.grids.forecaster import GridForecasting, all_forecasts
 from src.models.grids.scores import ForecastScores
 from src.models.trained_module import ADAMW
 from tests.forecast_data import WINDOWS, grid_data, subject_grids
@@ -27,10 +27,11 @@ def gains(cache, gap):
     data.setup("fit")
     model = GridForecasting({"fs_hz": 2.0}, ["active"], "grid_planes", {"coarsen": 32, "channels": 4}, ADAMW)
     model.take_over(data)
-    scores = {name: ForecastScores(4) for name in model.forecasts()}
+    methods = all_forecasts(model.network, model.decision)
+    scores = {name: ForecastScores(4) for name in methods}
     with torch.no_grad():
         for batch in data.test_dataloader():
-            for name, method in model.forecasts().items():
+            for name, method in methods.items():
                 (forecast,) = method(index_lists(batch, model.network.voxels, model.network.offsets))
                 truth, last = true_activity(forecast, batch), last_activity(forecast, batch)
                 scores[name].update(forecast.logits, model.network.base(0), truth, last)

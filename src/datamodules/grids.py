@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -108,31 +108,27 @@ class GridData(pl.LightningDataModule):
         if self.subjects:
             return
         cache = Path(self.execution.cache_dir)
-        self.subjects = [load_grids(path, name, cache) for name, path in self.files().items()]
+        self.subjects = [load_grids(path, name, cache) for name, path in self.inputs().items()]
         names = [s.subject for s in self.subjects]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadInput(self.root or "simulated", f"has several files of {twice[0]}", "give one file per subject")
 
     def inputs(self) -> dict[str, Path]:
         """The grid files by subject: their content belongs to a run's identity."""
-        return self.files()
-
-    def files(self) -> dict[str, Path]:
-        """Grid files by subject."""
         if self.root is not None:
             return find_grids(Path(self.root))
         made = {}
         positions = self.simulated["positions"]
         inputs = {POSITIONS: Path(positions)} if positions else {}
-        known = {f.name: f.default for f in fields(ChainedActivity)}
+        cache, seed = Path(self.execution.cache_dir), int(self.simulated["seed"])
         for number, changes in enumerate(self.simulated["subjects"], start=1):
             given = {**self.simulated["common"], **changes}
-            if unknown := sorted(set(given) - set(known)):
-                hint = f"choose from: {', '.join(known)}"
+            known = {f.name for f in fields(ChainedActivity)}
+            if unknown := sorted(set(given) - known):
+                hint = f"choose from: {', '.join(sorted(known))}"
                 raise BadInput("datamodule.simulated", f"has no setting {unknown[0]!r}", hint)
             name = f"simulated_{number}"
-            params = {"subject": name, **known, **given}
-            cache, seed = Path(self.execution.cache_dir), int(self.simulated["seed"])
+            params = {"subject": name, **asdict(ChainedActivity(**given))}
             folder = ensure(SIMULATED_GRIDS, inputs, params, label=name, cache=cache, seed=seed).path
             made[name] = folder / COO_FILE
         return made

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from src.models.bundle import Bundle
+from src.models.grids.forecaster import thresholds
 from src.models.grids.scores import ForecastScores, row
 from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_index import SubjectGrids
 from src.preprocess.calcium.grid_store import COO_FILE, GridHeader, write_coo
 from src.reports.grids import ForecastExample, draw_gain, draw_movie, draw_planes
 
-MODEL = "model"
 _SHOWN = 40
 
 
@@ -45,10 +45,9 @@ class ForecastWriter:
 
     def __init__(self, fitted: SubjectForecaster, bundle: Bundle, frames: int) -> None:
         self.fitted, self.frames = fitted, frames
-        self.thresholds = {name: found["threshold"] for name, found in bundle.decision["baselines"].items()}
-        self.thresholds[MODEL] = bundle.decision["threshold"]
+        self.thresholds = thresholds(bundle.decision)
         self.used: str = bundle.decision["forecast"]
-        self.threshold = torch.tensor(self.thresholds[self.used])[:, None]
+        self.threshold = torch.from_numpy(self.thresholds[self.used])[:, None]
         self.active: list[np.ndarray] = [np.zeros(0, np.int64)] * frames
         self.chances: list[np.ndarray] = [np.zeros(0, np.float16)] * frames
         self.step = np.zeros(frames, np.uint16)
@@ -92,7 +91,7 @@ class ForecastWriter:
         return {
             "windows": self.windows,
             "over": "the file's test frames" if self.test_only else "all frames",
-            **{name: row(scores, np.array(self.thresholds[name])) for name, scores in self.scores.items()},
+            **{name: row(scores, self.thresholds[name]) for name, scores in self.scores.items()},
         }
 
     def write(self, path: Path) -> None:

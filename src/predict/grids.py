@@ -12,8 +12,8 @@ from torch import Tensor
 
 from src.models.bundle import Bundle, inputs_of
 from src.models.grids.entries import last_activity, true_activity
-from src.models.grids.linear import linear_forecasts
-from src.predict.grid_output import MODEL, ForecastWriter, SubjectForecaster, is_contiguous
+from src.models.grids.forecaster import MODEL, all_forecasts
+from src.predict.grid_output import ForecastWriter, SubjectForecaster, is_contiguous
 from src.predict.manifest import write_prediction_manifest
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE
@@ -127,17 +127,15 @@ def forecasts(
     With each piece come its ``firsts``, what happened (frames beyond the end of the recording have no activity) and
     the last context frame.
     """
-    network, decision = fitted.network, bundle.decision
-    floors = {name: found["floor"] for name, found in decision["baselines"].items()}
-    methods = {name: form.cut_at(floors[name]) for name, form in linear_forecasts(network).items()}
+    network = fitted.network
+    methods = all_forecasts(network, bundle.decision)
     for block in np.split(firsts, range(WINDOWS_AT_ONCE, len(firsts), WINDOWS_AT_ONCE)):
         windows = np.stack([np.zeros_like(block), block], axis=1)
         batch = window_batch([fitted.grids], windows, network.frames)
         batch = batch._replace(subject=torch.full_like(batch.subject, fitted.number))
-        found = {name: method(batch)[0].logits for name, method in methods.items()}
-        (forecast,) = network(batch)
-        found[MODEL] = forecast.logits
-        yield block, found, true_activity(forecast, batch), last_activity(forecast, batch)
+        made = {name: method(batch)[0] for name, method in methods.items()}
+        truth, last = true_activity(made[MODEL], batch), last_activity(made[MODEL], batch)
+        yield block, {name: forecast.logits for name, forecast in made.items()}, truth, last
 
 
 def forecast_file(

@@ -44,7 +44,7 @@ def bundle(data, tmp_path_factory):
 
 
 def test_a_bundle_forecasts_a_recording_into_a_grid_file(bundle, data, tmp_path):
-    path = data.files()["simulated_1"]
+    path = data.inputs()["simulated_1"]
     summary = predict(bundle, path.parent, tmp_path)
     assert summary.exit_code == 0
     (folder,) = tmp_path.iterdir()
@@ -72,7 +72,7 @@ def test_a_bundle_forecasts_a_recording_into_a_grid_file(bundle, data, tmp_path)
 
 def test_a_file_gives_the_logits_of_the_datamodule(bundle, data):
     network = bundle.network()
-    grids = read_grids(data.files()["simulated_2"], "simulated_2")
+    grids = read_grids(data.inputs()["simulated_2"], "simulated_2")
     fitted = fit_subject(bundle, network, grids, None)
     dataset = data.datasets["test"]
     mine = np.flatnonzero(dataset.windows[:, 0] == 1)[:5]
@@ -84,7 +84,7 @@ def test_a_file_gives_the_logits_of_the_datamodule(bundle, data):
 
 
 def test_the_forecast_that_validation_chose_is_the_one_that_is_written(bundle, data, tmp_path):
-    path = data.files()["simulated_2"]
+    path = data.inputs()["simulated_2"]
     written = {}
     for chosen in ("model", "mean rate"):
         decided = replace(bundle, decision=bundle.decision | {"forecast": chosen, "threshold": [-9.0] * 4})

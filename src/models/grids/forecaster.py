@@ -12,7 +12,7 @@ from torch import Tensor
 
 from src.models.bundle import build_network
 from src.models.grids.entries import Forecast, index_lists, last_activity, sparse_loss, true_activity
-from src.models.grids.linear import FLOORS, LinearForecast, fit_linear, linear_forecasts
+from src.models.grids.linear import FLOORS, fit_linear, linear_forecasts
 from src.models.grids.scores import ForecastScores, row
 from src.models.parallel import global_mean
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
@@ -24,6 +24,23 @@ MARGIN = 0.005
 """Bits per spike by which the network has to beat the linear forecasts on validation, which also chose its epoch."""
 STEPS = (1, 8, 32)
 """Frames of the horizon at which the field states its scores."""
+
+
+Forecaster = Callable[[Any], list[Forecast]]
+"""From a batch to log-odds of every subject in it."""
+
+
+def all_forecasts(network: Any, decision: Mapping[str, Any]) -> dict[str, Forecaster]:
+    """The linear forecasts, cut at the floors that validation chose, and the network, by name."""
+    floors = {name: found["floor"] for name, found in decision["baselines"].items()}
+    cut = {name: forecast.cut_at(floors[name]) for name, forecast in linear_forecasts(network).items()}
+    return {**cut, MODEL: network}
+
+
+def thresholds(decision: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """``(horizon,)`` log-odds above which a voxel counts as active, by forecast."""
+    found = {name: chosen["threshold"] for name, chosen in decision["baselines"].items()}
+    return {name: np.array(values) for name, values in {**found, MODEL: decision["threshold"]}.items()}
 
 
 class GridForecasting(TrainedModule):
@@ -107,18 +124,9 @@ class GridForecasting(TrainedModule):
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         return loss
 
-    def linear_forecasts(self) -> dict[str, LinearForecast]:
-        """The linear forecasts by name, cut at the floors that validation chose."""
-        floors = {name: found["floor"] for name, found in self.decision["baselines"].items()}
-        return {name: f.cut_at(floors[name]) for name, f in linear_forecasts(self.network).items()}
-
-    def forecasts(self) -> dict[str, Callable[[Any], list[Forecast]]]:
-        """All forecasts by name: functions of a batch that give log-odds of every subject in it."""
-        return {**self.linear_forecasts(), MODEL: self.network}
-
     def predict_step(self, batch: Any, batch_idx: int) -> list[Forecast]:
         """Log-odds of every subject in the batch, by the forecast that validation chose."""
-        return self.forecasts()[self.decision["forecast"]](batch)
+        return all_forecasts(self.network, self.decision)[self.decision["forecast"]](batch)
 
     def _count(self, scores: ForecastScores, forecasts: list[Forecast], batch: Any) -> None:
         for forecast in forecasts:
@@ -126,7 +134,7 @@ class GridForecasting(TrainedModule):
             scores.update(forecast.logits, self.network.base(forecast.subject), truth, last)
 
     def on_validation_epoch_start(self) -> None:
-        self.candidates: dict[str, Callable[[Any], list[Forecast]]] = {MODEL: self.network}
+        self.candidates: dict[str, Forecaster] = {MODEL: self.network}
         if self._deciding and "validation" not in self.decision:
             self.candidates |= {
                 f"{name}@{floor}": forecast.cut_at(floor)
@@ -177,7 +185,7 @@ class GridForecasting(TrainedModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         batch = index_lists(batch, self.network.voxels, self.network.offsets)
-        for name, method in self.forecasts().items():
+        for name, method in all_forecasts(self.network, self.decision).items():
             forecasts = method(batch)
             self._count(self.tested[name], forecasts, batch)
             if name == self.decision["forecast"] and not self.example:
@@ -188,8 +196,7 @@ class GridForecasting(TrainedModule):
             self.log(name, value, rank_zero_only=False)
 
     def _tested_row(self, name: str) -> dict[str, Any]:
-        found = self.decision if name == MODEL else self.decision["baselines"][name]
-        return row(self.tested[name], np.array(found["threshold"]))
+        return row(self.tested[name], thresholds(self.decision)[name])
 
     def test_metrics(self) -> dict[str, float]:
         """Scores of the network averaged over the horizon, ``test/…``, and of the forecast that is used."""

@@ -5,6 +5,7 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 
 from src.models.grids.forecaster import LINEAR, MARGIN, MODEL, GridForecasting
+from src.models.grids.linear import linear_forecasts
 from src.models.trained_module import ADAMW
 from src.signals import BadInput
 from tests.forecast_data import SPLIT, grid_data
@@ -130,7 +131,7 @@ def test_the_network_is_used_only_where_it_beats_the_linear_forecasts(cache):
     model = model_for(data)
     model.take_over(data)
     batch = next(iter(data.val_dataloader()))
-    for chosen, expected in (("persistence", model.linear_forecasts()["persistence"]), (MODEL, model.network)):
+    for chosen, expected in (("persistence", linear_forecasts(model.network)["persistence"]), (MODEL, model.network)):
         model.decision["forecast"] = chosen
         for found, wanted in zip(model.predict_step(batch, 0), expected(batch), strict=True):
             torch.testing.assert_close(found.logits, wanted.logits)
