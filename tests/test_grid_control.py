@@ -21,14 +21,12 @@ def inferred(seed):
     return subject_grids(active, np.arange(30), 1, frames_after=REACH, is_train=np.arange(6000) < 4500)
 
 
-def gains(cache, gap):
-    data = grid_data(cache, windows=WINDOWS | {"gap": gap}, split={"block_frames": 200})
-    data.subjects = [inferred(1)]
-    data.setup("fit")
+def bits(data):
+    """Bits per spike of every forecast before any training, on test windows."""
     model = GridForecasting({"fs_hz": 2.0}, ["active"], "grid_planes", {"coarsen": 32, "channels": 4}, ADAMW)
     model.take_over(data)
     methods = all_forecasts(model.network, model.decision)
-    scores = {name: ForecastScores(4) for name in methods}
+    scores = {name: ForecastScores(data.frames.horizon) for name in methods}
     with torch.no_grad():
         for batch in data.test_dataloader():
             for name, method in methods.items():
@@ -36,6 +34,13 @@ def gains(cache, gap):
                 truth, last = true_activity(forecast, batch), last_activity(forecast, batch)
                 scores[name].update(forecast.logits, model.network.base(0), truth, last)
     return {name: scored.bits_per_spike().mean() for name, scored in scores.items()}
+
+
+def gains(cache, gap):
+    data = grid_data(cache, windows=WINDOWS | {"gap": gap}, split={"block_frames": 200})
+    data.subjects = [inferred(1)]
+    data.setup("fit")
+    return bits(data)
 
 
 def test_the_default_gap_leaves_nothing_to_gain_and_without_it_the_filter_is_forecast(tmp_path):
@@ -56,3 +61,19 @@ def test_the_whole_chain_leaves_nothing_to_gain(tmp_path):
     for row in rows:
         assert abs(float(row["bits/spike"])) < 0.01, row
         assert abs(float(row["AP"]) - base) < 0.02, row
+
+
+def test_a_real_whole_brain_goes_through_the_chain(shared_data, tmp_path):
+    from benchmarks.grid_forecasting import whole_brain
+
+    root = whole_brain(shared_data).grids(tmp_path)
+    data = grid_data(tmp_path, root=str(root), windows={"context": 12, "horizon": 32}, split={"method": "blocks"})
+    data.setup("fit")
+    (brain,) = data.subjects
+    assert (brain.frames, brain.frames_after, data.frames.gap) == (892, 10, 10)
+    assert 60 < len(brain.voxels) <= 67
+    assert 5 < brain.planes < 20
+    assert 0.02 < data.statistics()["rates"].mean() < 0.4
+    found = bits(data)
+    assert found["mean rate"] == pytest.approx(0, abs=1e-4)
+    assert -0.02 < found["persistence"] < 0.1
