@@ -94,11 +94,11 @@ def epoch_features(
     power[artifact] = np.nan
     bands = [_band(power, freqs, band) for band in (DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ)]
     delta, fast, theta, wide = bands
-    slow = quietly(np.nanmedian, _scores(np.log10(delta)) - _scores(np.log10(fast)), axis=1)
+    slow = quietly(np.nanmedian, robust_scores(np.log10(delta)) - robust_scores(np.log10(fast)), axis=1)
     ratio = theta / wide
     high, low = (quietly(partial(np.nanquantile, q=q), ratio, axis=0) for q in (0.9, 0.3))
     best = int(np.argmax(np.nan_to_num(high - low, nan=-1)))
-    levels = [quietly(np.nanmedian, _scores(np.log10(_band(power, freqs, band))), axis=1) for band in BANDS_HZ]
+    levels = [quietly(np.nanmedian, robust_scores(np.log10(_band(power, freqs, band))), axis=1) for band in BANDS_HZ]
     levels = [level for level in levels if np.isfinite(level).any()]  # bands that the rows do not reach
     share = artifact.any(axis=1).mean()
     said = (f"{share:.1%} of the epochs have artefacts in at least one channel: masked there",) if share > 0.002 else ()
@@ -122,7 +122,7 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
     awake, asleep, dreaming = (labels == stage for stage in (WAKE, NREM, REM))
     nrem, separated = two_modes(slow, asleep, awake | dreaming)
     if separated:
-        x = levels if muscle is None else np.column_stack([levels, _scores(muscle[:, None])])
+        x = levels if muscle is None else np.column_stack([levels, robust_scores(muscle[:, None])])
         nrem = _by_whole_spectrum(nrem, x, asleep, awake | dreaming)
     else:
         said.append("slow waves do not come in two modes: is there NREM sleep in the recording, and waking?")
@@ -136,7 +136,7 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
         rem = (1 - nrem) * high_theta
         candidates = _states(nrem, rem, shortest)
         late = (candidates == REM) & ~_after_nrem(candidates, gap)
-        y = np.column_stack([levels, _scores(theta[:, None])])
+        y = np.column_stack([levels, robust_scores(theta[:, None])])
         rem = _rem_among_theta(np.where(late, 0, rem), y, ((candidates == REM) & ~late) | dreaming, late | awake)
         rem = np.minimum(rem, 1 - nrem)
     else:
@@ -281,7 +281,8 @@ def _band(power: NDArray, freqs: NDArray[np.float64], band: tuple[float, float])
     return quietly(np.nanmedian, mean, axis=2) * inside.sum()
 
 
-def _scores(values: NDArray) -> NDArray:
+def robust_scores(values: NDArray) -> NDArray:
+    """z-scores over the first axis by median and median absolute deviation, which artefacts do not move."""
     return (values - quietly(np.nanmedian, values, axis=0)) / np.maximum(_spread(values), 1e-9)
 
 
