@@ -6,9 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.recordings.extracellular.binary import is_trodes, neuroscope_xml
-
 _SAVED = ("si_folder.json", "binary.json", "cached.json", "provenance.json")
+
+
+def neuroscope_xml(path: Path) -> Path | None:
+    """The parameters beside a NeuroScope file, ``None`` if it is no such file."""
+    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp", ".eeg"):
+        return None
+    found = [p for p in (path.with_suffix(".xml"), path.parent / f"{path.parent.name}.xml") if p.is_file()]
+    others = [] if found else list(path.parent.glob("*.xml"))
+    xml = found[0] if found else others[0] if len(others) == 1 else None
+    return xml if xml is not None and b"<acquisitionSystem" in xml.read_bytes() else None
+
+
+def is_trodes(path: Path) -> bool:
+    """Whether a file begins as those of Trodes' export do."""
+    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp"):
+        return False
+    with path.open("rb") as handle:
+        return handle.read(16).startswith(b"<Start settings>")
 
 
 @dataclass(frozen=True)
