@@ -50,12 +50,20 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.is_file() and path.suffix.lower() in suffixes
 
 
+def _is_spikegadgets(path: Path) -> bool:
+    """Some polysomnographs call their EDF files .rec, too."""
+    if not path.is_file() or path.suffix.lower() != ".rec":
+        return False
+    with path.open("rb") as handle:
+        return handle.read(8) != b"0       "
+
+
 def _holds(pattern: str) -> Callable[[Path], bool]:
     return lambda path: path.is_dir() and next(path.glob(pattern), None) is not None
 
 
 FORMATS = (
-    Format("SpikeGadgets .rec", _suffix(".rec"), "read_spikegadgets"),
+    Format("SpikeGadgets .rec", _is_spikegadgets, "read_spikegadgets"),
     Format("SpikeGLX .ap/.lf/.nidq .bin with .meta", lambda p: bool(spikeglx_folder(p)), "read_spikeglx"),
     Format("Open Ephys binary", lambda p: bool(open_ephys_folder(p)), "read_openephys"),
     Format("Open Ephys .continuous", _holds("*.continuous"), "read_openephys"),
