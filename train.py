@@ -18,7 +18,7 @@ from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
 from src.storage.progress import say
 from src.storage.provenance import provenance
 
-schema.register()
+schema.register_models()
 
 
 def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Console) -> float:

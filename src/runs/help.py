@@ -60,12 +60,12 @@ def help_text(verb: str, arguments: list[str]) -> str:
     if verb == "infer":
         return "\n".join([INFER, "Keys (key=value):", _table(_rows(schema.InferConfig))])
     step = next((a.partition("=")[2] for a in arguments if a.startswith("preprocess=")), None)
-    if step in schema.STEPS:
-        params = schema.STEPS[step]
+    if step in schema.steps():
+        params = schema.steps()[step]
         head = (inspect.getdoc(params) or "").replace("``", "")
         command = f"    python preprocess.py preprocess={step} input_dir=… output_dir=…\n"
         return "\n".join([head, "", command, "Keys (key=value):", _table(_rows(params))])
-    steps = [(name, _summary(name)) for name in schema.STEPS]
+    steps = [(name, _summary(name)) for name in schema.steps()]
     return "\n".join(
         [
             PREPROCESS,

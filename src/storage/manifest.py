@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from src.signals import BadInput
-from src.storage.fingerprint import digest_of, file_digest
-from src.storage.forward_file import CHECKSUM, taken_digest
+from src.storage.fingerprint import CHECKSUM, digest_of, file_digest, taken_digest
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 2

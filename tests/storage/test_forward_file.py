@@ -10,7 +10,8 @@ import pytest
 import xxhash
 
 from src.storage import fingerprint, forward_file, step
-from src.storage.forward_file import ForwardFile, taken_digest
+from src.storage.fingerprint import taken_digest
+from src.storage.forward_file import ForwardFile
 
 BLOCK = 1 << 13
 

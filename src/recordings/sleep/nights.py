@@ -18,7 +18,6 @@ from src.recordings.sleep.edf import EDF_SUFFIXES, read_channels
 from src.recordings.sleep.edf_header import read_header
 from src.recordings.sleep.hypnogram import Hypnogram
 from src.recordings.sleep.resample import join_channels
-from src.recordings.sleep.scoring_files import has_stages, read_hypnogram
 from src.signals import HUMAN_STAGES, BadInput, Recording
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
@@ -126,6 +125,8 @@ def load(
 
 def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
     """The scoring of a night: its file, or the stages among the recording's own annotations; ``None`` without any."""
+    from src.recordings.sleep.scoring_files import has_stages, read_hypnogram
+
     path = night.hypnogram
     coding = options.coding or KINDS[night.kind].coding
     if path is None:

@@ -1,4 +1,4 @@
-"""Scoring files of every format, through one gate: read into and written from a ``Hypnogram``.
+"""Scoring files of every format, through one gate: read into a ``Hypnogram``.
 
 A format's reader returns rows of onset, duration and text (:class:`~src.recordings.sleep.scoring_text.Scoring`). The
 gate, :func:`read_hypnogram`, decides for all formats alike what is a stage, what integers mean, what is an event that
@@ -14,11 +14,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
-import edfio
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +25,6 @@ from src.recordings.sleep.hypnogram import Hypnogram, rasterise
 from src.recordings.sleep.scoring_text import Row, Scoring, parse_text, read_text
 from src.recordings.sleep.stage_names import CODINGS, LARGEST_STAGE, integer_of, says_stage, stage_code
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput
-from src.storage.atomic import atomic_file
 
 _USUAL_S = 30.0
 _FINEST_S = 1.0
@@ -99,35 +96,6 @@ def has_stages(
     texts = {text for _, _, text in read_annotations(path).marks if text}
     texts = {text for text in texts if coding is not None or integer_of(text) is None}
     return any(stage_code(text, stage_names, more_names) not in (None, UNSCORED) for text in texts)
-
-
-def write_annotations(hypnogram: Hypnogram, path: str | Path) -> None:
-    """Write EDF+ annotations as Sleep-EDF has them: ``Sleep stage W/1/2/3/R/?``, a line per run of epochs."""
-    texts = dict(enumerate(("W", "1", "2", "3", "R"))) if hypnogram.stage_names == HUMAN_STAGES else {}
-    named = [
-        (onset, duration, f"Sleep stage {texts.get(stage, _name(hypnogram, stage))}")
-        for onset, duration, stage in hypnogram.segments()
-    ]
-    write_annotation_texts(named, hypnogram.start, path)
-
-
-def write_annotation_texts(
-    annotations: Sequence[tuple[float, float, str]], start: datetime | None, path: str | Path
-) -> None:
-    """Write ``(onset_s, duration_s, text)`` as an EDF+ file without signals."""
-    start = start or datetime(1985, 1, 1)
-    edf = edfio.Edf(
-        [],
-        recording=edfio.Recording(startdate=start.date()),
-        starttime=start.time(),
-        annotations=[edfio.EdfAnnotation(*annotation) for annotation in annotations],
-    )
-    with atomic_file(Path(path)) as part:
-        edf.write(part)
-
-
-def _name(hypnogram: Hypnogram, stage: int) -> str:
-    return "?" if stage == UNSCORED else hypnogram.stage_names[stage]
 
 
 def _read(path: Path, is_stage: Callable[[str], bool]) -> Scoring:
