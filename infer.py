@@ -11,8 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
-from src.models.bundle import load_bundle
-from src.reports.tables import results_table
 from src.runs.command import run_verb
 from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
@@ -74,6 +72,8 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     """Predict with the bundle's network, whatever its task; without a bundle with the one for human sleep."""
     if cfg.labelled is not None:
         raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
+    from src.models.bundle import load_bundle  # loads torch: a mistake on the command line is reported before that
+
     bundle = load_bundle(cfg.bundle or PRETRAINED)
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
@@ -90,6 +90,7 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
 def show_contents(cfg: DictConfig, console: Console) -> None:
     """Print what the input holds and which bundles it fits."""
     from src.predict.contents import bundle_rows, channel_rows
+    from src.reports.tables import results_table
 
     rows = channel_rows(Path(cfg.input))
     console.print(results_table(rows, title=str(cfg.input)))
