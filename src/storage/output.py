@@ -202,10 +202,15 @@ def _made_from(result: Path) -> list[dict[str, Any]]:
 
 
 def source_record(path: Path) -> dict[str, Any]:
-    """What a manifest says of an input: its name, its place and the checksum of its content."""
+    """What a manifest says of an input: its name, a hash of its place and the checksum of its content."""
     from src.storage.step import fingerprint  # that module writes through this one
 
-    return {"name": path.name, "path": os.path.realpath(path), "sha256": fingerprint(path)}
+    return {"name": path.name, "place": _place(path), "sha256": fingerprint(path)}
+
+
+def _place(path: Path) -> str:
+    """A hash, because manifests are given to others and no path of this machine belongs into them."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:16]
 
 
 def _is_source(record: Record, path: Path) -> bool:
@@ -213,7 +218,7 @@ def _is_source(record: Record, path: Path) -> bool:
 
     A record that states neither means every file of its name.
     """
-    if record.get("path") == os.path.realpath(path) or not {"path", "sha256"} & record.keys():
+    if record.get("place") == _place(path) or not {"place", "sha256"} & record.keys():
         return True
     return record.get("sha256") == source_record(path)["sha256"]
 
@@ -254,18 +259,20 @@ def _same(one: Path, other: Path) -> bool:
 def refuse_other_source(target: Path, inputs: Mapping[str, Path]) -> None:
     """Raise for a result that was made from files of the same names in another folder, which are other recordings.
 
+    Results that do not say where their inputs were are replaced.
+
     Raises
     ------
     BadInput
-        Naming the file that it was made from.
+        Naming the file.
     """
     recorded = (read_manifest(target) or {}).get("inputs")
     for name, path in inputs.items():
         record = recorded.get(name) if isinstance(recorded, dict) else None
-        if not isinstance(record, dict) or record.get("name") != Path(path).name or _is_source(record, Path(path)):
+        if not isinstance(record, dict) or record.get("name") != Path(path).name or "place" not in record:
             continue
-        if os.path.lexists(str(record.get("path"))):  # a file that is gone was moved, and changed there
-            problem = f"holds what was made from {record['path']}, another recording than {path}"
+        if not _is_source(record, Path(path)):
+            problem = f"holds what was made from another {Path(path).name} than {path}"
             raise BadInput(target, problem, "choose another output_dir, or remove the result")
 
 
