@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.models.bundle import Bundle
-from src.storage.manifest import write_manifest
-from src.storage.output import source_record
+from src.storage.manifest import source_record, write_manifest
 from src.storage.provenance import provenance
 
 

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA
 from src.storage.atomic import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
 STAGE_COLOURS = {
@@ -71,8 +73,10 @@ def draw_night(
     caption
         A line below everything: what the network was trained on.
     """
+    # Loaded here, for the memory of what comes before. pyplot is slow to import and not needed.
+    from matplotlib.figure import Figure
+
     hours = np.arange(len(stages) + 1) * epoch_s / 3600
-    # A figure of its own: pyplot, which keeps a window for each, is slow to import and not needed.
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     spectrum, density, steps = figure.subplots(3, 1, sharex=True, height_ratios=(1.2, 1, 1))
     if rows is None:
@@ -103,6 +107,8 @@ def draw_staging(
     epoch_s: float,
 ) -> Path:
     """Write the figure of one night's stages as predicted ``(epoch, class)`` and as scored by a human ``(epoch,)``."""
+    from matplotlib.figure import Figure
+
     hours = np.arange(len(reference) + 1) * epoch_s / 3600
     figure = Figure(figsize=(11, 5), layout="constrained")
     density, steps = figure.subplots(2, 1, sharex=True)
@@ -211,6 +217,8 @@ def reliability_picture(table: np.ndarray, ece: float) -> bytes:
     ece
         Expected calibration error.
     """
+    from matplotlib.figure import Figure
+
     filled = table[:, 2] > 0
     figure = Figure(figsize=(3.4, 3.9), layout="constrained")
     curve, counts = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)

@@ -32,6 +32,7 @@ from src.storage.manifest import (
     Record,
     checksums,
     is_ours,
+    is_source,
     listed_files,
     read_manifest,
     write_manifest,
@@ -102,7 +103,7 @@ class OutputFolder:
         same_name = [record for record in made_from if record["name"] == Path(source).name]
         if made_from and not same_name:
             return Path(source).name
-        return os.path.realpath(source) if same_name and not any(_is_source(r, Path(source)) for r in same_name) else ""
+        return os.path.realpath(source) if same_name and not any(is_source(r, Path(source)) for r in same_name) else ""
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -201,28 +202,6 @@ def _made_from(result: Path) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
 
 
-def source_record(path: Path) -> dict[str, Any]:
-    """What a manifest says of an input: its name, a hash of its place and the checksum of its content."""
-    from src.storage.step import fingerprint  # that module writes through this one
-
-    return {"name": path.name, "place": _place(path), "sha256": fingerprint(path)}
-
-
-def _place(path: Path) -> str:
-    """A hash, because manifests are given to others and no path of this machine belongs into them."""
-    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:16]
-
-
-def _is_source(record: Record, path: Path) -> bool:
-    """Whether a record of an input means this one: by its place or, where it was moved, by its content.
-
-    A record that states neither means every file of its name.
-    """
-    if record.get("place") == _place(path) or not {"place", "sha256"} & record.keys():
-        return True
-    return record.get("sha256") == source_record(path)["sha256"]
-
-
 def refuse_overlap(target: Path, inputs: Iterable[Path], option: str, *, may_contain: bool = False) -> None:
     """Raise unless ``target`` and every input are apart from each other.
 
@@ -271,7 +250,7 @@ def refuse_other_source(target: Path, inputs: Mapping[str, Path]) -> None:
         record = recorded.get(name) if isinstance(recorded, dict) else None
         if not isinstance(record, dict) or record.get("name") != Path(path).name or "place" not in record:
             continue
-        if not _is_source(record, Path(path)):
+        if not is_source(record, Path(path)):
             problem = f"holds what was made from another {Path(path).name} than {path}"
             raise BadInput(target, problem, "choose another output_dir, or remove the result")
 

@@ -18,8 +18,8 @@ from typing import Any
 from src.signals import BadInput
 from src.storage.fingerprint import digest_of, file_digest
 from src.storage.lock import folder_lock
-from src.storage.manifest import all_there, files_of, is_intact, read_manifest, write_manifest
-from src.storage.output import plain_name, refuse_other_source, refuse_overlap, replacement, source_record
+from src.storage.manifest import all_there, files_of, is_intact, read_manifest, source_record, write_manifest
+from src.storage.output import plain_name, refuse_other_source, refuse_overlap, replacement
 from src.storage.provenance import provenance
 
 StepFunction = Callable[[Mapping[str, Path], dict[str, Any], Path, int | None], dict[str, Any] | None]

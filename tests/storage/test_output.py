@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from src.signals import BadInput
-from src.storage.manifest import MANIFEST, read_manifest, write_manifest
-from src.storage.output import LONGEST_NAME, OutputFolder, distinct_names, plain_name, refuse_overlap, source_record
+from src.storage.manifest import MANIFEST, read_manifest, source_record, write_manifest
+from src.storage.output import LONGEST_NAME, OutputFolder, distinct_names, plain_name, refuse_overlap
 
 
 def write(output: OutputFolder, name: str, **files: str) -> None:

@@ -23,7 +23,7 @@ from src.signals import BadInput, Recording
 from src.storage.atomic import atomic_file
 
 EDF_SUFFIXES = (".edf", ".bdf")
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 22
 _SKIPPED_BYTES = 8192
 """Data records longer than this are read in part: only the bytes of the channel."""
 _LONGEST_GAPS_S = 86_400.0

@@ -146,12 +146,12 @@ def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
 def require_signal(recording: Recording) -> None:
     """Refuse a channel that was never recorded (NaN throughout) or never moved."""
     for name, row in zip(recording.channels, recording.samples, strict=True):
-        finite = row[np.isfinite(row)]
+        low, high = np.fmin.reduce(row, initial=np.nan), np.fmax.reduce(row, initial=np.nan)
         hint = "choose another channel or leave this recording out"
-        if not len(finite):
+        if np.isnan(low):
             raise BadInput(recording.source, f"channel {name!r} is NaN throughout", hint)
-        if finite.min() == finite.max():
-            raise BadInput(recording.source, f"channel {name!r} is flat ({finite[0]:g} throughout)", hint)
+        if low == high:
+            raise BadInput(recording.source, f"channel {name!r} is flat ({low:g} throughout)", hint)
 
 
 def subject_of(name: str, pattern: str | None, source: str | Path) -> str:
