@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from src import schema
-from src.storage.parameters import PreprocessConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _KEY = re.compile(r"^    (?P<name>\w+)\s*:[^#]*?(?:#\s*(?P<comment>.*))?$")
@@ -56,6 +55,8 @@ def help_text(verb: str, arguments: list[str]) -> str:
         head = (inspect.getdoc(schema.steps()[step]) or "").replace("``", "")
         command = f"\n    python preprocess.py preprocess={step} input_dir=… output_dir=…\n"
         return "\n".join([head, command, "Keys (key=value):", _table(_rows(schema.steps()[step]))])
+    from src.storage.parameters import PreprocessConfig
+
     # The second line of a step's file in conf/preprocess says what it does.
     files = {name: (CONF / "preprocess" / f"{name}.yaml").read_text().splitlines() for name in schema.steps()}
     steps = _table([(name, lines[1].strip("# ")) for name, lines in files.items()])

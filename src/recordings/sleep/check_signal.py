@@ -92,10 +92,13 @@ def _check_channel(
     seen, known = (row[~missing], np.where(missing, np.float32(0), row)) if missing.any() else (row, row)
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)
     missing_share = float(missing.mean())
-    flat = _in_runs(known[1:] == known[:-1], round(fs_hz)) & ~missing[1:]
-    clipped = ((known == low) | (known == high)) & ~missing & (low < high)
-    del missing, seen
-    clipped = _in_runs(clipped, 3)
+    flat = _in_runs(known[1:] == known[:-1], round(fs_hz))
+    clipped = known == low
+    clipped |= known == high
+    for flags, gaps in ((flat, missing[1:]), (clipped, missing)):
+        flags[gaps] = False
+    del missing, seen, gaps
+    clipped = _in_runs(clipped, 3) if low < high else np.zeros(len(row), bool)
     clipped[1:] &= ~flat
     shares = (float(flat.mean()) if len(flat) else 0.0, float(clipped.mean()), missing_share)
     del flat, clipped
