@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from src.models.bundle import Bundle
@@ -23,12 +21,12 @@ from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import Night, ScoringOptions, discover, load_channels, load_scoring
 from src.recordings.sleep.resample import require_band, resample
+from src.reports.sleep import night_spectrogram
 from src.signals import UNSCORED, BadInput, Recording, SignalSpec
 
 ABSENT = "none"
 """Stands for a channel that the recording lacks."""
 _LIGHTS = re.compile(r"lights?[\s_-]*(off|on)\b", re.IGNORECASE)
-_PICTURE_HZ, _PICTURE_WINDOW_S, _PICTURE_BLOCK, _FLOOR = (0.5, 30.0), 4.0, 128, 1e-10
 
 
 @dataclass(frozen=True)
@@ -237,7 +235,7 @@ def cut_input(
         found = (fs_hz, epoch_s, f"dB re {level}")
         require_contract(bundle.signal, epoch_sets[-1], None, *found, source=first.source, any_unit=relative)
     first = next(iter(about.values()))
-    decibels, freqs_hz = _picture(rows[first.channels[0]][:length], fs_hz, epoch_s)
+    decibels, freqs_hz = night_spectrogram(rows[first.channels[0]][:length], fs_hz, epoch_s)
     return NightInput(
         recording_id,
         epoch_sets,
@@ -250,22 +248,6 @@ def cut_input(
         start=first.start,
         signal=reports,
     )
-
-
-def _picture(row: NDArray[np.floating], fs_hz: float, epoch_s: float) -> tuple[NDArray[np.floating], NDArray[Any]]:
-    """``(epoch, frequency)`` level in dB of one channel, and the frequencies: Welch, Hann windows of 4 s at most."""
-    size, window = round(epoch_s * fs_hz), round(min(_PICTURE_WINDOW_S, epoch_s) * fs_hz)
-    freqs_hz = np.fft.rfftfreq(window, 1 / fs_hz)
-    shown = (freqs_hz >= _PICTURE_HZ[0] - 1e-9) & (freqs_hz <= _PICTURE_HZ[1] + 1e-9)
-    taper = np.sin(np.pi * np.arange(window) / window) ** 2
-    density = []
-    for first in range(0, len(row) // size, _PICTURE_BLOCK):  # some epochs at a time, for the memory
-        epochs = row[first * size : (first + _PICTURE_BLOCK) * size]
-        frames = sliding_window_view(epochs[: len(epochs) // size * size].reshape(-1, size), window, axis=1)
-        frames = frames[:, :: max(1, window // 2)]
-        spectra = np.fft.rfft((frames - frames.mean(axis=2, keepdims=True)) * taper, axis=2)[:, :, shown]
-        density.append((np.abs(spectra) ** 2).mean(axis=1) * 2 / (fs_hz * (taper**2).sum()))
-    return 10 * np.log10(np.maximum(np.concatenate(density), _FLOOR)), freqs_hz[shown]
 
 
 def bundle_views(bundle: Bundle) -> list[str]:

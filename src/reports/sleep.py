@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA
 from src.storage.atomic import atomic_file
@@ -31,6 +32,23 @@ STAGE_COLOURS = {
 }
 DISPLAY_ORDER = ("W", "Wake", "REM", "N1", "N2", "NREM", "N3")
 """Top to bottom, as hypnograms are drawn in clinics."""
+_SHOWN_HZ, _WINDOW_S, _BLOCK, _FLOOR = (0.5, 30.0), 4.0, 128, 1e-10
+
+
+def night_spectrogram(row: np.ndarray, fs_hz: float, epoch_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """``(epoch, frequency)`` level in dB of one channel, and the frequencies: Welch, Hann windows of 4 s at most."""
+    size, window = round(epoch_s * fs_hz), round(min(_WINDOW_S, epoch_s) * fs_hz)
+    freqs_hz = np.fft.rfftfreq(window, 1 / fs_hz)
+    shown = (freqs_hz >= _SHOWN_HZ[0] - 1e-9) & (freqs_hz <= _SHOWN_HZ[1] + 1e-9)
+    taper = np.sin(np.pi * np.arange(window) / window) ** 2
+    density = []
+    for first in range(0, len(row) // size, _BLOCK):  # some epochs at a time, for the memory
+        epochs = row[first * size : (first + _BLOCK) * size]
+        frames = sliding_window_view(epochs[: len(epochs) // size * size].reshape(-1, size), window, axis=1)
+        frames = frames[:, :: max(1, window // 2)]
+        spectra = np.fft.rfft((frames - frames.mean(axis=2, keepdims=True)) * taper, axis=2)[:, :, shown]
+        density.append((np.abs(spectra) ** 2).mean(axis=1) * 2 / (fs_hz * (taper**2).sum()))
+    return 10 * np.log10(np.maximum(np.concatenate(density), _FLOOR)), freqs_hz[shown]
 
 
 def draw_night(

@@ -238,7 +238,8 @@ def _same(one: Path, other: Path) -> bool:
 def refuse_other_source(target: Path, inputs: Mapping[str, Path]) -> None:
     """Raise for a result that was made from files of the same names in another folder, which are other recordings.
 
-    Results that do not say where their inputs were are replaced.
+    Results that do not say where their inputs were are replaced, and so are those of other results of ours: these
+    are made anew in other places when a setting changes.
 
     Raises
     ------
@@ -250,7 +251,8 @@ def refuse_other_source(target: Path, inputs: Mapping[str, Path]) -> None:
         record = recorded.get(name) if isinstance(recorded, dict) else None
         if not isinstance(record, dict) or record.get("name") != Path(path).name or "place" not in record:
             continue
-        if not is_source(record, Path(path)):
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        if read_manifest(folder) is None and not is_source(record, Path(path)):
             problem = f"holds what was made from another {Path(path).name} than {path}"
             raise BadInput(target, problem, "choose another output_dir, or remove the result")
 
