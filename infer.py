@@ -72,9 +72,12 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     """Predict with the bundle's network, whatever its task; without a bundle with the one for human sleep."""
     if cfg.labelled is not None:
         raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
-    from src.models.bundle import load_bundle  # loads torch: a mistake on the command line is reported before that
+    # These load torch: a mistake on the command line is reported before that.
+    from src.models.bundle import load_bundle
+    from src.runs.hub import fetch
 
-    bundle = load_bundle(cfg.bundle or PRETRAINED)
+    given = cfg.bundle or PRETRAINED
+    bundle = load_bundle(fetch(given) if str(given).startswith("hf:") else given)
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
     predict = import_module(PREDICTORS[bundle.task]).predict

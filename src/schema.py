@@ -82,7 +82,7 @@ class InferOptions:
 class InferConfig:
     """``infer.py``: a bundle or a method that needs none, recordings, and options of its task."""
 
-    bundle: str | None = None  # folder of a run or of its bundle; null: the network of human sleep that ships
+    bundle: str | None = None  # folder of a run or bundle, or hf:owner/name; null: human sleep, which ships
     method: str | None = None  # spikes: bank or discover, which need no bundle
     labelled: str | None = None  # spikes: the labelled recording that method=bank learns from
     input: str = MISSING  # a recording, or a folder of them
