@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from src.models.bundle import Bundle
+from src.models.grids.forecaster import thresholds
 from src.models.grids.scores import ForecastScores, row
 from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_index import SubjectGrids
 from src.preprocess.calcium.grid_store import COO_FILE, GridHeader, write_coo
-from src.reports.grids import draw_gain, draw_movie, draw_planes
+from src.reports.grids import ForecastExample, draw_gain, draw_movie, draw_planes
 
-MODEL = "model"
 _SHOWN = 40
 
 
@@ -45,19 +45,24 @@ class ForecastWriter:
 
     def __init__(self, fitted: SubjectForecaster, bundle: Bundle, frames: int) -> None:
         self.fitted, self.frames = fitted, frames
-        self.thresholds = {name: found["threshold"] for name, found in bundle.decision["baselines"].items()}
-        self.thresholds[MODEL] = bundle.decision["threshold"]
+        self.thresholds = thresholds(bundle.decision)
         self.used: str = bundle.decision["forecast"]
-        self.threshold = torch.tensor(self.thresholds[self.used])[:, None]
+        self.threshold = torch.from_numpy(self.thresholds[self.used])[:, None]
         self.active: list[np.ndarray] = [np.zeros(0, np.int64)] * frames
         self.chances: list[np.ndarray] = [np.zeros(0, np.float16)] * frames
-        self.step = np.zeros(frames, np.uint8)
+        self.step = np.zeros(frames, np.uint16)
         self.test_only = bool(fitted.grids.is_test.any())
         self.scores = {name: ForecastScores(fitted.network.horizon) for name in self.thresholds}
         self.example: list[tuple[np.ndarray, np.ndarray, int]] = []
         self.windows = 0
 
-    def update(self, firsts: np.ndarray, found: dict[str, Tensor], truth: Tensor) -> None:
+    @property
+    def leaky(self) -> bool:
+        """Whether the context may know the fluorescence of the frames to forecast."""
+        after = self.fitted.grids.frames_after
+        return after is None or after > self.fitted.network.frames.gap
+
+    def update(self, firsts: np.ndarray, found: dict[str, Tensor], truth: Tensor, seen: Tensor) -> None:
         """Add a piece of :func:`~src.predict.grids.forecasts`."""
         grids, network = self.fitted.grids, self.fitted.network
         chance = torch.sigmoid(found[self.used])
@@ -65,16 +70,16 @@ class ForecastWriter:
         base = network.base(self.fitted.number)
         for window, first in enumerate(firsts.tolist()):
             for ahead in range(network.horizon):
-                frame = first + network.context + ahead
+                frame = first + network.frames.target + ahead
                 chosen = np.flatnonzero(above[window, ahead])
-                self.active[frame], self.step[frame] = chosen, ahead + 1
+                self.active[frame], self.step[frame] = chosen, network.frames.gap + ahead + 1
                 self.chances[frame] = chance[window, ahead].numpy()[chosen].astype(np.float16)
-            last = first + network.context + network.horizon
+            last = first + network.frames.length
             # The file's own test frames where it has some: the others may have trained the bundle.
             held_out = not self.test_only or grids.is_test[first:last].all()
             if last <= grids.frames and held_out and is_contiguous(grids, first, last):
                 for name, logits in found.items():
-                    self.scores[name].update(logits[window][None], base, truth[window][None])
+                    self.scores[name].update(logits[window][None], base, truth[window][None], seen[window][None])
                 self.windows += 1
                 if len(self.example) < _SHOWN:
                     self.example.append((chance[window].numpy(), truth[window].numpy(), first))
@@ -86,7 +91,7 @@ class ForecastWriter:
         return {
             "windows": self.windows,
             "over": "the file's test frames" if self.test_only else "all frames",
-            **{name: row(scores, np.array(self.thresholds[name])) for name, scores in self.scores.items()},
+            **{name: row(scores, self.thresholds[name]) for name, scores in self.scores.items()},
         }
 
     def write(self, path: Path) -> None:
@@ -126,24 +131,22 @@ class ForecastWriter:
         if not self.example:
             return
         probability, truth, first = (np.array(part) for part in zip(*self.example, strict=True))
-        shown: dict[str, Any] = {
-            "subject": name,
-            "voxels": self.fitted.grids.voxels,
-            "planes": self.fitted.grids.planes,
-            "probability": probability,
-            "truth": truth,
-            "first": first,
-            "step_s": step_s,
-        }
+        grids, time = self.fitted.grids, {"step_s": step_s, "gap": self.fitted.network.frames.gap}
+        example = ForecastExample(name, grids.voxels, grids.planes, probability, truth, first, **time)
         bits = {name: scores.bits_per_spike() for name, scores in self.scores.items()}
         precision = {name: scores.average_precision() for name, scores in self.scores.items()}
-        draw_gain(folder / "gain.png", bits=bits, average_precision=precision, step_s=step_s)
-        draw_planes(folder / "planes.png", **shown)
-        draw_movie(folder / "movie.gif", **shown)
+        draw_gain(folder / "gain.png", bits=bits, average_precision=precision, **time)
+        draw_planes(folder / "planes.png", example)
+        draw_movie(folder / "movie.gif", example)
 
     def lines(self, name: str, folder: Path) -> list[str]:
         """What the console says."""
-        lines = []
+        lines, grids, gap = [], self.fitted.grids, self.fitted.network.frames.gap
+        if self.leaky:
+            looks = "an unknown number of" if grids.frames_after is None else grids.frames_after
+            lines.append(
+                f"{name}  leaky scores: spikes inferred from {looks} later frames, the bundle's gap is {gap} frames"
+            )
         if self.fitted.unknown > 0:
             lines.append(f"{name}  {self.fitted.unknown:.1%} of the active voxels are not the bundle's: left out")
         scores = self.scored()

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from src.models.bundle import Bundle, inputs_of
-from src.models.grids.linear import linear_forecasts
-from src.models.grids.losses import as_log_odds, true_activity
-from src.models.grids.networks import PlaneForecaster
-from src.predict.grid_output import MODEL, ForecastWriter, SubjectForecaster, is_contiguous
+from src.models.grids.entries import last_activity, true_activity
+from src.models.grids.forecaster import MODEL, all_forecasts
+from src.predict.grid_output import ForecastWriter, SubjectForecaster, is_contiguous
 from src.predict.manifest import write_prediction_manifest
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE
@@ -56,9 +55,9 @@ def predict(
     """
     bundle.require_task("grid_forecasting")
     bundle.require_steps({GRID_INDEX.name: GRID_INDEX.version})
-    if stride is not None and not 1 <= stride <= bundle.network_args["horizon"]:
-        raise BadInput("options.stride", f"is {stride}", f"give 1 to {bundle.network_args['horizon']} frames")
-    network = bundle.network()
+    network: Any = bundle.network()
+    if stride is not None and not 1 <= stride <= network.horizon:
+        raise BadInput("options.stride", f"is {stride}", f"give 1 to {network.horizon} frames")
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source))
     found = find_grids(Path(source))
     names = output.names(found.items())
@@ -70,12 +69,12 @@ def predict(
 
 
 def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str | None) -> SubjectForecaster:
-    """Find the recording's subject in the bundle, or a network without subjects of its own for a new one.
+    """Find the recording's subject in the bundle, or make a network for a new one.
 
     Raises
     ------
     BadInput
-        If the bundle can forecast only its own subjects and this is none of them.
+        If the recording has another rate, or is not of the subject that was named.
     """
     if grids.fs_hz is not None and not np.isclose(grids.fs_hz, bundle.signal.fs_hz, rtol=0.02):
         problem = f"is sampled at {grids.fs_hz:g} Hz, the bundle was trained at {bundle.signal.fs_hz:g} Hz"
@@ -89,13 +88,12 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
         if 1 - unknown < KNOWN_SHARE:
             problem = f"{unknown:.0%} of its active voxels are none of {name}'s"
             raise BadInput(grids.source, problem, "give the subject's own recording (options.subject)")
-    elif subject is None and isinstance(network, PlaneForecaster):
+    elif subject is None:
         number, known, unknown = 0, grids, 0.0
         network = network.for_subject(name, grids.planes, torch.from_numpy(grids.voxels), _rates(grids))
     else:
         names = ", ".join(network.subjects)
-        hint = f"it knows {names}: type options.subject=<name> if it is one of them, or train model=grid_planes"
-        raise BadInput(grids.source, f"shows {name}, which the bundle does not know", hint)
+        raise BadInput("options.subject", f"is {name}, which the bundle does not know", f"choose from: {names}")
     return SubjectForecaster(network, number, known, unknown)
 
 
@@ -123,22 +121,21 @@ def _rates(grids: SubjectGrids) -> Tensor:
 @torch.no_grad()
 def forecasts(
     fitted: SubjectForecaster, bundle: Bundle, firsts: np.ndarray
-) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Tensor]]:
+) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Tensor, Tensor]]:
     """Log-odds ``(window, horizon, voxel)`` of windows that begin at ``firsts``, by name of the forecast, in pieces.
 
-    With each piece come its ``firsts`` and what happened (frames beyond the end of the recording have no activity).
+    With each piece come its ``firsts``, what happened (frames beyond the end of the recording have no activity) and
+    the last context frame.
     """
-    network, decision = fitted.network, bundle.decision
-    linear = linear_forecasts(network, torch.tensor(decision["persistence"]))
-    methods = {name: form.cut_at(decision["baselines"][name]["floor"]) for name, form in linear.items()}
+    network = fitted.network
+    methods = all_forecasts(network, bundle.decision)
     for block in np.split(firsts, range(WINDOWS_AT_ONCE, len(firsts), WINDOWS_AT_ONCE)):
         windows = np.stack([np.zeros_like(block), block], axis=1)
-        batch = window_batch([fitted.grids], windows, network.context, network.horizon)
+        batch = window_batch([fitted.grids], windows, network.frames)
         batch = batch._replace(subject=torch.full_like(batch.subject, fitted.number))
-        found = {name: method(batch)[0].logits for name, method in methods.items()}
-        (forecast,) = network(batch)
-        found[MODEL] = as_log_odds(forecast.logits.float(), decision["loss"])
-        yield block, found, true_activity(forecast, batch)
+        made = {name: method(batch)[0] for name, method in methods.items()}
+        truth, last = true_activity(made[MODEL], batch), last_activity(made[MODEL], batch)
+        yield block, {name: forecast.logits for name, forecast in made.items()}, truth, last
 
 
 def forecast_file(
@@ -156,7 +153,7 @@ def forecast_file(
     grids = read_grids(path, name)
     fitted = fit_subject(bundle, network, grids, subject)
     network = fitted.network
-    context, horizon = network.context, network.horizon
+    context, gap, horizon = network.frames
     if grids.frames < context:
         raise BadInput(path, f"has {grids.frames} frames, a forecast needs {context}", "give a longer recording")
     firsts = np.arange(0, grids.frames - context + 1, stride or horizon)
@@ -165,7 +162,7 @@ def forecast_file(
     firsts = np.array([f for f in firsts if is_contiguous(grids, f, f + context)], np.int64)
     if not len(firsts):
         raise BadInput(path, f"has no {context} consecutive valid frames", "give a longer recording")
-    writer = ForecastWriter(fitted, bundle, grids.frames + horizon)
+    writer = ForecastWriter(fitted, bundle, grids.frames + gap + horizon)
     for piece in forecasts(fitted, bundle, firsts):
         writer.update(*piece)
     with output.folder(name) as part:
@@ -177,6 +174,8 @@ def forecast_file(
             "forecast": writer.used,
             "forecasts": len(firsts),
             "context_frames": context,
+            "gap_frames": gap,
+            "leaky": writer.leaky,
             "horizon_frames": horizon,
             "unknown_active_voxels": fitted.unknown,
             "scores": writer.scored(),

@@ -268,6 +268,7 @@ def _score(bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, gi
         bundle.origin,
         metrics={k: v for k, v in bundle.metrics.items() if k.startswith("test/")},
         transitions=bundle.decision.get("transitions"),
+        margins=bundle.decision.get("interval_margins"),
     )
 
 

@@ -27,6 +27,7 @@ def test_the_shipped_bundle_is_small_recorded_and_has_a_card(repository):
     card = (repository / "pretrained" / "sleep_human.md").read_text()
     assert f"{bundle.metrics['test/kappa']:.3f}" in card
     assert "Kemp" in card
+    assert bundle.weights_sha256 in card
 
 
 def test_a_signal_is_scored_without_naming_anything_and_its_gain_does_not_matter(night):
@@ -34,6 +35,8 @@ def test_a_signal_is_scored_without_naming_anything_and_its_gain_does_not_matter
     found = stage(recording.samples, recording.fs_hz, recording.channels)
     truth = np.array(["W", "N1", "N2", "N3", "REM"])[scoring.stages[: len(found.stages)]]
     assert np.mean(found.stages[: len(truth)] == truth) > 0.6
+    low, high = found.intervals["min_N3"]
+    assert high - low > 60  # as wide as the errors of whole nights, not of epochs
     for gain in (0.2, 5.0):
         other = stage(recording.samples * np.float32(gain), recording.fs_hz, recording.channels, units="a.u.")
         assert np.mean(other.stages == found.stages) > 0.999

@@ -36,12 +36,16 @@ from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording, ReadRow, channel_rows
 from src.recordings.extracellular.source import SourceOptions
+from src.recordings.sleep.check_signal import check_signal
 from src.signals import BadInput
 from src.storage.parallel import in_order
 from src.storage.step import CachedStep
 
 STEP, VERSION = "lfp_spectrogram", 4
 TRACES = "traces"
+_CHECKED, _CHECKED_S = 12, 10.0
+_FINDINGS = {"missing": "samples missing", "move": "flat", "clipped": "clipped", "hum": "mains hum"}
+"""A word of what :func:`check_signal` says of a channel, and how it is called where channels are listed."""
 Advance = Callable[..., None]
 
 
@@ -165,6 +169,7 @@ def run(
             pool=pool,
             advance=progress(traces.n_channels, channel_bytes) if progress else lambda amount=1.0: None,
         )
+        signal = _signal(traces, read)
         target = out_dir / f"{params['label']}_{SPECTROGRAMS}{SUFFIX[params['format']]}"
         if params["format"] == "npz":
             shape = (work.n_channels, encoding.n_rows, n_times)
@@ -179,7 +184,7 @@ def run(
         values = {"band_powers": work.sums[:, :-1], "theta_ratio": work.sums[:, -1]}
         np.savez(out_dir / f"{params['label']}_band_powers.npz", **same, **named, **values)
         save_muscle_activity(traces, out_dir / f"{params['label']}_{EMG_FILE}")
-    return _facts(traces, plan, work, params)
+    return _facts(traces, plan, work, params, signal)
 
 
 def frames_per_task(plan: SpectrogramPlan) -> int:
@@ -300,13 +305,18 @@ def _units(traces: ExtracellularRecording, params: Mapping[str, Any]) -> str:
 
 
 def _facts(
-    traces: ExtracellularRecording, plan: SpectrogramPlan, work: Computation, params: Mapping[str, Any]
+    traces: ExtracellularRecording,
+    plan: SpectrogramPlan,
+    work: Computation,
+    params: Mapping[str, Any],
+    signal: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     counts = work.masked.sum(axis=1)
     masked = {str(i): int(n) for i, n in zip(traces.channel_ids, counts, strict=True) if n}
     warnings = [*traces.warnings, *resolution_warnings(plan), *_masked_warning(masked, work.n_times)]
     if work.bands and work.bands.left_out:
         warnings.append(f"bands above half the sampling rate left out: {', '.join(work.bands.left_out)}")
+    warnings += [f"{what}: channels {', '.join(ids)}" for what, ids in signal.items() if what != "samples missing"]
     rows = work.encoding.n_rows
     time_last = params["format"] == "npz"
     return {
@@ -325,10 +335,31 @@ def _facts(
         "frequency_range_hz": [float(work.encoding.freqs[0]), float(work.encoding.freqs[-1])],
         "bands": list(work.bands.names) if work.bands else [],
         "masked_frames": masked,
+        "signal": signal,
         "source_format": traces.source_format,
         "upstream": traces.upstream,
         "warnings": warnings,
     }
+
+
+def _signal(traces: ExtracellularRecording, read: ReadRow) -> dict[str, list[str]]:
+    """What :func:`check_signal` finds (flat, clipped, missing, hum), and in which channels.
+
+    Stretches spread over the recording are looked at: two minutes in all, however long it is.
+    """
+    length = min(traces.n_samples, round(_CHECKED_S * traces.fs_hz))
+    count = min(_CHECKED, traces.n_samples // length)
+    starts = np.linspace(0, traces.n_samples - length, count).astype(np.int64)
+    found: dict[str, list[str]] = {}
+    for channel, name in enumerate(traces.channel_ids):
+        samples = np.concatenate([read(channel, slice(start, start + length)) for start in starts])
+        (report,) = check_signal(
+            samples[None].astype(np.float32), traces.fs_hz, channels=[str(name)], units=[traces.units], usual_uv=None
+        )
+        for finding in report.findings:
+            what = next(short for word, short in _FINDINGS.items() if word in finding)
+            found.setdefault(what, []).append(str(name))
+    return found
 
 
 def _masked_warning(masked: Mapping[str, int], n_times: int) -> Sequence[str]:

@@ -54,7 +54,7 @@ _RATES |= {
 }
 _RATES |= {"frequency", "sfreq", "samplefreq", "fshertz", "samplespersecond", "acquisitionrate"}
 _INTERVALS = {"dt", "samplinginterval", "sampleinterval", "samplingperiod", "tsample"}
-_USUAL = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
+USUAL_NAMES = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
 
 
 def open_recording(
@@ -81,7 +81,7 @@ def open_recording(
         raise BadInput(path, "does not exist", "check the path")
     suffix = path.suffix.lower()
     if path.is_file() and suffix in SUFFIXES:
-        usual = _USUAL if purpose == "lfp" else ("d", *(name for name in _USUAL if name != "d"))
+        usual = USUAL_NAMES if purpose == "lfp" else ("d", *(name for name in USUAL_NAMES if name != "d"))
         recording = _of_arrays(path, open_array(path, options.key, usual), options, rate_hint)
     elif path.is_file() and suffix == ".wav":
         recording = _wav(path)
