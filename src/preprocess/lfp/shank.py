@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
 from src.preprocess.lfp.encoding import BandPowers, Encoding
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
@@ -39,6 +38,7 @@ from src.recordings.extracellular.source import SourceOptions
 from src.recordings.sleep.check_signal import check_signal
 from src.signals import BadInput
 from src.storage.parallel import in_order
+from src.storage.progress import steps
 from src.storage.step import CachedStep
 
 STEP, VERSION = "lfp_spectrogram", 4
@@ -46,7 +46,6 @@ TRACES = "traces"
 _CHECKED, _CHECKED_S = 12, 10.0
 _FINDINGS = {"missing": "samples missing", "move": "flat", "clipped": "clipped", "hum": "mains hum"}
 """A word of what :func:`check_signal` says of a channel, and how it is called where channels are listed."""
-Advance = Callable[..., None]
 
 
 @dataclass
@@ -78,7 +77,7 @@ class Computation:
     n_times: int
     read: ReadRow
     pool: Executor
-    advance: Advance
+    advance: Callable[[], None]
     masked: NDArray[np.bool_] = field(init=False)
     sums: NDArray[np.float32] | None = field(init=False)
 
@@ -108,9 +107,7 @@ class Computation:
         return values
 
 
-def shank_step(
-    *, threads: int = 1, memory_mb: float = 256, progress: Callable[[int, int], Advance] | None = None
-) -> CachedStep:
+def shank_step(*, threads: int = 1, memory_mb: float = 256) -> CachedStep:
     """The step, with what decides how it runs and never what comes out.
 
     Parameters
@@ -118,12 +115,9 @@ def shank_step(
     threads
         Threads that compute and compress.
     memory_mb
-        For the parts of a spectrogram that are being computed and compressed; :func:`write_npz`.
-    progress
-        Called with the number of channels and the bytes of a channel's samples when these are known;
-        returns what to call after each channel.
+        For the parts of a spectrogram that are being computed and compressed.
     """
-    return CachedStep(STEP, VERSION, partial(run, threads=threads, memory_mb=memory_mb, progress=progress))
+    return CachedStep(STEP, VERSION, partial(run, threads=threads, memory_mb=memory_mb))
 
 
 def run(
@@ -134,7 +128,6 @@ def run(
     *,
     threads: int = 1,
     memory_mb: float = 256,
-    progress: Callable[[int, int], Advance] | None = None,
 ) -> dict[str, Any]:
     """Write ``<label>_spectrograms`` and, if wanted, ``<label>_band_powers.npz``; return the facts.
 
@@ -158,7 +151,12 @@ def run(
     _check_room(out_dir, traces, n_times, encoding)
     axes = _axes(traces, plan, encoding, n_times, params)
     channel_bytes = traces.n_samples * traces.block_dtype.itemsize
-    with ThreadPoolExecutor(threads) as pool, channel_rows(traces, out_dir, pool) as read:
+    title = f"{params['label']} channels"
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        channel_rows(traces, out_dir, pool) as read,
+        steps(title, traces.n_channels, step_bytes=channel_bytes) as advance,
+    ):
         work = Computation(
             plan=plan,
             encoding=encoding,
@@ -167,7 +165,7 @@ def run(
             n_times=n_times,
             read=read,
             pool=pool,
-            advance=progress(traces.n_channels, channel_bytes) if progress else lambda amount=1.0: None,
+            advance=advance,
         )
         signal = _signal(traces, read)
         target = out_dir / f"{params['label']}_{SPECTROGRAMS}{SUFFIX[params['format']]}"
@@ -183,6 +181,8 @@ def run(
         named = {"bands": np.array(bands.names, dtype=str), "band_edges_hz": bands.edges_hz}
         values = {"band_powers": work.sums[:, :-1], "theta_ratio": work.sums[:, -1]}
         np.savez(out_dir / f"{params['label']}_band_powers.npz", **same, **named, **values)
+        from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
+
         save_muscle_activity(traces, out_dir / f"{params['label']}_{EMG_FILE}")
     return _facts(traces, plan, work, params, signal)
 

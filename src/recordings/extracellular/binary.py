@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run, runs_on_clock
+from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run, runs_between
 from src.signals import BadInput
 
 
@@ -173,11 +173,8 @@ def open_trodes(path: Path) -> ExtracellularRecording:
         kind = header["fields"].removeprefix("<").removesuffix(">").split("><")[0].rsplit(" ", 1)[1]
         clock = np.asarray(np.memmap(clocks[0], np.dtype(_TRODES_TYPES[kind]), "r", offset), np.int64)
     step = round(float(settings.get("decimation", "1")))
-    cuts = [0]
-    if len(clock) == count:
-        cuts += (np.flatnonzero(np.diff(clock) > 1.5 * step) + 1).tolist()
-    pieces = [(a, b - a, lambda: nullcontext(read)) for a, b in zip(cuts, [*cuts[1:], count], strict=True)]
-    placed = runs_on_clock(pieces, [int(clock[cut]) // step for cut in cuts], fs_hz, "samples")
+    cuts = np.flatnonzero(np.diff(clock) > 1.5 * step) + 1 if len(clock) == count else ()
+    placed = runs_between(cuts, lambda sample: int(clock[sample]) // step, count, lambda: nullcontext(read), fs_hz)
     return ExtracellularRecording(
         path=path,
         source_format="Trodes export",
