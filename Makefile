@@ -80,25 +80,30 @@ docs: .venv/.installed ## the site, into build/site; warnings are errors
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-compile -r setup/site_requirements.txt
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
-lock: ## resolve pyproject.toml into requirements.lock; UPGRADE=--upgrade takes the newest of everything
+lock: ## resolve pyproject.toml into the two locks; UPGRADE=--upgrade takes the newest of everything
 	@tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
 	"$(PYTHON)" -m venv "$$tools"; "$$tools/bin/pip" install -q --disable-pip-version-check uv; \
-	cp requirements.lock "$$tools/lock" 2>/dev/null || true; \
-	"$$tools/bin/uv" pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
-		--group dev --extra hub --extra slurm --extra sweep --extra trackers --extra yasa --no-header --no-annotate --quiet $(UPGRADE) -o "$$tools/lock" >/dev/null; \
-	{ echo '# Made from pyproject.toml by `make lock`; docs/decisions.md says what is left out and why.'; \
-	  sed -E 's/ ;.*//' "$$tools/lock" | grep -vE '^(nvidia-|cuda-|triton)'; } > "$$tools/new"; \
-	mv "$$tools/new" requirements.lock
+	for file in requirements.lock setup/without_cascade.lock; do \
+		extra=$$([ $$file = requirements.lock ] && echo "--extra cascade" || true); \
+		cp requirements.lock "$$tools/lock" 2>/dev/null || true; \
+		"$$tools/bin/uv" pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest $$extra \
+			--group dev --extra hub --extra slurm --extra sweep --extra trackers --extra yasa --no-header --no-annotate --quiet $(UPGRADE) -o "$$tools/lock" >/dev/null; \
+		{ echo '# Made from pyproject.toml by `make lock`; docs/decisions.md says what is left out and why.'; \
+		  sed -E 's/ ;.*//' "$$tools/lock" | grep -vE '^(nvidia-|cuda-|triton)'; } > "$$tools/new"; \
+		mv "$$tools/new" $$file; \
+	done
 
 clean: ## remove .venv and the tools' caches; results are kept
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.venv/.installed: requirements.lock setup/torchaudio_without_cuda.py
+# LOCK=setup/without_cascade.lock leaves out TensorFlow, which only CASCADE's networks need.
+LOCK ?= requirements.lock
+.venv/.installed: $(LOCK) setup/torchaudio_without_cuda.py
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || { \
 		echo "neurolit needs Python 3.11 or 3.12, found $$(python3 --version 2>&1); say make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@[ -x $(PY) ] || "$(PYTHON)" -m venv .venv || { rm -rf .venv; \
 		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "installing the pinned dependencies into .venv (once; some minutes)"
-	@$(PY) -m pip install -qq --disable-pip-version-check --no-compile -r requirements.lock
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-compile -r $(LOCK)
 	@$(PY) setup/torchaudio_without_cuda.py
 	@touch $@

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.calcium.expected_spikes import dff_of, resolve_baseline, spike_task, task_engine
+from src.preprocess.calcium.expected_spikes import SpikeTask, dff_of, noise_control, noise_note, resolve_baseline
 from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
@@ -162,21 +162,23 @@ def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False
     settings = CalciumParams(**params, fs_hz=fs_hz)
     settings.check()
     recording = _calcium(source, settings, is_dff)
-    inference = settings.of(InferenceParams) | {"subject": "signal", "need_positions": False}
-    task = spike_task({}, inference | {"models_dir": settings.models_dir})
+    task = SpikeTask({}, settings.of(InferenceParams))
     mode, notes = resolve_baseline(recording, task)
     task = task.with_baseline(mode)
     window = task.window(recording.fs_hz)
     if recording.frames < window:
         problem = f"{recording.frames} frames are fewer than the baseline's window of {window}"
         raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
-    engine = task_engine(task, recording.fs_hz)
+    engine = task.engine(recording.fs_hz)
     dff, _ = dff_of(recording.traces(np.arange(recording.cells)), task, window)
     levels = engine.noise_levels(dff)
     notes += [*recording.notes, *engine.check(levels)]
     expected = np.full(dff.shape, np.nan, np.float32)
     usable = np.isfinite(levels)
     expected[usable] = engine.predict(dff[usable], levels[usable])
+    if usable.any():
+        control_hz = noise_control(task, engine, levels, recording)
+        notes += noise_note(control_hz, float(np.nanmean(expected)) * recording.fs_hz)
     return SpikeRates(dff, expected, levels, recording.fs_hz, notes)
 
 
