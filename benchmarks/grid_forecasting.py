@@ -29,7 +29,8 @@ from torch.nn import functional
 
 from benchmarks.forecast_baselines import NETWORKS, trained, windows
 from src import schema
-from src.models.grids.forecaster import LINEAR, MODEL, STEPS
+from src.models.grids.forecaster import STEPS
+from src.models.grids.linear import LINEAR, MODEL
 from src.models.grids.scores import ForecastScores, row
 from src.preprocess.calcium.grid import FrameBatch
 from src.preprocess.calcium.grid_store import COO_FILE, METADATA_FILE, open_grids, write_coo

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from src.models.grids.entries import index_lists, last_activity, true_activity
-from src.models.grids.forecaster import GridForecasting, all_forecasts
+from src.models.grids.forecaster import GridForecasting
+from src.models.grids.linear import all_forecasts
 from src.models.grids.scores import ForecastScores
 from src.models.trained_module import ADAMW
 from tests.forecast_data import WINDOWS, grid_data, subject_grids

@@ -207,7 +207,7 @@ class GridData(pl.LightningDataModule):
             for part in PARTS
             for run in stretches[part]
         }
-        return Split(f"frames({self.split_options.method})", self.execution.seed, parts)
+        return Split(f"frames({self.split_options.method}, gap {self.frames.gap})", self.execution.seed, parts)
 
     def steps(self) -> list[dict[str, Any]]:
         """What a grid file goes through before the network."""
@@ -218,7 +218,8 @@ class GridData(pl.LightningDataModule):
         cohort = "chained activity" if self.root is None else Path(self.root).name
         runs = [(s, run) for s, st in zip(self.subjects, self.stretches, strict=True) for run in st["train"]]
         hours = sum(len(run) for _, run in runs) / self.rate_hz / 3600
-        return Origin(self.root is not None, (cohort,), len(self.subjects), hours)
+        recorded = self.root is not None and not any(s.simulated for s in self.subjects)
+        return Origin(recorded, (cohort,), len(self.subjects), hours)
 
     def statistics(self) -> Mapping[str, np.ndarray]:
         """See :func:`~src.datamodules.grid_statistics.training_statistics`; computed when first asked for."""
@@ -229,7 +230,7 @@ class GridData(pl.LightningDataModule):
         return training_statistics(self.subjects, self.stretches, self.frames)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Subjects, frames, windows and active voxels of each part."""
+        """Subjects, frames, windows, active voxels of each part, and the frames between context and target."""
         rows: dict[str, dict[str, Any]] = {}
         for part in PARTS:
             runs = [(s, run) for s, st in zip(self.subjects, self.stretches, strict=True) for run in st[part]]
@@ -242,6 +243,7 @@ class GridData(pl.LightningDataModule):
                 "windows": len(self.datasets[part]),
                 "active voxels": active,
                 "% of occupied": 100 * active / per_frame,
+                "gap": self.frames.gap,
             }
         return rows
 

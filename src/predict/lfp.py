@@ -145,12 +145,13 @@ def _holds_traces(path: Path) -> bool:
 
 
 def _told(outcome: Outcome) -> Outcome:
-    """A shank's outcome with lines for the console in place of its files."""
+    """The outcome of a shank or session with lines for the console in place of its files."""
     if not outcome.ok:
         return outcome
     facts, folder = outcome.value.manifest["facts"], outcome.value.path
     shares = ", ".join(f"{name} {share:.0%}" for name, share in facts["share"].items())
     lines = [f"states     {shares}; mean confidence {facts['confidence']:.2f} ({facts['scored_by']})"]
     lines += [f"warning    {warning}" for warning in facts["warnings"]]
-    lines.append(f"files      {folder / 'hypnogram.csv'}, {folder / 'states.png'}")
+    files = [folder / name for name in ("hypnogram.csv", "states.png") if (folder / name).is_file()]
+    lines.append(f"files      {', '.join(map(str, files))}")
     return Outcome(outcome.name, lines, seconds=outcome.seconds)

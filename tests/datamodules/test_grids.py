@@ -78,6 +78,8 @@ def test_split_and_summary_speak_of_frames(data):
     assert data.summary()["train"]["windows"] == len(data.datasets["train"])
     assert data.signal.shape == (8, None, 256, 128)
     assert data.signal.window_s == 4.0
+    assert data.subjects[0].simulated
+    assert not data.origin().recorded
 
 
 def test_the_same_seed_gives_the_same_split(data):

@@ -8,7 +8,7 @@ import torch
 
 from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.grids.forecaster import GridForecasting
-from src.predict.grids import fit_subject, forecasts, known_voxels, predict
+from src.predict.grids import fit_subject, forecasts, is_contiguous, known_voxels, predict
 from src.preprocess.calcium.grid_index import read_grids
 from src.preprocess.calcium.grid_store import COO_FILE, open_grids, write_coo
 from src.signals import BadInput
@@ -132,3 +132,13 @@ def test_unknown_voxels_are_left_out():
 def test_options_are_checked(bundle, tmp_path):
     with pytest.raises(BadInput, match="give 1 to 4 frames"):
         predict(bundle, tmp_path, tmp_path, stride=9)
+
+
+def test_a_window_is_contiguous_without_gaps_and_invalid_frames():
+    timepoints = np.r_[np.arange(10), np.arange(20, 30)]
+    fish = random_subject(0, frames=20, timepoints=timepoints)
+    assert is_contiguous(fish, 0, 10)
+    assert not is_contiguous(fish, 5, 12)
+    fish.is_valid[3] = False
+    assert not is_contiguous(fish, 0, 10)
+    assert is_contiguous(fish, 4, 10)

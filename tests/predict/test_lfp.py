@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from src.predict.lfp import lfp_input
+from src.predict.lfp import lfp_input, score_states
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.simulate.lfp import simulate_session
 from tests.recordings.extracellular.vendor_files import counts, write_neuroscope, write_rec
@@ -38,7 +38,7 @@ def test_an_input_is_what_it_holds(tmp_path):
 
 
 def test_states_by_command_without_a_bundle(tmp_path, repository):
-    simulate_session(tmp_path / "in", minutes=11, shanks=(0,), n_channels=2, seed=1)
+    simulate_session(tmp_path / "in", minutes=11, shanks=(0, 1), n_channels=2, seed=1)
     command = ["infer.py", f"input={tmp_path / 'in'}", f"output_dir={tmp_path / 'out'}"]
     done = subprocess.run([sys.executable, *command], cwd=repository, check=True, capture_output=True, text=True)
     assert "is taken for 1 LFP sessions (extracted traces)" in done.stdout
@@ -48,3 +48,14 @@ def test_states_by_command_without_a_bundle(tmp_path, repository):
     for name in ("hypnogram.csv", "states.png"):
         ours, theirs = (folder / "rat1_sh0" / name for folder in (tmp_path / "out", tmp_path / "same"))
         assert ours.read_bytes() == theirs.read_bytes()
+    assert len((tmp_path / "out/rat1/hypnogram.csv").read_text().splitlines()) == 1 + 11 * 15
+
+
+def test_results_of_another_recording_are_not_scored_again(tmp_path):
+    for name in ("ratA", "ratB"):
+        simulate_session(tmp_path / name, name=name, minutes=2, shanks=(0,), n_channels=1)
+        assert list(score_states(tmp_path / name, tmp_path / "out").values) == [f"{name}_sh0"]
+    bad = next((tmp_path / "ratB").rglob("*.npz"))
+    bad.write_bytes(bad.read_bytes()[:5000])
+    (failed,) = score_states(tmp_path / "ratB", tmp_path / "out").failures
+    assert "damaged" in failed.reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,35 +12,24 @@ from torch import Tensor
 
 from src.models.bundle import build_network
 from src.models.grids.entries import Forecast, index_lists, last_activity, sparse_loss, true_activity
-from src.models.grids.linear import FLOORS, fit_linear, linear_forecasts
+from src.models.grids.linear import (
+    FLOORS,
+    LINEAR,
+    MODEL,
+    Forecaster,
+    all_forecasts,
+    fit_linear,
+    linear_forecasts,
+    thresholds,
+)
 from src.models.grids.scores import ForecastScores, row
 from src.models.parallel import global_mean
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
 
-MODEL = "model"
-"""Name of the network among the forecasts."""
-LINEAR = ("mean rate", "persistence", "autoregression", "linear population")
 MARGIN = 0.005
 """Bits per spike by which the network has to beat the linear forecasts on validation, which also chose its epoch."""
 STEPS = (1, 8, 32)
 """Frames of the horizon at which the field states its scores."""
-
-
-Forecaster = Callable[[Any], list[Forecast]]
-"""From a batch to log-odds of every subject in it."""
-
-
-def all_forecasts(network: Any, decision: Mapping[str, Any]) -> dict[str, Forecaster]:
-    """The linear forecasts, cut at the floors that validation chose, and the network, by name."""
-    floors = {name: found["floor"] for name, found in decision["baselines"].items()}
-    cut = {name: forecast.cut_at(floors[name]) for name, forecast in linear_forecasts(network).items()}
-    return {**cut, MODEL: network}
-
-
-def thresholds(decision: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """``(horizon,)`` log-odds above which a voxel counts as active, by forecast."""
-    found = {name: chosen["threshold"] for name, chosen in decision["baselines"].items()}
-    return {name: np.array(values) for name, values in {**found, MODEL: decision["threshold"]}.items()}
 
 
 class GridForecasting(TrainedModule):

@@ -6,7 +6,7 @@ The mean rate, persistence, the autoregression of every voxel, and a linear mode
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,10 @@ from torch import Tensor
 from src.models.grids.entries import Entries, Forecast, entries, index_lists, of_subject
 from src.preprocess.calcium.grid_windows import WindowFrames
 
+LINEAR, MODEL = ("mean rate", "persistence", "autoregression", "linear population"), "model"
+"""Names of the linear forecasts, and of the network among the forecasts."""
+Forecaster = Callable[[Any], list[Forecast]]
+"""From a batch to log-odds of every subject in it."""
 PSEUDO_FRAMES = (30.0, 100.0, 300.0, 1000.0, 1e5)
 """Frames as which the covariances of all voxels count beside a voxel's own 1000."""
 FLOORS = (0.02, 0.1, 0.3, 0.6, 0.9)
@@ -144,9 +148,22 @@ def simple_forecasts(
 def linear_forecasts(network: Any) -> dict[str, LinearForecast]:
     """The four forecasts from what a network keeps of them in its buffers."""
     found = simple_forecasts(network.rates, network.offsets, network.voxels, network.linear, network.persistence)
-    population = (network.read, network.write, network.readout_components)
+    population = (network.read, network.write, network.readout_components) if network.components else None
     found["linear population"] = replace(found["autoregression"], population=population)
     return found
+
+
+def all_forecasts(network: Any, decision: Mapping[str, Any]) -> dict[str, Forecaster]:
+    """The linear forecasts, cut at the floors that validation chose, and the network, by name."""
+    floors = {name: found["floor"] for name, found in decision["baselines"].items()}
+    cut = {name: forecast.cut_at(floors[name]) for name, forecast in linear_forecasts(network).items()}
+    return {**cut, MODEL: network}
+
+
+def thresholds(decision: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """``(horizon,)`` log-odds above which a voxel counts as active, by forecast."""
+    found = {name: chosen["threshold"] for name, chosen in decision["baselines"].items()}
+    return {name: np.array(values) for name, values in {**found, MODEL: decision["threshold"]}.items()}
 
 
 def _persistence(covariance: np.ndarray, frames: WindowFrames) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,33 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from src.models.grids.entries import Entries, Forecast, entries, index_lists, of_subject
-from src.models.grids.linear import LinearForecast, expected_activity
+from src.models.grids.linear import LinearForecast, linear_forecasts
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
 from src.preprocess.calcium.grid_windows import WindowFrames
 from src.signals import BadInput
 
 FLOOR = -12.0
-LEAST, MOST = 0.3, 0.99
-"""A linear forecast is cut at this share of the mean rate, and at this probability."""
+LEAST = 0.3
+"""Share of the mean rate at which the linear forecast is cut."""
 _GLOBAL_UNITS = 64
-
-
-@dataclass(frozen=True)
-class Brains:
-    """The subjects of a network.
-
-    Attributes
-    ----------
-    subjects, n_voxels, planes
-        Name, number of occupied voxels and number of planes of every subject.
-    components
-        Of the linear model of the population that the forecast begins with; 0 for none.
-    """
-
-    subjects: Sequence[str]
-    n_voxels: Sequence[int]
-    planes: Sequence[int]
-    components: int = 0
 
 
 class PlaneForecaster(nn.Module):
@@ -51,7 +32,8 @@ class PlaneForecaster(nn.Module):
     Parameters
     ----------
     brains
-        Arguments of :class:`Brains`.
+        ``subjects``, ``n_voxels`` and ``planes``: name, number of occupied voxels and number of planes of every
+        subject; ``components`` of the linear model of the population, 0 for none.
     frames
         Frames seen, passed over and forecast: see :class:`~src.preprocess.calcium.grid_windows.WindowFrames`.
     coarsen
@@ -72,9 +54,9 @@ class PlaneForecaster(nn.Module):
         super().__init__()
         if coarsen < 1 or HEIGHT % coarsen or WIDTH % coarsen:
             raise BadInput("model.network_args.coarsen", f"is {coarsen}", "give a power of two up to 128")
-        self.brains, self.frames = Brains(**brains), WindowFrames(*frames)
-        self.subjects, self.planes = list(self.brains.subjects), list(self.brains.planes)
-        self.offsets = [sum(self.brains.n_voxels[:i]) for i in range(len(self.subjects) + 1)]
+        self.frames, self.components = WindowFrames(*frames), int(brains.get("components", 0))
+        self.subjects, self.planes = list(brains["subjects"]), list(brains["planes"])
+        self.offsets = [sum(brains["n_voxels"][:i]) for i in range(len(self.subjects) + 1)]
         self.coarsen, self.channels, self.deepest = coarsen, channels, max(self.planes)
         self.rows, self.columns = HEIGHT // coarsen, WIDTH // coarsen
         self._add_linear_parts()
@@ -91,7 +73,7 @@ class PlaneForecaster(nn.Module):
 
     def _add_linear_parts(self) -> None:
         context, _, horizon = self.frames
-        total, components = self.offsets[-1], self.brains.components
+        total, components = self.offsets[-1], self.components
         self.register_buffer("rates", torch.full((total,), 0.01))
         self.register_buffer("voxels", torch.zeros(total, dtype=torch.int64))
         self.register_buffer("linear", torch.zeros(total, context, horizon))
@@ -132,27 +114,19 @@ class PlaneForecaster(nn.Module):
         seen = entries(batch.voxel_index, batch.counts)
         maps = self.activity_maps(batch, seen)
         found = []
-        for subject in batch.subject.unique().tolist():
-            rows, own = of_subject(seen, batch.subject, subject)
+        for subject, rows, linear in linear_forecasts(self)["linear population"].cut_at(LEAST)(batch):
+            base = self.base(subject)
             plane, square = self._squares(self.voxels[self.span(subject)])
             around = maps[rows].transpose(1, 2).flatten(2)[:, :, plane * self.rows * self.columns + square]
-            found.append(Forecast(subject, rows, around + self.from_own_past(subject, len(rows), own)))
+            past = self.own_kernel(of_subject(seen, batch.subject, subject)[1], len(rows), len(base))
+            found.append(Forecast(subject, rows, base + self.linear_gain[:, None] * (linear - base) + past + around))
         return found
 
-    def from_own_past(self, subject: int, windows: int, seen: Entries) -> Tensor:
-        """``(window, horizon, voxel)`` log-odds from the linear forecast and a kernel over the voxels' own past."""
-        span, base = self.span(subject), self.base(subject)
-        rate = self.rates[span]
-        population = None
-        if self.brains.components:
-            population = (self.read[span], self.write[span], self.readout_components[subject])
-        chance = expected_activity(seen, windows, rate, self.linear[span], population)
-        chance = torch.maximum(chance, LEAST * rate).clamp_max(MOST)
-        linear = torch.logit(chance, eps=1e-6).clamp_min(FLOOR)
-        kernel = torch.zeros(windows * len(rate), self.horizon, device=rate.device, dtype=self.own_past.dtype)
-        kernel = kernel.index_add(0, seen.window * len(rate) + seen.voxel_index, self.own_past[seen.frame])
-        past = kernel.view(windows, len(rate), self.horizon).transpose(1, 2)
-        return base + self.linear_gain[:, None] * (linear - base) + past
+    def own_kernel(self, seen: Entries, windows: int, voxels: int) -> Tensor:
+        """``(window, horizon, voxel)`` sum of a learned weight for each context frame in which the voxel was active."""
+        past = self.own_past.new_zeros(windows * voxels, self.horizon)
+        past = past.index_add(0, seen.window * voxels + seen.voxel_index, self.own_past[seen.frame])
+        return past.view(windows, voxels, self.horizon).transpose(1, 2)
 
     def image(self, batch: Any, seen: Entries) -> Tensor:
         """``(window · plane, frame, row, column)`` numbers of active voxels in each square of pixels.
@@ -191,7 +165,7 @@ class PlaneForecaster(nn.Module):
         if planes > self.deepest:
             raise BadInput(subject, f"has {planes} planes, the bundle knows {self.deepest}", "train on deeper volumes")
         brains: dict[str, Any] = {"subjects": [subject], "n_voxels": [len(voxels)], "planes": [self.deepest]}
-        brains["components"] = self.brains.components
+        brains["components"] = self.components
         twin = PlaneForecaster(brains, self.frames, self.coarsen, self.channels)
         linear = self.linear.mean(0).expand(len(voxels), -1, -1)
         own = {"rates": rates, "voxels": voxels, "linear": linear}

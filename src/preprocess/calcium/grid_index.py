@@ -101,6 +101,8 @@ class SubjectGrids:
     frames_after
         How many later frames of the recording the activity of one frame was inferred from; ``None`` where the file
         does not say.
+    simulated
+        Whether the file says that its activity is simulated.
     indptr, rank
         ``(time · plane + 1,)`` int64 where the entries of every plane-frame begin, and ``(entry,)`` uint16
         places of the active voxels among the occupied ones of their plane; without markers.
@@ -124,6 +126,7 @@ class SubjectGrids:
     z_values: np.ndarray
     guard_frames: int = 0
     frames_after: int | None = None
+    simulated: bool = False
     source: Path = field(default=Path())
 
     @property
@@ -216,6 +219,7 @@ def _opened(folder: Path, facts: Mapping[str, Any], source: Path, subject: str) 
             rank=np.load(folder / "rank.npy"),
             guard_frames=facts["guard_frames"],
             frames_after=facts["frames_after"],
+            simulated=facts["simulated"],
             source=source,
             **{name: frames[name] for name in frames.files},
         )

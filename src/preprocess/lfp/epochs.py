@@ -6,7 +6,7 @@ epochs in the five stages of people, or any other length. Nothing is transformed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rich.console import Console
 from src.preprocess.lfp.emg import EMG_FILE
 from src.preprocess.lfp.encoding import FLOOR
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
+from src.preprocess.lfp.session_states import HEADER, SESSION_STATES
 from src.preprocess.lfp.shank import STEP
 from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
 from src.preprocess.lfp.states import NREM, WAKE, epoch_features, quietly, score
@@ -26,7 +27,7 @@ from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stag
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.reports.tables import results_table
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
-from src.storage.batch import Job, Summary, run_batch
+from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.manifest import MANIFEST, read_manifest
 from src.storage.progress import say
 from src.storage.step import Artifact, CachedStep, ensure
@@ -268,7 +269,7 @@ def _score(
     names = STAGE_SETS["rodent"]
     rows = zip(epochs.onset_s, states.stages, states.confidence, strict=True)
     lines = [f"{onset:g},{epoch_s:g},{names[stage]},{sure:.3f}" for onset, stage, sure in rows]
-    (out_dir / "hypnogram.csv").write_text("onset,duration,stage,confidence\n" + "\n".join(lines) + "\n")
+    (out_dir / "hypnogram.csv").write_text("\n".join([HEADER, *lines]) + "\n")
     level = quietly(np.nanmedian, epochs.features.astype(np.float32).mean(axis=3), axis=1).T
     traces = {"slow waves (z)": features.slow, "theta ratio": features.theta}
     traces |= {} if muscle is None else {"muscle": muscle}
@@ -305,20 +306,25 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
     """
     root, output = Path(params.input_dir), Path(params.output_dir)
     hypnograms = None if params.hypnograms is None else Path(params.hypnograms)
-    shanks = finished_shanks(root, hypnograms) if root.is_dir() else []
+    shanks, failed = finished_shanks(root, hypnograms) if root.is_dir() else [], tuple[Outcome, ...]()
     if not shanks:
         place = output / "spectrograms"
         keys = ("workers", "sampling_rate_hz", "source", "reference", "bad_channels")
         shared = {key: getattr(params, key) for key in keys}
         made = SpectrogramParams(input_dir=str(root), output_dir=str(place), preset="sleep", **shared).run()
         beside = root if root.is_dir() else root.parent
-        shanks = finished_shanks(place, hypnograms or beside)
+        folders, failed = {artifact.path for artifact in made.values.values()}, made.failures
+        shanks = [shank for shank in finished_shanks(place, hypnograms or beside) if shank.spectrograms in folders]
         if not shanks:
             return made
+    # Of several presets beside each other the last by name is taken: sh0, sh0_sleep.
+    shanks = list({(shank.spectrograms.parent, shank.label): shank for shank in shanks}.values())
     if not labelled:
         shanks = [replace(shank, hypnogram=None) for shank in shanks]
     jobs = [Job(shank.label, _epochs_of, (shank, params)) for shank in shanks if shank.label not in params.skip]
     summary = run_batch(jobs, title="epochs")
+    together = _sessions(shanks, summary, params) if selected().everything else ()
+    summary = Summary("states", (*summary.outcomes, *together, *failed))
     console = Console(stderr=True)
     for name, artifact in summary.values.items():
         for warning in artifact.manifest["facts"]["warnings"]:
@@ -328,6 +334,20 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
         how = {artifact.manifest["facts"].get("scored_by", "hypnograms") for artifact in summary.values.values()}
         console.print(results_table(rows, title=f"states by {', '.join(sorted(how))}"))
     return summary
+
+
+def _sessions(shanks: Sequence[FinishedShank], summary: Summary, params: LfpEpochsParams) -> Iterator[Outcome]:
+    """The states of each session of which several shanks were scored without labels."""
+    scored = [s for s in shanks if s.label in summary.values and "share" in summary.values[s.label].manifest["facts"]]
+    for session in dict.fromkeys(shank.session for shank in scored):
+        inputs = {shank.label: summary.values[shank.label].path for shank in scored if shank.session == session}
+        target = Path(params.output_dir) / session
+        if len(inputs) > 1:
+            try:
+                made = ensure(SESSION_STATES, inputs, {"epoch_s": params.epoch_s}, label=session, target=target)
+                yield Outcome(session, made)
+            except BadInput as problem:
+                yield Outcome(session, reason=str(problem))
 
 
 def state_row(shank: str, facts: Mapping[str, Any]) -> dict[str, Any]:

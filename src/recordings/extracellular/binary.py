@@ -131,15 +131,11 @@ def _trodes_header(path: Path) -> tuple[dict[str, str], int]:
     return {name.strip().lower(): value.strip() for name, value in settings.items()}, head.index(b"\n", end) + 1
 
 
-_TRODES_TYPES = {
-    "int16": "<i2",
-    "uint32": "<u4",
-    "int32": "<i4",
-    "uint64": "<u8",
-    "int64": "<i8",
-    "double": "<f8",
-    "single": "<f4",
-}
+def _trodes_fields(header: dict[str, str]) -> list[tuple[str, np.dtype]]:
+    """Name and type of every field of a packet; ``<time uint32><voltage 2*int16>`` is written so."""
+    kinds = header["fields"].removeprefix("<").removesuffix(">").split("><")
+    fields = (kind.rsplit(" ", 1) for kind in kinds)
+    return [(name, np.dtype(kind.split("*")[-1]).newbyteorder("<")) for name, kind in fields]
 
 
 def open_trodes(path: Path) -> ExtracellularRecording:
@@ -152,9 +148,7 @@ def open_trodes(path: Path) -> ExtracellularRecording:
     columns, ids, groups = [], [], []
     for file in files:
         header, offset = _trodes_header(file)
-        kinds = header["fields"].removeprefix("<").removesuffix(">").split("><")
-        names = [kind.rsplit(" ", 1) for kind in kinds]
-        dtype = np.dtype([(name, _TRODES_TYPES[kind.split("*")[-1]]) for name, kind in names if name != "time"])
+        dtype = np.dtype([field for field in _trodes_fields(header) if field[0] != "time"])
         data = np.memmap(file, dtype, "r", offset)
         for name in dtype.names or ():
             columns.append(data[name])
@@ -170,8 +164,7 @@ def open_trodes(path: Path) -> ExtracellularRecording:
     clock = np.arange(2)
     if clocks:
         header, offset = _trodes_header(clocks[0])
-        kind = header["fields"].removeprefix("<").removesuffix(">").split("><")[0].rsplit(" ", 1)[1]
-        clock = np.asarray(np.memmap(clocks[0], np.dtype(_TRODES_TYPES[kind]), "r", offset), np.int64)
+        clock = np.asarray(np.memmap(clocks[0], _trodes_fields(header)[0][1], "r", offset), np.int64)
     step = round(float(settings.get("decimation", "1")))
     cuts = np.flatnonzero(np.diff(clock) > 1.5 * step) + 1 if len(clock) == count else ()
     placed = runs_between(cuts, lambda sample: int(clock[sample]) // step, count, lambda: nullcontext(read), fs_hz)

@@ -31,29 +31,11 @@ ORIGINAL_UPSTREAM = (
 _ORIGINAL_KEYS = {"original_fs", "original_duration"}
 """Only the original extraction writes these."""
 
-_RATES = {
-    "fs",
-    "sr",
-    "srate",
-    "rate",
-    "samplerate",
-    "samplerateshz",
-    "sampleratehz",
-    "samplingrate",
-    "samplingfrequency",
-}
-_RATES |= {
-    "samplingfreq",
-    "samplefrequency",
-    "fshz",
-    "samplingratehz",
-    "samplingfrequencyhz",
-    "fsample",
-    "adfreq",
-    "freq",
-}
-_RATES |= {"frequency", "sfreq", "samplefreq", "fshertz", "samplespersecond", "acquisitionrate"}
-_INTERVALS = {"dt", "samplinginterval", "sampleinterval", "samplingperiod", "tsample"}
+_RATE = re.compile(
+    r"(sampl(e|ing))?(rate|freq|frequency)(s?hz)?|fs(hz|hertz|ample)?|sr|srate|sfreq|adfreq|samplespersecond"
+    r"|acquisitionrate"
+)
+_INTERVAL = re.compile(r"dt|tsample|sampl(e|ing)interval|samplingperiod")
 USUAL_NAMES = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
 
 
@@ -118,14 +100,14 @@ def stated_rate(path: Path, fields: Mapping[str, Any]) -> float | None:
     found: dict[str, float] = {}
     for name, value in fields.items():
         plain = re.sub(r"[^a-z]", "", name.lower())
-        if plain not in _RATES | _INTERVALS:
+        if not (_RATE.fullmatch(plain) or _INTERVAL.fullmatch(plain)):
             continue
         number = np.asarray(value)
         if number.size != 1 or number.dtype.kind not in "fiu" or not np.isfinite(number).all() or number.item() <= 0:
             shown = number.item() if number.size == 1 else f"of shape {number.shape}"
             raise BadInput(path, f"{name} is {shown}", "give one positive number of Hz")
         rate = float(number.item())
-        if plain in _INTERVALS:
+        if _INTERVAL.fullmatch(plain):
             rate = next((unit / rate for unit in (1, 1e3, 1e6) if 100 <= unit / rate <= 200_000), 1 / rate)
         found[name] = rate
     rates = sorted(found.items(), key=lambda item: item[1])

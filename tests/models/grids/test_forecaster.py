@@ -4,8 +4,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 
-from src.models.grids.forecaster import LINEAR, MARGIN, MODEL, GridForecasting
-from src.models.grids.linear import linear_forecasts
+from src.models.grids.forecaster import MARGIN, GridForecasting
+from src.models.grids.linear import LINEAR, MODEL, linear_forecasts
 from src.models.trained_module import ADAMW
 from src.signals import BadInput
 from tests.forecast_data import SPLIT, grid_data
