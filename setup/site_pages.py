@@ -3,14 +3,11 @@
 MkDocs calls the functions named ``on_…``; see ``hooks`` in ``mkdocs.yml``.
 """
 
-import base64
 import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
-
-from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "pretrained/sleep_human.md")
@@ -24,8 +21,17 @@ API = {
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
-def on_files(files: Files, config: Any) -> Files:
+def on_files(files: Any, config: Any) -> Any:
     """Add the pages that are not files of ``docs/``."""
+    from mkdocs.structure.files import File
+
+    for name, text in pages().items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Path on the site → Markdown."""
     made = {"index.md": linked((ROOT / "README.md").read_text(), "", "")}
     for name in COPIED:
         made[name] = linked((ROOT / name).read_text(), name, str(Path(name).parent))
@@ -33,9 +39,7 @@ def on_files(files: Files, config: Any) -> Files:
         made[f"tutorials/{notebook.stem}.md"] = linked(notebook_page(notebook), "tutorials/x", "examples")
     made["reference/configuration.md"] = configuration_page()
     made["reference/api.md"] = api_page()
-    for name, text in made.items():
-        files.append(File.generated(config, name, content=text))
-    return files
+    return made
 
 
 def linked(text: str, page: str, folder: str) -> str:
@@ -62,7 +66,7 @@ def notebook_page(path: Path) -> str:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/png" in data:
-                picture = base64.b64encode(base64.b64decode("".join(data["image/png"]))).decode()
+                picture = "".join("".join(data["image/png"]).split())
                 parts.append(f'<img alt="figure" src="data:image/png;base64,{picture}">')
             elif text := "".join(output.get("text", data.get("text/plain", ""))):
                 parts.append(f"```text\n{text.rstrip()}\n```")
