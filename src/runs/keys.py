@@ -78,8 +78,9 @@ def _check_block(name: str, block: Mapping[str, Any], target: str, takes: Argume
             continue
         if key in takes:
             if not _fits(value, takes[key]):
-                expected = str(getattr(takes[key], "__name__", takes[key])).replace("typing.", "")
-                raise BadInput(f"{name}.{key}", f"is {value!r}", f"give a value of type {expected}")
+                kinds = get_args(takes[key]) or (takes[key],)
+                expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+                raise BadInput(f"{name}.{key}", f"is {value!r}", f"give {expected}")
             continue
         near = get_close_matches(key, takes, 1)
         hint = f"did you mean {name}.{near[0]}?" if near else f"it takes {', '.join(takes)}"

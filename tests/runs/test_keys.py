@@ -29,8 +29,8 @@ from tests.runs.test_assemble import configured
         ("+trainer.logger=true", r"trainer.logger: is set by train.py; give logger instead"),
         ("+trainer.fast_dev_run=true", r"trainer.fast_dev_run: is set by train.py; give debug=fast instead"),
         ("+trainer.max_epoch=1", r"trainer.max_epoch: .* did you mean trainer.max_epochs\?"),
-        ("trainer.max_epochs=two", r"trainer.max_epochs: is 'two'; give a value of type .*int"),
-        ("optimizer.lr=fast", r"optimizer.lr: is 'fast'; give a value of type .*float"),
+        ("trainer.max_epochs=two", r"trainer.max_epochs: is 'two'; give int or null"),
+        ("optimizer.lr=fast", r"optimizer.lr: is 'fast'; give float or Tensor"),
         (
             "+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.EarlyStoping}]",
             r"trainer.callbacks\[0\]._target_: .* cannot be imported",
