@@ -1,6 +1,6 @@
 """Our stager, the same network without context, YASA and GSSC on every raw recording at hand, at three gains.
 
-python -m benchmarks.sleep_race [--shared ../shared/data] [--gains 0.2 1 5] [--cache artifacts/sleep_race]
+python -m benchmarks.sleep_race [--shared ../shared/data] [--gains 0.2 1 5] [--only neurolit yasa]
 
 Reads the DREAMS excerpts and the UCDDB patients with one EEG channel each. UCDDB states no unit: 1 is taken for
 100 µV, which gives every scorer plausible amplitudes at gain 1. The network without context is trained on the band
@@ -104,15 +104,17 @@ def without_context(shared: Path, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         settings = {**NETWORK, "context": "none"}
         material = read_nights(shared / "sleep_edfx_bandpower")
-        described = replace(describe(material, 1.0, {}), network_args=settings)
+        described = replace(describe(material, {"temperature": 1.0}, {}), network_args=settings)
         export_bundle(cache / "without_context", described, train(material, network_args=settings).state_dict())
     return cache / "without_context"
 
 
 def scorers(given: argparse.Namespace) -> dict[str, Scorer]:
-    found: dict[str, Scorer] = {"neurolit": partial(ours, bundle=HUMAN_BUNDLE)}
-    found["no context"] = partial(ours, bundle=without_context(given.shared, given.cache))
-    found |= {name: scorer for name, scorer in (("yasa", yasa), ("gssc", gssc)) if find_spec(name)}
+    """The scorers asked for that are installed."""
+    found: dict[str, Scorer] = {"neurolit": partial(ours, bundle=HUMAN_BUNDLE), "yasa": yasa, "gssc": gssc}
+    found = {name: found[name] for name in given.only if name in found and (name == "neurolit" or find_spec(name))}
+    if "no context" in given.only:
+        found["no context"] = partial(ours, bundle=without_context(given.shared, given.cache))
     return found
 
 
@@ -167,12 +169,13 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("artifacts") / "sleep_race")
     parser.add_argument("--gains", type=float, nargs="+", default=[0.2, 1.0, 5.0])
+    parser.add_argument("--only", nargs="+", default=["neurolit", "no context", "yasa", "gssc"], help="scorers")
     parser.add_argument("--once", help="score UCDDB 018 with this scorer, for the cold times")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.once:
         (night,) = (night for night in nights(given.shared) if night.recording_id == TIMED)
-        scorers(given)[given.once](read(night))
+        scorers(argparse.Namespace(**{**vars(given), "only": [given.once]}))[given.once](read(night))
         return
     rows = list(race(given))
     for row in rows:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,14 @@ FOLDS = HERE.parent / "conf" / "folds" / "sleep_edfx_bandpower_6.json"
 SEED, STEPS, SPANS_PER_STEP, LEARNING_RATE = 0, 800, 8, 4e-3
 AVERAGED_FROM, AVERAGE_STEP = 0.6, 0.02
 SPANS = SpanOptions()
-NETWORK = {"n_channels": 3, "n_freqs": 10, "n_frames": 1, "n_classes": 5, "window_epochs": 100, "dropout": 0.3}
+NETWORK: dict[str, Any] = {
+    "n_channels": 3,
+    "n_freqs": 10,
+    "n_frames": 1,
+    "n_classes": 5,
+    "window_epochs": 100,
+    "dropout": 0.3,
+}
 EXCERPT, WAKE_AROUND = 60, 1440
 Night = tuple[str, str, EpochSet]
 Scored = tuple[NDArray[np.floating], NDArray[np.integer]]
@@ -58,11 +65,11 @@ def read_nights(folder: Path) -> list[Night]:
     return [(name, subject, read_bandpower_night(path)) for name, subject, path in find_bandpower(folder, "bandpower")]
 
 
-def train(nights: Sequence[Night], seed: int = SEED) -> torch.nn.Module:
+def train(nights: Sequence[Night], network_args: Mapping[str, Any] = NETWORK) -> torch.nn.Module:
     """A network of the shipped kind, trained on ``nights`` for a fixed number of steps."""
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    torch.manual_seed(SEED)
+    rng = np.random.default_rng(SEED)
     levels = [np.where(e.usable[:, None, None, None], e.features, np.nan).astype(np.float32) for _, _, e in nights]
     stages = [e.stages.astype(np.int64) for _, _, e in nights]
     share = np.array([len(s) for s in stages]) / sum(len(s) for s in stages)
@@ -73,7 +80,7 @@ def train(nights: Sequence[Night], seed: int = SEED) -> torch.nn.Module:
         seen, known = (np.concatenate(part) for part in zip(*drawn, strict=True))
         return torch.from_numpy(seen), torch.from_numpy(known)
 
-    network = build_network("sleep_sequence", NETWORK)
+    network = build_network("sleep_sequence", dict(network_args))
     first = batch(100)[0].flatten(0, 1)[..., 0].double().numpy()
     network.standardize.adopt(torch.from_numpy(np.nanmean(first, 0)), torch.from_numpy(np.nanstd(first, 0)))  # type: ignore[union-attr,operator]
     counts = np.bincount(np.concatenate(stages)[np.concatenate(stages) != UNSCORED], minlength=len(HUMAN_STAGES))

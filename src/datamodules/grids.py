@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,8 @@ class GridData(pl.LightningDataModule):
             return
         cache = Path(self.execution.cache_dir)
         self.subjects = [load_grids(path, name, cache) for name, path in self.inputs().items()]
+        if (gap := self.windows.gap) is not None:  # what the user says of files that do not say it themselves
+            self.subjects = [replace(s, frames_after=gap) if s.frames_after is None else s for s in self.subjects]
         names = [s.subject for s in self.subjects]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadInput(self.root or "simulated", f"has several files of {twice[0]}", "give one file per subject")

@@ -318,12 +318,12 @@ class ForecastWriter:
             lines.append(f"{name}  {self.fitted.unknown:.1%} of the active voxels are not the bundle's: left out")
         scores = self.scored()
         if scores["windows"]:
-            lines.append(f"{name}  {scores['windows']} windows of {scores['over']}; bits per spike over the mean rate:")
+            lines.append(f"{name}  {scores['windows']} windows of {scores['over']}, gap {gap} frames; bits per spike:")
             for method in self.scores:
                 bits, precision = scores[method]["bits"], scores[method]["average_precision"]
                 used = " (written)" if method == self.used else ""
                 lines.append(
-                    f"{name}    {method + used:27s}{np.mean(bits):6.2f}   1 frame ahead{bits[0]:6.2f}   "
-                    f"{len(bits)} ahead{bits[-1]:6.2f}   average precision {np.mean(precision):.3f}"
+                    f"{name}    {method + used:27s}{np.mean(bits):6.2f}   step 1{bits[0]:6.2f}   "
+                    f"step {len(bits)}{bits[-1]:6.2f}   average precision {np.mean(precision):.3f}"
                 )
         return [*lines, f"{name}  {folder / COO_FILE}"]

@@ -4,8 +4,9 @@ import torch
 
 from src.datamodules.grid_splits import split_frames
 from src.datamodules.splits import PARTS
+from src.preprocess.calcium.grid_store import COO_FILE, write_coo
 from src.signals import BadInput
-from tests.forecast_data import WINDOWS, grid_data, random_subject
+from tests.forecast_data import WINDOWS, as_batch, grid_data, header_of, random_subject
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,18 @@ def test_the_gap_is_what_the_files_state(cache, capsys):
     batch = data.datasets["train"][0]
     expected = data.subjects[first[0]].raster(first[1] + 17, first[1] + 21)
     np.testing.assert_array_equal(np.nonzero(expected)[1], batch.target_voxel_index)
+
+
+def test_a_file_that_does_not_say_how_far_it_looks_takes_the_given_gap(tmp_path):
+    fish = random_subject(0, frames=700, frames_after=None, is_train=np.arange(700) < 500)
+    (tmp_path / "fish").mkdir()
+    write_coo(tmp_path / "fish" / COO_FILE, [as_batch(fish)], header_of(fish))
+    with pytest.raises(BadInput, match="does not say"):
+        grid_data(tmp_path, root=str(tmp_path / "fish")).setup("fit")
+    data = grid_data(tmp_path, root=str(tmp_path / "fish"), windows=WINDOWS | {"gap": 30})
+    data.setup("fit")
+    assert data.frames.gap == 30
+    assert max(run.stop for run in data.stretches[0]["train"]) == 470
 
 
 def test_a_smaller_gap_is_possible_and_called_leaky(cache, capsys):

@@ -162,8 +162,8 @@ def all_forecasts(network: Any, decision: Mapping[str, Any]) -> dict[str, Foreca
 
 def thresholds(decision: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """``(horizon,)`` log-odds above which a voxel counts as active, by forecast."""
-    found = {name: chosen["threshold"] for name, chosen in decision["baselines"].items()}
-    return {name: np.array(values) for name, values in {**found, MODEL: decision["threshold"]}.items()}
+    found = {name: decision["baselines"][name]["threshold"] for name in LINEAR} | {MODEL: decision["threshold"]}
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def _persistence(covariance: np.ndarray, frames: WindowFrames) -> np.ndarray:
