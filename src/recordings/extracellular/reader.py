@@ -39,8 +39,11 @@ _INTERVAL = re.compile(r"dt|tsample|sampl(e|ing)interval|samplingperiod")
 USUAL_NAMES = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
 
 
+RATE_HINT = "give source.fs_hz=<Hz>, in infer.py options.fs_hz=<Hz>"
+
+
 def open_recording(
-    path: Path, options: SourceOptions | None = None, *, purpose: str = "lfp", rate_hint: str = "give source.fs_hz=<Hz>"
+    path: Path, options: SourceOptions | None = None, *, purpose: str = "lfp", rate_hint: str = RATE_HINT
 ) -> ExtracellularRecording:
     """Everything about a recording but its samples.
 
