@@ -128,7 +128,7 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
         nrem, separated = _by_whole_spectrum((nrem, separated), x, asleep, awake | dreaming)
         # Quiet waking has slow waves, too: where what is taken for NREM sleep has two modes of delta, the higher is it.
         deep, two = two_modes(levels[:, 0], asleep, awake | dreaming, within=nrem > 0.5)
-        if two:
+        if two and not asleep.any():
             first = np.where(nrem > 0.5, nrem * deep, nrem), separated
             nrem, separated = _by_whole_spectrum(first, x, asleep, awake | dreaming)
     if not separated:
