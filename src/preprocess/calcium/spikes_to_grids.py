@@ -218,7 +218,7 @@ def _grid_row(result: SubjectResult) -> dict[str, str]:
         "train/test/gap": "/".join(f"{facts[f'{part}_percent']:.0f}" for part in ("train", "test", "gap")) + " %",
         "spikes": f"{facts['active_voxels']:,}",
         "density": f"{facts['density_percent']:.2g}%",
-        "infer + grids": " + ".join(spent),
+        "time": " + ".join(spent),
     }
 
 

@@ -82,8 +82,8 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
 class Network:
     """Weights of one ensemble member; every layer is ``(kernel, bias)`` in float32.
 
-    Kernels of the three convolutions are ``(frame, input channel, output channel)``, that of ``dense``, applied at every
-    remaining step, is ``(channel, unit)``, and that of ``readout``, over the flattened steps, ``(step x unit, 1)``.
+    Kernels of the three convolutions are ``(frame, input channel, output channel)``; that of ``dense``, applied at
+    every remaining step, is ``(channel, unit)``; that of ``readout`` is ``(step x unit, 1)``, steps first.
     """
 
     convolutions: tuple[tuple[np.ndarray, np.ndarray], ...]
