@@ -1,6 +1,5 @@
 """Whole recordings through the verb and its command line: rates, kills, real recordings, shipped networks."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -167,23 +166,3 @@ def test_the_embedded_model_finds_the_spikes_of_simulated_cells(raw, tmp_path):
     correlation = [np.corrcoef(a, b)[0, 1] for a, b in zip(expected[active], smooth[active], strict=True)]
     assert np.median(correlation) > 0.7
     assert 0.5 < expected.mean() / counts.mean() < 2.5
-
-
-@pytest.mark.slow
-def test_the_command_line_in_processes_of_its_own(raw, tmp_path, repository):
-    """Twice, as the second process loads what Numba compiled in the first; with OASIS, which needs no model."""
-    command = [
-        sys.executable, "preprocess.py", "preprocess=cascade_grid",
-        f"input_dir={raw}", f"output_dir={tmp_path / 'out'}",
-        f"cache_dir={tmp_path / 'cache'}", "engine=oasis", "cascade_model=tau2s", "num_neurons=1",
-    ]  # fmt: skip
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "numba")}
-    for extra in ([], ["baseline_window_s=25", "workers=2"]):
-        done = subprocess.run([*command, *extra], cwd=repository, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "2 subjects in combined_metadata.h5" in done.stdout
-    broken = subprocess.run(
-        [*command, "baseline=ratio"], cwd=repository, env=environment, capture_output=True, text=True
-    )
-    assert broken.returncode == 2
-    assert "baseline: is 'ratio'; give one of auto, divide, subtract, none" in broken.stdout
