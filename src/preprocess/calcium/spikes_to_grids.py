@@ -99,13 +99,13 @@ def process_subject(
     """One subject, in whatever process: expected spikes from the cache or anew, then grids or rates, and figures."""
     target = output.path(name)
     files, clock = subject_files(place), time.monotonic()
-    if params.engine != "oasis" and params.cascade_model == AUTO:
+    inference = params.of(InferenceParams) | {"subject": name, "need_positions": params.grid_format != "none"}
+    if package:
+        inference["cascade_model"] = package.name
+    elif params.engine != "oasis":  # auto: by the recording's rate
         rate = open_recording(files, name, params.fs_hz, need_positions=False).fs_hz
         package = package_for_rate(rate, Path(params.models_dir))
-    inference = params.of(InferenceParams) | {"subject": name, "need_positions": params.grid_format != "none"}
-    inputs = dict(files)
-    if package:
-        inference["cascade_model"], inputs[spikes.MODEL] = package.name, package
+    inputs = files | ({spikes.MODEL: package} if package else {})
     make = partial(spikes.make_expected_spikes, workers=workers, batch_size=params.batch_size)
     step = replace(spikes.EXPECTED_SPIKES, run=make)
     expected = ensure(step, inputs, inference, label=name, cache=Path(params.cache_dir))
