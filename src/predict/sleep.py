@@ -108,6 +108,8 @@ class Staging:
         :func:`~src.predict.sleep_statistics.statistic_intervals`.
     origin
         What the network was trained on.
+    notes
+        What has to be known before the stages are used.
     """
 
     stages: NDArray[np.str_]
@@ -118,6 +120,7 @@ class Staging:
     statistics: dict[str, float | None]
     intervals: dict[str, tuple[float, float] | None]
     origin: str
+    notes: list[str]
 
 
 def stage(
@@ -172,6 +175,7 @@ def stage(
         scored.statistics,
         scored.intervals,
         str(loaded.origin),
+        scored.given.notes,
     )
 
 
@@ -262,22 +266,36 @@ def _score(bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, gi
     count, total = known.sum(axis=0), np.where(known, votes, 0.0).sum(axis=0)
     probabilities = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return ScoredNight(
-        replace(given, notes=[*given.notes, *_short(bundle, settings, int((count > 0).sum()))]),
+        replace(given, notes=[*given.notes, *_short(bundle, settings, given, int((count > 0).sum()))]),
         probabilities,
         list(bundle.classes),
         bundle.origin,
         metrics={k: v for k, v in bundle.metrics.items() if k.startswith("test/")},
         transitions=bundle.decision.get("transitions"),
+        margins=bundle.decision.get("interval_margins"),
     )
 
 
-def _short(bundle: Bundle, settings: EpochSettings, epochs: int) -> list[str]:
-    """A warning where levels are taken relative to a recording that is no night, unless spans were trained on."""
+def _short(bundle: Bundle, settings: EpochSettings, given: NightInput, epochs: int) -> list[str]:
+    """A warning where less than a night is scored with levels relative to it.
+
+    A network that was trained on random spans reads excerpts of its own channels like nights, but misreads those of
+    other channels (``pretrained/sleep_human.md``).
+    """
     hours = epochs * settings.features.epoch_s / 3600
     relative = bundle_views(bundle) != ["absolute"] or settings.level == "recording"
-    if not relative or bundle.decision.get("sleep_period") or hours >= _WHOLE_NIGHT_H or settings.stages != "human":
+    if not relative or hours >= _WHOLE_NIGHT_H or settings.stages != "human":
         return []
-    return [f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording and may mislead"]
+    if not bundle.decision.get("sleep_period"):
+        return [f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording and may mislead"]
+    own = bundle.signal.channels
+    others = [label for label in given.channels if label.split(" + ")[0] not in own]
+    if not others or not given.fs_hz:  # finished epochs have no rate
+        return []
+    return [
+        f"{hours:.1f} h of {', '.join(others)}: the network was trained on {' + '.join(own)},"
+        " and short recordings of other channels are often misread; check the stages, or score the whole night"
+    ]
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,7 @@ class ScoredNight:
     origin: Origin  # what the network was trained on
     metrics: dict[str, float] = field(default_factory=dict)  # the network's scores on held-back data
     transitions: Sequence[Sequence[float]] | None = None  # (from, to) counts of the training
+    margins: Mapping[str, Sequence[float]] | None = None  # of intervals, measured on held-back nights
 
     @cached_property
     def stages(self) -> NDArray[np.integer]:
@@ -83,7 +84,8 @@ class ScoredNight:
             return {}
         own = transition_counts(self.stages, len(self.classes))
         counts = np.array(own if self.transitions is None else self.transitions, float)
-        return statistic_intervals(self.probabilities[self.in_bed], counts, self.classes, self.given.epoch_s)
+        rows = self.probabilities[self.in_bed]
+        return statistic_intervals(rows, counts, self.classes, self.given.epoch_s, self.margins)
 
     def doubt(self, name: str) -> str:
         """Why a statistic should be looked at before it is used; empty where there is no reason."""

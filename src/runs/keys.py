@@ -93,7 +93,10 @@ def written_arguments(target: str) -> list[str] | None:
                     return written_arguments(f"{node.module}.{alias.name}")
         if isinstance(node, ast.ClassDef) and node.name == name:
             inits = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
-            return _names(inits[-1])[1:] or None if inits else None
+            if inits:
+                return _names(inits[-1])[1:] or None
+            base = next(iter(node.bases), None)
+            return written_arguments(f"{module}.{base.id}") if isinstance(base, ast.Name) else None
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return _names(node) or None
     return None
@@ -122,7 +125,7 @@ def _check_network(model: Mapping[str, Any]) -> None:
     if not kinds:
         return
     named = inspect.signature(module).parameters.get("kind")
-    kind = kinds[0] if named is None else model.get("kind", named.default)
+    kind = model.get("kind") or (named and named.default) or kinds[0]
     if kind not in kinds:
         near = get_close_matches(str(kind), kinds, 1)
         hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(kinds)}"

@@ -55,19 +55,19 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
         is_valid=header.is_valid.astype(bool),
         timepoints=header.timepoint_indices.astype(np.int64),
     )
-    rate = header.attributes.get("sampling_rate")
+    rate, after = (header.attributes.get(name) for name in ("sampling_rate", "frames_after"))
     return {
         "axes": {"indptr": ["time · plane + 1"], "rank": ["entry"]},
         "subject": str(header.attributes.get("subject", "")),
         "planes": planes,
         "fs_hz": float(rate) if rate else None,
         "guard_frames": int(header.attributes.get("split_guard_frames", 0)),
-        "frames_after": int(header.attributes.get("frames_after", 0)),
+        "frames_after": None if after is None else int(after),
         "simulated": bool(header.attributes.get("simulated", False)),
     }
 
 
-GRID_INDEX = CachedStep("grid_index", 3, make_index)
+GRID_INDEX = CachedStep("grid_index", 4, make_index)
 
 
 def _voxel_blocks(indptr: np.ndarray, pixel: np.ndarray, planes: int) -> Iterator[tuple[slice, np.ndarray]]:
@@ -99,7 +99,10 @@ class SubjectGrids:
     subject, planes, fs_hz, guard_frames
         Name, Z, volume rate, and the frames around a test block that the file's own split leaves out.
     frames_after
-        How many later frames of the recording the activity of one frame was inferred from; 0 where unknown.
+        How many later frames of the recording the activity of one frame was inferred from; ``None`` where the file
+        does not say.
+    simulated
+        Whether the file says that its activity is simulated.
     indptr, rank
         ``(time · plane + 1,)`` int64 where the entries of every plane-frame begin, and ``(entry,)`` uint16
         places of the active voxels among the occupied ones of their plane; without markers.
@@ -122,7 +125,8 @@ class SubjectGrids:
     timepoints: np.ndarray
     z_values: np.ndarray
     guard_frames: int = 0
-    frames_after: int = 0
+    frames_after: int | None = None
+    simulated: bool = False
     source: Path = field(default=Path())
 
     @property
@@ -215,6 +219,7 @@ def _opened(folder: Path, facts: Mapping[str, Any], source: Path, subject: str) 
             rank=np.load(folder / "rank.npy"),
             guard_frames=facts["guard_frames"],
             frames_after=facts["frames_after"],
+            simulated=facts["simulated"],
             source=source,
             **{name: frames[name] for name in frames.files},
         )

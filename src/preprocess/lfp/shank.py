@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
 from src.preprocess.lfp.encoding import BandPowers, Encoding
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
@@ -36,13 +35,17 @@ from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording, ReadRow, channel_rows
 from src.recordings.extracellular.source import SourceOptions
+from src.recordings.sleep.check_signal import check_signal
 from src.signals import BadInput
 from src.storage.parallel import in_order
+from src.storage.progress import steps
 from src.storage.step import CachedStep
 
 STEP, VERSION = "lfp_spectrogram", 4
 TRACES = "traces"
-Advance = Callable[..., None]
+_CHECKED, _CHECKED_S = 12, 10.0
+_FINDINGS = {"missing": "samples missing", "move": "flat", "clipped": "clipped", "hum": "mains hum"}
+"""A word of what :func:`check_signal` says of a channel, and how it is called where channels are listed."""
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Computation:
     n_times: int
     read: ReadRow
     pool: Executor
-    advance: Advance
+    advance: Callable[[], None]
     masked: NDArray[np.bool_] = field(init=False)
     sums: NDArray[np.float32] | None = field(init=False)
 
@@ -104,9 +107,7 @@ class Computation:
         return values
 
 
-def shank_step(
-    *, threads: int = 1, memory_mb: float = 256, progress: Callable[[int, int], Advance] | None = None
-) -> CachedStep:
+def shank_step(*, threads: int = 1, memory_mb: float = 256) -> CachedStep:
     """The step, with what decides how it runs and never what comes out.
 
     Parameters
@@ -114,12 +115,9 @@ def shank_step(
     threads
         Threads that compute and compress.
     memory_mb
-        For the parts of a spectrogram that are being computed and compressed; :func:`write_npz`.
-    progress
-        Called with the number of channels and the bytes of a channel's samples when these are known;
-        returns what to call after each channel.
+        For the parts of a spectrogram that are being computed and compressed.
     """
-    return CachedStep(STEP, VERSION, partial(run, threads=threads, memory_mb=memory_mb, progress=progress))
+    return CachedStep(STEP, VERSION, partial(run, threads=threads, memory_mb=memory_mb))
 
 
 def run(
@@ -130,7 +128,6 @@ def run(
     *,
     threads: int = 1,
     memory_mb: float = 256,
-    progress: Callable[[int, int], Advance] | None = None,
 ) -> dict[str, Any]:
     """Write ``<label>_spectrograms`` and, if wanted, ``<label>_band_powers.npz``; return the facts.
 
@@ -154,7 +151,12 @@ def run(
     _check_room(out_dir, traces, n_times, encoding)
     axes = _axes(traces, plan, encoding, n_times, params)
     channel_bytes = traces.n_samples * traces.block_dtype.itemsize
-    with ThreadPoolExecutor(threads) as pool, channel_rows(traces, out_dir, pool) as read:
+    title = f"{params['label']} channels"
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        channel_rows(traces, out_dir, pool) as read,
+        steps(title, traces.n_channels, step_bytes=channel_bytes) as advance,
+    ):
         work = Computation(
             plan=plan,
             encoding=encoding,
@@ -163,8 +165,9 @@ def run(
             n_times=n_times,
             read=read,
             pool=pool,
-            advance=progress(traces.n_channels, channel_bytes) if progress else lambda amount=1.0: None,
+            advance=advance,
         )
+        signal = _signal(traces, read)
         target = out_dir / f"{params['label']}_{SPECTROGRAMS}{SUFFIX[params['format']]}"
         if params["format"] == "npz":
             shape = (work.n_channels, encoding.n_rows, n_times)
@@ -178,8 +181,10 @@ def run(
         named = {"bands": np.array(bands.names, dtype=str), "band_edges_hz": bands.edges_hz}
         values = {"band_powers": work.sums[:, :-1], "theta_ratio": work.sums[:, -1]}
         np.savez(out_dir / f"{params['label']}_band_powers.npz", **same, **named, **values)
+        from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
+
         save_muscle_activity(traces, out_dir / f"{params['label']}_{EMG_FILE}")
-    return _facts(traces, plan, work, params)
+    return _facts(traces, plan, work, params, signal)
 
 
 def frames_per_task(plan: SpectrogramPlan) -> int:
@@ -300,13 +305,18 @@ def _units(traces: ExtracellularRecording, params: Mapping[str, Any]) -> str:
 
 
 def _facts(
-    traces: ExtracellularRecording, plan: SpectrogramPlan, work: Computation, params: Mapping[str, Any]
+    traces: ExtracellularRecording,
+    plan: SpectrogramPlan,
+    work: Computation,
+    params: Mapping[str, Any],
+    signal: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     counts = work.masked.sum(axis=1)
     masked = {str(i): int(n) for i, n in zip(traces.channel_ids, counts, strict=True) if n}
     warnings = [*traces.warnings, *resolution_warnings(plan), *_masked_warning(masked, work.n_times)]
     if work.bands and work.bands.left_out:
         warnings.append(f"bands above half the sampling rate left out: {', '.join(work.bands.left_out)}")
+    warnings += [f"{what}: channels {', '.join(ids)}" for what, ids in signal.items() if what != "samples missing"]
     rows = work.encoding.n_rows
     time_last = params["format"] == "npz"
     return {
@@ -325,10 +335,31 @@ def _facts(
         "frequency_range_hz": [float(work.encoding.freqs[0]), float(work.encoding.freqs[-1])],
         "bands": list(work.bands.names) if work.bands else [],
         "masked_frames": masked,
+        "signal": signal,
         "source_format": traces.source_format,
         "upstream": traces.upstream,
         "warnings": warnings,
     }
+
+
+def _signal(traces: ExtracellularRecording, read: ReadRow) -> dict[str, list[str]]:
+    """What :func:`check_signal` finds (flat, clipped, missing, hum), and in which channels.
+
+    Stretches spread over the recording are looked at: two minutes in all, however long it is.
+    """
+    length = min(traces.n_samples, round(_CHECKED_S * traces.fs_hz))
+    count = min(_CHECKED, traces.n_samples // length)
+    starts = np.linspace(0, traces.n_samples - length, count).astype(np.int64)
+    found: dict[str, list[str]] = {}
+    for channel, name in enumerate(traces.channel_ids):
+        samples = np.concatenate([read(channel, slice(start, start + length)) for start in starts])
+        (report,) = check_signal(
+            samples[None].astype(np.float32), traces.fs_hz, channels=[str(name)], units=[traces.units], usual_uv=None
+        )
+        for finding in report.findings:
+            what = next(short for word, short in _FINDINGS.items() if word in finding)
+            found.setdefault(what, []).append(str(name))
+    return found
 
 
 def _masked_warning(masked: Mapping[str, int], n_times: int) -> Sequence[str]:

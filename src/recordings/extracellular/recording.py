@@ -328,6 +328,25 @@ def runs_on_clock(starts: Sequence[tuple[int, int, Opener]], clock: Sequence[int
     return Clock(tuple(runs), tuple(warnings))
 
 
+def runs_between(
+    cuts: Sequence[int], clock: Callable[[int], float], count: int, opener: Opener, fs_hz: float, what: str = "samples"
+) -> Clock:
+    """Place the stretches of one source on its clock.
+
+    Parameters
+    ----------
+    cuts
+        Samples that do not follow on the one before.
+    clock
+        What the clock says at a sample, in samples.
+    count
+        Samples of the source.
+    """
+    firsts = [0, *(int(cut) for cut in cuts)]
+    pieces = [(first, last - first, opener) for first, last in zip(firsts, [*firsts[1:], count], strict=True)]
+    return runs_on_clock(pieces, [round(clock(first)) for first in firsts], fs_hz, what)
+
+
 def jumps(at: Callable[[int], int], count: int, modulus: int = 1 << 32) -> list[int]:
     """Samples whose clock is not one after that of the sample before, by bisection.
 
@@ -353,7 +372,7 @@ def jumps(at: Callable[[int], int], count: int, modulus: int = 1 << 32) -> list[
 
 
 def timestamp_jumps(times: Any, fs_hz: float) -> list[int]:
-    """Samples that come more than one and a half intervals after the one before, read a million at a time.
+    """Samples that come later than one and a half intervals after the one before, or before it; a million at a time.
 
     Parameters
     ----------
@@ -361,7 +380,9 @@ def timestamp_jumps(times: Any, fs_hz: float) -> list[int]:
         ``(time,)`` seconds: an array, a memory map or an HDF5 dataset.
     """
     found, step = list[int](), 1 << 20
+    last = np.asarray(times[-1])
+    unsure = 2 * float(np.spacing(np.abs(last))) * fs_hz if last.dtype.kind == "f" else 0.0
     for first in range(0, len(times), step):
-        part = np.asarray(times[max(0, first - 1) : first + step], np.float64)
-        found += (np.flatnonzero(np.diff(part) * fs_hz > 1.5) + max(1, first)).tolist()
+        apart = np.diff(np.asarray(times[max(0, first - 1) : first + step], np.float64)) * fs_hz
+        found += (np.flatnonzero((apart > 1.5 + unsure) | (apart < -0.5 - unsure)) + max(1, first)).tolist()
     return found
