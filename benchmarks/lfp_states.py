@@ -29,7 +29,7 @@ from src.datamodules.sleep_sequences import SleepSequenceData
 from src.models.sleep.context_stager import SleepContextStager
 from src.preprocess.lfp.epochs import lfp_epochs
 from src.preprocess.lfp.parameters import LfpEpochsParams
-from src.preprocess.lfp.states import Features, score
+from src.preprocess.lfp.states import Features, robust_scores, score
 from src.preprocess.sleep.bandpower_files import MOUSE_DAYS, read_bandpower_mouse
 from src.preprocess.sleep.epochs import read_epochs
 from src.recordings.extracellular.source import SourceOptions
@@ -112,7 +112,7 @@ def by_network(model: Any, folder: Path) -> NDArray:
 
 def mouse_features(levels: NDArray, muscle: bool) -> Features:
     """Features of the rule from rows of dB: delta, theta, alpha, beta, gamma of the EEG, and the EMG."""
-    z = (levels - np.nanmedian(levels, axis=0)) / np.nanstd(levels, axis=0)
+    z = robust_scores(levels)
     power = 10 ** (levels / 10)
     ratio = power[:, 1] / power[:, :3].sum(axis=1)
     return Features(z[:, 0] - z[:, 4], ratio, z[:, :5], levels[:, 5] if muscle else None)

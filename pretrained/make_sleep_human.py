@@ -310,7 +310,9 @@ def main(arguments: list[str] | None = None) -> int:
     stages = pooled(without(whole, None))[1]
     ece = reliability(np.concatenate(cool), stages)[1]
     print(card_table(folds))
+    kappas = [scores(confusion(*pooled(some)), list(HUMAN_STAGES))["kappa"] for some in whole]
     print(f"\nTemperature {temperature:.2f}; calibration error (ECE) {ece:.3f} on whole nights.")
+    print(f"κ of single folds: {', '.join(f'{value:.2f}' for value in kappas)}")
     total = scores(confusion(*pooled(without(whole, None))), list(HUMAN_STAGES))
     metrics = {f"test/{name}": round(value, 6) for name, value in total.items()} | {"test/ece": round(ece, 6)}
     intervals, truths = zip(*(pair for pairs in held_back_intervals(whole) for pair in pairs), strict=True)

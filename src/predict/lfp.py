@@ -151,7 +151,6 @@ def _told(outcome: Outcome) -> Outcome:
     facts, folder = outcome.value.manifest["facts"], outcome.value.path
     shares = ", ".join(f"{name} {share:.0%}" for name, share in facts["share"].items())
     lines = [f"states     {shares}; mean confidence {facts['confidence']:.2f} ({facts['scored_by']})"]
-    lines += [f"warning    {warning}" for warning in facts["warnings"]]
     files = [folder / name for name in ("hypnogram.csv", "states.png") if (folder / name).is_file()]
     lines.append(f"files      {', '.join(map(str, files))}")
     return Outcome(outcome.name, lines, seconds=outcome.seconds)

@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from pretrained import make_sleep_human
 from src.models.bundle import load_bundle
 from src.predict.sleep import HUMAN_BUNDLE, predict, stage
+from src.preprocess.sleep.epochs import EpochSet
 from src.recordings.sleep.edf import read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.simulate.sleep import write_night
@@ -59,3 +62,16 @@ def test_a_file_is_scored_with_the_shipped_bundle(night, tmp_path):
     assert summary.exit_code == 0, summary.failures
     (manifest,) = tmp_path.glob("*/manifest.json")
     assert json.loads(manifest.read_text())["bundle"]["origin"]["cohorts"] == ["Sleep-EDF Expanded (sleep cassette)"]
+
+
+def test_a_training_gives_the_same_weights_again(monkeypatch):
+    monkeypatch.setattr(make_sleep_human, "STEPS", 4)
+    rng = np.random.default_rng(0)
+    nights = []
+    for number in range(3):
+        stages = np.repeat(np.arange(5), 40).astype(np.int8)
+        levels = rng.normal(stages[:, None, None, None], 1.0, (200, 3, 5, 1)).astype(np.float32)
+        grid = (np.ones(200, bool), 30.0 * np.arange(200), np.arange(5.0), np.zeros(1))
+        nights.append((f"{number}__1", str(number), EpochSet(levels, stages, *grid, facts={})))
+    first, second = (make_sleep_human.train(nights).state_dict() for _ in range(2))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())

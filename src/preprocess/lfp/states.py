@@ -28,6 +28,8 @@ MOST_THETA_IN_NREM = 0.5
 """Theta ratio above which slow waves do not dominate."""
 BANDS_HZ = (1.0, 4.0), (5.0, 10.0), (10.0, 16.0), (16.0, 30.0), (30.0, 60.0)
 DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ = (1.0, 4.0), (25.0, 60.0), (5.0, 10.0), (2.0, 15.0)
+MOST_REM, LEAST_CONFIDENCE = 0.3, 0.75
+"""Share of REM in sleep, and mean confidence, beyond which a scoring is not to be believed."""
 _ARTIFACT_SD = 6.0
 _SURE = 0.9
 _APART = 2.5
@@ -94,11 +96,11 @@ def epoch_features(
     power[artifact] = np.nan
     bands = [_band(power, freqs, band) for band in (DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ)]
     delta, fast, theta, wide = bands
-    slow = quietly(np.nanmedian, _scores(np.log10(delta)) - _scores(np.log10(fast)), axis=1)
+    slow = quietly(np.nanmedian, robust_scores(np.log10(delta)) - robust_scores(np.log10(fast)), axis=1)
     ratio = theta / wide
     high, low = (quietly(partial(np.nanquantile, q=q), ratio, axis=0) for q in (0.9, 0.3))
     best = int(np.argmax(np.nan_to_num(high - low, nan=-1)))
-    levels = [quietly(np.nanmedian, _scores(np.log10(_band(power, freqs, band))), axis=1) for band in BANDS_HZ]
+    levels = [quietly(np.nanmedian, robust_scores(np.log10(_band(power, freqs, band))), axis=1) for band in BANDS_HZ]
     levels = [level for level in levels if np.isfinite(level).any()]  # bands that the rows do not reach
     share = artifact.any(axis=1).mean()
     said = (f"{share:.1%} of the epochs have artefacts in at least one channel: masked there",) if share > 0.002 else ()
@@ -121,10 +123,10 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
     labels = np.full(len(slow), -1, np.int8) if examples is None else examples
     awake, asleep, dreaming = (labels == stage for stage in (WAKE, NREM, REM))
     nrem, separated = two_modes(slow, asleep, awake | dreaming)
-    if separated:
-        x = levels if muscle is None else np.column_stack([levels, _scores(muscle[:, None])])
-        nrem = _by_whole_spectrum(nrem, x, asleep, awake | dreaming)
-    else:
+    if np.ptp(nrem) > 0:
+        x = levels if muscle is None else np.column_stack([levels, robust_scores(muscle[:, None])])
+        nrem, separated = _by_whole_spectrum((nrem, separated), x, asleep, awake | dreaming)
+    if not separated:
         said.append("slow waves do not come in two modes: is there NREM sleep in the recording, and waking?")
     high_theta, _ = two_modes(theta, dreaming, awake, within=nrem < 0.5)
     gap = round(AFTER_NREM_S / epoch_s)
@@ -136,7 +138,7 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
         rem = (1 - nrem) * high_theta
         candidates = _states(nrem, rem, shortest)
         late = (candidates == REM) & ~_after_nrem(candidates, gap)
-        y = np.column_stack([levels, _scores(theta[:, None])])
+        y = np.column_stack([levels, robust_scores(theta[:, None])])
         rem = _rem_among_theta(np.where(late, 0, rem), y, ((candidates == REM) & ~late) | dreaming, late | awake)
         rem = np.minimum(rem, 1 - nrem)
     else:
@@ -149,7 +151,12 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
         said.append(f"{len(stages) * epoch_s:g} s are too short to find thresholds in: do not rely on these states")
     if (stages == NREM).any() and np.nanmedian(features.theta[stages == NREM]) > MOST_THETA_IN_NREM:
         said.append("what was scored as NREM sleep has more theta than slow waves: it may be waking or REM sleep")
+    n_rem, n_sleep = int((stages == REM).sum()), int((stages != WAKE).sum())
+    if n_rem > MOST_REM * n_sleep:
+        said.append(f"REM sleep is {n_rem / n_sleep:.0%} of sleep, rodents have 5 to 20 %: it may be waking with theta")
     confidence = probabilities[np.arange(len(stages)), stages]
+    if np.nanmean(confidence) < LEAST_CONFIDENCE:
+        said.append(f"mean confidence is {np.nanmean(confidence):.2f}: the states of this recording are not distinct")
     confidence[~np.isfinite(features.slow)] = 1 / 3
     stages[labels >= 0], confidence[labels >= 0] = labels[labels >= 0], 1.0
     return States(stages, confidence, tuple(said))
@@ -162,22 +169,22 @@ def _states(nrem: NDArray[np.float64], rem: NDArray[np.float64], shortest: int) 
 
 
 def _by_whole_spectrum(
-    nrem: NDArray[np.float64], levels: NDArray[np.float64], high: NDArray[np.bool_], low: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+    first: tuple[NDArray[np.float64], bool], levels: NDArray, high: NDArray[np.bool_], low: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], bool]:
     """NREM told from the rest by a linear discriminant of the epochs that are sure, fitted three times over.
 
-    ``levels`` are ``(epoch, feature)``.
+    ``levels`` are ``(epoch, feature)``; ``first`` and the result are what :func:`two_modes` gives.
     """
-    known, first = np.isfinite(levels).all(axis=1), nrem
+    known, (nrem, separated) = np.isfinite(levels).all(axis=1), first
     for _ in range(3):
         asleep, rest = (known & ((nrem > _SURE) | high) & ~low), (known & ((nrem < 1 - _SURE) | low) & ~high)
         if min(asleep.sum(), rest.sum()) < 2 * levels.shape[1]:
             break
         inner = np.concatenate([levels[group] - levels[group].mean(axis=0) for group in (asleep, rest)])
         direction = np.linalg.solve(_covariance(inner), levels[asleep].mean(axis=0) - levels[rest].mean(axis=0))
-        nrem, _ = two_modes(levels @ direction, high, low)
+        nrem, separated = two_modes(levels @ direction, high, low)
     # A discriminant that has found two other states than slow waves did is not followed.
-    return nrem if np.mean((nrem > 0.5) == (first > 0.5)) > 0.75 else first
+    return (nrem, separated) if np.mean((nrem > 0.5) == (first[0] > 0.5)) > 0.75 else first
 
 
 def _rem_among_theta(
@@ -243,7 +250,8 @@ def two_modes(
     if upper.all() or not upper.any():
         return np.zeros(len(values)), False
     means, sizes, shares = _mixture(x, upper)
-    if means[1] - means[0] < sizes.mean() or shares.min() < 0.05:  # it ran off with one mode alone
+    alone = means[1] - means[0] < sizes.mean() or shares.min() < 0.05
+    if alone:  # the mixture ran off with one mode
         shares = np.array([1 - upper.mean(), upper.mean()])
         means, sizes = np.array([x[~upper].mean(), x[upper].mean()]), np.array([x[~upper].std(), x[upper].std()])
     between = np.linspace(means[0], means[1], 400)
@@ -252,7 +260,7 @@ def two_modes(
     threshold = between[int(np.argmin(np.abs(odds[:, 1] - odds[:, 0])))]
     distance, variance = means[1] - means[0], float((sizes**2 * shares).sum())
     steps = np.clip(distance * (np.nan_to_num(values) - threshold) / variance, -50, 50)
-    separated = distance > 2 * np.sqrt(variance)  # Ashman's D
+    separated = not alone and distance > 2 * np.sqrt(variance)  # Ashman's D
     return np.where(np.isfinite(values), 1 / (1 + np.exp(-steps)), 0.5), bool(separated)
 
 
@@ -281,7 +289,8 @@ def _band(power: NDArray, freqs: NDArray[np.float64], band: tuple[float, float])
     return quietly(np.nanmedian, mean, axis=2) * inside.sum()
 
 
-def _scores(values: NDArray) -> NDArray:
+def robust_scores(values: NDArray) -> NDArray:
+    """z-scores over the first axis by median and median absolute deviation, which artefacts do not move."""
     return (values - quietly(np.nanmedian, values, axis=0)) / np.maximum(_spread(values), 1e-9)
 
 

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.recordings.extracellular.recording import BLOCK_BYTES, Opener, Read
-from src.recordings.matlab import load_mat
 from src.signals import BadInput
 
 SUFFIXES = (".mat", ".npy", ".npz", ".h5", ".hdf5")
@@ -191,6 +190,8 @@ def _unpacked(
 
 
 def _mat5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
+    from src.recordings.matlab import load_mat  # loads SciPy's reader
+
     top = {name: value for name, value in load_mat(path).items() if not name.startswith("__")}
     arrays = {n: v.shape for n, v in top.items() if _numbers(v)}
     if key is None and not arrays:

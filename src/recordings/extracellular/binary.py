@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from src.recordings.extracellular.formats import neuroscope_xml
 from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run, runs_between
 from src.signals import BadInput
 
@@ -59,16 +60,6 @@ def contiguous(
     )
 
 
-def neuroscope_xml(path: Path) -> Path | None:
-    """The parameters beside a NeuroScope file, ``None`` if it is no such file."""
-    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp", ".eeg"):
-        return None
-    found = [p for p in (path.with_suffix(".xml"), path.parent / f"{path.parent.name}.xml") if p.is_file()]
-    others = [] if found else list(path.parent.glob("*.xml"))
-    xml = found[0] if found else others[0] if len(others) == 1 else None
-    return xml if xml is not None and b"<acquisitionSystem" in xml.read_bytes() else None
-
-
 def open_neuroscope(path: Path) -> ExtracellularRecording:
     """Samples of all channels in turn; rate, groups and gain from the XML file beside them.
 
@@ -114,14 +105,6 @@ def open_neuroscope(path: Path) -> ExtracellularRecording:
     )
     channels = np.array([channel for channel, _ in kept])
     return replace(recording.select(channels), shanks=np.array([number for _, number in kept], np.int64))
-
-
-def is_trodes(path: Path) -> bool:
-    """Whether a file begins as those of Trodes' export do."""
-    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp"):
-        return False
-    with path.open("rb") as handle:
-        return handle.read(16).startswith(b"<Start settings>")
 
 
 def _trodes_header(path: Path) -> tuple[dict[str, str], int]:

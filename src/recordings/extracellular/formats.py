@@ -6,9 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.recordings.extracellular.binary import is_trodes, neuroscope_xml
-
 _SAVED = ("si_folder.json", "binary.json", "cached.json", "provenance.json")
+
+
+def neuroscope_xml(path: Path) -> Path | None:
+    """The parameters beside a NeuroScope file, ``None`` if it is no such file."""
+    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp", ".eeg"):
+        return None
+    found = [p for p in (path.with_suffix(".xml"), path.parent / f"{path.parent.name}.xml") if p.is_file()]
+    others = [] if found else list(path.parent.glob("*.xml"))
+    xml = found[0] if found else others[0] if len(others) == 1 else None
+    return xml if xml is not None and b"<acquisitionSystem" in xml.read_bytes() else None
+
+
+def is_trodes(path: Path) -> bool:
+    """Whether a file begins as those of Trodes' export do."""
+    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp"):
+        return False
+    with path.open("rb") as handle:
+        return handle.read(16).startswith(b"<Start settings>")
 
 
 @dataclass(frozen=True)
@@ -34,12 +50,20 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.is_file() and path.suffix.lower() in suffixes
 
 
+def _is_spikegadgets(path: Path) -> bool:
+    """Some polysomnographs call their EDF files .rec, too."""
+    if not path.is_file() or path.suffix.lower() != ".rec":
+        return False
+    with path.open("rb") as handle:
+        return handle.read(8) != b"0       "
+
+
 def _holds(pattern: str) -> Callable[[Path], bool]:
     return lambda path: path.is_dir() and next(path.glob(pattern), None) is not None
 
 
 FORMATS = (
-    Format("SpikeGadgets .rec", _suffix(".rec"), "read_spikegadgets"),
+    Format("SpikeGadgets .rec", _is_spikegadgets, "read_spikegadgets"),
     Format("SpikeGLX .ap/.lf/.nidq .bin with .meta", lambda p: bool(spikeglx_folder(p)), "read_spikeglx"),
     Format("Open Ephys binary", lambda p: bool(open_ephys_folder(p)), "read_openephys"),
     Format("Open Ephys .continuous", _holds("*.continuous"), "read_openephys"),

@@ -24,6 +24,11 @@ def test_a_file(tmp_path, name, known):
     assert (found and found.name) == known
 
 
+def test_an_edf_file_called_rec_is_no_lfp(tmp_path):
+    (tmp_path / "a.rec").write_bytes(b"0       X X X X")
+    assert vendor_format(tmp_path / "a.rec") is None
+
+
 def test_a_folder(tmp_path):
     write_spikeglx(tmp_path / "glx", counts(10), "ap")
     write_open_ephys(tmp_path / "oe", counts(10))
