@@ -26,7 +26,11 @@ class RecordingList(Summary):
     rows: tuple[dict[str, Any], ...] = ()
 
     def table(self) -> Table:
-        return results_table(self.rows, title=self.title)
+        table = results_table(self.rows, title=self.title)
+        for column in table.columns:
+            if str(column.header) in ("recording", "model"):  # on a narrow screen these wrap, and no number is cut
+                column.no_wrap, column.min_width = False, 10
+        return table
 
 
 def recordings_of(params: CalciumParams) -> RecordingList:
@@ -45,7 +49,7 @@ def _row(place: Path, params: CalciumParams) -> dict[str, Any]:
             "cells": found.cells,
             "frames": found.frames,
             "fs_hz": found.fs_hz,
-            "signal": {"dff": "ΔF/F (fraction)", "fluorescence": "fluorescence (camera units)"}[found.signal],
+            "signal": "ΔF/F" if found.signal == "dff" else "fluorescence",
             "positions": "yes" if placed.all() else f"{placed.sum()} of {found.cells}",
             "model": model_for(found.fs_hz, params),
         }
