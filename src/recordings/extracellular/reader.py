@@ -159,8 +159,8 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hin
         length = None
     else:
         runs = (Run(0, 0, n_samples, opener),)
-        start, length, said = _time_range(path, fields.get("time_range"), n_samples, rate)
-        warnings += said
+        start, length, contradictions = _time_range(path, fields.get("time_range"), n_samples, rate)
+        warnings += contradictions
     for key, count in (("n_timepoints", n_samples), ("n_channels", n_channels)):
         stated = np.asarray(fields.get(key, count))
         if stated.size != 1 or stated.item() != count:
