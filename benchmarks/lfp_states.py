@@ -138,7 +138,7 @@ def mouse(path: Path) -> list[dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, help="folder with sleep_mouse_bandpower and lfp_rat_hippocampus")
-    shared, console, rows = parser.parse_args().shared, Console(), list[dict[str, str]]()
+    shared, console, rows = parser.parse_args().shared, Console(width=120), list[dict[str, str]]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         simulated(folder / "train", TRAINED, 250.0)
