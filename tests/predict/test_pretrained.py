@@ -37,13 +37,17 @@ def test_a_shipped_bundle_is_small_recorded_and_has_a_card(repository, name, lic
 
 
 def test_the_mouse_is_scored_with_its_bundle(repository, shared_data, tmp_path):
-    recording = shared_data / "sleep_mouse_bandpower" / "sampleData.npz"
+    whole = np.load(shared_data / "sleep_mouse_bandpower" / "sampleData.npz")
+    baseline = whole["epochTime"][:, 1] == 1
+    last = np.concatenate([np.flatnonzero(day)[-1000:] for day in (baseline, ~baseline)])  # nothing was trained on them
+    recording = tmp_path / "sampleData.npz"
+    np.savez(recording, **{name: whole[name][last] for name in ("bandsD", "epochsLinked", "epochTime")})
     bundle = load_bundle(repository / "pretrained" / "sleep_mouse")
-    summary = predict(bundle, recording, tmp_path, kind="mouse_bandpower", reference="beside")
+    summary = predict(bundle, recording, tmp_path / "out", kind="mouse_bandpower", reference="beside")
     assert summary.exit_code == 0, summary.failures
-    found = [json.loads(path.read_text())["scores"]["kappa"] for path in tmp_path.glob("*/agreement.json")]
+    found = [json.loads(path.read_text())["scores"]["kappa"] for path in tmp_path.glob("out/*/agreement.json")]
     assert len(found) == 2
-    assert min(found) > 0.9
+    assert min(found) > 0.8
 
 
 def test_a_signal_is_scored_without_naming_anything_and_its_gain_does_not_matter(night):
