@@ -52,10 +52,20 @@ def load_labelled(
         A recording or labels that cannot be used.
     """
     trace = load_trace(path, fs_hz=conditioning.fs_hz, key=key)
-    train = read_spikes(path, n_samples=len(trace.centred), n_units=n_units)
+    return labelled_recording(trace, read_spikes(path, n_samples=len(trace.centred), n_units=n_units), conditioning)
+
+
+def labelled_recording(trace: Trace, train: SpikeTrain, conditioning: Conditioning) -> LabelledRecording:
+    """A recording in memory with its spikes, checked and conditioned.
+
+    Raises
+    ------
+    BadInput
+        Labels that cannot be used.
+    """
     if len(train) == 0:
-        raise BadInput(path, "holds no labelled spike", "a labelled recording needs spikes in Index and Class")
-    train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), str(path))
+        raise BadInput(trace.source, "holds no labelled spike", "a labelled recording needs spikes in Index and Class")
+    train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), trace.source)
     cleaned, hum = without_hum(trace.centred, trace.fs_hz)
     flat = cleaned - slow_baseline(cleaned)
     notes = tuple(f"labelled recording: {note}" for note in (*twice, *hum))
