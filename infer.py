@@ -29,7 +29,7 @@ PREDICTORS = {
 """Task of a bundle → the module whose ``predict`` carries it out."""
 
 METHODS = {
-    "bank": ("src.predict.spikes", "sort_with_bank"),
+    "bank": ("src.predict.spike_bank", "sort_with_bank"),
     "discover": ("src.predict.spike_discovery", "discover_units"),
 }
 """Method that needs no bundle → module and function, called with the input, the output folder and the options."""

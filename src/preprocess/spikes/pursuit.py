@@ -78,6 +78,7 @@ class Pursuit:
 
     def __init__(self, bank: SpikeBank, traces: np.ndarray, refractory: int) -> None:
         self.bank, self.refractory = bank, refractory
+        self.close = min(CLOSE, bank.length - 1 - 2 * PAIR_SHIFT)  # further apart, waveforms do not overlap
         self.pad = bank.length + 2 * CLOSE + 10 * PAIR_SHIFT
         white = bank.whitening.apply(traces.astype(np.float32))
         self.residual = np.pad(white, ((0, 0), (self.pad, self.pad)))
@@ -186,9 +187,9 @@ class Pursuit:
         """Both onsets and names of spikes that overlap (step 2): pairs that share no spike, then the others."""
         for parity in (0, 1):
             gap = np.diff(self.found.index)
-            run = np.cumsum(np.concatenate(([0], gap > CLOSE)))
+            run = np.cumsum(np.concatenate(([0], gap > self.close)))
             rank = np.arange(len(self.found)) - np.searchsorted(run, run)
-            first = np.flatnonzero(gap <= CLOSE)
+            first = np.flatnonzero(gap <= self.close)
             first = first[rank[first] % 2 == parity]
             if len(first):
                 self._explain(first)
