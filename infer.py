@@ -23,7 +23,7 @@ schema.register()
 
 PREDICTORS = {
     "sleep_staging": "src.predict.sleep",
-    "spike_detection": "src.predict.spikes",
+    "spike_detection": "src.predict.sorter",
     "grid_forecasting": "src.predict.grids",
 }
 """Task of a bundle → the module whose ``predict`` carries it out."""

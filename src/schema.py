@@ -50,7 +50,7 @@ class TrainConfig:
 class InferOptions:
     """Keyword arguments of the predictors of all tasks; what is not given is the predictor's default.
 
-    ``src/predict/sleep.py`` takes the first nine, ``src/predict/spikes.py`` those up to ``exports``,
+    ``src/predict/sleep.py`` takes the first nine, ``src/predict/spikes.py`` those up to ``sorting``,
     ``src/predict/grids.py`` ``figures`` and the last two.
     """
 
@@ -73,6 +73,7 @@ class InferOptions:
     detector_config: str | None = None  # spikes: detector_config.npz whose threshold replaces the bundle's
     figures: bool | None = None  # spikes, grids: draw figures
     exports: list[str] | None = None  # spikes: spikeinterface, phy, nwb
+    sorting: str | None = None  # spikes: an earlier sorting of the labelled recording, in place of Index and Class
     subject: str | None = None  # grids: the subject of the bundle to predict as
     stride: int | None = None  # grids: frames between two predicted windows
 

@@ -27,7 +27,7 @@ def sort_with_bank(
     Parameters
     ----------
     source, output_dir
-        As for :func:`src.predict.spikes.predict`.
+        As for :func:`src.predict.sorter.predict`.
     labelled
         A file with the trace, ``Index`` and ``Class``. It is left out of a folder that holds it too.
     sorting

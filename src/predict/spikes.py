@@ -11,16 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from src.models.bundle import Bundle, inputs_of, load_bundle
-from src.predict.sorter import NetworkSorter, conditioning_of
 from src.predict.spike_exports import SortedRecording, export, require_known
 from src.predict.spike_quality import SortedGroup, unit_rows
 from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.discover import mean_waveforms
 from src.preprocess.spikes.noise import robust_sigma
 from src.preprocess.spikes.sorting import Sorted
 from src.preprocess.spikes.trace import Trace, find_recording, load_trace
+from src.preprocess.spikes.waveforms import mean_waveforms
 from src.recordings.extracellular.reader import is_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
@@ -93,40 +91,6 @@ class SortOptions:
 
 
 OPTIONS = tuple(f.name for f in fields(SortOptions))
-
-
-def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> Summary:
-    """Sort one recording or the recordings of a folder with trained networks.
-
-    Parameters
-    ----------
-    bundle
-        A ``spike_detection`` bundle.
-    source
-        A recording of any format that ``src/recordings/extracellular`` reads, or a folder of them. Of a folder
-        that holds targets of the bundle, those are sorted; of any other, everything.
-    output_dir
-        Gets ``<name>.mat`` (``Index`` from 1, ``Class``), ``<name>.csv``, ``<name>.json``, figures, and
-        ``submission.zip`` with the MAT files.
-    options
-        Of :class:`SortOptions`, ``classifier`` among them.
-    """
-    chosen = SortOptions(**options)
-    conditioning_of(bundle)
-    if chosen.classifier is None:
-        raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
-    rate = bundle.signal.fs_hz
-    if chosen.fs_hz is not None and not np.isclose(chosen.fs_hz, rate, rtol=1e-3):
-        problem = f"{chosen.fs_hz:g} Hz, the bundle was trained at {rate:g} Hz"
-        raise BadInput("options.fs_hz", problem, f"resample to {rate:g} Hz")
-    config = Path(chosen.detector_config) if chosen.detector_config else None
-    gain = 1.0 if chosen.gain is None else chosen.gain
-    sorter = NetworkSorter.from_bundles(bundle, load_bundle(chosen.classifier), config=config, gain=gain)
-    paths = find_recordings(Path(source), chosen.recordings, list(sorter.decisions))
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, chosen.classifier, chosen.truth))
-    return sort_recordings(
-        sorter, paths, output, chosen, {"task": bundle.task, "bundle": bundle.record(), "gain": gain}
-    )
 
 
 def sort_recordings(

@@ -10,35 +10,29 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
-from types import ModuleType
 
 import numpy as np
 import scipy.signal
 
-from src.preprocess.spikes.bank import KERNEL_TAPS, SpikeBank, Whitening
+from src.preprocess.spikes.bank import KERNEL_TAPS, Whitening
+from src.preprocess.spikes.clusters import Shapes, cluster, followers, large, merge_similar, shapes_of
 from src.preprocess.spikes.filters import bandpass, bandpass_kernel
 from src.preprocess.spikes.noise import background_spectrum, grow, quiet_mask, robust_sigma
-from src.preprocess.spikes.plausibility import without_hum
+from src.preprocess.spikes.plausibility import bridged, without_hum
 from src.preprocess.spikes.pursuit import Pursuit
 from src.preprocess.spikes.sorting import Sorted, blocks, named, pursue
+from src.preprocess.spikes.waveforms import cut_windows, mean_waveforms
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
 Read = Callable[[int, int], np.ndarray]
 """Samples ``[first, last)`` of a group as ``(channel, time)``, NaN where nothing was recorded."""
 
-N_MODES = 2
-MOST_VARIATION = 0.1
-"""Largest standard deviation along one direction, as a share of the mean waveform."""
-
 LEAST_GAP, LEAST_ARTEFACT = 5.0, 60.0
 """Artefacts are so many times larger than the largest spike, and than the noise."""
 
-COMPONENTS = 8
 CLEAR_RATIO = 8.0
 """Log-likelihood ratio of the spikes that waveforms are learned from."""
 
@@ -107,7 +101,11 @@ class Group:
         traces = bandpass(centred, self.fs_hz, p.low_hz, high, 2)
         if self.ceiling is not None:
             loud = (np.abs(traces) > self.ceiling).any(axis=0)
-            missing |= grow(loud, self.samples(2), self.samples(2)) if loud.any() else False
+            if loud.any():  # a straight line in place of the pulse, so that the filter does not ring
+                missing |= grow(loud, self.samples(2), self.samples(1))
+                if not missing.all():
+                    centred = np.stack([bridged(row, ~missing) for row in centred])
+                    traces = bandpass(centred, self.fs_hz, p.low_hz, high, 2)
         traces[:, missing] = 0
         inside = slice(first - start, last - start)
         return traces[:, inside], ~missing[inside]
@@ -124,39 +122,6 @@ class Group:
         for _, usable in pieces:
             usable[:edge] = usable[-edge:] = False
         return np.concatenate([t for t, _ in pieces], axis=1), np.concatenate([u for _, u in pieces])
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Whitened waveforms of units.
-
-    Attributes
-    ----------
-    templates, modes
-        ``(unit, channel, time)`` and ``(unit, mode, channel, time)``; see :class:`SpikeBank`.
-    counts
-        ``(unit,)`` spikes they were learned from.
-    onset
-        Column of the peak.
-    """
-
-    templates: np.ndarray
-    modes: np.ndarray
-    counts: np.ndarray
-    onset: int
-
-    def at(self, rows: np.ndarray) -> Shapes:
-        """The shapes of some units."""
-        return replace(self, templates=self.templates[rows], modes=self.modes[rows], counts=self.counts[rows])
-
-    def bank(self) -> SpikeBank:
-        """Filters for traces that are white already."""
-        channels = self.templates.shape[1]
-        return SpikeBank(self.templates, self.modes, self.onset, Whitening(np.eye(channels), np.ones((channels, 1))))
-
-    def norms(self) -> np.ndarray:
-        """``(unit,)`` length of the mean waveforms: standard deviations of the noise behind the matched filter."""
-        return np.sqrt((self.templates**2).sum(axis=(1, 2)))
 
 
 @dataclass(frozen=True)
@@ -213,9 +178,9 @@ def discover_group(group: Group) -> Units:
     scaled = bandpassed / noise[:, None].astype(np.float32)
     sign, peaks, ceiling = find_peaks(scaled, group.fs_hz, p.threshold)
     group.ceiling = (ceiling * noise)[:, None]
-    if (loud := (np.abs(scaled) > ceiling).any(axis=0)).any():
-        usable &= ~grow(loud, group.samples(2), group.samples(2))
-        bandpassed[:, ~usable] = 0
+    if np.isfinite(ceiling):
+        bandpassed, usable = group.excerpt()
+        sign, peaks, _ = find_peaks(bandpassed / noise[:, None].astype(np.float32), group.fs_hz, p.threshold)
     before, after = group.samples(p.before_ms), group.samples(p.after_ms)
     margin = before + after
     peaks = peaks[usable[peaks] & (peaks > margin) & (peaks < bandpassed.shape[1] - margin)]
@@ -243,20 +208,21 @@ def noise_levels(bandpassed: np.ndarray, usable: np.ndarray) -> np.ndarray:
 def find_peaks(scaled: np.ndarray, fs_hz: float, threshold: float) -> tuple[int, np.ndarray, float]:
     """Polarity, peaks, and the ceiling beyond which a deflection is an artefact, of traces in units of the noise."""
     distance = max(round(0.5 * fs_hz / 1000), 1)
-    sides, ceilings, totals = {}, {}, {}
+    size = np.abs(scaled).max(axis=0)
+    apart, _ = scipy.signal.find_peaks(size, height=threshold, distance=20 * distance)  # filters ring
+    ceiling = _ceiling(np.sort(size[apart]))
+    sides, totals = {}, {}
     for sign in (-1, 1):
         peaks, found = scipy.signal.find_peaks((sign * scaled).max(axis=0), height=threshold, distance=distance)
-        height = found["peak_heights"]
-        ceilings[sign] = _ceiling(np.sort(height))
-        sides[sign], totals[sign] = peaks, height[height < ceilings[sign]].sum()
+        sides[sign], totals[sign] = peaks, found["peak_heights"][found["peak_heights"] < ceiling].sum()
     sign = -1 if totals[-1] >= totals[1] else 1
-    return sign, sides[sign], ceilings[sign]
+    return sign, sides[sign], ceiling
 
 
 def _ceiling(heights: np.ndarray) -> float:
-    """A height beyond which deflections are artefacts: in the first wide gap between ``heights``, in ascending order."""
-    above = np.flatnonzero((heights[1:] > LEAST_GAP * heights[:-1]) & (heights[1:] > LEAST_ARTEFACT))
-    return float(np.sqrt(heights[above[0]] * heights[above[0] + 1])) if len(above) else np.inf
+    """The middle of the first wide gap between ascending ``heights``: what is beyond it is no spike."""
+    wide = np.flatnonzero((heights[1:] > LEAST_GAP * heights[:-1]) & (heights[1:] > LEAST_ARTEFACT))
+    return float(np.sqrt(heights[wide[0]] * heights[wide[0] + 1])) if len(wide) else np.inf
 
 
 def measure_whitening(background: np.ndarray, quiet: np.ndarray, fs_hz: float, n_fft: int) -> Whitening:
@@ -292,7 +258,7 @@ def learn(bandpassed: np.ndarray, usable: np.ndarray, peaks: np.ndarray, group: 
             whitening = _whitening_without(bandpassed, usable, SpikeTrain(found.index, found.unit + 1), group)
             white = np.where(usable, whitening.apply(bandpassed), 0).astype(np.float32)
             windows = cut_windows(white, found.index, before, after)
-            shapes = shapes_of(windows, _large(found.unit, p.least_spikes), before)
+            shapes = shapes_of(windows, large(found.unit, p.least_spikes), before)
             if len(shapes.counts) == 0:
                 break
             pursuit = Pursuit(shapes.bank(), white, refractory)
@@ -344,92 +310,10 @@ def _clustered(windows: np.ndarray, group: Group) -> Shapes:
     """Shapes of the clusters of whitened windows, those that are the same joined and small ones left out."""
     p, before = group.params, group.samples(group.params.before_ms)
     first, last = before - group.samples(CLUSTER_MS[0]), before + group.samples(CLUSTER_MS[1])
-    labels = cluster(windows[:, :, max(first, 0) : last].reshape(len(windows), -1), p)
+    labels = cluster(windows[:, :, max(first, 0) : last].reshape(len(windows), -1), p.least_spikes, p.seed)
     shapes = shapes_of(windows, labels, before)
     shapes = merge_similar(shapes, group.samples(SAME_WITHIN_MS))
     return shapes.at(shapes.norms() >= p.smallest)
-
-
-def cluster(flat: np.ndarray, p: DiscoverParams) -> np.ndarray:
-    """Label from 0 of every row of ``(window, feature)``, -1 for those of no unit."""
-    if len(flat) < 2 * p.least_spikes:
-        return np.full(len(flat), 0 if len(flat) >= p.least_spikes else -1)
-    centre = np.median(flat, axis=0)
-    some = np.random.default_rng(p.seed).permutation(len(flat))[:4000]
-    _, _, basis = np.linalg.svd(np.clip(flat[some] - centre, -50, 50), full_matrices=False)
-    features = ((flat - centre) @ basis[:COMPONENTS].T).astype(np.float64)
-    n_init = min(200, max(len(flat) // p.least_spikes, 2))
-    with warnings.catch_warnings():  # of numba, about types of its own
-        warnings.simplefilter("ignore")
-        labels = _isosplit().isosplit(features, min_cluster_size=p.least_spikes, n_init=n_init, seed=p.seed)
-    return _large(labels, p.least_spikes)
-
-
-@cache
-def _isosplit() -> ModuleType:
-    """SpikeInterface's module, whose functions numba compiles once per machine and not once per process."""
-    import spikeinterface.sortingcomponents.clustering.isosplit_isocut as module
-
-    for function in vars(module).values():
-        if hasattr(function, "enable_caching"):
-            function.enable_caching()
-    return module
-
-
-def _large(labels: np.ndarray, least: int) -> np.ndarray:
-    """Labels numbered anew from 0, -1 for those that occur less often than ``least`` times or are negative."""
-    values, labels = np.unique(labels, return_inverse=True)
-    keep = np.flatnonzero((np.bincount(labels, minlength=len(values)) >= least) & (values >= 0))
-    rank = np.full(len(values), -1)
-    rank[keep] = np.arange(len(keep))
-    return rank[labels] if len(values) else labels
-
-
-def shapes_of(windows: np.ndarray, labels: np.ndarray, onset: int) -> Shapes:
-    """Median waveform and directions of variation of every label, from whitened windows ``(spike, channel, time)``."""
-    n_units, (channels, length) = int(labels.max(initial=-1)) + 1, windows.shape[1:]
-    templates, modes = np.zeros((n_units, channels, length)), np.zeros((n_units, N_MODES, channels, length))
-    taper = scipy.signal.windows.tukey(length, 0.25)
-    for unit in range(n_units):
-        own = windows[labels == unit]
-        middle = np.median(own, axis=0)
-        templates[unit] = middle * taper
-        if len(own) < 20:
-            continue
-        rest = (own - middle).reshape(len(own), -1)
-        limit = 4 * 1.4826 * np.median(np.abs(rest)) + 1e-12
-        held = np.clip(rest, -limit, limit)
-        _, vectors = np.linalg.eigh(held.T @ held)
-        directions = vectors[:, ::-1][:, :N_MODES]
-        # Robust spread along each direction: spikes that overlap with others are outliers, not variation.
-        spread = 1.4826 * np.median(np.abs(rest @ directions), axis=0)
-        excess = np.where(spread**2 > 1.1, spread**2 - 1, 0)  # the noise is white and of unit variance
-        strength = np.minimum(np.sqrt(excess), MOST_VARIATION * np.linalg.norm(templates[unit]))
-        modes[unit] = (directions * strength).T.reshape(N_MODES, channels, length) * taper
-    return Shapes(templates, modes, np.bincount(labels[labels >= 0], minlength=n_units), onset)
-
-
-def merge_similar(shapes: Shapes, reach: int) -> Shapes:
-    """Join units whose waveforms, moved by up to ``reach`` samples, are nearer than noise and variation could tell."""
-    while len(shapes.counts) > 1:
-        bank = shapes.bank()
-        middle, counts = bank.length - 1, shapes.counts
-        reach = min(reach, middle)
-        product = bank.cross[:, 0, :, 0, middle - reach : middle + reach + 1].astype(float).max(axis=2)
-        total = bank.energy[:, None] + bank.energy
-        distance, overlap = np.sqrt(np.maximum(total - 2 * product, 0)), 2 * product / total
-        rare = np.minimum(counts[:, None], counts) < 0.1 * np.maximum(counts[:, None], counts)
-        # |t1 - t2| in standard deviations of the noise: below about 2.5 two spikes cannot be told apart.
-        same = (distance < 2.5) | ((overlap > 0.95) & (distance < 7)) | ((overlap > 0.9) & rare)
-        np.fill_diagonal(same, False)
-        if not same.any():
-            break
-        one, two = np.unravel_index(np.where(same, overlap, -1).argmax(), overlap.shape)
-        kept, lost = (one, two) if counts[one] >= counts[two] else (two, one)
-        counts = counts.copy()
-        counts[kept] += counts[lost]
-        shapes = replace(shapes, counts=counts).at(np.arange(len(counts)) != lost)
-    return shapes
 
 
 def _checked(shapes: Shapes, white: np.ndarray, usable: np.ndarray, group: Group) -> tuple[Shapes, SpikeTrain]:
@@ -457,20 +341,6 @@ def _checked(shapes: Shapes, white: np.ndarray, usable: np.ndarray, group: Group
         shapes = replace(shapes, counts=counts).at(keep)
 
 
-def followers(train: SpikeTrain, size: np.ndarray, reach: int) -> np.ndarray:
-    """Mask ``(unit,)`` of units most of whose spikes stand at one lag from those of a larger unit: parts of these."""
-    follows = np.zeros(len(size), bool)
-    times = [train.index[train.unit == unit + 1] for unit in range(len(size))]
-    for unit, own in enumerate(times):
-        for other in np.flatnonzero(size > size[unit]):
-            first, last = (np.searchsorted(times[other], own + step) for step in (-reach, reach + 1))
-            near = [times[other][a:b] - t for a, b, t in zip(first, last, own, strict=True) if b > a]
-            if near and not follows[other]:
-                counts = np.bincount(np.concatenate(near) + reach, minlength=2 * reach + 1)
-                follows[unit] |= np.convolve(counts, np.ones(5), "same").max() > 0.5 * len(own)
-    return follows
-
-
 def _sort(group: Group, whitening: Whitening, shapes: Shapes, largest: np.ndarray) -> tuple[Sorted, np.ndarray, int]:
     """Sort the whole group block by block: spikes, their amplitudes on channels ``largest``, usable samples."""
     bank, refractory = shapes.bank(), group.samples(group.params.refractory_ms)
@@ -487,19 +357,3 @@ def _sort(group: Group, whitening: Whitening, shapes: Shapes, largest: np.ndarra
     prior = np.maximum(shapes.counts, 1) / max(n_usable, 1)
     spikes, kept = named(found, np.concatenate(marginal), n_usable, prior)
     return spikes, np.concatenate(amplitude)[kept], n_usable
-
-
-def cut_windows(traces: np.ndarray, at: np.ndarray, before: int, after: int) -> np.ndarray:
-    """``(spike, channel, time)``."""
-    return np.moveaxis(traces[:, at[:, None] + np.arange(-before, after)], 0, 1)
-
-
-def mean_waveforms(bandpassed: np.ndarray, train: SpikeTrain, n_units: int, before: int, after: int) -> np.ndarray:
-    """``(unit, channel, time)`` median waveforms around the spikes."""
-    n_samples, means = bandpassed.shape[1], np.zeros((n_units, len(bandpassed), before + after))
-    for unit in range(n_units):
-        at = train.index[train.unit == unit + 1]
-        at = at[(at >= before) & (at < n_samples - after)][:2000]
-        if len(at):
-            means[unit] = np.median(cut_windows(bandpassed, at, before, after), axis=0)
-    return means

@@ -139,10 +139,11 @@ class Pursuit:
         """Correct the ratios for subtracted spikes: correlation is linear, so what the spikes added is known."""
         bank, reach = self.bank, self.bank.length - 1
         factors = np.concatenate((np.ones((len(new), 1)), new.weights), axis=1).astype(np.float32)
-        answers = bank.cross[:, :, :, 0]
+        answers = bank.cross[:, :, :, 0].reshape(bank.n_units, bank.n_parts, -1)  # of every unit to a part
         for onset, unit, factor in zip(new.index.tolist(), new.unit.tolist(), factors, strict=True):
+            answer = (factor @ answers[unit]).reshape(bank.n_units, -1)
             span = slice(onset - reach, onset + reach + 1)
-            ratio[:, span] -= np.tensordot(factor, answers[unit], 1)
+            ratio[:, span] -= answer
             ratio[unit, onset - self.refractory : onset + self.refractory + 1] = -np.inf
             best[span] = ratio[:, span].max(axis=0)
 

@@ -35,7 +35,7 @@ CLEAR_RATIO = 8.0
 EDGE_SAMPLES = 64
 """Samples around what was not recorded in which no spike is reported."""
 
-GAIN_SAMPLES = 1 << 18
+GAIN_SAMPLES = 1 << 17
 FOREIGN_UNIT = 8.0
 """A recording is taken to be in another unit if it is so many times louder or quieter than the labelled one."""
 

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -7,14 +5,9 @@ from src.models.spike_scoring import detection
 from src.preprocess.spikes.discover import (
     DiscoverParams,
     Group,
-    Shapes,
     discover,
     find_peaks,
-    followers,
-    mean_waveforms,
-    merge_similar,
 )
-from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
 FS_HZ = 25_000.0
@@ -105,35 +98,6 @@ def test_pulses_are_no_spikes():
     distance = np.abs(units.found.train.index[:, None] - pulses).min(axis=1)
     assert distance.min() > 40
     assert min(accuracy(units, truth, 10)[0]) > 0.9
-
-
-def test_units_whose_waveforms_cannot_be_told_apart_are_one():
-    templates = np.stack([bump(25, 4, 5.0), bump(35, 4, 5.2), bump(25, 4, 12.0)])[:, None]
-    shapes = Shapes(templates, np.zeros((3, 2, 1, 100)), np.array([40, 60, 50]), 25)
-    kept = merge_similar(shapes, 25)
-    np.testing.assert_array_equal(kept.counts, [100, 50])
-    assert kept.templates[0].max() == pytest.approx(5.2)
-    apart = replace(shapes, templates=shapes.templates * np.array([1, 3, 1])[:, None, None])
-    assert len(merge_similar(apart, 25).counts) == 3
-
-
-def test_a_unit_that_follows_another_is_part_of_it():
-    rng = np.random.default_rng(0)
-    large, free = np.arange(1_000, 200_000, 900), np.sort(rng.integers(0, 200_000, 150))
-    index = np.concatenate((large, large[::2] + 60, free))
-    unit = np.repeat([1, 2, 3], [len(large), len(large[::2]), len(free)])
-    follows = followers(SpikeTrain.sorted(index, unit), np.array([40.0, 6.0, 8.0]), 150)
-    np.testing.assert_array_equal(follows, [False, True, False])
-
-
-def test_mean_waveforms_are_cut_around_the_spikes():
-    traces = np.zeros((2, 3_000))
-    for at in (500, 1_500):
-        traces[1, at - 5 : at + 5] = 7
-    means = mean_waveforms(traces, SpikeTrain(np.array([500, 1_500]), np.array([2, 2])), 2, 25, 50)
-    assert means.shape == (2, 2, 75)
-    assert not means[0].any()
-    assert means[1, 1, 25] == 7
 
 
 def test_a_recording_without_peaks_is_refused():
