@@ -11,8 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
-from src.models.bundle import load_bundle
-from src.reports.tables import results_table
 from src.runs.command import run_verb
 from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
@@ -31,8 +29,12 @@ PREDICTORS = {
 METHODS = {
     "bank": ("src.predict.spike_bank", "sort_with_bank"),
     "discover": ("src.predict.spike_discovery", "discover_units"),
+    "lfp_states": ("src.predict.lfp", "score_states"),
 }
 """Method that needs no bundle → module and function, called with the input, the output folder and the options."""
+
+LFP_METHOD = "lfp_states"
+"""What scores LFP where neither a bundle nor a method is named."""
 
 PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "sleep_human"
 """What predicts where neither a bundle nor a method is named: human sleep."""
@@ -71,13 +73,22 @@ def predict_with_method(cfg: DictConfig) -> Summary:
 
 
 def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
-    """Predict with the bundle's network, whatever its task; without a bundle with the one for human sleep."""
+    """Predict with the bundle's network, whatever its task; without a bundle LFP by rule, the rest as human sleep."""
     if cfg.labelled is not None:
         raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
+    taken = import_module("src.predict.lfp").lfp_input(Path(cfg.input)) if cfg.options.kind is None else None
+    if taken is not None and cfg.bundle is None:
+        say(console, f"input      {cfg.input} is taken for {taken}")
+        return predict_with_method(OmegaConf.merge(cfg, {"method": LFP_METHOD}))  # type: ignore[arg-type]
+    from src.models.bundle import load_bundle  # loads torch: a mistake on the command line is reported before that
+
     bundle = load_bundle(cfg.bundle or PRETRAINED)
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
     predict = import_module(PREDICTORS[bundle.task]).predict
+    if taken is not None and bundle.task == "sleep_staging":
+        say(console, f"input      {cfg.input} is taken for {taken}")
+        predict = import_module("src.predict.lfp").predict
     say(console, f"bundle     {bundle.folder}, {bundle.origin}")
     if not bundle.origin.recorded:
         say(console, SIMULATED, style="bold yellow")
@@ -90,6 +101,7 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
 def show_contents(cfg: DictConfig, console: Console) -> None:
     """Print what the input holds and which bundles it fits."""
     from src.predict.contents import bundle_rows, channel_rows
+    from src.reports.tables import results_table
 
     rows = channel_rows(Path(cfg.input))
     console.print(results_table(rows, title=str(cfg.input)))

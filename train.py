@@ -1,28 +1,34 @@
 """Train one experiment: ``python train.py experiment=sleep_cnn``; the same command continues an interrupted run."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
 from src import schema
-from src.models.bundle import Bundle, export_bundle
-from src.reports.media import draw_media
-from src.reports.tables import results_table, summary_table
-from src.runs.assemble import adopt_checkpoint, assemble, best_score, make_trainer
 from src.runs.command import run_verb
-from src.runs.folder import RunFolder, data_identity
-from src.runs.job import run_job
-from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
 from src.storage.progress import say
 from src.storage.provenance import provenance
+
+if TYPE_CHECKING:
+    from src.runs.folder import RunFolder
 
 schema.register()
 
 
 def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Console) -> float:
     """Fit, choose the best checkpoint on validation, test it once, export it; returns the validation score."""
+    # Lightning takes seconds to import. A mistake on the command line is reported before that.
+    from src.models.bundle import Bundle, export_bundle
+    from src.reports.media import draw_media
+    from src.reports.tables import results_table, summary_table
+    from src.runs.assemble import adopt_checkpoint, assemble, best_score, make_trainer
+    from src.runs.folder import data_identity
+    from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
+
     datamodule, model = assemble(cfg)
     run.settle(data_identity(datamodule))
     run.write("split.json", datamodule.split.to_dict())
@@ -71,6 +77,8 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float:
+    from src.runs.job import run_job
+
     return run_job(cfg, train)
 
 

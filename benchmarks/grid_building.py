@@ -24,7 +24,6 @@ from src.preprocess.calcium.grid_store import (
     GridFile,
     GridHeader,
     coo_to_dense_grid,
-    dense_grid_to_coo,
     open_grids,
     write_coo,
     write_dense,
@@ -155,12 +154,6 @@ def main() -> None:
     whole_s, _ = cpu(coo_to_dense_grid, whole, np.ones(len(whole), np.uint8), (given.frames, *dense.shape[1:]))
     row(f"  all {given.frames} frames, 1 array", back_s * scale, whole_s * per_1000, "s")
     assert np.array_equal(coo_to_dense_grid(coo, values, dense.shape), dense)
-    row(
-        "dense to sparse (numpy.argwhere)",
-        usual(np.argwhere, dense) * scale,
-        usual(dense_grid_to_coo, dense) * scale,
-        "s",
-    )
     ours_few = np.concatenate([batch.coords() for batch in activity.batches(True, 8) if batch.first < len(few)])
     assert np.array_equal(ours_few[ours_few[:, 0] < len(few)], np.unique(coo, axis=0)), "the loops and ours disagree"
     files(activity, cells, given.frames)

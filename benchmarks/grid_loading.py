@@ -26,11 +26,12 @@ from src import schema
 from src.datamodules.grid_examples import GridWindows, PlaneSequences
 from src.preprocess.calcium.grid_index import SubjectGrids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, convert
-from src.preprocess.calcium.grid_windows import as_dense
+from src.preprocess.calcium.grid_windows import WindowFrames, as_dense
 from src.runs.assemble import assemble
 from src.simulate.grids import ChainedActivity, make_simulated
 
 CONTEXT, HORIZON, BATCH, LENGTH = 8, 8, 4, 330
+FRAMES = WindowFrames(CONTEXT, 0, HORIZON)
 PIXELS = 256 * 128
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -62,7 +63,7 @@ def dense_batch(path: Path, windows: np.ndarray, out: np.ndarray) -> torch.Tenso
 def loading(dense: Path, grids: SubjectGrids, console: Console) -> None:
     """Frames per second to a dense batch, memory, and sequences of plane-frames."""
     whole = [range(grids.frames)]
-    windows = GridWindows([grids], [whole], context=CONTEXT, horizon=HORIZON, stride=1)
+    windows = GridWindows([grids], [whole], FRAMES)
     chosen = np.random.default_rng(0).choice(len(windows), BATCH, replace=False).tolist()
     out = np.empty((BATCH, CONTEXT, grids.planes, 256, 128), np.uint8)
     expected = dense_batch(dense, windows.windows[chosen], out)
@@ -97,7 +98,7 @@ def subjects(grids: SubjectGrids, console: Console) -> None:
     raster = grids.raster(0, 200)
     for count in (1, 10):
         copies = [_part(grids, np.roll(raster, k, axis=0)) for k in range(count)]
-        windows = GridWindows(copies, [[range(200)]] * count, context=CONTEXT, horizon=HORIZON, stride=1)
+        windows = GridWindows(copies, [[range(200)]] * count, FRAMES)
         drawn = np.random.default_rng(1).integers(0, len(windows), (40, 16)).tolist()
         seconds = timed(lambda windows=windows, drawn=drawn: [windows.__getitems__(batch) for batch in drawn], 5)  # type: ignore[misc]
         speeds.append(40 * 16 * (CONTEXT + HORIZON) / seconds)

@@ -14,9 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from src.models.bundle import Bundle, build_network, export_bundle
 from src.models.metrics import scores
 from src.predict.sleep import stage_probabilities
 from src.predict.sleep_agreement import reliability
+from src.predict.sleep_statistics import Interval, interval_margins, sleep_statistics, statistic_intervals
 from src.preprocess.sleep.bandpower import BandPowerSettings
 from src.preprocess.sleep.bandpower_files import CHANNELS, find_bandpower, layout_signal, read_bandpower_night
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
@@ -38,13 +40,23 @@ from src.signals import HUMAN_STAGES, UNSCORED, Origin, SignalSpec
 from src.storage.provenance import provenance
 
 HERE = Path(__file__).parent
+WORK = Path("artifacts") / "sleep_human"
 FOLDS = HERE.parent / "conf" / "folds" / "sleep_edfx_bandpower_6.json"
 SEED, STEPS, SPANS_PER_STEP, LEARNING_RATE = 0, 800, 8, 4e-3
 AVERAGED_FROM, AVERAGE_STEP = 0.6, 0.02
 SPANS = SpanOptions()
-NETWORK = {"n_channels": 3, "n_freqs": 10, "n_frames": 1, "n_classes": 5, "window_epochs": 100, "dropout": 0.3}
+NETWORK: dict[str, Any] = {
+    "n_channels": 3,
+    "n_freqs": 10,
+    "n_frames": 1,
+    "n_classes": 5,
+    "window_epochs": 100,
+    "dropout": 0.3,
+}
 EXCERPT, WAKE_AROUND = 60, 1440
 Night = tuple[str, str, EpochSet]
+Scored = tuple[NDArray[np.floating], NDArray[np.integer]]
+Intervals, Truths = dict[str, Interval], dict[str, float | None]
 Change = Callable[[EpochSet], tuple[EpochSet, slice]]
 
 
@@ -53,11 +65,11 @@ def read_nights(folder: Path) -> list[Night]:
     return [(name, subject, read_bandpower_night(path)) for name, subject, path in find_bandpower(folder, "bandpower")]
 
 
-def train(nights: Sequence[Night], seed: int = SEED) -> torch.nn.Module:
+def train(nights: Sequence[Night], network_args: Mapping[str, Any] = NETWORK) -> torch.nn.Module:
     """A network of the shipped kind, trained on ``nights`` for a fixed number of steps."""
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    torch.manual_seed(SEED)
+    rng = np.random.default_rng(SEED)
     levels = [np.where(e.usable[:, None, None, None], e.features, np.nan).astype(np.float32) for _, _, e in nights]
     stages = [e.stages.astype(np.int64) for _, _, e in nights]
     share = np.array([len(s) for s in stages]) / sum(len(s) for s in stages)
@@ -68,7 +80,7 @@ def train(nights: Sequence[Night], seed: int = SEED) -> torch.nn.Module:
         seen, known = (np.concatenate(part) for part in zip(*drawn, strict=True))
         return torch.from_numpy(seen), torch.from_numpy(known)
 
-    network = build_network("sleep_sequence", NETWORK)
+    network = build_network("sleep_sequence", dict(network_args))
     first = batch(100)[0].flatten(0, 1)[..., 0].double().numpy()
     network.standardize.adopt(torch.from_numpy(np.nanmean(first, 0)), torch.from_numpy(np.nanstd(first, 0)))  # type: ignore[union-attr,operator]
     counts = np.bincount(np.concatenate(stages)[np.concatenate(stages) != UNSCORED], minlength=len(HUMAN_STAGES))
@@ -154,22 +166,59 @@ CONDITIONS: dict[str, Change] = {
 }
 
 
-def score_fold(folder: Path, fold: int, work: Path) -> dict[str, tuple[NDArray[np.floating], NDArray[np.integer]]]:
-    """Probabilities (temperature 1) and stages of a fold's scored epochs, by condition."""
+def score_fold(folder: Path, fold: int, work: Path) -> dict[str, list[Scored]]:
+    """Probabilities (temperature 1) and a person's stages of a fold's nights, by condition."""
     nights, tested = read_nights(folder), set(json.loads(FOLDS.read_text())["folds"][fold])
     network = trained([night for night in nights if night[1] not in tested], work / f"fold_{fold}.safetensors")
-    found = {}
-    for name, change in CONDITIONS.items():
-        probabilities, stages = [], []
-        for _, subject, epochs in nights:
-            if subject in tested:
-                changed, counted = change(epochs)
-                chances = stage_probabilities(network, changed, temperature=1.0, views=VIEWS, find_period=True)
-                probabilities.append(chances[counted])
-                stages.append(changed.stages[counted])
-        rows, known = np.concatenate(probabilities), np.concatenate(stages)
-        kept = (known != UNSCORED) & np.isfinite(rows).all(axis=1)
-        found[name] = (rows[kept], known[kept])
+    found: dict[str, list[Scored]] = {name: [] for name in CONDITIONS}
+    for _, subject, epochs in nights:
+        for name, change in CONDITIONS.items() if subject in tested else ():
+            changed, counted = change(epochs)
+            chances = stage_probabilities(network, changed, temperature=1.0, views=VIEWS, find_period=True)[counted]
+            both = (changed.stages[counted] != UNSCORED) & np.isfinite(chances).all(axis=1)
+            chances[~both] = np.nan
+            found[name].append((chances, np.where(both, changed.stages[counted], UNSCORED)))
+    return found
+
+
+def score_folds(folder: Path, work: Path, jobs: int) -> list[dict[str, list[Scored]]]:
+    """:func:`score_fold` of every fold."""
+    work.mkdir(parents=True, exist_ok=True)
+    folds = range(len(json.loads(FOLDS.read_text())["folds"]))
+    with ProcessPoolExecutor(jobs) as pool:
+        return list(pool.map(score_fold, [folder] * len(folds), folds, [work] * len(folds)))
+
+
+def pooled(nights: Iterable[Scored]) -> Scored:
+    """The scored epochs of some nights."""
+    rows, stages = (np.concatenate(part) for part in zip(*nights, strict=True))
+    return rows[stages != UNSCORED], stages[stages != UNSCORED]
+
+
+def without(folds: Sequence[Sequence[Scored]], fold: int | None) -> list[Scored]:
+    """The nights of all other folds."""
+    return [night for k, nights in enumerate(folds) if k != fold for night in nights]
+
+
+def held_back_intervals(folds: Sequence[Sequence[Scored]]) -> list[list[tuple[Intervals, Truths]]]:
+    """Intervals without margins, and the values of the person's scoring, of every night of every fold.
+
+    Temperature and transitions of a fold are those of the others.
+    """
+    found = []
+    for fold, nights in enumerate(folds):
+        others = without(folds, fold)
+        temperature = fit_temperature(*pooled(others))
+        transitions = sum(transition_counts(stages, len(HUMAN_STAGES)) for _, stages in others)
+        epoch_s = layout_signal("bandpower").window_s
+        pairs = [
+            (
+                statistic_intervals(heated(rows, temperature), np.asarray(transitions), HUMAN_STAGES, epoch_s),
+                sleep_statistics(stages, HUMAN_STAGES, epoch_s),
+            )
+            for rows, stages in nights
+        ]
+        found.append(pairs)
     return found
 
 
@@ -182,7 +231,7 @@ def fit_temperature(probabilities: NDArray[np.floating], stages: NDArray[np.inte
 
 
 def heated(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.floating]:
-    """Probabilities at another temperature."""
+    """Probabilities at another temperature; NaN stays NaN."""
     powers = np.maximum(probabilities, 1e-9).astype(float) ** (1 / temperature)
     return powers / powers.sum(axis=1, keepdims=True)
 
@@ -193,7 +242,7 @@ def confusion(probabilities: NDArray[np.floating], stages: NDArray[np.integer]) 
     return counts
 
 
-def describe(nights: Sequence[Night], temperature: float, metrics: dict[str, float]) -> Bundle:
+def describe(nights: Sequence[Night], decision: dict[str, Any], metrics: dict[str, float]) -> Bundle:
     """The bundle without its weights."""
     settings = EpochSettings.from_params(
         {"channels": list(CHANNELS), "features": BandPowerSettings().to_dict(), "margin_s": None}
@@ -217,10 +266,10 @@ def describe(nights: Sequence[Night], temperature: float, metrics: dict[str, flo
         ],
         classes=list(HUMAN_STAGES),
         decision={
-            "temperature": temperature,
             "transitions": np.asarray(transitions).tolist(),
             "sleep_period": True,
             "any_channel": True,
+            **decision,
         },
         metrics=metrics,
         split={"method": f"six folds over subjects ({FOLDS.name}); the network that ships has seen all of them"},
@@ -229,42 +278,47 @@ def describe(nights: Sequence[Night], temperature: float, metrics: dict[str, flo
     )  # fmt: skip
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Score by folds, train on everything, write the bundle and the table of its card."""
-    parser = argparse.ArgumentParser(prog="python -m pretrained.make_sleep_human", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("artifacts") / "sleep_human")
-    given = parser.parse_args(arguments)
-    given.work.mkdir(parents=True, exist_ok=True)
-    folds = range(len(json.loads(FOLDS.read_text())["folds"]))
-    nights = read_nights(given.folder)
-    with ProcessPoolExecutor(given.jobs) as pool:
-        everything = pool.submit(trained, nights, given.work / "all.safetensors")
-        found = list(pool.map(score_fold, [given.folder] * len(folds), folds, [given.work] * len(folds)))
-        network = everything.result()
+def card_table(folds: Sequence[dict[str, list[Scored]]]) -> str:
+    """The scores of the card, a row per condition."""
     lines = [
         "| unseen subjects, pooled | κ | macro-F1 | N1 | accuracy | sd of κ over folds |",
         "|---|---|---|---|---|---|",
     ]
     for name in CONDITIONS:
-        tables = [confusion(*fold[name]) for fold in found]
-        pooled = scores(sum(tables[1:], tables[0]), list(HUMAN_STAGES))
+        tables = [confusion(*pooled(fold[name])) for fold in folds]
+        total = scores(sum(tables[1:], tables[0]), list(HUMAN_STAGES))
         spread = np.std([scores(table, list(HUMAN_STAGES))["kappa"] for table in tables], ddof=1)
-        values = (pooled["kappa"], pooled["macro_f1"], pooled["f1_N1"], pooled["accuracy"], spread)
+        values = (total["kappa"], total["macro_f1"], total["f1_N1"], total["accuracy"], spread)
         lines.append(f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} |")
-    night = [fold["whole nights"] for fold in found]
-    together = [(np.concatenate([f[0] for f in some]), np.concatenate([f[1] for f in some])) for some in
-                [night[:k] + night[k + 1 :] for k in folds] + [night]]  # fmt: skip
-    temperatures = [fit_temperature(*some) for some in together]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Score by folds, train on everything, write the bundle and the table of its card."""
+    parser = argparse.ArgumentParser(prog="python -m pretrained.make_sleep_human", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=WORK)
+    given = parser.parse_args(arguments)
+    folds = score_folds(given.folder, given.work, given.jobs)
+    nights = read_nights(given.folder)
+    network = trained(nights, given.work / "all.safetensors")
+    whole = [fold["whole nights"] for fold in folds]
+    temperature = fit_temperature(*pooled(without(whole, None)))
     # Each fold's confidence is judged with the temperature of the others.
-    cool = np.concatenate([heated(f[0], t) for f, t in zip(night, temperatures, strict=False)])
-    ece = reliability(cool, together[-1][1])[1]
-    lines.append(f"\nTemperature {temperatures[-1]:.2f}; calibration error (ECE) {ece:.3f} on whole nights.")
-    pooled = scores(confusion(*together[-1]), list(HUMAN_STAGES))
-    metrics = {f"test/{name}": round(value, 6) for name, value in pooled.items()} | {"test/ece": round(ece, 6)}
-    export_bundle(HERE / "sleep_human", describe(nights, temperatures[-1], metrics), network.state_dict())
-    print("\n".join(lines))
+    cool = [heated(pooled(some)[0], fit_temperature(*pooled(without(whole, k)))) for k, some in enumerate(whole)]
+    stages = pooled(without(whole, None))[1]
+    ece = reliability(np.concatenate(cool), stages)[1]
+    print(card_table(folds))
+    kappas = [scores(confusion(*pooled(some)), list(HUMAN_STAGES))["kappa"] for some in whole]
+    print(f"\nTemperature {temperature:.2f}; calibration error (ECE) {ece:.3f} on whole nights.")
+    print(f"κ of single folds: {', '.join(f'{value:.2f}' for value in kappas)}")
+    total = scores(confusion(*pooled(without(whole, None))), list(HUMAN_STAGES))
+    metrics = {f"test/{name}": round(value, 6) for name, value in total.items()} | {"test/ece": round(ece, 6)}
+    intervals, truths = zip(*(pair for pairs in held_back_intervals(whole) for pair in pairs), strict=True)
+    margins = {name: [round(v, 1) for v in pair] for name, pair in interval_margins(intervals, truths).items()}
+    described = describe(nights, {"temperature": temperature, "interval_margins": margins}, metrics)
+    export_bundle(HERE / "sleep_human", described, network.state_dict())
     return 0
 
 

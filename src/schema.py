@@ -50,24 +50,26 @@ class TrainConfig:
 class InferOptions:
     """Keyword arguments of the predictors of all tasks; what is not given is the predictor's default.
 
-    ``src/predict/sleep.py`` takes the first nine, ``src/predict/spikes.py`` those up to ``sorting``,
-    ``src/predict/grids.py`` ``figures`` and the last two.
+    What stands before the colon says who takes an option: ``src/predict/sleep.py``, ``src/predict/lfp.py``,
+    ``src/predict/spikes.py`` or ``src/predict/grids.py``.
     """
 
-    channels: Any = None  # sleep: names of the channels to read, in the bundle's order
+    channels: Any = None  # sleep, LFP: names of the channels to read, in the bundle's order
     kind: str | None = None  # sleep: what kind of folder the input is: edf_folder, sleep_edf, dreams, …
-    reference: str | None = None  # sleep: scoring to compare with; beside: the one beside the recording
+    reference: str | None = None  # sleep, LFP: scoring to compare with; beside: the one beside the recording
     scale: float | None = None  # sleep: factor from the file's units to microvolts
-    stage_coding: str | None = None  # sleep: how a scoring file names the stages
+    stage_coding: str | None = None  # sleep: what integers in the reference mean: aasm, edf, …
     text_epoch_s: float | None = None  # sleep: seconds; length of an epoch in a scoring text file
+    stage_names: Any = None  # sleep: further names in the reference and their stages: {kernschlaf: N2}
     yasa: bool | None = None  # sleep: score with the package YASA too
     lights_off: Any = None  # sleep: clock time, or seconds from the start of the recording
     lights_on: Any = None  # sleep: likewise
+    examples: str | None = None  # LFP: a few epochs scored by hand, from which the others are scored
     classifier: str | None = None  # spikes: bundle of the classifier that names the neurons
     recordings: list[str] | None = None  # spikes: names of the recordings to use
     truth: str | None = None  # spikes: folder of labelled recordings to score against
-    key: str | None = None  # spikes: name of the trace in a .mat or .npz file
-    fs_hz: float | None = None  # spikes: Hz; sampling rate of files that do not state it
+    key: str | None = None  # spikes, LFP: name of the trace in a .mat or .npz file
+    fs_hz: float | None = None  # spikes, LFP: Hz; sampling rate of files that do not state it
     channel: int | None = None  # spikes: number of the channel
     gain: float | None = None  # spikes: factor from the file's units to those of the training data
     detector_config: str | None = None  # spikes: detector_config.npz whose threshold replaces the bundle's
@@ -82,8 +84,8 @@ class InferOptions:
 class InferConfig:
     """``infer.py``: a bundle or a method that needs none, recordings, and options of its task."""
 
-    bundle: str | None = None  # folder of a run or of its bundle; null: the network of human sleep that ships
-    method: str | None = None  # spikes: bank or discover, which need no bundle
+    bundle: str | None = None  # folder of a run or of its bundle; null: LFP by rule, else the network of human sleep
+    method: str | None = None  # bank or discover (spikes) or lfp_states, which need no bundle
     labelled: str | None = None  # spikes: the labelled recording that method=bank learns from
     input: str = MISSING  # a recording, or a folder of them
     output_dir: str = "predictions"  # folder for the results, a folder per recording

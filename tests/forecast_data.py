@@ -10,11 +10,13 @@ from src.preprocess.calcium.grid_index import SubjectGrids
 from src.preprocess.calcium.grid_store import GridHeader
 
 WINDOWS = {"context": 8, "horizon": 4, "stride": 1, "held_out_stride": 2}
-SPLIT = {"method": "recorded", "val": 0.2, "test": 0.2, "block_frames": 60, "gap_frames": None}
+SPLIT = {"method": "recorded", "val": 0.2, "test": 0.2, "block_frames": 60}
 SMALL = {"cells": 150, "planes": 4, "frames": 700, "assemblies": 6, "starts_per_minute": 6.0, "block_frames": 60}
 
 
-def subject_grids(active, voxels, planes, *, name="fish", guard_frames=0, timepoints=None, is_train=None):
+def subject_grids(
+    active, voxels, planes, *, name="fish", guard_frames=0, frames_after=0, timepoints=None, is_train=None
+):
     """A subject with ``active (time, voxel)`` at ``voxels``."""
     frames = len(active)
     train = np.ones(frames, bool) if is_train is None else np.asarray(is_train, bool)
@@ -31,6 +33,7 @@ def subject_grids(active, voxels, planes, *, name="fish", guard_frames=0, timepo
         timepoints=np.arange(frames) if timepoints is None else np.asarray(timepoints),
         z_values=np.arange(planes, dtype=float),
         guard_frames=guard_frames,
+        frames_after=frames_after,
         source=Path(f"{name}.h5"),
     )
     return empty.with_raster(active)
@@ -53,7 +56,8 @@ def header_of(grids, markers=False):
         spikes_under_markers=np.zeros(0, np.int64),
         markers=markers,
         timepoint_indices=grids.timepoints,
-        attributes={"subject": grids.subject, "sampling_rate": 2.0},
+        attributes={"subject": grids.subject, "sampling_rate": 2.0}
+        | ({} if grids.frames_after is None else {"frames_after": grids.frames_after}),
     )
 
 
@@ -67,7 +71,6 @@ def grid_data(cache, **changes):
     arguments = {
         "root": None,
         "simulated": {"seed": 0, "positions": None, "common": SMALL, "subjects": [{}, {"cells": 100, "planes": 2}]},
-        "fs_hz": None,
         "windows": WINDOWS,
         "split": SPLIT,
         "batch_size": 16,

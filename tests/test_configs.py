@@ -101,6 +101,7 @@ def test_every_option_of_a_predictor_can_be_given():
 
     predictors = [importlib.import_module(module).predict for module in infer.PREDICTORS.values()]
     predictors += [getattr(importlib.import_module(module), name) for module, name in infer.METHODS.values()]
+    predictors.append(importlib.import_module("src.predict.lfp").predict)
     takes: set[str] = set()
     for predict in predictors:
         listed = [p.name for p in inspect.signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]

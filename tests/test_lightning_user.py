@@ -40,7 +40,7 @@ TINY = {
     ),
     "grid_forecast": (
         *("datamodule.simulated.common.frames=900", "datamodule.simulated.subjects=[{{cells: 120, planes: 2}}]"),
-        *("datamodule.split.block_frames=60", "model.network_args.width=4", "model.network_args.hidden=8"),
+        *("datamodule.split.block_frames=60", "model.network_args.coarsen=32", "model.network_args.channels=4"),
     ),
     "spike_detector": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.examples.batches=4"),
     "spike_classifier": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.examples.batches=4"),

@@ -179,5 +179,5 @@ def test_folders_beside_runs_stay_whatever_they_hold(server, tmp_path):
     assert ended.status == 0, ended.printed
     assert (home / "2024-01-01_00-00-00" / ".notes").exists()
     assert (home / "backup" / ".lock").exists()
-    assert not (home / "2024-01-02_00-00-00").exists()  # as a kill leaves it: named by the time, and only a lock in it
+    assert (home / "2024-01-02_00-00-00" / ".lock").exists()
     assert (home / "latest").read_text() == "a file of mine"

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from src.datamodules.sleep_sequences import SleepSequenceData
 from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.sleep.context_stager import SleepContextStager
+from src.predict.lfp import predict as predict_lfp
 from src.predict.sleep import predict
 from src.preprocess.lfp.epochs import LFP_EPOCHS
 from src.preprocess.lfp.parameters import SpectrogramParams
@@ -107,6 +108,11 @@ def test_lfp_sessions_through_the_spectrogram_stage(tmp_path):
     summary = predict(bundle, prepared / name, tmp_path / "out", kind="prepared", reference="beside")
     assert summary.exit_code == 0, summary.failures
     assert "agreement" in "\n".join(summary.values[name])
+    raw = tmp_path / "raw" / f"{name}.rec"
+    scored = predict_lfp(bundle, raw, tmp_path / "states")
+    assert scored.exit_code == 0, scored.failures
+    (folder,) = (tmp_path / "states" / "states").glob(f"{name}*")
+    assert (folder / "hypnogram.csv").read_text() == (tmp_path / "out" / name / "hypnogram.csv").read_text()
 
 
 def spectrograms_of(session, out):

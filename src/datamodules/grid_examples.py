@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
 from src.preprocess.calcium.grid_index import SubjectGrids
-from src.preprocess.calcium.grid_windows import WindowBatch, as_dense, as_sparse, window_batch
+from src.preprocess.calcium.grid_windows import WindowBatch, WindowFrames, as_dense, as_sparse, window_batch
 
 LAYOUTS = ("indices", "sparse_coo", "dense")
 """How a batch may hold the frames that are seen."""
@@ -24,8 +24,8 @@ class GridWindows(Dataset[WindowBatch]):
     ----------
     subjects, stretches
         The subjects, and of each its usable stretches.
-    context, horizon
-        Frames that are seen, and frames to forecast.
+    frames
+        Frames that are seen, passed over and forecast.
     stride
         Frames between the beginnings of two windows.
 
@@ -43,12 +43,10 @@ class GridWindows(Dataset[WindowBatch]):
         self,
         subjects: Sequence[SubjectGrids],
         stretches: Sequence[Sequence[range]],
-        *,
-        context: int,
-        horizon: int,
-        stride: int,
+        frames: WindowFrames,
+        stride: int = 1,
     ) -> None:
-        self.subjects, self.context, self.horizon = list(subjects), context, horizon
+        self.subjects, self.frames = list(subjects), frames
         self.layout = LAYOUTS[0]
         self.recordings = [grids.subject for grids in subjects]
         self.statistics: Callable[[], Mapping[str, np.ndarray]] = dict
@@ -56,7 +54,7 @@ class GridWindows(Dataset[WindowBatch]):
             (number, first)
             for number, runs in enumerate(stretches)
             for run in runs
-            for first in range(run.start, run.stop - context - horizon + 1, stride)
+            for first in range(run.start, run.stop - frames.length + 1, stride)
         ]
         self.windows = np.array(pairs, np.int64).reshape(-1, 2)
 
@@ -67,7 +65,7 @@ class GridWindows(Dataset[WindowBatch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> WindowBatch:
-        batch = window_batch(self.subjects, self.windows[indices], self.context, self.horizon)
+        batch = window_batch(self.subjects, self.windows[indices], self.frames)
         if self.layout == "indices":
             return batch
         image = (as_dense if self.layout == "dense" else as_sparse)(batch, self.subjects)

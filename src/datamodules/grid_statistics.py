@@ -8,6 +8,7 @@ import numpy as np
 
 from src.datamodules.splits import Part
 from src.preprocess.calcium.grid_index import SubjectGrids
+from src.preprocess.calcium.grid_windows import WindowFrames
 
 COMPONENTS = 64
 _VOXELS_AT_ONCE = 4096
@@ -16,7 +17,7 @@ _FRAMES_AT_ONCE = 256
 
 
 def training_statistics(
-    subjects: Sequence[SubjectGrids], stretches: Sequence[Mapping[Part, list[range]]], context: int, horizon: int
+    subjects: Sequence[SubjectGrids], stretches: Sequence[Mapping[Part, list[range]]], frames: WindowFrames
 ) -> dict[str, np.ndarray]:
     """All that is fitted on the training frames; the products of validation frames choose between fits.
 
@@ -24,7 +25,8 @@ def training_statistics(
     training and validation frames, into subjects. ``components (voxel, component)`` of the training frames and
     ``score_products (part, subject, …)`` are those of :func:`components` and :func:`score_products`.
     """
-    lags = context + horizon
+    # Lags between two context frames, and between a context frame and one to forecast.
+    lags = sorted({*range(frames.context), *range(frames.gap + 1, frames.length)})
     rates, fitted, checked, axes, products = [], [], [], [], []
     for grids, parts in zip(subjects, stretches, strict=True):
         rate, covariance = moments(grids, parts["train"], lags)
@@ -32,7 +34,7 @@ def training_statistics(
         fitted.append(covariance)
         checked.append(moments(grids, parts["val"], lags, rates=rate)[1])
         axes.append(components(grids, parts["train"], rate))
-        products.append([score_products(grids, parts[part], rate, axes[-1], lags) for part in ("train", "val")])
+        products.append([score_products(grids, parts[part], rate, axes[-1], frames) for part in ("train", "val")])
     return {
         "subjects": np.array([s.subject for s in subjects]),
         "planes": np.array([s.planes for s in subjects]),
@@ -42,17 +44,19 @@ def training_statistics(
         "autocovariance": np.stack([np.concatenate(fitted), np.concatenate(checked)]),
         "components": np.concatenate(axes),
         "score_products": np.stack(products, axis=1),
-        "context": np.array(context),
-        "horizon": np.array(horizon),
+        "frames": np.array(frames),
     }
 
 
 def moments(
-    grids: SubjectGrids, runs: Sequence[range], lags: int, *, rates: np.ndarray | None = None
+    grids: SubjectGrids, runs: Sequence[range], lags: Sequence[int], *, rates: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rates ``(voxel,)`` and lagged covariances ``(voxel, lag)`` about them, over pairs inside a stretch."""
-    count, frames = len(grids.voxels), sum(len(run) for run in runs)
-    products, pairs = np.zeros((count, lags)), np.zeros(lags)
+    """Rates ``(voxel,)`` and lagged covariances ``(voxel, lag)`` about them, over pairs inside a stretch.
+
+    Lags that are not asked for are zero.
+    """
+    count, frames, size = len(grids.voxels), sum(len(run) for run in runs), max(lags) + 1
+    products, pairs = np.zeros((count, size)), np.zeros(size)
     total = np.zeros(count)
     for run in runs:
         raster = grids.raster(run.start, run.stop)
@@ -60,13 +64,15 @@ def moments(
             block = slice(first, first + _VOXELS_AT_ONCE)
             active = np.ascontiguousarray(raster[:, block])
             total[block] += active.sum(axis=0)
-            for lag in range(min(lags, len(run))):
+            for lag in (k for k in lags if k < len(run)):
                 products[block, lag] += (active[: len(run) - lag] & active[lag:]).sum(axis=0)
-        pairs += np.maximum(len(run) - np.arange(lags), 0)
+        pairs += np.maximum(len(run) - np.arange(size), 0)
     # A voxel that never fired in training may still fire: half a spike keeps its log-odds finite.
     fitted = (total + 0.5 * (total == 0)) / frames if rates is None else rates
     own = total / frames
-    lagged = products / np.maximum(pairs, 1) - fitted[:, None] * (2 * own - fitted)[:, None]
+    lagged = np.zeros((count, size))
+    chosen = [k for k in lags if pairs[k] > 0]
+    lagged[:, chosen] = products[:, chosen] / pairs[chosen] - (fitted * (2 * own - fitted))[:, None]
     return fitted.astype(np.float32), lagged.astype(np.float32)
 
 
@@ -89,16 +95,20 @@ def components(grids: SubjectGrids, runs: Sequence[range], rates: np.ndarray) ->
 
 
 def score_products(
-    grids: SubjectGrids, runs: Sequence[range], rates: np.ndarray, axes: np.ndarray, frames: int
+    grids: SubjectGrids, runs: Sequence[range], rates: np.ndarray, axes: np.ndarray, frames: WindowFrames
 ) -> np.ndarray:
-    """``(frames · component, frames · component)`` mean products of the scores in all windows of ``frames``."""
-    size = frames * axes.shape[1]
+    """``(frame · component, frame · component)`` mean products of the scores in all windows.
+
+    The frames are those of the context and those to forecast, without the gap between them.
+    """
+    used = np.r_[: frames.context, frames.target : frames.length]
+    size = len(used) * axes.shape[1]
     products, windows = np.zeros((size, size)), 0
     for run in runs:
-        if len(run) < frames:
+        if len(run) < frames.length:
             continue
         scores = np.concatenate([part @ axes for part in _deviations(grids, [run], rates)]).astype(np.float64)
-        starts = np.arange(len(run) - frames + 1)[:, None] + np.arange(frames)
+        starts = np.arange(len(run) - frames.length + 1)[:, None] + used
         stacked = scores[starts].reshape(len(starts), size)
         products += stacked.T @ stacked
         windows += len(starts)

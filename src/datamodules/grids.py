@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
 from torch.utils.data import DataLoader
 
 from src.datamodules.grid_examples import LAYOUTS, GridWindows, PlaneSequences
-from src.datamodules.grid_splits import Stretches, shuffled, split_frames
+from src.datamodules.grid_splits import GridSplit, Stretches, look_ahead, shuffled, split_frames
 from src.datamodules.grid_statistics import training_statistics
 from src.datamodules.loaders import Execution, as_is, evaluation_loader, training_loader
 from src.datamodules.splits import PARTS, Part, Split
 from src.preprocess.calcium.grid import HEIGHT, WIDTH
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, load_grids
 from src.preprocess.calcium.grid_store import COO_FILE
-from src.preprocess.calcium.grid_windows import WindowBatch
+from src.preprocess.calcium.grid_windows import WindowBatch, WindowFrames
 from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.grids import POSITIONS, SIMULATED_GRIDS, ChainedActivity
 from src.storage.step import ensure
@@ -33,15 +35,25 @@ class Windows:
     Attributes
     ----------
     context, horizon
-        Frames that are seen, and frames to forecast.
+        Frames that are seen, and frames to forecast, counted after the gap.
+    gap
+        Frames between context and target. ``None``: as many later frames as the activity of a frame was inferred from,
+        which the grid file states (``frames_after``). With fewer, the context knows the target's fluorescence.
     stride, held_out_stride
         Frames between the beginnings of two windows, in training and in the held-out parts.
     """
 
     context: int = 12
     horizon: int = 8
+    gap: int | None = None
     stride: int = 1
     held_out_stride: int = 2
+
+    def __post_init__(self) -> None:
+        for name, least in (("context", 1), ("horizon", 1), ("gap", 0), ("stride", 1), ("held_out_stride", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise BadInput(f"datamodule.windows.{name}", f"is {value}", f"give {least} or more frames")
 
 
 class GridData(pl.LightningDataModule):
@@ -55,13 +67,10 @@ class GridData(pl.LightningDataModule):
         For ``root=None``: a list ``subjects`` of changes to ``common``, both with the fields of
         :class:`~src.simulate.grids.ChainedActivity`; ``seed``; and ``positions``, a text
         file of coordinates in place of the simulated brain's.
-    fs_hz
-        Volume rate, where the files do not state it.
     windows
         Arguments of :class:`Windows`.
     split
-        Arguments of :func:`~src.datamodules.grid_splits.split_frames` but the seed; and ``shuffle``, which permutes
-        every voxel's activity in time, over all parts: the control in which nothing can be forecast.
+        Arguments of :class:`~src.datamodules.grid_splits.GridSplit`.
     layout
         How a batch holds the frames that are seen: ``indices`` (lists of active voxels), ``sparse_coo`` (a coalesced
         ``torch.sparse_coo_tensor``) or ``dense``, both ``(window, frame, plane, 256, 128)`` uint8 without z-markers.
@@ -76,7 +85,6 @@ class GridData(pl.LightningDataModule):
         self,
         root: str | None,
         simulated: dict[str, Any],
-        fs_hz: float | None,
         windows: dict[str, Any],
         split: dict[str, Any],
         layout: str = "indices",
@@ -86,10 +94,9 @@ class GridData(pl.LightningDataModule):
         super().__init__()
         if layout not in LAYOUTS:
             raise BadInput("datamodule.layout", f"is {layout!r}", f"choose from: {', '.join(LAYOUTS)}")
-        self.root, self.simulated, self.fs_hz = root, simulated, fs_hz
+        self.root, self.simulated = root, simulated
         self.windows, self.layout, self.batch_size = Windows(**windows), layout, batch_size
-        self.split_options = {k: v for k, v in split.items() if k != "shuffle"}
-        self.shuffle = bool(split.get("shuffle", False))
+        self.split_options = GridSplit(**split)
         self.execution = Execution(**execution or {})
         self.classes = ["active"]
         self.subjects: list[SubjectGrids] = []
@@ -101,31 +108,29 @@ class GridData(pl.LightningDataModule):
         if self.subjects:
             return
         cache = Path(self.execution.cache_dir)
-        self.subjects = [load_grids(path, name, cache) for name, path in self.files().items()]
+        self.subjects = [load_grids(path, name, cache) for name, path in self.inputs().items()]
+        if (gap := self.windows.gap) is not None:  # what the user says of files that do not say it themselves
+            self.subjects = [replace(s, frames_after=gap) if s.frames_after is None else s for s in self.subjects]
         names = [s.subject for s in self.subjects]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadInput(self.root or "simulated", f"has several files of {twice[0]}", "give one file per subject")
 
     def inputs(self) -> dict[str, Path]:
         """The grid files by subject: their content belongs to a run's identity."""
-        return self.files()
-
-    def files(self) -> dict[str, Path]:
-        """Grid files by subject."""
         if self.root is not None:
             return find_grids(Path(self.root))
         made = {}
         positions = self.simulated["positions"]
         inputs = {POSITIONS: Path(positions)} if positions else {}
-        known = {f.name: f.default for f in fields(ChainedActivity)}
+        cache, seed = Path(self.execution.cache_dir), int(self.simulated["seed"])
         for number, changes in enumerate(self.simulated["subjects"], start=1):
             given = {**self.simulated["common"], **changes}
-            if unknown := sorted(set(given) - set(known)):
-                hint = f"choose from: {', '.join(known)}"
+            known = {f.name for f in fields(ChainedActivity)}
+            if unknown := sorted(set(given) - known):
+                hint = f"choose from: {', '.join(sorted(known))}"
                 raise BadInput("datamodule.simulated", f"has no setting {unknown[0]!r}", hint)
             name = f"simulated_{number}"
-            params = {"subject": name, **known, **given}
-            cache, seed = Path(self.execution.cache_dir), int(self.simulated["seed"])
+            params = {"subject": name, **asdict(ChainedActivity(**given))}
             folder = ensure(SIMULATED_GRIDS, inputs, params, label=name, cache=cache, seed=seed).path
             made[name] = folder / COO_FILE
         return made
@@ -134,21 +139,40 @@ class GridData(pl.LightningDataModule):
         if self.datasets:
             return
         self.prepare_data()
-        seed = self.execution.seed
-        self.stretches = [split_frames(s, **self.split_options, seed=seed) for s in self.subjects]
-        if self.shuffle:
+        seed, length = self.execution.seed, self.frames.length
+        self._warn_of_leaks()
+        self.stretches = [split_frames(s, self.split_options, window_frames=length, seed=seed) for s in self.subjects]
+        if self.split_options.shuffle:
             pairs = zip(self.subjects, self.stretches, strict=True)
             self.subjects = [shuffled(grids, stretches, seed) for grids, stretches in pairs]
         self.datasets = {part: self._windows(part) for part in PARTS}
 
+    @cached_property
+    def frames(self) -> WindowFrames:
+        """Frames of a window, with the gap that the files ask for."""
+        given = self.windows
+        return WindowFrames(given.context, look_ahead(self.subjects) if given.gap is None else given.gap, given.horizon)
+
+    @rank_zero_only
+    def _warn_of_leaks(self) -> None:
+        for grids in self.subjects:
+            for key, gap in (("windows.gap", self.frames.gap), ("split.gap_frames", self.split_options.gap(grids))):
+                if gap < (grids.frames_after or 0):
+                    text = (
+                        f"leaky: datamodule.{key} is {gap}, and {grids.source} was inferred from {grids.frames_after} "
+                        "later frames, so that scores measure the inference too; null takes the file's number"
+                    )
+                    Console(stderr=True).print(text, style="yellow", soft_wrap=True)
+
     def _windows(self, part: Part) -> GridWindows:
-        context, horizon = self.windows.context, self.windows.horizon
         stride = self.windows.stride if part == "train" else self.windows.held_out_stride
         stretches = [stretches[part] for stretches in self.stretches]
-        dataset = GridWindows(self.subjects, stretches, context=context, horizon=horizon, stride=stride)
+        dataset = GridWindows(self.subjects, stretches, self.frames, stride)
         if not len(dataset):
-            problem = f"no stretch of {part} frames is {context + horizon} long"
-            raise BadInput("datamodule.windows", problem, "lower context or horizon")
+            length, gap = self.frames.length, self.frames.gap
+            problem = f"no stretch of {part} frames is {length} long (of which {gap} are the gap)"
+            hint = "lower context or horizon, take split.method=blocks, or make grids with longer test blocks"
+            raise BadInput("datamodule.windows", problem, hint)
         dataset.layout, dataset.statistics = self.layout, self.statistics
         return dataset
 
@@ -161,11 +185,12 @@ class GridData(pl.LightningDataModule):
         BadInput
             If it is not known, or subjects differ.
         """
-        rates = {self.fs_hz or s.fs_hz for s in self.subjects}
+        rates = {s.fs_hz for s in self.subjects}
         rate = rates.pop()
         if rates or rate is None:
-            problem = "subjects have different volume rates" if rates else "the files state no volume rate"
-            raise BadInput("datamodule.fs_hz", problem, "train on one rate; give it as datamodule.fs_hz")
+            problem = "has subjects of different volume rates" if rates else "has files that state no volume rate"
+            hint = "train on one rate, which the files state in Hz (attribute sampling_rate)"
+            raise BadInput(self.root or "simulated", problem, hint)
         return float(rate)
 
     @property
@@ -184,7 +209,7 @@ class GridData(pl.LightningDataModule):
             for part in PARTS
             for run in stretches[part]
         }
-        return Split(f"frames({self.split_options['method']})", self.execution.seed, parts)
+        return Split(f"frames({self.split_options.method}, gap {self.frames.gap})", self.execution.seed, parts)
 
     def steps(self) -> list[dict[str, Any]]:
         """What a grid file goes through before the network."""
@@ -194,8 +219,9 @@ class GridData(pl.LightningDataModule):
         """What was trained on."""
         cohort = "chained activity" if self.root is None else Path(self.root).name
         runs = [(s, run) for s, st in zip(self.subjects, self.stretches, strict=True) for run in st["train"]]
-        hours = sum(len(run) / (s.fs_hz or self.signal.fs_hz) for s, run in runs) / 3600
-        return Origin(self.root is not None, (cohort,), len(self.subjects), hours)
+        hours = sum(len(run) for _, run in runs) / self.rate_hz / 3600
+        recorded = self.root is not None and not any(s.simulated for s in self.subjects)
+        return Origin(recorded, (cohort,), len(self.subjects), hours)
 
     def statistics(self) -> Mapping[str, np.ndarray]:
         """See :func:`~src.datamodules.grid_statistics.training_statistics`; computed when first asked for."""
@@ -203,10 +229,10 @@ class GridData(pl.LightningDataModule):
 
     @cached_property
     def _statistics(self) -> dict[str, np.ndarray]:
-        return training_statistics(self.subjects, self.stretches, self.windows.context, self.windows.horizon)
+        return training_statistics(self.subjects, self.stretches, self.frames)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Subjects, frames, windows and active voxels of each part."""
+        """Subjects, frames, windows, active voxels of each part, and the frames between context and target."""
         rows: dict[str, dict[str, Any]] = {}
         for part in PARTS:
             runs = [(s, run) for s, st in zip(self.subjects, self.stretches, strict=True) for run in st[part]]
@@ -219,6 +245,7 @@ class GridData(pl.LightningDataModule):
                 "windows": len(self.datasets[part]),
                 "active voxels": active,
                 "% of occupied": 100 * active / per_frame,
+                "gap": self.frames.gap,
             }
         return rows
 

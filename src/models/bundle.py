@@ -39,7 +39,6 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "sleep_simple_cnn": ("src.models.sleep.original", "SimpleCNN"),
     "spike_detector": ("src.models.spikes.networks", "SpikeDetector"),
     "spike_classifier": ("src.models.spikes.networks", "SpikeClassifier"),
-    "grid_embedding": ("src.models.grids.networks", "EmbeddingForecaster"),
     "grid_planes": ("src.models.grids.networks", "PlaneForecaster"),
 }
 """Network kind → (module, class). A bundle names a kind, never a Python path, so files outlive renamings."""
@@ -209,7 +208,7 @@ DECISIONS: dict[str, dict[str, Check]] = {
     "sleep_staging": {"temperature": (lambda value: _is_number(value, 0.0), "number above 0")},
     "spike_detection": {"targets": _RECORD},
     "spike_classification": {"targets": _RECORD},
-    "grid_forecasting": {"threshold": (_numbers, "list of numbers"), "loss": _TEXT, "baselines": _RECORD},
+    "grid_forecasting": {"threshold": (_numbers, "list of numbers"), "forecast": _TEXT, "baselines": _RECORD},
 }
 """What the decision of each task has to hold."""
 

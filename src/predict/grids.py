@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
 from src.models.bundle import Bundle, inputs_of
-from src.models.grids.linear import linear_forecasts
-from src.models.grids.losses import as_log_odds, true_activity
-from src.models.grids.networks import PlaneForecaster
-from src.predict.grid_output import MODEL, ForecastWriter, SubjectForecaster, is_contiguous
+from src.models.grids.entries import last_activity, true_activity
+from src.models.grids.linear import MODEL, all_forecasts, thresholds
+from src.models.grids.scores import ForecastScores, row
 from src.predict.manifest import write_prediction_manifest
+from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
-from src.preprocess.calcium.grid_store import COO_FILE
+from src.preprocess.calcium.grid_store import COO_FILE, GridHeader, write_coo
 from src.preprocess.calcium.grid_windows import window_batch
+from src.reports.grids import ForecastExample, draw_gain, draw_movie, draw_planes
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
 
 WINDOWS_AT_ONCE = 16
+_SHOWN = 40
 KNOWN_SHARE = 0.5
 """Least share of a recording's active voxels that have to be voxels the bundle knows."""
+
+
+@dataclass(frozen=True)
+class SubjectForecaster:
+    """A network and the recording in the order of its voxels; ``unknown`` active voxels are in none of them."""
+
+    network: Any
+    number: int
+    grids: SubjectGrids
+    unknown: float
 
 
 def predict(
@@ -56,9 +70,9 @@ def predict(
     """
     bundle.require_task("grid_forecasting")
     bundle.require_steps({GRID_INDEX.name: GRID_INDEX.version})
-    if stride is not None and not 1 <= stride <= bundle.network_args["horizon"]:
-        raise BadInput("options.stride", f"is {stride}", f"give 1 to {bundle.network_args['horizon']} frames")
-    network = bundle.network()
+    network: Any = bundle.network()
+    if stride is not None and not 1 <= stride <= network.horizon:
+        raise BadInput("options.stride", f"is {stride}", f"give 1 to {network.horizon} frames")
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source))
     found = find_grids(Path(source))
     names = output.names(found.items())
@@ -70,12 +84,12 @@ def predict(
 
 
 def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str | None) -> SubjectForecaster:
-    """Find the recording's subject in the bundle, or a network without subjects of its own for a new one.
+    """Find the recording's subject in the bundle, or make a network for a new one.
 
     Raises
     ------
     BadInput
-        If the bundle can forecast only its own subjects and this is none of them.
+        If the recording has another rate, or is not of the subject that was named.
     """
     if grids.fs_hz is not None and not np.isclose(grids.fs_hz, bundle.signal.fs_hz, rtol=0.02):
         problem = f"is sampled at {grids.fs_hz:g} Hz, the bundle was trained at {bundle.signal.fs_hz:g} Hz"
@@ -89,13 +103,12 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
         if 1 - unknown < KNOWN_SHARE:
             problem = f"{unknown:.0%} of its active voxels are none of {name}'s"
             raise BadInput(grids.source, problem, "give the subject's own recording (options.subject)")
-    elif subject is None and isinstance(network, PlaneForecaster):
+    elif subject is None:
         number, known, unknown = 0, grids, 0.0
         network = network.for_subject(name, grids.planes, torch.from_numpy(grids.voxels), _rates(grids))
     else:
         names = ", ".join(network.subjects)
-        hint = f"it knows {names}: type options.subject=<name> if it is one of them, or train model=grid_planes"
-        raise BadInput(grids.source, f"shows {name}, which the bundle does not know", hint)
+        raise BadInput("options.subject", f"is {name}, which the bundle does not know", f"choose from: {names}")
     return SubjectForecaster(network, number, known, unknown)
 
 
@@ -123,22 +136,21 @@ def _rates(grids: SubjectGrids) -> Tensor:
 @torch.no_grad()
 def forecasts(
     fitted: SubjectForecaster, bundle: Bundle, firsts: np.ndarray
-) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Tensor]]:
+) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Tensor, Tensor]]:
     """Log-odds ``(window, horizon, voxel)`` of windows that begin at ``firsts``, by name of the forecast, in pieces.
 
-    With each piece come its ``firsts`` and what happened (frames beyond the end of the recording have no activity).
+    With each piece come its ``firsts``, what happened (frames beyond the end of the recording have no activity) and
+    the last context frame.
     """
-    network, decision = fitted.network, bundle.decision
-    linear = linear_forecasts(network, torch.tensor(decision["persistence"]))
-    methods = {name: form.cut_at(decision["baselines"][name]["floor"]) for name, form in linear.items()}
+    network = fitted.network
+    methods = all_forecasts(network, bundle.decision)
     for block in np.split(firsts, range(WINDOWS_AT_ONCE, len(firsts), WINDOWS_AT_ONCE)):
         windows = np.stack([np.zeros_like(block), block], axis=1)
-        batch = window_batch([fitted.grids], windows, network.context, network.horizon)
+        batch = window_batch([fitted.grids], windows, network.frames)
         batch = batch._replace(subject=torch.full_like(batch.subject, fitted.number))
-        found = {name: method(batch)[0].logits for name, method in methods.items()}
-        (forecast,) = network(batch)
-        found[MODEL] = as_log_odds(forecast.logits.float(), decision["loss"])
-        yield block, found, true_activity(forecast, batch)
+        made = {name: method(batch)[0] for name, method in methods.items()}
+        truth, last = true_activity(made[MODEL], batch), last_activity(made[MODEL], batch)
+        yield block, {name: forecast.logits for name, forecast in made.items()}, truth, last
 
 
 def forecast_file(
@@ -156,7 +168,7 @@ def forecast_file(
     grids = read_grids(path, name)
     fitted = fit_subject(bundle, network, grids, subject)
     network = fitted.network
-    context, horizon = network.context, network.horizon
+    context, gap, horizon = network.frames
     if grids.frames < context:
         raise BadInput(path, f"has {grids.frames} frames, a forecast needs {context}", "give a longer recording")
     firsts = np.arange(0, grids.frames - context + 1, stride or horizon)
@@ -165,7 +177,7 @@ def forecast_file(
     firsts = np.array([f for f in firsts if is_contiguous(grids, f, f + context)], np.int64)
     if not len(firsts):
         raise BadInput(path, f"has no {context} consecutive valid frames", "give a longer recording")
-    writer = ForecastWriter(fitted, bundle, grids.frames + horizon)
+    writer = ForecastWriter(fitted, bundle, grids.frames + gap + horizon)
     for piece in forecasts(fitted, bundle, firsts):
         writer.update(*piece)
     with output.folder(name) as part:
@@ -177,9 +189,141 @@ def forecast_file(
             "forecast": writer.used,
             "forecasts": len(firsts),
             "context_frames": context,
+            "gap_frames": gap,
+            "leaky": writer.leaky,
             "horizon_frames": horizon,
             "unknown_active_voxels": fitted.unknown,
             "scores": writer.scored(),
         }
         write_prediction_manifest(part, bundle, {"grids": path}, facts)
     return writer.lines(name, folder)
+
+
+def is_contiguous(grids: SubjectGrids, first: int, last: int) -> bool:
+    """Whether frames follow one another in the original and had spikes inferred."""
+    return bool(grids.is_valid[first:last].all() and (np.diff(grids.timepoints[first:last]) == 1).all())
+
+
+class ForecastWriter:
+    """The forecasts of one recording as they come in: voxels above threshold by frame, and scores by step.
+
+    Written is the forecast that validation chose (``used``); all are scored.
+    """
+
+    def __init__(self, fitted: SubjectForecaster, bundle: Bundle, frames: int) -> None:
+        self.fitted, self.frames = fitted, frames
+        self.thresholds = thresholds(bundle.decision)
+        self.used: str = bundle.decision["forecast"]
+        self.threshold = torch.from_numpy(self.thresholds[self.used])[:, None]
+        self.active: list[np.ndarray] = [np.zeros(0, np.int64)] * frames
+        self.chances: list[np.ndarray] = [np.zeros(0, np.float16)] * frames
+        self.step = np.zeros(frames, np.uint16)
+        self.test_only = bool(fitted.grids.is_test.any())
+        self.scores = {name: ForecastScores(fitted.network.horizon) for name in self.thresholds}
+        self.example: list[tuple[np.ndarray, np.ndarray, int]] = []
+        self.windows = 0
+
+    @property
+    def leaky(self) -> bool:
+        """Whether the context may know the fluorescence of the frames to forecast."""
+        after = self.fitted.grids.frames_after
+        return after is None or after > self.fitted.network.frames.gap
+
+    def update(self, firsts: np.ndarray, found: dict[str, Tensor], truth: Tensor, seen: Tensor) -> None:
+        """Add a piece of :func:`forecasts`."""
+        grids, network = self.fitted.grids, self.fitted.network
+        chance = torch.sigmoid(found[self.used])
+        above = (found[self.used] >= self.threshold).numpy()
+        base = network.base(self.fitted.number)
+        for window, first in enumerate(firsts.tolist()):
+            for ahead in range(network.horizon):
+                frame = first + network.frames.target + ahead
+                chosen = np.flatnonzero(above[window, ahead])
+                self.active[frame], self.step[frame] = chosen, network.frames.gap + ahead + 1
+                self.chances[frame] = chance[window, ahead].numpy()[chosen].astype(np.float16)
+            last = first + network.frames.length
+            # The file's own test frames where it has some: the others may have trained the bundle.
+            held_out = not self.test_only or grids.is_test[first:last].all()
+            if last <= grids.frames and held_out and is_contiguous(grids, first, last):
+                for name, logits in found.items():
+                    self.scores[name].update(logits[window][None], base, truth[window][None], seen[window][None])
+                self.windows += 1
+                if len(self.example) < _SHOWN:
+                    self.example.append((chance[window].numpy(), truth[window].numpy(), first))
+
+    def scored(self) -> dict[str, Any]:
+        """Scores per horizon step over the windows whose future is known."""
+        if not self.windows:
+            return {"windows": 0}
+        return {
+            "windows": self.windows,
+            "over": "the file's test frames" if self.test_only else "all frames",
+            **{name: row(scores, self.thresholds[name]) for name, scores in self.scores.items()},
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the grid file; ``forecast_step`` says how many frames ahead each frame was forecast, 0 for not."""
+        grids = self.fitted.grids
+        voxels = [grids.voxels[index] for index in self.active]
+        planes = grids.planes
+        sizes = np.concatenate([np.bincount(v // PIXELS, minlength=planes) for v in voxels])
+        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        pixel = (np.concatenate(voxels) % PIXELS).astype(np.uint16)
+        none = np.zeros(self.frames, np.uint8)
+        beyond = np.arange(1, self.frames - grids.frames + 1) + grids.timepoints[-1]
+        header = GridHeader(
+            frames=self.frames,
+            planes=planes,
+            is_train=none,
+            is_test=none,
+            is_valid=(self.step > 0).astype(np.uint8),
+            z_values=grids.z_values,
+            spikes_under_markers=np.zeros(0, np.int64),
+            markers=False,
+            timepoint_indices=np.concatenate([grids.timepoints, beyond]),
+            attributes={
+                "subject": grids.subject,
+                "forecast": True,
+                "sampling_rate": grids.fs_hz or 0.0,
+                "recorded_frames": grids.frames,
+            },
+        )
+        write_coo(path, [FrameBatch(0, planes, indptr, pixel)], header)
+        with h5py.File(path, "r+") as file:
+            file["forecast_step"] = self.step
+            file.create_dataset("probability", data=np.concatenate(self.chances), compression="gzip", shuffle=True)
+
+    def draw(self, folder: Path, name: str, step_s: float) -> None:
+        """Draw gain, planes and film, where the future is known."""
+        if not self.example:
+            return
+        probability, truth, first = (np.array(part) for part in zip(*self.example, strict=True))
+        grids, time = self.fitted.grids, {"step_s": step_s, "gap": self.fitted.network.frames.gap}
+        example = ForecastExample(name, grids.voxels, grids.planes, probability, truth, first, **time)
+        bits = {name: scores.bits_per_spike() for name, scores in self.scores.items()}
+        precision = {name: scores.average_precision() for name, scores in self.scores.items()}
+        draw_gain(folder / "gain.png", bits=bits, average_precision=precision, **time)
+        draw_planes(folder / "planes.png", example)
+        draw_movie(folder / "movie.gif", example)
+
+    def lines(self, name: str, folder: Path) -> list[str]:
+        """What the console says."""
+        lines, grids, gap = [], self.fitted.grids, self.fitted.network.frames.gap
+        if self.leaky:
+            looks = "an unknown number of" if grids.frames_after is None else grids.frames_after
+            lines.append(
+                f"{name}  leaky scores: spikes inferred from {looks} later frames, the bundle's gap is {gap} frames"
+            )
+        if self.fitted.unknown > 0:
+            lines.append(f"{name}  {self.fitted.unknown:.1%} of the active voxels are not the bundle's: left out")
+        scores = self.scored()
+        if scores["windows"]:
+            lines.append(f"{name}  {scores['windows']} windows of {scores['over']}, gap {gap} frames; bits per spike:")
+            for method in self.scores:
+                bits, precision = scores[method]["bits"], scores[method]["average_precision"]
+                used = " (written)" if method == self.used else ""
+                lines.append(
+                    f"{name}    {method + used:27s}{np.mean(bits):6.2f}   step 1{bits[0]:6.2f}   "
+                    f"step {len(bits)}{bits[-1]:6.2f}   average precision {np.mean(precision):.3f}"
+                )
+        return [*lines, f"{name}  {folder / COO_FILE}"]

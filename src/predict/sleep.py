@@ -16,25 +16,25 @@ from numpy.typing import NDArray
 
 from src.models.bundle import Bundle, inputs_of, load_bundle
 from src.predict.manifest import write_prediction_manifest
-from src.predict.sleep_contract import bundle_views
 from src.predict.sleep_input import (
     ABSENT,
     InputOptions,
     NightInput,
+    bundle_views,
     choose_groups,
     cut_input,
     find_inputs,
     read_input,
 )
-from src.predict.sleep_report import ScoredNight, console_lines, write_night
+from src.predict.sleep_night import ScoredNight
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
 from src.recordings.sleep.channels import derivations
+from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import Night
-from src.signals import UNSCORED, BadInput, Recording
+from src.signals import BadInput, Recording
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
-from src.storage.progress import printable
 
 BATCH = 512
 _WHOLE_NIGHT_H = 3.0
@@ -78,7 +78,8 @@ def predict(
         reference, where the files are.
     """
     settings, network = _open(bundle)
-    how = InputOptions(**{**options, "channels": _names(options.get("channels", ()))})
+    named = options.get("channels", ())
+    how = InputOptions(**{**options, "channels": (named,) if isinstance(named, str) else tuple(named)})
     nights = find_inputs(Path(source), kind)
     reference = None if how.reference == "beside" else how.reference
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source, reference))
@@ -107,6 +108,8 @@ class Staging:
         :func:`~src.predict.sleep_statistics.statistic_intervals`.
     origin
         What the network was trained on.
+    notes
+        What has to be known before the stages are used.
     """
 
     stages: NDArray[np.str_]
@@ -117,6 +120,7 @@ class Staging:
     statistics: dict[str, float | None]
     intervals: dict[str, tuple[float, float] | None]
     origin: str
+    notes: list[str]
 
 
 def stage(
@@ -159,18 +163,19 @@ def stage(
     rates = [recording.fs_hz for recording in recordings.values()]
     groups, _ = choose_groups(loaded, "signal", list(recordings), rates, use)
     native = {name: _named(recordings, name) for group in groups for name in group if name != ABSENT}
-    given = cut_input(loaded, settings, groups, native, "signal", InputOptions())
+    given = cut_input(loaded, settings, groups, native, "signal")
     scored = _score(loaded, network, settings, given)
     names = np.array([*loaded.classes, "unscored"])
     return Staging(
         names[scored.stages],
         scored.probabilities,
         scored.classes,
-        scored.epoch_s,
-        scored.channels,
+        given.epoch_s,
+        given.channels,
         scored.statistics,
         scored.intervals,
         str(loaded.origin),
+        scored.given.notes,
     )
 
 
@@ -206,10 +211,6 @@ def _named(recordings: dict[str, Recording], name: str) -> Recording:
     return replace(plus, samples=samples, channels=(name,))
 
 
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
 def _open(bundle: Bundle) -> tuple[EpochSettings, torch.nn.Module]:
     """Settings and network of a bundle that this installation can use."""
     bundle.require_task("sleep_staging")
@@ -233,73 +234,68 @@ def _stage_night(
 ) -> list[str]:
     given = read_input(bundle, night, settings, options)
     scored = _score(bundle, network, settings, given)
-    counts = {name: int((scored.stages == i).sum()) for i, name in enumerate(bundle.classes)}
     with output.folder(name) as part:
-        write_night(part, scored, float(given.groups[0].facts["tail_s"]))
+        scored.write(part)
         facts = {
-            "channels": given.labels,
+            "channels": given.channels,
             "scale": options.scale,
             "fs_hz": given.fs_hz,
             "start": given.start.isoformat() if given.start else None,
-            "epochs": counts | {"unscored": int((scored.stages == UNSCORED).sum())},
+            "epochs": stage_counts(scored.stages, scored.classes),
             "statistics": scored.statistics,
             "intervals": scored.intervals,
             "facts": given.groups[0].facts,
-            "signal": [report.to_dict() for report in given.sanity],
-            "notes": scored.notes,
+            "signal": [report.to_dict() for report in given.signal],
+            "notes": scored.given.notes,
         }
         write_prediction_manifest(part, bundle, {path.name: path for path in night.psg}, facts)
-    return console_lines(scored, output.path(name))
+    return scored.console_lines(output.path(name))
 
 
 def _score(bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, given: NightInput) -> ScoredNight:
-    """Have every group scored, average, and put together what is known of the night."""
+    """Have every group scored, and take their mean, epoch by epoch, over those that could be scored."""
     temperature, views = float(bundle.decision["temperature"]), bundle_views(bundle)
     period = bool(bundle.decision.get("sleep_period"))
-    votes = [
-        stage_probabilities(network, group, temperature=temperature, views=views, find_period=period)
-        for group in given.groups
-    ]
-    probabilities = _vote(votes)
-    scored = np.isfinite(probabilities).all(axis=1)
-    onset_s = given.groups[0].onset_s
-    steps = np.diff(onset_s)
-    transitions = bundle.decision.get("transitions")
-    microvolts = {"uV": "µV"}
+    votes = np.stack(
+        [
+            stage_probabilities(network, group, temperature=temperature, views=views, find_period=period)
+            for group in given.groups
+        ]
+    )
+    known = np.isfinite(votes).all(axis=2, keepdims=True)
+    count, total = known.sum(axis=0), np.where(known, votes, 0.0).sum(axis=0)
+    probabilities = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return ScoredNight(
-        recording_id=printable(given.recording_id),
-        channels=given.labels,
-        classes=list(bundle.classes),
-        epoch_s=float(steps[0]) if len(steps) else settings.features.epoch_s,
-        start=given.start,
-        onset_s=onset_s,
-        stages=np.where(scored, np.nan_to_num(probabilities).argmax(axis=1), UNSCORED),
-        probabilities=probabilities,
-        decibels=given.decibels,
-        freqs_hz=given.freqs_hz,
-        origin=bundle.origin,
-        rows=given.rows,
-        units=given.units,
-        findings=[f"{report.channel}: {finding}" for report in given.sanity for finding in report.findings],
-        signal=", ".join(
-            f"{r.channel} {r.amplitude:.3g} {microvolts.get(r.units, r.units)} at {r.fs_hz:g} Hz" for r in given.sanity
-        ),
-        notes=[*given.notes, *_short(bundle, settings, int(scored.sum()))],
-        reference=given.reference,
-        yasa=given.yasa,
-        bundle_metrics={k: v for k, v in bundle.metrics.items() if k.startswith("test/")},
-        lights=given.lights,
-        transitions=None if transitions is None else np.array(transitions, float),
+        replace(given, notes=[*given.notes, *_short(bundle, settings, given, int((count > 0).sum()))]),
+        probabilities,
+        list(bundle.classes),
+        bundle.origin,
+        metrics={k: v for k, v in bundle.metrics.items() if k.startswith("test/")},
+        transitions=bundle.decision.get("transitions"),
+        margins=bundle.decision.get("interval_margins"),
     )
 
 
-def _short(bundle: Bundle, settings: EpochSettings, epochs: int) -> list[str]:
-    """A warning where levels are taken relative to a recording that is no night, unless spans were trained on."""
+def _short(bundle: Bundle, settings: EpochSettings, given: NightInput, epochs: int) -> list[str]:
+    """A warning where less than a night is scored with levels relative to it.
+
+    A network that was trained on random spans reads excerpts of its own channels like nights, but misreads those of
+    other channels (``pretrained/sleep_human.md``).
+    """
     hours = epochs * settings.features.epoch_s / 3600
     relative = bundle_views(bundle) != ["absolute"] or settings.level == "recording"
-    if not relative or bundle.decision.get("sleep_period") or hours >= _WHOLE_NIGHT_H or settings.stages != "human":
+    if not relative or hours >= _WHOLE_NIGHT_H or settings.stages != "human":
         return []
-    return [f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording and may mislead"]
+    if not bundle.decision.get("sleep_period"):
+        return [f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording and may mislead"]
+    own = bundle.signal.channels
+    others = [label for label in given.channels if label.split(" + ")[0] not in own]
+    if not others or not given.fs_hz:  # finished epochs have no rate
+        return []
+    return [
+        f"{hours:.1f} h of {', '.join(others)}: the network was trained on {' + '.join(own)},"
+        " and short recordings of other channels are often misread; check the stages, or score the whole night"
+    ]
 
 
 @torch.no_grad()
@@ -340,12 +336,3 @@ def stage_probabilities(
     first, last, _ = span.indices(len(found))
     # The mean of both passes: the second alone is better with hours of wake around, worse where a patient lies awake.
     return found if last - first > LONG * len(found) else (found + score(span)) / np.float32(2)
-
-
-def _vote(votes: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
-    """Mean over the groups of channels that could be scored, epoch by epoch."""
-    stacked = np.stack(votes)
-    known = np.isfinite(stacked).all(axis=2, keepdims=True)
-    count = known.sum(axis=0)
-    total = np.where(known, stacked, 0.0).sum(axis=0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,10 +1,10 @@
-"""A recording read the way a bundle wants it: channels by name or by group, sanity first, epochs after."""
+"""A recording read the way a bundle wants it: channels by name or by group, the signal checked, epochs cut."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.models.bundle import Bundle
-from src.predict.sleep_channels import choose_channels
-from src.predict.sleep_contract import bundle_views, require_contract
-from src.predict.sleep_yasa import YASA_EPOCH_S, yasa_stages
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
-from src.preprocess.sleep.epochs import EpochSet, EpochSettings, epochs_of, read_epochs
-from src.preprocess.sleep.features import FeatureSettings, epoch_features
-from src.preprocess.sleep.prepare import PREPARED, find_prepared
-from src.recordings.sleep.channels import ChannelRequest, derivations
+from src.preprocess.sleep.epochs import PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
+from src.preprocess.sleep.night_normalization import NIGHT_VIEW
+from src.recordings.sleep.channels import ChannelRequest, choose_channels, derivations
 from src.recordings.sleep.check_signal import ChannelReport, check_recordings
-from src.recordings.sleep.edf import read_annotations
-from src.recordings.sleep.edf_header import read_header
+from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import Night, ScoringOptions, discover, load_channels, load_scoring
 from src.recordings.sleep.resample import require_band, resample
-from src.recordings.sleep.scoring_files import EDF_SUFFIXES
-from src.signals import UNSCORED, BadInput, Recording
+from src.signals import UNSCORED, BadInput, Recording, SignalSpec
 
 ABSENT = "none"
 """Stands for a channel that the recording lacks."""
 _LIGHTS = re.compile(r"lights?[\s_-]*(off|on)\b", re.IGNORECASE)
+_PICTURE_HZ, _PICTURE_WINDOW_S, _FLOOR = (0.5, 30.0), 4.0, 1e-10
 
 
 @dataclass(frozen=True)
@@ -49,8 +44,9 @@ class InputOptions:
         Factor on every sample, for files that state a wrong unit.
     reference
         A hypnogram to compare with; ``beside`` takes the one that lies beside the recording.
-    stage_coding, text_epoch_s
-        For a text hypnogram that does not state them.
+    stage_coding, text_epoch_s, stage_names
+        How the reference is read, where it does not say so: what integers mean, the length of a line's epoch, and
+        further names of stages with the stage that each stands for.
     yasa
         Have the package YASA score the night too.
     lights_off, lights_on
@@ -63,6 +59,7 @@ class InputOptions:
     reference: str | None = None
     stage_coding: str | None = None
     text_epoch_s: float | None = None
+    stage_names: Mapping[str, str] = field(default_factory=dict)
     yasa: bool = False
     lights_off: str | float | None = None
     lights_on: str | float | None = None
@@ -70,41 +67,23 @@ class InputOptions:
 
 @dataclass(frozen=True)
 class NightInput:
-    """One recording ready to be scored.
-
-    Attributes
-    ----------
-    groups
-        One :class:`EpochSet` per group of channels that votes.
-    labels
-        What each group is made of.
-    sanity
-        What was found in the channels.
-    decibels, freqs_hz, rows, units
-        ``(epoch, frequency)`` picture of the first channel, for people; names of its rows where they are
-        bands; what the decibels are relative to.
-    reference
-        ``(epoch,)`` a person's stages, or ``None``.
-    yasa
-        ``(epoch,)`` YASA's stages, or ``None``.
-    lights
-        Lights off and on in seconds from the start, ``None`` where nobody says.
-    """
+    """One recording ready to be scored."""
 
     recording_id: str
-    groups: list[EpochSet]
-    labels: list[str]
-    sanity: list[ChannelReport]
-    start: datetime | None
-    fs_hz: float
-    decibels: NDArray[np.floating]
-    freqs_hz: NDArray[np.floating]
-    reference: NDArray[np.integer] | None
-    notes: list[str]
-    rows: list[str] | None = None
-    units: str = "1 µV²/Hz"
-    yasa: NDArray[np.integer] | None = None
-    lights: tuple[float | None, float | None] = (None, None)
+    groups: list[EpochSet]  # one per group of channels that votes
+    channels: list[str]  # what each group is made of
+    epoch_s: float
+    decibels: NDArray[np.floating]  # (epoch, frequency) picture of the first channel, for people
+    freqs_hz: NDArray[np.floating]  # of the picture's rows
+    units: str = "1 µV²/Hz"  # what the decibels are relative to
+    rows: list[str] | None = None  # names of the picture's rows where they are bands
+    fs_hz: float = 0.0
+    start: datetime | None = None
+    signal: list[ChannelReport] = field(default_factory=list)  # what was found in the channels
+    reference: NDArray[np.integer] | None = None  # (epoch,) a person's stages
+    yasa: NDArray[np.integer] | None = None  # (epoch,) YASA's stages
+    lights: tuple[float | None, float | None] = (None, None)  # off and on, seconds from the start
+    notes: list[str] = field(default_factory=list)
 
 
 def find_inputs(source: Path, kind: str) -> list[Night]:
@@ -143,25 +122,53 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
         return _finished_input(bundle, night, options)
     labels, rates_hz = _labels(night) if bundle.decision.get("any_channel") else ((), ())
     groups, notes = choose_groups(bundle, night.psg[0], labels, rates_hz, options.channels)
-    names = list(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
-    native = {name: _native(night, name, settings, options) for name in names}
-    return cut_input(bundle, settings, groups, native, night.recording_id, options, night, notes)
+    names = tuple(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
+    loaded = load_channels(night, ChannelRequest(names, settings.aliases, settings.features.max_hz))
+    if options.scale != 1:
+        # Who states a factor says that the product is in microvolts.
+        loaded = [replace(r, samples=r.samples * np.float32(options.scale), units=("uV",)) for r in loaded]
+    given = cut_input(bundle, settings, groups, dict(zip(names, loaded, strict=True)), night.recording_id)
+    reference, more = _reference(night, settings, options, given)
+    return replace(
+        given,
+        reference=reference,
+        notes=[*notes, *more],
+        yasa=_yasa(settings, loaded, len(given.decibels)) if options.yasa else None,
+        lights=_lights(options, night, given.start),
+    )
 
 
 def choose_groups(
     bundle: Bundle, source: str | Path, labels: Sequence[str], rates_hz: Sequence[float], given: Sequence[str]
 ) -> tuple[list[tuple[str, ...]], list[str]]:
-    """The groups of channels that vote, and a note on them: those named, else the bundle's own, else usable ones."""
+    """The groups of channels that vote, and a note on them: those named, else the bundle's own, else usable ones.
+
+    Raises
+    ------
+    BadInput
+        If names were given that make no groups, or no channel is usable.
+    """
     wanted = bundle.signal.channels
-    if given or not bundle.decision.get("any_channel"):
-        return _groups(wanted, given), []
-    try:
-        derivations(source, wanted, labels, {})
-        return [wanted], []
-    except BadInput:
-        groups = choose_channels(str(source), wanted, labels, rates_hz, ABSENT)
-    listed = "; ".join(" + ".join(name for name in group if name != ABSENT) for group in groups)
-    return groups, [f"channels chosen: {listed} (options.channels names others)"]
+    if not given and bundle.decision.get("any_channel"):
+        try:
+            derivations(source, wanted, labels, {})
+        except BadInput:
+            groups = choose_channels(str(source), wanted, labels, rates_hz, ABSENT)
+            listed = "; ".join(" + ".join(name for name in group if name != ABSENT) for group in groups)
+            return groups, [f"channels chosen: {listed} (options.channels names others)"]
+    size, names = len(wanted), tuple(given) or tuple(wanted)
+    if len(names) % size:
+        expected = ", ".join(wanted)
+        raise BadInput("options.channels", f"names {len(names)} channels", f"give one for each of: {expected}")
+    groups = [names[i : i + size] for i in range(0, len(names), size)]
+    for group in groups:
+        there = [name for name in group if name != ABSENT]
+        if not there:
+            raise BadInput("options.channels", "names no channel", "give at least one that the recording has")
+        if twice := [name for name in there if there.count(name) > 1]:
+            problem = f"names {twice[0]!r} twice in one group"
+            raise BadInput("options.channels", problem, f"write {ABSENT} for an absent one")
+    return groups, []
 
 
 def _labels(night: Night) -> tuple[Sequence[str], Sequence[float]]:
@@ -179,9 +186,6 @@ def cut_input(
     groups: Sequence[Sequence[str]],
     native: Mapping[str, Recording],
     recording_id: str,
-    options: InputOptions,
-    night: Night | None = None,
-    notes: Sequence[str] = (),
 ) -> NightInput:
     """Recordings of one channel each, by name, as epochs of every group.
 
@@ -190,115 +194,135 @@ def cut_input(
     BadInput
         If the epochs are not what the bundle reads.
     """
-    first = native[next(name for name in groups[0] if name != ABSENT)]
-    rows = {name: _resampled(recording, settings) for name, recording in native.items()}
+    fs_hz, epoch_s = settings.features.fs_hz, settings.features.epoch_s
+    rows = {}
+    for name, recording in native.items():
+        require_band(recording.source, name, recording.fs_hz, settings.features.max_hz)
+        rows[name] = resample(recording.samples, recording.fs_hz, fs_hz)[0]
     length = min(len(row) for row in rows.values())
+    relative = settings.level == "recording" or "absolute" not in bundle_views(bundle)
     epoch_sets = []
     for group in groups:
-        samples = np.stack([rows[n][:length] if n != ABSENT else np.zeros(length, np.float32) for n in group])
-        units = tuple(native[n].units[0] if n != ABSENT else first.units[0] for n in group)
-        cut = replace(
-            first, samples=samples, fs_hz=settings.features.fs_hz, channels=bundle.signal.channels, units=units
-        )
-        epoch_sets.append(_epochs(cut, settings, [n == ABSENT for n in group]))
+        # Channels that are there are cut under the bundle's names for them; the others are NaN.
+        there = [place for place, name in enumerate(group) if name != ABSENT]
+        units = tuple(native[group[place]].units[0] for place in there)
+        names = tuple(bundle.signal.channels[place] for place in there)
+        samples = np.stack([rows[group[place]][:length] for place in there])
+        first = native[group[there[0]]]
+        cut = epochs_of(replace(first, samples=samples, fs_hz=fs_hz, channels=names, units=units), None, settings)
+        features = np.full((len(cut.features), len(group), *cut.features.shape[2:]), np.nan, np.float32)
+        features[:, there] = cut.features
+        epoch_sets.append(replace(cut, features=features))
         level = "variance" if settings.features.kind == "bandpower" else f"1 {units[0]}^2/Hz"
-        found = (settings.features.fs_hz, settings.features.epoch_s, f"dB re {level}")
-        relative = settings.level == "recording" or "absolute" not in bundle_views(bundle)
+        found = (fs_hz, epoch_s, f"dB re {level}")
         require_contract(bundle.signal, epoch_sets[-1], None, *found, source=first.source, any_unit=relative)
-    shown = FeatureSettings(fs_hz=settings.features.fs_hz, epoch_s=settings.features.epoch_s, **_window(settings))
-    picture = epoch_features(rows[first.channels[0]][None, :length], shown)[:, 0].mean(axis=-1)
-    reference, more = (
-        (None, []) if night is None else _reference(night, settings, options, first, length / settings.features.fs_hz)
-    )
+    first = next(iter(native.values()))
+    decibels, freqs_hz = _picture(rows[first.channels[0]][:length], fs_hz, epoch_s)
     return NightInput(
         recording_id,
         epoch_sets,
         [" + ".join(n for n in group if n != ABSENT) for group in groups],
-        check_recordings(native.values()),
-        first.start,
-        first.fs_hz,
-        picture,
-        shown.freqs_hz,
-        reference,
-        [*notes, *more],
+        epoch_s,
+        decibels,
+        freqs_hz,
         units=f"1 {first.units[0].replace('uV', 'µV')}²/Hz",
-        yasa=_yasa(settings, list(native.values()), len(picture)) if options.yasa else None,
-        lights=_lights(options, night, first.start),
+        fs_hz=first.fs_hz,
+        start=first.start,
+        signal=check_recordings(native.values()),
     )
 
 
+def _picture(row: NDArray[np.floating], fs_hz: float, epoch_s: float) -> tuple[NDArray[np.floating], NDArray[Any]]:
+    """``(epoch, frequency)`` level in dB of one channel, and the frequencies: Welch with windows of at most 4 s."""
+    from scipy.signal import welch
+
+    size, window = round(epoch_s * fs_hz), round(min(_PICTURE_WINDOW_S, epoch_s) * fs_hz)
+    epochs = row[: len(row) // size * size].reshape(-1, size)
+    freqs_hz, density = welch(epochs, fs_hz, "hann", window, axis=-1)
+    shown = (freqs_hz >= _PICTURE_HZ[0] - 1e-9) & (freqs_hz <= _PICTURE_HZ[1] + 1e-9)
+    return 10 * np.log10(np.maximum(density[:, shown], _FLOOR)), freqs_hz[shown]
+
+
+def bundle_views(bundle: Bundle) -> list[str]:
+    """The views of the levels that the network was trained with."""
+    return next((list(s["params"]["views"]) for s in bundle.steps if s["step"] == NIGHT_VIEW), ["absolute"])
+
+
+def require_contract(
+    signal: SignalSpec,
+    epochs: EpochSet,
+    channels: Sequence[str] | None,
+    fs_hz: float,
+    epoch_s: float,
+    units: str,
+    *,
+    source: str | Path,
+    any_unit: bool = False,
+) -> None:
+    """Refuse epochs that are not what a network was trained on.
+
+    Parameters
+    ----------
+    signal
+        What the bundle reads.
+    epochs, channels, fs_hz, epoch_s, units
+        What was read; ``channels=None`` for names that the user chose.
+    any_unit
+        The network takes levels relative to the recording.
+
+    Raises
+    ------
+    BadInput
+        Naming the property and both values. A rate of 0 and frequencies that are not stated are not compared.
+    """
+
+    def band(freqs_hz: Sequence[float] | NDArray[np.floating]) -> tuple[float, float, int]:
+        return round(float(freqs_hz[0]), 3), round(float(freqs_hz[-1]), 3), len(freqs_hz)
+
+    rows, frames = epochs.features.shape[2:]
+    views = max(1, (signal.shape[-2] or rows) // rows) if signal.shape else 1
+    pairs: list[tuple[str, object, object]] = [("channels", len(signal.channels), epochs.features.shape[1])]
+    if channels is not None:
+        pairs.append(("channels", list(signal.channels), list(channels)))
+    if signal.fs_hz and fs_hz:
+        pairs.append(("sampling rate (Hz)", signal.fs_hz, fs_hz))
+    pairs.append(("epoch length (s)", signal.window_s, epoch_s))
+    if signal.shape:
+        pairs.append(("frequencies × times of an epoch", signal.shape[-2:], (views * rows, frames)))
+    if signal.freqs_hz:
+        pairs.append(("frequencies (Hz)", band(signal.freqs_hz), band(epochs.freqs_hz)))
+    if not any_unit:
+        pairs.append(("unit", signal.units, units))
+    for name, expected, found in pairs:
+        if expected != found:
+            problem = f"{name}: the recording has {found}, the bundle reads {expected}"
+            hint = "give a recording of the bundle's kind, or train a bundle on recordings like this one"
+            raise BadInput(source, problem, hint)
+
+
 def _yasa(settings: EpochSettings, channels: Sequence[Recording], n_epochs: int) -> NDArray[np.integer]:
+    from src.predict.sleep_yasa import YASA_EPOCH_S, yasa_stages
+
     if settings.stages != "human" or settings.features.epoch_s != YASA_EPOCH_S:
         raise BadInput("options.yasa", "compares human sleep in epochs of 30 s", "leave it out for this bundle")
     return yasa_stages(channels, n_epochs)
 
 
-def _groups(wanted: Sequence[str], given: Sequence[str]) -> list[tuple[str, ...]]:
-    size, names = len(wanted), tuple(given) or tuple(wanted)
-    if len(names) % size:
-        expected = ", ".join(wanted)
-        raise BadInput("options.channels", f"names {len(names)} channels", f"give one for each of: {expected}")
-    groups = [names[i : i + size] for i in range(0, len(names), size)]
-    if any(all(name == ABSENT for name in group) for group in groups):
-        raise BadInput("options.channels", "names no channel", "give at least one that the recording has")
-    for group in groups:
-        if twice := [name for name in group if name != ABSENT and group.count(name) > 1]:
-            raise BadInput(
-                "options.channels", f"names {twice[0]!r} twice in one group", f"write {ABSENT} for an absent one"
-            )
-    return groups
-
-
-def _native(night: Night, name: str, settings: EpochSettings, options: InputOptions) -> Recording:
-    (recording,) = load_channels(night, ChannelRequest((name,), settings.aliases, settings.features.max_hz))
-    if options.scale == 1:
-        return recording
-    # Who states a factor says that the product is in microvolts.
-    return replace(recording, samples=recording.samples * np.float32(options.scale), units=("uV",))
-
-
-def _resampled(recording: Recording, settings: EpochSettings) -> NDArray[np.floating]:
-    require_band(recording.source, recording.channels[0], recording.fs_hz, settings.features.max_hz)
-    return resample(recording.samples, recording.fs_hz, settings.features.fs_hz)[0]
-
-
-def _epochs(recording: Recording, settings: EpochSettings, absent: Sequence[bool]) -> EpochSet:
-    """Epochs of the channels that are there; the others are NaN."""
-    there = ~np.array(absent)
-    if there.all():
-        return epochs_of(recording, None, settings)
-    channels, units = (
-        tuple(v for v, t in zip(values, there, strict=True) if t) for values in (recording.channels, recording.units)
-    )
-    part = replace(recording, samples=recording.samples[there], channels=channels, units=units)
-    epochs = epochs_of(part, None, settings)
-    features = np.full((len(epochs.features), len(there), *epochs.features.shape[2:]), np.nan, np.float32)
-    features[:, there] = epochs.features
-    return replace(epochs, features=features)
-
-
-def _window(settings: EpochSettings) -> dict[str, Any]:
-    """Frames of the picture: 4 s where epochs are long, a whole epoch where they are short."""
-    window_s = min(4.0, settings.features.epoch_s)
-    return {
-        "window_s": window_s,
-        "hop_s": window_s / 2,
-        "min_hz": 0.5,
-        "max_hz": min(30.0, settings.features.fs_hz / 2),
-    }
-
-
 def _reference(
-    night: Night, settings: EpochSettings, options: InputOptions, recording: Recording, duration_s: float
+    night: Night, settings: EpochSettings, options: InputOptions, given: NightInput
 ) -> tuple[NDArray[np.integer] | None, list[str]]:
+    """A person's stages on the epochs of the recording, and what to say of them."""
     if not options.reference:
         return None, []
     scored = night if options.reference == "beside" else replace(night, hypnogram=Path(options.reference))
-    how = ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, settings.more_names)
-    hypnogram = load_scoring(scored, how)
+    names = {**settings.more_names, **options.stage_names}
+    hypnogram = load_scoring(
+        scored, ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, names)
+    )
     if hypnogram is None:
         return None, [f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"]
-    stages, facts = align(hypnogram, duration_s, settings.features.epoch_s, start=recording.start)
+    duration_s = len(given.decibels) * given.epoch_s + float(given.groups[0].facts["tail_s"])
+    stages, facts = align(hypnogram, duration_s, given.epoch_s, start=given.start)
     return stages, list(facts["warnings"])
 
 
@@ -309,52 +333,47 @@ def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> Nigh
     """
     if options.yasa:
         raise BadInput("options.yasa", "needs the signal, not finished epochs", "leave it out, or give the EDF file")
+    if options.reference not in (None, "beside"):
+        raise BadInput("options.reference", "needs the signal's clock", "give beside, for the stages in the file")
     path, prepared = night.psg[0], night.kind == PREPARED
     epochs = read_epochs(path.parent) if prepared else read_bandpower(night.kind, path, night.recording_id)
     stated = epochs.signal
     assert stated is not None
     channels = list(stated.channels)
     if options.channels:
-        (names,) = _groups(bundle.signal.channels, options.channels[: len(bundle.signal.channels)])
+        wanted = options.channels[: len(bundle.signal.channels)]
+        ((names,), _) = choose_groups(bundle, path, channels, (), wanted)
         if absent := [name for name in names if name not in channels]:
             raise BadInput("options.channels", f"has no {absent[0]!r}", f"choose from: {', '.join(channels)}")
         places = [channels.index(name) for name in names]
         epochs, channels = replace(epochs, features=epochs.features[:, places]), list(bundle.signal.channels)
     found = (stated.fs_hz, stated.window_s, stated.units)
     require_contract(bundle.signal, epochs, channels, *found, source=path)
-    reference = epochs.stages if (epochs.stages != UNSCORED).any() and options.reference == "beside" else None
+    beside = options.reference == "beside" and (epochs.stages != UNSCORED).any()
     return NightInput(
         night.recording_id,
         [replace(epochs, facts={"tail_s": 0.0} | epochs.facts)],
         ["finished epochs" if prepared else "band powers"],
-        [],
-        None,
-        0.0,
+        stated.window_s,
         epochs.features[:, 0].astype(np.float32).mean(axis=-1),
         epochs.freqs_hz,
-        reference,
-        [],
-        None if prepared else list(LAYOUTS[night.kind]["rows"]),
+        rows=None if prepared else list(LAYOUTS[night.kind]["rows"]),
+        reference=epochs.stages if beside else None,
         lights=_lights(options, None, None),
     )
 
 
 def _lights(options: InputOptions, night: Night | None, start: datetime | None) -> tuple[float | None, float | None]:
     """Lights off and on in seconds from the start of the recording: from the options, else from its annotations."""
-    found = dict.fromkeys(("off", "on"), None) | (_marked_lights(night) if night is not None else {})
-    given = {"off": options.lights_off, "on": options.lights_on}
-    return tuple(found[k] if v is None else _seconds(f"options.lights_{k}", v, start) for k, v in given.items())  # type: ignore[return-value]
-
-
-def _marked_lights(night: Night) -> dict[str, float]:
-    path = night.psg[0]
-    if path.suffix.lower() not in EDF_SUFFIXES or not read_header(path).annotations:
-        return {}
-    found = {}
-    for onset, _, text in read_annotations(path).marks:
-        if match := _LIGHTS.search(text):
-            found[match[1].lower()] = onset
-    return found
+    marked: dict[str, float] = {}
+    if night and night.psg[0].suffix.lower() in EDF_SUFFIXES and read_header(night.psg[0]).annotations:
+        found = ((_LIGHTS.search(text), onset) for onset, _, text in read_annotations(night.psg[0]).marks)
+        marked = {match[1].lower(): onset for match, onset in found if match}
+    off, on = (
+        marked.get(which) if value is None else _seconds(f"options.lights_{which}", value, start)
+        for which, value in (("off", options.lights_off), ("on", options.lights_on))
+    )
+    return off, on
 
 
 def _seconds(source: str, given: str | float, start: datetime | None) -> float:

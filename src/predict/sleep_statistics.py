@@ -1,12 +1,14 @@
 """What a sleep lab reads off a hypnogram, and how far each number can be trusted.
 
 Latencies and awakenings are first-event statistics: one wrong epoch moves them by an hour. Every statistic
-therefore gets an interval from hypnograms that are drawn from the hypnodensity (:func:`draw_hypnograms`).
+therefore gets an interval from hypnograms that are drawn from the hypnodensity (:func:`draw_hypnograms`). Drawn
+hypnograms alone know nothing of errors that a network makes all night long, so the interval is widened by margins
+that were measured on held-back nights (:func:`interval_margins`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,10 @@ COUNTS = ("awakenings", "transitions")
 PERSISTENT_S = 600.0
 """Sleep without wake that counts as persistent."""
 DRAWS, LEVEL = 500, 0.9
-"""Hypnograms drawn for an interval; the share of them that lies inside."""
+"""Hypnograms drawn for an interval; the share of nights whose true value lies inside."""
+EMISSION_WEIGHT = 0.5
+"""Exponent of the network's probabilities as evidence: they have seen the neighbours that the transitions count too."""
+Interval = tuple[float, float] | None
 
 
 def sleep_statistics(stages: NDArray[np.integer], classes: Sequence[str], epoch_s: float) -> dict[str, float | None]:
@@ -122,9 +127,10 @@ def draw_hypnograms(
 ) -> NDArray[np.int64]:
     """Hypnograms that the hypnodensity allows, by forward filtering and backward sampling.
 
-    Epoch ``t`` of a drawn hypnogram has stage ``k`` with a weight of ``p[t, k] / s[k]``, the network's probability
-    less what the stage's share ``s`` alone explains, and stages follow one another as in training (a hidden Markov
-    model; Rabiner 1989, Proc. IEEE 77:257). Drawing every epoch for itself would fill the night with awakenings.
+    Epoch ``t`` of a drawn hypnogram has stage ``k`` with a weight of ``(p[t, k] / s[k])`` to the power of
+    :data:`EMISSION_WEIGHT`, the network's probability less what the stage's share ``s`` alone explains, and stages
+    follow one another as in training (a hidden Markov model; Rabiner 1989, Proc. IEEE 77:257). Drawing every epoch
+    for itself would fill the night with awakenings.
 
     Parameters
     ----------
@@ -141,7 +147,7 @@ def draw_hypnograms(
     counts = np.asarray(transitions, float) + 0.5  # what was never seen is rare, not impossible
     follows, share = counts / counts.sum(axis=1, keepdims=True), counts.sum(axis=1) / counts.sum()
     known = np.isfinite(probabilities).all(axis=1)
-    weight = np.where(known[:, None], np.nan_to_num(probabilities) / share + 1e-6, 1.0)
+    weight = np.where(known[:, None], np.nan_to_num(probabilities) / share + 1e-6, 1.0) ** EMISSION_WEIGHT
     # Forward: belief[t] is the stage at t given everything up to t.
     belief = np.empty_like(weight, dtype=float)
     before = share
@@ -167,16 +173,60 @@ def statistic_intervals(
     transitions: NDArray[np.floating],
     classes: Sequence[str],
     epoch_s: float,
-) -> dict[str, tuple[float, float] | None]:
-    """The central :data:`LEVEL` of every statistic over drawn hypnograms; ``None`` where most of them have none."""
+    margins: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, Interval]:
+    """Where the true value of every statistic lies in :data:`LEVEL` of the nights.
+
+    The central :data:`LEVEL` of the statistic over drawn hypnograms, widened by ``margins`` within what is possible
+    (:func:`interval_margins`); ``None`` where most hypnograms have no such value. Without margins the interval is far
+    too narrow: it takes the errors of single epochs for independent.
+    """
     found = _statistics(draw_hypnograms(probabilities, transitions), classes, epoch_s)
     edges = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
-    intervals: dict[str, tuple[float, float] | None] = {}
+    intervals: dict[str, Interval] = {}
     for name, values in found.items():
         known = values[np.isfinite(values)]
-        low, high = np.percentile(known, edges) if 2 * len(known) > len(values) else (np.nan, np.nan)
-        intervals[name] = None if np.isnan(low) else (float(low), float(high))
+        if 2 * len(known) <= len(values):
+            intervals[name] = None
+            continue
+        low, high = np.percentile(known, edges)
+        below, above = (margins or {}).get(name, (0.0, 0.0))
+        most = 100.0 if "percent" in name else len(probabilities) * (1.0 if name in COUNTS else epoch_s / 60)
+        low, high = float(np.clip(low - below, 0, most)), float(np.clip(high + above, 0, most))
+        intervals[name] = (min(low, high), max(low, high))
     return intervals
+
+
+def interval_margins(
+    intervals: Sequence[Mapping[str, Interval]], truths: Sequence[Mapping[str, float | None]]
+) -> dict[str, tuple[float, float]]:
+    """How far intervals have to reach further so that they cover :data:`LEVEL` of nights like these.
+
+    Conformalized quantile regression (Romano, Patterson & Candès 2019, NeurIPS): of ``n`` nights that the network
+    has not seen, the ``⌈(n + 1)(1 + LEVEL) / 2⌉``-th smallest distance by which the true value lies below the
+    interval, and the same above it. A margin is negative where the intervals reach too far or lie to one side.
+
+    Parameters
+    ----------
+    intervals
+        Of each night, by :func:`statistic_intervals` without margins.
+    truths
+        Of each night, :func:`sleep_statistics` of a person's scoring.
+
+    Returns
+    -------
+    ``{statistic: (below, above)}``, for those that half of the nights have.
+    """
+    margins = {}
+    for name in intervals[0]:
+        rows = [(i[name], t[name]) for i, t in zip(intervals, truths, strict=True)]
+        known = np.array([(low_high[0], low_high[1], true) for low_high, true in rows if low_high and true is not None])
+        if 2 * len(known) <= len(rows):
+            continue
+        place = min(len(known), int(np.ceil((len(known) + 1) * (1 + LEVEL) / 2))) - 1
+        low, high, true = known.T
+        margins[name] = (float(np.sort(low - true)[place]), float(np.sort(true - high)[place]))
+    return margins
 
 
 def bouts(stages: NDArray[np.integer], classes: Sequence[str], epoch_s: float) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -28,8 +29,38 @@ _PLANES_SHOWN = 6
 _HEAT = "magma"
 
 
+@dataclass(frozen=True)
+class ForecastExample:
+    """Some windows of one subject: what was forecast and what happened.
+
+    Attributes
+    ----------
+    subject, voxels, planes
+        Name, ``(voxel,)`` places of the occupied voxels, and Z.
+    probability, truth
+        ``(window, horizon, voxel)`` forecast probability, and activity.
+    first
+        ``(window,)`` first context frame.
+    step_s, gap
+        Seconds of a frame; frames between the context and the first frame of the horizon.
+    """
+
+    subject: str
+    voxels: np.ndarray
+    planes: int
+    probability: np.ndarray
+    truth: np.ndarray
+    first: np.ndarray
+    step_s: float
+    gap: int
+
+    def ahead_s(self, step: int) -> float:
+        """Seconds from the last context frame to a frame of the horizon, counted from 0."""
+        return (self.gap + step + 1) * self.step_s
+
+
 def draw_gain(
-    path: Path, *, bits: Mapping[str, np.ndarray], average_precision: Mapping[str, np.ndarray], step_s: float
+    path: Path, *, bits: Mapping[str, np.ndarray], average_precision: Mapping[str, np.ndarray], step_s: float, gap: int
 ) -> Path:
     """Write log-likelihood gain and average precision against the horizon.
 
@@ -37,8 +68,8 @@ def draw_gain(
     ----------
     bits, average_precision
         ``(horizon,)`` per forecast: bits per spike over the mean rate, and average precision.
-    step_s
-        Seconds of a frame.
+    step_s, gap
+        Seconds of a frame; frames between the context and the first frame of the horizon.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     shown = (
@@ -47,7 +78,7 @@ def draw_gain(
     )
     for axis, values, label in shown:
         for name, curve in values.items():
-            ahead = np.arange(1, len(curve) + 1) * step_s
+            ahead = (gap + np.arange(1, len(curve) + 1)) * step_s
             axis.plot(ahead, curve, "o-", ms=3.5, lw=1.6, color=COLOURS.get(name, "black"), label=name)
         axis.set(xlabel="time ahead (s)", ylabel=label)
         axis.set_ylim(bottom=min(0.0, *(float(np.min(c)) for c in values.values())))
@@ -56,32 +87,13 @@ def draw_gain(
     return _saved(figure, path)
 
 
-def draw_planes(
-    path: Path,
-    *,
-    subject: str,
-    voxels: np.ndarray,
-    planes: int,
-    probability: np.ndarray,
-    truth: np.ndarray,
-    first: np.ndarray,
-    step_s: float,
-) -> Path:
-    """Write what was forecast and what happened, plane by plane, in the busiest frame of an example.
-
-    Parameters
-    ----------
-    voxels, planes
-        ``(voxel,)`` occupied voxels of the subject, and its Z.
-    probability, truth
-        ``(window, horizon, voxel)`` forecast probability, and what happened.
-    first
-        ``(window,)`` first context frame of every window.
-    """
+def draw_planes(path: Path, example: ForecastExample) -> Path:
+    """Write what was forecast and what happened, plane by plane, in the busiest frame of an example."""
+    voxels, probability, truth = example.voxels, example.probability, example.truth
     step = min(2, probability.shape[1] - 1)
     window = int(truth[:, step].sum(axis=1).argmax())
     plane, row, column = voxels // PIXELS, voxels % PIXELS // WIDTH, voxels % WIDTH
-    chosen = np.unique(np.linspace(0, planes - 1, min(planes, _PLANES_SHOWN)).astype(int))
+    chosen = np.unique(np.linspace(0, example.planes - 1, min(example.planes, _PLANES_SHOWN)).astype(int))
     # Half as high as the true aspect would be wide: the grid has square pixels of twice as many rows as columns.
     figure, axes = plt.subplots(
         2, len(chosen), figsize=(1.5 * len(chosen) + 1, 5.8), squeeze=False, layout="constrained"
@@ -108,44 +120,35 @@ def draw_planes(
         for axis in (top, bottom):
             axis.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), xticks=[], yticks=[], aspect="equal")
     axes[0, 0].set_ylabel("active")
-    axes[1, 0].set_ylabel(f"forecast {(step + 1) * step_s:g} s before")
+    axes[1, 0].set_ylabel(f"forecast {example.ahead_s(step):g} s before")
     figure.colorbar(heat, ax=axes[1], shrink=0.8, label="probability")
-    frames = probability.shape[1]
-    figure.suptitle(f"{subject}, window from frame {int(first[window])}, {frames} frames ahead (held out)", fontsize=9)
+    first = int(example.first[window])
+    figure.suptitle(f"{example.subject}, window from frame {first} (held out)", fontsize=9)
     return _saved(figure, path)
 
 
-def draw_movie(
-    path: Path,
-    *,
-    subject: str,
-    voxels: np.ndarray,
-    planes: int,
-    probability: np.ndarray,
-    truth: np.ndarray,
-    first: np.ndarray,
-    step_s: float,
-) -> Path:
+def draw_movie(path: Path, example: ForecastExample) -> Path:
     """Write a GIF beside ``path``: what happened, and what was forecast for that frame, seen from above.
 
-    The arguments are those of :func:`draw_planes`; one picture per window, all planes laid over one another.
+    One picture per window, all planes laid over one another.
     """
+    probability, first = example.probability, example.first
     step = min(2, probability.shape[1] - 1)
     brightest = max(float(np.quantile(probability[:, step], 0.999)), 1e-3)
-    pixel = voxels % PIXELS
-    outline = _from_above(pixel, np.full(len(voxels), 0.12))
+    pixel = example.voxels % PIXELS
+    outline = _from_above(pixel, np.full(len(pixel), 0.12))
     pictures = []
     for window in range(len(probability)):
         sides = [
-            np.maximum(_from_above(pixel, truth[window, step].astype(float)), outline),
+            np.maximum(_from_above(pixel, example.truth[window, step].astype(float)), outline),
             np.maximum(_from_above(pixel, np.clip(probability[window, step] / brightest, 0, 1)), outline),
         ]
         canvas = Image.fromarray((colormaps[_HEAT](np.concatenate(sides, axis=1))[..., :3] * 255).astype(np.uint8))
         pen = ImageDraw.Draw(canvas)
         pen.line([(canvas.width // 2, 0), (canvas.width // 2, canvas.height)], fill="gray")
-        pen.text((6, 4), f"{subject}  {window_time(first, window, step_s):6.1f} s", fill="white")
+        pen.text((6, 4), f"{example.subject}  {window_time(first, window, example.step_s):6.1f} s", fill="white")
         pen.text((6, canvas.height - 14), "active", fill="white")
-        label = f"forecast {(step + 1) * step_s:g} s before"
+        label = f"forecast {example.ahead_s(step):g} s before"
         pen.text((canvas.width // 2 + 6, canvas.height - 14), label, fill="white")
         pictures.append(canvas.convert("P", palette=Image.Palette.ADAPTIVE))
     target = path.with_suffix(".gif")

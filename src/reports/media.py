@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from src.reports.grids import draw_gain, draw_movie, draw_planes
+from src.reports.grids import ForecastExample, draw_gain, draw_movie, draw_planes
 from src.reports.sleep import draw_staging
 from src.storage.atomic import atomic_file
 
@@ -65,8 +65,8 @@ DRAWERS: dict[str, Callable[..., Path]] = {
     "confusion": draw_confusion,
     "staging": draw_staging,
     "forecast_gain": draw_gain,
-    "forecast_planes": draw_planes,
-    "forecast_movie": draw_movie,
+    "forecast_planes": lambda path, **fields: draw_planes(path, ForecastExample(**fields)),
+    "forecast_movie": lambda path, **fields: draw_movie(path, ForecastExample(**fields)),
 }
 """Kinds of pictures that a module may ask for in its ``media()``."""
 

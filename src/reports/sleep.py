@@ -1,9 +1,10 @@
-"""What a person looks at after a night was staged: spectrogram, hypnodensity, hypnogram."""
+"""What a person looks at after a night was staged: the figure, and the page that a sleep lab can print and send."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA
 from src.storage.atomic import atomic_file
 
+TEMPLATES = Path(__file__).parent / "templates"
 STAGE_COLOURS = {
     "W": "#e9a23b",
     "Wake": "#e9a23b",
@@ -224,3 +227,56 @@ def reliability_picture(table: np.ndarray, ece: float) -> bytes:
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=130)
     return stream.getvalue()
+
+
+def write_page(path: Path, page: Mapping[str, Any], figure: Path) -> Path:
+    """Write the page of a night, one file that needs nothing beside it.
+
+    Parameters
+    ----------
+    page
+        What ``templates/sleep.html`` asks for; a value that is missing is an error.
+    figure
+        The PNG of :func:`draw_night`.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"number": _number, "span": _span, "length": _length, "picture": _picture, "clock": _clock}
+    quality = {"human_kappa": HUMAN_KAPPA, "human_accuracy": HUMAN_ACCURACY, "colours": STAGE_COLOURS}
+    text = environment.get_template("sleep.html").render(quality | dict(page), figure=figure.read_bytes())
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def _number(value: float | tuple[float, float] | None, digits: int = 1, sign: str = "") -> str:
+    """A number or an interval; a dash where there is none."""
+    if isinstance(value, tuple):
+        return " – ".join(_number(edge, digits, sign) for edge in value)
+    return "–" if value is None else f"{value:{sign}.{digits}f}"
+
+
+def _span(minutes: float | tuple[float, float] | None) -> str:
+    """Minutes, or an interval of them, as people write them."""
+    if isinstance(minutes, tuple):
+        return " – ".join(map(_span, minutes))
+    if minutes is None or minutes < 100:
+        return "–" if minutes is None else f"{minutes:.0f} min"
+    return f"{int(minutes // 60)} h {int(minutes % 60):02d}"
+
+
+def _length(seconds: float | None) -> str:
+    if seconds is None or seconds < 120:
+        return "–" if seconds is None else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min"
+
+
+def _clock(seconds: float, start: datetime | None) -> str:
+    since = f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d}:{seconds % 60:02.0f}"
+    return f"{start + timedelta(seconds=seconds):%H:%M:%S} ({since})" if start else since
+
+
+def _picture(source: bytes | tuple[np.ndarray, float]) -> str:
+    """A PNG, or the reliability to draw, as the text that an HTML page holds."""
+    png = source if isinstance(source, bytes) else reliability_picture(*source)
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
-from src.models.bundle import NETWORKS, network_class
 from src.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from src.runs.folder import data_identity
+from src.runs.keys import check, imported_arguments
 from src.signals import BadInput
 from src.storage.fingerprint import digest_of
 
 _identities: dict[str, str] = {}
-OURS = {"logger": "logger", "fast_dev_run": "debug=fast", "enable_checkpointing": "callbacks.checkpoint"}
-"""Arguments of ``Trainer`` that ``train.py`` has to decide itself, and what to give instead."""
 
 
 def assemble(cfg: DictConfig) -> tuple[Any, Any]:
@@ -36,24 +31,26 @@ def assemble(cfg: DictConfig) -> tuple[Any, Any]:
     """
     check(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    datamodule = instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
-    datamodule.prepare_data()
-    datamodule.setup("fit")
+    datamodule = prepared_data(cfg)
     signal, classes = datamodule.signal.to_dict(), list(datamodule.classes)
     model = instantiate(cfg.model, signal=signal, classes=classes, _recursive_=False, _convert_="all")
     model.take_over(datamodule)
     return datamodule, model
 
 
+def prepared_data(cfg: DictConfig) -> Any:
+    """The datamodule of ``cfg`` with its recordings prepared and split."""
+    datamodule = instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    return datamodule
+
+
 def prepared_identity(cfg: DictConfig) -> str:
     """:func:`data_identity` of the recordings as they are now; jobs of a sweep with the same data share one look."""
-    plain = OmegaConf.to_container(cfg.datamodule, resolve=True)
-    key = digest_of(plain)
+    key = digest_of(OmegaConf.to_container(cfg.datamodule, resolve=True))
     if key not in _identities:
-        datamodule = instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
-        datamodule.prepare_data()
-        datamodule.setup("fit")
-        _identities[key] = data_identity(datamodule)
+        _identities[key] = data_identity(prepared_data(cfg))
     return _identities[key]
 
 
@@ -75,7 +72,7 @@ def make_callbacks(blocks: Mapping[str, Any], *, folder: Path, monitor: str, mod
     for name, block in blocks.items():
         if block is None:
             continue
-        takes = _arguments(f"callbacks.{name}", block) or []
+        takes = imported_arguments(f"callbacks.{name}", str(block["_target_"])) or []
         missing = {k: v for k, v in known.items() if k in takes and k not in block}
         made.append(instantiate(block, **missing, _convert_="all"))
     return made
@@ -107,77 +104,3 @@ def best_score(trainer: pl.Trainer) -> float:
     if not isinstance(callback, ModelCheckpoint) or callback.best_model_score is None:
         raise BadInput("trainer", "was not validated, so no checkpoint is the best", "let limit_val_batches be above 0")
     return float(callback.best_model_score)
-
-
-def check(cfg: DictConfig) -> None:
-    """Refuse what no constructor of the configuration takes, naming the nearest key that one does.
-
-    Raises
-    ------
-    BadInput
-        For an unknown key or target, an unknown network, or a network that the module does not train.
-    """
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    _check_source(plain.get("source") or {})
-    for name in ("datamodule", "model", "optimizer", "scheduler", "trainer", "logger"):
-        if block := plain.get(name):
-            _check_block(name, block)
-    for name, block in (plain.get("callbacks") or {}).items():
-        if block is not None:
-            _check_block(f"callbacks.{name}", block)
-    for key, instead in OURS.items():
-        if key in plain.get("trainer", {}):
-            raise BadInput(f"trainer.{key}", "is set by train.py", f"give {instead} instead")
-    _check_network(plain["model"])
-
-
-def _check_source(source: Mapping[str, Any]) -> None:
-    """Say how recordings are fetched that nobody has given."""
-    for part in source.get("sources", [source]):
-        fetch = part.get("fetch")
-        if fetch and part.get("root") in (None, "???"):
-            raise BadInput("source", f"{part.get('cohort', part['kind'])}: no folder is given", fetch)
-
-
-def _check_block(name: str, block: Mapping[str, Any]) -> None:
-    takes = _arguments(name, block)
-    for key in block:
-        if takes is None or key in takes or (key.startswith("_") and key.endswith("_")):
-            continue
-        near = get_close_matches(key, takes, 1)
-        hint = f"did you mean {name}.{near[0]}?" if near else f"it takes {', '.join(takes)}"
-        if name == "model" and key in ("lr", "weight_decay"):
-            hint = f"give optimizer.{key}"
-        raise BadInput(f"{name}.{key}", f"is no argument of {block['_target_'].rpartition('.')[2]}", hint)
-
-
-def _arguments(name: str, block: Any) -> list[str] | None:
-    """Names of the arguments of the constructor or function that a block names; ``None`` where it takes any."""
-    target = block.get("_target_") if isinstance(block, Mapping) else None
-    if target is None:
-        raise BadInput(name, "names no _target_", f"give {name}._target_=<module.Class> and its arguments")
-    try:
-        found = get_object(target)
-    except (ImportError, ValueError, AttributeError, InstantiationException) as error:
-        raise BadInput(f"{name}._target_", f"{target!r} cannot be imported", "give <module.Class>") from error
-    parameters = inspect.signature(found).parameters
-    return None if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else list(parameters)
-
-
-def _check_network(model: Mapping[str, Any]) -> None:
-    module = get_object(model["_target_"])
-    kinds = getattr(module, "kinds", ())
-    if not kinds:
-        return
-    named = inspect.signature(module).parameters.get("kind")
-    kind = kinds[0] if named is None else model.get("kind", named.default)
-    if kind not in kinds:
-        near = get_close_matches(str(kind), kinds, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(kinds)}"
-        problem = "is known, but trained by another module" if kind in NETWORKS else "is no network"
-        raise BadInput("model.kind", f"{kind!r} {problem}", hint)
-    network = network_class(kind)
-    _check_block(
-        "model.network_args",
-        {"_target_": f"{network.__module__}.{network.__name__}", **(model.get("network_args") or {})},
-    )

@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from src.runs.help import help_text, options
+from src.runs.keys import check_keys
 from src.runs.targets import check_targets
 from src.runs.user_errors import user_errors
 from src.signals import BadInput
@@ -110,6 +112,8 @@ def check_command(verb: str, arguments: list[str]) -> None:
     check_targets(cfg.hydra, within="hydra")
     with open_dict(cfg):
         del cfg["hydra"]
+    if verb == "train":
+        check_keys(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
     check_targets(cfg)
 
 
@@ -135,11 +139,17 @@ def _parsed(text: str, verb: str, arguments: list[str], *, multirun: bool) -> Ov
         hint = f"did you mean input={text}?" if Path(text).exists() else f"see python {verb}.py --help"
         raise BadInput("command line", f"{text!r} is not of the form key=value", hint)
     override = _override(text, multirun=multirun)
-    if override is None:
-        again = [_quoted(argument, multirun=multirun) for argument in arguments]
-        problem = "Hydra reads the characters of this value as its own syntax"
-        raise BadInput(key, problem, f"type: {command_line([f'{verb}.py', *again])}")
-    return override
+    if override is not None:
+        return override
+    again = [
+        f"{name}={hydra_quoted(value)}"
+        if equals and not name.startswith("-") and _override(argument, multirun=multirun) is None
+        else argument
+        for argument in arguments
+        for name, equals, value in [argument.partition("=")]
+    ]
+    problem = "Hydra reads the characters of this value as its own syntax"
+    raise BadInput(key, problem, f"type: {command_line([f'{verb}.py', *again])}")
 
 
 def _override(text: str, *, multirun: bool) -> Override | None:
@@ -152,14 +162,6 @@ def _override(text: str, *, multirun: bool) -> Override | None:
     is_path = key.rpartition(".")[2] in PATHS or (os.sep in value and Path(value).exists())
     swept = override.is_sweep_override()
     return None if is_path and (not multirun if swept else _reads_otherwise(override.value(), value)) else override
-
-
-def _quoted(argument: str, *, multirun: bool) -> str:
-    """The argument, its value in quotes where Hydra needs them."""
-    key, equals, value = argument.partition("=")
-    if not equals or argument.startswith("-") or _override(argument, multirun=multirun) is not None:
-        return argument
-    return f"{key}={hydra_quoted(value)}"
 
 
 def _reads_otherwise(value: Any, text: str) -> bool:
@@ -206,26 +208,21 @@ def _explained(
 ) -> BadInput:
     """What to type instead of an override that does not fit the configuration."""
     message = " ".join(str(error).split())
-    unknown = re.search(r"Could not override '([^']+)'", message)
     if group := re.search(r"You must specify '(\w+)'", message):
         return BadInput("command line", f"{group[1]} is not given", f"add {group[1]}={' | '.join(options(group[1]))}")
+    unknown = re.search(r"Could not override '([^']+)'", message)
     if unknown is None:
         reason = str(error.__cause__ or "").partition("\n")[0]
         return BadInput("command line", f"{message} ({reason})" if reason else message, "see --help")
-    key = unknown[1]
-    others = [_first_value(o) for o in parsed if o.get_key_element().lstrip("+~") != key]
-    try:
-        cfg = again(others)
-    except (HydraException, OmegaConfBaseException):
-        return BadInput("command line", f"{key} is not a key", "see --help")
-    near = nearest(key, [name for name in flat_keys(cfg) if not name.startswith("hydra.")])
-    if near is None:
-        return BadInput("command line", f"{key} is not a key", "see --help")
-    value = OmegaConf.to_container(cfg)
-    for part in near.split("."):
-        value = value[part]  # type: ignore[index,call-overload]
-    now = "" if value == MISSING else f" It is {value} now"
-    return BadInput("command line", f"{key} is not a key", f"did you mean {near}?{now}")
+    key, hint = unknown[1], "see --help"
+    with suppress(HydraException, OmegaConfBaseException):
+        cfg = again([_first_value(o) for o in parsed if o.get_key_element().lstrip("+~") != key])
+        near = nearest(key, [name for name in flat_keys(cfg) if not name.startswith("hydra.")])
+        if near is not None:
+            absent = OmegaConf.is_missing(cfg, near) if "." not in near else False
+            now = "" if absent else f" It is {OmegaConf.select(cfg, near)} now"
+            hint = f"did you mean {near}?{now}"
+    return BadInput("command line", f"{key} is not a key", hint)
 
 
 def flat_keys(config: Any, prefix: str = "") -> Iterator[str]:

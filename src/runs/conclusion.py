@@ -6,25 +6,16 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from safetensors.torch import load_file
 
 from src.models.bundle import WEIGHTS, export_bundle, load_bundle
 from src.reports.sweeps import SHOWN, draw_ranking, draw_search
 from src.reports.tables import results_table
-from src.runs.assemble import adopt_checkpoint, assemble
+from src.runs.assemble import adopt_checkpoint, assemble, make_trainer
 from src.runs.console import quiet_trainer
-from src.runs.folder import (
-    RUN_FILE,
-    SWEEP_FILE,
-    data_identity,
-    now,
-    read_record,
-    replace_link,
-    write_record,
-)
+from src.runs.folder import RUN_FILE, SWEEP_FILE, data_identity, now, read_record, replace_link, write_record
 from src.runs.ranking import Configuration, SweepRun, brief, mode, monitor, read_sweep, write_tables
 from src.runs.targets import check_targets
 from src.signals import BadInput
@@ -34,23 +25,21 @@ from src.storage.progress import say
 def finalize_sweep(folder: Path, console: Console) -> int:
     """Rank the jobs in ``folder``, test the best configuration, draw; returns how many jobs did not finish."""
     quiet_trainer()
-    ranking = write_tables(folder)
-    runs = read_sweep(folder)
+    ranking, runs = write_tables(folder), read_sweep(folder)
     failures = [run for run in runs if run.score is None]
     chosen = ranking[0] if ranking and ranking[0].scores else None
     best = None
     if chosen is not None:
-        for job in chosen.jobs:
-            if job.score is not None and not any(name.startswith("test/") for name in job.record["metrics"]):
+        finished = [job for job in chosen.jobs if job.score is not None]
+        for job in finished:
+            if not any(name.startswith("test/") for name in job.record["metrics"]):
                 say(console, f"testing job {job.number}, of the configuration that validation chose")
                 test_run(job.path)
-        best = (max if mode(runs) == "max" else min)((j for j in chosen.jobs if j.score is not None), key=_score)
+        best = (max if mode(runs) == "max" else min)(finished, key=lambda job: job.score or 0.0)
         replace_link(folder / "best", f"{best.path.name}/bundle")
-        ranking = write_tables(folder)
-        runs = read_sweep(folder)
+        ranking, runs = write_tables(folder), read_sweep(folder)
         _draw(folder, ranking, runs)
-    record = read_record(folder / SWEEP_FILE)
-    record |= {
+    facts = {
         "status": "incomplete" if failures else "finished",
         "finished": now(),
         "monitor": monitor(runs),
@@ -58,42 +47,28 @@ def finalize_sweep(folder: Path, console: Console) -> int:
         "chosen": chosen.parameters if chosen else None,
         "best": best.number if best else None,
     }
-    write_record(folder / SWEEP_FILE, record)
-    _report(folder, ranking, runs, failures, console)
+    write_record(folder / SWEEP_FILE, read_record(folder / SWEEP_FILE) | facts)
+    _report(folder, ranking, runs, console)
     return len(failures)
 
 
-def test_run(path: Path) -> dict[str, float]:
+def test_run(path: Path) -> None:
     """Test a finished run's best checkpoint, and add the scores to its records and its bundle."""
     record = read_record(path / RUN_FILE)
-    cfg = OmegaConf.create(record["config"])
-    assert not isinstance(cfg, list)
+    cfg = DictConfig(record["config"])
     check_targets(cfg)
     datamodule, model = assemble(cfg)
     if record.get("data") not in (None, data_identity(datamodule)):
         raise BadInput(path, "was trained on other recordings than there are now", "put them back, then test it")
     adopt_checkpoint(model, path / "checkpoints" / "best.ckpt")
-    trainer = instantiate(cfg.trainer, _partial_=True)(
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        default_root_dir=str(path),
-    )
-    trainer.test(model, datamodule, verbose=False)
+    quiet = OmegaConf.merge(cfg, {"trainer": {"enable_progress_bar": False}})
+    make_trainer(quiet, folder=path, monitor=model.monitor, loggers=[]).test(model, datamodule, verbose=False)
     metrics: dict[str, float] = {**record["metrics"], **model.test_metrics()}
     bundle = load_bundle(path)
     assert bundle.folder is not None
-    state = load_file(bundle.folder / WEIGHTS)
-    export_bundle(path / "bundle", replace(bundle, metrics=metrics), state)
+    export_bundle(path / "bundle", replace(bundle, metrics=metrics), load_file(bundle.folder / WEIGHTS))
     write_record(path / "results.json", {"metrics": metrics, "rows": model.results()})
     write_record(path / RUN_FILE, {**record, "metrics": metrics})
-    return metrics
-
-
-def _score(job: SweepRun) -> float:
-    assert job.score is not None
-    return job.score
 
 
 def _draw(folder: Path, ranking: list[Configuration], runs: list[SweepRun]) -> None:
@@ -102,26 +77,23 @@ def _draw(folder: Path, ranking: list[Configuration], runs: list[SweepRun]) -> N
     labels = [" ".join(f"{name}={value}" for name, value in _parameters(c).items()) or "all" for c in ranking]
     curves = [(places[run.number], curve) for run in runs if (curve := learning_curve(run.path, metric))]
     draw_ranking(folder / "sweep.png", metric=metric, labels=labels, scores=[c.scores for c in ranking], curves=curves)
-    varied = [c for c in ranking if c.scores and c.mean is not None]
-    names = list(ranking[0].parameters)
-    if len(names) > 1 and len(varied) > 3:
-        draw_search(
-            folder / "search.png",
-            metric=metric,
-            better=mode(runs),
-            history=[run.score for run in runs],
-            parameters={name: [c.parameters[name] for c in varied] for name in names},
-            scores=[c.mean for c in varied if c.mean is not None],
-            importances=_importances(folder),
-        )
+    scored = [c for c in ranking if c.scores]
+    if len(ranking[0].parameters) < 2 or len(scored) < 4:
+        return
+    importances: dict[str, float] = {}
+    if (folder / "study.db").is_file():
+        from src.runs import search  # Optuna is loaded for searches alone
 
-
-def _importances(folder: Path) -> dict[str, float]:
-    if not (folder / "study.db").is_file():
-        return {}
-    from src.runs.search import importances
-
-    return importances(f"sqlite:///{folder}/study.db")
+        importances = search.importances(f"sqlite:///{folder}/study.db")
+    draw_search(
+        folder / "search.png",
+        metric=metric,
+        better=mode(runs),
+        history=[run.score for run in runs],
+        parameters={name: [c.parameters[name] for c in scored] for name in ranking[0].parameters},
+        scores=[c.mean for c in scored if c.mean is not None],
+        importances=importances,
+    )
 
 
 def learning_curve(path: Path, metric: str) -> list[float]:
@@ -132,9 +104,7 @@ def learning_curve(path: Path, metric: str) -> list[float]:
         return [float(row[metric]) for row in csv.DictReader(handle) if row.get(metric)]
 
 
-def _report(
-    folder: Path, ranking: list[Configuration], runs: list[SweepRun], failures: list[SweepRun], console: Console
-) -> None:
+def _report(folder: Path, ranking: list[Configuration], runs: list[SweepRun], console: Console) -> None:
     shown = [
         {"rank": place, monitor(runs): brief(c.mean), "sd": brief(c.sd), **_parameters(c)}
         for place, c in enumerate(ranking[:SHOWN], 1)
@@ -143,7 +113,7 @@ def _report(
         console.print(results_table(shown, title="sweep"))
     if len(ranking) > SHOWN:
         say(console, f"and {len(ranking) - SHOWN} more in sweep.md")
-    for run in failures:
+    for run in (run for run in runs if run.score is None):
         say(console, str(run.record.get("error", run.status)), label=f"job {run.number} did not finish:", style="red")
     if ranking and ranking[0].test:
         tests = [

@@ -1,21 +1,19 @@
 """A run's folder: found again when the same command is repeated after an interruption.
 
-The key of a run is the hash of everything in its configuration that can change its result. A new run
-gets a folder named by the time; a repeated command whose earlier run did not finish continues in that
-run's folder, from its last checkpoint. A job of a sweep gets a folder named by its number; a finished job
-with its key is not repeated.
+The key of a run is the hash of everything in its configuration that can change its result. A new run gets a folder
+named by the time. A repeated command whose earlier run did not finish continues in that run's folder, from its last
+checkpoint. A job of a sweep gets a folder named by its number; a finished job with its key is not repeated.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,25 +24,27 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from src.runs.checkpoints import read_checkpoint
-from src.runs.repeat import RECIPE, source_digests, write_recipe
+from src.runs.repeat import RECIPE, present_code, write_recipe
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.fingerprint import digest_of
 from src.storage.lock import folder_lock, try_lock
 from src.storage.output import plain_name
 from src.storage.progress import say
-from src.storage.provenance import provenance
 from src.storage.step import fingerprint
 
 RUN_FILE = "run.json"
 SWEEP_FILE = "sweep.json"
 CHECKSUM = "checksum"
 LOCK_FILE = ".lock"
-_STAMP = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?")
 SHARED_RUN = "NEUROLIT_RUN"
-"""Environment variable in which the first process of a run tells its helpers the folder."""
+"""Environment variable in which the first process of a run gives the folder to the processes that it starts."""
 EXECUTION_KEYS = ("logger", "runs_dir", "cache_dir", "workers", "resume", "tags", "group")
-"""Configuration that says where and how a run is carried out, not what it computes."""
+"""Configuration that says where and how a run is executed, not what it computes."""
+
+Locked = tuple[Path, AcquireReturnProxy]
+"""A folder and the lock that this process holds on it."""
+_reported: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class RunFolder:
     attempt
         How many times it was started before.
     swept
-        Whether it is a job of a sweep: it is not tested, for the sweep tests what it has chosen, once. A
-        sweep over folds chooses nothing: each of its jobs has test data of its own, and counts as unswept.
+        Whether it is a job of a sweep that chooses among its jobs: then the sweep tests the chosen one, once. A sweep
+        over folds chooses nothing; its jobs have test data of their own, and test them.
     previous
         The record that its earlier attempt left in ``run.json``.
     """
@@ -96,19 +96,13 @@ class RunFolder:
         record = read_record(self.path / RUN_FILE) if (self.path / RUN_FILE).is_file() else {}
         return list(record.get("left_out", []))
 
-    def write(self, name: str, value: Any) -> Path:
-        """Write a plain value as ``<name>`` (JSON) into the folder, atomically; the first process alone does."""
-        if process_rank() > 0:
-            return self.path / name
-        return (write_record if name == RUN_FILE else write_json)(self.path / name, value)
+    def write(self, name: str, value: dict[str, Any]) -> None:
+        """Write a record as ``<name>`` into the folder, atomically; the first process alone does."""
+        if process_rank() == 0:
+            write_record(self.path / name, value)
 
     def settle(self, data: str) -> None:
-        """Record what the run is trained on, before anything else is written.
-
-        Parameters
-        ----------
-        data
-            :func:`data_identity` of its datamodule.
+        """Record what the run is trained on (:func:`data_identity`), before anything else is written.
 
         Raises
         ------
@@ -122,9 +116,8 @@ class RunFolder:
 
     def note(self, **facts: Any) -> None:
         """Add facts to ``run.json``; the first process alone does."""
-        if process_rank() > 0:
-            return
-        self.write(RUN_FILE, {**read_record(self.path / RUN_FILE), **facts})
+        if process_rank() == 0:
+            self.write(RUN_FILE, {**read_record(self.path / RUN_FILE), **facts})
 
     def finish(self, **facts: Any) -> None:
         """Mark the run as finished and point ``latest`` beside it to it."""
@@ -141,18 +134,10 @@ class DataChanged(RuntimeError):
         self.path, self.data = path, data
 
 
-_reported: set[Path] = set()
-
-
 def data_identity(datamodule: Any) -> str:
     """SHA-256 of the split and of the content of every file that a prepared datamodule reads."""
     inputs = {name: fingerprint(path) for name, path in sorted(getattr(datamodule, "inputs", dict)().items())}
     return digest_of({"split": datamodule.split.to_dict(), "inputs": inputs})
-
-
-def over_folds(overrides: Iterable[str]) -> bool:
-    """Whether a job's overrides make it one fold of a cross-validation."""
-    return any(override.startswith("split.fold=") for override in overrides)
 
 
 def process_rank() -> int:
@@ -174,20 +159,19 @@ def open_run(
     resume: bool = True,
     sweep: Path | None = None,
     number: int = 0,
-    overrides: list[str] | None = None,
+    overrides: Sequence[str] = (),
     data: str | None = None,
 ) -> Iterator[RunFolder]:
     """Yield the folder to run in: that of an interrupted run of the same configuration, or a new one.
 
-    The folder is locked while it is open, so two processes never share one; the kernel drops the lock
-    of a killed process. Only the first process of a distributed run decides and writes; the others get
-    the same folder to read from.
+    The folder is locked while it is open, so two processes never share one; the kernel releases the lock of a killed
+    process. Only the first process of a distributed run decides and writes; the others read the same folder.
 
     Parameters
     ----------
     sweep, number, overrides
-        For a job of a sweep: the sweep's folder, the job's number and its overrides. A finished job with
-        this key is yielded as it is (``finished``); one that another process is at is waited for.
+        For a job of a sweep: the sweep's folder, the job's number and its overrides. A finished job with this key is
+        yielded as it is (``finished``); one that another process is running is waited for.
     data
         :func:`data_identity` where it is known: a run that was trained on other data is not continued.
 
@@ -196,26 +180,30 @@ def open_run(
     BadInput
         If ``runs_dir`` cannot be written.
     """
-    key = run_key(config)
+    key, home = run_key(config), sweep or Path(runs_dir) / plain_name(name)
+    swept = sweep is not None and not any(override.startswith("split.fold=") for override in overrides)
     if process_rank() > 0:
-        yield _join(key, runs_dir=Path(runs_dir), name=name, sweep=sweep)
+        yield _join(key, home, swept)
         return
-    home = sweep or Path(runs_dir) / plain_name(name)
+
+    def is_same(record: dict[str, Any]) -> bool:
+        return record.get("key") == key and (data is None or record.get("data") in (None, data))
+
     try:
         home.mkdir(parents=True, exist_ok=True)
         if sweep is not None:
-            path, lock = _claim(home, key, number, data)
+            path, lock = _claim(home, number, key, is_same)
         else:
-            path, lock = (_interrupted(home, key, data) if resume else None) or fresh_folder(home)
+            path, lock = (interrupted(home, RUN_FILE, is_same) if resume else None) or fresh_folder(home)
     except OSError as error:
         raise BadInput(home, f"cannot be written ({error.strerror})", "choose another runs_dir") from error
     with lock:
-        run = _start(path, key, config, in_sweep=sweep is not None, overrides=overrides or [])
+        run = _start(RunFolder(path, key, 0, swept), config, list(overrides))
         if run.finished:
             yield run
             return
+        os.environ[SHARED_RUN] = str(path.resolve())
         try:
-            os.environ[SHARED_RUN] = str(path.resolve())
             yield run
         except DataChanged:
             if run.previous is not None:
@@ -228,14 +216,14 @@ def open_run(
             os.environ.pop(SHARED_RUN, None)
 
 
-def _start(path: Path, key: str, config: dict[str, Any], *, in_sweep: bool, overrides: list[str]) -> RunFolder:
+def _start(run: RunFolder, config: dict[str, Any], overrides: list[str]) -> RunFolder:
     """Write into ``run.json`` that the run is under way, unless it is finished."""
-    run = RunFolder(path, key, 0, in_sweep and not over_folds(overrides))
-    record: dict[str, Any] = {"key": key, "started": now(), "attempts": 0}
-    if (path / RUN_FILE).exists():
-        record = read_record(path / RUN_FILE)
+    record: dict[str, Any] = {"key": run.key, "started": now(), "attempts": 0}
+    file = run.path / RUN_FILE
+    if file.exists():
+        record = read_record(file)
         if not isinstance(attempts := record.get("attempts"), int):
-            raise BadInput(path / RUN_FILE, "is damaged: its attempts are not counted", "remove the run's folder")
+            raise BadInput(file, "is damaged: its attempts are not counted", "remove the run's folder")
         run = replace(run, attempt=attempts, previous=dict(record))
     if run.finished:
         return run
@@ -247,30 +235,25 @@ def _start(path: Path, key: str, config: dict[str, Any], *, in_sweep: bool, over
         "overrides": overrides,
         "launch": _launch(),
         "config": config,
-        **provenance(),
-        "source": source_digests(),
+        **present_code(),
     }
     run.write(RUN_FILE, record)
-    write_recipe(path / RECIPE, config)
+    write_recipe(run.path / RECIPE, config)
     return run
 
 
-def _interrupted(home: Path, key: str, data: str | None) -> tuple[Path, AcquireReturnProxy] | None:
-    """The newest run with this key that is not finished and that no living process is at, locked."""
-    for path, record in records(home, RUN_FILE):
-        if _is_same(record, key, data) and record.get("status") != "finished" and (lock := lock_folder(path)):
+def interrupted(home: Path, name: str, is_same: Callable[[dict[str, Any]], bool]) -> Locked | None:
+    """The newest folder whose record is the same, not finished, and of no living process; locked."""
+    for path, record in records(home, name):
+        if is_same(record) and record.get("status") != "finished" and (lock := lock_folder(path)):
             return path, lock
     return None
 
 
-def _is_same(record: dict[str, Any], key: str, data: str | None) -> bool:
-    return record.get("key") == key and (data is None or record.get("data") in (None, data))
-
-
-def _claim(sweep: Path, key: str, number: int, data: str | None) -> tuple[Path, AcquireReturnProxy]:
-    """A sweep's job's folder, locked: the newest with its key and data, or else the first free one from its number."""
+def _claim(sweep: Path, number: int, key: str, is_same: Callable[[dict[str, Any]], bool]) -> Locked:
+    """A job's folder in its sweep, locked: the newest with its key and data, or the first free one from its number."""
     with folder_lock(sweep / "claims"):
-        same = [(path, record) for path, record in records(sweep, RUN_FILE) if _is_same(record, key, data)]
+        same = [(path, record) for path, record in records(sweep, RUN_FILE) if is_same(record)]
         if same:
             path = max(same, key=lambda found: (found[1].get("data") is not None, int(found[0].name)))[0]
         else:
@@ -284,20 +267,19 @@ def _claim(sweep: Path, key: str, number: int, data: str | None) -> tuple[Path, 
     return path, lock
 
 
-def _join(key: str, *, runs_dir: Path, name: str, sweep: Path | None) -> RunFolder:
+def _join(key: str, home: Path, swept: bool) -> RunFolder:
     """The folder that the first process of this run has chosen.
 
-    It is told by the environment where that process started this one, and otherwise (``torchrun``,
-    ``srun``) found by the key and the identity of the launch.
+    Where that process started this one, the environment names it. Otherwise (``torchrun``, ``srun``) it is found by
+    the key and the identity of the launch.
     """
-    if told := os.environ.get(SHARED_RUN):
-        record = read_record(Path(told) / RUN_FILE)
-        return RunFolder(Path(told), key, int(record["attempts"]) - 1, sweep is not None)
-    home, deadline = sweep or runs_dir / name, time.monotonic() + 120
+    if given := os.environ.get(SHARED_RUN):
+        return RunFolder(Path(given), key, int(read_record(Path(given) / RUN_FILE)["attempts"]) - 1, swept)
+    expected, deadline = (key, "running", _launch()), time.monotonic() + 120
     while time.monotonic() < deadline:
         for path, record in records(home, RUN_FILE):
-            if (record.get("key"), record.get("status"), record.get("launch")) == (key, "running", _launch()):
-                return RunFolder(path, key, int(record["attempts"]) - 1, sweep is not None)
+            if (record.get("key"), record.get("status"), record.get("launch")) == expected:
+                return RunFolder(path, key, int(record["attempts"]) - 1, swept)
         time.sleep(0.2)
     raise BadInput(home, "the first process of this run opened no folder", "look at its messages")
 
@@ -308,9 +290,8 @@ def _launch() -> str:
     return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
 
 
-def fresh_folder(home: Path) -> tuple[Path, AcquireReturnProxy]:
+def fresh_folder(home: Path) -> Locked:
     """A new folder named by the time, locked."""
-    _remove_unborn(home)
     stamp, number = datetime.now().strftime("%Y-%m-%d_%H-%M-%S"), 0
     while True:
         path = home / (f"{stamp}_{number}" if number else stamp)
@@ -319,22 +300,8 @@ def fresh_folder(home: Path) -> tuple[Path, AcquireReturnProxy]:
             path.mkdir()
         except FileExistsError:
             continue
-        with suppress(FileNotFoundError):  # another process took it for what a kill left
-            if lock := lock_folder(path):
-                return path, lock
-
-
-def _remove_unborn(home: Path) -> None:
-    """Delete the folders of processes that were killed before they wrote anything but the lock."""
-    for path in home.iterdir():
-        if not _STAMP.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
-            continue
-        if {p.name for p in path.iterdir()} <= {LOCK_FILE}:
-            with suppress(OSError):  # rmdir refuses a folder that somebody has written to meanwhile
-                if lock := lock_folder(path):
-                    with lock:
-                        (path / LOCK_FILE).unlink()
-                        path.rmdir()
+        if lock := lock_folder(path):
+            return path, lock
 
 
 def records(home: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -348,12 +315,12 @@ def records(home: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
             continue
         except (BadInput, OSError) as error:
             if file not in _reported:
+                _reported.add(file)
                 say(Console(stderr=True), f"{error}; it counts as absent", label="warning", style="yellow")
-            _reported.add(file)
 
 
 def lock_folder(path: Path, *, wait: bool = False) -> AcquireReturnProxy | None:
-    """Lock a folder until the context ends or the process does; ``None`` if another process has it."""
+    """Hold a folder as long as this process does; ``None`` if another process has it."""
     return try_lock(path / LOCK_FILE, wait=wait)
 
 
@@ -385,13 +352,9 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> Path:
-    """Write a record with a checksum of itself."""
-    return write_json(path, {**record, CHECKSUM: digest_of(record)})
-
-
-def write_json(path: Path, value: Any) -> Path:
+    """Write a record with a checksum of itself, atomically."""
     with atomic_file(path) as part:
-        part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        part.write_text(json.dumps({**record, CHECKSUM: digest_of(record)}, indent=2, allow_nan=False) + "\n")
     return path
 
 

@@ -45,37 +45,22 @@ def help_text(verb: str, arguments: list[str]) -> str:
     """What ``python <verb>.py --help`` prints; for ``preprocess=<step>`` the keys of that step."""
     if verb == "train":
         groups = [(group, ", ".join(options(group))) for group in _groups()]
-        return "\n".join(
-            [
-                TRAIN,
-                "Groups (group=option):",
-                _table(groups),
-                "",
-                "Keys (key=value):",
-                _table(_rows(schema.TrainConfig, hide=set(_groups()))),
-                "",
-                "All keys of an experiment with their values: python train.py experiment=<experiment> --cfg job",
-            ]
-        )
+        parts = [TRAIN, "Groups (group=option):", _table(groups)]
+        parts += ["\nKeys (key=value):", _table(_rows(schema.TrainConfig, hide=set(_groups())))]
+        parts += ["\nAll keys of an experiment with their values: python train.py experiment=<experiment> --cfg job"]
+        return "\n".join(parts)
     if verb == "infer":
         return "\n".join([INFER, "Keys (key=value):", _table(_rows(schema.InferConfig))])
     step = next((a.partition("=")[2] for a in arguments if a.startswith("preprocess=")), None)
     if step in schema.STEPS:
-        params = schema.STEPS[step]
-        head = (inspect.getdoc(params) or "").replace("``", "")
-        command = f"    python preprocess.py preprocess={step} input_dir=… output_dir=…\n"
-        return "\n".join([head, "", command, "Keys (key=value):", _table(_rows(params))])
-    steps = [(name, _summary(name)) for name in schema.STEPS]
-    return "\n".join(
-        [
-            PREPROCESS,
-            "Steps (preprocess=step):",
-            _table(steps),
-            "",
-            "Keys of all steps:",
-            _table(_rows(PreprocessConfig)),
-        ]
-    )
+        head = (inspect.getdoc(schema.STEPS[step]) or "").replace("``", "")
+        command = f"\n    python preprocess.py preprocess={step} input_dir=… output_dir=…\n"
+        return "\n".join([head, command, "Keys (key=value):", _table(_rows(schema.STEPS[step]))])
+    # The second line of a step's file in conf/preprocess says what it does.
+    files = {name: (CONF / "preprocess" / f"{name}.yaml").read_text().splitlines() for name in schema.STEPS}
+    steps = _table([(name, lines[1].strip("# ")) for name, lines in files.items()])
+    parts = [PREPROCESS, "Steps (preprocess=step):", steps, "\nKeys of all steps:", _table(_rows(PreprocessConfig))]
+    return "\n".join(parts)
 
 
 def options(group: str) -> list[str]:
@@ -115,11 +100,6 @@ def _rows(params: type, hide: set[str] | None = None, prefix: str = "") -> list[
     return rows
 
 
-def _summary(step: str) -> str:
-    """What the step's file in ``conf/preprocess`` says on its second line."""
-    return (CONF / "preprocess" / f"{step}.yaml").read_text().splitlines()[1].strip("# ")
-
-
 def _groups() -> list[str]:
     """The groups of ``conf/`` that belong to training, the experiment first."""
     names = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in ("preprocess", "hydra", "folds"))
@@ -127,13 +107,15 @@ def _groups() -> list[str]:
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
+    """Two columns: names, and texts wrapped beside them; a long name has a line of its own."""
     width = min(34, max(len(name) for name, _ in rows))
+    indent = " " * (width + 4)
     lines = []
     for name, text in rows:
-        wrapped = textwrap.wrap(text, _WIDTH - width - 4) or [""]
-        head = f"  {name:<{width}}  "
-        lines.append(
-            (head + wrapped[0]).rstrip() if len(name) <= width else f"{head.rstrip()}\n{'':<{width + 4}}{wrapped[0]}"
-        )
-        lines += [f"{'':<{width + 4}}{line}" for line in wrapped[1:]]
+        wrapped = textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent) or [""]
+        if len(name) <= width:
+            wrapped[0] = f"  {name:<{width}}  {wrapped[0].strip()}".rstrip()
+        else:
+            wrapped.insert(0, f"  {name}")
+        lines += wrapped
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import csv
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +20,75 @@ REPLICATES = ("seed", "fold")
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One job of a sweep as its ``run.json`` tells it; ``score`` is ``None`` unless it finished."""
+    """One job of a sweep, as its ``run.json`` describes it; ``score`` is ``None`` unless it finished."""
 
     path: Path
-    status: str
-    overrides: dict[str, str]
-    score: float | None
     record: dict[str, Any]
 
     @property
     def number(self) -> str:
         return self.path.name
 
+    @property
+    def status(self) -> str:
+        return str(self.record["status"])
+
+    @property
+    def score(self) -> float | None:
+        return self.record["score"] if self.status == "finished" else None
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        pairs = (override.lstrip("+~").partition("=") for override in self.record["overrides"])
+        return {name: value for name, _, value in pairs if name not in EXECUTION_KEYS}
+
 
 @dataclass(frozen=True)
 class Configuration:
-    """The jobs that differ in nothing but their seed or their fold of a cross-validation.
-
-    Attributes
-    ----------
-    parameters
-        What was swept, with this configuration's values; seeds and folds are not among them.
-    mean, sd
-        Of the validation scores of the finished jobs; ``sd`` needs two.
-    """
+    """The jobs that differ only in their seed or their fold of a cross-validation; ``parameters`` is what was swept."""
 
     parameters: dict[str, str]
     jobs: list[SweepRun]
-    mean: float | None = None
-    sd: float | None = None
-    test: dict[str, tuple[float, float | None]] = field(default_factory=dict)
 
     @property
     def scores(self) -> list[float]:
+        """Validation scores of the finished jobs."""
         return [job.score for job in self.jobs if job.score is not None]
 
     @property
     def complete(self) -> bool:
         return len(self.scores) == len(self.jobs)
+
+    @property
+    def mean(self) -> float | None:
+        return mean_and_sd(self.scores)[0]
+
+    @property
+    def sd(self) -> float | None:
+        return mean_and_sd(self.scores)[1]
+
+    @property
+    def test(self) -> dict[str, tuple[float | None, float | None]]:
+        """Mean and sd over seeds of each score that was measured on test data."""
+        columns: dict[str, list[float]] = {}
+        for job in self.jobs:
+            for name, value in job.record.get("metrics", {}).items():
+                if name.startswith("test/"):
+                    columns.setdefault(name, []).append(value)
+        return {name: mean_and_sd(values) for name, values in columns.items()}
+
+    def row(self, metric: str) -> dict[str, Any]:
+        """The configuration's line in the table, without its place and its test scores."""
+        numbers = " ".join(job.number for job in self.jobs)
+        return {**self.parameters, metric: self.mean, "sd": self.sd, "finished": len(self.scores), "jobs": numbers}
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """``None`` where there are too few values."""
+    return (
+        statistics.fmean(values) if values else None,
+        statistics.stdev(values) if len(values) > 1 else None,
+    )
 
 
 def read_sweep(folder: Path) -> list[SweepRun]:
@@ -65,19 +96,12 @@ def read_sweep(folder: Path) -> list[SweepRun]:
 
     A job that was repeated because its recordings changed counts with the recordings it has now.
     """
-    newest: dict[str, tuple[Path, dict[str, Any]]] = {}
+    newest: dict[str, SweepRun] = {}
     for path, record in records(folder, RUN_FILE):
         key = record.get("key", path.name)
-        if "config" in record and (key not in newest or record["started"] > newest[key][1]["started"]):
-            newest[key] = path, record
-    runs = []
-    for path, record in newest.values():
-        if "config" in record:
-            pairs = (override.lstrip("+~").partition("=") for override in record["overrides"])
-            overrides = {name: value for name, _, value in pairs if name not in EXECUTION_KEYS}
-            score = record["score"] if record["status"] == "finished" else None
-            runs.append(SweepRun(path, record["status"], overrides, score, record))
-    return sorted(runs, key=lambda run: (len(run.number), run.number))
+        if "config" in record and (key not in newest or record["started"] > newest[key].record["started"]):
+            newest[key] = SweepRun(path, record)
+    return sorted(newest.values(), key=lambda run: (len(run.number), run.number))
 
 
 def rank(runs: Sequence[SweepRun]) -> list[Configuration]:
@@ -85,24 +109,14 @@ def rank(runs: Sequence[SweepRun]) -> list[Configuration]:
 
     What "better" means is what the runs themselves maximised or minimised.
     """
-    swept = [
-        n
-        for n in _names(runs)
-        if n.rpartition(".")[2] not in REPLICATES and len({run.overrides.get(n) for run in runs}) > 1
-    ]
-    groups: dict[tuple[str | None, ...], list[SweepRun]] = {}
+    swept = [name for name in _varied(runs) if name.rpartition(".")[2] not in REPLICATES]
+    groups: dict[tuple[str, ...], list[SweepRun]] = {}
     for run in runs:
-        groups.setdefault(tuple(run.overrides.get(name) for name in swept), []).append(run)
-    configurations = []
-    for values, jobs in groups.items():
-        scores = [job.score for job in jobs if job.score is not None]
-        parameters = {name: value or "" for name, value in zip(swept, values, strict=True)}
-        mean = statistics.fmean(scores) if scores else None
-        sd = statistics.stdev(scores) if len(scores) > 1 else None
-        configurations.append(Configuration(parameters, jobs, mean, sd, _test_scores(jobs)))
+        groups.setdefault(tuple(run.overrides.get(name, "") for name in swept), []).append(run)
     sign = -1 if mode(runs) == "max" else 1
     return sorted(
-        configurations, key=lambda c: (not c.complete, c.mean is None, math.inf if c.mean is None else sign * c.mean)
+        (Configuration(dict(zip(swept, values, strict=True)), jobs) for values, jobs in groups.items()),
+        key=lambda c: (not c.complete, math.inf if c.mean is None else sign * c.mean),
     )
 
 
@@ -116,50 +130,20 @@ def monitor(runs: Sequence[SweepRun]) -> str:
     return next((run.record["monitor"] for run in runs if "monitor" in run.record), "validation score")
 
 
-def _names(runs: Sequence[SweepRun]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in run.overrides))
+def _varied(runs: Sequence[SweepRun]) -> list[str]:
+    """The keys that do not have the same value in every job."""
+    names = dict.fromkeys(name for run in runs for name in run.overrides)
+    return [name for name in names if len({run.overrides.get(name) for run in runs}) > 1]
 
 
-def _test_scores(jobs: Sequence[SweepRun]) -> dict[str, tuple[float, float | None]]:
-    """Mean and sd over seeds of what was measured on test data, where it was."""
-    columns: dict[str, list[float]] = {}
-    for job in jobs:
-        for name, value in job.record.get("metrics", {}).items():
-            if name.startswith("test/"):
-                columns.setdefault(name, []).append(value)
-    return {n: (statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else None) for n, v in columns.items()}
-
-
-def configuration_rows(configurations: Sequence[Configuration], metric: str) -> list[dict[str, Any]]:
-    """A row per configuration: rank, swept parameters, mean and sd, seeds, jobs, and test scores where they exist."""
-    tested = list(dict.fromkeys(name for c in configurations for name in c.test))
-    return [
-        {
-            "rank": place,
-            **c.parameters,
-            metric: c.mean,
-            "sd": c.sd,
-            "finished": len(c.scores),
-            "jobs": " ".join(job.number for job in c.jobs),
-            **{
-                f"{name}{part}": c.test.get(name, (None, None))[i]
-                for name in tested
-                for i, part in enumerate(("", " sd"))
-            },
-        }
-        for place, c in enumerate(configurations, 1)
-    ]
-
-
-def job_rows(runs: Sequence[SweepRun], metric: str) -> list[dict[str, Any]]:
+def job_rows(runs: Sequence[SweepRun]) -> list[dict[str, Any]]:
     """A row per job: number, status, what it was given, its score, epochs, and why it failed."""
-    names = [n for n in _names(runs) if len({run.overrides.get(n) for run in runs}) > 1]
     return [
         {
             "job": run.number,
             "status": run.status,
-            **{name: run.overrides.get(name, "") for name in names},
-            metric: run.score,
+            **{name: run.overrides.get(name, "") for name in _varied(runs)},
+            monitor(runs): run.score,
             "epochs": run.record.get("epochs"),
             "reason": run.record.get("error", ""),
         }
@@ -170,33 +154,40 @@ def job_rows(runs: Sequence[SweepRun], metric: str) -> list[dict[str, Any]]:
 def write_tables(folder: Path) -> list[Configuration]:
     """Write ``sweep.csv`` (configurations), ``jobs.csv`` and ``sweep.md`` (both), and return the ranking."""
     runs = read_sweep(folder)
-    ranking, metric = rank(runs), monitor(runs)
-    rows, jobs = configuration_rows(ranking, metric), job_rows(runs, metric)
-    _write_csv(folder / "sweep.csv", rows)
-    _write_csv(folder / "jobs.csv", jobs)
+    ranking = rank(runs)
+    rows = [{"rank": place, **c.row(monitor(runs))} for place, c in enumerate(ranking, 1)]
+    tested = dict.fromkeys(name for c in ranking for name in c.test)
+    with_tests = [
+        row | {f"{n}{part}": c.test.get(n, (None, None))[i] for n in tested for i, part in enumerate(("", " sd"))}
+        for row, c in zip(rows, ranking, strict=True)
+    ]
+    _write_csv(folder / "sweep.csv", with_tests)
+    _write_csv(folder / "jobs.csv", job_rows(runs))
     with atomic_file(folder / "sweep.md") as part:
-        part.write_text(_markdown(folder, ranking, jobs, metric, mode(runs)))
+        part.write_text(_markdown(folder, rows, runs, ranking[0].test if ranking else {}))
     return ranking
 
 
 def _markdown(
-    folder: Path, ranking: Sequence[Configuration], jobs: list[dict[str, Any]], metric: str, better: str
+    folder: Path,
+    rows: list[dict[str, Any]],
+    runs: list[SweepRun],
+    test: dict[str, tuple[float | None, float | None]],
 ) -> str:
-    untested = configuration_rows([replace(c, test={}) for c in ranking], metric)
-    linked = [{**row, "job": f"[{row['job']}]({row['job']}/)"} for row in jobs]
+    better = "higher" if mode(runs) == "max" else "lower"
     text = (
         f"# Sweep {folder.name}\n\n"
-        f"Configurations ranked by {metric} on validation data ({'higher' if better == 'max' else 'lower'} is better), "
-        "mean and standard deviation over seeds and folds.\n\n"
-        f"{markdown_table([_short(row) for row in untested])}\n"
+        f"Configurations ranked by {monitor(runs)} on validation data ({better} is better), "
+        f"mean and standard deviation over seeds and folds.\n\n{_brief_table(rows)}\n"
     )
-    if ranking and ranking[0].test:
-        tested = [{"metric": name, "mean": mean, "sd": sd} for name, (mean, sd) in ranking[0].test.items()]
+    if test:
         text += (
             "## Test data\n\nMeasured once, for configuration 1 alone; `best` is its best seed on validation data.\n\n"
         )
-        text += f"{markdown_table([_short(row) for row in tested])}\n![ranking and learning curves](sweep.png)\n\n"
-    return text + f"## Jobs\n\n{markdown_table([_short(row) for row in linked])}"
+        tested = [{"metric": name, "mean": mean, "sd": sd} for name, (mean, sd) in test.items()]
+        text += f"{_brief_table(tested)}\n![ranking and learning curves](sweep.png)\n\n"
+    linked = [{**row, "job": f"[{row['job']}]({row['job']}/)"} for row in job_rows(runs)]
+    return f"{text}## Jobs\n\n{_brief_table(linked)}"
 
 
 def brief(value: Any) -> Any:
@@ -211,13 +202,12 @@ def brief(value: Any) -> Any:
     return value
 
 
-def _short(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: brief(value) for name, value in row.items()}
+def _brief_table(rows: list[dict[str, Any]]) -> str:
+    return markdown_table([{name: brief(value) for name, value in row.items()} for row in rows])
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     with atomic_file(path) as part, part.open("w", newline="") as handle:
-        if rows:
-            writer = csv.DictWriter(handle, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        writer = csv.DictWriter(handle, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)

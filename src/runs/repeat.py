@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from src.storage.atomic import atomic_file
+from src.storage.provenance import provenance
 
 RECIPE = "run.yaml"
 _HEAD = """\
@@ -23,11 +24,10 @@ defaults:
 """
 
 
-def write_recipe(path: Path, config: dict[str, Any]) -> Path:
+def write_recipe(path: Path, config: dict[str, Any]) -> None:
     """Write the resolved configuration as a primary configuration for ``train.py``."""
     with atomic_file(path) as part:
         part.write_text(_HEAD + OmegaConf.to_yaml(OmegaConf.create(config)))
-    return path
 
 
 @cache
@@ -38,22 +38,20 @@ def source_digests() -> dict[str, str]:
     return {f.relative_to(root).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest()[:12] for f in sorted(files)}
 
 
-def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
-    """What can make the numbers of a repeated run differ, a line each.
+def present_code() -> dict[str, Any]:
+    """Commit, Python, packages and ``source`` (digests by file) of this process, as ``run.json`` records them."""
+    return {**provenance(), "source": source_digests()}
 
-    Both are records as in ``run.json``: ``source`` (digests by file), ``packages`` and ``python`` (versions).
-    """
-    lines = []
+
+def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """What can make the numbers of a repeated run differ, a line each; both are as :func:`present_code` gives them."""
     old, new = recorded.get("source") or {}, present.get("source") or {}
-    for verdict, files in (
-        ("changed", [f for f in old if f in new and old[f] != new[f]]),
-        ("removed", [f for f in old if f not in new]),
-        ("added", [f for f in new if f not in old]),
-    ):
-        if files:
-            lines.append(f"{verdict} since: {', '.join(files)}")
+    files = {
+        "changed": [f for f in old if f in new and old[f] != new[f]],
+        "removed": [f for f in old if f not in new],
+        "added": [f for f in new if f not in old],
+    }
+    lines = [f"{verdict} since: {', '.join(names)}" for verdict, names in files.items() if names]
     old, new = ({"python": r.get("python"), **(r.get("packages") or {})} for r in (recorded, present))
-    lines += [
-        f"{name} {old.get(name)} then, {new.get(name)} now" for name in old | new if old.get(name) != new.get(name)
-    ]
-    return lines
+    changed = [name for name in old | new if old.get(name) != new.get(name)]
+    return lines + [f"{name} {old.get(name)} then, {new.get(name)} now" for name in changed]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import sys
 from pathlib import Path
@@ -21,30 +20,28 @@ from src.runs.folder import (
     LOCK_FILE,
     SWEEP_FILE,
     fresh_folder,
+    interrupted,
     lock_folder,
     now,
     read_record,
-    records,
     replace_link,
     write_record,
 )
 from src.signals import BadInput
-from src.storage.fingerprint import canonical_json
+from src.storage.fingerprint import digest_of
 from src.storage.progress import say
 
 EFFORT_KEYS = ("n_trials", "n_jobs", "max_batch_size", "max_failure_rate", "storage")
 """How much of a search is done and how, not which search it is."""
-
-_locks: list[
-    AcquireReturnProxy
-] = []  # held until the process ends; not in the callback, which travels to other machines
+_locks: list[AcquireReturnProxy] = []
+"""Held until the process ends; not in the callback, which travels to other machines."""
 
 
 class SweepCallback(Callback):
     """Give every multirun a folder of its own, or that of the same sweep if it did not finish.
 
-    The folder reaches the jobs as an override of ``hydra.sweep.dir``, the one road that every launcher
-    takes. A folder given on the command line is used as it is, so more values can be added to a sweep.
+    The folder reaches the jobs as an override of ``hydra.sweep.dir``, which every launcher passes on. A folder given on
+    the command line is used as it is, so more values can be added to a sweep.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -97,16 +94,19 @@ def open_sweep(config: DictConfig) -> Path:
         If the folder cannot be written, or another process is at it.
     """
     key, home = sweep_key(config), Path(config.runs_dir) / "sweeps"
-    given = [o for o in config.hydra.overrides.hydra if o.startswith("hydra.sweep.dir=")]
     try:
-        if given:
+        if any(override.startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra):
             path = Path(config.hydra.sweep.dir)
-            _refuse_foreign(path)
+            held = [p.name for p in path.iterdir() if p.name != LOCK_FILE] if path.is_dir() else []
+            if held and not (path / SWEEP_FILE).exists():
+                problem = f"already holds {held[0]!r}, which no sweep wrote"
+                raise BadInput(path, problem, "choose another hydra.sweep.dir")
             path.mkdir(parents=True, exist_ok=True)
             lock = lock_folder(path)
         else:
             home.mkdir(parents=True, exist_ok=True)
-            path, lock = (_interrupted(home, key) if config.resume else None) or fresh_folder(home)
+            found = interrupted(home, SWEEP_FILE, lambda record: record.get("key") == key) if config.resume else None
+            path, lock = found or fresh_folder(home)
     except OSError as error:
         raise BadInput(home, f"cannot be written ({error.strerror})", "choose another runs_dir") from error
     if lock is None:
@@ -127,35 +127,18 @@ def open_sweep(config: DictConfig) -> Path:
     return path
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Raise for a folder that holds files and is no sweep's."""
-    held = [p.name for p in path.iterdir() if p.name != LOCK_FILE] if path.is_dir() else []
-    if held and not (path / SWEEP_FILE).exists():
-        raise BadInput(path, f"already holds {held[0]!r}, which no sweep wrote", "choose another hydra.sweep.dir")
-
-
 def sweep_key(config: DictConfig) -> str:
     """SHA-256 of what the sweep searches: its overrides, its sweeper, and the configuration they change."""
-    root = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(root, dict)
+    root: dict[Any, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     sweeper = root.pop("hydra")["sweeper"]
-    identity = {
-        "config": {k: v for k, v in root.items() if k not in EXECUTION_KEYS},
-        "sweeper": {k: str(v) for k, v in sweeper.items() if k not in EFFORT_KEYS},
-        "overrides": sorted(o for o in config.hydra.overrides.task if _name(o) not in EXECUTION_KEYS),
-    }
-    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
-
-
-def _name(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
-
-
-def _interrupted(home: Path, key: str) -> tuple[Path, AcquireReturnProxy] | None:
-    for path, record in records(home, SWEEP_FILE):
-        if record.get("key") == key and record.get("status") != "finished" and (lock := lock_folder(path)):
-            return path, lock
-    return None
+    names = {override: override.lstrip("+~").partition("=")[0] for override in config.hydra.overrides.task}
+    return digest_of(
+        {
+            "config": {k: v for k, v in root.items() if k not in EXECUTION_KEYS},
+            "sweeper": {k: str(v) for k, v in sweeper.items() if k not in EFFORT_KEYS},
+            "overrides": sorted(override for override, name in names.items() if name not in EXECUTION_KEYS),
+        }
+    )
 
 
 def _stop(error: BadInput) -> NoReturn:

@@ -100,6 +100,8 @@ def make_simulated(
             "simulated": True,
             "sampling_rate": brain.fs_hz,
             "split_guard_frames": brain.guard_frames,
+            "frames_before": 0,  # spikes are drawn frame by frame, without fluorescence
+            "frames_after": 0,
         },
     )
     facts = statistics(activity, cells, header)
@@ -109,7 +111,7 @@ def make_simulated(
     return {"axes": {"grids": ["time", "plane", "row", "column"]}, "simulated": asdict(brain), **facts}
 
 
-SIMULATED_GRIDS = CachedStep("simulated_grids", 1, make_simulated)
+SIMULATED_GRIDS = CachedStep("simulated_grids", 2, make_simulated)
 
 
 def read_positions(path: Path, rng: np.random.Generator, cells: int) -> np.ndarray:

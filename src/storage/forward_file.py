@@ -95,6 +95,9 @@ class ForwardFile:
             self._writer.shutdown(cancel_futures=True)
             os.close(self._descriptor)
 
+    def flush(self) -> None:
+        """Nothing: blocks go to the disk as they fill. zipfile calls this."""
+
     def tell(self) -> int:
         """Bytes written so far."""
         return self._sent + self._filled

@@ -4,6 +4,7 @@ import torch
 
 from src.datamodules.grid_examples import GridWindows, PlaneSequences
 from src.preprocess.calcium.grid_store import COO_FILE, open_grids, write_coo
+from src.preprocess.calcium.grid_windows import WindowFrames
 from tests.forecast_data import as_batch, header_of, random_subject
 
 SUBJECTS = [random_subject(i, frames=60, planes=2 + i, voxels=20) for i in range(2)]
@@ -11,7 +12,7 @@ STRETCHES = [[range(20), range(25, 30)], [range(10, 40)]]
 
 
 def test_windows_lie_inside_one_stretch():
-    windows = GridWindows(SUBJECTS, STRETCHES, context=5, horizon=3, stride=2).windows
+    windows = GridWindows(SUBJECTS, STRETCHES, WindowFrames(4, 1, 3), 2).windows
     for number, first in windows:
         assert any(run.start <= first and first + 8 <= run.stop for run in STRETCHES[number])
     assert len(windows) == 7 + 0 + 12

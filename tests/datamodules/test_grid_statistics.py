@@ -1,6 +1,7 @@
 import numpy as np
 
 from src.datamodules.grid_statistics import components, deviation, score_products
+from src.preprocess.calcium.grid_windows import WindowFrames
 from tests.forecast_data import subject_grids
 
 
@@ -16,6 +17,7 @@ def test_components_and_products_are_those_of_the_whole_matrix():
     np.testing.assert_allclose(np.linalg.svd(truth.T @ axes[:, :2])[1], 1, atol=1e-3)
     assert not axes[:, 20:].any()
     scores = deviations[100:400] @ axes[:, :3]
-    stacked = np.concatenate([scores[:-1], scores[1:]], axis=1)
-    found = score_products(grids, [range(100, 400), range(1)], rates, axes[:, :3], 2)
+    stacked = np.concatenate([scores[:-3], scores[3:]], axis=1)
+    frames = WindowFrames(1, 2, 1)
+    found = score_products(grids, [range(100, 400), range(1)], rates, axes[:, :3], frames)
     np.testing.assert_allclose(found, stacked.T @ stacked / len(stacked), rtol=1e-3, atol=1e-3)

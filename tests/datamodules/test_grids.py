@@ -4,8 +4,9 @@ import torch
 
 from src.datamodules.grid_splits import split_frames
 from src.datamodules.splits import PARTS
+from src.preprocess.calcium.grid_store import COO_FILE, write_coo
 from src.signals import BadInput
-from tests.forecast_data import WINDOWS, grid_data
+from tests.forecast_data import WINDOWS, as_batch, grid_data, header_of, random_subject
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +79,51 @@ def test_split_and_summary_speak_of_frames(data):
     assert data.summary()["train"]["windows"] == len(data.datasets["train"])
     assert data.signal.shape == (8, None, 256, 128)
     assert data.signal.window_s == 4.0
+    assert data.subjects[0].simulated
+    assert not data.origin().recorded
 
 
 def test_the_same_seed_gives_the_same_split(data):
-    options = {**data.split_options, "seed": 3}
     for grids, stretches in zip(data.subjects, data.stretches, strict=True):
-        assert split_frames(grids, **options) == stretches
+        assert split_frames(grids, data.split_options, window_frames=12, seed=3) == stretches
 
 
 def test_what_makes_no_sense_is_refused(cache):
     with pytest.raises(BadInput, match="no stretch of train frames"):
         grid_data(cache, windows=WINDOWS | {"context": 500}).setup("fit")
+    with pytest.raises(BadInput, match=r"datamodule.windows.gap: is -1; give 0 or more"):
+        grid_data(cache, windows=WINDOWS | {"gap": -1})
     with pytest.raises(BadInput, match="no setting 'cell'"):
         grid_data(cache, simulated={"seed": 0, "positions": None, "common": {}, "subjects": [{"cell": 3}]}).setup("fit")
+
+
+def test_the_gap_is_what_the_files_state(cache, capsys):
+    data = grid_data(cache)
+    data.subjects = [random_subject(n, frames=700, frames_after=n, is_train=np.arange(700) < 500) for n in (5, 9)]
+    data.setup("fit")
+    assert data.frames == (8, 9, 4)
+    assert capsys.readouterr().err == ""
+    first = data.datasets["train"].windows[0]
+    batch = data.datasets["train"][0]
+    expected = data.subjects[first[0]].raster(first[1] + 17, first[1] + 21)
+    np.testing.assert_array_equal(np.nonzero(expected)[1], batch.target_voxel_index)
+
+
+def test_a_file_that_does_not_say_how_far_it_looks_takes_the_given_gap(tmp_path):
+    fish = random_subject(0, frames=700, frames_after=None, is_train=np.arange(700) < 500)
+    (tmp_path / "fish").mkdir()
+    write_coo(tmp_path / "fish" / COO_FILE, [as_batch(fish)], header_of(fish))
+    with pytest.raises(BadInput, match="does not say"):
+        grid_data(tmp_path, root=str(tmp_path / "fish")).setup("fit")
+    data = grid_data(tmp_path, root=str(tmp_path / "fish"), windows=WINDOWS | {"gap": 30})
+    data.setup("fit")
+    assert data.frames.gap == 30
+    assert max(run.stop for run in data.stretches[0]["train"]) == 470
+
+
+def test_a_smaller_gap_is_possible_and_called_leaky(cache, capsys):
+    data = grid_data(cache, windows=WINDOWS | {"gap": 0})
+    data.subjects = [random_subject(0, frames=700, frames_after=9, is_train=np.arange(700) < 500)]
+    data.setup("fit")
+    assert data.frames.gap == 0
+    assert "leaky: datamodule.windows.gap is 0, and fish.h5 was inferred from 9 later frames" in capsys.readouterr().err

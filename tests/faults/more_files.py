@@ -70,7 +70,7 @@ def make_spectrogram_hdf5(folder: Path) -> Path:
 
 def read_spectrogram(path: Path) -> None:
     found = open_spectrograms(path)
-    for _ in found.tiles(found.places(None)):
+    for _ in found.channels(found.places(None)):
         pass
 
 

@@ -115,7 +115,7 @@ def test_preprocessing_of_another_version_is_refused():
 )
 def test_every_predictor_refuses_preprocessing_of_another_version(tmp_path, task, module, step):
     predict = import_module(f"src.predict.{module}").predict
-    decision = {"temperature": 1.0, "targets": {}, "baselines": {}, "threshold": [0.5], "loss": "bernoulli"}
+    decision = {"temperature": 1.0, "targets": {}, "baselines": {}, "threshold": [0.5], "forecast": "model"}
     old = describe(task=task, decision=decision, steps=[{"step": step, "version": 0, "params": {}}])
     with pytest.raises(BadInput, match=f"needs version 0 of the preprocessing {step}, here it is"):
         predict(old, tmp_path, tmp_path / "out")

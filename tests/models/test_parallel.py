@@ -124,19 +124,16 @@ def test_the_sleep_network_trains_alike_on_two_processes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["grid_embedding", "grid_planes"])
-def test_sparse_batches_train_alike_on_two_processes(tmp_path, model):
+def test_sparse_batches_train_alike_on_two_processes(tmp_path):
     """Index lists of both subjects, in batches that two processes share."""
-    still = ["model.network_args.drop_voxels=0"] if model == "grid_embedding" else []
     arguments = [
         *(
             "experiment=grid_forecast",
-            f"model={model}",
             "logger=csv",
             "trainer.max_epochs=2",
             "datamodule.batch_size=34",
         ),
-        *("datamodule.simulated.common.frames=700", *still, f"cache_dir={tmp_path / 'cache'}"),
+        *("datamodule.simulated.common.frames=700", f"cache_dir={tmp_path / 'cache'}"),
     ]
     found = []
     for name, extra in (("one", ()), ("two", PAIR)):

@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from pretrained import make_sleep_human
 from src.models.bundle import load_bundle
 from src.predict.sleep import HUMAN_BUNDLE, predict, stage
+from src.preprocess.sleep.epochs import EpochSet
 from src.recordings.sleep.edf import read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.simulate.sleep import write_night
@@ -27,6 +30,7 @@ def test_the_shipped_bundle_is_small_recorded_and_has_a_card(repository):
     card = (repository / "pretrained" / "sleep_human.md").read_text()
     assert f"{bundle.metrics['test/kappa']:.3f}" in card
     assert "Kemp" in card
+    assert bundle.weights_sha256 in card
 
 
 def test_a_signal_is_scored_without_naming_anything_and_its_gain_does_not_matter(night):
@@ -34,6 +38,8 @@ def test_a_signal_is_scored_without_naming_anything_and_its_gain_does_not_matter
     found = stage(recording.samples, recording.fs_hz, recording.channels)
     truth = np.array(["W", "N1", "N2", "N3", "REM"])[scoring.stages[: len(found.stages)]]
     assert np.mean(found.stages[: len(truth)] == truth) > 0.6
+    low, high = found.intervals["min_N3"]
+    assert high - low > 60  # as wide as the errors of whole nights, not of epochs
     for gain in (0.2, 5.0):
         other = stage(recording.samples * np.float32(gain), recording.fs_hz, recording.channels, units="a.u.")
         assert np.mean(other.stages == found.stages) > 0.999
@@ -43,6 +49,12 @@ def test_channels_of_another_montage_are_found_and_named(night):
     recording, _, _ = night
     found = stage(recording.samples[[0, 2, 1]], recording.fs_hz, ["F3-M2", "EOG left", "EMG chin"])
     assert found.channels == ["F3-M2 + EOG left"]
+    assert not any("misread" in note for note in found.notes)
+    part = recording.samples[[0, 2], : round(1800 * recording.fs_hz)]
+    (note,) = stage(part, recording.fs_hz, ["C3-A2", "EOG left"]).notes
+    assert "0.5 h of C3-A2 + EOG left" in note
+    assert "often misread" in note
+    assert not stage(part, recording.fs_hz, ["EEG Fpz-Cz", "EOG horizontal"], use=("EEG Fpz-Cz", "none", "none")).notes
 
 
 def test_a_file_is_scored_with_the_shipped_bundle(night, tmp_path):
@@ -50,3 +62,16 @@ def test_a_file_is_scored_with_the_shipped_bundle(night, tmp_path):
     assert summary.exit_code == 0, summary.failures
     (manifest,) = tmp_path.glob("*/manifest.json")
     assert json.loads(manifest.read_text())["bundle"]["origin"]["cohorts"] == ["Sleep-EDF Expanded (sleep cassette)"]
+
+
+def test_a_training_gives_the_same_weights_again(monkeypatch):
+    monkeypatch.setattr(make_sleep_human, "STEPS", 4)
+    rng = np.random.default_rng(0)
+    nights = []
+    for number in range(3):
+        stages = np.repeat(np.arange(5), 40).astype(np.int8)
+        levels = rng.normal(stages[:, None, None, None], 1.0, (200, 3, 5, 1)).astype(np.float32)
+        grid = (np.ones(200, bool), 30.0 * np.arange(200), np.arange(5.0), np.zeros(1))
+        nights.append((f"{number}__1", str(number), EpochSet(levels, stages, *grid, facts={})))
+    first, second = (make_sleep_human.train(nights).state_dict() for _ in range(2))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from src.models.bundle import Bundle
-from src.predict.sleep_input import InputOptions, find_inputs, read_input
-from src.preprocess.sleep.epochs import EpochSettings
+from src.predict.sleep_input import InputOptions, find_inputs, read_input, require_contract
+from src.preprocess.sleep.epochs import EpochSet, EpochSettings
 from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
 from src.simulate.sleep import write_night
 
@@ -29,7 +29,7 @@ def night(tmp_path_factory):
 def test_signal_sanity_start_and_reference_come_together(night):
     given = read_input(BUNDLE, night, SETTINGS, InputOptions(reference="beside"))
     assert given.groups[0].features.shape == (240, 2, 5, 1)
-    assert [report.channel for report in given.sanity] == ["EEG Fpz-Cz", "EEG Pz-Oz"]
+    assert [report.channel for report in given.signal] == ["EEG Fpz-Cz", "EEG Pz-Oz"]
     assert given.start is not None
     assert len(given.reference) == 240
     assert given.decibels.shape == (240, len(given.freqs_hz))
@@ -46,7 +46,7 @@ def test_an_absent_channel_is_nan_and_the_others_are_as_before(night):
 
 def test_a_scale_reaches_the_sanity_report(night):
     small = read_input(BUNDLE, night, SETTINGS, InputOptions(scale=1e-6))
-    assert any("is the unit right?" in finding for report in small.sanity for finding in report.findings)
+    assert any("is the unit right?" in finding for report in small.signal for finding in report.findings)
 
 
 def test_a_channel_that_is_not_there_lists_those_that_are(night):
@@ -60,8 +60,46 @@ def test_a_hypnogram_elsewhere_may_be_named(night, tmp_path):
     assert given.reference.tolist() == [0] * 100 + [2] * 140
 
 
+def test_names_of_stages_in_a_hypnogram_may_be_the_users_own(night, tmp_path):
+    (tmp_path / "score.txt").write_text("awake\n" * 100 + "kernschlaf\n" * 140)
+    named = InputOptions(reference=str(tmp_path / "score.txt"), stage_names={"kernschlaf": "N2"})
+    assert read_input(BUNDLE, night, SETTINGS, named).reference.tolist() == [0] * 100 + [2] * 140
+    with pytest.raises(BadInput, match="has unknown stages: 'kernschlaf'"):
+        read_input(BUNDLE, night, SETTINGS, InputOptions(reference=str(tmp_path / "score.txt")))
+
+
 def test_nothing_to_read_is_refused(tmp_path):
     with pytest.raises(BadInput, match="does not exist"):
         find_inputs(tmp_path / "absent.edf", "edf_folder")
     with pytest.raises(BadInput, match=r"epochs\.h5"):
         find_inputs(tmp_path, "prepared")
+
+
+LFP = ("a", "b", "c", "d")
+READS = SignalSpec(
+    LFP, 500.0, 4.0, "dB re 1 uV^2/Hz", ("epoch", "channel", "frequency", "time"), (64, 4, 60, 7),
+    tuple(np.arange(0.5, 30.5, 0.5).tolist()),
+)  # fmt: skip
+
+
+def check(channels=LFP, low_hz=0.5, shape=(4, 60, 7), epoch_s=4.0, units="dB re 1 uV^2/Hz"):
+    freqs_hz = low_hz + 0.5 * np.arange(shape[1])
+    empty = np.zeros(3)
+    epochs = EpochSet(np.zeros((3, *shape)), np.zeros(3, np.int8), empty > 0, empty, freqs_hz, np.arange(7.0), {})
+    require_contract(READS, epochs, channels, 500.0, epoch_s, units, source="x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"low_hz": 20.0}, r"frequencies \(Hz\): .* has \(20.0, 49.5, 60\), the bundle reads \(0.5, 30.0, 60\)"),
+        ({"channels": ("a", "a", "a", "a")}, "channels: .* has .'a', 'a', 'a', 'a'., the bundle reads .'a', 'b'"),
+        ({"epoch_s": 10.0}, r"epoch length \(s\): the recording has 10.0, the bundle reads 4.0"),
+        ({"shape": (1, 60, 7)}, "channels: the recording has 1, the bundle reads 4"),
+        ({"units": "dB"}, "unit: the recording has dB, the bundle reads dB re 1 uV"),
+    ],
+)
+def test_every_difference_from_the_bundle_is_named_with_both_values(changes, problem):
+    check()
+    with pytest.raises(BadInput, match=problem):
+        check(**changes)

@@ -1,6 +1,5 @@
 """YASA beside our scoring. The package is no requirement: a stand-in says what is asked of it."""
 
-import csv
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 
 from src.predict.sleep_agreement import beside
-from src.predict.sleep_files import write_stages
 from src.predict.sleep_yasa import yasa_stages
 from src.signals import HUMAN_STAGES, BadInput, Recording
 
@@ -70,13 +68,8 @@ def test_without_the_package_the_cure_is_named(monkeypatch):
         yasa_stages([channel("C4-M1")], 5)
 
 
-def test_it_stands_beside_our_stages_in_table_and_lines(tmp_path):
+def test_it_stands_beside_our_stages_in_lines():
     ours, theirs, person = np.array([0, 2, 2, -1]), np.array([0, 2, 3, 3]), np.array([0, 2, 3, 3])
-    probabilities = np.full((4, 5), 0.2)
-    write_stages(tmp_path / "x.csv", np.arange(4) * 30.0, 30.0, ours, probabilities, HUMAN_STAGES, 7.0, theirs)
-    with (tmp_path / "x.csv").open(newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    assert [row["yasa"] for row in rows] == ["W", "N2", "N3", "N3", "unscored"]
     first, second = beside(theirs, ours, person, HUMAN_STAGES)
     assert first.startswith("with this scoring: κ 0.50  accuracy 0.67")
     assert second.startswith("with the reference: κ 1.00")

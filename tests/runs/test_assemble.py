@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ModelSummary, WeightAveraging
 
 from src import schema
-from src.runs.assemble import adopt_checkpoint, assemble, check, make_trainer
+from src.runs.assemble import adopt_checkpoint, assemble, make_trainer
 from src.runs.callbacks import ProgressBar, ReseedEachStep
+from src.runs.keys import check
 from src.signals import BadInput
 from tests.conftest import REPOSITORY
 
@@ -97,42 +98,6 @@ def test_averaged_weights_are_lightning_s_own(tmp_path):
     assert not any(isinstance(c, WeightAveraging) for c in trainer(tmp_path).callbacks)
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("+model.lrr=1", r"model.lrr: is no argument of SleepStager; it takes signal"),
-        ("+model.lr=1", r"model.lr: is no argument of SleepStager; give optimizer.lr"),
-        ("+optimizer.weigt_decay=1", r"optimizer.weigt_decay: .* AdamW; did you mean optimizer.weight_decay\?"),
-        ("+scheduler.warmpu=1", r"scheduler.warmpu: is no argument of warmup_cosine; did you mean scheduler.warmup\?"),
-        ("+datamodule.batchsize=1", r"datamodule.batchsize: .* did you mean datamodule.batch_size\?"),
-        ("+model.network_args.filter=1", r"model.network_args.filter: .* did you mean model.network_args.filters\?"),
-        ("model.kind=sleep_epoch_cn", r"model.kind: 'sleep_epoch_cn' is no network; did you mean sleep_epoch_cnn\?"),
-        ("model.kind=spike_detector", r"model.kind: 'spike_detector' is known, but trained by another module"),
-        ("+callbacks.x._target_=foo", r"callbacks.x._target_: 'foo' cannot be imported"),
-        ("+callbacks.x.patience=3", r"callbacks.x: names no _target_"),
-        ("+callbacks.early_stopping.paitence=3", r"did you mean callbacks.early_stopping.patience\?"),
-        ("+trainer.logger=true", r"trainer.logger: is set by train.py; give logger instead"),
-        ("+trainer.fast_dev_run=true", r"trainer.fast_dev_run: is set by train.py; give debug=fast instead"),
-        ("+trainer.max_epoch=1", r"trainer.max_epoch: .* did you mean trainer.max_epochs\?"),
-        ("source=bandpower", r"source: Sleep-EDF .*no folder is given; python preprocess.py preprocess=sleep_edf"),
-        ("source=sleep_excerpts", r"source: DREAMS sleep spindles: no folder is given; download"),
-    ],
-)
-def test_mistakes_are_named_before_any_data_are_touched(override, message, monkeypatch):
-    monkeypatch.setattr("src.datamodules.sleep.prepare_nights", None)
-    with pytest.raises(BadInput, match=message):
-        assemble(configured(override))
-
-
 def test_a_training_without_its_checkpoint_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"callbacks.checkpoint: is missing"):
         trainer(tmp_path, "callbacks.checkpoint=null")
-
-
-def test_another_optimizer_and_no_scheduler_reach_the_model():
-    cfg = configured("optimizer=sgd", "scheduler=constant", "optimizer.lr=0.5")
-    check(cfg)
-    model = OmegaConf.to_container(cfg.model, resolve=True)
-    assert model["optimizer"]["_target_"] == "torch.optim.SGD"
-    assert model["optimizer"]["lr"] == 0.5
-    assert not model["scheduler"]

@@ -26,7 +26,7 @@ def test_the_seed_alone_decides_and_a_change_of_output_moves_the_version(tmp_pat
     np.testing.assert_array_equal(grids.rank, again.rank)
     assert not np.array_equal(grids.rank, made(tmp_path / "a", seed=1).rank)
     digest = hashlib.sha256(grids.indptr.tobytes() + as_batch(grids).pixel.tobytes()).hexdigest()[:16]
-    assert (SIMULATED_GRIDS.version, digest) == (1, "03d71688c92326bd")
+    assert (SIMULATED_GRIDS.version, digest) == (2, "03d71688c92326bd")
 
 
 def test_every_cell_has_a_voxel_and_both_parts_of_the_split_have_frames(tmp_path):
@@ -38,6 +38,7 @@ def test_every_cell_has_a_voxel_and_both_parts_of_the_split_have_frames(tmp_path
     assert not (grids.is_train & grids.is_test).any()
     assert grids.fs_hz == 2.0
     assert grids.guard_frames == BRAIN.guard_frames
+    assert grids.frames_after == 0
 
 
 def test_events_call_the_next_assembly_of_their_chain_after_the_delay():

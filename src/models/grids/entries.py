@@ -1,4 +1,4 @@
-"""Active voxels of a batch as index lists, whatever layout the batch came in, and a forecast's form."""
+"""Active voxels of a batch as index lists, whatever layout the batch came in; a forecast, and its loss."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from src.preprocess.calcium.grid import HEIGHT, WIDTH
 
@@ -69,3 +70,38 @@ def index_lists(batch: Any, voxels: Tensor, offsets: Sequence[int]) -> Any:
         index[mine], known[mine] = at, own[at] == place[mine]
     counts = torch.bincount((window * frames + frame)[known], minlength=windows * frames)
     return batch._replace(voxel_index=index[known], counts=counts.view(windows, frames), image=None)
+
+
+def future(forecast: Forecast, batch: Any) -> Entries:
+    """The voxels that were active in the forecast frames of a subject's windows."""
+    return of_subject(entries(batch.target_voxel_index, batch.target_counts), batch.subject, forecast.subject)[1]
+
+
+def true_activity(forecast: Forecast, batch: Any) -> Tensor:
+    """``(window, horizon, voxel)`` bool: what happened."""
+    truth = torch.zeros_like(forecast.logits, dtype=torch.bool)
+    truth[future(forecast, batch)] = True
+    return truth
+
+
+def last_activity(forecast: Forecast, batch: Any) -> Tensor:
+    """``(window, voxel)`` bool: the last context frame of a subject's windows, from a batch of index lists."""
+    last = torch.zeros_like(forecast.logits[:, 0], dtype=torch.bool)
+    seen = of_subject(entries(batch.voxel_index, batch.counts), batch.subject, forecast.subject)[1]
+    shown = seen.frame == batch.counts.shape[1] - 1
+    last[seen.window[shown], seen.voxel_index[shown]] = True
+    return last
+
+
+def sparse_loss(forecasts: Sequence[Forecast], batch: Any) -> tuple[Tensor, int]:
+    """Negative log-likelihood of a batch, summed over all occupied voxels, and how many these are.
+
+    A voxel is active with probability σ(logit). The sum runs over all voxels as if they were silent, plus what the
+    active ones change, so that no dense target is made: softplus(x) − x = −log σ(x).
+    """
+    total, count = torch.zeros((), device=batch.subject.device), 0
+    for forecast in forecasts:
+        logits = forecast.logits.float()
+        total = total + functional.softplus(logits).sum() - logits[future(forecast, batch)].sum()
+        count += logits.numel()
+    return total, count

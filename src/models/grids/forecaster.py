@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,25 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from src.models.bundle import build_network
-from src.models.grids.entries import Forecast
-from src.models.grids.linear import FLOORS, LinearForecast, fit_linear, linear_forecasts
-from src.models.grids.losses import LOSSES, as_log_odds, sparse_loss, true_activity
+from src.models.grids.entries import Forecast, index_lists, last_activity, sparse_loss, true_activity
+from src.models.grids.linear import (
+    FLOORS,
+    LINEAR,
+    MODEL,
+    Forecaster,
+    all_forecasts,
+    fit_linear,
+    linear_forecasts,
+    thresholds,
+)
 from src.models.grids.scores import ForecastScores, row
 from src.models.parallel import global_mean
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
-from src.signals import BadInput
 
-MODEL = "model"
-"""Name of the network among the forecasts."""
-LINEAR = ("mean rate", "persistence", "autoregression", "linear population")
+MARGIN = 0.005
+"""Bits per spike by which the network has to beat the linear forecasts on validation, which also chose its epoch."""
+STEPS = (1, 8, 32)
+"""Frames of the horizon at which the field states its scores."""
 
 
 class GridForecasting(TrainedModule):
@@ -37,13 +45,11 @@ class GridForecasting(TrainedModule):
         The datamodule's :class:`~src.signals.SignalSpec` as a dict and its class names.
     kind, network_args
         One of ``kinds`` and the arguments that the data do not determine.
-    loss, positive_weight
-        See :func:`~src.models.grids.losses.sparse_loss`.
     optimizer, scheduler
         ``_target_`` blocks as in ``conf/``.
     """
 
-    kinds = ("grid_embedding", "grid_planes")
+    kinds = ("grid_planes",)
     monitor = ("val/bits_per_spike", "max")
 
     def __init__(
@@ -52,18 +58,10 @@ class GridForecasting(TrainedModule):
         classes: list[str],
         kind: str,
         network_args: dict[str, Any],
-        loss: str = "bernoulli",
-        positive_weight: float = 1.0,
         optimizer: dict[str, Any] = ADAMW,
         scheduler: dict[str, Any] | None = WARMUP_COSINE,
     ) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise BadInput("model.loss", f"is {loss!r}", f"choose from: {', '.join(LOSSES)}")
-        if not positive_weight > 0 or (loss == "poisson" and positive_weight != 1):
-            raise BadInput(
-                "model.positive_weight", f"is {positive_weight} with {loss}", "give a positive number, 1 for poisson"
-            )
         self.save_hyperparameters()
         self.network_args: dict[str, Any] = {}
         self.network = None
@@ -81,15 +79,13 @@ class GridForecasting(TrainedModule):
             "planes": [int(n) for n in statistics["planes"]],
             "components": int(statistics["components"].shape[1]),
         }
-        frames = {name: int(statistics[name]) for name in ("context", "horizon")}
-        self._build({"brains": brains, **frames, **self.hparams["network_args"]})
-        self.network.set_statistics(torch.from_numpy(statistics["voxels"]), fitted["linear population"])
-        zeros = [0.0] * frames["horizon"]
+        frames = [int(n) for n in statistics["frames"]]
+        self._build({"brains": brains, "frames": frames, **self.hparams["network_args"]})
+        self.network.set_statistics(fitted)
+        zeros = [0.0] * frames[-1]
         self.decision = {
-            "loss": self.hparams["loss"],
             "forecast": MODEL,
             "threshold": zeros,
-            "persistence": fitted["persistence"].weights[0, -1].tolist(),
             "baselines": {name: {"floor": FLOORS[0], "threshold": zeros} for name in LINEAR},
         }
 
@@ -112,43 +108,29 @@ class GridForecasting(TrainedModule):
             self._build(kept["network_args"])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        total, count = sparse_loss(
-            self.network(batch), batch, kind=self.hparams["loss"], positive_weight=self.hparams["positive_weight"]
-        )
+        total, count = sparse_loss(self.network(batch), batch)
         loss = global_mean(total, total.new_tensor(float(max(count, 1))))
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         return loss
 
-    def predict_log_odds(self, batch: Any) -> list[Forecast]:
-        """The network's forecast as log-odds, whatever it was trained with."""
-        return [f._replace(logits=as_log_odds(f.logits.float(), self.hparams["loss"])) for f in self.network(batch)]
-
-    def linear_forecasts(self) -> dict[str, LinearForecast]:
-        """The linear forecasts by name, cut at the floors that validation chose."""
-        persistence = torch.tensor(self.decision["persistence"], device=self.device)
-        floors = {name: found["floor"] for name, found in self.decision["baselines"].items()}
-        return {name: f.cut_at(floors[name]) for name, f in linear_forecasts(self.network, persistence).items()}
-
     def predict_step(self, batch: Any, batch_idx: int) -> list[Forecast]:
         """Log-odds of every subject in the batch, by the forecast that validation chose."""
-        chosen = self.decision["forecast"]
-        return self.predict_log_odds(batch) if chosen == MODEL else self.linear_forecasts()[chosen](batch)
+        return all_forecasts(self.network, self.decision)[self.decision["forecast"]](batch)
 
-    def count(self, scores: ForecastScores, forecasts: list[Forecast], batch: Any) -> None:
-        """Add the forecasts of a batch to some scores."""
+    def _count(self, scores: ForecastScores, forecasts: list[Forecast], batch: Any) -> None:
         for forecast in forecasts:
-            scores.update(forecast.logits, self.network.base(forecast.subject), true_activity(forecast, batch))
+            truth, last = true_activity(forecast, batch), last_activity(forecast, batch)
+            scores.update(forecast.logits, self.network.base(forecast.subject), truth, last)
 
     def on_validation_epoch_start(self) -> None:
-        self.validated = {MODEL: self._scores()}
+        self.candidates: dict[str, Forecaster] = {MODEL: self.network}
         if self._deciding and "validation" not in self.decision:
-            persistence = torch.tensor(self.decision["persistence"], device=self.device)
-            self.shaped = {
+            self.candidates |= {
                 f"{name}@{floor}": forecast.cut_at(floor)
-                for name, forecast in linear_forecasts(self.network, persistence).items()
+                for name, forecast in linear_forecasts(self.network).items()
                 for floor in (FLOORS if forecast.weights.any() else FLOORS[:1])
             }
-            self.validated |= {name: self._scores() for name in self.shaped}
+        self.validated = {name: self._scores() for name in self.candidates}
 
     @property
     def _deciding(self) -> bool:
@@ -159,8 +141,9 @@ class GridForecasting(TrainedModule):
         return ForecastScores(self.network.horizon).to(self.device)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
+        batch = index_lists(batch, self.network.voxels, self.network.offsets)
         for name, scores in self.validated.items():
-            self.count(scores, self.predict_log_odds(batch) if name == MODEL else self.shaped[name](batch), batch)
+            self._count(scores, self.candidates[name](batch), batch)
 
     def on_validation_epoch_end(self) -> None:
         bits, precision = self.validated[MODEL].bits_per_spike(), self.validated[MODEL].average_precision()
@@ -183,17 +166,17 @@ class GridForecasting(TrainedModule):
         self.decision["threshold"] = self.validated[MODEL].f1()[1].tolist()
         gains[MODEL] = bits
         best_linear = max((name for name in gains if name != MODEL), key=lambda name: gains[name])
-        self.decision["forecast"] = MODEL if bits > gains[best_linear] else best_linear
+        self.decision["forecast"] = MODEL if bits > gains[best_linear] + MARGIN else best_linear
 
     def on_test_epoch_start(self) -> None:
         self.tested = {name: self._scores() for name in (*LINEAR, MODEL)}
         self.example = {}
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        methods: dict[str, Callable[[Any], list[Forecast]]] = {**self.linear_forecasts(), MODEL: self.predict_log_odds}
-        for name, method in methods.items():
+        batch = index_lists(batch, self.network.voxels, self.network.offsets)
+        for name, method in all_forecasts(self.network, self.decision).items():
             forecasts = method(batch)
-            self.count(self.tested[name], forecasts, batch)
+            self._count(self.tested[name], forecasts, batch)
             if name == self.decision["forecast"] and not self.example:
                 self.example = self._example(forecasts[0], batch)
 
@@ -202,8 +185,7 @@ class GridForecasting(TrainedModule):
             self.log(name, value, rank_zero_only=False)
 
     def _tested_row(self, name: str) -> dict[str, Any]:
-        found = self.decision if name == MODEL else self.decision["baselines"][name]
-        return row(self.tested[name], np.array(found["threshold"]))
+        return row(self.tested[name], thresholds(self.decision)[name])
 
     def test_metrics(self) -> dict[str, float]:
         """Scores of the network averaged over the horizon, ``test/…``, and of the forecast that is used."""
@@ -216,22 +198,22 @@ class GridForecasting(TrainedModule):
         }
 
     def results(self) -> list[dict[str, Any]]:
-        """One row per forecast: bits per spike, average precision and F1 over the horizon and at both its ends."""
-        rows, last = [], self.network.horizon
+        """One row per forecast: scores averaged over the horizon, and errors at the frames that the field states."""
+        rows = []
         for name in self.tested:
             scores = self._tested_row(name)
-            bits, precision = scores["bits"], scores["average_precision"]
+            means = {score: float(np.mean(values)) for score, values in scores.items()}
             rows.append(
                 {
                     "forecast": name,
                     "used": "yes" if name == self.decision["forecast"] else "",
-                    "bits/spike": float(np.mean(bits)),
-                    "step 1": bits[0],
-                    f"step {last}": bits[-1],
-                    "AP": float(np.mean(precision)),
-                    "AP 1": precision[0],
-                    f"AP {last}": precision[-1],
-                    "F1": float(np.mean(scores["f1"])),
+                    "bits/spike": means["bits"],
+                    "step 1": scores["bits"][0],
+                    f"step {self.network.horizon}": scores["bits"][-1],
+                    "AP": means["average_precision"],
+                    "F1": means["f1"],
+                    **{f"MAE {s}": scores["mae"][s - 1] for s in STEPS if s <= self.network.horizon},
+                    "over copy": means["mse_over_copy"],
                     "per_step": [scores],
                 }
             )
@@ -255,13 +237,13 @@ class GridForecasting(TrainedModule):
 
     def media(self) -> dict[str, dict[str, Any]]:
         """What ``reports/media.py`` is to draw after a test."""
-        step_s = 1 / self.hparams["signal"]["fs_hz"]
+        time = {"step_s": 1 / self.hparams["signal"]["fs_hz"], "gap": self.network.frames.gap}
         gains = {name: scores.bits_per_spike() for name, scores in self.tested.items()}
         precision = {name: scores.average_precision() for name, scores in self.tested.items()}
         return {
-            "forecast_gain": {"bits": gains, "average_precision": precision, "step_s": step_s},
-            "forecast_planes": {**self.example, "step_s": step_s},
-            "forecast_movie": {**self.example, "step_s": step_s},
+            "forecast_gain": {"bits": gains, "average_precision": precision, **time},
+            "forecast_planes": {**self.example, **time},
+            "forecast_movie": {**self.example, **time},
         }
 
     def bundle_fields(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ The mean rate, persistence, the autoregression of every voxel, and a linear mode
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from src.models.grids.entries import Entries, Forecast, entries, index_lists, of_subject
+from src.preprocess.calcium.grid_windows import WindowFrames
 
+LINEAR, MODEL = ("mean rate", "persistence", "autoregression", "linear population"), "model"
+"""Names of the linear forecasts, and of the network among the forecasts."""
+Forecaster = Callable[[Any], list[Forecast]]
+"""From a batch to log-odds of every subject in it."""
 PSEUDO_FRAMES = (30.0, 100.0, 300.0, 1000.0, 1e5)
 """Frames as which the covariances of all voxels count beside a voxel's own 1000."""
 FLOORS = (0.02, 0.1, 0.3, 0.6, 0.9)
@@ -67,8 +72,8 @@ def expected_activity(
 class LinearForecast:
     """A linear forecast of every voxel of all subjects, cut at a share of the mean rate and at 0.99.
 
-    The mean rate is this forecast with zero weights, persistence with one weight on the last frame, shrunk by the
-    pooled autocorrelation so that it has a likelihood.
+    The mean rate is this forecast with zero weights, persistence with equal weights of the last frames, shrunk towards
+    the mean rate so that it has a likelihood.
 
     Attributes
     ----------
@@ -120,15 +125,12 @@ def fit_linear(statistics: Mapping[str, np.ndarray]) -> dict[str, LinearForecast
     too few spikes for as many weights as it has, so its covariances are joined with those of all voxels of
     its subject, counted as so many frames; how many is chosen on the validation frames' squared error.
     """
-    context, horizon = int(statistics["context"]), int(statistics["horizon"])
+    frames = WindowFrames(*(int(n) for n in statistics["frames"]))
     offsets = [int(o) for o in statistics["offsets"]]
     rates, voxels = torch.from_numpy(statistics["rates"]), torch.from_numpy(statistics["voxels"])
     fitted, checked = statistics["autocovariance"].astype(np.float64)
-    weights = np.concatenate(
-        [_weights(fitted[a:b], checked[a:b], context, horizon) for a, b in itertools.pairwise(offsets)]
-    )
-    pooled = fitted.sum(axis=0)
-    persistence = torch.from_numpy(np.clip(pooled[1 : horizon + 1] / max(pooled[0], 1e-12), 0, 0.98)).float()
+    weights = np.concatenate([_weights(fitted[a:b], checked[a:b], frames) for a, b in itertools.pairwise(offsets)])
+    persistence = torch.from_numpy(_persistence(checked.sum(axis=0), frames)).float()
     found = simple_forecasts(rates, offsets, voxels, torch.from_numpy(weights).float(), persistence)
     found["linear population"] = fit_population(found["autoregression"], statistics)
     return found
@@ -137,31 +139,62 @@ def fit_linear(statistics: Mapping[str, np.ndarray]) -> dict[str, LinearForecast
 def simple_forecasts(
     rates: Tensor, offsets: list[int], voxels: Tensor, weights: Tensor, persistence: Tensor
 ) -> dict[str, LinearForecast]:
-    """Mean rate, persistence and autoregression; ``persistence (horizon,)`` are the weights of the last frame."""
-    zero = torch.zeros(1, *weights.shape[1:], device=rates.device)
-    last = zero.clone()
-    last[0, -1] = persistence
-    forms = {"mean rate": zero, "persistence": last, "autoregression": weights}
+    """Mean rate, persistence and autoregression; ``persistence (context, horizon)`` are weights of all voxels."""
+    forms = {"mean rate": torch.zeros_like(persistence)[None], "persistence": persistence[None]}
+    forms["autoregression"] = weights
     return {name: LinearForecast(rates, offsets, voxels, form) for name, form in forms.items()}
 
 
-def linear_forecasts(network: Any, persistence: Tensor) -> dict[str, LinearForecast]:
+def linear_forecasts(network: Any) -> dict[str, LinearForecast]:
     """The four forecasts from what a network keeps of them in its buffers."""
-    found = simple_forecasts(network.rates, network.offsets, network.voxels, network.linear, persistence)
-    population = (network.read, network.write, network.readout_components)
+    found = simple_forecasts(network.rates, network.offsets, network.voxels, network.linear, network.persistence)
+    population = (network.read, network.write, network.readout_components) if network.components else None
     found["linear population"] = replace(found["autoregression"], population=population)
     return found
 
 
-def _weights(fitted: np.ndarray, checked: np.ndarray, context: int, horizon: int) -> np.ndarray:
+def all_forecasts(network: Any, decision: Mapping[str, Any]) -> dict[str, Forecaster]:
+    """The linear forecasts, cut at the floors that validation chose, and the network, by name."""
+    floors = {name: found["floor"] for name, found in decision["baselines"].items()}
+    cut = {name: forecast.cut_at(floors[name]) for name, forecast in linear_forecasts(network).items()}
+    return {**cut, MODEL: network}
+
+
+def thresholds(decision: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """``(horizon,)`` log-odds above which a voxel counts as active, by forecast."""
+    found = {name: decision["baselines"][name]["threshold"] for name in LINEAR} | {MODEL: decision["threshold"]}
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _persistence(covariance: np.ndarray, frames: WindowFrames) -> np.ndarray:
+    """``(context, horizon)`` equal weights of the last frames, as many as explain most of the validation frames.
+
+    The mean m of the last frames is shrunk towards the mean rate by the gain g = cov(m, x) / var(m), pooled over all
+    voxels. ``covariance (lag,)`` is of validation frames about the rates of the training frames, because what this
+    forecast knows is that a voxel's rate is not now what it was in the training.
+    """
+    best, most = np.zeros((frames.context, frames.horizon)), 0.0
+    past, ahead = _toeplitz(covariance[None], frames.context)[0], _ahead(covariance[None], frames)[0]
+    for count in sorted({*(2**k for k in range(frames.context.bit_length())), frames.context}):
+        mean = np.where(np.arange(frames.context) >= frames.context - count, 1 / count, 0.0)
+        variance, together = mean @ past @ mean, mean @ ahead
+        gain = np.clip(together / max(variance, 1e-12), 0, 0.98)
+        explained = float(np.sum(2 * gain * together - gain**2 * variance))
+        if explained > most:
+            best, most = mean[:, None] * gain, explained
+    return best
+
+
+def _weights(fitted: np.ndarray, checked: np.ndarray, frames: WindowFrames) -> np.ndarray:
     """``(voxel, context, horizon)``."""
+    context = frames.context
     shared = fitted.mean(axis=0)
-    best, least = np.zeros((len(fitted), context, horizon)), np.inf
-    for frames in PSEUDO_FRAMES:
-        joined = (1000 * fitted + frames * shared) / (1000 + frames)
-        weights = np.linalg.solve(_toeplitz(joined, context), _ahead(joined, context, horizon))
+    best, least = np.zeros((len(fitted), context, frames.horizon)), np.inf
+    for count in PSEUDO_FRAMES:
+        joined = (1000 * fitted + count * shared) / (1000 + count)
+        weights = np.linalg.solve(_toeplitz(joined, context), _ahead(joined, frames))
         quadratic = np.einsum("vch,vcd,vdh->", weights, _toeplitz(checked, context), weights, optimize=True)
-        error = quadratic - 2 * np.einsum("vch,vch->", weights, _ahead(checked, context, horizon))
+        error = quadratic - 2 * np.einsum("vch,vch->", weights, _ahead(checked, frames))
         if error < least:
             best, least = weights, error
     return best
@@ -173,9 +206,9 @@ def _toeplitz(covariance: np.ndarray, context: int) -> np.ndarray:
     return matrix + np.eye(context) * (1e-3 * covariance[:, :1, None])
 
 
-def _ahead(covariance: np.ndarray, context: int, horizon: int) -> np.ndarray:
-    """Lag between context frame ``c`` and target frame ``h``: ``context - c + h``."""
-    lag = context - np.arange(context)[:, None] + np.arange(horizon)
+def _ahead(covariance: np.ndarray, frames: WindowFrames) -> np.ndarray:
+    """Lag between context frame ``c`` and target frame ``h``: ``context + gap + h - c``."""
+    lag = frames.target + np.arange(frames.horizon) - np.arange(frames.context)[:, None]
     ahead: np.ndarray = covariance[:, lag]
     return ahead
 

@@ -8,31 +8,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.models.sleep.stager import Batch, SleepStager
-from src.models.trained_module import ADAMW, WARMUP_COSINE
 from src.signals import UNSCORED, BadInput
 
 
 class SleepContextStager(SleepStager):
     """Sleep staging in context: the loss counts every scored epoch of a window, scores count whole nights.
 
-    Parameters are those of :class:`SleepStager`. Its configuration averages the weights over the last steps
-    (``callbacks.average``): what is validated, tested and exported is the average.
+    Parameters are those of :class:`SleepStager`. ``conf/model/sleep_sequence.yaml`` averages the weights over the
+    last steps (``callbacks.average``): what is validated, tested and exported is the average.
     """
 
     kinds = ("sleep_sequence",)
-
-    def __init__(
-        self,
-        signal: dict[str, Any],
-        classes: list[str],
-        kind: str = "sleep_sequence",
-        network_args: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] = ADAMW,
-        scheduler: dict[str, Any] | None = WARMUP_COSINE,
-        class_weight_power: float = 0.25,
-        label_smoothing: float = 0.05,
-    ) -> None:
-        super().__init__(signal, classes, kind, network_args, optimizer, scheduler, class_weight_power, label_smoothing)
 
     def take_over(self, data: Any) -> None:
         views = list(getattr(data, "views", ["absolute"]))

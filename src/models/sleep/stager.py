@@ -31,7 +31,7 @@ class SleepStager(TrainedModule):
     signal, classes
         The datamodule's :class:`~src.signals.SignalSpec` as a dict and its stage names.
     kind, network_args
-        One of ``kinds`` and the arguments that the signal does not determine.
+        One of ``kinds`` (``None``: the first) and the arguments that the signal does not determine.
     optimizer, scheduler
         ``_target_`` blocks as in ``conf/``; ``scheduler=None`` keeps the learning rate. Norms and biases do not decay.
     class_weight_power
@@ -49,7 +49,7 @@ class SleepStager(TrainedModule):
         self,
         signal: dict[str, Any],
         classes: list[str],
-        kind: str = "sleep_epoch_cnn",
+        kind: str | None = None,
         network_args: dict[str, Any] | None = None,
         optimizer: dict[str, Any] = ADAMW,
         scheduler: dict[str, Any] | None = WARMUP_COSINE,
@@ -57,6 +57,7 @@ class SleepStager(TrainedModule):
         label_smoothing: float = 0.05,
     ) -> None:
         super().__init__()
+        kind = kind or self.kinds[0]
         self.save_hyperparameters()
         *window, n_channels, n_freqs, n_frames = signal["shape"]
         self.network_args = {

@@ -30,22 +30,11 @@ def window_frames(window_s: float, fs_hz: float) -> int:
 
 
 def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np.ndarray:
-    """Percentile of the centred window around every frame.
+    """Percentile of the centred window around every frame, ``(neuron, time)`` float32.
 
-    Parameters
-    ----------
-    traces
-        ``(neuron, time)`` float32. NaN marks frames that were not recorded.
-    window
-        Odd number of frames. At both ends the window is cut off, not padded.
-    percentile
-        0 to 100, with linear interpolation between order statistics.
-
-    Returns
-    -------
-    ``(neuron, time)`` float32. NaN frames are left out of every window they fall into; a window
-    without any recorded frame gives NaN. Without NaN the result equals ``numpy.percentile`` of the
-    float32 window bit for bit.
+    ``window`` is an odd number of frames, cut off at both ends, not padded. NaN frames are left out of every window;
+    one without any recorded frame gives NaN. Without NaN the result equals ``numpy.percentile``, interpolated linearly,
+    of the float32 window bit for bit.
     """
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window of {window} frames: an odd number of frames is needed")
@@ -55,13 +44,11 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
     frames = traces.shape[1]
     fraction, half = percentile / 100, window // 2
     baseline = np.empty_like(traces)
-    gaps = np.isnan(traces).any(axis=1)
-    for row in np.flatnonzero(gaps):
+    one_by_one = np.isnan(traces).any(axis=1) | (frames < window)
+    for row in np.flatnonzero(one_by_one):
         _sorted_window(traces[row], half, fraction, baseline[row])
-    whole = np.flatnonzero(~gaps)
-    if frames < window:
-        for row in whole:
-            _sorted_window(traces[row], half, fraction, baseline[row])
+    whole = np.flatnonzero(~one_by_one)
+    if not len(whole):
         return baseline
     rank, low_weight, high_weight = _interpolation(window, fraction)
     lanes_in = np.zeros((frames, LANES), np.float32)
@@ -72,21 +59,15 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
         _block_merge(lanes_in, window, rank, low_weight, high_weight, lanes_out)
         baseline[rows, half : frames - half] = lanes_out[:, : len(rows)].T
         for row in rows:
-            _growing_window(traces[row], half, fraction, rank + 2, baseline[row])
-            _growing_window(traces[row, ::-1], half, fraction, rank + 2, baseline[row, ::-1])
+            _sorted_window(traces[row], half, fraction, baseline[row, :half])
+            _sorted_window(traces[row, ::-1], half, fraction, baseline[row, ::-1][:half])
     return baseline
 
 
 def relative_to_baseline(traces: np.ndarray, baseline: np.ndarray, mode: Mode) -> np.ndarray:
     """ΔF/F (``divide``, a fraction), F − F0 (``subtract``, units of the trace), or the trace itself.
 
-    Parameters
-    ----------
-    traces, baseline
-        ``(neuron, time)`` float32.
-    mode
-        ``divide`` needs F0 > 0 in every frame; a neuron where that fails comes back as NaN, so that
-        nothing is inferred from a meaningless ratio.
+    ``divide`` needs F0 > 0 in every frame; a neuron where that fails comes back as NaN.
     """
     if mode == "none":
         return traces
@@ -168,26 +149,14 @@ def _block_merge(x, window, rank, weight, opposite, out):  # type: ignore[no-unt
 
 
 @_compiled
-def _growing_window(x, half, fraction, keep, out):  # type: ignore[no-untyped-def]
-    """The first ``half`` frames, whose windows begin with the trace: only the ``keep`` smallest matter."""
-    smallest = np.empty(keep + 1, np.float32)
-    count = 0
-    for t in range(2 * half):
-        if count < keep or x[t] < smallest[count - 1]:
-            count = min(_insert(smallest, count, x[t]), keep)
-        if t >= half:
-            out[t - half] = _interpolated(smallest, t + 1, fraction)
-
-
-@_compiled
 def _sorted_window(x, half, fraction, out):  # type: ignore[no-untyped-def]
-    """A whole trace by keeping its window sorted: for traces with NaN, or shorter than a window."""
+    """The first ``len(out)`` frames by keeping the window sorted: for edges, and traces with NaN or too short."""
     frames = x.shape[0]
     window = np.empty(2 * half + 1, np.float32)
     count = 0
     for t in range(min(half, frames)):
         count = _insert(window, count, x[t])
-    for t in range(frames):
+    for t in range(out.shape[0]):
         if t > half:
             count = _remove(window, count, x[t - half - 1])
         if t + half < frames:

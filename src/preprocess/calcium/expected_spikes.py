@@ -7,10 +7,10 @@ not change the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from src.preprocess.cascade.inference import Engine, open_engine
 from src.recordings.calcium.recording import CalciumRecording
 from src.recordings.calcium.sources import open_recording
 from src.signals import BadInput
-from src.storage.hdf5 import AppendedColumn, writing
+from src.storage.hdf5 import AppendedColumn, reading, writing
 from src.storage.parallel import call, in_order, process_pool
+from src.storage.progress import steps
 from src.storage.step import CachedStep
 
 SPIKES_FILE = "expected_spikes.h5"
@@ -41,8 +42,8 @@ on how many traces are computed side by side."""
 _PIECE_BYTES = 1 << 26
 _SAMPLED_CELLS, _RUN = 1024, 64
 _NAMED_CELLS = 8
-
-Report = Callable[[int, int], None]
+_CONTROL, _CLEAR = (32, 600), 2.0
+"""Cells and frames of the control with noise; how many times its spikes the cells have to have."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class SpikeTask:
-    """One subject's inference: its files by role, the resolved parameters, and the baseline that was chosen.
+    """One subject's inference: its files by role, and the parameters.
 
-    ``params`` are those of :class:`~src.preprocess.calcium.parameters.InferenceParams`, and ``subject``,
-    ``models_dir`` and ``need_positions``.
+    ``params`` are those of :class:`~src.preprocess.calcium.parameters.InferenceParams`, ``subject`` and
+    ``need_positions``.
     """
 
-    inputs: tuple[tuple[str, Path], ...]
-    params: tuple[tuple[str, Any], ...]
+    inputs: Mapping[str, Path]
+    params: Mapping[str, Any]
 
     def __getitem__(self, name: str) -> Any:
-        return dict(self.params)[name]
+        return self.params[name]
 
     def recording(self) -> CalciumRecording:
-        files = {role: path for role, path in self.inputs if role != MODEL}
+        files = {role: path for role, path in self.inputs.items() if role != MODEL}
         return open_recording(
             files,
             self["subject"],
@@ -79,16 +80,21 @@ class SpikeTask:
         )
 
     def with_baseline(self, mode: str) -> SpikeTask:
-        return replace(self, params=tuple(sorted((dict(self.params) | {"baseline": mode}).items())))
+        return SpikeTask(self.inputs, {**self.params, "baseline": mode})
 
     def window(self, fs_hz: float) -> int:
         """Frames that bear on one frame of ΔF/F: one where no baseline is taken off."""
         return 1 if self["baseline"] == "none" else f0.window_frames(self["baseline_window_s"], fs_hz)
 
+    def engine(self, fs_hz: float) -> Engine:
+        model = self.inputs.get(MODEL, self["cascade_model"])
+        return _engine(self["engine"], model, fs_hz, self["threshold"], self["align"])
 
-def spike_task(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> SpikeTask:
-    """Both mappings in a form that can be a key and travel to another process."""
-    return SpikeTask(tuple(sorted(inputs.items())), tuple(sorted(params.items())))
+
+@lru_cache(maxsize=1)
+def _engine(engine: str, model: str | Path, fs_hz: float, threshold: int | None, align: str) -> Engine:
+    """The engine of this process; networks are loaded once for all pieces."""
+    return open_engine(engine, model, fs_hz=fs_hz, threshold=threshold, align=align)
 
 
 def make_expected_spikes(
@@ -99,7 +105,6 @@ def make_expected_spikes(
     *,
     workers: int = 1,
     batch_size: int = 30_000,
-    report: Report = lambda done, total: None,
 ) -> dict[str, Any]:
     """Write ``expected_spikes.h5`` for one subject.
 
@@ -109,10 +114,10 @@ def make_expected_spikes(
         Files of the recording by role, and the model package (``MODEL``) unless the engine needs none.
     params
         See :class:`SpikeTask`.
-    workers, batch_size, report
-        How the work is cut and who hears of it; the result does not depend on them.
+    workers, batch_size
+        How the work is cut; the result does not depend on them.
     """
-    task = spike_task(inputs, params)
+    task = SpikeTask(inputs, params)
     recording = task.recording()
     mode, notes = resolve_baseline(recording, task)
     task = task.with_baseline(mode)
@@ -121,10 +126,19 @@ def make_expected_spikes(
         problem = f"{recording.frames} frames are fewer than the baseline's window of {window}"
         raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
     with _naming(recording.file):
-        engine = task_engine(task, recording.fs_hz)
+        engine = task.engine(recording.fs_hz)
         engine.check(engine.noise_levels(dff_of(recording.traces(_sample(recording)), task, window)[0]))
-        levels, state = _write(recording, task, out_dir / SPIKES_FILE, workers, batch_size, report)
+        levels, state = _write(recording, task, out_dir / SPIKES_FILE, workers, batch_size)
         notes += [*recording.notes, *left_out(recording, state), *engine.check(levels)]
+        control_hz, mean_hz = (
+            noise_control(task, engine, levels, recording),
+            _mean_rate(out_dir / SPIKES_FILE, recording),
+        )
+    if mean_hz < _CLEAR * control_hz:
+        notes.append(
+            f"white noise as strong as the cells' gives {control_hz:.2g} spikes/s through the same baseline and model, "
+            f"the cells give {mean_hz:.2g}: most of these spikes may be noise"
+        )
     described = engine.describe()
     return {
         "axes": {"expected_spikes": ["neuron", "time"]},
@@ -136,6 +150,7 @@ def make_expected_spikes(
         | {name: int((state == number).sum()) for number, name in enumerate(CELL_STATES)},
         "baseline": {"mode": mode, "window_frames": window},
         "engine": described,
+        "rate_hz": {"cells": mean_hz, "white_noise": control_hz},
         # What one frame of the result depends on: the engine's window and half of the baseline's.
         "frames_before": described["frames_before"] + window // 2,
         "frames_after": described["frames_after"] + window // 2,
@@ -144,12 +159,6 @@ def make_expected_spikes(
 
 
 EXPECTED_SPIKES = CachedStep("expected_spikes", 2, make_expected_spikes)
-
-
-def with_resources(workers: int, batch_size: int, report: Report) -> CachedStep:
-    """The same step, computed with so many processes in pieces of so many neurons."""
-    run = partial(make_expected_spikes, workers=workers, batch_size=batch_size, report=report)
-    return replace(EXPECTED_SPIKES, run=run)
 
 
 def resolve_baseline(recording: CalciumRecording, task: SpikeTask) -> tuple[str, list[str]]:
@@ -175,9 +184,7 @@ def dff_of(traces: np.ndarray, task: SpikeTask, window: int) -> tuple[np.ndarray
         dff = traces * np.float32(task["dff_scale"])
     else:
         baseline = f0.sliding_percentile(traces, window, task["baseline_percentile"])
-        dff = f0.relative_to_baseline(traces, baseline, mode)
-        if task["dff_scale"] != 1:
-            dff *= np.float32(task["dff_scale"])
+        dff = f0.relative_to_baseline(traces, baseline, mode) * np.float32(task["dff_scale"])
         if mode == "divide":
             state[f0.nonpositive_baseline(baseline) & (state == 0)] = _BAD_BASELINE
     dff[state != 0] = np.nan
@@ -217,7 +224,7 @@ def _naming(file: Path) -> Iterator[None]:
 def predict_piece(task: SpikeTask, first: int, last: int) -> Prediction:
     """One piece of work, in whatever process: neurons ``first`` to ``last``."""
     recording = task.recording()
-    engine, window = task_engine(task, recording.fs_hz), task.window(recording.fs_hz)
+    engine, window = task.engine(recording.fs_hz), task.window(recording.fs_hz)
     expected = np.full((last - first, recording.frames), np.nan, np.float16)
     levels, state = np.empty(last - first), np.zeros(last - first, np.uint8)
     for start, traces in recording.blocks(ENGINE_NEURONS, first, last):
@@ -231,22 +238,27 @@ def predict_piece(task: SpikeTask, first: int, last: int) -> Prediction:
 
 
 def _write(
-    recording: CalciumRecording, task: SpikeTask, path: Path, workers: int, batch_size: int, report: Report
+    recording: CalciumRecording, task: SpikeTask, path: Path, workers: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Write the file piece by piece; noise level and state of every cell."""
     size = min(batch_size, _PIECE_BYTES // (4 * recording.frames))
     size = max(size // ENGINE_NEURONS, 1) * ENGINE_NEURONS
     pieces = [(first, min(first + size, recording.cells)) for first in range(0, recording.cells, size)]
     levels, states, predicted = [], [], np.zeros(recording.frames, bool)
     calls = [partial(predict_piece, task, *piece) for piece in pieces]
     processes = min(workers, len(pieces))
-    with writing(path) as file, process_pool(processes) if processes > 1 else nullcontext() as pool:
+    with (
+        writing(path) as file,
+        process_pool(processes) if processes > 1 else nullcontext() as pool,
+        steps(f"{recording.subject}: cells inferred", recording.cells) as advance,
+    ):
         column = AppendedColumn(file, "expected_spikes", np.float16, 64, width=recording.frames)
-        for (_, last), piece in zip(pieces, in_order(call, calls, pool, 2 * workers), strict=True):
+        for piece in in_order(call, calls, pool, 2 * workers):
             column.append(piece.expected)
             levels.append(piece.levels)
             states.append(piece.state)
             predicted |= np.isfinite(piece.expected).any(axis=0)
-            report(last, recording.cells)
+            advance(len(piece.levels))
         column.close()
         file["noise_levels"] = np.concatenate(levels).astype(np.float32)
         file["cell_state"] = np.concatenate(states)
@@ -255,6 +267,27 @@ def _write(
         file["cell_ids"], file["positions"] = recording.cell_ids, recording.positions
         file.attrs.update(fs_hz=recording.fs_hz, units="spikes per frame", baseline=task["baseline"])
     return np.concatenate(levels), np.concatenate(states)
+
+
+def noise_control(task: SpikeTask, engine: Engine, levels: np.ndarray, recording: CalciumRecording) -> float:
+    """Spikes per second that white noise of the cells' median noise level gives, through the same baseline and engine.
+
+    A low percentile of noise lies below the resting level, so noise alone has a positive ΔF/F, and networks trained
+    on active cells answer it.
+    """
+    frames, level = min(recording.frames, _CONTROL[1]), float(np.nanmedian(levels))
+    # The median absolute difference of white noise is 0.954 of its standard deviation; see noise_levels().
+    sd = level / 100 * np.sqrt(recording.fs_hz) / 0.954
+    noise = (sd * np.random.default_rng(0).standard_normal((_CONTROL[0], frames))).astype(np.float32)
+    if task["baseline"] != "none":
+        noise -= f0.sliding_percentile(noise, task.window(recording.fs_hz), task["baseline_percentile"])
+    return float(np.nanmean(engine.predict(noise, np.full(len(noise), level)))) * recording.fs_hz
+
+
+def _mean_rate(path: Path, recording: CalciumRecording) -> float:
+    with reading(path) as file:
+        rows = file["expected_spikes"][:: max(1, recording.cells // _SAMPLED_CELLS)].astype(np.float32)
+    return float(np.nanmean(rows)) * recording.fs_hz
 
 
 def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:
@@ -279,16 +312,3 @@ def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:
     if (state == _BAD_BASELINE).any():
         hint = "these traces are not raw fluorescence: give baseline=subtract, or baseline=none if they are ΔF/F"
     raise BadInput(recording.file, f"no cell can be used: {'; '.join(reasons)}", hint)
-
-
-@lru_cache(maxsize=1)
-def task_engine(task: SpikeTask, fs_hz: float) -> Engine:
-    """The engine of this process; networks are loaded once for all pieces."""
-    package = dict(task.inputs).get(MODEL)
-    return open_engine(
-        task["engine"],
-        package or task["cascade_model"],
-        fs_hz=fs_hz,
-        threshold=task["threshold"],
-        align=task["align"],
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,19 +34,16 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
     occupied = np.zeros(planes * PIXELS, bool)
     if METADATA in inputs:
         occupied[_cell_voxels(inputs[METADATA], planes)] = True
-    base = np.arange(planes, dtype=np.int64) * PIXELS
-    for first in range(0, grids.shape[0], _FRAMES_AT_ONCE):
-        pointer = indptr[first * planes : (first + _FRAMES_AT_ONCE) * planes + 1]
-        sizes = np.diff(pointer)
-        occupied[np.repeat(np.tile(base, len(sizes) // planes), sizes) + pixel[pointer[0] : pointer[-1]]] = True
+    for _, voxel in _voxel_blocks(indptr, pixel, planes):
+        occupied[voxel] = True
     voxels = np.flatnonzero(occupied)
-    table = _rank_table(voxels, planes)
+    # Place of every occupied voxel among those of its plane.
+    starts = np.searchsorted(voxels, np.arange(planes) * PIXELS)
+    table = np.zeros(planes * PIXELS, np.uint16)
+    table[voxels] = np.arange(len(voxels)) - starts[voxels // PIXELS]
     rank = np.empty(len(pixel), np.uint16)
-    for first in range(0, grids.shape[0], _FRAMES_AT_ONCE):
-        pointer = indptr[first * planes : (first + _FRAMES_AT_ONCE) * planes + 1]
-        sizes = np.diff(pointer)
-        span = slice(pointer[0], pointer[-1])
-        rank[span] = table[np.repeat(np.tile(base, len(sizes) // planes), sizes) + pixel[span]]
+    for span, voxel in _voxel_blocks(indptr, pixel, planes):
+        rank[span] = table[voxel]
     np.save(out_dir / "indptr.npy", indptr.astype(np.int64))
     np.save(out_dir / "rank.npy", rank)
     np.savez(
@@ -58,27 +55,29 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
         is_valid=header.is_valid.astype(bool),
         timepoints=header.timepoint_indices.astype(np.int64),
     )
-    rate = header.attributes.get("sampling_rate")
+    rate, after = (header.attributes.get(name) for name in ("sampling_rate", "frames_after"))
     return {
         "axes": {"indptr": ["time · plane + 1"], "rank": ["entry"]},
         "subject": str(header.attributes.get("subject", "")),
         "planes": planes,
         "fs_hz": float(rate) if rate else None,
         "guard_frames": int(header.attributes.get("split_guard_frames", 0)),
-        "frames_after": int(header.attributes.get("frames_after", 0)),
+        "frames_after": None if after is None else int(after),
         "simulated": bool(header.attributes.get("simulated", False)),
     }
 
 
-GRID_INDEX = CachedStep("grid_index", 3, make_index)
+GRID_INDEX = CachedStep("grid_index", 4, make_index)
 
 
-def _rank_table(voxels: np.ndarray, planes: int) -> np.ndarray:
-    """``(plane · PIXELS,)`` uint16 place of every occupied voxel among those of its plane."""
-    table = np.zeros(planes * PIXELS, np.uint16)
-    starts = np.searchsorted(voxels, np.arange(planes) * PIXELS)
-    table[voxels] = np.arange(len(voxels)) - starts[voxels // PIXELS]
-    return table
+def _voxel_blocks(indptr: np.ndarray, pixel: np.ndarray, planes: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """The entries of some frames at a time, and the voxel of each."""
+    frames = (len(indptr) - 1) // planes
+    base = np.arange(planes, dtype=np.int64) * PIXELS
+    for first in range(0, frames, _FRAMES_AT_ONCE):
+        pointer = indptr[first * planes : (first + _FRAMES_AT_ONCE) * planes + 1]
+        span = slice(pointer[0], pointer[-1])
+        yield span, np.repeat(np.tile(base, (len(pointer) - 1) // planes), np.diff(pointer)) + pixel[span]
 
 
 def _cell_voxels(path: Path, planes: int) -> np.ndarray:
@@ -100,7 +99,10 @@ class SubjectGrids:
     subject, planes, fs_hz, guard_frames
         Name, Z, volume rate, and the frames around a test block that the file's own split leaves out.
     frames_after
-        How many later frames of the recording the activity of one frame was inferred from; 0 where unknown.
+        How many later frames of the recording the activity of one frame was inferred from; ``None`` where the file
+        does not say.
+    simulated
+        Whether the file says that its activity is simulated.
     indptr, rank
         ``(time · plane + 1,)`` int64 where the entries of every plane-frame begin, and ``(entry,)`` uint16
         places of the active voxels among the occupied ones of their plane; without markers.
@@ -123,7 +125,8 @@ class SubjectGrids:
     timepoints: np.ndarray
     z_values: np.ndarray
     guard_frames: int = 0
-    frames_after: int = 0
+    frames_after: int | None = None
+    simulated: bool = False
     source: Path = field(default=Path())
 
     @property
@@ -216,6 +219,7 @@ def _opened(folder: Path, facts: Mapping[str, Any], source: Path, subject: str) 
             rank=np.load(folder / "rank.npy"),
             guard_frames=facts["guard_frames"],
             frames_after=facts["frames_after"],
+            simulated=facts["simulated"],
             source=source,
             **{name: frames[name] for name in frames.files},
         )

@@ -26,6 +26,7 @@ METADATA_FILE, COMBINED_FILE = "metadata.h5", "combined_metadata.h5"
 COO_BYTES_PER_ENTRY = 17
 """Four int32 coordinates and a uint8 value."""
 
+_PER_FILE = ("is_train", "is_test", "is_valid", "z_values", "spikes_under_markers")
 _ENTRIES_PER_CHUNK = 1 << 16
 _DENSE_FRAMES = 8
 CONTRACT = (
@@ -122,7 +123,7 @@ def write_coo(path: Path, batches: Iterable[FrameBatch], header: GridHeader) -> 
 
 def _write_header(file: h5py.File, header: GridHeader, entries: int) -> None:
     file["timepoint_indices"] = header.timepoint_indices.astype(np.int32)
-    for name in ("is_train", "is_test", "is_valid", "z_values", "spikes_under_markers"):
+    for name in _PER_FILE:
         file[name] = getattr(header, name)
     file.attrs.update(header.attributes)
     file.attrs.update(
@@ -135,24 +136,16 @@ def _write_header(file: h5py.File, header: GridHeader, entries: int) -> None:
 
 
 class GridFile:
-    """A grid file of either kind, read by frames.
+    """A grid file of either kind, read by frames: its ``path``, ``header`` and ``shape`` ``(T, Z, 256, 128)``.
 
-    ``read`` gives any stretch of frames in index form, ``frame`` one frame as an image stack, ``index``
-    everything at once in the compact form (2 bytes per active pixel). Files of the original pipeline,
-    with duplicates, in any order and without ``indptr`` and ``pixel``, are put in order on opening.
-
-    Attributes
-    ----------
-    path
-        The file.
-    header
-        Splits, planes, attributes.
-    shape
-        ``(T, Z, 256, 128)``.
+    Files of the original pipeline, with duplicates, in any order and without ``indptr`` and ``pixel``, are put in
+    order on opening.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self._indptr: np.ndarray | None = None
+        self._pixel: np.ndarray | None = None
         with reading(self.path) as file:
             self.sparse = "spike_coords" in file or "pixel" in file
             if not self.sparse and "grids" not in file:
@@ -161,9 +154,9 @@ class GridFile:
             if len(self.shape) != 4 or self.shape[2:] != (HEIGHT, WIDTH):
                 raise BadInput(self.path, f"the grid has shape {self.shape}", f"give (T, Z, {HEIGHT}, {WIDTH})")
             self.header = self._read_header(file)
-            self._indptr = file["indptr"][()] if "indptr" in file and "pixel" in file else None
-            self._pixel = None
-            if self.sparse and self._indptr is None:
+            if "indptr" in file and "pixel" in file:
+                self._indptr = file["indptr"][()]
+            elif self.sparse:
                 self._indptr, self._pixel = self._build_index(file)
         mask = marker_mask(self.shape[1])
         self._markers, self._marker_flat = mask.reshape(len(mask), PIXELS), np.flatnonzero(mask)
@@ -211,12 +204,10 @@ class GridFile:
             return FrameBatch.from_flat(flat + first * planes * PIXELS, first, last - first, planes)
         indptr = self._indptr[first * planes : last * planes + 1]
         low, high = int(indptr[0]), int(indptr[-1])
-        if self._pixel is None:
-            with reading(self.path) as file:
-                pixel = file["pixel"][low:high]
-        else:
-            pixel = self._pixel[low:high]
-        return FrameBatch(first, planes, indptr - low, pixel)
+        if self._pixel is not None:
+            return FrameBatch(first, planes, indptr - low, self._pixel[low:high])
+        with reading(self.path) as file:
+            return FrameBatch(first, planes, indptr - low, file["pixel"][low:high])
 
     def _marked(self, batch: FrameBatch) -> FrameBatch:
         frame_starts = (np.arange(batch.frames) + batch.first) * (batch.planes * PIXELS)
@@ -233,24 +224,20 @@ class GridFile:
 
     def _read_header(self, file: h5py.File) -> GridHeader:
         frames, planes = self.shape[:2]
-        is_train = file["is_train"][()] if "is_train" in file else np.ones(frames, np.uint8)
-
-        def optional(name: str, default: np.ndarray) -> np.ndarray:
-            return file[name][()] if name in file else default
-
-        return GridHeader(
-            frames,
-            planes,
-            is_train,
-            # The original states only is_train, and puts its markers into every file.
-            optional("is_test", 1 - is_train),
-            optional("is_valid", np.ones(frames, np.uint8)),
-            optional("z_values", np.arange(planes, dtype=float)),
-            optional("spikes_under_markers", np.zeros(0, np.int64)),
-            bool(file.attrs.get("z_markers", True)),
-            optional("timepoint_indices", np.arange(frames, dtype=np.int32)),
-            {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()},
-        )
+        found = {name: file[name][()] for name in (*_PER_FILE, "timepoint_indices") if name in file}
+        is_train = found.get("is_train", np.ones(frames, np.uint8))
+        # The original states only is_train, and puts its markers into every file.
+        default = {
+            "is_train": is_train,
+            "is_test": 1 - is_train,
+            "is_valid": np.ones(frames, np.uint8),
+            "z_values": np.arange(planes, dtype=float),
+            "spikes_under_markers": np.zeros(0, np.int64),
+            "timepoint_indices": np.arange(frames, dtype=np.int32),
+        }
+        attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
+        markers = bool(attributes.get("z_markers", True))
+        return GridHeader(frames=frames, planes=planes, markers=markers, attributes=attributes, **(default | found))
 
     def _build_index(self, file: h5py.File) -> tuple[np.ndarray, np.ndarray]:
         frames, planes = self.shape[:2]
@@ -305,13 +292,6 @@ def coo_to_dense_grid(spike_coords: np.ndarray, spike_values: np.ndarray, grid_s
     return grid
 
 
-def dense_grid_to_coo(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A dense grid to sorted coordinates ``(n, 4)`` int32, values uint8, and shape int32."""
-    flat = np.flatnonzero(grid)
-    coords = np.stack(np.unravel_index(flat, grid.shape), axis=1).astype(np.int32)
-    return coords, grid.reshape(-1)[flat].astype(np.uint8), np.array(grid.shape, np.int32)
-
-
 def statistics(activity: VoxelActivity, cells: CellMap, header: GridHeader) -> dict[str, Any]:
     """Counts and sizes as they are: markers apart from spikes, density called density, bytes in full."""
     dense, entries = header.total_pixels, activity.entries(header.markers)
@@ -336,17 +316,7 @@ def statistics(activity: VoxelActivity, cells: CellMap, header: GridHeader) -> d
 def write_metadata(
     path: Path, header: GridHeader, cells: CellMap, cell_arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
 ) -> None:
-    """Write ``metadata.h5`` of one subject.
-
-    Parameters
-    ----------
-    header
-        Splits and planes.
-    cells, cell_arrays
-        Grid position of every cell, and further ``(cell,)`` arrays by name.
-    facts
-        Plain values; they become attributes.
-    """
+    """Write ``metadata.h5`` of one subject, with further ``(cell,)`` arrays by name, and ``facts`` as attributes."""
     with writing(path) as file:
         file["num_timepoints"], file["num_z_planes"] = header.frames, header.planes
         file["z_values"] = header.z_values

@@ -13,6 +13,23 @@ from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
 from src.preprocess.calcium.grid_index import SubjectGrids
 
 
+class WindowFrames(NamedTuple):
+    """Frames of a window: ``context`` frames are seen, ``gap`` are passed over, ``horizon`` are to be forecast."""
+
+    context: int
+    gap: int
+    horizon: int
+
+    @property
+    def target(self) -> int:
+        """First frame to forecast, counted from the first context frame."""
+        return self.context + self.gap
+
+    @property
+    def length(self) -> int:
+        return self.context + self.gap + self.horizon
+
+
 class WindowBatch(NamedTuple):
     """Windows of one or many subjects; nothing dense.
 
@@ -39,18 +56,18 @@ class WindowBatch(NamedTuple):
     image: Tensor | None = None
 
 
-def window_batch(subjects: Sequence[SubjectGrids], windows: np.ndarray, context: int, horizon: int) -> WindowBatch:
+def window_batch(subjects: Sequence[SubjectGrids], windows: np.ndarray, frames: WindowFrames) -> WindowBatch:
     """The batch of ``windows`` ``(window, 2)``: number of the subject, first frame of the context.
 
     Frames beyond the end of a recording, which a forecast may reach, have no entries.
     """
     where = torch.from_numpy(np.ascontiguousarray(windows))
-    seen = _entries(subjects, windows, 0, context)
-    return WindowBatch(where[:, 0], where[:, 1], *seen, *_entries(subjects, windows, context, context + horizon))
+    seen = _entries(subjects, windows, 0, frames.context)
+    return WindowBatch(where[:, 0], where[:, 1], *seen, *_entries(subjects, windows, frames.target, frames.length))
 
 
 def _entries(subjects: Sequence[SubjectGrids], windows: np.ndarray, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Slots and counts of frames ``start`` to ``stop`` of every window; what is repeated is repeated once for all."""
+    """Voxel indices and counts of frames ``start`` to ``stop`` of every window."""
     ranks, bases, sizes = [np.zeros(0, np.uint16)], [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     counts = np.zeros((len(windows), stop - start), np.int64)
     tiled = {int(n): np.tile(subjects[n].starts, stop - start) for n in np.unique(windows[:, 0])}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from src.signals import BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.lock import folder_lock
 from src.storage.output import OutputFolder, distinct_names
-from src.storage.progress import EVERY_S, printable, steps
+from src.storage.progress import printable
 from src.storage.step import ensure, read_artifact
 
 
@@ -36,10 +35,9 @@ def run(params: CalciumParams) -> GridSummary:
     Raises
     ------
     BadInput
-        For parameters that make no sense, a model that cannot be had, no subjects, or an output folder that
+        For a model that cannot be had, no subjects, or an output folder that
         another run is writing or that holds another format. What is wrong with one subject is in the summary instead.
     """
-    params.check()
     subjects = find_subjects(Path(params.input_dir), params.skip)
     target = Path(params.output_dir)
     output = OutputFolder(target, (Path(params.input_dir),))
@@ -105,12 +103,12 @@ def process_subject(
         rate = open_recording(files, name, params.fs_hz, need_positions=False).fs_hz
         package = package_for_rate(rate, Path(params.models_dir))
     inference = params.of(InferenceParams) | {"subject": name, "need_positions": params.grid_format != "none"}
+    inputs = dict(files)
     if package:
-        inference["cascade_model"] = package.name
-    inputs = files | ({spikes.MODEL: package} if package else {})
-    with _reported(name) as report:
-        step = spikes.with_resources(workers, params.batch_size, report)
-        expected = ensure(step, inputs, inference, label=name, cache=Path(params.cache_dir))
+        inference["cascade_model"], inputs[spikes.MODEL] = package.name, package
+    make = partial(spikes.make_expected_spikes, workers=workers, batch_size=params.batch_size)
+    step = replace(spikes.EXPECTED_SPIKES, run=make)
+    expected = ensure(step, inputs, inference, label=name, cache=Path(params.cache_dir))
     inference_s, clock = time.monotonic() - clock, time.monotonic()
     upstream = expected.manifest["facts"] | {"params": inference}
     gridding = params.of(GridParams) if params.grid_format != "none" else {}
@@ -124,15 +122,10 @@ def process_subject(
         seed=params.seed,
         wait=False,
     )
+    gridding_s, facts = time.monotonic() - clock, result.manifest["facts"]
     return SubjectResult(
-        result.manifest["facts"],
-        upstream,
-        not expected.reused,
-        not result.reused,
-        inference_s,
-        time.monotonic() - clock,
-        _peak_gb(),
-    )
+        facts, upstream, not expected.reused, not result.reused, inference_s, gridding_s, _peak_gb()
+    )  # fmt: skip
 
 
 def _package(params: CalciumParams) -> Path | None:
@@ -144,11 +137,10 @@ def _package(params: CalciumParams) -> Path | None:
 
 def substitute_note(params: CalciumParams, package: Path) -> str:
     """What to say where another package than the named one is used."""
-    if params.cascade_model not in SUBSTITUTES or package.name == params.cascade_model:
+    model = params.cascade_model
+    if model not in SUBSTITUTES or package.name == model:
         return ""
-    return (
-        f"cascade_model: {params.cascade_model} is not in {params.models_dir}; used {package.name} ({package.parent})"
-    )
+    return f"cascade_model: {model} is not in {params.models_dir}; used {package.name} ({package.parent})"
 
 
 def _peak_gb() -> float:
@@ -167,32 +159,6 @@ def _finished(target: Path, params: CalciumParams, summary: Summary) -> list[str
     return [name for name, artifact in found if artifact and artifact.manifest["step"] == step]
 
 
-@contextmanager
-def _reported(subject: str) -> Iterator[spikes.Report]:
-    """Progress over the cells: on the batch's bar in a terminal, and else in a line every so often."""
-    if multiprocessing.parent_process() is None and sys.stderr.isatty():
-        with steps(f"{subject}: percent of the cells", 100) as advance:
-            percent = 0.0
-
-            def move(done: int, total: int) -> None:
-                nonlocal percent
-                advance(100 * done / total - percent)
-                percent = 100 * done / total
-
-            yield move
-        return
-    started = said = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said >= EVERY_S and done < total:
-            said, left = now, (now - started) * (total - done) / done / 60
-            print(f"{subject}: {done:,} of {total:,} cells, {left:.1f} min left", file=sys.stderr, flush=True)
-
-    yield tell
-
-
 @dataclass(frozen=True)
 class GridSummary(Summary):
     """Outcomes with the numbers a person wants to see after a run."""
@@ -203,48 +169,45 @@ class GridSummary(Summary):
 
     def table(self) -> Table:
         """A line per subject; the totals below; what to know about each subject below that."""
-        totals = dict(self.totals)
-        subjects = "subject" if totals.get("total_subjects") == 1 else "subjects"
-        caption = list(self.notes)
-        if totals:
-            caption.append(
-                f"{totals['total_subjects']} {subjects} in {COMBINED_FILE}: {totals['total_spikes']:,} active pixels, "
-                f"{totals['overall_sparsity_percent']:.4f} % of all (markers included)"
-            )
-            sizes = [o.value.facts for o in self.outcomes if o.ok]
-            written, dense = (sum(f[name] for f in sizes) for name in ("grid_file_bytes", "dense_bytes"))
-            if dense:
-                saved = 100 * (1 - written / dense)
-                caption.append(
-                    f"the files of this run take {written / 1e6:,.1f} MB, {saved:.1f} % less than raw dense grids"
-                )
-        if peaks := [o.value.peak_gb for o in self.outcomes if o.ok]:
-            caption.append(f"peak memory {max(peaks):.2f} GB")
-        if self.skipped:
-            caption.append(f"skipped: {', '.join(self.skipped)}")
+        done = [o.value for o in self.outcomes if o.ok]
+        row, columns = (_grid_row, _GRID_COLUMNS)
+        if any("mean_rate_hz" in result.facts for result in done):
+            row, columns = (_rate_row, _RATE_COLUMNS)
         table = Table(
-            title=Text(printable(self.title)),
-            title_justify="left",
-            caption_justify="left",
-            box=SIMPLE_HEAD,
-            padding=(0, 0, 0, 1),
-            pad_edge=False,
-        )
-        rates = [o.value for o in self.outcomes if o.ok and "mean_rate_hz" in o.value.facts]
-        row, columns = (_rate_row, _RATE_COLUMNS) if rates else (_grid_row, _GRID_COLUMNS)
+            title=Text(printable(self.title)), title_justify="left", caption_justify="left", box=SIMPLE_HEAD,
+            padding=(0, 0, 0, 1), pad_edge=False,
+        )  # fmt: skip
         table.add_column("subject", min_width=10, overflow="fold")
         for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
+        caption = [*self.notes, *self._totals([result.facts for result in done])]
+        if done:
+            caption.append(f"peak memory {max(result.peak_gb for result in done):.2f} GB")
+        if self.skipped:
+            caption.append(f"skipped: {', '.join(self.skipped)}")
         for outcome in self.outcomes:
-            name = Text(printable(outcome.name), "" if outcome.ok else "red")
             if outcome.ok:
-                table.add_row(name, *row(outcome.value))
+                table.add_row(Text(printable(outcome.name)), *row(outcome.value))
                 caption += [f"{outcome.name}: {note}" for note in outcome.value.facts["notes"]]
             else:
-                table.add_row(name, Text("failed", "red"))
+                table.add_row(Text(printable(outcome.name), "red"), Text("failed", "red"))
                 caption.append(f"{outcome.name} failed: {outcome.reason}")
         table.caption = Text(printable("\n".join(caption)))
         return table
+
+    def _totals(self, facts: list[dict[str, Any]]) -> list[str]:
+        totals, lines = dict(self.totals), []
+        if totals:
+            subjects = "subject" if totals["total_subjects"] == 1 else "subjects"
+            lines.append(
+                f"{totals['total_subjects']} {subjects} in {COMBINED_FILE}: {totals['total_spikes']:,} active pixels, "
+                f"{totals['overall_sparsity_percent']:.4f} % of all (markers included)"
+            )
+            written, dense = (sum(f[name] for f in facts) for name in ("grid_file_bytes", "dense_bytes"))
+            if dense:
+                saved = f"{100 * (1 - written / dense):.1f} % less than raw dense grids"
+                lines.append(f"the files of this run take {written / 1e6:,.1f} MB, {saved}")
+        return lines
 
 
 _GRID_COLUMNS = ("cells", "/voxel", "T×Z", "train/test/gap", "spikes", "density", "infer + grids")

@@ -58,16 +58,9 @@ def import_tensorflow(threads: int = 1) -> Any:
 
 
 class DenseEnsembles:
-    """The ensembles of a package; weights are read when a neuron first needs them.
+    """The ensembles of a package; ``read`` gives that of a noise level when a neuron first needs it.
 
-    Parameters
-    ----------
-    config
-        The architecture.
-    read
-        Gives the ensemble of a noise level: :meth:`Package.networks`.
-    threads
-        Threads of TensorFlow, if this is what starts it.
+    ``threads`` are those of TensorFlow, if this is what starts it.
     """
 
     def __init__(self, config: PackageConfig, read: Callable[[int], Sequence[Network]], threads: int = 1) -> None:
@@ -76,19 +69,10 @@ class DenseEnsembles:
         self._compiled: dict[tuple[int, int], Any] = {}
 
     def expected(self, dff: np.ndarray, level: int) -> np.ndarray:
-        """Mean of the ensemble's outputs for every window of every trace.
+        """Mean of an ensemble's outputs, ``(neuron, time - windowsize + 1)`` float32 by window start.
 
-        Parameters
-        ----------
-        dff
-            ``(neuron, time)`` float32, finite, at least one window long.
-        level
-            One of the package's noise levels.
-
-        Returns
-        -------
-        ``(neuron, time - windowsize + 1)`` float32 expected spikes per frame, by window start. It
-        does not depend on which other traces are given along.
+        ``dff`` is ``(neuron, time)`` float32, finite, at least one window long. A neuron's result does not depend on
+        which others are given along.
         """
         tf = import_tensorflow(self.threads)
         weights, overlap = self._stacked(tf, level), self.config.windowsize - 1
@@ -162,20 +146,10 @@ def _two_frames(tf: Any, kernel: Any) -> Any:
 
 
 def dense_network(tf: Any, traces: Any, weights: list[Any], windows: int) -> Any:
-    """One network over traces.
+    """One network's output ``(trace, window)``, by window start.
 
-    Parameters
-    ----------
-    traces
-        ``(trace, 1, time, 1)`` float32, with ``SPARE_FRAMES`` zeros behind the last frame.
-    weights
-        Those of :func:`paired_weights`.
-    windows
-        How many windows a trace has.
-
-    Returns
-    -------
-    ``(trace, window)``: the network's output for every window, by window start.
+    ``traces`` is ``(trace, 1, time, 1)`` float32, with ``SPARE_FRAMES`` zeros behind; ``weights`` are those of
+    :func:`paired_weights`.
     """
     w1, b1, even, both, odd, b2, w3, b3, w4, b4, w5, b5 = weights
     pairs = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(traces, w1, [1, 2], "VALID"), b1))

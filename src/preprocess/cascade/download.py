@@ -13,7 +13,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,8 +41,10 @@ SUBSTITUTES = {"Global_EXC_2Hz_smoothing500ms": "Recorded_EXC_2Hz_smoothing500ms
 AUTO = "auto"
 LARGEST_ZIP = 200 << 20
 LARGEST_PACKAGE = 600 << 20
+_LARGEST_CATALOGUE = 4 << 20
 _TIMEOUT_S = (5, 30)
 _MOST_MEMBERS = 4096
+_RATE = re.compile(r"_(\d+(?:\.\d+)?)Hz(?:_|$)")
 _SUFFIXES = {".h5", ".yaml", ".yml", ".txt", ".md", ".json"}
 
 
@@ -69,14 +71,11 @@ def find_package(
     place, models_dir = Path(model), Path(models_dir)
     if place.suffix.lower() == ".zip":
         return _install_zip(place, models_dir)
-    if place.is_dir() and (place / CONFIG_FILE).is_file():
-        return place
+    if found := package_at_hand(model, models_dir):
+        return found
     name = EMBEDDED_NAME if model == EMBEDDED else str(model)
     if not name or PurePosixPath(name).name != name or name.startswith(".") or "\\" in name:
         raise BadInput(repr(name), "is no name of a CASCADE model", "give one such as Global_EXC_2Hz_smoothing500ms")
-    for folder in (models_dir / name, SHIPPED_DIR / name):
-        if (folder / CONFIG_FILE).is_file():
-            return folder
     try:
         return _fetch(name, models_dir / name, models_url, catalogue_url)
     except BadInput:
@@ -84,6 +83,13 @@ def find_package(
         if name in SUBSTITUTES and not _occupied(models_dir / name) and (substitute / CONFIG_FILE).is_file():
             return substitute
         raise
+
+
+def package_at_hand(model: str | Path, models_dir: Path) -> Path | None:
+    """The folder that :func:`find_package` takes without fetching anything; ``None`` if there is none."""
+    name = EMBEDDED_NAME if model == EMBEDDED else model
+    places = (Path(model), Path(models_dir) / name, SHIPPED_DIR / name) if str(model) else ()
+    return next((place for place in places if (place / CONFIG_FILE).is_file()), None)
 
 
 def package_for_rate(fs_hz: float, models_dir: Path) -> Path:
@@ -94,21 +100,27 @@ def package_for_rate(fs_hz: float, models_dir: Path) -> Path:
     BadInput
         If there is none.
     """
-    found = {p.name: p for p in reversed(local_packages(models_dir)) if p.name != EMBEDDED_NAME}
-    rates: dict[str, float] = {}
-    for name, folder in found.items():
-        try:
-            rates[name] = read_config(folder / CONFIG_FILE).sampling_rate_hz
-        except BadInput:
-            continue
-    if not rates:
+    found: dict[str, tuple[float, Path]] = {}
+    for folder in reversed(local_packages(models_dir)):  # of two with one name, the local one counts
+        with suppress(BadInput):
+            rate = read_config(folder / CONFIG_FILE).sampling_rate_hz
+            found[folder.name] = max(rate / fs_hz, fs_hz / rate), folder
+    found.pop(EMBEDDED_NAME, None)
+    if not found:
         raise BadInput(models_dir, "holds no CASCADE package", "name one with cascade_model=…, or take engine=oasis")
-    return found[min(rates, key=lambda name: (max(rates[name] / fs_hz, fs_hz / rates[name]), name))]
+    return min(found.values(), key=lambda item: (item[0], item[1].name))[1]
 
 
 def local_packages(models_dir: Path) -> list[Path]:
     """Package folders in ``models_dir``, then the shipped ones, in name order."""
     return [p.parent for place in (Path(models_dir), SHIPPED_DIR) for p in sorted(place.glob(f"*/{CONFIG_FILE}"))]
+
+
+def names_for_rate(models_dir: Path, fs_hz: float, tolerance: float) -> list[str]:
+    """Models whose name states a frame rate within ``tolerance`` (relative) of ``fs_hz``; those at hand first."""
+    names = dict.fromkeys([*(p.name for p in local_packages(models_dir)), *_catalogue(models_dir / CATALOGUE_FILE)])
+    rates = {name: float(match[1]) for name in names if (match := _RATE.search(name))}
+    return [name for name, rate in rates.items() if abs(fs_hz - rate) <= tolerance * rate * (1 + 1e-9)]
 
 
 def _occupied(folder: Path) -> bool:
@@ -134,46 +146,36 @@ def _fetch(name: str, folder: Path, models_url: str | None, catalogue_url: str) 
 
 
 def _link(name: str, folder: Path, catalogue_url: str) -> str:
-    catalogue = folder.parent / CATALOGUE_FILE
-    entries = _catalogue(catalogue) if catalogue.is_file() else {}
+    """The address of a package in CASCADE's catalogue: a copy of it in ``models_dir``, or the one on the web."""
+    models_dir, problem = folder.parent, _by_hand(folder, f"CASCADE's catalogue has no model {name}")
+    entries = _catalogue(models_dir / CATALOGUE_FILE)
     if name not in entries:
+        fetched = models_dir / f".{CATALOGUE_FILE}.part"
         try:
-            entries = {**entries, **_fetch_catalogue(folder, catalogue_url)}
+            _get(catalogue_url, fetched, folder, _LARGEST_CATALOGUE)
+            if not (found := _catalogue(fetched)):
+                raise _by_hand(folder, f"CASCADE's catalogue at {catalogue_url} cannot be read")
+            entries |= found
         except BadInput as error:
-            raise _with_nearest(error, name, [*entries, *(p.name for p in local_packages(folder.parent))]) from error
+            problem = error
+        finally:
+            fetched.unlink(missing_ok=True)
     entry = entries.get(name)
-    link = entry.get("Link") if isinstance(entry, dict) else None
-    if isinstance(link, str):
-        return link
-    missing = _by_hand(folder, f"CASCADE's catalogue has no model {name}")
-    raise _with_nearest(missing, name, [*entries, *(p.name for p in local_packages(folder.parent))])
-
-
-def _with_nearest(error: BadInput, name: str, known: Iterable[str]) -> BadInput:
-    near = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.7)
-    if not near:
-        return error
-    return BadInput(error.source, f"{error.problem}; the nearest names are {', '.join(near)}", error.hint)
+    if isinstance(entry, dict) and isinstance(entry.get("Link"), str):
+        return str(entry["Link"])
+    known = {*entries, *(p.name for p in local_packages(models_dir))}
+    if near := difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.7):
+        problem = BadInput(problem.source, f"{problem.problem}; the nearest names are {', '.join(near)}", problem.hint)
+    raise problem
 
 
 def _catalogue(path: Path) -> dict[str, Any]:
+    """Entries by name; empty where the file is absent or no catalogue."""
     try:
-        entries = read_plain_yaml(path, 4 << 20)
+        entries = read_plain_yaml(path, _LARGEST_CATALOGUE)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
-    return entries if isinstance(entries, dict) else {}
-
-
-def _fetch_catalogue(folder: Path, url: str) -> dict[str, Any]:
-    path = folder.parent / f".{CATALOGUE_FILE}.part"
-    try:
-        _get(url, path, folder, 4 << 20)
-        entries = _catalogue(path)
-    finally:
-        path.unlink(missing_ok=True)
-    if not entries:
-        raise _by_hand(folder, f"CASCADE's catalogue at {url} cannot be read")
-    return entries
+    return {str(name): entry for name, entry in entries.items()} if isinstance(entries, dict) else {}
 
 
 def _get(url: str, path: Path, folder: Path, largest: int) -> None:
@@ -270,14 +272,3 @@ def _check_member(member: zipfile.ZipInfo, folder: Path) -> None:
         raise _by_hand(folder, f"the zip file would write outside its folder ({member.filename})")
     if path.suffix.lower() not in _SUFFIXES and not path.name.startswith("."):
         raise _by_hand(folder, f"the zip file holds {member.filename}, which belongs to no CASCADE model")
-
-
-_RATE = re.compile(r"_(\d+(?:\.\d+)?)Hz(?:_|$)")
-
-
-def names_for_rate(models_dir: Path, fs_hz: float, tolerance: float) -> list[str]:
-    """Models whose name states a frame rate within ``tolerance`` (relative) of ``fs_hz``; those at hand first."""
-    names = [p.name for p in local_packages(models_dir)]
-    names += [str(name) for name in _catalogue(Path(models_dir) / CATALOGUE_FILE) if name not in names]
-    rates = {name: float(match[1]) for name in names if (match := _RATE.search(name))}
-    return [name for name, rate in rates.items() if abs(fs_hz - rate) <= tolerance * rate * (1 + 1e-9)]

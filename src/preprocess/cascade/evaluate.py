@@ -6,10 +6,9 @@ parameters from the same others. Finished lines are kept: a run that was stopped
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,16 @@ import numpy as np
 from rich.table import Table
 
 from src.preprocess.cascade.dense import DenseEnsembles
-from src.preprocess.cascade.fit import fit_network, gather
-from src.preprocess.cascade.ground_truth import Example, prepare, smooth_counts, with_noise
+from src.preprocess.cascade.ground_truth import Example, smooth_counts, with_noise
 from src.preprocess.cascade.oasis import OasisEngine
 from src.preprocess.cascade.package import Network, PackageConfig
 from src.preprocess.cascade.parameters import CascadeEvaluateParams
-from src.preprocess.cascade.train import TrainingSchedule, recipe_of
-from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
+from src.preprocess.cascade.train import examples_of, fit_ensemble, origin_of, recipe_of, schedule_of
 from src.signals import BadInput
-from src.storage.atomic import atomic_file
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import canonical_json, digest_of
-from src.storage.output import plain_name, refuse_overlap
-from src.storage.step import fingerprint
-
-CHECKSUM = "checksum"
+from src.storage.fingerprint import canonical_json
+from src.storage.output import OutputFolder
+from src.storage.step import CachedStep, ensure
 
 Noisy = Sequence[tuple[Example, np.ndarray]]
 """Examples with their ΔF/F ``(time,)`` at a noise level."""
@@ -96,71 +90,43 @@ def run(params: CascadeEvaluateParams) -> Summary:
 
     A line depends on its own noise level alone: asking for another level keeps what is there.
     """
-    config, schedule = recipe_of(params)
-    ground_truth = Path(params.input_dir)
-    found = {name: folder for name, folder in find_datasets(ground_truth, config.training_datasets).items() if folder}
+    config, found = recipe_of(params)
     if len(found) < 2:
-        raise BadInput(ground_truth, f"has {len(found)} of the datasets", "give two or more")
+        raise BadInput(params.input_dir, f"has {len(found)} of the datasets", "give two or more")
+    OutputFolder(Path(params.output_dir), (Path(params.input_dir),))  # refuses an output that lies in the ground truth
     settings = {
         "config": replace(config, noise_levels=()).to_yaml(),
-        "schedule": vars(schedule),
+        "schedule": schedule_of(params),
         "ingredients": params.ingredients,
-        "ground_truth": {name: fingerprint(folder) for name, folder in found.items()},
+        "ground_truth": origin_of(found),
     }
-    digest = hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:12]
-    folder = Path(params.output_dir) / plain_name(f"{config.model_name}-{digest}")
-    refuse_overlap(folder, (ground_truth,), "output_dir")
-    folder.mkdir(parents=True, exist_ok=True)
     jobs = [
-        Job(
-            f"{name}, noise level {level}",
-            evaluate_one,
-            (config, ground_truth, schedule, name, level, params.ingredients, folder),
-        )
+        Job(f"{name}, noise level {level}", evaluate_one, (config, params, settings, name, level))
         for level in config.noise_levels
-        for name in found
+        for name in config.training_datasets
     ]
     summary = run_batch(jobs, title=f"{config.model_name}, each dataset left out", workers=params.workers)
     return EvaluationSummary(summary.title, summary.outcomes)
 
 
 def evaluate_one(
-    config: PackageConfig,
-    ground_truth: Path,
-    schedule: TrainingSchedule,
-    held_out: str,
-    level: int,
-    ingredients: bool,
-    folder: Path,
-) -> dict[str, Any]:
-    """One line of the table, read if it is there, else computed and written."""
-    path = folder / f"{held_out}_{level}.json"
-    if (kept := _kept_line(path)) is not None:
-        return kept
-    examples = prepare(read_ground_truth(ground_truth, config.training_datasets), config, schedule.seed)
-    row = evaluate_dataset(examples, held_out, config, schedule, level, ingredients)
-    with atomic_file(path) as part:
-        part.write_text(json.dumps({**row, CHECKSUM: digest_of(json.dumps(row))}, indent=2) + "\n")
-    return row
+    config: PackageConfig, params: CascadeEvaluateParams, settings: dict[str, Any], held_out: str, level: int
+) -> Mapping[str, Any]:
+    """One line of the table, from an earlier run or computed."""
 
+    def compute(*_: Any) -> dict[str, Any]:
+        examples = examples_of(config, params.input_dir, params.seed, canonical_json(settings["ground_truth"]))
+        return evaluate_dataset(examples, held_out, config, params, level)
 
-def _kept_line(path: Path) -> dict[str, Any] | None:
-    """A line that an earlier run wrote; ``None`` where there is none or it is not as it was written."""
-    try:
-        line = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return None
-    whole = isinstance(line, dict) and line.pop(CHECKSUM, None) == digest_of(json.dumps(line))
-    return line if whole else None
+    step, key = CachedStep("cascade_line", 1, compute), settings | {"held_out": held_out, "level": level}
+    line: Mapping[str, Any] = ensure(
+        step, {}, key, label=f"{held_out}_{level}", cache=Path(params.output_dir)
+    ).manifest["facts"]  # fmt: skip
+    return line
 
 
 def evaluate_dataset(
-    examples: Sequence[Example],
-    held_out: str,
-    config: PackageConfig,
-    schedule: TrainingSchedule,
-    level: int,
-    ingredients: bool = False,
+    examples: Sequence[Example], held_out: str, config: PackageConfig, params: CascadeEvaluateParams, level: int
 ) -> dict[str, Any]:
     """Train without one dataset and score on it, at one noise level.
 
@@ -172,15 +138,16 @@ def evaluate_dataset(
     """
     others = [example for example in examples if example.trial.dataset != held_out]
     own = joined_trials([example for example in examples if example.trial.dataset == held_out], config)
-    noisy, training = (at_level(part, level, config, schedule.seed) for part in (own, joined_trials(others, config)))
+    noisy, training = (at_level(part, level, config, params.seed) for part in (own, joined_trials(others, config)))
     training = training[:: max(1, len(training) // _TRIALS)]
-    networks = _fit(others, config, schedule, level)
+    fit = partial(fit_ensemble, config=config, params=params, level=level, members=range(config.ensemble_size))
+    networks = fit(others)
     ours = _infer(noisy, networks, config)
     inferred = {"cascade": ours, "upstream": [np.append(values[1:], np.nan) for values in ours]}
-    if ingredients:
+    if params.ingredients:
         inferred["one network"] = _infer(noisy, networks[:1], config)
         plain = [replace(example, measured_noise=np.full_like(example.measured_noise, level)) for example in others]
-        inferred["no noise matching"] = _infer(noisy, _fit(plain, config, schedule, level), config)
+        inferred["no noise matching"] = _infer(noisy, fit(plain), config)
     for name, method in (("OASIS", fit_oasis(training, config)), ("threshold", fit_threshold(training, config))):
         inferred[name] = [_on_predicted_frames(method(dff), config) for _, dff in noisy]
     methods = {name: _summary(score_neurons(noisy, values, config)) for name, values in inferred.items()}
@@ -192,12 +159,6 @@ def evaluate_dataset(
         "joined": any(example.trial.number < 0 for example, _ in noisy),
         "methods": methods,
     }
-
-
-def _fit(examples: Sequence[Example], config: PackageConfig, schedule: TrainingSchedule, level: int) -> list[Network]:
-    data = gather(examples, config, level, schedule.stretch, schedule.max_windows)
-    steps = schedule.steps(config, data.epoch_windows)
-    return [fit_network(data, config, steps, [schedule.seed, level, m]) for m in range(config.ensemble_size)]
 
 
 def joined_trials(examples: Sequence[Example], config: PackageConfig) -> list[Example]:

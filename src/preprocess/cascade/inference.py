@@ -1,14 +1,8 @@
 """Spike inference from ΔF/F: one interface, three engines.
 
-``dense``
-    CASCADE's networks as convolutions over the whole trace, in TensorFlow. The default.
-``neuralib``
-    The same through ``neuralib.spikes.cascade``, window by window: the reference.
-``oasis``
-    Non-negative deconvolution with one time constant; no networks, no TensorFlow.
-
-The output is the expected number of spikes in each frame. It is neither a probability (it may exceed
-one) nor a rate (it is not divided by the frame duration).
+``dense`` runs CASCADE's networks as convolutions over the whole trace, ``neuralib`` the same window by window (the
+reference), ``oasis`` deconvolves without networks. The output is the expected number of spikes in each frame:
+neither a probability (it may exceed one) nor a rate (it is not divided by the frame duration).
 """
 
 from __future__ import annotations
@@ -16,14 +10,20 @@ from __future__ import annotations
 import logging
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.signal import firwin, resample_poly
 
+from src.preprocess.cascade.dense import DenseEnsembles
 from src.preprocess.cascade.download import AUTO, find_package, names_for_rate, package_for_rate
+from src.preprocess.cascade.neuralib import neuralib_predict
+from src.preprocess.cascade.oasis import OasisEngine
 from src.preprocess.cascade.output import (
+    ALIGNS,
     Align,
+    Threshold,
+    check_axes,
     check_noise,
     cut_noise_floor,
     nearest_level,
@@ -36,8 +36,7 @@ from src.signals import BadInput
 
 log = logging.getLogger(__name__)
 
-EngineName = Literal["dense", "neuralib", "oasis"]
-Threshold = Literal[0, 1] | None
+ENGINES = ("dense", "neuralib", "oasis")
 MODELS_DIR = Path("artifacts/cascade_models")
 RATE_TOLERANCE = 0.05
 """Relative difference of frame rates up to which CASCADE's authors see no loss."""
@@ -68,6 +67,11 @@ class Engine(Protocol):
         """Plain record for manifests: engine, model, digest, configuration, and the frames one frame depends on."""
 
 
+def is_same_rate(fs_hz: float, model_hz: float) -> bool:
+    """Whether a recording of one rate goes through a model of the other as it is."""
+    return abs(fs_hz - model_hz) <= RATE_TOLERANCE * model_hz * (1 + 1e-9)
+
+
 def open_engine(
     engine: str,
     model: str | Path,
@@ -83,7 +87,7 @@ def open_engine(
     Parameters
     ----------
     engine
-        ``dense``, ``neuralib`` or ``oasis``.
+        One of ``ENGINES``.
     model
         Name, folder or .zip of a CASCADE package, or ``auto`` for the one whose rate is nearest; for ``oasis``
         ``tau1.25s``, the indicator's decay, or ``tau1.25s_amplitude0.2`` with the ΔF/F of one spike.
@@ -105,22 +109,21 @@ def open_engine(
     BadInput
         For an unknown engine, a package that cannot be had or is damaged, or one of quite another frame rate.
     """
-    if threshold not in (0, 1, None) or isinstance(threshold, bool):
-        raise BadInput("threshold", f"is {threshold!r}", "give 0, 1 or null")
-    if align not in ("upstream", "centered"):
-        raise BadInput("align", f"is {align!r}", "give centered or upstream")
+    for name, value, choices in (
+        ("engine", engine, ENGINES),
+        ("threshold", threshold, (0, 1, None)),
+        ("align", align, ALIGNS),
+    ):
+        if value not in choices or isinstance(value, bool):
+            raise BadInput(name, f"is {value!r}", f"give one of {', '.join(str(c) for c in choices)}")
     if not (np.isfinite(fs_hz) and fs_hz > 0):
         raise BadInput("fs_hz", f"is {fs_hz}", "give the frame rate in Hz")
     if engine == "oasis":
-        from src.preprocess.cascade.oasis import OasisEngine
-
         return OasisEngine(str(model), fs_hz=fs_hz)
-    if engine not in ("dense", "neuralib"):
-        raise BadInput("engine", f"is {engine!r}", "give dense, neuralib or oasis")
     folder = package_for_rate(fs_hz, models_dir) if model == AUTO else find_package(model, models_dir)
-    cascade = CascadeEngine(engine, open_package(folder), threshold=threshold, align=align, threads=threads)  # type: ignore[arg-type]
+    cascade = CascadeEngine(engine, open_package(folder), threshold, align, threads)  # type: ignore[arg-type]
     rate = cascade.package.config.sampling_rate_hz
-    if abs(fs_hz - rate) <= RATE_TOLERANCE * rate * (1 + 1e-9):
+    if is_same_rate(fs_hz, rate):
         return cascade
     if rate / fs_hz > FARTHEST_RATE or (model != AUTO and fs_hz / rate > FARTHEST_RATE):
         fitting = ", ".join(names_for_rate(models_dir, fs_hz, RATE_TOLERANCE)[:5])
@@ -133,14 +136,12 @@ def open_engine(
 class CascadeEngine:
     """CASCADE's networks, through TensorFlow directly (``dense``) or through neuralib."""
 
-    def __init__(
-        self, engine: EngineName, package: Package, *, threshold: Threshold, align: Align, threads: int = 1
-    ) -> None:
+    def __init__(self, engine: str, package: Package, threshold: Threshold, align: Align, threads: int = 1) -> None:
         self.engine, self.package, self.threshold, self.align, self.threads = engine, package, threshold, align, threads
-        self._dense: Any = None
+        self._dense = DenseEnsembles(package.config, package.networks, threads)
 
     def noise_levels(self, dff: np.ndarray) -> np.ndarray:
-        """Noise level of every neuron, ``(neuron,)`` float64 in % per square root of Hz."""
+        """See :class:`Engine`; blocks of cells bound the memory."""
         rate = self.package.config.sampling_rate_hz
         rows = max(1, _BATCH_SAMPLES["dense"] // max(1, dff.shape[1]))
         blocks = [noise_levels(np.asarray(dff[i : i + rows], np.float32), rate) for i in range(0, len(dff), rows)]
@@ -151,21 +152,10 @@ class CascadeEngine:
         return check_noise(levels, self.package.config.noise_levels, self.package.name)
 
     def predict(self, dff: np.ndarray, noise_levels: np.ndarray | None = None) -> np.ndarray:
-        """Expected spikes per frame.
+        """See :class:`Engine`; NaN at the edges, where no window fits, and where a window has a gap.
 
-        Parameters
-        ----------
-        dff
-            ``(neuron, time)`` ΔF/F as a fraction. NaN marks frames that were not recorded: a window
-            that holds one has no prediction.
-        noise_levels
-            ``(neuron,)``, chooses the ensemble of every neuron, taken as they are. By default they
-            are measured here and checked.
-
-        Returns
-        -------
-        ``(neuron, time)`` float32 expected number of spikes in the frame; NaN at the edges, where
-        no window fits, and where a window has a gap.
+        ``dff`` is a fraction, with NaN where no frame was recorded. ``noise_levels`` ``(neuron,)`` choose the ensemble
+        of every neuron, taken as they are; by default they are measured here and checked.
 
         Raises
         ------
@@ -173,8 +163,7 @@ class CascadeEngine:
             For traces shorter than a window, a wrong number of noise levels, or a wrong scale.
         """
         config = self.package.config
-        if dff.ndim != 2:
-            raise BadInput("dF/F", f"has {dff.ndim} axes", "give (neuron, time)")
+        check_axes(dff)
         if dff.shape[1] < config.windowsize:
             problem = f"has {dff.shape[1]} frames, a window of {self.package.name} has {config.windowsize}"
             raise BadInput("dF/F", problem, "record longer")
@@ -199,14 +188,9 @@ class CascadeEngine:
         gaps = windows_with_gaps(dff, config.windowsize)
         filled = np.where(np.isfinite(dff), dff, np.float32(0))
         if self.engine == "dense":
-            from src.preprocess.cascade.dense import DenseEnsembles
-
-            self._dense = self._dense or DenseEnsembles(config, self.package.networks, self.threads)
             expected = self._dense.expected(filled, level)
             cut_noise_floor(expected, config, self.threshold)
         else:
-            from src.preprocess.cascade.neuralib import neuralib_predict
-
             by_frame = neuralib_predict(filled, self.package, level, self.threshold, self.threads)
             expected = by_frame[:, config.first_frame : config.first_frame + gaps.shape[1]].astype(np.float32)
         # Pooling and ReLU let some NaN through and swallow others, so the gaps are masked here.
@@ -214,20 +198,16 @@ class CascadeEngine:
         return place_windows(expected, dff.shape[1], config, self.align)
 
     def describe(self) -> dict[str, Any]:
-        """Plain record for manifests: engine, model, digest, configuration, and the frames one frame depends on."""
+        """See :class:`Engine`."""
         config = self.package.config
         written = config.first_frame + (self.align == "centered")
+        stated = ("sampling_rate_hz", "smoothing_s", "causal_kernel", "windowsize", "before_frac", "ensemble_size")
         return {
             "engine": self.engine,
             "model": self.package.name,
             "sha256": self.package.sha256(),
-            "sampling_rate_hz": config.sampling_rate_hz,
             "noise_levels": list(config.noise_levels),
-            "smoothing_s": config.smoothing_s,
-            "causal_kernel": config.causal_kernel,
-            "windowsize": config.windowsize,
-            "before_frac": config.before_frac,
-            "ensemble_size": config.ensemble_size,
+            **{name: getattr(config, name) for name in stated},
             "threshold": self.threshold,
             "align": self.align,
             "frames_before": written,
@@ -237,15 +217,7 @@ class CascadeEngine:
 
 
 class ResampledEngine:
-    """An engine whose model has another frame rate than the recording: ΔF/F goes there, the result comes back.
-
-    Parameters
-    ----------
-    engine
-        The engine at the model's rate.
-    fs_hz
-        Frame rate of the recording.
-    """
+    """An engine whose model has another rate than the recording's ``fs_hz``: ΔF/F goes there, the result comes back."""
 
     def __init__(self, engine: CascadeEngine, fs_hz: float) -> None:
         self.engine, self.fs_hz = engine, fs_hz
@@ -255,7 +227,7 @@ class ResampledEngine:
         self._filter = firwin(2 * _FILTER_FRAMES * slower + 1, 1 / slower, window=("kaiser", 5.0))
 
     def noise_levels(self, dff: np.ndarray) -> np.ndarray:
-        """Noise level of every neuron at the model's rate, ``(neuron,)`` float64 in % per square root of Hz."""
+        """See :class:`Engine`; at the model's rate."""
         return self.engine.noise_levels(self._forth(dff))
 
     def check(self, levels: np.ndarray) -> list[str]:
@@ -263,9 +235,8 @@ class ResampledEngine:
         return self.engine.check(levels)
 
     def predict(self, dff: np.ndarray, noise_levels: np.ndarray | None = None) -> np.ndarray:
-        """Expected spikes per frame of the recording, ``(neuron, time)`` float32; see :meth:`CascadeEngine.predict`."""
-        if dff.ndim != 2:
-            raise BadInput("dF/F", f"has {dff.ndim} axes", "give (neuron, time)")
+        """See :meth:`CascadeEngine.predict`; at the recording's rate."""
+        check_axes(dff)
         return self._back(self.engine.predict(self._forth(dff), noise_levels), dff.shape[1])
 
     def _forth(self, dff: np.ndarray) -> np.ndarray:

@@ -17,7 +17,6 @@ import numpy as np
 
 from src.preprocess.cascade.package import Network, PackageConfig, steps_before_readout
 from src.signals import BadInput
-from src.storage.atomic import atomic_file
 from src.storage.hdf5 import bounded_array
 
 KERAS_VERSION = "2.1.6"
@@ -102,63 +101,46 @@ def member_name(level: int, member: int) -> str:
 
 
 def write_network(path: Path, network: Network, config: PackageConfig) -> None:
-    """Write one network to a ``.h5`` file.
-
-    Raises
-    ------
-    BadInput
-        If the place cannot be written or the disk is full.
-    """
-    layers = _keras_layers(config)
-    weighted = [layer["name"] for kind in ("Conv1D", "Dense") for layer in layers if layer["class_name"] == kind]
-    weights = dict(zip(weighted, (*network.convolutions, network.dense, network.readout), strict=True))
-    ends = {"input_layers": [[layers[0]["name"], 0, 0]], "output_layers": [[layers[-1]["name"], 0, 0]]}
-    model = {"class_name": "Model", "config": {"name": "model_1", "layers": layers, **ends}}
-    with atomic_file(path) as part, h5py.File(part, "w") as file:
-        file.attrs["model_config"] = json.dumps(model)
+    """Write one network to a ``.h5`` file in the folder of a step, which appears whole or not at all."""
+    shape = {"batch_input_shape": [None, config.windowsize, 1], "dtype": "float32", "sparse": False}
+    pooling = {"strides": [2], "pool_size": [2], "padding": "valid"}
+    plain = {"strides": [1], "padding": "valid", "dilation_rate": [1], "activation": "relu", "use_bias": True}
+    convolutions = [
+        {"filters": filters, "kernel_size": [size], **plain}
+        for filters, size in zip(config.filter_numbers, config.filter_sizes, strict=True)
+    ]
+    first, second, third = network.convolutions
+    kinds: list[tuple[str, str, dict[str, Any], tuple[np.ndarray, ...]]] = [
+        ("InputLayer", "input_1", shape, ()),
+        ("Conv1D", "conv1d_1", convolutions[0], first),
+        ("Conv1D", "conv1d_2", convolutions[1], second),
+        ("MaxPooling1D", "max_pooling1d_1", pooling, ()),
+        ("Conv1D", "conv1d_3", convolutions[2], third),
+        ("MaxPooling1D", "max_pooling1d_2", pooling, ()),
+        ("Dense", "dense_1", {"units": config.dense_expansion, "activation": "relu", "use_bias": True}, network.dense),
+        ("Flatten", "flatten_1", {}, ()),
+        ("Dense", "dense_2", {"units": 1, "activation": "linear", "use_bias": True}, network.readout),
+    ]
+    names = [name for _, name, _, _ in kinds]
+    layers = [
+        {
+            "name": name, "class_name": kind, "config": {"name": name, **settings},
+            "inbound_nodes": [[[before, 0, 0, {}]]] if before else [],
+        }
+        for (kind, name, settings, _), before in zip(kinds, ["", *names], strict=False)
+    ]  # fmt: skip
+    ends = {"input_layers": [[names[0], 0, 0]], "output_layers": [[names[-1], 0, 0]]}
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(
+            {"class_name": "Model", "config": {"name": "model_1", "layers": layers, **ends}}
+        )
         group = file.create_group("model_weights")
         for place in (file, group):
             place.attrs["backend"] = "tensorflow"
             place.attrs["keras_version"] = KERAS_VERSION
-        group.attrs["layer_names"] = np.array([layer["name"].encode() for layer in layers])
-        for layer in layers:
-            own = group.create_group(layer["name"])
-            arrays = dict(zip(("kernel:0", "bias:0"), weights.get(layer["name"], ()), strict=False))
-            own.attrs["weight_names"] = np.array([f"{layer['name']}/{leaf}".encode() for leaf in arrays], dtype="S64")
-            for leaf, array in arrays.items():
-                own.create_dataset(f"{layer['name']}/{leaf}", data=np.asarray(array, dtype=np.float32))
-
-
-def _keras_layers(config: PackageConfig) -> list[dict[str, Any]]:
-    shape = {"batch_input_shape": [None, config.windowsize, 1], "dtype": "float32", "sparse": False}
-    pooling = {"strides": [2], "pool_size": [2], "padding": "valid"}
-    kinds: list[tuple[str, str, dict[str, Any]]] = [
-        ("InputLayer", "input_1", shape),
-        ("Conv1D", "conv1d_1", _convolution(config, 0)),
-        ("Conv1D", "conv1d_2", _convolution(config, 1)),
-        ("MaxPooling1D", "max_pooling1d_1", pooling),
-        ("Conv1D", "conv1d_3", _convolution(config, 2)),
-        ("MaxPooling1D", "max_pooling1d_2", pooling),
-        ("Dense", "dense_1", {"units": config.dense_expansion, "activation": "relu", "use_bias": True}),
-        ("Flatten", "flatten_1", {}),
-        ("Dense", "dense_2", {"units": 1, "activation": "linear", "use_bias": True}),
-    ]
-    layers: list[dict[str, Any]] = []
-    for class_name, name, settings in kinds:
-        inbound = [[[layers[-1]["name"], 0, 0, {}]]] if layers else []
-        layers.append(
-            {"name": name, "class_name": class_name, "config": {"name": name, **settings}, "inbound_nodes": inbound}
-        )
-    return layers
-
-
-def _convolution(config: PackageConfig, index: int) -> dict[str, Any]:
-    return {
-        "filters": config.filter_numbers[index],
-        "kernel_size": [config.filter_sizes[index]],
-        "strides": [1],
-        "padding": "valid",
-        "dilation_rate": [1],
-        "activation": "relu",
-        "use_bias": True,
-    }
+        group.attrs["layer_names"] = np.array([name.encode() for name in names])
+        for _, name, _, arrays in kinds:
+            own, leaves = group.create_group(name), [f"{name}/kernel:0", f"{name}/bias:0"][: len(arrays)]
+            own.attrs["weight_names"] = np.array([leaf.encode() for leaf in leaves], dtype="S64")
+            for leaf, array in zip(leaves, arrays, strict=True):
+                own.create_dataset(leaf, data=np.asarray(array, dtype=np.float32))

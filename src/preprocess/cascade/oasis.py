@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from src.preprocess.cascade.output import noise_levels
+from src.preprocess.cascade.output import check_axes, noise_levels
 from src.signals import BadInput
 
 _MODEL = re.compile(r"tau(?P<tau>\d+(\.\d+)?)s(_amplitude(?P<amplitude>\d+(\.\d+)?))?$")
@@ -22,15 +22,10 @@ _DECAYS = 5
 
 
 class OasisEngine:
-    """OASIS with one decay time for all neurons.
+    """OASIS with one decay time for all neurons of a recording at ``fs_hz``.
 
-    Parameters
-    ----------
-    model
-        ``tau<seconds>s``, with ``_amplitude<ΔF/F of one spike>`` behind it to set the units
-        (default 0.2): the deconvolved ΔF/F over this amplitude is the expected number of spikes.
-    fs_hz
-        Frame rate of the recording.
+    ``model`` is ``tau<seconds>s``, with ``_amplitude<ΔF/F of one spike>`` behind it to set the units (default 0.2): the
+    deconvolved ΔF/F over this amplitude is the expected number of spikes.
     """
 
     def __init__(self, model: str, *, fs_hz: float) -> None:
@@ -58,8 +53,7 @@ class OasisEngine:
         """
         from oasis.functions import oasisAR1
 
-        if dff.ndim != 2:
-            raise BadInput("dF/F", f"has {dff.ndim} axes", "give (neuron, time)")
+        check_axes(dff)
         # One spike makes c[t] = decay · c[t − 1] + s[t].
         decay = np.exp(-1 / (self.tau_s * self.fs_hz))
         out = np.full(dff.shape, np.nan, dtype=np.float32)

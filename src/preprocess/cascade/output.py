@@ -7,7 +7,7 @@ Pure functions on arrays, after the published method (Rupprecht et al. 2021, Nat
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter1d
@@ -15,24 +15,24 @@ from scipy.ndimage import binary_dilation, gaussian_filter1d
 from src.preprocess.cascade.package import PackageConfig
 from src.signals import BadInput
 
-Align = Literal["upstream", "centered"]
+Align = Literal["centered", "upstream"]
+ALIGNS = get_args(Align)
+Threshold = Literal[0, 1] | None
 PERCENT_NOISE = 100.0
 """Median noise level above which ΔF/F cannot be a fraction; percent instead of fractions give hundreds."""
 
 
+def check_axes(dff: np.ndarray) -> None:
+    """Refuse what is not ``(neuron, time)``."""
+    if np.ndim(dff) != 2:
+        raise BadInput("dF/F", f"has {np.ndim(dff)} axes", "give (neuron, time)")
+
+
 def noise_levels(dff: np.ndarray, fs_hz: float) -> np.ndarray:
-    """Standardised noise of every trace: 100 · median |ΔF/F[t+1] − ΔF/F[t]| / √fs.
+    """Standardised noise of every trace, 100 · median |ΔF/F[t+1] − ΔF/F[t]| / √fs, in % per square root of Hz.
 
-    Parameters
-    ----------
-    dff
-        ``(neuron, time)``, ΔF/F as a fraction: 1.0 is a doubled fluorescence.
-    fs_hz
-        Rate the networks were trained at, not the recording's: the level only chooses a network.
-
-    Returns
-    -------
-    ``(neuron,)`` float64, % per square root of Hz; NaN where no two neighbouring frames are finite.
+    ``dff`` is ``(neuron, time)`` as a fraction, ``fs_hz`` the rate the networks were trained at, not the recording's:
+    the level only chooses a network. ``(neuron,)`` float64, NaN where no two neighbouring frames are finite.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
@@ -54,7 +54,7 @@ def floor_value(config: PackageConfig) -> float:
     return float(gaussian_filter1d(spike, config.smoothing_s * config.sampling_rate_hz).max() / np.e)
 
 
-def cut_noise_floor(expected: np.ndarray, config: PackageConfig, threshold: Literal[0, 1] | None) -> None:
+def cut_noise_floor(expected: np.ndarray, config: PackageConfig, threshold: Threshold) -> None:
     """Apply the threshold to ``(neuron, window)`` predictions in place.
 
     ``None`` leaves them as they are, 0 sets what is negative to zero, 1 sets to zero all that is

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ _COMPARE = "compare it with a published package"
 _AGAIN = "delete the file and fetch the package again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PackageConfig:
     """What a package's ``config.yaml`` states, with units in the names.
 
@@ -48,17 +48,17 @@ class PackageConfig:
 
     model_name: str
     sampling_rate_hz: float
+    training_datasets: tuple[str, ...] = ()
     noise_levels: tuple[int, ...]
     smoothing_s: float
-    causal_kernel: bool
+    causal_kernel: bool = False
     windowsize: int
     before_frac: float
     filter_sizes: tuple[int, ...]
     filter_numbers: tuple[int, ...]
     dense_expansion: int
-    training_datasets: tuple[str, ...]
-    loss_function: str
-    optimizer: str
+    loss_function: str = "mean_squared_error"
+    optimizer: str = "Adagrad"
     nr_of_epochs: int
     ensemble_size: int
     batch_size: int
@@ -66,7 +66,7 @@ class PackageConfig:
     @property
     def first_frame(self) -> int:
         """Frame that upstream writes the prediction of the window starting at frame 0 to."""
-        return int(self.before_frac * self.windowsize - 1)
+        return self.trained_frame - 1
 
     @property
     def trained_frame(self) -> int:
@@ -75,29 +75,23 @@ class PackageConfig:
 
     def to_yaml(self) -> str:
         """The text of a ``config.yaml`` in CASCADE's own keys."""
-        plain: dict[str, Any] = {
-            "model_name": self.model_name,
-            "sampling_rate": self.sampling_rate_hz,
-            "training_datasets": list(self.training_datasets),
-            "placeholder_1": 0,
-            "noise_levels": list(self.noise_levels),
-            "placeholder_2": 0,
-            "smoothing": self.smoothing_s,
-            "causal_kernel": int(self.causal_kernel),
-            "windowsize": self.windowsize,
-            "before_frac": self.before_frac,
-            "filter_sizes": list(self.filter_sizes),
-            "filter_numbers": list(self.filter_numbers),
-            "dense_expansion": self.dense_expansion,
-            "loss_function": self.loss_function,
-            "optimizer": self.optimizer,
-            "nr_of_epochs": self.nr_of_epochs,
-            "ensemble_size": self.ensemble_size,
-            "batch_size": self.batch_size,
-            "training_finished": "Yes",
-            "verbose": 0,
-        }
-        return yaml.safe_dump(plain, sort_keys=False)
+        plain = {_KEYS.get(name, name): list(v) if isinstance(v, tuple) else v for name, v in vars(self).items()}
+        closing = {"causal_kernel": int(self.causal_kernel), "training_finished": "Yes", "verbose": 0}
+        return yaml.safe_dump(plain | closing, sort_keys=False)
+
+
+_KEYS = {"sampling_rate_hz": "sampling_rate", "smoothing_s": "smoothing"}
+"""Field → CASCADE's key, where they differ."""
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "str": str,
+    "float": float,
+    "int": int,
+    "bool": bool,
+    "tuple[int, ...]": lambda values: tuple(int(value) for value in values),
+    "tuple[str, ...]": lambda values: tuple(str(value) for value in values or ()),
+}
+"""Annotation of a field → how its value is made from YAML."""
 
 
 @dataclass(frozen=True)
@@ -201,22 +195,11 @@ def read_config(path: Path) -> PackageConfig:
         raise BadInput(path, "is not a list of settings", _AGAIN)
     try:
         config = PackageConfig(
-            model_name=str(raw["model_name"]),
-            sampling_rate_hz=float(raw["sampling_rate"]),
-            noise_levels=tuple(int(level) for level in raw["noise_levels"]),
-            smoothing_s=float(raw["smoothing"]),
-            causal_kernel=bool(raw.get("causal_kernel", 0)),
-            windowsize=int(raw["windowsize"]),
-            before_frac=float(raw["before_frac"]),
-            filter_sizes=tuple(int(size) for size in raw["filter_sizes"]),
-            filter_numbers=tuple(int(number) for number in raw["filter_numbers"]),
-            dense_expansion=int(raw["dense_expansion"]),
-            training_datasets=tuple(str(name) for name in raw.get("training_datasets") or ()),
-            loss_function=str(raw.get("loss_function", "mean_squared_error")),
-            optimizer=str(raw.get("optimizer", "Adagrad")),
-            nr_of_epochs=int(raw["nr_of_epochs"]),
-            ensemble_size=int(raw["ensemble_size"]),
-            batch_size=int(raw["batch_size"]),
+            **{
+                field.name: _CONVERT[str(field.type)](raw[key])
+                for field in fields(PackageConfig)
+                if (key := _KEYS.get(field.name, field.name)) in raw or field.default is MISSING
+            }
         )
     except KeyError as error:
         raise BadInput(path, f"has no setting {error.args[0]}", _COMPARE) from None

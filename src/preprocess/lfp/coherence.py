@@ -15,13 +15,11 @@ import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
 
-from src.preprocess.lfp.channel_rows import channel_rows
-from src.preprocess.lfp.npz_writer import npz_writer
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.recording import ExtracellularRecording
+from src.recordings.extracellular.recording import ExtracellularRecording, channel_rows
 from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from src.storage.step import CachedStep
@@ -155,17 +153,19 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     averages = independent_averages(plan, frames)
     level, imaginary_level = chance_levels(averages)
     centres = plan.times(n_windows * frames).reshape(n_windows, frames).mean(axis=1)
-    with npz_writer(out_dir / f"{params['label']}_coherence.npz") as file:
-        file.add("freqs", freqs.astype(np.float32))
-        file.add("times", centres)
-        file.add("pairs", np.array([[str(one), str(other)] for one, other in pairs]))
-        file.add("sampling_rate", fs_hz)
-        file.add("spec_params", json.dumps({"frames_per_window": frames, **params}, sort_keys=True))
-        file.add("coherence", np.stack([one.squared for one in found]))
-        file.add("imaginary_coherence", np.stack([one.imaginary for one in found]))
-        file.add("frames", np.stack([one.frames for one in found]))
-        file.add("level_of_chance", level)
-        file.add("imaginary_level_of_chance", imaginary_level)
+    np.savez_compressed(
+        out_dir / f"{params['label']}_coherence.npz",
+        freqs=freqs.astype(np.float32),
+        times=centres,
+        pairs=np.array([[str(one), str(other)] for one, other in pairs]),
+        sampling_rate=fs_hz,
+        spec_params=json.dumps({"frames_per_window": frames, **params}, sort_keys=True),
+        coherence=np.stack([one.squared for one in found]),
+        imaginary_coherence=np.stack([one.imaginary for one in found]),
+        frames=np.stack([one.frames for one in found]),
+        level_of_chance=level,
+        imaginary_level_of_chance=imaginary_level,
+    )
     masked = [str(pair) for pair, one in zip(pairs, found, strict=True) if (one.frames < frames).any()]
     if masked:
         warnings.append(f"{len(masked)} pairs have windows with missing frames: their level of chance is higher")
@@ -213,6 +213,6 @@ def _common_clock(shanks: Mapping[int, ExtracellularRecording]) -> tuple[float, 
     return first.fs_hz, min(lengths), warnings
 
 
-COHERENCE = CachedStep("lfp_coherence", 3, _run)
+COHERENCE = CachedStep("lfp_coherence", 4, _run)
 """Inputs ``{"sh<k>": trace file}``; parameters :meth:`SpectrogramParams.transform`, ``pairs``, ``coherence_window_s``,
 ``source`` and ``label``."""

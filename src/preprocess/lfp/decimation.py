@@ -88,8 +88,8 @@ class _Stage:
         inside = np.sqrt(np.clip(1 - (away / (half + 0.5)) ** 2, 0, None))
         kernel = np.sinc(cutoff * away) * np.i0(0.1102 * (_ATTENUATION_DB - 8.7) * inside) * (np.abs(away) <= half)
         kernel /= kernel.sum(axis=1, keepdims=True)
-        self._now = np.ascontiguousarray(kernel[:, : self._size], np.float32)
-        self._next = np.ascontiguousarray(kernel[:, self._size :], np.float32)
+        halves = kernel[:, : self._size], kernel[:, self._size :]
+        self._kernel = np.concatenate(halves).astype(np.float32)  # one product of twice the rows: BLAS likes it better
         self._half, self._waiting = half, np.empty((0, n_channels), np.float32)
         self._started = False
         self._carried: NDArray[np.float32] | None = None
@@ -118,10 +118,11 @@ class _Stage:
 
     def _groups(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         grouped = part.reshape(-1, self._size, part.shape[1])
-        here, there = self._now @ grouped, self._next @ grouped
+        both = self._kernel @ grouped
+        here, there = both[:, : self._n_out], both[:, self._n_out :]
         if self._carried is None:
             outputs = here[:-1] + there[1:]
         else:
             outputs = np.concatenate([self._carried[None], here[:-1]]) + there
-        self._carried = here[-1]
+        self._carried = here[-1].copy()
         return outputs.reshape(-1, part.shape[1])

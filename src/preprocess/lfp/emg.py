@@ -1,43 +1,43 @@
 """Muscle activity in the LFP itself: what distant channels share at high frequency without delay.
 
 The electromyogram of neck and jaw reaches all electrodes at once, brain signals at 300-600 Hz do not (Schomburg et
-al. 2014, Neuron 84:470; Watson et al. 2016, Neuron 90:839). So the mean correlation of distant channels, half a second
-at a time, rises in active waking and falls in sleep.
+al. 2014, Neuron 84:470; Watson et al. 2016, Neuron 90:839). So the mean correlation of distant channels rises in active
+waking and falls in sleep.
 """
 
 from __future__ import annotations
 
-from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.fft
 import scipy.signal
 from numpy.typing import NDArray
 
-from src.preprocess.lfp.decimation import Decimator
 from src.recordings.extracellular.recording import ExtracellularRecording
 
 BAND_HZ = (300.0, 600.0)
 LOWEST_RATE_HZ = 1000.0
 """Below it the band cannot be seen."""
-WINDOW_S = 0.5
+WINDOW_S, EVERY_S = 0.5, 1.0
+"""A window of half a second is looked at in every second: 12 of them in what states are smoothed over."""
 EMG_FILE = "emg_from_lfp.npz"
-_CHANNELS, _RATE_HZ = 8, 2000.0
+_CHANNELS = 8
 
 
 class HighFrequencyCorrelation:
     """Takes the ``scaled=False`` blocks of a recording; made by :meth:`of`."""
 
-    def __init__(self, recording: ExtracellularRecording, channels: NDArray[np.int64]) -> None:
-        self._channels = channels
-        self._decimator = Decimator(recording.fs_hz, min(_RATE_HZ, recording.fs_hz), len(channels))
-        self.fs_hz = self._decimator.fs_hz if recording.fs_hz > _RATE_HZ else recording.fs_hz
-        self._thin = recording.fs_hz > _RATE_HZ
-        band = (BAND_HZ[0], min(BAND_HZ[1], 0.45 * self.fs_hz))
-        self._filter = scipy.signal.butter(3, band, "band", fs=self.fs_hz, output="sos")
-        self._state = np.zeros((len(self._filter), 2, len(channels)))
-        self._window = round(WINDOW_S * self.fs_hz)
-        self._waiting, self._found = np.empty((0, len(channels))), list[float]()
+    def __init__(self, fs_hz: float, channels: NDArray[np.int64]) -> None:
+        self._channels, self._fs_hz = channels, fs_hz
+        self._every = round(EVERY_S * fs_hz)
+        self._samples = np.empty((len(channels), round(WINDOW_S * fs_hz)), np.float32)
+        self._taper = scipy.signal.windows.hann(self._samples.shape[1]).astype(np.float32)
+        self._nfft = scipy.fft.next_fast_len(self._samples.shape[1], real=True)
+        self._band = BAND_HZ[0], min(BAND_HZ[1], 0.45 * fs_hz)
+        self._bins = slice(*(round(hz * self._nfft / fs_hz) for hz in self._band))
+        self._position, self._found = 0, list[float]()
 
     @classmethod
     def of(cls, recording: ExtracellularRecording) -> HighFrequencyCorrelation | None:
@@ -46,39 +46,45 @@ class HighFrequencyCorrelation:
             return None
         count = min(_CHANNELS, recording.n_channels)
         places = np.unique(np.linspace(0, recording.n_channels - 1, count).round().astype(np.int64))
-        return cls(recording, places if recording.columns is None else recording.columns[places])
+        return cls(recording.fs_hz, places if recording.columns is None else recording.columns[places])
 
     def push(self, block: NDArray) -> None:
-        values = block[:, self._channels].astype(np.float32)
-        values = self._decimator.push(values) if self._thin else values
-        finite = np.isfinite(values)
-        filtered, self._state = scipy.signal.sosfilt(self._filter, np.where(finite, values, 0), axis=0, zi=self._state)
-        filtered[~finite] = np.nan
-        whole = np.concatenate([self._waiting, filtered])
-        n_windows = len(whole) // self._window
-        for window in whole[: n_windows * self._window].reshape(n_windows, self._window, whole.shape[1]):
-            self._found.append(_mean_correlation(window))
-        self._waiting = whole[n_windows * self._window :]
+        first, last = self._position, self._position + len(block)
+        length = self._samples.shape[1]
+        for start in range(first // self._every * self._every, last, self._every):
+            begin, end = max(start, first), min(start + length, last)
+            if begin < end:
+                part = block[begin - first : end - first, self._channels]
+                self._samples[:, begin - start : end - start] = part.T
+                if end == start + length:
+                    self._found.append(self._mean_correlation())
+        self._position = last
 
-    def result(self) -> dict[str, Any]:
-        """``emg`` (window,) mean correlation, -1 to 1, and ``times`` (window,) of the windows' centres in s."""
-        step = self._window / self.fs_hz
-        return {
-            "emg": np.array(self._found, np.float32),
-            "times": (np.arange(len(self._found)) + 0.5) * step,
-            "window_s": step,
-            "band_hz": np.array([BAND_HZ[0], min(BAND_HZ[1], 0.45 * self.fs_hz)]),
-        }
+    def save(self, path: Path) -> None:
+        """Write ``emg`` (window,) mean correlation, -1 to 1, and ``times`` (window,) of the windows' centres in s."""
+        times = np.arange(len(self._found)) * self._every / self._fs_hz + WINDOW_S / 2
+        fields: dict[str, Any] = {"emg": np.array(self._found, np.float32), "times": times, "window_s": WINDOW_S}
+        np.savez(path, **fields, band_hz=np.array(self._band))
+
+    def _mean_correlation(self) -> float:
+        """Of all pairs of channels that have a signal; NaN where fewer than two have one.
+
+        The correlation of band-passed signals is the real part of their cross-spectrum, summed over the band.
+        """
+        whole = self._samples[np.isfinite(self._samples).all(axis=1)]
+        spectra = scipy.fft.rfft((whole - whole.mean(axis=1, keepdims=True)) * self._taper, self._nfft)[:, self._bins]
+        power = np.sqrt((np.abs(spectra) ** 2).sum(axis=1))
+        scaled = spectra[power > 0] / power[power > 0, None]
+        count = len(scaled)
+        if count < 2:
+            return float("nan")
+        # |sum of all|² is the sum over all pairs, each channel with itself included.
+        return float((np.abs(scaled.sum(axis=0)) ** 2).sum() - count) / (count * (count - 1))
 
 
-def _mean_correlation(window: NDArray) -> float:
-    """Of all pairs of channels that have a signal; NaN where fewer than two have one."""
-    window = window[:, np.isfinite(window).all(axis=0)]
-    centred = window - window.mean(axis=0)
-    size = np.sqrt((centred**2).sum(axis=0))
-    centred = centred[:, size > 0] / size[size > 0]
-    pairs = list(combinations(range(centred.shape[1]), 2))
-    if not pairs:
-        return float("nan")
-    together = centred.T @ centred
-    return float(np.mean([together[one, other] for one, other in pairs]))
+def save_muscle_activity(recording: ExtracellularRecording, path: Path) -> None:
+    """Write the muscle activity in a recording, if it can be seen there."""
+    if muscle := HighFrequencyCorrelation.of(recording):
+        for block in recording.blocks(scaled=False):
+            muscle.push(block)
+        muscle.save(path)

@@ -6,8 +6,8 @@ epochs in the five stages of people, or any other length. Nothing is transformed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ from rich.console import Console
 from src.preprocess.lfp.emg import EMG_FILE
 from src.preprocess.lfp.encoding import FLOOR
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
+from src.preprocess.lfp.session_states import HEADER, SESSION_STATES
 from src.preprocess.lfp.shank import STEP
 from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
-from src.preprocess.lfp.states import epoch_features, quietly, score
+from src.preprocess.lfp.states import NREM, WAKE, epoch_features, quietly, score
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.scoring_files import read_hypnogram
+from src.reports.tables import results_table
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
-from src.storage.batch import Job, Summary, run_batch
+from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.manifest import MANIFEST, read_manifest
 from src.storage.progress import say
 from src.storage.step import Artifact, CachedStep, ensure
@@ -149,17 +151,9 @@ def _cut(
 ) -> NDArray[np.float16]:
     """``(epoch, channel, frequency, time)`` dB."""
     features = np.empty((len(firsts), len(places), int(rows.sum()), n_frames), dtype=np.float16)
-    target = np.cumsum(rows) - 1
-    for tile in source.tiles(places):
-        wanted = np.flatnonzero(rows[tile.rows])
-        if not len(wanted):
-            continue
-        levels = source.to_decibel(tile.values[wanted])
-        into = target[tile.rows][wanted]
-        for frame in range(n_frames):
-            inside = np.flatnonzero((firsts + frame >= tile.times.start) & (firsts + frame < tile.times.stop))
-            columns = firsts[inside] + frame - tile.times.start
-            features[inside[:, None], places.index(tile.channel), into, frame] = levels[:, columns].T
+    frames = firsts[:, None] + np.arange(n_frames)
+    for place, values in source.channels(places):
+        features[:, places.index(place)] = source.to_decibel(values[rows])[:, frames].transpose(1, 0, 2)
     return features
 
 
@@ -222,14 +216,17 @@ def _duration_s(source: Spectrograms) -> float:
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     if params["species"] not in STAGE_SETS:
         raise BadInput("species", f"{params['species']!r} is not known", f"choose one of {', '.join(STAGE_SETS)}")
-    hypnogram = None
-    if "hypnogram" in inputs:
-        hypnogram = read_hypnogram(
-            inputs["hypnogram"],
+    scorings = {
+        name: read_hypnogram(
+            inputs[name],
             epoch_s=params["text_epoch_s"],
             coding=params["stage_coding"],
             stage_names=STAGE_SETS[params["species"]],
         )
+        for name in ("hypnogram", "examples")
+        if name in inputs
+    }
+    hypnogram = scorings.get("hypnogram")
     epochs = epochs_from_spectrogram(
         inputs["spectrograms"],
         hypnogram,
@@ -240,36 +237,46 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         margin_s=params["margin_s"],
     )
     facts = epochs.facts
+    made = (read_manifest(inputs["spectrograms"]) or {}).get("facts", {})
+    facts["warnings"] += [one for one in made.get("warnings", []) if one not in facts["warnings"]]
+    facts["signal"] = made.get("signal", {})
     if hypnogram is None and params["species"] == "rodent":
         facts["stage_names"] = list(STAGE_SETS["rodent"])
-        facts |= _score(epochs, inputs.get("emg"), params["epoch_s"], out_dir)
+        facts |= _score(epochs, inputs.get("emg"), scorings.get("examples"), params["epoch_s"], out_dir)
     write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
     return facts
 
 
-def _score(epochs: EpochSet, emg: Path | None, epoch_s: float, out_dir: Path) -> dict[str, Any]:
+def _score(
+    epochs: EpochSet, emg: Path | None, examples: Hypnogram | None, epoch_s: float, out_dir: Path
+) -> dict[str, Any]:
     """Write the states of epochs that nobody scored: ``hypnogram.csv`` and ``states.png``."""
     from src.reports.lfp import draw_states  # loads matplotlib
 
-    muscle = None
+    muscle, labels = None, None
     if emg is not None:
         with np.load(emg, allow_pickle=False) as stored:
             edges = np.append(epochs.onset_s, epochs.onset_s[-1] + epoch_s)
             place = np.digitize(stored["times"], edges) - 1
             muscle = np.array([_mean(stored["emg"][place == epoch]) for epoch in range(len(epochs.onset_s))])
+    if examples is not None:
+        found, _ = align(examples, float(epochs.onset_s[-1] + epoch_s), epoch_s)
+        labels = found[: len(epochs.onset_s)]
+        if absent := [name for name, stage in (("Wake", WAKE), ("NREM", NREM)) if not (labels == stage).any()]:
+            raise BadInput(examples.source, f"names no epoch of {absent[0]}", "score at least one of Wake and of NREM")
     features, said = epoch_features(epochs.features, epochs.freqs_hz, muscle)
-    states = score(features, epoch_s)
+    states = score(features, epoch_s, labels)
     names = STAGE_SETS["rodent"]
     rows = zip(epochs.onset_s, states.stages, states.confidence, strict=True)
     lines = [f"{onset:g},{epoch_s:g},{names[stage]},{sure:.3f}" for onset, stage, sure in rows]
-    (out_dir / "hypnogram.csv").write_text("onset,duration,stage,confidence\n" + "\n".join(lines) + "\n")
+    (out_dir / "hypnogram.csv").write_text("\n".join([HEADER, *lines]) + "\n")
     level = quietly(np.nanmedian, epochs.features.astype(np.float32).mean(axis=3), axis=1).T
     traces = {"slow waves (z)": features.slow, "theta ratio": features.theta}
     traces |= {} if muscle is None else {"muscle": muscle}
     draw_states(out_dir / "states.png", level, epochs.freqs_hz, epochs.onset_s + epoch_s / 2, states, traces)
     share = {name: round(float((states.stages == k).mean()), 4) for k, name in enumerate(names)}
     return {
-        "scored_by": "rule without labels",
+        "scored_by": "a rule without labels" if labels is None else f"a rule from {int((labels >= 0).sum())} epochs",
         "share": share,
         "confidence": round(float(states.confidence.mean()), 4),
         "warnings": [*epochs.facts["warnings"], *said, *states.warnings],
@@ -281,14 +288,16 @@ def _mean(values: NDArray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-LFP_EPOCHS = CachedStep("lfp_epochs", 2, _run)
-"""Inputs ``spectrograms`` (a shank's folder) and, if there are, ``hypnogram`` and ``emg``; parameters ``epoch_s``,
-``species``, ``channels``, ``min_hz``, ``max_hz``, ``margin_s``, ``stage_coding`` and ``text_epoch_s``; writes
+LFP_EPOCHS = CachedStep("lfp_epochs", 3, _run)
+"""Inputs ``spectrograms`` (a shank's folder) and, if there are, ``hypnogram``, ``examples`` and ``emg``; parameters
+``epoch_s``, ``species``, ``channels``, ``min_hz``, ``max_hz``, ``margin_s``, ``stage_coding``, ``text_epoch_s``; writes
 ``epochs.h5`` and, where nobody scored, ``hypnogram.csv`` and ``states.png``."""
 
 
-def lfp_epochs(params: LfpEpochsParams) -> Summary:
+def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
     """Epochs and states of every shank of every session; spectrograms are made first where there are none.
+
+    With ``labelled=False`` hypnograms that lie beside are not looked at.
 
     Raises
     ------
@@ -297,34 +306,77 @@ def lfp_epochs(params: LfpEpochsParams) -> Summary:
     """
     root, output = Path(params.input_dir), Path(params.output_dir)
     hypnograms = None if params.hypnograms is None else Path(params.hypnograms)
-    shanks = finished_shanks(root, hypnograms) if root.is_dir() else []
+    shanks, failed = finished_shanks(root, hypnograms) if root.is_dir() else [], tuple[Outcome, ...]()
     if not shanks:
         place = output / "spectrograms"
         keys = ("workers", "sampling_rate_hz", "source", "reference", "bad_channels")
         shared = {key: getattr(params, key) for key in keys}
         made = SpectrogramParams(input_dir=str(root), output_dir=str(place), preset="sleep", **shared).run()
         beside = root if root.is_dir() else root.parent
-        shanks = finished_shanks(place, hypnograms or beside)
+        folders, failed = {artifact.path for artifact in made.values.values()}, made.failures
+        shanks = [shank for shank in finished_shanks(place, hypnograms or beside) if shank.spectrograms in folders]
         if not shanks:
             return made
+    # Of several presets beside each other the last by name is taken: sh0, sh0_sleep.
+    shanks = list({(shank.spectrograms.parent, shank.label): shank for shank in shanks}.values())
+    if not labelled:
+        shanks = [replace(shank, hypnogram=None) for shank in shanks]
     jobs = [Job(shank.label, _epochs_of, (shank, params)) for shank in shanks if shank.label not in params.skip]
     summary = run_batch(jobs, title="epochs")
+    together = _sessions(shanks, summary, params) if selected().everything else ()
+    summary = Summary("states", (*summary.outcomes, *together, *failed))
     console = Console(stderr=True)
     for name, artifact in summary.values.items():
         for warning in artifact.manifest["facts"]["warnings"]:
             say(console, f"{name}: {warning}", label="warning", style="yellow")
+    if summary.values:
+        rows = [state_row(name, artifact.manifest["facts"]) for name, artifact in summary.values.items()]
+        how = {artifact.manifest["facts"].get("scored_by", "hypnograms") for artifact in summary.values.values()}
+        console.print(results_table(rows, title=f"states by {', '.join(sorted(how))}"))
     return summary
+
+
+def _sessions(shanks: Sequence[FinishedShank], summary: Summary, params: LfpEpochsParams) -> Iterator[Outcome]:
+    """The states of each session of which several shanks were scored without labels."""
+    scored = [s for s in shanks if s.label in summary.values and "share" in summary.values[s.label].manifest["facts"]]
+    for session in dict.fromkeys(shank.session for shank in scored):
+        inputs = {shank.label: summary.values[shank.label].path for shank in scored if shank.session == session}
+        target = Path(params.output_dir) / session
+        if len(inputs) > 1:
+            try:
+                made = ensure(SESSION_STATES, inputs, {"epoch_s": params.epoch_s}, label=session, target=target)
+                yield Outcome(session, made)
+            except BadInput as problem:
+                yield Outcome(session, reason=str(problem))
+
+
+def state_row(shank: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A shank in the table of states: their shares, and how many channels have what fault."""
+    scored, total = facts.get("share"), max(1, facts["epochs"])
+    share = scored or {name: facts["counts"].get(name, 0) / total for name in facts["stage_names"]}
+    wrong = ", ".join(f"{what} {len(ids)}" for what, ids in facts["signal"].items())
+    return {
+        "shank": shank,
+        "hours": f"{total * facts['epoch_s'] / 3600:.2f}",
+        **{name: f"{100 * share[name]:.0f} %" for name in facts["stage_names"]},
+        "confidence": f"{facts['confidence']:.2f}" if "confidence" in facts else "",
+        "signal": wrong or "ok",
+    }
 
 
 def _epochs_of(shank: FinishedShank, params: LfpEpochsParams) -> Artifact:
     inputs = {"spectrograms": shank.spectrograms}
     if shank.hypnogram is not None:
         inputs["hypnogram"] = shank.hypnogram
-    session = shank.spectrograms.parent / "lfp_traces" / f"{shank.session}_{EMG_FILE}"
-    own = shank.spectrograms / f"{shank.label}_{EMG_FILE}"
-    if shank.hypnogram is None and (found := [file for file in (session, own) if file.is_file()]):
-        inputs["emg"] = found[0]
+    else:
+        session = shank.spectrograms.parent / "lfp_traces" / f"{shank.session}_{EMG_FILE}"
+        own = shank.spectrograms / f"{shank.label}_{EMG_FILE}"
+        if found := [file for file in (session, own) if file.is_file()]:
+            inputs["emg"] = found[0]
+        if params.examples is not None:
+            given = Path(params.examples)
+            inputs["examples"] = given / f"{shank.session}_examples.csv" if given.is_dir() else given
     keys = ("epoch_s", "species", "min_hz", "max_hz", "margin_s", "stage_coding", "text_epoch_s")
-    given = {key: getattr(params, key) for key in keys}
-    given["channels"] = None if params.channels is None else [str(channel) for channel in params.channels]
-    return ensure(LFP_EPOCHS, inputs, given, label=shank.label, target=Path(params.output_dir) / shank.label)
+    given_params = {key: getattr(params, key) for key in keys}
+    given_params["channels"] = None if params.channels is None else [str(channel) for channel in params.channels]
+    return ensure(LFP_EPOCHS, inputs, given_params, label=shank.label, target=Path(params.output_dir) / shank.label)

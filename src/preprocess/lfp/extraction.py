@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,43 +23,34 @@ from src.recordings.extracellular.source import SourceOptions
 from src.recordings.extracellular.spikegadgets import parts_of
 from src.recordings.extracellular.traces import trace_file
 from src.signals import BadInput
-from src.storage.manifest import read_manifest
 from src.storage.step import CachedStep, ensure
 
 LFP_HZ = 500.0
 _BLOCK_VALUES = 1 << 18  # float32 that fit into a second-level cache
 
 
-def shank_traces(
-    session: Session, shank: int, target: Path, extraction: Mapping[str, Any]
-) -> tuple[Path, dict[str, Any]]:
-    """The trace file of a shank, made first where the session is a recording of an acquisition system.
+def shank_traces(session: Session, shank: int, target: Path, extraction: Mapping[str, Any]) -> Path:
+    """The trace file of a shank of a recording of an acquisition system, made unless it is there.
 
     Parameters
     ----------
     target
-        The session's folder below ``output_dir``; made traces are in ``lfp_traces`` there.
+        The session's folder below ``output_dir``; the traces are in ``lfp_traces`` there.
     extraction
         :meth:`LfpParams.extraction`.
-
-    Returns
-    -------
-    The file, and the :class:`SourceOptions` to read it with.
 
     Raises
     ------
     BadInput
         If there is no such shank, or the recording cannot be read.
     """
-    if session.raw is None:
-        stated = extraction["source"]["fs_hz"] or extraction["sampling_rate_hz"]
-        return session.trace_file(shank), {**extraction["source"], "fs_hz": stated}
+    assert session.raw is not None
     folder = extract(session.raw, session.name, target / "lfp_traces", extraction)
     path = folder / f"{session.name}_sh{shank}_lfp_traces.npz"
     if not path.is_file():
         there = ", ".join(sorted(file.name.split("_sh")[-1].split("_")[0] for file in folder.glob("*_sh*.npz")))
         raise BadInput(session.path, f"no traces for shank {shank}", f"there are shanks {there}")
-    return path, asdict(SourceOptions())
+    return path
 
 
 def extract(recording: Path, session: str, target: Path, extraction: Mapping[str, Any]) -> Path:
@@ -69,12 +59,6 @@ def extract(recording: Path, session: str, target: Path, extraction: Mapping[str
     beside = [recording.with_suffix(suffix) for suffix in (".xml", ".meta")]
     inputs = {f"recording{number}": file for number, file in enumerate(files + [f for f in beside if f.is_file()])}
     return ensure(LFP_TRACES, inputs, {**extraction, "label": session}, label=session, target=target).path
-
-
-def extraction_warnings(target: Path) -> list[str]:
-    """What was found in a session's recording when its traces were made."""
-    manifest = read_manifest(target / "lfp_traces") or {}
-    return list(manifest.get("facts", {}).get("warnings", []))
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
@@ -112,7 +96,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         rest = [part for part in (*waiting, decimator.finish()) if part.size]
         _write(writers, recording, np.concatenate(rest), params["reference"])
     if muscle is not None:
-        np.savez(out_dir / f"{params['label']}_{EMG_FILE}", **muscle.result())
+        muscle.save(out_dir / f"{params['label']}_{EMG_FILE}")
     return {
         "axes": ["time", "channel"],
         "units": recording.units,
@@ -150,5 +134,5 @@ def _fields(recording: ExtracellularRecording, fs_hz: float, shank: int, params:
     }
 
 
-LFP_TRACES = CachedStep("lfp_traces", 1, _run)
+LFP_TRACES = CachedStep("lfp_traces", 2, _run)
 """Inputs ``recording0`` and what belongs to it; parameters :meth:`LfpParams.extraction` and ``label``."""

@@ -67,18 +67,14 @@ def pages(source: Spectrograms, places: Sequence[int]) -> Iterator[Page]:
     """Every channel averaged in time to at most :data:`COLUMNS` columns, one channel in memory at a time."""
     n_columns = min(COLUMNS, len(source.times))
     edges = np.linspace(0, len(source.times), n_columns + 1).astype(int)
-    column_of = np.repeat(np.arange(n_columns), np.diff(edges))
     centres = np.array([source.times[a:b].mean() for a, b in pairwise(edges)])
     shown = source.freqs >= min(LOWEST_HZ, source.freqs[-1])
-    for place in sorted(set(places)):
-        sums, counts = (np.zeros((len(source.freqs), n_columns)) for _ in range(2))
-        for tile in source.tiles([place]):
-            power = (10 ** (tile.values / 10) if source.decibel else tile.values).astype(np.float64)
-            whole = np.isfinite(power)
-            columns = column_of[tile.times]
-            starts = np.flatnonzero(np.diff(columns, prepend=-1))
-            sums[tile.rows, columns[starts]] += np.add.reduceat(np.where(whole, power, 0), starts, axis=1)
-            counts[tile.rows, columns[starts]] += np.add.reduceat(whole.astype(float), starts, axis=1)
+    starts = edges[:-1]
+    for place, values in source.channels(places):
+        power = (10 ** (values / 10) if source.decibel else values).astype(np.float64)
+        whole = np.isfinite(power)
+        sums = np.add.reduceat(np.where(whole, power, 0), starts, axis=1)
+        counts = np.add.reduceat(whole, starts, axis=1, dtype=np.int64)
         power = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
         name = source.channel_ids[place]
         yield Page(name, power[shown], source.freqs[shown], centres, unit_label(source), caption(source))

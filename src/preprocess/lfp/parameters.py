@@ -167,6 +167,9 @@ class LfpEpochsParams(LfpParams):
     species: str = "rodent"  # rodent: Wake, NREM, REM; human: W, N1, N2, N3, REM
     channels: list[Any] | None = None  # ids in the order of the channel axis; null: all
     hypnograms: str | None = None  # folder of <session>_hypnogram.csv; null: beside the recordings or spectrograms
+    # A few epochs scored by hand, from which the others are scored: a file like a hypnogram, or a folder of
+    # <session>_examples.csv.
+    examples: str | None = None
     min_hz: float = 0.5  # Hz; lowest row kept
     max_hz: float | None = 60.0  # Hz; highest row kept
     margin_s: float | None = None  # s of wake kept before the first and after the last sleep; null: all

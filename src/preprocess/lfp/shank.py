@@ -8,36 +8,44 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
-from src.preprocess.lfp.channel_rows import ReadRow, channel_rows
-from src.preprocess.lfp.emg import EMG_FILE, HighFrequencyCorrelation
 from src.preprocess.lfp.encoding import BandPowers, Encoding
-from src.preprocess.lfp.npz_writer import deflate, npz_writer, rows_per_piece
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
-from src.preprocess.lfp.spectrogram_file import SPECTROGRAMS, SUFFIX
+from src.preprocess.lfp.spectrogram_file import (
+    SPECTROGRAMS,
+    SUFFIX,
+    Piece,
+    deflate,
+    filtered,
+    rows_per_piece,
+    write_hdf5,
+    write_npz,
+)
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.recording import ExtracellularRecording
+from src.recordings.extracellular.recording import ExtracellularRecording, ReadRow, channel_rows
 from src.recordings.extracellular.source import SourceOptions
+from src.recordings.sleep.check_signal import check_signal
 from src.signals import BadInput
-from src.storage.parallel import call, in_order
+from src.storage.parallel import in_order
+from src.storage.progress import steps
 from src.storage.step import CachedStep
 
-STEP, VERSION = "lfp_spectrogram", 3
+STEP, VERSION = "lfp_spectrogram", 4
 TRACES = "traces"
-Advance = Callable[..., None]
+_CHECKED, _CHECKED_S = 12, 10.0
+_FINDINGS = {"missing": "samples missing", "move": "flat", "clipped": "clipped", "hum": "mains hum"}
+"""A word of what :func:`check_signal` says of a channel, and how it is called where channels are listed."""
 
 
 @dataclass
@@ -52,8 +60,8 @@ class Computation:
         Of the result.
     read
         Gives any stretch of any channel.
-    pool, threads
-        Who computes.
+    pool
+        Its threads compute and compress.
     advance
         Called after every channel.
     masked
@@ -69,8 +77,7 @@ class Computation:
     n_times: int
     read: ReadRow
     pool: Executor
-    threads: int
-    advance: Advance
+    advance: Callable[[], None]
     masked: NDArray[np.bool_] = field(init=False)
     sums: NDArray[np.float32] | None = field(init=False)
 
@@ -78,10 +85,6 @@ class Computation:
         self.masked = np.zeros((self.n_channels, self.n_times), bool)
         rows = len(self.bands.names) + 1 if self.bands else 0
         self.sums = np.empty((self.n_channels, rows, self.n_times), np.float32) if rows else None
-
-    def spans(self, step: int) -> list[slice]:
-        """The frames, so many at a time."""
-        return [slice(first, min(first + step, self.n_times)) for first in range(0, self.n_times, step)]
 
     def rows(self, channel: int, rows: slice, span: slice, out: NDArray | None = None) -> NDArray:
         """``(row, time)`` of some frames of a channel as they are stored; bands are summed with its first rows."""
@@ -104,9 +107,7 @@ class Computation:
         return values
 
 
-def shank_step(
-    *, threads: int = 1, memory_mb: float = 256, progress: Callable[[int, int], Advance] | None = None
-) -> CachedStep:
+def shank_step(*, threads: int = 1, memory_mb: float = 256) -> CachedStep:
     """The step, with what decides how it runs and never what comes out.
 
     Parameters
@@ -114,12 +115,9 @@ def shank_step(
     threads
         Threads that compute and compress.
     memory_mb
-        For the parts of a spectrogram that are being computed and compressed; :func:`write_npz`.
-    progress
-        Called with the number of channels and the bytes of a channel's samples when these are known;
-        returns what to call after each channel.
+        For the parts of a spectrogram that are being computed and compressed.
     """
-    return CachedStep(STEP, VERSION, partial(run, threads=threads, memory_mb=memory_mb, progress=progress))
+    return CachedStep(STEP, VERSION, partial(run, threads=threads, memory_mb=memory_mb))
 
 
 def run(
@@ -130,7 +128,6 @@ def run(
     *,
     threads: int = 1,
     memory_mb: float = 256,
-    progress: Callable[[int, int], Advance] | None = None,
 ) -> dict[str, Any]:
     """Write ``<label>_spectrograms`` and, if wanted, ``<label>_band_powers.npz``; return the facts.
 
@@ -154,7 +151,12 @@ def run(
     _check_room(out_dir, traces, n_times, encoding)
     axes = _axes(traces, plan, encoding, n_times, params)
     channel_bytes = traces.n_samples * traces.block_dtype.itemsize
-    with ThreadPoolExecutor(threads) as pool, channel_rows(traces, out_dir, pool) as read:
+    title = f"{params['label']} channels"
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        channel_rows(traces, out_dir, pool) as read,
+        steps(title, traces.n_channels, step_bytes=channel_bytes) as advance,
+    ):
         work = Computation(
             plan=plan,
             encoding=encoding,
@@ -163,22 +165,26 @@ def run(
             n_times=n_times,
             read=read,
             pool=pool,
-            threads=threads,
-            advance=progress(traces.n_channels, channel_bytes) if progress else lambda amount=1.0: None,
+            advance=advance,
         )
+        signal = _signal(traces, read)
         target = out_dir / f"{params['label']}_{SPECTROGRAMS}{SUFFIX[params['format']]}"
         if params["format"] == "npz":
-            write_npz(target, work, axes, int(memory_mb * 1e6))
+            shape = (work.n_channels, encoding.n_rows, n_times)
+            write_npz(target, axes, shape, encoding.dtype, _pieces(work, int(memory_mb * 1e6)))
         else:
-            write_hdf5(target, work, axes, {"axes": "channel, time, frequency", "units": _units(traces, params)})
-        if bands is not None and work.sums is not None:
-            _write_bands(out_dir / f"{params['label']}_band_powers.npz", bands, work.sums, axes)
-    muscle = HighFrequencyCorrelation.of(traces) if bands is not None else None
-    if muscle is not None:
-        for block in traces.blocks(scaled=False):
-            muscle.push(block)
-        np.savez(out_dir / f"{params['label']}_{EMG_FILE}", **muscle.result())
-    return _facts(traces, plan, work, params)
+            shape, depth = (work.n_channels, n_times, encoding.n_rows), min(frames_per_task(plan), n_times)
+            attributes = {"axes": "channel, time, frequency", "units": _units(traces, params)}
+            write_hdf5(target, axes, shape, encoding.dtype, depth, _chunks(work, depth, 3 * threads), attributes)
+    if bands is not None and work.sums is not None:
+        same = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
+        named = {"bands": np.array(bands.names, dtype=str), "band_edges_hz": bands.edges_hz}
+        values = {"band_powers": work.sums[:, :-1], "theta_ratio": work.sums[:, -1]}
+        np.savez(out_dir / f"{params['label']}_band_powers.npz", **same, **named, **values)
+        from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
+
+        save_muscle_activity(traces, out_dir / f"{params['label']}_{EMG_FILE}")
+    return _facts(traces, plan, work, params, signal)
 
 
 def frames_per_task(plan: SpectrogramPlan) -> int:
@@ -187,102 +193,60 @@ def frames_per_task(plan: SpectrogramPlan) -> int:
     return 1 << max(4, fit.bit_length() - 1)
 
 
-def write_npz(path: Path, work: Computation, axes: Mapping[str, Any], memory_bytes: int) -> None:
-    """``spectrograms`` (channel, frequency, time) after the axes, in one ``.npz`` file.
+def _pieces(work: Computation, memory_bytes: int) -> Iterator[Piece]:
+    """``spectrograms`` (channel, frequency, time) in deflated pieces, in C order.
 
-    Time is the last axis of the file, so all frames of some rows have to be there before the first of
-    them is written. Two slabs of rows take ``memory_bytes``; where a channel does not fit into one, its
-    transform is repeated for every slab.
+    Time is the last axis of the file, so all frames of some rows have to be there before the first of them is
+    written. Two slabs of rows take ``memory_bytes``; where a channel does not fit into one, its transform is repeated
+    for every slab.
     """
-    row = np.empty(work.n_times, work.encoding.dtype)
-    step, n_rows = rows_per_piece(row), work.encoding.n_rows
-    height = min(n_rows, max(1, memory_bytes // 2 // row.nbytes // step) * step)
+    row_bytes = work.n_times * work.encoding.dtype.itemsize
+    step, n_rows = rows_per_piece(row_bytes), work.encoding.n_rows
+    height = min(n_rows, max(1, memory_bytes // 2 // row_bytes // step) * step)
     slabs = [
         (channel, slice(first, min(first + height, n_rows)))
         for channel in range(work.n_channels)
         for first in range(0, n_rows, height)
     ]
     buffers = [np.empty((height, work.n_times), work.encoding.dtype) for _ in range(min(2, len(slabs)))]
-    spans = work.spans(frames_per_task(work.plan))
+    depth = frames_per_task(work.plan)
+    spans = [slice(first, min(first + depth, work.n_times)) for first in range(0, work.n_times, depth)]
 
     def fill(index: int) -> list[Future[NDArray]]:
         channel, rows = slabs[index]
         out = buffers[index % 2][: rows.stop - rows.start]
         return [work.pool.submit(work.rows, channel, rows, span, out[:, span]) for span in spans]
 
-    with npz_writer(path) as file:
-        for name, values in axes.items():
-            file.add(name, values)
-        with file.member(SPECTROGRAMS, (work.n_channels, n_rows, work.n_times), work.encoding.dtype) as append:
-            filling = fill(0)
-            for index, (_, rows) in enumerate(slabs):
-                for task in filling:
-                    task.result()
-                slab = buffers[index % 2][: rows.stop - rows.start]
-                packing = [work.pool.submit(deflate, slab[i : i + step].data) for i in range(0, len(slab), step)]
-                # The next slab is computed while this one is written.
-                filling = fill(index + 1) if index + 1 < len(slabs) else []
-                for packed in packing:
-                    append(packed.result())
-                if rows.stop == n_rows:
-                    work.advance()
+    filling = fill(0)
+    for index, (_, rows) in enumerate(slabs):
+        for task in filling:
+            task.result()
+        slab = buffers[index % 2][: rows.stop - rows.start]
+        packing = [work.pool.submit(deflate, slab[i : i + step].data) for i in range(0, len(slab), step)]
+        # The next slab is computed while this one is written.
+        filling = fill(index + 1) if index + 1 < len(slabs) else []
+        for packed in packing:
+            yield packed.result()
+        if rows.stop == n_rows:
+            work.advance()
 
 
-def write_hdf5(path: Path, work: Computation, axes: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-    """``spectrograms`` (channel, time, frequency) and the axes as datasets of one HDF5 file.
+def _chunks(work: Computation, depth: int, ahead: int) -> Iterator[tuple[int, int, bytes]]:
+    """``spectrograms`` (channel, time, frequency) in filtered chunks of ``depth`` frames."""
+    n_rows = work.encoding.n_rows
 
-    The chunks pass the library's own shuffle and deflate filters, applied here by all cores, so any HDF5
-    reader opens them without a plugin.
-    """
-    width = work.encoding.n_rows
-    depth = min(frames_per_task(work.plan), work.n_times)
-    spans = work.spans(depth)
+    def pack(place: tuple[int, int]) -> tuple[int, int, bytes]:
+        channel, first = place
+        values = np.zeros((depth, n_rows), work.encoding.dtype)
+        last = min(first + depth, work.n_times)
+        values[: last - first] = work.rows(channel, slice(0, n_rows), slice(first, last)).T
+        return channel, first, filtered(values)
 
-    def pack(channel: int, span: slice) -> bytes:
-        values = np.zeros((depth, width), work.encoding.dtype)
-        values[: span.stop - span.start] = work.rows(channel, slice(0, width), span).T
-        planes = np.ascontiguousarray(values.reshape(-1).view(np.uint8).reshape(-1, values.itemsize).T)
-        return _deflated(planes)
-
-    with h5py.File(path, "w") as file:
-        for name, values in axes.items():
-            array = np.asarray(values)
-            # HDF5 knows no fixed-width Unicode; its strings of any length are Python's.
-            file.create_dataset(name, data=array.astype(object) if array.dtype.kind == "U" else array)
-        data = file.create_dataset(
-            SPECTROGRAMS,
-            shape=(work.n_channels, work.n_times, width),
-            dtype=work.encoding.dtype,
-            chunks=(1, depth, width),
-            shuffle=True,
-            compression="gzip",
-            compression_opts=1,
-        )
-        data.attrs.update(attributes)
-        places = [(channel, span) for channel in range(work.n_channels) for span in spans]
-        calls = (partial(pack, channel, span) for channel, span in places)
-        for (channel, span), chunk in zip(places, in_order(call, calls, work.pool, 3 * work.threads), strict=True):
-            data.id.write_direct_chunk((channel, span.start, 0), chunk)
-            if span.stop == work.n_times:
-                work.advance()
-
-
-def _deflated(planes: NDArray[np.uint8]) -> bytes:
-    """Each plane of bytes with a code of its own: noise in the low ones does not spoil that of the high ones."""
-    packer = isal_zlib.compressobj(1)
-    parts = [part for plane in planes for part in (packer.compress(plane.data), packer.flush(isal_zlib.Z_SYNC_FLUSH))]
-    return b"".join([*parts, packer.flush()])
-
-
-def _write_bands(path: Path, bands: BandPowers, sums: NDArray[np.float32], axes: Mapping[str, Any]) -> None:
-    """``band_powers`` (n_channels, n_bands, n_times) and ``theta_ratio`` (n_channels, n_times)."""
-    with npz_writer(path) as file:
-        for name in ("times", "channel_ids", "sampling_rate", "start_time"):
-            file.add(name, axes[name])
-        file.add("bands", np.array(bands.names, dtype=str))
-        file.add("band_edges_hz", bands.edges_hz)
-        file.add("band_powers", sums[:, :-1])
-        file.add("theta_ratio", sums[:, -1])
+    places = [(channel, first) for channel in range(work.n_channels) for first in range(0, work.n_times, depth)]
+    for channel, first, chunk in in_order(pack, places, work.pool, ahead):
+        yield channel, first, chunk
+        if first + depth >= work.n_times:
+            work.advance()
 
 
 def _axes(
@@ -341,13 +305,18 @@ def _units(traces: ExtracellularRecording, params: Mapping[str, Any]) -> str:
 
 
 def _facts(
-    traces: ExtracellularRecording, plan: SpectrogramPlan, work: Computation, params: Mapping[str, Any]
+    traces: ExtracellularRecording,
+    plan: SpectrogramPlan,
+    work: Computation,
+    params: Mapping[str, Any],
+    signal: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     counts = work.masked.sum(axis=1)
     masked = {str(i): int(n) for i, n in zip(traces.channel_ids, counts, strict=True) if n}
     warnings = [*traces.warnings, *resolution_warnings(plan), *_masked_warning(masked, work.n_times)]
     if work.bands and work.bands.left_out:
         warnings.append(f"bands above half the sampling rate left out: {', '.join(work.bands.left_out)}")
+    warnings += [f"{what}: channels {', '.join(ids)}" for what, ids in signal.items() if what != "samples missing"]
     rows = work.encoding.n_rows
     time_last = params["format"] == "npz"
     return {
@@ -366,10 +335,31 @@ def _facts(
         "frequency_range_hz": [float(work.encoding.freqs[0]), float(work.encoding.freqs[-1])],
         "bands": list(work.bands.names) if work.bands else [],
         "masked_frames": masked,
+        "signal": signal,
         "source_format": traces.source_format,
         "upstream": traces.upstream,
         "warnings": warnings,
     }
+
+
+def _signal(traces: ExtracellularRecording, read: ReadRow) -> dict[str, list[str]]:
+    """What :func:`check_signal` finds (flat, clipped, missing, hum), and in which channels.
+
+    Stretches spread over the recording are looked at: two minutes in all, however long it is.
+    """
+    length = min(traces.n_samples, round(_CHECKED_S * traces.fs_hz))
+    count = min(_CHECKED, traces.n_samples // length)
+    starts = np.linspace(0, traces.n_samples - length, count).astype(np.int64)
+    found: dict[str, list[str]] = {}
+    for channel, name in enumerate(traces.channel_ids):
+        samples = np.concatenate([read(channel, slice(start, start + length)) for start in starts])
+        (report,) = check_signal(
+            samples[None].astype(np.float32), traces.fs_hz, channels=[str(name)], units=[traces.units], usual_uv=None
+        )
+        for finding in report.findings:
+            what = next(short for word, short in _FINDINGS.items() if word in finding)
+            found.setdefault(what, []).append(str(name))
+    return found
 
 
 def _masked_warning(masked: Mapping[str, int], n_times: int) -> Sequence[str]:

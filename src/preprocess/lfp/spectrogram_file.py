@@ -1,43 +1,40 @@
-"""Spectrogram files of a shank, npz or HDF5, opened for figures, training and scoring."""
+"""Spectrogram files of a shank, ``.npz`` or HDF5: written piece by piece by all cores, opened channel by channel.
+
+A member of an ``.npz`` file is cut at fixed places; each piece is deflated on its own with ISA-L and ends on a byte
+boundary (RFC 1951, an empty stored block), so that pieces made by any thread are joined by concatenation. Headers and
+index are :mod:`zipfile`'s.
+"""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Sequence
+import struct
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import h5py
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from src.preprocess.lfp.encoding import FLOOR
-from src.recordings.extracellular.arrays import open_array, stream_npz
+from src.recordings.extracellular.arrays import open_array
 from src.signals import BadInput
+from src.storage.forward_file import ForwardFile
 
 SPECTROGRAMS = "spectrograms"
 SUFFIX = {"npz": ".npz", "hdf5": ".h5"}
-_BLOCK_BYTES = 1 << 24
-
-
-class Tile(NamedTuple):
-    """A part of one channel's spectrogram.
-
-    Attributes
-    ----------
-    channel
-        Its place on the channel axis.
-    rows, times
-        Which frequencies and frames.
-    values
-        ``(frequency, time)`` float32 as stored: power, or decibels.
-    """
-
-    channel: int
-    rows: slice
-    times: slice
-    values: NDArray[np.float32]
+_LEVEL, _MEMORY = 1, 9  # ISA-L: levels 2 and 3 cost more and save nothing on noise; the largest buffers are fastest
+_LAST_BLOCK = b"\x03\x00"
+_PIECE_BYTES = 1 << 19
+_SIZES_BEHIND = 8  # flag of a member whose checksum and sizes follow its data
+_LARGE = (1 << 32) - (1 << 28)  # bytes; the rest is for what deflate may add to incompressible data
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,6 @@ class Spectrograms:
         ``(channel,)`` as text.
     freqs, times
         Hz, and seconds from the first sample to the centre of the frame.
-    start_s
-        Of the first sample, on the recording's own clock.
     params
         ``spec_params``: how it was computed, in which units, at which resolution.
     """
@@ -62,7 +57,6 @@ class Spectrograms:
     channel_ids: tuple[str, ...]
     freqs: NDArray[np.float64]
     times: NDArray[np.float64]
-    start_s: float
     params: dict[str, Any]
 
     @property
@@ -84,27 +78,22 @@ class Spectrograms:
             raise BadInput(self.path, f"has no channel {', '.join(map(str, missing))}", f"its channels are {known}")
         return [self.channel_ids.index(str(name)) for name in channels]
 
-    def tiles(self, places: Sequence[int]) -> Iterator[Tile]:
-        """The spectrograms of some channels, a few megabytes at a time, in the order of the file."""
-        yield from (_npz_tiles if self.path.suffix == ".npz" else _hdf5_tiles)(self, sorted(set(places)))
+    def channels(self, places: Iterable[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Place and ``(frequency, time)`` values of some channels as stored, in the order of the file.
+
+        Raises
+        ------
+        BadInput
+            If the file is damaged.
+        """
+        with open_array(self.path, SPECTROGRAMS, ()).opener(False)() as read:
+            for place in sorted(set(places)):
+                values = read(place, place + 1)[0].astype(np.float32, copy=False)
+                yield place, values if self.path.suffix == ".npz" else values.T
 
     def to_decibel(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Stored values in dB."""
         return values if self.decibel else (10 * np.log10(np.maximum(values, np.float32(FLOOR)))).astype(np.float32)
-
-
-def spectrogram_file(folder: Path) -> Path:
-    """The spectrogram file in the folder of a finished shank.
-
-    Raises
-    ------
-    BadInput
-        If there is none.
-    """
-    for suffix in SUFFIX.values():
-        for file in sorted(Path(folder).glob(f"*_{SPECTROGRAMS}{suffix}")):
-            return file
-    raise BadInput(folder, "holds no spectrograms", "give the folder of a shank, or its file")
 
 
 def open_spectrograms(path: Path) -> Spectrograms:
@@ -115,54 +104,135 @@ def open_spectrograms(path: Path) -> Spectrograms:
     BadInput
         If it is not such a file.
     """
-    path = spectrogram_file(path) if Path(path).is_dir() else Path(path)
-    names = ("channel_ids", "freqs", "times", "start_time", "spec_params")
+    path = Path(path)
+    if path.is_dir():
+        files = [file for suffix in SUFFIX.values() for file in sorted(path.glob(f"*_{SPECTROGRAMS}{suffix}"))]
+        if not files:
+            raise BadInput(path, "holds no spectrograms", "give the folder of a shank, or its file")
+        path = files[0]
+    fields = open_array(path, SPECTROGRAMS, ()).fields
     try:
-        if path.suffix == ".npz":
-            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
-                fields = {name: archive[name] for name in names}
-        else:
-            with h5py.File(path, "r") as file:
-                fields = {name: file[name][()] for name in names}
-    except Exception as error:  # NumPy and h5py fail on spoiled files in a dozen ways
+        ids = [i.decode() if isinstance(i, bytes) else str(i) for i in fields["channel_ids"].tolist()]
+        axes = (fields[name].astype(np.float64) for name in ("freqs", "times"))
+        return Spectrograms(path, tuple(ids), *axes, params=json.loads(str(fields["spec_params"])))
+    except (KeyError, AttributeError, ValueError) as error:
         raise BadInput(path, "is not a spectrogram file", "give one that preprocess=spectrogram wrote") from error
-    return Spectrograms(
-        path=path,
-        channel_ids=tuple(i.decode() if isinstance(i, bytes) else str(i) for i in fields["channel_ids"].tolist()),
-        freqs=fields["freqs"].astype(np.float64),
-        times=fields["times"].astype(np.float64),
-        start_s=float(fields["start_time"]),
-        params=json.loads(_text(fields["spec_params"])),
-    )
 
 
-def _text(value: Any) -> str:
-    value = value.item() if isinstance(value, np.ndarray) else value
-    return value.decode() if isinstance(value, bytes) else str(value)
+class Piece(NamedTuple):
+    """A deflated run of a member's bytes, in parts so as not to copy them together."""
+
+    data: tuple[bytes, ...]
+    crc: int
+    n_bytes: int
 
 
-def _npz_tiles(file: Spectrograms, places: Sequence[int]) -> Iterator[Tile]:
-    stored = open_array(file.path, SPECTROGRAMS, ())
-    n_channels, n_rows, n_times = stored.shape
-    height = max(1, _BLOCK_BYTES // (n_times * stored.dtype.itemsize))
-    with stream_npz(file.path, SPECTROGRAMS, (n_channels * n_rows, n_times), stored.dtype) as read:
-        for channel in places:
-            for first in range(0, n_rows, height):
-                rows = slice(first, min(first + height, n_rows))
-                values = read(channel * n_rows + rows.start, channel * n_rows + rows.stop)
-                yield Tile(channel, rows, slice(0, n_times), values.astype(np.float32, copy=False))
+def deflate(values: bytes | memoryview) -> Piece:
+    """Compress one piece; releases the interpreter lock."""
+    view = memoryview(values).cast("B")
+    packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -15, _MEMORY)
+    data = (packer.compress(view), packer.flush(isal_zlib.Z_SYNC_FLUSH))
+    return Piece(data, isal_zlib.crc32(view), view.nbytes)
 
 
-def _hdf5_tiles(file: Spectrograms, places: Sequence[int]) -> Iterator[Tile]:
-    with h5py.File(file.path, "r") as handle:
-        data = handle[SPECTROGRAMS]
-        _, n_times, n_rows = data.shape
-        step = data.chunks[1]
-        for place in places:
-            for first in range(0, n_times, step):
-                times = slice(first, min(first + step, n_times))
-                try:
-                    values = data[place, times].T.astype(np.float32)
-                except OSError as error:
-                    raise BadInput(file.path, "is damaged: its values cannot be read", "make it again") from error
-                yield Tile(place, slice(0, n_rows), times, values)
+def rows_per_piece(row_bytes: int) -> int:
+    """How many rows make a piece: a power of two, so that pieces tile groups of 64 rows."""
+    return min(64, 1 << (max(1, _PIECE_BYTES // max(1, row_bytes)).bit_length() - 1))
+
+
+Add = Callable[[str, tuple[int, ...], np.dtype, Iterable[Piece]], None]
+
+
+@contextmanager
+def npz_writer(path: Path) -> Iterator[Add]:
+    """Write an ``.npz`` file past the page cache.
+
+    Yields
+    ------
+    What takes the next array: its name, shape, type, and its pieces in C order.
+
+    Raises
+    ------
+    ValueError
+        If an array's pieces are not as long as its shape says.
+    """
+    members = list[zipfile.ZipInfo]()
+    with ForwardFile(path) as file:
+
+        def add(name: str, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterable[Piece]) -> None:
+            header = io.BytesIO()
+            description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(header, description)
+            wanted = header.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            info.compress_type, info.flag_bits = zipfile.ZIP_DEFLATED, _SIZES_BEHIND
+            info.header_offset, info.file_size, info.compress_size, info.CRC = file.tell(), 0, 0, 0
+            file.write(info.FileHeader(zip64=wanted > _LARGE))
+            for piece in chain([deflate(header.getvalue())], pieces):
+                for part in piece.data:
+                    file.write(part)
+                info.compress_size += sum(map(len, piece.data))
+                info.CRC = isal_zlib.crc32_combine(info.CRC, piece.crc, piece.n_bytes)
+                info.file_size += piece.n_bytes
+            if info.file_size != wanted:
+                raise ValueError(f"{info.filename}: {info.file_size} of {wanted} bytes were written")
+            file.write(_LAST_BLOCK)
+            info.compress_size += len(_LAST_BLOCK)
+            sizes = "<4sLQQ" if wanted > _LARGE else "<4sLLL"
+            file.write(struct.pack(sizes, b"PK\x07\x08", info.CRC, info.compress_size, info.file_size))
+            members.append(info)
+
+        yield add
+        with zipfile.ZipFile(cast(Any, file), "w") as archive:  # it writes the index of what is there
+            archive.filelist.extend(members)
+
+
+def write_npz(path: Path, axes: Mapping[str, Any], shape: tuple[int, ...], dtype: np.dtype, pieces: Any) -> None:
+    """``spectrograms`` (channel, frequency, time), given in pieces, after the axes, in one ``.npz`` file."""
+    with npz_writer(path) as add:
+        for name, values in axes.items():
+            array = np.asarray(values)
+            add(name, array.shape, array.dtype, [deflate(array.tobytes())])
+        add(SPECTROGRAMS, shape, dtype, pieces)
+
+
+def filtered(values: NDArray) -> bytes:
+    """A chunk as HDF5's shuffle and deflate filters make it; releases the interpreter lock.
+
+    Each plane of bytes has a code of its own: noise in the low bytes does not spoil that of the high ones.
+    """
+    planes = np.ascontiguousarray(values.reshape(-1).view(np.uint8).reshape(-1, values.itemsize).T)
+    packer, parts = isal_zlib.compressobj(_LEVEL), list[bytes]()
+    for plane in planes:
+        parts += [packer.compress(plane.data), packer.flush(isal_zlib.Z_SYNC_FLUSH)]
+    return b"".join([*parts, packer.flush()])
+
+
+def write_hdf5(
+    path: Path,
+    axes: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    depth: int,
+    chunks: Iterable[tuple[int, int, bytes]],
+    attributes: Mapping[str, Any],
+) -> None:
+    """``spectrograms`` (channel, time, frequency) and the axes as datasets; any HDF5 reader opens them.
+
+    Parameters
+    ----------
+    depth, chunks
+        Frames in a chunk; channel, first frame and :func:`filtered` values of each.
+    attributes
+        Of the dataset.
+    """
+    with h5py.File(path, "w") as file:
+        for name, values in axes.items():
+            array = np.asarray(values)
+            # HDF5 knows no fixed-width Unicode; its strings of any length are Python's.
+            file.create_dataset(name, data=array.astype(object) if array.dtype.kind == "U" else array)
+        kept = {"chunks": (1, depth, shape[2]), "shuffle": True, "compression": "gzip", "compression_opts": 1}
+        data = file.create_dataset(SPECTROGRAMS, shape, dtype, **kept)
+        data.attrs.update(attributes)
+        for channel, first, chunk in chunks:
+            data.id.write_direct_chunk((channel, first, 0), chunk)

@@ -7,25 +7,27 @@ shank is a cached step of its own, ``<output_dir>/<session>/sh<k>/``, so a secon
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from src.preprocess.lfp.coherence import COHERENCE, Site, parse_pairs
-from src.preprocess.lfp.extraction import extraction_warnings, shank_traces
 from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
 from src.preprocess.lfp.shank import TRACES, shank_step
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.recordings.extracellular.sessions import Session, find_sessions
+from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.manifest import read_manifest
 from src.storage.output import OutputFolder
 from src.storage.parallel import available_cores
-from src.storage.progress import say, steps
+from src.storage.progress import say
 from src.storage.step import Artifact, CachedStep, ensure
+
+if TYPE_CHECKING:
+    from src.preprocess.lfp.coherence import Site
 
 
 def spectrograms(params: SpectrogramParams) -> Summary:
@@ -42,7 +44,11 @@ def spectrograms(params: SpectrogramParams) -> Summary:
         If there is no session at all, or the parameters make no sense for any.
     """
     transform, extraction = params.transform(), params.extraction()
-    pairs = parse_pairs(params.coherence)
+    pairs: list[tuple[Site, Site]] = []
+    if params.coherence:
+        from src.preprocess.lfp.coherence import parse_pairs
+
+        pairs = parse_pairs(params.coherence)
     if params.workers < 0 or not params.memory_mb > 0:
         problem = f"workers={params.workers}, memory_mb={params.memory_mb:g}"
         raise BadInput("workers", problem, "give 0 or more, and some memory")
@@ -64,7 +70,8 @@ def spectrograms(params: SpectrogramParams) -> Summary:
     jobs = [job for job in jobs if job.name not in params.skip]
     summary = run_batch(jobs, title="spectrograms")
     for session in sessions:
-        for warning in extraction_warnings(Path(params.output_dir) / session.name):
+        made = read_manifest(Path(params.output_dir) / session.name / "lfp_traces") or {}
+        for warning in made.get("facts", {}).get("warnings", []):
             say(console, f"{session.name}: {warning}", label="warning", style="yellow")
     for name, artifact in summary.values.items():
         for warning in artifact.manifest["facts"]["warnings"]:
@@ -115,24 +122,20 @@ class Work:
     def shank(self, shank: int) -> Artifact:
         """The spectrograms of a shank, and its figures."""
         name, label = f"{self.session.name}/sh{shank}", f"{self.session.name}_sh{shank}"
-        traces, source = shank_traces(self.session, shank, self.target, self.extraction)
-        with ExitStack() as stack:
-
-            def progress(n_channels: int, channel_bytes: int) -> Callable[..., None]:
-                return stack.enter_context(steps(f"{name} channels", n_channels, step_bytes=channel_bytes))
-
-            threads = self.params.workers or available_cores()
-            step = shank_step(threads=threads, memory_mb=self.params.memory_mb, progress=progress)
-            given = {**self.transform, "label": label, "source": source}
-            artifact = ensure(step, {TRACES: traces}, given, label=label, target=self.folder(f"sh{shank}"))
+        traces, source = self._traces(shank)
+        step = shank_step(threads=self.params.workers or available_cores(), memory_mb=self.params.memory_mb)
+        given = {**self.transform, "label": label, "source": source}
+        artifact = ensure(step, {TRACES: traces}, given, label=label, target=self.folder(f"sh{shank}"))
         if self.params.figures:
             self._shank_figures(artifact, name)
         return artifact
 
     def coherence(self) -> Artifact:
         """The coherence of all pairs, and its figures."""
+        from src.preprocess.lfp.coherence import COHERENCE
+
         shanks = sorted({site.shank for pair in self.pairs for site in pair})
-        found = {f"sh{k}": shank_traces(self.session, k, self.target, self.extraction) for k in shanks}
+        found = {f"sh{k}": self._traces(k) for k in shanks}
         given = {
             **self.transform,
             "label": self.session.name,
@@ -148,6 +151,15 @@ class Work:
 
             self._figures(draw_coherences, artifact, self.session.name, {})
         return artifact
+
+    def _traces(self, shank: int) -> tuple[Path, dict[str, Any]]:
+        """The trace file of a shank, and the options to read it with."""
+        if self.session.raw is None:
+            stated = self.extraction["source"]["fs_hz"] or self.extraction["sampling_rate_hz"]
+            return self.session.trace_file(shank), {**self.extraction["source"], "fs_hz": stated}
+        from src.preprocess.lfp.extraction import shank_traces
+
+        return shank_traces(self.session, shank, self.target, self.extraction), asdict(SourceOptions())
 
     def _shank_figures(self, artifact: Artifact, name: str) -> None:
         from src.preprocess.lfp.pages import draw_shank  # loads matplotlib

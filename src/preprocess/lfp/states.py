@@ -2,7 +2,8 @@
 
 The rule of the field (Watson et al. 2016, Neuron 90:839, and the original's): NREM where slow waves stand out against
 high frequencies, REM where theta does without slow waves and without muscle activity, the rest is waking. Each
-threshold lies between the two modes of its feature in this very recording, so nothing has to be trained.
+threshold lies between the two modes of its feature in this very recording, so nothing has to be trained. The whole
+spectrum is then asked what the rule has seen in three features: a linear discriminant of the epochs that it is sure of.
 """
 
 from __future__ import annotations
@@ -20,13 +21,19 @@ SMOOTHING_S = 12.0
 """States change more slowly than the features flicker."""
 SHORTEST_S = 12.0
 """Bouts shorter than this become part of their neighbours."""
-AFTER_NREM_S = 40.0
+AFTER_NREM_S = 20.0
 """Without muscle activity REM sleep has to begin at most so long after NREM sleep; waking has theta too."""
 SHORTEST_RECORDING_S = 600.0
 MOST_THETA_IN_NREM = 0.5
 """Theta ratio above which slow waves do not dominate."""
+BANDS_HZ = (1.0, 4.0), (5.0, 10.0), (10.0, 16.0), (16.0, 30.0), (30.0, 60.0)
 DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ = (1.0, 4.0), (25.0, 60.0), (5.0, 10.0), (2.0, 15.0)
+MOST_REM, LEAST_CONFIDENCE = 0.3, 0.75
+"""Share of REM in sleep, and mean confidence, beyond which a scoring is not to be believed."""
 _ARTIFACT_SD = 6.0
+_SURE = 0.9
+_APART = 2.5
+"""Distance in standard deviations at which two states are taken for two."""
 
 
 class Features(NamedTuple):
@@ -38,12 +45,15 @@ class Features(NamedTuple):
         z-score of log power at 1-4 Hz minus that at 25-60 Hz, median of the usable channels.
     theta
         P(5-10 Hz)/P(2-15 Hz) of the channel in which it varies most.
+    levels
+        ``(epoch, band)`` z-score of log power in :data:`BANDS_HZ`, median of the usable channels.
     muscle
         High-frequency correlation of distant channels or an EMG's amplitude; ``None`` where there is none.
     """
 
     slow: NDArray[np.float64]
     theta: NDArray[np.float64]
+    levels: NDArray[np.float64]
     muscle: NDArray[np.float64] | None = None
 
 
@@ -86,13 +96,15 @@ def epoch_features(
     power[artifact] = np.nan
     bands = [_band(power, freqs, band) for band in (DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ)]
     delta, fast, theta, wide = bands
-    slow = quietly(np.nanmedian, _scores(np.log10(delta)) - _scores(np.log10(fast)), axis=1)
+    slow = quietly(np.nanmedian, robust_scores(np.log10(delta)) - robust_scores(np.log10(fast)), axis=1)
     ratio = theta / wide
     high, low = (quietly(partial(np.nanquantile, q=q), ratio, axis=0) for q in (0.9, 0.3))
     best = int(np.argmax(np.nan_to_num(high - low, nan=-1)))
+    levels = [quietly(np.nanmedian, robust_scores(np.log10(_band(power, freqs, band))), axis=1) for band in BANDS_HZ]
+    levels = [level for level in levels if np.isfinite(level).any()]  # bands that the rows do not reach
     share = artifact.any(axis=1).mean()
     said = (f"{share:.1%} of the epochs have artefacts in at least one channel: masked there",) if share > 0.002 else ()
-    return Features(slow, ratio[:, best], muscle), said
+    return Features(slow, ratio[:, best], np.stack(levels, axis=1), muscle), said
 
 
 def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None = None) -> States:
@@ -101,38 +113,113 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
     Parameters
     ----------
     examples
-        ``(epoch,)`` stages of some epochs scored by hand, -1 for all others; thresholds then lie between their means.
+        ``(epoch,)`` stages of some epochs scored by hand, -1 for all others: they keep their stages, and thresholds
+        lie between their means.
     """
-    width, said = max(1, round(SMOOTHING_S / epoch_s)), list[str]()
+    width, shortest, said = max(1, round(SMOOTHING_S / epoch_s)), max(1, round(SHORTEST_S / epoch_s)), list[str]()
     slow, theta = _smoothed(features.slow, width), _smoothed(features.theta, width)
+    levels = np.stack([_smoothed(level, width) for level in features.levels.T], axis=1)
     muscle = None if features.muscle is None else _smoothed(features.muscle, width)
     labels = np.full(len(slow), -1, np.int8) if examples is None else examples
-    nrem, separated = two_modes(slow, labels == NREM, (labels == WAKE) | (labels == REM))
+    awake, asleep, dreaming = (labels == stage for stage in (WAKE, NREM, REM))
+    nrem, separated = two_modes(slow, asleep, awake | dreaming)
+    if np.ptp(nrem) > 0:
+        x = levels if muscle is None else np.column_stack([levels, robust_scores(muscle[:, None])])
+        nrem, separated = _by_whole_spectrum((nrem, separated), x, asleep, awake | dreaming)
     if not separated:
         said.append("slow waves do not come in two modes: is there NREM sleep in the recording, and waking?")
-    awake_or_rem = nrem < 0.5
-    high_theta, _ = two_modes(theta, labels == REM, labels == WAKE, within=awake_or_rem)
+    high_theta, _ = two_modes(theta, dreaming, awake, within=nrem < 0.5)
+    gap = round(AFTER_NREM_S / epoch_s)
     if muscle is None:
-        relaxed = np.ones(len(slow))
         said.append(
             "no muscle activity is known (it needs two channels at 1000 Hz or more): REM sleep is looked for after "
             "NREM sleep only, and waking with theta right after it may be scored as REM sleep"
         )
+        rem = (1 - nrem) * high_theta
+        candidates = _states(nrem, rem, shortest)
+        late = (candidates == REM) & ~_after_nrem(candidates, gap)
+        y = np.column_stack([levels, robust_scores(theta[:, None])])
+        rem = _rem_among_theta(np.where(late, 0, rem), y, ((candidates == REM) & ~late) | dreaming, late | awake)
+        rem = np.minimum(rem, 1 - nrem)
     else:
-        relaxed = 1 - two_modes(muscle, labels == WAKE, (labels == NREM) | (labels == REM))[0]
-    rem = (1 - nrem) * high_theta * relaxed
+        rem = (1 - nrem) * high_theta * (1 - two_modes(muscle, awake, asleep | dreaming)[0])
     probabilities = np.stack([np.maximum(1 - nrem - rem, 0), nrem, rem], axis=1)
-    stages = probabilities.argmax(axis=1).astype(np.int8)
-    stages = _without_short_bouts(stages, max(1, round(SHORTEST_S / epoch_s)))
+    stages = _states(nrem, rem, shortest)
     if muscle is None:
-        stages = _rem_after_nrem(stages, round(AFTER_NREM_S / epoch_s))
+        stages[(stages == REM) & ~_after_nrem(stages, gap)] = WAKE
     if len(stages) * epoch_s < SHORTEST_RECORDING_S:
         said.append(f"{len(stages) * epoch_s:g} s are too short to find thresholds in: do not rely on these states")
     if (stages == NREM).any() and np.nanmedian(features.theta[stages == NREM]) > MOST_THETA_IN_NREM:
         said.append("what was scored as NREM sleep has more theta than slow waves: it may be waking or REM sleep")
+    n_rem, n_sleep = int((stages == REM).sum()), int((stages != WAKE).sum())
+    if n_rem > MOST_REM * n_sleep:
+        said.append(f"REM sleep is {n_rem / n_sleep:.0%} of sleep, rodents have 5 to 20 %: it may be waking with theta")
     confidence = probabilities[np.arange(len(stages)), stages]
+    if np.nanmean(confidence) < LEAST_CONFIDENCE:
+        said.append(f"mean confidence is {np.nanmean(confidence):.2f}: the states of this recording are not distinct")
     confidence[~np.isfinite(features.slow)] = 1 / 3
+    stages[labels >= 0], confidence[labels >= 0] = labels[labels >= 0], 1.0
     return States(stages, confidence, tuple(said))
+
+
+def _states(nrem: NDArray[np.float64], rem: NDArray[np.float64], shortest: int) -> NDArray[np.int8]:
+    """The likeliest state of every epoch, without short bouts."""
+    likeliest = np.stack([1 - nrem - rem, nrem, rem], axis=1).argmax(axis=1).astype(np.int8)
+    return _without_short_bouts(likeliest, shortest)
+
+
+def _by_whole_spectrum(
+    first: tuple[NDArray[np.float64], bool], levels: NDArray, high: NDArray[np.bool_], low: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], bool]:
+    """NREM told from the rest by a linear discriminant of the epochs that are sure, fitted three times over.
+
+    ``levels`` are ``(epoch, feature)``; ``first`` and the result are what :func:`two_modes` gives.
+    """
+    known, (nrem, separated) = np.isfinite(levels).all(axis=1), first
+    for _ in range(3):
+        asleep, rest = (known & ((nrem > _SURE) | high) & ~low), (known & ((nrem < 1 - _SURE) | low) & ~high)
+        if min(asleep.sum(), rest.sum()) < 2 * levels.shape[1]:
+            break
+        inner = np.concatenate([levels[group] - levels[group].mean(axis=0) for group in (asleep, rest)])
+        direction = np.linalg.solve(_covariance(inner), levels[asleep].mean(axis=0) - levels[rest].mean(axis=0))
+        nrem, separated = two_modes(levels @ direction, high, low)
+    # A discriminant that has found two other states than slow waves did is not followed.
+    return (nrem, separated) if np.mean((nrem > 0.5) == (first[0] > 0.5)) > 0.75 else first
+
+
+def _rem_among_theta(
+    rem: NDArray[np.float64], x: NDArray[np.float64], candidates: NDArray[np.bool_], waking: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Probability of REM sleep where active waking has theta, too.
+
+    Theta long after NREM sleep is waking for certain. Two normal distributions of one covariance are fitted to these
+    epochs and to the candidates, of which any share may be waking (expectation maximisation with known members).
+    """
+    used = (candidates | waking) & np.isfinite(x).all(axis=1)
+    y, awake = x[used], waking[used]
+    if min(awake.sum(), (~awake).sum()) < 8:
+        return rem
+    member, distance = np.where(awake, 0.0, 0.8), 0.0
+    for _ in range(60):
+        weight = np.stack([1 - member, member])
+        means = weight @ y / weight.sum(axis=1, keepdims=True)
+        scatter = np.concatenate([np.sqrt(w)[:, None] * (y - mean) for w, mean in zip(weight, means, strict=True)])
+        direction = np.linalg.solve(_covariance(scatter, len(y)), means[1] - means[0])
+        distance = float(np.sqrt(max((means[1] - means[0]) @ direction, 0)))
+        share = np.clip(member[~awake].mean(), 0.05, 0.95)
+        odds = (y - means.mean(axis=0)) @ direction + np.log(share / (1 - share))
+        member = np.where(awake, 0, 1 / (1 + np.exp(-np.clip(odds, -50, 50))))
+    if distance < _APART:
+        return rem
+    found = rem.copy()
+    found[used] = member
+    return found
+
+
+def _covariance(centred: NDArray[np.float64], count: int | None = None) -> NDArray[np.float64]:
+    """Drawn a little towards a sphere, so that few epochs suffice."""
+    covariance = centred.T @ centred / (count or len(centred))
+    return 0.95 * covariance + 0.05 * np.eye(len(covariance)) * np.trace(covariance) / len(covariance)
 
 
 def two_modes(
@@ -163,7 +250,8 @@ def two_modes(
     if upper.all() or not upper.any():
         return np.zeros(len(values)), False
     means, sizes, shares = _mixture(x, upper)
-    if means[1] - means[0] < sizes.mean() or shares.min() < 0.05:  # it ran off with one mode alone
+    alone = means[1] - means[0] < sizes.mean() or shares.min() < 0.05
+    if alone:  # the mixture ran off with one mode
         shares = np.array([1 - upper.mean(), upper.mean()])
         means, sizes = np.array([x[~upper].mean(), x[upper].mean()]), np.array([x[~upper].std(), x[upper].std()])
     between = np.linspace(means[0], means[1], 400)
@@ -172,7 +260,7 @@ def two_modes(
     threshold = between[int(np.argmin(np.abs(odds[:, 1] - odds[:, 0])))]
     distance, variance = means[1] - means[0], float((sizes**2 * shares).sum())
     steps = np.clip(distance * (np.nan_to_num(values) - threshold) / variance, -50, 50)
-    separated = distance > 2 * np.sqrt(variance)  # Ashman's D
+    separated = not alone and distance > 2 * np.sqrt(variance)  # Ashman's D
     return np.where(np.isfinite(values), 1 / (1 + np.exp(-steps)), 0.5), bool(separated)
 
 
@@ -201,7 +289,8 @@ def _band(power: NDArray, freqs: NDArray[np.float64], band: tuple[float, float])
     return quietly(np.nanmedian, mean, axis=2) * inside.sum()
 
 
-def _scores(values: NDArray) -> NDArray:
+def robust_scores(values: NDArray) -> NDArray:
+    """z-scores over the first axis by median and median absolute deviation, which artefacts do not move."""
     return (values - quietly(np.nanmedian, values, axis=0)) / np.maximum(_spread(values), 1e-9)
 
 
@@ -239,11 +328,11 @@ def _without_short_bouts(stages: NDArray[np.int8], shortest: int) -> NDArray[np.
         stages[starts[bout] : stops[bout]] = stages[starts[max(around, key=lambda b: lengths[b])]]
 
 
-def _rem_after_nrem(stages: NDArray[np.int8], gap: int) -> NDArray[np.int8]:
-    stages, last = stages.copy(), -(10**9)
+def _after_nrem(stages: NDArray[np.int8], gap: int) -> NDArray[np.bool_]:
+    """Epochs of REM sleep that began at most ``gap`` epochs after NREM sleep."""
+    after, last = np.zeros(len(stages), bool), -(10**9)
     for epoch, stage in enumerate(stages):
-        if stage == NREM or (stage == REM and epoch - last <= gap):
+        after[epoch] = stage == REM and epoch - last <= gap
+        if stage == NREM or after[epoch]:
             last = epoch
-        elif stage == REM:
-            stages[epoch] = WAKE
-    return stages
+    return after

@@ -25,6 +25,8 @@ from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec
 from src.storage.step import CachedStep
 
 EPOCHS_FILE = "epochs.h5"
+PREPARED = "prepared"
+"""Kind of source whose epochs another step has made, such as those of an LFP session."""
 _ARRAYS = ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
 LEVELS = ("unit", "recording")
 FEATURE_SETTINGS: dict[str, Any] = {"bandpower": BandPowerSettings}
@@ -196,6 +198,20 @@ def read_epochs(folder: str | Path) -> EpochSet:
         arrays["features"].shape[1:], tuple(arrays["freqs_hz"].tolist()),
     )  # fmt: skip
     return EpochSet(**arrays, facts={}, signal=signal)
+
+
+def find_prepared(root: str | Path) -> list[Path]:
+    """The ``epochs.h5`` files below a folder: finished epochs, of whatever step made them.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    files = sorted(Path(root).rglob(EPOCHS_FILE))
+    if not files:
+        raise BadInput(root, f"holds no {EPOCHS_FILE}", "give the folder that a step wrote epochs into")
+    return files
 
 
 def _median_level(images: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_bandpower
-from src.preprocess.sleep.epochs import EPOCHS_FILE, SLEEP_EPOCHS, EpochSettings
+from src.preprocess.sleep.epochs import PREPARED, SLEEP_EPOCHS, EpochSettings, find_prepared
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
 from src.recordings.sleep.nights import KINDS, Night, discover, subject_of
 from src.signals import BadInput, Origin
@@ -19,8 +19,6 @@ from src.simulate.sleep import SIMULATE_NIGHTS
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.step import CachedStep, ensure, read_artifact
 
-PREPARED = "prepared"
-"""Kind of source whose epochs another step has made, such as those of an LFP session."""
 _ORIGIN_KEYS = ("cohort", "licence", "citation", "fetch")
 _SCORING_KEYS = {"stage_names": "more_names", "stage_coding": "stage_coding", "text_epoch_s": "text_epoch_s"}
 """Keys of a source that say how its scorings are read, and the settings that they set."""
@@ -118,20 +116,6 @@ def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> li
         return SOURCES[kind](kind, replace(settings, **how), cache, **keys)
     except TypeError as error:
         raise BadInput("source", str(error).partition("() ")[2], "see conf/source for the keys of each kind") from error
-
-
-def find_prepared(root: str | Path) -> list[Path]:
-    """The ``epochs.h5`` files below a folder: finished epochs, of whatever step made them.
-
-    Raises
-    ------
-    BadInput
-        If there is none.
-    """
-    files = sorted(Path(root).rglob(EPOCHS_FILE))
-    if not files:
-        raise BadInput(root, f"holds no {EPOCHS_FILE}", "give the folder that a step wrote epochs into")
-    return files
 
 
 def _night_jobs(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -30,16 +31,7 @@ _BLOCK_VALUES = 1 << 18  # samples of one block of frames: 1 MiB of float32, a s
 
 
 def power_spectrogram(
-    samples: ArrayLike,
-    fs_hz: float,
-    *,
-    window: Window = ("tukey", 0.25),
-    nperseg: int,
-    noverlap: int,
-    nfft: int | None = None,
-    detrend: str = "constant",
-    scaling: str = "density",
-    fmax_hz: float | None = None,
+    samples: ArrayLike, fs_hz: float, *, nperseg: int, **settings: Any
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
     """One-sided power spectrogram of one or more channels.
 
@@ -50,10 +42,8 @@ def power_spectrogram(
     samples
         ``(time,)`` or ``(channel, time)``, any real type. A frame that touches a sample that is not
         finite is NaN in every bin; other frames are not affected.
-    fs_hz
-        Sampling rate, not necessarily an integer.
-    window, nperseg, noverlap, nfft, detrend, scaling, fmax_hz
-        See :class:`SpectrogramPlan`.
+    fs_hz, nperseg, settings
+        See :class:`SpectrogramPlan`; ``nfft`` is ``nperseg`` unless given.
 
     Returns
     -------
@@ -69,26 +59,15 @@ def power_spectrogram(
     BadInput
         If a parameter makes no sense or the signal is shorter than one frame.
     """
-    plan = SpectrogramPlan(
-        fs_hz=float(fs_hz),
-        window=window,
-        nperseg=nperseg,
-        noverlap=noverlap,
-        nfft=nfft or nperseg,
-        detrend=detrend,
-        scaling=scaling,
-        fmax_hz=fmax_hz,
-    )
+    plan = SpectrogramPlan(float(fs_hz), nperseg=nperseg, **{**settings, "nfft": settings.get("nfft") or nperseg})
     signal = np.asarray(samples)
-    if signal.ndim == 1:
-        power = plan.power(signal)
-    elif signal.ndim == 2:
-        power = np.empty((signal.shape[0], plan.n_freqs, plan.n_frames(signal.shape[1])), dtype=np.float32)
-        for row, out in zip(signal, power, strict=True):
-            plan.power(row, out=out)
-    else:
+    if signal.ndim not in (1, 2):
         raise BadInput("samples", f"{signal.ndim} axes", "give (time,) or (channel, time)")
-    return plan.freqs, plan.times(power.shape[-1]), power
+    rows = np.atleast_2d(signal)
+    power = np.empty((len(rows), plan.n_freqs, plan.n_frames(rows.shape[1])), dtype=np.float32)
+    for row, out in zip(rows, power, strict=True):
+        plan.power(row, out=out)
+    return plan.freqs, plan.times(power.shape[-1]), power[0] if signal.ndim == 1 else power
 
 
 @dataclass(frozen=True, eq=False)

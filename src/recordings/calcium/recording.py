@@ -117,6 +117,24 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Stacked:
+    """Sources with so many rows each, one below the other; of each the first ``frames``."""
+
+    parts: tuple[tuple[TraceSource, int], ...]
+    frames: int
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        block = np.empty((len(rows), self.frames), np.float32)
+        first = 0
+        for source, count in self.parts:
+            here = (rows >= first) & (rows < first + count)
+            if here.any():
+                block[here] = source.read(rows[here] - first)[:, : self.frames]
+            first += count
+        return block
+
+
+@dataclass(frozen=True)
 class Hdf5Traces:
     """Two-dimensional datasets of traces in one HDF5 file.
 

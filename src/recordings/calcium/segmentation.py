@@ -12,17 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, frame_rate
+from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, Stacked, frame_rate
 from src.signals import BadInput
 from src.storage.hdf5 import reading
 
 NWB = "nwb"
 EXTRACTORS = {"caiman": "CaImAn", "extract": "EXTRACT", "inscopix": "Inscopix"}
 """Role of a file that roiextractors reads, and the program that wrote it."""
+
+_PLANE = re.compile(r"plane_?\d+", re.I)
+"""What tells the series of the planes of one session apart."""
 
 _DFF = re.compile(r"d(elta)?_?f(_?(over|/)_?)?f|dff", re.I)
 _NO_TRACES = re.compile("deconv|background|event|spike|denoised", re.I)
@@ -55,6 +58,8 @@ def _groups(file: Any) -> Iterator[Any]:
 def open_nwb(path: Path, subject: str, fs_hz: float | None, coefficient: float) -> CalciumRecording:
     """The ROIs of an NWB file: fluorescence less ``coefficient`` times the neuropil, or ΔF/F where that is all.
 
+    Series named after planes (``plane0``, ``plane1``), as suite2p writes them, are one recording.
+
     Raises
     ------
     BadInput
@@ -65,63 +70,80 @@ def open_nwb(path: Path, subject: str, fs_hz: float | None, coefficient: float) 
     with _explained(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old files state old versions of NWB's schemas
         with pynwb.NWBHDF5IO(str(path), "r") as handle:
-            found = _Series(path, handle.read())
-            series, signal = found.chosen
-            return _nwb_recording(path, subject, fs_hz, coefficient, found, series, signal)
-
-
-class _Series:
-    """The series of an NWB file that hold fluorescence, neuropil and ΔF/F, judged by their names."""
-
-    def __init__(self, path: Path, file: Any) -> None:
-        kinds: dict[str, list[Any]] = {"raw": [], "dff": [], "neuropil": []}
-        for item in file.objects.values():
-            if getattr(item, "neurodata_type", "") != "RoiResponseSeries":
-                continue
-            names = f"{item.name} {getattr(item.parent, 'name', '')}"
-            dff = getattr(item.parent, "neurodata_type", "") == "DfOverF" or _DFF.search(names)
-            if re.search("neuropil", names, re.I):
-                kinds["neuropil"].append(item)
-            elif dff:
-                kinds["dff"].append(item)
-            elif not _NO_TRACES.search(names):
-                kinds["raw"].append(item)
-        if not kinds["raw"] and not kinds["dff"]:
-            raise BadInput(path, "holds no RoiResponseSeries with fluorescence or ΔF/F", "export the traces to NWB")
-        signal = "raw" if kinds["raw"] else "dff"
-        if len(kinds[signal]) > 1:
-            names = ", ".join(item.name for item in kinds[signal])
-            raise BadInput(path, f"holds several series of traces ({names})", "give a file with one of them")
-        self.chosen = kinds[signal][0], signal
-        self.neuropil = kinds["neuropil"][0] if signal == "raw" and len(kinds["neuropil"]) == 1 else None
-
-
-def _nwb_recording(
-    path: Path, subject: str, fs_hz: float | None, coefficient: float, found: _Series, series: Any, signal: str
-) -> CalciumRecording:
-    rows = np.asarray(series.rois.data[:], np.int64)
-    shape = tuple(series.data.shape)
-    if len(shape) != 2 or len(rows) not in shape:
-        raise BadInput(path, f"{series.name} has shape {shape} but names {len(rows)} ROIs", "export it again")
-    # NWB asks for (time, ROI); suite2p's writer gives (ROI, time).
-    frames_first = shape[1] == len(rows) and shape[0] != len(rows)
-    accepted, positions = _nwb_cells(series.rois.table, rows)
-    columns = np.flatnonzero(accepted)
-    if not len(columns):
+            series, neuropil, signal = _chosen_series(path, handle.read())
+            planes = [_NwbPlane(path, n, s, neuropil.get(_plane_name(s)), coefficient) for n, s in enumerate(series)]
+            stated = series[0].rate or _rate_of_times(series[0].timestamps)
+    before = np.cumsum([0, *(plane.listed for plane in planes)])
+    listed, kept = int(before[-1]), np.concatenate([n + p.columns for n, p in zip(before, planes, strict=False)])
+    if not len(kept):
         raise BadInput(path, "no ROI is accepted (column iscell or Accepted)", "curate the ROIs")
-    neuropil = found.neuropil if coefficient else None
-    if neuropil is not None and neuropil.data.shape != shape:
-        raise BadInput(path, f"{neuropil.name} has another shape than {series.name}", "export both again")
-    name = None if neuropil is None else neuropil.data.name
-    source = Hdf5Traces(path, series.data.name, frames_first, columns, name, coefficient)
-    rate = series.rate if series.rate else _rate_of_times(series.timestamps)
-    notes = [f"{coefficient:g} of the neuropil ({neuropil.name}) was subtracted"] if neuropil is not None else []
-    counts = {"listed": len(rows), "with_traces": len(rows), "dropped_invalid": len(rows) - len(columns)}
+    frames = min(plane.frames for plane in planes)
+    if max(plane.frames for plane in planes) > frames + 1:
+        raise BadInput(path, f"planes have {sorted({p.frames for p in planes})} frames", "take planes of one session")
+    subtracted = coefficient and all(plane.source.neuropil for plane in planes)
+    counts = {"listed": listed, "with_traces": listed, "dropped_invalid": listed - len(kept)}
     return CalciumRecording(
-        subject, path, frame_rate(path, fs_hz, rate), shape[0 if frames_first else 1], positions[columns],
-        columns.astype(np.int64) + 1, source, counts | {"dropped_without_coordinates": 0}, tuple(notes),
-        "fluorescence" if signal == "raw" else "dff",
-    )  # fmt: skip
+        subject=subject,
+        file=path,
+        fs_hz=frame_rate(path, fs_hz, stated),
+        frames=frames,
+        positions=np.concatenate([plane.positions for plane in planes]),
+        cell_ids=kept.astype(np.int64) + 1,
+        source=Stacked(tuple((plane.source, len(plane.columns)) for plane in planes), frames),
+        counts=counts | {"dropped_without_coordinates": 0},
+        notes=(f"{coefficient:g} of the neuropil was subtracted",) if subtracted else (),
+        signal=signal,
+    )
+
+
+def _chosen_series(path: Path, file: Any) -> tuple[list[Any], dict[str, Any], Literal["fluorescence", "dff"]]:
+    """The series to read, the neuropil by plane, and what the series hold; judged by their names."""
+    kinds: dict[str, list[Any]] = {"fluorescence": [], "dff": [], "neuropil": []}
+    for item in file.objects.values():
+        if getattr(item, "neurodata_type", "") != "RoiResponseSeries":
+            continue
+        names = f"{item.name} {getattr(item.parent, 'name', '')}"
+        if re.search("neuropil", names, re.I):
+            kinds["neuropil"].append(item)
+        elif getattr(item.parent, "neurodata_type", "") == "DfOverF" or _DFF.search(names):
+            kinds["dff"].append(item)
+        elif not _NO_TRACES.search(names):
+            kinds["fluorescence"].append(item)
+    if not kinds["fluorescence"] and not kinds["dff"]:
+        raise BadInput(path, "holds no RoiResponseSeries with fluorescence or ΔF/F", "export the traces to NWB")
+    signal: Literal["fluorescence", "dff"] = "fluorescence" if kinds["fluorescence"] else "dff"
+    chosen = sorted(kinds[signal], key=lambda item: (len(_plane_name(item)), _plane_name(item)))
+    planes = [_plane_name(item) for item in chosen]
+    if len(chosen) > 1 and ("" in planes or len(set(planes)) < len(planes)):
+        names = ", ".join(item.name for item in chosen)
+        raise BadInput(path, f"holds several series of traces ({names})", "give a file with one of them")
+    neuropil = kinds["neuropil"] if signal == "fluorescence" else []
+    alone = len(chosen) == len(neuropil) == 1
+    return chosen, {_plane_name(chosen[0] if alone else item): item for item in neuropil}, signal
+
+
+def _plane_name(series: Any) -> str:
+    """``plane0`` where the name of the series or of what holds it says so; else empty."""
+    found = _PLANE.search(series.name) or _PLANE.search(getattr(series.parent, "name", ""))
+    return found[0].lower() if found else ""
+
+
+class _NwbPlane:
+    """One series: accepted ``columns (cell,)``, their ``positions (cell, 3)``, and where their traces lie."""
+
+    def __init__(self, path: Path, number: int, series: Any, neuropil: Any, coefficient: float) -> None:
+        rows, shape = np.asarray(series.rois.data[:], np.int64), tuple(series.data.shape)
+        if len(shape) != 2 or len(rows) not in shape:
+            raise BadInput(path, f"{series.name} has shape {shape} but names {len(rows)} ROIs", "export it again")
+        if neuropil is not None and neuropil.data.shape != shape:
+            raise BadInput(path, f"{neuropil.name} has another shape than {series.name}", "export both again")
+        # NWB asks for (time, ROI); suite2p's writer gives (ROI, time).
+        frames_first = shape[1] == len(rows) and shape[0] != len(rows)
+        accepted, positions = _nwb_cells(series.rois.table, rows)
+        self.listed, self.frames, self.columns = len(rows), shape[0 if frames_first else 1], np.flatnonzero(accepted)
+        self.positions = positions[self.columns] + [0, 0, number]
+        subtracted = None if neuropil is None or not coefficient else neuropil.data.name
+        self.source = Hdf5Traces(path, series.data.name, frames_first, self.columns, subtracted, coefficient)
 
 
 def _nwb_cells(table: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -97,18 +97,8 @@ def open_recording(
 ) -> CalciumRecording:
     """Open a subject from the files that :func:`subject_files` found.
 
-    Parameters
-    ----------
-    files
-        File by role.
-    subject
-        Name of the subject.
-    fs_hz
-        Volume rate that overrides the one in the files.
-    neuropil
-        Share of the neuropil that is subtracted where a source has it (suite2p, NWB).
-    need_positions
-        Whether cells without coordinates are of no use.
+    ``fs_hz`` overrides the rate in the files, ``neuropil`` is the share that is subtracted where a source has it
+    (suite2p, NWB), and with ``need_positions`` cells without coordinates are left out.
 
     Raises
     ------

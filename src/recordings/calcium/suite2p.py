@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from src.recordings.calcium.recording import CalciumRecording, frame_rate
+from src.recordings.calcium.recording import CalciumRecording, Stacked, frame_rate
 from src.signals import BadInput
 
 SUITE2P_FILES = ("F.npy", "Fneu.npy", "iscell.npy", "stat.npy", "ops.npy")
@@ -18,23 +18,19 @@ _NEEDED = ("F.npy", "iscell.npy", "stat.npy")
 
 
 @dataclass(frozen=True)
-class NpyTraces:
-    """Traces spread over planes: ``rows[i]`` is (plane, row of its F.npy); ``coefficient · Fneu`` is subtracted."""
+class PlaneTraces:
+    """The accepted ``rows`` of one plane's ``F.npy``, less ``coefficient`` times those of ``Fneu.npy``."""
 
-    planes: tuple[Path, ...]
+    plane: Path
     rows: np.ndarray
-    frames: int
     coefficient: float
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         wanted = self.rows[rows]
-        block = np.empty((len(wanted), self.frames), np.float32)
-        for number in np.unique(wanted[:, 0]):
-            here, plane = wanted[:, 0] == number, self.planes[number]
-            block[here] = np.load(plane / "F.npy", mmap_mode="r")[wanted[here, 1]][:, : self.frames]
-            if self.coefficient and (plane / "Fneu.npy").is_file():
-                neuropil = np.load(plane / "Fneu.npy", mmap_mode="r")[wanted[here, 1]][:, : self.frames]
-                block[here] -= np.float32(self.coefficient) * neuropil
+        block = np.asarray(np.load(self.plane / "F.npy", mmap_mode="r")[wanted], np.float32)
+        if self.coefficient and (self.plane / "Fneu.npy").is_file():
+            neuropil = np.load(self.plane / "Fneu.npy", mmap_mode="r")[wanted]
+            block = block - np.float32(self.coefficient) * neuropil
         return block
 
 
@@ -62,16 +58,9 @@ def suite2p_files(planes: list[Path]) -> dict[str, Path]:
 def open_suite2p(
     files: dict[str, Path], subject: str, fs_hz: float | None, coefficient: float, need_positions: bool
 ) -> CalciumRecording:
-    """The accepted ROIs of all planes.
+    """The accepted ROIs of all planes, ``F.npy`` less ``coefficient`` times ``Fneu.npy``.
 
-    Parameters
-    ----------
-    files
-        Those of :func:`suite2p_files`.
-    coefficient
-        Share of ``Fneu.npy`` that is subtracted from ``F.npy``.
-    need_positions
-        Whether cells without a centre are dropped, or kept with NaN as position.
+    Unless ``need_positions``, cells without a centre are kept, with NaN as position.
 
     Raises
     ------
@@ -80,7 +69,6 @@ def open_suite2p(
     """
     planes = sorted({path.parent for path in files.values()}, key=_plane_order)
     read = [_Plane(plane, need_positions) for plane in planes]
-    accepted = [np.column_stack([np.full(len(p.kept), n), p.kept]) for n, p in enumerate(read)]
     before = np.cumsum([0, *(p.listed for p in read)])
     ids = np.concatenate([start + p.kept + 1 for start, p in zip(before, read, strict=False)])
     if not len(ids):
@@ -91,18 +79,23 @@ def open_suite2p(
         raise BadInput(planes[0].parent, f"planes have {lengths} frames", "take planes of one session")
     numbers = [np.where(p.plane < 0, n, p.plane) for n, p in enumerate(read)]
     positions = np.concatenate([np.column_stack([p.middle, z]) for p, z in zip(read, numbers, strict=True)])
-    placed = np.isfinite(positions).all(axis=1) | (not need_positions)
-    counts = {
-        "listed": int(before[-1]),
-        "with_traces": int(before[-1]),
-        "dropped_invalid": int(before[-1]) - len(ids),
-        "dropped_without_coordinates": int((~placed).sum()),
-    }
-    source = NpyTraces(tuple(planes), np.concatenate(accepted)[placed], lengths[0], coefficient)
-    rate = frame_rate(planes[0], fs_hz, _stated_rate(planes[0] / "ops.npy", fs_hz))
-    kept = ids[placed].astype(np.int64)
-    notes = _notes(planes, coefficient)
-    return CalciumRecording(subject, planes[0], rate, lengths[0], positions[placed], kept, source, counts, notes)
+    recording = CalciumRecording(
+        subject=subject,
+        file=planes[0],
+        fs_hz=frame_rate(planes[0], fs_hz, _stated_rate(planes[0] / "ops.npy", fs_hz)),
+        frames=lengths[0],
+        positions=positions,
+        cell_ids=ids.astype(np.int64),
+        source=Stacked(tuple((PlaneTraces(p.folder, p.kept, coefficient), len(p.kept)) for p in read), lengths[0]),
+        counts={
+            "listed": int(before[-1]),
+            "with_traces": int(before[-1]),
+            "dropped_invalid": int(before[-1]) - len(ids),
+            "dropped_without_coordinates": 0,
+        },
+        notes=_notes(planes, coefficient),
+    )
+    return recording.placed_only() if need_positions else recording
 
 
 def _notes(planes: list[Path], coefficient: float) -> tuple[str, ...]:
@@ -132,7 +125,7 @@ class _Plane:
         if (folder / "Fneu.npy").is_file() and (shape := _load(folder / "Fneu.npy", mmap=True).shape) != traces.shape:
             problem = f"F.npy has shape {traces.shape}, Fneu.npy {shape}"
             raise BadInput(folder, problem, "take both from the same suite2p run")
-        self.listed, self.frames = traces.shape
+        self.folder, (self.listed, self.frames) = folder, traces.shape
         self.kept = np.flatnonzero(np.asarray(accepted).reshape(len(accepted), -1)[:, 0] > 0)
         chosen = [rois[k] for k in self.kept]
         self.middle = np.array([_middle(folder, roi, need_positions) for roi in chosen], np.float64).reshape(-1, 2)

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.recordings.extracellular.recording import BLOCK_BYTES, Opener, Read
-from src.recordings.matlab import load_mat
 from src.signals import BadInput
 
 SUFFIXES = (".mat", ".npy", ".npz", ".h5", ".hdf5")
@@ -191,8 +190,13 @@ def _unpacked(
 
 
 def _mat5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
+    from src.recordings.matlab import load_mat  # loads SciPy's reader
+
     top = {name: value for name, value in load_mat(path).items() if not name.startswith("__")}
-    name = _choose(path, key, usual, {n: v.shape for n, v in top.items() if _numbers(v)})
+    arrays = {n: v.shape for n, v in top.items() if _numbers(v)}
+    if key is None and not arrays:
+        raise _absent(path, None, usual, _names(top))
+    name = _choose(path, key, usual, arrays)
     values, beside = _walk(top, name, _mat5_child)
     if values is None:
         raise _absent(path, name, usual, _names(top))
@@ -235,7 +239,10 @@ def _hdf5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
             raise _absent(path, name, usual, list(top))
         if not isinstance(values, h5py.Dataset) or values.dtype.kind not in "fiucb":
             raise BadInput(path, f"{name} is not a dataset of numbers", "save real numbers")
-        fields = _fields(top, _hdf5_child) | dict(file.attrs) | _fields(beside, _hdf5_child) | dict(values.attrs)
+        others = {n: v for n, v in top.items() if v != values}
+        inside = beside if isinstance(beside, h5py.Group) else {}
+        around = {n: inside[n] for n in inside if inside[n] != values}
+        fields = _fields(others, _hdf5_child) | dict(file.attrs) | _fields(around, _hdf5_child) | dict(values.attrs)
         place, shape, dtype = values.name, values.shape, values.dtype
     if matlab and len(shape) == 2:  # MATLAB writes the columns first, HDF5 calls that rows
         return StoredArray(name, shape[::-1], dtype, fields, lambda turned: lambda: _of_hdf5(path, place, not turned))
@@ -318,13 +325,11 @@ def _fields(node: Any, child: Callable[[Any, str], Any]) -> dict[str, Any]:
     return found
 
 
-def _names(top: Mapping[str, Any]) -> list[str]:
-    """Names a user may give, the fields of structs among them."""
-    names = []
-    for name, value in top.items():
-        inner = getattr(getattr(value, "dtype", None), "names", None) or ()
-        names += [f"{name}.{field}" for field in inner] or [name]
-    return names
+def _names(node: Any, prefix: str = "") -> list[str]:
+    """Dotted names a user may give, the fields of structs among them."""
+    fields = node if isinstance(node, Mapping) else getattr(getattr(node, "dtype", None), "names", None) or ()
+    inner = [name for field in fields for name in _names(_mat5_child(node, field), f"{prefix}{field}.")]
+    return inner or [prefix.removesuffix(".")]
 
 
 def _choose(path: Path, key: str | None, usual: tuple[str, ...], numbers: Mapping[str, tuple[int, ...]]) -> str:

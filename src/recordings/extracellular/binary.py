@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run, runs_on_clock
+from src.recordings.extracellular.formats import neuroscope_xml
+from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run, runs_between
 from src.signals import BadInput
 
 
@@ -57,16 +58,6 @@ def contiguous(
     return ExtracellularRecording(
         path=path, source_format=source_format, fs_hz=fs_hz, runs=(run,), dtype=dtype.newbyteorder("="), **given
     )
-
-
-def neuroscope_xml(path: Path) -> Path | None:
-    """The parameters beside a NeuroScope file, ``None`` if it is no such file."""
-    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp", ".eeg"):
-        return None
-    found = [p for p in (path.with_suffix(".xml"), path.parent / f"{path.parent.name}.xml") if p.is_file()]
-    others = [] if found else list(path.parent.glob("*.xml"))
-    xml = found[0] if found else others[0] if len(others) == 1 else None
-    return xml if xml is not None and b"<acquisitionSystem" in xml.read_bytes() else None
 
 
 def open_neuroscope(path: Path) -> ExtracellularRecording:
@@ -116,14 +107,6 @@ def open_neuroscope(path: Path) -> ExtracellularRecording:
     return replace(recording.select(channels), shanks=np.array([number for _, number in kept], np.int64))
 
 
-def is_trodes(path: Path) -> bool:
-    """Whether a file begins as those of Trodes' export do."""
-    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp"):
-        return False
-    with path.open("rb") as handle:
-        return handle.read(16).startswith(b"<Start settings>")
-
-
 def _trodes_header(path: Path) -> tuple[dict[str, str], int]:
     head = path.open("rb").read(1 << 16)
     end = head.index(b"<End settings>")
@@ -131,15 +114,11 @@ def _trodes_header(path: Path) -> tuple[dict[str, str], int]:
     return {name.strip().lower(): value.strip() for name, value in settings.items()}, head.index(b"\n", end) + 1
 
 
-_TRODES_TYPES = {
-    "int16": "<i2",
-    "uint32": "<u4",
-    "int32": "<i4",
-    "uint64": "<u8",
-    "int64": "<i8",
-    "double": "<f8",
-    "single": "<f4",
-}
+def _trodes_fields(header: dict[str, str]) -> list[tuple[str, np.dtype]]:
+    """Name and type of every field of a packet; ``<time uint32><voltage 2*int16>`` is written so."""
+    kinds = header["fields"].removeprefix("<").removesuffix(">").split("><")
+    fields = (kind.rsplit(" ", 1) for kind in kinds)
+    return [(name, np.dtype(kind.split("*")[-1]).newbyteorder("<")) for name, kind in fields]
 
 
 def open_trodes(path: Path) -> ExtracellularRecording:
@@ -152,9 +131,7 @@ def open_trodes(path: Path) -> ExtracellularRecording:
     columns, ids, groups = [], [], []
     for file in files:
         header, offset = _trodes_header(file)
-        kinds = header["fields"].removeprefix("<").removesuffix(">").split("><")
-        names = [kind.rsplit(" ", 1) for kind in kinds]
-        dtype = np.dtype([(name, _TRODES_TYPES[kind.split("*")[-1]]) for name, kind in names if name != "time"])
+        dtype = np.dtype([field for field in _trodes_fields(header) if field[0] != "time"])
         data = np.memmap(file, dtype, "r", offset)
         for name in dtype.names or ():
             columns.append(data[name])
@@ -170,14 +147,10 @@ def open_trodes(path: Path) -> ExtracellularRecording:
     clock = np.arange(2)
     if clocks:
         header, offset = _trodes_header(clocks[0])
-        kind = header["fields"].removeprefix("<").removesuffix(">").split("><")[0].rsplit(" ", 1)[1]
-        clock = np.asarray(np.memmap(clocks[0], np.dtype(_TRODES_TYPES[kind]), "r", offset), np.int64)
+        clock = np.asarray(np.memmap(clocks[0], _trodes_fields(header)[0][1], "r", offset), np.int64)
     step = round(float(settings.get("decimation", "1")))
-    cuts = [0]
-    if len(clock) == count:
-        cuts += (np.flatnonzero(np.diff(clock) > 1.5 * step) + 1).tolist()
-    pieces = [(a, b - a, lambda: nullcontext(read)) for a, b in zip(cuts, [*cuts[1:], count], strict=True)]
-    placed = runs_on_clock(pieces, [int(clock[cut]) // step for cut in cuts], fs_hz, "samples")
+    cuts = np.flatnonzero(np.diff(clock) > 1.5 * step) + 1 if len(clock) == count else ()
+    placed = runs_between(cuts, lambda sample: int(clock[sample]) // step, count, lambda: nullcontext(read), fs_hz)
     return ExtracellularRecording(
         path=path,
         source_format="Trodes export",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, damaged, open_array
 from src.recordings.extracellular.binary import open_raw
-from src.recordings.extracellular.recording import ExtracellularRecording, Run, runs_on_clock, timestamp_jumps
+from src.recordings.extracellular.recording import ExtracellularRecording, Run, runs_between, timestamp_jumps
 from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 
@@ -31,30 +31,12 @@ ORIGINAL_UPSTREAM = (
 _ORIGINAL_KEYS = {"original_fs", "original_duration"}
 """Only the original extraction writes these."""
 
-_RATES = {
-    "fs",
-    "sr",
-    "srate",
-    "rate",
-    "samplerate",
-    "samplerateshz",
-    "sampleratehz",
-    "samplingrate",
-    "samplingfrequency",
-}
-_RATES |= {
-    "samplingfreq",
-    "samplefrequency",
-    "fshz",
-    "samplingratehz",
-    "samplingfrequencyhz",
-    "fsample",
-    "adfreq",
-    "freq",
-}
-_RATES |= {"frequency", "sfreq", "samplefreq", "fshertz", "samplespersecond", "acquisitionrate"}
-_INTERVALS = {"dt", "samplinginterval", "sampleinterval", "samplingperiod", "tsample"}
-_USUAL = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
+_RATE = re.compile(
+    r"(sampl(e|ing))?(rate|freq|frequency)(s?hz)?|fs(hz|hertz|ample)?|sr|srate|sfreq|adfreq|samplespersecond"
+    r"|acquisitionrate"
+)
+_INTERVAL = re.compile(r"dt|tsample|sampl(e|ing)interval|samplingperiod")
+USUAL_NAMES = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
 
 
 def open_recording(
@@ -81,7 +63,7 @@ def open_recording(
         raise BadInput(path, "does not exist", "check the path")
     suffix = path.suffix.lower()
     if path.is_file() and suffix in SUFFIXES:
-        usual = _USUAL if purpose == "lfp" else ("d", *(name for name in _USUAL if name != "d"))
+        usual = USUAL_NAMES if purpose == "lfp" else ("d", *(name for name in USUAL_NAMES if name != "d"))
         recording = _of_arrays(path, open_array(path, options.key, usual), options, rate_hint)
     elif path.is_file() and suffix == ".wav":
         recording = _wav(path)
@@ -100,7 +82,7 @@ def open_recording(
 
 def is_recording(path: Path) -> bool:
     """Whether a path looks like a recording that :func:`open_recording` opens without being told more."""
-    from src.recordings.extracellular.vendors import vendor_format
+    from src.recordings.extracellular.formats import vendor_format
 
     return (path.is_file() and path.suffix.lower() in (*SUFFIXES, ".wav")) or vendor_format(path) is not None
 
@@ -118,14 +100,14 @@ def stated_rate(path: Path, fields: Mapping[str, Any]) -> float | None:
     found: dict[str, float] = {}
     for name, value in fields.items():
         plain = re.sub(r"[^a-z]", "", name.lower())
-        if plain not in _RATES | _INTERVALS:
+        if not (_RATE.fullmatch(plain) or _INTERVAL.fullmatch(plain)):
             continue
         number = np.asarray(value)
         if number.size != 1 or number.dtype.kind not in "fiu" or not np.isfinite(number).all() or number.item() <= 0:
             shown = number.item() if number.size == 1 else f"of shape {number.shape}"
             raise BadInput(path, f"{name} is {shown}", "give one positive number of Hz")
         rate = float(number.item())
-        if plain in _INTERVALS:
+        if _INTERVAL.fullmatch(plain):
             rate = next((unit / rate for unit in (1, 1e3, 1e6) if 100 <= unit / rate <= 200_000), 1 / rate)
         found[name] = rate
     rates = sorted(found.items(), key=lambda item: item[1])
@@ -160,15 +142,14 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hin
         raise BadInput(path, f"{len(ids)} channel_ids for {n_channels} channels", "give one id per channel")
     if turned and n_channels > 1:
         warnings.append(f"{name} of shape {stored.shape} is read as (channel, time)")
-    rate = stated_rate(path, fields) or options.fs_hz
+    times, rate, said = _sample_times(path, fields, n_samples, stated_rate(path, fields) or options.fs_hz)
+    warnings += said
     if rate is None:
         raise BadInput(path, "states no sampling rate", rate_hint)
     opener = stored.opener(turned)
-    times = _timestamps(path, fields, n_samples)
     if times is not None:
-        cuts = [0, *timestamp_jumps(times, rate)]
-        pieces = [(first, last - first, opener) for first, last in zip(cuts, [*cuts[1:], n_samples], strict=True)]
-        clock = runs_on_clock(pieces, [round(float(times[c] - times[0]) * rate) for c in cuts], rate, "samples")
+        jumps, since, fs_hz = timestamp_jumps(times, rate), times - times[0], rate
+        clock = runs_between(jumps, lambda sample: float(since[sample]) * fs_hz, n_samples, opener, rate)
         runs, warnings = clock.runs, [*warnings, *clock.warnings]
         start: float | None = float(times[0])
         length = None
@@ -180,8 +161,6 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hin
         stated = np.asarray(fields.get(key, count))
         if stated.size != 1 or stated.item() != count:
             warnings.append(f"{key} states {stated}, {name} has {count}")
-    shanks = np.asarray(fields.get("shanks", fields.get("channel_groups", fields.get("shank", 0)))).reshape(-1)
-    whole = shanks.dtype.kind in "fiu" and len(shanks) in (1, n_channels)
     upstream = ORIGINAL_UPSTREAM if set(fields) >= _ORIGINAL_KEYS else ExtracellularRecording.upstream
     return ExtracellularRecording(
         path=path,
@@ -189,7 +168,7 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hin
         fs_hz=rate,
         channel_ids=ids,
         runs=runs,
-        shanks=np.broadcast_to(shanks if whole else 0, n_channels).astype(np.int64),
+        shanks=_shanks(path, fields, n_channels),
         dtype=stored.dtype.newbyteorder("="),
         units=str(np.asarray(fields.get("units", "unknown"))),
         start_s=start,
@@ -223,15 +202,52 @@ def _channel_ids(path: Path, value: Any) -> NDArray:
     return ids
 
 
-def _timestamps(path: Path, fields: Mapping[str, Any], n_samples: int) -> NDArray | None:
-    """``(time,)`` seconds of every sample, where the file has them."""
+def _shanks(path: Path, fields: Mapping[str, Any], n_channels: int) -> NDArray[np.int64]:
+    """``(channel,)`` number of the group of each channel, of numbers or names under any of the common names."""
+    name = next((n for n in ("shanks", "channel_groups", "groups", "group", "shank") if n in fields), None)
+    groups = np.asarray(fields[name]).reshape(-1) if name else np.zeros(1, np.int64)
+    if len(groups) not in (1, n_channels):
+        raise BadInput(path, f"{name} has {len(groups)} entries for {n_channels} channels", "give one per channel")
+    if groups.dtype.kind not in "iu":
+        groups = np.unique(groups.astype(str), return_inverse=True)[1]
+    return np.broadcast_to(groups, n_channels).astype(np.int64)
+
+
+def _sample_times(
+    path: Path, fields: Mapping[str, Any], n_samples: int, rate: float | None
+) -> tuple[NDArray | None, float | None, list[str]]:
+    """``(time,)`` seconds of every sample where the file has them, the rate, and what is to be said.
+
+    Whole numbers count samples, or ticks of which there are always as many between two samples.
+
+    Raises
+    ------
+    BadInput
+        If they do not rise, or contradict the stated rate.
+    """
+    said = list[str]()
     for name in ("timestamps", "time_stamps", "times", "time", "t"):
         values = np.asarray(fields.get(name, 0)).reshape(-1)
-        if len(values) == n_samples > 1 and values.dtype.kind == "f":
-            if not np.isfinite(values).all():
-                raise BadInput(path, f"{name} holds NaN or infinite values", "give the time of every sample")
-            return values
-    return None
+        if values.dtype.kind not in "fiu" or len(values) < 2:
+            continue
+        if len(values) != n_samples:
+            if name.endswith("stamps"):
+                said.append(f"{name} has {len(values)} values for {n_samples} samples: they are not used")
+            continue
+        if not np.isfinite(values).all():
+            raise BadInput(path, f"{name} holds NaN or infinite values", "give the time of every sample")
+        apart = max(1, min(1000, n_samples // 10))  # few clocks resolve a single sample
+        step = float(np.median(values[apart:].astype(np.float64) - values[:-apart])) / apart
+        if step <= 0:
+            raise BadInput(path, f"{name} does not rise", "give the time of every sample in seconds")
+        if values.dtype.kind in "iu":
+            return (None if rate is None else values / (step * rate)), rate, said
+        if rate is not None and not np.isclose(1 / step, rate, rtol=0.02):
+            problem = f"{name} are {step:.4g} apart, {1 / step:.6g} Hz if they are seconds; the rate is {rate:g} Hz"
+            raise BadInput(path, problem, "give them in seconds, or correct the rate")
+        whole = float(np.round(1 / step))
+        return values, rate or (whole if abs(whole * step - 1) < 1e-4 else 1 / step), said
+    return None, rate, said
 
 
 def _time_range(path: Path, value: Any, n_samples: int, rate: float) -> tuple[float | None, int | None, Sequence[str]]:

@@ -6,8 +6,12 @@ recording's own: what was not recorded (lost packets, pauses) is NaN of the righ
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +23,7 @@ from numpy.typing import NDArray
 from src.signals import BadInput
 
 BLOCK_BYTES = 1 << 22
+_TILE_BYTES = 1 << 17  # turned round at a time; stays in a second-level cache
 AS_SAVED = "as the acquisition system saved it: no filter but the amplifier's, no re-referencing"
 LONGEST_S = 30 * 86400.0
 """A clock that spans more than this is taken for damaged."""
@@ -246,6 +251,57 @@ class ExtracellularRecording:
         return scaled
 
 
+ReadRow = Callable[[int, slice], NDArray]
+"""Samples of one channel of the recording; may be called from any thread."""
+
+
+@contextmanager
+def channel_rows(
+    recording: ExtracellularRecording, folder: Path, pool: Executor, channels: Sequence[int] | None = None
+) -> Iterator[ReadRow]:
+    """Read a recording once, transposing as it passes, and give access to any stretch of any channel.
+
+    The transposed samples are in a nameless scratch file in ``folder``, so memory is the same for any length.
+
+    Parameters
+    ----------
+    pool
+        Transposes one block while the next one is read.
+    channels
+        Places of those that will be asked for; ``None`` for all.
+    """
+    kept = range(recording.n_channels) if channels is None else sorted(set(channels))
+    chosen = recording if channels is None else recording.select(kept)
+    row_of = {channel: row for row, channel in enumerate(kept)}
+    dtype, length = recording.block_dtype, recording.n_samples
+    with tempfile.TemporaryFile(dir=folder) as scratch:
+        descriptor = scratch.fileno()
+
+        def write(first: int, block: NDArray) -> None:
+            turned = np.empty(block.shape[::-1], dtype)
+            tile = max(1, _TILE_BYTES // (block.shape[1] * dtype.itemsize))
+            for start in range(0, len(block), tile):
+                turned[:, start : start + tile] = block[start : start + tile].T
+            for row, values in enumerate(turned):
+                offset = (row * length + first) * dtype.itemsize
+                if os.pwrite(descriptor, values.data, offset) < values.nbytes:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def read(channel: int, stretch: slice) -> NDArray:
+            offset = (row_of[channel] * length + stretch.start) * dtype.itemsize
+            return np.frombuffer(os.pread(descriptor, (stretch.stop - stretch.start) * dtype.itemsize, offset), dtype)
+
+        first, pending = 0, None
+        for block in chosen.blocks():
+            if pending is not None:
+                pending.result()
+            pending = pool.submit(write, first, block)
+            first += len(block)
+        if pending is not None:
+            pending.result()
+        yield read
+
+
 class Clock(NamedTuple):
     """Runs of samples on a clock, and what was found on the way."""
 
@@ -285,6 +341,25 @@ def runs_on_clock(starts: Sequence[tuple[int, int, Opener]], clock: Sequence[int
     return Clock(tuple(runs), tuple(warnings))
 
 
+def runs_between(
+    cuts: Sequence[int], clock: Callable[[int], float], count: int, opener: Opener, fs_hz: float, what: str = "samples"
+) -> Clock:
+    """Place the stretches of one source on its clock.
+
+    Parameters
+    ----------
+    cuts
+        Samples that do not follow on the one before.
+    clock
+        What the clock says at a sample, in samples.
+    count
+        Samples of the source.
+    """
+    firsts = [0, *(int(cut) for cut in cuts)]
+    pieces = [(first, last - first, opener) for first, last in zip(firsts, [*firsts[1:], count], strict=True)]
+    return runs_on_clock(pieces, [round(clock(first)) for first in firsts], fs_hz, what)
+
+
 def jumps(at: Callable[[int], int], count: int, modulus: int = 1 << 32) -> list[int]:
     """Samples whose clock is not one after that of the sample before, by bisection.
 
@@ -310,7 +385,7 @@ def jumps(at: Callable[[int], int], count: int, modulus: int = 1 << 32) -> list[
 
 
 def timestamp_jumps(times: Any, fs_hz: float) -> list[int]:
-    """Samples that come more than one and a half intervals after the one before, read a million at a time.
+    """Samples that come later than one and a half intervals after the one before, or before it; a million at a time.
 
     Parameters
     ----------
@@ -318,7 +393,9 @@ def timestamp_jumps(times: Any, fs_hz: float) -> list[int]:
         ``(time,)`` seconds: an array, a memory map or an HDF5 dataset.
     """
     found, step = list[int](), 1 << 20
+    last = np.asarray(times[-1])
+    unsure = 2 * float(np.spacing(np.abs(last))) * fs_hz if last.dtype.kind == "f" else 0.0
     for first in range(0, len(times), step):
-        part = np.asarray(times[max(0, first - 1) : first + step], np.float64)
-        found += (np.flatnonzero(np.diff(part) * fs_hz > 1.5) + max(1, first)).tolist()
+        apart = np.diff(np.asarray(times[max(0, first - 1) : first + step], np.float64)) * fs_hz
+        found += (np.flatnonzero((apart > 1.5 + unsure) | (apart < -0.5 - unsure)) + max(1, first)).tolist()
     return found

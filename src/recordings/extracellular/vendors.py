@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,76 +16,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.extracellular.binary import is_trodes, neuroscope_xml, open_neuroscope, open_trodes
+from src.recordings.extracellular.binary import open_neuroscope, open_trodes
+from src.recordings.extracellular.formats import (
+    ARRAYS,
+    FORMATS,
+    Format,
+    open_ephys_folder,
+    spikeglx_folder,
+    vendor_format,
+)
 from src.recordings.extracellular.recording import (
     AS_SAVED,
     ExtracellularRecording,
     Opener,
+    runs_between,
     runs_on_clock,
     timestamp_jumps,
 )
 from src.signals import BadInput
 
 _VOLTS = {"uV", "mV", "V", "Volt", "Volts"}
-_SAVED = ("si_folder.json", "binary.json", "cached.json", "provenance.json")
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format that SpikeInterface reads.
-
-    Attributes
-    ----------
-    name
-        For messages and provenance.
-    found
-        Whether a file or folder has this format.
-    reader
-        Name of SpikeInterface's function.
-    """
-
-    name: str
-    found: Callable[[Path], bool]
-    reader: str
-
-
-def _suffix(*suffixes: str) -> Callable[[Path], bool]:
-    return lambda path: path.is_file() and path.suffix.lower() in suffixes
-
-
-def _holds(pattern: str) -> Callable[[Path], bool]:
-    return lambda path: path.is_dir() and next(path.glob(pattern), None) is not None
-
-
-FORMATS = (
-    Format("SpikeGadgets .rec", _suffix(".rec"), "read_spikegadgets"),
-    Format("SpikeGLX .ap/.lf/.nidq .bin with .meta", lambda p: bool(_spikeglx_folder(p)), "read_spikeglx"),
-    Format("Open Ephys binary", lambda p: bool(_open_ephys_folder(p)), "read_openephys"),
-    Format("Open Ephys .continuous", _holds("*.continuous"), "read_openephys"),
-    Format("Intan .rhd/.rhs", lambda p: _suffix(".rhd", ".rhs")(p) or _holds("*.rh[ds]")(p), "read_intan"),
-    Format("NeuroScope .dat/.lfp/.eeg with .xml", lambda p: neuroscope_xml(p) is not None, ""),
-    Format("Trodes export .dat", is_trodes, ""),
-    Format("Blackrock .ns1–.ns6", _suffix(*(f".ns{i}" for i in range(1, 7))), "read_blackrock"),
-    Format("Plexon .plx", _suffix(".plx"), "read_plexon"),
-    Format("Plexon .pl2", _suffix(".pl2"), "read_plexon2"),
-    Format("NWB ElectricalSeries", _suffix(".nwb"), "read_nwb_recording"),
-    Format("SpikeInterface folder", lambda p: p.is_dir() and any((p / n).is_file() for n in _SAVED), "load"),
-    Format("SpikeInterface .zarr", lambda p: p.is_dir() and p.suffix == ".zarr", "load"),
-    Format("Neuralynx folder of .ncs", _holds("*.ncs"), "read_neuralynx"),
-    Format("TDT folder of .tev", _holds("*.tev"), "read_tdt"),
-    Format("Spike2 .smr/.smrx", _suffix(".smr", ".smrx"), "read_spike2"),
-    Format("NeuroNexus .xdat.json", lambda p: p.name.endswith(".xdat.json"), "read_neuronexus"),
-    Format("Alpha Omega folder of .mpx", _holds("*.mpx"), "read_alphaomega"),
-    Format("Axona .set", _suffix(".set"), "read_axona"),
-    Format("NIX", _suffix(".nix"), "read_nix"),
-    Format("EDF", _suffix(".edf"), "read_edf"),
-)
-ARRAYS = "arrays .npz, .npy, .h5, .mat", "WAV", "raw binary with source.dtype, source.channels and source.fs_hz"
-
-
-def vendor_format(path: Path) -> Format | None:
-    """Which of :data:`FORMATS` a file or folder has."""
-    return next((known for known in FORMATS if known.found(Path(path))), None)
 
 
 def open_vendor(path: Path, stream: str | None, purpose: str) -> ExtracellularRecording:
@@ -124,10 +75,10 @@ def open_vendor(path: Path, stream: str | None, purpose: str) -> ExtracellularRe
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the readers' own warnings: what matters is said by us."""
+    """Without the readers' own warnings and progress bars: what matters is said by us."""
     logger = logging.getLogger("neo")
     level = logger.level
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         logger.setLevel(logging.ERROR)
         try:
@@ -144,12 +95,12 @@ def _through_spikeinterface(path: Path, known: Format, stream: str | None, purpo
         return adapt(load(path), path, known.name)
     read, options, place = getattr(extractors, known.reader), dict[str, Any](), path
     if known.reader == "read_spikeglx":
-        place = _spikeglx_folder(path) or path
+        place = spikeglx_folder(path) or path
         if path.is_file() and stream is None:
             band = path.name.removesuffix(".bin").rpartition(".")[2]
             stream = next((n for n in _streams(read, place, {})[0] if n.endswith(band)), None)
     elif known.name == "Open Ephys binary":
-        place = _open_ephys_folder(path) or path
+        place = open_ephys_folder(path) or path
     elif known.reader == "read_intan":
         place, options = _intan_file(path), {"ignore_integrity_checks": True}
     elif known.reader == "read_nwb_recording":
@@ -163,7 +114,7 @@ def _through_spikeinterface(path: Path, known: Format, stream: str | None, purpo
         return _on_clock(opened, clock, "samples")
     if known.name == "Open Ephys binary":
         return _open_ephys_clock(opened, recording)
-    return opened
+    return _plexon(opened, recording) if known.reader == "read_plexon" else opened
 
 
 def _stream(
@@ -224,7 +175,7 @@ def _is_voltage(recording: Any) -> bool:
     units = recording.get_property("physical_unit")
     name = str(getattr(recording, "stream_name", "")).lower()
     auxiliary = any(word in name for word in ("sync", "aux", "adc", "digital", "supply", "nidq", "temperature"))
-    return not auxiliary and (units is None or bool(set(units) & _VOLTS))
+    return not auxiliary and (units is None or bool(set(units) & (_VOLTS | {""})))  # neo leaves out Plexon's
 
 
 def adapt(recording: Any, path: Path, source_format: str, *, warnings: Sequence[str] = ()) -> ExtracellularRecording:
@@ -298,10 +249,8 @@ def _started(recording: Any) -> datetime | None:
 
 def _on_clock(recording: ExtracellularRecording, clock: NDArray[np.int64], what: str) -> ExtracellularRecording:
     """A recording of one run whose every sample has a clock: its jumps become gaps."""
-    run = recording.runs[0]
-    cuts = [0, *(np.flatnonzero(np.diff(clock) != 1) + 1).tolist()]
-    pieces = [(first, last - first, run.opener) for first, last in zip(cuts, [*cuts[1:], run.count], strict=True)]
-    placed = runs_on_clock(pieces, [int(clock[cut]) for cut in cuts], recording.fs_hz, what)
+    run, cuts = recording.runs[0], np.flatnonzero(np.diff(clock) != 1) + 1
+    placed = runs_between(cuts, lambda sample: int(clock[sample]), run.count, run.opener, recording.fs_hz, what)
     return replace(recording, runs=placed.runs, warnings=(*recording.warnings, *placed.warnings))
 
 
@@ -338,10 +287,8 @@ def _nwb(path: Path, stream: str | None) -> ExtracellularRecording:
 def _on_timestamps(recording: ExtracellularRecording, times: NDArray[np.float64]) -> ExtracellularRecording:
     """A recording of one run whose every sample has a time in seconds."""
     run, fs_hz = recording.runs[0], recording.fs_hz
-    cuts = [0, *timestamp_jumps(times, fs_hz)]
-    pieces = [(first, last - first, run.opener) for first, last in zip(cuts, [*cuts[1:], run.count], strict=True)]
-    clock = [round(float(times[cut] - times[0]) * fs_hz) for cut in cuts]
-    placed = runs_on_clock(pieces, clock, fs_hz, "samples")
+    jumps = timestamp_jumps(times, fs_hz)
+    placed = runs_between(jumps, lambda sample: float(times[sample] - times[0]) * fs_hz, run.count, run.opener, fs_hz)
     said = (*recording.warnings, *placed.warnings)
     return replace(recording, runs=placed.runs, start_s=float(times[0]), warnings=said)
 
@@ -365,24 +312,37 @@ def _open_ephys_clock(opened: ExtracellularRecording, recording: Any) -> Extrace
     return replace(opened, runs=placed.runs, warnings=placed.warnings)
 
 
-def _spikeglx_folder(path: Path) -> Path | None:
-    if path.is_file() and path.suffix == ".bin" and path.with_suffix(".meta").is_file():
-        return path.parent
-    here = path.is_dir() and any(next(path.glob(place), None) for place in ("*.meta", "*_imec*/*.meta"))
-    return path if here else None
+def _plexon(opened: ExtracellularRecording, recording: Any) -> ExtracellularRecording:
+    """Plexon's blocks on their clock, in microvolts (Plexon, "PLX file format", 2003).
 
+    neo does without the clock and the unit, and gives 0 for the last block.
+    """
+    reader, fs_hz, run = recording.neo_reader, opened.fs_hz, opened.runs[0]
+    listed = {str(channel["name"]): channel for channel in reader.header["signal_channels"]}
+    channels = [listed[str(name)] for name in opened.channel_ids]
+    with opened.path.open("rb") as handle:
+        head = handle.read(204)
+    # From version 103 on, the header states the bits of continuous samples; neo takes those of spikes.
+    wrong = 2.0 ** (head[202] - head[203]) if int.from_bytes(head[4:8], "little") >= 103 else 1.0
+    gain = np.array([1e3 * wrong * float(channel["gain"]) for channel in channels], np.float32)
+    blocks = reader._data_blocks[5][int(channels[0]["id"])]
+    clock, firsts = blocks["timestamp"] * (fs_hz / reader._global_ssampling_rate), blocks["cumsum"]
+    cuts = firsts[1:][np.abs(np.diff(clock) - np.diff(firsts)) > 1]
+    place = dict(zip(firsts.tolist(), clock.tolist(), strict=True))
 
-_OPEN_EPHYS = ("", "recording*/", "experiment*/recording*/", "Record*/experiment*/recording*/")
+    def read(first: int, last: int) -> NDArray:
+        values = np.empty((last - first, len(recording.channel_ids)), np.int16)
+        for column, name in enumerate(recording.channel_ids):
+            own = reader._data_blocks[5][int(listed[str(name)]["id"])]
+            begin, end = np.searchsorted(own["cumsum"], (first, last - 1), side="right") - (1, 0)
+            parts = [reader._memmap[one["pos"] : one["pos"] + one["size"]].view("<i2") for one in own[begin:end]]
+            values[:, column] = np.concatenate(parts)[first - own["cumsum"][begin] :][: last - first]
+        return values
 
-
-def _open_ephys_folder(path: Path) -> Path | None:
-    """The folder of a session from any file or folder of it."""
-    if path.is_file() and path.name == "structure.oebin":
-        return path.parent
-    if path.is_file() and path.name == "continuous.dat":
-        return next((p for p in path.parents[:4] if (p / "structure.oebin").is_file()), None)
-    here = path.is_dir() and any(next(path.glob(f"{place}structure.oebin"), None) for place in _OPEN_EPHYS)
-    return path if here else None
+    placed = runs_between(cuts, place.__getitem__, run.count, lambda: nullcontext(read), fs_hz)
+    said = (*opened.warnings, *placed.warnings)
+    start_s = float(clock[0]) / fs_hz or None
+    return replace(opened, runs=placed.runs, warnings=said, start_s=start_s, gain=gain, offset=None, units="uV")
 
 
 def _intan_file(path: Path) -> Path:

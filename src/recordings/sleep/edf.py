@@ -21,6 +21,7 @@ from src.recordings.sleep.edf_header import EXPORT_AGAIN, TAL, EdfChannel, EdfHe
 from src.recordings.sleep.resample import join_channels, require_band
 from src.signals import BadInput, Recording
 
+EDF_SUFFIXES = (".edf", ".bdf")
 _BLOCK_BYTES = 1 << 24
 _SKIPPED_BYTES = 8192
 """Data records longer than this are read in part: only the bytes of the channel."""

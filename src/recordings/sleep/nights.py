@@ -14,11 +14,11 @@ import numpy as np
 
 from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
-from src.recordings.sleep.edf import read_channels
+from src.recordings.sleep.edf import EDF_SUFFIXES, read_channels
 from src.recordings.sleep.edf_header import read_header
 from src.recordings.sleep.hypnogram import Hypnogram
 from src.recordings.sleep.resample import join_channels
-from src.recordings.sleep.scoring_files import EDF_SUFFIXES, has_stages, read_hypnogram
+from src.recordings.sleep.scoring_files import has_stages, read_hypnogram
 from src.signals import HUMAN_STAGES, BadInput, Recording
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)

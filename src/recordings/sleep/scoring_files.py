@@ -22,14 +22,13 @@ import edfio
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.sleep.edf import read_annotations
+from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations
 from src.recordings.sleep.hypnogram import Hypnogram, rasterise
 from src.recordings.sleep.scoring_text import Row, Scoring, parse_text, read_text
 from src.recordings.sleep.stage_names import CODINGS, LARGEST_STAGE, integer_of, says_stage, stage_code
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput
 from src.storage.atomic import atomic_file
 
-EDF_SUFFIXES = (".edf", ".bdf")
 _USUAL_S = 30.0
 _FINEST_S = 1.0
 _LONGEST_S = 14 * 86_400.0

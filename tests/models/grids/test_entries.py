@@ -1,8 +1,10 @@
+import numpy as np
 import torch
+from torch.nn import functional
 
-from src.models.grids.entries import entries, index_lists, of_subject
-from src.preprocess.calcium.grid_windows import as_sparse
-from tests.models.grids.test_networks import BATCH, SUBJECTS
+from src.models.grids.entries import entries, index_lists, last_activity, of_subject, sparse_loss, true_activity
+from src.preprocess.calcium.grid_windows import WindowFrames, as_sparse, window_batch
+from tests.models.grids.test_networks import BATCH, SUBJECTS, built
 
 VOXELS = torch.cat([torch.from_numpy(s.voxels) for s in SUBJECTS])
 OFFSETS = [0, 20, 41]
@@ -38,3 +40,19 @@ def test_what_is_active_outside_the_occupied_voxels_is_left_out():
     assert not set(range(126, 128)) & set((VOXELS % 128 + 1000 * (VOXELS >= 256)).tolist())
     found = index_lists(EMPTY._replace(image=dense), VOXELS, OFFSETS)
     assert torch.equal(found.counts, BATCH.counts)
+
+
+def test_truth_and_loss_are_those_of_the_rasters():
+    batch = window_batch(SUBJECTS, np.array([[0, 1], [1, 4], [0, 9]]), WindowFrames(5, 2, 3))
+    forecasts = built()(batch)
+    dense = 0.0
+    for forecast in forecasts:
+        truth, last = true_activity(forecast, batch), last_activity(forecast, batch)
+        for row, place in enumerate(forecast.rows.tolist()):
+            raster = torch.from_numpy(SUBJECTS[forecast.subject].raster(first := int(batch.first[place]), first + 10))
+            assert torch.equal(truth[row], raster[7:])
+            assert torch.equal(last[row], raster[4])
+        dense += functional.binary_cross_entropy_with_logits(forecast.logits, truth.float(), reduction="sum")
+    total, count = sparse_loss(forecasts, batch)
+    torch.testing.assert_close(total, dense, rtol=1e-4, atol=1e-3)
+    assert count == sum(f.logits.numel() for f in forecasts)

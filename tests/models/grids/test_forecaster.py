@@ -4,10 +4,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 
-from src.models.grids.forecaster import LINEAR, MODEL, GridForecasting
+from src.models.grids.forecaster import MARGIN, GridForecasting
+from src.models.grids.linear import LINEAR, MODEL, linear_forecasts
 from src.models.trained_module import ADAMW
 from src.signals import BadInput
-from tests.forecast_data import SPLIT, WINDOWS, grid_data
+from tests.forecast_data import SPLIT, grid_data
 
 BASELINES = LINEAR
 
@@ -17,9 +18,12 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def model_for(data, kind="grid_embedding", **changes):
-    small = {"width": 8, "hidden": 32} if kind == "grid_embedding" else {"coarsen": 16, "channels": 8}
-    arguments = {"kind": kind, "network_args": small, "optimizer": ADAMW | {"lr": 1e-2}}
+def model_for(data, **changes):
+    arguments = {
+        "kind": "grid_planes",
+        "network_args": {"coarsen": 32, "channels": 4},
+        "optimizer": ADAMW | {"lr": 1e-2},
+    }
     return GridForecasting(data.signal.to_dict(), data.classes, **(arguments | changes))
 
 
@@ -37,11 +41,11 @@ def trainer(folder, epochs=1, **arguments):
     )
 
 
-def trained(cache, tmp_path, epochs=5, kind="grid_embedding", model=None, **changes):
+def trained(cache, tmp_path, epochs=3, model=None, **changes):
     pl.seed_everything(0, verbose=False)
     data = grid_data(cache, **changes)
     data.setup("fit")
-    module = model_for(data, kind, **(model or {}))
+    module = model_for(data, **(model or {}))
     trainer(tmp_path, epochs).fit(module, data)
     trainer(tmp_path).test(module, data, verbose=False)
     return module, data
@@ -68,45 +72,19 @@ def test_without_structure_it_falls_to_the_baseline(cache, tmp_path):
     found = bits(module)
     assert abs(found["persistence"]) < 0.02
     assert found["model"] < 0.03
-    used = module.decision["forecast"]
-    assert used == max(module.decision["validation"], key=module.decision["validation"].get)
+    used, gains = module.decision["forecast"], module.decision["validation"]
+    best = max(LINEAR, key=gains.get)
+    assert used == (MODEL if gains[MODEL] > gains[best] + MARGIN else best)
     assert module.test_metrics()["test/bits_of_used_forecast"] == pytest.approx(found[used])
 
 
-@pytest.mark.parametrize("loss", [{"loss": "poisson"}, {"positive_weight": 5.0}])
-def test_other_losses_stay_calibrated(cache, tmp_path, loss):
-    module, data = trained(cache, tmp_path, epochs=1, model=loss, windows=WINDOWS | {"stride": 2})
-    chance, truth = [], []
-    with torch.no_grad():
-        for batch in data.val_dataloader():
-            for f in module.predict_log_odds(batch):
-                chance.append(torch.sigmoid(f.logits).mean().item())
-                truth.append(batch.target_counts[f.rows].sum().item() / f.logits.numel())
-    assert 0.6 < np.mean(chance) / np.mean(truth) < 1.6
-
-
-def test_planes_learn_through_the_same_interface(cache, tmp_path):
-    module, _ = trained(cache, tmp_path, epochs=1, kind="grid_planes", windows=WINDOWS | {"stride": 4})
-    assert np.isfinite(list(bits(module).values())).all()
-
-
-def test_what_makes_no_sense_is_refused(cache):
-    data = grid_data(cache)
-    data.setup("fit")
-    with pytest.raises(BadInput, match="choose from: bernoulli, poisson"):
-        model_for(data, loss="mse")
-    with pytest.raises(BadInput, match="1 for poisson"):
-        model_for(data, loss="poisson", positive_weight=2.0)
-
-
-@pytest.mark.parametrize("kind", ["grid_embedding", "grid_planes"])
-def test_every_layout_trains_alike(cache, tmp_path, kind):
+def test_every_layout_trains_alike(cache, tmp_path):
     losses = []
     for layout in ("indices", "sparse_coo", "dense"):
         pl.seed_everything(0, verbose=False)
         data = grid_data(cache, layout=layout, batch_size=8)
         data.setup("fit")
-        model = model_for(data, kind)
+        model = model_for(data)
         run = trainer(tmp_path, limit_train_batches=3, limit_val_batches=2)
         run.fit(model, data)
         losses.append([float(run.callback_metrics[name]) for name in ("train/loss", "val/bits_per_spike")])
@@ -153,7 +131,7 @@ def test_the_network_is_used_only_where_it_beats_the_linear_forecasts(cache):
     model = model_for(data)
     model.take_over(data)
     batch = next(iter(data.val_dataloader()))
-    for chosen, expected in (("persistence", model.linear_forecasts()["persistence"]), (MODEL, model.predict_log_odds)):
+    for chosen, expected in (("persistence", linear_forecasts(model.network)["persistence"]), (MODEL, model.network)):
         model.decision["forecast"] = chosen
         for found, wanted in zip(model.predict_step(batch, 0), expected(batch), strict=True):
             torch.testing.assert_close(found.logits, wanted.logits)

@@ -4,8 +4,10 @@ import torch
 
 from src.datamodules.grid_statistics import COMPONENTS, components, score_products
 from src.models.grids.linear import fit_linear
-from src.preprocess.calcium.grid_windows import window_batch
+from src.preprocess.calcium.grid_windows import WindowFrames, window_batch
 from tests.forecast_data import grid_data, subject_grids
+
+FRAMES = WindowFrames(4, 0, 3)
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +21,14 @@ def sticky():
     return subject_grids(active, np.arange(6), 1)
 
 
-def statistics(grids, context=4, horizon=3, train=None, val=None):
+def statistics(grids, frames=FRAMES, train=None, val=None):
     active = grids.raster(0, grids.frames).astype(float)
     rates = active.mean(axis=0).astype(np.float32)
     centred = active - active.mean(axis=0)
-    lags = [(centred[: len(centred) - k] * centred[k:]).mean(axis=0) for k in range(context + horizon)]
+    lags = [(centred[: len(centred) - k] * centred[k:]).mean(axis=0) for k in range(frames.length)]
     whole = [range(grids.frames)]
     axes = components(grids, train or whole, rates)
-    products = [score_products(grids, runs or whole, rates, axes, context + horizon)[None] for runs in (train, val)]
+    products = [score_products(grids, runs or whole, rates, axes, frames)[None] for runs in (train, val)]
     return {
         "offsets": np.array([0, len(grids.voxels)]),
         "voxels": grids.voxels,
@@ -34,13 +36,12 @@ def statistics(grids, context=4, horizon=3, train=None, val=None):
         "autocovariance": np.stack([np.stack(lags, axis=1)] * 2).astype(np.float32),
         "components": axes,
         "score_products": np.stack(products),
-        "context": np.array(context),
-        "horizon": np.array(horizon),
+        "frames": np.array(frames),
     }
 
 
 def probabilities(baseline, grids, first):
-    batch = window_batch([grids], np.array([[0, first]]), 4, 3)
+    batch = window_batch([grids], np.array([[0, first]]), FRAMES)
     return torch.sigmoid(baseline(batch)[0].logits)[0].numpy()
 
 
@@ -94,7 +95,7 @@ def test_who_calls_whom_is_found(chain):
     assert axes.shape == (6, COMPONENTS)
     np.testing.assert_allclose(axes[:, :6].T @ axes[:, :6], np.eye(6), atol=1e-5)
     firsts = range(20, 3900, 40)
-    batch = window_batch([grids], np.array([[0, first] for first in firsts]), 4, 3)
+    batch = window_batch([grids], np.array([[0, first] for first in firsts]), FRAMES)
     chance = torch.sigmoid(model(batch)[0].logits).numpy()
     called = np.stack([grids.raster(first + 2, first + 4)[:, 0] for first in firsts])
     assert np.sqrt(np.mean((chance[:, :2, 1] - called) ** 2)) < 0.12
@@ -104,13 +105,13 @@ def test_who_calls_whom_is_found(chain):
 
 def test_floors_change_nothing_else(chain):
     grids, _, model = chain
-    batch = window_batch([grids], np.array([[0, 5], [0, 9]]), 4, 3)
+    batch = window_batch([grids], np.array([[0, 5], [0, 9]]), FRAMES)
     low, high = (torch.sigmoid(model.cut_at(floor)(batch)[0].logits) for floor in (0.02, 0.9))
     torch.testing.assert_close(torch.maximum(low, 0.9 * model.rates), high)
 
 
 def test_without_structure_it_stays_with_the_autoregression():
     grids, _, model = fitted(np.random.default_rng(1).random((4000, 6)) < 0.2)
-    batch = window_batch([grids], np.array([[0, first] for first in range(0, 3900, 100)]), 4, 3)
+    batch = window_batch([grids], np.array([[0, first] for first in range(0, 3900, 100)]), FRAMES)
     chance = torch.sigmoid(model(batch)[0].logits).numpy()
     assert np.sqrt(np.mean((chance - 0.2) ** 2)) < 0.05

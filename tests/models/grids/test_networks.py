@@ -4,23 +4,24 @@ import torch
 
 from src.models.grids.entries import entries
 from src.models.grids.linear import LinearForecast
-from src.models.grids.networks import EmbeddingForecaster, PlaneForecaster
-from src.preprocess.calcium.grid_windows import as_sparse, window_batch
+from src.models.grids.networks import PlaneForecaster
+from src.preprocess.calcium.grid_windows import WindowFrames, as_sparse, window_batch
 from src.signals import BadInput
 from tests.forecast_data import random_subject
 
 SUBJECTS = [random_subject(i, frames=30, planes=2 + i, voxels=20 + i, density=0.2, name=f"fish{i}") for i in range(2)]
-BATCH = window_batch(SUBJECTS, np.array([[0, 1], [1, 4], [0, 9]]), 5, 3)
+FRAMES = WindowFrames(5, 0, 3)
+BATCH = window_batch(SUBJECTS, np.array([[0, 1], [1, 4], [0, 9]]), FRAMES)
 BRAINS = {"subjects": ["fish0", "fish1"], "n_voxels": [20, 21], "planes": [2, 3]}
 
 
-def built(kind, **given):
+def built(**given):
     torch.manual_seed(0)
-    network = kind(BRAINS, 5, 3, **given).eval()
+    network = PlaneForecaster(BRAINS, FRAMES, **({"coarsen": 32, "channels": 4} | given)).eval()
     rates = [torch.from_numpy(s.raster(0, 30).mean(axis=0)).float().clamp_min(0.01) for s in SUBJECTS]
     voxels = torch.from_numpy(np.concatenate([s.voxels for s in SUBJECTS]))
     fitted = LinearForecast(torch.cat(rates), network.offsets, voxels, torch.full((41, 5, 3), 0.02))
-    network.set_statistics(voxels, fitted)
+    network.set_statistics({"persistence": fitted, "linear population": fitted})
     with torch.no_grad():  # a fresh convolution says nothing about the brain
         for name, parameter in network.named_parameters():
             if name.startswith("head"):
@@ -28,12 +29,8 @@ def built(kind, **given):
     return network
 
 
-KINDS = [(EmbeddingForecaster, {"width": 4, "hidden": 8}), (PlaneForecaster, {"coarsen": 32, "channels": 4})]
-
-
-@pytest.mark.parametrize(("kind", "given"), KINDS)
-def test_every_subject_gets_logits_for_its_own_voxels(kind, given):
-    network = built(kind, **given)
+def test_every_subject_gets_logits_for_its_own_voxels():
+    network = built()
     found = network(BATCH)
     assert [(f.subject, f.rows.tolist(), tuple(f.logits.shape)) for f in found] == [
         (0, [0, 2], (2, 3, 20)),
@@ -41,16 +38,14 @@ def test_every_subject_gets_logits_for_its_own_voxels(kind, given):
     ]
 
 
-@pytest.mark.parametrize(("kind", "given"), KINDS)
-def test_a_window_s_forecast_does_not_depend_on_its_company(kind, given):
-    network = built(kind, **given)
-    alone = window_batch(SUBJECTS, np.array([[1, 4]]), 5, 3)
+def test_a_window_s_forecast_does_not_depend_on_its_company():
+    network = built()
+    alone = window_batch(SUBJECTS, np.array([[1, 4]]), FRAMES)
     torch.testing.assert_close(network(alone)[0].logits, network(BATCH)[1].logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "given"), KINDS)
-def test_the_future_is_not_read(kind, given):
-    network = built(kind, **given)
+def test_the_future_is_not_read():
+    network = built()
     blind = BATCH._replace(
         target_voxel_index=BATCH.target_voxel_index[:0], target_counts=torch.zeros_like(BATCH.target_counts)
     )
@@ -58,23 +53,8 @@ def test_the_future_is_not_read(kind, given):
         torch.testing.assert_close(a.logits, b.logits)
 
 
-def test_the_sum_of_vectors_is_a_linear_layer_on_the_grid():
-    network = built(EmbeddingForecaster, width=4, hidden=8)
-    seen = entries(BATCH.voxel_index, BATCH.counts)
-    state = network.encode(BATCH, seen)
-    series = []
-    for window, (number, first) in enumerate(zip(BATCH.subject.tolist(), BATCH.first.tolist(), strict=True)):
-        span = network.span(number)
-        active = torch.from_numpy(SUBJECTS[number].raster(first, first + 5)).float()
-        centred = (active - network.rates[span]) @ network.vectors[span]
-        series.append(centred / network.rates[span].sum().sqrt())
-        assert window < 3
-    _, hidden = network.trunk(torch.stack(series))
-    torch.testing.assert_close(state, network.ahead(hidden[-1]).view(3, 3, 4), atol=1e-5, rtol=1e-5)
-
-
 def test_a_voxel_s_own_past_is_weighed_by_its_age():
-    network = built(EmbeddingForecaster, width=4, hidden=8)
+    network = built()
     before = network(BATCH)[0].logits.detach()
     with torch.no_grad():
         network.own_past[2] = torch.tensor([1.0, 2.0, 3.0])
@@ -84,21 +64,20 @@ def test_a_voxel_s_own_past_is_weighed_by_its_age():
 
 
 def test_plane_weights_forecast_a_subject_nobody_trained_on():
-    network = built(PlaneForecaster, coarsen=32, channels=4)
+    network = built()
     rates, voxels = network.rates[network.span(0)], network.voxels[network.span(0)]
     twin = network.for_subject("new", 2, voxels, rates)
-    alone = window_batch(SUBJECTS[:1], np.array([[0, 1]]), 5, 3)
+    alone = window_batch(SUBJECTS[:1], np.array([[0, 1]]), FRAMES)
     torch.testing.assert_close(twin(alone)[0].logits, network(BATCH)[0].logits[:1], atol=1e-5, rtol=1e-5)
     with pytest.raises(BadInput, match="has 9 planes"):
         network.for_subject("deep", 9, voxels, rates)
 
 
-@pytest.mark.parametrize(("kind", "given"), KINDS)
-def test_a_brain_that_says_nothing_leaves_the_autoregression(kind, given):
-    network = built(kind, **given)
+def test_a_brain_that_says_nothing_leaves_the_autoregression():
+    network = built()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name.startswith(("ahead", "head")):
+            if name.startswith("head"):
                 parameter.zero_()
     found = torch.sigmoid(network(BATCH)[0].logits.detach())
     rate = network.rates[network.span(0)]
@@ -110,7 +89,7 @@ def test_a_brain_that_says_nothing_leaves_the_autoregression(kind, given):
 
 @pytest.mark.parametrize("side", [2, 32])
 def test_the_image_is_the_sum_pooled_grid(side):
-    network = built(PlaneForecaster, coarsen=side, channels=4)
+    network = built(coarsen=side)
     image = network.image(BATCH, entries(BATCH.voxel_index, BATCH.counts)).view(3, 3, 5, 256 // side, 128 // side)
     dense = as_sparse(BATCH, SUBJECTS).to_dense().float().transpose(1, 2)
     pooled = torch.nn.functional.avg_pool2d(dense.flatten(0, 2), side).view(image.shape) * side**2
@@ -119,4 +98,4 @@ def test_the_image_is_the_sum_pooled_grid(side):
 
 def test_a_side_that_does_not_divide_the_grid_is_refused():
     with pytest.raises(BadInput, match="power of two"):
-        built(PlaneForecaster, coarsen=3)
+        built(coarsen=3)

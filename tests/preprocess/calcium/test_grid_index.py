@@ -98,4 +98,4 @@ def test_grids_are_found_in_files_folders_and_folders_of_folders(written, tmp_pa
 def test_a_change_of_output_moves_the_version(written):
     found = read_grids(written, "fish")
     digest = hashlib.sha256(found.indptr.tobytes() + found.rank.tobytes() + found.voxels.tobytes()).hexdigest()[:16]
-    assert (GRID_INDEX.version, digest) == (3, "b358b67a3cd88c0f")
+    assert (GRID_INDEX.version, digest) == (4, "b358b67a3cd88c0f")

@@ -11,7 +11,7 @@ import pytest
 from src.preprocess.calcium.expected_spikes import SPIKES_FILE, make_expected_spikes
 from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, open_grids
 from src.preprocess.calcium.sampling import SpikeSampler
-from src.preprocess.calcium.subject_grids import CASCADE_COO, CASCADE_GRID, EXPECTED, make_coo, make_dense, make_rates
+from src.preprocess.calcium.subject_grids import EXPECTED, STEPS, make_coo, make_dense, make_rates
 from src.recordings.calcium.sources import subject_files
 from tests.preprocess.calcium.test_expected_spikes import PARAMS
 from tests.preprocess.calcium.test_grid import grid_by_loop
@@ -152,7 +152,7 @@ def test_golden_digest_moves_the_version(tmp_path):
     make_dense(inputs, params, tmp_path, 42)
     coo, dense = open_grids(tmp_path / COO_FILE), open_grids(tmp_path / DENSE_FILE)
     digests = [hashlib.sha256(b"".join(a.tobytes() for a in grids.index())).hexdigest()[:16] for grids in (coo, dense)]
-    assert (CASCADE_COO.version, CASCADE_GRID.version, *digests) == (2, 2, "f09062d14f9a6f9c", "f09062d14f9a6f9c")
+    assert (STEPS["coo"].version, STEPS["dense"].version, *digests) == (2, 2, "f09062d14f9a6f9c", "f09062d14f9a6f9c")
 
 
 def test_no_figure_pages_are_asked_for(raw, tmp_path):

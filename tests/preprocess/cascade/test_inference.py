@@ -180,7 +180,7 @@ def test_options_are_checked(models: Path, bad: dict[str, Any]) -> None:
 
 
 def test_unknown_engines_are_refused(models: Path) -> None:
-    with pytest.raises(BadInput, match="dense, neuralib or oasis"):
+    with pytest.raises(BadInput, match="dense, neuralib, oasis"):
         open_engine("mlspike", "Tiny_2Hz", models_dir=models, fs_hz=2.0)
 
 

@@ -9,75 +9,79 @@ import pytest
 from src.preprocess.cascade import train as cascade_train
 from src.preprocess.cascade.inference import open_engine
 from src.preprocess.cascade.neuralib import neuralib_predict
-from src.preprocess.cascade.package import open_package
+from src.preprocess.cascade.package import PackageConfig, open_package
 from src.preprocess.cascade.parameters import CascadeTrainParams
-from src.preprocess.cascade.train import SIMULATED, TrainingSchedule, train_package
+from src.preprocess.cascade.train import steps_of
 from src.signals import BadInput
 from tests.preprocess.cascade.cascade_packages import TINY, recorded_trial, write_neuron
 
 CONFIG = replace(TINY, noise_levels=(15, 25), training_datasets=("DS01-a", "DS02-b"), batch_size=32)
-SCHEDULE = TrainingSchedule(max_steps=3, stretch=8)
 
 
 @pytest.fixture
-def ground_truth(tmp_path: Path) -> Path:
-    for number, name in enumerate(("DS01-a", "DS02-b")):
+def params(tmp_path: Path) -> CascadeTrainParams:
+    """Two datasets of one neuron each, and a training of three steps."""
+    for number, name in enumerate(CONFIG.training_datasets):
         trials = [recorded_trial(seconds=40, seed=number), recorded_trial(seconds=20, seed=10 + number)]
         write_neuron(tmp_path / "truth" / name / "cell1_mini.mat", trials)
-    return tmp_path / "truth"
+    return CascadeTrainParams(
+        recipe=recipe(tmp_path, CONFIG), input_dir=str(tmp_path / "truth"), output_dir=str(tmp_path / "models"),
+        max_steps=3, stretch=8, seed=0,
+    )  # fmt: skip
+
+
+def recipe(folder: Path, config: PackageConfig) -> str:
+    (path := folder / "config.yaml").write_text(config.to_yaml())
+    return str(path)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "manifest.json"}
 
 
 def test_a_stopped_training_goes_on_and_ends_the_same(
-    ground_truth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    params: CascadeTrainParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert train_package(CONFIG, ground_truth, tmp_path / "whole", SCHEDULE).exit_code == 0
+    assert params.run().exit_code == 0
+    whole, stopped = tmp_path / "models" / "Tiny_2Hz", replace(params, output_dir=str(tmp_path / "stopped"))
     written: list[str] = []
     original = cascade_train.write_network
 
     def dying(path: Path, *rest: object) -> None:
         if len(written) == 2:
-            path.with_name(".half").write_bytes(b"half a file")
+            path.write_bytes(b"half a file")
             raise KeyboardInterrupt
         written.append(path.name)
         original(path, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cascade_train, "write_network", dying)
     with pytest.raises(KeyboardInterrupt):
-        train_package(CONFIG, ground_truth, tmp_path / "stopped", SCHEDULE)
+        stopped.run()
     assert not (tmp_path / "stopped" / "Tiny_2Hz").exists()
-    part = tmp_path / "stopped" / ".Tiny_2Hz.training"
-    (part / ".half").unlink()
-    (part / written[1]).write_bytes((part / written[1]).read_bytes()[:500])
-    monkeypatch.setattr(cascade_train, "write_network", original)
-    summary = train_package(CONFIG, ground_truth, tmp_path / "stopped", SCHEDULE)
-    assert summary.values["noise level 15"] == {"trained": 1, "kept": 1}
-    assert contents(tmp_path / "stopped" / "Tiny_2Hz") == contents(tmp_path / "whole" / "Tiny_2Hz")
+    (damaged, *_) = sorted((tmp_path / "stopped").rglob("network.h5"))
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    written.clear()
+    monkeypatch.setattr(cascade_train, "write_network", lambda *given: (written.append("again"), original(*given)))
+    assert stopped.run().exit_code == 0
+    assert len(written) == 3  # the damaged one and the two that were missing
+    assert contents(tmp_path / "stopped" / "Tiny_2Hz") == contents(whole)
 
-    for changed in (replace(SCHEDULE, seed=1), replace(SCHEDULE, max_steps=4)):
+    for changed in (replace(params, seed=1), replace(params, max_steps=4)):
         with pytest.raises(BadInput, match="not trained with these settings"):
-            train_package(CONFIG, ground_truth, tmp_path / "whole", changed)
-    assert train_package(CONFIG, ground_truth, tmp_path / "whole", SCHEDULE).outcomes == ()
+            changed.run()
+    assert params.run().outcomes == ()
 
-    package = open_package(tmp_path / "whole" / "Tiny_2Hz")
+    package = open_package(whole)
     assert package.config == CONFIG
     trial = recorded_trial(seconds=60)["fluo_mean"].astype("float32")[:, ::5]
     reference = neuralib_predict(trial, package, 15, 0)
-    ours = open_engine("dense", "Tiny_2Hz", models_dir=tmp_path / "whole", fs_hz=2.0, threshold=0, align="upstream")
+    ours = open_engine("dense", whole, fs_hz=2.0, threshold=0, align="upstream")
     assert abs(ours.predict(trial, [15.0]) - reference)[:, 8:-8].max() < 1e-6
 
 
-def test_the_verb_trains_what_its_keys_say(ground_truth: Path, tmp_path: Path) -> None:
-    (recipe := tmp_path / "config.yaml").write_text(
-        replace(CONFIG, training_datasets=("DS01-a", "DS07-gone")).to_yaml()
-    )
-    params = CascadeTrainParams(
-        recipe=str(recipe), input_dir=str(ground_truth), output_dir=str(tmp_path / "models"), name="Mine",
-        noise_levels=[20], ensemble_size=1, max_steps=2, stretch=8,
-    )  # fmt: skip
+def test_the_verb_trains_what_its_keys_say(params: CascadeTrainParams, tmp_path: Path) -> None:
+    config = replace(CONFIG, training_datasets=("DS01-a", "DS07-gone"))
+    params = replace(params, recipe=recipe(tmp_path, config), name="Mine", noise_levels=[20], ensemble_size=1)
     with pytest.raises(BadInput, match=r"has no dataset DS07-gone; .*skip_missing=true"):
         params.run()
     assert replace(params, skip_missing=True).run().exit_code == 0
@@ -85,27 +89,27 @@ def test_the_verb_trains_what_its_keys_say(ground_truth: Path, tmp_path: Path) -
     assert package.config.training_datasets == ("DS01-a",)
     assert list(package.members) == [20]
     record = json.loads((tmp_path / "models" / "Mine" / "training.json").read_text())
-    assert record["schedule"] == {"max_windows": 5_000_000, "max_steps": 2, "stretch": 8, "seed": 0}
+    assert record["schedule"] == {"max_windows": 5_000_000, "max_steps": 3, "stretch": 8, "seed": 0}
 
 
-def test_simulated_ground_truth_needs_no_folder(tmp_path: Path) -> None:
+def test_simulated_ground_truth_needs_no_folder(params: CascadeTrainParams, tmp_path: Path) -> None:
     config = replace(CONFIG, noise_levels=(8,), training_datasets=("simulated",), ensemble_size=1)
-    assert train_package(config, SIMULATED, tmp_path, SCHEDULE).exit_code == 0
-    assert open_package(tmp_path / "Tiny_2Hz").config.training_datasets == ("simulated",)
+    assert replace(params, recipe=recipe(tmp_path, config), input_dir="simulated").run().exit_code == 0
+    assert open_package(tmp_path / "models" / "Tiny_2Hz").config.training_datasets == ("simulated",)
 
 
-def test_a_level_below_the_recordings_noise_is_named(ground_truth: Path, tmp_path: Path) -> None:
+def test_a_level_below_the_recordings_noise_is_named(params: CascadeTrainParams, tmp_path: Path) -> None:
     config = replace(CONFIG, noise_levels=(1,), training_datasets=("DS01-a",))
-    write_neuron(ground_truth / "DS01-a" / "cell1_mini.mat", [recorded_trial(noise=0.3)])
-    summary = train_package(config, ground_truth, tmp_path / "models", SCHEDULE)
+    write_neuron(tmp_path / "truth" / "DS01-a" / "cell1_mini.mat", [recorded_trial(noise=0.3)])
+    summary = replace(params, recipe=recipe(tmp_path, config)).run()
     assert summary.exit_code == 1
     assert "quieter" in (summary.failures[0].reason or "")
     assert not (tmp_path / "models" / "Tiny_2Hz").exists()
 
 
 def test_the_published_protocol_is_the_default() -> None:
-    schedule = TrainingSchedule()
     config = replace(CONFIG, nr_of_epochs=20, batch_size=512)
-    assert schedule.steps(config, 5_000_000) == 20 * 9766
-    assert TrainingSchedule(max_steps=100).steps(config, 5_000_000) == 100
-    assert TrainingSchedule(max_steps=100).steps(config, 512) == 20
+    published = CascadeTrainParams(recipe="", input_dir="")
+    assert steps_of(published, config, 5_000_000) == 20 * 9766
+    limited = replace(published, max_steps=100)
+    assert (steps_of(limited, config, 5_000_000), steps_of(limited, config, 512)) == (100, 20)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.lfp.epochs import LFP_EPOCHS, epochs_from_spectrogram, finished_shanks
-from src.preprocess.lfp.parameters import SpectrogramParams
+from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.sleep.epochs import read_epochs
 from src.preprocess.sleep.spectrogram import power_spectrogram
 from src.recordings.sleep.hypnogram import Hypnogram
@@ -140,3 +140,36 @@ def test_the_step_from_simulated_animal_to_file(tmp_path):
     assert artifact.manifest["facts"]["stage_names"] == list(RODENT_STAGES)
     with pytest.raises(BadInput, match="species"):
         ensure(LFP_EPOCHS, inputs, params | {"species": "fish"}, label="rat1_sh0", cache=tmp_path / "cache")
+
+
+def test_a_few_scored_epochs_are_kept_and_the_others_scored_by_them(tmp_path):
+    made = simulate_session(tmp_path / "in", name="ratA", minutes=12, shanks=(0,), n_channels=2, seed=3)
+    (tmp_path / "in/ratA_hypnogram.csv").unlink()
+    examples = np.concatenate([np.flatnonzero(made.stages == stage)[:6] for stage in range(3)])
+    lines = [f"{4 * epoch},4,{RODENT_STAGES[made.stages[epoch]]}" for epoch in sorted(examples)]
+    (tmp_path / "ratA_examples.csv").write_text("onset,duration,stage\n" + "\n".join(lines) + "\n")
+    keys = {"input_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out"), "examples": str(tmp_path)}
+    (artifact,) = LfpEpochsParams(**keys).run().values.values()
+    assert artifact.manifest["facts"]["scored_by"] == f"a rule from {len(examples)} epochs"
+    rows = (tmp_path / "out/ratA_sh0/hypnogram.csv").read_text().splitlines()[1:]
+    stages = np.array([RODENT_STAGES.index(row.split(",")[2]) for row in rows])
+    np.testing.assert_array_equal(stages[examples], made.stages[examples])
+    assert (stages == made.stages[: len(stages)]).mean() > 0.8
+    (tmp_path / "ratA_examples.csv").write_text("onset,duration,stage\n0,4,Wake\n")
+    (failed,) = LfpEpochsParams(**keys).run().failures
+    assert "names no epoch of NREM" in failed.reason
+
+
+def test_the_signal_check_stands_in_the_table(tmp_path, capsys):
+    samples = random_traces(60_000, 3)
+    time = np.arange(60_000) / 500
+    samples[:, 0] += 400 * np.sin(2 * np.pi * 50 * time)
+    samples[:, 1] = np.clip(samples[:, 1], -30, 30)
+    samples[:, 2] = 7
+    write_shank(tmp_path / "in", "a", 0, samples)
+    (artifact,) = (
+        LfpEpochsParams(input_dir=str(tmp_path / "in"), output_dir=str(tmp_path / "out")).run().values.values()
+    )
+    assert artifact.manifest["facts"]["signal"] == {"mains hum": ["0"], "clipped": ["1"], "flat": ["2"]}
+    said = " ".join(capsys.readouterr().err.split())
+    assert "mains hum 1, clipped 1, flat 1" in said

@@ -1,12 +1,77 @@
-"""Finished files open the same way, npz or HDF5, and give up their values tile by tile."""
+"""Spectrogram files: ordinary archives whoever compressed them, opened channel by channel in either format."""
+
+import shutil
+import subprocess
+import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from src.preprocess.lfp import spectrogram_file as lfp_file
-from src.preprocess.lfp.spectrogram_file import open_spectrograms, spectrogram_file
+from src.preprocess.lfp import spectrogram_file as module
+from src.preprocess.lfp.spectrogram_file import deflate, npz_writer, open_spectrograms, rows_per_piece
 from src.signals import BadInput
 from tests.preprocess.lfp.lfp_files import compute, random_traces, write_shank
+
+
+def pieces(values, rows=1):
+    flat = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
+    return (deflate(flat[first : first + rows].tobytes()) for first in range(0, len(flat), rows))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 5), st.integers(1, 40), st.integers(1, 50), st.integers(1, 64), st.sampled_from(["f4", "f2", "u1"])
+)
+def test_numpy_reads_what_was_written(tmp_path_factory, channels, freqs, times, rows, dtype):
+    path = tmp_path_factory.mktemp("npz") / "a.npz"
+    values = np.random.default_rng(freqs).integers(0, 250, (channels, freqs, times)).astype(dtype)
+    with npz_writer(path) as add:
+        add("before", (3,), np.dtype("i8"), [deflate(np.arange(3).tobytes())])
+        add("values", values.shape, values.dtype, pieces(values, rows))
+    with np.load(path, allow_pickle=False) as arrays:
+        assert arrays.files == ["before", "values"]
+        np.testing.assert_array_equal(arrays["values"], values)
+        assert (arrays["before"].tolist(), arrays["values"].dtype) == ([0, 1, 2], values.dtype)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert {i.compress_type for i in archive.infolist()} == {zipfile.ZIP_DEFLATED}
+        assert {i.date_time for i in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_it_compresses(tmp_path):
+    values = np.random.default_rng(0).standard_exponential((4, 100, 500)).astype(np.float32)
+    with npz_writer(tmp_path / "a.npz") as add:
+        add("values", values.shape, values.dtype, pieces(values, 64))
+    np.savez_compressed(tmp_path / "b.npz", values=values)
+    assert (tmp_path / "a.npz").stat().st_size < 1.03 * (tmp_path / "b.npz").stat().st_size < 0.97 * values.nbytes
+
+
+def test_beyond_four_gigabytes(tmp_path, monkeypatch):
+    """Large members need the format's 64-bit fields."""
+    path, values = tmp_path / "a.npz", np.arange(60.0).reshape(3, 4, 5)
+    monkeypatch.setattr(module, "_LARGE", 10)
+    with npz_writer(path) as add:
+        for name in ("values", "more"):
+            add(name, values.shape, values.dtype, pieces(values))
+    with np.load(path, allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["values"], values)
+        np.testing.assert_array_equal(arrays["more"], values)
+    if unzip := shutil.which("unzip"):
+        subprocess.run([unzip, "-tq", path], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_an_unfinished_array_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="of 168 bytes"), npz_writer(tmp_path / "a.npz") as add:
+        add("x", (10,), np.dtype("f4"), [])
+
+
+def test_pieces_tile_groups_of_64_rows():
+    for row_bytes in (4, 40, 20_000, 800_000, 40_000_000):
+        rows = rows_per_piece(row_bytes)
+        assert 64 % rows == 0
+        assert rows == 1 or rows * row_bytes <= 1 << 19
 
 
 @pytest.fixture(params=["npz", "hdf5"])
@@ -16,30 +81,20 @@ def folder(request, tmp_path):
     return tmp_path / "out"
 
 
-def assembled(source, places):
-    values = np.full((len(source.channel_ids), len(source.freqs), len(source.times)), np.nan, np.float32)
-    for tile in source.tiles(places):
-        values[tile.channel, tile.rows, tile.times] = tile.values
-    return values
-
-
-def test_tiles_make_up_the_whole(folder, monkeypatch):
+def test_channels_in_the_order_of_the_file(folder):
     source = open_spectrograms(folder)
-    whole = assembled(source, range(4))
-    assert np.isfinite(whole).all()
-    assert source.decibel
-    monkeypatch.setattr(lfp_file, "_BLOCK_BYTES", 700)
-    np.testing.assert_array_equal(assembled(source, range(4)), whole)
-    some = assembled(open_spectrograms(spectrogram_file(folder)), source.places(["d", "b"]))
-    np.testing.assert_array_equal(some[[1, 3]], whole[[1, 3]])
-    assert np.isnan(some[[0, 2]]).all()
-    np.testing.assert_array_equal(source.to_decibel(whole), whole)
+    whole = dict(source.channels(range(4)))
+    assert [values.shape for values in whole.values()] == [(len(source.freqs), len(source.times))] * 4
+    some = dict(open_spectrograms(source.path).channels(source.places(["d", "b"])))
+    assert list(some) == [1, 3]
+    np.testing.assert_array_equal(some[3], whole[3])
+    np.testing.assert_array_equal(source.to_decibel(whole[0]), whole[0])
 
 
 def test_what_it_says_of_itself(folder):
     source = open_spectrograms(folder)
-    assert source.channel_ids == ("a", "b", "c", "d")
-    assert (source.freqs[-1], source.times[0], source.start_s) == (64.0, 1.0, 0.0)
+    assert (source.channel_ids, source.freqs[-1], source.times[0]) == (("a", "b", "c", "d"), 64.0, 1.0)
+    assert source.decibel
     assert source.params["resolution_hz"] == pytest.approx(0.72, abs=0.01)
     assert source.places(None) == [0, 1, 2, 3]
     with pytest.raises(BadInput, match="has no channel z"):
@@ -47,10 +102,9 @@ def test_what_it_says_of_itself(folder):
 
 
 def test_power_becomes_decibels(tmp_path):
-    traces = write_shank(tmp_path, "a", 0, random_traces(3000, 1))
-    compute(tmp_path / "out", traces)
+    compute(tmp_path / "out", write_shank(tmp_path, "a", 0, random_traces(3000, 1)))
     source = open_spectrograms(tmp_path / "out")
-    values = assembled(source, [0])
+    ((_, values),) = source.channels([0])
     assert not source.decibel
     np.testing.assert_allclose(source.to_decibel(values), 10 * np.log10(values), rtol=1e-5)
 
@@ -60,6 +114,7 @@ def test_what_is_not_a_spectrogram_file(tmp_path):
         open_spectrograms(tmp_path)
     (tmp_path / "x_spectrograms.h5").write_bytes(b"no")
     np.savez(tmp_path / "y_spectrograms.npz", x=1)
-    for name in ("x_spectrograms.h5", "y_spectrograms.npz"):
+    np.savez(tmp_path / "z_spectrograms.npz", spectrograms=np.zeros((2, 3, 4)), channel_ids=np.arange(2))
+    for name in ("x_spectrograms.h5", "y_spectrograms.npz", "z_spectrograms.npz"):
         with pytest.raises(BadInput):
             open_spectrograms(tmp_path / name)

@@ -163,12 +163,12 @@ def test_output_that_is_a_file(two_sessions):
 
 
 def test_a_disk_that_fills_up_on_the_way(two_sessions, monkeypatch):
-    from src.preprocess.lfp import npz_writer
+    from src.preprocess.lfp import spectrogram_file
 
     def full(file, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(npz_writer.ForwardFile, "write", full)
+    monkeypatch.setattr(spectrogram_file.ForwardFile, "write", full)
     summary = process(two_sessions)
     assert all("no space left on the disk" in o.reason for o in summary.outcomes)
     assert not results(two_sessions / "out")

@@ -84,3 +84,55 @@ def test_a_plane_is_the_same_from_suite2p_and_from_nwb(shared_data):
     np.testing.assert_array_equal(nwb.cell_ids, ours.cell_ids)
     np.testing.assert_array_equal(nwb.traces(np.arange(20)), ours.traces(np.arange(20)))
     assert np.abs(nwb.positions - ours.positions).max() < 8  # suite2p gives a pixel of the ROI, NWB its pixels
+
+
+def write_nwb(path: Path, planes: dict[str, np.ndarray], neuropil: dict[str, np.ndarray]) -> None:
+    """Series ``(time, ROI)`` by name in ``Fluorescence`` and ``Neuropil``; the last ROI of each is not accepted."""
+    from datetime import UTC, datetime
+
+    import pynwb
+    from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel, RoiResponseSeries
+
+    file = pynwb.NWBFile(session_description="d", identifier="id", session_start_time=datetime(2020, 1, 1, tzinfo=UTC))
+    channel = OpticalChannel(name="o", description="o", emission_lambda=500.0)
+    plane = file.create_imaging_plane(
+        name="plane", optical_channel=channel, description="d", device=file.create_device(name="d"),
+        excitation_lambda=500.0, imaging_rate=5.0, indicator="i", location="l",
+    )  # fmt: skip
+    module, segmentation = file.create_processing_module(name="ophys", description="d"), ImageSegmentation()
+    module.add(segmentation)
+    regions = {}
+    for name, traces in planes.items():
+        table = segmentation.create_plane_segmentation(description="d", imaging_plane=plane, name=f"rois {name}")
+        table.add_column(name="iscell", description="accepted, probability")
+        for k in range(traces.shape[1]):
+            table.add_roi(pixel_mask=[(k, 2 * k, 1.0)], iscell=[float(k < traces.shape[1] - 1), 0.5])
+        regions[name] = table.create_roi_table_region(description="d", region=list(range(traces.shape[1])))
+    for holder, arrays in (("Fluorescence", planes), ("Neuropil", neuropil)):
+        if not arrays:
+            continue
+        series = [
+            RoiResponseSeries(name=n, data=a, rois=regions[n], unit="lumens", rate=5.0) for n, a in arrays.items()
+        ]
+        module.add(Fluorescence(roi_response_series=series, name=holder))
+    with pynwb.NWBHDF5IO(str(path), "w") as handle:
+        handle.write(file)
+
+
+@pytest.mark.filterwarnings("ignore:The linked table")
+def test_planes_of_an_nwb_file_are_one_recording_and_other_series_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    planes = {name: rng.random((9 + k, 3 + k)).astype(np.float32) for k, name in enumerate(("plane0", "plane1"))}
+    neuropil = {name: rng.random(traces.shape).astype(np.float32) for name, traces in planes.items()}
+    write_nwb(tmp_path / "two.nwb", planes, neuropil)
+    recording = open_recording(subject_files(tmp_path / "two.nwb"), "two")
+    assert (recording.cells, recording.frames, recording.fs_hz) == (5, 9, 5.0)
+    assert recording.cell_ids.tolist() == [1, 2, 4, 5, 6]
+    assert recording.positions.tolist() == [[0, 0, 0], [1, 2, 0], [0, 0, 1], [1, 2, 1], [2, 4, 1]]
+    expected = [(planes[n] - np.float32(0.7) * neuropil[n])[:9, :-1].T for n in planes]
+    np.testing.assert_allclose(recording.traces(np.arange(5)), np.concatenate(expected), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(recording.traces(np.array([4, 0])), recording.traces(np.arange(5))[[4, 0]])
+    assert "0.7 of the neuropil" in recording.notes[0]
+    write_nwb(tmp_path / "other.nwb", {"red": planes["plane0"], "green": planes["plane0"]}, {})
+    with pytest.raises(BadInput, match=r"several series of traces \(.*green.*\)"):
+        open_recording(subject_files(tmp_path / "other.nwb"), "other")

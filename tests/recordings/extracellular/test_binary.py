@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.recordings.extracellular.binary import is_trodes, neuroscope_xml
+from src.recordings.extracellular.formats import is_trodes, neuroscope_xml
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput

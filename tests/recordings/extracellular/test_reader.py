@@ -61,6 +61,42 @@ def test_time_stamps_and_time_ranges_are_obeyed(tmp_path):
         open_recording(npz(tmp_path / "d.npz", fs=1000.0, timestamps=np.full(1280, np.nan)))
 
 
+STAMPS = np.arange(1280) / 1000
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"timestamps": STAMPS, "fs": 500.0}, "1000 Hz if they are seconds; the rate is 500 Hz"),
+        ({"timestamps": STAMPS * 1000, "fs": 1000.0}, "1 Hz if they are seconds; the rate is 1000 Hz"),
+        ({"timestamps": STAMPS * 0, "fs": 1000.0}, "does not rise"),
+        ({"shanks": [0, 1], "fs": 1000.0}, "shanks has 2 entries for 4 channels"),
+    ],
+)
+def test_time_stamps_and_groups_that_contradict_the_file_are_refused(tmp_path, fields, says):
+    with pytest.raises(BadInput, match=says):
+        open_recording(npz(tmp_path / "a.npz", **fields))
+
+
+def test_time_stamps_of_other_kinds(tmp_path):
+    gap = STAMPS + 0.3 * (np.arange(1280) >= 640)
+    alone = open_recording(npz(tmp_path / "a.npz", timestamps=gap))
+    assert (alone.fs_hz, alone.gaps) == (1000.0, [(640, 940)])
+    ticks = open_recording(npz(tmp_path / "b.npz", timestamps=(gap * 30_000).round().astype(int), fs=1000.0))
+    assert ticks.gaps == [(640, 940)]
+    coarse = open_recording(npz(tmp_path / "c.npz", timestamps=(gap + 5000).astype("f4"), fs=1000.0))
+    assert coarse.gaps == [(640, 940)]
+    back = open_recording(npz(tmp_path / "d.npz", timestamps=STAMPS - 0.5 * (np.arange(1280) >= 640), fs=1000.0))
+    assert "the clock goes back at 0.640 s" in back.warnings[0]
+    other = open_recording(npz(tmp_path / "e.npz", timestamps=STAMPS[:9], fs=1000.0))
+    assert "timestamps has 9 values for 1280 samples: they are not used" in other.warnings
+
+
+def test_groups_may_have_names(tmp_path):
+    recording = open_recording(npz(tmp_path / "a.npz", fs=1000.0, channel_groups=["CA1", "PFC", "CA1", "PFC"]))
+    assert recording.shanks.tolist() == [0, 1, 0, 1]
+
+
 def test_provenance_is_the_originals_only_for_the_originals_files(tmp_path):
     other = open_recording(npz(tmp_path / "a.npz", fs=500.0))
     assert "1-200" not in other.upstream
@@ -76,8 +112,9 @@ def test_structs_and_cells_by_a_dotted_name(tmp_path):
     assert (recording.fs_hz, recording.n_channels) == (1250, 4)
     np.testing.assert_array_equal(recording.samples(), SAMPLES.T)
     assert open_recording(tmp_path / "a.mat", SourceOptions(key="trials.1.data")).fs_hz == 1000
-    with pytest.raises(BadInput, match=r"no variable 'session.x' \(it holds session.lfp"):
-        open_recording(tmp_path / "a.mat", SourceOptions(key="session.x"))
+    for key in ("session.x", None):
+        with pytest.raises(BadInput, match=r"no variable '.*' \(it holds session.lfp, session.samp"):
+            open_recording(tmp_path / "a.mat", SourceOptions(key=key))
     with h5py.File(tmp_path / "b.mat", "w", userblock_size=512) as file:  # MATLAB 7.3 has its axes the other way round
         group = file.create_group("session")
         group["lfp"], group["SampleRate"] = SAMPLES.T, [[1250.0]]

@@ -1,5 +1,6 @@
 """The typed recording: blocks, gaps, scaling, selection, and clocks."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from src.recordings.extracellular.recording import (
     ExtracellularRecording,
     Run,
+    channel_rows,
     jumps,
     runs_on_clock,
     timestamp_jumps,
@@ -112,3 +114,15 @@ def test_times_in_seconds_may_drift_but_not_jump():
     times = np.arange(3000) / 1000.0003
     times[2000:] += 0.5
     assert timestamp_jumps(times, 1000.0) == [2000]
+
+
+def test_stretches_of_channels(tmp_path):
+    samples = np.random.default_rng(0).standard_normal((5000, 6)).astype(np.float32)
+    recording = recording_of(samples)
+    with ThreadPoolExecutor(2) as pool:
+        for kept in (None, [4, 1]):
+            with channel_rows(recording, tmp_path, pool, kept) as read:
+                for channel in kept or range(6):
+                    np.testing.assert_array_equal(read(channel, slice(0, 5000)), samples[:, channel])
+                    np.testing.assert_array_equal(read(channel, slice(123, 456)), samples[123:456, channel])
+    assert list(tmp_path.iterdir()) == []

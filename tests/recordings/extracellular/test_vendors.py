@@ -12,13 +12,19 @@ from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from tests.recordings.extracellular.vendor_files import (
     counts,
+    write_blackrock,
     write_intan,
+    write_intan_rhs,
     write_neuroscope,
     write_nwb,
     write_open_ephys,
+    write_plexon,
     write_spikeglx,
     write_trodes,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""neo leaves a Blackrock file open."""
 
 SAMPLES = counts(1280)
 GAP = np.arange(1280) + 300 * (np.arange(1280) >= 640)
@@ -47,6 +53,18 @@ def open_ephys(folder, gap):
 
 def intan(folder, gap):
     return write_intan(folder / "a.rhd", SAMPLES, gap)
+
+
+def intan_rhs(folder, gap):
+    return write_intan_rhs(folder / "a.rhs", SAMPLES, gap)
+
+
+def blackrock(folder, gap):
+    return write_blackrock(folder / "a.ns5", SAMPLES, gap)
+
+
+def plexon(folder, gap):
+    return write_plexon(folder / "a.plx", SAMPLES, gap)
 
 
 def nwb(folder, gap):
@@ -80,6 +98,9 @@ def saved(folder, gap):
         (spikeglx_lf, "SpikeGLX", 2500, [f"imec0.lf#LF{c}" for c in range(4)], [0] * 4, 0.6e6 / 512 / 250),
         (open_ephys, "Open Ephys", 30_000, ["CH1", "CH2", "CH3", "CH4"], [0] * 4, 0.195),
         (intan, "Intan", 30_000, ["A-000", "A-001", "B-000", "B-001"], [0, 0, 1, 1], 0.195),
+        (intan_rhs, "Intan", 30_000, ["A-000", "A-001", "B-000", "B-001"], [0, 0, 1, 1], 0.195),
+        (blackrock, "Blackrock", 30_000, ["1", "2", "3", "4"], [0] * 4, 0.25),
+        (plexon, "Plexon", 1000, ["FP01", "FP02", "FP03", "FP04"], [0] * 4, 10e6 / 2**16 / 1000),
         (nwb, "NWB", 1000, [0, 1, 2, 3], [0, 0, 1, 1], 1.0),
         (trodes, "Trodes", 1500, ["nt1ch1", "nt1ch2", "nt2ch1", "nt2ch2"], [0, 0, 1, 1], 0.195),
         (saved, "SpikeInterface", 1000, [0, 1, 2, 3], [0, 0, 1, 1], 0.5),
@@ -99,7 +120,7 @@ def test_every_format_gives_microvolts_ids_and_groups(tmp_path, write, name, fs_
         open_recording(path, SourceOptions(fs_hz=777))
 
 
-@pytest.mark.parametrize("write", [open_ephys, intan, nwb, trodes])
+@pytest.mark.parametrize("write", [open_ephys, intan, intan_rhs, blackrock, plexon, nwb, trodes])
 def test_lost_samples_are_nan_where_they_were_lost(tmp_path, write):
     recording = open_recording(write(tmp_path / "rat", GAP))
     assert recording.gaps == [(640, 940)]
@@ -163,3 +184,8 @@ def test_a_real_open_ephys_header(shared_data, tmp_path):
         np.save(folder / "sample_numbers.npy", np.arange(300))
     recording = open_recording(tmp_path / "oe")
     assert (recording.fs_hz, recording.n_channels, recording.units) == (2500, 384, "uV")
+
+
+def test_readers_say_nothing_of_their_own(tmp_path, capsys):
+    open_recording(write_plexon(tmp_path / "a.plx", SAMPLES))
+    assert capsys.readouterr() == ("", "")

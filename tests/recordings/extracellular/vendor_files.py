@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,80 @@ def write_intan(path: Path, samples: NDArray, clock: NDArray | None = None, port
         part = slice(first, first + 128)
         body += np.asarray(clock[part], "<i4").tobytes()
         body += (samples[part].T.astype(np.int32) + 32768).astype("<u2").tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + body)
+    return path
+
+
+def write_intan_rhs(path: Path, samples: NDArray, clock: NDArray | None = None, ports: str = "AB") -> Path:
+    """Intan RHS 3.0: header, then blocks of 128 samples: clock, amplifier channels, stimulation of each."""
+    n_samples, n_channels = samples.shape
+    assert n_samples % 128 == 0
+
+    def text(value: str) -> bytes:
+        raw = value.encode("utf-16-le")
+        return struct.pack("<I", len(raw)) + raw
+
+    head = struct.pack("<IhhfH8f", 0xD69127AC, 3, 0, FS, 1, 1.0, 0.1, 1.0, 7500.0, 1.0, 0.1, 1.0, 7500.0)
+    head += struct.pack("<h2f2h3f", 0, 1000.0, 1000.0, 0, 0, 1e-6, 1e-9, 0.0) + text("") * 3
+    head += struct.pack("<hh", 0, 0) + text("n/a") + struct.pack("<h", len(ports))
+    each = n_channels // len(ports)
+    for port in ports:
+        head += text(f"Port {port}") + text(port) + struct.pack("<hhh", 1, each, each)
+        for c in range(each):
+            head += text(f"{port}-{c:03d}") * 2 + struct.pack("<11h2f", c, c, 0, 1, c, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
+    clock, body = np.arange(n_samples) if clock is None else clock, b""
+    for first in range(0, n_samples, 128):
+        part = slice(first, first + 128)
+        body += np.asarray(clock[part], "<i4").tobytes()
+        body += (samples[part].T.astype(np.int32) + 32768).astype("<u2").tobytes()
+        body += np.zeros((n_channels, 128), "<u2").tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + body)
+    return path
+
+
+def write_blackrock(path: Path, samples: NDArray, clock: NDArray | None = None) -> Path:
+    """Blackrock NSx 2.3: header, a header per channel, then packets of samples with the clock of their first."""
+    n_channels = samples.shape[1]
+    size = 314 + 66 * n_channels
+    head = struct.pack("<8sBBI16s256sII", b"NEURALCD", 2, 3, size, b"30 kS/s", b"", 1, FS)
+    head += struct.pack("<8HI", 2026, 1, 5, 2, 3, 4, 5, 0, n_channels)
+    for c in range(n_channels):
+        name, corners = f"chan{c + 1}".encode(), (300, 1, 0, 7_500_000, 3, 1)
+        head += struct.pack(
+            "<2sH16sBB4h16sIIHIIH", b"CC", c + 1, name, 1, c, -32764, 32764, -8191, 8191, b"uV", *corners
+        )
+    clock = np.arange(len(samples)) if clock is None else clock
+    cuts = [0, *(np.flatnonzero(np.diff(clock) != 1) + 1).tolist(), len(samples)]
+    body = b"".join(
+        struct.pack("<BII", 1, clock[first], last - first) + samples[first:last].tobytes()
+        for first, last in pairwise(cuts)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + body)
+    return path
+
+
+def write_plexon(path: Path, samples: NDArray, clock: NDArray | None = None, fs: int = 1000) -> Path:
+    """Plexon PLX 1.06: header, a header per slow channel, then blocks of one channel with the clock of their first."""
+    n_samples, n_channels = samples.shape
+    ad_hz, block = 40_000, 320
+    head = struct.pack("<Ii128s5i", 0x58454C50, 106, b"", ad_hz, 0, 0, n_channels, 32)
+    head += struct.pack(
+        "<9id4B3H", 8, 2026, 1, 2, 3, 4, 5, 0, ad_hz, n_samples * ad_hz / fs, 1, 1, 12, 16, 3000, 5000, 1000
+    )
+    head += struct.pack("<18s18s10s", b"", b"", b"") + bytes(4 * (650 + 650)) + bytes(4 * 300)
+    counts_of = np.zeros(212, "<i4")
+    counts_of[:n_channels] = n_samples
+    head += counts_of.tobytes()
+    for c in range(n_channels):
+        head += struct.pack("<32s6i128s28i", f"FP{c + 1:02d}".encode(), c, fs, 1, 1, 1000, 0, b"", *([0] * 28))
+    clock, body = np.arange(n_samples) if clock is None else clock, b""
+    for first in range(0, n_samples, block):
+        for c in range(n_channels):
+            part = samples[first : first + block, c]
+            body += struct.pack("<hHIhhhh", 5, 0, int(clock[first]) * ad_hz // fs, c, 0, 1, len(part)) + part.tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(head + body)
     return path

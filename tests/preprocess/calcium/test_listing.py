@@ -1,0 +1,47 @@
+"""``list=true``: names, cells, rates, units and models, without any work."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tests.preprocess.calcium.conftest import parameters
+from tests.preprocess.cascade.cascade_packages import write_package
+from tests.recordings.calcium.test_recording import positions, write_fish
+from tests.recordings.calcium.test_segmentation import write_caiman
+
+
+def test_every_recording_is_listed_with_its_model_and_nothing_is_written(tmp_path):
+    for name, fs_hz in (("subject_1", 2.0), ("subject_2", 2.56), ("subject_3", 30.0)):
+        write_fish(tmp_path / "raw" / name, xyz=positions(6), response=np.ones((50, 6)), fs=fs_hz)
+    (tmp_path / "raw" / "subject_4").mkdir()
+    write_package(tmp_path / "models")
+    params = parameters(tmp_path / "raw", tmp_path / "out", list=True, models_dir=str(tmp_path / "models"))
+    params.engine, params.cascade_model = "dense", "Tiny_2Hz"
+    summary = params.run()
+    assert summary.exit_code == 0
+    models = [row["model"] for row in summary.rows]
+    assert models[:3] == [
+        "Tiny_2Hz", "Tiny_2Hz (2 Hz, the recording is resampled)",
+        "Tiny_2Hz (2 Hz, refused: more than a factor of two away)",
+    ]  # fmt: skip
+    assert "has no TimeSeries.h5" in models[3]
+    assert [row["cells"] for row in summary.rows] == [6, 6, 6, None]
+    assert not (tmp_path / "out").exists()
+    console = Console(width=200, file=io.StringIO())
+    console.print(summary.table())
+    assert "subject_4" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("model", "stated"),
+    [("Global_EXC_2Hz_smoothing500ms", "fetched from CASCADE, or else Recorded"), ("auto", "_EXC_")],
+)
+def test_a_file_of_dff_and_a_model_that_is_not_here(tmp_path, model, stated):
+    write_caiman(tmp_path / "session.hdf5")
+    params = parameters(tmp_path / "session.hdf5", tmp_path / "out", list=True, models_dir=str(tmp_path / "models"))
+    params.engine, params.cascade_model = "dense", model
+    (row,) = params.run().rows
+    assert (row["recording"], row["fs_hz"], row["signal"]) == ("session", 10.0, "ΔF/F (fraction)")
+    assert stated in row["model"]
