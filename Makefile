@@ -14,7 +14,7 @@ SEED ?= 0
 # One thread per test process; what the tests start inherits it.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: help train grids spikes sort test suite test-slow test-faults test-slurm lint style types lock clean
+.PHONY: help train grids spikes sort test suite examples docs test-slow test-faults test-slurm lint style types lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -54,8 +54,11 @@ test: style ## style, then types and every test that takes seconds, side by side
 suite: .venv/.installed
 	@$(PYTEST)
 
+examples: .venv/.installed ## run the notebooks of examples/ from beginning to end
+	@$(PYTEST) -m examples tests/test_examples.py
+
 test-slow: .venv/.installed ## the tests that take minutes
-	@$(PYTEST) -m "slow and not faults"
+	@$(PYTEST) -m "slow and not faults and not examples"
 
 test-faults: .venv/.installed ## kills at 50 moments, full disks, 30 000 spoiled files; SEED=2 draws others
 	@FAULT_SEED=$(SEED) FAULT_KILLS=50 FAULT_EXAMPLES=1000 $(PYTEST) -m "faults or not slow" tests/faults
@@ -73,25 +76,34 @@ style: .venv/.installed
 types: .venv/.installed
 	@.venv/bin/mypy .
 
-lock: ## resolve pyproject.toml into requirements.lock; UPGRADE=--upgrade takes the newest of everything
+docs: .venv/.installed ## the site, into build/site; warnings are errors
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-compile -r setup/site_requirements.txt
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+lock: ## resolve pyproject.toml into the two locks; UPGRADE=--upgrade takes the newest of everything
 	@tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
 	"$(PYTHON)" -m venv "$$tools"; "$$tools/bin/pip" install -q --disable-pip-version-check uv; \
-	cp requirements.lock "$$tools/lock" 2>/dev/null || true; \
-	"$$tools/bin/uv" pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
-		--group dev --extra slurm --extra sweep --extra trackers --extra yasa --no-header --no-annotate --quiet $(UPGRADE) -o "$$tools/lock" >/dev/null; \
-	{ echo '# Made from pyproject.toml by `make lock`; docs/decisions.md says what is left out and why.'; \
-	  sed -E 's/ ;.*//' "$$tools/lock" | grep -vE '^(nvidia-|cuda-|triton)'; } > "$$tools/new"; \
-	mv "$$tools/new" requirements.lock
+	for file in requirements.lock setup/without_cascade.lock; do \
+		extra=$$([ $$file = requirements.lock ] && echo "--extra cascade" || true); \
+		cp requirements.lock "$$tools/lock" 2>/dev/null || true; \
+		"$$tools/bin/uv" pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest $$extra \
+			--group dev --extra hub --extra slurm --extra sweep --extra trackers --extra yasa --no-header --no-annotate --quiet $(UPGRADE) -o "$$tools/lock" >/dev/null; \
+		{ echo '# Made from pyproject.toml by `make lock`; docs/decisions.md says what is left out and why.'; \
+		  sed -E 's/ ;.*//' "$$tools/lock" | grep -vE '^(nvidia-|cuda-|triton)'; } > "$$tools/new"; \
+		mv "$$tools/new" $$file; \
+	done
 
 clean: ## remove .venv and the tools' caches; results are kept
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.venv/.installed: requirements.lock setup/torchaudio_without_cuda.py
+# LOCK=setup/without_cascade.lock leaves out TensorFlow, which only CASCADE's networks need.
+LOCK ?= requirements.lock
+.venv/.installed: $(LOCK) setup/torchaudio_without_cuda.py
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || { \
 		echo "neurolit needs Python 3.11 or 3.12, found $$(python3 --version 2>&1); say make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@[ -x $(PY) ] || "$(PYTHON)" -m venv .venv || { rm -rf .venv; \
 		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "installing the pinned dependencies into .venv (once; some minutes)"
-	@$(PY) -m pip install -qq --disable-pip-version-check --no-compile -r requirements.lock
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-compile -r $(LOCK)
 	@$(PY) setup/torchaudio_without_cuda.py
 	@touch $@

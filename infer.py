@@ -80,9 +80,12 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     if taken is not None and cfg.bundle is None:
         say(console, f"input      {cfg.input} is taken for {taken}")
         return predict_with_method(OmegaConf.merge(cfg, {"method": LFP_METHOD}))  # type: ignore[arg-type]
-    from src.models.bundle import load_bundle  # loads torch: a mistake on the command line is reported before that
+    # These load torch: a mistake on the command line is reported before that.
+    from src.models.bundle import load_bundle
+    from src.runs.hub import fetch
 
-    bundle = load_bundle(cfg.bundle or PRETRAINED)
+    given = cfg.bundle or PRETRAINED
+    bundle = load_bundle(fetch(given) if str(given).startswith("hf:") else given)
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
     predict = import_module(PREDICTORS[bundle.task]).predict

@@ -84,7 +84,7 @@ class InferOptions:
 class InferConfig:
     """``infer.py``: a bundle or a method that needs none, recordings, and options of its task."""
 
-    bundle: str | None = None  # folder of a run or of its bundle; null: LFP by rule, else the network of human sleep
+    bundle: str | None = None  # folder of a run or bundle, or hf:owner/name; null: LFP by rule, else human sleep
     method: str | None = None  # bank or discover (spikes) or lfp_states, which need no bundle
     labelled: str | None = None  # spikes: the labelled recording that method=bank learns from
     input: str = MISSING  # a recording, or a folder of them

@@ -7,13 +7,21 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from preprocess import as_list
 from src import schema
+from src.models.bundle import NETWORKS
+from src.models.sleep.stager import SleepStager
 from src.runs.command import check_command
-from src.signals import BadInput
+from src.runs.keys import check
+from src.signals import BadInput, SignalSpec
 from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -76,6 +84,53 @@ def test_printed_python_imports_what_exists(page):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("src."):
                 module = importlib.import_module(node.module)
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def excerpts() -> dict[str, str]:
+    """The files that CONTRIBUTING writes, by the path in their first line."""
+    found = {}
+    for _, text in BLOCK.findall((REPOSITORY / "CONTRIBUTING.md").read_text()):
+        first, _, rest = text.partition("\n")
+        found[first.strip("# ").partition(",")[0]] = rest
+    return found
+
+
+def test_the_network_and_the_experiment_of_contributing_work(tmp_path, monkeypatch):
+    files = excerpts()
+    mine = ModuleType("src.models.sleep.mine")
+    code = "import torch.nn as nn\nfrom torch import Tensor\nfrom src.models.sleep.networks import Standardize\n"
+    exec(code + files["src/models/sleep/mine.py"], mine.__dict__)
+    mine.MyNet.__module__ = mine.__name__
+    monkeypatch.setitem(sys.modules, mine.__name__, mine)
+    monkeypatch.setitem(NETWORKS, "my_net", (mine.__name__, "MyNet"))
+    monkeypatch.setattr(SleepStager, "kinds", (*SleepStager.kinds, "my_net"))
+    for name in ("conf/model/my_net.yaml", "conf/experiment/my_question.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(files[name])
+    schema.register()
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        place = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+        cfg = compose("train", ["experiment=my_question", place])
+    check(cfg)
+    signal = SignalSpec(("EEG",), 100.0, 30.0, "dB", ("channel", "frequency", "time"), (1, 20, 29))
+    model = instantiate(cfg.model, signal=signal.to_dict(), classes=["a", "b"], _recursive_=False, _convert_="all")
+    assert model(torch.randn(4, 1, 20, 29)).shape == (4, 2)
+    assert model.network.layers[1].out_features == 64
+
+
+def test_the_step_of_contributing_works():
+    files = excerpts()
+    code = "from dataclasses import dataclass\nfrom src.storage.batch import Summary\n"
+    names: dict = {"__name__": "mine"}
+    exec(
+        f"{code}from src.storage.parameters import PreprocessConfig\n{files['src/preprocess/lfp/parameters.py']}", names
+    )
+    params = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(names["MyStepParams"]), {"window_s": 3}))
+    assert params.own() == {"window_s": 3.0}
+    code = "from collections.abc import Mapping\nfrom pathlib import Path\nfrom typing import Any\n"
+    names = {}
+    exec(f"{code}from src.storage.step import CachedStep\n{files['src/preprocess/lfp/my_step.py']}", names)
+    assert names["MY_STEP"].name == "my_step"
 
 
 @pytest.mark.slow

@@ -64,6 +64,13 @@ class TestLock:
         unanswered = [str(r) for name, r in requirements.items() if lock.get(name) not in r.specifier]
         assert unanswered == []
 
+    def test_the_small_lock_is_a_part_of_it_without_tensorflow(self, repository, lock):
+        text = (repository / "setup" / "without_cascade.lock").read_text()
+        small = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
+        assert {name: lock.get(canonicalize_name(name)) for name in small} == {n: Version(v) for n, v in small.items()}
+        assert {"tensorflow", "neuralib-imaging", "keras", "opencv-python"}.isdisjoint(small)
+        assert "torch" in small
+
     def test_it_is_what_is_installed(self, lock):
         wrong = {name: version(name) for name, pin in lock.items() if Version(version(name)).public != str(pin)}
         assert wrong == {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ import torch
 from hydra.utils import get_object, instantiate
 from torch import Tensor
 
+from src.models.bundle import Bundle, load_bundle
 from src.signals import BadInput
 
 ADAMW: dict[str, Any] = {"_target_": "torch.optim.AdamW", "lr": 2e-3, "weight_decay": 1e-2}
@@ -39,12 +41,43 @@ class TrainedModule(pl.LightningModule):
     kinds: tuple[str, ...] = ()
     monitor: tuple[str, str]
     network: Any
+    network_args: dict[str, Any]
     has_statistics: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("has_statistics", torch.tensor(0.0))  # or 1; a number, because weights may be averaged
         self.augment: Any = None
+
+    @classmethod
+    def from_bundle(cls, bundle: str | Path | Bundle, **arguments: Any) -> Self:
+        """The module with the weights of a bundle: to predict or test with ``Trainer``, or to train it further.
+
+        Parameters
+        ----------
+        bundle
+            A bundle, its folder, or the folder of the run that it belongs to.
+        arguments
+            Further arguments of the constructor, such as ``optimizer``. Weights of classes are not part of a bundle:
+            training goes on with those of the new data.
+
+        Raises
+        ------
+        BadInput
+            If the bundle is damaged, or of a network that this module does not train.
+        """
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        if loaded.kind not in cls.kinds:
+            hint = f"{cls.__name__} trains {', '.join(cls.kinds)}"
+            raise BadInput(loaded.folder or "bundle", f"holds a network of kind {loaded.kind}", hint)
+        named = {"kind": loaded.kind, "network_args": dict(loaded.network_args)}
+        given = {name: value for name, value in named.items() if name in inspect.signature(cls).parameters}
+        module = cls(signal=loaded.signal.to_dict(), classes=list(loaded.classes), **given, **arguments)  # type: ignore[call-arg]
+        module.network_args, module.network = dict(loaded.network_args), loaded.network()
+        if hasattr(module, "decision"):
+            module.decision = dict(loaded.decision)
+        module.has_statistics.fill_(1.0)
+        return module
 
     def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
         """Fill the buffers with what was fitted on the training data; see the subclass for the names."""

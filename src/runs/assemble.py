@@ -72,7 +72,7 @@ def make_callbacks(blocks: Mapping[str, Any], *, folder: Path, monitor: str, mod
     for name, block in blocks.items():
         if block is None:
             continue
-        takes = imported_arguments(f"callbacks.{name}", str(block["_target_"])) or []
+        takes = imported_arguments(f"callbacks.{name}", str(block["_target_"])) or {}
         missing = {k: v for k, v in known.items() if k in takes and k not in block}
         made.append(instantiate(block, **missing, _convert_="all"))
     return made

@@ -6,7 +6,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -61,8 +61,8 @@ def test_run(path: Path) -> None:
     if record.get("data") not in (None, data_identity(datamodule)):
         raise BadInput(path, "was trained on other recordings than there are now", "put them back, then test it")
     adopt_checkpoint(model, path / "checkpoints" / "best.ckpt")
-    quiet = OmegaConf.merge(cfg, {"trainer": {"enable_progress_bar": False}})
-    make_trainer(quiet, folder=path, monitor=model.monitor, loggers=[]).test(model, datamodule, verbose=False)
+    cfg.trainer["enable_progress_bar"] = False
+    make_trainer(cfg, folder=path, monitor=model.monitor, loggers=[]).test(model, datamodule, verbose=False)
     metrics: dict[str, float] = {**record["metrics"], **model.test_metrics()}
     bundle = load_bundle(path)
     assert bundle.folder is not None

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.machinery import PathFinder
+from inspect import Parameter
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
@@ -23,6 +25,8 @@ from src.signals import BadInput
 
 OURS = {"logger": "logger", "fast_dev_run": "debug=fast", "enable_checkpointing": "callbacks.checkpoint"}
 """Arguments of ``Trainer`` that ``train.py`` has to decide itself, and what to give instead."""
+Arguments = dict[str, Any] | None
+"""Names of arguments with their annotations; ``None`` where any name is taken."""
 BLOCKS = ("datamodule", "model", "optimizer", "scheduler", "trainer", "logger")
 
 
@@ -45,23 +49,38 @@ def check(cfg: DictConfig) -> None:
     _check_network(plain["model"])
 
 
-def check_keys(plain: Mapping[str, Any], arguments: Callable[[str, str], list[str] | None] | None = None) -> None:
-    """Refuse keys that the constructors of the blocks do not take; ``arguments(key, target)`` lists what they take."""
+def check_keys(plain: Mapping[str, Any], arguments: Callable[[str, str], Arguments] | None = None) -> None:
+    """Refuse keys that the constructors of the blocks do not take; ``arguments(key, target)`` says what they take."""
     blocks = {name: plain[name] for name in BLOCKS if plain.get(name)}
     blocks |= {f"callbacks.{n}": block for n, block in (plain.get("callbacks") or {}).items() if block is not None}
     for name, block in blocks.items():
-        target = block.get("_target_") if isinstance(block, Mapping) else None
-        if target is None and arguments is None:
-            continue
-        if target is None:
+        if not isinstance(block, Mapping) or (block.get("_target_") is None and arguments is not None):
             raise BadInput(name, "names no _target_", f"give {name}._target_=<module.Class> and its arguments")
-        takes = arguments(name, str(target)) if arguments else written_arguments(str(target))
-        _check_block(name, block, str(target), takes)
+    for name, block in [*blocks.items(), *_inner_blocks(blocks)]:
+        if (target := block.get("_target_")) is not None:
+            takes = arguments(name, str(target)) if arguments else written_arguments(str(target))
+            _check_block(name, block, str(target), takes)
 
 
-def _check_block(name: str, block: Mapping[str, Any], target: str, takes: list[str] | None) -> None:
-    for key in block:
-        if takes is None or key in takes or (key.startswith("_") and key.endswith("_")):
+def _inner_blocks(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every block with a ``_target_`` below ``value``, with its full key."""
+    named = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, below in named:
+        full = f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}" if key else str(name)
+        if key and isinstance(below, Mapping) and below.get("_target_"):
+            yield full, below
+        yield from _inner_blocks(below, full)
+
+
+def _check_block(name: str, block: Mapping[str, Any], target: str, takes: Arguments) -> None:
+    for key, value in block.items():
+        if takes is None or (key.startswith("_") and key.endswith("_")):
+            continue
+        if key in takes:
+            if not _fits(value, takes[key]):
+                kinds = get_args(takes[key]) or (takes[key],)
+                expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+                raise BadInput(f"{name}.{key}", f"is {value!r}", f"give {expected}")
             continue
         near = get_close_matches(key, takes, 1)
         hint = f"did you mean {name}.{near[0]}?" if near else f"it takes {', '.join(takes)}"
@@ -70,18 +89,35 @@ def _check_block(name: str, block: Mapping[str, Any], target: str, takes: list[s
         raise BadInput(f"{name}.{key}", f"is no argument of {target.rpartition('.')[2]}", hint)
 
 
-def imported_arguments(name: str, target: str) -> list[str] | None:
-    """Names of the arguments of the constructor or function ``target``; ``None`` where it takes any."""
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a plain value can be what an annotation asks for; objects, and what the annotation leaves open, can."""
+    kinds = [get_origin(kind) or kind for kind in (get_args(annotation) or [annotation])]
+    if not isinstance(value, bool | int | float | str) or not all(isinstance(kind, type) for kind in kinds):
+        return True
+    if get_origin(annotation) not in (None, Union, UnionType) or {object, Parameter.empty} & {*kinds}:
+        return True
+    return isinstance(value, tuple(kinds)) or (float in kinds and isinstance(value, int))
+
+
+def imported_arguments(name: str, target: str) -> Arguments:
+    """Arguments of the constructor or function ``target`` with their annotations; ``None`` where it takes any."""
     try:
-        parameters = inspect.signature(get_object(target)).parameters
+        found = get_object(target)
+        parameters = inspect.signature(found).parameters
     except (ImportError, ValueError, AttributeError, InstantiationException) as error:
         raise BadInput(f"{name}._target_", f"{target!r} cannot be imported", "give <module.Class>") from error
-    return None if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else list(parameters)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    try:
+        hints = get_type_hints(found.__init__ if isinstance(found, type) else found)
+    except (NameError, TypeError, AttributeError):  # an annotation that only a type checker can read
+        hints = {}
+    return {key: hints.get(key, Parameter.empty) for key in parameters}
 
 
 @cache
-def written_arguments(target: str) -> list[str] | None:
-    """The same from the source, without importing it; ``None`` also where the source does not say."""
+def written_arguments(target: str) -> Arguments:
+    """Arguments from the source, without importing it; ``None`` also where the source does not say."""
     module, _, name = target.rpartition(".")
     file = _source(module)
     if file is None or not name:
@@ -94,17 +130,18 @@ def written_arguments(target: str) -> list[str] | None:
         if isinstance(node, ast.ClassDef) and node.name == name:
             inits = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
             if inits:
-                return _names(inits[-1])[1:] or None
+                return _names(inits[-1], first=1)
             base = next(iter(node.bases), None)
             return written_arguments(f"{module}.{base.id}") if isinstance(base, ast.Name) else None
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _names(node) or None
+            return _names(node)
     return None
 
 
-def _names(function: ast.FunctionDef) -> list[str]:
+def _names(function: ast.FunctionDef, first: int = 0) -> Arguments:
     given = function.args
-    return [] if given.kwarg else [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    names = [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    return None if given.kwarg else dict.fromkeys(names[first:], Parameter.empty)
 
 
 def _source(module: str) -> Path | None:

@@ -6,6 +6,9 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from src.models.bundle import load_bundle
+from src.models.sleep.context_stager import SleepContextStager
+from src.models.sleep.stager import SleepStager
 from src.models.trained_module import TrainedModule, recordings_of
 from src.signals import BadInput
 
@@ -115,3 +118,14 @@ def test_evaluation_data_have_to_name_their_recordings():
     assert recordings_of(loader()) == recordings_of([loader()]) == ["a", "b"]
     with pytest.raises(BadInput, match="do not say which recordings they hold"):
         recordings_of(loader(TensorDataset))
+
+
+def test_a_module_is_made_from_a_bundle_and_refuses_one_of_another_kind(repository):
+    bundle = load_bundle(repository / "pretrained" / "sleep_human")
+    model = SleepContextStager.from_bundle(bundle, scheduler=None)
+    expected = bundle.network().state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.network.state_dict().items())
+    assert model.has_statistics
+    assert model.bundle_fields()["network_args"] == bundle.network_args
+    with pytest.raises(BadInput, match="holds a network of kind sleep_sequence; SleepStager trains"):
+        SleepStager.from_bundle(repository / "pretrained" / "sleep_human")

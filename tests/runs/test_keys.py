@@ -29,6 +29,16 @@ from tests.runs.test_assemble import configured
         ("+trainer.logger=true", r"trainer.logger: is set by train.py; give logger instead"),
         ("+trainer.fast_dev_run=true", r"trainer.fast_dev_run: is set by train.py; give debug=fast instead"),
         ("+trainer.max_epoch=1", r"trainer.max_epoch: .* did you mean trainer.max_epochs\?"),
+        ("trainer.max_epochs=two", r"trainer.max_epochs: is 'two'; give int or null"),
+        ("optimizer.lr=fast", r"optimizer.lr: is 'fast'; give float or Tensor"),
+        (
+            "+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.EarlyStoping}]",
+            r"trainer.callbacks\[0\]._target_: .* cannot be imported",
+        ),
+        (
+            "+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.EarlyStopping, paitence: 2}]",
+            r"did you mean trainer.callbacks\[0\].patience\?",
+        ),
         ("source=bandpower", r"source: Sleep-EDF .*no folder is given; python preprocess.py preprocess=sleep_edf"),
         ("source=sleep_excerpts", r"source: DREAMS sleep spindles: no folder is given; download"),
     ],
@@ -57,7 +67,8 @@ def test_another_optimizer_and_no_scheduler_reach_the_model():
     ],
 )
 def test_the_source_says_what_the_constructor_does(target):
-    assert written_arguments(target) == imported_arguments("x", target)
+    written, imported = written_arguments(target), imported_arguments("x", target)
+    assert (written and list(written)) == (imported and list(imported))
 
 
 @pytest.mark.parametrize("target", ["os.system", "no.such.Thing", "numpy.load", "Thing", "torch.optim.lr_scheduler"])

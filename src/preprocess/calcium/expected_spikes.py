@@ -134,11 +134,7 @@ def make_expected_spikes(
             noise_control(task, engine, levels, recording),
             _mean_rate(out_dir / SPIKES_FILE, recording),
         )
-    if mean_hz < _CLEAR * control_hz:
-        notes.append(
-            f"white noise as strong as the cells' gives {control_hz:.2g} spikes/s through the same baseline and model, "
-            f"the cells give {mean_hz:.2g}: most of these spikes may be noise"
-        )
+    notes += noise_note(control_hz, mean_hz)
     described = engine.describe()
     return {
         "axes": {"expected_spikes": ["neuron", "time"]},
@@ -282,6 +278,16 @@ def noise_control(task: SpikeTask, engine: Engine, levels: np.ndarray, recording
     if task["baseline"] != "none":
         noise -= f0.sliding_percentile(noise, task.window(recording.fs_hz), task["baseline_percentile"])
     return float(np.nanmean(engine.predict(noise, np.full(len(noise), level)))) * recording.fs_hz
+
+
+def noise_note(control_hz: float, mean_hz: float) -> list[str]:
+    """A sentence where the cells have hardly more spikes than :func:`noise_control` has."""
+    if mean_hz >= _CLEAR * control_hz:
+        return []
+    return [
+        f"white noise as strong as the cells' gives {control_hz:.2g} spikes/s through the same baseline and model, "
+        f"the cells give {mean_hz:.2g}: most of these spikes may be noise"
+    ]
 
 
 def _mean_rate(path: Path, recording: CalciumRecording) -> float:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from src.preprocess.cascade.package import Network, PackageConfig
+from src.signals import BadInput
 
 BLOCK_SAMPLES = 1 << 13
 """Samples that go through a network at once. It bounds the memory.
@@ -44,8 +45,11 @@ def import_tensorflow(threads: int = 1) -> Any:
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
         try:
-            import tensorflow as tf
-
+            try:
+                import tensorflow as tf
+            except ImportError as error:
+                hint = "type: pip install -r requirements.lock, or give engine=oasis, which needs no networks"
+                raise BadInput("engine", "CASCADE's networks need TensorFlow, which is not installed", hint) from error
             with suppress(RuntimeError):  # already running in this process; threads do not change the result
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
                 tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,19 +64,30 @@ def load_labelled(
         A recording or labels that cannot be used.
     """
     trace = load_trace(path, fs_hz=conditioning.fs_hz, key=key)
-    said: tuple[str, ...] = ()
     if sorting is None:
         train = read_spikes(path, n_samples=len(trace.centred), n_units=n_units)
-    else:
-        train, said = read_sorting(sorting, conditioning.fs_hz)
-        if len(train) and train.index[-1] >= len(trace.centred):
-            problem = f"has a spike at sample {train.index[-1]}, the recording has {len(trace.centred)} samples"
-            raise BadInput(sorting, problem, "give the sorting of this recording")
+        return labelled_recording(trace, train, conditioning)
+    train, said = read_sorting(sorting, conditioning.fs_hz)
+    if len(train) and train.index[-1] >= len(trace.centred):
+        problem = f"has a spike at sample {train.index[-1]}, the recording has {len(trace.centred)} samples"
+        raise BadInput(sorting, problem, "give the sorting of this recording")
+    known = labelled_recording(trace, train, conditioning)
+    notes = (*(f"labelled recording: {note}" for note in said), *known.notes)
+    return replace(known, notes=notes, before=round(PEAK_BEFORE_MS * trace.fs_hz / 1000))
+
+
+def labelled_recording(trace: Trace, train: SpikeTrain, conditioning: Conditioning) -> LabelledRecording:
+    """A recording in memory with its spikes, checked and conditioned.
+
+    Raises
+    ------
+    BadInput
+        Labels that cannot be used.
+    """
     if len(train) == 0:
-        raise BadInput(path, "holds no labelled spike", "a labelled recording needs spikes in Index and Class")
-    train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), str(path))
+        raise BadInput(trace.source, "holds no labelled spike", "a labelled recording needs spikes in Index and Class")
+    train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), trace.source)
     cleaned, hum = without_hum(trace.centred, trace.fs_hz)
     flat = cleaned - slow_baseline(cleaned)
-    notes = tuple(f"labelled recording: {note}" for note in (*said, *twice, *hum))
-    before = TEMPLATE_BEFORE if sorting is None else round(PEAK_BEFORE_MS * trace.fs_hz / 1000)
-    return LabelledRecording(trace, train, flat, conditioning.linear(cleaned), notes, before)
+    notes = tuple(f"labelled recording: {note}" for note in (*twice, *hum))
+    return LabelledRecording(trace, train, flat, conditioning.linear(cleaned), notes)

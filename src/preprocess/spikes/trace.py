@@ -44,14 +44,18 @@ def load_trace(path: Path, *, fs_hz: float, key: str = "d", channel: int | None 
         What :func:`read_trace` raises, or when most of the recording carries no signal.
     """
     recording = read_trace(path, fs_hz=fs_hz, key=key, channel=channel)
-    samples = recording.samples[0]
+    return as_trace(recording.samples[0], fs_hz, recording.recording_id, str(path))
+
+
+def as_trace(samples: np.ndarray, fs_hz: float, name: str, source: str = "signal") -> Trace:
+    """Centre and check samples in memory, as :func:`load_trace` does; ``source`` is named in errors."""
     bad = unusable(samples)
     if bad.mean() > MOST_UNUSABLE:
-        raise BadInput(path, f"{bad.mean():.0%} of the samples are NaN or saturated", "give a recording with signal")
+        raise BadInput(source, f"{bad.mean():.0%} of the samples are NaN or saturated", "give a recording with signal")
     centred, _ = median_removed(np.where(bad, np.nan, samples).astype(np.float32))
     if not centred.any():
-        raise BadInput(path, "every sample has the same value", "give a recording with signal")
-    return Trace(recording.recording_id, centred, ~bad, fs_hz, str(path))
+        raise BadInput(source, "every sample has the same value", "give a recording with signal")
+    return Trace(name, centred, ~bad, fs_hz, source)
 
 
 def find_recording(folder: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ import pytest
 
 from src.preprocess.cascade import dense as cascade_dense
 from src.preprocess.cascade.dense import DenseEnsembles, import_tensorflow, paired_weights
+from src.signals import BadInput
 from tests.preprocess.cascade.cascade_packages import TINY, random_network, window_by_window
 
 NETWORKS = [random_network(TINY, seed) for seed in (3, 4, 5)]
@@ -55,3 +56,9 @@ def test_importing_the_engines_does_not_load_tensorflow() -> None:
     program = f"import sys;{imports};print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_without_tensorflow_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(BadInput, match=r"need TensorFlow, which is not installed; type: pip install -r requirements"):
+        import_tensorflow()

@@ -1,0 +1,291 @@
+"""Arrays in, results in memory out: what the verbs compute, for a notebook; for sleep :func:`src.predict.sleep.stage`.
+
+Every function runs the code of its verb with the verb's parameters and defaults. ``docs/python.md`` shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.preprocess.calcium.expected_spikes import SpikeTask, dff_of, noise_control, noise_note, resolve_baseline
+from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
+from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
+from src.preprocess.lfp.spectrogram_file import open_spectrograms
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.discover import DiscoverParams, Units, discover
+from src.preprocess.spikes.labelled import labelled_recording
+from src.preprocess.spikes.plausibility import without_hum
+from src.preprocess.spikes.sorting import BankSorter, Sorted
+from src.preprocess.spikes.trace import as_trace
+from src.recordings.calcium.recording import CalciumRecording
+from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
+from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.signals import BadInput
+from src.storage.manifest import read_manifest
+from src.storage.parameters import PreprocessConfig
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Spectrogram:
+    """``power (channel, frequency, time)`` in dB re units²/Hz, ``freqs_hz``, ``times_s`` of the windows' centres."""
+
+    power: Array
+    freqs_hz: Array
+    times_s: Array
+    channels: list[str]
+
+
+@dataclass(frozen=True)
+class SleepStates:
+    """``stages (epoch,)`` as names, ``confidence (epoch,)``, ``onset_s (epoch,)``, and what to know before use."""
+
+    stages: NDArray[np.str_]
+    confidence: Array
+    onset_s: Array
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class SpikeRates:
+    """Calcium traces as spikes.
+
+    Attributes
+    ----------
+    dff
+        ``(neuron, time)`` ΔF/F as a fraction; NaN for neurons that cannot be used.
+    expected
+        ``(neuron, time)`` expected spikes per frame; NaN where nothing can be predicted.
+    noise_levels
+        ``(neuron,)`` percent per square root of Hz.
+    fs_hz, notes
+        Frame rate, and what to know before use.
+    """
+
+    dff: Array
+    expected: Array
+    noise_levels: Array
+    fs_hz: float
+    notes: list[str]
+
+    @property
+    def rates_hz(self) -> Array:
+        """``(neuron, time)`` spikes per second."""
+        return self.expected * self.fs_hz
+
+
+def spectrogram(signal: Any, fs_hz: float | None = None, **params: Any) -> Spectrogram:
+    """Spectrograms of LFP, as ``preprocess=spectrogram`` makes them.
+
+    Parameters
+    ----------
+    signal
+        ``(channel, time)`` or ``(time,)``, or a SpikeInterface recording.
+    fs_hz
+        Sampling rate of an array; it is kept.
+    params
+        Keys of :class:`~src.preprocess.lfp.parameters.SpectrogramParams`; ``preset="sleep"`` unless given.
+
+    Raises
+    ------
+    BadInput
+        If the signal or a parameter makes no sense.
+    """
+    with TemporaryDirectory() as folder:
+        session = _session(signal, fs_hz, Path(folder))
+        out = Path(folder) / "out"
+        _run(SpectrogramParams(**{"preset": "sleep", "workers": 1, **session, **params, "output_dir": str(out)}))
+        (file,) = out.rglob("*_spectrograms.*")
+        stored = open_spectrograms(file)
+        rows = [stored.to_decibel(values) for _, values in stored.channels(range(len(stored.channel_ids)))]
+        return Spectrogram(np.stack(rows), stored.freqs, stored.times, list(stored.channel_ids))
+
+
+def sleep_states(signal: Any, fs_hz: float | None = None, **params: Any) -> SleepStates:
+    """Wake, NREM and REM of LFP without labels, as ``preprocess=lfp_epochs`` finds them.
+
+    Parameters
+    ----------
+    signal
+        ``(channel, time)`` or ``(time,)``, or a SpikeInterface recording. Two channels at 1000 Hz or more give muscle
+        activity.
+    fs_hz
+        Sampling rate of an array.
+    params
+        Keys of :class:`~src.preprocess.lfp.parameters.LfpEpochsParams`, such as ``epoch_s``.
+
+    Raises
+    ------
+    BadInput
+        If the signal or a parameter makes no sense.
+    """
+    with TemporaryDirectory() as folder:
+        session = _session(signal, fs_hz, Path(folder))
+        out = Path(folder) / "out"
+        _run(LfpEpochsParams(**{"workers": 1, **session, **params, "output_dir": str(out)}))
+        (scored,) = out.rglob("hypnogram.csv")
+        columns = np.genfromtxt(scored, delimiter=",", names=True, dtype=None, encoding="utf-8")
+        columns = np.atleast_1d(columns)
+        facts = (read_manifest(scored.parent) or {}).get("facts", {})
+        return SleepStates(columns["stage"], columns["confidence"], columns["onset"], list(facts.get("warnings", [])))
+
+
+def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False, **params: Any) -> SpikeRates:
+    """ΔF/F and spikes of calcium traces, as ``preprocess=cascade_spikes`` computes them.
+
+    Parameters
+    ----------
+    source
+        ``(neuron, time)`` fluorescence, or a file or folder that ``preprocess.py`` reads (suite2p, NWB, …).
+    fs_hz
+        Frame rate; needed for an array.
+    is_dff
+        Whether the array is ΔF/F already, as a fraction.
+    params
+        Keys of :class:`~src.preprocess.calcium.parameters.InferenceParams`, such as ``cascade_model="auto"``.
+
+    Raises
+    ------
+    BadInput
+        If the traces or a parameter make no sense.
+    """
+    settings = CalciumParams(**params, fs_hz=fs_hz)
+    settings.check()
+    recording = _calcium(source, settings, is_dff)
+    task = SpikeTask({}, settings.of(InferenceParams))
+    mode, notes = resolve_baseline(recording, task)
+    task = task.with_baseline(mode)
+    window = task.window(recording.fs_hz)
+    if recording.frames < window:
+        problem = f"{recording.frames} frames are fewer than the baseline's window of {window}"
+        raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
+    engine = task.engine(recording.fs_hz)
+    dff, _ = dff_of(recording.traces(np.arange(recording.cells)), task, window)
+    levels = engine.noise_levels(dff)
+    notes += [*recording.notes, *engine.check(levels)]
+    expected = np.full(dff.shape, np.nan, np.float32)
+    usable = np.isfinite(levels)
+    expected[usable] = engine.predict(dff[usable], levels[usable])
+    if usable.any():
+        control_hz = noise_control(task, engine, levels, recording)
+        notes += noise_note(control_hz, float(np.nanmean(expected)) * recording.fs_hz)
+    return SpikeRates(dff, expected, levels, recording.fs_hz, notes)
+
+
+def find_units(signal: Any, fs_hz: float | None = None, params: DiscoverParams | None = None) -> Units:
+    """The units of one wire, tetrode or shank that nobody labelled, as ``infer.py method=discover`` finds them.
+
+    Parameters
+    ----------
+    signal
+        ``(channel, time)`` or ``(time,)``, or a SpikeInterface recording.
+    fs_hz
+        Sampling rate of an array.
+
+    Raises
+    ------
+    BadInput
+        If the rate is too low, or there are too few peaks for a unit.
+    """
+    samples, rate = _extracellular(signal, fs_hz)
+    cleaned = np.stack([without_hum(np.nan_to_num(row), rate)[0] for row in samples])
+    return discover(np.where(np.isnan(samples), np.nan, cleaned), rate, params or DiscoverParams())
+
+
+def sort_spikes(
+    signal: Any, labelled: Any, index: Sequence[int], unit: Sequence[int], fs_hz: float | None = None
+) -> Sorted:
+    """Spikes of one wire, sorted with the neurons of a labelled recording, as ``infer.py method=bank`` sorts them.
+
+    Parameters
+    ----------
+    signal, labelled
+        ``(time,)`` the recording to sort and the labelled one, or SpikeInterface recordings of one channel.
+    index, unit
+        ``(spike,)`` sample from 0 at which each labelled spike begins, and its neuron from 1.
+    fs_hz
+        Sampling rate of the arrays.
+
+    Raises
+    ------
+    BadInput
+        If a recording or the labels are not plausible.
+    """
+    (known,), rate = _extracellular(labelled, fs_hz)
+    (samples,), own_rate = _extracellular(signal, fs_hz)
+    if own_rate != rate:
+        raise BadInput("signal", f"has {own_rate:g} Hz, the labelled recording {rate:g} Hz", "resample one of them")
+    chain = Conditioning(fs_hz=rate)
+    train = SpikeTrain.sorted(np.asarray(index), np.asarray(unit))
+    recording = labelled_recording(as_trace(known, rate, "labelled"), train, chain)
+    return BankSorter.from_labelled(recording, chain).sort(as_trace(samples, rate, "signal"))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Traces in memory as a source of a calcium recording."""
+
+    traces: Array
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.traces[rows], np.float32)
+
+
+def _calcium(source: Any, params: CalciumParams, is_dff: bool) -> CalciumRecording:
+    if isinstance(source, str | Path):
+        places = find_subjects(Path(source))
+        if len(places) != 1:
+            raise BadInput(source, f"holds {len(places)} subjects", "give one recording")
+        files, name = subject_files(places[0]), subject_name(places[0])
+        return open_recording(files, name, params.fs_hz, neuropil=params.neuropil, need_positions=False)
+    traces = np.asarray(source)
+    if traces.ndim != 2 or params.fs_hz is None:
+        raise BadInput("source", f"has shape {traces.shape} and rate {params.fs_hz}", "give (neuron, time) and fs_hz")
+    return CalciumRecording(
+        subject="signal",
+        file=Path("signal"),
+        fs_hz=params.fs_hz,
+        frames=traces.shape[1],
+        positions=np.full((len(traces), 3), np.nan),
+        cell_ids=np.arange(1, len(traces) + 1),
+        source=_Rows(traces),
+        signal="dff" if is_dff else "fluorescence",
+    )
+
+
+def _extracellular(signal: Any, fs_hz: float | None) -> tuple[Array, float]:
+    """``(channel, time)`` and the rate of an array or a SpikeInterface recording."""
+    if hasattr(signal, "get_traces") and hasattr(signal, "get_sampling_frequency"):
+        signal, fs_hz = signal.get_traces().T, float(signal.get_sampling_frequency())
+    samples = np.atleast_2d(np.asarray(signal, np.float32))
+    if samples.ndim != 2 or fs_hz is None or not fs_hz > 0:
+        raise BadInput("signal", f"has shape {samples.shape} and rate {fs_hz}", "give (channel, time) and fs_hz")
+    return samples, float(fs_hz)
+
+
+def _session(signal: Any, fs_hz: float | None, folder: Path) -> dict[str, Any]:
+    """Write a signal as traces that the LFP steps read; returns the parameters that name them."""
+    samples, rate = _extracellular(signal, fs_hz)
+    session = folder / "signal"
+    (session / "low_freq").mkdir(parents=True)
+    fields = {"sampling_rate": rate, "channel_ids": np.arange(len(samples)), "units": "uV", "shank": 0}
+    np.savez(session / "low_freq" / "signal_sh0_lfp_traces.npz", traces=samples.T, **fields)  # type: ignore[arg-type]
+    return {"input_dir": str(session)}
+
+
+def _run(params: PreprocessConfig) -> None:
+    """Run a step on one signal without its messages; the reason of a failure becomes an error."""
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        summary = params.run()
+    for failure in summary.failures:
+        raise BadInput("signal", failure.reason or "failed", "give a signal that can be used")

@@ -1,0 +1,91 @@
+"""Arrays in, results out: the same numbers as the verbs give, and one line for what cannot be used."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from src.predict.arrays import sleep_states, sort_spikes, spectrogram, spike_rates
+from src.preprocess.lfp.parameters import LfpEpochsParams
+from src.preprocess.lfp.spectrogram_file import open_spectrograms
+from src.signals import BadInput
+from src.simulate.lfp import simulate_session
+from src.simulate.spikes import lookalike
+
+
+@dataclass
+class Recorded:
+    """A SpikeInterface recording, as far as it is used."""
+
+    traces: np.ndarray
+    fs_hz: float
+
+    def get_traces(self):
+        return self.traces
+
+    def get_sampling_frequency(self):
+        return self.fs_hz
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """A simulated session on disk, and its traces ``(time, channel)``."""
+    made = simulate_session(tmp_path_factory.mktemp("lfp"), n_channels=2, minutes=8.0, shanks=(0,))
+    next(made.folder.parent.glob("*_hypnogram.csv")).unlink()  # nobody has scored it
+    (file,) = made.folder.rglob("*_lfp_traces.npz")
+    with np.load(file) as stored:
+        return made, stored["traces"], float(stored["sampling_rate"])
+
+
+def test_spectrograms_and_states_are_those_of_the_verb(session, tmp_path):
+    made, traces, fs_hz = session
+    LfpEpochsParams(input_dir=str(made.folder), output_dir=str(tmp_path / "out"), workers=1).run()
+    (file,) = tmp_path.rglob("*_spectrograms.*")
+    stored = open_spectrograms(file)
+    shown = spectrogram(traces.T, fs_hz)
+    assert shown.power.shape == (2, len(stored.freqs), len(stored.times))
+    for place, values in stored.channels(range(2)):
+        np.testing.assert_array_equal(shown.power[place], stored.to_decibel(values))
+    found = sleep_states(Recorded(traces, fs_hz))
+    (scored,) = tmp_path.rglob("hypnogram.csv")
+    assert list(found.stages) == [line.split(",")[2] for line in scored.read_text().splitlines()[1:]]
+    assert len(found.confidence) == len(found.onset_s) == len(found.stages)
+    assert any("no muscle activity" in warning for warning in found.warnings)
+
+
+def test_traces_become_spikes():
+    rng = np.random.default_rng(1)
+    spikes = rng.random((3, 400)) < 0.05
+    decay = np.exp(-np.arange(40) * 0.5 / 1.25)
+    calcium = np.stack([np.convolve(row, decay)[:400] for row in spikes])
+    fluorescence = 100 * (1 + 0.5 * calcium) + rng.normal(size=spikes.shape)
+    rates = spike_rates(fluorescence, 2.0, engine="oasis", cascade_model="tau1.25s")
+    assert rates.dff.shape == rates.expected.shape == (3, 400)
+    np.testing.assert_allclose(rates.rates_hz, rates.expected * 2.0)
+    assert all(np.corrcoef(rates.expected[i], spikes[i])[0, 1] > 0.6 for i in range(3))
+    again = spike_rates(rates.dff, 2.0, engine="oasis", cascade_model="tau1.25s", is_dff=True)
+    np.testing.assert_allclose(again.expected, rates.expected, atol=1e-5)
+
+
+def test_a_wire_is_sorted_with_the_neurons_of_another():
+    trace, train = lookalike("D1", 1, duration_s=12.0)
+    other, truth = lookalike("D2", 2, duration_s=4.0)
+    found = sort_spikes(other, trace, train.index, train.unit, 25_000.0)
+    nearest = np.abs(found.train.index[:, None] - truth.index[None]).min(axis=1)
+    assert (nearest <= 50).mean() > 0.9
+    assert len(found.train) > 0.8 * len(truth)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: spectrogram(np.zeros((2, 10))), r"signal: has shape \(2, 10\) and rate None"),
+        (lambda: spectrogram(np.zeros((2, 4000)), 500.0, preset="slep"), "'slep' is not known"),
+        (lambda: sleep_states(np.zeros((2, 10)), 500.0), "signal: "),
+        (lambda: spike_rates(np.zeros(10), 2.0), r"source: has shape \(10,\)"),
+        (lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis"), "10 frames are fewer than the baseline's window"),
+    ],
+)
+def test_what_cannot_be_used_is_named(call, message):
+    with pytest.raises(BadInput, match=message):
+        call()

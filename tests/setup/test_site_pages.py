@@ -1,0 +1,65 @@
+"""The pages of the site that are made from other files: every link leads somewhere, every key is listed."""
+
+import importlib.util
+import re
+from dataclasses import fields
+
+import pytest
+import yaml
+
+from src import schema
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def site():
+    spec = importlib.util.spec_from_file_location("site_pages", REPOSITORY / "setup" / "site_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return site.pages()
+
+
+def listed(entry):
+    """The pages of a part of the navigation."""
+    if isinstance(entry, str):
+        return [entry]
+    below = entry if isinstance(entry, list) else entry.values()
+    return [page for part in below for page in listed(part)]
+
+
+def test_the_navigation_names_every_page_once(pages):
+    nav = listed(yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"])
+    there = {path.name for path in (REPOSITORY / "docs").glob("*.md")} | set(pages)
+    assert sorted(nav) == sorted(there)
+
+
+def test_no_link_of_a_made_page_is_dead(pages):
+    files = {f"{path.relative_to(REPOSITORY / 'docs')}" for path in (REPOSITORY / "docs").rglob("*.*")} | set(pages)
+    for name, text in pages.items():
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+            steps = [*name.split("/")[:-1], *target.split("/")]
+            while ".." in steps:
+                steps[steps.index("..") - 1 : steps.index("..") + 1] = []
+            assert "/".join(steps) in files, (name, target)
+
+
+def test_a_link_to_what_is_not_there_is_an_error(site):
+    with pytest.raises(FileNotFoundError, match=r"links nowhere\.md"):
+        site.linked("[x](nowhere.md)", "", "")
+
+
+def test_the_reference_lists_every_key_of_every_step(pages):
+    text = pages["reference/configuration.md"]
+    for params in (schema.TrainConfig, schema.InferConfig, *schema.STEPS.values()):
+        assert [field.name for field in fields(params) if f"| `{field.name}` |" not in text] == []
+
+
+def test_a_tutorial_shows_its_figures(pages):
+    tutorials = [text for name, text in pages.items() if name.startswith("tutorials/")]
+    assert len(tutorials) == 5
+    assert all('src="data:image/png;base64,' in text and "```python" in text for text in tutorials)
