@@ -63,7 +63,7 @@ class Discovered:
 
     def drawn(self) -> list[DrawnUnit]:
         """What the page shows."""
-        shown = []
+        shown: list[DrawnUnit] = []
         for units in self.units.values():
             for number, waveform in enumerate(units.templates):
                 spikes = units.found.train.unit == number + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from src.reports.sleep_page import TEMPLATES, embedded
+from src.reports.sleep import TEMPLATES
 from src.reports.spikes import colour
 
 MOST_DRAWN = 40
@@ -70,6 +71,8 @@ def write_spike_page(
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
     values = {"title": title, "head": list(rows[0]), "rows": cells, "notes": notes, "drawn": MOST_DRAWN}
-    page = environment.get_template("spikes.html").render(values, picture=embedded(figure.read_bytes()))
+    page = environment.get_template("spikes.html").render(
+        values, picture=base64.b64encode(figure.read_bytes()).decode()
+    )
     path.write_text(page + "\n", encoding="utf-8")
     return path

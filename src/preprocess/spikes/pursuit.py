@@ -26,6 +26,9 @@ SHIFT, PAIR_SHIFT = 4, 5
 CLOSE = 30
 """Samples within which two spikes are explained together."""
 
+PAIR_VALUES = 1 << 24
+"""Largest number of hypotheses about pairs that are held in memory."""
+
 SHORTLIST = 6
 PASSES = 15
 ROUNDS = 2
@@ -192,9 +195,10 @@ class Pursuit:
             rank = np.arange(len(self.found)) - np.searchsorted(run, run)
             first = np.flatnonzero(gap <= self.close)
             first = first[rank[first] % 2 == parity]
-            if len(first):
-                self._explain(first)
-                self.found = self.found.ordered()
+            pairs = max(PAIR_VALUES // (self.bank.n_units * (2 * PAIR_SHIFT + 1)) ** 2, 1)
+            for start in range(0, len(first), pairs):
+                self._explain(first[start : start + pairs])
+            self.found = self.found.ordered()
 
     def _explain(self, first: np.ndarray) -> None:
         bank, found, shifts = self.bank, self.found, 2 * PAIR_SHIFT + 1
