@@ -17,7 +17,7 @@ from src.signals import BadInput
 from src.storage.batch import Summary
 from src.storage.progress import say
 
-schema.register()
+schema.register_models()
 
 PREDICTORS = {
     "sleep_staging": "src.predict.sleep",

@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
     with user_errors(console):
         params: Any = OmegaConf.to_object(cfg)
         if not isinstance(params, PreprocessConfig) or type(params) is PreprocessConfig:
-            raise BadInput("preprocess", "names no step of src/schema.py", f"choose from: {', '.join(schema.STEPS)}")
+            raise BadInput("preprocess", "names no step of src/schema.py", f"choose from: {', '.join(schema.steps())}")
         with selection(only=params.only, part=params.part, parts=params.parts):
             summary = params.run()
     for failure in (failure for failure in summary.failures if failure.detail):

@@ -16,7 +16,7 @@ from src.storage.provenance import provenance
 if TYPE_CHECKING:
     from src.runs.folder import RunFolder
 
-schema.register()
+schema.register_models()
 
 
 def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Console) -> float:

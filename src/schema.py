@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from src.preprocess.calcium.parameters import CalciumParams
-from src.preprocess.cascade.parameters import CascadeEvaluateParams, CascadeTrainParams
-from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
-from src.preprocess.spikes.parameters import SpikeConditioningParams, SpikeHybridsParams, SpikeLookalikesParams
-from src.recordings.sleep.parameters import SleepEdfParams
-from src.storage.parameters import PreprocessConfig
+if TYPE_CHECKING:
+    from src.storage.parameters import PreprocessConfig
 
 
 @dataclass
@@ -94,27 +91,43 @@ class InferConfig:
     options: InferOptions = field(default_factory=InferOptions)
 
 
-STEPS: dict[str, type[PreprocessConfig]] = {
-    "cascade_grid": CalciumParams,
-    "cascade_coo": CalciumParams,
-    "cascade_spikes": CalciumParams,
-    "cascade_train": CascadeTrainParams,
-    "cascade_evaluate": CascadeEvaluateParams,
-    "spectrogram": SpectrogramParams,
-    "lfp_epochs": LfpEpochsParams,
-    "sleep_edf": SleepEdfParams,
-    "spike_lookalikes": SpikeLookalikesParams,
-    "spike_hybrids": SpikeHybridsParams,
-    "spike_conditioning": SpikeConditioningParams,
-}
-"""Step of ``preprocess=<step>`` → its parameters; Hydra knows them as ``preprocess/<step>_schema``."""
+@cache
+def steps() -> dict[str, type[PreprocessConfig]]:
+    """Step of ``preprocess=<step>`` → its parameters; Hydra knows them as ``preprocess/<step>_schema``."""
+    from src.preprocess.calcium.parameters import CalciumParams
+    from src.preprocess.cascade.parameters import CascadeEvaluateParams, CascadeTrainParams
+    from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
+    from src.preprocess.spikes.parameters import SpikeConditioningParams, SpikeHybridsParams, SpikeLookalikesParams
+    from src.recordings.sleep.parameters import SleepEdfParams
+
+    return {
+        "cascade_grid": CalciumParams,
+        "cascade_coo": CalciumParams,
+        "cascade_spikes": CalciumParams,
+        "cascade_train": CascadeTrainParams,
+        "cascade_evaluate": CascadeEvaluateParams,
+        "spectrogram": SpectrogramParams,
+        "lfp_epochs": LfpEpochsParams,
+        "sleep_edf": SleepEdfParams,
+        "spike_lookalikes": SpikeLookalikesParams,
+        "spike_hybrids": SpikeHybridsParams,
+        "spike_conditioning": SpikeConditioningParams,
+    }
 
 
-def register() -> None:
-    """Put the schemas where Hydra's ``defaults`` lists find them."""
+def register_models() -> None:
+    """Put the schemas of ``train.py`` and ``infer.py`` where Hydra's ``defaults`` lists find them."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="infer_schema", node=InferConfig)
+
+
+def register() -> None:
+    """Put all schemas there, those of the preprocessing steps too."""
+    from src.storage.parameters import PreprocessConfig
+
+    register_models()
+    store = ConfigStore.instance()
     store.store(name="preprocess_schema", node=PreprocessConfig)
-    for name, params in STEPS.items():
+    for name, params in steps().items():
         store.store(group="preprocess", name=f"{name}_schema", node=params, package="_global_")

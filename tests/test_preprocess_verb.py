@@ -146,7 +146,7 @@ def test_one_name_and_names_with_commas_are_lists(given, read):
 if __name__ == "__main__":  # the verb with one more step
     from tests.test_preprocess_verb import LettersParams as Letters  # under a name that worker processes know
 
-    schema.STEPS["letters"] = Letters
+    schema.steps()["letters"] = Letters
     script = Path(__file__).resolve().parents[1] / "preprocess.py"
     sys.argv[0] = str(script)
     runpy.run_path(str(script), run_name="__main__")

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from src.models.bundle import Bundle
-from src.storage.manifest import write_manifest
+from src.storage.manifest import source_record, write_manifest
 from src.storage.provenance import provenance
-from src.storage.step import fingerprint
 
 
 def write_prediction_manifest(
@@ -32,7 +31,7 @@ def write_prediction_manifest(
     record = {
         "task": bundle.task,
         "bundle": bundle.record(),
-        "inputs": {name: {"name": path.name, "sha256": fingerprint(path)} for name, path in inputs.items()},
+        "inputs": {name: source_record(path) for name, path in inputs.items()},
         **facts,
         "provenance": provenance(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +21,12 @@ from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import Night, ScoringOptions, discover, load_channels, load_scoring
 from src.recordings.sleep.resample import require_band, resample
+from src.reports.sleep import night_spectrogram
 from src.signals import UNSCORED, BadInput, Recording, SignalSpec
 
 ABSENT = "none"
 """Stands for a channel that the recording lacks."""
 _LIGHTS = re.compile(r"lights?[\s_-]*(off|on)\b", re.IGNORECASE)
-_PICTURE_HZ, _PICTURE_WINDOW_S, _FLOOR = (0.5, 30.0), 4.0, 1e-10
 
 
 @dataclass(frozen=True)
@@ -123,17 +122,21 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     labels, rates_hz = _labels(night) if bundle.decision.get("any_channel") else ((), ())
     groups, notes = choose_groups(bundle, night.psg[0], labels, rates_hz, options.channels)
     names = tuple(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
-    loaded = load_channels(night, ChannelRequest(names, settings.aliases, settings.features.max_hz))
+    loaded = load_channels(night, ChannelRequest(names, settings.aliases, _least_hz(bundle, settings)))
+    if slow := [r.channels[0] for r in loaded if r.fs_hz < 2 * settings.features.max_hz]:
+        notes.append(f"{', '.join(slow)}: the rate is too low for all of the {settings.features.max_hz:g} Hz analysed")
     if options.scale != 1:
         # Who states a factor says that the product is in microvolts.
         loaded = [replace(r, samples=r.samples * np.float32(options.scale), units=("uV",)) for r in loaded]
-    given = cut_input(bundle, settings, groups, dict(zip(names, loaded, strict=True)), night.recording_id)
+    native, asked = dict(zip(names, loaded, strict=True)), loaded if options.yasa else []
+    del loaded
+    given = cut_input(bundle, settings, groups, native, night.recording_id)
     reference, more = _reference(night, settings, options, given)
     return replace(
         given,
         reference=reference,
         notes=[*notes, *more],
-        yasa=_yasa(settings, loaded, len(given.decibels)) if options.yasa else None,
+        yasa=_yasa(settings, asked, len(given.decibels)) if options.yasa else None,
         lights=_lights(options, night, given.start),
     )
 
@@ -171,6 +174,16 @@ def choose_groups(
     return groups, []
 
 
+def _least_hz(bundle: Bundle, settings: EpochSettings) -> float:
+    """The frequency that a channel has to reach: all that is analysed, or the middle of the highest band.
+
+    The latter is enough for band powers relative to the recording: a band of which the upper part is missing has
+    another level all night long.
+    """
+    relative = settings.features.kind == "bandpower" and "absolute" not in bundle_views(bundle)
+    return float(settings.features.freqs_hz[-1]) if relative else settings.features.max_hz
+
+
 def _labels(night: Night) -> tuple[Sequence[str], Sequence[float]]:
     """Names and rates of the channels of a recording."""
     if night.psg[0].suffix.lower() in EDF_SUFFIXES:
@@ -184,10 +197,10 @@ def cut_input(
     bundle: Bundle,
     settings: EpochSettings,
     groups: Sequence[Sequence[str]],
-    native: Mapping[str, Recording],
+    native: dict[str, Recording],
     recording_id: str,
 ) -> NightInput:
-    """Recordings of one channel each, by name, as epochs of every group.
+    """Recordings of one channel each, by name, as epochs of every group; the dict is emptied, for the memory.
 
     Raises
     ------
@@ -195,20 +208,25 @@ def cut_input(
         If the epochs are not what the bundle reads.
     """
     fs_hz, epoch_s = settings.features.fs_hz, settings.features.epoch_s
-    rows = {}
-    for name, recording in native.items():
-        require_band(recording.source, name, recording.fs_hz, settings.features.max_hz)
+    reports, rows, about = [], {}, {}
+    for name in list(native):
+        recording = native.pop(name)
+        require_band(recording.source, name, recording.fs_hz, _least_hz(bundle, settings))
+        reports += check_recordings([recording])
         rows[name] = resample(recording.samples, recording.fs_hz, fs_hz)[0]
+        about[name] = replace(recording, samples=rows[name][None, :0])
+        del recording
     length = min(len(row) for row in rows.values())
     relative = settings.level == "recording" or "absolute" not in bundle_views(bundle)
     epoch_sets = []
     for group in groups:
         # Channels that are there are cut under the bundle's names for them; the others are NaN.
         there = [place for place, name in enumerate(group) if name != ABSENT]
-        units = tuple(native[group[place]].units[0] for place in there)
+        units = tuple(about[group[place]].units[0] for place in there)
         names = tuple(bundle.signal.channels[place] for place in there)
-        samples = np.stack([rows[group[place]][:length] for place in there])
-        first = native[group[there[0]]]
+        taken = [rows[group[place]][:length] for place in there]
+        samples = np.stack(taken) if len(taken) > 1 else taken[0][None]
+        first = about[group[there[0]]]
         cut = epochs_of(replace(first, samples=samples, fs_hz=fs_hz, channels=names, units=units), None, settings)
         features = np.full((len(cut.features), len(group), *cut.features.shape[2:]), np.nan, np.float32)
         features[:, there] = cut.features
@@ -216,8 +234,8 @@ def cut_input(
         level = "variance" if settings.features.kind == "bandpower" else f"1 {units[0]}^2/Hz"
         found = (fs_hz, epoch_s, f"dB re {level}")
         require_contract(bundle.signal, epoch_sets[-1], None, *found, source=first.source, any_unit=relative)
-    first = next(iter(native.values()))
-    decibels, freqs_hz = _picture(rows[first.channels[0]][:length], fs_hz, epoch_s)
+    first = next(iter(about.values()))
+    decibels, freqs_hz = night_spectrogram(rows[first.channels[0]][:length], fs_hz, epoch_s)
     return NightInput(
         recording_id,
         epoch_sets,
@@ -228,19 +246,8 @@ def cut_input(
         units=f"1 {first.units[0].replace('uV', 'µV')}²/Hz",
         fs_hz=first.fs_hz,
         start=first.start,
-        signal=check_recordings(native.values()),
+        signal=reports,
     )
-
-
-def _picture(row: NDArray[np.floating], fs_hz: float, epoch_s: float) -> tuple[NDArray[np.floating], NDArray[Any]]:
-    """``(epoch, frequency)`` level in dB of one channel, and the frequencies: Welch with windows of at most 4 s."""
-    from scipy.signal import welch
-
-    size, window = round(epoch_s * fs_hz), round(min(_PICTURE_WINDOW_S, epoch_s) * fs_hz)
-    epochs = row[: len(row) // size * size].reshape(-1, size)
-    freqs_hz, density = welch(epochs, fs_hz, "hann", window, axis=-1)
-    shown = (freqs_hz >= _PICTURE_HZ[0] - 1e-9) & (freqs_hz <= _PICTURE_HZ[1] + 1e-9)
-    return 10 * np.log10(np.maximum(density[:, shown], _FLOOR)), freqs_hz[shown]
 
 
 def bundle_views(bundle: Bundle) -> list[str]:

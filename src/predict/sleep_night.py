@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from src.predict.sleep_agreement import agreement, beside, expected_accuracy, reliability, review_list
 from src.predict.sleep_input import NightInput
 from src.predict.sleep_statistics import COUNTS, LABELS, WAKE_NAMES, bouts, sleep_statistics, statistic_intervals
+from src.recordings.sleep.edf import write_annotations
 from src.recordings.sleep.hypnogram import Hypnogram, transition_counts
-from src.recordings.sleep.scoring_files import write_annotations
 from src.reports.sleep import draw_night, write_page
 from src.signals import UNSCORED, Origin, is_human_scoring
 from src.storage.progress import printable
@@ -130,8 +130,8 @@ class ScoredNight:
         self._write_bids(part / "events.tsv", names)
         first_s = float(self.onset_s[0]) if len(self.onset_s) else 0.0
         classes = tuple(self.classes)
-        scoring = Hypnogram(self.stages.astype(np.int8), given.epoch_s, first_s, given.start, stage_names=classes)
-        write_annotations(scoring, part / "hypnogram.edf")
+        scoring = Hypnogram(self.stages.astype(np.int8), given.epoch_s, first_s, stage_names=classes)
+        write_annotations(scoring.annotations(), given.start, part / "hypnogram.edf")
         draw_night(
             part / "night.png",
             title=f"{printable(given.recording_id)} – {given.channels[0]}",

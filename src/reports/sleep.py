@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from numpy.lib.stride_tricks import sliding_window_view
 
 from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA
 from src.storage.atomic import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
 STAGE_COLOURS = {
@@ -29,6 +32,23 @@ STAGE_COLOURS = {
 }
 DISPLAY_ORDER = ("W", "Wake", "REM", "N1", "N2", "NREM", "N3")
 """Top to bottom, as hypnograms are drawn in clinics."""
+_SHOWN_HZ, _WINDOW_S, _BLOCK, _FLOOR = (0.5, 30.0), 4.0, 128, 1e-10
+
+
+def night_spectrogram(row: np.ndarray, fs_hz: float, epoch_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """``(epoch, frequency)`` level in dB of one channel, and the frequencies: Welch, Hann windows of 4 s at most."""
+    size, window = round(epoch_s * fs_hz), round(min(_WINDOW_S, epoch_s) * fs_hz)
+    freqs_hz = np.fft.rfftfreq(window, 1 / fs_hz)
+    shown = (freqs_hz >= _SHOWN_HZ[0] - 1e-9) & (freqs_hz <= _SHOWN_HZ[1] + 1e-9)
+    taper = np.sin(np.pi * np.arange(window) / window) ** 2
+    density = []
+    for first in range(0, len(row) // size, _BLOCK):  # some epochs at a time, for the memory
+        epochs = row[first * size : (first + _BLOCK) * size]
+        frames = sliding_window_view(epochs[: len(epochs) // size * size].reshape(-1, size), window, axis=1)
+        frames = frames[:, :: max(1, window // 2)]
+        spectra = np.fft.rfft((frames - frames.mean(axis=2, keepdims=True)) * taper, axis=2)[:, :, shown]
+        density.append((np.abs(spectra) ** 2).mean(axis=1) * 2 / (fs_hz * (taper**2).sum()))
+    return 10 * np.log10(np.maximum(np.concatenate(density), _FLOOR)), freqs_hz[shown]
 
 
 def draw_night(
@@ -71,8 +91,10 @@ def draw_night(
     caption
         A line below everything: what the network was trained on.
     """
+    # Loaded here, for the memory of what comes before. pyplot is slow to import and not needed.
+    from matplotlib.figure import Figure
+
     hours = np.arange(len(stages) + 1) * epoch_s / 3600
-    # A figure of its own: pyplot, which keeps a window for each, is slow to import and not needed.
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     spectrum, density, steps = figure.subplots(3, 1, sharex=True, height_ratios=(1.2, 1, 1))
     if rows is None:
@@ -103,6 +125,8 @@ def draw_staging(
     epoch_s: float,
 ) -> Path:
     """Write the figure of one night's stages as predicted ``(epoch, class)`` and as scored by a human ``(epoch,)``."""
+    from matplotlib.figure import Figure
+
     hours = np.arange(len(reference) + 1) * epoch_s / 3600
     figure = Figure(figsize=(11, 5), layout="constrained")
     density, steps = figure.subplots(2, 1, sharex=True)
@@ -211,6 +235,8 @@ def reliability_picture(table: np.ndarray, ece: float) -> bytes:
     ece
         Expected calibration error.
     """
+    from matplotlib.figure import Figure
+
     filled = table[:, 2] > 0
     figure = Figure(figsize=(3.4, 3.9), layout="constrained")
     curve, counts = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)

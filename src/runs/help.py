@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from src import schema
-from src.storage.parameters import PreprocessConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _KEY = re.compile(r"^    (?P<name>\w+)\s*:[^#]*?(?:#\s*(?P<comment>.*))?$")
@@ -52,12 +51,14 @@ def help_text(verb: str, arguments: list[str]) -> str:
     if verb == "infer":
         return "\n".join([INFER, "Keys (key=value):", _table(_rows(schema.InferConfig))])
     step = next((a.partition("=")[2] for a in arguments if a.startswith("preprocess=")), None)
-    if step in schema.STEPS:
-        head = (inspect.getdoc(schema.STEPS[step]) or "").replace("``", "")
+    if step in schema.steps():
+        head = (inspect.getdoc(schema.steps()[step]) or "").replace("``", "")
         command = f"\n    python preprocess.py preprocess={step} input_dir=… output_dir=…\n"
-        return "\n".join([head, command, "Keys (key=value):", _table(_rows(schema.STEPS[step]))])
+        return "\n".join([head, command, "Keys (key=value):", _table(_rows(schema.steps()[step]))])
+    from src.storage.parameters import PreprocessConfig
+
     # The second line of a step's file in conf/preprocess says what it does.
-    files = {name: (CONF / "preprocess" / f"{name}.yaml").read_text().splitlines() for name in schema.STEPS}
+    files = {name: (CONF / "preprocess" / f"{name}.yaml").read_text().splitlines() for name in schema.steps()}
     steps = _table([(name, lines[1].strip("# ")) for name, lines in files.items()])
     parts = [PREPROCESS, "Steps (preprocess=step):", steps, "\nKeys of all steps:", _table(_rows(PreprocessConfig))]
     return "\n".join(parts)

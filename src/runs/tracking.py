@@ -7,6 +7,7 @@ import json
 import netrc
 import os
 import queue
+import re
 import sys
 import threading
 import urllib.error
@@ -184,6 +185,16 @@ def _answers(url: str) -> None:
         urllib.request.urlopen(url, timeout=PROBE_S).close()
 
 
+def _known_id(file: Path) -> str | None:
+    """The id that a tracker gave to this run; ``None`` where none was written, or what is there is none."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    known = found.get("id") if isinstance(found, dict) else None
+    return known if isinstance(known, str) and re.fullmatch(r"[0-9a-f]{12,32}", known) else None
+
+
 def wandb_tracker(
     folder: Path,
     config: dict[str, Any],
@@ -201,14 +212,16 @@ def wandb_tracker(
 
     mode = mode or os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
     id_file = folder / "wandb_id.json"
-    if not id_file.exists() or mode != "online":
+    known = _known_id(id_file) if mode == "online" else None
+    if known is None:
+        known = uuid4().hex[:12]
         with atomic_file(id_file) as part:
-            part.write_text(json.dumps({"id": uuid4().hex[:12]}))
+            part.write_text(json.dumps({"id": known}))
     logger = WandbLogger(
         project=project,
         entity=entity,
         name=f"{config['name']}-{folder.name}",
-        id=json.loads(id_file.read_text())["id"],
+        id=known,
         save_dir=str(folder),
         group=config.get("group") or config["name"],
         job_type=job_type,
@@ -246,7 +259,7 @@ def mlflow_tracker(
 ) -> Logger:
     """An MLflow run in the database at ``uri``, continued when the run is: ``mlflow ui --backend-store-uri <uri>``."""
     id_file = folder / "mlflow_id.json"
-    known = json.loads(id_file.read_text())["id"] if id_file.exists() else None
+    known = _known_id(id_file)
     group = str(config.get("group") or config["name"])
     tags = {"group": group, "job_type": job_type, **{str(tag): "true" for tag in config.get("tags") or []}}
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -19,8 +19,9 @@ import edfio
 import numpy as np
 from numpy.typing import NDArray
 
+from src.recordings.sleep.edf import write_annotations
 from src.recordings.sleep.hypnogram import WAKE, stage_counts
-from src.recordings.sleep.scoring_files import read_hypnogram, write_annotation_texts
+from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES, BadInput
 from src.simulate import sleep_statistics as measured
 from src.simulate.sleep_eeg import FS_HZ, Sleeper, simulate_eeg
@@ -72,7 +73,7 @@ def write_night(folder: str | Path, subject: int, night: int, *, seed: int, hour
     name = f"SC4{subject:02d}{night}"
     psg, scoring = Path(folder) / f"{name}E0-PSG.edf", Path(folder) / f"{name}EC-Hypnogram.edf"
     _write_psg(psg, samples, start, subject)
-    write_annotation_texts(_annotations(rng, stages), start, scoring)
+    write_annotations(_annotations(rng, stages), start, scoring)
     return psg, scoring
 
 

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from src.storage.disk import disk_error
-from src.storage.lock import folder_lock
+from src.storage.lock import disk_error, folder_lock
 
 PART = re.compile(r"\..+\.part-[0-9a-f]{8}(\.[^.]*)?")
 """Hidden names of what is being written."""

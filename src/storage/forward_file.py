@@ -17,47 +17,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import xxhash
 
+from src.storage.fingerprint import remember
+
 _BLOCK_BYTES = 1 << 21
-_READ_BYTES = 1 << 22
 _BLOCKS = 3  # one being filled, one being written, one waiting
 _ALIGNMENT = 4096  # offsets, lengths and memory addresses of direct writes
 _DIRECT = getattr(os, "O_DIRECT", 0)  # Linux only
-
-CHECKSUM = "xxh3_128"
-"""What these files are verified by: a damaged one is found as surely as by SHA-256, in a thirtieth of its time."""
-
-_Identity = tuple[int, int, int, int, int]
-_taken: dict[str, tuple[_Identity, str]] = {}
-
-
-def taken_digest(path: Path) -> str | None:
-    """XXH3-128 taken while this process wrote the file as a :class:`ForwardFile`; else ``None``.
-
-    It is given once, and taken anew from a file that has changed since.
-    """
-    found = _taken.pop(str(path), None)
-    if found is None:
-        return None
-    return found[1] if found[0] == _identity(os.stat(path)) else digest(path, xxhash.xxh3_128())
-
-
-def digest(path: Path, checksum: Checksum) -> str:
-    """Take the checksum of a file's content."""
-    with path.open("rb") as handle:
-        while block := handle.read(_READ_BYTES):
-            checksum.update(block)
-    return checksum.hexdigest()
-
-
-class Checksum(Protocol):
-    """What ``hashlib`` and ``xxhash`` make."""
-
-    def update(self, data: bytes, /) -> None: ...
-    def hexdigest(self) -> str: ...
 
 
 class ForwardFile:
@@ -90,7 +59,7 @@ class ForwardFile:
                 while self._pending:
                     self._pending.popleft()[0].result()
                 os.ftruncate(self._descriptor, self._sent)
-                _taken[str(self._path)] = _identity(os.fstat(self._descriptor)), self._digest.hexdigest()
+                remember(self._path, os.fstat(self._descriptor), self._digest.hexdigest())
         finally:
             self._writer.shutdown(cancel_futures=True)
             os.close(self._descriptor)
@@ -149,7 +118,3 @@ def _open(path: Path) -> int:
     with suppress(OSError):
         return os.open(path, flags | _DIRECT, 0o666)
     return os.open(path, flags, 0o666)
-
-
-def _identity(stat: os.stat_result) -> _Identity:
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -6,14 +6,15 @@ provably ours if a manifest above it lists it and its content has the checksum s
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from src.signals import BadInput
-from src.storage.fingerprint import digest_of, file_digest
-from src.storage.forward_file import CHECKSUM, taken_digest
+from src.storage.fingerprint import CHECKSUM, digest_of, file_digest, taken_digest
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 2
@@ -110,3 +111,25 @@ def _content(path: Path) -> dict[str, str]:
 def files_of(folder: Path) -> list[Path]:
     """Every file below a folder, in order."""
     return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def source_record(path: Path) -> dict[str, Any]:
+    """What a manifest says of an input: its name, a hash of its place and the checksum of its content."""
+    from src.storage.step import fingerprint  # that module reads manifests
+
+    return {"name": path.name, "place": _place(path), "sha256": fingerprint(path)}
+
+
+def _place(path: Path) -> str:
+    """A hash, because manifests are given to others and no path of this machine belongs into them."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:16]
+
+
+def is_source(record: Record, path: Path) -> bool:
+    """Whether a record of an input means this one: by its place or, where it was moved, by its content.
+
+    A record that states neither means every file of its name.
+    """
+    if record.get("place") == _place(path) or not {"place", "sha256"} & record.keys():
+        return True
+    return record.get("sha256") == source_record(path)["sha256"]

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +25,14 @@ from rich.console import Console
 
 from src.signals import BadInput
 from src.storage.atomic import PART, sync, unfinished
-from src.storage.disk import disk_error
-from src.storage.lock import folder_lock
+from src.storage.lock import disk_error, folder_lock
 from src.storage.manifest import (
     MANIFEST,
     UNREADABLE,
     Record,
     checksums,
     is_ours,
+    is_source,
     listed_files,
     read_manifest,
     write_manifest,
@@ -87,18 +87,23 @@ class OutputFolder:
     def names(self, sources: Iterable[tuple[str, str | Path]]) -> list[str]:
         """:func:`distinct_names`, which also differ from results in the root that were made from another file.
 
-        That is why ``n.EDF`` gets ``n-3f2a9c`` where an earlier run has made ``n`` from ``n.edf``.
+        That is why ``n.EDF`` gets ``n-3f2a9c`` where an earlier run has made ``n`` from ``n.edf``, and so does an
+        ``n.edf`` of another folder and other content. A file that was moved or corrected keeps its place.
         """
         pairs = list(sources)
         found = zip(distinct_names(pairs), pairs, strict=True)
-        return [_apart(name, source) if self._is_taken(name, source) else name for name, (_, source) in found]
+        return [_apart(name, other) if (other := self._other(name, source)) else name for name, (_, source) in found]
 
-    def _is_taken(self, name: str, source: str | Path) -> bool:
+    def _other(self, name: str, source: str | Path) -> str:
+        """What tells a source apart from the file that the result ``name`` was made from; empty if it is that file."""
         try:
             made_from = _made_from(self.path(name))
         except BadInput:  # whoever writes the result says why it cannot be
-            return False
-        return bool(made_from) and Path(source).name not in made_from
+            return ""
+        same_name = [record for record in made_from if record["name"] == Path(source).name]
+        if made_from and not same_name:
+            return Path(source).name
+        return os.path.realpath(source) if same_name and not any(is_source(r, Path(source)) for r in same_name) else ""
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -168,29 +173,25 @@ def distinct_names(sources: Iterable[tuple[str, str | Path]]) -> list[str]:
     """One name for each ``(name, source)``, different also where a file system ignores case.
 
     Names that are the same or differ only in case get a hash of their source's file name, for example ``n-3f2a9c``
-    for ``n.EDF`` beside ``n.edf``.
+    for ``n.EDF`` beside ``n.edf``, and one of its path where that is not enough.
     """
     pairs = [(name, str(source)) for name, source in sources]
     count = Counter(name.casefold() for name, _ in pairs)
-    names = []
-    for name, source in pairs:
-        if count[name.casefold()] > 1:
-            name = _apart(name, source)
-        names.append(name)
-    if len(set(names)) < len(names):  # one file name in several folders
+    names = [_apart(n, Path(source).name) if count[n.casefold()] > 1 else n for n, source in pairs]
+    if len(set(names)) < len(names):
         names = [
-            name if names.count(name) == 1 else f"{name}{hashlib.sha256(os.fsencode(source)).hexdigest()[:6]}"
+            name if names.count(name) == 1 else _apart(name, source)
             for name, (_, source) in zip(names, pairs, strict=True)
         ]
     return names
 
 
-def _apart(name: str, source: str | Path) -> str:
-    return f"{name}-{hashlib.sha256(os.fsencode(Path(source).name)).hexdigest()[:6]}"
+def _apart(name: str, other: str) -> str:
+    return f"{name}-{hashlib.sha256(os.fsencode(other)).hexdigest()[:6]}"
 
 
-def _made_from(result: Path) -> set[str]:
-    """Names of the files that a result was made from, by its folder's manifest or by its record ``<result>.json``."""
+def _made_from(result: Path) -> list[dict[str, Any]]:
+    """The files that a result was made from, by its folder's manifest or by its record ``<result>.json``."""
     try:
         record = json.loads(result.with_name(f"{result.name}.json").read_text())
     except (OSError, ValueError, RecursionError):
@@ -198,7 +199,7 @@ def _made_from(result: Path) -> set[str]:
     recording = record.get("recording") if isinstance(record, dict) else None
     inputs = (read_manifest(result) or {}).get("inputs")
     found = [recording, *(inputs.values() if isinstance(inputs, dict) else ())]
-    return {entry["name"] for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)}
+    return [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
 
 
 def refuse_overlap(target: Path, inputs: Iterable[Path], option: str, *, may_contain: bool = False) -> None:
@@ -232,6 +233,28 @@ def _same(one: Path, other: Path) -> bool:
     with suppress(OSError):
         return one.samefile(other)
     return False
+
+
+def refuse_other_source(target: Path, inputs: Mapping[str, Path]) -> None:
+    """Raise for a result that was made from files of the same names in another folder, which are other recordings.
+
+    Results that do not say where their inputs were are replaced, and so are those of other results of ours: these
+    are made anew in other places when a setting changes.
+
+    Raises
+    ------
+    BadInput
+        Naming the file.
+    """
+    recorded = (read_manifest(target) or {}).get("inputs")
+    for name, path in inputs.items():
+        record = recorded.get(name) if isinstance(recorded, dict) else None
+        if not isinstance(record, dict) or record.get("name") != Path(path).name or "place" not in record:
+            continue
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        if read_manifest(folder) is None and not is_source(record, Path(path)):
+            problem = f"holds what was made from another {Path(path).name} than {path}"
+            raise BadInput(target, problem, "choose another output_dir, or remove the result")
 
 
 def refuse_foreign(folder: Path, option: str, *, beside_results: bool = False, known: tuple[str, ...] = ()) -> None:

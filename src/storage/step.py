@@ -17,10 +17,9 @@ from typing import Any
 
 from src.signals import BadInput
 from src.storage.fingerprint import digest_of, file_digest
-from src.storage.hdf5 import files_reached
 from src.storage.lock import folder_lock
-from src.storage.manifest import all_there, files_of, is_intact, read_manifest, write_manifest
-from src.storage.output import plain_name, refuse_overlap, replacement
+from src.storage.manifest import all_there, files_of, is_intact, read_manifest, source_record, write_manifest
+from src.storage.output import plain_name, refuse_other_source, refuse_overlap, replacement
 from src.storage.provenance import provenance
 
 StepFunction = Callable[[Mapping[str, Path], dict[str, Any], Path, int | None], dict[str, Any] | None]
@@ -100,8 +99,9 @@ def ensure(
     Raises
     ------
     BadInput
-        For an input that is missing or changes meanwhile, a ``target`` with files of somebody else's,
-        an unwritable place, a full disk, or (``wait=False``) a busy output.
+        For an input that is missing or changes meanwhile, a ``target`` with files of somebody else's or with what
+        was made from a recording of the same name in another folder, an unwritable place, a full disk, or
+        (``wait=False``) a busy output.
     """
     if (cache is None) == (target is None):
         raise TypeError("give either cache or target")
@@ -113,6 +113,8 @@ def ensure(
     with folder_lock(folder, wait=wait):
         if found := read_artifact(folder, key):
             return found
+        if target is not None:
+            refuse_other_source(folder, inputs)
         started, clock = datetime.now(UTC), time.monotonic()
         with replacement(folder, cached=cache is not None) as part:
             facts = step.run(inputs, params, part, seed) or {}
@@ -122,7 +124,7 @@ def ensure(
                 "key": key,
                 "label": label,
                 **step.describe(params, seed),
-                "inputs": {n: {"name": Path(p).name, "sha256": fingerprint(p)} for n, p in sorted(inputs.items())},
+                "inputs": {name: source_record(Path(path)) for name, path in sorted(inputs.items())},
                 "facts": facts,
                 "provenance": provenance(),
                 "started": started.isoformat(timespec="seconds"),
@@ -163,8 +165,25 @@ def fingerprint(path: Path) -> str:
     """
     path = Path(path)
     if not path.is_dir():
-        digest, reached = file_digest(path), files_reached(path)
+        digest = file_digest(path)
+        if not _is_hdf5(path):
+            return digest
+        from src.storage.hdf5 import files_reached  # loads HDF5, which few inputs need
+
+        reached = files_reached(path)
         return digest_of([digest, [file_digest(other) for other in reached]]) if reached else digest
     if found := read_artifact(path):
         return digest_of([found.manifest["key"], found.manifest["facts"], found.manifest["outputs"]])
     return digest_of([(p.relative_to(path).as_posix(), fingerprint(p)) for p in files_of(path)])
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Whether the signature of HDF5 stands where the format allows it: at byte 0, 512, 1024, 2048…"""
+    place, size = 0, path.stat().st_size
+    with path.open("rb") as handle:
+        while place < size:
+            handle.seek(place)
+            if handle.read(8) == b"\x89HDF\r\n\x1a\n":
+                return True
+            place = max(512, 2 * place)
+    return False

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
+import edfio
 import numpy as np
 import pytest
 
 from src.models.bundle import Bundle
 from src.predict.sleep_input import InputOptions, find_inputs, read_input, require_contract
 from src.preprocess.sleep.epochs import EpochSet, EpochSettings
+from src.preprocess.sleep.night_normalization import NIGHT_VIEW
+from src.recordings.sleep.edf import read_recording
 from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
 from src.simulate.sleep import write_night
 
@@ -58,6 +63,22 @@ def test_a_hypnogram_elsewhere_may_be_named(night, tmp_path):
     (tmp_path / "score.txt").write_text("W\n" * 100 + "N2\n" * 140)
     given = read_input(BUNDLE, night, SETTINGS, InputOptions(reference=str(tmp_path / "score.txt")))
     assert given.reference.tolist() == [0] * 100 + [2] * 140
+
+
+def test_bands_relative_to_the_recording_need_no_more_than_50_hz(night, tmp_path):
+    recording = read_recording(night.psg[0], SETTINGS.channels)
+    signals = [
+        edfio.EdfSignal(row[::2], 50.0, label=name, physical_dimension="uV", physical_range=(-1000, 1000))
+        for name, row in zip(SETTINGS.channels, recording.samples.astype(float), strict=True)
+    ]
+    edfio.Edf(signals, data_record_duration=1.0).write(tmp_path / "slow.edf")
+    (slow,) = find_inputs(tmp_path / "slow.edf", "edf_folder")
+    with pytest.raises(BadInput, match="50 Hz is too low, up to 30 Hz is analysed"):
+        read_input(BUNDLE, slow, SETTINGS, InputOptions())
+    relative = replace(BUNDLE, steps=[{"step": NIGHT_VIEW, "version": 1, "params": {"views": ["night"]}}])
+    given = read_input(relative, slow, SETTINGS, InputOptions())
+    assert given.notes[0] == "EEG Fpz-Cz, EEG Pz-Oz: the rate is too low for all of the 30 Hz analysed"
+    assert np.isfinite(given.groups[0].features).all()
 
 
 def test_names_of_stages_in_a_hypnogram_may_be_the_users_own(night, tmp_path):

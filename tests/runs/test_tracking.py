@@ -1,15 +1,17 @@
 import csv
 import json
+import re
 import sqlite3
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
+from src.runs import tracking
 from src.runs.folder import RunFolder
 from src.runs.tracking import Mirror, log_bundle, merge_csv, open_loggers
 from tests.runs import toy
@@ -167,6 +169,18 @@ def test_mlflow_mirrors_the_run_and_keeps_it(tmp_path, monkeypatch):
     assert (status, tags["group"], tags["job_type"]) == ("FINISHED", "mine", "train")
     found = {p.name for p in (run.parent / "mlflow").rglob("*") if p.is_file()}
     assert {"bundle.json", "model.safetensors", "confusion.png"} <= found
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"id": 3}', '{"id": "../../x"}', '{"id": ""}', "\x00"])
+def test_a_damaged_id_of_a_tracker_is_replaced(tmp_path, monkeypatch, text):
+    made = {}
+    monkeypatch.setattr(tracking, "WandbLogger", lambda **given: made.update(given) or SimpleNamespace(_wandb_init={}))
+    file = tmp_path / "wandb_id.json"
+    file.write_text(text)
+    for _ in range(2):
+        tracking.wandb_tracker(tmp_path, {"name": "toy"}, "train", mode="online")
+        assert made["id"] == json.loads(file.read_text())["id"]
+    assert re.fullmatch(r"[0-9a-f]{12}", made["id"])
 
 
 class Faulty(Logger):

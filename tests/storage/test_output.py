@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from src.signals import BadInput
-from src.storage.manifest import MANIFEST, read_manifest, write_manifest
+from src.storage.manifest import MANIFEST, read_manifest, source_record, write_manifest
 from src.storage.output import LONGEST_NAME, OutputFolder, distinct_names, plain_name, refuse_overlap
 
 
@@ -246,6 +246,25 @@ class TestNames:
         assert others[0].startswith("n-")
         assert others[1].startswith("d-")
         assert others == output.names([("n", "n.EDF"), ("d", "d.npy"), ("..", "...edf")])
+
+    def test_a_file_of_the_same_name_in_another_folder_gets_another_place(self, output, tmp_path):
+        files = {folder: tmp_path / folder / "n.edf" for folder in ("one", "two")}
+        for folder, path in files.items():
+            path.parent.mkdir()
+            path.write_text(folder)
+        with output.folder("n") as part:
+            write_manifest(part, {"inputs": {"psg": source_record(files["one"])}})
+        assert output.names([("n", files["one"])]) == ["n"]
+        (other,) = output.names([("n", files["two"])])
+        assert other.startswith("n-")
+        with output.folder(other) as part:
+            write_manifest(part, {"inputs": {"psg": source_record(files["two"])}})
+        assert output.names([("n", files["two"])]) == [other]
+        files["one"].write_text("corrected")
+        assert output.names([("n", files["one"])]) == ["n"]
+        moved = files["one"].rename(tmp_path / "n.edf")
+        moved.write_text("one")
+        assert output.names([("n", moved)]) == ["n"]
 
 
 def test_a_manifest_is_one_json_object_with_its_checksum(output, tmp_path):

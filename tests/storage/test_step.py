@@ -52,6 +52,21 @@ def make(signal: Path, **changes):
     return ensure(fields.pop("stage", STAGE), {"signal": signal}, fields.pop("params"), **fields)
 
 
+def test_a_target_made_from_a_recording_of_another_folder_is_refused(signal, tmp_path):
+    target = tmp_path / "out" / "night-1"
+    make(signal, cache=None, target=target)
+    before = content(target)
+    other = tmp_path / "other" / signal.name
+    other.parent.mkdir()
+    np.ones(100).tofile(other)
+    with pytest.raises(BadInput, match=r"holds what was made from another signal\.f64 than"):
+        make(other, cache=None, target=target)
+    assert content(target) == before
+    np.ones(100).tofile(signal)  # corrected in its place
+    assert not make(signal, cache=None, target=target).reused
+    assert make(other, cache=None, target=target).reused  # moved: the same content
+
+
 def content(folder: Path) -> dict[str, bytes]:
     """Every file but the manifest and what was put aside."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST and ".kept-" not in p.name)
@@ -160,6 +175,8 @@ class TestEnsure:
             PARAMS,
             0,
         )
+        place = manifest["inputs"]["signal"].pop("place")
+        assert len(place) == 16
         assert manifest["inputs"] == {"signal": {"name": "signal.f64", "sha256": fingerprint(signal)}}
         assert set(manifest["outputs"]) == {"values.npy", "calls/n.txt"}
         assert manifest["outputs"] == checksums(artifact.path)

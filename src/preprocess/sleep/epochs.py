@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import BandPowerSettings, epoch_band_powers
-from src.preprocess.sleep.features import FeatureSettings, epoch_features
 from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.check_signal import check_recordings
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
@@ -24,14 +22,24 @@ from src.recordings.sleep.resample import join_channels
 from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec
 from src.storage.step import CachedStep
 
+if TYPE_CHECKING:
+    from src.preprocess.sleep.features import FeatureSettings
+
 EPOCHS_FILE = "epochs.h5"
 PREPARED = "prepared"
 """Kind of source whose epochs another step has made, such as those of an LFP session."""
 _ARRAYS = ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
 LEVELS = ("unit", "recording")
-FEATURE_SETTINGS: dict[str, Any] = {"bandpower": BandPowerSettings}
-"""Kinds of features that are no spectrogram."""
 AXES = ("epoch", "channel", "frequency", "time")
+
+
+def feature_settings(plain: Mapping[str, Any]) -> FeatureSettings | BandPowerSettings:
+    """How an epoch becomes an image: band powers (``kind: bandpower``) or a spectrogram of another kind."""
+    if plain.get("kind") == "bandpower":
+        return BandPowerSettings(**plain)
+    from src.preprocess.sleep.features import FeatureSettings
+
+    return FeatureSettings(**plain)
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class EpochSettings:
     channels: tuple[str, ...] = ("EEG Fpz-Cz",)  # names in the order of the channel axis
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)  # further names of a channel, best first
     # How an epoch becomes an image, or band powers (kind: bandpower); its epoch_s and fs_hz rule.
-    features: FeatureSettings | BandPowerSettings = field(default_factory=FeatureSettings)
+    features: FeatureSettings | BandPowerSettings = field(default_factory=lambda: feature_settings({}))
     stages: str = "human"  # whose: human or rodent
     margin_s: float | None = 1800.0  # wake kept before the first and after the last sleep epoch; None keeps all
     # unit: dB re 1 µV²/Hz as recorded. recording: each channel relative to its median level over the recording, for
@@ -77,8 +85,7 @@ class EpochSettings:
     def from_params(cls, params: Mapping[str, Any]) -> EpochSettings:
         """Inverse of :meth:`to_params`."""
         plain = {name: value for name, value in params.items() if name != "kind"}
-        how = FEATURE_SETTINGS.get(plain["features"].get("kind", "linear"), FeatureSettings)
-        plain["channels"], plain["features"] = tuple(plain["channels"]), how(**plain["features"])
+        plain["channels"], plain["features"] = tuple(plain["channels"]), feature_settings(plain["features"])
         return cls(**plain)
 
 
@@ -178,11 +185,15 @@ def _images(
 ) -> NDArray[np.float32]:
     if isinstance(settings, BandPowerSettings):
         return epoch_band_powers(samples, settings, channels)
+    from src.preprocess.sleep.features import epoch_features
+
     return epoch_features(samples, settings)
 
 
 def read_epochs(folder: str | Path) -> EpochSet:
     """The epochs that the step wrote into its folder."""
+    import h5py
+
     path = Path(folder) / EPOCHS_FILE
     try:
         with h5py.File(path) as file:
@@ -257,6 +268,8 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
 
 def write_epochs(path: Path, epochs: EpochSet, facts: Mapping[str, Any]) -> None:
     """Write what :func:`read_epochs` reads; ``facts`` has the axes, units, channels, ``fs_hz``, ``epoch_s``, stages."""
+    import h5py
+
     with h5py.File(path, "w") as file:
         # Half precision resolves 0.06 dB at 100 dB; one periodogram bin scatters by 5.6 dB.
         features = file.create_dataset("features", data=epochs.features.astype(np.float16))

@@ -17,7 +17,7 @@ _COMMON_REFERENCE = re.compile(r"(REF|LE|AVG|AVE|CAR)$")
 _SYNONYMS = {"M1": "A1", "M2": "A2", "T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
 """10-20 names that changed when the 10-10 system came; the mastoids stand for the ears."""
 
-_LEAST_HZ = 60.0
+_LEAST_HZ = 50.0
 _GROUPS = 3
 _PREFIX = re.compile(r"^\s*(EEG|EOG|EMG|ECG|EKG)[\s_:.-]*", re.IGNORECASE)
 _EOG = re.compile(r"EOG|^(?:E[12]|LOC|ROC|LEOG|REOG)(?=$|[^A-Z0-9])", re.IGNORECASE)

@@ -89,19 +89,24 @@ def _check_channel(
     row: NDArray[np.floating], fs_hz: float, name: str, units: str, usual_uv: tuple[float, float] | None
 ) -> ChannelReport:
     missing = ~np.isfinite(row)
-    seen = row[~missing] if missing.any() else row
-    known = np.where(missing, np.float32(0), row) if missing.any() else row
-    flat = _in_runs(known[1:] == known[:-1], round(fs_hz)) & ~missing[1:]
+    seen, known = (row[~missing], np.where(missing, np.float32(0), row)) if missing.any() else (row, row)
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)
-    rails = ((known == low) | (known == high)) & ~missing & (low < high)
-    clipped = _in_runs(rails, 3)
+    missing_share = float(missing.mean())
+    flat = _in_runs(known[1:] == known[:-1], round(fs_hz))
+    clipped = known == low
+    clipped |= known == high
+    for flags, gaps in ((flat, missing[1:]), (clipped, missing)):
+        flags[gaps] = False
+    del missing, seen, gaps
+    clipped = _in_runs(clipped, 3) if low < high else np.zeros(len(row), bool)
     clipped[1:] &= ~flat
+    shares = (float(flat.mean()) if len(flat) else 0.0, float(clipped.mean()), missing_share)
+    del flat, clipped
     block = max(1, round(_BLOCK_S * fs_hz))
     n_blocks = len(row) // block or 1
     blocks = known[: n_blocks * block].reshape(n_blocks, -1)
     amplitude = float(np.median([part.std() for part in blocks]))
     hum_db = _hum(blocks, fs_hz)
-    shares = (float(flat.mean()) if len(flat) else 0.0, float(clipped.mean()), float(missing.mean()))
     found = _findings(name, units, shares, amplitude, hum_db, usual_uv)
     return ChannelReport(name, units, fs_hz, *shares, amplitude, hum_db, found)
 

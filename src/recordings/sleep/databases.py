@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src.recordings.matlab import load_mat
 from src.recordings.sleep.channels import ChannelRequest, derivations
 from src.recordings.sleep.resample import require_band
 from src.recordings.sleep.stage_names import CODINGS
@@ -62,6 +61,8 @@ def ucddb_signal(parts: Sequence[Path], stage_file: Path, request: ChannelReques
     BadInput
         If a file cannot be read or has another number of rows than the stage file calls for.
     """
+    from src.recordings.matlab import load_mat
+
     try:
         codes = np.array([int(line) for line in stage_file.read_text().split()])
     except (OSError, ValueError) as error:

@@ -20,9 +20,10 @@ from src.recordings.sleep.channels import ChannelRequest, Derivation, derivation
 from src.recordings.sleep.edf_header import EXPORT_AGAIN, TAL, EdfChannel, EdfHeader, number, read_header, record_onset
 from src.recordings.sleep.resample import join_channels, require_band
 from src.signals import BadInput, Recording
+from src.storage.atomic import atomic_file
 
 EDF_SUFFIXES = (".edf", ".bdf")
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 22
 _SKIPPED_BYTES = 8192
 """Data records longer than this are read in part: only the bytes of the channel."""
 _LONGEST_GAPS_S = 86_400.0
@@ -126,6 +127,21 @@ def read_annotations(path: str | Path) -> Annotations:
     if unreadable:
         notes.append(f"{unreadable} annotations cannot be read and were left out")
     return Annotations(sorted(marks, key=lambda mark: mark[0]), header.start, tuple(notes))
+
+
+def write_annotations(annotations: Sequence[tuple[float, float, str]], start: datetime | None, path: Path) -> None:
+    """Write ``(onset_s, duration_s, text)`` as an EDF+ file without signals."""
+    import edfio
+
+    start = start or datetime(1985, 1, 1)
+    edf = edfio.Edf(
+        [],
+        recording=edfio.Recording(startdate=start.date()),
+        starttime=start.time(),
+        annotations=[edfio.EdfAnnotation(*annotation) for annotation in annotations],
+    )
+    with atomic_file(path) as part:
+        edf.write(part)
 
 
 def _derive(

@@ -64,6 +64,14 @@ class Hypnogram:
             for a, b in zip(first, last, strict=True)
         ]
 
+    def annotations(self) -> list[tuple[float, float, str]]:
+        """The segments with texts as Sleep-EDF has them: ``Sleep stage W``, ``1``, ``2``, ``3``, ``R`` or ``?``."""
+        names = ("W", "1", "2", "3", "R") if self.stage_names == HUMAN_STAGES else self.stage_names
+        return [
+            (onset, duration, f"Sleep stage {'?' if stage == UNSCORED else names[stage]}")
+            for onset, duration, stage in self.segments()
+        ]
+
 
 def transition_counts(stages: NDArray[np.integer], n_classes: int) -> NDArray[np.int64]:
     """``(from, to)`` counts of neighbouring scored epochs, the diagonal included."""

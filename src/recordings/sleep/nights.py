@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
@@ -18,11 +19,12 @@ from src.recordings.sleep.edf import EDF_SUFFIXES, read_channels
 from src.recordings.sleep.edf_header import read_header
 from src.recordings.sleep.hypnogram import Hypnogram
 from src.recordings.sleep.resample import join_channels
-from src.recordings.sleep.scoring_files import has_stages, read_hypnogram
 from src.signals import HUMAN_STAGES, BadInput, Recording
+from src.storage.atomic import PART
+from src.storage.progress import say
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
-_WORDS = r"hypnogram|sleepscoring|scoring|scored|stages|staging|annotations?|events|nsrr|profusion"
+_WORDS = r"hypnogram|sleepscoring|scoring|scored|stages|staging|annot(?:ation)?s?|events|nsrr|profusion"
 _SUFFIXES = (".csv", ".tsv", ".edf", ".bdf", ".xml", ".annot", ".eannot", ".txt")
 _SCORING = re.compile(rf"(?P<stem>.+?)(?:[-_.](?:{_WORDS}))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)", re.IGNORECASE)
 """Names of scorings beside ``<stem>.edf``: ``<stem>.csv``, ``<stem>-Hypnogram.edf``, ``<stem>_events.tsv``…"""
@@ -126,6 +128,8 @@ def load(
 
 def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
     """The scoring of a night: its file, or the stages among the recording's own annotations; ``None`` without any."""
+    from src.recordings.sleep.scoring_files import has_stages, read_hypnogram
+
     path = night.hypnogram
     coding = options.coding or KINDS[night.kind].coding
     if path is None:
@@ -142,12 +146,12 @@ def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
 def require_signal(recording: Recording) -> None:
     """Refuse a channel that was never recorded (NaN throughout) or never moved."""
     for name, row in zip(recording.channels, recording.samples, strict=True):
-        finite = row[np.isfinite(row)]
+        low, high = np.fmin.reduce(row, initial=np.nan), np.fmax.reduce(row, initial=np.nan)
         hint = "choose another channel or leave this recording out"
-        if not len(finite):
+        if np.isnan(low):
             raise BadInput(recording.source, f"channel {name!r} is NaN throughout", hint)
-        if finite.min() == finite.max():
-            raise BadInput(recording.source, f"channel {name!r} is flat ({finite[0]:g} throughout)", hint)
+        if low == high:
+            raise BadInput(recording.source, f"channel {name!r} is flat ({low:g} throughout)", hint)
 
 
 def subject_of(name: str, pattern: str | None, source: str | Path) -> str:
@@ -204,13 +208,20 @@ def _find_edf_folder(root: Path, subject_pattern: str | None, scoring: str | Non
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """EDF and BDF files below a folder, hidden ones left out; those beside a file."""
+    """EDF and BDF files below a folder; those beside a file.
+
+    Hidden ones are left out, which is said unless a program made them. A link to nothing is refused when its turn
+    comes.
+    """
     found = root.parent.glob("*") if root.is_file() else root.rglob("*")
     root = root.parent if root.is_file() else root
     for path in sorted(found):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.suffix.lower() in EDF_SUFFIXES and not hidden and path.is_file():
+        if path.suffix.lower() not in EDF_SUFFIXES or path.is_dir():
+            continue
+        if not any(part.startswith(".") for part in path.relative_to(root).parts):
             yield path
+        elif path.name.startswith(".") and not path.name.startswith("._") and not PART.fullmatch(path.name):
+            say(Console(stderr=True), f"{path}: is a hidden file and left out; rename it if it is a recording")
 
 
 def _holds_signal(path: Path) -> bool:

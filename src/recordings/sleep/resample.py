@@ -15,6 +15,7 @@ from src.signals import BadInput, Recording
 _STOP_DB = 60.0
 _PASS_FRACTION = 0.9
 _LARGEST_FACTOR = 20_000
+_BLOCK = 1 << 20
 
 
 def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
@@ -35,10 +36,19 @@ def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     bridged = _bridge(samples, missing) if missing.any() else samples
     # The filter assumes zeros outside; without its mean, a signal with an offset has no step at its ends.
     mean = bridged.mean(axis=-1, keepdims=True, dtype=np.float64).astype(samples.dtype)
-    out = resample_poly(bridged - mean, up, down, axis=-1, window=_filter(up, down)) + mean
-    if (short := n_out - out.shape[-1]) > 0:
-        out = np.concatenate([out, np.repeat(out[..., -1:], short, axis=-1)], axis=-1)
-    out = np.ascontiguousarray(out[..., :n_out], dtype=samples.dtype)
+    out = np.empty((*samples.shape[:-1], n_out), samples.dtype)
+    taps = _filter(up, down)
+    # A block at a time, for the memory, with as much on both sides as the filter reaches: the sums are the same.
+    block, reach = down * -(-_BLOCK // down), down * (len(taps) // (up * down) + 1)
+    for first in range(0, samples.shape[-1], block):
+        low = max(0, first - reach)
+        piece = resample_poly(bridged[..., low : first + block + reach] - mean, up, down, axis=-1, window=taps)
+        piece = piece[..., (first - low) * up // down :]
+        place = first * up // down
+        count = min(block * up // down, piece.shape[-1], n_out - place)
+        out[..., place : place + count] = piece[..., :count] + mean
+        filled = place + count
+    out[..., filled:] = out[..., filled - 1 : filled]
     if missing.any():
         nearest = np.minimum((np.arange(n_out) * (from_hz / to_hz)).round().astype(int), samples.shape[-1] - 1)
         out[missing[..., nearest]] = np.nan

@@ -1,4 +1,4 @@
-"""Scoring files of every format, through one gate: read into and written from a ``Hypnogram``.
+"""Scoring files of every format, through one gate: read into a ``Hypnogram``.
 
 A format's reader returns rows of onset, duration and text (:class:`~src.recordings.sleep.scoring_text.Scoring`). The
 gate, :func:`read_hypnogram`, decides for all formats alike what is a stage, what integers mean, what is an event that
@@ -12,22 +12,19 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
-import edfio
 import numpy as np
 from numpy.typing import NDArray
 
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations
 from src.recordings.sleep.hypnogram import Hypnogram, rasterise
-from src.recordings.sleep.scoring_text import Row, Scoring, parse_text, read_text
+from src.recordings.sleep.scoring_text import Row, Scoring, StageOf, parse_text, read_text
 from src.recordings.sleep.stage_names import CODINGS, LARGEST_STAGE, integer_of, says_stage, stage_code
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput
-from src.storage.atomic import atomic_file
 
 _USUAL_S = 30.0
 _FINEST_S = 1.0
@@ -37,6 +34,7 @@ _FEW = 0.1
 _TOUCH_S = 0.5
 """Stages that overlap by less lie side by side: exporters round onsets and durations."""
 _JITTER_MS = 50
+_STAGE_WORD = re.compile(r"(?:sleep[\s_-]*)?stage[\s_-]*(?=\d)", re.IGNORECASE)
 
 Segment = tuple[float, float, int]
 
@@ -74,7 +72,7 @@ def read_hypnogram(
     path = Path(path)
     if coding is not None and coding not in CODINGS:
         raise BadInput("stage_coding", f"{coding!r} is not known", f"choose from: {', '.join(CODINGS)}")
-    scoring = _read(path, lambda name: stage_code(name, stage_names, more_names) is not None)
+    scoring = _read(path, lambda name: stage_code(name, stage_names, more_names))
     if not scoring.rows:
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
     scoring = replace(scoring, coding=coding or scoring.coding)
@@ -101,36 +99,7 @@ def has_stages(
     return any(stage_code(text, stage_names, more_names) not in (None, UNSCORED) for text in texts)
 
 
-def write_annotations(hypnogram: Hypnogram, path: str | Path) -> None:
-    """Write EDF+ annotations as Sleep-EDF has them: ``Sleep stage W/1/2/3/R/?``, a line per run of epochs."""
-    texts = dict(enumerate(("W", "1", "2", "3", "R"))) if hypnogram.stage_names == HUMAN_STAGES else {}
-    named = [
-        (onset, duration, f"Sleep stage {texts.get(stage, _name(hypnogram, stage))}")
-        for onset, duration, stage in hypnogram.segments()
-    ]
-    write_annotation_texts(named, hypnogram.start, path)
-
-
-def write_annotation_texts(
-    annotations: Sequence[tuple[float, float, str]], start: datetime | None, path: str | Path
-) -> None:
-    """Write ``(onset_s, duration_s, text)`` as an EDF+ file without signals."""
-    start = start or datetime(1985, 1, 1)
-    edf = edfio.Edf(
-        [],
-        recording=edfio.Recording(startdate=start.date()),
-        starttime=start.time(),
-        annotations=[edfio.EdfAnnotation(*annotation) for annotation in annotations],
-    )
-    with atomic_file(Path(path)) as part:
-        edf.write(part)
-
-
-def _name(hypnogram: Hypnogram, stage: int) -> str:
-    return "?" if stage == UNSCORED else hypnogram.stage_names[stage]
-
-
-def _read(path: Path, is_stage: Callable[[str], bool]) -> Scoring:
+def _read(path: Path, stage_of: StageOf) -> Scoring:
     if path.suffix.lower() in EDF_SUFFIXES:
         found = read_annotations(path)
         rows = [mark for mark in found.marks if mark[2]]
@@ -138,7 +107,7 @@ def _read(path: Path, is_stage: Callable[[str], bool]) -> Scoring:
             raise BadInput(path, "has no sleep stage among its annotations (none)", "give the hypnogram file")
         return Scoring(rows, f"{path.suffix[1:4].upper()}+ annotations", start=found.start, notes=found.notes)
     text = read_text(path)
-    return _parse_xml(path, text) if text.lstrip().startswith("<") else parse_text(path, text, is_stage)
+    return _parse_xml(path, text) if text.lstrip().startswith("<") else parse_text(path, text, stage_of)
 
 
 def _parse_xml(path: Path, text: str) -> Scoring:
@@ -189,6 +158,10 @@ def _codes(
     free = (text for text in by_name if text not in (more or {}))
     integers = {text: number for text in free if (number := integer_of(text)) is not None}
     named = {code for text, code in by_name.items() if text not in integers and code not in (None, UNSCORED)}
+    numbered = {text: number for text in by_name if (number := integer_of(_STAGE_WORD.sub("", text))) is not None}
+    if scoring.coding and len(numbered) > len(integers) and not {t for t in by_name if by_name[t] == 4} - {*numbered}:
+        # "Sleep stage 4" is a name of R&K's stage 4 only where no coding says otherwise and REM has a name of its own.
+        integers, named = numbered, {by_name[text] for text in by_name if text not in numbered} - {None, UNSCORED}
     timed = scoring.rows[0][0] is not None
     all_named = len(named) > 2 or any(0 < code < len(stage_names) - 1 for code in named if code is not None)
     if integers and timed and all_named:
@@ -218,6 +191,8 @@ def _refuse_unknown(
     listed = ", ".join(repr(name) for name in sorted(set(unknown))[:8])
     if share > _FEW and (len(unknown) > 1 or n < 6):
         hint = f"use {', '.join(stage_names)} or ?, or say what they mean: source.stage_names={{name: stage}}"
+        if any(_STAGE_WORD.match(name) for name in unknown):
+            hint += f", or stage_coding={'|'.join(CODINGS)}"
         raise BadInput(path, f"has unknown stages: {listed}", hint)
     return [f"{len(unknown)} epochs have unknown names ({listed}): unscored"]
 

@@ -11,13 +11,13 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from src.recordings.sleep.stage_names import integer_of, says_stage, stage_code
-from src.signals import BadInput
+from src.signals import UNSCORED, BadInput
 
 Row = tuple[float | None, float | None, str]
 """``(onset_s, duration_s, text)``; ``None`` where the file does not say."""
@@ -52,8 +52,11 @@ class Scoring:
     notes: tuple[str, ...] = ()  # what had to be decided
 
 
-def _is_usual_stage(name: str) -> bool:
-    return stage_code(name) is not None
+StageOf = Callable[[str], int | None]
+"""The label of a word that names a stage, ``None`` of any other; see :func:`~stage_names.stage_code`."""
+_UNIT = re.compile(r"[\s_(\[]+(ms|msec|min|mins|minutes|h|hr|hrs|hours|samples?)[)\]]?$", re.IGNORECASE)
+_UNIT_S = {"ms": 1e-3, "mi": 60.0, "h": 3600.0, "hr": 3600.0, "ho": 3600.0}
+"""Seconds of a unit in a heading, by its first letters."""
 
 
 def read_text(path: Path) -> str:
@@ -84,10 +87,10 @@ def read_text(path: Path) -> str:
     raise BadInput(path, "is not a text file", "give an EDF+, XML, CSV or text hypnogram")
 
 
-def parse_text(path: Path, text: str, is_stage: Callable[[str], bool] = _is_usual_stage) -> Scoring:
+def parse_text(path: Path, text: str, stage_of: StageOf = stage_code) -> Scoring:
     """Rows of a text: a table with a heading, a table without, or one stage a line.
 
-    ``is_stage`` says of a word whether it is the name of a stage.
+    ``stage_of`` says what a word stands for.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def parse_text(path: Path, text: str, is_stage: Callable[[str], bool] = _is_usua
         If there is no row, or onsets and durations are no numbers.
     """
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if lines and lines[0].strip() == "[Hypnogram]":
+    if lines and lines[0].strip().lower() == "[hypnogram]":
         return Scoring([(None, None, line.strip()) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
     table = _cells(lines)
     heading = next((i for i, row in enumerate(table[:_LONGEST_PREAMBLE]) if _is_heading(row, i)), None)
@@ -105,16 +108,45 @@ def parse_text(path: Path, text: str, is_stage: Callable[[str], bool] = _is_usua
     width = len(table[heading]) if heading is not None else max(len(row) for row in rows[:_LONGEST_PREAMBLE])
     if width == 1:
         return Scoring([(None, None, row[0]) for row in rows], "one stage a line")
-    likeness = [_likeness([row[column] for row in rows if len(row) > column], is_stage) for column in range(width)]
-    columns = _by_content(path, rows, likeness) if heading is None else _by_heading(table[heading], likeness)
+    likeness = [_likeness([row[column] for row in rows if len(row) > column], stage_of) for column in range(width)]
+    columns = _by_content(path, rows, likeness) if heading is None else _by_heading(table[heading], rows, likeness)
     needed = max(columns.values())
     short = [i for i, row in enumerate(rows, 1) if len(row) <= needed]
     if len(short) > 0.1 * len(rows):
         raise BadInput(path, f"row {short[0]} of its stages has too few columns", "give onset_s,duration_s,stage")
+    rows = [row for row in rows if len(row) > needed]
     notes = [f"{len(short)} rows with too few columns left out"] if short else []
+    notes += _second_scorer(rows, columns["stage"], stage_of)
+    if heading is not None:
+        rows = _in_seconds(path, table[heading], rows, columns)
     if heading is not None and any(re.fullmatch(r"p_\w+|confidence", name) for name in _names(table[heading])):
         notes.append("was scored by a program, not by a person (it holds probabilities)")
-    return _timed(path, [row for row in rows if len(row) > needed], columns, tuple(notes))
+    return _timed(path, rows, columns, tuple(notes))
+
+
+def _second_scorer(rows: Sequence[Sequence[str]], stage: int, stage_of: StageOf) -> list[str]:
+    """A note on another column that is full of stages, and other ones."""
+    for column in range(min(map(len, rows))):
+        pairs = [(stage_of(row[stage]), stage_of(row[column])) for row in rows if integer_of(row[column]) is None]
+        known = [(a, b) for a, b in pairs if a not in (None, UNSCORED) and b not in (None, UNSCORED)]
+        if column != stage and len(known) > 0.5 * len(rows) and any(a != b for a, b in known):
+            return [f"columns {stage + 1} and {column + 1} hold different stages: column {stage + 1} was read"]
+    return []
+
+
+def _in_seconds(
+    path: Path, heading: Sequence[str], rows: Sequence[Sequence[str]], columns: Mapping[str, int]
+) -> list[list[str]]:
+    """The rows with times in seconds, where the heading states another unit."""
+    found = [list(row) for row in rows]
+    for column in (columns[what] for what in ("onset", "stop", "duration") if what in columns):
+        unit = _UNIT.search(heading[column].strip(" #:\"'"))
+        if unit and unit[1].lower().startswith("sample"):
+            raise BadInput(path, f"counts its column {heading[column]!r} in samples", "give seconds from the start")
+        for row in found:
+            if unit and (value := _number(row[column])) is not None:
+                row[column] = f"{value * _UNIT_S[unit[1].lower()[:2]]:.6f}"
+    return found
 
 
 def _cells(lines: Sequence[str]) -> list[list[str]]:
@@ -132,7 +164,7 @@ def _cells(lines: Sequence[str]) -> list[list[str]]:
 
 def _names(row: Sequence[str]) -> list[str]:
     plain = (re.sub(r"[\[(].*?[\])]", "", cell.lower()).strip(" #:\"'") for cell in row)
-    return [re.sub(r"[\s_-]+", "_", cell) for cell in plain]
+    return [_UNIT.sub("", re.sub(r"[\s_-]+", "_", cell)) for cell in plain]
 
 
 def _is_heading(row: Sequence[str], index: int) -> bool:
@@ -142,12 +174,18 @@ def _is_heading(row: Sequence[str], index: int) -> bool:
     return (usual and index == 0) or (timed and (usual or any(name.startswith("stage_") for name in names)))
 
 
-def _by_heading(heading: Sequence[str], likeness: Sequence[tuple[int, int]]) -> dict[str, int]:
+def _by_heading(
+    heading: Sequence[str], rows: Sequence[Sequence[str]], likeness: Sequence[tuple[int, int]]
+) -> dict[str, int]:
     names = _names(heading)
     found = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
     more = [name for name in names if name.startswith("stage_")]
     candidates = [names.index(name) for name in (*_STAGE_COLUMNS, *more) if name in names]
     stage = max(candidates, key=lambda column: (*likeness[column], -candidates.index(column)))
+    if found["onset"] < 0:  # a column of clock times is one of onsets, whatever its heading
+        whole = [row for row in rows if len(row) == len(names)]
+        clocks = (c for c in range(len(names)) if whole and all(_clock(row[c]) is not None for row in whole))
+        found["onset"] = next(clocks, -1)
     return {what: column for what, column in found.items() if column >= 0 and column != stage} | {"stage": stage}
 
 
@@ -156,6 +194,7 @@ def _by_content(path: Path, rows: Sequence[Sequence[str]], likeness: Sequence[tu
     width = len(likeness)
     best = max(range(width), key=lambda column: likeness[column])
     stage = best if any(likeness[best]) else min(2, width - 1)
+    rows = [row for row in rows if len(row) > stage]  # lines before the table are shorter
     timed = [
         column
         for column in range(width)
@@ -171,9 +210,13 @@ def _by_content(path: Path, rows: Sequence[Sequence[str]], likeness: Sequence[tu
     return {"onset": timed[0], "stage": stage, **more}
 
 
-def _likeness(cells: Sequence[str], is_stage: Callable[[str], bool]) -> tuple[int, int]:
+def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int]:
     """How many cells call themselves a stage, and how many are the name of one."""
-    named = [cell for cell in cells if integer_of(cell) is None and cell.lower() not in _ABSENT and is_stage(cell)]
+    named = [
+        cell
+        for cell in cells
+        if integer_of(cell) is None and cell.lower() not in _ABSENT and stage_of(cell) is not None
+    ]
     return sum(says_stage(cell) for cell in named), len(named)
 
 
@@ -182,7 +225,12 @@ def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], n
     if "onset" not in columns:
         if "index" in columns:
             return _indexed(path, [row[columns["index"]] for row in rows], texts, notes)
-        return Scoring([(None, None, text) for text in texts], "one stage a line", notes=notes)
+        lengths = [_number(row[columns["duration"]]) for row in rows] if "duration" in columns else [None]
+        if None in lengths:
+            return Scoring([(None, None, text) for text in texts], "one stage a line", notes=notes)
+        ends = itertools.accumulate(length or 0.0 for length in lengths)
+        runs = [(end - (length or 0.0), length, text) for end, length, text in zip(ends, lengths, texts, strict=True)]
+        return Scoring(runs, "table of durations", notes=notes)
     onsets, start = _onsets(path, [row[columns["onset"]] for row in rows])
     durations: list[float | None] = [None] * len(rows)
     if "duration" in columns:

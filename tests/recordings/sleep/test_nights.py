@@ -127,3 +127,17 @@ def test_a_rate_below_the_band_is_refused_when_loaded(tmp_path):
     with pytest.raises(BadInput, match="sampling rate 64 Hz is too low, up to 40 Hz is analysed"):
         load(night, ["Fpz-Cz"], 100.0, max_hz=40.0)
     assert load(night, ["Fpz-Cz"], 100.0, max_hz=30.0)[0].samples.shape == (1, 12_000)
+
+
+def test_a_link_to_nothing_is_a_night_that_fails_and_hidden_files_are_said(tmp_path, capfd):
+    psg(tmp_path / "n.edf")
+    (tmp_path / "gone.edf").symlink_to(tmp_path / "elsewhere.edf")
+    for name in ("..edf", "._n.edf", ".n.edf.part-01234567.edf"):
+        (tmp_path / name).write_bytes(b"")
+    nights = discover("edf_folder", tmp_path)
+    assert [night.recording_id for night in nights] == ["gone", "n"]
+    with pytest.raises(BadInput, match=r"gone\.edf: does not exist"):
+        load(nights[0], None)
+    said = capfd.readouterr().err
+    assert said.count("is a hidden file and left out") == 1
+    assert "..edf: is a hidden file" in said

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.recordings.sleep.edf import write_annotations
 from src.recordings.sleep.hypnogram import Hypnogram, stage_counts
-from src.recordings.sleep.scoring_files import read_hypnogram, write_annotations
+from src.recordings.sleep.scoring_files import read_hypnogram
 from src.recordings.sleep.stage_names import CODINGS
 from src.signals import RODENT_STAGES, BadInput
 
@@ -151,7 +152,7 @@ nights = st.builds(
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(nights)
 def test_what_is_written_is_read(tmp_path, night):
-    write_annotations(night, tmp_path / "h.edf")
+    write_annotations(night.annotations(), night.start, tmp_path / "h.edf")
     back = read_hypnogram(tmp_path / "h.edf")
     assert (back.onset_s, back.start) == (night.onset_s, night.start)
     np.testing.assert_array_equal(
@@ -161,7 +162,7 @@ def test_what_is_written_is_read(tmp_path, night):
 
 def test_written_files_read_well_elsewhere(tmp_path):
     night = Hypnogram(np.array([0, 3, 3, -1], np.int8), 30.0)
-    write_annotations(night, tmp_path / "h.edf")
+    write_annotations(night.annotations(), night.start, tmp_path / "h.edf")
     found = edfio.read_edf(tmp_path / "h.edf").annotations
     assert [tuple(a) for a in found] == [
         (0.0, 30.0, "Sleep stage W"),
@@ -172,7 +173,7 @@ def test_written_files_read_well_elsewhere(tmp_path):
 
 def test_rodent_scorings_go_both_ways(tmp_path):
     night = Hypnogram(np.array([0, 1, 2, -1], np.int8), 4.0, stage_names=RODENT_STAGES)
-    write_annotations(night, tmp_path / "h.edf")
+    write_annotations(night.annotations(), night.start, tmp_path / "h.edf")
     back = read_hypnogram(tmp_path / "h.edf", stage_names=RODENT_STAGES)
     np.testing.assert_array_equal(back.stages, night.stages)
 

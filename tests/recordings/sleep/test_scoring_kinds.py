@@ -135,6 +135,54 @@ def test_names_mean_the_same_in_every_format(tmp_path, names, form):
     assert right(tmp_path) == []
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("(min)", 60), ("[h]", 3600), ("_ms", 0.001), (" s", 1)])
+def test_times_have_the_unit_of_their_heading(tmp_path, unit, factor):
+    recording(tmp_path / "n.edf")
+    table(tmp_path / "n.csv", [(f"{30 * i / factor:.7f}", name) for i, name in enumerate(STAGES)], f"time{unit},stage")
+    assert right(tmp_path) == []
+    table(tmp_path / "n.csv", [(300 * i, name) for i, name in enumerate(STAGES)], "onset (samples),stage")
+    refused(tmp_path, "in samples; give seconds from the start")
+
+
+def test_a_second_scorer_in_the_table_is_said(tmp_path):
+    recording(tmp_path / "n.edf")
+    rows = [(30 * i, 30, name, STAGES[-i]) for i, name in enumerate(STAGES)]
+    table(tmp_path / "n_events.csv", rows, "onset,duration,stage_hum,stage_ai")
+    assert right(tmp_path) == ["columns 3 and 4 hold different stages: column 3 was read"]
+
+
+def test_clock_times_count_under_any_heading(tmp_path):
+    recording(tmp_path / "n.edf")
+    clocks = [f"23:{i // 2:02d}:{i % 2 * 30:02d},000; {name}" for i, name in enumerate(STAGES)]
+    for preamble in ("Rate: 30 s\nEvents list: N3, N2", "Uhr; Stage"):
+        (tmp_path / "n.txt").write_text("\n".join([preamble, *clocks[3:]]), encoding="cp1252")
+        np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 3, *TRUE[3:]])
+
+
+def test_durations_alone_follow_one_another(tmp_path):
+    recording(tmp_path / "n.edf")
+    table(
+        tmp_path / "n.csv",
+        [("W", 300), ("N1", 150), ("N2", 600), ("N3", 300), ("REM", 300), ("W", 150)],
+        "stage,duration",
+    )
+    assert right(tmp_path) == []
+
+
+@pytest.mark.parametrize(("coding", "numbers"), [("aasm", AASM), ("edf", R_AND_K)])
+def test_numbered_stages_are_integers_where_a_coding_is_given(tmp_path, coding, numbers):
+    in_edf(tmp_path, [f"Sleep stage {numbers[stage]}" for stage in STAGES])
+    assert right(tmp_path, coding=coding) == []
+    refused(tmp_path, "unknown stages: 'Sleep stage 0'.* or stage_coding=aasm")
+
+
+def test_dreams_states_its_coding_in_small_letters_too(tmp_path):
+    recording(tmp_path / "n.edf")
+    numbers = {"W": "5", "REM": "4", "N1": "3", "N2": "2", "N3": "1"}
+    (tmp_path / "n-annot.txt").write_text("\n".join(["[hypnogram]", *(numbers[s] for s in STAGES for _ in range(6))]))
+    assert right(tmp_path) == []
+
+
 def test_names_of_the_user(tmp_path):
     own = {"W": "awake?", "N1": "drowsy", "N2": "light", "N3": "deep", "REM": "dream"}
     in_edf(tmp_path, [own[stage] for stage in STAGES])
