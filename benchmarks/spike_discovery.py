@@ -147,7 +147,8 @@ def sort(sorter: str, known: Known, folder: Path) -> list[np.ndarray]:
     one = generate_multi_columns_probe(num_columns=1, num_contact_per_column=1)
     probe = generate_tetrode() if len(known.traces) == 4 else one
     probe.set_device_channel_indices(np.arange(len(known.traces)))
-    recording = recording.set_probe(probe).save(folder=folder.with_name("recording"))
+    recording.set_probe(probe)
+    recording = recording.save(folder=folder.with_name("recording"))  # some sorters want it on disk
     if sorter == "mountainsort5":  # takes what is filtered already
         recording = si.bandpass_filter(recording, 300, min(6000, 0.45 * known.fs_hz), dtype="float32")
     sorting = si.run_sorter(sorter, recording, folder=folder, verbose=False, remove_existing_folder=True)
