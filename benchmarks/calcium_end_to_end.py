@@ -63,17 +63,17 @@ def instrument() -> None:
     clock(subject_grids, "write_coo", "COO file")
     clock(subject_grids, "write_dense", "dense file")
     clock(subject_grids, "draw_subject", "figures")
-    opened = expected_spikes.task_engine
+    opened = expected_spikes.open_engine
 
-    def engine(*arguments: Any) -> Any:
+    def engine(*arguments: Any, **named: Any) -> Any:
         with clocked("loading TensorFlow and networks"):
-            found = opened(*arguments)
+            found = opened(*arguments, **named)
         if "predict" not in vars(found):
             clock(found, "predict", "CASCADE")
             clock(found, "noise_levels", "noise levels")
         return found
 
-    expected_spikes.task_engine = engine  # type: ignore[assignment]
+    expected_spikes.open_engine = engine  # type: ignore[assignment]
 
 
 def process(grid_format: str, folder: Path, given: argparse.Namespace) -> spikes_to_grids.SubjectResult:

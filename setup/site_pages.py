@@ -85,7 +85,7 @@ def configuration_page() -> str:
     parts[-1] += "".join(f"\n| `{group}` | {', '.join(f'`{name}`' for name in options(group))} |" for group in groups)
     tables = {"Keys of train.py": schema.TrainConfig, "infer.py": schema.InferConfig}
     tables["Options of infer.py"] = schema.InferOptions
-    tables |= {f"preprocess.py preprocess={name}": params for name, params in schema.STEPS.items()}
+    tables |= {f"preprocess.py preprocess={name}": params for name, params in schema.steps().items()}
     for title, params in tables.items():
         rows = [
             f"| `{name}` | `{json.dumps(default, default=str)}` | {comment.replace('|', ', ')} |"

@@ -28,20 +28,34 @@ PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPO
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return [text for name, text in BLOCK.findall(page.read_text()) if name == language]
+def blocks(text: str, language: str) -> list[str]:
+    return [block for name, block in BLOCK.findall(text) if name == language]
 
 
-def commands(page: Path) -> list[list[str]]:
-    """The words of every command in the page's blocks; a backslash at the end of a line goes on in the next one."""
-    lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+def commands(text: str) -> list[list[str]]:
+    """The words of every command in a text's blocks; a backslash at the end of a line goes on in the next one."""
+    lines = "".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-COMMANDS = [(page.name, words) for page in PAGES for words in commands(page)]
+def first_section(page: Path) -> str:
+    """A page up to its second heading; the whole README."""
+    text = page.read_text()
+    return text if page.name == "README.md" else "\n## ".join(text.split("\n## ")[:2])
 
 
-@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=[f"{page}: {' '.join(w)[:60]}" for page, w in COMMANDS])
+def printed() -> list:
+    """Every command; what stands further down on a page than its first section is for the slow lane."""
+    found = []
+    for page in PAGES:
+        first = commands(first_section(page))
+        for words in commands(page.read_text()):
+            name = f"{page.name}: {' '.join(words)[:60]}"
+            found.append(pytest.param(page.name, words, id=name, marks=[] if words in first else pytest.mark.slow))
+    return found
+
+
+@pytest.mark.parametrize(("page", "words"), printed())
 def test_a_printed_command_is_one_that_runs(page, words):
     schema.register()
     match words:
@@ -77,7 +91,7 @@ def test_a_wrong_command_would_be_noticed():
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_printed_python_imports_what_exists(page):
-    for text in blocks(page, "python"):
+    for text in blocks(page.read_text(), "python"):
         if text.startswith("#"):  # an excerpt of a file, not a program
             continue
         for node in ast.walk(ast.parse(text)):
@@ -135,7 +149,7 @@ def test_the_step_of_contributing_works():
 
 @pytest.mark.slow
 def test_the_first_commands_of_readme_run_as_printed(tmp_path):
-    wanted = [w for w in commands(PAGES[0]) if "src.simulate.sleep" in w or "input=nights" in w]
+    wanted = [w for w in commands(PAGES[0].read_text()) if "src.simulate.sleep" in w or "input=nights" in w]
     assert len(wanted) == 2
     for script in ("infer.py", "src", "conf", "pretrained"):
         (tmp_path / script).symlink_to(REPOSITORY / script)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from src.models.bundle import Bundle, load_bundle
+from src.recordings.calcium.sources import open_recording as open_calcium
+from src.recordings.calcium.sources import subject_files, subject_name
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.sleep.edf_header import read_header
 from src.signals import BadInput
@@ -20,8 +22,10 @@ def channel_rows(path: Path) -> list[dict[str, Any]]:
     Raises
     ------
     BadInput
-        If the file is neither EDF nor BDF nor an extracellular recording, or is damaged.
+        If the file is neither EDF nor BDF nor a calcium or extracellular recording, or is damaged.
     """
+    if calcium := _calcium_row(path):
+        return [calcium]
     if path.suffix.lower() in _EDF:
         header = read_header(path)
         return [
@@ -34,6 +38,21 @@ def channel_rows(path: Path) -> list[dict[str, Any]]:
         {"channel": str(name), "units": found.units, "fs_hz": found.fs_hz, "seconds": found.duration_s, "note": note}
         for name in found.channel_ids
     ]
+
+
+def _calcium_row(path: Path) -> dict[str, Any] | None:
+    """The traces of a calcium recording as one row; ``None`` if it is none."""
+    try:
+        found = open_calcium(subject_files(path), subject_name(path), need_positions=False)
+    except BadInput:
+        return None
+    return {
+        "channel": f"{found.cells} cells",
+        "units": "ΔF/F" if found.signal == "dff" else "fluorescence",
+        "fs_hz": found.fs_hz,
+        "seconds": found.frames / found.fs_hz,
+        "note": f"preprocess.py preprocess=cascade_spikes input_dir={path} list=true says which model fits",
+    }
 
 
 def bundle_rows(rows: Sequence[dict[str, Any]], places: Sequence[Path]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import pytest
 from src.predict.contents import bundle_rows, channel_rows, misfit
 from src.signals import BadInput
 from src.simulate.sleep import write_night
+from tests.recordings.calcium.test_suite2p import write_plane
 
 
 class Described:
@@ -38,3 +39,10 @@ def test_a_file_that_is_no_recording_is_named(tmp_path):
 def test_a_damaged_bundle_is_listed_as_such(tmp_path):
     (tmp_path / "bundle.json").write_text("{")
     assert bundle_rows([], [tmp_path])[0]["fits"] == "is damaged"
+
+
+def test_a_calcium_recording_is_one_row_that_says_how_to_go_on(tmp_path):
+    write_plane(tmp_path / "mouse1" / "suite2p" / "plane0", rois=4, frames=15, plane=0)
+    (row,) = channel_rows(tmp_path / "mouse1")
+    assert (row["channel"], row["units"], row["fs_hz"], row["seconds"]) == ("2 cells", "fluorescence", 7.5, 2.0)
+    assert "preprocess=cascade_spikes" in row["note"]

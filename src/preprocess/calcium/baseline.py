@@ -52,6 +52,7 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
         return baseline
     rank, low_weight, high_weight = _interpolation(window, fraction)
     lanes_in = np.zeros((frames, LANES), np.float32)
+    edge = np.empty(half, np.float32)
     lanes_out = np.empty((frames - window + 1, LANES), np.float32)
     for first in range(0, len(whole), LANES):
         rows = whole[first : first + LANES]
@@ -59,8 +60,10 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
         _block_merge(lanes_in, window, rank, low_weight, high_weight, lanes_out)
         baseline[rows, half : frames - half] = lanes_out[:, : len(rows)].T
         for row in rows:
-            _sorted_window(traces[row], half, fraction, baseline[row, :half])
-            _sorted_window(traces[row, ::-1], half, fraction, baseline[row, ::-1][:half])
+            _sorted_window(traces[row], half, fraction, edge)
+            baseline[row, :half] = edge
+            _sorted_window(traces[row, ::-1].copy(), half, fraction, edge)  # one memory order, so compiled once
+            baseline[row, frames - half :] = edge[::-1]
     return baseline
 
 

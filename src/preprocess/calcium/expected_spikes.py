@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from src.preprocess.calcium import baseline as f0
+from src.preprocess.cascade.download import AUTO
 from src.preprocess.cascade.inference import Engine, open_engine
 from src.recordings.calcium.recording import CalciumRecording
 from src.recordings.calcium.sources import open_recording
 from src.signals import BadInput
-from src.storage.hdf5 import AppendedColumn, reading, writing
+from src.storage.hdf5 import AppendedColumn, writing
 from src.storage.parallel import call, in_order, process_pool
 from src.storage.progress import steps
 from src.storage.step import CachedStep
@@ -42,8 +43,8 @@ on how many traces are computed side by side."""
 _PIECE_BYTES = 1 << 26
 _SAMPLED_CELLS, _RUN = 1024, 64
 _NAMED_CELLS = 8
-_CONTROL, _CLEAR = (32, 600), 2.0
-"""Cells and frames of the control with noise; how many times its spikes the cells have to have."""
+_CONTROL_S, _CONTROL_SAMPLES, _CLEAR = 300.0, 1 << 16, 2.0
+"""Seconds and samples of the control with noise; how many times its spikes the cells have to have."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,13 @@ class SpikeTask:
 
     def engine(self, fs_hz: float) -> Engine:
         model = self.inputs.get(MODEL, self["cascade_model"])
-        return _engine(self["engine"], model, fs_hz, self["threshold"], self["align"])
+        return _engine(self["engine"], model, fs_hz, self["threshold"], self["align"], self["cascade_model"] == AUTO)
 
 
 @lru_cache(maxsize=1)
-def _engine(engine: str, model: str | Path, fs_hz: float, threshold: int | None, align: str) -> Engine:
+def _engine(engine: str, model: str | Path, fs_hz: float, threshold: int | None, align: str, any_rate: bool) -> Engine:
     """The engine of this process; networks are loaded once for all pieces."""
-    return open_engine(engine, model, fs_hz=fs_hz, threshold=threshold, align=align)
+    return open_engine(engine, model, fs_hz=fs_hz, threshold=threshold, align=align, any_rate=any_rate)
 
 
 def make_expected_spikes(
@@ -128,12 +129,9 @@ def make_expected_spikes(
     with _naming(recording.file):
         engine = task.engine(recording.fs_hz)
         engine.check(engine.noise_levels(dff_of(recording.traces(_sample(recording)), task, window)[0]))
-        levels, state = _write(recording, task, out_dir / SPIKES_FILE, workers, batch_size)
+        levels, state, mean_hz = _write(recording, task, out_dir / SPIKES_FILE, workers, batch_size)
         notes += [*recording.notes, *left_out(recording, state), *engine.check(levels)]
-        control_hz, mean_hz = (
-            noise_control(task, engine, levels, recording),
-            _mean_rate(out_dir / SPIKES_FILE, recording),
-        )
+        control_hz = noise_control(task, engine, levels, recording)
     notes += noise_note(control_hz, mean_hz)
     described = engine.describe()
     return {
@@ -235,12 +233,13 @@ def predict_piece(task: SpikeTask, first: int, last: int) -> Prediction:
 
 def _write(
     recording: CalciumRecording, task: SpikeTask, path: Path, workers: int, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Write the file piece by piece; noise level and state of every cell."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Write the file piece by piece; noise level and state of every cell, and the mean of all in spikes per second."""
     size = min(batch_size, _PIECE_BYTES // (4 * recording.frames))
     size = max(size // ENGINE_NEURONS, 1) * ENGINE_NEURONS
     pieces = [(first, min(first + size, recording.cells)) for first in range(0, recording.cells, size)]
-    levels, states, predicted = [], [], np.zeros(recording.frames, bool)
+    levels, states, predicted = [], [], np.zeros(recording.frames, np.int64)
+    spikes = 0.0
     calls = [partial(predict_piece, task, *piece) for piece in pieces]
     processes = min(workers, len(pieces))
     with (
@@ -253,16 +252,18 @@ def _write(
             column.append(piece.expected)
             levels.append(piece.levels)
             states.append(piece.state)
-            predicted |= np.isfinite(piece.expected).any(axis=0)
+            predicted += np.isfinite(piece.expected).sum(axis=0)
+            spikes += float(np.nansum(piece.expected, dtype=float))
             advance(len(piece.levels))
         column.close()
         file["noise_levels"] = np.concatenate(levels).astype(np.float32)
         file["cell_state"] = np.concatenate(states)
         file["cell_state"].attrs["meaning"] = list(CELL_STATES)
-        file["is_predicted"] = predicted.astype(np.uint8)
+        file["is_predicted"] = (predicted > 0).astype(np.uint8)
         file["cell_ids"], file["positions"] = recording.cell_ids, recording.positions
         file.attrs.update(fs_hz=recording.fs_hz, units="spikes per frame", baseline=task["baseline"])
-    return np.concatenate(levels), np.concatenate(states)
+    mean_hz = spikes / max(int(predicted.sum()), 1) * recording.fs_hz
+    return np.concatenate(levels), np.concatenate(states), mean_hz
 
 
 def noise_control(task: SpikeTask, engine: Engine, levels: np.ndarray, recording: CalciumRecording) -> float:
@@ -271,10 +272,11 @@ def noise_control(task: SpikeTask, engine: Engine, levels: np.ndarray, recording
     A low percentile of noise lies below the resting level, so noise alone has a positive ΔF/F, and networks trained
     on active cells answer it.
     """
-    frames, level = min(recording.frames, _CONTROL[1]), float(np.nanmedian(levels))
+    frames, level = min(recording.frames, int(_CONTROL_S * recording.fs_hz)), float(np.nanmedian(levels))
+    shape = max(1, _CONTROL_SAMPLES // frames), frames
     # The median absolute difference of white noise is 0.954 of its standard deviation; see noise_levels().
     sd = level / 100 * np.sqrt(recording.fs_hz) / 0.954
-    noise = (sd * np.random.default_rng(0).standard_normal((_CONTROL[0], frames))).astype(np.float32)
+    noise = (sd * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
     if task["baseline"] != "none":
         noise -= f0.sliding_percentile(noise, task.window(recording.fs_hz), task["baseline_percentile"])
     return float(np.nanmean(engine.predict(noise, np.full(len(noise), level)))) * recording.fs_hz
@@ -288,12 +290,6 @@ def noise_note(control_hz: float, mean_hz: float) -> list[str]:
         f"white noise as strong as the cells' gives {control_hz:.2g} spikes/s through the same baseline and model, "
         f"the cells give {mean_hz:.2g}: most of these spikes may be noise"
     ]
-
-
-def _mean_rate(path: Path, recording: CalciumRecording) -> float:
-    with reading(path) as file:
-        rows = file["expected_spikes"][:: max(1, recording.cells // _SAMPLED_CELLS)].astype(np.float32)
-    return float(np.nanmean(rows)) * recording.fs_hz
 
 
 def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:

@@ -105,19 +105,10 @@ def marker_mask(planes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """Consecutive frames in index form: the planes of a frame one after the other, pixels in order.
+    """Consecutive frames from number ``first`` on in index form: the ``planes`` of a frame one after the other.
 
-    Attributes
-    ----------
-    first
-        Number of the first frame.
-    planes
-        Planes per frame.
-    indptr
-        ``(frame · plane + 1,)`` int64, starting at 0: entries ``indptr[k]`` to ``indptr[k + 1]`` belong
-        to plane-frame ``k``.
-    pixel
-        ``(entry,)`` uint16, ``row * 128 + column``; increasing and distinct inside a plane-frame.
+    ``indptr`` is ``(frame · plane + 1,)`` int64, starting at 0: entries ``indptr[k]`` to ``indptr[k + 1]`` belong to
+    plane-frame ``k``. ``pixel`` is ``(entry,)`` uint16, ``row * 128 + column``, increasing and distinct inside it.
     """
 
     first: int
@@ -163,13 +154,6 @@ class VoxelActivity:
     """Activity of the occupied voxels of one subject, one bit per voxel and frame.
 
     Cells that share a voxel are joined by *or*, as a pixel is either active or not.
-
-    Parameters
-    ----------
-    cells
-        Where the cells are.
-    frames
-        Number of time points.
     """
 
     def __init__(self, cells: CellMap, frames: int) -> None:

@@ -40,22 +40,11 @@ CONTRACT = (
 
 @dataclass(frozen=True)
 class GridHeader:
-    """What a grid file states beside the activity: per frame, per plane, and for the whole.
+    """What a grid file states beside the activity.
 
-    Attributes
-    ----------
-    frames, planes
-        T and Z.
-    is_train, is_test, is_valid
-        ``(time,)`` uint8. ``is_valid`` marks frames for which spikes could be inferred at all.
-    z_values
-        ``(plane,)`` z of every plane.
-    spikes_under_markers
-        ``(n,)`` int64 flat positions of spikes that a z-marker covers; empty without markers.
-    markers
-        Whether the z-markers are in the grid.
-    attributes
-        Plain values; the writer adds counts.
+    ``is_train``, ``is_test``, ``is_valid`` (spikes could be inferred) and ``timepoint_indices`` are ``(time,)``,
+    ``z_values`` ``(plane,)``. ``spikes_under_markers`` are flat positions of spikes that a z-marker covers, ``markers``
+    says whether the z-markers are in the grid. The writer adds counts to ``attributes``.
     """
 
     frames: int
@@ -162,9 +151,8 @@ class GridFile:
         self._markers, self._marker_flat = mask.reshape(len(mask), PIXELS), np.flatnonzero(mask)
 
     def read(self, first: int, last: int, markers: bool | None = None) -> FrameBatch:
-        """Frames ``first`` to ``last`` (exclusive).
+        """Frames ``first`` to ``last`` (exclusive), with the z-markers or without; by default as in the file.
 
-        ``markers`` asks for the z-markers to be there or not; by default they are as in the file.
         Taking them off brings back the spikes they covered.
         """
         frames = self.shape[0]

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from src.preprocess.calcium.parameters import CalciumParams
 from src.preprocess.cascade.download import AUTO, SUBSTITUTES, package_at_hand, package_for_rate
-from src.preprocess.cascade.inference import FARTHEST_RATE, is_same_rate
+from src.preprocess.cascade.inference import is_same_rate, is_too_far
 from src.preprocess.cascade.package import CONFIG_FILE, read_config
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.reports.tables import results_table
@@ -26,7 +26,11 @@ class RecordingList(Summary):
     rows: tuple[dict[str, Any], ...] = ()
 
     def table(self) -> Table:
-        return results_table(self.rows, title=self.title)
+        table = results_table(self.rows, title=self.title)
+        for column in table.columns:
+            if str(column.header) in ("recording", "model"):  # on a narrow screen these wrap, and no number is cut
+                column.no_wrap, column.min_width = False, 10
+        return table
 
 
 def recordings_of(params: CalciumParams) -> RecordingList:
@@ -45,7 +49,7 @@ def _row(place: Path, params: CalciumParams) -> dict[str, Any]:
             "cells": found.cells,
             "frames": found.frames,
             "fs_hz": found.fs_hz,
-            "signal": {"dff": "ΔF/F (fraction)", "fluorescence": "fluorescence (camera units)"}[found.signal],
+            "signal": "ΔF/F" if found.signal == "dff" else "fluorescence",
             "positions": "yes" if placed.all() else f"{placed.sum()} of {found.cells}",
             "model": model_for(found.fs_hz, params),
         }
@@ -66,6 +70,6 @@ def model_for(fs_hz: float, params: CalciumParams) -> str:
     rate = read_config(folder / CONFIG_FILE).sampling_rate_hz
     if is_same_rate(fs_hz, rate):
         return folder.name
-    far = rate / fs_hz > FARTHEST_RATE or (model != AUTO and fs_hz / rate > FARTHEST_RATE)
+    far = is_too_far(fs_hz, rate, model == AUTO)
     done = "refused: more than a factor of two away" if far else "the recording is resampled"
     return f"{folder.name} ({rate:g} Hz, {done})"

@@ -47,15 +47,7 @@ class SpikeSampler:
         return self._generator.random(frames, dtype=np.float32)
 
     def sample(self, expected_spikes: np.ndarray, cell_ids: np.ndarray) -> np.ndarray:
-        """Binary spikes ``(neuron, time)`` bool; frames whose expectation is NaN never spike.
-
-        Parameters
-        ----------
-        expected_spikes
-            ``(neuron, time)`` expected spikes per frame.
-        cell_ids
-            ``(neuron,)`` numbers of the cells.
-        """
+        """Binary spikes ``(neuron, time)`` bool of the cells with these numbers; where NaN is expected, none."""
         rate = np.asarray(expected_spikes, dtype=np.float32)
         chance = rate if self.sampling == "bernoulli" else -np.expm1(-rate)
         spikes = np.zeros(rate.shape, dtype=bool)
@@ -66,16 +58,9 @@ class SpikeSampler:
 
 @dataclass(frozen=True)
 class BlockSplit:
-    """Which frames train and which test; a frame in the gap does neither.
+    """Which frames train and which test, ``(time,)`` uint8; a frame in the gap does neither.
 
-    Attributes
-    ----------
-    is_train, is_test
-        ``(time,)`` uint8, never both 1.
-    test_blocks
-        Numbers of the blocks that test.
-    guard_frames, block_frames
-        Frames taken out of training on each side of a test block, and length of a block.
+    ``test_blocks`` are the numbers of the blocks that test.
     """
 
     is_train: np.ndarray
@@ -93,23 +78,11 @@ class BlockSplit:
 def block_split(
     frames: int, split_ratio: float, seed: int, subject: str, guard_frames: int, block_frames: int = BLOCK_FRAMES
 ) -> BlockSplit:
-    """Choose test blocks at random and take a gap around them out of training.
+    """Choose test blocks at random and take ``guard_frames`` on each side of them out of training.
 
-    Parameters
-    ----------
-    frames
-        Length of the recording.
-    split_ratio
-        Share of the blocks that train. At least one block tests, if there is one; the frames after
-        the last whole block train.
-    seed, subject
-        With a gap, every subject draws its own blocks. ``guard_frames=0`` reproduces the original
-        pipeline to the bit: no gap, and the legacy generator with the bare seed, so that subjects of
-        equal length share their test blocks.
-    guard_frames
-        Frames on each side of a test block that are taken out of the training set.
-    block_frames
-        Length of a block.
+    Of the whole blocks, ``1 − split_ratio`` test, at least one; the frames after the last whole block train. With a
+    gap, every subject draws its own blocks. ``guard_frames=0`` reproduces the original pipeline to the bit: no gap, and
+    the legacy generator with the bare seed, so that subjects of equal length share their test blocks.
     """
     blocks = frames // block_frames
     is_test = np.zeros(frames, bool)
@@ -138,10 +111,7 @@ def split_recording(
 ) -> tuple[BlockSplit, list[str]]:
     """The split of one recording, and what a person should know about it.
 
-    Parameters
-    ----------
-    block_frames
-        Length of a block; ``None`` for 330, or what ``split_ratio`` asks for where 330 leave too little to train.
+    ``block_frames=None`` stands for 330, or for what ``split_ratio`` asks for where 330 leave too little to train.
 
     Raises
     ------

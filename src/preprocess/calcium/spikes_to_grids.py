@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from src.preprocess.calcium.parameters import CalciumParams, GridParams, Inferen
 from src.preprocess.calcium.subject_grids import EXPECTED, STEPS
 from src.preprocess.cascade.download import AUTO, SUBSTITUTES, find_package, package_for_rate
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
+from src.reports.tables import results_table
 from src.signals import BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.lock import folder_lock
@@ -99,13 +99,13 @@ def process_subject(
     """One subject, in whatever process: expected spikes from the cache or anew, then grids or rates, and figures."""
     target = output.path(name)
     files, clock = subject_files(place), time.monotonic()
-    if params.engine != "oasis" and params.cascade_model == AUTO:
+    inference = params.of(InferenceParams) | {"subject": name, "need_positions": params.grid_format != "none"}
+    if package:
+        inference["cascade_model"] = package.name
+    elif params.engine != "oasis":  # auto: by the recording's rate
         rate = open_recording(files, name, params.fs_hz, need_positions=False).fs_hz
         package = package_for_rate(rate, Path(params.models_dir))
-    inference = params.of(InferenceParams) | {"subject": name, "need_positions": params.grid_format != "none"}
-    inputs = dict(files)
-    if package:
-        inference["cascade_model"], inputs[spikes.MODEL] = package.name, package
+    inputs = files | ({spikes.MODEL: package} if package else {})
     make = partial(spikes.make_expected_spikes, workers=workers, batch_size=params.batch_size)
     step = replace(spikes.EXPECTED_SPIKES, run=make)
     expected = ensure(step, inputs, inference, label=name, cache=Path(params.cache_dir))
@@ -170,29 +170,26 @@ class GridSummary(Summary):
     def table(self) -> Table:
         """A line per subject; the totals below; what to know about each subject below that."""
         done = [o.value for o in self.outcomes if o.ok]
-        row, columns = (_grid_row, _GRID_COLUMNS)
-        if any("mean_rate_hz" in result.facts for result in done):
-            row, columns = (_rate_row, _RATE_COLUMNS)
-        table = Table(
-            title=Text(printable(self.title)), title_justify="left", caption_justify="left", box=SIMPLE_HEAD,
-            padding=(0, 0, 0, 1), pad_edge=False,
-        )  # fmt: skip
-        table.add_column("subject", min_width=10, overflow="fold")
-        for column in columns:
-            table.add_column(column, justify="right", no_wrap=True)
+        row = _rate_row if any("mean_rate_hz" in result.facts for result in done) else _grid_row
         caption = [*self.notes, *self._totals([result.facts for result in done])]
         if done:
             caption.append(f"peak memory {max(result.peak_gb for result in done):.2f} GB")
         if self.skipped:
             caption.append(f"skipped: {', '.join(self.skipped)}")
+        rows, columns = [], row(done[0]) if done else {"result": ""}
         for outcome in self.outcomes:
+            name = {"subject": printable(outcome.name)}
             if outcome.ok:
-                table.add_row(Text(printable(outcome.name)), *row(outcome.value))
+                rows.append(name | row(outcome.value))
                 caption += [f"{outcome.name}: {note}" for note in outcome.value.facts["notes"]]
             else:
-                table.add_row(Text(printable(outcome.name), "red"), Text("failed", "red"))
+                rows.append(name | dict.fromkeys(columns, "") | {next(iter(columns)): "failed"})
                 caption.append(f"{outcome.name} failed: {outcome.reason}")
-        table.caption = Text(printable("\n".join(caption)))
+        table = results_table(rows, title=printable(self.title))
+        for column in table.columns:
+            if str(column.header) in ("subject", "model"):  # on a narrow screen names wrap, and no number is cut
+                column.no_wrap, column.min_width = False, 10
+        table.caption, table.caption_justify = Text(printable("\n".join(caption))), "left"
         return table
 
     def _totals(self, facts: list[dict[str, Any]]) -> list[str]:
@@ -210,35 +207,32 @@ class GridSummary(Summary):
         return lines
 
 
-_GRID_COLUMNS = ("cells", "/voxel", "T×Z", "train/test/gap", "spikes", "density", "infer + grids")
-_RATE_COLUMNS = ("cells", "frames", "Hz", "model", "signal", "mean rate", "infer")
-
-
 def _seconds(spent: float, done: bool) -> str:
     return f"{spent:.0f} s" if done else "kept"
 
 
-def _grid_row(result: SubjectResult) -> list[str]:
+def _grid_row(result: SubjectResult) -> dict[str, str]:
     facts = result.facts
-    return [
-        f"{facts['num_cells']:,}",
-        f"{facts['num_cells'] / max(facts['occupied_voxels'], 1):.2f}",
-        f"{facts['shape'][0]}×{facts['shape'][1]}",
-        f"{facts['train_percent']:.0f}/{facts['test_percent']:.0f}/{facts['gap_percent']:.0f} %",
-        f"{facts['active_voxels']:,}",
-        f"{facts['density_percent']:.2g}%",
-        f"{_seconds(result.inference_s, result.inferred)} + {_seconds(result.gridding_s, result.gridded)}",
-    ]
+    spent = _seconds(result.inference_s, result.inferred), _seconds(result.gridding_s, result.gridded)
+    return {
+        "cells": f"{facts['num_cells']:,}",
+        "/voxel": f"{facts['num_cells'] / max(facts['occupied_voxels'], 1):.2f}",
+        "T×Z": f"{facts['shape'][0]}×{facts['shape'][1]}",
+        "train/test/gap": "/".join(f"{facts[f'{part}_percent']:.0f}" for part in ("train", "test", "gap")) + " %",
+        "spikes": f"{facts['active_voxels']:,}",
+        "density": f"{facts['density_percent']:.2g}%",
+        "time": " + ".join(spent),
+    }
 
 
-def _rate_row(result: SubjectResult) -> list[str]:
+def _rate_row(result: SubjectResult) -> dict[str, str]:
     up = result.upstream
-    return [
-        f"{up['cells']['used']:,} of {up['cells']['kept']:,}",
-        f"{up['frames']:,}",
-        f"{up['fs_hz']:g}",
-        up["engine"]["model"],
-        {"divide": "ΔF/F", "subtract": "F − F0", "none": "as given"}[up["baseline"]["mode"]],
-        f"{result.facts['mean_rate_hz']:.3g} Hz",
-        _seconds(result.inference_s, result.inferred),
-    ]
+    return {
+        "cells": f"{up['cells']['used']:,} of {up['cells']['kept']:,}",
+        "frames": f"{up['frames']:,}",
+        "Hz": f"{up['fs_hz']:g}",
+        "model": up["engine"]["model"],
+        "signal": {"divide": "ΔF/F", "subtract": "F − F0", "none": "as given"}[up["baseline"]["mode"]],
+        "mean rate": f"{result.facts['mean_rate_hz']:.3g} Hz",
+        "infer": _seconds(result.inference_s, result.inferred),
+    }

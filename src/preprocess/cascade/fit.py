@@ -37,26 +37,16 @@ _STEPS_PER_CALL = 32
 class TrainingWindows:
     """Stretches of ground truth at one noise level, ready to be drawn from.
 
-    Attributes
-    ----------
-    dff, target, noise
-        ``(time,)`` float32, all trials behind each other with a margin around each: ΔF/F, smoothed
-        spikes, and the standard deviation of the noise to add.
-    first, windows
-        ``(trial,)`` int64: position of a trial's first frame, and its number of windows.
-    share
-        ``(trial,)`` float64: probability to draw a stretch from it.
-    epoch_windows
-        Windows in one of upstream's epochs at this noise level.
+    The trials stand behind each other in ``(time,)`` float32 arrays, with a margin around each.
     """
 
     dff: np.ndarray
-    target: np.ndarray
-    noise: np.ndarray
-    first: np.ndarray
-    windows: np.ndarray
-    share: np.ndarray
-    epoch_windows: int
+    target: np.ndarray  # smoothed spikes
+    noise: np.ndarray  # standard deviation of the noise to add
+    first: np.ndarray  # (trial,) position of its first frame
+    windows: np.ndarray  # (trial,) its number of windows
+    share: np.ndarray  # (trial,) probability to draw a stretch from it
+    epoch_windows: int  # windows in one of upstream's epochs at this noise level
     stretch: int
 
     @property

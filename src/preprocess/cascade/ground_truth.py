@@ -25,28 +25,14 @@ _NOISE_GRID = np.array([0.0, *np.geomspace(0.05, 60, 28)])
 
 @dataclass(frozen=True)
 class Example:
-    """A trial at the model's frame rate.
-
-    Attributes
-    ----------
-    trial
-        Where it comes from.
-    dff
-        ``(time,)`` float32 ΔF/F.
-    counts, target
-        ``(time,)`` float32 spikes in the frame, as they were and smoothed with the model's kernel.
-    noise_profile
-        ``(time,)`` float32, mean about 1: how the added noise follows the fluorescence.
-    measured_noise
-        Noise level of the recording, and with added noise of each strength of the grid.
-    """
+    """A trial at the model's frame rate; arrays are ``(time,)`` float32 but the last."""
 
     trial: Trial
-    dff: np.ndarray
-    counts: np.ndarray
-    target: np.ndarray
-    noise_profile: np.ndarray
-    measured_noise: np.ndarray
+    dff: np.ndarray  # ΔF/F as a fraction
+    counts: np.ndarray  # spikes in the frame
+    target: np.ndarray  # the same, smoothed with the model's kernel
+    noise_profile: np.ndarray  # mean about 1: how the added noise follows the fluorescence
+    measured_noise: np.ndarray  # noise level of the recording, and with added noise of each strength of the grid
 
     @property
     def base_noise(self) -> float:

@@ -72,6 +72,11 @@ def is_same_rate(fs_hz: float, model_hz: float) -> bool:
     return abs(fs_hz - model_hz) <= RATE_TOLERANCE * model_hz * (1 + 1e-9)
 
 
+def is_too_far(fs_hz: float, model_hz: float, any_rate: bool) -> bool:
+    """Whether a recording is not resampled to a model; ``any_rate`` allows a model that is slower by any factor."""
+    return model_hz / fs_hz > FARTHEST_RATE or (not any_rate and fs_hz / model_hz > FARTHEST_RATE)
+
+
 def open_engine(
     engine: str,
     model: str | Path,
@@ -81,6 +86,7 @@ def open_engine(
     threshold: int | None = 1,
     align: str = "centered",
     threads: int = 1,
+    any_rate: bool = False,
 ) -> Engine:
     """Find (or fetch) a model and make it ready to predict.
 
@@ -103,6 +109,8 @@ def open_engine(
         writes them, one frame earlier.
     threads
         Threads of TensorFlow in this process. Does not change the result.
+    any_rate
+        Whether the model was chosen for the recording's rate, as ``auto`` does, so that any factor is accepted.
 
     Raises
     ------
@@ -125,7 +133,7 @@ def open_engine(
     rate = cascade.package.config.sampling_rate_hz
     if is_same_rate(fs_hz, rate):
         return cascade
-    if rate / fs_hz > FARTHEST_RATE or (model != AUTO and fs_hz / rate > FARTHEST_RATE):
+    if is_too_far(fs_hz, rate, any_rate or model == AUTO):
         fitting = ", ".join(names_for_rate(models_dir, fs_hz, RATE_TOLERANCE)[:5])
         problem = f"was trained at {rate:g} Hz, the recording has {fs_hz:g} Hz (more than a factor of two apart)"
         hint = f"take one of {fitting}" if fitting else "give cascade_model=auto, or train a model at its rate"

@@ -28,35 +28,19 @@ _AGAIN = "delete the file and fetch the package again"
 
 @dataclass(frozen=True, kw_only=True)
 class PackageConfig:
-    """What a package's ``config.yaml`` states, with units in the names.
-
-    Attributes
-    ----------
-    sampling_rate_hz
-        Frame rate the networks were trained at.
-    noise_levels
-        Noise levels, in % per square root of Hz, that there is an ensemble for.
-    smoothing_s, causal_kernel
-        Width of the kernel that smoothed the true spikes, and whether it looks forward only.
-    windowsize, before_frac
-        Frames a network sees, and the fraction of them before the predicted frame.
-    filter_sizes, filter_numbers, dense_expansion
-        Widths and channels of the three convolutions, units of the layer behind them.
-    training_datasets, loss_function, optimizer, nr_of_epochs, ensemble_size, batch_size
-        How the networks were trained.
-    """
+    """What a package's ``config.yaml`` states, with units in the names."""
 
     model_name: str
-    sampling_rate_hz: float
+    sampling_rate_hz: float  # of the recordings it was trained on
     training_datasets: tuple[str, ...] = ()
-    noise_levels: tuple[int, ...]
-    smoothing_s: float
-    causal_kernel: bool = False
-    windowsize: int
-    before_frac: float
-    filter_sizes: tuple[int, ...]
-    filter_numbers: tuple[int, ...]
-    dense_expansion: int
+    noise_levels: tuple[int, ...]  # in % per square root of Hz, that there is an ensemble for
+    smoothing_s: float  # width of the kernel that smoothed the true spikes
+    causal_kernel: bool = False  # whether that kernel looks forward only
+    windowsize: int  # frames a network sees
+    before_frac: float  # fraction of them before the predicted frame
+    filter_sizes: tuple[int, ...]  # widths of the three convolutions
+    filter_numbers: tuple[int, ...]  # and their channels
+    dense_expansion: int  # units of the layer behind them
     loss_function: str = "mean_squared_error"
     optimizer: str = "Adagrad"
     nr_of_epochs: int
@@ -98,14 +82,8 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
 class Network:
     """Weights of one ensemble member; every layer is ``(kernel, bias)`` in float32.
 
-    Attributes
-    ----------
-    convolutions
-        Three kernels of shape ``(frame, input channel, output channel)``.
-    dense
-        ``(channel, unit)``, applied at every remaining time step.
-    readout
-        ``(step x unit, 1)``, time-major: what the flattened steps are weighted with.
+    Kernels of the three convolutions are ``(frame, input channel, output channel)``; that of ``dense``, applied at
+    every remaining step, is ``(channel, unit)``; that of ``readout`` is ``(step x unit, 1)``, steps first.
     """
 
     convolutions: tuple[tuple[np.ndarray, np.ndarray], ...]

@@ -25,26 +25,14 @@ _DATASET = re.compile(r"^DS(\d+)-")
 
 @dataclass(frozen=True)
 class Trial:
-    """One uninterrupted recording of one neuron.
+    """One uninterrupted recording of one neuron."""
 
-    Attributes
-    ----------
-    dataset, neuron, number
-        Folder name, file name without its suffix, position in the file.
-    dff
-        ``(time,)`` float64 ΔF/F as a fraction.
-    time_s
-        ``(time,)`` s, the middle of every frame.
-    spikes_s
-        Spike times in s, on the same clock.
-    """
-
-    dataset: str
-    neuron: str
-    number: int
-    dff: np.ndarray
-    time_s: np.ndarray
-    spikes_s: np.ndarray
+    dataset: str  # name of the folder
+    neuron: str  # name of the file without its suffix
+    number: int  # position in the file
+    dff: np.ndarray  # (time,) float64, as a fraction
+    time_s: np.ndarray  # (time,) s, the middle of every frame
+    spikes_s: np.ndarray  # (spike,) s, on the same clock
 
     @property
     def fs_hz(self) -> float:

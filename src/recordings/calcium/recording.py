@@ -35,12 +35,8 @@ class CalciumRecording:
 
     Attributes
     ----------
-    subject
-        Name of the subject.
     file
         The file (or folder) the traces come from, for messages.
-    fs_hz, frames
-        Volume rate and number of time points.
     positions
         ``(cell, 3)`` float64: image row, image column, plane; the units of the source. NaN where unknown.
     cell_ids
@@ -136,18 +132,10 @@ class Stacked:
 
 @dataclass(frozen=True)
 class Hdf5Traces:
-    """Two-dimensional datasets of traces in one HDF5 file.
+    """A dataset of traces in an HDF5 file, ``(time, cell)`` or ``(cell, time)``.
 
-    Attributes
-    ----------
-    path, dataset
-        File, and name of the dataset in it.
-    frames_first
-        Whether the dataset is ``(time, cell)``.
-    columns
-        ``(cell,)`` positions of the kept cells on the dataset's cell axis.
-    neuropil, coefficient
-        Name of a dataset of the same shape that is subtracted, and by what it is multiplied before.
+    ``columns`` are the positions of the kept cells on the dataset's cell axis. The dataset ``neuropil``, of the same
+    shape, is multiplied by ``coefficient`` and subtracted.
     """
 
     path: Path

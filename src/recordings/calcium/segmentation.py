@@ -72,7 +72,7 @@ def open_nwb(path: Path, subject: str, fs_hz: float | None, coefficient: float) 
         with pynwb.NWBHDF5IO(str(path), "r") as handle:
             series, neuropil, signal = _chosen_series(path, handle.read())
             planes = [_NwbPlane(path, n, s, neuropil.get(_plane_name(s)), coefficient) for n, s in enumerate(series)]
-            stated = series[0].rate or _rate_of_times(series[0].timestamps)
+            rates = {s.rate or _rate_of_times(s.timestamps) for s in series}
     before = np.cumsum([0, *(plane.listed for plane in planes)])
     listed, kept = int(before[-1]), np.concatenate([n + p.columns for n, p in zip(before, planes, strict=False)])
     if not len(kept):
@@ -80,12 +80,14 @@ def open_nwb(path: Path, subject: str, fs_hz: float | None, coefficient: float) 
     frames = min(plane.frames for plane in planes)
     if max(plane.frames for plane in planes) > frames + 1:
         raise BadInput(path, f"planes have {sorted({p.frames for p in planes})} frames", "take planes of one session")
+    if len(rates) > 1 and fs_hz is None:
+        raise BadInput(path, f"its planes state different frame rates ({rates})", "give fs_hz=…")
     subtracted = coefficient and all(plane.source.neuropil for plane in planes)
     counts = {"listed": listed, "with_traces": listed, "dropped_invalid": listed - len(kept)}
     return CalciumRecording(
         subject=subject,
         file=path,
-        fs_hz=frame_rate(path, fs_hz, stated),
+        fs_hz=frame_rate(path, fs_hz, next(iter(rates))),
         frames=frames,
         positions=np.concatenate([plane.positions for plane in planes]),
         cell_ids=kept.astype(np.int64) + 1,

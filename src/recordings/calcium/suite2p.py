@@ -82,7 +82,7 @@ def open_suite2p(
     recording = CalciumRecording(
         subject=subject,
         file=planes[0],
-        fs_hz=frame_rate(planes[0], fs_hz, _stated_rate(planes[0] / "ops.npy", fs_hz)),
+        fs_hz=frame_rate(planes[0], fs_hz, None if fs_hz is not None else _common_rate(planes)),
         frames=lengths[0],
         positions=positions,
         cell_ids=ids.astype(np.int64),
@@ -119,6 +119,10 @@ class _Plane:
                 raise BadInput(folder, f"has no {name}", f"put {', '.join(_NEEDED)} of suite2p there")
         traces, accepted = _load(folder / "F.npy", mmap=True), _load(folder / "iscell.npy")
         rois = [None] * len(traces) if not (folder / "stat.npy").is_file() else load_objects(folder / "stat.npy")
+        if traces.dtype.kind not in "fiu":
+            raise BadInput(
+                folder / "F.npy", f"holds {traces.dtype.name}, not real numbers", "save it again with suite2p"
+            )
         if traces.ndim != 2 or np.shape(rois)[:1] != traces.shape[:1] or accepted.shape[:1] != traces.shape[:1]:
             problem = f"F.npy has shape {traces.shape}, iscell.npy {accepted.shape}, stat.npy {np.shape(rois)}"
             raise BadInput(folder, problem, "take all three from the same suite2p run")
@@ -214,10 +218,15 @@ def _middle(plane: Path, roi: Any, needed: bool) -> Any:
     return row, column
 
 
-def _stated_rate(path: Path, given: float | None) -> Any:
-    """``fs`` of ops.npy; None if the file is absent or states none."""
-    if given is not None or not path.is_file():
-        return None
-    settings = load_objects(path)
-    settings = settings.item() if getattr(settings, "size", 0) == 1 else settings
-    return settings.get("fs") if isinstance(settings, dict) else None
+def _common_rate(planes: list[Path]) -> Any:
+    """``fs`` of the planes' ops.npy, which is one; None if no file states any."""
+    stated = []
+    for path in (plane / "ops.npy" for plane in planes):
+        settings = load_objects(path) if path.is_file() else None
+        settings = settings.item() if getattr(settings, "size", 0) == 1 else settings
+        if isinstance(settings, dict) and settings.get("fs") is not None:
+            stated.append(settings["fs"])
+    if len({str(rate) for rate in stated}) > 1:
+        problem = f"its planes state different frame rates ({', '.join(map(str, stated))} Hz)"
+        raise BadInput(planes[0].parent, problem, "take planes of one session, or give fs_hz=…")
+    return stated[0] if stated else None

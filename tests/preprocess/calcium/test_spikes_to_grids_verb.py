@@ -1,10 +1,10 @@
 """Whole recordings through the verb and its command line: rates, kills, real recordings, shipped networks."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -45,6 +45,19 @@ def test_every_frame_rate_runs_with_one_command_and_the_table_says_how(rates, tm
     with h5py.File(tmp_path / "coo" / "subject_3" / "preaugmented_grids_coo.h5") as file:
         assert file.attrs["sampling_rate"] == 2.56
         assert file["is_valid"][()].sum() > 100
+
+
+def test_auto_takes_the_nearest_model_however_far_its_rate(tmp_path):
+    traces = 100 + np.random.default_rng(0).standard_normal((6, 600))
+    write_fish(tmp_path / "raw" / "subject_1", xyz=positions(6), response=traces.T, fs=10.0)
+    write_package(tmp_path / "models", replace(TINY, model_name="Tiny_3Hz", sampling_rate_hz=3.0))
+    change = {"engine": "dense", "models_dir": str(tmp_path / "models"), "grid_format": "none"}
+    summary = run(tmp_path / "raw", tmp_path / "rates", cascade_model="auto", **change)
+    assert summary.exit_code == 0, [o.reason for o in summary.failures]
+    assert "resampled from 10 to 3 Hz for Tiny_3Hz" in " ".join(text(summary).split())
+    assert "Tiny_3Hz" in text(summary)
+    named = run(tmp_path / "raw", tmp_path / "named", cascade_model="Tiny_3Hz", **change)
+    assert "more than a factor of two apart" in (named.failures[0].reason or "")
 
 
 @pytest.mark.parametrize(
@@ -167,23 +180,3 @@ def test_the_embedded_model_finds_the_spikes_of_simulated_cells(raw, tmp_path):
     correlation = [np.corrcoef(a, b)[0, 1] for a, b in zip(expected[active], smooth[active], strict=True)]
     assert np.median(correlation) > 0.7
     assert 0.5 < expected.mean() / counts.mean() < 2.5
-
-
-@pytest.mark.slow
-def test_the_command_line_in_processes_of_its_own(raw, tmp_path, repository):
-    """Twice, as the second process loads what Numba compiled in the first; with OASIS, which needs no model."""
-    command = [
-        sys.executable, "preprocess.py", "preprocess=cascade_grid",
-        f"input_dir={raw}", f"output_dir={tmp_path / 'out'}",
-        f"cache_dir={tmp_path / 'cache'}", "engine=oasis", "cascade_model=tau2s", "num_neurons=1",
-    ]  # fmt: skip
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "numba")}
-    for extra in ([], ["baseline_window_s=25", "workers=2"]):
-        done = subprocess.run([*command, *extra], cwd=repository, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "2 subjects in combined_metadata.h5" in done.stdout
-    broken = subprocess.run(
-        [*command, "baseline=ratio"], cwd=repository, env=environment, capture_output=True, text=True
-    )
-    assert broken.returncode == 2
-    assert "baseline: is 'ratio'; give one of auto, divide, subtract, none" in broken.stdout

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.cascade import dense as cascade_dense
-from src.preprocess.cascade.dense import DenseEnsembles, import_tensorflow, paired_weights
+from src.preprocess.cascade.dense import DenseEnsembles, import_tensorflow
 from src.signals import BadInput
 from tests.preprocess.cascade.cascade_packages import TINY, random_network, window_by_window
 
@@ -38,22 +38,11 @@ def test_ensembles_are_read_once_per_level() -> None:
     np.testing.assert_allclose(two, window_by_window(dff, NETWORKS[:2], TINY), atol=1e-6)
 
 
-def test_pairs_hold_each_weight_twice() -> None:
-    first, bias, even, both, odd, *_ = (
-        array.numpy() for array in paired_weights(import_tensorflow(), NETWORKS[0].arrays())
-    )
-    (w1, b1), (w2, _), _ = NETWORKS[0].convolutions
-    np.testing.assert_array_equal(first[0, :3, :, :4], w1)
-    np.testing.assert_array_equal(first[0, 1:, :, 4:], w1)
-    np.testing.assert_array_equal(bias, np.tile(b1, 2))
-    np.testing.assert_array_equal(both, even - odd)
-    assert both.sum() == pytest.approx(2 * w2.sum(), rel=1e-5)
-
-
-def test_importing_the_engines_does_not_load_tensorflow() -> None:
+def test_neither_the_engines_nor_oasis_load_tensorflow() -> None:
     modules = ("inference", "dense", "neuralib", "fit", "train", "evaluate")
     imports = ";".join(f"import src.preprocess.cascade.{name}" for name in modules)
-    program = f"import sys;{imports};print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    oasis = "src.preprocess.cascade.inference.open_engine('oasis', 'tau1s', fs_hz=2.0).predict(numpy.ones((1, 9)))"
+    program = f"import numpy, sys;{imports};{oasis};print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

@@ -139,3 +139,16 @@ def test_combined_alone_is_one_recording_with_the_plane_of_every_roi(tmp_path):
     assert read(tmp_path / "subject_1").positions.tolist() == [[0, 0, 0], [2, 2, 1]]
     write_plane(folder.with_name("plane0"), rois=2, frames=9, plane=0)
     assert read(tmp_path / "subject_1").cells == 1
+
+
+def test_planes_of_two_rates_and_traces_that_are_no_numbers_are_refused(tmp_path):
+    planes = [tmp_path / "subject_1" / f"plane{k}" for k in range(2)]
+    for plane, rate in zip(planes, (3.0, 30.0), strict=True):
+        write_plane(plane, 2, 5, 0)
+        np.save(plane / "ops.npy", np.array({"fs": rate}, object), allow_pickle=True)
+    with pytest.raises(BadInput, match=r"planes state different frame rates \(3\.0, 30\.0 Hz\); .*fs_hz="):
+        read(tmp_path / "subject_1")
+    assert open_recording(subject_files(tmp_path / "subject_1"), "subject_1", 7.0).fs_hz == 7.0
+    np.save(planes[0] / "F.npy", np.load(planes[0] / "F.npy").astype(complex))
+    with pytest.raises(BadInput, match="holds complex128, not real numbers"):
+        open_recording(subject_files(tmp_path / "subject_1"), "subject_1", 7.0)
