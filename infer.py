@@ -85,7 +85,7 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     from src.runs.hub import fetch
 
     given = cfg.bundle or PRETRAINED
-    bundle = load_bundle(fetch(given) if str(given).startswith("hf:") else given)
+    bundle = load_bundle(fetch(str(given)) if str(given).startswith("hf:") else given)
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
     predict = import_module(PREDICTORS[bundle.task]).predict

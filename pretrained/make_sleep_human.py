@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -56,7 +56,8 @@ NETWORK: dict[str, Any] = {
 EXCERPT, WAKE_AROUND = 60, 1440
 Night = tuple[str, str, EpochSet]
 Scored = tuple[NDArray[np.floating], NDArray[np.integer]]
-Intervals, Truths = dict[str, Interval], dict[str, float | None]
+Intervals: TypeAlias = dict[str, Interval]
+Truths: TypeAlias = dict[str, float | None]
 Change = Callable[[EpochSet], tuple[EpochSet, slice]]
 
 

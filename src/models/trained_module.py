@@ -72,7 +72,7 @@ class TrainedModule(pl.LightningModule):
             raise BadInput(loaded.folder or "bundle", f"holds a network of kind {loaded.kind}", hint)
         named = {"kind": loaded.kind, "network_args": dict(loaded.network_args)}
         given = {name: value for name, value in named.items() if name in inspect.signature(cls).parameters}
-        module = cls(signal=loaded.signal.to_dict(), classes=list(loaded.classes), **given, **arguments)  # type: ignore[call-arg]
+        module: Any = cls(signal=loaded.signal.to_dict(), classes=list(loaded.classes), **given, **arguments)  # type: ignore[call-arg]
         module.network_args, module.network = dict(loaded.network_args), loaded.network()
         if hasattr(module, "decision"):
             module.decision = dict(loaded.decision)

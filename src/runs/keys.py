@@ -109,7 +109,7 @@ def imported_arguments(name: str, target: str) -> Arguments:
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
     try:
-        hints = get_type_hints(found.__init__ if isinstance(found, type) else found)
+        hints = get_type_hints(found.__init__ if isinstance(found, type) else found)  # type: ignore[misc]
     except (NameError, TypeError, AttributeError):  # an annotation that only a type checker can read
         hints = {}
     return {key: hints.get(key, Parameter.empty) for key in parameters}

@@ -122,7 +122,7 @@ def write_network(path: Path, network: Network, config: PackageConfig) -> None:
         ("Dense", "dense_2", {"units": 1, "activation": "linear", "use_bias": True}, network.readout),
     ]
     names = [name for _, name, _, _ in kinds]
-    layers = [
+    layers: list[dict[str, Any]] = [
         {
             "name": name, "class_name": kind, "config": {"name": name, **settings},
             "inbound_nodes": [[[before, 0, 0, {}]]] if before else [],

@@ -93,8 +93,8 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
             if sum(map(len, waiting)) > decimator.fs_hz:
                 _write(writers, recording, np.concatenate(waiting), params["reference"])
                 waiting.clear()
-        rest = [part for part in (*waiting, decimator.finish()) if part.size]
-        _write(writers, recording, np.concatenate(rest), params["reference"])
+        if rest := [part for part in (*waiting, decimator.finish()) if part.size]:
+            _write(writers, recording, np.concatenate(rest), params["reference"])
     if muscle is not None:
         muscle.save(out_dir / f"{params['label']}_{EMG_FILE}")
     return {

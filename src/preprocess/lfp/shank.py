@@ -177,10 +177,10 @@ def run(
             attributes = {"axes": "channel, time, frequency", "units": _units(traces, params)}
             write_hdf5(target, axes, shape, encoding.dtype, depth, _chunks(work, depth, 3 * threads), attributes)
     if bands is not None and work.sums is not None:
-        same = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
+        same: dict[str, Any] = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
         named = {"bands": np.array(bands.names, dtype=str), "band_edges_hz": bands.edges_hz}
         values = {"band_powers": work.sums[:, :-1], "theta_ratio": work.sums[:, -1]}
-        np.savez(out_dir / f"{params['label']}_band_powers.npz", **same, **named, **values)
+        np.savez(out_dir / f"{params['label']}_band_powers.npz", **(same | named | values))
         from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
 
         save_muscle_activity(traces, out_dir / f"{params['label']}_{EMG_FILE}")

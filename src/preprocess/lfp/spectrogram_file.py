@@ -113,8 +113,8 @@ def open_spectrograms(path: Path) -> Spectrograms:
     fields = open_array(path, SPECTROGRAMS, ()).fields
     try:
         ids = [i.decode() if isinstance(i, bytes) else str(i) for i in fields["channel_ids"].tolist()]
-        axes = (fields[name].astype(np.float64) for name in ("freqs", "times"))
-        return Spectrograms(path, tuple(ids), *axes, params=json.loads(str(fields["spec_params"])))
+        freqs, times = (fields[name].astype(np.float64) for name in ("freqs", "times"))
+        return Spectrograms(path, tuple(ids), freqs, times, json.loads(str(fields["spec_params"])))
     except (KeyError, AttributeError, ValueError) as error:
         raise BadInput(path, "is not a spectrogram file", "give one that preprocess=spectrogram wrote") from error
 

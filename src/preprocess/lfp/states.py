@@ -126,6 +126,11 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
     if np.ptp(nrem) > 0:
         x = levels if muscle is None else np.column_stack([levels, robust_scores(muscle[:, None])])
         nrem, separated = _by_whole_spectrum((nrem, separated), x, asleep, awake | dreaming)
+        # Quiet waking has slow waves, too: where what is taken for NREM sleep has two modes of delta, the higher is it.
+        deep, two = two_modes(levels[:, 0], asleep, awake | dreaming, within=nrem > 0.5)
+        if two and not asleep.any():
+            first = np.where(nrem > 0.5, nrem * deep, nrem), separated
+            nrem, separated = _by_whole_spectrum(first, x, asleep, awake | dreaming)
     if not separated:
         said.append("slow waves do not come in two modes: is there NREM sleep in the recording, and waking?")
     high_theta, _ = two_modes(theta, dreaming, awake, within=nrem < 0.5)

@@ -222,7 +222,7 @@ def _common_rate(planes: list[Path]) -> Any:
     """``fs`` of the planes' ops.npy, which is one; None if no file states any."""
     stated = []
     for path in (plane / "ops.npy" for plane in planes):
-        settings = load_objects(path) if path.is_file() else None
+        settings: Any = load_objects(path) if path.is_file() else None
         settings = settings.item() if getattr(settings, "size", 0) == 1 else settings
         if isinstance(settings, dict) and settings.get("fs") is not None:
             stated.append(settings["fs"])

@@ -36,11 +36,15 @@ _RATE = re.compile(
     r"|acquisitionrate"
 )
 _INTERVAL = re.compile(r"dt|tsample|sampl(e|ing)interval|samplingperiod")
+_LATEST_S = 1e11
 USUAL_NAMES = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
 
 
+RATE_HINT = "give source.fs_hz=<Hz>, in infer.py options.fs_hz=<Hz>"
+
+
 def open_recording(
-    path: Path, options: SourceOptions | None = None, *, purpose: str = "lfp", rate_hint: str = "give source.fs_hz=<Hz>"
+    path: Path, options: SourceOptions | None = None, *, purpose: str = "lfp", rate_hint: str = RATE_HINT
 ) -> ExtracellularRecording:
     """Everything about a recording but its samples.
 
@@ -155,8 +159,8 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hin
         length = None
     else:
         runs = (Run(0, 0, n_samples, opener),)
-        start, length, said = _time_range(path, fields.get("time_range"), n_samples, rate)
-        warnings += said
+        start, length, contradictions = _time_range(path, fields.get("time_range"), n_samples, rate)
+        warnings += contradictions
     for key, count in (("n_timepoints", n_samples), ("n_channels", n_channels)):
         stated = np.asarray(fields.get(key, count))
         if stated.size != 1 or stated.item() != count:
@@ -234,8 +238,9 @@ def _sample_times(
             if name.endswith("stamps"):
                 said.append(f"{name} has {len(values)} values for {n_samples} samples: they are not used")
             continue
-        if not np.isfinite(values).all():
-            raise BadInput(path, f"{name} holds NaN or infinite values", "give the time of every sample")
+        if not (np.abs(values) < (_LATEST_S if values.dtype.kind == "f" else np.inf)).all():
+            problem = f"{name} holds NaN or infinite values, or times beyond {_LATEST_S:g} s"
+            raise BadInput(path, problem, "give the time of every sample")
         apart = max(1, min(1000, n_samples // 10))  # few clocks resolve a single sample
         step = float(np.median(values[apart:].astype(np.float64) - values[:-apart])) / apart
         if step <= 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -342,7 +342,7 @@ def runs_on_clock(starts: Sequence[tuple[int, int, Opener]], clock: Sequence[int
 
 
 def runs_between(
-    cuts: Sequence[int], clock: Callable[[int], float], count: int, opener: Opener, fs_hz: float, what: str = "samples"
+    cuts: Iterable[int], clock: Callable[[int], float], count: int, opener: Opener, fs_hz: float, what: str = "samples"
 ) -> Clock:
     """Place the stretches of one source on its clock.
 

@@ -157,7 +157,9 @@ def _codes(
     by_name = {text: stage_code(text, stage_names, more) for text in set(texts)}
     free = (text for text in by_name if text not in (more or {}))
     integers = {text: number for text in free if (number := integer_of(text)) is not None}
-    named = {code for text, code in by_name.items() if text not in integers and code not in (None, UNSCORED)}
+    named: set[int | None] = {
+        code for text, code in by_name.items() if text not in integers and code not in (None, UNSCORED)
+    }
     numbered = {text: number for text in by_name if (number := integer_of(_STAGE_WORD.sub("", text))) is not None}
     if scoring.coding and len(numbered) > len(integers) and not {t for t in by_name if by_name[t] == 4} - {*numbered}:
         # "Sleep stage 4" is a name of R&K's stage 4 only where no coding says otherwise and REM has a name of its own.

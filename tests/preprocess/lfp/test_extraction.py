@@ -76,3 +76,12 @@ def test_shanks_of_a_recording_are_jobs_of_their_own(tmp_path):
     summary = params.run()
     assert [(o.name, o.ok) for o in summary.outcomes] == [("a/sh1", True), ("a/sh5", False)]
     assert "no traces for shank 5; there are shanks 0, 1" in summary.failures[0].reason
+
+
+@pytest.mark.parametrize("n_samples", [4 * 32_768, 1500])
+def test_a_recording_at_the_lfps_rate_is_copied(tmp_path, n_samples):
+    samples = np.random.default_rng(0).standard_normal((n_samples, 8)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", traces=samples, fs=500.0, shanks=np.arange(8) // 4)
+    folder = extract(tmp_path / "a.npz", "a", tmp_path / "out", LfpParams().extraction())
+    copied = [np.load(folder / f"a_sh{k}_lfp_traces.npz")["traces"] for k in range(2)]
+    np.testing.assert_array_equal(np.concatenate(copied, axis=1), samples)
