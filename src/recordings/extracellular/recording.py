@@ -197,9 +197,8 @@ class ExtracellularRecording:
             start, stop = max(first, run.start), min(last, run.start + run.count)
             if start < stop:
                 with run.opener() as read:
-                    piece = read(start - run.start + run.first, stop - run.start + run.first)
-                piece = piece.reshape(len(piece), -1)
-                kept = self.scale(piece if self.columns is None else piece[:, self.columns])
+                    piece = read(start - run.start + run.first, stop - run.start + run.first).reshape(stop - start, -1)
+                    kept = self.scale(piece if self.columns is None else piece[:, self.columns])
                 values[:, start - first : stop - first] = kept.T
         return values
 
