@@ -233,7 +233,10 @@ class SleepData(pl.LightningDataModule):
         """What was trained on: cohorts and licences are those that ``conf/source`` states."""
         counts = self.summary()["train"]
         hours = counts["epochs"] * self.signal.window_s / 3600
-        return source_origin(self.source, subjects=counts["subjects"], hours=hours)
+        # Split in time, every recording trains: its parts are no subjects.
+        blocks = self.split_options["method"] == "blocks"
+        subjects = len({a.subject_id for a in self.artifacts}) if blocks else counts["subjects"]
+        return source_origin(self.source, subjects=subjects, hours=hours)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Subjects, nights, scored epochs and epochs per stage of each part."""

@@ -120,6 +120,7 @@ def test_blocks_of_a_recording_are_apart(tmp_path):
     lengths = {part: len(dataset.stages) for part, dataset in module.datasets.items()}
     assert lengths == {"train": 25, "val": 10, "test": 15}
     assert module.split.method.startswith("blocks")
+    assert module.origin().subjects == 1
 
 
 def test_recordings_of_two_layouts_are_refused(tmp_path, monkeypatch):

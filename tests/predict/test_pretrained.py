@@ -21,16 +21,33 @@ def night(tmp_path_factory):
     return read_recording(psg, ["EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal"]), read_hypnogram(scoring), psg
 
 
-def test_the_shipped_bundle_is_small_recorded_and_has_a_card(repository):
-    bundle = load_bundle(HUMAN_BUNDLE)
-    assert bundle.origin.recorded
-    assert bundle.origin.licence == "ODC-By 1.0"
-    assert bundle.origin.subjects == 42
-    assert sum(p.stat().st_size for p in HUMAN_BUNDLE.iterdir()) < 1_000_000
-    card = (repository / "pretrained" / "sleep_human.md").read_text()
+@pytest.mark.parametrize(
+    ("name", "licence", "subjects", "author"),
+    [("sleep_human", "ODC-By 1.0", 42, "Kemp"), ("sleep_mouse", "BSD-2-Clause", 1, "Katsageorgiou")],
+)
+def test_a_shipped_bundle_is_small_recorded_and_has_a_card(repository, name, licence, subjects, author):
+    folder = repository / "pretrained" / name
+    bundle = load_bundle(folder)
+    assert (bundle.origin.recorded, bundle.origin.licence, bundle.origin.subjects) == (True, licence, subjects)
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 1_000_000
+    card = folder.with_suffix(".md").read_text()
     assert f"{bundle.metrics['test/kappa']:.3f}" in card
-    assert "Kemp" in card
+    assert author in card
     assert bundle.weights_sha256 in card
+
+
+def test_the_mouse_is_scored_with_its_bundle(repository, shared_data, tmp_path):
+    whole = np.load(shared_data / "sleep_mouse_bandpower" / "sampleData.npz")
+    baseline = whole["epochTime"][:, 1] == 1
+    last = np.concatenate([np.flatnonzero(day)[-1000:] for day in (baseline, ~baseline)])  # nothing was trained on them
+    recording = tmp_path / "sampleData.npz"
+    np.savez(recording, **{name: whole[name][last] for name in ("bandsD", "epochsLinked", "epochTime")})
+    bundle = load_bundle(repository / "pretrained" / "sleep_mouse")
+    summary = predict(bundle, recording, tmp_path / "out", kind="mouse_bandpower", reference="beside")
+    assert summary.exit_code == 0, summary.failures
+    found = [json.loads(path.read_text())["scores"]["kappa"] for path in tmp_path.glob("out/*/agreement.json")]
+    assert len(found) == 2
+    assert min(found) > 0.8
 
 
 def test_a_signal_is_scored_without_naming_anything_and_its_gain_does_not_matter(night):
