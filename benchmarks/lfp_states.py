@@ -1,4 +1,4 @@
-"""States of rodents: the rule without labels beside a network trained on labels, on other recordings than it was trained on.
+"""States of rodents: the rule without labels beside a network trained on labels, on recordings new to the network.
 
     python benchmarks/lfp_states.py [--shared ../shared/data]
 
