@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from src import schema
 from src.models.grids.entries import index_lists, last_activity, true_activity
 from src.models.grids.forecaster import GridForecasting
 from src.models.grids.linear import all_forecasts
@@ -54,6 +55,7 @@ def test_the_default_gap_leaves_nothing_to_gain_and_without_it_the_filter_is_for
 def test_the_whole_chain_leaves_nothing_to_gain(tmp_path):
     from benchmarks.grid_control import control, grids_of, independent_spikes
 
+    schema.register()
     raw = independent_spikes(tmp_path / "raw" / "subject_1", cells=60, frames=2600, fs_hz=2.0, seed=5)
     root = grids_of(raw, tmp_path)
     rows = control(tmp_path, root, None, "trainer.max_epochs=3")

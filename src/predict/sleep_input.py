@@ -21,7 +21,7 @@ from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import Night, ScoringOptions, discover, load_channels, load_scoring
 from src.recordings.sleep.resample import require_band, resample
-from src.reports.sleep import night_spectrogram
+from src.reports.sleep import Level, level_of
 from src.signals import UNSCORED, BadInput, Recording, SignalSpec
 
 ABSENT = "none"
@@ -72,10 +72,7 @@ class NightInput:
     groups: list[EpochSet]  # one per group of channels that votes
     channels: list[str]  # what each group is made of
     epoch_s: float
-    decibels: NDArray[np.floating]  # (epoch, frequency) picture of the first channel, for people
-    freqs_hz: NDArray[np.floating]  # of the picture's rows
-    units: str = "1 µV²/Hz"  # what the decibels are relative to
-    rows: list[str] | None = None  # names of the picture's rows where they are bands
+    level: Level  # of the first channel, for people
     fs_hz: float = 0.0
     start: datetime | None = None
     signal: list[ChannelReport] = field(default_factory=list)  # what was found in the channels
@@ -136,7 +133,7 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
         given,
         reference=reference,
         notes=[*notes, *more],
-        yasa=_yasa(settings, asked, len(given.decibels)) if options.yasa else None,
+        yasa=_yasa(settings, asked, len(given.level.decibels)) if options.yasa else None,
         lights=_lights(options, night, given.start),
     )
 
@@ -208,7 +205,9 @@ def cut_input(
         If the epochs are not what the bundle reads.
     """
     fs_hz, epoch_s = settings.features.fs_hz, settings.features.epoch_s
-    reports, rows, about = [], {}, {}
+    reports: list[ChannelReport] = []
+    rows: dict[str, NDArray[np.floating]] = {}
+    about: dict[str, Recording] = {}  # without samples
     for name in list(native):
         recording = native.pop(name)
         require_band(recording.source, name, recording.fs_hz, _least_hz(bundle, settings))
@@ -235,15 +234,12 @@ def cut_input(
         found = (fs_hz, epoch_s, f"dB re {level}")
         require_contract(bundle.signal, epoch_sets[-1], None, *found, source=first.source, any_unit=relative)
     first = next(iter(about.values()))
-    decibels, freqs_hz = night_spectrogram(rows[first.channels[0]][:length], fs_hz, epoch_s)
     return NightInput(
         recording_id,
         epoch_sets,
         [" + ".join(n for n in group if n != ABSENT) for group in groups],
         epoch_s,
-        decibels,
-        freqs_hz,
-        units=f"1 {first.units[0].replace('uV', 'µV')}²/Hz",
+        level_of(rows[first.channels[0]][:length], fs_hz, epoch_s, first.units[0]),
         fs_hz=first.fs_hz,
         start=first.start,
         signal=reports,
@@ -328,7 +324,7 @@ def _reference(
     )
     if hypnogram is None:
         return None, [f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"]
-    duration_s = len(given.decibels) * given.epoch_s + float(given.groups[0].facts["tail_s"])
+    duration_s = len(given.level.decibels) * given.epoch_s + float(given.groups[0].facts["tail_s"])
     stages, facts = align(hypnogram, duration_s, given.epoch_s, start=given.start)
     return stages, list(facts["warnings"])
 
@@ -362,9 +358,12 @@ def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> Nigh
         [replace(epochs, facts={"tail_s": 0.0} | epochs.facts)],
         ["finished epochs" if prepared else "band powers"],
         stated.window_s,
-        epochs.features[:, 0].astype(np.float32).mean(axis=-1),
-        epochs.freqs_hz,
-        rows=None if prepared else list(LAYOUTS[night.kind]["rows"]),
+        Level(
+            epochs.features[:, 0].astype(np.float32).mean(axis=-1),
+            epochs.freqs_hz,
+            stated.units.removeprefix("dB re "),
+            None if prepared else list(LAYOUTS[night.kind]["rows"]),
+        ),
         reference=epochs.stages if beside else None,
         lights=_lights(options, None, None),
     )

@@ -134,18 +134,13 @@ class ScoredNight:
         write_annotations(scoring.annotations(), given.start, part / "hypnogram.edf")
         draw_night(
             part / "night.png",
-            title=f"{printable(given.recording_id)} – {given.channels[0]}",
-            decibels=given.decibels,
-            freqs_hz=given.freqs_hz,
+            given.level,
+            titles=(f"{printable(given.recording_id)} – {given.channels[0]}", f"network {self.origin}"),
             probabilities=self.probabilities,
-            stages=self.stages,
             classes=self.classes,
             epoch_s=given.epoch_s,
             start=given.start,
             reference=given.reference,
-            rows=given.rows,
-            units=given.units,
-            caption=f"network {self.origin}",
         )
         if self.agreement is not None:
             (part / "agreement.json").write_text(json.dumps(self.agreement, indent=2, allow_nan=False) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA
+from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA, UNSCORED
 from src.storage.atomic import atomic_file
 
 if TYPE_CHECKING:
@@ -35,8 +36,18 @@ DISPLAY_ORDER = ("W", "Wake", "REM", "N1", "N2", "NREM", "N3")
 _SHOWN_HZ, _WINDOW_S, _BLOCK, _FLOOR = (0.5, 30.0), 4.0, 128, 1e-10
 
 
-def night_spectrogram(row: np.ndarray, fs_hz: float, epoch_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """``(epoch, frequency)`` level in dB of one channel, and the frequencies: Welch, Hann windows of 4 s at most."""
+@dataclass(frozen=True)
+class Level:
+    """The power of one channel over a night, for people."""
+
+    decibels: np.ndarray  # (epoch, frequency); NaN where nothing was recorded
+    freqs_hz: np.ndarray  # (frequency,) ascending
+    units: str = ""  # what the decibels are relative to
+    bands: Sequence[str] | None = None  # names of bands in the place of frequencies; drawn relative to their medians
+
+
+def level_of(row: np.ndarray, fs_hz: float, epoch_s: float, units: str) -> Level:
+    """Level of a channel ``(time,)`` given in ``units``: Welch, Hann windows of 4 s at most."""
     size, window = round(epoch_s * fs_hz), round(min(_WINDOW_S, epoch_s) * fs_hz)
     freqs_hz = np.fft.rfftfreq(window, 1 / fs_hz)
     shown = (freqs_hz >= _SHOWN_HZ[0] - 1e-9) & (freqs_hz <= _SHOWN_HZ[1] + 1e-9)
@@ -48,116 +59,85 @@ def night_spectrogram(row: np.ndarray, fs_hz: float, epoch_s: float) -> tuple[np
         frames = frames[:, :: max(1, window // 2)]
         spectra = np.fft.rfft((frames - frames.mean(axis=2, keepdims=True)) * taper, axis=2)[:, :, shown]
         density.append((np.abs(spectra) ** 2).mean(axis=1) * 2 / (fs_hz * (taper**2).sum()))
-    return 10 * np.log10(np.maximum(np.concatenate(density), _FLOOR)), freqs_hz[shown]
+    decibels = 10 * np.log10(np.maximum(np.concatenate(density), _FLOOR))
+    return Level(decibels, freqs_hz[shown], f"1 {units.replace('uV', 'µV')}²/Hz")
 
 
 def draw_night(
     path: Path,
+    level: Level | None,
     *,
-    title: str,
-    decibels: np.ndarray,
-    freqs_hz: np.ndarray,
+    titles: tuple[str, str],
     probabilities: np.ndarray,
-    stages: np.ndarray,
     classes: Sequence[str],
     epoch_s: float,
-    start: datetime | None,
+    start: datetime | None = None,
     reference: np.ndarray | None = None,
-    rows: Sequence[str] | None = None,
-    units: str = "1 µV²/Hz",
-    caption: str = "",
 ) -> Path:
     """Write the figure of one night.
 
     Parameters
     ----------
-    decibels
-        ``(epoch, freq)`` level of one channel in dB; NaN where nothing was recorded.
-    freqs_hz
-        ``(freq,)`` ascending.
+    level
+        Drawn above the rest; ``None`` draws the rest alone.
+    titles
+        What stands above and below everything.
     probabilities
         ``(epoch, class)``; NaN rows for epochs that could not be scored.
-    stages
-        ``(epoch,)`` class indices, negative where unscored.
     epoch_s, start
         Length of an epoch; wall-clock time of the first, if known.
     reference
-        A human scoring of the same epochs, drawn behind the prediction.
-    rows
-        Names of the rows where they are bands rather than frequencies; each is then drawn relative to
-        its own median.
-    units
-        What the decibels are relative to.
-    caption
-        A line below everything: what the network was trained on.
+        ``(epoch,)`` a person's scoring, drawn behind the prediction.
     """
     # Loaded here, for the memory of what comes before. pyplot is slow to import and not needed.
     from matplotlib.figure import Figure
 
-    hours = np.arange(len(stages) + 1) * epoch_s / 3600
-    figure = Figure(figsize=(12, 7.5), layout="constrained")
-    spectrum, density, steps = figure.subplots(3, 1, sharex=True, height_ratios=(1.2, 1, 1))
-    if rows is None:
-        _draw_spectrogram(figure, spectrum, decibels, freqs_hz, hours, units)
-    else:
-        _draw_bands(figure, spectrum, decibels, rows, hours)
-    _draw_hypnodensity(density, probabilities, classes, hours)
-    _draw_hypnogram(steps, stages, classes, hours, reference)
-    steps.set_xlim(0, max(hours[-1], epoch_s / 3600))
-    steps.set_xlabel("time from the start of the recording (h)")
+    hours = np.arange(len(probabilities) + 1) * epoch_s / 3600
+    scored = np.isfinite(probabilities).all(axis=1)
+    stages = np.where(scored, np.nan_to_num(probabilities).argmax(axis=1), UNSCORED)
+    heights = (1, 1) if level is None else (1.2, 1, 1)
+    figure = Figure(figsize=(12, 2.5 * len(heights)), layout="constrained")
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    if level is not None and level.bands is None:
+        _draw_spectrogram(figure, panels[0], level, hours)
+    elif level is not None:
+        _draw_bands(figure, panels[0], level, hours)
+    _draw_hypnodensity(panels[-2], probabilities, classes, hours)
+    _draw_hypnogram(panels[-1], stages, classes, hours, reference)
+    panels[-1].set_xlim(0, max(hours[-1], epoch_s / 3600))
+    panels[-1].set_xlabel("time from the start of the recording (h)")
     if start is not None:
-        _label_clock(steps, start)
-    figure.align_ylabels([spectrum, density, steps])
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color="0.4")
+        _label_clock(panels[-1], start)
+    figure.align_ylabels(panels)
+    figure.suptitle(titles[0], x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.supxlabel(titles[1], x=0.01, ha="left", fontsize=8, color="0.4")
     with atomic_file(path) as part:
         figure.savefig(part, dpi=130)
     return path
 
 
-def draw_staging(
-    path: Path,
-    *,
-    title: str,
-    probabilities: np.ndarray,
-    reference: np.ndarray,
-    classes: Sequence[str],
-    epoch_s: float,
-) -> Path:
-    """Write the figure of one night's stages as predicted ``(epoch, class)`` and as scored by a human ``(epoch,)``."""
-    from matplotlib.figure import Figure
-
-    hours = np.arange(len(reference) + 1) * epoch_s / 3600
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    density, steps = figure.subplots(2, 1, sharex=True)
-    _draw_hypnodensity(density, probabilities, classes, hours)
-    _draw_hypnogram(steps, probabilities.argmax(1), classes, hours, reference)
-    steps.set_xlim(0, max(hours[-1], epoch_s / 3600))
-    steps.set_xlabel("scored epochs (h)")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    with atomic_file(path) as part:
-        figure.savefig(part, dpi=130)
-    return path
+def draw_staging(path: Path, *, title: str, **scoring: Any) -> Path:
+    """:func:`draw_night` of the scored epochs of a night, as a training shows them to a tracker."""
+    return draw_night(path, None, titles=(title, "scored epochs only"), **scoring)
 
 
-def _draw_spectrogram(
-    figure: Figure, axes: Axes, decibels: np.ndarray, freqs_hz: np.ndarray, hours: np.ndarray, units: str
-) -> None:
+def _draw_spectrogram(figure: Figure, axes: Axes, level: Level, hours: np.ndarray) -> None:
+    decibels, freqs_hz = level.decibels, level.freqs_hz
     low, high = np.nanpercentile(decibels, (2, 98)) if np.isfinite(decibels).any() else (0.0, 1.0)
     step = freqs_hz[1] - freqs_hz[0]
     edges = np.append(freqs_hz - step / 2, freqs_hz[-1] + step / 2).clip(0)
     picture = axes.pcolormesh(hours, edges, decibels.T, vmin=low, vmax=high, cmap="magma", rasterized=True)
     axes.set_ylabel("frequency (Hz)")
     axes.set_ylim(edges[0], min(edges[-1], 30))
-    figure.colorbar(picture, ax=axes, label=f"power (dB re {units})", pad=0.01, aspect=15)
+    figure.colorbar(picture, ax=axes, label=f"power (dB re {level.units})", pad=0.01, aspect=15)
 
 
-def _draw_bands(figure: Figure, axes: Axes, decibels: np.ndarray, rows: Sequence[str], hours: np.ndarray) -> None:
-    levels = decibels - np.nanmedian(decibels, axis=0)
+def _draw_bands(figure: Figure, axes: Axes, level: Level, hours: np.ndarray) -> None:
+    names, levels = level.bands or (), level.decibels - np.nanmedian(level.decibels, axis=0)
     bound = float(np.nanpercentile(np.abs(levels), 95)) or 1.0
-    edges = np.arange(len(rows) + 1) - 0.5
+    edges = np.arange(len(names) + 1) - 0.5
     picture = axes.pcolormesh(hours, edges, levels.T, vmin=-bound, vmax=bound, cmap="RdBu_r", rasterized=True)
-    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks(range(len(names)), list(names))
     figure.colorbar(picture, ax=axes, label="dB re the median", pad=0.01, aspect=15)
 
 

@@ -90,18 +90,16 @@ def ensure(
     label
         Name of the recording, for folder names and messages.
     cache, target
-        Where the output lives: ``cache/<step>/<label>-<key>`` beside other results, or exactly
-        ``target``, where a result made from other inputs or parameters is replaced, and nothing else
-        ever is. Give one of them.
+        Where the output lives: ``cache/<step>/<label>-<key>``, or exactly ``target``, where a result made from
+        other inputs or parameters is replaced and nothing else ever is. Give one of them.
     wait
         Whether to wait for another process that is making the same output, or to raise.
 
     Raises
     ------
     BadInput
-        For an input that is missing or changes meanwhile, a ``target`` with files of somebody else's or with what
-        was made from a recording of the same name in another folder, an unwritable place, a full disk, or
-        (``wait=False``) a busy output.
+        For an input that is missing or changes meanwhile, a ``target`` with others' files or with what was made from
+        another recording of the same name, an unwritable place, a full disk, or (``wait=False``) a busy output.
     """
     if (cache is None) == (target is None):
         raise TypeError("give either cache or target")

@@ -37,7 +37,7 @@ def test_signal_sanity_start_and_reference_come_together(night):
     assert [report.channel for report in given.signal] == ["EEG Fpz-Cz", "EEG Pz-Oz"]
     assert given.start is not None
     assert len(given.reference) == 240
-    assert given.decibels.shape == (240, len(given.freqs_hz))
+    assert given.level.decibels.shape == (240, len(given.level.freqs_hz))
 
 
 def test_an_absent_channel_is_nan_and_the_others_are_as_before(night):

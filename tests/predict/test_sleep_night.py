@@ -10,6 +10,7 @@ import pytest
 from src.predict.sleep_input import NightInput
 from src.predict.sleep_night import ScoredNight
 from src.preprocess.sleep.epochs import EpochSet
+from src.reports.sleep import Level
 from src.signals import HUMAN_STAGES, RODENT_STAGES, Origin
 
 PEOPLE = Origin(True, ("a cohort",), 40, 320.0, "ODC-By 1.0")
@@ -23,7 +24,7 @@ def scored(rows, classes=HUMAN_STAGES, epoch_s=30.0, origin=PEOPLE, transitions=
     epochs = EpochSet(empty, empty, empty > 0, np.arange(n) * epoch_s, empty, empty, {"tail_s": tail_s})
     fields = {
         "recording_id": "a <night>", "groups": [epochs], "channels": ["EEG C3-M2"], "epoch_s": epoch_s,
-        "decibels": np.random.default_rng(0).normal(size=(n, 20)), "freqs_hz": np.arange(1.0, 21.0),
+        "level": Level(np.random.default_rng(0).normal(size=(n, 20)), np.arange(1.0, 21.0)),
         "start": datetime(2024, 5, 1, 22, 30),
     }  # fmt: skip
     return ScoredNight(
