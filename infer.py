@@ -21,13 +21,13 @@ schema.register_models()
 
 PREDICTORS = {
     "sleep_staging": "src.predict.sleep",
-    "spike_detection": "src.predict.spikes",
+    "spike_detection": "src.predict.sorter",
     "grid_forecasting": "src.predict.grids",
 }
 """Task of a bundle → the module whose ``predict`` carries it out."""
 
 METHODS = {
-    "bank": ("src.predict.spikes", "sort_with_bank"),
+    "bank": ("src.predict.spike_bank", "sort_with_bank"),
     "discover": ("src.predict.spike_discovery", "discover_units"),
     "lfp_states": ("src.predict.lfp", "score_states"),
 }

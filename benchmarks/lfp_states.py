@@ -1,4 +1,4 @@
-"""States of rodents: the rule without labels beside a network trained on labels, on recordings that neither has seen.
+"""States of rodents: the rule without labels beside a network trained on labels, on recordings new to the network.
 
     python benchmarks/lfp_states.py [--shared ../shared/data]
 
@@ -138,7 +138,7 @@ def mouse(path: Path) -> list[dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, help="folder with sleep_mouse_bandpower and lfp_rat_hippocampus")
-    shared, console, rows = parser.parse_args().shared, Console(), list[dict[str, str]]()
+    shared, console, rows = parser.parse_args().shared, Console(width=120), list[dict[str, str]]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         simulated(folder / "train", TRAINED, 250.0)
@@ -158,7 +158,7 @@ def main() -> None:
             )
             (artifact,) = lfp_epochs(params).values.values()
             console.print(f"rat excerpt, 150 s, unscored: {artifact.manifest['facts']['share']}", highlight=False)
-    console.print(results_table(rows, title="states of sessions that neither has seen"))
+    console.print(results_table(rows, title="states by rule and by network"))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class InferOptions:
     detector_config: str | None = None  # spikes: detector_config.npz whose threshold replaces the bundle's
     figures: bool | None = None  # spikes, grids: draw figures
     exports: list[str] | None = None  # spikes: spikeinterface, phy, nwb
+    sorting: str | None = None  # spikes: an earlier sorting of the labelled recording, in place of Index and Class
     subject: str | None = None  # grids: the subject of the bundle to predict as
     stride: int | None = None  # grids: frames between two predicted windows
 

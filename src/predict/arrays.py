@@ -23,7 +23,6 @@ from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.discover import DiscoverParams, Units, discover
 from src.preprocess.spikes.labelled import labelled_recording
-from src.preprocess.spikes.plausibility import without_hum
 from src.preprocess.spikes.sorting import BankSorter, Sorted
 from src.preprocess.spikes.trace import as_trace
 from src.recordings.calcium.recording import CalciumRecording
@@ -198,8 +197,7 @@ def find_units(signal: Any, fs_hz: float | None = None, params: DiscoverParams |
         If the rate is too low, or there are too few peaks for a unit.
     """
     samples, rate = _extracellular(signal, fs_hz)
-    cleaned = np.stack([without_hum(np.nan_to_num(row), rate)[0] for row in samples])
-    return discover(np.where(np.isnan(samples), np.nan, cleaned), rate, params or DiscoverParams())
+    return discover(samples, rate, params)
 
 
 def sort_spikes(

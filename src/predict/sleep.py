@@ -294,7 +294,8 @@ def _short(bundle: Bundle, settings: EpochSettings, given: NightInput, epochs: i
         return []
     return [
         f"{hours:.1f} h of {', '.join(others)}: the network was trained on {' + '.join(own)},"
-        " and short recordings of other channels are often misread; check the stages, or score the whole night"
+        " and short recordings of other channels are often misread; score the whole night, or compare"
+        " with options.yasa=true"
     ]
 
 

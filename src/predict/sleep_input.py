@@ -205,7 +205,9 @@ def cut_input(
         If the epochs are not what the bundle reads.
     """
     fs_hz, epoch_s = settings.features.fs_hz, settings.features.epoch_s
-    reports, rows, about = [], {}, {}
+    reports: list[ChannelReport] = []
+    rows: dict[str, NDArray[np.floating]] = {}
+    about: dict[str, Recording] = {}  # without samples
     for name in list(native):
         recording = native.pop(name)
         require_band(recording.source, name, recording.fs_hz, _least_hz(bundle, settings))

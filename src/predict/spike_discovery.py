@@ -1,28 +1,132 @@
-"""Spikes without labels: the units of every group of channels of a recording, their quality, and exports."""
+"""Spikes without labels: the units of every group of channels of a recording, their quality, a page, and exports."""
 
 from __future__ import annotations
 
 import csv
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.predict.spike_exports import SortedRecording, export, require_known
+from src.predict.spike_quality import SortedGroup, unit_rows
 from src.predict.spikes import find_recordings
-from src.preprocess.spikes.discover import DiscoverParams, Units, discover
-from src.preprocess.spikes.plausibility import without_hum
+from src.preprocess.spikes.discover import DiscoverParams, Group, Read, Units, discover_group
 from src.recordings.extracellular.reader import SourceOptions, open_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.reports.spike_page import DrawnUnit, draw_units, write_spike_page
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
 from src.storage.provenance import provenance
 from src.storage.step import fingerprint
 
-VIOLATION_MS = 1.5
-GOOD = {"isi_violations": 0.01, "snr": 5.0, "presence": 0.9}
-"""A unit is called ``good`` with at most so many intervals below 1.5 ms, and at least this SNR and presence."""
+if TYPE_CHECKING:
+    from spikeinterface.core import BaseRecording, NumpySorting
+
+
+@dataclass
+class Discovered:
+    """The units of all groups of a recording.
+
+    Attributes
+    ----------
+    train
+        Spikes; the index is the sample of the peak, units count from 1 through all groups.
+    rows
+        Quality of every unit, see :func:`~src.predict.spike_quality.unit_rows`.
+    units
+        The sorting of every group that has units, by the number of the group.
+    notes
+        What was repaired, and which groups have no unit and why.
+    """
+
+    train: SpikeTrain = field(default_factory=SpikeTrain.empty)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    units: dict[int, Units] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, number: int, units: Units) -> None:
+        """Take in the units of one more group."""
+        train = SpikeTrain(units.found.train.index, units.found.train.unit + len(self.rows))
+        self.train = SpikeTrain.sorted(
+            np.concatenate((self.train.index, train.index)), np.concatenate((self.train.unit, train.unit))
+        )
+        group = SortedGroup(
+            units.found.train, units.amplitude, units.templates, units.noise, units.group.n_samples, units.usable
+        )
+        self.rows += unit_rows(group, units.group.fs_hz, number, first=len(self.rows) + 1)
+        self.units[number] = units
+        self.notes += [f"group {number}: {note}" for note in sorted(units.group.notes)]
+
+    def drawn(self) -> list[DrawnUnit]:
+        """What the page shows."""
+        shown: list[DrawnUnit] = []
+        for units in self.units.values():
+            for number, waveform in enumerate(units.templates):
+                spikes = units.found.train.unit == number + 1
+                times = units.found.train.index[spikes] / units.group.fs_hz
+                row = self.rows[len(shown)]
+                shown.append(DrawnUnit(row["unit"], row["label"], waveform, times, units.amplitude[spikes]))
+        return shown
+
+
+def discover_groups(
+    reads: dict[int, Read], n_samples: int, fs_hz: float, params: DiscoverParams | None = None
+) -> Discovered:
+    """Sort the groups of a recording, each given by a function that reads its samples.
+
+    Raises
+    ------
+    BadInput
+        If no group has a unit.
+    """
+    done = Discovered()
+    for number, read in reads.items():
+        try:
+            done.add(number, discover_group(Group(read, n_samples, fs_hz, params or DiscoverParams())))
+        except BadInput as error:
+            done.notes.append(f"group {number}: {error.problem}")
+    if not done.rows:
+        problem = f"no unit was found ({'; '.join(done.notes)})"
+        raise BadInput("recording", problem, "check the recording and its sampling rate")
+    return done
+
+
+def sort_recording(recording: BaseRecording, params: DiscoverParams | None = None) -> NumpySorting:
+    """Sort a SpikeInterface recording of one segment; channels of one ``group`` property are sorted together.
+
+    Returns
+    -------
+    spikeinterface.core.NumpySorting
+        Units from 1 with the properties ``group``, ``label``, ``snr``, ``isi_violations``, ``presence`` and
+        ``amplitude_cutoff``; a spike's sample is that of its peak.
+
+    Raises
+    ------
+    BadInput
+        If the recording has several segments, or no unit is found.
+    """
+    from spikeinterface.core import NumpySorting
+
+    if recording.get_num_segments() != 1:
+        problem = f"has {recording.get_num_segments()} segments"
+        raise BadInput("recording", problem, "give one: recording.select_segments([0])")
+    ids = recording.channel_ids
+    _, groups = np.unique(recording.get_channel_groups(), return_inverse=True)
+
+    def reader(channels: np.ndarray) -> Read:
+        return lambda first, last: recording.get_traces(start_frame=first, end_frame=last, channel_ids=channels).T
+
+    reads = {int(g): reader(ids[groups == g]) for g in np.unique(groups)}
+    done = discover_groups(reads, recording.get_num_samples(), recording.get_sampling_frequency(), params)
+    spikes = {row["unit"]: done.train.index[done.train.unit == row["unit"]] for row in done.rows}
+    sorting = NumpySorting.from_unit_dict([spikes], recording.get_sampling_frequency())
+    for name in ("group", "label", "snr", "isi_violations", "presence", "amplitude_cutoff"):
+        sorting.set_property(name, np.array([row[name] for row in done.rows]))
+    return sorting
 
 
 def discover_units(
@@ -32,6 +136,8 @@ def discover_units(
     recordings: list[str] | None = None,
     key: str | None = None,
     fs_hz: float | None = None,
+    figures: bool = True,
+    exports: list[str] | None = None,
 ) -> Summary:
     """``method=discover``: find and sort the units of a recording that nobody labelled.
 
@@ -42,123 +148,80 @@ def discover_units(
         sorted by group: a wire, a tetrode or a shank.
     output_dir
         Gets ``<name>_spikes.csv`` (sample from 0, seconds, group, unit), ``<name>_units.csv`` (quality of each unit),
-        ``<name>_sorting.npz`` for ``spikeinterface.core.read_npz_sorting``, and ``<name>.json``.
+        ``<name>_units.html`` unless ``figures`` is false, and ``<name>.json``.
     recordings
         Names to sort, in place of everything.
     key, fs_hz
         Name of the variable, and its rate where the file states none.
+    exports
+        Formats of :mod:`src.predict.spike_exports`; ``spikeinterface`` unless given.
     """
+    kinds = ["spikeinterface"] if exports is None else exports
+    require_known(kinds)
     paths = find_recordings(Path(source), recordings, [])
     output = OutputFolder(Path(output_dir), (Path(source),))
     output.check()
     names = output.names((path.stem, path) for path in paths)
-    jobs = [Job(n, _discover_file, (p, output, n, key, fs_hz)) for n, p in zip(names, paths, strict=True)]
+    settings = _Settings(output, SourceOptions(fs_hz=fs_hz, key=key), figures, kinds)
+    jobs = [Job(n, _discover_file, (p, n, settings)) for n, p in zip(names, paths, strict=True)]
     return run_batch(jobs, title="spikes without labels")
 
 
-def _discover_file(path: Path, output: OutputFolder, name: str, key: str | None, fs_hz: float | None) -> list[str]:
-    options = SourceOptions(fs_hz=fs_hz, key=key)
-    recording = open_recording(path, options, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
-    samples, notes = recording.samples(), list(recording.warnings)
-    index: list[np.ndarray] = []
-    unit: list[np.ndarray] = []
-    rows: list[dict[str, Any]] = []
-    for group in np.unique(recording.shanks):
-        channels = np.flatnonzero(recording.shanks == group)
-        cleaned = [without_hum(np.nan_to_num(samples[c]), recording.fs_hz) for c in channels]
-        traces = np.where(np.isnan(samples[channels]), np.nan, np.stack([trace for trace, _ in cleaned]))
-        notes += [f"group {group}: {note}" for note in sorted({n for _, said in cleaned for n in said})]
-        try:
-            units = discover(traces, recording.fs_hz, DiscoverParams())
-        except BadInput as error:
-            notes.append(f"group {group}: {error.problem}")
-            continue
-        found = unit_rows(units, recording.fs_hz, int(group), first=len(rows) + 1)
-        index.append(units.found.train.index)
-        unit.append(units.found.train.unit + len(rows))
-        rows += found
-    if not rows:
-        raise BadInput(path, f"no unit was found ({'; '.join(notes)})", "check the recording and its sampling rate")
-    train = SpikeTrain.sorted(np.concatenate(index), np.concatenate(unit))
-    name = output.path(name).name
-    with output.files() as part:
-        _write(part, name, train, rows, recording.fs_hz)
-        record = {
-            "method": "discover",
-            "recording": {"name": path.name, "sha256": fingerprint(path), "samples": recording.n_samples},
-            "fs_hz": recording.fs_hz,
-            "units": rows,
-            "notes": notes,
-            "provenance": provenance(),
-        }
+@dataclass(frozen=True)
+class _Settings:
+    output: OutputFolder
+    source: SourceOptions
+    figures: bool
+    exports: list[str]
+
+
+def _discover_file(path: Path, name: str, settings: _Settings) -> list[str]:
+    recording = open_recording(path, settings.source, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
+    groups, fs_hz = np.asarray(recording.shanks), recording.fs_hz
+    reads: dict[int, Read] = {int(g): recording.shank(int(g)).between for g in np.unique(groups)}
+    try:
+        done = discover_groups(reads, recording.n_samples, fs_hz)
+    except BadInput as error:
+        raise BadInput(path, error.problem, error.hint) from error
+    notes = [*recording.warnings, *done.notes]
+    name = settings.output.path(name).name
+
+    def read(first: int, last: int) -> np.ndarray:
+        traces = np.zeros((len(groups), last - first), np.float32)
+        for number, units in done.units.items():
+            traces[groups == number] = units.group.bandpassed(first, last)[0]
+        return traces
+
+    found = SortedRecording(name, fs_hz, recording.n_samples, read, groups, done.train, done.rows, "peak", path.name)
+    record = {
+        "method": "discover",
+        "recording": {"name": path.name, "sha256": fingerprint(path), "samples": recording.n_samples},
+        "fs_hz": fs_hz,
+        "units": done.rows,
+        "notes": notes,
+        "provenance": provenance(),
+    }
+    with settings.output.files() as part:
+        _write_tables(part, found)
         (part / f"{name}.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-    good = sum(row["label"] == "good" for row in rows)
-    lines = [
-        f"{name}  {len(rows)} units, {good} of them good, {len(train)} spikes  {Path(output.root) / name}_units.csv"
-    ]
-    return lines + [f"{name}  {note}" for note in notes]
+        written = export(settings.exports, part, found)
+        if settings.figures:
+            figure = draw_units(part / f"{name}_units.png", done.drawn(), fs_hz, next(iter(done.units.values())).onset)
+            written.append(write_spike_page(part / f"{name}_units.html", name, done.rows, notes, figure))
+    good = sum(row["label"] == "good" for row in done.rows)
+    root = Path(settings.output.root)
+    first = f"{name}  {len(done.rows)} units, {good} of them good, {len(done.train)} spikes  {root / name}_units.csv"
+    return [first, *(f"{name}  {root / w.name}" for w in written), *(f"{name}  {note}" for note in notes)]
 
 
-def unit_rows(units: Units, fs_hz: float, group: int, first: int) -> list[dict[str, Any]]:
-    """Quality of every unit of a group.
-
-    ``isi_violations`` is the share of intervals below 1.5 ms, ``snr`` the peak of the mean waveform over the standard
-    deviation of the noise of that channel, ``presence`` the share of 20 equal parts of the recording with a spike,
-    ``amplitude_cutoff`` an estimate of the share of spikes too small to be found.
-    """
-    rows = []
-    usable_s = float(units.usable.sum()) / fs_hz
-    for number, template in enumerate(units.templates):
-        own = units.found.train.index[units.found.train.unit == number + 1]
-        height = np.abs(template).max(axis=1) / units.noise
-        channel = int(height.argmax())
-        intervals = np.diff(own) / fs_hz
-        edges = np.linspace(0, units.bandpassed.shape[1], 21)
-        amplitude = np.abs(units.bandpassed[channel, own])
-        row: dict[str, Any] = {
-            "unit": first + number,
-            "group": group,
-            "channel": channel,
-            "spikes": len(own),
-            "rate_hz": len(own) / max(usable_s, 1e-9),
-            "isi_violations": float(np.mean(intervals < VIOLATION_MS / 1000)) if len(intervals) else 0.0,
-            "snr": float(height[channel]),
-            "presence": float(np.mean(np.histogram(own, edges)[0] > 0)),
-            "amplitude_cutoff": _amplitude_cutoff(amplitude),
-        }
-        clean = row["isi_violations"] <= GOOD["isi_violations"] and row["snr"] >= GOOD["snr"]
-        row["label"] = "good" if clean and row["presence"] >= GOOD["presence"] else "mua"
-        rows.append(row)
-    return rows
-
-
-def _amplitude_cutoff(amplitude: np.ndarray) -> float:
-    """Share of the histogram's missing lower side, if it were symmetric (Hill et al. 2011)."""
-    if len(amplitude) < 20:
-        return 0.5
-    counts, _ = np.histogram(amplitude, 20)
-    smooth = np.convolve(counts, np.ones(3) / 3, "same")
-    peak = int(smooth.argmax())
-    above = np.abs(smooth[peak:] - smooth[0]).argmin() + peak
-    return float(min(smooth[above:].sum() / max(smooth.sum(), 1e-9), 0.5))
-
-
-def _write(folder: Path, name: str, train: SpikeTrain, rows: list[dict[str, Any]], fs_hz: float) -> None:
-    groups = {row["unit"]: row["group"] for row in rows}
-    with (folder / f"{name}_spikes.csv").open("w", newline="") as handle:
+def _write_tables(folder: Path, done: SortedRecording) -> None:
+    groups = {row["unit"]: row["group"] for row in done.units}
+    with (folder / f"{done.name}_spikes.csv").open("w", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["sample", "time_s", "group", "unit"])
-        for index, unit in zip(train.index.tolist(), train.unit.tolist(), strict=True):
-            writer.writerow([index, f"{index / fs_hz:.6f}", groups[unit], unit])
-    with (folder / f"{name}_units.csv").open("w", newline="") as handle:
-        table = csv.DictWriter(handle, list(rows[0]))
+        for index, unit in zip(done.train.index.tolist(), done.train.unit.tolist(), strict=True):
+            writer.writerow([index, f"{index / done.fs_hz:.6f}", groups[unit], unit])
+    with (folder / f"{done.name}_units.csv").open("w", newline="") as handle:
+        table = csv.DictWriter(handle, list(done.units[0]))
         table.writeheader()
-        table.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    np.savez(
-        folder / f"{name}_sorting.npz",
-        unit_ids=np.array([row["unit"] for row in rows]),
-        num_segment=np.array([1]),
-        sampling_frequency=np.array([fs_hz]),
-        spike_indexes_seg0=train.index,
-        spike_labels_seg0=train.unit,
-    )
+        table.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in done.units)

@@ -1,15 +1,16 @@
 """Sorted spikes in the formats of other tools: a SpikeInterface sorting, a folder for Phy, a file for NWB.
 
 SpikeInterface's and Phy's files are plain arrays and are written without either; NWB takes ``pynwb``.
-All of them count samples from 0, and units as the ``Class`` of the MAT files, from 1.
+All of them count samples from 0, and units from 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,21 +19,62 @@ from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
 BEFORE, AFTER = 20, 60
-"""Samples of a unit's mean waveform around the onset."""
+"""Samples of a unit's mean waveform around the spike's index."""
+
+BLOCK = 1 << 20
+"""Samples that are read at a time."""
 
 
-class SortedTrace(NamedTuple):
-    """A sorted recording: its band-passed trace ``(time,)``, its spikes, and the file it was read from."""
+@dataclass(frozen=True)
+class SortedRecording:
+    """A sorted recording.
+
+    Attributes
+    ----------
+    read
+        Band-passed samples ``[first, last)`` as ``(channel, time)``.
+    groups
+        ``(channel,)`` the group of each channel.
+    units
+        A row per unit, numbered from 1: ``unit``, ``group``, ``label`` and what is known of its quality.
+    event
+        What the index of a spike is: ``onset`` or ``peak``.
+    source
+        Name of the file.
+    """
 
     name: str
     fs_hz: float
-    linear: np.ndarray
+    n_samples: int
+    read: Callable[[int, int], np.ndarray]
+    groups: np.ndarray
     train: SpikeTrain
-    n_units: int
+    units: list[dict[str, Any]]
+    event: str
     source: str
 
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Pieces of the traces, rows of the spikes in each, and windows ``(spike, channel, time)`` around these."""
+        for first in range(0, self.n_samples, BLOCK):
+            stop = min(first + BLOCK, self.n_samples)
+            start, end = max(first - BEFORE, 0), min(stop + AFTER, self.n_samples)
+            traces = self.read(start, end)
+            rows = np.flatnonzero((self.train.index >= first) & (self.train.index < stop))
+            places = self.train.index[rows] - BEFORE - start
+            windows = np.stack([cut(trace, places, BEFORE + AFTER) for trace in traces], axis=1)
+            yield traces[:, first - start : stop - start], rows, windows
 
-def export(kinds: list[str], output_dir: Path, done: SortedTrace) -> list[Path]:
+    def mean_waveforms(self) -> np.ndarray:
+        """``(unit, channel, time)``, zero on the channels of other groups."""
+        sums = np.zeros((len(self.units), len(self.groups), BEFORE + AFTER))
+        for _, rows, windows in self.blocks():
+            np.add.at(sums, self.train.unit[rows] - 1, windows)
+        counts = np.bincount(self.train.unit - 1, minlength=len(self.units))
+        own = np.array([row["group"] for row in self.units])[:, None] == self.groups
+        return sums / np.maximum(counts, 1)[:, None, None] * own[:, :, None]
+
+
+def export(kinds: list[str], output_dir: Path, done: SortedRecording) -> list[Path]:
     """Write one recording's spikes in each of ``kinds``; returns what was written.
 
     Raises
@@ -51,13 +93,13 @@ def require_known(kinds: list[str]) -> None:
             raise BadInput("options.exports", f"unknown kind '{kind}'", f"choose from: {', '.join(WRITERS)}")
 
 
-def write_spikeinterface(output_dir: Path, done: SortedTrace) -> Path:
+def write_spikeinterface(output_dir: Path, done: SortedRecording) -> Path:
     """``<name>_sorting.npz``, for ``spikeinterface.core.read_npz_sorting``."""
     path = output_dir / f"{done.name}_sorting.npz"
     with path.open("wb") as handle:
         np.savez(
             handle,
-            unit_ids=np.arange(1, done.n_units + 1),
+            unit_ids=np.array([row["unit"] for row in done.units]),
             num_segment=np.array([1]),
             sampling_frequency=np.array([done.fs_hz]),
             spike_indexes_seg0=done.train.index,
@@ -66,43 +108,47 @@ def write_spikeinterface(output_dir: Path, done: SortedTrace) -> Path:
     return path
 
 
-def write_phy(output_dir: Path, done: SortedTrace) -> Path:
-    """``<name>_phy/``: spikes, mean waveforms and the band-passed trace, for ``phy template-gui params.py``."""
-    templates = _mean_waveforms(done)
-    rows = done.train.unit - 1
-    windows = cut(done.linear, done.train.index - BEFORE, BEFORE + AFTER)
-    energy = np.maximum((templates**2).sum(axis=1), 1e-12)
-    amplitudes = (windows * templates[rows]).sum(axis=1) / energy[rows]
-    shape = templates / max(float(np.abs(templates).max()), 1e-12)
-    direction = templates / np.maximum(np.linalg.norm(templates, axis=1, keepdims=True), 1e-12)
+def write_phy(output_dir: Path, done: SortedRecording) -> Path:
+    """``<name>_phy/``: spikes, mean waveforms and the band-passed traces, for ``phy template-gui params.py``."""
+    templates = done.mean_waveforms()
+    flat = templates.reshape(len(templates), -1)
+    energy, rows = np.maximum((flat**2).sum(axis=1), 1e-12), done.train.unit - 1
+    direction = flat / np.sqrt(energy)[:, None]
+    amplitudes = np.zeros(len(rows))
     folder = output_dir / f"{done.name}_phy"
     folder.mkdir()
+    scale = 3_000 / max(float(np.abs(templates).max()), 1e-12)
+    with (folder / "recording.dat").open("wb") as handle:
+        for traces, spikes, windows in done.blocks():
+            np.clip(np.rint(traces.T * scale), -32_768, 32_767).astype(np.int16).tofile(handle)
+            own = rows[spikes]
+            amplitudes[spikes] = np.einsum("nct,nct->n", windows, templates[own]) / energy[own]
+    n_channels = len(done.groups)
     arrays = {
         "spike_times": done.train.index,
         "spike_clusters": done.train.unit.astype(np.int32),
         "spike_templates": rows.astype(np.int32),
-        "amplitudes": amplitudes.astype(np.float64),
-        "templates": shape[:, :, None].astype(np.float32),
-        "channel_map": np.zeros(1, np.int32),
-        "channel_positions": np.zeros((1, 2)),
+        "amplitudes": amplitudes,
+        "templates": np.swapaxes(templates / max(float(np.abs(templates).max()), 1e-12), 1, 2).astype(np.float32),
+        "channel_map": np.arange(n_channels, dtype=np.int32),
+        "channel_shanks": done.groups.astype(np.int32),
+        "channel_positions": np.stack((100.0 * done.groups, 20.0 * np.arange(n_channels)), axis=1),
         "similar_templates": (direction @ direction.T).astype(np.float32),
-        "whitening_mat": np.eye(1),
+        "whitening_mat": np.eye(n_channels),
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-    scale = 30_000 / max(float(np.abs(done.linear).max()), 1e-12)
-    np.rint(done.linear * scale).astype(np.int16).tofile(folder / "recording.dat")
     (folder / "params.py").write_text(
-        "dat_path = 'recording.dat'\nn_channels_dat = 1\ndtype = 'int16'\noffset = 0\n"
+        f"dat_path = 'recording.dat'\nn_channels_dat = {n_channels}\ndtype = 'int16'\noffset = 0\n"
         f"sample_rate = {done.fs_hz!r}\nhp_filtered = True\n"
     )
-    group = "".join(f"{unit}\tgood\n" for unit in range(1, done.n_units + 1))
+    group = "".join(f"{row['unit']}\t{row['label']}\n" for row in done.units)
     (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n" + group)
     return folder
 
 
-def write_nwb(output_dir: Path, done: SortedTrace) -> Path:
-    """``<name>.nwb``: a units table with spike times in seconds and mean waveforms.
+def write_nwb(output_dir: Path, done: SortedRecording) -> Path:
+    """``<name>.nwb``: a units table with spike times in seconds, mean waveforms and quality.
 
     Raises
     ------
@@ -111,43 +157,31 @@ def write_nwb(output_dir: Path, done: SortedTrace) -> Path:
     """
     try:
         from pynwb import NWBHDF5IO, NWBFile
+        from pynwb.misc import Units
     except ImportError:
         raise BadInput("options.exports", "nwb takes the package pynwb", "pip install pynwb") from None
     now = datetime.now(UTC)
-    content = NWBFile(
-        session_description=f"spikes sorted from {done.source}", identifier=done.name, session_start_time=now
-    )
-    templates = _mean_waveforms(done)
-    content.units = _units_table(done, templates)
+    description = f"spikes sorted by neurolit from {done.source}; the start time is that of the sorting"
+    content = NWBFile(session_description=description, identifier=done.name, session_start_time=now)
+    said = f"sorted automatically; times are those of the {done.event}, in seconds from the first sample"
+    table = Units(name="units", waveform_rate=done.fs_hz, description=said)
+    table.add_column("quality", "good, or mua where a measure speaks against a single unit")
+    table.add_column("group", "number of the group of channels: wire, tetrode or shank")
+    for row, waveform in zip(done.units, done.mean_waveforms(), strict=True):
+        times = done.train.index[done.train.unit == row["unit"]] / done.fs_hz
+        own = waveform[done.groups == row["group"]].T
+        shown = own[:, 0] if own.shape[1] == 1 else own
+        table.add_unit(
+            id=row["unit"], spike_times=times, waveform_mean=shown, quality=row["label"], group=int(row["group"])
+        )
+    content.units = table
     path = output_dir / f"{done.name}.nwb"
     with NWBHDF5IO(str(path), "w") as handle:
         handle.write(content)
     return path
 
 
-def _units_table(done: SortedTrace, templates: np.ndarray) -> object:
-    from pynwb.misc import Units
-
-    table = Units(
-        name="units", waveform_rate=done.fs_hz, description="times are onsets, in seconds from the first sample"
-    )
-    for unit in range(1, done.n_units + 1):
-        times = done.train.index[done.train.unit == unit] / done.fs_hz
-        table.add_unit(id=unit, spike_times=times, waveform_mean=templates[unit - 1])
-    return table
-
-
-def _mean_waveforms(done: SortedTrace) -> np.ndarray:
-    windows = cut(done.linear, done.train.index - BEFORE, BEFORE + AFTER)
-    means = np.zeros((done.n_units, BEFORE + AFTER))
-    for unit in range(1, done.n_units + 1):
-        own = done.train.unit == unit
-        if own.any():
-            means[unit - 1] = windows[own].mean(axis=0)
-    return means
-
-
-WRITERS: dict[str, Callable[[Path, SortedTrace], Path]] = {
+WRITERS: dict[str, Callable[[Path, SortedRecording], Path]] = {
     "spikeinterface": write_spikeinterface,
     "phy": write_phy,
     "nwb": write_nwb,

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from src.models.bundle import Bundle, inputs_of, load_bundle
-from src.predict.sorter import NetworkSorter, conditioning_of
-from src.predict.spike_exports import SortedTrace, export, require_known
+from src.predict.spike_exports import SortedRecording, export, require_known
+from src.predict.spike_quality import SortedGroup, unit_rows
 from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.labelled import load_labelled
-from src.preprocess.spikes.sorting import BankSorter, Sorted
+from src.preprocess.spikes.noise import robust_sigma
+from src.preprocess.spikes.sorting import Sorted
 from src.preprocess.spikes.trace import Trace, find_recording, load_trace
+from src.preprocess.spikes.waveforms import mean_waveforms
 from src.recordings.extracellular.reader import is_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
-from src.reports.spikes import draw_trace, draw_waveforms
+from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
@@ -44,137 +44,79 @@ class SpikeSorter(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What holds for every recording of a run; see :func:`predict` and :func:`sort_with_bank`."""
+class SortOptions:
+    """What may be given under ``options`` of ``infer.py``.
 
-    output: OutputFolder
-    key: str = "d"
-    channel: int | None = None
-    truth: Path | None = None
-    figures: bool = True
-    exports: list[str] = field(default_factory=list)
-    origin: dict[str, Any] = field(default_factory=dict)
-
-
-def predict(
-    bundle: Bundle,
-    source: Path,
-    output_dir: Path,
-    *,
-    classifier: str | None = None,
-    detector_config: str | None = None,
-    recordings: list[str] | None = None,
-    truth: str | None = None,
-    key: str = "d",
-    fs_hz: float | None = None,
-    channel: int | None = None,
-    gain: float = 1.0,
-    figures: bool = True,
-    exports: list[str] | None = None,
-) -> Summary:
-    """Sort one recording or the recordings of a folder with trained networks.
-
-    Parameters
+    Attributes
     ----------
-    bundle
-        A ``spike_detection`` bundle.
-    source
-        A recording of any format that ``src/recordings/extracellular`` reads, or a folder of them. Of a folder
-        that holds targets of the bundle, those are sorted; of any other, everything.
-    output_dir
-        Gets ``<name>.mat`` (``Index`` from 1, ``Class``), ``<name>.csv``, ``<name>.json``, figures, and
-        ``submission.zip`` with the MAT files.
-    classifier
-        A ``spike_classification`` bundle, which names the neurons.
-    detector_config
-        A ``detector_config.npz`` whose threshold and refractory period replace those of the bundle.
     recordings
-        Names to sort, in place of the rule above.
+        Names to sort, in place of all recordings of a folder, or of the targets of a bundle in it.
     truth
         Folder with ``<name>.mat`` that holds ``Index`` and ``Class``: scores and their figures are added.
     key, fs_hz, channel
-        Variable that holds the trace, its rate (the bundle's unless given), and the channel of several.
+        Variable that holds the trace, its rate (that of the sorter unless given), and the channel of several.
     gain
-        Factor from the recordings' unit to that of the labelled recording.
+        Factor from the recordings' unit to that of the labelled recording, negative for the other polarity.
+    figures
+        Draw the trace and the waveforms.
     exports
         Further formats, see :mod:`src.predict.spike_exports`: ``spikeinterface``, ``phy``, ``nwb``.
+    classifier
+        A ``spike_classification`` bundle, which names the neurons that a detector finds.
+    detector_config
+        A ``detector_config.npz`` whose threshold and refractory period replace those of the bundle.
+
+    Raises
+    ------
+    BadInput
+        A kind of export that does not exist, or a gain that is no number or nothing.
     """
-    require_known(exports or [])
-    require_gain(gain)
-    conditioning_of(bundle)
-    if classifier is None:
-        raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
-    rate = bundle.signal.fs_hz
-    if fs_hz is not None and not np.isclose(fs_hz, rate, rtol=1e-3):
-        problem = f"{fs_hz:g} Hz, the bundle was trained at {rate:g} Hz"
-        raise BadInput("options.fs_hz", problem, f"resample to {rate:g} Hz")
-    config = Path(detector_config) if detector_config else None
-    sorter = NetworkSorter.from_bundles(bundle, load_bundle(classifier), config=config, gain=gain)
-    paths = find_recordings(Path(source), recordings, list(sorter.decisions))
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, classifier, truth))
-    origin = {"task": bundle.task, "bundle": bundle.record(), "gain": gain}
-    settings = Settings(output, key, channel, Path(truth) if truth else None, figures, exports or [], origin)
-    return sort_recordings(sorter, paths, settings)
+
+    recordings: list[str] | None = None
+    truth: str | None = None
+    key: str = "d"
+    fs_hz: float | None = None
+    channel: int | None = None
+    gain: float | None = None
+    figures: bool = True
+    exports: list[str] = field(default_factory=list)
+    classifier: str | None = None
+    detector_config: str | None = None
+
+    def __post_init__(self) -> None:
+        require_known(self.exports)
+        if self.gain is not None and (not np.isfinite(self.gain) or self.gain == 0):
+            hint = "give a factor other than 0, negative for the other polarity"
+            raise BadInput("options.gain", f"is {self.gain:g}", hint)
 
 
-def sort_with_bank(
-    source: Path,
-    output_dir: Path,
-    *,
-    labelled: str,
-    recordings: list[str] | None = None,
-    truth: str | None = None,
-    key: str = "d",
-    fs_hz: float | None = None,
-    channel: int | None = None,
-    gain: float | None = None,
-    figures: bool = True,
-    exports: list[str] | None = None,
+OPTIONS = tuple(f.name for f in fields(SortOptions))
+
+
+def sort_recordings(
+    sorter: SpikeSorter, paths: list[Path], output: OutputFolder, options: SortOptions, origin: dict[str, Any]
 ) -> Summary:
-    """``method=bank``: sort with the neurons of a labelled recording, without training.
-
-    Parameters
-    ----------
-    labelled
-        A file with the trace, ``Index`` and ``Class``. It is left out of a folder that holds it too.
-    source, output_dir, recordings, truth, key, fs_hz, channel, figures, exports
-        As for :func:`predict`; ``fs_hz`` is 25 000 unless given.
-    gain
-        Factor from the recordings' unit to that of the labelled recording, negative for the other polarity; found
-        from each recording unless given.
-    """
-    require_known(exports or [])
-    require_gain(gain)
-    chain = Conditioning(fs_hz=fs_hz or COURSEWORK_HZ)
-    known = load_labelled(Path(labelled), chain, key=key)
-    sorter = replace(BankSorter.from_labelled(known, chain), gain=gain)
-    paths = find_recordings(Path(source), recordings, [])
-    if len(paths) > 1:
-        paths = [p for p in paths if not p.samefile(labelled)]
-    origin = {"method": "bank", "labelled": {"path": str(labelled), "sha256": fingerprint(Path(labelled))}}
-    output = OutputFolder(Path(output_dir), tuple(Path(p) for p in (source, labelled, truth) if p))
-    settings = Settings(output, key, channel, Path(truth) if truth else None, figures, exports or [], origin)
-    return sort_recordings(sorter, paths, settings)
-
-
-def require_gain(gain: float | None) -> None:
-    """Refuse a factor that is no number or nothing."""
-    if gain is not None and (not np.isfinite(gain) or gain == 0):
-        raise BadInput("options.gain", f"is {gain:g}", "give a factor other than 0, negative for the other polarity")
-
-
-def sort_recordings(sorter: SpikeSorter, paths: list[Path], settings: Settings) -> Summary:
-    """Sort recordings and write everything; a bad one does not stop the others."""
-    settings.output.check()
-    named = dict(zip(settings.output.names((path.stem, path) for path in paths), paths, strict=True))
+    """Sort recordings and write everything; a bad one does not stop the others. ``origin`` begins every record."""
+    output.check()
+    named = dict(zip(output.names((path.stem, path) for path in paths), paths, strict=True))
+    settings = Settings(output, options, origin)
     jobs = [Job(name, sort_file, (sorter, path, name, settings)) for name, path in named.items()]
     summary = run_batch(jobs, title="spike sorting")
     done = {o.name: named[o.name].stem for o in summary.outcomes if o.ok}
     if done:
-        _zip(settings.output, list(done))
-    if settings.truth is not None and done:
-        report_scores(done, settings.truth, settings.output, sorter.n_units)
+        _zip(output, list(done))
+    if options.truth is not None and done:
+        report_scores(done, Path(options.truth), output, sorter.n_units)
     return summary
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for every recording of a run."""
+
+    output: OutputFolder
+    options: SortOptions
+    origin: dict[str, Any]
 
 
 def find_recordings(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
@@ -199,35 +141,54 @@ def find_recordings(source: Path, recordings: list[str] | None, targets: list[st
 
 def sort_file(sorter: SpikeSorter, path: Path, name: str, settings: Settings) -> list[str]:
     """Sort one file and write everything that is made from it; returns lines for the console."""
-    chain, fs_hz, root = sorter.conditioning, sorter.conditioning.fs_hz, Path(settings.output.root)
-    trace = load_trace(path, fs_hz=fs_hz, key=settings.key, channel=settings.channel)
+    options, fs_hz, root = settings.options, sorter.conditioning.fs_hz, Path(settings.output.root)
+    trace = load_trace(path, fs_hz=fs_hz, key=options.key, channel=options.channel)
     found = sorter.sort(trace)
     name, train = settings.output.path(name).name, found.train
     counts = np.bincount(train.unit - 1, minlength=sorter.n_units) if len(train) else np.zeros(sorter.n_units, int)
-    bandpassed = chain.linear(trace.centred)
+    bandpassed = sorter.conditioning.linear(trace.centred)
+    made: list[Path] = []
     with settings.output.files() as part:
         write_mat(part / f"{name}.mat", train)
         columns = {"strength": found.strength, "confidence": found.confidence}
         write_csv(part / f"{name}.csv", train, fs_hz, columns)
         record = _record(settings, path, trace, counts, found.facts)
         (part / f"{name}.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-        sorted_trace = SortedTrace(name, fs_hz, bandpassed, train, sorter.n_units, path.name)
-        made = [written.name for written in export(settings.exports, part, sorted_trace)]
-        if settings.figures:
-            shown: dict[str, Any] = {"linear": bandpassed, "train": train, "fs_hz": fs_hz, "n_units": sorter.n_units}
-            shown["title"] = f"{name}: {len(train)} spikes, {len(train) / (len(bandpassed) / fs_hz):.1f}/s"
-            truth = _truth(settings.truth, path.stem, len(bandpassed))
-            draw_trace(part / f"{name}_trace.png", raw=trace.centred, truth=truth, **shown)
-            draw_waveforms(part / f"{name}_waveforms.png", **shown)
+        if options.exports:
+            whole = _sorted_recording(name, trace, bandpassed, train, sorter.n_units)
+            made = export(options.exports, part, whole)
+        if options.figures:
+            truth = _truth(options.truth, path.stem, len(bandpassed))
+            title = f"{name}: {len(train)} spikes, {len(train) / trace.duration_s:.1f}/s"
+            shown = DrawnSorting(title, bandpassed, train, fs_hz, sorter.n_units)
+            draw_trace(part / f"{name}_trace.png", shown, trace.centred, truth)
+            draw_waveforms(part / f"{name}_waveforms.png", shown)
     return [
         f"{name}  {len(train)} spikes ({' '.join(str(int(c)) for c in counts)})  {root / name}.mat",
         *(f"{name}  {note}" for note in (*_notes(trace, train), *found.notes)),
-        *(f"{name}  {root / written}" for written in made),
+        *(f"{name}  {root / written.name}" for written in made),
     ]
 
 
-def _truth(folder: Path | None, name: str, n_samples: int) -> SpikeTrain | None:
-    return read_spikes(find_recording(folder, name), n_samples=n_samples, n_units=None) if folder else None
+def _sorted_recording(
+    name: str, trace: Trace, bandpassed: np.ndarray, train: SpikeTrain, n_units: int
+) -> SortedRecording:
+    """What exports are made from; the quality of each neuron is measured at its largest deflection."""
+    before, after = (round(ms * trace.fs_hz / 1000) for ms in (0.4, 2.4))
+    templates = mean_waveforms(bandpassed[None], train, n_units, before, after)
+    late = np.abs(templates[:, 0]).argmax(axis=1) - before
+    peaks = np.clip(train.index + late[train.unit - 1], 0, len(bandpassed) - 1)
+    noise = np.maximum([robust_sigma(bandpassed[trace.usable])], 1e-30)
+    usable = int(trace.usable.sum())
+    group = SortedGroup(train, bandpassed[peaks], templates, noise, len(bandpassed), usable)
+    rows = unit_rows(group, trace.fs_hz, 0, first=1)
+    only, source = np.zeros(1, np.int64), Path(trace.source).name
+    read = lambda first, last: bandpassed[None, first:last]  # noqa: E731
+    return SortedRecording(name, trace.fs_hz, len(bandpassed), read, only, train, rows, "onset", source)
+
+
+def _truth(folder: str | None, name: str, n_samples: int) -> SpikeTrain | None:
+    return read_spikes(find_recording(Path(folder), name), n_samples=n_samples, n_units=None) if folder else None
 
 
 def _notes(trace: Trace, train: SpikeTrain) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,18 +28,19 @@ def colour(unit: int) -> str:
     return COLOURS[(unit - 1) % len(COLOURS)]
 
 
-def draw_trace(
-    path: Path,
-    *,
-    title: str,
-    raw: np.ndarray,
-    linear: np.ndarray,
-    train: SpikeTrain,
-    fs_hz: float,
-    n_units: int,
-    truth: SpikeTrain | None = None,
-) -> Path:
+class DrawnSorting(NamedTuple):
+    """A band-passed trace ``(time,)``, its spikes, its sampling rate, the number of neurons, and a title."""
+
+    title: str
+    linear: np.ndarray
+    train: SpikeTrain
+    fs_hz: float
+    n_units: int
+
+
+def draw_trace(path: Path, shown: DrawnSorting, raw: np.ndarray, truth: SpikeTrain | None = None) -> Path:
     """The whole recording in little, and its busiest stretch raw and band-passed with every spike found in it."""
+    title, linear, train, fs_hz, n_units = shown
     start = _typical_stretch(train, len(raw), fs_hz)
     stop = min(start + round(SHOWN_S * fs_hz), len(raw))
     figure, (overview, above, below) = plt.subplots(
@@ -121,18 +123,9 @@ def _draw_onsets(axes: Axes, train: SpikeTrain, shown: tuple[int, int], fs_hz: f
         axes.vlines(ms, 0, 0.78, transform=axes.get_xaxis_transform(), color=colour(unit), lw=0.8, alpha=0.4, zorder=0)
 
 
-def draw_waveforms(
-    path: Path,
-    *,
-    title: str,
-    linear: np.ndarray,
-    train: SpikeTrain,
-    fs_hz: float,
-    n_units: int,
-    before: int = 20,
-    after: int = 60,
-) -> Path:
+def draw_waveforms(path: Path, shown: DrawnSorting, before: int = 20, after: int = 60) -> Path:
     """Waveforms of every neuron on one amplitude scale: some spikes, their median, and how many there are."""
+    title, linear, train, fs_hz, n_units = shown
     figure, panels = plt.subplots(
         1, n_units, figsize=(2.6 * n_units, 3), sharex=True, sharey=True, squeeze=False, layout="constrained"
     )

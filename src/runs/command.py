@@ -49,7 +49,8 @@ PATHS = (
     "recipe",
 )
 """Last names of keys whose value is a path, never a number or a list."""
-_NEAR = 0.6
+_NEAR, _SAME = 0.6, 0.8
+"""Likeness that is enough in full and last part on average, and in the last part alone."""
 
 
 def run_verb(main: Callable[[], Any], verb: str) -> None:
@@ -237,9 +238,12 @@ def flat_keys(config: Any, prefix: str = "") -> Iterator[str]:
 def nearest(key: str, known: Iterable[str]) -> str | None:
     """The known key that looks most like ``key``, in full or by its last part; ``None`` if none does."""
 
-    def likeness(name: str) -> float:
+    def likeness(name: str) -> tuple[float, float]:
         last = SequenceMatcher(None, key.rpartition(".")[2], name.rpartition(".")[2]).ratio()
-        return SequenceMatcher(None, key, name).ratio() + last
+        return SequenceMatcher(None, key, name).ratio() + last, last
 
     best = max(known, key=likeness, default=None)
-    return best if best is not None and likeness(best) >= 2 * _NEAR else None
+    if best is None:
+        return None
+    both, last = likeness(best)
+    return best if both >= 2 * _NEAR or last >= _SAME else None

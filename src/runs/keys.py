@@ -54,10 +54,10 @@ def check_keys(plain: Mapping[str, Any], arguments: Callable[[str, str], Argumen
     blocks = {name: plain[name] for name in BLOCKS if plain.get(name)}
     blocks |= {f"callbacks.{n}": block for n, block in (plain.get("callbacks") or {}).items() if block is not None}
     for name, block in blocks.items():
-        if not isinstance(block, Mapping) or (block.get("_target_") is None and arguments is not None):
+        if arguments is not None and (not isinstance(block, Mapping) or block.get("_target_") is None):
             raise BadInput(name, "names no _target_", f"give {name}._target_=<module.Class> and its arguments")
     for name, block in [*blocks.items(), *_inner_blocks(blocks)]:
-        if (target := block.get("_target_")) is not None:
+        if isinstance(block, Mapping) and (target := block.get("_target_")) is not None:
             takes = arguments(name, str(target)) if arguments else written_arguments(str(target))
             _check_block(name, block, str(target), takes)
 

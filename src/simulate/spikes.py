@@ -149,7 +149,6 @@ def simulate(
     duration_s: float = 57.6,
     sway: float = 1.0,
     amplitude_sd: float = 0.03,
-    width_sd: float = 0.01,
     neurons: tuple[Neuron, ...] = NEURONS,
     fs_hz: float = FS_HZ,
 ) -> tuple[np.ndarray, SpikeTrain]:
@@ -157,7 +156,7 @@ def simulate(
     rng = np.random.default_rng(seed)
     n_samples = round(duration_s * fs_hz)
     train = firing(n_spikes, n_samples, len(neurons), rng)
-    clean = place(train, n_samples, neurons, rng, amplitude_sd=amplitude_sd, width_sd=width_sd, fs_hz=fs_hz)
+    clean = place(train, n_samples, neurons, rng, amplitude_sd=amplitude_sd, fs_hz=fs_hz)
     noise = background(ratio, sway, mean_peak(neurons), fs_hz).synthesise(n_samples, rng)
     return (clean + noise).astype(np.float32), train
 

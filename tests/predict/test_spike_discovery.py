@@ -5,60 +5,67 @@ import numpy as np
 import pytest
 
 from src.models.spike_scoring import detection
-from src.predict.spike_discovery import discover_units, unit_rows
-from src.preprocess.spikes.discover import Units
-from src.preprocess.spikes.sorting import Sorted
-from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.predict.spike_discovery import discover_units, sort_recording
+from src.preprocess.spikes.discover import DiscoverParams
+from src.recordings.extracellular.sortings import read_sorting
+from src.signals import BadInput
 
 FS_HZ = 25_000.0
+SHAPE = -np.exp(-0.5 * ((np.arange(40) - 12) / 3.0) ** 2)
 
 
-def units(index, n_samples=250_000):
-    train = SpikeTrain(index, np.ones(len(index), np.int64))
-    bandpassed = np.random.default_rng(0).standard_normal((2, n_samples))
-    bandpassed[1, index] = 12.0
-    template = np.zeros((1, 2, 75))
-    template[0, 1, 25] = 12.0
-    ones = np.ones(len(index))
-    return Units(template, 25, Sorted(train, ones, ones), bandpassed, 1, np.ones(n_samples, bool), np.ones(2))
-
-
-def test_the_quality_of_a_unit_decides_its_label():
-    (good,) = unit_rows(units(np.arange(500, 249_000, 1_000)), FS_HZ, 3, first=5)
-    assert good["unit"] == 5
-    assert good["group"] == 3
-    assert good["channel"] == 1
-    assert good["snr"] == pytest.approx(12.0)
-    assert good["rate_hz"] == pytest.approx(24.9)
-    assert good["label"] == "good"
-    doubled = np.sort(np.r_[np.arange(500, 249_000, 1_000), np.arange(520, 249_000, 1_000)])
-    (mixed,) = unit_rows(units(doubled), FS_HZ, 0, first=1)
-    assert mixed["isi_violations"] > 0.4
-    assert mixed["label"] == "mua"
-    (brief,) = unit_rows(units(np.arange(500, 30_000, 1_000)), FS_HZ, 0, first=1)
-    assert brief["presence"] < 0.2
-    assert brief["label"] == "mua"
-
-
-@pytest.mark.slow
-def test_the_units_of_two_tetrodes_are_found(tmp_path):
+@pytest.fixture(scope="module")
+def tetrodes():
+    """Traces ``(time, channel)`` of two pairs of channels, and the peaks of one unit in each."""
     rng = np.random.default_rng(1)
-    traces, truth = rng.standard_normal((100_000, 4)).astype(np.float32), {}
-    shape = -np.exp(-0.5 * ((np.arange(40) - 12) / 3.0) ** 2)
-    for unit, gains in enumerate(([14, 4, 2, 1], [2, 3, 12, 9])):
-        truth[unit] = np.sort(rng.choice(np.arange(100, 99_000, 200), 150, replace=False)) + 90 * unit
-        for at in truth[unit]:
-            traces[at : at + 40] += shape[:, None] * np.array(gains)
-    np.savez(tmp_path / "tetrode.npz", traces=traces, fs=FS_HZ)
-    summary = discover_units(tmp_path / "tetrode.npz", tmp_path / "out")
+    traces, truth = rng.standard_normal((75_000, 4)).astype(np.float32), {}
+    for unit, gains in enumerate(([14, 5, 0, 0], [0, 0, 12, 9])):
+        onsets = np.sort(rng.choice(np.arange(100, 74_000, 200), 120, replace=False)) + 90 * unit
+        for at in onsets:
+            traces[at : at + 40] += SHAPE[:, None] * np.array(gains)
+        truth[unit] = onsets + 12
+    return traces, truth
+
+
+def test_the_units_of_two_groups_are_found_and_exported(tetrodes, tmp_path):
+    traces, truth = tetrodes
+    np.savez(tmp_path / "wires.npz", traces=traces, fs=FS_HZ, shanks=np.array([0, 0, 1, 1]))
+    summary = discover_units(tmp_path / "wires.npz", tmp_path / "out", exports=["spikeinterface", "phy", "nwb"])
     assert summary.exit_code == 0, summary.failures
-    with (tmp_path / "out" / "tetrode_spikes.csv").open() as handle:
+    with (tmp_path / "out" / "wires_spikes.csv").open() as handle:
         rows = list(csv.DictReader(handle))
-    for onsets in truth.values():
-        best = max(
-            detection(onsets + 12, np.array([int(r["sample"]) for r in rows if r["unit"] == u]), 10).f1
-            for u in {r["unit"] for r in rows}
-        )
-        assert best > 0.95
-    record = json.loads((tmp_path / "out" / "tetrode.json").read_text())
-    assert len(record["units"]) == 2
+    for unit, peaks in truth.items():
+        own = np.array([int(row["sample"]) for row in rows if row["group"] == str(unit)])
+        assert detection(peaks, own, 10).f1 > 0.97
+    record = json.loads((tmp_path / "out" / "wires.json").read_text())
+    assert [row["label"] for row in record["units"]] == ["good", "good"]
+    assert (tmp_path / "out" / "wires.nwb").is_file()
+    page = (tmp_path / "out" / "wires_units.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "isi_violations" in page
+    for written in ("wires_sorting.npz", "wires_phy"):
+        train, (said,) = read_sorting(tmp_path / "out" / written, FS_HZ)
+        assert [int(np.sum(train.unit == u)) for u in (1, 2)] == [row["spikes"] for row in record["units"]]
+        assert said.startswith("neuron 1 is unit 1, 2 is unit 2 of wires_")
+
+
+def test_a_recording_of_spikeinterface_goes_in_and_a_sorting_comes_out(tetrodes):
+    core = pytest.importorskip("spikeinterface.core")
+    traces, truth = tetrodes
+    recording = core.NumpyRecording([traces], FS_HZ)
+    recording.set_property("group", np.array([0, 0, 7, 7]))
+    sorting = sort_recording(recording, DiscoverParams(block=30_000))
+    assert sorting.get_property("group").tolist() == [0, 1]
+    for unit, peaks in zip(sorting.unit_ids, truth.values(), strict=True):
+        assert detection(peaks, sorting.get_unit_spike_train(unit), 10).f1 > 0.97
+    with pytest.raises(BadInput, match="has 2 segments"):
+        sort_recording(core.NumpyRecording([traces[:100], traces[:100]], FS_HZ))
+
+
+def test_a_recording_without_units_is_named(tmp_path):
+    noise = np.random.default_rng(0).standard_normal((30_000, 1)).astype(np.float32)
+    np.savez(tmp_path / "noise.npz", traces=noise, fs=FS_HZ)
+    (failure,) = discover_units(tmp_path / "noise.npz", tmp_path / "out").failures
+    assert "no unit was found (group 0:" in failure.reason
+    with pytest.raises(BadInput, match="unknown kind 'kilo'"):
+        discover_units(tmp_path / "noise.npz", tmp_path / "out", exports=["kilo"])

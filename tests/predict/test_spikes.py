@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 import infer
 from src.models.bundle import load_bundle
 from src.models.spike_scoring import detection
-from src.predict.spikes import predict, sort_with_bank
+from src.predict.sorter import predict
+from src.predict.spike_bank import sort_with_bank
 from src.recordings.extracellular.spike_trains import read_spikes
 from src.signals import BadInput
 

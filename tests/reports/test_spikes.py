@@ -4,6 +4,7 @@ from matplotlib import image
 
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.reports.spikes import (
+    DrawnSorting,
     colour,
     draw_precision_recall,
     draw_scores,
@@ -23,15 +24,14 @@ def assert_drawn(path):
 def test_a_recording_can_be_drawn_with_and_without_spikes(tmp_path, empty):
     trace, train = simulate(60, 8.0, 0, duration_s=1.0)
     shown = SpikeTrain.empty() if empty else train
-    common = {"title": "x", "linear": trace, "train": shown, "fs_hz": 25_000.0, "n_units": 5}
-    assert_drawn(draw_trace(tmp_path / "trace.png", raw=trace, truth=train, **common))
-    assert_drawn(draw_waveforms(tmp_path / "waveforms.png", **common))
+    drawn = DrawnSorting("x", trace, shown, 25_000.0, 5)
+    assert_drawn(draw_trace(tmp_path / "trace.png", drawn, trace, train))
+    assert_drawn(draw_waveforms(tmp_path / "waveforms.png", drawn))
 
 
 def test_a_very_short_recording_can_be_drawn(tmp_path):
     trace = np.zeros(30, np.float32)
-    common = {"title": "x", "linear": trace, "train": SpikeTrain.empty(), "fs_hz": 25_000.0, "n_units": 2}
-    assert_drawn(draw_trace(tmp_path / "trace.png", raw=trace, **common))
+    assert_drawn(draw_trace(tmp_path / "t.png", DrawnSorting("x", trace, SpikeTrain.empty(), 25_000.0, 2), trace))
 
 
 def test_scores_and_precision_recall(tmp_path):

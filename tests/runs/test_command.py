@@ -24,6 +24,7 @@ def refused(verb, *arguments):
     ("verb", "arguments", "answer"),
     [
         ("train", ["experiment=sleep_cnn", "trainer.max_epoch=1"], r"did you mean trainer.max_epochs? It is 20 now"),
+        ("train", ["experiment=sleep_cnn", "lrr=1"], "lrr is not a key; did you mean optimizer.lr? It is 0.002 now"),
         ("train", ["experiment=sleep_cnn", "patiance=1"], "did you mean patience? It is 8 now"),
         ("train", ["experiment=sleep_cn"], "experiment=sleep_cn does not exist; did you mean experiment=sleep_cnn?"),
         ("train", ["-m", "experiment=sleep_cnn", "sed=1,2"], "did you mean seed? It is 42 now"),

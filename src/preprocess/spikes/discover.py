@@ -1,31 +1,45 @@
-"""Spikes without labels: the units of a group of channels are found, then the group is sorted with them.
+"""Spikes without labels: the units of a group of channels are learned from an excerpt, then the group is sorted.
 
 1. Peaks of the band-passed traces, of the polarity that is larger, artefacts left out.
-2. Waveforms around the peaks, aligned to a fraction of a sample, as principal components.
-3. Clusters of these (ISO-SPLIT, as SpikeInterface has it), merged where their waveforms are the same.
-4. The clusters' mean waveforms and how they vary make a filter bank; the group is sorted with it.
-5. Units that only explain others or noise are dropped and the group is sorted again.
+2. Clusters of their whitened waveforms (ISO-SPLIT, as SpikeInterface has it), joined where they are the same.
+3. The clusters' mean waveforms and how they vary make a filter bank. It finds spikes, each is aligned and freed of its
+   neighbours, and what is left holds spikes that were too small for step 1. All of them are clustered anew, twice.
+4. Units that are too small, too rare, or only follow another one are dropped.
+5. The whole recording is sorted with the bank, block by block.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.signal
 
-from src.preprocess.spikes.bank import SpikeBank, Whitening
-from src.preprocess.spikes.filters import bandpass
+from src.preprocess.spikes.bank import KERNEL_TAPS, Whitening
+from src.preprocess.spikes.clusters import Shapes, cluster, followers, large, merge_similar, shapes_of
+from src.preprocess.spikes.filters import bandpass, bandpass_kernel
 from src.preprocess.spikes.noise import background_spectrum, grow, quiet_mask, robust_sigma
+from src.preprocess.spikes.plausibility import bridged, without_hum
 from src.preprocess.spikes.pursuit import Pursuit
-from src.preprocess.spikes.sorting import Sorted, named
+from src.preprocess.spikes.sorting import Sorted, blocks, named, pursue
+from src.preprocess.spikes.waveforms import cut_windows, mean_waveforms
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
-N_MODES = 2
-MOST_VARIATION = 0.1
-"""Largest standard deviation along one direction, as a share of the mean waveform."""
+Read = Callable[[int, int], np.ndarray]
+"""Samples ``[first, last)`` of a group as ``(channel, time)``, NaN where nothing was recorded."""
+
+LEAST_GAP, LEAST_ARTEFACT = 5.0, 60.0
+"""Artefacts are so many times larger than the largest spike, and than the noise."""
+
+CLEAR_RATIO = 8.0
+"""Log-likelihood ratio of the spikes that waveforms are learned from."""
+
+CLUSTER_MS = (0.7, 1.3)
+SAME_WITHIN_MS = 1.0
+LEARNED_VALUES = 1 << 25
+"""Samples times channels of the excerpt that units are learned from: five minutes of a tetrode at 25 kHz."""
 
 
 @dataclass
@@ -34,14 +48,80 @@ class DiscoverParams:
 
     low_hz: float = 150.0  # Hz; corner of the high-pass
     high_hz: float = 6000.0  # Hz; corner of the low-pass, lowered where the rate asks for it
-    threshold: float = 5.0  # robust standard deviations of the noise that a peak exceeds
+    threshold: float = 4.5  # standard deviations of the noise that a peak exceeds
     before_ms: float = 1.0  # ms of a waveform ahead of its peak
-    after_ms: float = 2.0  # ms behind it
+    after_ms: float = 3.0  # ms behind it
     refractory_ms: float = 1.0  # ms within which one unit does not fire twice
     least_spikes: int = 10  # a cluster with fewer is no unit
+    smallest: float = 5.0  # standard deviations of the noise behind a unit's own matched filter
     most_peaks: int = 20_000  # peaks that are clustered; the others are found by the filter bank
-    merge: float = 0.9  # clusters whose whitened waveforms overlap by more are one unit
+    rounds: int = 2  # times that all spikes found are clustered anew
     seed: int = 0  # of the clustering
+    block: int = 1 << 21  # samples that are sorted at a time
+
+
+@dataclass
+class Group:
+    """Channels that see the same neurons, read and band-passed in pieces.
+
+    Attributes
+    ----------
+    centre
+        ``(channel,)`` taken off before filtering.
+    ceiling
+        ``(channel,)`` deflections beyond it are artefacts.
+    notes
+        What was repaired.
+    """
+
+    read: Read
+    n_samples: int
+    fs_hz: float
+    params: DiscoverParams
+    centre: np.ndarray | None = None
+    ceiling: np.ndarray | None = None
+    notes: set[str] = field(default_factory=set)
+
+    def samples(self, ms: float) -> int:
+        return round(ms * self.fs_hz / 1000)
+
+    def bandpassed(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """``(channel, time)`` float32, zero where there is no signal, and the mask ``(time,)`` of where there is."""
+        p, high = self.params, min(self.params.high_hz, 0.45 * self.fs_hz)
+        reach = len(bandpass_kernel(self.fs_hz, p.low_hz, high, 2)) // 2 + self.samples(10)
+        start, stop = max(first - reach, 0), min(last + reach, self.n_samples)
+        raw = np.asarray(self.read(start, stop), np.float32)
+        missing = ~np.isfinite(raw).all(axis=0) | (len(raw) > 1) & (raw == raw[:1]).all(axis=0)
+        if self.centre is None:
+            self.centre = np.nan_to_num(np.nanmedian(raw, axis=1, keepdims=True)).astype(np.float32)
+        centred = np.where(np.isfinite(raw), raw - self.centre, np.float32(0))
+        for channel, trace in enumerate(centred):
+            centred[channel], said = without_hum(trace, self.fs_hz)
+            self.notes.update(said)
+        traces = bandpass(centred, self.fs_hz, p.low_hz, high, 2)
+        if self.ceiling is not None:
+            loud = (np.abs(traces) > self.ceiling).any(axis=0)
+            if loud.any():  # a straight line in place of the pulse, so that the filter does not ring
+                missing |= grow(loud, self.samples(2), self.samples(1))
+                if not missing.all():
+                    centred = np.stack([bridged(row, ~missing) for row in centred])
+                    traces = bandpass(centred, self.fs_hz, p.low_hz, high, 2)
+        traces[:, missing] = 0
+        inside = slice(first - start, last - start)
+        return traces[:, inside], ~missing[inside]
+
+    def excerpt(self) -> tuple[np.ndarray, np.ndarray]:
+        """The whole group if it is short, else eight stretches of it, evenly spread; see :meth:`bandpassed`."""
+        channels = len(self.read(0, 1))
+        most = LEARNED_VALUES // channels
+        if self.n_samples <= most:
+            return self.bandpassed(0, self.n_samples)
+        starts = np.linspace(0, self.n_samples - most // 8, 8).astype(int)
+        pieces = [self.bandpassed(s, s + most // 8) for s in starts]
+        edge = self.samples(self.params.before_ms + self.params.after_ms)
+        for _, usable in pieces:
+            usable[:edge] = usable[-edge:] = False
+        return np.concatenate([t for t, _ in pieces], axis=1), np.concatenate([u for _, u in pieces])
 
 
 @dataclass(frozen=True)
@@ -56,21 +136,26 @@ class Units:
         Column of the peak.
     found
         Spikes; ``train.index`` is the sample of the peak.
-    bandpassed
-        ``(channel, time)``.
+    amplitude
+        ``(spike,)`` band-passed trace at the peak, on the channel where the unit is largest.
     sign
         -1 for negative peaks, 1 for positive ones.
+    noise
+        ``(channel,)`` standard deviation.
     usable
-        ``(time,)`` samples outside artefacts and gaps.
+        Samples outside artefacts and gaps.
+    group
+        What was sorted.
     """
 
     templates: np.ndarray
     onset: int
     found: Sorted
-    bandpassed: np.ndarray
+    amplitude: np.ndarray
     sign: int
-    usable: np.ndarray
     noise: np.ndarray
+    usable: int
+    group: Group
 
 
 def discover(traces: np.ndarray, fs_hz: float, params: DiscoverParams | None = None) -> Units:
@@ -81,207 +166,194 @@ def discover(traces: np.ndarray, fs_hz: float, params: DiscoverParams | None = N
     BadInput
         If the rate is too low, or there are too few peaks for a unit.
     """
-    p = params or DiscoverParams()
-    missing = ~np.isfinite(traces).all(axis=0) | (traces == traces[:, :1]).all(axis=0)
-    centred = np.where(np.isfinite(traces), traces - np.nanmedian(traces, axis=1, keepdims=True), 0).astype(np.float32)
-    high = min(p.high_hz, 0.45 * fs_hz)
-    bandpassed = bandpass(centred, fs_hz, p.low_hz, high, 2)
-    noise = np.array([robust_sigma(row[~missing]) for row in bandpassed])
-    noise = np.maximum(noise, 1e-9 * max(float(noise.max()), 1e-30))
+    read: Read = lambda first, last: traces[:, first:last]  # noqa: E731
+    return discover_group(Group(read, traces.shape[1], fs_hz, params or DiscoverParams()))
+
+
+def discover_group(group: Group) -> Units:
+    """Find the units of a group that need not fit into memory, and sort it; see :func:`discover`."""
+    p = group.params
+    bandpassed, usable = group.excerpt()
+    noise = noise_levels(bandpassed, usable)
     scaled = bandpassed / noise[:, None].astype(np.float32)
-    sign, peaks, height, ceiling = find_peaks(scaled, fs_hz, p.threshold)
-    usable = ~missing
-    loud = (np.abs(scaled) > ceiling).any(axis=0)
-    if loud.any():
-        reach = round(2 * fs_hz / 1000)
-        usable &= ~grow(loud, reach, reach)
-        bandpassed = np.where(usable, bandpassed, 0)
-        scaled = np.where(usable, scaled, 0)
-    before, after = (round(ms * fs_hz / 1000) for ms in (p.before_ms, p.after_ms))
+    sign, peaks, ceiling = find_peaks(scaled, group.fs_hz, p.threshold)
+    group.ceiling = (ceiling * noise)[:, None]
+    if np.isfinite(ceiling):
+        bandpassed, usable = group.excerpt()
+        sign, peaks, _ = find_peaks(bandpassed / noise[:, None].astype(np.float32), group.fs_hz, p.threshold)
+    before, after = group.samples(p.before_ms), group.samples(p.after_ms)
     margin = before + after
-    inside = usable[peaks] & (peaks > margin) & (peaks < traces.shape[1] - margin)
-    peaks, height = peaks[inside], height[inside]
+    peaks = peaks[usable[peaks] & (peaks > margin) & (peaks < bandpassed.shape[1] - margin)]
     if len(peaks) < p.least_spikes:
-        raise BadInput(
-            "recording", f"{len(peaks)} peaks beyond {p.threshold:g} times the noise", "give a longer recording"
-        )
-    whitening = measure_whitening(bandpassed, usable, fs_hz)
-    rng = np.random.default_rng(p.seed)
-    some = np.sort(rng.choice(len(peaks), min(len(peaks), p.most_peaks), replace=False))
-    white = np.where(usable, whitening.apply(bandpassed), 0).astype(np.float32)
-    plain = Whitening(np.eye(len(white)), np.ones((len(white), 1)))
-    labels = cluster(white, peaks[some], fs_hz, p)
-    templates, modes = shapes(white, peaks[some], labels, before, after)
-    if len(templates) == 0:
+        problem = f"{len(peaks)} peaks beyond {p.threshold:g} times the noise"
+        raise BadInput("recording", problem, "give a longer recording")
+    whitening, shapes = learn(bandpassed, usable, peaks, group)
+    if len(shapes.counts) == 0:
         raise BadInput("recording", "no cluster of peaks is large enough for a unit", "give a longer recording")
-    counts = np.bincount(labels[labels >= 0], minlength=len(templates))
-    templates, modes, counts = merge_similar(templates, modes, counts, before, plain, p.merge)
-    refractory = round(p.refractory_ms * fs_hz / 1000)
-    for _ in range(3):
-        found = sort_with(templates, modes, before, plain, white, usable, refractory, counts)
-        counts = np.bincount(found.train.unit - 1, minlength=len(templates))
-        keep = counts >= p.least_spikes
-        if keep.all():
-            break
-        templates, modes, counts = templates[keep], modes[keep], counts[keep]
-        if not keep.any():
-            raise BadInput("recording", "no unit has enough spikes", "give a longer recording")
-    templates = mean_waveforms(bandpassed, found.train, len(templates), before, after)
-    return Units(templates, before, found, bandpassed, sign, usable, noise)
+    shapes, train = _checked(shapes, np.where(usable, whitening.apply(bandpassed), 0), usable, group)
+    templates = mean_waveforms(bandpassed, train, len(shapes.counts), before, after)
+    found, amplitude, count = _sort(group, whitening, shapes, np.abs(templates).max(axis=2).argmax(axis=1))
+    return Units(templates, before, found, amplitude, sign, noise, count, group)
 
 
-def find_peaks(scaled: np.ndarray, fs_hz: float, threshold: float) -> tuple[int, np.ndarray, np.ndarray, float]:
-    """Polarity, peaks, their heights, and the ceiling beyond which a deflection is an artefact."""
+def noise_levels(bandpassed: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """``(channel,)`` standard deviations where nothing sticks out."""
+    levels = []
+    for row in bandpassed:
+        quiet = usable & quiet_mask(np.where(usable, row, np.nan), before=20, after=40)
+        levels.append(float(row[quiet].std()) if quiet.sum() > 1000 else robust_sigma(row[usable]))
+    return np.maximum(levels, 1e-9 * max(*levels, 1e-30))
+
+
+def find_peaks(scaled: np.ndarray, fs_hz: float, threshold: float) -> tuple[int, np.ndarray, float]:
+    """Polarity, peaks, and the ceiling beyond which a deflection is an artefact, of traces in units of the noise."""
     distance = max(round(0.5 * fs_hz / 1000), 1)
-    sides = {}
+    size = np.abs(scaled).max(axis=0)
+    apart, _ = scipy.signal.find_peaks(size, height=threshold, distance=20 * distance)  # filters ring
+    ceiling = _ceiling(np.sort(size[apart]))
+    sides, totals = {}, {}
     for sign in (-1, 1):
-        largest = (sign * scaled).max(axis=0)
-        peaks, found = scipy.signal.find_peaks(largest, height=threshold, distance=distance)
-        sides[sign] = (peaks, found["peak_heights"])
-    ceiling = {s: max(3 * np.quantile(h, 0.98), 40.0) if len(h) else np.inf for s, (_, h) in sides.items()}
-    total = {s: np.minimum(h[h < ceiling[s]], np.inf).sum() if len(h) else 0.0 for s, (_, h) in sides.items()}
-    sign = -1 if total[-1] >= total[1] else 1
-    return sign, *sides[sign], float(ceiling[sign])
+        peaks, found = scipy.signal.find_peaks((sign * scaled).max(axis=0), height=threshold, distance=distance)
+        sides[sign], totals[sign] = peaks, found["peak_heights"][found["peak_heights"] < ceiling].sum()
+    sign = -1 if totals[-1] >= totals[1] else 1
+    return sign, sides[sign], ceiling
 
 
-def measure_whitening(bandpassed: np.ndarray, usable: np.ndarray, fs_hz: float, most: int = 1 << 19) -> Whitening:
-    """Whitening from the quiet samples of a group: channels first, then a spectrum for each."""
-    part, real = bandpassed[:, :most], usable[:most]
-    quiet = np.logical_and.reduce([quiet_mask(np.where(real, row, np.nan), before=20, after=40) for row in part])
-    if quiet.sum() < 1000:
-        quiet = real
-    n = len(part)
+def _ceiling(heights: np.ndarray) -> float:
+    """The middle of the first wide gap between ascending ``heights``: what is beyond it is no spike."""
+    wide = np.flatnonzero((heights[1:] > LEAST_GAP * heights[:-1]) & (heights[1:] > LEAST_ARTEFACT))
+    return float(np.sqrt(heights[wide[0]] * heights[wide[0] + 1])) if len(wide) else np.inf
+
+
+def measure_whitening(background: np.ndarray, quiet: np.ndarray, fs_hz: float, n_fft: int) -> Whitening:
+    """Whitening from the samples of a group at which ``quiet (time,)``: channels first, then a spectrum for each."""
+    n = len(background)
     spatial = np.eye(n)
     if n > 1:
-        covariance = np.cov(part[:, quiet])
-        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = np.linalg.eigh(np.cov(background[:, quiet]))
         values = np.maximum(values, 1e-3 * values.mean())
         spatial = vectors @ np.diag(values**-0.5) @ vectors.T
-    mixed = (spatial @ part).astype(np.float32)
-    spectra = [background_spectrum(row, fs_hz, quiet, n_fft=512) for row in mixed]
-    return Whitening.of(spectra, spatial)
+    mixed = (spatial @ background).astype(np.float32)
+    return Whitening.of([background_spectrum(row, fs_hz, quiet, n_fft=n_fft) for row in mixed], spatial)
 
 
-def cut_windows(traces: np.ndarray, at: np.ndarray, before: int, after: int) -> np.ndarray:
-    """``(spike, channel, time)``."""
-    return np.moveaxis(traces[:, at[:, None] + np.arange(-before, after)], 0, 1)
-
-
-def cluster(white: np.ndarray, peaks: np.ndarray, fs_hz: float, p: DiscoverParams) -> np.ndarray:
-    """Label ``(peak,)`` from 0 of every peak, -1 for those of no unit."""
-    from spikeinterface.sortingcomponents.clustering.isosplit_isocut import isosplit
-
-    windows = cut_windows(white, peaks, round(0.7 * fs_hz / 1000), round(1.3 * fs_hz / 1000))
-    flat = windows.reshape(len(windows), -1)
-    centre = np.median(flat, axis=0)
-    _, _, basis = np.linalg.svd(np.clip(flat - centre, -50, 50)[:4000], full_matrices=False)
-    n = min(len(basis), 5 + len(white) // 8)
-    features = (flat - centre) @ basis[:n].T
-    n_init = min(200, max(len(peaks) // p.least_spikes, 2))
-    with warnings.catch_warnings():  # of numba, about types of its own
-        warnings.simplefilter("ignore")
-        labels = isosplit(features, min_cluster_size=p.least_spikes, n_init=n_init, seed=p.seed)
-    values, labels = np.unique(labels, return_inverse=True)
-    counts = np.bincount(labels)
-    rank = np.full(len(values), -1)
-    keep = np.flatnonzero((counts >= p.least_spikes) & (values >= 0))
-    rank[keep] = np.arange(len(keep))
-    return rank[labels]
-
-
-def shapes(
-    bandpassed: np.ndarray, peaks: np.ndarray, labels: np.ndarray, before: int, after: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean waveforms and directions of variation of the clusters."""
-    n_units = int(labels.max(initial=-1)) + 1
-    n_channels, length = len(bandpassed), before + after
-    templates = np.zeros((n_units, n_channels, length))
-    modes = np.zeros((n_units, N_MODES, n_channels, length))
-    taper = np.ones(length)
-    edge = max(length // 8, 2)
-    taper[:edge] = np.linspace(0, 1, edge)
-    taper[-edge:] = np.linspace(1, 0, edge)
-    rng = np.random.default_rng(0)
-    noise = cut_windows(
-        bandpassed, np.sort(rng.integers(before, bandpassed.shape[1] - after, 2000)), before, after
-    ).reshape(2000, -1)
-    spread = 1.4826 * np.median(np.abs(noise), axis=1)
-    noise = noise[spread <= np.quantile(spread, 0.7)]
-    floor = noise.T @ noise / len(noise)
-    for u in range(n_units):
-        own = cut_windows(bandpassed, peaks[labels == u], before, after)
-        templates[u] = np.median(own, axis=0) * taper
-        rest = (own - np.median(own, axis=0)).reshape(len(own), -1)
-        limit = 4 * 1.4826 * np.median(np.abs(rest)) + 1e-12
-        held = np.clip(rest, -limit, limit)
-        if len(own) < 20:
-            continue
-        _, vectors = np.linalg.eigh(held.T @ held / len(held) - floor)
-        directions = vectors[:, ::-1][:, :N_MODES]
-        # Robust spread along each direction: spikes that overlap with others are outliers, not variation.
-        spread = 1.4826 * np.median(np.abs(rest @ directions), axis=0)
-        excess = spread**2 - np.einsum("td,ts,sd->d", directions, floor, directions)
-        most = MOST_VARIATION * np.linalg.norm(templates[u])
-        strength = np.minimum(np.sqrt(np.where(excess > 0.1 * spread**2, excess, 0)), most)
-        modes[u] = (directions * strength).T.reshape(N_MODES, n_channels, length) * taper
-    return templates, modes
-
-
-def mean_waveforms(bandpassed: np.ndarray, train: SpikeTrain, n_units: int, before: int, after: int) -> np.ndarray:
-    """``(unit, channel, time)`` median waveforms around the spikes."""
-    n_samples, means = bandpassed.shape[1], np.zeros((n_units, len(bandpassed), before + after))
-    for unit in range(n_units):
-        at = train.index[train.unit == unit + 1]
-        at = at[(at >= before) & (at < n_samples - after)][:2000]
-        if len(at):
-            means[unit] = np.median(cut_windows(bandpassed, at, before, after), axis=0)
-    return means
-
-
-def merge_similar(
-    templates: np.ndarray, modes: np.ndarray, counts: np.ndarray, onset: int, whitening: Whitening, limit: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Join clusters whose waveforms are nearer than the noise and their variation could tell."""
-    while len(templates) > 1:
-        bank = SpikeBank(templates, modes, onset, whitening)
-        n = bank.n_units
-        middle = bank.length - 1
-        reach = 6
-        product = bank.cross[:, 0, :, 0, middle - reach : middle + reach + 1].astype(float)
-        energy = bank.energy
-        distance = energy[:, None] + energy[None] - 2 * product.max(axis=2)
-        overlap = 2 * product.max(axis=2) / (energy[:, None] + energy[None])
-        np.fill_diagonal(overlap, -1)
-        np.fill_diagonal(distance, np.inf)
-        # |t1 - t2| in standard deviations of the noise: below about 2.5 two spikes cannot be told apart.
-        same = (distance < 2.5**2) | ((overlap > limit) & (distance < 5.0**2))
-        if not same.any():
+def learn(bandpassed: np.ndarray, usable: np.ndarray, peaks: np.ndarray, group: Group) -> tuple[Whitening, Shapes]:
+    """Waveforms of the units in an excerpt ``(channel, time)``, and the whitening that they were learned behind."""
+    p, fs_hz, n_samples = group.params, group.fs_hz, bandpassed.shape[1]
+    before, after, refractory = (group.samples(ms) for ms in (p.before_ms, p.after_ms, p.refractory_ms))
+    quiet = np.logical_and.reduce([quiet_mask(np.where(usable, r, np.nan), before=20, after=40) for r in bandpassed])
+    whitening = measure_whitening(bandpassed, quiet if quiet.sum() > 1000 else usable, fs_hz, 512)
+    white = np.where(usable, whitening.apply(bandpassed), 0).astype(np.float32)
+    rng = np.random.default_rng(p.seed)
+    some = np.sort(rng.choice(peaks, min(len(peaks), p.most_peaks), replace=False))
+    windows = cut_windows(white, some, before, after)
+    for turn in range(p.rounds + 1):
+        shapes = _clustered(windows, group)
+        if turn == p.rounds or len(shapes.counts) == 0:
             break
-        i, j = np.unravel_index(np.where(same, overlap, -1).argmax(), overlap.shape)
-        a, b = (i, j) if counts[i] >= counts[j] else (j, i)
-        counts = counts.copy()
-        counts[a] += counts[b]
-        keep = np.arange(n) != b
-        templates, modes, counts = templates[keep], modes[keep], counts[keep]
-    return templates, modes, counts
+        pursuit = Pursuit(shapes.bank(), white, refractory)
+        found = pursuit.run()
+        if turn == 0:  # measure the background again, now that the spikes are known
+            found = found.at((found.ratio > CLEAR_RATIO) & (found.index > before) & (found.index < n_samples - after))
+            whitening = _whitening_without(bandpassed, usable, SpikeTrain(found.index, found.unit + 1), group)
+            white = np.where(usable, whitening.apply(bandpassed), 0).astype(np.float32)
+            windows = cut_windows(white, found.index, before, after)
+            shapes = shapes_of(windows, large(found.unit, p.least_spikes), before)
+            if len(shapes.counts) == 0:
+                break
+            pursuit = Pursuit(shapes.bank(), white, refractory)
+            pursuit.run()
+        windows = _cleaned(pursuit, shapes, usable, group)
+        if len(windows) > p.most_peaks:
+            windows = windows[np.sort(rng.choice(len(windows), p.most_peaks, replace=False))]
+    return whitening, shapes
 
 
-def sort_with(
-    templates: np.ndarray,
-    modes: np.ndarray,
-    onset: int,
-    whitening: Whitening,
-    white: np.ndarray,
-    usable: np.ndarray,
-    refractory: int,
-    counts: np.ndarray,
-) -> Sorted:
-    """Sort a whitened group with the units' waveforms; ``counts`` are the spikes that each is thought to have."""
-    bank = SpikeBank(templates, modes, onset, whitening)
-    pursuit = Pursuit(bank, white, refractory)
-    found = pursuit.run()
-    marginal = pursuit.marginal()
-    ok = (found.index >= 0) & (found.index < white.shape[1])
-    ok[ok] = usable[found.index[ok]]
-    prior = np.maximum(counts, 1) / max(int(usable.sum()), 1)
-    return named([found.at(ok)], marginal[ok], int(usable.sum()), prior)
+def _whitening_without(bandpassed: np.ndarray, usable: np.ndarray, train: SpikeTrain, group: Group) -> Whitening:
+    """Whitening from what the mean waveforms do not explain, away from spikes where enough is left."""
+    before, after = group.samples(group.params.before_ms), group.samples(group.params.after_ms)
+    means = mean_waveforms(bandpassed, train, int(train.unit.max(initial=0)), before, after)
+    means *= scipy.signal.windows.tukey(before + after, 0.25)
+    background = bandpassed.copy()
+    for index, unit in zip(train.index.tolist(), train.unit.tolist(), strict=True):
+        background[:, index - before : index + after] -= means[unit - 1]
+    busy = np.zeros(len(usable), bool)
+    busy[train.index] = True
+    away = usable & ~grow(busy, before, after)
+    return measure_whitening(background, away if away.mean() > 0.15 else usable, group.fs_hz, 2048)
+
+
+def _cleaned(pursuit: Pursuit, shapes: Shapes, usable: np.ndarray, group: Group) -> np.ndarray:
+    """Windows ``(spike, channel, time)`` of the spikes found, without their neighbours, and of those left over.
+
+    What is left over is looked at with the units' shapes at any amplitude.
+    """
+    p, bank, n_samples = group.params, pursuit.bank, len(usable)
+    before, after, near = group.samples(p.before_ms), group.samples(p.after_ms), group.samples(0.5)
+    residual = pursuit.residual[:, pursuit.pad : pursuit.pad + n_samples]
+    index = pursuit.found.index - pursuit.pad
+    inside = (index > before) & (index < n_samples - after) & (pursuit.found.ratio > CLEAR_RATIO)
+    found, index = pursuit.found.at(inside), index[inside]
+    windows = cut_windows(residual, index, before, after).copy()
+    first = before - bank.onset
+    windows[:, :, first : first + bank.length] += bank.waves(found.unit, found.weights)
+    unit_length = replace(shapes, templates=shapes.templates / shapes.norms()[:, None, None], modes=0 * shapes.modes)
+    strength = (unit_length.bank().template_ratios(residual) + 0.5).max(axis=0)
+    others, _ = scipy.signal.find_peaks(strength, height=p.threshold, distance=max(near, 1))
+    busy = ~usable
+    busy[index] = True
+    free = ~grow(busy, near, near)[others] & (others > before) & (others < n_samples - after)
+    return np.concatenate((windows, cut_windows(residual, others[free], before, after)))
+
+
+def _clustered(windows: np.ndarray, group: Group) -> Shapes:
+    """Shapes of the clusters of whitened windows, those that are the same joined and small ones left out."""
+    p, before = group.params, group.samples(group.params.before_ms)
+    first, last = before - group.samples(CLUSTER_MS[0]), before + group.samples(CLUSTER_MS[1])
+    labels = cluster(windows[:, :, max(first, 0) : last].reshape(len(windows), -1), p.least_spikes, p.seed)
+    shapes = shapes_of(windows, labels, before)
+    shapes = merge_similar(shapes, group.samples(SAME_WITHIN_MS))
+    return shapes.at(shapes.norms() >= p.smallest)
+
+
+def _checked(shapes: Shapes, white: np.ndarray, usable: np.ndarray, group: Group) -> tuple[Shapes, SpikeTrain]:
+    """The units that are left after sorting an excerpt with all of them, and their spikes there.
+
+    Raises
+    ------
+    BadInput
+        If none is left.
+    """
+    p = group.params
+    while True:
+        bank = shapes.bank()
+        pursuit = Pursuit(bank, white, group.samples(p.refractory_ms))
+        found = pursuit.run()
+        ok = (found.index >= 0) & (found.index < len(usable))
+        prior = np.maximum(shapes.counts, 1) / max(int(usable.sum()), 1)
+        train = named([found.at(ok)], pursuit.marginal()[ok], int(usable.sum()), prior)[0].train
+        counts = np.bincount(train.unit - 1, minlength=len(shapes.counts))
+        keep = (counts >= p.least_spikes) & ~followers(train, shapes.norms(), group.samples(6))
+        if not keep.any():
+            raise BadInput("recording", "no unit has enough spikes", "give a longer recording")
+        if keep.all():
+            return replace(shapes, counts=counts), train
+        shapes = replace(shapes, counts=counts).at(keep)
+
+
+def _sort(group: Group, whitening: Whitening, shapes: Shapes, largest: np.ndarray) -> tuple[Sorted, np.ndarray, int]:
+    """Sort the whole group block by block: spikes, their amplitudes on channels ``largest``, usable samples."""
+    bank, refractory = shapes.bank(), group.samples(group.params.refractory_ms)
+    found, marginal, amplitude, n_usable = [], [], [], 0
+    for inner, outer in blocks(group.n_samples, group.params.block, 4 * bank.length + KERNEL_TAPS):
+        traces, usable = group.bandpassed(outer.start, outer.stop)
+        white = np.where(usable, whitening.apply(traces), 0).astype(np.float32)
+        block, ratios = pursue(bank, white, refractory, inner, outer)
+        ok = usable[block.index - outer.start]
+        found.append(block.at(ok))
+        marginal.append(ratios[ok])
+        amplitude.append(traces[largest[block.unit[ok]], block.index[ok] - outer.start])
+        n_usable += int(usable[inner.start - outer.start : inner.stop - outer.start].sum())
+    prior = np.maximum(shapes.counts, 1) / max(n_usable, 1)
+    spikes, kept = named(found, np.concatenate(marginal), n_usable, prior)
+    return spikes, np.concatenate(amplitude)[kept], n_usable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,13 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
 from src.preprocess.spikes.plausibility import checked_labels, without_hum
 from src.preprocess.spikes.trace import Trace, load_trace
-from src.preprocess.spikes.waveforms import WaveformModel, fit_waveforms
+from src.preprocess.spikes.waveforms import TEMPLATE_BEFORE, WaveformModel, fit_waveforms
+from src.recordings.extracellular.sortings import read_sorting
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 from src.signals import BadInput
+
+PEAK_BEFORE_MS = 1.2
+"""How long before its peak a spike may begin: sorters count peaks."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class LabelledRecording:
         ``(time,)`` the trace without its slow baseline, and behind the band-pass.
     notes
         What was repaired.
+    before
+        Samples of a waveform ahead of a label: more where labels are peaks and not onsets.
     """
 
     trace: Trace
@@ -33,18 +39,24 @@ class LabelledRecording:
     flat: np.ndarray
     bandpassed: np.ndarray
     notes: tuple[str, ...] = ()
+    before: int = TEMPLATE_BEFORE
 
     def waveforms(self, part: range, n_units: int | None = None) -> WaveformModel:
         """Waveforms fitted to one stretch alone, of as many neurons as the labels name unless given."""
         n_units = int(self.train.unit.max()) if n_units is None else n_units
         flat, train = self.flat[part.start : part.stop], self.train.between(part.start, part.stop)
-        return fit_waveforms(flat, train, n_units)
+        return fit_waveforms(flat, train, n_units, before=self.before)
 
 
 def load_labelled(
-    path: Path, conditioning: Conditioning, *, key: str = "d", n_units: int | None = None
+    path: Path, conditioning: Conditioning, *, key: str = "d", n_units: int | None = None, sorting: Path | None = None
 ) -> LabelledRecording:
     """Read a recording and its spikes; ``n_units`` limits the names of neurons, ``None`` allows any.
+
+    Parameters
+    ----------
+    sorting
+        Where the spikes are, if not in ``Index`` and ``Class`` of the file: what :func:`read_sorting` reads.
 
     Raises
     ------
@@ -52,7 +64,16 @@ def load_labelled(
         A recording or labels that cannot be used.
     """
     trace = load_trace(path, fs_hz=conditioning.fs_hz, key=key)
-    return labelled_recording(trace, read_spikes(path, n_samples=len(trace.centred), n_units=n_units), conditioning)
+    if sorting is None:
+        train = read_spikes(path, n_samples=len(trace.centred), n_units=n_units)
+        return labelled_recording(trace, train, conditioning)
+    train, said = read_sorting(sorting, conditioning.fs_hz)
+    if len(train) and train.index[-1] >= len(trace.centred):
+        problem = f"has a spike at sample {train.index[-1]}, the recording has {len(trace.centred)} samples"
+        raise BadInput(sorting, problem, "give the sorting of this recording")
+    known = labelled_recording(trace, train, conditioning)
+    notes = (*(f"labelled recording: {note}" for note in said), *known.notes)
+    return replace(known, notes=notes, before=round(PEAK_BEFORE_MS * trace.fs_hz / 1000))
 
 
 def labelled_recording(trace: Trace, train: SpikeTrain, conditioning: Conditioning) -> LabelledRecording:

@@ -135,7 +135,7 @@ def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trac
         # Samples before and after the pulse, which the filter or the amplifier has disturbed.
         mask = grow(loud, after, before)
         usable = usable & ~mask
-        centred = _bridged(trace.centred, usable)
+        centred = bridged(trace.centred, usable)
     if usable is trace.usable:
         return trace, ()
     lost = float(trace.usable.mean() - usable.mean())
@@ -150,7 +150,7 @@ def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trac
     return replace(trace, centred=centred, usable=usable), (note,)
 
 
-def _bridged(samples: np.ndarray, usable: np.ndarray) -> np.ndarray:
+def bridged(samples: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """Straight lines across what is not usable."""
     here = np.arange(len(samples))
     return np.interp(here, here[usable], samples[usable]).astype(samples.dtype)

@@ -26,6 +26,9 @@ SHIFT, PAIR_SHIFT = 4, 5
 CLOSE = 30
 """Samples within which two spikes are explained together."""
 
+PAIR_VALUES = 1 << 24
+"""Largest number of hypotheses about pairs that are held in memory."""
+
 SHORTLIST = 6
 PASSES = 15
 ROUNDS = 2
@@ -78,6 +81,7 @@ class Pursuit:
 
     def __init__(self, bank: SpikeBank, traces: np.ndarray, refractory: int) -> None:
         self.bank, self.refractory = bank, refractory
+        self.close = min(CLOSE, bank.length - 1 - 2 * PAIR_SHIFT)  # further apart, waveforms do not overlap
         self.pad = bank.length + 2 * CLOSE + 10 * PAIR_SHIFT
         white = bank.whitening.apply(traces.astype(np.float32))
         self.residual = np.pad(white, ((0, 0), (self.pad, self.pad)))
@@ -138,10 +142,11 @@ class Pursuit:
         """Correct the ratios for subtracted spikes: correlation is linear, so what the spikes added is known."""
         bank, reach = self.bank, self.bank.length - 1
         factors = np.concatenate((np.ones((len(new), 1)), new.weights), axis=1).astype(np.float32)
-        answers = bank.cross[:, :, :, 0]
+        answers = bank.cross[:, :, :, 0].reshape(bank.n_units, bank.n_parts, -1)  # of every unit to a part
         for onset, unit, factor in zip(new.index.tolist(), new.unit.tolist(), factors, strict=True):
+            answer = (factor @ answers[unit]).reshape(bank.n_units, -1)
             span = slice(onset - reach, onset + reach + 1)
-            ratio[:, span] -= np.tensordot(factor, answers[unit], 1)
+            ratio[:, span] -= answer
             ratio[unit, onset - self.refractory : onset + self.refractory + 1] = -np.inf
             best[span] = ratio[:, span].max(axis=0)
 
@@ -186,13 +191,14 @@ class Pursuit:
         """Both onsets and names of spikes that overlap (step 2): pairs that share no spike, then the others."""
         for parity in (0, 1):
             gap = np.diff(self.found.index)
-            run = np.cumsum(np.concatenate(([0], gap > CLOSE)))
+            run = np.cumsum(np.concatenate(([0], gap > self.close)))
             rank = np.arange(len(self.found)) - np.searchsorted(run, run)
-            first = np.flatnonzero(gap <= CLOSE)
+            first = np.flatnonzero(gap <= self.close)
             first = first[rank[first] % 2 == parity]
-            if len(first):
-                self._explain(first)
-                self.found = self.found.ordered()
+            pairs = max(PAIR_VALUES // (self.bank.n_units * (2 * PAIR_SHIFT + 1)) ** 2, 1)
+            for start in range(0, len(first), pairs):
+                self._explain(first[start : start + pairs])
+            self.found = self.found.ordered()
 
     def _explain(self, first: np.ndarray) -> None:
         bank, found, shifts = self.bank, self.found, 2 * PAIR_SHIFT + 1

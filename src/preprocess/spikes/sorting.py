@@ -6,12 +6,13 @@ own background, and the threshold of each neuron follows from the posterior prob
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from src.preprocess.spikes.bank import SpikeBank, Whitening
+from src.preprocess.spikes.bank import KERNEL_TAPS, SpikeBank, Whitening
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.labelled import LabelledRecording
 from src.preprocess.spikes.noise import Spectrum, background_spectrum, grow, quiet_mask
@@ -34,7 +35,7 @@ CLEAR_RATIO = 8.0
 EDGE_SAMPLES = 64
 """Samples around what was not recorded in which no spike is reported."""
 
-GAIN_SAMPLES = 1 << 18
+GAIN_SAMPLES = 1 << 17
 FOREIGN_UNIT = 8.0
 """A recording is taken to be in another unit if it is so many times louder or quieter than the labelled one."""
 
@@ -131,17 +132,12 @@ class BankSorter:
         trace, notes = self.prepared(trace)
         bandpassed = self.conditioning.linear(trace.centred)
         bank = self.bank(self.measure(bandpassed, trace.usable))
-        margin = 4 * bank.length
-        found, marginal = [], []
-        for start in range(0, len(bandpassed), BLOCK):
-            first, stop = max(start - margin, 0), min(start + BLOCK, len(bandpassed))
-            pursuit = Pursuit(bank, bandpassed[None, first : stop + margin], self.refractory)
-            block = pursuit.run()
-            block.index = block.index + first
-            inside = (block.index >= start) & (block.index < stop)
-            found.append(block.at(inside))
-            marginal.append(pursuit.marginal()[inside])
-        spikes = named(found, np.concatenate(marginal), int(trace.usable.sum()), self.prior)
+        done = [
+            pursue(bank, bandpassed[None, outer], self.refractory, inner, outer)
+            for inner, outer in blocks(len(bandpassed), BLOCK, 4 * bank.length + KERNEL_TAPS)
+        ]
+        marginal = np.concatenate([ratios for _, ratios in done])
+        spikes, _ = named([found for found, _ in done], marginal, int(trace.usable.sum()), self.prior)
         spikes = spikes.at(~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[spikes.train.index])
         check_rates(spikes.train, trace.usable.sum() / trace.fs_hz, trace.source)
         return replace(spikes, notes=(*self.notes, *notes))
@@ -237,8 +233,26 @@ def refractory_samples(train: SpikeTrain, fs_hz: float) -> int:
     return int(np.clip(0.9 * shortest, low, high))
 
 
-def named(found: list[Found], marginal: np.ndarray, n_samples: int, prior: np.ndarray) -> Sorted:
-    """The spikes that are more probable than not worth reporting, with their probabilities.
+def blocks(n_samples: int, size: int, margin: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of a recording: what each one answers for, and what it sees."""
+    for start in range(0, n_samples, size):
+        stop = min(start + size, n_samples)
+        yield slice(start, stop), slice(max(start - margin, 0), min(stop + margin, n_samples))
+
+
+def pursue(
+    bank: SpikeBank, traces: np.ndarray, refractory: int, inner: slice, outer: slice
+) -> tuple[Found, np.ndarray]:
+    """Candidates in one of :func:`blocks`, and their log-likelihood ratios ``(spike, unit)`` summed over onsets."""
+    pursuit = Pursuit(bank, traces, refractory)
+    found = pursuit.run()
+    found.index = found.index + outer.start
+    inside = (found.index >= inner.start) & (found.index < inner.stop)
+    return found.at(inside), pursuit.marginal()[inside]
+
+
+def named(found: list[Found], marginal: np.ndarray, n_samples: int, prior: np.ndarray) -> tuple[Sorted, np.ndarray]:
+    """The spikes that are more probable than not worth reporting, with their probabilities, and the mask of these.
 
     Parameters
     ----------
@@ -262,7 +276,7 @@ def named(found: list[Found], marginal: np.ndarray, n_samples: int, prior: np.nd
         rows = np.flatnonzero(unit == one)
         expected = probability.sum() * prior[one] / prior.sum()
         keep[rows] = probability[rows] >= best_threshold(probability[rows], expected)
-    return Sorted(SpikeTrain(index[keep], unit[keep] + 1), probability[keep], confidence[keep])
+    return Sorted(SpikeTrain(index[keep], unit[keep] + 1), probability[keep], confidence[keep]), keep
 
 
 def posterior(log_ratio: np.ndarray, n_samples: int, rate: float) -> np.ndarray:

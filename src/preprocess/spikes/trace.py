@@ -27,6 +27,10 @@ class Trace:
     source: str
 
     @property
+    def duration_s(self) -> float:
+        return len(self.centred) / self.fs_hz
+
+    @property
     def unusable_share(self) -> float:
         return float(1 - self.usable.mean())
 

@@ -111,6 +111,22 @@ def cut(trace: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     return windows
 
 
+def cut_windows(traces: np.ndarray, at: np.ndarray, before: int, after: int) -> np.ndarray:
+    """``(spike, channel, time)``."""
+    return np.moveaxis(traces[:, at[:, None] + np.arange(-before, after)], 0, 1)
+
+
+def mean_waveforms(bandpassed: np.ndarray, train: SpikeTrain, n_units: int, before: int, after: int) -> np.ndarray:
+    """``(unit, channel, time)`` median waveforms around the spikes."""
+    n_samples, means = bandpassed.shape[1], np.zeros((n_units, len(bandpassed), before + after))
+    for unit in range(n_units):
+        at = train.index[train.unit == unit + 1]
+        at = at[(at >= before) & (at < n_samples - after)][:2000]
+        if len(at):
+            means[unit] = np.median(cut_windows(bandpassed, at, before, after), axis=0)
+    return means
+
+
 def remove_spikes(trace: np.ndarray, train: SpikeTrain, templates: np.ndarray, onset: int) -> np.ndarray:
     """The trace without the mean waveform of every spike."""
     residual = np.array(trace, np.float64)

@@ -190,6 +190,18 @@ class ExtracellularRecording:
             first += len(block)
         return values
 
+    def between(self, first: int, last: int) -> NDArray[np.float32]:
+        """Samples ``[first, last)`` as ``(channel, time)`` float32, NaN where nothing was recorded."""
+        values = np.full((self.n_channels, last - first), np.nan, np.float32)
+        for run in self.runs:
+            start, stop = max(first, run.start), min(last, run.start + run.count)
+            if start < stop:
+                with run.opener() as read:
+                    piece = read(start - run.start + run.first, stop - run.start + run.first).reshape(stop - start, -1)
+                    kept = self.scale(piece if self.columns is None else piece[:, self.columns])
+                values[:, start - first : stop - first] = kept.T
+        return values
+
     def select(self, channels: Sequence[int] | NDArray) -> ExtracellularRecording:
         """Some channels by their places in :attr:`channel_ids`, in the order given."""
         places = np.asarray(channels, np.int64)

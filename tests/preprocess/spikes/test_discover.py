@@ -1,16 +1,82 @@
 import numpy as np
 import pytest
 
-from src.preprocess.spikes.bank import Whitening
-from src.preprocess.spikes.discover import DiscoverParams, discover, find_peaks, mean_waveforms, merge_similar
-from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.models.spike_scoring import detection
+from src.preprocess.spikes.discover import (
+    DiscoverParams,
+    Group,
+    discover,
+    find_peaks,
+)
 from src.signals import BadInput
 
 FS_HZ = 25_000.0
 
 
-def bump(at, width, height, length=75):
+def bump(at, width, height, length=100):
     return height * np.exp(-0.5 * ((np.arange(length) - at) / width) ** 2)
+
+
+def recorded(fs_hz, gains, seconds=6.0, seed=0, per_unit=80):
+    """Traces ``(channel, time)`` of units with given gains ``(unit, channel)``, and their peaks."""
+    rng = np.random.default_rng(seed)
+    n_samples, truth = round(seconds * fs_hz), []
+    traces = rng.standard_normal((len(gains[0]), n_samples)).astype(np.float32)
+    length = round(0.003 * fs_hz)
+    for unit, gain in enumerate(gains):
+        shape = -bump(length // 3, (0.1 + 0.08 * unit) * fs_hz / 1000, 1.0, length)
+        peaks = np.sort(rng.choice(np.arange(200, n_samples - 200, length), per_unit, replace=False)) + 3 * unit
+        for at in peaks:
+            traces[:, at - length // 3 : at - length // 3 + length] += np.outer(gain, shape)
+        truth.append(peaks)
+    return traces, truth
+
+
+def accuracy(units, truth, within):
+    train = units.found.train
+    found = [train.index[train.unit == u] for u in np.unique(train.unit)]
+    return [max(detection(peaks, own, within).f1 for own in found) for peaks in truth], len(found)
+
+
+@pytest.mark.parametrize("fs_hz", [10_000.0, 15_000.0, 20_000.0, 30_000.0])
+@pytest.mark.parametrize("gains", [[[15], [8]], [[15, 3, 0, 2], [2, 8, 9, 0]]])
+def test_wires_and_tetrodes_of_every_rate_are_sorted(fs_hz, gains):
+    traces, truth = recorded(fs_hz, gains)
+    f1, n_units = accuracy(discover(traces, fs_hz), truth, round(0.0005 * fs_hz))
+    assert min(f1) > 0.9
+    assert n_units == 2
+
+
+def test_a_rare_unit_of_a_tetrode_keeps_its_spikes():
+    traces, _ = recorded(20_000.0, [[12, 2, 3, 1], [1, 14, 2, 6]])
+    rare, (peaks,) = recorded(20_000.0, [[3, 4, 15, 12]], seed=5, per_unit=11)
+    f1, _ = accuracy(discover((traces + rare) / np.float32(np.sqrt(2)), 20_000.0), [peaks], 10)
+    assert f1[0] > 0.9
+
+
+def test_two_blocks_find_what_one_finds():
+    traces, _ = recorded(FS_HZ, [[15], [8]])
+    whole = discover(traces, FS_HZ)
+    pieces = discover(traces, FS_HZ, DiscoverParams(block=70_001))
+    np.testing.assert_array_equal(whole.found.train.index, pieces.found.train.index)
+    np.testing.assert_array_equal(whole.found.train.unit, pieces.found.train.unit)
+    np.testing.assert_allclose(whole.amplitude, pieces.amplitude, atol=1e-4)
+
+
+def test_a_long_recording_is_learned_from_an_excerpt(monkeypatch):
+    traces, truth = recorded(FS_HZ, [[15], [8]], seconds=12.0, per_unit=200)
+    monkeypatch.setattr("src.preprocess.spikes.discover.LEARNED_VALUES", 150_000)
+    longest = []
+
+    def read(first, last):
+        longest.append(last - first)
+        return traces[:, first:last]
+
+    from src.preprocess.spikes.discover import discover_group
+
+    units = discover_group(Group(read, traces.shape[1], FS_HZ, DiscoverParams(block=40_000)))
+    assert max(longest) < 60_000
+    assert min(accuracy(units, truth, 10)[0]) > 0.9
 
 
 def test_the_larger_polarity_is_chosen_and_pulses_are_above_the_ceiling():
@@ -18,29 +84,20 @@ def test_the_larger_polarity_is_chosen_and_pulses_are_above_the_ceiling():
     for at in range(500, 49_000, 500):
         scaled[0, at : at + 5] -= 15
     scaled[0, 20_250] = 900
-    sign, peaks, height, ceiling = find_peaks(scaled, FS_HZ, 5.0)
+    sign, peaks, ceiling = find_peaks(scaled, FS_HZ, 5.0)
     assert sign == -1
     assert len(peaks) == 97
-    assert 15 < height.mean() < 18
     assert ceiling < 900
 
 
-def test_units_whose_waveforms_cannot_be_told_apart_are_one():
-    shapes = np.stack([bump(25, 4, 5.0), bump(25, 4, 5.2), bump(25, 4, 12.0)])[:, None]
-    plain = Whitening(np.eye(1), np.ones((1, 1)))
-    kept, _, counts = merge_similar(shapes, np.zeros((3, 2, 1, 75)), np.array([40, 60, 50]), 25, plain, 0.9)
-    np.testing.assert_array_equal(counts, [100, 50])
-    assert kept[0].max() == pytest.approx(5.2)
-
-
-def test_mean_waveforms_are_cut_around_the_spikes():
-    traces = np.zeros((2, 3_000))
-    for at in (500, 1_500):
-        traces[1, at - 5 : at + 5] = 7
-    means = mean_waveforms(traces, SpikeTrain(np.array([500, 1_500]), np.array([2, 2])), 2, 25, 50)
-    assert means.shape == (2, 2, 75)
-    assert not means[0].any()
-    assert means[1, 1, 25] == 7
+def test_pulses_are_no_spikes():
+    traces, truth = recorded(FS_HZ, [[15], [8]])
+    pulses = np.arange(5_000, 150_000, 11_000)
+    traces[0, pulses[:, None] + np.arange(10)] += 800
+    units = discover(traces, FS_HZ)
+    distance = np.abs(units.found.train.index[:, None] - pulses).min(axis=1)
+    assert distance.min() > 40
+    assert min(accuracy(units, truth, 10)[0]) > 0.9
 
 
 def test_a_recording_without_peaks_is_refused():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes.filters import slow_baseline
-from src.preprocess.spikes.waveforms import fit_templates, fit_waveforms, remove_spikes, subtract
+from src.preprocess.spikes.waveforms import fit_templates, fit_waveforms, mean_waveforms, remove_spikes, subtract
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spikes import NEURONS, firing, place, simulate
 
@@ -81,3 +81,13 @@ def test_a_unit_without_spikes_has_an_empty_template():
     fitted = fit_templates(trace_of(train, 6_000), train, 3)
     np.testing.assert_allclose(fitted[0], TEMPLATES[0], atol=1e-3)
     assert not fitted[1:].any()
+
+
+def test_mean_waveforms_are_cut_around_the_spikes():
+    traces = np.zeros((2, 3_000))
+    for at in (500, 1_500):
+        traces[1, at - 5 : at + 5] = 7
+    means = mean_waveforms(traces, SpikeTrain(np.array([500, 1_500]), np.array([2, 2])), 2, 25, 50)
+    assert means.shape == (2, 2, 75)
+    assert not means[0].any()
+    assert means[1, 1, 25] == 7

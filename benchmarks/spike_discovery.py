@@ -1,0 +1,222 @@
+"""Sorters that need no labels on the same recordings: ours, SpikeInterface's own, MountainSort5.
+
+    python benchmarks/spike_discovery.py [--sorters neurolit simple lupin] [--files tetrode] [--shared ../shared/data]
+
+SpikeInterface's tridesclous2 and spykingcircus2 take `pip install hdbscan`, MountainSort5 `pip install mountainsort5`;
+what is not installed is left out and said. Every sorter has its defaults and one thread.
+
+Accuracy of a true unit is hits / (hits + misses + false spikes) of the found unit it is paired with, within 0.4 ms
+after the lag between the two (an onset is no peak) is taken off. A found unit without a partner of accuracy 0.5 is
+false, where the truth knows every unit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+import numpy as np  # noqa: E402
+import scipy.io  # noqa: E402
+from rich.console import Console  # noqa: E402
+from scipy.optimize import linear_sum_assignment  # noqa: E402
+
+from src.models.spike_scoring import count_pairs  # noqa: E402
+from src.reports.tables import results_table  # noqa: E402
+
+SORTERS = ("neurolit", "simple", "lupin", "tridesclous2", "spykingcircus2", "mountainsort5")
+WITHIN_MS, LARGEST_LAG_MS = 0.4, 1.5
+FALSE_BELOW = 0.5
+
+
+class Known(NamedTuple):
+    """A recording ``(channel, time)`` whose units are known; ``complete`` if all of them are."""
+
+    name: str
+    traces: np.ndarray
+    fs_hz: float
+    truth: list[np.ndarray]
+    complete: bool = True
+
+
+def generated(name: str, channels: int, units: int, seed: int, seconds: float = 60.0) -> Known:
+    """A recording of SpikeInterface's generator."""
+    import spikeinterface.full as si
+
+    probe = {"num_columns": 2 if channels > 1 else 1, "xpitch": 25, "ypitch": 25, "contact_shapes": "circle"}
+    probe |= {"contact_shape_params": {"radius": 6}}
+    recording, sorting = si.generate_ground_truth_recording(
+        durations=[seconds],
+        sampling_frequency=30_000.0,
+        num_channels=channels,
+        num_units=units,
+        generate_probe_kwargs=probe,
+        generate_unit_locations_kwargs={"margin_um": 5.0, "minimum_z": 5.0, "maximum_z": 45.0},
+        seed=seed,
+    )
+    traces = recording.get_traces().T.astype(np.float32)
+    return Known(name, traces, 30_000.0, [sorting.get_unit_spike_train(u) for u in sorting.unit_ids])
+
+
+def recordings(shared: Path) -> Iterator[tuple[str, Callable[[], Known]]]:
+    """Names, and what makes each recording."""
+    from spike_sorting import made
+
+    def bench(name: str, hybrid: bool) -> Known:
+        recorded = made(name, 1, shared if hybrid else None)
+        truth = [recorded.truth.index[recorded.truth.unit == u] for u in range(1, 6)]
+        return Known(("hybrid " if hybrid else "look-alike ") + name, recorded.raw[None], 25_000.0, truth)
+
+    for seed in (1, 2, 3):
+        yield f"tetrode {seed}", lambda seed=seed: generated(f"tetrode {seed}", 4, 6, seed)
+        yield f"wire {seed}", lambda seed=seed: generated(f"wire {seed}", 1, 3, seed)
+    for level in ("D2", "D3", "D4"):
+        yield f"look-alike {level}", lambda level=level: bench(level, False)
+    if not shared.is_dir():
+        return
+    for level in ("D2", "D3", "D4"):
+        yield f"hybrid {level}", lambda level=level: bench(level, True)
+    yield "Quiroga Easy1", lambda: quiroga(shared)
+    for number, line in ((1, 4), (2, 5), (3, 3)):
+        yield f"starling {number}", lambda number=number, line=line: starling(shared, number, line)
+    yield "hc-1 tetrode", lambda: hc1(shared)
+    yield "Purkinje cell", lambda: purkinje(shared)
+
+
+def quiroga(shared: Path) -> Known:
+    content = scipy.io.loadmat(shared / "spikes_raw_short" / "C_Easy1_noise015_5sec.mat", squeeze_me=True)
+    times, names = content["true_spike_times"].astype(np.int64), content["true_spike_class"]
+    traces = content["data"][None].astype(np.float32)
+    return Known("Quiroga Easy1", traces, 24_000.0, [times[names == u] for u in np.unique(names)])
+
+
+def starling(shared: Path, number: int, line: int) -> Known:
+    folder = shared / "field_formats" / "starling_wav"
+    rate, samples = scipy.io.wavfile.read(folder / f"st11_1_2_A8_{number}.wav")
+    times = (folder / "st11_1_2_1_A8_spikes.txt").read_text().strip().split("\n")[line - 1].split()
+    truth = np.round((np.array(times, float) + 2000) / 1000 * rate).astype(np.int64)
+    return Known(f"starling {number}", samples[None].astype(np.float32), float(rate), [truth], complete=False)
+
+
+def hc1(shared: Path) -> Known:
+    """The windows of a tetrode in CA1 at their times, in noise like theirs; one unit is known from inside the cell."""
+    content = scipy.io.loadmat(shared / "spikes_waveforms" / "hc1" / "d533101.mat", squeeze_me=True)
+    windows, times = content["ec_spikes"].astype(float), content["ec_st"].astype(np.int64)
+    rng = np.random.default_rng(0)
+    quiet = windows[:, :8] - np.median(windows[:, :8], axis=(1, 2), keepdims=True)
+    spread = 1.4826 * np.median(np.abs(quiet), axis=(1, 2))
+    traces = spread[:, None] * rng.standard_normal((4, times.max() + 1_000))
+    fade = np.minimum(np.minimum(np.arange(1, 41), np.arange(40, 0, -1)) / 6, 1)
+    for spike, at in enumerate(times):
+        span = slice(at - 20, at + 20)
+        traces[:, span] = traces[:, span] * (1 - fade) + windows[:, :, spike] * fade
+    return Known("hc-1 tetrode", traces.astype(np.float32), 10_000.0, [times[content["label"] == 1]], complete=False)
+
+
+def purkinje(shared: Path) -> Known:
+    """A cell-attached Purkinje cell: its large spikes are those beyond six times the noise."""
+    import scipy.signal
+
+    samples = np.fromfile(shared / "spikes_raw_short" / "purkinje_cell_attached.raw", np.float32)
+    sos = scipy.signal.butter(2, (300, 6000), "bandpass", fs=15_000, output="sos")
+    filtered = scipy.signal.sosfiltfilt(sos, samples)
+    height = 8 * np.median(np.abs(filtered)) / 0.6745
+    truth, _ = scipy.signal.find_peaks(-filtered, height=height, distance=15)
+    return Known("Purkinje cell", samples[None], 15_000.0, [truth], complete=False)
+
+
+def sort(sorter: str, known: Known, folder: Path) -> list[np.ndarray]:
+    """Spike times of every unit that a sorter finds."""
+    import spikeinterface.full as si
+    from probeinterface import generate_multi_columns_probe, generate_tetrode
+
+    if sorter == "neurolit":
+        from src.preprocess.spikes.discover import discover
+
+        train = discover(known.traces, known.fs_hz).found.train
+        return [train.index[train.unit == u] for u in np.unique(train.unit)]
+    recording = si.NumpyRecording([np.ascontiguousarray(known.traces.T)], known.fs_hz)
+    one = generate_multi_columns_probe(num_columns=1, num_contact_per_column=1)
+    probe = generate_tetrode() if len(known.traces) == 4 else one
+    probe.set_device_channel_indices(np.arange(len(known.traces)))
+    recording.set_probe(probe)
+    recording = recording.save(folder=folder.with_name("recording"))  # some sorters want it on disk
+    if sorter == "mountainsort5":  # takes what is filtered already
+        recording = si.bandpass_filter(recording, 300, min(6000, 0.45 * known.fs_hz), dtype="float32")
+    sorting = si.run_sorter(sorter, recording, folder=folder, verbose=False, remove_existing_folder=True)
+    return [sorting.get_unit_spike_train(u) for u in sorting.unit_ids]
+
+
+def agreement(truth: np.ndarray, found: np.ndarray, fs_hz: float) -> tuple[float, int]:
+    """Accuracy of a found unit as a true one, and hits, at the commonest lag between them."""
+    if len(truth) == 0 or len(found) == 0:
+        return 0.0, 0
+    reach, within = (round(ms * fs_hz / 1000) for ms in (LARGEST_LAG_MS, WITHIN_MS))
+    first, last = np.searchsorted(found, truth - reach), np.searchsorted(found, truth + reach, "right")
+    lags = np.concatenate([found[a:b] - t for a, b, t in zip(first, last, truth, strict=True)])
+    if len(lags) == 0:
+        return 0.0, 0
+    counts = np.convolve(np.bincount(lags + reach, minlength=2 * reach + 1), np.ones(2 * (within // 2) + 1), "same")
+    hits = count_pairs(truth + int(counts.argmax()) - reach, found, within)
+    return hits / (len(truth) + len(found) - hits), hits
+
+
+def judged(known: Known, found: list[np.ndarray]) -> dict[str, str]:
+    """A row of the table."""
+    table = np.array([[agreement(t, f, known.fs_hz)[0] for f in found] for t in known.truth])
+    table = table.reshape(len(known.truth), len(found))
+    rows, columns = linear_sum_assignment(-table)
+    accuracy = np.zeros(len(known.truth))
+    accuracy[rows] = table[rows, columns]
+    false = len(found) - int((table[rows, columns] >= FALSE_BELOW).sum()) if known.complete else None
+    return {
+        "mean": f"{accuracy.mean():.3f}",
+        "found": f"{int((accuracy >= 0.8).sum())}/{len(accuracy)}",
+        "false": "" if false is None else str(false),
+        "units": " ".join(f"{a:.2f}" for a in accuracy),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sorters", nargs="+", default=list(SORTERS))
+    parser.add_argument("--files", nargs="+", help="beginnings of the names to sort")
+    parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    import spikeinterface.full as si
+
+    si.set_global_job_kwargs(n_jobs=1, progress_bar=False)
+    installed = {"neurolit", *si.installed_sorters()}
+    if missing := [s for s in given.sorters if s not in installed]:
+        print(f"not installed: {', '.join(missing)}")
+    rows = []
+    for name, make in recordings(given.shared):
+        if given.files and not name.startswith(tuple(given.files)):
+            continue
+        known = make()
+        for sorter in given.sorters:
+            if sorter not in installed:
+                continue
+            started = time.process_time()
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    row = judged(known, sort(sorter, known, Path(folder) / "sorted"))
+            except Exception as error:  # whatever a sorter fails with, the race goes on
+                row = {"mean": "-", "found": "-", "false": "", "units": f"{type(error).__name__}: {error}"[:50]}
+            row = {"recording": name, "sorter": sorter, **row, "CPU s": f"{time.process_time() - started:.1f}"}
+            print(*row.values(), flush=True)
+            rows.append(row)
+    Console(width=150).print(results_table(rows, title="sorters without labels"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""How good a sorted unit is: the measures that the field reports, and the label that follows from them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from src.recordings.extracellular.spike_trains import SpikeTrain
+
+VIOLATION_MS = 1.5
+GOOD = {"isi_violations": 0.01, "snr": 5.0, "presence": 0.9}
+"""A unit is called ``good`` with at most so many intervals below 1.5 ms, and at least this SNR and presence."""
+
+
+class SortedGroup(NamedTuple):
+    """The units of one group of channels.
+
+    Attributes
+    ----------
+    train
+        Its spikes; units count from 1.
+    amplitude
+        ``(spike,)`` the trace at the peak of each spike.
+    templates
+        ``(unit, channel, time)`` mean waveforms.
+    noise
+        ``(channel,)`` standard deviations.
+    n_samples, usable
+        Length of the recording, and the samples outside gaps and artefacts.
+    """
+
+    train: SpikeTrain
+    amplitude: np.ndarray
+    templates: np.ndarray
+    noise: np.ndarray
+    n_samples: int
+    usable: int
+
+
+def unit_rows(units: SortedGroup, fs_hz: float, group: int, first: int) -> list[dict[str, Any]]:
+    """Quality of every unit of a group; the first one has number ``first``.
+
+    ``isi_violations`` is the share of intervals below 1.5 ms, ``snr`` the peak of the mean waveform over the standard
+    deviation of the noise of that channel, ``presence`` the share of 20 equal parts of the recording with a spike,
+    ``amplitude_cutoff`` an estimate of the share of spikes too small to be found.
+    """
+    rows = []
+    for number, template in enumerate(units.templates):
+        spikes = units.train.unit == number + 1
+        own = units.train.index[spikes]
+        height = np.abs(template).max(axis=1) / units.noise
+        channel = int(height.argmax())
+        intervals = np.diff(own) / fs_hz
+        row: dict[str, Any] = {
+            "unit": first + number,
+            "group": group,
+            "channel": channel,
+            "spikes": len(own),
+            "rate_hz": len(own) / max(units.usable / fs_hz, 1e-9),
+            "isi_violations": float(np.mean(intervals < VIOLATION_MS / 1000)) if len(intervals) else 0.0,
+            "snr": float(height[channel]),
+            "presence": float(np.mean(np.histogram(own, np.linspace(0, units.n_samples, 21))[0] > 0)),
+            "amplitude_cutoff": _amplitude_cutoff(np.abs(units.amplitude[spikes])),
+        }
+        clean = row["isi_violations"] <= GOOD["isi_violations"] and row["snr"] >= GOOD["snr"]
+        row["label"] = "good" if clean and row["presence"] >= GOOD["presence"] else "mua"
+        rows.append(row)
+    return rows
+
+
+def _amplitude_cutoff(amplitude: np.ndarray) -> float:
+    """Share of the histogram's missing lower side, if it were symmetric (Hill et al. 2011)."""
+    if len(amplitude) < 20:
+        return 0.5
+    counts, _ = np.histogram(amplitude, 20)
+    smooth = np.convolve(counts, np.ones(3) / 3, "same")
+    peak = int(smooth.argmax())
+    above = np.abs(smooth[peak:] - smooth[0]).argmin() + peak
+    return float(min(smooth[above:].sum() / max(smooth.sum(), 1e-9), 0.5))
