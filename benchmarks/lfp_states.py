@@ -1,4 +1,4 @@
-"""States of rodents: the rule without labels beside a network trained on labels, on recordings that neither has seen.
+"""States of rodents: the rule without labels beside a network trained on labels, on recordings new to the network.
 
     python benchmarks/lfp_states.py [--shared ../shared/data]
 
@@ -158,7 +158,7 @@ def main() -> None:
             )
             (artifact,) = lfp_epochs(params).values.values()
             console.print(f"rat excerpt, 150 s, unscored: {artifact.manifest['facts']['share']}", highlight=False)
-    console.print(results_table(rows, title="states of sessions that neither has seen"))
+    console.print(results_table(rows, title="states by rule and by network"))
 
 
 if __name__ == "__main__":
