@@ -109,9 +109,7 @@ def bundle_rows(recordings: Sequence[Sequence[dict[str, Any]]], places: Sequence
             continue
         misfits = [reason for rows in recordings if (reason := misfit(bundle, rows))]
         which = f"{len(misfits)} of {len(recordings)} recordings: " if len(recordings) > 1 else ""
-        found.append(
-            {"bundle": str(folder), "task": bundle.task, "fits": f"{which}{misfits[0]}" if misfits else "yes"}
-        )
+        found.append({"bundle": str(folder), "task": bundle.task, "fits": f"{which}{misfits[0]}" if misfits else "yes"})
     return found
 
 
