@@ -122,7 +122,9 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     loaded = load_channels(night, ChannelRequest(names, settings.aliases, _least_hz(bundle, settings)))
     if slow := [r.channels[0] for r in loaded if r.fs_hz < 2 * settings.features.max_hz]:
         highest = settings.features.max_hz
-        notes.append(f"{', '.join(slow)}: the network reads up to {highest:g} Hz, which this sampling rate does not reach")
+        notes.append(
+            f"{', '.join(slow)}: the network reads up to {highest:g} Hz, which this sampling rate does not reach"
+        )
     if options.scale != 1:
         # Who states a factor says that the product is in microvolts.
         loaded = [replace(r, samples=r.samples * np.float32(options.scale), units=("uV",)) for r in loaded]
