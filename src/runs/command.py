@@ -96,7 +96,9 @@ def check_command(verb: str, arguments: list[str]) -> None:
     given, unknown = get_args_parser().parse_known_args(arguments)
     if unknown:
         name = unknown[0].lstrip("-").partition("=")[0]
-        raise BadInput("command line", f"{unknown[0]} is no option", f"a key has no dashes and an equals sign: {name}=…")
+        raise BadInput(
+            "command line", f"{unknown[0]} is no option", f"a key has no dashes and an equals sign: {name}=…"
+        )
     if given.experimental_rerun:
         raise BadInput(
             "--experimental-rerun", "loads a pickle, which can run any code", "repeat a run with its run.yaml"
