@@ -139,7 +139,8 @@ def test_the_step_of_contributing_works():
     exec(
         f"{code}from src.storage.parameters import PreprocessConfig\n{files['src/preprocess/lfp/parameters.py']}", names
     )
-    params = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(names["MyStepParams"]), {"window_s": 3}))
+    given = {"input_dir": "data", "output_dir": "out", "window_s": 3}
+    params = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(names["MyStepParams"]), given))
     assert params.own() == {"window_s": 3.0}
     code = "from collections.abc import Mapping\nfrom pathlib import Path\nfrom typing import Any\n"
     names = {}

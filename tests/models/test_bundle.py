@@ -109,7 +109,7 @@ def test_preprocessing_of_another_version_is_refused():
     ("task", "module", "step"),
     [
         ("sleep_staging", "sleep", "sleep_epochs"),
-        ("spike_detection", "spikes", "spike_conditioning"),
+        ("spike_detection", "sorter", "spike_conditioning"),
         ("grid_forecasting", "grids", "grid_index"),
     ],
 )
