@@ -26,8 +26,8 @@ train: .venv/.installed ## train the sleep CNN on simulated nights, then score a
 	@$(PY) infer.py bundle=runs/sleep_cnn/latest input=artifacts/unseen/SC4901E0-PSG.edf
 
 grids: .venv/.installed ## simulated calcium recordings to spikes to grids, dense and sparse, with figures
-	@$(PY) -m src.simulate.calcium --output_dir artifacts/calcium/raw --subjects 2 --cells 1000
-	@$(PY) preprocess.py preprocess=cascade_coo cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/coo
+	@$(PY) -m src.simulate.calcium --output_dir artifacts/calcium/raw --subjects 2 --cells 600 --frames 900
+	@$(PY) preprocess.py preprocess=cascade_coo cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/coo num_neurons=3
 	@$(PY) preprocess.py preprocess=cascade_grid cascade_model=embedded input_dir=artifacts/calcium/raw output_dir=artifacts/calcium/dense figures=false
 
 # Recordings are simulated in the project's own folder alone, never in one that a user names.

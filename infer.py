@@ -82,8 +82,11 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
         return predict_with_method(OmegaConf.merge(cfg, {"method": LFP_METHOD}))  # type: ignore[arg-type]
     # These load torch: a mistake on the command line is reported before that.
     from src.models.bundle import load_bundle
+    from src.predict.contents import require_sleep
     from src.runs.hub import fetch
 
+    if taken is None and cfg.bundle is None and cfg.options.kind is None:
+        require_sleep(Path(cfg.input))
     given = cfg.bundle or PRETRAINED
     bundle = load_bundle(fetch(str(given)) if str(given).startswith("hf:") else given)
     if bundle.task not in PREDICTORS:
@@ -102,14 +105,24 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
 
 
 def show_contents(cfg: DictConfig, console: Console) -> None:
-    """Print what the input holds and which bundles it fits."""
-    from src.predict.contents import bundle_rows, channel_rows
+    """Print what the input, or each recording in it, holds and which bundles it fits."""
+    from src.predict.contents import bundle_rows, channel_rows, recordings_at
     from src.reports.tables import results_table
 
-    rows = channel_rows(Path(cfg.input))
-    console.print(results_table(rows, title=str(cfg.input)))
+    paths, recordings = recordings_at(Path(cfg.input)), []
+    for path in paths:
+        try:
+            found = channel_rows(path, cfg.options.fs_hz)
+        except BadInput as error:
+            if len(paths) == 1:
+                raise
+            say(console, f"error      {error}", style="red")
+            continue
+        if found:  # a scoring in EDF has no channels
+            recordings.append(found)
+            console.print(results_table(found, title=str(path)))
     places = [Path(__file__).parent / "pretrained", Path(cfg.runs_dir)]
-    if bundles := bundle_rows(rows, places):
+    if bundles := bundle_rows(recordings, places):
         console.print(results_table(bundles, title="bundles"))
     else:
         say(console, f"no bundle in {' or '.join(map(str, places))}: train one with train.py")

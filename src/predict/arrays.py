@@ -33,6 +33,7 @@ from src.storage.manifest import read_manifest
 from src.storage.parameters import PreprocessConfig
 
 Array = NDArray[np.floating]
+TRACES_FILE = "signal_sh0_lfp_traces.npz"  # what the step for LFP reads an array from
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,11 @@ def sort_spikes(
     (samples,), own_rate = _extracellular(signal, fs_hz)
     if own_rate != rate:
         raise BadInput("signal", f"has {own_rate:g} Hz, the labelled recording {rate:g} Hz", "resample one of them")
+    if np.shape(index) != np.shape(unit) or np.ndim(index) != 1:
+        raise BadInput("index", f"has shape {np.shape(index)}, unit {np.shape(unit)}", "give one neuron for each spike")
+    if np.size(index) and (np.min(index) < 0 or np.max(index) >= len(known)):
+        problem = f"goes from {np.min(index)} to {np.max(index)}, the labelled recording has {len(known)} samples"
+        raise BadInput("index", problem, "count samples from 0")
     chain = Conditioning(fs_hz=rate)
     train = SpikeTrain.sorted(np.asarray(index), np.asarray(unit))
     recording = labelled_recording(as_trace(known, rate, "labelled"), train, chain)
@@ -277,7 +283,7 @@ def _session(signal: Any, fs_hz: float | None, folder: Path) -> dict[str, Any]:
     session = folder / "signal"
     (session / "low_freq").mkdir(parents=True)
     fields = {"sampling_rate": rate, "channel_ids": np.arange(len(samples)), "units": "uV", "shank": 0}
-    np.savez(session / "low_freq" / "signal_sh0_lfp_traces.npz", traces=samples.T, **fields)  # type: ignore[arg-type]
+    np.savez(session / "low_freq" / TRACES_FILE, traces=samples.T, **fields)  # type: ignore[arg-type]
     return {"input_dir": str(session)}
 
 
@@ -286,4 +292,6 @@ def _run(params: PreprocessConfig) -> None:
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         summary = params.run()
     for failure in summary.failures:
-        raise BadInput("signal", failure.reason or "failed", "give a signal that can be used")
+        _, _, reason = str(failure.reason).rpartition(f"{TRACES_FILE}: ")  # the user has no such file
+        problem, _, hint = reason.partition("; ")
+        raise BadInput("signal", problem, hint or "give a signal that can be used")

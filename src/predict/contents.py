@@ -1,4 +1,4 @@
-"""What a recording holds and which bundles it fits: ``infer.py input=<file> list=true``."""
+"""What recordings hold and which bundles they fit: ``infer.py input=<file or folder> list=true``."""
 
 from __future__ import annotations
 
@@ -9,30 +9,43 @@ from typing import Any
 from src.models.bundle import Bundle, load_bundle
 from src.recordings.calcium.sources import open_recording as open_calcium
 from src.recordings.calcium.sources import subject_files, subject_name
-from src.recordings.extracellular.reader import open_recording
+from src.recordings.extracellular.formats import vendor_format
+from src.recordings.extracellular.reader import is_recording, open_recording
+from src.recordings.extracellular.source import SourceOptions
 from src.recordings.sleep.edf_header import read_header
 from src.signals import BadInput
 
 _EDF = (".edf", ".bdf")
 
 
-def channel_rows(path: Path) -> list[dict[str, Any]]:
+def recordings_at(path: Path) -> list[Path]:
+    """The recordings that a path stands for: itself, or all in a folder, at any depth, that is none itself."""
+    if not _is_plain_folder(path):
+        return [path]
+    inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    found = [p for inner in inside if inner.is_dir() for p in recordings_at(inner) if not _is_plain_folder(p)]
+    return [*found, *(p for p in inside if p.is_file() and (p.suffix.lower() in _EDF or is_recording(p)))] or [path]
+
+
+def channel_rows(path: Path, fs_hz: float | None = None) -> list[dict[str, Any]]:
     """A row per channel: its name, units, rate in Hz and duration in s, and what is wrong with it.
+
+    ``fs_hz`` is the rate of a file that does not state it.
 
     Raises
     ------
     BadInput
         If the file is neither EDF nor BDF nor a calcium or extracellular recording, or is damaged.
     """
-    if calcium := _calcium_row(path):
-        return [calcium]
+    if is_calcium(path):
+        return [_calcium_row(path, fs_hz)]
     if path.suffix.lower() in _EDF:
         header = read_header(path)
         return [
             {"channel": s.label, "units": s.units, "fs_hz": s.fs_hz, "seconds": header.duration_s, "note": s.problem}
             for s in header.signals
         ]
-    found = open_recording(path)
+    found = open_recording(path, SourceOptions(fs_hz=fs_hz))
     note = "; ".join(found.warnings)
     return [
         {"channel": str(name), "units": found.units, "fs_hz": found.fs_hz, "seconds": found.duration_s, "note": note}
@@ -40,12 +53,40 @@ def channel_rows(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _calcium_row(path: Path) -> dict[str, Any] | None:
-    """The traces of a calcium recording as one row; ``None`` if it is none."""
+def is_calcium(path: Path) -> bool:
+    """Whether a path is a file or folder of a calcium recording."""
     try:
-        found = open_calcium(subject_files(path), subject_name(path), need_positions=False)
+        return bool(subject_files(path))
     except BadInput:
-        return None
+        return False
+
+
+def require_sleep(path: Path) -> None:
+    """Refuse calcium traces and WAV files, which no network for sleep reads, with the command that reads them.
+
+    Raises
+    ------
+    BadInput
+        If the recordings at ``path`` are such, and none is EDF or BDF.
+    """
+    found = recordings_at(path)
+    if any(p.suffix.lower() in _EDF for p in found):
+        return
+    if any(is_calcium(p) for p in found):
+        hint = f"type: python preprocess.py preprocess=cascade_spikes input_dir={path} output_dir=…"
+        raise BadInput(path, "is a calcium recording, not a night of sleep", hint)
+    if any(p.suffix.lower() == ".wav" for p in found):
+        hint = f"for spikes type: python infer.py method=discover input={path}; for LFP: method=lfp_states"
+        raise BadInput(path, "is a WAV file, not a night of sleep", hint)
+
+
+def _is_plain_folder(path: Path) -> bool:
+    return path.is_dir() and vendor_format(path) is None and not is_calcium(path)
+
+
+def _calcium_row(path: Path, fs_hz: float | None) -> dict[str, Any]:
+    """The traces of a calcium recording as one row."""
+    found = open_calcium(subject_files(path), subject_name(path), fs_hz, need_positions=False)
     return {
         "channel": f"{found.cells} cells",
         "units": "ΔF/F" if found.signal == "dff" else "fluorescence",
@@ -55,8 +96,8 @@ def _calcium_row(path: Path) -> dict[str, Any] | None:
     }
 
 
-def bundle_rows(rows: Sequence[dict[str, Any]], places: Sequence[Path]) -> list[dict[str, Any]]:
-    """A row per bundle below ``places``: its folder, its task, and whether the channels of a recording fit it."""
+def bundle_rows(recordings: Sequence[Sequence[dict[str, Any]]], places: Sequence[Path]) -> list[dict[str, Any]]:
+    """A row per bundle below ``places``: its folder, its task, and whether the channels of the recordings fit it."""
     found = []
     for folder in sorted({p.parent for place in places for p in place.glob("**/bundle.json")}):
         if any(part.startswith(".") for part in folder.parts):
@@ -66,7 +107,9 @@ def bundle_rows(rows: Sequence[dict[str, Any]], places: Sequence[Path]) -> list[
         except BadInput as error:
             found.append({"bundle": str(folder), "task": "–", "fits": error.problem})
             continue
-        found.append({"bundle": str(folder), "task": bundle.task, "fits": misfit(bundle, rows) or "yes"})
+        misfits = [reason for rows in recordings if (reason := misfit(bundle, rows))]
+        which = f"{len(misfits)} of {len(recordings)} recordings: " if len(recordings) > 1 else ""
+        found.append({"bundle": str(folder), "task": bundle.task, "fits": f"{which}{misfits[0]}" if misfits else "yes"})
     return found
 
 

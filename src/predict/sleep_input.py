@@ -121,7 +121,10 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     names = tuple(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
     loaded = load_channels(night, ChannelRequest(names, settings.aliases, _least_hz(bundle, settings)))
     if slow := [r.channels[0] for r in loaded if r.fs_hz < 2 * settings.features.max_hz]:
-        notes.append(f"{', '.join(slow)}: the rate is too low for all of the {settings.features.max_hz:g} Hz analysed")
+        highest = settings.features.max_hz
+        notes.append(
+            f"{', '.join(slow)}: the network reads up to {highest:g} Hz, which this sampling rate does not reach"
+        )
     if options.scale != 1:
         # Who states a factor says that the product is in microvolts.
         loaded = [replace(r, samples=r.samples * np.float32(options.scale), units=("uV",)) for r in loaded]

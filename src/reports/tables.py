@@ -16,12 +16,16 @@ def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def results_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
-    """Rows of plain values; the keys of the first row are the columns, but for those that hold lists."""
+    """Rows of plain values; the keys of the first row are the columns, but for those that hold lists.
+
+    On a narrow screen texts wrap, and nothing is cut. The table is as wide as its title, so that a path stays whole.
+    """
     table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.min_width = len(title)
     columns = _columns(rows)
     for name in columns:
         text = isinstance(rows[0][name], str)
-        table.add_column(Text(name), justify="left" if text else "right", no_wrap=text, overflow="fold")
+        table.add_column(Text(name), justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_text(row[name])) for name in columns))  # brackets in names are no markup
     return table

@@ -93,7 +93,12 @@ def check_command(verb: str, arguments: list[str]) -> None:
         For a value that Hydra's grammar reads as something else, an unknown key, or a configuration that names
         code it may not run.
     """
-    given = get_args_parser().parse_args(arguments)
+    given, unknown = get_args_parser().parse_known_args(arguments)
+    if unknown:
+        name = unknown[0].lstrip("-").partition("=")[0]
+        raise BadInput(
+            "command line", f"{unknown[0]} is no option", f"a key has no dashes and an equals sign: {name}=…"
+        )
     if given.experimental_rerun:
         raise BadInput(
             "--experimental-rerun", "loads a pickle, which can run any code", "repeat a run with its run.yaml"
@@ -221,7 +226,8 @@ def _explained(
         near = nearest(key, [name for name in flat_keys(cfg) if not name.startswith("hydra.")])
         if near is not None:
             absent = OmegaConf.is_missing(cfg, near) if "." not in near else False
-            now = "" if absent else f" It is {OmegaConf.select(cfg, near)} now"
+            value = OmegaConf.select(cfg, near)
+            now = "" if absent else f" It is {'null' if value is None else value} now"
             hint = f"did you mean {near}?{now}"
     return BadInput("command line", f"{key} is not a key", hint)
 

@@ -117,6 +117,10 @@ def _library() -> Any:
 
 
 def _failed(name: str, error: Exception) -> BadInput:
+    if type(error).__name__ in ("LocalEntryNotFoundError", "ConnectError", "ConnectionError", "ConnectTimeout"):
+        return BadInput(
+            name, "the Hub cannot be reached", "check the network, or give a bundle's folder: bundle=<folder>"
+        )
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return BadInput(name, f"the Hub does not answer as expected ({reason})", "check the name, the network and hf login")
 

@@ -40,8 +40,9 @@ def check(cfg: DictConfig) -> None:
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for part in (source := plain.get("source") or {}).get("sources", [source]):
-        if part.get("fetch") and part.get("root") in (None, "???"):
-            raise BadInput("source", f"{part.get('cohort', part['kind'])}: no folder is given", part["fetch"])
+        if part.get("root", "") == "???" or (part.get("fetch") and part.get("root") is None):
+            hint = part.get("fetch", "give the folder that holds the recordings: source.root=<folder>")
+            raise BadInput("source", f"{part.get('cohort') or part['kind']}: no folder is given", hint)
     check_keys(plain, imported_arguments)
     for key, instead in OURS.items():
         if key in plain.get("trainer", {}):

@@ -97,6 +97,15 @@ def test_the_units_of_a_wire_are_found_without_labels():
         (lambda: spectrogram(np.zeros((2, 4000)), 500.0, preset="slep"), "'slep' is not known"),
         (lambda: sleep_states(np.zeros((2, 10)), 500.0), "signal: "),
         (lambda: find_units(np.zeros((1, 2, 3)), 25_000.0), "signal: "),
+        (
+            lambda: spectrogram(np.zeros((1, 100)), 500.0),
+            r"^signal: 100 samples \(0\.2\d* s\) are shorter than one window of \d+; give a longer recording or",
+        ),
+        (
+            lambda: sort_spikes(np.zeros(99), np.zeros(99), [5, 99], [1, 2], 25e3),
+            "index: goes from 5 to 99, the labelled",
+        ),
+        (lambda: sort_spikes(np.zeros(99), np.zeros(99), [5], [1, 2], 25e3), r"index: has shape \(1,\), unit \(2,\)"),
         (lambda: spike_rates(np.zeros(10), 2.0), r"source: has shape \(10,\)"),
         (lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis"), "10 frames are fewer than the baseline's window"),
     ],

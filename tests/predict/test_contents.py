@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from src.predict.contents import bundle_rows, channel_rows, misfit
+from src.models.bundle import load_bundle
+from src.predict.contents import bundle_rows, channel_rows, misfit, recordings_at, require_sleep
 from src.signals import BadInput
 from src.simulate.sleep import write_night
 from tests.recordings.calcium.test_suite2p import write_plane
@@ -46,3 +49,52 @@ def test_a_calcium_recording_is_one_row_that_says_how_to_go_on(tmp_path):
     (row,) = channel_rows(tmp_path / "mouse1")
     assert (row["channel"], row["units"], row["fs_hz"], row["seconds"]) == ("2 cells", "fluorescence", 7.5, 2.0)
     assert "preprocess=cascade_spikes" in row["note"]
+
+
+def test_the_recordings_of_a_folder_are_found_at_any_depth(tmp_path):
+    write_night(tmp_path / "sub", 0, 1, seed=1, hours=0.1)
+    np.savez(tmp_path / "sh0.npz", traces=np.zeros((100, 2), np.float32), sampling_rate_hz=500.0)
+    np.save(tmp_path / "bare.npy", np.zeros((100, 2), np.float32))
+    (tmp_path / "notes.txt").write_text("a")
+    write_plane(tmp_path / "mouse1" / "suite2p" / "plane0", rois=4, frames=15, plane=0)
+    (hypnogram,) = (tmp_path / "sub").glob("*Hypnogram.edf")
+    (night,) = (tmp_path / "sub").glob("*PSG.edf")
+    found = recordings_at(tmp_path)
+    assert set(found) == {tmp_path / "mouse1", hypnogram, night, tmp_path / "sh0.npz", tmp_path / "bare.npy"}
+    assert channel_rows(hypnogram) == []
+    with pytest.raises(BadInput, match=r"options\.fs_hz"):
+        channel_rows(tmp_path / "bare.npy")
+    assert [row["fs_hz"] for row in channel_rows(tmp_path / "bare.npy", 1250.0)] == [1250.0, 1250.0]
+
+
+def test_a_folder_without_recordings_is_itself_what_cannot_be_read(tmp_path):
+    (tmp_path / "notes.txt").write_text("a")
+    assert recordings_at(tmp_path) == [tmp_path]
+
+
+def test_a_calcium_recording_without_a_rate_says_so(tmp_path):
+    write_plane(tmp_path / "plane0", rois=4, frames=15, plane=0)
+    (tmp_path / "plane0" / "ops.npy").unlink()
+    with pytest.raises(BadInput, match="frame rate"):
+        channel_rows(tmp_path)
+    assert channel_rows(tmp_path, 3.0)[0]["fs_hz"] == 3.0
+
+
+def test_a_bundle_that_fits_one_of_two_recordings_says_how_many_it_does_not_fit(tmp_path):
+    mouse = Path(__file__).parents[2] / "pretrained" / "sleep_mouse"
+    wanted = [{"channel": name, "fs_hz": 100.0} for name in load_bundle(mouse).signal.channels]
+    assert bundle_rows([wanted], [mouse])[0]["fits"] == "yes"
+    assert bundle_rows([wanted, []], [mouse])[0]["fits"].startswith("1 of 2 recordings: lacks")
+
+
+def test_calcium_and_wav_in_place_of_a_night_are_refused_with_the_command_that_reads_them(tmp_path):
+    write_plane(tmp_path / "mouse1" / "plane0", rois=4, frames=15, plane=0)
+    with pytest.raises(BadInput, match=r"preprocess=cascade_spikes input_dir=\S*mouse1"):
+        require_sleep(tmp_path / "mouse1")
+    (tmp_path / "wires").mkdir()
+    (tmp_path / "wires" / "a.wav").write_bytes(b"")
+    with pytest.raises(BadInput, match="method=discover"):
+        require_sleep(tmp_path / "wires")
+    (tmp_path / "wires" / "a.edf").write_bytes(b"")
+    require_sleep(tmp_path / "wires")  # the night is scored
+    require_sleep(tmp_path / "absent.edf")  # what reads it says that it does not exist

@@ -34,3 +34,12 @@ def test_markdown_has_a_line_per_row():
 
 def test_parts_become_rows():
     assert "val" in printed(summary_table({"train": {"epochs": 3}, "val": {"epochs": 1}}))
+
+
+def test_long_texts_wrap_and_a_long_title_stays_whole():
+    title = "/data/a/folder/of/recordings/with/a/long/path"
+    assert title in printed(results_table([{"n": 1}], title=title))
+    row = {"bundle": "/data/" + "b" * 60, "task": "sleep_staging", "fits": "lacks a channel: " + "c" * 40, "n": 7}
+    text = "".join(printed(results_table([row], title="x")).split())
+    assert (text.count("b"), text.count("c")) == (60 + 1, 40 + 2), text  # of the header; of "lacks a channel"
+    assert "sleep_staging" in text

@@ -31,6 +31,8 @@ def refused(verb, *arguments):
         ("train", ["experiment=sleep_cnn", "seed=x"], "Value 'x' of type 'str' could not be converted to Integer"),
         ("preprocess", [], "preprocess is not given; add preprocess=cascade_coo | "),
         ("infer", ["night.edf"], "'night.edf' is not of the form key=value"),
+        ("infer", ["--input", "night.edf"], "--input is no option; a key has no dashes and an equals sign: input=…"),
+        ("infer", ["input=x", "options.chanels=[C3]"], "did you mean options.channels? It is null now"),
         ("infer", ["inputt=night.edf"], "did you mean input?"),
         ("infer", ["inptu=night.edf"], "did you mean input?"),
         ("preprocess", ["preprocess=spectrogram", "windw=hann"], "did you mean window?"),

@@ -1,9 +1,10 @@
+import re
 from dataclasses import dataclass, fields
 
 import pytest
 
 from src import schema
-from src.runs.help import described, help_text, options
+from src.runs.help import CONF, described, help_text, options
 from src.storage.parameters import PreprocessConfig
 
 
@@ -26,7 +27,7 @@ def test_comments_in_the_source_describe_the_keys():
 @pytest.mark.parametrize("verb", ["train", "infer", "preprocess"])
 def test_every_key_that_is_shown_is_described(verb):
     lines = help_text(verb, []).partition("Keys")[2].splitlines()[1:]
-    bare = [line for line in lines if line.startswith("  ") and len(line.split()) < 2]
+    bare = [line for line in lines if re.match(r"  \S+$", line)]
     assert bare == []
 
 
@@ -52,3 +53,10 @@ def test_a_step_shows_its_own_keys_and_infer_shows_nothing_of_training():
     shown = help_text("infer", [])
     assert "trainer" not in shown
     assert all(f"options.{f.name}=" in shown for f in fields(schema.InferOptions))
+
+
+@pytest.mark.parametrize("step", sorted(schema.steps()))
+def test_what_a_step_does_is_a_whole_sentence(step):
+    described_in = (CONF / "preprocess" / f"{step}.yaml").read_text().splitlines()[1]
+    assert described_in.endswith(".")
+    assert described_in.strip("# ") in " ".join(help_text("preprocess", []).split())

@@ -112,3 +112,10 @@ def test_the_card_says_what_the_network_was_trained_on():
     text = card(load_bundle(BUNDLE), "lab/net")
     assert "trained on recordings: Sleep-EDF Expanded" in text
     assert "test/kappa" in text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_no_network_is_said_as_such(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(BadInput, match=r"hf:lab/net: the Hub cannot be reached; check the network"):
+        fetch("hf:lab/net", tmp_path)

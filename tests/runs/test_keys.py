@@ -40,6 +40,7 @@ from tests.runs.test_assemble import configured
             r"did you mean trainer.callbacks\[0\].patience\?",
         ),
         ("source=bandpower", r"source: Sleep-EDF .*no folder is given; python preprocess.py preprocess=sleep_edf"),
+        ("source=edf_folder", r"source: edf_folder: no folder is given; .* source.root=<folder>"),
         ("source=sleep_excerpts", r"source: DREAMS sleep spindles: no folder is given; download"),
     ],
 )

@@ -26,11 +26,7 @@ class RecordingList(Summary):
     rows: tuple[dict[str, Any], ...] = ()
 
     def table(self) -> Table:
-        table = results_table(self.rows, title=self.title)
-        for column in table.columns:
-            if str(column.header) in ("recording", "model"):  # on a narrow screen these wrap, and no number is cut
-                column.no_wrap, column.min_width = False, 10
-        return table
+        return results_table(self.rows, title=self.title)
 
 
 def recordings_of(params: CalciumParams) -> RecordingList:

@@ -186,9 +186,7 @@ class GridSummary(Summary):
                 rows.append(name | dict.fromkeys(columns, "") | {next(iter(columns)): "failed"})
                 caption.append(f"{outcome.name} failed: {outcome.reason}")
         table = results_table(rows, title=printable(self.title))
-        for column in table.columns:
-            if str(column.header) in ("subject", "model"):  # on a narrow screen names wrap, and no number is cut
-                column.no_wrap, column.min_width = False, 10
+        table.min_width = max(len(line) for line in (self.title, *caption, ""))
         table.caption, table.caption_justify = Text(printable("\n".join(caption))), "left"
         return table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -70,6 +71,8 @@ def open_vendor(path: Path, stream: str | None, purpose: str) -> ExtracellularRe
         if "multi-block" in str(error):
             raise BadInput(path, "holds several experiments", "give the folder of one of them") from error
         text = " ".join(str(error).split())[:200] or type(error).__name__
+        if package := re.fullmatch(r"[Rr]equires (\w+)", text):  # neo asserts that its optional packages are there
+            raise BadInput(path, f"is {known.name}, and a package is missing", f"pip install {package[1]}") from error
         raise BadInput(path, f"cannot be read as {known.name} ({text})", "check that the recording is whole") from error
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
+from src.simulate.sleep import write_night
 from tests.recordings.extracellular.vendor_files import (
     counts,
     write_blackrock,
@@ -189,3 +191,11 @@ def test_a_real_open_ephys_header(shared_data, tmp_path):
 def test_readers_say_nothing_of_their_own(tmp_path, capsys):
     open_recording(write_plexon(tmp_path / "a.plx", SAMPLES))
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(find_spec("pyedflib") is not None, reason="the package is installed")
+def test_a_reader_whose_package_is_missing_names_the_package(tmp_path):
+    write_night(tmp_path, 0, 1, seed=1, hours=0.1)
+    (night,) = tmp_path.glob("*PSG.edf")
+    with pytest.raises(BadInput, match="a package is missing; pip install pyedflib"):
+        open_recording(night)
