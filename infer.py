@@ -24,7 +24,7 @@ PREDICTORS = {
     "spike_detection": "src.predict.sorter",
     "grid_forecasting": "src.predict.grids",
 }
-"""Task of a bundle → the module whose ``predict`` carries it out."""
+"""Task of a bundle → the module whose ``predict`` runs it."""
 
 METHODS = {
     "bank": ("src.predict.spike_bank", "sort_with_bank"),
