@@ -24,7 +24,7 @@ PREDICTORS = {
     "spike_detection": "src.predict.sorter",
     "grid_forecasting": "src.predict.grids",
 }
-"""Task of a bundle → the module whose ``predict`` carries it out."""
+"""Task of a bundle → the module whose ``predict`` runs it."""
 
 METHODS = {
     "bank": ("src.predict.spike_bank", "sort_with_bank"),
@@ -109,7 +109,8 @@ def show_contents(cfg: DictConfig, console: Console) -> None:
     from src.predict.contents import bundle_rows, channel_rows, recordings_at
     from src.reports.tables import results_table
 
-    paths, recordings = recordings_at(Path(cfg.input)), []
+    paths = recordings_at(Path(cfg.input))
+    recordings: list[list[dict[str, Any]]] = []
     for path in paths:
         try:
             found = channel_rows(path, cfg.options.fs_hz)

@@ -1,6 +1,7 @@
 """Sorters that need no labels on the same recordings: ours, SpikeInterface's own, MountainSort5.
 
-    python benchmarks/spike_discovery.py [--sorters neurolit simple lupin] [--files tetrode] [--shared ../shared/data]
+    python benchmarks/spike_discovery.py [--sorters neurolit simple lupin] [--files tetrode] [--seeds 1 2 3]
+        [--shared ../shared/data]
 
 SpikeInterface's tridesclous2 and spykingcircus2 take `pip install hdbscan`, MountainSort5 `pip install mountainsort5`;
 what is not installed is left out and said. Every sorter has its defaults and one thread.
@@ -18,6 +19,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,24 +69,24 @@ def generated(name: str, channels: int, units: int, seed: int, seconds: float = 
     return Known(name, traces, 30_000.0, [sorting.get_unit_spike_train(u) for u in sorting.unit_ids])
 
 
-def recordings(shared: Path) -> Iterator[tuple[str, Callable[[], Known]]]:
+def recordings(shared: Path, seeds: list[int]) -> Iterator[tuple[str, Callable[[], Known]]]:
     """Names, and what makes each recording."""
     from spike_sorting import made
 
-    def bench(name: str, hybrid: bool) -> Known:
-        recorded = made(name, 1, shared if hybrid else None)
+    def bench(name: str, level: str, seed: int, library: Path | None) -> Known:
+        recorded = made(level, seed, library)
         truth = [recorded.truth.index[recorded.truth.unit == u] for u in range(1, 6)]
-        return Known(("hybrid " if hybrid else "look-alike ") + name, recorded.raw[None], 25_000.0, truth)
+        return Known(name, recorded.raw[None], 25_000.0, truth)
 
-    for seed in (1, 2, 3):
-        yield f"tetrode {seed}", lambda seed=seed: generated(f"tetrode {seed}", 4, 6, seed)
-        yield f"wire {seed}", lambda seed=seed: generated(f"wire {seed}", 1, 3, seed)
-    for level in ("D2", "D3", "D4"):
-        yield f"look-alike {level}", lambda level=level: bench(level, False)
+    for seed in seeds:
+        for name, channels, units in ((f"tetrode {seed}", 4, 6), (f"wire {seed}", 1, 3)):
+            yield name, partial(generated, name, channels, units, seed)
+    for kind, library in (("look-alike", None), ("hybrid", shared)):
+        for level, seed in product(("D2", "D3", "D4"), seeds if library is None or shared.is_dir() else ()):
+            name = f"{kind} {level} {seed}"
+            yield name, partial(bench, name, level, seed, library)
     if not shared.is_dir():
         return
-    for level in ("D2", "D3", "D4"):
-        yield f"hybrid {level}", lambda level=level: bench(level, True)
     yield "Quiroga Easy1", lambda: quiroga(shared)
     for number, line in ((1, 4), (2, 5), (3, 3)):
         yield f"starling {number}", lambda number=number, line=line: starling(shared, number, line)
@@ -189,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sorters", nargs="+", default=list(SORTERS))
     parser.add_argument("--files", nargs="+", help="beginnings of the names to sort")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of what is generated, and hybrids")
     parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared" / "data")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -199,7 +203,7 @@ def main() -> None:
     if missing := [s for s in given.sorters if s not in installed]:
         print(f"not installed: {', '.join(missing)}")
     rows = []
-    for name, make in recordings(given.shared):
+    for name, make in recordings(given.shared, given.seeds):
         if given.files and not name.startswith(tuple(given.files)):
             continue
         known = make()

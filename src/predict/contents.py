@@ -16,6 +16,7 @@ from src.recordings.sleep.edf_header import read_header
 from src.signals import BadInput
 
 _EDF = (".edf", ".bdf")
+CALCIUM_UNITS = ("ΔF/F", "fluorescence")
 
 
 def recordings_at(path: Path) -> list[Path]:
@@ -89,7 +90,7 @@ def _calcium_row(path: Path, fs_hz: float | None) -> dict[str, Any]:
     found = open_calcium(subject_files(path), subject_name(path), fs_hz, need_positions=False)
     return {
         "channel": f"{found.cells} cells",
-        "units": "ΔF/F" if found.signal == "dff" else "fluorescence",
+        "units": CALCIUM_UNITS[found.signal != "dff"],
         "fs_hz": found.fs_hz,
         "seconds": found.frames / found.fs_hz,
         "note": f"preprocess.py preprocess=cascade_spikes input_dir={path} list=true says which model fits",
@@ -117,6 +118,8 @@ def misfit(bundle: Bundle, rows: Sequence[dict[str, Any]]) -> str:
     """Why a recording with these channels does not suit a bundle as it is; empty if it does."""
     if bundle.task == "grid_forecasting":
         return "reads grids, not recordings"
+    if any(row.get("units") in CALCIUM_UNITS for row in rows):
+        return "reads no calcium traces"
     wanted = bundle.signal.channels
     if bundle.task == "spike_detection":
         rates = {row["fs_hz"] for row in rows}

@@ -1,6 +1,6 @@
 """MATLAB 5 files, looked through before SciPy parses them.
 
-SciPy's compiled parser believes what a file says of itself: a wrong type or count in a damaged file ends the
+SciPy's compiled parser does not check what a file states: a wrong type or count in a damaged file ends the
 process without a message. Here the tags of the wanted variables are walked first (MathWorks, "MAT-File
 Format", Level 5), reading no sample.
 """

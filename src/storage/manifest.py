@@ -18,7 +18,7 @@ from src.storage.fingerprint import CHECKSUM, digest_of, file_digest, taken_dige
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 2
-"""Schema 1 had no ``checksum`` and called the step ``stage``. It is still read, and believed as it was."""
+"""Schema 1 had no ``checksum`` and called the step ``stage``. It is still read, without the check of a checksum."""
 UNREADABLE: dict[str, Any] = {}
 """Stands for a manifest that is there and damaged; compare by identity."""
 Record = dict[str, Any]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from src.predict.arrays import sleep_states, sort_spikes, spectrogram, spike_rates
+from src.predict.arrays import find_units, sleep_states, sort_spikes, spectrogram, spike_rates
 from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.signals import BadInput
@@ -76,12 +76,27 @@ def test_a_wire_is_sorted_with_the_neurons_of_another():
     assert len(found.train) > 0.8 * len(truth)
 
 
+def test_the_units_of_a_wire_are_found_without_labels():
+    rng = np.random.default_rng(0)
+    trace = rng.standard_normal(100_000).astype(np.float32)
+    peaks = np.sort(rng.choice(np.arange(200, 99_000, 100), 120, replace=False))
+    trace[peaks[:, None] + np.arange(-30, 60)] -= 15 * np.exp(-0.5 * (np.arange(-30, 60) / 3) ** 2)
+    units = find_units(trace, 25_000.0)
+    distance = np.abs(units.found.train.index[:, None] - peaks)
+    assert len(units.templates) == 1
+    assert (distance.min(axis=0) <= 2).mean() > 0.97
+    assert (distance.min(axis=1) <= 2).mean() > 0.97
+    again = find_units(Recorded(trace[:, None], 25_000.0))
+    np.testing.assert_array_equal(again.found.train.index, units.found.train.index)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: spectrogram(np.zeros((2, 10))), r"signal: has shape \(2, 10\) and rate None"),
         (lambda: spectrogram(np.zeros((2, 4000)), 500.0, preset="slep"), "'slep' is not known"),
         (lambda: sleep_states(np.zeros((2, 10)), 500.0), "signal: "),
+        (lambda: find_units(np.zeros((1, 2, 3)), 25_000.0), "signal: "),
         (
             lambda: spectrogram(np.zeros((1, 100)), 500.0),
             r"^signal: 100 samples \(0\.2\d* s\) are shorter than one window of \d+; give a longer recording or",

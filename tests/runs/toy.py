@@ -1,4 +1,4 @@
-"""The smallest training that train.py can carry out: blobs in a plane, in milliseconds."""
+"""The smallest training that train.py can run: blobs in a plane, in milliseconds."""
 
 from pathlib import Path
 from typing import Any

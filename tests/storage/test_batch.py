@@ -100,12 +100,12 @@ def test_one_bad_recording_does_not_stop_the_others(batch, workers):
 def test_a_killed_worker_is_named_and_the_others_finish(batch, tmp_path, at):
     names = [f"n{i}" for i in range(5)]
     jobs = [Job(name, count_itself, (tmp_path, name)) for name in names]
-    jobs.insert(at, Job("guilty", be_killed))
+    jobs.insert(at, Job("killer", be_killed))
     summary = batch(jobs, workers=2)
     assert summary.values == {name: name for name in names}
-    assert [o.name for o in summary.failures] == ["guilty"]
+    assert [o.name for o in summary.failures] == ["killer"]
     assert "killed" in summary.failures[0].reason
-    # Only what may have been running beside the guilty one is repeated.
+    # Only what may have been running beside the killed one is repeated.
     assert sum(len((tmp_path / name).read_text()) for name in names) <= len(names) + 1
 
 

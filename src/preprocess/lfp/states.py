@@ -29,7 +29,7 @@ MOST_THETA_IN_NREM = 0.5
 BANDS_HZ = (1.0, 4.0), (5.0, 10.0), (10.0, 16.0), (16.0, 30.0), (30.0, 60.0)
 DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ = (1.0, 4.0), (25.0, 60.0), (5.0, 10.0), (2.0, 15.0)
 MOST_REM, LEAST_CONFIDENCE = 0.3, 0.75
-"""Share of REM in sleep, and mean confidence, beyond which a scoring is not to be believed."""
+"""Share of REM in sleep, and mean confidence, beyond which a scoring is not reliable."""
 _ARTIFACT_SD = 6.0
 _SURE = 0.9
 _APART = 2.5
@@ -312,10 +312,10 @@ def quietly(function: Callable[..., Any], values: NDArray, axis: int) -> NDArray
 
 def _smoothed(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
     """Running mean that skips missing values, and fills them from their neighbours."""
-    kernel = np.ones(width)
-    known = np.isfinite(values)
-    sums = np.convolve(np.where(known, values, 0), kernel, "same")
-    counts = np.convolve(known.astype(float), kernel, "same")
+    kernel, known = np.ones(width), np.isfinite(values)
+    centre = slice((width - 1) // 2, (width - 1) // 2 + len(values))  # NumPy's "same" is as long as the longer of both
+    sums = np.convolve(np.where(known, values, 0), kernel)[centre]
+    counts = np.convolve(known.astype(float), kernel)[centre]
     return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
 
 

@@ -123,8 +123,7 @@ def merge_similar(shapes: Shapes, reach: int) -> Shapes:
         distance, overlap = np.sqrt(np.maximum(total - 2 * product, 0)), 2 * product / total
         rare = np.minimum(counts[:, None], counts) < 0.1 * np.maximum(counts[:, None], counts)
         # |t1 - t2| in standard deviations of the noise: below about 2.5 two spikes cannot be told apart.
-        varied = np.maximum(7, 2 * MOST_VARIATION * np.sqrt(total / 2))  # a large unit differs from itself by more
-        same = (distance < 2.5) | ((overlap > 0.95) & (distance < varied)) | ((overlap > 0.9) & rare)
+        same = (distance < 2.5) | ((overlap > 0.95) & (distance < 7)) | ((overlap > 0.9) & rare)
         np.fill_diagonal(same, False)
         if not same.any():
             break

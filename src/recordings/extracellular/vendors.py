@@ -268,7 +268,9 @@ def _nwb(path: Path, stream: str | None) -> ExtracellularRecording:
         if len(found) > 1:
             raise BadInput(path, f"holds {len(found)} ElectricalSeries", f"choose source.stream= {', '.join(found)}")
         if not found:
-            raise BadInput(path, "holds no ElectricalSeries", "give a file with raw or LFP traces")
+            raise BadInput(
+                path, "holds no ElectricalSeries", "give raw or LFP traces; calcium traces: preprocess=cascade_spikes"
+            )
         series = found[0]
     recording = read_nwb_recording(path, electrical_series_path=series)
     opened = adapt(recording, path, "NWB ElectricalSeries")

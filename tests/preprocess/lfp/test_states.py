@@ -130,3 +130,11 @@ def test_missing_epochs_have_no_confidence():
     assert np.isnan(features.slow[10:12]).all()
     found = score(features, 4.0)
     np.testing.assert_allclose(found.confidence[10:12], 1 / 3)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_recording_shorter_than_the_smoothing_is_scored_with_a_warning(epochs):
+    rng = np.random.default_rng(epochs)
+    found = score(Features(rng.normal(size=epochs), rng.random(epochs), rng.normal(size=(epochs, 5)), None), 4.0)
+    assert len(found.stages) == len(found.confidence) == epochs
+    assert any("too short" in line for line in found.warnings)

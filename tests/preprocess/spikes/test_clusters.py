@@ -21,6 +21,12 @@ def test_units_whose_waveforms_cannot_be_told_apart_are_one():
     assert len(merge_similar(apart, 25).counts) == 3
 
 
+def test_large_units_of_one_shape_and_two_sizes_stay_two():
+    templates = np.stack([bump(25, 4, 32.0), bump(25, 4, 27.0)])[:, None]
+    shapes = Shapes(templates, np.zeros((2, 2, 1, 100)), np.array([877, 908]), 25)
+    assert len(merge_similar(shapes, 25).counts) == 2
+
+
 def test_a_unit_that_follows_another_is_part_of_it():
     rng = np.random.default_rng(0)
     large, free = np.arange(1_000, 200_000, 900), np.sort(rng.integers(0, 200_000, 150))
