@@ -41,6 +41,7 @@ def fresh(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_four_imports_work_together():
     done = fresh("import torch, torchaudio, librosa, tensorflow\nprint(torch.__version__)")
     assert done.returncode == 0, done.stderr

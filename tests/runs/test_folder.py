@@ -51,6 +51,7 @@ def test_two_living_runs_never_share_a_folder(tmp_path):
         assert first.path != second.path
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_found_again(tmp_path):
     code = (
         "import time; from pathlib import Path; from src.runs.folder import open_run\n"

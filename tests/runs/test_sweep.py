@@ -108,6 +108,7 @@ def test_a_finished_sweep_is_left_alone_and_a_given_folder_is_added_to(tmp_path)
     assert len(sweeps(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_seeds_and_folds_repeat_a_configuration(tmp_path):
     train(tmp_path, "-m", "seed=1,2", "+datamodule.fold=0,1,2")
     (sweep,) = sweeps(tmp_path)
