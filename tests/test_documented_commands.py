@@ -45,7 +45,7 @@ def first_section(page: Path) -> str:
 
 
 def printed() -> list:
-    """Every command; what stands further down on a page than its first section is for the slow lane."""
+    """Every command; what stands further down on a page than its first section is checked by make test-slow."""
     found = []
     for page in PAGES:
         first = commands(first_section(page))
