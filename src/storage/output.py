@@ -91,8 +91,14 @@ class OutputFolder:
         ``n.edf`` of another folder and other content. A file that was moved or corrected keeps its place.
         """
         pairs = list(sources)
-        found = zip(distinct_names(pairs), pairs, strict=True)
-        return [_apart(name, other) if (other := self._other(name, source)) else name for name, (_, source) in found]
+        names = []
+        for name, (_, source) in zip(distinct_names(pairs), pairs, strict=True):
+            other = self._other(name, source)
+            names.append(_apart(name, other) if other else name)
+            if other:
+                kept = f"{self.path(name)} was made from another file; this result goes to {names[-1]}"
+                say(Console(stderr=True), f"{source}: {kept}")
+        return names
 
     def _other(self, name: str, source: str | Path) -> str:
         """What tells a source apart from the file that the result ``name`` was made from; empty if it is that file."""

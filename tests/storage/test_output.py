@@ -247,7 +247,7 @@ class TestNames:
         assert others[1].startswith("d-")
         assert others == output.names([("n", "n.EDF"), ("d", "d.npy"), ("..", "...edf")])
 
-    def test_a_file_of_the_same_name_in_another_folder_gets_another_place(self, output, tmp_path):
+    def test_a_file_of_the_same_name_in_another_folder_gets_another_place(self, output, tmp_path, capsys):
         files = {folder: tmp_path / folder / "n.edf" for folder in ("one", "two")}
         for folder, path in files.items():
             path.parent.mkdir()
@@ -257,6 +257,7 @@ class TestNames:
         assert output.names([("n", files["one"])]) == ["n"]
         (other,) = output.names([("n", files["two"])])
         assert other.startswith("n-")
+        assert f"was made from another file; this result goes to {other}" in capsys.readouterr().err
         with output.folder(other) as part:
             write_manifest(part, {"inputs": {"psg": source_record(files["two"])}})
         assert output.names([("n", files["two"])]) == [other]

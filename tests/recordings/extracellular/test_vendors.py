@@ -10,6 +10,7 @@ import pytest
 
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.source import SourceOptions
+from src.recordings.sleep.edf import read_recording
 from src.signals import BadInput
 from src.simulate.sleep import write_night
 from tests.recordings.extracellular.vendor_files import (
@@ -193,9 +194,18 @@ def test_readers_say_nothing_of_their_own(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.skipif(find_spec("pyedflib") is not None, reason="the package is installed")
-def test_a_reader_whose_package_is_missing_names_the_package(tmp_path):
+def test_edf_gives_the_samples_that_the_reader_of_nights_gives(tmp_path):
     write_night(tmp_path, 0, 1, seed=1, hours=0.1)
     (night,) = tmp_path.glob("*PSG.edf")
-    with pytest.raises(BadInput, match="a package is missing; pip install pyedflib"):
-        open_recording(night)
+    recording = open_recording(night)
+    assert (recording.fs_hz, recording.n_channels, recording.units) == (100, 3, "uV")
+    expected = read_recording(night).samples
+    step_uv = 1000 / 4095  # neo divides the range by 4096 and leaves the half step of offset out
+    np.testing.assert_allclose(recording.between(0, 2000), expected[:, :2000], atol=step_uv)
+
+
+@pytest.mark.skipif(find_spec("nixio") is not None, reason="the package is installed")
+def test_a_reader_whose_package_is_missing_names_the_package(tmp_path):
+    (tmp_path / "a.nix").write_bytes(b"nix")
+    with pytest.raises(BadInput, match=r"a package is missing.*nixio"):
+        open_recording(tmp_path / "a.nix")
