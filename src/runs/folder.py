@@ -201,19 +201,26 @@ def open_run(
         run = _start(RunFolder(path, key, 0, swept), config, list(overrides))
         if run.finished:
             yield run
-            return
-        os.environ[SHARED_RUN] = str(path.resolve())
-        try:
-            yield run
-        except DataChanged:
-            if run.previous is not None:
-                run.write(RUN_FILE, run.previous)
-            raise
-        except Exception as error:
-            run.note(status="failed", error=f"{type(error).__name__}: {error}", finished=now())
-            raise
-        finally:
-            os.environ.pop(SHARED_RUN, None)
+        else:
+            with _under_way(run):
+                yield run
+
+
+@contextmanager
+def _under_way(run: RunFolder) -> Iterator[None]:
+    """Name the folder to the other processes of the run, and note in ``run.json`` how it failed."""
+    os.environ[SHARED_RUN] = str(run.path.resolve())
+    try:
+        yield
+    except DataChanged:
+        if run.previous is not None:
+            run.write(RUN_FILE, run.previous)
+        raise
+    except Exception as error:
+        run.note(status="failed", error=f"{type(error).__name__}: {error}", finished=now())
+        raise
+    finally:
+        os.environ.pop(SHARED_RUN, None)
 
 
 def _start(run: RunFolder, config: dict[str, Any], overrides: list[str]) -> RunFolder:

@@ -90,14 +90,13 @@ class OutputFolder:
         That is why ``n.EDF`` gets ``n-3f2a9c`` where an earlier run has made ``n`` from ``n.edf``, and so does an
         ``n.edf`` of another folder and other content. A file that was moved or corrected keeps its place.
         """
-        pairs = list(sources)
-        names = []
+        pairs, names = list(sources), []
         for name, (_, source) in zip(distinct_names(pairs), pairs, strict=True):
             other = self._other(name, source)
             names.append(_apart(name, other) if other else name)
             if other:
-                kept = f"{self.path(name)} was made from another file; this result goes to {names[-1]}"
-                say(Console(stderr=True), f"{source}: {kept}")
+                where = f"{self.path(name)} was made from another file; this result goes to {names[-1]}"
+                say(Console(stderr=True), f"{source}: {where}")
         return names
 
     def _other(self, name: str, source: str | Path) -> str:

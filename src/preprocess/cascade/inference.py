@@ -117,13 +117,10 @@ def open_engine(
     BadInput
         For an unknown engine, a package that cannot be had or is damaged, or one of quite another frame rate.
     """
-    for name, value, choices in (
-        ("engine", engine, ENGINES),
-        ("threshold", threshold, (0, 1, None)),
-        ("align", align, ALIGNS),
-    ):
-        if value not in choices or isinstance(value, bool):
-            raise BadInput(name, f"is {value!r}", f"give one of {', '.join(str(c) for c in choices)}")
+    choices = {"engine": (engine, ENGINES), "threshold": (threshold, (0, 1, None)), "align": (align, ALIGNS)}
+    for name, (value, known) in choices.items():
+        if value not in known or isinstance(value, bool):
+            raise BadInput(name, f"is {value!r}", f"give one of {', '.join(str(c) for c in known)}")
     if not (np.isfinite(fs_hz) and fs_hz > 0):
         raise BadInput("fs_hz", f"is {fs_hz}", "give the frame rate in Hz")
     if engine == "oasis":

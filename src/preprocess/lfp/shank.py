@@ -177,14 +177,18 @@ def run(
             attributes = {"axes": "channel, time, frequency", "units": _units(traces, params)}
             write_hdf5(target, axes, shape, encoding.dtype, depth, _chunks(work, depth, 3 * threads), attributes)
     if bands is not None and work.sums is not None:
-        same: dict[str, Any] = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
-        named = {"bands": np.array(bands.names, dtype=str), "band_edges_hz": bands.edges_hz}
-        values = {"band_powers": work.sums[:, :-1], "theta_ratio": work.sums[:, -1]}
-        np.savez(out_dir / f"{params['label']}_band_powers.npz", **(same | named | values))
         from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
 
+        _save_bands(out_dir / f"{params['label']}_band_powers.npz", axes, bands, work.sums)
         save_muscle_activity(traces, out_dir / f"{params['label']}_{EMG_FILE}")
     return _facts(traces, plan, work, params, signal)
+
+
+def _save_bands(target: Path, axes: Mapping[str, Any], bands: BandPowers, sums: NDArray[np.floating]) -> None:
+    """``sums`` is ``(channel, band + 1, time)``; its last row is the theta ratio."""
+    same: dict[str, Any] = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
+    named = {"bands": np.array(bands.names, dtype=str), "band_edges_hz": bands.edges_hz}
+    np.savez(target, **(same | named), band_powers=sums[:, :-1], theta_ratio=sums[:, -1])
 
 
 def frames_per_task(plan: SpectrogramPlan) -> int:
