@@ -75,6 +75,7 @@ def rows(path):
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning", "ignore::FutureWarning")
+@pytest.mark.slow
 def test_a_search_through_hydra_is_resumed_and_concluded(tmp_path, monkeypatch):
     class PowerCut(BaseException):
         pass

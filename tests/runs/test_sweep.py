@@ -97,6 +97,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert found == expected
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_is_left_alone_and_a_given_folder_is_added_to(tmp_path):
     train(tmp_path, "-m", "model.lr=0.1,0.2")
     (first,) = sweeps(tmp_path)

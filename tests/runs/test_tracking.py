@@ -154,6 +154,7 @@ def test_tensorboard_mirrors_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+@pytest.mark.slow
 def test_mlflow_mirrors_the_run_and_keeps_it(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     train(tmp_path, "logger=mlflow", "group=mine")

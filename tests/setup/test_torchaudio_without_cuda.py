@@ -83,6 +83,7 @@ def test_without_torchaudio_it_says_so(script, monkeypatch, capsys):
     assert "not installed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_this_environment_is_already_as_it_should_be(repository):
     path = repository / "setup" / "torchaudio_without_cuda.py"
     done = subprocess.run([sys.executable, path], capture_output=True, text=True)

@@ -154,6 +154,7 @@ def killed(*arguments: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_inside_a_subject_is_said_so(tmp_path, monkeypatch):
     folder = fish(tmp_path / "subject_1", noisy(cells=600, frames=80))
     monkeypatch.setattr(module, "predict_piece", killed)

@@ -64,6 +64,7 @@ def text(params: CascadeEvaluateParams) -> str:
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_held_out_datasets_are_scored_once_and_kept(tmp_path: Path) -> None:
     names = ("DS01-a", "DS02-b")
     for number, name in enumerate(names):
