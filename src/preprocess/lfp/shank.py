@@ -151,11 +151,10 @@ def run(
     _check_room(out_dir, traces, n_times, encoding)
     axes = _axes(traces, plan, encoding, n_times, params)
     channel_bytes = traces.n_samples * traces.block_dtype.itemsize
-    title = f"{params['label']} channels"
     with (
         ThreadPoolExecutor(threads) as pool,
         channel_rows(traces, out_dir, pool) as read,
-        steps(title, traces.n_channels, step_bytes=channel_bytes) as advance,
+        steps(f"{params['label']} channels", traces.n_channels, step_bytes=channel_bytes) as advance,
     ):
         work = Computation(
             plan=plan,

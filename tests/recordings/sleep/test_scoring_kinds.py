@@ -1,75 +1,27 @@
-"""Scorings as people bring them, each with a recording: found, read right, or refused with what to type."""
+"""Scorings as people bring them, each with a recording: read right, or refused with what to type."""
 
 import datetime
 
-import edfio
 import numpy as np
 import pytest
 
-from src.recordings.sleep.hypnogram import align
-from src.recordings.sleep.nights import ScoringOptions, discover, load
-from src.signals import RODENT_STAGES, BadInput
-
-STAGES = ["W"] * 10 + ["N1"] * 5 + ["N2"] * 20 + ["N3"] * 10 + ["REM"] * 10 + ["W"] * 5
-TRUE = np.array([("W", "N1", "N2", "N3", "REM").index(name) for name in STAGES])
-AASM = {"W": "0", "N1": "1", "N2": "2", "N3": "3", "REM": "4"}
-R_AND_K = AASM | {"REM": "5"}
-SLEEP_EDF = {
-    "W": "Sleep stage W",
-    "N1": "Sleep stage 1",
-    "N2": "Sleep stage 2",
-    "N3": "Sleep stage 4",
-    "REM": "Sleep stage R",
-}
-EVENING = datetime.time(23, 0, 0)
-MARK = edfio.EdfAnnotation
-
-
-def recording(path, annotations=None, start=EVENING, day=1, seconds=1800):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = 20 * np.random.default_rng(0).standard_normal(10 * seconds).clip(-9, 9)
-    one = edfio.EdfSignal(samples, 10, label="EEG Fpz-Cz", physical_dimension="uV", physical_range=(-200, 200))
-    when = {"recording": edfio.Recording(startdate=datetime.date(2020, 1, day)), "starttime": start}
-    edfio.Edf([one], annotations=annotations, data_record_duration=1, **when).write(path)
-    return path
-
-
-def scoring(path, names, start=EVENING, day=1, more=(), epoch_s=30):
-    marks = [MARK(epoch_s * i, epoch_s, name) for i, name in enumerate(names)]
-    when = {"recording": edfio.Recording(startdate=datetime.date(2020, 1, day)), "starttime": start}
-    edfio.Edf([], annotations=[*marks, *more], **when).write(path)
-
-
-def table(path, rows, heading="onset,duration,stage"):
-    path.write_text("\n".join([heading, *(",".join(map(str, row)) for row in rows)]) + "\n")
-
-
-def every_30_s(names=STAGES):
-    return [(30 * i, 30, name) for i, name in enumerate(names)]
-
-
-def read(folder, pattern=None, grid_s=30.0, **options):
-    (night,) = discover("edf_folder", folder, scoring=pattern)
-    signal, hypnogram = load(night, ["Fpz-Cz"], scoring=ScoringOptions(**options))
-    assert hypnogram is not None, "no scoring was found"
-    return align(hypnogram, signal.duration_s, grid_s, start=signal.start)
-
-
-def right(folder, **options):
-    """The warnings, when every stage is right."""
-    stages, facts = read(folder, **options)
-    np.testing.assert_array_equal(stages, TRUE)
-    return facts["warnings"]
-
-
-def refused(folder, match, **options):
-    with pytest.raises(BadInput, match=match):
-        read(folder, **options)
-
-
-def in_edf(folder, names, **more):
-    recording(folder / "n.edf")
-    scoring(folder / "n-Hypnogram.edf", names, **more)
+from tests.recordings.sleep.made_scorings import (
+    AASM,
+    EVENING,
+    MARK,
+    R_AND_K,
+    SLEEP_EDF,
+    STAGES,
+    TRUE,
+    every_30_s,
+    in_edf,
+    read,
+    recording,
+    refused,
+    right,
+    scoring,
+    table,
+)
 
 
 @pytest.mark.parametrize(("coding", "numbers"), [("aasm", AASM), ("edf", R_AND_K)])
@@ -358,89 +310,3 @@ def test_lengths_that_are_absent_reach_to_the_next_stage(tmp_path):
     (tmp_path / "n.csv").unlink()
     stages, _ = read(tmp_path)
     np.testing.assert_array_equal(stages[:56], TRUE[:56])
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "n.csv", "n.CSV", "n_hypnogram.csv", "n_stages.csv", "n-staging.csv", "hypnogram.csv", "n_Hypnogram.CSV",
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("signal", ["n.edf", "n-PSG.EDF", "n_eeg.edf"])
-def test_scorings_are_found_by_their_usual_names(tmp_path, name, signal):
-    recording(tmp_path / signal)
-    table(tmp_path / name, every_30_s())
-    assert right(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "name", ["n-Hypnogram.edf", "n_hypnogram.edf", "n_sleepscoring.edf", "n_scored.edf", "n_annotations.edf"]
-)
-def test_scorings_in_edf_are_no_recordings(tmp_path, name):
-    recording(tmp_path / "n.edf")
-    scoring(tmp_path / name, [SLEEP_EDF[stage] for stage in STAGES])
-    assert right(tmp_path) == []
-
-
-def test_stages_inside_the_recording(tmp_path):
-    recording(tmp_path / "n.edf", [MARK(*row) for row in every_30_s([SLEEP_EDF[stage] for stage in STAGES])])
-    assert right(tmp_path) == []
-    recording(tmp_path / "n.edf", [MARK(0, None, "Recording starts"), MARK(30, None, "1")])
-    (night,) = discover("edf_folder", tmp_path)
-    assert load(night, ["Fpz-Cz"])[1] is None
-
-
-def test_bids_folders_of_any_depth(tmp_path):
-    for subject in ("01", "02"):
-        folder = tmp_path / f"sub-{subject}" / "ses-a" / "eeg"
-        recording(folder / f"sub-{subject}_ses-a_task-sleep_eeg.edf")
-        rows = "".join(f"{onset}\t{duration}\t{name}\n" for onset, duration, name in every_30_s())
-        (folder / f"sub-{subject}_ses-a_task-sleep_events.tsv").write_text("onset\tduration\ttrial_type\n" + rows)
-    nights = discover("edf_folder", tmp_path)
-    assert [(night.subject_id, night.hypnogram is not None) for night in nights] == [("01", True), ("02", True)]
-    assert right(tmp_path / "sub-01") == []
-
-
-def test_our_own_predictions_are_found_and_said_to_be_a_program_s(tmp_path):
-    recording(tmp_path / "n.edf")
-    rows = "".join(f"{onset}\t30\t{name}\t0.9\n" for onset, _, name in every_30_s())
-    (tmp_path / "events.tsv").write_text("onset\tduration\ttrial_type\tconfidence\n" + rows)
-    assert right(tmp_path) == ["was scored by a program, not by a person (it holds probabilities)"]
-    recording(tmp_path / "m.edf")
-    assert [night.hypnogram for night in discover("edf_folder", tmp_path)] == [None, None]
-
-
-def test_a_pattern_names_scorings_that_are_elsewhere(tmp_path):
-    recording(tmp_path / "psg" / "n-PSG.edf")
-    (tmp_path / "scored").mkdir()
-    table(tmp_path / "scored" / "n.rater2.txt", every_30_s())
-    assert right(tmp_path, pattern="../scored/{stem}.rater2.txt") == []
-    with pytest.raises(BadInput, match="names no file beside any recording"):
-        discover("edf_folder", tmp_path, scoring="{stem}.nowhere")
-    with pytest.raises(BadInput, match="is no pattern; write it like"):
-        discover("edf_folder", tmp_path, scoring="{subject}.csv")
-
-
-def test_files_of_one_name_are_different_recordings(tmp_path):
-    for name in ("a/n.edf", "b/n.edf", "c/n.EDF"):
-        recording(tmp_path / name)
-    nights = discover("edf_folder", tmp_path)
-    assert [night.recording_id for night in nights] == ["a-n.edf", "b-n.edf", "c-n.EDF"]
-    assert len({night.subject_id for night in nights}) == 3
-
-
-def test_rodent_states_in_lines_of_four_seconds(tmp_path):
-    recording(tmp_path / "n.edf")
-    names = ["NREM"] * 200 + ["REM"] * 50 + ["Wake"] * 200
-    (tmp_path / "n.txt").write_text("\n".join(names))
-    stages, facts = read(tmp_path, grid_s=4.0, stage_names=RODENT_STAGES)
-    np.testing.assert_array_equal(stages, [1] * 200 + [2] * 50 + [0] * 200)
-    assert facts["warnings"] == ["450 epochs over 1800 s of signal: taken as epochs of 4 s"]
-
-
-def test_xml_that_is_no_scoring(tmp_path):
-    recording(tmp_path / "n.edf")
-    bomb = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;">]><a>&c;</a>'
-    for text, match in ((bomb, "document type"), ("<a><b></a>", "no well-formed XML"), ("<a/>", "holds no stage")):
-        (tmp_path / "n.xml").write_text(text)
-        refused(tmp_path, match)
