@@ -194,9 +194,11 @@ def test_infer_refuses_what_the_loader_refuses_and_says_what_a_bundle_was_traine
     code, said = infer()
     assert code
     assert "trained on recordings: cohort (3 subjects, 24 h; licence of the data: CC0)" in said
-    changes, problem = WRONG[5]
-    edit(folder, **changes)
-    code, said = infer()
-    assert code
-    assert problem in said
-    assert "Traceback" not in said
+    for changes, problem in (WRONG[1], WRONG[5]):
+        original = (folder / "bundle.json").read_text()
+        edit(folder, **changes)
+        code, said = infer()
+        assert code
+        assert problem in said
+        assert "Traceback" not in said
+        (folder / "bundle.json").write_text(original)
