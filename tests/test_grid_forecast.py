@@ -21,7 +21,7 @@ def run(verb, *overrides):
 
 
 def trained(tmp_path, *overrides):
-    run(
+    printed = run(
         "train.py",
         "experiment=grid_forecast",
         "logger=csv",
@@ -31,11 +31,12 @@ def trained(tmp_path, *overrides):
     )
     folder = (tmp_path / "runs" / "grid_forecast" / "latest").resolve()
     rows = json.loads((folder / "results.json").read_text())["rows"]
-    return folder, {row["forecast"]: row["bits/spike"] for row in rows}
+    return printed, folder, {row["forecast"]: row["bits/spike"] for row in rows}
 
 
 def test_the_default_beats_the_baselines_and_its_bundle_forecasts(tmp_path):
-    folder, bits = trained(tmp_path)
+    printed, folder, bits = trained(tmp_path)
+    assert all(name in printed for name in ("mean rate", "persistence", "autoregression", "linear population", "model"))
     assert set(bits) == {"mean rate", "persistence", "autoregression", "linear population", "model"}
     population = bits.pop("linear population")  # with which the network begins
     assert bits["model"] > population - 0.02
@@ -51,5 +52,5 @@ def test_the_default_beats_the_baselines_and_its_bundle_forecasts(tmp_path):
 
 
 def test_without_structure_nothing_is_gained(tmp_path):
-    _, bits = trained(tmp_path, "datamodule.split.shuffle=true")
+    _, _, bits = trained(tmp_path, "datamodule.split.shuffle=true")
     assert all(abs(value) < 0.02 for value in bits.values())

@@ -9,6 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+_LONGEST_WORD = 20
+"""Characters that are never broken over two lines."""
+
 
 def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Table:
     """One row per part of the data (train, val, test), one column per count."""
@@ -25,7 +28,12 @@ def results_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     columns = _columns(rows)
     for name in columns:
         text = isinstance(rows[0][name], str)
-        table.add_column(Text(name), justify="left" if text else "right", no_wrap=not text, overflow="fold")
+        if text:
+            words = " ".join([name, *(_text(row[name]) for row in rows)]).split(" ")
+            whole = min(max(map(len, words)), _LONGEST_WORD)
+            table.add_column(Text(name), min_width=whole, overflow="fold")
+        else:  # a number stays on one line, and words of its heading stand below one another
+            table.add_column(Text(name.replace(" ", "\n")), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(_text(row[name])) for name in columns))  # brackets in names are no markup
     return table

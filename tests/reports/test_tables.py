@@ -43,3 +43,14 @@ def test_long_texts_wrap_and_a_long_title_stays_whole():
     text = "".join(printed(results_table([row], title="x")).split())
     assert (text.count("b"), text.count("c")) == (60 + 1, 40 + 2), text  # of the header; of "lacks a channel"
     assert "sleep_staging" in text
+
+
+def test_no_word_or_number_is_broken_where_words_can_wrap():
+    names = ("bits/spike", "step 1", "step 8", "AP", "F1", "MAE 1", "MAE 8", "over copy")
+    rows = [
+        {"forecast": name, "used": ""} | dict.fromkeys(names, 1.25) for name in ("autoregression", "linear population")
+    ]
+    text = printed(results_table(rows, title="x"))
+    assert max(map(len, text.splitlines())) <= 80
+    assert {"forecast", "autoregression", "linear", "population", "bits/spike", "copy"} <= set(text.split())
+    assert text.count("1.25") == 16
