@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.calcium.expected_spikes import SpikeTask, dff_of, noise_control, noise_note, resolve_baseline
+from src.preprocess.calcium.expected_spikes import SpikeTask, dff_of, noise_control, noise_note, with_baseline_of
 from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
@@ -163,12 +163,7 @@ def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False
     settings.check()
     recording = _calcium(source, settings, is_dff)
     task = SpikeTask({}, settings.of(InferenceParams))
-    mode, notes = resolve_baseline(recording, task)
-    task = task.with_baseline(mode)
-    window = task.window(recording.fs_hz)
-    if recording.frames < window:
-        problem = f"{recording.frames} frames are fewer than the baseline's window of {window}"
-        raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
+    task, window, notes = with_baseline_of(recording, task)
     engine = task.engine(recording.fs_hz)
     dff, _ = dff_of(recording.traces(np.arange(recording.cells)), task, window)
     levels = engine.noise_levels(dff)

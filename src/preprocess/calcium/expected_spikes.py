@@ -120,12 +120,7 @@ def make_expected_spikes(
     """
     task = SpikeTask(inputs, params)
     recording = task.recording()
-    mode, notes = resolve_baseline(recording, task)
-    task = task.with_baseline(mode)
-    window = task.window(recording.fs_hz)
-    if recording.frames < window:
-        problem = f"{recording.frames} frames are fewer than the baseline's window of {window}"
-        raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
+    task, window, notes = with_baseline_of(recording, task)
     with _naming(recording.file):
         engine = task.engine(recording.fs_hz)
         engine.check(engine.noise_levels(dff_of(recording.traces(_sample(recording)), task, window)[0]))
@@ -142,7 +137,7 @@ def make_expected_spikes(
         "cells": recording.counts
         | {"kept": recording.cells}
         | {name: int((state == number).sum()) for number, name in enumerate(CELL_STATES)},
-        "baseline": {"mode": mode, "window_frames": window},
+        "baseline": {"mode": task["baseline"], "window_frames": window},
         "engine": described,
         "rate_hz": {"cells": mean_hz, "white_noise": control_hz},
         # What one frame of the result depends on: the engine's window and half of the baseline's.
@@ -169,6 +164,17 @@ def resolve_baseline(recording: CalciumRecording, task: SpikeTask) -> tuple[str,
         return "divide", []
     share = f"F0 is zero or negative in {100 * bad.mean():.0f} % of the cells"
     return "subtract", [f"{share}, so it was subtracted and not divided by (baseline=auto)"]
+
+
+def with_baseline_of(recording: CalciumRecording, task: SpikeTask) -> tuple[SpikeTask, int, list[str]]:
+    """The task with its baseline decided, the baseline's window in frames, and notes; ``BadInput`` if too short."""
+    mode, notes = resolve_baseline(recording, task)
+    task = task.with_baseline(mode)
+    window = task.window(recording.fs_hz)
+    if recording.frames < window:
+        problem = f"{recording.frames} frames are fewer than the baseline's window of {window}"
+        raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
+    return task, window, notes
 
 
 def dff_of(traces: np.ndarray, task: SpikeTask, window: int) -> tuple[np.ndarray, np.ndarray]:
