@@ -33,7 +33,7 @@ from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.lfp.states import Features, robust_scores, score
 from src.preprocess.sleep.bandpower_files import MOUSE_DAYS, read_bandpower_mouse
 from src.preprocess.sleep.epochs import read_epochs
-from src.recordings.extracellular.source import SourceOptions
+from src.recordings.extracellular.formats import SourceOptions
 from src.reports.tables import ResultsTable
 from src.signals import UNSCORED
 from src.simulate.lfp import simulate_session

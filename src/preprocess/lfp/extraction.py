@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from src.preprocess.lfp.decimation import Decimator
 from src.preprocess.lfp.emg import EMG_FILE, HighFrequencyCorrelation
+from src.recordings.extracellular.arrays import trace_file
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording
 from src.recordings.extracellular.sessions import Session
-from src.recordings.extracellular.source import SourceOptions
 from src.recordings.extracellular.spikegadgets import parts_of
-from src.recordings.extracellular.traces import trace_file
 from src.signals import BadInput
 from src.storage.step import CachedStep, ensure
 
@@ -110,7 +110,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
 
 
 def _write(writers: Mapping[int, Any], recording: ExtracellularRecording, block: NDArray, reference: str) -> None:
-    scaled = recording.scale(block if recording.columns is None else block[:, recording.columns])
+    scaled = recording.scaled(block)
     for shank, write in writers.items():
         own = scaled[:, recording.shanks == shank]
         if reference != "none":
