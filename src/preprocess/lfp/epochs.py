@@ -24,7 +24,7 @@ from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, qui
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.scoring_files import read_hypnogram
-from src.reports.tables import results_table
+from src.reports.tables import ResultsTable
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.manifest import MANIFEST, read_manifest
@@ -303,7 +303,7 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
     if summary.values:
         rows = [state_row(name, artifact.manifest["facts"]) for name, artifact in summary.values.items()]
         how = {artifact.manifest["facts"].get("scored_by", "hypnograms") for artifact in summary.values.values()}
-        console.print(results_table(rows, title=f"states by {', '.join(sorted(how))}"))
+        console.print(ResultsTable(rows, title=f"states by {', '.join(sorted(how))}"))
     return summary
 
 

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.lfp.emg import EMG_FILE, HighFrequencyCorrelation
+from src.recordings.extracellular.arrays import trace_file
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording
 from src.recordings.extracellular.sessions import Session
-from src.recordings.extracellular.source import SourceOptions
 from src.recordings.extracellular.spikegadgets import parts_of
-from src.recordings.extracellular.traces import trace_file
 from src.signals import BadInput
 from src.storage.step import CachedStep, ensure
 
@@ -69,7 +69,7 @@ class Decimation:
 
     Every output is a sum of the inputs around it, weighted by a windowed sinc (Kaiser window, 80 dB). Outputs that
     need the same inputs are computed by one matrix product, so that BLAS does the work: about one nanosecond per input
-    sample, an eighth of what a polyphase filter takes.
+    sample.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         if muscle is not None:
             blocks = muscle.listen(blocks)
         for block in _joined(decimation.apply(blocks, recording.n_samples), decimation.fs_hz):
-            scaled = recording.scale(block if recording.columns is None else block[:, recording.columns])
+            scaled = recording.scaled(block)
             for shank, write in writers.items():
                 write(_referenced(scaled[:, recording.shanks == shank], params["reference"]))
     if muscle is not None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from src.recordings.extracellular.source import SourceOptions
+from src.recordings.extracellular.formats import SourceOptions
 from src.signals import BadInput
 from src.storage.batch import Summary
 from src.storage.parameters import PreprocessConfig

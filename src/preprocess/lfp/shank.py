@@ -32,9 +32,9 @@ from src.preprocess.lfp.spectrogram_file import (
     write_npz,
 )
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording, ReadRow, channel_rows
-from src.recordings.extracellular.source import SourceOptions
 from src.recordings.sleep.check_signal import check_signal
 from src.signals import BadInput
 from src.storage.parallel import in_order

@@ -17,8 +17,8 @@ from src.preprocess.lfp.coherence import COHERENCE, Pair, parse_pairs
 from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
 from src.preprocess.lfp.shank import TRACES, shank_step
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.sessions import Session, find_sessions
-from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import read_manifest
