@@ -32,6 +32,8 @@ def open_fish(traces: Path, cells: Path, subject: str, fs_hz: float | None) -> C
     frames_first = shape[1] == len(ids)
     if shape[0] == shape[1]:
         notes.append("as many frames as cells: CellResp was taken as (time, cell), as MATLAB's HDF5 files read")
+    if len(positions) == 3:
+        notes.append("three cells: CellXYZ was taken as (cell, 3)")
     keep = ~np.isin(ids, invalid)
     placed = np.isfinite(positions[ids - 1]).all(axis=1)
     counts = {

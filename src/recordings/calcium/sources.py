@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.recordings.calcium.fish import POSITIONS, TIME_SERIES, open_fish
+from src.recordings.calcium.inscopix import open_inscopix
 from src.recordings.calcium.recording import CalciumRecording
-from src.recordings.calcium.segmentation import EXTRACTORS, NWB, open_extractor, open_nwb, recognise
+from src.recordings.calcium.segmentation import EXTRACTORS, INSCOPIX, NWB, open_extractor, open_nwb, recognise
 from src.recordings.calcium.suite2p import find_planes, open_suite2p, suite2p_files
 from src.signals import BadInput
 
@@ -119,6 +120,8 @@ def open_recording(
         return open_fish(files["traces"], files["cells"], subject, fs_hz)
     if NWB in files:
         recording = open_nwb(files[NWB], subject, fs_hz, neuropil)
+    elif INSCOPIX in files:
+        recording = open_inscopix(files[INSCOPIX], subject, fs_hz)
     elif role := next((role for role in files if role in EXTRACTORS), None):
         recording = open_extractor(role, files[role], subject, fs_hz)
     else:
