@@ -85,13 +85,6 @@ def matched_filter(trace: np.ndarray, template: np.ndarray, onset: int) -> np.nd
     return np.asarray(np.pad(full, (0, onset + 1))[start : start + len(trace)])
 
 
-def median_removed(trace: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The trace centred on its median, NaN replaced by zero, and the mask of what was NaN."""
-    missing = np.isnan(trace)
-    centred = trace - np.float32(np.nanmedian(trace)) if not missing.all() else np.zeros_like(trace)
-    return np.where(missing, np.float32(0), centred).astype(np.float32), missing
-
-
 def slow_baseline(trace: np.ndarray, *, span: int = 5000, step: int = 250) -> np.ndarray:
     """Running median over ``span`` samples, read every ``step`` samples and joined by straight lines.
 

@@ -11,7 +11,7 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
 from src.preprocess.spikes.plausibility import checked_labels, without_hum
 from src.preprocess.spikes.trace import Trace, load_trace
-from src.preprocess.spikes.waveforms import TEMPLATE_BEFORE, WaveformModel, fit_waveforms
+from src.preprocess.spikes.waveforms import BEFORE, WaveformModel, fit_waveforms
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_sorting, read_spikes
 from src.signals import BadInput
 
@@ -38,7 +38,7 @@ class LabelledRecording:
     flat: np.ndarray
     bandpassed: np.ndarray
     notes: tuple[str, ...] = ()
-    before: int = TEMPLATE_BEFORE
+    before: int = BEFORE
 
     def waveforms(self, part: range, n_units: int | None = None) -> WaveformModel:
         """Waveforms fitted to one stretch alone, of as many neurons as the labels name unless given."""

@@ -12,15 +12,15 @@ import scipy.signal
 from src.simulate.noise import Spectrum
 
 MAD_TO_SIGMA = 1 / 0.6744897501960817
+LOUD_SIGMAS = 4.0
 
 
 def robust_sigma(trace: np.ndarray) -> float:
     """Standard deviation of Gaussian noise from the median absolute deviation; spikes hardly move it."""
-    return centre_and_sigma(trace)[1]
+    return _centre_and_sigma(trace)[1]
 
 
-def centre_and_sigma(trace: np.ndarray) -> tuple[float, float]:
-    """Median of what is finite, and :func:`robust_sigma`."""
+def _centre_and_sigma(trace: np.ndarray) -> tuple[float, float]:
     finite = trace[np.isfinite(trace)]
     if not finite.size:
         return 0.0, 0.0
@@ -28,22 +28,13 @@ def centre_and_sigma(trace: np.ndarray) -> tuple[float, float]:
     return float(centre), float(np.median(np.abs(finite - centre)) * MAD_TO_SIGMA)
 
 
-def quiet_mask(
-    trace: np.ndarray,
-    *,
-    sigmas: float = 4.0,
-    before: int = 40,
-    after: int = 100,
-    spread: tuple[float, float] | None = None,
-) -> np.ndarray:
+def quiet_mask(trace: np.ndarray, *, before: int = 40, after: int = 100) -> np.ndarray:
     """Mask ``(time,)`` of samples away from anything that sticks out of the noise.
 
-    A sample beyond ``sigmas`` robust standard deviations takes ``before`` samples ahead of it and
-    ``after`` samples behind it out of the background. ``spread`` is the trace's :func:`centre_and_sigma`,
-    where that is known.
+    A sample beyond 4 robust standard deviations takes ``before`` samples ahead of it and ``after`` behind it with it.
     """
-    centre, sigma = centre_and_sigma(trace) if spread is None else spread
-    loud = ~(np.abs(trace - centre) <= sigmas * sigma)  # NaN counts as loud
+    centre, sigma = _centre_and_sigma(trace)
+    loud = ~(np.abs(trace - centre) <= LOUD_SIGMAS * sigma)  # NaN counts as loud
     return ~grow(loud, before, after)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src.preprocess.spikes.filters import median_removed
 from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.spike_trains import read_trace, unusable
 from src.signals import BadInput
@@ -52,7 +51,8 @@ def as_trace(samples: np.ndarray, fs_hz: float, name: str, source: str = "signal
     bad = unusable(samples)
     if bad.mean() > MOST_UNUSABLE:
         raise BadInput(source, f"{bad.mean():.0%} of the samples are NaN or saturated", "give a recording with signal")
-    centred, _ = median_removed(np.where(bad, np.nan, samples).astype(np.float32))
+    present = samples.astype(np.float32)
+    centred = np.where(bad, np.float32(0), present - np.float32(np.median(present[~bad])))
     if not centred.any():
         raise BadInput(source, "every sample has the same value", "give a recording with signal")
     return Trace(name, centred, ~bad, fs_hz, source)

@@ -7,7 +7,6 @@ from src.preprocess.spikes.filters import (
     bandpass_kernel,
     matched_filter,
     mean_template,
-    median_removed,
     slow_baseline,
 )
 from src.signals import BadInput
@@ -51,15 +50,6 @@ def test_a_shifted_and_scaled_trace_gives_the_shifted_and_scaled_result():
 def test_impossible_corners_are_refused(corners):
     with pytest.raises(BadInput):
         bandpass_kernel(FS, *corners)
-
-
-def test_the_median_goes_and_missing_samples_become_silence():
-    centred, missing = median_removed(np.array([5, 7, np.nan, 6], np.float32))
-    np.testing.assert_array_equal(centred, [-1, 1, 0, 0])
-    assert missing.tolist() == [False, False, True, False]
-    centred, missing = median_removed(np.full(3, np.nan, np.float32))
-    assert not centred.any()
-    assert missing.all()
 
 
 def test_the_baseline_follows_drift_and_ignores_spikes():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes.filters import slow_baseline
-from src.preprocess.spikes.waveforms import fit_templates, fit_waveforms, mean_waveforms, remove_spikes, subtract
+from src.preprocess.spikes.waveforms import fit_templates, fit_waveforms, mean_waveforms, subtracted
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spikes import NEURONS, firing, place, simulate
 
@@ -40,9 +40,10 @@ def test_spikes_can_be_taken_off_again():
     train = firing(60, 30_000, 5, rng)
     clean = place(train, 30_000, NEURONS, rng, amplitude_sd=0, width_sd=0)
     model = fit_waveforms(clean, train, 5)
-    rest = remove_spikes(clean, train, model.templates, model.onset)
+    rest = subtracted(clean, train.index - model.onset, model.templates[train.unit - 1])
     assert np.mean(rest**2) < 0.05 * np.mean(clean**2)
-    np.testing.assert_array_equal(remove_spikes(clean, SpikeTrain.empty(), model.templates, 10), clean)
+    np.testing.assert_array_equal(subtracted(clean, train.index[:0], model.templates[:0]), clean)
+    np.testing.assert_array_equal(subtracted(np.zeros(3), np.array([-1, 2]), np.array([[1, 2], [3, 4]])), [-2, 0, -3])
 
 
 def test_scaling_the_recording_scales_the_model(clean_recording):
@@ -56,10 +57,7 @@ TEMPLATES = np.stack([neuron.at(np.arange(-10, 90) - 0.5) for neuron in NEURONS]
 
 
 def trace_of(train, n, templates=TEMPLATES, onset=10):
-    trace = np.zeros(n)
-    for index, unit in zip(train.index, train.unit, strict=True):
-        subtract(trace, -templates[unit - 1], index - onset)
-    return trace
+    return subtracted(np.zeros(n), train.index - onset, -templates[train.unit - 1])
 
 
 def test_templates_are_recovered_exactly_although_spikes_overlap():
