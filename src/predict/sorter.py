@@ -15,10 +15,9 @@ from src.models.spikes.decision import Decision
 from src.models.spikes.inference import neuron_probability, onset_probability
 from src.models.spikes.networks import SpikeClassifier, SpikeDetector
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
-from src.preprocess.spikes.noise import grow, robust_sigma
-from src.preprocess.spikes.plausibility import check_rates, without_hum
+from src.preprocess.spikes.filters import grow, robust_sigma
 from src.preprocess.spikes.sorting import EDGE_SAMPLES, Sorted
-from src.preprocess.spikes.trace import Trace
+from src.preprocess.spikes.trace import Trace, check_rates, without_hum
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pywt
 
-from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template
-from src.preprocess.spikes.noise import robust_sigma
+from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template, robust_sigma
 from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioningParams
 from src.preprocess.spikes.trace import load_trace
 from src.recordings.extracellular.arrays import SUFFIXES
@@ -131,7 +130,7 @@ def condition_recordings(params: SpikeConditioningParams) -> Summary:
     BadInput
         If there is no recording, or the chain is impossible.
     """
-    from src.preprocess.spikes.labelled import load_labelled
+    from src.preprocess.spikes.waveforms import load_labelled
 
     chain = Conditioning(**vars(params.conditioning), fs_hz=params.fs_hz)
     if params.template_from is not None:

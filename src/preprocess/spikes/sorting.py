@@ -14,12 +14,10 @@ import numpy as np
 
 from src.preprocess.spikes.bank import KERNEL_TAPS, SpikeBank, Whitening
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.labelled import LabelledRecording
-from src.preprocess.spikes.noise import Spectrum, background_spectrum, grow, quiet_mask
-from src.preprocess.spikes.plausibility import check_rates, without_artefacts, without_hum
+from src.preprocess.spikes.filters import Spectrum, background_spectrum, grow, quiet_mask
 from src.preprocess.spikes.pursuit import Found, Pursuit
-from src.preprocess.spikes.trace import Trace
-from src.preprocess.spikes.waveforms import WaveformModel, subtracted
+from src.preprocess.spikes.trace import Trace, check_rates, without_artefacts, without_hum
+from src.preprocess.spikes.waveforms import LabelledRecording, WaveformModel, subtracted
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
@@ -129,7 +127,7 @@ class BankSorter:
         Raises
         ------
         BadInput
-            If the recording is not plausible, see :mod:`src.preprocess.spikes.plausibility`.
+            If the recording is not plausible, see :mod:`src.preprocess.spikes.trace`.
         """
         trace, notes = self.prepared(trace)
         bandpassed = self.conditioning.linear(trace.centred)

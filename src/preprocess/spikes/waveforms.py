@@ -1,19 +1,24 @@
-"""What a neuron's spikes look like and how they vary, fitted to a labelled recording."""
+"""The recording whose spikes are known: what each neuron's spikes look like and how they vary."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy.linalg
 
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.noise import grow
-from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.preprocess.spikes.filters import grow, slow_baseline
+from src.preprocess.spikes.trace import Trace, checked_labels, load_trace, without_hum
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_sorting, read_spikes
+from src.signals import BadInput
 
 N_MODES = 3  # directions of variation kept per unit
 BEFORE, AFTER = 10, 90  # samples of a fitted waveform ahead of its onset and from it on
 REACH = 60  # samples on either side by which the band-pass spreads a waveform
+PEAK_BEFORE_MS = 1.2  # how long before its peak a spike may begin: sorters count peaks
 
 
 @dataclass(frozen=True)
@@ -182,3 +187,77 @@ def _excess(own: np.ndarray, floor: np.ndarray) -> np.ndarray:
     chance = max(-values.min(), 0.0)
     strength = np.sqrt(np.where(values[order] > 2 * chance, values[order], 0.0))
     return (vectors[:, order] * strength).T
+
+
+@dataclass(frozen=True)
+class LabelledRecording:
+    """A recording with known spikes.
+
+    Attributes
+    ----------
+    flat, bandpassed
+        ``(time,)`` the trace without its slow baseline, and behind the band-pass.
+    notes
+        What was repaired.
+    before
+        Samples of a waveform ahead of a label: more where labels are peaks and not onsets.
+    """
+
+    trace: Trace
+    train: SpikeTrain
+    flat: np.ndarray
+    bandpassed: np.ndarray
+    notes: tuple[str, ...] = ()
+    before: int = BEFORE
+
+    def waveforms(self, part: range, n_units: int | None = None) -> WaveformModel:
+        """Waveforms fitted to one stretch alone, of as many neurons as the labels name unless given."""
+        n_units = int(self.train.unit.max()) if n_units is None else n_units
+        flat, train = self.flat[part.start : part.stop], self.train.between(part.start, part.stop)
+        return fit_waveforms(flat, train, n_units, before=self.before)
+
+
+def load_labelled(
+    path: Path, conditioning: Conditioning, *, key: str = "d", n_units: int | None = None, sorting: Path | None = None
+) -> LabelledRecording:
+    """Read a recording and its spikes; ``n_units`` limits the names of neurons, ``None`` allows any.
+
+    Parameters
+    ----------
+    sorting
+        Where the spikes are, if not in ``Index`` and ``Class`` of the file: what :func:`read_sorting` reads.
+
+    Raises
+    ------
+    BadInput
+        A recording or labels that cannot be used.
+    """
+    trace = load_trace(path, fs_hz=conditioning.fs_hz, key=key)
+    if sorting is None:
+        train = read_spikes(path, n_samples=len(trace.centred), n_units=n_units)
+        return labelled_recording(trace, train, conditioning)
+    train, said = read_sorting(sorting, conditioning.fs_hz)
+    if len(train) and train.index[-1] >= len(trace.centred):
+        problem = f"has a spike at sample {train.index[-1]}, the recording has {len(trace.centred)} samples"
+        raise BadInput(sorting, problem, "give the sorting of this recording")
+    before = round(PEAK_BEFORE_MS * trace.fs_hz / 1000)
+    return labelled_recording(trace, train, conditioning, said=said, before=before)
+
+
+def labelled_recording(
+    trace: Trace, train: SpikeTrain, conditioning: Conditioning, *, said: Sequence[str] = (), before: int = BEFORE
+) -> LabelledRecording:
+    """A recording in memory with its spikes, checked and conditioned.
+
+    Raises
+    ------
+    BadInput
+        Labels that cannot be used.
+    """
+    if len(train) == 0:
+        raise BadInput(trace.source, "holds no labelled spike", "a labelled recording needs spikes in Index and Class")
+    train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), trace.source)
+    cleaned, hum = without_hum(trace.centred, trace.fs_hz)
+    flat = cleaned - slow_baseline(cleaned)
+    notes = tuple(f"labelled recording: {note}" for note in (*said, *twice, *hum))
+    return LabelledRecording(trace, train, flat, conditioning.linear(cleaned), notes, before)
