@@ -23,9 +23,9 @@ from src.recordings.sleep.nights import Night, discover
 from src.recordings.sleep.parameters import SleepEdfParams
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import BadInput
+from src.storage.atomic import folder_lock
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import file_digest
-from src.storage.lock import folder_lock
+from src.storage.manifest import file_digest
 from src.storage.output import OutputFolder
 
 CHECKSUMS = "SHA256SUMS.txt"
