@@ -119,7 +119,7 @@ def _is_edf(source: Path) -> bool:
 def show_contents(cfg: DictConfig, console: Console) -> None:
     """Print what the input, or each recording in it, holds and which bundles it fits."""
     from src.predict.contents import bundle_rows, channel_rows, recordings_at
-    from src.reports.tables import results_table
+    from src.reports.tables import ResultsTable
 
     paths = recordings_at(Path(cfg.input))
     recordings: list[list[dict[str, Any]]] = []
@@ -133,10 +133,10 @@ def show_contents(cfg: DictConfig, console: Console) -> None:
             continue
         if found:  # a scoring in EDF has no channels
             recordings.append(found)
-            console.print(results_table(found, title=str(path)))
+            console.print(ResultsTable(found, title=str(path)))
     places = [Path(__file__).parent / "pretrained", Path(cfg.runs_dir)]
     if bundles := bundle_rows(recordings, places):
-        console.print(results_table(bundles, title="bundles"))
+        console.print(ResultsTable(bundles, title="bundles"))
     else:
         say(console, f"no bundle in {' or '.join(map(str, places))}: train one with train.py")
 

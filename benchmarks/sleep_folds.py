@@ -14,7 +14,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.models.bundle import load_bundle
 from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1
-from src.reports.tables import markdown_table, results_table
+from src.reports.tables import ResultsTable, markdown_table
 from src.runs.folder import read_record
 from src.signals import BadInput
 
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.markdown:
         print(markdown_table(rows))
     else:
-        Console().print(results_table(rows, title=str(given.folder)))
+        Console().print(ResultsTable(rows, title=str(given.folder)))
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import RenderableType
 from rich.table import Table
 
 from src.preprocess.cascade.dense import DenseEnsembles
@@ -47,7 +48,7 @@ _TAUS_S, _LAGS, _CUTS = (0.25, 0.5, 0.8, 1.25, 2.0, 3.0), (-1, 0, 1), (1.0, 1.5,
 class EvaluationSummary(Summary):
     """One line per dataset and noise level, and the median over datasets."""
 
-    def table(self) -> Table:
+    def table(self) -> RenderableType:
         """Median over neurons: correlation r, spike count ratio; below, the response to n spikes."""
         rows = [o.value for o in self.outcomes if o.ok and o.value["scored_neurons"]]
         if not rows or self.failures:
