@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from src.predict.sleep_agreement import agreement, beside, expected_accuracy, reliability, review_list
 from src.predict.sleep_input import NightInput
 from src.predict.sleep_statistics import COUNTS, LABELS, WAKE_NAMES, bouts, sleep_statistics, statistic_intervals
-from src.recordings.sleep.edf import write_annotations
-from src.recordings.sleep.hypnogram import Hypnogram, transition_counts
+from src.recordings.sleep.hypnogram import Hypnogram, transition_counts, write_annotations
 from src.reports.sleep import draw_night, reliability_picture, write_page
 from src.signals import UNSCORED, Origin, is_human_scoring
 from src.storage.progress import printable
