@@ -19,6 +19,7 @@ from rich.table import Table
 from src.preprocess.cascade.dense import DenseEnsembles
 from src.preprocess.cascade.ground_truth import Example, smooth_counts, with_noise
 from src.preprocess.cascade.oasis import OasisEngine
+from src.preprocess.cascade.output import cut_noise_floor
 from src.preprocess.cascade.package import Network, PackageConfig
 from src.preprocess.cascade.parameters import CascadeEvaluateParams
 from src.preprocess.cascade.train import examples_of, fit_ensemble, origin_of, recipe_of, schedule_of
@@ -38,6 +39,7 @@ SPIKES_IN_EVENT = {"1": (1, 1), "2": (2, 2), "4": (3, 5), "8": (6, 11)}
 """Column of the linearity row → smallest and largest number of spikes of the events it is the median of."""
 
 _QUIET_S, _EVENT_S = 2.0, 1.0
+_FRAMES = 512
 _TRIALS = 64
 """Training trials, spread over all datasets, that the few parameters of OASIS and the threshold are fitted on."""
 
@@ -119,7 +121,7 @@ def evaluate_one(
         examples = examples_of(config, params.input_dir, params.seed, canonical_json(settings["ground_truth"]))
         return evaluate_dataset(examples, held_out, config, params, level)
 
-    step, key = CachedStep("cascade_line", 1, compute), settings | {"held_out": held_out, "level": level}
+    step, key = CachedStep("cascade_line", 2, compute), settings | {"held_out": held_out, "level": level}
     line: Mapping[str, Any] = ensure(
         step, {}, key, label=f"{held_out}_{level}", cache=Path(params.output_dir)
     ).manifest["facts"]  # fmt: skip
@@ -237,9 +239,11 @@ def at_level(examples: Sequence[Example], level: int, config: PackageConfig, see
 def _infer(noisy: Noisy, networks: Sequence[Network], config: PackageConfig) -> list[np.ndarray]:
     ensemble, result = DenseEnsembles(config, lambda _: networks), []
     for _, dff in noisy:
-        values = np.full(len(dff), np.nan)
-        windows = np.maximum(ensemble.expected(dff[None], 0)[0], 0)
-        values[config.trained_frame : config.trained_frame + len(windows)] = windows
+        values, count = np.full(len(dff), np.nan), len(dff) - config.windowsize + 1
+        padded = np.pad(dff, (0, -len(dff) % _FRAMES))  # an ensemble is compiled for every length
+        windows = ensemble.expected(padded[None], 0)[:, :count]
+        cut_noise_floor(windows, config, 1)  # as is done by default with a recording
+        values[config.trained_frame : config.trained_frame + count] = windows[0]
         result.append(values)
     return result
 
