@@ -163,7 +163,8 @@ def resolve_baseline(recording: CalciumRecording, task: SpikeTask) -> tuple[str,
     if not len(bad) or bad.mean() <= 0.5:
         return "divide", []
     share = f"F0 is zero or negative in {100 * bad.mean():.0f} % of the cells"
-    return "subtract", [f"{share}, so it was subtracted and not divided by (baseline=auto)"]
+    unit = "the number of spikes depends on the unit of the traces, which dff_scale changes"
+    return "subtract", [f"{share}, so it was subtracted and not divided by (baseline=auto): {unit}"]
 
 
 def with_baseline_of(recording: CalciumRecording, task: SpikeTask) -> tuple[SpikeTask, int, list[str]]:

@@ -24,7 +24,7 @@ from src.preprocess.cascade.parameters import CascadeEvaluateParams
 from src.preprocess.cascade.train import examples_of, fit_ensemble, origin_of, recipe_of, schedule_of
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import canonical_json
+from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
 
