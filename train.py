@@ -24,7 +24,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     # Lightning takes seconds to import. A mistake on the command line is reported before that.
     from src.models.bundle import Bundle, export_bundle
     from src.reports.media import draw_media
-    from src.reports.tables import results_table, summary_table
+    from src.reports.tables import ResultsTable, summary_table
     from src.runs.assemble import adopt_checkpoint, assemble, best_score, make_trainer
     from src.runs.folder import data_identity
     from src.runs.tracking import log_bundle, log_media, merge_csv, open_loggers
@@ -65,7 +65,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     merge_csv(run)
     if not run.swept:
         run.write("results.json", {"metrics": metrics, "rows": model.results()})
-        console.print(results_table(model.results(), title=f"{cfg.name}: held-out test data"))
+        console.print(ResultsTable(model.results(), title=f"{cfg.name}: held-out test data"))
     left_out: list[str] = getattr(datamodule, "left_out", list)()
     monitor, mode = model.monitor
     run.finish(

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from src.preprocess.cascade.dense import ensemble_mean
@@ -29,7 +29,7 @@ from src.preprocess.cascade.parameters import CascadeTrainParams
 from src.preprocess.cascade.train import examples_of, fit_ensemble, origin_of, recipe_of, schedule_of
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import canonical_json
+from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
 
@@ -61,7 +61,7 @@ class EvaluationParams(CascadeTrainParams):
 class EvaluationSummary(Summary):
     """One line per dataset and noise level, and the median over datasets."""
 
-    def table(self) -> Table:
+    def table(self) -> RenderableType:
         """Median over neurons: correlation r, spike count ratio; below, the response to n spikes."""
         rows = [o.value for o in self.outcomes if o.ok and o.value["scored_neurons"]]
         if not rows or self.failures:

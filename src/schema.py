@@ -98,7 +98,7 @@ def steps() -> dict[str, type[PreprocessConfig]]:
     from src.preprocess.cascade.parameters import CascadeTrainParams
     from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
     from src.preprocess.spikes.parameters import SpikeConditioningParams, SpikeHybridsParams, SpikeLookalikesParams
-    from src.recordings.sleep.parameters import SleepEdfParams
+    from src.recordings.sleep.sleep_edf import SleepEdfParams
 
     return {
         "cascade_grid": CalciumParams,

@@ -40,8 +40,8 @@ BATCH = 512
 _WHOLE_NIGHT_H = 3.0
 LONG = 0.6
 """A recording whose sleep period is a smaller share of it is scored in two passes."""
-OPTIONS = ("kind", *InputOptions.__dataclass_fields__)
-"""Keyword arguments of :func:`predict`."""
+OPTIONS = {"predict": ["kind", *InputOptions.__dataclass_fields__]}
+"""What may be given under ``options``, by function."""
 HUMAN_BUNDLE = Path(__file__).resolve().parents[2] / "pretrained" / "sleep_human"
 """The network that :func:`stage` takes where no bundle is named."""
 MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}

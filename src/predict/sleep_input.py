@@ -15,12 +15,12 @@ from src.models.bundle import Bundle
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
-from src.recordings.sleep.channels import ChannelRequest, choose_channels, derivations
+from src.recordings.sleep.channels import ChannelRequest, choose_channels, derivations, require_band, resample
 from src.recordings.sleep.check_signal import ChannelReport, check_recordings
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
-from src.recordings.sleep.nights import Night, ScoringOptions, discover, load_channels, load_scoring
-from src.recordings.sleep.resample import require_band, resample
+from src.recordings.sleep.nights import Night, discover, load_channels, load_scoring
+from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.sleep import Level, level_of
 from src.signals import UNSCORED, BadInput, Recording, SignalSpec
 

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.signal
 from numpy.typing import NDArray
 
-from src.recordings.extracellular.traces import trace_file
+from src.recordings.extracellular.arrays import trace_file
 from src.signals import RODENT_STAGES, BadInput
 from src.storage.atomic import atomic_file
 from src.storage.output import OutputFolder

@@ -19,8 +19,7 @@ import edfio
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.sleep.edf import write_annotations
-from src.recordings.sleep.hypnogram import WAKE, stage_counts
+from src.recordings.sleep.hypnogram import WAKE, stage_counts, write_annotations
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES, BadInput
 from src.simulate import sleep_statistics as measured

@@ -84,7 +84,7 @@ def score(bundle, source, out, **options):
 
 def rewrite(path, psg, *, order=None, samples=slice(None), factor=1.0, fs_hz=None):
     """The recording again with another order of channels, cut, scaled, or at another rate."""
-    from src.recordings.sleep.resample import resample
+    from src.recordings.sleep.channels import resample
 
     recording = read_recording(psg, CHANNELS)
     rows = recording.samples if fs_hz is None else resample(recording.samples, recording.fs_hz, fs_hz)

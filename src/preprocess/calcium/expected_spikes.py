@@ -165,7 +165,8 @@ def choose_baseline(recording: CalciumRecording, task: SpikeTask) -> tuple[Basel
         if len(bad) and bad.mean() > 0.5:
             baseline = task.baseline(recording.fs_hz, "subtract")
             share = f"F0 is zero or negative in {100 * bad.mean():.0f} % of the cells"
-            notes = [f"{share}, so it was subtracted and not divided by (baseline=auto)"]
+            unit = "the number of spikes depends on the unit of the traces, which dff_scale changes"
+            notes = [f"{share}, so it was subtracted and not divided by (baseline=auto): {unit}"]
     return baseline, notes
 
 

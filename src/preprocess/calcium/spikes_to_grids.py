@@ -12,16 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from src.preprocess.calcium import expected_spikes as spikes
 from src.preprocess.calcium.grid_store import COMBINED_FILE, write_combined
 from src.preprocess.calcium.parameters import CalciumParams, GridParams, InferenceParams
 from src.preprocess.calcium.subject_grids import EXPECTED, STEPS
 from src.preprocess.cascade.download import AUTO, SUBSTITUTES, find_package, package_for_rate
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
-from src.reports.tables import results_table
+from src.reports.tables import ResultsTable
 from src.signals import BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.lock import folder_lock
@@ -164,7 +161,7 @@ class GridSummary(Summary):
     totals: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def table(self) -> Table:
+    def table(self) -> ResultsTable:
         """A line per subject; the totals below; what to know about each subject below that."""
         done = [o.value for o in self.outcomes if o.ok]
         row = _rate_row if any("mean_rate_hz" in result.facts for result in done) else _grid_row
@@ -180,10 +177,7 @@ class GridSummary(Summary):
             else:
                 rows.append(name | dict.fromkeys(columns, "") | {next(iter(columns)): "failed"})
                 caption.append(f"{outcome.name} failed: {outcome.reason}")
-        table = results_table(rows, title=printable(self.title))
-        table.min_width = max(len(line) for line in (self.title, *caption, ""))
-        table.caption, table.caption_justify = Text(printable("\n".join(caption))), "left"
-        return table
+        return ResultsTable(rows, title=printable(self.title), notes=list(map(printable, caption)))
 
     def _totals(self, facts: list[dict[str, Any]]) -> list[str]:
         totals, lines = self.totals, []

@@ -18,7 +18,7 @@ import numpy as np
 
 from src.preprocess.calcium.baseline import CELL_STATES, Baseline
 from src.preprocess.calcium.expected_spikes import SpikeTask
-from src.preprocess.calcium.grid import VoxelActivity, map_cells, outlier_note
+from src.preprocess.calcium.grid import VoxelActivity, map_cells, position_notes
 from src.preprocess.calcium.grid_store import (
     CONTRACT,
     COO_FILE,
@@ -141,7 +141,7 @@ def make_grids(
         "grid_file": name,
         "test_blocks": list(split.test_blocks),
         **facts,
-        "notes": [*upstream["notes"], *outlier_note(positions, arrays["cell_ids"], cells), *notes],
+        "notes": [*upstream["notes"], *position_notes(positions, arrays["cell_ids"], cells), *notes],
     }
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import BandPowerSettings, epoch_band_powers
-from src.recordings.sleep.channels import ChannelRequest
+from src.recordings.sleep.channels import ChannelRequest, join_channels
 from src.recordings.sleep.check_signal import check_recordings
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
-from src.recordings.sleep.nights import Night, ScoringOptions, load_channels, load_scoring
-from src.recordings.sleep.resample import join_channels
+from src.recordings.sleep.nights import Night, load_channels, load_scoring
+from src.recordings.sleep.stage_names import ScoringOptions
 from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec
 from src.storage.step import CachedStep
 

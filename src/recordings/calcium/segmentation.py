@@ -1,4 +1,4 @@
-"""Traces that other programs wrote: NWB through pynwb; CaImAn, EXTRACT and Inscopix through roiextractors.
+"""Traces that other programs wrote: NWB through pynwb; CaImAn and EXTRACT through roiextractors.
 
 Both packages give what is known about the cells. The traces are read block by block.
 """
@@ -20,8 +20,8 @@ from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, Stack
 from src.signals import BadInput
 from src.storage.hdf5 import reading
 
-NWB = "nwb"
-EXTRACTORS = {"caiman": "CaImAn", "extract": "EXTRACT", "inscopix": "Inscopix"}
+NWB, INSCOPIX = "nwb", "inscopix"
+EXTRACTORS = {"caiman": "CaImAn", "extract": "EXTRACT"}
 """Role of a file that roiextractors reads, and the program that wrote it."""
 
 _PLANE = re.compile(r"plane_?\d+", re.I)
@@ -39,7 +39,7 @@ def recognise(path: Path) -> str | None:
     if suffix == ".nwb":
         return NWB
     if suffix == ".isxd":
-        return "inscopix"
+        return INSCOPIX
     if suffix not in (".h5", ".hdf5", ".mat"):
         return None
     try:
@@ -192,7 +192,7 @@ class ExtractorTraces:
 
 
 def open_extractor(role: str, path: Path, subject: str, fs_hz: float | None) -> CalciumRecording:
-    """The accepted cells of a CaImAn, EXTRACT or Inscopix file; ΔF/F where the program computed it.
+    """The accepted cells of a CaImAn or EXTRACT file; ΔF/F where the program computed it.
 
     Raises
     ------
@@ -218,11 +218,11 @@ def open_extractor(role: str, path: Path, subject: str, fs_hz: float | None) -> 
         stated = extractor.get_sampling_frequency()
     counts = {"listed": len(rois), "with_traces": len(rois), "dropped_invalid": len(rois) - len(kept)}
     source = ExtractorTraces(role, path, fs_hz, name, tuple(rois[n] for n in kept))
-    signal = "dff" if name == "dff" or role == "inscopix" else "fluorescence"
+    signal: Literal["fluorescence", "dff"] = "dff" if name == "dff" else "fluorescence"
     return CalciumRecording(
         subject, path, frame_rate(path, fs_hz, None if stated is None else float(stated)), frames, positions,
         np.array(kept, np.int64) + 1, source, counts | {"dropped_without_coordinates": 0},
-        (f"{name} traces of {program}",), "dff" if signal == "dff" else "fluorescence",
+        (f"{name} traces of {program}",), signal,
     )  # fmt: skip
 
 
@@ -232,8 +232,6 @@ def _extractor(role: str, path: Path, fs_hz: float | None) -> Any:
 
     if role == "caiman":
         return roiextractors.CaimanSegmentationExtractor(str(path))
-    if role == "inscopix":
-        return roiextractors.InscopixSegmentationExtractor(str(path))
     if fs_hz is None:
         raise BadInput(path, "does not state the frame rate (EXTRACT's files never do)", "give fs_hz=… in Hz")
     return roiextractors.ExtractSegmentationExtractor(str(path), sampling_frequency=fs_hz)
@@ -264,8 +262,6 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except BadInput:
         raise
-    except ImportError as error:
-        raise BadInput(path, f"needs the package {error.name}", f"pip install {error.name}") from error
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise BadInput(

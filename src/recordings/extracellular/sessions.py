@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from src.recordings.extracellular.formats import vendor_format
+from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.source import SourceOptions
 from src.recordings.extracellular.spikegadgets import parts_of
 from src.signals import BadInput
 
