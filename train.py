@@ -10,8 +10,8 @@ from rich.console import Console
 
 from src import schema
 from src.runs.command import run_verb
+from src.storage.manifest import provenance
 from src.storage.progress import say
-from src.storage.provenance import provenance
 
 if TYPE_CHECKING:
     from src.runs.folder import RunFolder

@@ -3,7 +3,7 @@
 Latencies and awakenings are first-event statistics: one wrong epoch moves them by an hour. Every statistic
 therefore gets an interval from hypnograms that are drawn from the hypnodensity (:func:`draw_hypnograms`). Drawn
 hypnograms alone know nothing of errors that a network makes all night long, so the interval is widened by margins
-that were measured on held-back nights (:func:`interval_margins`).
+that were measured on held-back nights (``pretrained/make_sleep_human.py``).
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ def statistic_intervals(
 ) -> dict[str, Interval]:
     """Where the true value of every statistic lies in :data:`LEVEL` of the nights.
 
-    The central :data:`LEVEL` of the statistic over drawn hypnograms, widened by ``margins`` within what is possible
-    (:func:`interval_margins`); ``None`` where most hypnograms have no such value. Without margins the interval is far
+    The central :data:`LEVEL` of the statistic over drawn hypnograms, widened by ``margins`` within what is possible;
+    ``None`` where most hypnograms have no such value. Without margins the interval is far
     too narrow: it takes the errors of single epochs for independent.
     """
     found = _statistics(draw_hypnograms(probabilities, transitions), classes, epoch_s)
@@ -195,38 +195,6 @@ def statistic_intervals(
         low, high = float(np.clip(low - below, 0, most)), float(np.clip(high + above, 0, most))
         intervals[name] = (min(low, high), max(low, high))
     return intervals
-
-
-def interval_margins(
-    intervals: Sequence[Mapping[str, Interval]], truths: Sequence[Mapping[str, float | None]]
-) -> dict[str, tuple[float, float]]:
-    """How far intervals have to reach further so that they cover :data:`LEVEL` of nights like these.
-
-    Conformalized quantile regression (Romano, Patterson & Candès 2019, NeurIPS): of ``n`` nights that the network
-    has not seen, the ``⌈(n + 1)(1 + LEVEL) / 2⌉``-th smallest distance by which the true value lies below the
-    interval, and the same above it. A margin is negative where the intervals reach too far or lie to one side.
-
-    Parameters
-    ----------
-    intervals
-        Of each night, by :func:`statistic_intervals` without margins.
-    truths
-        Of each night, :func:`sleep_statistics` of a person's scoring.
-
-    Returns
-    -------
-    ``{statistic: (below, above)}``, for those that half of the nights have.
-    """
-    margins = {}
-    for name in intervals[0]:
-        rows = [(i[name], t[name]) for i, t in zip(intervals, truths, strict=True)]
-        known = np.array([(low_high[0], low_high[1], true) for low_high, true in rows if low_high and true is not None])
-        if 2 * len(known) <= len(rows):
-            continue
-        place = min(len(known), int(np.ceil((len(known) + 1) * (1 + LEVEL) / 2))) - 1
-        low, high, true = known.T
-        margins[name] = (float(np.sort(low - true)[place]), float(np.sort(true - high)[place]))
-    return margins
 
 
 def bouts(stages: NDArray[np.integer], classes: Sequence[str], epoch_s: float) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.machinery import PathFinder
@@ -21,6 +21,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from src.runs.targets import blocks
 from src.signals import BadInput
 
 OURS = {"logger": "logger", "fast_dev_run": "debug=fast", "enable_checkpointing": "callbacks.checkpoint"}
@@ -52,25 +53,15 @@ def check(cfg: DictConfig) -> None:
 
 def check_keys(plain: Mapping[str, Any], arguments: Callable[[str, str], Arguments] | None = None) -> None:
     """Refuse keys that the constructors of the blocks do not take; ``arguments(key, target)`` says what they take."""
-    blocks = {name: plain[name] for name in BLOCKS if plain.get(name)}
-    blocks |= {f"callbacks.{n}": block for n, block in (plain.get("callbacks") or {}).items() if block is not None}
-    for name, block in blocks.items():
+    given = {name: plain[name] for name in BLOCKS if plain.get(name)}
+    given |= {f"callbacks.{n}": block for n, block in (plain.get("callbacks") or {}).items() if block is not None}
+    for name, block in given.items():
         if arguments is not None and (not isinstance(block, Mapping) or block.get("_target_") is None):
             raise BadInput(name, "names no _target_", f"give {name}._target_=<module.Class> and its arguments")
-    for name, block in [*blocks.items(), *_inner_blocks(blocks)]:
-        if isinstance(block, Mapping) and (target := block.get("_target_")) is not None:
-            takes = arguments(name, str(target)) if arguments else written_arguments(str(target))
-            _check_block(name, block, str(target), takes)
-
-
-def _inner_blocks(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every block with a ``_target_`` below ``value``, with its full key."""
-    named = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for name, below in named:
-        full = f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}" if key else str(name)
-        if key and isinstance(below, Mapping) and below.get("_target_"):
-            yield full, below
-        yield from _inner_blocks(below, full)
+    # The outer blocks first: the model repeats the optimizer's.
+    for name, block in sorted(blocks(given), key=lambda found: found[0] not in given):
+        target = str(block["_target_"])
+        _check_block(name, block, target, arguments(name, target) if arguments else written_arguments(target))
 
 
 def _check_block(name: str, block: Mapping[str, Any], target: str, takes: Arguments) -> None:

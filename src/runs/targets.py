@@ -66,7 +66,8 @@ def check_targets(config: Any, *, within: str = "") -> None:
         Naming the key and the object.
     """
     plain: Any = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
-    for key, found in _targets(plain):
+    for key, block in blocks(plain):
+        key, found = f"{key}._target_" if key else "_target_", block["_target_"]
         target = OmegaConf.select(config, key) if isinstance(found, str) and "${" in found else found
         key = f"{within}.{key}" if within else key
         if not _is_allowed(target):
@@ -77,18 +78,16 @@ def check_targets(config: Any, *, within: str = "") -> None:
         _check_logging(plain)
 
 
-def _targets(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every ``_target_`` at any depth, with its full key."""
+def blocks(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every block with a ``_target_`` at any depth, with its full key."""
     if isinstance(value, dict):
+        if value.get("_target_") is not None:
+            yield key, value
         for name, below in value.items():
-            full = f"{key}.{name}" if key else str(name)
-            if name == "_target_" and below is not None:
-                yield full, below
-            else:
-                yield from _targets(below, full)
+            yield from blocks(below, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list | tuple):
         for place, below in enumerate(value):
-            yield from _targets(below, f"{key}[{place}]")
+            yield from blocks(below, f"{key}[{place}]")
 
 
 def _is_allowed(target: Any) -> bool:

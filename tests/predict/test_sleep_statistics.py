@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pretrained.make_sleep_human import interval_margins
 from src.predict.sleep_statistics import (
     bouts,
     draw_hypnograms,
-    interval_margins,
     sleep_statistics,
     statistic_intervals,
 )

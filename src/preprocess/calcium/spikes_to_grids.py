@@ -20,8 +20,8 @@ from src.preprocess.cascade.download import AUTO, SUBSTITUTES, find_package, pac
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.reports.tables import ResultsTable
 from src.signals import BadInput
+from src.storage.atomic import folder_lock
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
-from src.storage.lock import folder_lock
 from src.storage.output import OutputFolder, distinct_names
 from src.storage.progress import printable
 from src.storage.step import ensure, read_artifact

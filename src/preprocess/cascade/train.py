@@ -23,9 +23,9 @@ from src.preprocess.cascade.package import CONFIG_FILE, Network, PackageConfig, 
 from src.preprocess.cascade.parameters import CascadeTrainParams
 from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
+from src.storage.atomic import folder_lock
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import canonical_json
-from src.storage.lock import folder_lock
+from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure, fingerprint
 
