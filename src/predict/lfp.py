@@ -109,7 +109,7 @@ def predict(
     """
     from src.predict import sleep  # loads torch
 
-    settings = EpochSettings.from_params(bundle.steps[0]["params"])
+    settings = bundle.settings(EpochSettings.from_params)
     params = _params(source, output_dir / "epochs", channels, key, fs_hz)
     names, band = params.channels, bundle.signal.freqs_hz or (params.min_hz, params.max_hz)
     made = lfp_epochs(

@@ -113,8 +113,4 @@ def one_thread() -> Iterator[None]:
 def conditioning_of(bundle: Bundle) -> Conditioning:
     """The chain that a bundle's recordings went through, if it is this version's."""
     bundle.require_steps({CONDITIONING.name: CONDITIONING.version})
-    try:
-        return Conditioning.from_dict(bundle.steps[0]["params"])
-    except (IndexError, KeyError, TypeError, AttributeError) as error:
-        where, hint = bundle.folder or "bundle", "use the neurolit that wrote it, or train again"
-        raise BadInput(where, "does not say how recordings are conditioned", hint) from error
+    return bundle.settings(Conditioning.from_dict)

@@ -19,8 +19,8 @@ from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.reports.spikes import DrawnUnit, draw_units, write_spike_page
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
-from src.storage.provenance import provenance
 from src.storage.step import fingerprint
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, w
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
-from src.storage.provenance import provenance
 from src.storage.step import fingerprint
 
 if TYPE_CHECKING:

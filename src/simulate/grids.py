@@ -86,15 +86,12 @@ def make_simulated(
         brain.frames, brain.split_ratio, int(seed or 0), subject, brain.guard_frames, brain.block_frames
     )
     header = GridHeader(
-        frames=brain.frames,
-        planes=cells.planes,
         is_train=split.is_train,
         is_test=split.is_test,
         is_valid=np.ones(brain.frames, np.uint8),
         z_values=cells.z_values,
         spikes_under_markers=np.zeros(0, np.int64),
         markers=False,
-        timepoint_indices=np.arange(brain.frames, dtype=np.int32),
         attributes={
             "subject": subject,
             "simulated": True,

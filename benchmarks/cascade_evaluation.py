@@ -1,7 +1,11 @@
-"""``preprocess=cascade_evaluate``: how well spikes are inferred on neurons that a model has never seen.
+"""How well CASCADE infers spikes on neurons that a model has never seen, against OASIS and a threshold.
 
-For every dataset, networks are trained on all others and tried on it; OASIS and a threshold get their
-parameters from the same others. Finished lines are kept: a run that was stopped goes on.
+    python -m benchmarks.cascade_evaluation recipe=config.yaml input_dir=Ground_truth 'noise_levels=[2]' max_steps=1500
+
+The keys are those of ``preprocess=cascade_train``, and ``ingredients=true``: also without noise matching, and
+with one network instead of the ensemble. For every dataset, networks are trained on all others and tried on
+it; OASIS and a threshold get their parameters from the same others. Finished lines are kept: a run that was
+stopped goes on.
 """
 
 from __future__ import annotations
@@ -13,19 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import RenderableType
+from omegaconf import OmegaConf
+from rich.console import Console, RenderableType
 from rich.table import Table
 
-from src.preprocess.cascade.dense import DenseEnsembles
+from src.preprocess.cascade.dense import ensemble_mean
 from src.preprocess.cascade.ground_truth import Example, smooth_counts, with_noise
 from src.preprocess.cascade.oasis import OasisEngine
 from src.preprocess.cascade.output import cut_noise_floor
 from src.preprocess.cascade.package import Network, PackageConfig
-from src.preprocess.cascade.parameters import CascadeEvaluateParams
+from src.preprocess.cascade.parameters import CascadeTrainParams
 from src.preprocess.cascade.train import examples_of, fit_ensemble, origin_of, recipe_of, schedule_of
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import canonical_json
+from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
 
@@ -39,11 +44,18 @@ SPIKES_IN_EVENT = {"1": (1, 1), "2": (2, 2), "4": (3, 5), "8": (6, 11)}
 """Column of the linearity row → smallest and largest number of spikes of the events it is the median of."""
 
 _QUIET_S, _EVENT_S = 2.0, 1.0
-_FRAMES = 512
 _TRIALS = 64
 """Training trials, spread over all datasets, that the few parameters of OASIS and the threshold are fitted on."""
 
 _TAUS_S, _LAGS, _CUTS = (0.25, 0.5, 0.8, 1.25, 2.0, 3.0), (-1, 0, 1), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
+
+
+@dataclass
+class EvaluationParams(CascadeTrainParams):
+    """Those of the training, and what else is compared."""
+
+    output_dir: str = "artifacts/cascade_evaluation"  # finished lines are kept here
+    ingredients: bool = False  # also without noise matching, and with one network instead of the ensemble
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ def _linearity(scores: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def run(params: CascadeEvaluateParams) -> Summary:
+def run(params: EvaluationParams) -> Summary:
     """Hold out every dataset in turn; lines already in ``output_dir`` under the same settings are kept.
 
     A line depends on its own noise level alone: asking for another level keeps what is there.
@@ -113,7 +125,7 @@ def run(params: CascadeEvaluateParams) -> Summary:
 
 
 def evaluate_one(
-    config: PackageConfig, params: CascadeEvaluateParams, settings: dict[str, Any], held_out: str, level: int
+    config: PackageConfig, params: EvaluationParams, settings: dict[str, Any], held_out: str, level: int
 ) -> Mapping[str, Any]:
     """One line of the table, from an earlier run or computed."""
 
@@ -129,7 +141,7 @@ def evaluate_one(
 
 
 def evaluate_dataset(
-    examples: Sequence[Example], held_out: str, config: PackageConfig, params: CascadeEvaluateParams, level: int
+    examples: Sequence[Example], held_out: str, config: PackageConfig, params: EvaluationParams, level: int
 ) -> dict[str, Any]:
     """Train without one dataset and score on it, at one noise level.
 
@@ -237,13 +249,12 @@ def at_level(examples: Sequence[Example], level: int, config: PackageConfig, see
 
 
 def _infer(noisy: Noisy, networks: Sequence[Network], config: PackageConfig) -> list[np.ndarray]:
-    ensemble, result = DenseEnsembles(config, lambda _: networks), []
+    result = []
     for _, dff in noisy:
-        values, count = np.full(len(dff), np.nan), len(dff) - config.windowsize + 1
-        padded = np.pad(dff, (0, -len(dff) % _FRAMES))  # an ensemble is compiled for every length
-        windows = ensemble.expected(padded[None], 0)[:, :count]
+        values = np.full(len(dff), np.nan)
+        windows = ensemble_mean(dff[None], networks, config.windowsize)
         cut_noise_floor(windows, config, 1)  # as is done by default with a recording
-        values[config.trained_frame : config.trained_frame + count] = windows[0]
+        values[config.trained_frame : config.trained_frame + windows.shape[1]] = windows[0]
         result.append(values)
     return result
 
@@ -302,3 +313,12 @@ def _best(candidates: Iterable[Method], training: Noisy) -> Method:
         fitted.append((float(np.square(scale * value - truth).sum()), scale, infer))
     _, scale, infer = min(fitted, key=lambda item: item[0])
     return lambda dff: scale * infer(dff)
+
+
+def main() -> None:
+    given = OmegaConf.merge(OmegaConf.structured(EvaluationParams), OmegaConf.from_cli())
+    Console().print(run(OmegaConf.to_object(given)).table())  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()
