@@ -29,7 +29,7 @@ from src.preprocess.cascade.package import Network, PackageConfig
 from src.preprocess.cascade.parameters import CascadeTrainParams
 from src.preprocess.cascade.train import examples_of, fit_ensemble, origin_of, recipe_of, schedule_of
 from src.signals import BadInput
-from src.storage.batch import Job, Summary, run_batch
+from src.storage.batch import Job, Summary, run_batch, selection
 from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
@@ -317,7 +317,9 @@ def _best(candidates: Iterable[Method], training: Noisy) -> Method:
 
 def main() -> None:
     given = OmegaConf.merge(OmegaConf.structured(EvaluationParams), OmegaConf.from_cli())
-    Console().print(run(OmegaConf.to_object(given)).table())  # type: ignore[arg-type]
+    params: EvaluationParams = OmegaConf.to_object(given)  # type: ignore[assignment]
+    with selection(only=params.only, part=params.part, parts=params.parts):  # such as only='DS1*'
+        Console().print(run(params).table())
 
 
 if __name__ == "__main__":
