@@ -11,6 +11,7 @@ from src.simulate.spikes import (
     LOOKALIKES,
     NEURONS,
     SPIKE_SAMPLES,
+    Spectrum,
     firing,
     lookalike,
     mean_peak,
