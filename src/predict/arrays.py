@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.calcium.expected_spikes import SpikeTask, dff_of, noise_control, noise_note, with_baseline_of
+from src.preprocess.calcium.expected_spikes import SpikeTask, choose_baseline, noise_control, noise_note
 from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
@@ -156,16 +156,16 @@ def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False
     settings.check()
     recording = _calcium(source, settings, is_dff)
     task = SpikeTask({}, settings.of(InferenceParams))
-    task, window, notes = with_baseline_of(recording, task)
+    baseline, notes = choose_baseline(recording, task)
     engine = task.engine(recording.fs_hz)
-    dff, _ = dff_of(recording.traces(np.arange(recording.cells)), task, window)
+    dff, _ = baseline.dff(recording.traces(np.arange(recording.cells)))
     levels = engine.noise_levels(dff)
     notes += [*recording.notes, *engine.check(levels)]
     expected = np.full(dff.shape, np.nan, np.float32)
     usable = np.isfinite(levels)
     expected[usable] = engine.predict(dff[usable], levels[usable])
     if usable.any():
-        control_hz = noise_control(task, engine, levels, recording)
+        control_hz = noise_control(baseline, engine, levels, recording)
         notes += noise_note(control_hz, float(np.nanmean(expected)) * recording.fs_hz)
     return SpikeRates(dff, expected, levels, recording.fs_hz, notes)
 

@@ -271,8 +271,6 @@ class ForecastWriter:
         none = np.zeros(self.frames, np.uint8)
         beyond = np.arange(1, self.frames - grids.frames + 1) + grids.timepoints[-1]
         header = GridHeader(
-            frames=self.frames,
-            planes=planes,
             is_train=none,
             is_test=none,
             is_valid=(self.step > 0).astype(np.uint8),

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.signal
 
 from src.signals import BadInput
-from src.simulate.noise import Spectrum
+from src.simulate.spikes import Spectrum
 
 MAD_TO_SIGMA = 1 / 0.6744897501960817
 LOUD_SIGMAS = 4.0
