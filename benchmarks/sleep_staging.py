@@ -61,7 +61,9 @@ def time_scoring(folder: Path, hours: float, repeats: int) -> dict[str, float]:
         split={},
         origin=Origin(True, ("nights",), 4, 8.0),
         provenance={},
-        **model.bundle_fields(),
+        task=model.task,
+        kind=model.kind,
+        network_args=model.network_args,
     )
     bundle = load_bundle(export_bundle(folder / "bundle", described, model.network.state_dict()))
     plain, spent = predictor.stage_probabilities, []

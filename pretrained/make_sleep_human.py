@@ -29,8 +29,7 @@ from src.datamodules.sleep_spans import VIEWS, SpanOptions, draw_windows
 from src.models.bundle import Bundle, build_network, export_bundle
 from src.models.metrics import scores
 from src.predict.sleep import stage_probabilities
-from src.predict.sleep_agreement import reliability
-from src.predict.sleep_statistics import LEVEL, Interval, sleep_statistics, statistic_intervals
+from src.predict.sleep_statistics import LEVEL, Interval, reliability, sleep_statistics, statistic_intervals
 from src.preprocess.sleep.bandpower import BandPowerSettings
 from src.preprocess.sleep.bandpower_files import CHANNELS, find_bandpower, layout_signal, read_bandpower_night
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger
 
 from src.runs.callbacks import AtomicCheckpointIO, read_checkpoint
 from src.runs.folder import data_identity
-from src.runs.keys import check, imported_arguments
+from src.runs.targets import check, imported_arguments
 from src.signals import BadInput
 from src.storage.manifest import digest_of
 

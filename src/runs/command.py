@@ -30,8 +30,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
 from src.runs.help import help_text, options
-from src.runs.keys import check_keys
-from src.runs.targets import check_targets
+from src.runs.targets import check_keys, check_targets
 from src.signals import BadInput
 from src.storage.progress import say
 

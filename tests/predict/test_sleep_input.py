@@ -4,23 +4,23 @@ import edfio
 import numpy as np
 import pytest
 
-from src.models.bundle import Bundle
 from src.predict.sleep_input import InputOptions, find_inputs, read_input, require_contract
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
 from src.recordings.sleep.edf import read_recording
-from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
+from src.signals import HUMAN_STAGES, BadInput, SignalSpec
 from src.simulate.sleep import write_night
+from tests.models.test_bundle import describe
 
 SETTINGS = EpochSettings.from_params(
     {"channels": ["EEG Fpz-Cz", "EEG Pz-Oz"], "features": {"kind": "bandpower"}, "aliases": {"EEG Fpz-Cz": ["F4-M1"]}}
 )
-BUNDLE = Bundle(
-    task="sleep_staging", kind="sleep_sequence", network_args={}, steps=[{"step": "x", "version": 1, "params": {}}],
+BUNDLE = describe(
+    kind="sleep_sequence",
+    network_args={},
     signal=SignalSpec(SETTINGS.channels, 100.0, 30.0, "dB re variance", ("channel", "frequency", "time"), (2, 5, 1)),
-    classes=list(HUMAN_STAGES), decision={"temperature": 1.0}, metrics={}, split={},
-    origin=Origin(True, ("nights",), 1, 1.0), provenance={},
-)  # fmt: skip
+    classes=list(HUMAN_STAGES),
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ModelSum
 from src import schema
 from src.runs.assemble import adopt_checkpoint, assemble, make_trainer, quiet_trainer
 from src.runs.callbacks import ProgressBar, ReseedEachStep
-from src.runs.keys import check
+from src.runs.targets import check
 from src.signals import BadInput
 from tests.conftest import REPOSITORY
 

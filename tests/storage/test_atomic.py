@@ -3,8 +3,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -15,18 +13,11 @@ from safetensors.torch import save_file
 
 from src.signals import BadInput
 from src.storage.atomic import atomic_file, disk_error, folder_lock
-from src.storage.output import OutputFolder, replacement
+from src.storage.output import OutputFolder
 
 
 def visible(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
-
-
-@contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """A result's folder as every writer makes it."""
-    with folder_lock(target), replacement(target) as part:
-        yield part
 
 
 @pytest.fixture
@@ -67,38 +58,33 @@ def test_a_file_appears_whole_only_at_the_end_and_keeps_its_suffix_meanwhile(tmp
     assert visible(tmp_path) == ["x.npz"]
 
 
-@pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
-def test_an_error_leaves_the_old_result_and_no_trace(tmp_path, writer, error):
+def test_an_error_leaves_the_old_file_and_no_trace(tmp_path, error):
     target = tmp_path / "result"
-    with writer(target) as part:
-        (part / "old" if writer is atomic_folder else part).write_text("old")
-    with pytest.raises(type(error)), writer(target) as part:
-        (part / "new" if writer is atomic_folder else part).write_text("new")
+    target.write_text("old")
+    with pytest.raises(type(error)), atomic_file(target) as part:
+        part.write_text("new")
         raise error
     assert visible(tmp_path) == ["result"]
-    assert (target / "old" if writer is atomic_folder else target).read_text() == "old"
+    assert target.read_text() == "old"
 
 
-@pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
-def test_a_link_is_followed_not_replaced(tmp_path, writer):
+def test_a_link_is_followed_not_replaced(tmp_path):
     real, link = tmp_path / "real", tmp_path / "link"
-    for existing in (False, True):
-        link.unlink(missing_ok=True)
-        link.symlink_to(real)
-        with writer(link) as part:
-            (part / "x" if writer is atomic_folder else part).write_text(str(existing))
+    link.symlink_to(real)
+    for text in ("new", "newer"):
+        with atomic_file(link) as part:
+            part.write_text(text)
         assert link.is_symlink()
-        assert (real / "x" if writer is atomic_folder else real).read_text() == str(existing)
+        assert real.read_text() == text
     assert visible(tmp_path) == ["link", "real"]
 
 
 def test_a_file_in_the_place_of_a_folder_is_not_touched(tmp_path):
-    target = tmp_path / "thesis.txt"
-    target.write_text("years of work")
-    with pytest.raises(BadInput, match="is a file"), atomic_folder(target):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(BadInput, match="is a file"), OutputFolder(tmp_path).folder("thesis.txt"):
         pass
-    assert target.read_text() == "years of work"
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_folder_in_the_place_of_a_file_is_not_touched(tmp_path):
@@ -148,34 +134,29 @@ def write_text(part: Path) -> None:
 @pytest.mark.parametrize("write", [write_array, write_hdf5, write_safetensors, write_checkpoint, write_text])
 def test_a_full_disk_is_named_whatever_library_met_it(small_disk, write):
     message = "no space left on the disk; free some space"
-    with pytest.raises(BadInput, match=message), atomic_folder(small_disk / "result") as part:
+    with pytest.raises(BadInput, match=message), OutputFolder(small_disk).folder("result") as part:
         write(part)
     assert visible(small_disk) == []
 
 
 def test_a_full_disk_is_named_for_an_unprivileged_user(tmp_path):
-    with pytest.raises(BadInput, match="no space left on the disk"), atomic_folder(tmp_path / "result") as part:
+    with pytest.raises(BadInput, match="no space left on the disk"), OutputFolder(tmp_path).folder("result") as part:
         (part / "x").symlink_to("/dev/full")
         (part / "x").write_text("x")
     assert visible(tmp_path) == []
 
 
-@pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
 @pytest.mark.parametrize("below", ["result", "deeper/result"])
-def test_a_read_only_place_is_named(read_only, writer, below):
-    with pytest.raises(BadInput, match="cannot be written") as caught, writer(read_only / below) as part:
+def test_a_read_only_place_is_named(read_only, below):
+    with pytest.raises(BadInput, match="cannot be written") as caught, atomic_file(read_only / below) as part:
         part.write_text("x")
     assert str(read_only) in caught.value.source
 
 
-def test_a_file_where_a_parent_folder_should_be_is_named(tmp_path):
+@pytest.mark.parametrize(("below", "words"), [("file/result", "cannot be written"), ("x" * 250, "too long")])
+def test_a_place_that_cannot_be_is_named(tmp_path, below, words):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot be written"), atomic_folder(tmp_path / "file" / "result"):
-        pass
-
-
-def test_a_name_too_long_for_the_disk_is_named(tmp_path):
-    with pytest.raises(BadInput, match="too long"), atomic_folder(tmp_path / ("x" * 250)):
+    with pytest.raises(BadInput, match=words), atomic_file(tmp_path / below):
         pass
 
 

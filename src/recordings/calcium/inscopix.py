@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from src.recordings.calcium.recording import CalciumRecording, frame_rate
+from src.recordings.calcium.recording import CalciumRecording, Plane, of_planes
+from src.recordings.foreign_files import explained
 from src.signals import BadInput
 
 _CELL_SET, _ACCEPTED = 1, 0
@@ -26,42 +27,24 @@ class InscopixTraces:
 
 
 def open_inscopix(path: Path, subject: str, fs_hz: float | None) -> CalciumRecording:
-    """The accepted cells of a cell set.
-
-    Raises
-    ------
-    BadInput
-        If the file is broken, is no cell set, or accepts no cell.
-    """
-    try:
+    """The accepted cells of a cell set."""
+    with explained(path, "is no Inscopix cell set", "export it again"):
         content, footer = _footer(path)
         timing, size = footer["timingInfo"], footer["spacingInfo"]["numPixels"]
         stated = timing["period"]["den"] / timing["period"]["num"]
         frames, image, cells = timing["numTimes"], (size["y"], size["x"]), len(footer["CellStatuses"])
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise BadInput(path, f"is no Inscopix cell set ({type(error).__name__}: {error})", "export it again") from error
     pixels = image[0] * image[1]
     if content != 4 * cells * (pixels + frames):
         raise BadInput(path, "is shorter or longer than its cells and frames need", "copy it again")
     kept = np.flatnonzero(np.asarray(footer["CellStatuses"]) == _ACCEPTED)
-    if not len(kept):
-        raise BadInput(path, f"accepts none of {cells} cells", "accept cells in Inscopix's software, and save again")
     shape = cells, pixels + frames
     images = np.memmap(path, "<f4", "r", shape=shape)[kept, :pixels].reshape(len(kept), *image)
-    middle = [np.median(np.argwhere(one), axis=0) if one.any() else (np.nan, np.nan) for one in images]
-    return CalciumRecording(
-        subject=subject,
-        file=path,
-        fs_hz=frame_rate(path, fs_hz, stated),
-        frames=frames,
-        positions=np.column_stack([middle, np.zeros(len(kept))]),
-        cell_ids=kept.astype(np.int64) + 1,
-        source=InscopixTraces(path, shape, pixels, kept),
-        counts={"listed": cells, "with_traces": cells, "dropped_invalid": cells - len(kept)}
-        | {"dropped_without_coordinates": 0},
-        notes=("Inscopix's files state no unit: give baseline=divide if the traces are raw fluorescence",),
-        signal="dff",
-    )
+    middle = [(*np.median(np.argwhere(one), axis=0), 0) if one.any() else (np.nan,) * 3 for one in images]
+    positions = np.array(middle, np.float64).reshape(-1, 3)
+    plane = Plane(cells, kept, positions, frames, InscopixTraces(path, shape, pixels, kept))
+    notes = ("Inscopix's files state no unit: give baseline=divide if the traces are raw fluorescence",)
+    curate = "accept cells in Inscopix's software, and save again"
+    return of_planes([plane], [stated], fs_hz, curate, subject=subject, file=path, notes=notes, signal="dff")
 
 
 def _footer(path: Path) -> tuple[int, dict[str, Any]]:
