@@ -80,7 +80,9 @@ def recordings(shared: Path, seeds: list[int], seconds: float) -> Iterator[tuple
         recorded = made(level, seed, library)
         n_samples = round(seconds * 25_000)
         train = recorded.truth.between(0, n_samples)
-        return Known(name, recorded.raw[None, :n_samples], 25_000.0, [train.index[train.unit == u] for u in range(1, 6)])
+        return Known(
+            name, recorded.raw[None, :n_samples], 25_000.0, [train.index[train.unit == u] for u in range(1, 6)]
+        )
 
     for seed in seeds:
         for name, channels, units in ((f"tetrode {seed}", 4, 6), (f"wire {seed}", 1, 3)):
@@ -168,9 +170,10 @@ def sort(sorter: str, known: Known, folder: Path) -> list[np.ndarray]:
     from probeinterface import generate_multi_columns_probe, generate_tetrode
 
     if sorter == "neurolit":
-        from src.preprocess.spikes.discover import discover
+        from src.predict.spike_discovery import discover_groups
 
-        train = discover(known.traces, known.fs_hz).found.train
+        done = discover_groups({0: lambda a, b: known.traces[:, a:b]}, known.traces.shape[1], known.fs_hz)
+        train, _ = done.without_noise()
         return [train.index[train.unit == u] for u in np.unique(train.unit)]
     recording = si.NumpyRecording([np.ascontiguousarray(known.traces.T)], known.fs_hz)
     one = generate_multi_columns_probe(num_columns=1, num_contact_per_column=1)
