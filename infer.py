@@ -11,8 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
-from src.runs.command import run_verb
-from src.runs.user_errors import exit_with, user_errors
+from src.runs.command import exit_with, run_verb, user_errors
 from src.signals import BadInput
 from src.storage.batch import Summary
 from src.storage.progress import say
@@ -21,13 +20,13 @@ schema.register_models()
 
 PREDICTORS = {
     "sleep_staging": "src.predict.sleep",
-    "spike_detection": "src.predict.sorter",
+    "spike_detection": "src.predict.spikes",
     "grid_forecasting": "src.predict.grids",
 }
 """Task of a bundle → the module whose ``predict`` runs it."""
 
 METHODS = {
-    "bank": ("src.predict.spike_bank", "sort_with_bank"),
+    "bank": ("src.predict.spikes", "sort_with_bank"),
     "discover": ("src.predict.spike_discovery", "discover_units"),
     "lfp_states": ("src.predict.lfp", "score_states"),
 }
@@ -42,11 +41,17 @@ PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "sleep_human"
 SIMULATED = "SIMULATED  it was trained on simulated data: its scores and its results say nothing about recordings"
 
 
+def known_options(predict: Callable[..., Summary]) -> list[str]:
+    """What may be given to ``predict`` under ``options``: what its module says, else its keyword arguments."""
+    listed = [p.name for p in signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known: list[str] = getattr(import_module(predict.__module__), "OPTIONS", {}).get(predict.__name__, listed)
+    return known
+
+
 def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
     """The options that were given, all of which ``predict`` has to know."""
     given: dict[str, Any] = {str(k): v for k, v in OmegaConf.to_container(options).items() if v is not None}  # type: ignore[union-attr]
-    listed = [p.name for p in signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    known = getattr(import_module(predict.__module__), "OPTIONS", listed)
+    known = known_options(predict)
     for name in given:
         if name not in known:
             raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(known)}")
@@ -76,24 +81,24 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     """Predict with the bundle's network, whatever its task; without a bundle LFP by rule, the rest as human sleep."""
     if cfg.labelled is not None:
         raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
-    taken = import_module("src.predict.lfp").lfp_input(Path(cfg.input)) if cfg.options.kind is None else None
-    if taken is not None and cfg.bundle is None:
-        say(console, f"input      {cfg.input} is taken for {taken}")
-        return predict_with_method(OmegaConf.merge(cfg, {"method": LFP_METHOD}))  # type: ignore[arg-type]
+    source, taken = Path(cfg.input), None
+    if cfg.options.kind is None and not _is_edf(source):
+        taken = import_module("src.predict.lfp").lfp_input(source)
+        if taken is not None and cfg.bundle is None:
+            say(console, f"input      {source} is taken for {taken}")
+            return predict_with_method(OmegaConf.merge(cfg, {"method": LFP_METHOD}))  # type: ignore[arg-type]
+        if cfg.bundle is None:
+            import_module("src.predict.contents").require_sleep(source)
     # These load torch: a mistake on the command line is reported before that.
     from src.models.bundle import load_bundle
-    from src.predict.contents import require_sleep
-    from src.runs.hub import fetch
 
-    if taken is None and cfg.bundle is None and cfg.options.kind is None:
-        require_sleep(Path(cfg.input))
-    given = cfg.bundle or PRETRAINED
-    bundle = load_bundle(fetch(str(given)) if str(given).startswith("hf:") else given)
+    given = str(cfg.bundle or PRETRAINED)
+    bundle = load_bundle(import_module("src.runs.hub").fetch(given) if given.startswith("hf:") else given)
     if bundle.task not in PREDICTORS:
         raise BadInput(cfg.bundle, f"is for the unknown task {bundle.task!r}", "update neurolit")
     predict = import_module(PREDICTORS[bundle.task]).predict
     if taken is not None and bundle.task == "sleep_staging":
-        say(console, f"input      {cfg.input} is taken for {taken}")
+        say(console, f"input      {source} is taken for {taken}")
         predict = import_module("src.predict.lfp").predict
     say(console, f"bundle     {bundle.folder}, {bundle.origin}")
     if not bundle.origin.recorded:
@@ -104,10 +109,17 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     return summary
 
 
+def _is_edf(source: Path) -> bool:
+    """Whether a path is an EDF or BDF file, or a folder with one: a night, and no reader of LFP is loaded to see it."""
+    if source.is_dir():
+        return any(file.suffix.lower() in (".edf", ".bdf") for file in source.iterdir())
+    return source.suffix.lower() in (".edf", ".bdf")
+
+
 def show_contents(cfg: DictConfig, console: Console) -> None:
     """Print what the input, or each recording in it, holds and which bundles it fits."""
     from src.predict.contents import bundle_rows, channel_rows, recordings_at
-    from src.reports.tables import results_table
+    from src.reports.tables import ResultsTable
 
     paths = recordings_at(Path(cfg.input))
     recordings: list[list[dict[str, Any]]] = []
@@ -121,10 +133,10 @@ def show_contents(cfg: DictConfig, console: Console) -> None:
             continue
         if found:  # a scoring in EDF has no channels
             recordings.append(found)
-            console.print(results_table(found, title=str(path)))
+            console.print(ResultsTable(found, title=str(path)))
     places = [Path(__file__).parent / "pretrained", Path(cfg.runs_dir)]
     if bundles := bundle_rows(recordings, places):
-        console.print(results_table(bundles, title="bundles"))
+        console.print(ResultsTable(bundles, title="bundles"))
     else:
         say(console, f"no bundle in {' or '.join(map(str, places))}: train one with train.py")
 

@@ -33,8 +33,8 @@ from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.lfp.states import Features, robust_scores, score
 from src.preprocess.sleep.bandpower_files import MOUSE_DAYS, read_bandpower_mouse
 from src.preprocess.sleep.epochs import read_epochs
-from src.recordings.extracellular.source import SourceOptions
-from src.reports.tables import results_table
+from src.recordings.extracellular.formats import SourceOptions
+from src.reports.tables import ResultsTable
 from src.signals import UNSCORED
 from src.simulate.lfp import simulate_session
 
@@ -158,7 +158,7 @@ def main() -> None:
             )
             (artifact,) = lfp_epochs(params).values.values()
             console.print(f"rat excerpt, 150 s, unscored: {artifact.manifest['facts']['share']}", highlight=False)
-    console.print(results_table(rows, title="states by rule and by network"))
+    console.print(ResultsTable(rows, title="states by rule and by network"))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from src import schema
 from src.datamodules.sleep_sequences import NightDataset, SleepSequenceData
 from src.models.metrics import scores
-from src.reports.tables import results_table
+from src.reports.tables import ResultsTable
 
 
 def epochs_of(nights: NightDataset, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +65,7 @@ def main() -> None:
         total = total + counts
         rows.append({"fold": str(fold), **scores(counts, list(data.classes)), "n": int(counts.sum())})
     rows.append({"fold": "pooled", **scores(total, list(data.classes)), "n": int(total.sum())})
-    Console().print(results_table(rows, title="logistic regression, unseen subjects"))
+    Console().print(ResultsTable(rows, title="logistic regression, unseen subjects"))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ from src.predict.sleep import HUMAN_BUNDLE, stage
 from src.predict.sleep_yasa import yasa_stages
 from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.hypnogram import align
-from src.recordings.sleep.nights import Night, ScoringOptions, discover, load_channels, load_scoring
+from src.recordings.sleep.nights import Night, discover, load_channels, load_scoring
+from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.tables import markdown_table
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Recording
 

@@ -35,7 +35,7 @@ from rich.console import Console  # noqa: E402
 from scipy.optimize import linear_sum_assignment  # noqa: E402
 
 from src.models.spike_scoring import count_pairs  # noqa: E402
-from src.reports.tables import results_table  # noqa: E402
+from src.reports.tables import ResultsTable  # noqa: E402
 
 SORTERS = ("neurolit", "simple", "lupin", "tridesclous2", "spykingcircus2", "mountainsort5")
 WITHIN_MS, LARGEST_LAG_MS = 0.4, 1.5
@@ -263,7 +263,7 @@ def main() -> None:
             row = raced(sorter, known)
             print(*row.values(), flush=True)
             rows.append(row)
-    Console(width=150).print(results_table(rows, title="sorters without labels"))
+    Console(width=150).print(ResultsTable(rows, title="sorters without labels"))
 
 
 if __name__ == "__main__":

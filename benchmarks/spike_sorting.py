@@ -36,7 +36,7 @@ from src.preprocess.spikes.sorting import BankSorter  # noqa: E402
 from src.preprocess.spikes.trace import Trace  # noqa: E402
 from src.preprocess.spikes.waveforms import cut  # noqa: E402
 from src.recordings.extracellular.spike_trains import SpikeTrain  # noqa: E402
-from src.reports.tables import results_table  # noqa: E402
+from src.reports.tables import ResultsTable  # noqa: E402
 from src.simulate.spike_hybrids import hybrid, read_background, read_library  # noqa: E402
 from src.simulate.spikes import FS_HZ, LOOKALIKES, lookalike  # noqa: E402
 
@@ -130,7 +130,7 @@ def report(results: dict[tuple[str, str], list[dict[str, float]]], console: Cons
         | {column: f"{np.mean([r[column] for r in found]):.3f}" for column in (*SHOWN, "cpu_s")}
         for (level, method), found in sorted(results.items(), key=lambda item: item[0][0])
     ]
-    console.print(results_table(rows, title=f"means over seeds {seeds}"))
+    console.print(ResultsTable(rows, title=f"means over seeds {seeds}"))
     for method in dict.fromkeys(m for _, m in results):
         scores = [
             final_score({level: results[level, method][k]["weighted"] for level in WEIGHTS}) for k in range(len(seeds))

@@ -30,6 +30,11 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_content(html: str, **_kwargs: Any) -> str:
+    """Names in docstrings carry Sphinx's roles, which Markdown does not know."""
+    return re.sub(r":(func|class|meth|mod|data|attr):(?=<code>)", "", html)
+
+
 def pages() -> dict[str, str]:
     """Path on the site → Markdown."""
     made = {"index.md": linked((ROOT / "README.md").read_text(), "", "")}
@@ -77,22 +82,26 @@ def configuration_page() -> str:
     """Every key of the three verbs with its default and meaning."""
     sys.path.insert(0, str(ROOT))
     from src import schema
-    from src.runs.help import described, options
+    from src.runs.help import groups, key_rows, options
 
-    parts = ["# Configuration", "The same tables as `--help` prints, made from the dataclasses."]
-    parts += ["## train.py", "| group | options |\n| --- | --- |"]
-    groups = sorted(p.name for p in (ROOT / "conf").iterdir() if p.is_dir() and p.name not in ("hydra", "folds"))
-    parts[-1] += "".join(f"\n| `{group}` | {', '.join(f'`{name}`' for name in options(group))} |" for group in groups)
-    tables = {"Keys of train.py": schema.TrainConfig, "infer.py": schema.InferConfig}
-    tables["Options of infer.py"] = schema.InferOptions
-    tables |= {f"preprocess.py preprocess={name}": params for name, params in schema.steps().items()}
-    for title, params in tables.items():
-        rows = [
-            f"| `{name}` | `{json.dumps(default, default=str)}` | {comment.replace('|', ', ')} |"
-            for name, (default, comment) in described(params).items()
-        ]
-        parts += [f"## {title}", "\n".join(["| key | default | meaning |", "| --- | --- | --- |", *rows])]
+    rows = [(group, ", ".join(f"`{name}`" for name in options(group))) for group in groups()]
+    parts = ["# Configuration", "The same tables as `--help` prints, made from the dataclasses. `…` stands for a value"]
+    parts[-1] += " that has to be given."
+    parts += ["## train.py", table("group", "options", rows)]
+    parts += ["## Keys of train.py", table("key=default", "meaning", key_rows(schema.TrainConfig, hide=set(groups())))]
+    parts += ["## infer.py", table("key=default", "meaning", key_rows(schema.InferConfig))]
+    for name, params in schema.steps().items():
+        parts += [f"## preprocess.py preprocess={name}", table("key=default", "meaning", key_rows(params))]
     return "\n\n".join(parts) + "\n"
+
+
+def table(first: str, second: str, rows: list[tuple[str, str]]) -> str:
+    """Two columns in Markdown, the first as code."""
+    lines = [f"| {first} | {second} |", "| --- | --- |"]
+    for name, text in rows:
+        shown = re.sub("[<>|]", lambda sign: f"&#{ord(sign[0])};", text)
+        lines.append(f"| `{name}` | {shown} |")
+    return "\n".join(lines)
 
 
 def api_page() -> str:

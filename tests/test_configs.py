@@ -102,10 +102,7 @@ def test_every_option_of_a_predictor_can_be_given():
     predictors = [importlib.import_module(module).predict for module in infer.PREDICTORS.values()]
     predictors += [getattr(importlib.import_module(module), name) for module, name in infer.METHODS.values()]
     predictors.append(importlib.import_module("src.predict.lfp").predict)
-    takes: set[str] = set()
-    for predict in predictors:
-        listed = [p.name for p in inspect.signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
-        takes |= set(getattr(importlib.import_module(predict.__module__), "OPTIONS", listed)) - {"labelled"}
+    takes = {option for predict in predictors for option in infer.known_options(predict)} - {"labelled"}
     assert takes == set(InferOptions.__dataclass_fields__)
 
 

@@ -9,10 +9,9 @@ from typing import Any
 from src.models.bundle import Bundle, load_bundle
 from src.recordings.calcium.sources import open_recording as open_calcium
 from src.recordings.calcium.sources import subject_files, subject_name
-from src.recordings.extracellular.formats import vendor_format
+from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import is_recording, open_recording
-from src.recordings.extracellular.source import SourceOptions
-from src.recordings.sleep.edf_header import read_header
+from src.recordings.sleep.edf import read_header
 from src.signals import BadInput
 
 _EDF = (".edf", ".bdf")

@@ -17,10 +17,9 @@ from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.prepare import PREPARED
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.formats import vendor_format
+from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import USUAL_NAMES
 from src.recordings.extracellular.sessions import TRACES, find_sessions
-from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from src.storage.batch import Outcome, Summary
 
@@ -110,7 +109,7 @@ def predict(
     """
     from src.predict import sleep  # loads torch
 
-    settings = EpochSettings.from_params(bundle.steps[0]["params"])
+    settings = bundle.settings(EpochSettings.from_params)
     params = _params(source, output_dir / "epochs", channels, key, fs_hz)
     names, band = params.channels, bundle.signal.freqs_hz or (params.min_hz, params.max_hz)
     made = lfp_epochs(

@@ -13,12 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.predict.sleep_agreement import agreement, beside, expected_accuracy, reliability, review_list
 from src.predict.sleep_input import NightInput
-from src.predict.sleep_statistics import COUNTS, LABELS, WAKE_NAMES, bouts, sleep_statistics, statistic_intervals
-from src.recordings.sleep.edf import write_annotations
-from src.recordings.sleep.hypnogram import Hypnogram, transition_counts
-from src.reports.sleep import draw_night, write_page
+from src.predict.sleep_statistics import (
+    COUNTS,
+    LABELS,
+    WAKE_NAMES,
+    agreement,
+    beside,
+    bouts,
+    expected_accuracy,
+    reliability,
+    review_list,
+    sleep_statistics,
+    statistic_intervals,
+)
+from src.recordings.sleep.hypnogram import Hypnogram, transition_counts, write_annotations
+from src.reports.sleep import draw_night, reliability_picture, write_page
 from src.signals import UNSCORED, Origin, is_human_scoring
 from src.storage.progress import printable
 
@@ -100,7 +110,7 @@ class ScoredNight:
 
     @cached_property
     def agreement(self) -> dict[str, Any] | None:
-        """With the reference, see :func:`~src.predict.sleep_agreement.agreement`."""
+        """With the reference, see :func:`~src.predict.sleep_statistics.agreement`."""
         if self.given.reference is None:
             return None
         return agreement(self.given.reference, self.stages, self.probabilities, self.classes, self.given.epoch_s)
@@ -210,7 +220,7 @@ class ScoredNight:
             "yasa_lines": self._beside_yasa(),
         }
         if given.reference is not None:
-            values["reliability"] = reliability(self.probabilities, given.reference)
+            values["reliability"] = reliability_picture(*reliability(self.probabilities, given.reference))
         if given.yasa is not None:
             values["yasa"] = sleep_statistics(given.yasa[self.in_bed], self.classes, given.epoch_s)
         return values

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from src.models.bundle import Bundle, inputs_of, load_bundle
+from src.models.bundle import Bundle
 from src.models.spikes.decision import Decision
 from src.models.spikes.inference import neuron_probability, onset_probability
 from src.models.spikes.networks import SpikeClassifier, SpikeDetector
-from src.predict.spikes import OPTIONS, SortOptions, find_recordings, sort_recordings
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
 from src.preprocess.spikes.noise import grow, robust_sigma
 from src.preprocess.spikes.plausibility import check_rates, without_hum
@@ -23,10 +21,6 @@ from src.preprocess.spikes.sorting import EDGE_SAMPLES, Sorted
 from src.preprocess.spikes.trace import Trace
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
-from src.storage.batch import Summary
-from src.storage.output import OutputFolder
-
-__all__ = ["OPTIONS", "NetworkSorter", "predict"]
 
 
 @dataclass(frozen=True)
@@ -119,42 +113,4 @@ def one_thread() -> Iterator[None]:
 def conditioning_of(bundle: Bundle) -> Conditioning:
     """The chain that a bundle's recordings went through, if it is this version's."""
     bundle.require_steps({CONDITIONING.name: CONDITIONING.version})
-    try:
-        return Conditioning.from_dict(bundle.steps[0]["params"])
-    except (IndexError, KeyError, TypeError, AttributeError) as error:
-        where, hint = bundle.folder or "bundle", "use the neurolit that wrote it, or train again"
-        raise BadInput(where, "does not say how recordings are conditioned", hint) from error
-
-
-def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> Summary:
-    """Sort one recording or the recordings of a folder with trained networks.
-
-    Parameters
-    ----------
-    bundle
-        A ``spike_detection`` bundle.
-    source
-        A recording of any format that ``src/recordings/extracellular`` reads, or a folder of them. Of a folder
-        that holds targets of the bundle, those are sorted; of any other, everything.
-    output_dir
-        Gets ``<name>.mat`` (``Index`` from 1, ``Class``), ``<name>.csv``, ``<name>.json``, figures, and
-        ``submission.zip`` with the MAT files.
-    options
-        Of :class:`SortOptions`, ``classifier`` among them.
-    """
-    chosen = SortOptions(**options)
-    conditioning_of(bundle)
-    if chosen.classifier is None:
-        raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
-    rate = bundle.signal.fs_hz
-    if chosen.fs_hz is not None and not np.isclose(chosen.fs_hz, rate, rtol=1e-3):
-        problem = f"{chosen.fs_hz:g} Hz, the bundle was trained at {rate:g} Hz"
-        raise BadInput("options.fs_hz", problem, f"resample to {rate:g} Hz")
-    config = Path(chosen.detector_config) if chosen.detector_config else None
-    gain = 1.0 if chosen.gain is None else chosen.gain
-    sorter = NetworkSorter.from_bundles(bundle, load_bundle(chosen.classifier), config=config, gain=gain)
-    paths = find_recordings(Path(source), chosen.recordings, list(sorter.decisions))
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, chosen.classifier, chosen.truth))
-    return sort_recordings(
-        sorter, paths, output, chosen, {"task": bundle.task, "bundle": bundle.record(), "gain": gain}
-    )
+    return bundle.settings(Conditioning.from_dict)

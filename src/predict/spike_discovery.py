@@ -16,11 +16,11 @@ from src.predict.spikes import find_recordings
 from src.preprocess.spikes.discover import DiscoverParams, Group, Read, Units, discover_group
 from src.recordings.extracellular.reader import SourceOptions, open_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain
-from src.reports.spike_page import DrawnUnit, draw_units, write_spike_page
+from src.reports.spikes import DrawnUnit, draw_units, write_spike_page
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
-from src.storage.provenance import provenance
 from src.storage.step import fingerprint
 
 if TYPE_CHECKING:

@@ -1,13 +1,16 @@
-"""Sorted spikes of recordings nobody labelled: a sorter and traces in; MAT, CSV, JSON, figures and a ZIP out."""
+"""Spikes of recordings nobody labelled: a sorter and traces in; MAT, CSV, JSON, figures and a ZIP out.
+
+:func:`sort_with_bank` is ``infer.py method=bank``, :func:`predict` sorts with the two networks of a training.
+"""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +18,9 @@ from src.predict.spike_exports import SortedRecording, export, require_known
 from src.predict.spike_quality import SortedGroup, unit_rows
 from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.labelled import load_labelled
 from src.preprocess.spikes.noise import robust_sigma
-from src.preprocess.spikes.sorting import Sorted
+from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import Trace, find_recording, load_trace
 from src.preprocess.spikes.waveforms import mean_waveforms
 from src.recordings.extracellular.reader import is_recording
@@ -24,23 +28,15 @@ from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, w
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
-from src.storage.provenance import provenance
 from src.storage.step import fingerprint
 
+if TYPE_CHECKING:
+    from src.models.bundle import Bundle
+    from src.predict.sorter import NetworkSorter
+
 COURSEWORK_HZ = 25_000.0
-
-
-class SpikeSorter(Protocol):
-    """Anything that sorts a recording with known neurons."""
-
-    @property
-    def conditioning(self) -> Conditioning: ...
-
-    @property
-    def n_units(self) -> int: ...
-
-    def sort(self, trace: Trace) -> Sorted: ...
 
 
 @dataclass(frozen=True)
@@ -90,33 +86,76 @@ class SortOptions:
             raise BadInput("options.gain", f"is {self.gain:g}", hint)
 
 
-OPTIONS = tuple(f.name for f in fields(SortOptions))
+_NAMES = [f.name for f in fields(SortOptions)]
+OPTIONS = {
+    "predict": _NAMES,
+    "sort_with_bank": [*(n for n in _NAMES if n not in ("classifier", "detector_config")), "sorting"],
+}
+"""What may be given under ``options``, by function."""
 
 
-def sort_recordings(
-    sorter: SpikeSorter, paths: list[Path], output: OutputFolder, options: SortOptions, origin: dict[str, Any]
+def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> Summary:
+    """Sort one recording or the recordings of a folder with trained networks.
+
+    Parameters
+    ----------
+    bundle
+        A ``spike_detection`` bundle.
+    source
+        A recording of any format that ``src/recordings/extracellular`` reads, or a folder of them. Of a folder
+        that holds targets of the bundle, those are sorted; of any other, everything.
+    output_dir
+        Gets ``<name>.mat`` (``Index`` from 1, ``Class``), ``<name>.csv``, ``<name>.json``, figures, and
+        ``submission.zip`` with the MAT files.
+    options
+        Of :class:`SortOptions`, ``classifier`` among them.
+    """
+    from src.models.bundle import inputs_of, load_bundle  # loads torch, and the sorter too
+    from src.predict.sorter import NetworkSorter, conditioning_of
+
+    chosen, rate = SortOptions(**options), bundle.signal.fs_hz
+    conditioning_of(bundle)
+    if chosen.classifier is None:
+        raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
+    if chosen.fs_hz is not None and not np.isclose(chosen.fs_hz, rate, rtol=1e-3):
+        problem = f"{chosen.fs_hz:g} Hz, the bundle was trained at {rate:g} Hz"
+        raise BadInput("options.fs_hz", problem, f"resample to {rate:g} Hz")
+    config = Path(chosen.detector_config) if chosen.detector_config else None
+    gain = 1.0 if chosen.gain is None else chosen.gain
+    sorter = NetworkSorter.from_bundles(bundle, load_bundle(chosen.classifier), config=config, gain=gain)
+    paths = find_recordings(Path(source), chosen.recordings, list(sorter.decisions))
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, chosen.classifier, chosen.truth))
+    origin = {"task": bundle.task, "bundle": bundle.record(), "gain": gain}
+    return _sort_recordings(sorter, paths, output, chosen, origin)
+
+
+def sort_with_bank(
+    source: Path, output_dir: Path, *, labelled: str, sorting: str | None = None, **options: Any
 ) -> Summary:
-    """Sort recordings and write everything; a bad one does not stop the others. ``origin`` begins every record."""
-    output.check()
-    named = dict(zip(output.names((path.stem, path) for path in paths), paths, strict=True))
-    settings = Settings(output, options, origin)
-    jobs = [Job(name, sort_file, (sorter, path, name, settings)) for name, path in named.items()]
-    summary = run_batch(jobs, title="spike sorting")
-    done = {o.name: named[o.name].stem for o in summary.outcomes if o.ok}
-    if done:
-        _zip(output, list(done))
-    if options.truth is not None and done:
-        report_scores(done, Path(options.truth), output, sorter.n_units)
-    return summary
+    """Sort one recording or the recordings of a folder with the neurons of a labelled one, without training.
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What holds for every recording of a run."""
-
-    output: OutputFolder
-    options: SortOptions
-    origin: dict[str, Any]
+    Parameters
+    ----------
+    source, output_dir
+        As for :func:`predict`.
+    labelled
+        A file with the trace, ``Index`` and ``Class``. It is left out of a folder that holds it too.
+    sorting
+        An earlier sorting of ``labelled`` in place of ``Index`` and ``Class``: a Phy folder, or a file or folder of
+        SpikeInterface.
+    options
+        Of :class:`SortOptions`. ``gain`` is found from each recording unless given.
+    """
+    chosen = SortOptions(**options)
+    chain = Conditioning(fs_hz=chosen.fs_hz or COURSEWORK_HZ)
+    known = load_labelled(Path(labelled), chain, key=chosen.key, sorting=Path(sorting) if sorting else None)
+    sorter = replace(BankSorter.from_labelled(known, chain), gain=chosen.gain)
+    paths = find_recordings(Path(source), chosen.recordings, [])
+    if len(paths) > 1:
+        paths = [p for p in paths if not p.samefile(labelled)]
+    inputs = tuple(Path(p) for p in (source, labelled, sorting, chosen.truth) if p)
+    origin = {"method": "bank", "labelled": {"path": str(labelled), "sha256": fingerprint(Path(labelled))}}
+    return _sort_recordings(sorter, paths, OutputFolder(Path(output_dir), inputs), chosen, origin)
 
 
 def find_recordings(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
@@ -139,35 +178,77 @@ def find_recordings(source: Path, recordings: list[str] | None, targets: list[st
     return [p for p in present if p.stem in targets] or present
 
 
-def sort_file(sorter: SpikeSorter, path: Path, name: str, settings: Settings) -> list[str]:
+def _sort_recordings(
+    sorter: BankSorter | NetworkSorter,
+    paths: list[Path],
+    output: OutputFolder,
+    options: SortOptions,
+    origin: dict[str, Any],
+) -> Summary:
+    """Sort recordings and write everything; a bad one does not stop the others. ``origin`` begins every record."""
+    output.check()
+    named = dict(zip(output.names((path.stem, path) for path in paths), paths, strict=True))
+    jobs = [Job(name, _sort_file, (sorter, path, name, output, options, origin)) for name, path in named.items()]
+    summary = run_batch(jobs, title="spike sorting")
+    done = {o.name: named[o.name].stem for o in summary.outcomes if o.ok}
+    if done:
+        with output.files() as part, zipfile.ZipFile(part / "submission.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in done:
+                archive.write(Path(output.root) / f"{name}.mat", f"{name}.mat")
+    if options.truth is not None and done:
+        report_scores(done, Path(options.truth), output, sorter.n_units)
+    return summary
+
+
+def _sort_file(
+    sorter: BankSorter | NetworkSorter,
+    path: Path,
+    name: str,
+    output: OutputFolder,
+    options: SortOptions,
+    origin: dict[str, Any],
+) -> list[str]:
     """Sort one file and write everything that is made from it; returns lines for the console."""
-    options, fs_hz, root = settings.options, sorter.conditioning.fs_hz, Path(settings.output.root)
+    fs_hz, root = sorter.conditioning.fs_hz, Path(output.root)
     trace = load_trace(path, fs_hz=fs_hz, key=options.key, channel=options.channel)
     found = sorter.sort(trace)
-    name, train = settings.output.path(name).name, found.train
-    counts = np.bincount(train.unit - 1, minlength=sorter.n_units) if len(train) else np.zeros(sorter.n_units, int)
+    name, train = output.path(name).name, found.train
+    counts = np.bincount(train.unit - 1, minlength=sorter.n_units).tolist()
     bandpassed = sorter.conditioning.linear(trace.centred)
+    record = {
+        **origin,
+        "recording": {"name": path.name, "sha256": fingerprint(path), "samples": len(trace.centred)},
+        "fs_hz": trace.fs_hz,
+        "spikes": {f"neuron {unit}": count for unit, count in enumerate(counts, 1)},
+        "unusable_share": trace.unusable_share,
+        **found.facts,
+        "provenance": provenance(),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     made: list[Path] = []
-    with settings.output.files() as part:
+    with output.files() as part:
         write_mat(part / f"{name}.mat", train)
-        columns = {"strength": found.strength, "confidence": found.confidence}
-        write_csv(part / f"{name}.csv", train, fs_hz, columns)
-        record = _record(settings, path, trace, counts, found.facts)
+        write_csv(part / f"{name}.csv", train, fs_hz, {"strength": found.strength, "confidence": found.confidence})
         (part / f"{name}.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
         if options.exports:
-            whole = _sorted_recording(name, trace, bandpassed, train, sorter.n_units)
-            made = export(options.exports, part, whole)
+            made = export(options.exports, part, _sorted_recording(name, trace, bandpassed, train, sorter.n_units))
         if options.figures:
-            truth = _truth(options.truth, path.stem, len(bandpassed))
+            truth = None
+            if options.truth:
+                file = find_recording(Path(options.truth), path.stem)
+                truth = read_spikes(file, n_samples=len(bandpassed), n_units=None)
             title = f"{name}: {len(train)} spikes, {len(train) / trace.duration_s:.1f}/s"
             shown = DrawnSorting(title, bandpassed, train, fs_hz, sorter.n_units)
             draw_trace(part / f"{name}_trace.png", shown, trace.centred, truth)
             draw_waveforms(part / f"{name}_waveforms.png", shown)
-    return [
-        f"{name}  {len(train)} spikes ({' '.join(str(int(c)) for c in counts)})  {root / name}.mat",
-        *(f"{name}  {note}" for note in (*_notes(trace, train), *found.notes)),
-        *(f"{name}  {root / written.name}" for written in made),
-    ]
+    notes = [*found.notes]
+    if not len(train):
+        notes.insert(0, "no spike was found; Index and Class are empty")
+    if trace.unusable_share > 0:
+        share = f"{trace.unusable_share:.2%} of the samples are NaN or saturated: no spike is reported there"
+        notes.insert(0, share)
+    first = f"{name}  {len(train)} spikes ({' '.join(map(str, counts))})  {root / name}.mat"
+    return [first, *(f"{name}  {note}" for note in notes), *(f"{name}  {root / written.name}" for written in made)]
 
 
 def _sorted_recording(
@@ -185,37 +266,3 @@ def _sorted_recording(
     only, source = np.zeros(1, np.int64), Path(trace.source).name
     read = lambda first, last: bandpassed[None, first:last]  # noqa: E731
     return SortedRecording(name, trace.fs_hz, len(bandpassed), read, only, train, rows, "onset", source)
-
-
-def _truth(folder: str | None, name: str, n_samples: int) -> SpikeTrain | None:
-    return read_spikes(find_recording(Path(folder), name), n_samples=n_samples, n_units=None) if folder else None
-
-
-def _notes(trace: Trace, train: SpikeTrain) -> list[str]:
-    notes = []
-    if trace.unusable_share > 0:
-        notes.append(f"{trace.unusable_share:.2%} of the samples are NaN or saturated: no spike is reported there")
-    if len(train) == 0:
-        notes.append("no spike was found; Index and Class are empty")
-    return notes
-
-
-def _record(
-    settings: Settings, source: Path, trace: Trace, counts: np.ndarray, facts: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        **settings.origin,
-        "recording": {"name": source.name, "sha256": fingerprint(source), "samples": len(trace.centred)},
-        "fs_hz": trace.fs_hz,
-        "spikes": {f"neuron {u + 1}": int(c) for u, c in enumerate(counts)},
-        "unusable_share": trace.unusable_share,
-        **facts,
-        "provenance": provenance(),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _zip(output: OutputFolder, names: list[str]) -> None:
-    with output.files() as part, zipfile.ZipFile(part / "submission.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
-            archive.write(Path(output.root) / f"{name}.mat", f"{name}.mat")

@@ -7,6 +7,7 @@ Format", Level 5), reading no sample.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
@@ -15,8 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import h5py
 import numpy as np
 import scipy.io
+
+from src.recordings.foreign_files import explained
+from src.signals import BadInput
 
 _HEADER = 128
 _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
@@ -27,13 +32,38 @@ _DEEPEST, _MOST_VALUES = 40, 1 << 40
 _CHUNK = 1 << 20
 
 
+def read_fields(
+    path: Path, fields: Sequence[str], struct: str = "", hint: str = "export the recording again"
+) -> dict[str, Any]:
+    """Those of ``fields`` that a MATLAB file of any version has, as arrays in MATLAB's orientation.
+
+    With ``struct`` they are members of it, or else some variables; without, all of them have to be variables. What is
+    not there, and a file that cannot be read, raise :class:`BadInput`.
+    """
+    path = Path(path)
+    with explained(path, "cannot be read as a MATLAB file", "copy it again"):
+        if h5py.is_hdf5(path):  # since version 7.3
+            with h5py.File(path, "r") as file:
+                names, inside = list(file), isinstance(file.get(struct or "/"), h5py.Group)
+                place = file[struct or "/"] if inside else file
+                found = {name: place[name][()].T for name in fields if isinstance(place.get(name), h5py.Dataset)}
+        else:
+            found = {n: v for n, v in load_mat(path, [struct, *fields]).items() if not n.startswith("__")}
+            members = found.pop(struct, np.empty(0))
+            if inside := bool(members.dtype.names and members.size):
+                found = {name: members.flat[0][name] for name in fields if name in members.dtype.names}
+            names = [name for name, _, _ in scipy.io.whosmat(path)]
+    absent = [name for name in fields if name not in found]
+    if absent and not (struct and (found or inside)):
+        problem = f"has no variable '{absent[0]}' (it holds {', '.join(sorted(names)[:12]) or 'nothing'})"
+        raise BadInput(path, f"has no struct named {struct} and{problem[3:]}" if struct else problem, hint)
+    return found
+
+
 def load_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
     """The wanted variables, or all, of a MATLAB 4 or 5 file, as :func:`scipy.io.loadmat` gives them.
 
-    Raises
-    ------
-    ValueError
-        If the file is damaged. SciPy's own errors come through as they are.
+    A damaged file raises ``ValueError``; SciPy's own errors come through as they are.
     """
     with Path(path).open("rb") as handle:
         head = handle.read(_HEADER)
@@ -56,11 +86,11 @@ def _walk_file(handle: BinaryIO, order: str, names: Sequence[str] | None) -> Non
         if kind not in (_MATRIX, _COMPRESSED) or place + 8 + size > end:
             raise ValueError(f"it has a wrong variable at byte {place}")
         if kind == _COMPRESSED:
-            with _Inflated(handle, size) as inflated:
-                kind, inner = struct.unpack(order + "II", inflated.read(8))
-                if kind != _MATRIX:
-                    raise ValueError(f"it has a wrong variable at byte {place}")
-                _Walk(inflated, order).matrix(inner, names)
+            inflated = io.BufferedReader(_Inflated(handle, size), _CHUNK)
+            kind, size_inside = struct.unpack(order + "II", _exactly(inflated, 8))
+            if kind != _MATRIX:
+                raise ValueError(f"it has a wrong variable at byte {place}")
+            _Walk(inflated, order).matrix(size_inside, names)
         else:
             _Walk(handle, order).matrix(size, names)
         handle.seek(place + 8 + size)
@@ -132,7 +162,7 @@ class _Walk:
 
     def _tag(self) -> tuple[int, int, bytes | None]:
         """Type, size, and the content where it is so small that it stands in the tag."""
-        raw = self._read(8)
+        raw = _exactly(self.source, 8)
         first, size = struct.unpack(self.order + "II", raw)
         if first >> 16:
             if first >> 16 > 4:
@@ -145,7 +175,7 @@ class _Walk:
         if kind != wanted or size > _CHUNK * 64:
             raise ValueError(f"it has a value of type {kind} where {wanted} belongs")
         if content is None:
-            content = self._read(size)
+            content = _exactly(self.source, size)
             self._skip(-size % 8)
         return content
 
@@ -162,48 +192,34 @@ class _Walk:
         if content is None:
             self._skip(size + -size % 8)
 
-    def _read(self, size: int) -> bytes:
-        return _exactly(self.source, size)
-
     def _skip(self, size: int) -> None:
-        if isinstance(self.source, _Inflated):
-            self.source.skip(size)
-        else:
+        if self.source.seekable():
             self.source.seek(size, os.SEEK_CUR)
+            return
+        while size > 0 and (found := len(self.source.read(min(size, _CHUNK)))):
+            size -= found
 
 
-class _Inflated:
+class _Inflated(io.RawIOBase):
     """A compressed variable as a stream of which only the piece under way is in memory."""
 
     def __init__(self, handle: BinaryIO, size: int) -> None:
-        self.handle, self.left = handle, size
-        self.inflate, self.ready = zlib.decompressobj(), b""
+        self.handle, self.left, self.inflate = handle, size, zlib.decompressobj()
 
-    def __enter__(self) -> _Inflated:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ready = b""
-
-    def read(self, size: int) -> bytes:
-        while len(self.ready) < size and self._more():
-            pass
-        found, self.ready = self.ready[:size], self.ready[size:]
-        return found
-
-    def skip(self, size: int) -> None:
-        while size > 0 and (found := len(self.read(min(size, _CHUNK)))):
-            size -= found
-
-    def _more(self) -> bool:
-        compressed = self.inflate.unconsumed_tail
-        if not compressed:
-            compressed = self.handle.read(min(self.left, _CHUNK))
-            self.left -= len(compressed)
-        if not compressed or self.inflate.eof:
-            return False
-        self.ready += self.inflate.decompress(compressed, _CHUNK)
+    def readable(self) -> bool:
         return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = b""
+        while not found and not self.inflate.eof:
+            compressed = self.inflate.unconsumed_tail or self.handle.read(min(self.left, _CHUNK))
+            if not compressed:
+                break
+            if not self.inflate.unconsumed_tail:
+                self.left -= len(compressed)
+            found = self.inflate.decompress(compressed, len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
 
 
 def _exactly(source: Any, size: int) -> bytes:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
+from src.reports.figures import saved
 from src.storage.atomic import atomic_file
 
 HEIGHT, WIDTH = 256, 128
@@ -68,7 +69,8 @@ def draw_gain(
     step_s, gap
         Seconds of a frame; frames between the context and the first frame of the horizon.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2)
     shown = (
         (axes[0], bits, "gain over the mean rate (bits per spike)"),
         (axes[1], average_precision, "average precision"),
@@ -81,7 +83,7 @@ def draw_gain(
         axis.set_ylim(bottom=min(0.0, *(float(np.min(c)) for c in values.values())))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize=8)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def draw_planes(path: Path, example: ForecastExample) -> Path:
@@ -92,9 +94,8 @@ def draw_planes(path: Path, example: ForecastExample) -> Path:
     plane, row, column = voxels // PIXELS, voxels % PIXELS // WIDTH, voxels % WIDTH
     chosen = np.unique(np.linspace(0, example.planes - 1, min(example.planes, _PLANES_SHOWN)).astype(int))
     # Half as high as the true aspect would be wide: the grid has square pixels of twice as many rows as columns.
-    figure, axes = plt.subplots(
-        2, len(chosen), figsize=(1.5 * len(chosen) + 1, 5.8), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(1.5 * len(chosen) + 1, 5.8), layout="constrained")
+    axes = figure.subplots(2, len(chosen), squeeze=False)
     brightest = max(float(np.quantile(probability[window, step], 0.995)), 1e-3)
     for number, z in enumerate(chosen):
         here = plane == z
@@ -121,7 +122,7 @@ def draw_planes(path: Path, example: ForecastExample) -> Path:
     figure.colorbar(heat, ax=axes[1], shrink=0.8, label="probability")
     first = int(example.first[window])
     figure.suptitle(f"{example.subject}, window from frame {first} (held out)", fontsize=9)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def draw_movie(path: Path, example: ForecastExample) -> Path:
@@ -168,10 +169,3 @@ def _from_above(pixel: np.ndarray, value: np.ndarray) -> np.ndarray:
     spread = np.maximum(spread, np.roll(spread, 1, axis=1))
     doubled: np.ndarray = spread.repeat(2, axis=0).repeat(2, axis=1)
     return doubled
-
-
-def _saved(figure: plt.Figure, path: Path) -> Path:
-    with atomic_file(path) as part:
-        figure.savefig(part, dpi=130)
-    plt.close(figure)
-    return path

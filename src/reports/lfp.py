@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from src.reports.figures import saved
+
 DPI = 150
 DELTA_HZ, SIGMA_HZ, THETA_HZ, WIDE_HZ = (0.5, 4.0), (10.0, 16.0), (5.0, 10.0), (2.0, 15.0)
 _ROWS = 320
@@ -273,7 +275,7 @@ def draw_coherence(
         _octave_ticks(left, freqs)
     panels[1][0].set_xlabel(f"time since the start of the recording ({when[1]})")
     figure.suptitle(f"{title} · {pair[0]} – {pair[1]}", fontsize=14, fontweight="bold")
-    return save(figure, path)
+    return saved(figure, path, DPI)
 
 
 def draw_states(
@@ -313,10 +315,4 @@ def draw_states(
         axes.plot(when, values, lw=0.7, color="#2171b5")
         axes.set_ylabel(name)
     panels[-1].set_xlabel(f"time since the start of the recording ({unit})")
-    return save(figure, path)
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure; the same one makes the same file."""
-    figure.savefig(path, dpi=DPI, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
-    return path
+    return saved(figure, path, DPI)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
+from src.reports.figures import saved, titled
 from src.reports.grids import ForecastExample, draw_gain, draw_movie, draw_planes
 from src.reports.sleep import draw_staging
-from src.storage.atomic import atomic_file
 
 
 def draw_confusion(
@@ -34,9 +34,8 @@ def draw_confusion(
         What a row and what a column is.
     """
     side = 1.8 + 0.62 * max(map(len, tables.values()))
-    figure, panels = plt.subplots(
-        1, len(tables), figsize=(side * len(tables), side), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(side * len(tables), side), layout="constrained")
+    panels = figure.subplots(1, len(tables), squeeze=False)
     for axes, (name, counts) in zip(panels[0], tables.items(), strict=True):
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -51,11 +50,8 @@ def draw_confusion(
         axes.set_xlabel(axis_names[1])
     panels[0, 0].set_ylabel(axis_names[0])
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    with atomic_file(path) as part:
-        figure.savefig(part, dpi=130)
-    plt.close(figure)
-    return path
+        titled(figure, title)
+    return saved(figure, path)
 
 
 DRAWERS: dict[str, Callable[..., Path]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from src.reports import figures
+from src.reports.figures import saved, titled
 from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA, UNSCORED
-from src.storage.atomic import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TEMPLATES = Path(__file__).parent / "templates"
 STAGE_COLOURS = {
     "W": "#e9a23b",
     "Wake": "#e9a23b",
@@ -109,11 +108,9 @@ def draw_night(
     if start is not None:
         _label_clock(panels[-1], start)
     figure.align_ylabels(panels)
-    figure.suptitle(titles[0], x=0.01, ha="left", fontsize=12, fontweight="bold")
+    titled(figure, titles[0])
     figure.supxlabel(titles[1], x=0.01, ha="left", fontsize=8, color="0.4")
-    with atomic_file(path) as part:
-        figure.savefig(part, dpi=130)
-    return path
+    return saved(figure, path)
 
 
 def draw_staging(path: Path, *, title: str, **scoring: Any) -> Path:
@@ -245,14 +242,9 @@ def write_page(path: Path, page: Mapping[str, Any], figure: Path) -> Path:
     figure
         The PNG of :func:`draw_night`.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"number": _number, "span": _span, "length": _length, "picture": _picture, "clock": _clock}
-    quality = {"human_kappa": HUMAN_KAPPA, "human_accuracy": HUMAN_ACCURACY, "colours": STAGE_COLOURS}
-    text = environment.get_template("sleep.html").render(quality | dict(page), figure=figure.read_bytes())
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
+    filters = {"number": _number, "span": _span, "length": _length, "clock": _clock}
+    known = {"human_kappa": HUMAN_KAPPA, "human_accuracy": HUMAN_ACCURACY, "colours": STAGE_COLOURS}
+    return figures.write_page(path, {"template": "sleep", **known, **page, "figure": figure.read_bytes()}, filters)
 
 
 def _number(value: float | tuple[float, float] | None, digits: int = 1, sign: str = "") -> str:
@@ -280,9 +272,3 @@ def _length(seconds: float | None) -> str:
 def _clock(seconds: float, start: datetime | None) -> str:
     since = f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d}:{seconds % 60:02.0f}"
     return f"{start + timedelta(seconds=seconds):%H:%M:%S} ({since})" if start else since
-
-
-def _picture(source: bytes | tuple[np.ndarray, float]) -> str:
-    """A PNG, or the reliability to draw, as the text that an HTML page holds."""
-    png = source if isinstance(source, bytes) else reliability_picture(*source)
-    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from src.preprocess.spikes.waveforms import cut
 from src.recordings.extracellular.spike_trains import SpikeTrain
-from src.storage.atomic import atomic_file
+from src.reports.figures import saved, titled, write_page
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7f3c8d", "#444444")
 """One per neuron, told apart by the colour-blind; more neurons go round again."""
 
 SHOWN_S = 0.2
 MOST_WAVEFORMS = 150
+MOST_DRAWN, LONGEST_MS = 40, 50.0  # units, and intervals between spikes, on the page
 
 
 def colour(unit: int) -> str:
@@ -43,9 +44,8 @@ def draw_trace(path: Path, shown: DrawnSorting, raw: np.ndarray, truth: SpikeTra
     title, linear, train, fs_hz, n_units = shown
     start = _typical_stretch(train, len(raw), fs_hz)
     stop = min(start + round(SHOWN_S * fs_hz), len(raw))
-    figure, (overview, above, below) = plt.subplots(
-        3, 1, figsize=(12, 7), height_ratios=(0.8, 1, 1.3), layout="constrained"
-    )
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    overview, above, below = figure.subplots(3, 1, height_ratios=(0.8, 1, 1.3))
     _draw_overview(overview, linear, train, fs_hz, n_units, (start, stop))
     ms = np.arange(start, stop) / fs_hz * 1000
     above.plot(ms, raw[start:stop], color="#888888", lw=0.6)
@@ -67,8 +67,8 @@ def draw_trace(path: Path, shown: DrawnSorting, raw: np.ndarray, truth: SpikeTra
     below.legend(loc="lower left", bbox_to_anchor=(1.0, 0.0), frameon=False, fontsize=9)
     for axes in (above, below):
         axes.set_xlim(ms[0], ms[-1])
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    return _save(figure, path)
+    titled(figure, title)
+    return saved(figure, path)
 
 
 def _typical_stretch(train: SpikeTrain, n_samples: int, fs_hz: float) -> int:
@@ -126,9 +126,8 @@ def _draw_onsets(axes: Axes, train: SpikeTrain, shown: tuple[int, int], fs_hz: f
 def draw_waveforms(path: Path, shown: DrawnSorting, before: int = 20, after: int = 60) -> Path:
     """Waveforms of every neuron on one amplitude scale: some spikes, their median, and how many there are."""
     title, linear, train, fs_hz, n_units = shown
-    figure, panels = plt.subplots(
-        1, n_units, figsize=(2.6 * n_units, 3), sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(2.6 * n_units, 3), layout="constrained")
+    panels = figure.subplots(1, n_units, sharex=True, sharey=True, squeeze=False)
     ms = np.arange(-before, after) / fs_hz * 1000
     rng = np.random.default_rng(0)
     for unit, axes in enumerate(panels[0], start=1):
@@ -143,8 +142,8 @@ def draw_waveforms(path: Path, shown: DrawnSorting, before: int = 20, after: int
         axes.set_title(f"neuron {unit}: {len(onsets):,}".replace(",", "\u202f"), fontsize=10, color=colour(unit))
         axes.set_xlabel("ms after onset")
     panels[0, 0].set_ylabel("band-passed (a.u.)")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    return _save(figure, path)
+    titled(figure, title)
+    return saved(figure, path)
 
 
 def draw_precision_recall(
@@ -155,7 +154,8 @@ def draw_precision_recall(
     chosen: Mapping[str, tuple[float, float]],
 ) -> Path:
     """Recall against precision over all thresholds, and the point the tuned threshold chose."""
-    figure, axes = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    axes = figure.subplots()
     for f1 in (0.5, 0.6, 0.7, 0.8, 0.9):
         recall = np.linspace(f1 / 2 + 1e-3, 1, 200)
         precision = f1 * recall / (2 * recall - f1)
@@ -166,14 +166,14 @@ def draw_precision_recall(
         axes.annotate(
             f"F1 {f1}", (1.0, f1 / (2 - f1)), fontsize=7, color="#999999", ha="left", va="center", annotation_clip=False
         )
-    shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(curves)))
+    shades = colormaps["viridis"](np.linspace(0, 0.9, len(curves)))
     for (name, (recall, precision)), shade in zip(curves.items(), shades, strict=True):
         axes.plot(recall, precision, color=shade, lw=1.8, label=name)
         axes.plot(*chosen[name], "o", color=shade, ms=7, mec="white")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0.4, 1.0), ylim=(0.4, 1.01))
     axes.legend(loc="lower left", frameon=False, title="dot: chosen threshold")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    return _save(figure, path)
+    titled(figure, title)
+    return saved(figure, path)
 
 
 def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | float]]) -> Path:
@@ -183,7 +183,8 @@ def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | flo
     """
     names = list(dict.fromkeys(str(row["recording"]) for row in rows))
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
-    figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
     for axes, column, label in zip(
         panels,
         ("f1_loose", "class_accuracy"),
@@ -204,12 +205,81 @@ def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | flo
     panels[0].plot(names, chance, ":", color="#888888", label="random points")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    return _save(figure, path)
+    titled(figure, title)
+    return saved(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    with atomic_file(Path(path)) as part:
-        figure.savefig(part, dpi=130)
-    plt.close(figure)
-    return Path(path)
+class DrawnUnit(NamedTuple):
+    """What is drawn of a unit.
+
+    Attributes
+    ----------
+    waveform
+        ``(channel, time)`` mean waveform.
+    times_s, amplitude
+        ``(spike,)``.
+    """
+
+    unit: int
+    label: str
+    waveform: np.ndarray
+    times_s: np.ndarray
+    amplitude: np.ndarray
+
+
+def draw_units(path: Path, units: Sequence[DrawnUnit], fs_hz: float, onset: int) -> Path:
+    """A row per unit: mean waveform on every channel of its group, intervals between spikes, amplitude over time."""
+    drawn = units[:MOST_DRAWN]
+    size = (11, 1.6 * len(drawn) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    rows = figure.subplots(len(drawn), 3, squeeze=False)
+    for (shape, intervals, course), unit in zip(rows, drawn, strict=True):
+        step = 1.1 * max(float(np.ptp(unit.waveform)), 1e-12)
+        ms = (np.arange(unit.waveform.shape[1]) - onset) / fs_hz * 1000
+        for channel, trace in enumerate(unit.waveform):
+            shape.plot(ms, trace - channel * step * 0.5, color=colour(unit.unit), lw=1.2)
+        shape.set_ylabel(f"unit {unit.unit}\n{unit.label}", rotation=0, ha="right", va="center")
+        shape.set_yticks([])
+        gaps = np.diff(unit.times_s) * 1000
+        intervals.hist(gaps[gaps < LONGEST_MS], np.arange(0, LONGEST_MS + 0.5, 0.5), color=colour(unit.unit))
+        intervals.axvspan(0, 1.5, color="#b3261e", alpha=0.15, lw=0)
+        course.plot(unit.times_s, unit.amplitude, ".", ms=1.5, color=colour(unit.unit), rasterized=True)
+    for axes, label in zip(rows[-1], ("ms from the peak", "interval (ms)", "time (s)"), strict=True):
+        axes.set_xlabel(label)
+    for axes, title in zip(rows[0], ("mean waveform", "intervals below 50 ms", "amplitude"), strict=True):
+        axes.set_title(title, fontsize=10)
+    return saved(figure, path, dpi=80)
+
+
+def write_spike_page(
+    path: Path, title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], figure: Path
+) -> Path:
+    """Write the page: ``rows`` are the columns of the table by name, ``notes`` what was found on the way."""
+    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    values = {"title": title, "head": list(rows[0]), "rows": cells, "notes": notes, "drawn": MOST_DRAWN}
+    return write_page(path, values | {"template": "spikes", "picture": figure.read_bytes()})
+
+
+def draw_conditioning(
+    path: Path, *, title: str, steps: Mapping[str, np.ndarray], fs_hz: float, shown_s: float = 0.1
+) -> Path:
+    """A stretch of a recording before and after every step of the chain."""
+    figure = Figure(figsize=(12, 1.7 * len(steps) + 0.6), layout="constrained")
+    panels = figure.subplots(len(steps), 1, sharex=True, squeeze=False)
+    length = round(shown_s * fs_hz)
+    start = _liveliest(next(iter(steps.values())), length)
+    for axes, (name, trace) in zip(panels[:, 0], steps.items(), strict=True):
+        shown = trace[start : start + length]
+        axes.plot(np.arange(len(shown)) / fs_hz * 1000, shown, color="#333333", lw=0.7)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        axes.margins(x=0)
+    panels[-1, 0].set_xlabel("time (ms)")
+    titled(figure, title)
+    return saved(figure, path)
+
+
+def _liveliest(trace: np.ndarray, length: int) -> int:
+    if len(trace) <= length:
+        return 0
+    blocks = trace[: len(trace) // length * length].reshape(-1, length)
+    return int(np.argsort(np.ptp(blocks, axis=1))[len(blocks) * 3 // 4]) * length

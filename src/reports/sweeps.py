@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from src.storage.atomic import atomic_file
+from src.reports.figures import saved
 
 SHOWN = 20
 """Configurations in the ranking; the table has them all."""
@@ -32,9 +33,10 @@ def draw_ranking(
     curves
         ``(place in the ranking, metric after each epoch)`` of every job.
     """
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, max(2, len(labels))))
+    colours = colormaps["viridis"](np.linspace(0, 0.9, max(2, len(labels))))
     shown = min(len(labels), SHOWN)
-    figure, (table, epochs) = plt.subplots(1, 2, figsize=(12, max(3.2, 1.4 + 0.34 * shown)), layout="constrained")
+    figure = Figure(figsize=(12, max(3.2, 1.4 + 0.34 * shown)), layout="constrained")
+    table, epochs = figure.subplots(1, 2)
     for place in range(shown):
         values = np.asarray(scores[place], dtype=float)
         if not len(values):
@@ -53,10 +55,7 @@ def draw_ranking(
     epochs.set_title("every job, coloured by its configuration's place", loc="left", fontsize=10)
     for axes in (table, epochs):
         axes.spines[["top", "right"]].set_visible(False)
-    with atomic_file(path) as part:
-        figure.savefig(part, dpi=130)
-    plt.close(figure)
-    return path
+    return saved(figure, path)
 
 
 def draw_search(
@@ -80,16 +79,12 @@ def draw_search(
     parameters, scores
         For every configuration the value of each parameter and the mean score.
     """
-    figure, panels = plt.subplots(
-        1, 3, figsize=(14, 4), layout="constrained", width_ratios=(1, 0.8 if importances else 0.01, 1.6)
-    )
+    figure = Figure(figsize=(14, 4), layout="constrained")
+    panels = figure.subplots(1, 3, width_ratios=(1, 0.8 if importances else 0.01, 1.6))
     _draw_history(panels[0], history, better, metric)
     _draw_importances(panels[1], importances)
     _draw_parallel(panels[2], parameters, np.asarray(scores, dtype=float), metric)
-    with atomic_file(path) as part:
-        figure.savefig(part, dpi=130)
-    plt.close(figure)
-    return path
+    return saved(figure, path)
 
 
 def _draw_history(axes: Axes, history: Sequence[float | None], better: str, metric: str) -> None:
@@ -120,7 +115,7 @@ def _draw_parallel(axes: Axes, parameters: Mapping[str, Sequence[str]], scores: 
     span = np.ptp(scores) or 1.0
     heights = (scores - scores.min()) / span
     lines = np.column_stack([*(column for column, _, _ in columns), heights])
-    colours = plt.get_cmap("viridis_r")(heights)
+    colours = colormaps["viridis_r"](heights)
     for line, colour in zip(lines, colours, strict=True):
         axes.plot(line, color=colour, lw=1.2, alpha=0.8)
     for place, (_, low, high) in enumerate([*columns, (heights, f"{scores.min():.3g}", f"{scores.max():.3g}")]):

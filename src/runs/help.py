@@ -43,24 +43,24 @@ Predict with a trained bundle.
 def help_text(verb: str, arguments: list[str]) -> str:
     """What ``python <verb>.py --help`` prints; for ``preprocess=<step>`` the keys of that step."""
     if verb == "train":
-        groups = [(group, ", ".join(options(group))) for group in _groups()]
-        parts = [TRAIN, "Groups (group=option):", _table(groups)]
-        parts += ["\nKeys (key=value):", _table(_rows(schema.TrainConfig, hide=set(_groups())))]
+        rows = [(group, ", ".join(options(group))) for group in groups()]
+        parts = [TRAIN, "Groups (group=option):", _table(rows)]
+        parts += ["\nKeys (key=value):", _table(key_rows(schema.TrainConfig, hide=set(groups())))]
         parts += ["\nAll keys of an experiment with their values: python train.py experiment=<experiment> --cfg job"]
         return "\n".join(parts)
     if verb == "infer":
-        return "\n".join([INFER, "Keys (key=value):", _table(_rows(schema.InferConfig))])
+        return "\n".join([INFER, "Keys (key=value):", _table(key_rows(schema.InferConfig))])
     step = next((a.partition("=")[2] for a in arguments if a.startswith("preprocess=")), None)
     if step in schema.steps():
         head = (inspect.getdoc(schema.steps()[step]) or "").replace("``", "")
         command = f"\n    python preprocess.py preprocess={step} input_dir=… output_dir=…\n"
-        return "\n".join([head, command, "Keys (key=value):", _table(_rows(schema.steps()[step]))])
+        return "\n".join([head, command, "Keys (key=value):", _table(key_rows(schema.steps()[step]))])
     from src.storage.parameters import PreprocessConfig
 
     # The second line of a step's file in conf/preprocess says what it does.
     files = {name: (CONF / "preprocess" / f"{name}.yaml").read_text().splitlines() for name in schema.steps()}
     steps = _table([(name, lines[1].strip("# ")) for name, lines in files.items()])
-    parts = [PREPROCESS, "Steps (preprocess=step):", steps, "\nKeys of all steps:", _table(_rows(PreprocessConfig))]
+    parts = [PREPROCESS, "Steps (preprocess=step):", steps, "\nKeys of all steps:", _table(key_rows(PreprocessConfig))]
     return "\n".join(parts)
 
 
@@ -87,21 +87,21 @@ def described(params: type) -> dict[str, tuple[Any, str]]:
     return found
 
 
-def _rows(params: type, hide: set[str] | None = None, prefix: str = "") -> list[tuple[str, str]]:
+def key_rows(params: type, hide: set[str] | None = None, prefix: str = "") -> list[tuple[str, str]]:
     """``key=default`` and its comment, for every key a user gives; keys of a group carry its name."""
     rows = []
     for name, (default, comment) in described(params).items():
         if name in (hide or ()) or name.startswith("_"):
             continue
         if is_dataclass(default):
-            rows += _rows(type(default), prefix=f"{prefix}{name}.")
+            rows += key_rows(type(default), prefix=f"{prefix}{name}.")
             continue
         shown = "…" if default == "???" else default if isinstance(default, str) else json.dumps(default)
         rows.append((f"{prefix}{name}={shown}", comment))
     return rows
 
 
-def _groups() -> list[str]:
+def groups() -> list[str]:
     """The groups of ``conf/`` that belong to training, the experiment first."""
     names = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in ("preprocess", "hydra", "folds"))
     return ["experiment", *(name for name in names if name != "experiment")]

@@ -12,12 +12,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src.runs.assemble import prepared_identity
-from src.runs.console import quiet_trainer
+from src.runs.assemble import prepared_identity, quiet_trainer
+from src.runs.command import exit_with, user_errors
 from src.runs.folder import RUN_FILE, DataChanged, RunFolder, open_run, process_rank, read_record
 from src.runs.repeat import differences, present_code
 from src.runs.targets import check_targets
-from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.progress import say

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from src.storage.atomic import atomic_file
-from src.storage.provenance import provenance
+from src.storage.manifest import provenance
 
 RECIPE = "run.yaml"
 _HEAD = """\

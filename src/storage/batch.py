@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -68,7 +68,7 @@ class Summary:
     def exit_code(self) -> int:
         return 1 if self.failures else 0
 
-    def table(self) -> Table:
+    def table(self) -> RenderableType:
         """A line per recording: done in how many seconds, or why not."""
         table = Table(title=Text(printable(self.title)), title_justify="left")
         for column in ("recording", "seconds", "result"):

@@ -24,8 +24,7 @@ from typing import Any
 from rich.console import Console
 
 from src.signals import BadInput
-from src.storage.atomic import PART, sync, unfinished
-from src.storage.lock import disk_error, folder_lock
+from src.storage.atomic import PART, disk_error, folder_lock, sync, unfinished
 from src.storage.manifest import (
     MANIFEST,
     UNREADABLE,

@@ -21,16 +21,16 @@ from src.preprocess.sleep.bandpower_files import read_bandpower_night
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.features import FeatureSettings
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
-from src.recordings.calcium.fish import read_struct
 from src.recordings.calcium.ground_truth import read_neuron
 from src.recordings.calcium.sources import open_recording, subject_files
 from src.recordings.calcium.suite2p import load_objects, open_suite2p, suite2p_files
 from src.recordings.extracellular import reader as extracellular
-from src.recordings.extracellular.source import SourceOptions
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_spikes, read_trace
+from src.recordings.matlab import read_fields
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
-from src.runs.checkpoints import read_checkpoint
+from src.runs.callbacks import read_checkpoint
 from src.simulate.calcium import SimulatedBrain, simulate_subject
 from src.storage.manifest import MANIFEST
 from src.storage.step import CachedStep, ensure, read_artifact
@@ -254,7 +254,7 @@ READERS = {
     "trace_hdf5": Reader(make_trace_hdf5, lambda path: read_trace(path, fs_hz=24_000)),
     "label_folder": Reader(make_label_folder, read_label_folder, 128),
     "spikes_mat": Reader(make_spikes_mat, read_spikes, 512),
-    "struct_mat": Reader(make_struct_mat, lambda path: read_struct(path, ("xyz", "fpsec"))),
+    "struct_mat": Reader(make_struct_mat, lambda path: read_fields(path, ("xyz", "fpsec"), "data")),
     "fish": Reader(make_fish, read_fish),
     "objects": Reader(make_objects, load_objects),
     "suite2p_traces": Reader(make_suite2p, read_suite2p, 160),

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from src.predict.sleep_agreement import beside
+from src.predict.sleep_statistics import beside
 from src.predict.sleep_yasa import yasa_stages
 from src.signals import HUMAN_STAGES, BadInput, Recording
 

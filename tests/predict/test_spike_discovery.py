@@ -7,7 +7,7 @@ import pytest
 from src.models.spike_scoring import detection
 from src.predict.spike_discovery import discover_units, sort_recording
 from src.preprocess.spikes.discover import DiscoverParams
-from src.recordings.extracellular.sortings import read_sorting
+from src.recordings.extracellular.spike_trains import read_sorting
 from src.signals import BadInput
 
 FS_HZ = 25_000.0

@@ -3,8 +3,8 @@ import csv
 import pytest
 from rich.console import Console
 
-from src.predict.spike_bank import sort_with_bank
 from src.predict.spike_scores import report_scores
+from src.predict.spikes import sort_with_bank
 from src.signals import BadInput
 from src.storage.output import OutputFolder
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from src.reports import lfp
-from src.reports.lfp import Page, draw_channel, draw_coherence, draw_overview, draw_states, median_spectrum, save
+from src.reports.figures import saved
+from src.reports.lfp import Page, draw_channel, draw_coherence, draw_overview, draw_states, median_spectrum
 
 FREQS, TIMES = np.arange(0.5, 64, 0.5), np.arange(0, 900, 3.0)
 
@@ -26,12 +27,12 @@ def page(times=TIMES):
 def test_a_channel_and_an_overview(tmp_path, suffix):
     one = page()
     one.power[:, 50:90] = np.nan
-    file = save(draw_channel(one, "rat · shank 0"), tmp_path / f"a.{suffix}")
+    file = saved(draw_channel(one, "rat · shank 0"), tmp_path / f"a.{suffix}", 40)
     assert file.stat().st_size > 5000
     spectra = [median_spectrum(one.decibels)] * 2
     ratio = [one.theta_ratio()] * 2
     overview = draw_overview("rat · shank 0", one, ["1", "2"], [one.band(0.5, 4)] * 2, ratio, spectra)
-    assert save(overview, tmp_path / f"b.{suffix}").stat().st_size > 5000
+    assert saved(overview, tmp_path / f"b.{suffix}", 40).stat().st_size > 5000
     if suffix == "png":
         assert matplotlib.image.imread(file).std() > 0.05
 
@@ -40,7 +41,7 @@ def test_a_channel_and_an_overview(tmp_path, suffix):
 def test_nothing_recorded_and_silence_can_be_drawn(tmp_path, value):
     one = page(TIMES[:1])
     one.power[:] = value
-    assert save(draw_channel(one, "rat"), tmp_path / "a.png").stat().st_size > 1000
+    assert saved(draw_channel(one, "rat"), tmp_path / "a.png", 40).stat().st_size > 1000
 
 
 def test_a_band_is_an_integral():

@@ -30,6 +30,7 @@ class SpikeClassification(TrainedModule):
         ``_target_`` blocks as in ``conf/``.
     """
 
+    task = "spike_classification"
     kinds = ("spike_classifier",)
     monitor = ("val/macro_f1", "max")
 
@@ -100,7 +101,3 @@ class SpikeClassification(TrainedModule):
     def tune(self, datamodule: Any) -> dict[str, Any]:
         """Nothing is tuned: the most probable neuron is the answer."""
         return {"targets": {}}
-
-    def bundle_fields(self) -> dict[str, Any]:
-        """What the bundle says of this model."""
-        return {"task": "spike_classification", "kind": "spike_classifier", "network_args": self.network_args}

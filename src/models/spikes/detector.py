@@ -36,6 +36,7 @@ class SpikeDetection(TrainedModule):
         ``_target_`` blocks as in ``conf/``.
     """
 
+    task = "spike_detection"
     kinds = ("spike_detector",)
     monitor = ("val/f1", "max")
 
@@ -152,7 +153,3 @@ class SpikeDetection(TrainedModule):
             every = [trial for trials in self._trials.values() for trial in trials]
             tune(every, **self.grid, fs_hz=self.fs_hz).write(Path(self.detector_config))
         return {"targets": {name: decision.to_dict() for name, decision in self.decisions.items()}}
-
-    def bundle_fields(self) -> dict[str, Any]:
-        """What the bundle says of this model."""
-        return {"task": "spike_detection", "kind": "spike_detector", "network_args": self.network_args}

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from src.preprocess.calcium.parameters import CalciumParams
 from src.preprocess.cascade.download import AUTO, SUBSTITUTES, package_at_hand, package_for_rate
 from src.preprocess.cascade.inference import is_same_rate, is_too_far
 from src.preprocess.cascade.package import CONFIG_FILE, read_config
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
-from src.reports.tables import results_table
+from src.reports.tables import ResultsTable
 from src.signals import BadInput
 from src.storage.batch import Summary
 
@@ -25,8 +24,8 @@ class RecordingList(Summary):
 
     rows: tuple[dict[str, Any], ...] = ()
 
-    def table(self) -> Table:
-        return results_table(self.rows, title=self.title)
+    def table(self) -> ResultsTable:
+        return ResultsTable(self.rows, title=self.title)
 
 
 def recordings_of(params: CalciumParams) -> RecordingList:

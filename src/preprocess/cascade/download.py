@@ -22,8 +22,8 @@ import yaml
 
 from src.preprocess.cascade.package import CONFIG_FILE, open_package, read_config, read_plain_yaml
 from src.signals import BadInput
-from src.storage.fingerprint import file_digest
-from src.storage.lock import folder_lock
+from src.storage.atomic import folder_lock
+from src.storage.manifest import file_digest
 from src.storage.output import plain_name, replacement
 
 CATALOGUE_FILE = "available_models.yaml"

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -20,20 +22,47 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from src.preprocess.cascade.dense import import_tensorflow
 from src.preprocess.cascade.package import CONFIG_FILE, Package
+from src.signals import BadInput
 
 CATALOGUE = "available_models.yaml"
 
 
+def import_tensorflow() -> Any:
+    """TensorFlow in full float32 precision, with one thread if it is not running yet.
+
+    It is imported with stderr redirected, because its C++ start-up messages ignore every log setting.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            with contextlib.suppress(RuntimeError):  # already running in this process
+                tf.config.threading.set_intra_op_parallelism_threads(1)
+                tf.config.threading.set_inter_op_parallelism_threads(1)
+            tf.config.list_physical_devices()
+        except ImportError as error:
+            hint = "type: pip install -r requirements.lock, or give engine=dense, which needs torch alone"
+            raise BadInput("engine=neuralib", "needs TensorFlow, which is not installed", hint) from error
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    return tf
+
+
 def neuralib_predict(
-    dff: np.ndarray, package: Package, level: int | None, threshold: Literal[0, 1] | None, threads: int = 1
+    dff: np.ndarray, package: Package, level: int | None, threshold: Literal[0, 1] | None
 ) -> np.ndarray:
     """``(neuron, time)`` float64 expected spikes per frame from ``neuralib.spikes.cascade.cascade_predict``.
 
     ``level`` makes every neuron use that ensemble; ``None`` leaves the choice to neuralib.
     """
-    import_tensorflow(threads)
+    import_tensorflow()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from neuralib.spikes.cascade import cascade_predict

@@ -1,4 +1,4 @@
-"""Parameters of ``preprocess=cascade_train`` and ``preprocess=cascade_evaluate``."""
+"""Parameters of ``preprocess=cascade_train``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ from omegaconf import MISSING
 
 from src.storage.batch import Summary
 from src.storage.parameters import PreprocessConfig
-
-MOST_WINDOWS = 5_000_000
-"""Windows per epoch, as published."""
-
-DEFAULT_STRETCH = 64
 
 
 @dataclass
@@ -27,25 +22,12 @@ class CascadeTrainParams(PreprocessConfig):
     noise_levels: list[int] | None = None  # null: those of the recipe
     ensemble_size: int | None = None  # networks per noise level; null: that of the recipe
     epochs: int | None = None  # per network; null: those of the recipe
-    max_windows: int = MOST_WINDOWS  # per epoch
+    max_windows: int = 5_000_000  # per epoch, as published
     max_steps: int | None = None  # per network, at most
-    stretch: int = DEFAULT_STRETCH  # neighbouring windows that are drawn together; 1: independent, as published
+    stretch: int = 64  # neighbouring windows that are drawn together; 1: independent, as published
     skip_missing: bool = False  # go on without datasets that are not there
 
     def run(self) -> Summary:
         from src.preprocess.cascade.train import run
-
-        return run(self)
-
-
-@dataclass
-class CascadeEvaluateParams(CascadeTrainParams):
-    """Leave one dataset out, train on the others, compare with the recorded spikes; OASIS and a threshold beside it."""
-
-    output_dir: str = "artifacts/cascade_evaluation"  # finished lines are kept here
-    ingredients: bool = False  # also without noise matching, and with one network instead of the ensemble
-
-    def run(self) -> Summary:
-        from src.preprocess.cascade.evaluate import run
 
         return run(self)

@@ -23,9 +23,9 @@ from src.preprocess.cascade.package import CONFIG_FILE, Network, PackageConfig, 
 from src.preprocess.cascade.parameters import CascadeTrainParams
 from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
+from src.storage.atomic import folder_lock
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import canonical_json
-from src.storage.lock import folder_lock
+from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure, fingerprint
 
@@ -123,7 +123,7 @@ def train_level(config: PackageConfig, params: CascadeTrainParams, level: int) -
     settings = {"config": alone.to_yaml(), "schedule": schedule_of(params), "ground_truth": origin_of(found)}
     files = []
     for member in range(config.ensemble_size):
-        step = CachedStep("cascade_network", 1, partial(_train_network, config, params, level, member))
+        step = CachedStep("cascade_network", 2, partial(_train_network, config, params, level, member))
         cache = Path(params.output_dir) / NETWORKS_DIR
         artifact = ensure(step, {}, settings | {"member": member}, label=f"level{level}_member{member}", cache=cache)
         files.append(artifact.path / _NETWORK_FILE)

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from numpy.typing import NDArray
 
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording, channel_rows
-from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from src.storage.step import CachedStep
 
@@ -37,7 +37,10 @@ class Site(NamedTuple):
         return f"sh{self.shank}:{self.channel}"
 
 
-def parse_pairs(pairs: Sequence[Sequence[str]]) -> list[tuple[Site, Site]]:
+Pair = tuple[Site, Site]
+
+
+def parse_pairs(pairs: Sequence[Sequence[str]]) -> list[Pair]:
     """Pairs of channels as the configuration gives them.
 
     Raises
@@ -46,6 +49,15 @@ def parse_pairs(pairs: Sequence[Sequence[str]]) -> list[tuple[Site, Site]]:
         If one is not written ``[sh<k>:<id>, sh<k>:<id>]``.
     """
     return [_pair(pair) for pair in pairs]
+
+
+def _pair(pair: Sequence[str]) -> Pair:
+    matches = [] if isinstance(pair, str) else [_CHANNEL.fullmatch(str(name)) for name in pair]
+    sites = [Site(int(match["shank"]), match["id"]) for match in matches if match is not None]
+    if not len(sites) == len(matches) == 2:
+        hint = "write [[sh0:12,sh3:7],[…]] (shank:channel id)"
+        raise BadInput("coherence", f"{pair!r} is not a pair of channels", hint)
+    return sites[0], sites[1]
 
 
 class Windows(NamedTuple):
@@ -119,7 +131,7 @@ def chance_levels(averages: float) -> tuple[float, float]:
     if averages <= 1:
         return 1.0, 1.0
     squared = 1 - 0.05 ** (1 / (averages - 1))
-    return float(squared), float(np.sqrt(scipy.stats.beta.ppf(0.95, 0.5, averages - 0.5)))
+    return float(squared), float(np.sqrt(scipy.special.betaincinv(0.5, averages - 0.5, 0.95)))
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
@@ -182,16 +194,6 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         "bin_spacing_hz": plan.spacing_hz,
         "warnings": [*warnings, *resolution_warnings(plan)],
     }
-
-
-def _pair(pair: Sequence[str]) -> tuple[Site, Site]:
-    matches = [] if isinstance(pair, str) else [_CHANNEL.fullmatch(str(name)) for name in pair]
-    if len(matches) != 2 or None in matches:
-        raise BadInput(
-            "coherence", f"{pair!r} is not a pair of channels", "write [[sh0:12,sh3:7],[…]] (shank:channel id)"
-        )
-    one, other = (Site(int(match["shank"]), match["id"]) for match in matches if match is not None)
-    return one, other
 
 
 def _column(traces: ExtracellularRecording, site: Site) -> int:

@@ -7,6 +7,7 @@ waking and falls in sleep.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _CHANNELS = 8
 
 
 class HighFrequencyCorrelation:
-    """Takes the ``scaled=False`` blocks of a recording; made by :meth:`of`."""
+    """Looks at the ``scaled=False`` blocks of a recording; made by :meth:`of`."""
 
     def __init__(self, fs_hz: float, channels: NDArray[np.int64]) -> None:
         self._channels, self._fs_hz = channels, fs_hz
@@ -37,7 +38,7 @@ class HighFrequencyCorrelation:
         self._nfft = scipy.fft.next_fast_len(self._samples.shape[1], real=True)
         self._band = BAND_HZ[0], min(BAND_HZ[1], 0.45 * fs_hz)
         self._bins = slice(*(round(hz * self._nfft / fs_hz) for hz in self._band))
-        self._position, self._found = 0, list[float]()
+        self._found = list[float]()
 
     @classmethod
     def of(cls, recording: ExtracellularRecording) -> HighFrequencyCorrelation | None:
@@ -48,17 +49,19 @@ class HighFrequencyCorrelation:
         places = np.unique(np.linspace(0, recording.n_channels - 1, count).round().astype(np.int64))
         return cls(recording.fs_hz, places if recording.columns is None else recording.columns[places])
 
-    def push(self, block: NDArray) -> None:
-        first, last = self._position, self._position + len(block)
-        length = self._samples.shape[1]
-        for start in range(first // self._every * self._every, last, self._every):
-            begin, end = max(start, first), min(start + length, last)
-            if begin < end:
-                part = block[begin - first : end - first, self._channels]
-                self._samples[:, begin - start : end - start] = part.T
-                if end == start + length:
-                    self._found.append(self._mean_correlation())
-        self._position = last
+    def listen(self, blocks: Iterable[NDArray]) -> Iterator[NDArray]:
+        """The blocks as they are, looked at on their way."""
+        first, length = 0, self._samples.shape[1]
+        for block in blocks:
+            last = first + len(block)
+            for start in range(first // self._every * self._every, last, self._every):
+                begin, end = max(start, first), min(start + length, last)
+                if begin < end:
+                    self._samples[:, begin - start : end - start] = block[begin - first : end - first, self._channels].T
+                    if end == start + length:
+                        self._found.append(self._mean_correlation())
+            first = last
+            yield block
 
     def save(self, path: Path) -> None:
         """Write ``emg`` (window,) mean correlation, -1 to 1, and ``times`` (window,) of the windows' centres in s."""
@@ -85,6 +88,6 @@ class HighFrequencyCorrelation:
 def save_muscle_activity(recording: ExtracellularRecording, path: Path) -> None:
     """Write the muscle activity in a recording, if it can be seen there."""
     if muscle := HighFrequencyCorrelation.of(recording):
-        for block in recording.blocks(scaled=False):
-            muscle.push(block)
+        for _ in muscle.listen(recording.blocks(scaled=False)):
+            pass
         muscle.save(path)

@@ -20,7 +20,7 @@ _DECIBEL = np.float32(10 / np.log(10))
 
 
 class Encoding:
-    """From ``(frequency, time)`` power of all bins to the rows that are stored.
+    """From ``(frequency, time)`` power to the rows that are stored.
 
     Attributes
     ----------
@@ -28,8 +28,8 @@ class Encoding:
         ``(row,)`` Hz, what each stored row stands for.
     dtype, decibel
         How values are stored.
-    plain
-        Whether stored rows are the first bins' float32 power as it is.
+    n_bins
+        Bins from 0 Hz on that the rows are made of.
     """
 
     def __init__(self, plan: SpectrogramPlan, params: Mapping[str, Any]) -> None:
@@ -38,34 +38,24 @@ class Encoding:
         if fmax_hz is not None and not fmax_hz >= 0:
             raise BadInput("fmax_hz", f"{fmax_hz} Hz", "give a frequency of 0 or more, or null for all")
         linear = plan.freqs if fmax_hz is None else plan.freqs[plan.freqs <= fmax_hz * (1 + 1e-12)]
+        self.n_bins, self.freqs = len(linear), linear
         self._weights: scipy.sparse.csr_array | None = None
         if params["log_bins"]:
             self.freqs, self._weights = _logarithmic(linear, int(params["log_bins"]))
-        else:
-            self.freqs = linear
-        self.plain = self._weights is None and not self.decibel and self.dtype == np.float32
 
     @property
     def n_rows(self) -> int:
         return len(self.freqs)
 
-    def bins(self, rows: slice) -> slice:
-        """The bins that these rows are made of."""
-        if self._weights is None:
-            return rows
-        columns = self._weights[rows].indices
-        return slice(int(columns.min()), int(columns.max()) + 1)
-
-    def encode(self, power: NDArray[np.float32], bins: slice, rows: slice) -> NDArray:
-        """``(row, time)`` of the given rows from the power of at least :meth:`bins`."""
-        needed = self.bins(rows)
-        part = power[needed.start - bins.start : needed.stop - bins.start]
+    def encode(self, power: NDArray[np.float32]) -> NDArray:
+        """``(row, time)`` from the power of at least the first ``n_bins`` bins."""
+        rows = power[: self.n_bins]
         if self._weights is not None:
-            part = (self._weights[rows, needed] @ part).astype(np.float32, copy=False)
+            rows = (self._weights @ rows).astype(np.float32, copy=False)
         if self.decibel:
-            part = np.log(np.maximum(part, np.float32(FLOOR)))
-            part *= _DECIBEL
-        return part.astype(self.dtype, copy=False)
+            rows = np.log(np.maximum(rows, np.float32(FLOOR)))
+            rows *= _DECIBEL
+        return rows.astype(self.dtype, copy=False)
 
 
 def _logarithmic(linear: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], scipy.sparse.csr_array]:
@@ -99,29 +89,24 @@ class BandPowers:
 
     Attributes
     ----------
-    names
-        Bands that lie wholly below half the sampling rate.
-    edges_hz
-        ``(band, 2)``.
+    names, edges_hz
+        Bands that lie wholly below half the sampling rate, and their edges ``(band, 2)``.
     left_out
         Names of those that do not.
+    n_bins
+        Bins from 0 Hz on that the bands are made of.
     """
 
     def __init__(self, plan: SpectrogramPlan, bands: Mapping[str, Sequence[float]]) -> None:
-        nyquist = plan.fs_hz / 2
         if plan.scaling != "density":
             raise BadInput("band_powers", "bands are integrals of a density", "set scaling=density")
-        kept = {name: edges for name, edges in bands.items() if edges[1] <= nyquist}
+        kept = {name: edges for name, edges in bands.items() if edges[1] <= plan.fs_hz / 2}
         self.names = tuple(kept)
         self.left_out = tuple(name for name in bands if name not in kept)
         self.edges_hz = np.array(list(kept.values()), dtype=np.float64).reshape(-1, 2)
         self._bins = [_bins(plan, *edges) for edges in (*kept.values(), *THETA_RATIO_HZ)]
+        self.n_bins = max(bins.stop for bins in self._bins)
         self._spacing = np.float32(plan.spacing_hz)
-
-    @property
-    def bins(self) -> slice:
-        """All bins that any band is made of."""
-        return slice(0, max(bins.stop for bins in self._bins))
 
     def sum(self, power: NDArray[np.float32]) -> NDArray[np.float32]:
         """``(band + 1, time)``: band powers in units², then the theta ratio, of power from bin 0 on.

@@ -7,9 +7,8 @@ epochs in the five stages of people, or any other length. Nothing is transformed
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +17,17 @@ from rich.console import Console
 from src.preprocess.lfp.emg import EMG_FILE
 from src.preprocess.lfp.encoding import FLOOR
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
-from src.preprocess.lfp.session_states import HEADER, SESSION_STATES
 from src.preprocess.lfp.shank import STEP
 from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
-from src.preprocess.lfp.states import NREM, WAKE, epoch_features, quietly, score
+from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
+from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.scoring_files import read_hypnogram
-from src.reports.tables import results_table
+from src.reports.tables import ResultsTable
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.manifest import MANIFEST, read_manifest
-from src.storage.progress import say
 from src.storage.step import Artifact, CachedStep, ensure
 
 
@@ -43,7 +41,7 @@ def epochs_from_spectrogram(
     max_hz: float | None = None,
     margin_s: float | None = None,
 ) -> EpochSet:
-    """Cut finished spectrograms into epochs, and label them.
+    """Cut finished spectrograms into epochs of ``epoch_s`` seconds, and label them.
 
     An epoch has the frames that lie wholly inside it, the same number in each: frames never reach across
     a border. A 2-s window every 0.5 s leaves 5 frames in 4 s and 57 in 30 s.
@@ -54,8 +52,6 @@ def epochs_from_spectrogram(
         A shank's folder or its spectrogram file, of any preset.
     hypnogram
         Scoring whose onsets count from the first sample of the traces; ``None`` for unlabelled epochs.
-    epoch_s
-        Length of an epoch.
     channels
         Ids in the order of the channel axis; ``None`` for all.
     min_hz, max_hz
@@ -77,10 +73,13 @@ def epochs_from_spectrogram(
         raise BadInput(source.path, problem, "choose another epoch_s, min_hz or max_hz")
     places = source.places(channels)
     features = _cut(source, places, rows, firsts, n_frames)
-    there = _mask_absent(features)
+    there = np.isfinite(features).all(axis=(2, 3))
     usable = np.asarray(there.any(axis=1))
     stages, kept, facts = _label(source, hypnogram, epoch_s, usable, margin_s)
-    facts["warnings"] += _masked_channels(source, places, there)
+    names, units = [source.channel_ids[place] for place in places], source.params["units"]
+    if dead := [name for name, share in zip(names, there.mean(axis=0), strict=True) if share < 0.5]:
+        said = f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
+        facts["warnings"].append(said)
     return EpochSet(
         features=features[kept],
         stages=stages[kept],
@@ -88,21 +87,71 @@ def epochs_from_spectrogram(
         onset_s=np.arange(len(firsts), dtype=np.float64)[kept] * epoch_s,
         freqs_hz=source.freqs[rows],
         times_s=source.params["window_s"] / 2 + np.arange(n_frames, dtype=np.float64) * source.params["hop_s"],
-        facts=facts | _description(source, places, epoch_s),
+        facts=facts
+        | {
+            "channels": names,
+            "fs_hz": source.params["fs_hz"],
+            "epoch_s": epoch_s,
+            "axes": list(AXES),
+            "units": units if source.decibel else f"dB re 1 {units}",
+        },
     )
 
 
-@dataclass(frozen=True)
-class FinishedShank:
-    """A shank whose spectrograms are there, and a scoring of its session if there is one.
+def _frames(source: Spectrograms, epoch_s: float) -> tuple[NDArray[np.int64], int]:
+    """First frame of every epoch that has all its frames, and how many frames an epoch has."""
+    window_s, hop_s = source.params["window_s"], source.params["hop_s"]
+    aligned = abs(epoch_s / hop_s - round(epoch_s / hop_s)) < 1e-6
+    n_frames = int(np.floor((epoch_s - window_s) / hop_s + 1e-6)) + aligned
+    if n_frames < 1:
+        problem = f"an epoch of {epoch_s:g} s has no room for a window of {window_s:g} s every {hop_s:g} s"
+        raise BadInput(source.path, problem, "lengthen epoch_s or shorten the window")
+    n_epochs = int(source.duration_s / epoch_s + 1e-9)
+    firsts = np.ceil(np.arange(n_epochs) * epoch_s / hop_s - 1e-6).astype(np.int64)
+    return firsts[firsts + n_frames <= len(source.times)], n_frames
 
-    Attributes
-    ----------
-    label, session
-        ``<session>_sh<k>``, and the session's name.
-    spectrograms, hypnogram
-        The shank's folder and the scoring: inputs of :data:`LFP_EPOCHS`.
-    """
+
+def _cut(
+    source: Spectrograms, places: Sequence[int], rows: NDArray[np.bool_], firsts: NDArray[np.int64], n_frames: int
+) -> NDArray[np.float16]:
+    """``(epoch, channel, frequency, time)`` dB; NaN throughout where a channel is flat or lacks samples."""
+    features = np.empty((len(firsts), len(places), int(rows.sum()), n_frames), dtype=np.float16)
+    frames = firsts[:, None] + np.arange(n_frames)
+    for place, values in source.channels(places):
+        features[:, places.index(place)] = source.to_decibel(values[rows])[:, frames].transpose(1, 0, 2)
+    flat = (features <= 10 * np.log10(FLOOR) + 1).all(axis=(2, 3))
+    features[flat | ~np.isfinite(features).all(axis=(2, 3))] = np.nan
+    return features
+
+
+def _label(
+    source: Spectrograms, hypnogram: Hypnogram | None, epoch_s: float, usable: NDArray[np.bool_], margin_s: float | None
+) -> tuple[NDArray[np.int8], slice, dict[str, Any]]:
+    """The stage of every epoch, which epochs are kept, and facts about both."""
+    names = HUMAN_STAGES if hypnogram is None else hypnogram.stage_names
+    scored, kept = np.full(len(usable), UNSCORED, np.int8), slice(0, len(usable))
+    facts: dict[str, Any] = {"warnings": []}
+    if hypnogram is not None:
+        labels, facts = align(hypnogram, source.duration_s, epoch_s)
+        scored = labels[: len(usable)]
+        require_sleep(scored, hypnogram.source, names)
+        kept = kept if margin_s is None else trim_wake(scored, margin_s, epoch_s)
+    stages = np.where(usable, scored, UNSCORED).astype(np.int8)
+    spoiled = int(np.sum((scored != UNSCORED)[kept] & ~usable[kept]))
+    if spoiled:
+        facts["warnings"].append(f"{spoiled} scored epochs left out: no channel has a signal in all their frames")
+    facts |= {
+        "epochs": kept.stop - kept.start,
+        "trimmed": {"before": kept.start, "after": len(usable) - kept.stop},
+        "counts": stage_counts(stages[kept], names),
+        "scored_but_unusable": spoiled,
+        "stage_names": list(names),
+    }
+    return stages, kept, facts
+
+
+class FinishedShank(NamedTuple):
+    """A shank whose spectrograms are in a folder, and the scoring of its session if there is one."""
 
     label: str
     session: str
@@ -121,127 +170,30 @@ def finished_shanks(root: Path, hypnograms: Path | None = None) -> list[Finished
     found = []
     for manifest in sorted(Path(root).rglob(MANIFEST)):
         record = read_manifest(manifest.parent) or {}
-        if record.get("step") != STEP:
-            continue
-        label = record["label"]
-        session = label.rpartition("_sh")[0]
-        places = [hypnograms] if hypnograms is not None else [Path(root), *manifest.parents[1:3]]
-        files = [Path(place) / f"{session}_hypnogram.csv" for place in places]
-        scoring = next((file for file in files if file.is_file()), None)
-        found.append(FinishedShank(label, session, manifest.parent, scoring))
+        if record.get("step") == STEP:
+            session = record["label"].rpartition("_sh")[0]
+            places = [hypnograms] if hypnograms is not None else [Path(root), *manifest.parents[1:3]]
+            files = [Path(place) / f"{session}_hypnogram.csv" for place in places]
+            scoring = next((file for file in files if file.is_file()), None)
+            found.append(FinishedShank(record["label"], session, manifest.parent, scoring))
     return found
-
-
-def _frames(source: Spectrograms, epoch_s: float) -> tuple[NDArray[np.int64], int]:
-    """First frame of every epoch that has all its frames, and how many frames an epoch has."""
-    window_s, hop_s = source.params["window_s"], source.params["hop_s"]
-    room = (epoch_s - window_s) / hop_s
-    aligned = abs(epoch_s / hop_s - round(epoch_s / hop_s)) < 1e-6
-    n_frames = int(np.floor(room + 1e-6)) + (1 if aligned else 0)
-    if n_frames < 1:
-        problem = f"an epoch of {epoch_s:g} s has no room for a window of {window_s:g} s every {hop_s:g} s"
-        raise BadInput(source.path, problem, "lengthen epoch_s or shorten the window")
-    n_epochs = int(_duration_s(source) / epoch_s + 1e-9)
-    firsts = np.ceil(np.arange(n_epochs) * epoch_s / hop_s - 1e-6).astype(np.int64)
-    return firsts[firsts + n_frames <= len(source.times)], n_frames
-
-
-def _cut(
-    source: Spectrograms, places: Sequence[int], rows: NDArray[np.bool_], firsts: NDArray[np.int64], n_frames: int
-) -> NDArray[np.float16]:
-    """``(epoch, channel, frequency, time)`` dB."""
-    features = np.empty((len(firsts), len(places), int(rows.sum()), n_frames), dtype=np.float16)
-    frames = firsts[:, None] + np.arange(n_frames)
-    for place, values in source.channels(places):
-        features[:, places.index(place)] = source.to_decibel(values[rows])[:, frames].transpose(1, 0, 2)
-    return features
-
-
-def _mask_absent(features: NDArray[np.float16]) -> NDArray[np.bool_]:
-    """Set epochs of a channel that are flat or lack samples to NaN; returns ``(epoch, channel)``, which are whole."""
-    whole = np.isfinite(features).all(axis=(2, 3))
-    flat = (features <= 10 * np.log10(FLOOR) + 1).all(axis=(2, 3))
-    features[~whole | flat] = np.nan
-    return whole & ~flat
-
-
-def _label(
-    source: Spectrograms, hypnogram: Hypnogram | None, epoch_s: float, usable: NDArray[np.bool_], margin_s: float | None
-) -> tuple[NDArray[np.int8], slice, dict[str, Any]]:
-    """The stage of every epoch, which epochs are kept, and facts about both."""
-    names = HUMAN_STAGES if hypnogram is None else hypnogram.stage_names
-    scored, kept = np.full(len(usable), UNSCORED, np.int8), slice(0, len(usable))
-    facts: dict[str, Any] = {"warnings": []}
-    if hypnogram is not None:
-        labels, facts = align(hypnogram, _duration_s(source), epoch_s)
-        scored = labels[: len(usable)]
-        require_sleep(scored, hypnogram.source, names)
-        kept = kept if margin_s is None else trim_wake(scored, margin_s, epoch_s)
-    stages = np.where(usable, scored, UNSCORED).astype(np.int8)
-    spoiled = int(np.sum((scored != UNSCORED)[kept] & ~usable[kept]))
-    if spoiled:
-        facts["warnings"].append(f"{spoiled} scored epochs left out: no channel has a signal in all their frames")
-    facts |= {
-        "epochs": kept.stop - kept.start,
-        "trimmed": {"before": kept.start, "after": len(usable) - kept.stop},
-        "counts": stage_counts(stages[kept], names),
-        "scored_but_unusable": spoiled,
-        "stage_names": list(names),
-    }
-    return stages, kept, facts
-
-
-def _masked_channels(source: Spectrograms, places: Sequence[int], there: NDArray[np.bool_]) -> list[str]:
-    """A warning if channels are absent in more than half of the epochs."""
-    shares = zip(places, there.mean(axis=0), strict=True)
-    dead = [source.channel_ids[place] for place, share in shares if share < 0.5]
-    return [f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"] if dead else []
-
-
-def _description(source: Spectrograms, places: Sequence[int], epoch_s: float) -> dict[str, Any]:
-    units = source.params["units"]
-    return {
-        "channels": [source.channel_ids[place] for place in places],
-        "fs_hz": source.params["fs_hz"],
-        "epoch_s": epoch_s,
-        "axes": list(AXES),
-        "units": units if source.decibel else f"dB re 1 {units}",
-    }
-
-
-def _duration_s(source: Spectrograms) -> float:
-    return source.params["n_samples"] / source.params["fs_hz"]
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     if params["species"] not in STAGE_SETS:
         raise BadInput("species", f"{params['species']!r} is not known", f"choose one of {', '.join(STAGE_SETS)}")
-    scorings = {
-        name: read_hypnogram(
-            inputs[name],
-            epoch_s=params["text_epoch_s"],
-            coding=params["stage_coding"],
-            stage_names=STAGE_SETS[params["species"]],
-        )
-        for name in ("hypnogram", "examples")
-        if name in inputs
-    }
+    names = STAGE_SETS[params["species"]]
+    reading = {"epoch_s": params["text_epoch_s"], "coding": params["stage_coding"], "stage_names": names}
+    scorings = {name: read_hypnogram(inputs[name], **reading) for name in ("hypnogram", "examples") if name in inputs}
     hypnogram = scorings.get("hypnogram")
-    epochs = epochs_from_spectrogram(
-        inputs["spectrograms"],
-        hypnogram,
-        params["epoch_s"],
-        channels=params["channels"],
-        min_hz=params["min_hz"],
-        max_hz=params["max_hz"],
-        margin_s=params["margin_s"],
-    )
+    cutting = {name: params[name] for name in ("channels", "min_hz", "max_hz", "margin_s")}
+    epochs = epochs_from_spectrogram(inputs["spectrograms"], hypnogram, params["epoch_s"], **cutting)
     facts = epochs.facts
     made = (read_manifest(inputs["spectrograms"]) or {}).get("facts", {})
     facts["warnings"] += [one for one in made.get("warnings", []) if one not in facts["warnings"]]
     facts["signal"] = made.get("signal", {})
     if hypnogram is None and params["species"] == "rodent":
-        facts["stage_names"] = list(STAGE_SETS["rodent"])
+        facts["stage_names"] = list(names)
         facts |= _score(epochs, inputs.get("emg"), scorings.get("examples"), params["epoch_s"], out_dir)
     write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
     return facts
@@ -266,19 +218,13 @@ def _score(
             raise BadInput(examples.source, f"names no epoch of {absent[0]}", "score at least one of Wake and of NREM")
     features, said = epoch_features(epochs.features, epochs.freqs_hz, muscle)
     states = score(features, epoch_s, labels)
-    names = STAGE_SETS["rodent"]
-    rows = zip(epochs.onset_s, states.stages, states.confidence, strict=True)
-    lines = [f"{onset:g},{epoch_s:g},{names[stage]},{sure:.3f}" for onset, stage, sure in rows]
-    (out_dir / "hypnogram.csv").write_text("\n".join([HEADER, *lines]) + "\n")
+    write_states(out_dir, [f"{onset:g},{epoch_s:g}" for onset in epochs.onset_s], states.stages, states.confidence)
     level = quietly(np.nanmedian, epochs.features.astype(np.float32).mean(axis=3), axis=1).T
     traces = {"slow waves (z)": features.slow, "theta ratio": features.theta}
     traces |= {} if muscle is None else {"muscle": muscle}
     draw_states(out_dir / "states.png", level, epochs.freqs_hz, epochs.onset_s + epoch_s / 2, states, traces)
-    share = {name: round(float((states.stages == k).mean()), 4) for k, name in enumerate(names)}
-    return {
+    return summary_of(states.stages, states.confidence) | {
         "scored_by": "a rule without labels" if labels is None else f"a rule from {int((labels >= 0).sum())} epochs",
-        "share": share,
-        "confidence": round(float(states.confidence.mean()), 4),
         "warnings": [*epochs.facts["warnings"], *said, *states.warnings],
     }
 
@@ -288,10 +234,36 @@ def _mean(values: NDArray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
+def _vote(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
+    """An animal is in one state at a time: in every epoch the one with most confidence over its shanks."""
+    names = STAGE_SETS["rodent"]
+    tables = [[row.split(",") for row in (p / HYPNOGRAM).read_text().splitlines()[1:]] for p in inputs.values()]
+    votes = np.zeros((min(map(len, tables)), len(names)))
+    for table in tables:
+        for epoch, (_, _, state, confidence) in enumerate(table[: len(votes)]):
+            votes[epoch, names.index(state)] += float(confidence)
+    stages, confidence = votes.argmax(axis=1), votes.max(axis=1) / len(tables)
+    write_states(out_dir, [f"{onset},{length}" for onset, length, *_ in tables[-1][: len(votes)]], stages, confidence)
+    agreed = float((np.count_nonzero(votes, axis=1) == 1).mean())
+    return summary_of(stages, confidence) | {
+        "shanks": list(inputs),
+        "epochs": len(votes),
+        "epoch_s": params["epoch_s"],
+        "stage_names": list(names),
+        "shanks_agree": round(agreed, 4),
+        "signal": {},
+        "scored_by": f"the vote of {len(tables)} shanks",
+        "warnings": [] if agreed > 0.9 else [f"the shanks agree in {agreed:.0%} of the epochs: look at their figures"],
+    }
+
+
 LFP_EPOCHS = CachedStep("lfp_epochs", 3, _run)
 """Inputs ``spectrograms`` (a shank's folder) and, if there are, ``hypnogram``, ``examples`` and ``emg``; parameters
 ``epoch_s``, ``species``, ``channels``, ``min_hz``, ``max_hz``, ``margin_s``, ``stage_coding``, ``text_epoch_s``; writes
 ``epochs.h5`` and, where nobody scored, ``hypnogram.csv`` and ``states.png``."""
+
+SESSION_STATES = CachedStep("lfp_session_states", 1, _vote)
+"""Inputs: the folders of the scored shanks by their labels; parameter ``epoch_s``; writes ``hypnogram.csv``."""
 
 
 def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
@@ -311,7 +283,7 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
         place = output / "spectrograms"
         keys = ("workers", "sampling_rate_hz", "source", "reference", "bad_channels")
         shared = {key: getattr(params, key) for key in keys}
-        made = SpectrogramParams(input_dir=str(root), output_dir=str(place), preset="sleep", **shared).run()
+        made = spectrograms(SpectrogramParams(input_dir=str(root), output_dir=str(place), preset="sleep", **shared))
         beside = root if root.is_dir() else root.parent
         folders, failed = {artifact.path for artifact in made.values.values()}, made.failures
         shanks = [shank for shank in finished_shanks(place, hypnograms or beside) if shank.spectrograms in folders]
@@ -320,19 +292,18 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
     # Of several presets beside each other the last by name is taken: sh0, sh0_sleep.
     shanks = list({(shank.spectrograms.parent, shank.label): shank for shank in shanks}.values())
     if not labelled:
-        shanks = [replace(shank, hypnogram=None) for shank in shanks]
+        shanks = [shank._replace(hypnogram=None) for shank in shanks]
     jobs = [Job(shank.label, _epochs_of, (shank, params)) for shank in shanks if shank.label not in params.skip]
     summary = run_batch(jobs, title="epochs")
     together = _sessions(shanks, summary, params) if selected().everything else ()
     summary = Summary("states", (*summary.outcomes, *together, *failed))
     console = Console(stderr=True)
     for name, artifact in summary.values.items():
-        for warning in artifact.manifest["facts"]["warnings"]:
-            say(console, f"{name}: {warning}", label="warning", style="yellow")
+        say_warnings(console, name, artifact.manifest)
     if summary.values:
         rows = [state_row(name, artifact.manifest["facts"]) for name, artifact in summary.values.items()]
         how = {artifact.manifest["facts"].get("scored_by", "hypnograms") for artifact in summary.values.values()}
-        console.print(results_table(rows, title=f"states by {', '.join(sorted(how))}"))
+        console.print(ResultsTable(rows, title=f"states by {', '.join(sorted(how))}"))
     return summary
 
 

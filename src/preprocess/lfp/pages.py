@@ -10,15 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
-from src.reports.lfp import (
-    DELTA_HZ,
-    Page,
-    draw_channel,
-    draw_coherence,
-    draw_overview,
-    median_spectrum,
-    save,
-)
+from src.reports.figures import saved
+from src.reports.lfp import DELTA_HZ, DPI, Page, draw_channel, draw_coherence, draw_overview, median_spectrum
 from src.storage.progress import steps
 
 COLUMNS = 1200
@@ -50,7 +43,7 @@ def draw_shank(
     with steps(f"{title} figures", len(places) + 1) as advance:
         for page in pages(source, places):
             name = re.sub(r"[^\w.+-]", "_", page.channel)
-            files.append(save(draw_channel(page, title), out_dir / f"{label}_ch{name}.{suffix}"))
+            files.append(saved(draw_channel(page, title), out_dir / f"{label}_ch{name}.{suffix}", DPI))
             names.append(page.channel)
             delta.append(page.band(*DELTA_HZ))
             ratio.append(page.theta_ratio())
@@ -58,7 +51,7 @@ def draw_shank(
             advance()
         if page is not None:
             overview = draw_overview(title, page, names, delta, ratio, spectra)
-            files.append(save(overview, out_dir / f"{label}_overview.{suffix}"))
+            files.append(saved(overview, out_dir / f"{label}_overview.{suffix}", DPI))
         advance()
     return files
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from src.recordings.extracellular.source import SourceOptions
+from src.recordings.extracellular.formats import SourceOptions
 from src.signals import BadInput
 from src.storage.batch import Summary
 from src.storage.parameters import PreprocessConfig
@@ -18,15 +18,19 @@ DEFAULT = "scipy_compat"
 OVERLAP = 0.75
 """Share of a window that the next one covers, where no overlap is given."""
 
-_SHARED = {"detrend": "constant", "scaling": "density", "log_bins": None}
+_KEYS = (
+    *("window", "nperseg", "window_s", "noverlap", "overlap_s", "nfft", "detrend", "scaling"),
+    *("fmax_hz", "log_bins", "format", "decibel", "dtype", "band_powers"),
+)
 PRESETS: dict[str, dict[str, Any]] = {
     # The parameters of the original pipeline, and SciPy's defaults where it states none.
     "scipy_compat": {
         "window": ["tukey", 0.25],
         "nperseg": 1024,
         "zero_padding": 2.0,
-        "fmax_hz": None,
         "format": "npz",
+        "detrend": "constant",
+        "scaling": "density",
         "decibel": False,
         "dtype": "float32",
         "band_powers": False,
@@ -38,6 +42,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "zero_padding": 1.0,
         "fmax_hz": 64.0,
         "format": "hdf5",
+        "detrend": "constant",
+        "scaling": "density",
         "decibel": True,
         "dtype": "float16",
         "band_powers": True,
@@ -52,10 +58,6 @@ BANDS_HZ = {
     "gamma": [40.0, 100.0],
 }
 _EITHER = (("nperseg", "window_s"), ("noverlap", "overlap_s"))
-_TRANSFORM = (
-    *("window", "nperseg", "window_s", "noverlap", "overlap_s", "nfft", "detrend", "scaling"),
-    *("fmax_hz", "log_bins", "format", "decibel", "dtype", "band_powers"),
-)
 
 
 @dataclass
@@ -78,12 +80,12 @@ class LfpParams(PreprocessConfig):
         BadInput
             If a value is not known.
         """
-        if self.reference not in REFERENCES:
-            raise BadInput("reference", f"{self.reference!r} is not known", f"choose one of {', '.join(REFERENCES)}")
-        bad = sorted(str(channel) for channel in self.bad_channels)
-        return {"source": asdict(self.source), "sampling_rate_hz": self.sampling_rate_hz} | {
+        _require_known("reference", self.reference, REFERENCES)
+        return {
+            "source": asdict(self.source),
+            "sampling_rate_hz": self.sampling_rate_hz,
             "reference": self.reference,
-            "bad_channels": bad,
+            "bad_channels": sorted(map(str, self.bad_channels)),
         }
 
 
@@ -124,6 +126,16 @@ class SpectrogramParams(LfpParams):
 
         return spectrograms(self)
 
+    def check(self) -> None:
+        """Raise ``BadInput`` for what makes no sense whatever the recordings are."""
+        self.transform()
+        self.extraction()
+        if self.workers < 0 or not self.memory_mb > 0:
+            problem = f"workers={self.workers}, memory_mb={self.memory_mb:g}"
+            raise BadInput("workers", problem, "give 0 or more, and some memory")
+        if self.figures is not None:
+            _require_known("figures", self.figures, ("png", "pdf"))
+
     def transform(self) -> dict[str, Any]:
         """The preset with the given values in its place: plain values, nothing left out, for a step's key.
 
@@ -132,10 +144,11 @@ class SpectrogramParams(LfpParams):
         BadInput
             For an unknown preset, two lengths for one thing, or values that do not go together.
         """
-        if self.preset not in PRESETS:
-            raise BadInput("preset", f"{self.preset!r} is not known", f"choose one of {', '.join(PRESETS)}")
-        given = {name: value for name in _TRANSFORM if (value := getattr(self, name)) is not None}
-        params: dict[str, Any] = dict.fromkeys(_TRANSFORM) | _SHARED | PRESETS[self.preset]
+        _require_known("preset", self.preset, PRESETS)
+        given = {name: value for name in _KEYS if (value := getattr(self, name)) is not None}
+        params: dict[str, Any] = (
+            dict.fromkeys(_KEYS) | {"detrend": "constant", "scaling": "density"} | PRESETS[self.preset]
+        )
         for samples, seconds in _EITHER:
             if samples in given and seconds in given:
                 problem = f"{samples}={given[samples]} and {seconds}={given[seconds]}"
@@ -144,15 +157,16 @@ class SpectrogramParams(LfpParams):
                 params |= {samples: None, seconds: None}
         params |= given
         params["window"] = params["window"] if isinstance(params["window"], str) else list(params["window"])
-        if params["fmax_hz"] == float("inf"):
-            params["fmax_hz"] = None
-        for name, known in (("format", FORMATS), ("dtype", DTYPES)):
-            if params[name] not in known:
-                raise BadInput(name, f"{params[name]!r} is not known", f"choose one of {', '.join(known)}")
+        params["fmax_hz"] = None if params["fmax_hz"] == float("inf") else params["fmax_hz"]
+        _require_known("format", params["format"], FORMATS)
+        _require_known("dtype", params["dtype"], DTYPES)
         if params["dtype"] == "float16" and not params["decibel"]:
             raise BadInput("dtype", "float16 cannot hold linear power", "set decibel=true or dtype=float32")
         params["bands"] = checked_bands(self.bands) if params["band_powers"] else {}
-        _check_lengths(params)
+        # What is in seconds is checked with the recording's rate; here it is a window of 1000 samples.
+        in_samples = params["nperseg"] is not None and params["overlap_s"] is None
+        stand_in = {"nperseg": 1000, "window_s": None, "noverlap": None, "overlap_s": None, "nfft": None}
+        plan(params if in_samples else params | stand_in, 1000.0)
         return params
 
 
@@ -231,7 +245,7 @@ def checked_bands(bands: Mapping[str, Any]) -> dict[str, list[float]]:
         try:
             low, high = map(float, edges)
         except (TypeError, ValueError):
-            low, high = 1.0, 0.0
+            low = high = 0.0
         if not 0 <= low < high:
             raise BadInput("bands", f"{name}: {edges}", "give a lower and a higher frequency in Hz")
         checked[name] = [low, high]
@@ -240,12 +254,9 @@ def checked_bands(bands: Mapping[str, Any]) -> dict[str, list[float]]:
     return checked
 
 
-def _check_lengths(params: Mapping[str, Any]) -> None:
-    """Refuse at once what no recording's sampling rate could make right."""
-    if params["nperseg"] is not None and params["overlap_s"] is None:
-        plan(params, 1000.0)
-    elif params["nperseg"] is None:
-        plan({**params, "nperseg": 8, "window_s": None, "noverlap": None, "overlap_s": None, "nfft": None}, 1000.0)
+def _require_known(name: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise BadInput(name, f"{value!r} is not known", f"choose one of {', '.join(known)}")
 
 
 def _samples(name: str, samples: int | None, seconds: float | None, fs_hz: float) -> int | None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
 from src.preprocess.lfp.encoding import BandPowers, Encoding
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
@@ -32,9 +32,9 @@ from src.preprocess.lfp.spectrogram_file import (
     write_npz,
 )
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording, ReadRow, channel_rows
-from src.recordings.extracellular.source import SourceOptions
 from src.recordings.sleep.check_signal import check_signal
 from src.signals import BadInput
 from src.storage.parallel import in_order
@@ -48,67 +48,8 @@ _FINDINGS = {"missing": "samples missing", "move": "flat", "clipped": "clipped",
 """A word of what :func:`check_signal` says of a channel, and how it is called where channels are listed."""
 
 
-@dataclass
-class Computation:
-    """One shank's spectrograms: what goes in, what is wanted, and what was found on the way.
-
-    Attributes
-    ----------
-    plan, encoding, bands
-        How frames become power, what of it is stored, and the bands to sum (or none).
-    n_channels, n_times
-        Of the result.
-    read
-        Gives any stretch of any channel.
-    pool
-        Its threads compute and compress.
-    advance
-        Called after every channel.
-    masked
-        ``(channel, time)`` frames that touch a sample that is not finite.
-    sums
-        ``(channel, band + 1, time)`` band powers and theta ratio, if there are bands.
-    """
-
-    plan: SpectrogramPlan
-    encoding: Encoding
-    bands: BandPowers | None
-    n_channels: int
-    n_times: int
-    read: ReadRow
-    pool: Executor
-    advance: Callable[[], None]
-    masked: NDArray[np.bool_] = field(init=False)
-    sums: NDArray[np.float32] | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.masked = np.zeros((self.n_channels, self.n_times), bool)
-        rows = len(self.bands.names) + 1 if self.bands else 0
-        self.sums = np.empty((self.n_channels, rows, self.n_times), np.float32) if rows else None
-
-    def rows(self, channel: int, rows: slice, span: slice, out: NDArray | None = None) -> NDArray:
-        """``(row, time)`` of some frames of a channel as they are stored; bands are summed with its first rows."""
-        bins = self.encoding.bins(rows)
-        needed = bins
-        if self.bands is not None and rows.start == 0:
-            needed = slice(min(bins.start, self.bands.bins.start), max(bins.stop, self.bands.bins.stop))
-        samples = self.read(channel, self.plan.stretch(span.start, span.stop))
-        if out is not None and self.encoding.plain and needed == bins:
-            power = values = self.plan.power(samples, bins=bins, out=out)
-        else:
-            power = self.plan.power(samples, bins=needed)
-            values = self.encoding.encode(power, needed, rows)
-            if out is not None:
-                out[:] = values
-        if rows.start == 0:
-            if self.bands is not None and self.sums is not None:
-                self.sums[channel, :, span] = self.bands.sum(power)
-            self.masked[channel, span] = np.isnan(power[0])
-        return values
-
-
 def shank_step(*, threads: int = 1, memory_mb: float = 256) -> CachedStep:
-    """The step, with what decides how it runs and never what comes out.
+    """The step of one shank: input ``traces``, parameters :meth:`SpectrogramParams.transform`, ``label``, ``source``.
 
     Parameters
     ----------
@@ -132,62 +73,226 @@ def run(
     """Write ``<label>_spectrograms`` and, if wanted, ``<label>_band_powers.npz``; return the facts.
 
     With band powers, traces of 1000 Hz and more also give ``<label>_emg_from_lfp.npz``.
-
-    Parameters
-    ----------
-    inputs
-        ``{"traces": file}``.
-    params
-        :meth:`SpectrogramParams.transform` with ``label`` and ``source``.
     """
     traces = open_recording(inputs[TRACES], SourceOptions(**params["source"]))
-    plan = plan_of(params, traces.fs_hz)
-    if traces.n_samples < plan.nperseg:
-        problem = f"{traces.n_samples} samples ({traces.duration_s:.3f} s) are shorter than one window"
-        raise BadInput(traces.path, f"{problem} of {plan.nperseg}", "give a longer recording or a shorter window")
-    encoding = Encoding(plan, params)
-    bands = BandPowers(plan, params["bands"]) if params["band_powers"] else None
-    n_times = plan.n_frames(traces.n_samples)
-    _check_room(out_dir, traces, n_times, encoding)
-    axes = _axes(traces, plan, encoding, n_times, params)
+    work, label = Computation(traces, params), params["label"]
+    work.check_room(out_dir)
+    target = out_dir / f"{label}_{SPECTROGRAMS}{SUFFIX[params['format']]}"
     channel_bytes = traces.n_samples * traces.block_dtype.itemsize
     with (
         ThreadPoolExecutor(threads) as pool,
         channel_rows(traces, out_dir, pool) as read,
-        steps(f"{params['label']} channels", traces.n_channels, step_bytes=channel_bytes) as advance,
+        steps(f"{label} channels", traces.n_channels, step_bytes=channel_bytes) as advance,
     ):
-        work = Computation(
-            plan=plan,
-            encoding=encoding,
-            bands=bands,
-            n_channels=traces.n_channels,
-            n_times=n_times,
-            read=read,
-            pool=pool,
-            advance=advance,
-        )
         signal = _signal(traces, read)
-        target = out_dir / f"{params['label']}_{SPECTROGRAMS}{SUFFIX[params['format']]}"
         if params["format"] == "npz":
-            shape = (work.n_channels, encoding.n_rows, n_times)
-            write_npz(target, axes, shape, encoding.dtype, _pieces(work, int(memory_mb * 1e6)))
+            pieces = work.pieces(read, pool, advance, int(memory_mb * 1e6))
+            write_npz(target, work.axes(), work.shape, work.encoding.dtype, pieces)
         else:
-            shape, depth = (work.n_channels, n_times, encoding.n_rows), min(frames_per_task(plan), n_times)
-            attributes = {"axes": "channel, time, frequency", "units": _units(traces, params)}
-            write_hdf5(target, axes, shape, encoding.dtype, depth, _chunks(work, depth, 3 * threads), attributes)
-    if bands is not None and work.sums is not None:
-        from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
+            depth = min(frames_per_task(work.plan), work.n_times)
+            attributes = {"axes": "channel, time, frequency", "units": work.description["units"]}
+            chunks = work.chunks(read, pool, advance, depth, 3 * threads)
+            write_hdf5(target, work.axes(), work.shape, work.encoding.dtype, depth, chunks, attributes)
+    if work.bands is not None:
+        work.save_bands(out_dir / f"{label}_band_powers.npz", work.bands)
+        save_muscle_activity(traces, out_dir / f"{label}_{EMG_FILE}")
+    return work.facts() | {"signal": signal, "warnings": [*work.warnings(), *_channel_warnings(signal)]}
 
-        _save_bands(out_dir / f"{params['label']}_band_powers.npz", axes, bands, work.sums)
-        save_muscle_activity(traces, out_dir / f"{params['label']}_{EMG_FILE}")
-    return _facts(traces, plan, work, params, signal)
 
+class Computation:
+    """One shank's spectrograms: what is wanted, and what was found on the way.
 
-def _save_bands(target: Path, axes: Mapping[str, Any], bands: BandPowers, sums: NDArray[np.floating]) -> None:
-    """``sums`` is ``(channel, band + 1, time)``; its last row is the theta ratio."""
-    same: dict[str, Any] = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
-    named = {"bands": np.array(bands.names, dtype=str), "band_edges_hz": bands.edges_hz}
-    np.savez(target, **(same | named), band_powers=sums[:, :-1], theta_ratio=sums[:, -1])
+    Attributes
+    ----------
+    plan, encoding, bands
+        How frames become power, what of it is stored, and the bands to sum (or none).
+    time_last
+        Whether stored values are ``(channel, row, time)`` as in npz, or ``(channel, time, row)`` as in HDF5.
+    description
+        How it was computed, in which units, at which resolution: ``spec_params`` of the file, part of the facts.
+    masked
+        ``(channel, time)`` frames that touch a sample that is not finite.
+    sums
+        ``(channel, band + 1, time)`` band powers and theta ratio.
+    """
+
+    def __init__(self, traces: ExtracellularRecording, params: Mapping[str, Any]) -> None:
+        plan = plan_of(params, traces.fs_hz)
+        if traces.n_samples < plan.nperseg:
+            problem = f"{traces.n_samples} samples ({traces.duration_s:.3f} s) are shorter than one window"
+            raise BadInput(traces.path, f"{problem} of {plan.nperseg}", "give a longer recording or a shorter window")
+        self.traces, self.plan, self.time_last = traces, plan, params["format"] == "npz"
+        self.encoding = Encoding(plan, params)
+        self.bands = BandPowers(plan, params["bands"]) if params["band_powers"] else None
+        self.n_times = plan.n_frames(traces.n_samples)
+        self.description = {
+            "fs_hz": traces.fs_hz,
+            "n_samples": traces.n_samples,
+            "nperseg": plan.nperseg,
+            "noverlap": plan.noverlap,
+            "nfft": plan.nfft,
+            "detrend": plan.detrend,
+            "scaling": plan.scaling,
+            "mode": "psd",
+            "quantity": "decibel" if params["decibel"] else "power",
+            "units": _units(traces, params),
+            "window": params["window"],
+            "fmax_hz": params["fmax_hz"],
+            "log_bins": params["log_bins"],
+            "window_s": plan.nperseg / plan.fs_hz,
+            "hop_s": plan.hop / plan.fs_hz,
+            "bin_spacing_hz": plan.spacing_hz,
+            "resolution_hz": plan.resolution_hz,
+            "noise_bandwidth_hz": plan.noise_bandwidth_hz,
+            "source_format": traces.source_format,
+            "upstream": traces.upstream,
+        }
+        self._bins = slice(0, max(self.encoding.n_bins, self.bands.n_bins if self.bands else 0))
+        self.masked = np.zeros((traces.n_channels, self.n_times), bool)
+        self.sums = np.empty((traces.n_channels, len(self.bands.names) + 1 if self.bands else 0, self.n_times), "f4")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        rows, times = self.encoding.n_rows, self.n_times
+        return (self.traces.n_channels, *((rows, times) if self.time_last else (times, rows)))
+
+    def check_room(self, folder: Path) -> None:
+        """Refuse before the work rather than after it; a tenth is what deflate saves at the least.
+
+        Raises
+        ------
+        BadInput
+            If the disk has no room for the result and the transposed traces.
+        """
+        traces, encoding = self.traces, self.encoding
+        scratch = traces.n_channels * traces.n_samples * traces.block_dtype.itemsize
+        result = 0.9 * traces.n_channels * self.n_times * encoding.n_rows * encoding.dtype.itemsize
+        needed, free = scratch + result / (2 if encoding.decibel else 1), shutil.disk_usage(folder).free
+        if free < needed:
+            problem = (
+                f"no space left on the disk for it: {needed / 1e6:.4g} MB are needed, {free / 1e6:.4g} MB are free"
+            )
+            raise BadInput(folder.parent, problem, "free some space or choose another output_dir")
+
+    def frames(self, read: ReadRow, channel: int, first: int, last: int) -> NDArray:
+        """``(row, time)`` of some frames of a channel as they are stored; bands and gaps are noted on the way."""
+        power = self.plan.power(read(channel, self.plan.stretch(first, last)), bins=self._bins)
+        self.masked[channel, first:last] = np.isnan(power[0])
+        if self.bands is not None:
+            self.sums[channel, :, first:last] = self.bands.sum(power)
+        return self.encoding.encode(power)
+
+    def pieces(self, read: ReadRow, pool: Executor, advance: Callable[[], None], memory_bytes: int) -> Iterator[Piece]:
+        """``spectrograms`` (channel, frequency, time) in deflated pieces, in C order.
+
+        Time is the last axis of the file, so all frames of some rows have to be there before the first of them is
+        written. Two slabs of rows take ``memory_bytes``; where a channel does not fit into one, its transform is
+        repeated for every slab.
+        """
+        row_bytes, n_rows = self.n_times * self.encoding.dtype.itemsize, self.encoding.n_rows
+        step, depth = rows_per_piece(row_bytes), frames_per_task(self.plan)
+        height = min(n_rows, max(1, memory_bytes // 2 // row_bytes // step) * step)
+        slabs = [
+            (channel, slice(first, min(first + height, n_rows)))
+            for channel in range(self.traces.n_channels)
+            for first in range(0, n_rows, height)
+        ]
+        buffers = [np.empty((height, self.n_times), self.encoding.dtype) for _ in range(min(2, len(slabs)))]
+
+        def fill(index: int) -> tuple[NDArray, list[Future[None]]]:
+            channel, rows = slabs[index]
+            slab = buffers[index % 2][: rows.stop - rows.start]
+
+            def one(first: int) -> None:
+                last = min(first + depth, self.n_times)
+                slab[:, first:last] = self.frames(read, channel, first, last)[rows]
+
+            return slab, [pool.submit(one, first) for first in range(0, self.n_times, depth)]
+
+        slab, filling = fill(0)
+        for index, (_, rows) in enumerate(slabs):
+            for task in filling:
+                task.result()
+            packing = [pool.submit(deflate, slab[i : i + step].data) for i in range(0, len(slab), step)]
+            if index + 1 < len(slabs):  # the next slab is computed while this one is written
+                slab, filling = fill(index + 1)
+            for packed in packing:
+                yield packed.result()
+            if rows.stop == n_rows:
+                advance()
+
+    def chunks(
+        self, read: ReadRow, pool: Executor, advance: Callable[[], None], depth: int, ahead: int
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """``spectrograms`` (channel, time, frequency) in filtered chunks of ``depth`` frames."""
+
+        def pack(place: tuple[int, int]) -> tuple[int, int, bytes]:
+            channel, first = place
+            values = np.zeros((depth, self.encoding.n_rows), self.encoding.dtype)
+            last = min(first + depth, self.n_times)
+            values[: last - first] = self.frames(read, channel, first, last).T
+            return channel, first, filtered(values)
+
+        starts = range(0, self.n_times, depth)
+        places = [(channel, first) for channel in range(self.traces.n_channels) for first in starts]
+        for channel, first, chunk in in_order(pack, places, pool, ahead):
+            yield channel, first, chunk
+            if first + depth >= self.n_times:
+                advance()
+
+    def axes(self) -> dict[str, Any]:
+        """The arrays of the file besides the spectrograms."""
+        traces = self.traces
+        return {
+            "freqs": self.encoding.freqs.astype(np.float32),
+            "times": self.plan.times(self.n_times).astype(np.float32),
+            "channel_ids": traces.channel_ids,
+            "sampling_rate": int(traces.fs_hz) if traces.fs_hz == int(traces.fs_hz) else traces.fs_hz,
+            "start_time": traces.start_s or 0.0,
+            "spec_params": json.dumps(self.description, sort_keys=True),
+            "n_channels": traces.n_channels,
+            "n_freqs": self.encoding.n_rows,
+            "n_times": self.n_times,
+            **traces.coordinates,
+        }
+
+    def save_bands(self, target: Path, bands: BandPowers) -> None:
+        """Write ``band_powers`` (channel, band, time) and ``theta_ratio`` (channel, time)."""
+        axes = self.axes()
+        same: dict[str, Any] = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
+        named = {"bands": np.array(bands.names, dtype=str), "band_edges_hz": bands.edges_hz}
+        np.savez(target, **(same | named), band_powers=self.sums[:, :-1], theta_ratio=self.sums[:, -1])
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest states."""
+        traces, freqs = self.traces, self.encoding.freqs
+        return self.description | {
+            "axes": ["channel", "frequency", "time"] if self.time_last else ["channel", "time", "frequency"],
+            "shape": list(self.shape),
+            "dtype": str(self.encoding.dtype),
+            "sampling_rate_hz": traces.fs_hz,
+            "start_time_s": traces.start_s,
+            "gaps_s": [[first / traces.fs_hz, last / traces.fs_hz] for first, last in traces.gaps],
+            "frequency_range_hz": [float(freqs[0]), float(freqs[-1])],
+            "bands": list(self.bands.names) if self.bands else [],
+            "masked_frames": self.masked_frames(),
+        }
+
+    def masked_frames(self) -> dict[str, int]:
+        """Masked frames by channel, of the channels that have any."""
+        counts = zip(self.traces.channel_ids, self.masked.sum(axis=1), strict=True)
+        return {str(channel): int(count) for channel, count in counts if count}
+
+    def warnings(self) -> list[str]:
+        """What the user has to know of traces, windows, gaps and bands."""
+        said = [*self.traces.warnings, *resolution_warnings(self.plan)]
+        if masked := sorted(self.masked_frames().items(), key=lambda item: -item[1]):
+            shares = ", ".join(f"{100 * count / self.n_times:.3g} % of channel {name}" for name, count in masked[:4])
+            more = f" and of {len(masked) - 4} more" if len(masked) > 4 else ""
+            said.append(f"samples are missing: NaN in the frames that touch them, {shares}{more}")
+        if self.bands and self.bands.left_out:
+            said.append(f"bands above half the sampling rate left out: {', '.join(self.bands.left_out)}")
+        return said
 
 
 def frames_per_task(plan: SpectrogramPlan) -> int:
@@ -196,153 +301,11 @@ def frames_per_task(plan: SpectrogramPlan) -> int:
     return 1 << max(4, fit.bit_length() - 1)
 
 
-def _pieces(work: Computation, memory_bytes: int) -> Iterator[Piece]:
-    """``spectrograms`` (channel, frequency, time) in deflated pieces, in C order.
-
-    Time is the last axis of the file, so all frames of some rows have to be there before the first of them is
-    written. Two slabs of rows take ``memory_bytes``; where a channel does not fit into one, its transform is repeated
-    for every slab.
-    """
-    row_bytes = work.n_times * work.encoding.dtype.itemsize
-    step, n_rows = rows_per_piece(row_bytes), work.encoding.n_rows
-    height = min(n_rows, max(1, memory_bytes // 2 // row_bytes // step) * step)
-    slabs = [
-        (channel, slice(first, min(first + height, n_rows)))
-        for channel in range(work.n_channels)
-        for first in range(0, n_rows, height)
-    ]
-    buffers = [np.empty((height, work.n_times), work.encoding.dtype) for _ in range(min(2, len(slabs)))]
-    depth = frames_per_task(work.plan)
-    spans = [slice(first, min(first + depth, work.n_times)) for first in range(0, work.n_times, depth)]
-
-    def fill(index: int) -> list[Future[NDArray]]:
-        channel, rows = slabs[index]
-        out = buffers[index % 2][: rows.stop - rows.start]
-        return [work.pool.submit(work.rows, channel, rows, span, out[:, span]) for span in spans]
-
-    filling = fill(0)
-    for index, (_, rows) in enumerate(slabs):
-        for task in filling:
-            task.result()
-        slab = buffers[index % 2][: rows.stop - rows.start]
-        packing = [work.pool.submit(deflate, slab[i : i + step].data) for i in range(0, len(slab), step)]
-        # The next slab is computed while this one is written.
-        filling = fill(index + 1) if index + 1 < len(slabs) else []
-        for packed in packing:
-            yield packed.result()
-        if rows.stop == n_rows:
-            work.advance()
-
-
-def _chunks(work: Computation, depth: int, ahead: int) -> Iterator[tuple[int, int, bytes]]:
-    """``spectrograms`` (channel, time, frequency) in filtered chunks of ``depth`` frames."""
-    n_rows = work.encoding.n_rows
-
-    def pack(place: tuple[int, int]) -> tuple[int, int, bytes]:
-        channel, first = place
-        values = np.zeros((depth, n_rows), work.encoding.dtype)
-        last = min(first + depth, work.n_times)
-        values[: last - first] = work.rows(channel, slice(0, n_rows), slice(first, last)).T
-        return channel, first, filtered(values)
-
-    places = [(channel, first) for channel in range(work.n_channels) for first in range(0, work.n_times, depth)]
-    for channel, first, chunk in in_order(pack, places, work.pool, ahead):
-        yield channel, first, chunk
-        if first + depth >= work.n_times:
-            work.advance()
-
-
-def _axes(
-    traces: ExtracellularRecording,
-    plan: SpectrogramPlan,
-    encoding: Encoding,
-    n_times: int,
-    params: Mapping[str, Any],
-) -> dict[str, Any]:
-    kept = ("window", "fmax_hz", "log_bins")
-    spec_params = {
-        "fs_hz": traces.fs_hz,
-        "n_samples": traces.n_samples,
-        "nperseg": plan.nperseg,
-        "noverlap": plan.noverlap,
-        "nfft": plan.nfft,
-        "detrend": plan.detrend,
-        "scaling": plan.scaling,
-        "mode": "psd",
-        "quantity": "decibel" if params["decibel"] else "power",
-        "units": _units(traces, params),
-        **{name: params[name] for name in kept},
-        **_resolution(plan),
-        "source_format": traces.source_format,
-        "upstream": traces.upstream,
-    }
-    return {
-        "freqs": encoding.freqs.astype(np.float32),
-        "times": plan.times(n_times).astype(np.float32),
-        "channel_ids": traces.channel_ids,
-        "sampling_rate": int(traces.fs_hz) if traces.fs_hz == int(traces.fs_hz) else traces.fs_hz,
-        "start_time": traces.start_s or 0.0,
-        "spec_params": json.dumps(spec_params, sort_keys=True),
-        "n_channels": traces.n_channels,
-        "n_freqs": encoding.n_rows,
-        "n_times": n_times,
-        **traces.coordinates,
-    }
-
-
-def _resolution(plan: SpectrogramPlan) -> dict[str, float]:
-    return {
-        "window_s": plan.nperseg / plan.fs_hz,
-        "hop_s": plan.hop / plan.fs_hz,
-        "bin_spacing_hz": plan.spacing_hz,
-        "resolution_hz": plan.resolution_hz,
-        "noise_bandwidth_hz": plan.noise_bandwidth_hz,
-    }
-
-
 def _units(traces: ExtracellularRecording, params: Mapping[str, Any]) -> str:
     unit = "unit of the traces" if traces.units == "unknown" else traces.units
     unit = unit if unit.isalpha() else f"({unit})"
     power = f"{unit}^2/Hz" if params["scaling"] == "density" else f"{unit}^2"
     return f"dB re 1 {power}" if params["decibel"] else power
-
-
-def _facts(
-    traces: ExtracellularRecording,
-    plan: SpectrogramPlan,
-    work: Computation,
-    params: Mapping[str, Any],
-    signal: Mapping[str, Sequence[str]],
-) -> dict[str, Any]:
-    counts = work.masked.sum(axis=1)
-    masked = {str(i): int(n) for i, n in zip(traces.channel_ids, counts, strict=True) if n}
-    warnings = [*traces.warnings, *resolution_warnings(plan), *_masked_warning(masked, work.n_times)]
-    if work.bands and work.bands.left_out:
-        warnings.append(f"bands above half the sampling rate left out: {', '.join(work.bands.left_out)}")
-    warnings += [f"{what}: channels {', '.join(ids)}" for what, ids in signal.items() if what != "samples missing"]
-    rows = work.encoding.n_rows
-    time_last = params["format"] == "npz"
-    return {
-        "axes": ["channel", "frequency", "time"] if time_last else ["channel", "time", "frequency"],
-        "shape": [work.n_channels, *((rows, work.n_times) if time_last else (work.n_times, rows))],
-        "dtype": str(work.encoding.dtype),
-        "units": _units(traces, params),
-        "sampling_rate_hz": traces.fs_hz,
-        "n_samples": traces.n_samples,
-        "start_time_s": traces.start_s,
-        "gaps_s": [[first / traces.fs_hz, last / traces.fs_hz] for first, last in traces.gaps],
-        "nperseg": plan.nperseg,
-        "noverlap": plan.noverlap,
-        "nfft": plan.nfft,
-        **_resolution(plan),
-        "frequency_range_hz": [float(work.encoding.freqs[0]), float(work.encoding.freqs[-1])],
-        "bands": list(work.bands.names) if work.bands else [],
-        "masked_frames": masked,
-        "signal": signal,
-        "source_format": traces.source_format,
-        "upstream": traces.upstream,
-        "warnings": warnings,
-    }
 
 
 def _signal(traces: ExtracellularRecording, read: ReadRow) -> dict[str, list[str]]:
@@ -365,20 +328,5 @@ def _signal(traces: ExtracellularRecording, read: ReadRow) -> dict[str, list[str
     return found
 
 
-def _masked_warning(masked: Mapping[str, int], n_times: int) -> Sequence[str]:
-    if not masked:
-        return ()
-    worst = sorted(masked.items(), key=lambda item: -item[1])
-    shares = ", ".join(f"{100 * n / n_times:.3g} % of channel {name}" for name, n in worst[:4])
-    more = f" and of {len(worst) - 4} more" if len(worst) > 4 else ""
-    return (f"samples are missing: NaN in the frames that touch them, {shares}{more}",)
-
-
-def _check_room(folder: Path, traces: ExtracellularRecording, n_times: int, encoding: Encoding) -> None:
-    """Refuse before the work rather than after it; a tenth is what deflate saves at the least."""
-    scratch = traces.n_channels * traces.n_samples * traces.block_dtype.itemsize
-    result = 0.9 * traces.n_channels * n_times * encoding.n_rows * encoding.dtype.itemsize
-    needed, free = scratch + result / (1 if encoding.plain else 2), shutil.disk_usage(folder).free
-    if free < needed:
-        problem = f"no space left on the disk for it: {needed / 1e6:.4g} MB are needed, {free / 1e6:.4g} MB are free"
-        raise BadInput(folder.parent, problem, "free some space or choose another output_dir")
+def _channel_warnings(signal: Mapping[str, list[str]]) -> list[str]:
+    return [f"{what}: channels {', '.join(ids)}" for what, ids in signal.items() if what != "samples missing"]

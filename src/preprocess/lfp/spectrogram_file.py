@@ -11,8 +11,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -43,8 +42,6 @@ class Spectrograms:
 
     Attributes
     ----------
-    path
-        The file.
     channel_ids
         ``(channel,)`` as text.
     freqs, times
@@ -62,6 +59,10 @@ class Spectrograms:
     @property
     def decibel(self) -> bool:
         return self.params["quantity"] == "decibel"
+
+    @property
+    def duration_s(self) -> float:
+        return self.params["n_samples"] / self.params["fs_hz"]
 
     def places(self, channels: Sequence[str] | None) -> list[int]:
         """Places of the named channels on the channel axis, of all without names.
@@ -120,9 +121,9 @@ def open_spectrograms(path: Path) -> Spectrograms:
 
 
 class Piece(NamedTuple):
-    """A deflated run of a member's bytes, in parts so as not to copy them together."""
+    """A deflated run of a member's bytes, their checksum and how many they were."""
 
-    data: tuple[bytes, ...]
+    data: bytes
     crc: int
     n_bytes: int
 
@@ -131,7 +132,7 @@ def deflate(values: bytes | memoryview) -> Piece:
     """Compress one piece; releases the interpreter lock."""
     view = memoryview(values).cast("B")
     packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -15, _MEMORY)
-    data = (packer.compress(view), packer.flush(isal_zlib.Z_SYNC_FLUSH))
+    data = packer.compress(view) + packer.flush(isal_zlib.Z_SYNC_FLUSH)
     return Piece(data, isal_zlib.crc32(view), view.nbytes)
 
 
@@ -140,60 +141,50 @@ def rows_per_piece(row_bytes: int) -> int:
     return min(64, 1 << (max(1, _PIECE_BYTES // max(1, row_bytes)).bit_length() - 1))
 
 
-Add = Callable[[str, tuple[int, ...], np.dtype, Iterable[Piece]], None]
-
-
-@contextmanager
-def npz_writer(path: Path) -> Iterator[Add]:
-    """Write an ``.npz`` file past the page cache.
-
-    Yields
-    ------
-    What takes the next array: its name, shape, type, and its pieces in C order.
+def write_npz(
+    path: Path, axes: Mapping[str, Any], shape: tuple[int, ...], dtype: np.dtype, pieces: Iterable[Piece]
+) -> None:
+    """``spectrograms``, given in pieces in C order, after the axes, in one ``.npz`` file past the page cache.
 
     Raises
     ------
     ValueError
-        If an array's pieces are not as long as its shape says.
+        If the pieces are not as long as the shape says.
     """
-    members = list[zipfile.ZipInfo]()
+    arrays = {name: np.asarray(values) for name, values in axes.items()}
     with ForwardFile(path) as file:
-
-        def add(name: str, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterable[Piece]) -> None:
-            header = io.BytesIO()
-            description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(header, description)
-            wanted = header.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            info.compress_type, info.flag_bits = zipfile.ZIP_DEFLATED, _SIZES_BEHIND
-            info.header_offset, info.file_size, info.compress_size, info.CRC = file.tell(), 0, 0, 0
-            file.write(info.FileHeader(zip64=wanted > _LARGE))
-            for piece in chain([deflate(header.getvalue())], pieces):
-                for part in piece.data:
-                    file.write(part)
-                info.compress_size += sum(map(len, piece.data))
-                info.CRC = isal_zlib.crc32_combine(info.CRC, piece.crc, piece.n_bytes)
-                info.file_size += piece.n_bytes
-            if info.file_size != wanted:
-                raise ValueError(f"{info.filename}: {info.file_size} of {wanted} bytes were written")
-            file.write(_LAST_BLOCK)
-            info.compress_size += len(_LAST_BLOCK)
-            sizes = "<4sLQQ" if wanted > _LARGE else "<4sLLL"
-            file.write(struct.pack(sizes, b"PK\x07\x08", info.CRC, info.compress_size, info.file_size))
-            members.append(info)
-
-        yield add
+        members = [
+            _member(file, name, array.shape, array.dtype, [deflate(array.tobytes())]) for name, array in arrays.items()
+        ]
+        members.append(_member(file, SPECTROGRAMS, shape, dtype, pieces))
         with zipfile.ZipFile(cast(Any, file), "w") as archive:  # it writes the index of what is there
             archive.filelist.extend(members)
 
 
-def write_npz(path: Path, axes: Mapping[str, Any], shape: tuple[int, ...], dtype: np.dtype, pieces: Any) -> None:
-    """``spectrograms`` (channel, frequency, time), given in pieces, after the axes, in one ``.npz`` file."""
-    with npz_writer(path) as add:
-        for name, values in axes.items():
-            array = np.asarray(values)
-            add(name, array.shape, array.dtype, [deflate(array.tobytes())])
-        add(SPECTROGRAMS, shape, dtype, pieces)
+def _member(
+    file: ForwardFile, name: str, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterable[Piece]
+) -> zipfile.ZipInfo:
+    """Write an array as the next member of an archive."""
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, description)
+    wanted = header.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+    info.compress_type, info.flag_bits = zipfile.ZIP_DEFLATED, _SIZES_BEHIND
+    info.header_offset, info.file_size, info.compress_size, info.CRC = file.tell(), 0, 0, 0
+    file.write(info.FileHeader(zip64=wanted > _LARGE))
+    for piece in chain([deflate(header.getvalue())], pieces):
+        file.write(piece.data)
+        info.compress_size += len(piece.data)
+        info.CRC = isal_zlib.crc32_combine(info.CRC, piece.crc, piece.n_bytes)
+        info.file_size += piece.n_bytes
+    if info.file_size != wanted:
+        raise ValueError(f"{info.filename}: {info.file_size} of {wanted} bytes were written")
+    file.write(_LAST_BLOCK)
+    info.compress_size += len(_LAST_BLOCK)
+    sizes = "<4sLQQ" if wanted > _LARGE else "<4sLLL"
+    file.write(struct.pack(sizes, b"PK\x07\x08", info.CRC, info.compress_size, info.file_size))
+    return info
 
 
 def filtered(values: NDArray) -> bytes:
@@ -219,12 +210,7 @@ def write_hdf5(
 ) -> None:
     """``spectrograms`` (channel, time, frequency) and the axes as datasets; any HDF5 reader opens them.
 
-    Parameters
-    ----------
-    depth, chunks
-        Frames in a chunk; channel, first frame and :func:`filtered` values of each.
-    attributes
-        Of the dataset.
+    ``chunks`` are channel, first frame and :func:`filtered` values of every ``depth`` frames.
     """
     with h5py.File(path, "w") as file:
         for name, values in axes.items():

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
+from src.preprocess.lfp.coherence import COHERENCE, Pair, parse_pairs
 from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
 from src.preprocess.lfp.shank import TRACES, shank_step
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.sessions import Session, find_sessions
-from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import read_manifest
@@ -25,9 +26,6 @@ from src.storage.output import OutputFolder
 from src.storage.parallel import available_cores
 from src.storage.progress import say
 from src.storage.step import Artifact, CachedStep, ensure
-
-if TYPE_CHECKING:
-    from src.preprocess.lfp.coherence import Site
 
 
 def spectrograms(params: SpectrogramParams) -> Summary:
@@ -43,132 +41,104 @@ def spectrograms(params: SpectrogramParams) -> Summary:
     BadInput
         If there is no session at all, or the parameters make no sense for any.
     """
-    transform, extraction = params.transform(), params.extraction()
-    pairs: list[tuple[Site, Site]] = []
-    if params.coherence:
-        from src.preprocess.lfp.coherence import parse_pairs
-
-        pairs = parse_pairs(params.coherence)
-    if params.workers < 0 or not params.memory_mb > 0:
-        problem = f"workers={params.workers}, memory_mb={params.memory_mb:g}"
-        raise BadInput("workers", problem, "give 0 or more, and some memory")
-    if params.figures not in (None, "png", "pdf"):
-        raise BadInput("figures", f"{params.figures!r} is not known", "choose png, pdf or null")
-    output = OutputFolder(Path(params.output_dir), (Path(params.input_dir),))
-    console = Console(stderr=True)
-    jobs: list[Job] = []
+    params.check()
+    pairs, output = parse_pairs(params.coherence), OutputFolder(Path(params.output_dir), (Path(params.input_dir),))
+    console, jobs = Console(stderr=True), list[Job]()
     sessions = [session for session in find_sessions(Path(params.input_dir)) if session.name not in params.skip]
     for session in sessions:
         for note in session.notes:
             say(console, f"{session.name}: {note}", label="note", style="yellow")
         try:
-            target = output.path(session.name)
+            jobs += Work(session, output.path(session.name), params, pairs).jobs()
         except BadInput as problem:
             jobs.append(Job(str(session.path), _refuse, (problem,)))
-            continue
-        jobs += Work(session, target, params, transform, extraction, pairs).jobs()
     jobs = [job for job in jobs if job.name not in params.skip]
     summary = run_batch(jobs, title="spectrograms")
     for session in sessions:
-        made = read_manifest(Path(params.output_dir) / session.name / "lfp_traces") or {}
-        for warning in made.get("facts", {}).get("warnings", []):
-            say(console, f"{session.name}: {warning}", label="warning", style="yellow")
+        made = read_manifest(Path(params.output_dir) / session.name / "lfp_traces") or {"facts": {"warnings": []}}
+        say_warnings(console, session.name, made)
     for name, artifact in summary.values.items():
-        for warning in artifact.manifest["facts"]["warnings"]:
-            say(console, f"{name}: {warning}", label="warning", style="yellow")
+        say_warnings(console, name, artifact.manifest)
     kept = sum(artifact.reused for artifact in summary.values.values())
     state = f", {kept} of them there already and verified" if kept else ""
     say(console, f"{len(summary.values)} of {len(jobs)} in {params.output_dir}{state}")
     return summary
 
 
+def say_warnings(console: Console, name: str, manifest: Mapping[str, Any]) -> None:
+    """Print the warnings in a result's facts."""
+    for warning in manifest["facts"]["warnings"]:
+        say(console, f"{name}: {warning}", label="warning", style="yellow")
+
+
 @dataclass(frozen=True)
 class Work:
-    """What is made of one session.
-
-    Attributes
-    ----------
-    target
-        The session's folder below ``output_dir``.
-    transform, extraction
-        The parameters that decide what comes out.
-    pairs
-        Channels whose coherence is wanted.
-    """
+    """What is made of one session, in its folder ``target``; ``pairs`` are the channels whose coherence is wanted."""
 
     session: Session
     target: Path
     params: SpectrogramParams
-    transform: Mapping[str, Any]
-    extraction: Mapping[str, Any]
-    pairs: list[tuple[Site, Site]]
+    pairs: list[Pair]
 
     def jobs(self) -> list[Job]:
-        """One per shank, one for coherence; or one that says why there is none."""
-        try:
-            there = self.session.shank_numbers(self.extraction["source"])
-        except BadInput as problem:
-            return [Job(str(self.session.path), _refuse, (problem,))]
+        """One per shank, and one for coherence.
+
+        Raises
+        ------
+        BadInput
+            If nothing of the session can be used.
+        """
+        there = self.session.shank_numbers(asdict(self.params.source))
         wanted = there if self.params.shanks is None else sorted(set(self.params.shanks))
         jobs = [Job(f"{self.session.name}/sh{shank}", self.shank, (shank,)) for shank in wanted]
-        if self.pairs:
-            jobs.append(Job(f"{self.session.name}/coherence", self.coherence))
-        return jobs
-
-    def folder(self, name: str) -> Path:
-        """Results of another preset lie beside those of the default one."""
-        return self.target / (name if self.params.preset == DEFAULT else f"{name}_{self.params.preset}")
+        return jobs + [Job(f"{self.session.name}/coherence", self.coherence)] * bool(self.pairs)
 
     def shank(self, shank: int) -> Artifact:
         """The spectrograms of a shank, and its figures."""
-        name, label = f"{self.session.name}/sh{shank}", f"{self.session.name}_sh{shank}"
+        label = f"{self.session.name}_sh{shank}"
         traces, source = self._traces(shank)
         step = shank_step(threads=self.params.workers or available_cores(), memory_mb=self.params.memory_mb)
-        given = {**self.transform, "label": label, "source": source}
-        artifact = ensure(step, {TRACES: traces}, given, label=label, target=self.folder(f"sh{shank}"))
+        given = {**self.params.transform(), "label": label, "source": source}
+        artifact = ensure(step, {TRACES: traces}, given, label=label, target=self._folder(f"sh{shank}"))
         if self.params.figures:
-            self._shank_figures(artifact, name)
+            from src.preprocess.lfp.pages import draw_shank  # loads matplotlib
+
+            there = open_spectrograms(artifact.path).channel_ids
+            asked = there if self.params.figure_channels is None else set(map(str, self.params.figure_channels))
+            if channels := [channel for channel in there if channel in asked]:
+                self._figures(draw_shank, artifact, f"{self.session.name}/sh{shank}", {"channels": channels})
         return artifact
 
     def coherence(self) -> Artifact:
         """The coherence of all pairs, and its figures."""
-        from src.preprocess.lfp.coherence import COHERENCE
-
-        shanks = sorted({site.shank for pair in self.pairs for site in pair})
-        found = {f"sh{k}": self._traces(k) for k in shanks}
+        found = {f"sh{k}": self._traces(k) for k in sorted({site.shank for pair in self.pairs for site in pair})}
         given = {
-            **self.transform,
+            **self.params.transform(),
             "label": self.session.name,
             "pairs": [[str(one), str(other)] for one, other in self.pairs],
             "coherence_window_s": float(self.params.coherence_window_s),
             "source": next(iter(found.values()))[1],
         }
         inputs = {name: path for name, (path, _) in found.items()}
-        target = self.folder("coherence")
-        artifact = ensure(COHERENCE, inputs, given, label=self.session.name, target=target)
+        artifact = ensure(COHERENCE, inputs, given, label=self.session.name, target=self._folder("coherence"))
         if self.params.figures:
             from src.preprocess.lfp.pages import draw_coherences  # loads matplotlib
 
             self._figures(draw_coherences, artifact, self.session.name, {})
         return artifact
 
+    def _folder(self, name: str) -> Path:
+        """Results of another preset lie beside those of the default one."""
+        return self.target / (name if self.params.preset == DEFAULT else f"{name}_{self.params.preset}")
+
     def _traces(self, shank: int) -> tuple[Path, dict[str, Any]]:
         """The trace file of a shank, and the options to read it with."""
         if self.session.raw is None:
-            stated = self.extraction["source"]["fs_hz"] or self.extraction["sampling_rate_hz"]
-            return self.session.trace_file(shank), {**self.extraction["source"], "fs_hz": stated}
+            stated = self.params.source.fs_hz or self.params.sampling_rate_hz
+            return self.session.trace_file(shank), asdict(self.params.source) | {"fs_hz": stated}
         from src.preprocess.lfp.extraction import shank_traces
 
-        return shank_traces(self.session, shank, self.target, self.extraction), asdict(SourceOptions())
-
-    def _shank_figures(self, artifact: Artifact, name: str) -> None:
-        from src.preprocess.lfp.pages import draw_shank  # loads matplotlib
-
-        there = open_spectrograms(artifact.path).channel_ids
-        wanted = None if self.params.figure_channels is None else set(map(str, self.params.figure_channels))
-        channels = [channel for channel in there if wanted is None or channel in wanted]
-        if channels:
-            self._figures(draw_shank, artifact, name, {"channels": channels})
+        return shank_traces(self.session, shank, self.target, self.params.extraction()), asdict(SourceOptions())
 
     def _figures(self, draw: Callable[..., list[Path]], artifact: Artifact, name: str, options: dict[str, Any]) -> None:
         def run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:

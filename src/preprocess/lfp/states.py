@@ -9,14 +9,18 @@ spectrum is then asked what the rule has seen in three features: a linear discri
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from src.signals import STAGE_SETS
+
 WAKE, NREM, REM = range(3)
+STATES, HYPNOGRAM = STAGE_SETS["rodent"], "hypnogram.csv"
 SMOOTHING_S = 12.0
 """States change more slowly than the features flicker."""
 SHORTEST_S = 12.0
@@ -71,6 +75,19 @@ class States(NamedTuple):
     stages: NDArray[np.int8]
     confidence: NDArray[np.float64]
     warnings: tuple[str, ...]
+
+
+def write_states(folder: Path, epochs: Sequence[str], stages: NDArray, confidence: NDArray[np.float64]) -> None:
+    """Write ``hypnogram.csv``; an epoch is its onset and duration in seconds, with a comma between."""
+    rows = zip(epochs, stages, confidence, strict=True)
+    lines = [f"{epoch},{STATES[stage]},{sure:.3f}" for epoch, stage, sure in rows]
+    (folder / HYPNOGRAM).write_text("\n".join(["onset,duration,stage,confidence", *lines]) + "\n")
+
+
+def summary_of(stages: NDArray, confidence: NDArray[np.float64]) -> dict[str, Any]:
+    """Share of each state and the mean confidence, as facts."""
+    share = {name: round(float((stages == k).mean()), 4) for k, name in enumerate(STATES)}
+    return {"share": share, "confidence": round(float(confidence.mean()), 4)}
 
 
 def epoch_features(

@@ -18,7 +18,6 @@ from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioni
 from src.preprocess.spikes.trace import load_trace
 from src.preprocess.spikes.wavelet import Denoising, denoise
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.reports.spike_conditioning import draw_conditioning
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
@@ -131,6 +130,8 @@ def _condition_file(
     record = {"conditioning": chain.to_dict(), "key": params.key}
     made = ensure(CONDITIONING, {"recording": path}, record, label=name, target=output.path(name))
     if params.figures:
+        from src.reports.spikes import draw_conditioning  # loads matplotlib
+
         trace = load_trace(path, fs_hz=chain.fs_hz, key=params.key)
         steps = {"median\nremoved": trace.centred, **dict(chain.steps(trace.centred))}
         with output.files() as part:

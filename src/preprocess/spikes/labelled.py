@@ -12,8 +12,7 @@ from src.preprocess.spikes.filters import slow_baseline
 from src.preprocess.spikes.plausibility import checked_labels, without_hum
 from src.preprocess.spikes.trace import Trace, load_trace
 from src.preprocess.spikes.waveforms import TEMPLATE_BEFORE, WaveformModel, fit_waveforms
-from src.recordings.extracellular.sortings import read_sorting
-from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_sorting, read_spikes
 from src.signals import BadInput
 
 PEAK_BEFORE_MS = 1.2

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 
 from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, frame_rate
-from src.recordings.matlab import load_mat
+from src.recordings.matlab import read_fields
 from src.signals import BadInput
 from src.storage.hdf5 import reading
 
 TIME_SERIES, POSITIONS = "TimeSeries.h5", "data_full.mat"
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _FIELDS = ("CellXYZ", "IX_inval_anat", "fpsec")
 
 
 def open_fish(traces: Path, cells: Path, subject: str, fs_hz: float | None) -> CalciumRecording:
-    """The recording of one fish.
-
-    Raises
-    ------
-    BadInput
-        For files that are unreadable, incomplete, or that contradict each other.
-    """
-    fish = read_struct(cells, _FIELDS)
+    """The recording of one fish; files that are incomplete or contradict each other raise :class:`BadInput`."""
+    fish = read_fields(cells, _FIELDS, "data")
     positions = _positions(cells, fish)
     invalid = _ids(cells, "IX_inval_anat", fish.get("IX_inval_anat"), len(positions))
     with reading(traces) as file:
@@ -41,6 +32,8 @@ def open_fish(traces: Path, cells: Path, subject: str, fs_hz: float | None) -> C
     frames_first = shape[1] == len(ids)
     if shape[0] == shape[1]:
         notes.append("as many frames as cells: CellResp was taken as (time, cell), as MATLAB's HDF5 files read")
+    if len(positions) == 3:
+        notes.append("three cells: CellXYZ was taken as (cell, 3)")
     keep = ~np.isin(ids, invalid)
     placed = np.isfinite(positions[ids - 1]).all(axis=1)
     counts = {
@@ -56,58 +49,6 @@ def open_fish(traces: Path, cells: Path, subject: str, fs_hz: float | None) -> C
     rate = frame_rate(cells, fs_hz, fish.get("fpsec"))
     kept, frames = ids[columns], shape[0] if frames_first else shape[1]
     return CalciumRecording(subject, traces, rate, frames, positions[kept - 1], kept, source, counts, tuple(notes))
-
-
-def read_struct(path: Path, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Those of ``fields`` that a MATLAB file of either format has, as arrays in MATLAB's orientation.
-
-    They are members of the struct ``data``, or variables of their own.
-
-    Raises
-    ------
-    BadInput
-        If the file cannot be read or has none of them.
-    """
-    path = Path(path)
-    try:
-        found = _from_hdf5(path, fields) if _is_hdf5(path) else _from_mat5(path, fields)
-    except BadInput:
-        raise
-    except FileNotFoundError:
-        raise BadInput(path, "does not exist", "check the path") from None
-    except PermissionError:
-        raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
-    except Exception as error:
-        # SciPy's reader raises whatever its parser stumbles over when a file is cut or corrupt.
-        text = " ".join(str(error).split())[:120]
-        raise BadInput(path, f"cannot be read as a MATLAB file ({text})", "copy it again") from error
-    if found is None:
-        problem = f"has no struct named data and no variable {fields[0] if fields else 'of that name'}"
-        raise BadInput(path, problem, "export the recording again")
-    return found
-
-
-def _is_hdf5(path: Path) -> bool:
-    with path.open("rb") as handle:
-        head = handle.read(520)
-    # MATLAB puts a 512-byte text header in front of the HDF5 signature of a v7.3 file.
-    return head[:8] == _HDF5_MAGIC or head[512:520] == _HDF5_MAGIC
-
-
-def _from_mat5(path: Path, fields: tuple[str, ...]) -> dict[str, np.ndarray] | None:
-    contents: Mapping[str, Any] = load_mat(path, ["data", *fields])
-    struct = contents.get("data")
-    if struct is not None and struct.dtype.names is not None and struct.size:
-        record = struct.flat[0]
-        return {name: record[name] for name in fields if name in struct.dtype.names}
-    return {name: contents[name] for name in fields if name in contents} or None
-
-
-def _from_hdf5(path: Path, fields: tuple[str, ...]) -> dict[str, np.ndarray] | None:
-    with h5py.File(path, "r") as file:
-        place = file["data"] if isinstance(file.get("data"), h5py.Group) else file
-        found = {name: place[name][()].T for name in fields if isinstance(place.get(name), h5py.Dataset)}
-        return found if found or place is not file else None
 
 
 def _cell_order(

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.recordings.calcium.fish import POSITIONS, TIME_SERIES, open_fish
+from src.recordings.calcium.inscopix import open_inscopix
 from src.recordings.calcium.recording import CalciumRecording
-from src.recordings.calcium.segmentation import EXTRACTORS, NWB, open_extractor, open_nwb, recognise
+from src.recordings.calcium.segmentation import EXTRACTORS, INSCOPIX, NWB, open_extractor, open_nwb, recognise
 from src.recordings.calcium.suite2p import find_planes, open_suite2p, suite2p_files
 from src.signals import BadInput
 
@@ -31,7 +32,9 @@ def find_subjects(input_dir: Path, skip: Sequence[str] = ()) -> list[Path]:
         raise BadInput(input_dir, "is not a folder", "set input_dir to the folder that holds subject_1, subject_2, …")
     inside = sorted(input_dir.iterdir()) if input_dir.is_dir() else []
     found = [p for p in inside if p.is_dir() and p.name.startswith("subject_")]
-    found = found or [p for p in (input_dir,) if _is_recording(p)] or [p for p in inside if _is_recording(p)]
+    if not found and len(_files_of_traces(inside)) < 2 and _is_recording(input_dir):
+        found = [input_dir]
+    found = found or [p for p in inside if _is_recording(p)]
     if not found:
         problem = "has no sub-folder whose name starts with subject_, and no suite2p, NWB, CaImAn or EXTRACT output"
         raise BadInput(input_dir, problem, "put every subject in a folder of its own")
@@ -55,20 +58,19 @@ def subject_name(place: Path) -> str:
 
 
 def _is_recording(place: Path) -> bool:
-    try:
-        return bool(subject_files(place))
-    except BadInput:
-        return False
+    """Whether a place holds one recording, or several that :func:`subject_files` refuses by name."""
+    inside = list(place.iterdir()) if place.is_dir() else [place]
+    is_fish = all((place / name).is_file() for name in (TIME_SERIES, POSITIONS))
+    return is_fish or bool(find_planes(place) or _files_of_traces(inside))
+
+
+def _files_of_traces(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    """The files among ``paths`` that hold the traces of a whole recording, with their roles."""
+    return [(role, path) for path in paths if (role := recognise(path))]
 
 
 def subject_files(place: Path) -> dict[str, Path]:
-    """The input files of one subject by role; what is read is exactly what is listed here.
-
-    Raises
-    ------
-    BadInput
-        If no layout is complete.
-    """
+    """The input files of one subject by role; what is read is exactly what is listed here."""
     place = Path(place)
     if place.is_file():
         if role := recognise(place):
@@ -80,9 +82,12 @@ def subject_files(place: Path) -> dict[str, Path]:
     if not missing:
         return {"traces": place / TIME_SERIES, "cells": place / POSITIONS}
     files = [p for p in sorted(place.iterdir()) if p.name not in (TIME_SERIES, POSITIONS)] if place.is_dir() else []
-    found = {role: path for path in files if (role := recognise(path))}
-    if len(found) == 1:
-        return found
+    found = _files_of_traces(files)
+    if len(found) > 1:
+        names = ", ".join(path.name for _, path in found)
+        raise BadInput(place, f"holds {len(found)} recordings ({names})", "give one of them, or a folder for each")
+    if found:
+        return dict(found)
     problem = f"has no {' and no '.join(missing)}"
     raise BadInput(place, problem, f"put {TIME_SERIES} and {POSITIONS}, a suite2p folder or one NWB file, there")
 
@@ -98,19 +103,17 @@ def open_recording(
     """Open a subject from the files that :func:`subject_files` found.
 
     ``fs_hz`` overrides the rate in the files, ``neuropil`` is the share that is subtracted where a source has it
-    (suite2p, NWB), and with ``need_positions`` cells without coordinates are left out.
-
-    Raises
-    ------
-    BadInput
-        For files that are unreadable, incomplete, or that contradict each other.
+    (suite2p, NWB), and with ``need_positions`` cells without coordinates are left out. Files that are unreadable,
+    incomplete, or that contradict each other raise :class:`BadInput`.
     """
     if "traces" in files:
         return open_fish(files["traces"], files["cells"], subject, fs_hz)
     if NWB in files:
         recording = open_nwb(files[NWB], subject, fs_hz, neuropil)
+    elif INSCOPIX in files:
+        recording = open_inscopix(files[INSCOPIX], subject, fs_hz)
     elif role := next((role for role in files if role in EXTRACTORS), None):
         recording = open_extractor(role, files[role], subject, fs_hz)
     else:
-        return open_suite2p(dict(files), subject, fs_hz, neuropil, need_positions)
+        recording = open_suite2p(dict(files), subject, fs_hz, neuropil, need_positions)
     return recording.placed_only() if need_positions else recording

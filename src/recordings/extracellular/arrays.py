@@ -27,41 +27,19 @@ _LARGEST_FIELD = 1 << 27
 """Values of the largest variable that is read beside the trace: a clock has one per sample."""
 
 
-def is_array(path: Path) -> bool:
-    """Whether a file holds named arrays, or one array."""
-    return path.suffix.lower() in SUFFIXES
-
-
 @dataclass(frozen=True)
 class StoredArray:
-    """A variable of a file, and what is beside it.
+    """A variable of a file, and what is beside it."""
 
-    Attributes
-    ----------
-    name
-        Its (dotted) name.
-    shape, dtype
-        As stored; of ``.mat`` files, in MATLAB's order of axes.
-    fields
-        Numbers and texts beside it, and at the top of the file.
-    opener
-        Opens it for reading along its first axis, or (``transposed``) along its second.
-    """
-
-    name: str
-    shape: tuple[int, ...]
+    name: str  # its (dotted) name
+    shape: tuple[int, ...]  # as stored; of .mat files, in MATLAB's order of axes
     dtype: np.dtype
-    fields: Mapping[str, Any]
-    opener: Callable[[bool], Opener]
+    fields: Mapping[str, Any]  # numbers and texts beside it, and at the top of the file
+    opener: Callable[[bool], Opener]  # opens it along its first axis, or (transposed) along its second
 
 
 def open_array(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
-    """The wanted variable of a file.
-
-    Parameters
-    ----------
-    key
-        Name of the variable; ``None`` takes the first of ``usual`` that the file has, or its only array of numbers.
+    """The variable ``key`` of a file; without a key the first of ``usual`` that there is, or the only array of numbers.
 
     Raises
     ------
@@ -99,26 +77,27 @@ def _npz(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
     with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile) or archive.zip is None:
             raise damaged(path, "not a zip archive")
-        shapes = {name: _npy_header(archive.zip, name) for name in archive.files}
-        name = _choose(path, key, usual, {n: shape for n, (shape, _, dtype) in shapes.items() if dtype.kind in "fiucb"})
-        if name not in shapes:
-            raise _absent(path, key, usual, list(shapes))
-        small = [n for n in shapes if n != name and np.prod(shapes[n][0]) <= _LARGEST_FIELD]
-        fields = {n: archive[n] for n in small}
-    shape, fortran, dtype = shapes[name]
+        headers = {}
+        for name in archive.files:
+            with archive.zip.open(f"{name}.npy") as stream:
+                headers[name] = _npy_header(stream)
+        name = _choose(
+            path, key, usual, {n: shape for n, (shape, _, dtype) in headers.items() if dtype.kind in "fiucb"}
+        )
+        if name not in headers:
+            raise _absent(path, key, usual, list(headers))
+        fields = {n: archive[n] for n in headers if n != name and np.prod(headers[n][0]) <= _LARGEST_FIELD}
+    shape, fortran, dtype = headers[name]
 
     def opener(turned: bool) -> Opener:
         if turned or (fortran and len(shape) > 1):
             return lambda: _unpacked(path, name, shape, dtype, fortran, turned)
-        return lambda: stream_npz(path, name, shape, dtype)
+        return lambda: _streamed(path, name, shape, dtype)
 
     return StoredArray(name, shape, dtype, fields, opener)
 
 
-def _npy_header(archive: zipfile.ZipFile, name: str, stream: Any = None) -> tuple[tuple[int, ...], bool, np.dtype]:
-    if stream is None:
-        with archive.open(f"{name}.npy") as opened:
-            return _npy_header(archive, name, opened)
+def _npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     first = np.lib.format.read_magic(stream) == (1, 0)
     reader = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = reader(stream)
@@ -130,18 +109,10 @@ def _npy_header(archive: zipfile.ZipFile, name: str, stream: Any = None) -> tupl
 
 
 @contextmanager
-def stream_npz(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Read]:
+def _streamed(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Read]:
     """Rows of an array of an ``.npz`` file in C order, front to back.
 
-    Parameters
-    ----------
-    shape
-        To read it in: the array's, or another one of the same size.
-
-    Raises
-    ------
-    BadInput
-        From reading, if the file is damaged; its checksum is compared when the last byte has been read.
+    The archive's checksum is compared when the last byte has been read.
     """
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
     try:
@@ -149,7 +120,7 @@ def stream_npz(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -
     except (OSError, zipfile.BadZipFile) as error:
         raise damaged(path, error) from error
     with archive, archive.open(f"{name}.npy") as stream:
-        _npy_header(archive, name, stream)
+        _npy_header(stream)
         position = 0
 
         def read(first: int, last: int) -> NDArray:
@@ -179,7 +150,7 @@ def _unpacked(
     with tempfile.TemporaryFile() as scratch:
         try:
             with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-                _npy_header(archive, name, stream)
+                _npy_header(stream)
                 shutil.copyfileobj(stream, scratch, BLOCK_BYTES)
             scratch.flush()
             values = np.memmap(scratch, dtype, "r", shape=shape, order="F" if fortran else "C")
@@ -229,7 +200,6 @@ def _opened(value: Any) -> Any:
 
 
 def _hdf5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
-    matlab = path.suffix.lower() == ".mat"
     with h5py.File(path, "r") as file:
         top = {name: file[name] for name in file if name != "#refs#"}
         numbers = {n: v.shape for n, v in top.items() if isinstance(v, h5py.Dataset) and v.dtype.kind in "fiucb"}
@@ -244,9 +214,10 @@ def _hdf5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
         around = {n: inside[n] for n in inside if inside[n] != values}
         fields = _fields(others, _hdf5_child) | dict(file.attrs) | _fields(around, _hdf5_child) | dict(values.attrs)
         place, shape, dtype = values.name, values.shape, values.dtype
-    if matlab and len(shape) == 2:  # MATLAB writes the columns first, HDF5 calls that rows
-        return StoredArray(name, shape[::-1], dtype, fields, lambda turned: lambda: _of_hdf5(path, place, not turned))
-    return StoredArray(name, shape, dtype, fields, lambda turned: lambda: _of_hdf5(path, place, turned))
+    # MATLAB writes the columns first, HDF5 calls that rows.
+    matlab = path.suffix.lower() == ".mat" and len(shape) == 2
+    shape = shape[::-1] if matlab else shape
+    return StoredArray(name, shape, dtype, fields, lambda turned: lambda: _of_hdf5(path, place, turned != matlab))
 
 
 def _hdf5_child(node: Any, part: str) -> Any:
@@ -265,11 +236,8 @@ def _of_hdf5(path: Path, place: str, turned: bool) -> Iterator[Read]:
             data = file[place]
             axis = 1 if turned else 0
             values: Any = data
-            if (
-                data.chunks
-                and data.ndim == 2
-                and data.chunks[axis] * data.shape[1 - axis] * data.dtype.itemsize > 8 * BLOCK_BYTES
-            ):
+            chunk = data.chunks[axis] if data.chunks and data.ndim == 2 else 0
+            if chunk and chunk * data.shape[1 - axis] * data.dtype.itemsize > 8 * BLOCK_BYTES:
                 values = np.memmap(scratch, data.dtype, "w+", shape=data.shape, order="F" if axis == 0 else "C")
                 for first in range(0, data.shape[1 - axis], data.chunks[1 - axis]):
                     part = (slice(None),) * (1 - axis) + (slice(first, first + data.chunks[1 - axis]),)
@@ -350,3 +318,30 @@ def _absent(path: Path, key: str | None, usual: tuple[str, ...], names: list[str
     return BadInput(
         path, problem, "name the trace: source.key=… for LFP, options.key=… or datamodule.recording.key=… for spikes"
     )
+
+
+@contextmanager
+def trace_file(
+    path: Path, shape: tuple[int, int], dtype: np.dtype, fields: Mapping[str, Any]
+) -> Iterator[Callable[[NDArray], None]]:
+    """Write ``traces`` (n_samples, n_channels) of ``shape`` and ``dtype`` and further ``fields`` into an ``.npz`` file.
+
+    The format is that of the original extraction. Yields what takes the next ``(time, channel)`` block.
+    """
+    header = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": shape}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open(_entry("traces"), "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, header)
+
+            def write(block: NDArray) -> None:
+                member.write(np.ascontiguousarray(block, dtype).data.cast("B"))
+
+            yield write
+        for name, value in fields.items():
+            with archive.open(_entry(name), "w") as member:
+                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """With a fixed time stamp: the same content makes the same file."""
+    return zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))

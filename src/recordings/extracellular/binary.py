@@ -5,27 +5,20 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.recordings.extracellular.formats import neuroscope_xml
-from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run, runs_between
+from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run
 from src.signals import BadInput
 
 
 def open_raw(
     path: Path, type_name: str, channels: int | None, fs_hz: float | None, rate_hint: str
 ) -> ExtracellularRecording:
-    """A file without a header.
-
-    Raises
-    ------
-    BadInput
-        If what it needs to be read by is not given.
-    """
+    """A file without a header; :class:`BadInput` if what it needs to be read by is not given."""
     try:
         dtype = np.dtype(type_name)
     except TypeError:
@@ -36,28 +29,17 @@ def open_raw(
         raise BadInput(path, "is a raw binary file of an unknown number of channels", "give source.channels=<number>")
     if fs_hz is None:
         raise BadInput(path, "states no sampling rate", rate_hint)
-    frame = dtype.itemsize * channels
-    count, rest = divmod(path.stat().st_size, frame)
-    said = (f"its last {rest} bytes are no whole sample of {channels} channels",) if rest else ()
-    return contiguous(path, "raw binary", fs_hz, dtype, count, channels, warnings=said)
+    values, said = _mapped(path, dtype, channels)
+    return ExtracellularRecording.of_array(path, "raw binary", fs_hz, values, warnings=said)
 
 
-def contiguous(
-    path: Path, source_format: str, fs_hz: float, dtype: np.dtype, count: int, n_channels: int, **known: Any
-) -> ExtracellularRecording:
-    """A file of samples in which all channels alternate, mapped into memory."""
+def _mapped(path: Path, dtype: np.dtype, n_channels: int) -> tuple[NDArray, tuple[str, ...]]:
+    """The whole samples ``(time, channel)`` of a file, mapped into memory, and what to say of a rest."""
+    count, rest = divmod(path.stat().st_size, dtype.itemsize * n_channels)
     if not count:
         raise BadInput(path, "holds no whole sample", "check dtype and channels")
-    values = np.memmap(path, dtype, "r", shape=(count, n_channels))
-    run = Run(0, 0, count, lambda: nullcontext(lambda first, last: values[first:last]))
-    given: dict[str, Any] = {
-        "channel_ids": np.arange(n_channels),
-        "shanks": np.zeros(n_channels, np.int64),
-        "files": (path,),
-    } | known
-    return ExtracellularRecording(
-        path=path, source_format=source_format, fs_hz=fs_hz, runs=(run,), dtype=dtype.newbyteorder("="), **given
-    )
+    said = (f"its last {rest} bytes are no whole sample of {n_channels} channels",) if rest else ()
+    return np.memmap(path, dtype, "r", shape=(count, n_channels)), said
 
 
 def open_neuroscope(path: Path) -> ExtracellularRecording:
@@ -76,9 +58,7 @@ def open_neuroscope(path: Path) -> ExtracellularRecording:
     if stated is None:
         raise BadInput(xml, "states no lfpSamplingRate", "add it with NeuroScope, or give source.fs_hz")
     reach, amplification = float(system.findtext("voltageRange", "0")), float(system.findtext("amplification", "0"))
-    frame = n_channels * bits // 8
-    count, rest = divmod(path.stat().st_size, frame)
-    said = [f"its last {rest} bytes are no whole sample of {n_channels} channels"] if rest else []
+    values, said = _mapped(path, np.dtype(f"<i{bits // 8}"), n_channels)
     groups = [
         [(int(c.text or 0), c.get("skip") == "1") for c in group.findall("channel")]
         for group in root.findall("anatomicalDescription/channelGroups/group")
@@ -86,21 +66,17 @@ def open_neuroscope(path: Path) -> ExtracellularRecording:
     listed = [(channel, number, skip) for number, group in enumerate(groups) for channel, skip in group]
     kept = [(channel, number) for channel, number, skip in listed if not skip] or [(c, 0) for c in range(n_channels)]
     if left := n_channels - len(kept):
-        said.append(f"{left} channels are left out: the XML file skips them or lists them in no group")
+        said = (*said, f"{left} channels are left out: the XML file skips them or lists them in no group")
     scaled = reach > 0 and amplification > 0
-    recording = contiguous(
+    recording = ExtracellularRecording.of_array(
         path,
         "NeuroScope",
         float(stated),
-        np.dtype(f"<i{bits // 8}"),
-        count,
-        n_channels,
+        values,
         gain=np.full(n_channels, 1e6 * reach / 2**bits / amplification, np.float32) if scaled else None,
         units="uV" if scaled else "unknown",
-        upstream=f"NeuroScope {path.suffix}, {AS_SAVED}"
-        if not reduced
-        else "NeuroScope LFP file, low-passed when made",
-        warnings=tuple(said),
+        upstream="NeuroScope LFP file, low-passed when made" if reduced else f"NeuroScope {path.suffix}, {AS_SAVED}",
+        warnings=said,
         files=(path, xml),
     )
     channels = np.array([channel for channel, _ in kept])
@@ -125,9 +101,8 @@ def open_trodes(path: Path) -> ExtracellularRecording:
     """The files that Trodes' export writes: one per channel, or one for all, and a clock beside them."""
     files = sorted(path.parent.glob(path.name.split("nt")[0] + "nt*ch*" + path.suffix)) if "nt" in path.name else [path]
     settings, _ = _trodes_header(path)
-    fs_hz = float(settings.get("clockrate", settings.get("clock rate", "30000"))) / float(
-        settings.get("decimation", "1")
-    )
+    decimation = float(settings.get("decimation", "1"))
+    fs_hz = float(settings.get("clockrate", settings.get("clock rate", "30000"))) / decimation
     columns, ids, groups = [], [], []
     for file in files:
         header, offset = _trodes_header(file)
@@ -148,20 +123,19 @@ def open_trodes(path: Path) -> ExtracellularRecording:
     if clocks:
         header, offset = _trodes_header(clocks[0])
         clock = np.asarray(np.memmap(clocks[0], _trodes_fields(header)[0][1], "r", offset), np.int64)
-    step = round(float(settings.get("decimation", "1")))
+    step = round(decimation)
     cuts = np.flatnonzero(np.diff(clock) > 1.5 * step) + 1 if len(clock) == count else ()
-    placed = runs_between(cuts, lambda sample: int(clock[sample]) // step, count, lambda: nullcontext(read), fs_hz)
-    return ExtracellularRecording(
+    recording = ExtracellularRecording(
         path=path,
         source_format="Trodes export",
         fs_hz=fs_hz,
         channel_ids=np.array(ids),
-        runs=placed.runs,
+        runs=(Run(0, 0, count, lambda: nullcontext(read)),),
         shanks=np.unique(groups, return_inverse=True)[1].astype(np.int64),
         dtype=np.dtype(np.int16),
         gain=None if gain is None else np.full(len(ids), float(gain), np.float32),
         units="unknown" if gain is None else "uV",
         upstream="Trodes export: filtered and referenced as its settings say",
-        warnings=placed.warnings,
         files=tuple(files),
     )
+    return recording.on_clock(cuts, lambda sample: int(clock[sample]) // step)

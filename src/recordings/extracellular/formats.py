@@ -1,10 +1,27 @@
-"""Which format of which vendor a file or folder has, by its names and first bytes alone."""
+"""Which format of which vendor a file or folder has, by its names and first bytes alone.
+
+Here is also what a user says of recordings that cannot say it themselves. This module is light, because configurations
+are made of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass
+class SourceOptions:
+    """Keys below ``source``; most recordings need none of them."""
+
+    fs_hz: float | None = None  # Hz; sampling rate of the recording. A file that states another one is refused.
+    key: str | None = None  # name of the variable in .npz, .h5 and .mat; dotted in MATLAB structs and cells
+    dtype: str | None = None  # type of a sample in raw binary files, such as int16
+    channels: int | None = None  # channels that alternate in raw binary files
+    gain_uv: float | None = None  # µV per unit of the samples
+    stream: str | None = None  # name of one of several streams of a recording
+
 
 _SAVED = ("si_folder.json", "binary.json", "cached.json", "provenance.json")
 
@@ -29,21 +46,11 @@ def is_trodes(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Format:
-    """A format that SpikeInterface reads.
+    """A format that SpikeInterface reads."""
 
-    Attributes
-    ----------
-    name
-        For messages and provenance.
-    found
-        Whether a file or folder has this format.
-    reader
-        Name of SpikeInterface's function.
-    """
-
-    name: str
-    found: Callable[[Path], bool]
-    reader: str
+    name: str  # for messages and provenance
+    found: Callable[[Path], bool]  # whether a file or folder has this format
+    reader: str  # name of SpikeInterface's function; empty for those read in `binary.py`
 
 
 def _suffix(*suffixes: str) -> Callable[[Path], bool]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 
 from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, damaged, open_array
 from src.recordings.extracellular.binary import open_raw
-from src.recordings.extracellular.recording import ExtracellularRecording, Run, runs_between, timestamp_jumps
-from src.recordings.extracellular.source import SourceOptions
+from src.recordings.extracellular.formats import SourceOptions
+from src.recordings.extracellular.recording import ExtracellularRecording, Run
 from src.signals import BadInput
 
 COORDINATES = ("channel_locations", "xcoord", "ycoord", "depth_order")
@@ -67,7 +66,7 @@ def open_recording(
         raise BadInput(path, "does not exist", "check the path")
     suffix = path.suffix.lower()
     if path.is_file() and suffix in SUFFIXES:
-        usual = USUAL_NAMES if purpose == "lfp" else ("d", *(name for name in USUAL_NAMES if name != "d"))
+        usual = USUAL_NAMES if purpose == "lfp" else tuple(dict.fromkeys(("d", *USUAL_NAMES)))
         recording = _of_arrays(path, open_array(path, options.key, usual), options, rate_hint)
     elif path.is_file() and suffix == ".wav":
         recording = _wav(path)
@@ -77,7 +76,10 @@ def open_recording(
         from src.recordings.extracellular.vendors import open_vendor  # loads SpikeInterface
 
         recording = open_vendor(path, options.stream, purpose)
-    _check_rate(path, recording.fs_hz, options.fs_hz)
+    if options.fs_hz is not None and not np.isclose(recording.fs_hz, options.fs_hz, rtol=1e-3):
+        stated = f"{recording.fs_hz:g} Hz"
+        problem = f"states a sampling rate of {stated}, {options.fs_hz:g} Hz was given"
+        raise BadInput(path, problem, f"give {stated} if the file is right, else correct the file or resample it")
     if options.gain_uv is not None:
         gain = np.full(recording.n_channels, options.gain_uv, np.float32)
         recording = replace(recording, gain=gain, offset=None, units="uV")
@@ -94,12 +96,8 @@ def is_recording(path: Path) -> bool:
 def stated_rate(path: Path, fields: Mapping[str, Any]) -> float | None:
     """The sampling rate in Hz that a file states under any of its common names, ``None`` if under none.
 
-    Intervals may be in s, ms or µs: the first that makes a rate between 100 Hz and 200 kHz is meant.
-
-    Raises
-    ------
-    BadInput
-        If what is stated is not one positive number, or two names state different rates.
+    Intervals may be in s, ms or µs: the first that makes a rate between 100 Hz and 200 kHz is meant. Refused are
+    what is not one positive number, and two names that state different rates.
     """
     found: dict[str, float] = {}
     for name, value in fields.items():
@@ -121,12 +119,6 @@ def stated_rate(path: Path, fields: Mapping[str, Any]) -> float | None:
     return rates[0][1] if rates else None
 
 
-def _check_rate(path: Path, stated: float, given: float | None) -> None:
-    if given is not None and not np.isclose(stated, given, rtol=1e-3):
-        problem = f"states a sampling rate of {stated:g} Hz, {given:g} Hz was given"
-        raise BadInput(path, problem, f"give {stated:g} Hz if the file is right, else correct the file or resample it")
-
-
 def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hint: str) -> ExtracellularRecording:
     fields, name, warnings = stored.fields, stored.name, list[str]()
     if stored.dtype.kind not in "fiu":
@@ -137,10 +129,10 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hin
     if len(shape) > 2 or len(stored.shape) > 2:
         raise BadInput(path, f"{name} has shape {stored.shape}", "save it as (n_samples, n_channels)")
     ids = _channel_ids(path, fields["channel_ids"]) if "channel_ids" in fields else None
-    turned = _time_is_second(stored, ids)
-    n_samples, n_channels = (
-        (stored.shape[::-1] if turned else stored.shape) if len(stored.shape) == 2 else (*stored.shape, 1)
-    )
+    rows, columns = stored.shape if len(stored.shape) == 2 else (*stored.shape, 1)
+    # Time runs along the second axis of one row, or of more columns than rows where no ids say which is which.
+    turned = len(stored.shape) == 2 and (columns > rows if ids is None else len(ids) == rows != columns)
+    n_samples, n_channels = (columns, rows) if turned else (rows, columns)
     ids = np.arange(n_channels) if ids is None else ids
     if len(ids) != n_channels:
         raise BadInput(path, f"{len(ids)} channel_ids for {n_channels} channels", "give one id per channel")
@@ -150,48 +142,34 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hin
     warnings += said
     if rate is None:
         raise BadInput(path, "states no sampling rate", rate_hint)
-    opener = stored.opener(turned)
-    if times is not None:
-        jumps, since, fs_hz = timestamp_jumps(times, rate), times - times[0], rate
-        clock = runs_between(jumps, lambda sample: float(since[sample]) * fs_hz, n_samples, opener, rate)
-        runs, warnings = clock.runs, [*warnings, *clock.warnings]
-        start: float | None = float(times[0])
-        length = None
-    else:
-        runs = (Run(0, 0, n_samples, opener),)
-        start, length, contradictions = _time_range(path, fields.get("time_range"), n_samples, rate)
-        warnings += contradictions
-    for key, count in (("n_timepoints", n_samples), ("n_channels", n_channels)):
-        stated = np.asarray(fields.get(key, count))
-        if stated.size != 1 or stated.item() != count:
-            warnings.append(f"{key} states {stated}, {name} has {count}")
+    start, length, said = _time_range(path, None if times is not None else fields.get("time_range"), n_samples, rate)
     upstream = ORIGINAL_UPSTREAM if set(fields) >= _ORIGINAL_KEYS else ExtracellularRecording.upstream
-    return ExtracellularRecording(
+    recording = ExtracellularRecording(
         path=path,
         source_format=f"arrays ({path.suffix})",
         fs_hz=rate,
         channel_ids=ids,
-        runs=runs,
+        runs=(Run(0, 0, n_samples, stored.opener(turned)),),
         shanks=_shanks(path, fields, n_channels),
         dtype=stored.dtype.newbyteorder("="),
         units=str(np.asarray(fields.get("units", "unknown"))),
         start_s=start,
         coordinates={key: np.asarray(fields[key]) for key in COORDINATES if key in fields},
         upstream=str(np.asarray(fields.get("upstream", upstream))),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *said),
         files=(path,),
         length=length,
     )
-
-
-def _time_is_second(stored: StoredArray, ids: NDArray | None) -> bool:
-    """Whether time runs along the second axis: one row, or more columns than rows where no ids say which is which."""
-    if len(stored.shape) < 2:
-        return False
-    rows, columns = stored.shape
-    if ids is None:
-        return columns > rows
-    return len(ids) == rows != columns
+    if times is not None:
+        recording = recording.at_times(times)
+    counts = [
+        (key, count, np.asarray(fields.get(key, count)))
+        for key, count in (("n_timepoints", n_samples), ("n_channels", n_channels))
+    ]
+    wrong = [
+        f"{key} states {stated}, {name} has {n}" for key, n, stated in counts if stated.size != 1 or stated.item() != n
+    ]
+    return replace(recording, warnings=(*recording.warnings, *wrong))
 
 
 def _channel_ids(path: Path, value: Any) -> NDArray:
@@ -222,12 +200,8 @@ def _sample_times(
 ) -> tuple[NDArray | None, float | None, list[str]]:
     """``(time,)`` seconds of every sample where the file has them, the rate, and what is to be said.
 
-    Whole numbers count samples, or ticks of which there are always as many between two samples.
-
-    Raises
-    ------
-    BadInput
-        If they do not rise, or contradict the stated rate.
+    Whole numbers count samples, or ticks of which there are always as many between two samples. Times that do not
+    rise, or contradict the stated rate, are refused.
     """
     said = list[str]()
     for name in ("timestamps", "time_stamps", "times", "time", "t"):
@@ -281,18 +255,6 @@ def _wav(path: Path) -> ExtracellularRecording:
             rate, values = scipy.io.wavfile.read(path)
         except ValueError:
             raise damaged(path, error) from error
-    values = values[:, None] if values.ndim == 1 else values
     if values.dtype == np.uint8:
         raise BadInput(path, "has samples of 8 bits", "save it with 16 bits or more")
-    run = Run(0, 0, len(values), lambda: nullcontext(lambda first, last: values[first:last]))
-    n_channels = values.shape[1]
-    return ExtracellularRecording(
-        path=path,
-        source_format="WAV",
-        fs_hz=float(rate),
-        channel_ids=np.arange(n_channels),
-        runs=(run,),
-        shanks=np.zeros(n_channels, np.int64),
-        dtype=values.dtype.newbyteorder("="),
-        files=(path,),
-    )
+    return ExtracellularRecording.of_array(path, "WAV", float(rate), values.reshape(len(values), -1))

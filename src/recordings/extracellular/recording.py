@@ -11,11 +11,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,87 +36,53 @@ Opener = Callable[[], AbstractContextManager[Read]]
 
 @dataclass(frozen=True)
 class Run:
-    """Samples without a gap between them.
+    """Samples without a gap between them."""
 
-    Attributes
-    ----------
-    start
-        Place of the first one on the recording's clock, in samples.
-    first, count
-        Which samples of the source they are.
-    opener
-        Opens the source.
-    """
-
-    start: int
-    first: int
+    start: int  # place of the first one on the recording's clock, in samples
+    first: int  # which samples of the source they are
     count: int
-    opener: Opener
+    opener: Opener  # opens the source
 
 
 @dataclass(frozen=True)
 class ExtracellularRecording:
-    """One continuous recording of one or more channels; its samples stay on disk.
+    """One continuous recording of one or more channels; its samples stay on disk."""
 
-    Attributes
-    ----------
-    path
-        File or folder it was opened from.
-    source_format
-        Name of the format, ``"SpikeGadgets .rec"``.
-    fs_hz
-        Sampling rate, not necessarily whole.
-    channel_ids
-        ``(channel,)`` whole numbers or text, as the file has them.
-    runs
-        Where samples were recorded, in rising order.
-    shanks
-        ``(channel,)`` number of the group (shank, tetrode, probe, port) of each channel.
-    dtype
-        Type of the samples in the source, in native byte order.
-    units
-        ``"uV"``, another unit that the file states, or ``"unknown"``.
-    gain, offset
-        ``(channel,)`` factor and summand that turn source samples into ``units``; ``None`` where they are in them.
-    start_s
-        Time of the first sample on the file's clock in seconds, ``None`` where the file states none.
-    started
-        Wall-clock time of the first sample where the file states it.
-    coordinates
-        Arrays about the channels that the file has: ``channel_locations`` in µm, ``depth_order``, …
-    upstream
-        What happened to the signal before, as far as the file says.
-    warnings
-        What the user has to know: gaps, contradictions, skipped channels.
-    files
-        The files that were read, for checksums.
-    columns
-        ``(channel,)`` column of each channel in the source; ``None`` for all in order.
-    width
-        Columns of the source, where ``columns`` are given.
-    length
-        Samples from the first to the last, where the file says that it goes on after its last sample.
-    """
-
-    path: Path
-    source_format: str
-    fs_hz: float
-    channel_ids: NDArray
-    runs: tuple[Run, ...]
-    shanks: NDArray[np.int64]
-    dtype: np.dtype
-    units: str = "unknown"
+    path: Path  # file or folder it was opened from
+    source_format: str  # "SpikeGadgets .rec"
+    fs_hz: float  # not necessarily whole
+    channel_ids: NDArray  # (channel,) whole numbers or text, as the file has them
+    runs: tuple[Run, ...]  # where samples were recorded, in rising order
+    shanks: NDArray[np.int64]  # (channel,) number of the group (shank, tetrode, probe, port)
+    dtype: np.dtype  # of the samples in the source, in native byte order
+    units: str = "unknown"  # "uV", or another unit that the file states
+    # (channel,) factor and summand that turn source samples into `units`; None where they are in them
     gain: NDArray[np.float32] | None = None
     offset: NDArray[np.float32] | None = None
-    start_s: float | None = None
-    started: datetime | None = None
+    start_s: float | None = None  # time of the first sample on the file's clock, where it states one
+    started: datetime | None = None  # wall-clock time of the first sample where the file states it
+    # arrays about the channels that the file has: `channel_locations` in µm, `depth_order`, …
     coordinates: dict[str, NDArray] = field(default_factory=dict)
+    # what happened to the signal before, as far as the file says
     upstream: str = "unknown: the file does not say how the signal was filtered or referenced"
-    warnings: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
-    columns: NDArray[np.int64] | None = None
-    width: int | None = None
-    length: int | None = None
+    warnings: tuple[str, ...] = ()  # what the user has to know: gaps, contradictions, skipped channels
+    files: tuple[Path, ...] = ()  # the files that were read, for checksums
+    columns: NDArray[np.int64] | None = None  # (channel,) column in the source; None for all in order
+    width: int | None = None  # columns of the source, where `columns` are given
+    length: int | None = None  # samples in all, where the file says that it goes on after its last sample
+
+    @classmethod
+    def of_array(
+        cls, path: Path, source_format: str, fs_hz: float, values: NDArray, **known: Any
+    ) -> ExtracellularRecording:
+        """A recording of samples ``(time, channel)`` in one piece: an array or a memory map."""
+        given: dict[str, Any] = {
+            "channel_ids": np.arange(values.shape[1]),
+            "shanks": np.zeros(values.shape[1], np.int64),
+            "files": (path,),
+        } | known
+        run = Run(0, 0, len(values), lambda: nullcontext(lambda first, last: values[first:last]))
+        return cls(path, source_format, fs_hz, runs=(run,), dtype=values.dtype.newbyteorder("="), **given)
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.fs_hz) and self.fs_hz > 0):
@@ -161,12 +127,7 @@ class ExtracellularRecording:
         """Every sample once, as ``(time, channel)`` blocks of at most ``n_samples`` in :attr:`units`.
 
         With ``scaled=False`` all channels of the source come in its order, before gain and offset: :attr:`columns`
-        says which of them are this recording's.
-
-        Raises
-        ------
-        BadInput
-            If the file is damaged.
+        says which of them are this recording's. A damaged file raises :class:`BadInput`.
         """
         width = self.n_channels if self.width is None else self.width
         step = n_samples or max(1, BLOCK_BYTES // (width * self.dtype.itemsize))
@@ -176,8 +137,7 @@ class ExtracellularRecording:
             with run.opener() as read:
                 for first in range(run.first, run.first + run.count, step):
                     values = read(first, min(first + step, run.first + run.count))
-                    values = values.reshape(len(values), -1)
-                    yield self.scale(values if self.columns is None else values[:, self.columns]) if scaled else values
+                    yield self.scaled(values) if scaled else values.reshape(len(values), -1)
             position = run.start + run.count
         yield from self._missing(self.n_samples - position, step, None if scaled else width)
 
@@ -197,9 +157,8 @@ class ExtracellularRecording:
             start, stop = max(first, run.start), min(last, run.start + run.count)
             if start < stop:
                 with run.opener() as read:
-                    piece = read(start - run.start + run.first, stop - run.start + run.first).reshape(stop - start, -1)
-                    kept = self.scale(piece if self.columns is None else piece[:, self.columns])
-                values[:, start - first : stop - first] = kept.T
+                    piece = self.scaled(read(start - run.start + run.first, stop - run.start + run.first))
+                values[:, start - first : stop - first] = piece.T
         return values
 
     def select(self, channels: Sequence[int] | NDArray) -> ExtracellularRecording:
@@ -222,25 +181,40 @@ class ExtracellularRecording:
         )
 
     def shank(self, number: int) -> ExtracellularRecording:
-        """The channels of one shank.
-
-        Raises
-        ------
-        BadInput
-            If there is none.
-        """
+        """The channels of one shank; :class:`BadInput` if there is none."""
         places = np.flatnonzero(self.shanks == number)
         if not len(places):
             known = ", ".join(map(str, np.unique(self.shanks)))
             raise BadInput(self.path, f"has no shank {number}", f"it has shanks {known}")
         return self.select(places)
 
+    def on_clock(
+        self, cuts: Iterable[int], clock: Callable[[int], float], what: str = "samples", **changes: Any
+    ) -> ExtracellularRecording:
+        """This recording of one run with gaps where its clock jumps.
+
+        ``cuts`` are the samples that do not follow on the one before, ``clock`` gives the clock at a sample, in
+        samples; ``what`` is missing in a gap. ``changes`` are further fields.
+        """
+        run, firsts = self.runs[0], [0, *(int(cut) for cut in cuts)]
+        pieces = [(a, b - a, run.opener) for a, b in zip(firsts, [*firsts[1:], run.count], strict=True)]
+        runs, said = runs_on_clock(pieces, [round(clock(first)) for first in firsts], self.fs_hz, what)
+        return replace(self, runs=runs, warnings=(*self.warnings, *said), **changes)
+
+    def at_times(self, times: NDArray) -> ExtracellularRecording:
+        """This recording of one run with the time ``(time,)`` of every sample in seconds: its jumps become gaps."""
+        cuts, since = timestamp_jumps(times, self.fs_hz), times - times[0]
+        return self.on_clock(cuts, lambda sample: float(since[sample]) * self.fs_hz, start_s=float(times[0]))
+
     def _missing(self, count: int, step: int, width: int | None) -> Iterator[NDArray]:
         for first in range(0, count, step):
             yield np.full((min(step, count - first), width or self.n_channels), np.nan, self.block_dtype)
 
-    def scale(self, values: NDArray) -> NDArray:
-        """Source samples ``(time, channel)`` in :attr:`units`."""
+    def scaled(self, values: NDArray) -> NDArray:
+        """This recording's channels of source samples ``(time, channel)``, in :attr:`units`."""
+        values = values.reshape(len(values), -1)
+        if self.columns is not None:
+            values = values[:, self.columns]
         if self.gain is None:
             return values.astype(self.block_dtype, copy=False)
         scaled = values.astype(np.float32)
@@ -260,14 +234,8 @@ def channel_rows(
 ) -> Iterator[ReadRow]:
     """Read a recording once, transposing as it passes, and give access to any stretch of any channel.
 
-    The transposed samples are in a nameless scratch file in ``folder``, so memory is the same for any length.
-
-    Parameters
-    ----------
-    pool
-        Transposes one block while the next one is read.
-    channels
-        Places of those that will be asked for; ``None`` for all.
+    The transposed samples are in a nameless scratch file in ``folder``, so memory is the same for any length; ``pool``
+    transposes one block while the next one is read. ``channels`` are the places of those that will be asked for.
     """
     kept = range(recording.n_channels) if channels is None else sorted(set(channels))
     chosen = recording if channels is None else recording.select(kept)
@@ -301,15 +269,10 @@ def channel_rows(
         yield read
 
 
-class Clock(NamedTuple):
-    """Runs of samples on a clock, and what was found on the way."""
-
-    runs: tuple[Run, ...]
-    warnings: tuple[str, ...]
-
-
-def runs_on_clock(starts: Sequence[tuple[int, int, Opener]], clock: Sequence[int], fs_hz: float, what: str) -> Clock:
-    """Place consecutive pieces of a recording on its clock.
+def runs_on_clock(
+    starts: Sequence[tuple[int, int, Opener]], clock: Sequence[int], fs_hz: float, what: str
+) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+    """Place consecutive pieces of a recording on its clock; returns the runs and what is to be said.
 
     Parameters
     ----------
@@ -337,38 +300,15 @@ def runs_on_clock(starts: Sequence[tuple[int, int, Opener]], clock: Sequence[int
     if len(warnings) > 4:
         lost_s = (runs[-1].start + runs[-1].count - sum(run.count for run in runs)) / fs_hz
         warnings = [*warnings[:3], f"and {len(warnings) - 3} more gaps: {lost_s:.3f} s of {what} are missing in all"]
-    return Clock(tuple(runs), tuple(warnings))
-
-
-def runs_between(
-    cuts: Iterable[int], clock: Callable[[int], float], count: int, opener: Opener, fs_hz: float, what: str = "samples"
-) -> Clock:
-    """Place the stretches of one source on its clock.
-
-    Parameters
-    ----------
-    cuts
-        Samples that do not follow on the one before.
-    clock
-        What the clock says at a sample, in samples.
-    count
-        Samples of the source.
-    """
-    firsts = [0, *(int(cut) for cut in cuts)]
-    pieces = [(first, last - first, opener) for first, last in zip(firsts, [*firsts[1:], count], strict=True)]
-    return runs_on_clock(pieces, [round(clock(first)) for first in firsts], fs_hz, what)
+    return tuple(runs), tuple(warnings)
 
 
 def jumps(at: Callable[[int], int], count: int, modulus: int = 1 << 32) -> list[int]:
     """Samples whose clock is not one after that of the sample before, by bisection.
 
-    Reads the clock of a few samples for every jump, not that of all: the clock of a stretch whose ends differ by
-    its length has no jump (a loss and a repetition of the same length within a stretch would go unseen).
-
-    Parameters
-    ----------
-    at
-        Clock of a sample, counted modulo ``modulus``.
+    ``at`` gives the clock of a sample, counted modulo ``modulus``. It is read for a few samples for every jump, not
+    for all: the clock of a stretch whose ends differ by its length has no jump (a loss and a repetition of the same
+    length within a stretch would go unseen).
     """
     found, stack = list[int](), [(0, count - 1)]
     while stack:
@@ -386,10 +326,7 @@ def jumps(at: Callable[[int], int], count: int, modulus: int = 1 << 32) -> list[
 def timestamp_jumps(times: Any, fs_hz: float) -> list[int]:
     """Samples that come later than one and a half intervals after the one before, or before it; a million at a time.
 
-    Parameters
-    ----------
-    times
-        ``(time,)`` seconds: an array, a memory map or an HDF5 dataset.
+    ``times`` are ``(time,)`` seconds: an array, a memory map or an HDF5 dataset.
     """
     found, step = list[int](), 1 << 20
     last = np.asarray(times[-1])

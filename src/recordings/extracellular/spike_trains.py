@@ -11,32 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import scipy.io
 
-from src.recordings.extracellular.arrays import is_array
+from src.recordings.extracellular.arrays import SUFFIXES
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.source import SourceOptions
-from src.recordings.matlab import load_mat
+from src.recordings.matlab import read_fields
 from src.signals import BadInput, Recording
 from src.storage.atomic import atomic_file
+
+_SORTING_HINT = "give a Phy folder (with params.py), <name>_sorting.npz, or a folder that SpikeInterface saved"
 
 
 @dataclass(frozen=True)
 class SpikeTrain:
-    """Sorted spikes of one channel.
+    """Sorted spikes of one channel."""
 
-    Attributes
-    ----------
-    index
-        ``(spike,)`` int64, 0-based sample of each onset, ascending.
-    unit
-        ``(spike,)`` int64, the neuron each spike belongs to, counted from 1.
-    """
-
-    index: np.ndarray
-    unit: np.ndarray
+    index: np.ndarray  # (spike,) int64, 0-based sample of each onset, ascending
+    unit: np.ndarray  # (spike,) int64, the neuron each spike belongs to, counted from 1
 
     def __post_init__(self) -> None:
         if self.index.ndim != 1 or self.index.shape != self.unit.shape:
@@ -74,29 +67,14 @@ def together(own: SpikeTrain, others: SpikeTrain) -> tuple[SpikeTrain, np.ndarra
 def read_trace(
     path: Path, *, fs_hz: float, key: str = "d", channel: int | None = None, units: str = "a.u."
 ) -> Recording:
-    """Read one channel of a ``.mat`` (any version), ``.npy`` or HDF5 file, or of what SpikeInterface reads.
+    """One channel of any extracellular recording, as ``(1, time)`` float32 in ``units`` unless the file states others.
 
-    Parameters
-    ----------
-    path, key
-        The file, and the name of the variable in it (ignored for ``.npy``).
-    fs_hz
-        Sampling rate. A rate stated in the file has to agree with it.
-    channel
-        Row of a several-channel array; not needed for one row or one column.
-
-    Returns
-    -------
-    Recording
-        Samples ``(1, time)`` float32 in ``units``; NaN marks samples that were not recorded.
-
-    Raises
-    ------
-    BadInput
-        Missing file or key, another rate, not numeric, several channels and no choice, empty, infinite.
+    ``key`` is the variable in files of named arrays, ``channel`` a row of several. The rate a file states has to be
+    ``fs_hz``. NaN marks samples that were not recorded. Refused are several channels and no choice, infinite samples,
+    and a channel without any.
     """
     path = Path(path)
-    options = SourceOptions(fs_hz=fs_hz, key=key if is_array(path) else None)
+    options = SourceOptions(fs_hz=fs_hz, key=key if path.suffix.lower() in SUFFIXES else None)
     recording = open_recording(path, options, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
     n_channels = recording.n_channels
     if n_channels > 1 and channel is None:
@@ -115,17 +93,12 @@ def read_trace(
 def read_spikes(path: Path, *, n_samples: int | None = None, n_units: int | None = 5) -> SpikeTrain:
     """Read ``Index`` (1-based onsets) and ``Class`` (from 1) of a ``.mat`` or HDF5 file.
 
-    Raises
-    ------
-    BadInput
-        Missing keys, unequal lengths, fractions, an index outside ``1…n_samples``, a class outside ``1…n_units``.
+    Refused are unequal lengths, fractions, an index outside ``1…n_samples`` and a class outside ``1…n_units``.
     """
     path = Path(path)
-    content = _load(path, ("Index", "Class"))
-    for key in ("Index", "Class"):
-        if key not in content:
-            present = ", ".join(sorted(content["__names__"])) or "nothing"
-            raise BadInput(path, f"no variable '{key}' (it holds {present})", "training needs d, Index and Class")
+    if path.suffix.lower() not in (".mat", ".h5", ".hdf5"):
+        raise BadInput(path, f"unknown kind of file '{path.suffix}'", "give a .mat, .h5 or .hdf5 file")
+    content = read_fields(path, ("Index", "Class"), hint="training needs d, Index and Class")
     index, unit = (_whole_numbers(path, key, content[key]) for key in ("Index", "Class"))
     if len(index) != len(unit):
         raise BadInput(path, f"{len(index)} entries in Index, {len(unit)} in Class", "give one Class per Index")
@@ -145,6 +118,42 @@ def read_spikes(path: Path, *, n_samples: int | None = None, n_units: int | None
             path, f"Class {int(unit[wrong][0])} outside 1…{top}", "number the neurons from 1, or raise n_units"
         )
     return SpikeTrain.sorted(index - 1, unit)
+
+
+def read_sorting(path: Path, fs_hz: float) -> tuple[SpikeTrain, tuple[str, ...]]:
+    """The spikes of a sorting, and which unit of it each neuron is.
+
+    Of a Phy folder with units that somebody called good, these alone are taken; noise never is. Refused is what is no
+    sorting, has another rate or several segments, or no unit.
+    """
+    from spikeinterface.core import load, read_npz_sorting
+    from spikeinterface.extractors import read_phy
+
+    path = Path(path)
+    if not path.exists():
+        raise BadInput(path, "does not exist", _SORTING_HINT)
+    try:
+        if (path / "params.py").is_file():
+            sorting = read_phy(path, exclude_cluster_groups=["noise"])
+        else:
+            sorting = read_npz_sorting(path) if path.suffix == ".npz" else load(path)
+        units, rate, segments = list(sorting.unit_ids), sorting.get_sampling_frequency(), sorting.get_num_segments()
+    except Exception as error:  # its readers fail on foreign files in a dozen ways
+        raise BadInput(path, f"is no sorting ({error})", _SORTING_HINT) from error
+    if not np.isclose(rate, fs_hz, rtol=1e-3):
+        raise BadInput(path, f"was sorted at {rate:g} Hz, the recording has {fs_hz:g} Hz", "give its own recording")
+    if segments != 1:
+        raise BadInput(path, f"has {segments} segments", "give a sorting of one segment")
+    quality = sorting.get_property("quality")
+    good = [u for u, q in zip(units, quality, strict=True) if q == "good"] if quality is not None else []
+    chosen = good or units
+    trains = [np.asarray(sorting.get_unit_spike_train(unit), np.int64) for unit in chosen]
+    trains, chosen = [t for t in trains if len(t)], [u for t, u in zip(trains, chosen, strict=True) if len(t)]
+    if not trains:
+        raise BadInput(path, "has no unit with a spike", _SORTING_HINT)
+    names = np.concatenate([np.full(len(t), number) for number, t in enumerate(trains, start=1)])
+    said = ", ".join(f"{number} is unit {unit}" for number, unit in enumerate(chosen, start=1))
+    return SpikeTrain.sorted(np.concatenate(trains), names), (f"neuron {said} of {path.name}",)
 
 
 def write_mat(path: Path, train: SpikeTrain | None = None, trace: np.ndarray | None = None) -> None:
@@ -193,23 +202,6 @@ def _long_runs(flag: np.ndarray, shortest: int) -> np.ndarray:
         if stop - start >= shortest:
             kept[start:stop] = True
     return kept
-
-
-def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    if path.suffix.lower() not in (".mat", ".h5", ".hdf5"):
-        raise BadInput(path, f"unknown kind of file '{path.suffix}'", "give a .mat, .h5 or .hdf5 file")
-    if not path.is_file():
-        raise BadInput(path, "does not exist", "check the path")
-    try:
-        if path.suffix != ".mat" or h5py.is_hdf5(path):
-            with h5py.File(path) as handle:
-                found = {k: handle[k][()] for k in keys if k in handle and isinstance(handle[k], h5py.Dataset)}
-                return {**found, "__names__": list(handle)}
-        found = load_mat(path, keys)
-        names = [name for name, _, _ in scipy.io.whosmat(path)]
-    except Exception as error:  # SciPy's and h5py's readers fail on damaged files in a dozen ways
-        raise BadInput(path, f"cannot be read as {path.suffix} ({error})", "check that the file is whole") from error
-    return {**{k: v for k, v in found.items() if k in keys}, "__names__": names}
 
 
 def _whole_numbers(path: Path, key: str, array: Any) -> np.ndarray:

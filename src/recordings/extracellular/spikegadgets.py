@@ -34,13 +34,7 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def open_rec(path: Path) -> ExtracellularRecording:
-    """A session of one or more ``.rec`` files; tetrodes, or the shanks of probes, are its shanks.
-
-    Raises
-    ------
-    BadInput
-        If the parts do not belong together.
-    """
+    """A session of one or more ``.rec`` files; tetrodes, or the shanks of probes, are its shanks."""
     from spikeinterface.extractors import read_spikegadgets
 
     from src.recordings.extracellular.vendors import adapt
@@ -78,14 +72,12 @@ def open_rec(path: Path) -> ExtracellularRecording:
     ends = full + np.array([count for _, count, _ in pieces])
     wraps = np.concatenate([[0], np.cumsum((full[1:] < ends[:-1]) & (ends[:-1] - full[1:] > 1 << 31))])
     fs_hz = float(first.get_sampling_frequency())
-    placed = runs_on_clock(pieces, (full + (wraps << 32)).tolist(), fs_hz, "packets")
+    runs, said = runs_on_clock(pieces, (full + (wraps << 32)).tolist(), fs_hz, "packets")
     opened = adapt(first, path, "SpikeGadgets .rec")
     if not first.has_probe():
         opened = _tetrodes(opened, first)
     warnings += [f"{len(files)} parts are joined: {', '.join(file.name for file in files)}"] if len(files) > 1 else []
-    return replace(
-        opened, runs=placed.runs, warnings=(*opened.warnings, *warnings, *placed.warnings), files=tuple(files)
-    )
+    return replace(opened, runs=runs, warnings=(*opened.warnings, *warnings, *said), files=tuple(files))
 
 
 def _opener(packets: Any, masks: NDArray[np.bool_]) -> Any:

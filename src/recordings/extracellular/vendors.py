@@ -30,9 +30,8 @@ from src.recordings.extracellular.recording import (
     AS_SAVED,
     ExtracellularRecording,
     Opener,
-    runs_between,
+    Run,
     runs_on_clock,
-    timestamp_jumps,
 )
 from src.signals import BadInput
 
@@ -114,7 +113,7 @@ def _through_spikeinterface(path: Path, known: Format, stream: str | None, purpo
     opened = adapt(recording, path, known.name, warnings=said)
     if known.reader == "read_intan" and getattr(recording.neo_reader, "discontinuous_timestamps", False):
         clock = np.asarray(recording.neo_reader.get_intan_timestamps(), np.int64)
-        return _on_clock(opened, clock, "samples")
+        return opened.on_clock(np.flatnonzero(np.diff(clock) != 1) + 1, lambda sample: int(clock[sample]))
     if known.name == "Open Ephys binary":
         return _open_ephys_clock(opened, recording)
     return _plexon(opened, recording) if known.reader == "read_plexon" else opened
@@ -192,7 +191,7 @@ def adapt(recording: Any, path: Path, source_format: str, *, warnings: Sequence[
     counts = [int(recording.get_num_samples(s)) for s in range(recording.get_num_segments())]
     starts = [float(recording.get_start_time(segment_index=s) or 0.0) for s in range(len(counts))]
     pieces = [(0, count, _segment(recording, number)) for number, count in enumerate(counts)]
-    clock = runs_on_clock(pieces, [round(start * fs_hz) for start in starts], fs_hz, "samples")
+    runs, said = runs_on_clock(pieces, [round(start * fs_hz) for start in starts], fs_hz, "samples")
     shanks, positions = _groups(recording)
     order = np.lexsort((np.arange(len(ids)), positions[:, 1] if positions is not None else 0 * shanks, shanks))
     gain, offset, units = _scale(recording)
@@ -201,7 +200,7 @@ def adapt(recording: Any, path: Path, source_format: str, *, warnings: Sequence[
         source_format=source_format,
         fs_hz=float(fs_hz),
         channel_ids=ids,
-        runs=clock.runs,
+        runs=runs,
         shanks=shanks,
         dtype=np.dtype(recording.get_dtype()).newbyteorder("="),
         units=units,
@@ -211,7 +210,7 @@ def adapt(recording: Any, path: Path, source_format: str, *, warnings: Sequence[
         started=_started(recording),
         coordinates={} if positions is None else {"channel_locations": positions},
         upstream=f"{source_format}, {AS_SAVED}",
-        warnings=(*warnings, *clock.warnings),
+        warnings=(*warnings, *said),
         files=(path,),
     )
     return opened if np.array_equal(order, np.arange(len(ids))) else opened.select(order)
@@ -250,52 +249,29 @@ def _started(recording: Any) -> datetime | None:
     return when if isinstance(when, datetime) else None
 
 
-def _on_clock(recording: ExtracellularRecording, clock: NDArray[np.int64], what: str) -> ExtracellularRecording:
-    """A recording of one run whose every sample has a clock: its jumps become gaps."""
-    run, cuts = recording.runs[0], np.flatnonzero(np.diff(clock) != 1) + 1
-    placed = runs_between(cuts, lambda sample: int(clock[sample]), run.count, run.opener, recording.fs_hz, what)
-    return replace(recording, runs=placed.runs, warnings=(*recording.warnings, *placed.warnings))
-
-
 def _nwb(path: Path, stream: str | None) -> ExtracellularRecording:
     import h5py
     from spikeinterface.extractors import read_nwb_recording
     from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
 
-    series = stream or None
-    if series is None:
+    series = stream
+    if not series:
         found = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
         if len(found) > 1:
             raise BadInput(path, f"holds {len(found)} ElectricalSeries", f"choose source.stream= {', '.join(found)}")
         if not found:
-            raise BadInput(
-                path, "holds no ElectricalSeries", "give raw or LFP traces; calcium traces: preprocess=cascade_spikes"
-            )
+            hint = "give raw or LFP traces; calcium traces: preprocess=cascade_spikes"
+            raise BadInput(path, "holds no ElectricalSeries", hint)
         series = found[0]
-    recording = read_nwb_recording(path, electrical_series_path=series)
-    opened = adapt(recording, path, "NWB ElectricalSeries")
+    opened = adapt(read_nwb_recording(path, electrical_series_path=series), path, "NWB ElectricalSeries")
     with h5py.File(path, "r") as file:
-        started = file["session_start_time"].asstr()[()] if "session_start_time" in file else None
-        filtering = file[series].attrs.get("filtering")
-        times = file[series].get("timestamps")
-        if times is not None:
-            times = times[:]
-    if started:
-        opened = replace(opened, started=datetime.fromisoformat(started))
-    if filtering:
-        opened = replace(opened, upstream=f"NWB ElectricalSeries, filtering: {filtering}")
-    if times is None:
-        return opened
-    return _on_timestamps(opened, np.asarray(times, np.float64))
-
-
-def _on_timestamps(recording: ExtracellularRecording, times: NDArray[np.float64]) -> ExtracellularRecording:
-    """A recording of one run whose every sample has a time in seconds."""
-    run, fs_hz = recording.runs[0], recording.fs_hz
-    jumps = timestamp_jumps(times, fs_hz)
-    placed = runs_between(jumps, lambda sample: float(times[sample] - times[0]) * fs_hz, run.count, run.opener, fs_hz)
-    said = (*recording.warnings, *placed.warnings)
-    return replace(recording, runs=placed.runs, start_s=float(times[0]), warnings=said)
+        if "session_start_time" in file:
+            opened = replace(opened, started=datetime.fromisoformat(file["session_start_time"].asstr()[()]))
+        if filtering := file[series].attrs.get("filtering"):
+            opened = replace(opened, upstream=f"NWB ElectricalSeries, filtering: {filtering}")
+        if (times := file[series].get("timestamps")) is not None:
+            opened = opened.at_times(np.asarray(times[:], np.float64))
+    return opened
 
 
 def _open_ephys_clock(opened: ExtracellularRecording, recording: Any) -> ExtracellularRecording:
@@ -313,8 +289,8 @@ def _open_ephys_clock(opened: ExtracellularRecording, recording: Any) -> Extrace
             cuts += (np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()
         pieces += [(a, b - a, run.opener) for a, b in zip(cuts, [*cuts[1:], run.count], strict=True)]
         clock += [int(numbers[cut]) for cut in cuts]
-    placed = runs_on_clock(pieces, clock, opened.fs_hz, "samples")
-    return replace(opened, runs=placed.runs, warnings=placed.warnings)
+    runs, said = runs_on_clock(pieces, clock, opened.fs_hz, "samples")
+    return replace(opened, runs=runs, warnings=said)
 
 
 def _plexon(opened: ExtracellularRecording, recording: Any) -> ExtracellularRecording:
@@ -344,10 +320,10 @@ def _plexon(opened: ExtracellularRecording, recording: Any) -> ExtracellularReco
             values[:, column] = np.concatenate(parts)[first - own["cumsum"][begin] :][: last - first]
         return values
 
-    placed = runs_between(cuts, place.__getitem__, run.count, lambda: nullcontext(read), fs_hz)
-    said = (*opened.warnings, *placed.warnings)
-    start_s = float(clock[0]) / fs_hz or None
-    return replace(opened, runs=placed.runs, warnings=said, start_s=start_s, gain=gain, offset=None, units="uV")
+    microvolts = replace(
+        opened, runs=(Run(0, 0, run.count, lambda: nullcontext(read)),), gain=gain, offset=None, units="uV"
+    )
+    return microvolts.on_clock(cuts, place.__getitem__, start_s=float(clock[0]) / fs_hz or None)
 
 
 def _intan_file(path: Path) -> Path:

@@ -1,16 +1,22 @@
-"""Channels found by name: spelling does not matter, electrodes have synonyms, differences are formed when asked for.
+"""Channels found by name and put on one rate.
 
-Where nobody named a channel, :func:`choose_channels` says which ones a network for EEG can score.
+Spelling does not matter, electrodes have synonyms, differences are formed when asked for. Where nobody named a channel,
+:func:`choose_channels` says which ones a network for EEG can score. :func:`resample` has an anti-alias filter that is
+down before the new Nyquist frequency.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
-from src.signals import BadInput
+import numpy as np
+
+from src.signals import BadInput, Recording
 
 _KIND = re.compile(r"^(EEG|EOG|EMG|ECG|EKG|POL)(?=.)")
 _COMMON_REFERENCE = re.compile(r"(REF|LE|AVG|AVE|CAR)$")
@@ -25,6 +31,8 @@ _ELECTRODE = r"(FP[12Z]|F[3478Z]|C[34Z]|P[34Z]|O[12Z]|T[3-8])"
 _DERIVATION = re.compile(rf"^{_ELECTRODE}(?:[-/:\s](.+))?$", re.IGNORECASE)
 _MASTOID = re.compile(r"^[AM][12]$", re.IGNORECASE)
 _OPPOSITE = {"1": "2", "2": "1", "3": "2", "4": "1", "7": "2", "8": "1", "5": "2", "6": "1", "Z": "2"}
+_STOP_DB, _PASS_FRACTION, _LARGEST_FACTOR = 60.0, 0.9, 20_000
+_BLOCK = 1 << 20
 _ORDER = ("FP", "F", "C", "P", "O", "T")
 """From the front to the back: the human network was trained on Fpz-Cz before all."""
 
@@ -73,8 +81,7 @@ def _derivation(source: str | Path, name: str, labels: Sequence[str], more: Sequ
             plus, minus = (_find(source, electrode, labels) for electrode in electrodes)
             if plus is not None and minus is not None:
                 return Derivation(name, plus, minus)
-    listed = ", ".join(labels) or "none"
-    raise BadInput(source, f"has no channel {name!r}", f"choose from: {listed}")
+    raise BadInput(source, f"has no channel {name!r}", f"choose from: {', '.join(labels) or 'none'}")
 
 
 def _find(source: str | Path, name: str, labels: Sequence[str]) -> int | None:
@@ -116,23 +123,9 @@ def choose_channels(
     """Groups of channels that vote, in the order of a network's channels.
 
     Each group has one EEG channel in the place of the network's first, the first eye channel that there is in the
-    place of its EOG, and ``absent`` in all others. Up to three EEG channels are taken, one of each region of the
-    scalp, from the front to the back. An electrode without a reference is taken against the opposite mastoid if the
-    file has it.
-
-    Parameters
-    ----------
-    source
-        Named in messages.
-    wanted
-        The network's channels; those whose name begins with EOG are for the eyes.
-    labels, rates_hz
-        The recording's channels and their rates.
-
-    Raises
-    ------
-    BadInput
-        If no label is an EEG channel.
+    place of its EOG (a name in ``wanted`` that begins so), and ``absent`` in all others. Up to three EEG channels are
+    taken, one of each region of the scalp, from the front to the back. An electrode without a reference is taken
+    against the opposite mastoid if the file has it. A recording without an EEG channel raises :class:`BadInput`.
     """
     fast = [label for label, rate in zip(labels, rates_hz, strict=True) if rate >= _LEAST_HZ]
     eyes = [label for label in fast if _EOG.search(_without_prefix(label)) or label.strip().upper().startswith("EOG")]
@@ -167,3 +160,88 @@ def _against_mastoid(label: str, electrode: str, labels: Sequence[str]) -> str:
     side = _OPPOSITE[electrode[-1]]
     best = next((m for m in mastoids if m.strip()[-1] == side), next(iter(mastoids), None))
     return label if best is None else f"{_without_prefix(label)}-{_without_prefix(best)}"
+
+
+def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
+    """``(…, time)`` at ``from_hz`` to ``to_hz``: polyphase FIR, linear phase, no delay.
+
+    The pass band ends at 0.9 of the lower Nyquist frequency and the stop band (-60 dB) starts at it.
+    The output has ``round(time * to_hz / from_hz)`` samples. Samples that are not finite are bridged
+    for the filter and are NaN again afterwards, no wider than before.
+    """
+    from scipy.signal import resample_poly
+
+    if from_hz == to_hz:
+        return samples
+    ratio = Fraction(to_hz / from_hz).limit_denominator(_LARGEST_FACTOR)
+    up, down = ratio.numerator, ratio.denominator
+    n_out = round(samples.shape[-1] * to_hz / from_hz)
+    missing = ~np.isfinite(samples)
+    bridged = _bridge(samples, missing) if missing.any() else samples
+    # The filter assumes zeros outside; without its mean, a signal with an offset has no step at its ends.
+    mean = bridged.mean(axis=-1, keepdims=True, dtype=np.float64).astype(samples.dtype)
+    out = np.empty((*samples.shape[:-1], n_out), samples.dtype)
+    taps = _filter(up, down)
+    # A block at a time, for the memory, with as much on both sides as the filter reaches: the sums are the same.
+    block, reach = down * -(-_BLOCK // down), down * (len(taps) // (up * down) + 1)
+    for first in range(0, samples.shape[-1], block):
+        low = max(0, first - reach)
+        piece = resample_poly(bridged[..., low : first + block + reach] - mean, up, down, axis=-1, window=taps)
+        piece = piece[..., (first - low) * up // down :]
+        place = first * up // down
+        count = min(block * up // down, piece.shape[-1], n_out - place)
+        out[..., place : place + count] = piece[..., :count] + mean
+        filled = place + count
+    out[..., filled:] = out[..., filled - 1 : filled]
+    if missing.any():
+        nearest = np.minimum((np.arange(n_out) * (from_hz / to_hz)).round().astype(int), samples.shape[-1] - 1)
+        out[missing[..., nearest]] = np.nan
+    return out
+
+
+def require_band(source: str | Path, channel: str, fs_hz: float, max_hz: float | None) -> None:
+    """Refuse a channel that holds nothing up to ``max_hz``: the Nyquist frequency of ``fs_hz`` lies below it."""
+    if max_hz is not None and fs_hz / 2 < max_hz:
+        problem = f"channel {channel!r}: sampling rate {fs_hz:g} Hz is too low, up to {max_hz:g} Hz is analysed"
+        raise BadInput(source, problem, f"export it at {2 * max_hz:g} Hz or more, or train with a lower max_hz")
+
+
+def join_channels(channels: Sequence[Recording], fs_hz: float | None = None) -> Recording:
+    """One recording from recordings of one channel each, at ``fs_hz`` (``None``: at their own rate, if it is one)."""
+    first = channels[0]
+    if fs_hz is None:
+        if len({channel.fs_hz for channel in channels}) > 1:
+            listed = ", ".join(f"{channel.channels[0]} {channel.fs_hz:g} Hz" for channel in channels)
+            problem = f"channels have different rates ({listed})"
+            raise BadInput(first.source, problem, "give the rate to resample to, fs_hz=...")
+        fs_hz = first.fs_hz
+    rows = [resample(channel.samples[0], channel.fs_hz, fs_hz) for channel in channels]
+    shortest = min(len(row) for row in rows)
+    return replace(
+        first,
+        samples=np.stack([row[:shortest] for row in rows]),
+        fs_hz=float(fs_hz),
+        channels=tuple(channel.channels[0] for channel in channels),
+        units=tuple(channel.units[0] for channel in channels),
+        notes=tuple(dict.fromkeys(note for channel in channels for note in channel.notes)),
+    )
+
+
+@cache
+def _filter(up: int, down: int) -> np.ndarray:
+    from scipy.signal import firwin, kaiserord
+
+    widest = max(up, down)
+    taps, beta = kaiserord(_STOP_DB, (1 - _PASS_FRACTION) / widest)
+    return firwin(taps | 1, (1 + _PASS_FRACTION) / 2 / widest, window=("kaiser", beta))
+
+
+def _bridge(samples: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Straight lines over what is missing, the nearest sample beyond the ends, zeros where nothing is known."""
+    out = np.zeros_like(samples)
+    n = samples.shape[-1]
+    for row, holes, bridged in zip(*(x.reshape(-1, n) for x in (samples, missing, out)), strict=True):
+        if not holes.all():
+            known = np.flatnonzero(~holes)
+            bridged[:] = np.interp(np.arange(n), known, row[known])
+    return out

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,31 +20,17 @@ _FLAT_LIMIT, _CLIPPED_LIMIT, _MISSING_LIMIT, _HUM_LIMIT_DB = 0.02, 0.005, 0.01, 
 
 @dataclass(frozen=True)
 class ChannelReport:
-    """What was found in one channel.
-
-    Attributes
-    ----------
-    flat_share, clipped_share, missing_share
-        Shares of the recording: stretches of a second or more without any change, samples that sit at
-        the channel's greatest or smallest value for three or more in a row, samples not recorded.
-    amplitude
-        Median over blocks of 30 s of the standard deviation, in ``units``.
-    hum_db
-        Level at the mains frequency above its surroundings, the worse of 50 and 60 Hz; ``None`` where the
-        rate is too low to see it.
-    findings
-        Sentences for a person; empty if nothing is wrong.
-    """
+    """What was found in one channel."""
 
     channel: str
     units: str
     fs_hz: float
-    flat_share: float
-    clipped_share: float
-    missing_share: float
-    amplitude: float
-    hum_db: float | None
-    findings: tuple[str, ...]
+    flat_share: float  # of the time: stretches of a second or more without any change
+    clipped_share: float  # of the samples: at the channel's greatest or smallest value, three or more in a row
+    missing_share: float  # of the samples: not recorded
+    amplitude: float  # median over blocks of 30 s of the standard deviation, in `units`
+    hum_db: float | None  # mains frequency above its surroundings, the worse of 50 and 60 Hz; None: rate too low
+    findings: tuple[str, ...]  # sentences for a person; empty if nothing is wrong
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"findings": list(self.findings)}
@@ -67,17 +53,8 @@ def check_signal(
 ) -> list[ChannelReport]:
     """Look for what makes a signal useless: never moving, clipped, missing, mains hum, units that cannot be.
 
-    Parameters
-    ----------
-    samples
-        ``(channel, time)``; NaN where nothing was recorded.
-    fs_hz
-        Sampling rate.
-    channels, units
-        One name and one unit per row.
-    usual_uv
-        Standard deviation that such a channel has in an ordinary stretch, in microvolts; ``None`` for signals of which
-        that is not known.
+    ``samples`` are ``(channel, time)``, NaN where nothing was recorded. ``usual_uv`` is the standard deviation that
+    such a channel has in an ordinary stretch, in microvolts; ``None`` for signals of which that is not known.
     """
     return [
         _check_channel(row, fs_hz, name, unit, usual_uv)
@@ -106,39 +83,29 @@ def _check_channel(
     n_blocks = len(row) // block or 1
     blocks = known[: n_blocks * block].reshape(n_blocks, -1)
     amplitude = float(np.median([part.std() for part in blocks]))
-    hum_db = _hum(blocks, fs_hz)
-    found = _findings(name, units, shares, amplitude, hum_db, usual_uv)
-    return ChannelReport(name, units, fs_hz, *shares, amplitude, hum_db, found)
+    report = ChannelReport(name, units, fs_hz, *shares, amplitude, _hum(blocks, fs_hz), ())
+    return replace(report, findings=tuple(_findings(report, usual_uv)))
 
 
-def _findings(
-    name: str,
-    units: str,
-    shares: tuple[float, float, float],
-    amplitude: float,
-    hum_db: float | None,
-    usual_uv: tuple[float, float] | None,
-) -> tuple[str, ...]:
-    flat, clipped, missing = shares
-    found = []
-    if missing > _MISSING_LIMIT:
-        found.append(f"{missing:.1%} of the samples are missing; epochs with gaps are not scored")
-    if flat > _FLAT_LIMIT:
-        found.append(f"{flat:.1%} of the time the signal does not move: electrode off or amplifier paused?")
-    if clipped > _CLIPPED_LIMIT:
-        found.append(f"{clipped:.1%} of the samples are clipped at the ends of the range")
-    if hum_db is not None and hum_db > _HUM_LIMIT_DB:
-        found.append(f"mains hum stands {hum_db:.0f} dB above its surroundings: check electrodes and reference")
+def _findings(report: ChannelReport, usual_uv: tuple[float, float] | None) -> Iterator[str]:
+    if report.missing_share > _MISSING_LIMIT:
+        yield f"{report.missing_share:.1%} of the samples are missing; epochs with gaps are not scored"
+    if report.flat_share > _FLAT_LIMIT:
+        yield f"{report.flat_share:.1%} of the time the signal does not move: electrode off or amplifier paused?"
+    if report.clipped_share > _CLIPPED_LIMIT:
+        yield f"{report.clipped_share:.1%} of the samples are clipped at the ends of the range"
+    if report.hum_db is not None and report.hum_db > _HUM_LIMIT_DB:
+        yield f"mains hum stands {report.hum_db:.0f} dB above its surroundings: check electrodes and reference"
     if usual_uv is None:
-        return tuple(found)
-    if units != "uV":
-        found.append(f"amplitudes are in {units}, not in microvolts: what depends on the level may be off")
-    elif not name.upper().startswith("EMG") and amplitude and not usual_uv[0] <= amplitude <= usual_uv[1]:
-        side = "little" if amplitude < usual_uv[0] else "much"
-        scale = next((s for s in (1e3, 1e6, 1e-3, 1e-6) if usual_uv[0] <= amplitude * s <= usual_uv[1]), None)
+        return
+    (low, high), amplitude = usual_uv, report.amplitude
+    if report.units != "uV":
+        yield f"amplitudes are in {report.units}, not in microvolts: what depends on the level may be off"
+    elif not report.channel.upper().startswith("EMG") and amplitude and not low <= amplitude <= high:
+        scale = next((s for s in (1e3, 1e6, 1e-3, 1e-6) if low <= amplitude * s <= high), None)
         hint = f"; {scale:g} times that is ordinary: is the unit right? (options.scale={scale:g})" if scale else ""
-        found.append(f"typical amplitude {amplitude:.3g} µV is {side} for a scalp or eye channel{hint}")
-    return tuple(found)
+        side = "little" if amplitude < low else "much"
+        yield f"typical amplitude {amplitude:.3g} µV is {side} for a scalp or eye channel{hint}"
 
 
 def _in_runs(flags: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.recordings.sleep.channels import ChannelRequest, derivations
-from src.recordings.sleep.resample import require_band
+from src.recordings.foreign_files import explained
+from src.recordings.sleep.channels import ChannelRequest, derivations, require_band
 from src.recordings.sleep.stage_names import CODINGS
 from src.signals import BadInput, Recording
 
@@ -26,23 +26,15 @@ _UCDDB_STAGES = {"stagewake": (0,), "stagemix": (1, 2, 3), "stagedeep": (4, 5)}
 def dreams_signal(path: Path, request: ChannelRequest) -> list[Recording]:
     """One excerpt of the DREAMS spindle database (Devuyst et al. 2011): ASCII, microvolts, one channel.
 
-    The 1800 s that the documentation promises are read; a tail beyond them is left out.
-
-    Raises
-    ------
-    BadInput
-        If the file is not an excerpt, is shorter than it should be, or its channel is another one.
+    The 1800 s that the documentation promises are read; a shorter file is refused, a tail beyond them is left out.
     """
     match = re.fullmatch(r"excerpt(\d+)", path.stem)
     if not match:
         raise BadInput(path, "is not named like a DREAMS excerpt", "expected excerptN.txt")
     rate = _DREAMS_HZ.get(int(match[1]), _DREAMS_USUAL_HZ)
-    try:
-        with path.open() as handle:
-            channel = handle.readline().strip().strip("[]")
-            values = np.array(handle.read().split(), dtype=np.float32)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise BadInput(path, "is not a column of numbers", "copy or download it again") from error
+    with explained(path, "is not a column of numbers"), path.open() as handle:
+        channel = handle.readline().strip().strip("[]")
+        values = np.array(handle.read().split(), dtype=np.float32)
     expected = int(_DREAMS_S * rate)
     if len(values) < expected:
         raise BadInput(path, f"is truncated: {len(values)} of {expected} samples", "copy or download it again")
@@ -50,32 +42,26 @@ def dreams_signal(path: Path, request: ChannelRequest) -> list[Recording]:
     return _selected(path, row, rate, channel, "uV", path.stem, request)
 
 
-def ucddb_signal(parts: Sequence[Path], stage_file: Path, request: ChannelRequest) -> list[Recording]:
+def ucddb_signal(parts: Sequence[Path], stage_file: Path | None, request: ChannelRequest) -> list[Recording]:
     """A night of the UCD sleep apnea database (Heneghan et al.) from its epochs, sorted by stage.
 
     Row ``i`` of a file goes to the ``i``-th epoch of the night that carries one of the file's
-    stages. Epochs that no file holds are NaN. Amplitudes have no stated unit.
-
-    Raises
-    ------
-    BadInput
-        If a file cannot be read or has another number of rows than the stage file calls for.
+    stages; a file with another number of rows is refused. Epochs that no file holds are NaN. Amplitudes have no
+    stated unit.
     """
-    from src.recordings.matlab import load_mat
+    from src.recordings.matlab import load_mat  # loads SciPy
 
-    try:
+    if stage_file is None:
+        raise BadInput(parts[0], "has no stage file", "the stage file says where its epochs belong")
+    with explained(stage_file, "is not a list of integers"):
         codes = np.array([int(line) for line in stage_file.read_text().split()])
-    except (OSError, ValueError) as error:
-        raise BadInput(stage_file, "is not a list of integers", "copy or download it again") from error
     if unknown := sorted(set(codes.tolist()) - set(CODINGS["ucddb"])):
         raise BadInput(stage_file, f"has unknown stages: {unknown}", "use UCDDB's integers 0-8")
     night = np.full((len(codes), int(_UCDDB_HZ * _UCDDB_EPOCH_S)), np.nan, np.float32)
     for path in parts:
         kind = path.stem.rpartition("_")[2]
-        try:
+        with explained(path, "cannot be read as MATLAB v5"):
             rows = load_mat(path, [path.stem])[path.stem]
-        except Exception as error:
-            raise BadInput(path, "cannot be read as MATLAB v5", "copy or download it again") from error
         places = np.flatnonzero(np.isin(codes, _UCDDB_STAGES.get(kind, ())))
         if rows.shape != (len(places), night.shape[1]):
             problem = f"has rows {rows.shape}, the stage file calls for {(len(places), night.shape[1])}"

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput
+from src.storage.atomic import atomic_file
 
 WAKE = 0
 """The wake label of :data:`HUMAN_STAGES` and of :data:`RODENT_STAGES`."""
-
-
 _USUAL_LENGTHS_S = (30.0, 20.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.0, 60.0, 15.0, 8.0, 6.0)
 _SLACK_EPOCHS = 1.5
 """A scoring may have an epoch less or more than the signal has room for."""
@@ -73,6 +72,21 @@ class Hypnogram:
         ]
 
 
+def write_annotations(annotations: Sequence[tuple[float, float, str]], start: datetime | None, path: Path) -> None:
+    """Write ``(onset_s, duration_s, text)`` as an EDF+ file without signals."""
+    import edfio
+
+    start = start or datetime(1985, 1, 1)
+    edf = edfio.Edf(
+        [],
+        recording=edfio.Recording(startdate=start.date()),
+        starttime=start.time(),
+        annotations=[edfio.EdfAnnotation(*annotation) for annotation in annotations],
+    )
+    with atomic_file(path) as part:
+        edf.write(part)
+
+
 def transition_counts(stages: NDArray[np.integer], n_classes: int) -> NDArray[np.int64]:
     """``(from, to)`` counts of neighbouring scored epochs, the diagonal included."""
     counts = np.zeros((n_classes, n_classes), np.int64)
@@ -89,11 +103,7 @@ def stage_counts(stages: np.ndarray, stage_names: Sequence[str] = HUMAN_STAGES) 
 
 
 def rasterise(
-    segments: Sequence[tuple[float, float, int]],
-    epoch_s: float,
-    n_epochs: int,
-    *,
-    onset_s: float = 0.0,
+    segments: Sequence[tuple[float, float, int]], epoch_s: float, n_epochs: int, *, onset_s: float = 0.0
 ) -> np.ndarray:
     """Lay segments on a grid: an epoch gets the stage that covers most of it.
 
@@ -168,20 +178,16 @@ def align(
         notes.append(f"hypnogram exceeds the signal by {beyond:.0f} s of scored time, left out")
     if missing >= epoch_s:
         notes.append(f"hypnogram leaves {missing:.0f} s of the signal unscored")
+    name, length_s = Path(hypnogram.source).name, hypnogram.scored_epoch_s or hypnogram.epoch_s
     facts = {
         "offset_s": offset_s,
         "beyond_signal": round(beyond / epoch_s, 3),
         "without_score": round(missing / epoch_s, 3),
         "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
-        "scoring": _described(hypnogram),
+        "scoring": f"{name}{': ' if name else ''}{hypnogram.how or 'stages'}, epochs of {length_s:g} s",
         "warnings": [*hypnogram.warnings, *notes],
     }
     return stages, facts
-
-
-def _described(hypnogram: Hypnogram) -> str:
-    name, how = Path(hypnogram.source).name, hypnogram.how or "stages"
-    return f"{name}{': ' if name else ''}{how}, epochs of {hypnogram.scored_epoch_s or hypnogram.epoch_s:g} s"
 
 
 def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:

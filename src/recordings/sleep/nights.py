@@ -6,20 +6,19 @@ A ``Night`` names files and no content; :func:`load` reads them. The kinds of fo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from src.recordings.sleep.channels import ChannelRequest
+from src.recordings.sleep.channels import ChannelRequest, join_channels
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
-from src.recordings.sleep.edf import EDF_SUFFIXES, read_channels
-from src.recordings.sleep.edf_header import read_header
+from src.recordings.sleep.edf import EDF_SUFFIXES, read_channels, read_header
 from src.recordings.sleep.hypnogram import Hypnogram
-from src.recordings.sleep.resample import join_channels
-from src.signals import HUMAN_STAGES, BadInput, Recording
+from src.recordings.sleep.stage_names import ScoringOptions
+from src.signals import BadInput, Recording
 from src.storage.atomic import PART
 from src.storage.progress import say
 
@@ -55,17 +54,6 @@ class Night:
         psg = tuple(Path(inputs[name]) for name in sorted(inputs) if name.startswith("psg"))
         hypnogram = inputs.get("hypnogram")
         return cls(psg[0].stem, psg[0].stem, psg, Path(hypnogram) if hypnogram else None, kind)
-
-
-@dataclass(frozen=True)
-class ScoringOptions:
-    """How to read a scoring that does not say everything; see
-    :func:`~src.recordings.sleep.scoring_files.read_hypnogram`."""
-
-    epoch_s: float | None = None
-    coding: str | None = None
-    stage_names: tuple[str, ...] = HUMAN_STAGES
-    more_names: Mapping[str, str] = field(default_factory=dict)
 
 
 def discover(
@@ -128,19 +116,13 @@ def load(
 
 def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
     """The scoring of a night: its file, or the stages among the recording's own annotations; ``None`` without any."""
-    from src.recordings.sleep.scoring_files import has_stages, read_hypnogram
+    from src.recordings.sleep.scoring_files import has_stages, read_scoring
 
-    path = night.hypnogram
-    coding = options.coding or KINDS[night.kind].coding
-    if path is None:
-        path = night.psg[0]
-        if path.suffix.lower() not in EDF_SUFFIXES or not has_stages(
-            path, coding, options.stage_names, options.more_names
-        ):
-            return None
-    return read_hypnogram(
-        path, epoch_s=options.epoch_s, coding=coding, stage_names=options.stage_names, more_names=options.more_names
-    )
+    options = replace(options, coding=options.coding or KINDS[night.kind].coding)
+    if night.hypnogram is not None:
+        return read_scoring(night.hypnogram, options)
+    path = night.psg[0]
+    return read_scoring(path, options) if path.suffix.lower() in EDF_SUFFIXES and has_stages(path, options) else None
 
 
 def require_signal(recording: Recording) -> None:
@@ -268,25 +250,23 @@ def _rank(path: Path) -> tuple[int, int]:
     return _SUFFIXES.index(path.suffix.lower()), len(path.name)
 
 
-def _find_dreams(root: Path, _: str | None, __: str | None) -> list[Night]:
-    nights = []
-    root = root.parent if root.is_file() else root
-    for path in sorted(root.glob("excerpt*.txt")):
+def _find_dreams(root: Path, _: str | None, __: str | None) -> Iterator[Night]:
+    for path in _beside_or_in(root, "excerpt*.txt"):
         if re.fullmatch(r"excerpt\d+", path.stem):
-            edf, hypnogram = path.with_suffix(".edf"), root / f"Hypnogram_{path.stem}.txt"
+            edf, hypnogram = path.with_suffix(".edf"), path.with_name(f"Hypnogram_{path.stem}.txt")
             psg = edf if edf.is_file() else path
-            nights.append(Night(path.stem, path.stem, (psg,), hypnogram if hypnogram.is_file() else None, "dreams"))
-    return nights
+            yield Night(path.stem, path.stem, (psg,), hypnogram if hypnogram.is_file() else None, "dreams")
 
 
-def _find_ucddb(root: Path, _: str | None, __: str | None) -> list[Night]:
-    nights = []
-    root = root.parent if root.is_file() else root
-    for stages in sorted(root.glob("ucddb*_stage.txt")):
-        patient = stages.stem.removeprefix("ucddb").removesuffix("_stage")
-        if parts := sorted(root.glob(f"ucd{patient}_stage*.mat")):
-            nights.append(Night(f"ucd{patient}", f"ucd{patient}", tuple(parts), stages, "ucddb"))
-    return nights
+def _find_ucddb(root: Path, _: str | None, __: str | None) -> Iterator[Night]:
+    for stages in _beside_or_in(root, "ucddb*_stage.txt"):
+        name = f"ucd{stages.stem.removeprefix('ucddb').removesuffix('_stage')}"
+        if parts := _beside_or_in(root, f"{name}_stage*.mat"):
+            yield Night(name, name, tuple(parts), stages, "ucddb")
+
+
+def _beside_or_in(root: Path, pattern: str) -> list[Path]:
+    return sorted((root.parent if root.is_file() else root).glob(pattern))
 
 
 def _edf_signal(night: Night, request: ChannelRequest) -> list[Recording]:
@@ -299,8 +279,6 @@ def _dreams_signal(night: Night, request: ChannelRequest) -> list[Recording]:
 
 
 def _ucddb_signal(night: Night, request: ChannelRequest) -> list[Recording]:
-    if night.hypnogram is None:
-        raise BadInput(night.psg[0], "has no stage file", "the stage file says where its epochs belong")
     return ucddb_signal(night.psg, night.hypnogram, request)
 
 
@@ -308,7 +286,7 @@ def _ucddb_signal(night: Night, request: ChannelRequest) -> list[Recording]:
 class _Kind:
     """How nights of a kind are found and read; ``coding`` is what integers in their scorings mean."""
 
-    find: Callable[[Path, str | None, str | None], list[Night]]
+    find: Callable[[Path, str | None, str | None], Iterable[Night]]
     signal: Callable[[Night, ChannelRequest], list[Recording]]
     expected: str
     coding: str | None = None

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations
 from src.recordings.sleep.hypnogram import Hypnogram, rasterise
-from src.recordings.sleep.scoring_text import Row, Scoring, StageOf, parse_text, read_text
-from src.recordings.sleep.stage_names import CODINGS, LARGEST_STAGE, integer_of, says_stage, stage_code
+from src.recordings.sleep.scoring_text import Row, Scoring, number, parse_text, read_text
+from src.recordings.sleep.stage_names import CODINGS, LARGEST_STAGE, ScoringOptions, integer_of, says_stage
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput
 
 _USUAL_S = 30.0
@@ -69,45 +69,42 @@ def read_hypnogram(
         For an absent, empty or unreadable file, integers without ``coding``, more than a few stages with unknown
         names (all of them listed), or stages that overlap.
     """
+    return read_scoring(path, ScoringOptions(epoch_s, coding, stage_names, more_names or {}))
+
+
+def read_scoring(path: str | Path, options: ScoringOptions) -> Hypnogram:
+    """:func:`read_hypnogram` with its options in one piece."""
     path = Path(path)
-    if coding is not None and coding not in CODINGS:
-        raise BadInput("stage_coding", f"{coding!r} is not known", f"choose from: {', '.join(CODINGS)}")
-    scoring = _read(path, lambda name: stage_code(name, stage_names, more_names))
-    if not scoring.rows:
-        raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
-    scoring = replace(scoring, coding=coding or scoring.coding)
-    codes = _codes(path, scoring, stage_names, more_names)
-    known = [text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is not None]
-    numbers = {number for text in set(known) if (number := integer_of(text)) is not None}
-    if numbers and scoring.coding:
-        doubt = "integers hold 4 (R&K stage 4) and no 5 (REM): is stage_coding=aasm meant?"
-        notes = (doubt,) if scoring.coding == "edf" and 4 in numbers and 5 not in numbers else ()
-        how = f"{scoring.how}, integers as {scoring.coding}"
-        scoring = replace(scoring, how=how, notes=(*scoring.notes, *notes))
-    if scoring.rows[0][0] is None:
-        return _one_per_epoch(path, scoring, codes, epoch_s, stage_names)
-    found = _on_grid(path, scoring, codes, epoch_s or _USUAL_S, stage_names)
-    return replace(found, length_by="user") if epoch_s else found
-
-
-def has_stages(
-    path: str | Path, coding: str | None, stage_names: tuple[str, ...], more_names: Mapping[str, str] | None = None
-) -> bool:
-    """Whether the annotations of a recording hold stages; integers count only where ``coding`` says what they mean."""
-    texts = {text for _, _, text in read_annotations(path).marks if text}
-    texts = {text for text in texts if coding is not None or integer_of(text) is None}
-    return any(stage_code(text, stage_names, more_names) not in (None, UNSCORED) for text in texts)
-
-
-def _read(path: Path, stage_of: StageOf) -> Scoring:
+    if options.coding is not None and options.coding not in CODINGS:
+        raise BadInput("stage_coding", f"{options.coding!r} is not known", f"choose from: {', '.join(CODINGS)}")
     if path.suffix.lower() in EDF_SUFFIXES:
         found = read_annotations(path)
         rows = [mark for mark in found.marks if mark[2]]
         if not rows:
             raise BadInput(path, "has no sleep stage among its annotations (none)", "give the hypnogram file")
-        return Scoring(rows, f"{path.suffix[1:4].upper()}+ annotations", start=found.start, notes=found.notes)
-    text = read_text(path)
-    return _parse_xml(path, text) if text.lstrip().startswith("<") else parse_text(path, text, stage_of)
+        scoring = Scoring(rows, f"{path.suffix[1:4].upper()}+ annotations", start=found.start, notes=found.notes)
+    else:
+        text = read_text(path)
+        scoring = _parse_xml(path, text) if text.lstrip().startswith("<") else parse_text(path, text, options.stage)
+    if not scoring.rows:
+        raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
+    scoring = replace(scoring, coding=options.coding or scoring.coding)
+    codes = _codes(path, scoring, options)
+    known = {text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is not None}
+    numbers = {integer for text in known if (integer := integer_of(text)) is not None}
+    if numbers and scoring.coding:
+        doubt = "integers hold 4 (R&K stage 4) and no 5 (REM): is stage_coding=aasm meant?"
+        notes = (doubt,) if scoring.coding == "edf" and 4 in numbers and 5 not in numbers else ()
+        how = f"{scoring.how}, integers as {scoring.coding}"
+        scoring = replace(scoring, how=how, notes=(*scoring.notes, *notes))
+    return (_one_per_epoch if scoring.rows[0][0] is None else _on_grid)(path, scoring, codes, options)
+
+
+def has_stages(path: str | Path, options: ScoringOptions) -> bool:
+    """Whether the annotations of a recording hold stages; integers count only where a coding says what they mean."""
+    texts = {text for _, _, text in read_annotations(path).marks if text}
+    texts = {text for text in texts if options.coding is not None or integer_of(text) is None}
+    return any(options.stage(text) not in (None, UNSCORED) for text in texts)
 
 
 def _parse_xml(path: Path, text: str) -> Scoring:
@@ -123,10 +120,10 @@ def _parse_xml(path: Path, text: str) -> Scoring:
         found = (node for node in root.iter() if _local(node) == name)
         return [{"": (node.text or "").strip()} | {_local(c): (c.text or "").strip() for c in node} for node in found]
 
-    stated = [_float(found[""]) for found in children("EpochLength")]
+    stated = [number(found[""]) for found in children("EpochLength")]
     epoch_s = stated[0] if stated and stated[0] and stated[0] > 0 else None
     events = [event for event in children("ScoredEvent") if "stage" in (event.get("EventType") or "stage").lower()]
-    rows = [(_float(e.get("Start")), _float(e.get("Duration")), e.get("EventConcept", "")) for e in events]
+    rows = [(number(e.get("Start", "")), number(e.get("Duration", "")), e.get("EventConcept", "")) for e in events]
     if rows and any(concept for _, _, concept in rows):
         if any(onset is None for onset, _, _ in rows):
             raise BadInput(path, "has a scored event without a start", "export it again")
@@ -141,31 +138,19 @@ def _local(node: ElementTree.Element) -> str:
     return str(node.tag).rpartition("}")[2].rpartition(":")[2]
 
 
-def _float(text: str | None) -> float | None:
-    try:
-        value = float((text or "").replace(",", "."))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _codes(
-    path: Path, scoring: Scoring, stage_names: tuple[str, ...], more: Mapping[str, str] | None
-) -> list[int | None]:
+def _codes(path: Path, scoring: Scoring, options: ScoringOptions) -> list[int | None]:
     """What every row stands for; ``None`` for what is no stage that we know."""
     texts = [text for _, _, text in scoring.rows]
-    by_name = {text: stage_code(text, stage_names, more) for text in set(texts)}
-    free = (text for text in by_name if text not in (more or {}))
+    by_name = {text: options.stage(text) for text in set(texts)}
+    free = (text for text in by_name if text not in options.more_names)
     integers = {text: number for text in free if (number := integer_of(text)) is not None}
-    named: set[int | None] = {
-        code for text, code in by_name.items() if text not in integers and code not in (None, UNSCORED)
-    }
+    named = {code for text, code in by_name.items() if text not in integers} - {None, UNSCORED}
     numbered = {text: number for text in by_name if (number := integer_of(_STAGE_WORD.sub("", text))) is not None}
     if scoring.coding and len(numbered) > len(integers) and not {t for t in by_name if by_name[t] == 4} - {*numbered}:
         # "Sleep stage 4" is a name of R&K's stage 4 only where no coding says otherwise and REM has a name of its own.
         integers, named = numbered, {by_name[text] for text in by_name if text not in numbered} - {None, UNSCORED}
     timed = scoring.rows[0][0] is not None
-    all_named = len(named) > 2 or any(0 < code < len(stage_names) - 1 for code in named if code is not None)
+    all_named = len(named) > 2 or any(0 < code < len(options.stage_names) - 1 for code in named if code is not None)
     if integers and timed and all_named:
         # Stages have names here: the integers among them are triggers.
         return [None if text in integers else by_name[text] for text in texts]
@@ -184,38 +169,33 @@ def _codes(
     return [by_name[text] for text in texts]
 
 
-def _refuse_unknown(
-    path: Path, unknown: Sequence[str], share: float, n: int, stage_names: tuple[str, ...]
-) -> list[str]:
+def _refuse_unknown(path: Path, unknown: Sequence[str], share: float, n: int, options: ScoringOptions) -> list[str]:
     """Notes on names that count as unscored; more than a few are refused."""
     if not unknown:
         return []
     listed = ", ".join(repr(name) for name in sorted(set(unknown))[:8])
     if share > _FEW and (len(unknown) > 1 or n < 6):
-        hint = f"use {', '.join(stage_names)} or ?, or say what they mean: source.stage_names={{name: stage}}"
+        hint = f"use {', '.join(options.stage_names)} or ?, or say what they mean: source.stage_names={{name: stage}}"
         if any(_STAGE_WORD.match(name) for name in unknown):
             hint += f", or stage_coding={'|'.join(CODINGS)}"
         raise BadInput(path, f"has unknown stages: {listed}", hint)
     return [f"{len(unknown)} epochs have unknown names ({listed}): unscored"]
 
 
-def _one_per_epoch(
-    path: Path, scoring: Scoring, codes: Sequence[int | None], epoch_s: float | None, stage_names: tuple[str, ...]
-) -> Hypnogram:
+def _one_per_epoch(path: Path, scoring: Scoring, codes: Sequence[int | None], options: ScoringOptions) -> Hypnogram:
     unknown = [text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is None]
-    notes = _refuse_unknown(path, unknown, len(unknown) / len(codes), len(codes), stage_names)
+    notes = _refuse_unknown(path, unknown, len(unknown) / len(codes), len(codes), options)
     stages = np.array([UNSCORED if code is None else code for code in codes], np.int8)
-    length_s = epoch_s or scoring.epoch_s
+    length_s = options.epoch_s or scoring.epoch_s
     return Hypnogram(
-        stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), stage_names, (*scoring.notes, *notes),
-        how=scoring.how, length_by="user" if epoch_s else "file" if length_s else "nobody",
+        stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), options.stage_names, (*scoring.notes, *notes),
+        how=scoring.how, length_by="user" if options.epoch_s else "file" if length_s else "nobody",
         heading=unknown[0] if len(unknown) == 1 and codes[0] is None else "",
     )  # fmt: skip
 
 
-def _on_grid(
-    path: Path, scoring: Scoring, codes: Sequence[int | None], usual_s: float, stage_names: tuple[str, ...]
-) -> Hypnogram:
+def _on_grid(path: Path, scoring: Scoring, codes: Sequence[int | None], options: ScoringOptions) -> Hypnogram:
+    usual_s = options.epoch_s or _USUAL_S
     rows = sorted(zip(scoring.rows, codes, strict=True), key=lambda pair: pair[0][0] or 0.0)
     known = _lasting([(row, code) for row, code in rows if code is not None], usual_s)
     stages = [segment for segment in known if segment[2] != UNSCORED]
@@ -229,7 +209,7 @@ def _on_grid(
     total_s = sum(duration for _, duration, _ in stages)
     lost_s = sum(duration or usual_s for _, duration, _ in unknown)
     share = lost_s / max(lost_s + total_s, 1e-9)
-    notes = _refuse_unknown(path, [text for _, _, text in unknown], share, len(rows), stage_names)
+    notes = _refuse_unknown(path, [text for _, _, text in unknown], share, len(rows), options)
     segments, clipped = _side_by_side(path, stages)
     blanks = [segment for segment in known if segment[2] == UNSCORED and _free(segment, spans)]
     left_out = len(others) - len(unknown) + len(known) - len(stages) - len(blanks)
@@ -237,11 +217,11 @@ def _on_grid(
         notes.append(f"{left_out} annotations that are not stages left out")
     if clipped:
         notes.append(f"{clipped} stages overlap the next by less than {_TOUCH_S:g} s: cut short")
-    return _rasterised(path, replace(scoring, notes=(*scoring.notes, *notes)), segments, blanks, stage_names)
+    return _rasterised(path, replace(scoring, notes=(*scoring.notes, *notes)), segments, blanks, options)
 
 
 def _rasterised(
-    path: Path, scoring: Scoring, segments: Sequence[Segment], blanks: Sequence[Segment], stage_names: tuple[str, ...]
+    path: Path, scoring: Scoring, segments: Sequence[Segment], blanks: Sequence[Segment], options: ScoringOptions
 ) -> Hypnogram:
     """Segments on the coarsest grid that all of their borders lie on."""
     first = min(onset for onset, _, _ in (*segments, *blanks))
@@ -265,8 +245,8 @@ def _rasterised(
     n_epochs = math.ceil((end - first) / epoch_s - 0.1)
     stages = rasterise(segments, epoch_s, n_epochs, onset_s=first)
     return Hypnogram(
-        stages, epoch_s, first, scoring.start, str(path), stage_names, notes,
-        how=scoring.how, dated=scoring.dated, scored_epoch_s=usual_s,
+        stages, epoch_s, first, scoring.start, str(path), options.stage_names, notes, how=scoring.how,
+        dated=scoring.dated, length_by="user" if options.epoch_s else "file", scored_epoch_s=usual_s,
     )  # fmt: skip
 
 

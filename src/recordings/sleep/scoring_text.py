@@ -12,10 +12,12 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from src.recordings.foreign_files import explained
 from src.recordings.sleep.stage_names import integer_of, says_stage, stage_code
 from src.signals import UNSCORED, BadInput
 
@@ -60,42 +62,22 @@ _UNIT_S = {"ms": 1e-3, "mi": 60.0, "h": 3600.0, "hr": 3600.0, "ho": 3600.0}
 
 
 def read_text(path: Path) -> str:
-    """A text file of a size that a scoring can have.
-
-    Raises
-    ------
-    BadInput
-        If it is absent, too large, or no text.
-    """
-    try:
+    """A text file of a size that a scoring can have."""
+    with explained(path, hint="give a hypnogram file"):
         if path.stat().st_size > _LARGEST_BYTES:
             raise BadInput(path, f"is too large for a scoring ({path.stat().st_size} bytes)", "give the hypnogram")
         raw = path.read_bytes()
-    except FileNotFoundError:
-        raise BadInput(path, "does not exist", "check the path") from None
-    except PermissionError:
-        raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
-    except OSError as error:
-        raise BadInput(path, f"cannot be read ({error.strerror})", "give a hypnogram file") from None
     for encoding in ("utf-16",) if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "latin-1"):
-        try:
-            text = raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            return text
+        with suppress(UnicodeDecodeError):
+            if "\0" not in (text := raw.decode(encoding)):
+                return text
     raise BadInput(path, "is not a text file", "give an EDF+, XML, CSV or text hypnogram")
 
 
 def parse_text(path: Path, text: str, stage_of: StageOf = stage_code) -> Scoring:
     """Rows of a text: a table with a heading, a table without, or one stage a line.
 
-    ``stage_of`` says what a word stands for.
-
-    Raises
-    ------
-    BadInput
-        If there is no row, or onsets and durations are no numbers.
+    ``stage_of`` says what a word stands for. Onsets and durations that are no numbers raise :class:`BadInput`.
     """
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if lines and lines[0].strip().lower() == "[hypnogram]":
@@ -144,7 +126,7 @@ def _in_seconds(
         if unit and unit[1].lower().startswith("sample"):
             raise BadInput(path, f"counts its column {heading[column]!r} in samples", "give seconds from the start")
         for row in found:
-            if unit and (value := _number(row[column])) is not None:
+            if unit and (value := number(row[column])) is not None:
                 row[column] = f"{value * _UNIT_S[unit[1].lower()[:2]]:.6f}"
     return found
 
@@ -195,11 +177,9 @@ def _by_content(path: Path, rows: Sequence[Sequence[str]], likeness: Sequence[tu
     best = max(range(width), key=lambda column: likeness[column])
     stage = best if any(likeness[best]) else min(2, width - 1)
     rows = [row for row in rows if len(row) > stage]  # lines before the table are shorter
-    timed = [
-        column
-        for column in range(width)
-        if column != stage and all(len(row) <= column or _seconds(row[column]) is not None for row in rows)
-    ]
+    others = [[(c, row[c]) for c in range(min(width, len(row))) if c != stage] for row in rows]
+    untimed = {column for row in others for column, cell in row if _seconds(cell) is None}
+    timed = [column for column in range(width) if column != stage and column not in untimed]
     if not timed:
         return {"stage": stage}
     firsts = [_seconds(row[timed[0]]) for row in rows if len(row) > timed[0]]
@@ -212,11 +192,8 @@ def _by_content(path: Path, rows: Sequence[Sequence[str]], likeness: Sequence[tu
 
 def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int]:
     """How many cells call themselves a stage, and how many are the name of one."""
-    named = [
-        cell
-        for cell in cells
-        if integer_of(cell) is None and cell.lower() not in _ABSENT and stage_of(cell) is not None
-    ]
+    words = (cell for cell in cells if integer_of(cell) is None and cell.lower() not in _ABSENT)
+    named = [word for word in words if stage_of(word) is not None]
     return sum(says_stage(cell) for cell in named), len(named)
 
 
@@ -225,7 +202,7 @@ def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], n
     if "onset" not in columns:
         if "index" in columns:
             return _indexed(path, [row[columns["index"]] for row in rows], texts, notes)
-        lengths = [_number(row[columns["duration"]]) for row in rows] if "duration" in columns else [None]
+        lengths = [number(row[columns["duration"]]) for row in rows] if "duration" in columns else [None]
         if None in lengths:
             return Scoring([(None, None, text) for text in texts], "one stage a line", notes=notes)
         ends = itertools.accumulate(length or 0.0 for length in lengths)
@@ -255,7 +232,7 @@ def _indexed(path: Path, cells: Sequence[str], texts: Sequence[str], notes: tupl
 
 def _onsets(path: Path, cells: Sequence[str]) -> tuple[list[float], datetime | None]:
     """Seconds from the first sample, or seconds from the first row and its time of day."""
-    if _number(cells[0]) is None and _clock(cells[0]) is not None:
+    if number(cells[0]) is None and _clock(cells[0]) is not None:
         clocks: list[float] = []
         for line, cell in enumerate(cells, 1):
             if (seconds := _clock(cell)) is None:
@@ -264,7 +241,7 @@ def _onsets(path: Path, cells: Sequence[str]) -> tuple[list[float], datetime | N
             day = 86_400 * math.floor(clocks[-1] / 86_400) if clocks else 0
             clocks.append(seconds + day + (86_400 if clocks and clocks[-1] - seconds - day > 43_200 else 0))
         return [clock - clocks[0] for clock in clocks], _NO_DATE + timedelta(seconds=clocks[0])
-    onsets = [_number(cell) for cell in cells]
+    onsets = [number(cell) for cell in cells]
     for line, (onset, cell) in enumerate(zip(onsets, cells, strict=True), 1):
         if onset is None:
             raise BadInput(path, f"row {line}: onset {cell!r} is not a number", "give seconds from the start")
@@ -275,7 +252,7 @@ def _duration(path: Path, line: int, cell: str) -> float | None:
     """Seconds; ``None`` for absent and for zero, which both mean: until the next stage."""
     if cell.lower() in _ABSENT:
         return None
-    seconds = _number(cell)
+    seconds = number(cell)
     seconds = _clock(cell) if seconds is None else seconds
     if seconds is None:
         raise BadInput(path, f"row {line}: duration {cell!r} is not a number", "give seconds")
@@ -288,7 +265,7 @@ def _until(path: Path, line: int, onset: float, cell: str, start: datetime | Non
     if cell.startswith("+") or cell.lower() in _ABSENT:
         return _duration(path, line, cell.removeprefix("+"))
     if start is None:
-        seconds = _number(cell)
+        seconds = number(cell)
     elif (clock := _clock(cell)) is not None:
         seconds = onset + (clock - (start - _NO_DATE).total_seconds() - onset) % 86_400
     else:
@@ -299,10 +276,10 @@ def _until(path: Path, line: int, onset: float, cell: str, start: datetime | Non
 
 
 def _seconds(cell: str) -> float | None:
-    return _clock(cell) if (number := _number(cell)) is None else number
+    return _clock(cell) if (value := number(cell)) is None else value
 
 
-def _number(cell: str) -> float | None:
+def number(cell: str) -> float | None:
     """A finite number, with a decimal point or a decimal comma."""
     try:
         value = float(cell.replace(",", "."))

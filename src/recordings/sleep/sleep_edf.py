@@ -11,22 +11,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from src.recordings.sleep.edf_header import read_header
-from src.recordings.sleep.hypnogram import align, stage_counts, trim_wake
-from src.recordings.sleep.nights import Night, discover
-from src.recordings.sleep.parameters import SleepEdfParams
-from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import BadInput
+from src.storage.atomic import folder_lock
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import file_digest
-from src.storage.lock import folder_lock
+from src.storage.manifest import file_digest
 from src.storage.output import OutputFolder
+from src.storage.parameters import PreprocessConfig
+
+if TYPE_CHECKING:
+    from src.recordings.sleep.nights import Night
 
 CHECKSUMS = "SHA256SUMS.txt"
 COUNTS_FILE = "counts.json"
@@ -56,17 +55,28 @@ _TOLERANCE = {"W": 0.02}
 _SLEEP_TOLERANCE = 0.001
 
 
+@dataclass
+class SleepEdfParams(PreprocessConfig):
+    """``preprocess=sleep_edf``: Sleep-EDF Expanded from PhysioNet, checked and counted."""
+
+    input_dir: str = ""  # folder that has the files already, at any depth; empty: download
+    workers: int = 2  # files at a time
+    cohort: str = "sc20"  # sc20: the first 20 subjects, 39 nights, 2 GB; sc78: all 153 nights, 7 GB
+    base_url: str = "https://physionet.org/files/sleep-edfx/1.0.0/"  # where SHA256SUMS.txt and the files are
+
+    def run(self) -> Summary:
+        return sleep_edf(self)
+
+
 def sleep_edf(params: SleepEdfParams) -> Summary:
     """Fetch a cohort (or take a folder that is there), check every file, count its stages.
 
-    ``output_dir`` gets ``sleep-cassette/*.edf`` when downloading, and ``counts.json``.
-
-    Raises
-    ------
-    BadInput
-        For an unknown cohort, a list of checksums that cannot be had, or a folder without nights. A file that
-        fails is a failure of its own in the summary; the next call fetches what is missing.
+    ``output_dir`` gets ``sleep-cassette/*.edf`` when downloading, and ``counts.json``. A file that fails is a failure
+    of its own in the summary; the next call fetches what is missing. An unknown cohort, a list of checksums that cannot
+    be had and a folder without nights raise :class:`BadInput`.
     """
+    from src.recordings.sleep.nights import discover  # the dataclass above is loaded by every command
+
     cohort, target = params.cohort, Path(params.output_dir)
     if cohort not in COHORTS:
         raise BadInput("cohort", f"{cohort!r} is not known", f"choose from: {', '.join(COHORTS)}")
@@ -74,13 +84,13 @@ def sleep_edf(params: SleepEdfParams) -> Summary:
     output.check(known=(_FOLDER,))
     summary = Summary("files")
     if not params.input_dir:
-        listed = {name: digest for name, digest in checksums_of(params.base_url).items() if wanted(name, cohort)}
-        listed = {name: digest for name, digest in listed.items() if Path(name).name not in params.skip}
+        listed = [(name, digest) for name, digest in checksums_of(params.base_url).items() if wanted(name, cohort)]
         if not listed:
             raise BadInput(params.base_url + CHECKSUMS, f"lists no file of {cohort}", "check base_url")
         jobs = [
             Job(Path(name).name, fetch, (params.base_url + name, digest, target / _FOLDER))
-            for name, digest in listed.items()
+            for name, digest in listed
+            if Path(name).name not in params.skip
         ]
         summary = run_batch(jobs, title="downloading Sleep-EDF", workers=params.workers)
         if summary.failures:
@@ -118,13 +128,7 @@ def checksums_of(base_url: str) -> dict[str, str]:
 
 
 def fetch(url: str, digest: str, folder: Path) -> str:
-    """One file into ``folder``: nothing to do if it is there and right, the rest of it if a part is there.
-
-    Raises
-    ------
-    BadInput
-        If the server does not answer, what it sent has another checksum, or another file of this name is there.
-    """
+    """One file into ``folder``: nothing to do if it is there and right, the rest of it if a part is there."""
     import requests
 
     name = url.rpartition("/")[2]
@@ -132,9 +136,8 @@ def fetch(url: str, digest: str, folder: Path) -> str:
     with folder_lock(target):
         if target.exists():
             if file_digest(target) != digest:
-                raise BadInput(
-                    target, "has another checksum than the archive's file", "rename it, or choose output_dir"
-                )
+                problem = "has another checksum than the archive's file"
+                raise BadInput(target, problem, "rename it, or choose output_dir")
             return str(target)
         try:
             _resume(url, part)
@@ -165,6 +168,10 @@ def _resume(url: str, part: Path) -> None:
 
 def night_counts(night: Night) -> dict[str, int]:
     """Epochs of every stage within ±30 min of sleep, from the headers and the scoring; no sample is read."""
+    from src.recordings.sleep.edf import read_header
+    from src.recordings.sleep.hypnogram import align, stage_counts, trim_wake
+    from src.recordings.sleep.scoring_files import read_hypnogram
+
     if night.hypnogram is None:
         raise BadInput(night.psg[0], "has no hypnogram beside it", "download it")
     header = read_header(night.psg[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
 
@@ -91,3 +92,17 @@ def _index(own: str, stage: str, stage_names: tuple[str, ...]) -> int:
         listed = ", ".join(stage_names)
         raise BadInput(f"source.stage_names.{own}", f"{stage!r} is no stage", f"choose one of {listed} or ?")
     return stage_names.index(stage)
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How to read a scoring that does not say everything; see :func:`.scoring_files.read_hypnogram`."""
+
+    epoch_s: float | None = None  # length of a line's epoch
+    coding: str | None = None  # what integers mean, a key of CODINGS
+    stage_names: tuple[str, ...] = HUMAN_STAGES  # or RODENT_STAGES
+    more_names: Mapping[str, str] = field(default_factory=dict)  # names of the user's own, and their stages
+
+    def stage(self, name: str) -> int | None:
+        """The label of a name; see :func:`stage_code`."""
+        return stage_code(name, self.stage_names, self.more_names)

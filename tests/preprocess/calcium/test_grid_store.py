@@ -32,15 +32,12 @@ FRAMES, PLANES = 21, 3
 def header(activity: VoxelActivity, markers: bool) -> GridHeader:
     frames = activity.frames
     return GridHeader(
-        frames=frames,
-        planes=activity.planes,
         is_train=np.arange(frames) % 3 == 0,
         is_test=np.arange(frames) % 3 == 1,
         is_valid=np.ones(frames, np.uint8),
         z_values=np.arange(activity.planes) * 8.0,
         spikes_under_markers=activity.spikes_under_markers() if markers else np.zeros(0, np.int64),
         markers=markers,
-        timepoint_indices=np.arange(frames, dtype=np.int32),
         attributes={"subject": "subject_1", "seed": 42},
     )
 

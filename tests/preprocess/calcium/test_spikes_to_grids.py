@@ -9,7 +9,7 @@ import pytest
 
 from src.preprocess.calcium.grid_store import open_grids
 from src.signals import BadInput
-from src.storage.lock import folder_lock
+from src.storage.atomic import folder_lock
 from tests.preprocess.calcium.conftest import data_files, run, text
 
 

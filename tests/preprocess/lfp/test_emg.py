@@ -24,8 +24,7 @@ def test_it_rises_with_what_all_channels_share(tmp_path, fs_hz):
     source = recording(tmp_path / "a.npz", fs_hz, gap=True)
     muscle = HighFrequencyCorrelation.of(source)
     assert muscle is not None
-    for block in source.blocks(777, scaled=False):
-        muscle.push(block)
+    assert sum(map(len, muscle.listen(source.blocks(777, scaled=False)))) == source.n_samples
     muscle.save(tmp_path / "emg.npz")
     found = np.load(tmp_path / "emg.npz")
     quiet, active = found["emg"][1:9], found["emg"][11:]

@@ -14,22 +14,17 @@ POWER = np.random.default_rng(0).standard_exponential((PLAN.n_freqs, 9)).astype(
 PLAIN = {"dtype": "float32", "decibel": False, "fmax_hz": None, "log_bins": None}
 
 
-def encode(rows=None, **params):
+def encode(power=POWER, **params):
     encoding = Encoding(PLAN, PLAIN | params)
-    rows = rows or slice(0, encoding.n_rows)
-    bins = encoding.bins(rows)
-    return encoding, encoding.encode(POWER[bins], bins, rows)
+    return encoding, encoding.encode(power)
 
 
 def test_plain_power_is_untouched():
-    encoding, values = encode()
-    assert encoding.plain
-    np.testing.assert_array_equal(values, POWER)
+    np.testing.assert_array_equal(encode()[1], POWER)
 
 
 def test_decibels_and_crop():
     encoding, values = encode(dtype="float16", decibel=True, fmax_hz=64.0)
-    assert not encoding.plain
     assert encoding.freqs[-1] == 64.0
     np.testing.assert_allclose(values, 10 * np.log10(POWER[:129]), atol=0.04)
     assert values.dtype == np.float16
@@ -38,8 +33,7 @@ def test_decibels_and_crop():
 def test_silence_is_finite_and_a_gap_is_not():
     power = POWER.copy()
     power[:, 0], power[:, 1] = 0, np.nan
-    whole = slice(0, PLAN.n_freqs)
-    values = Encoding(PLAN, PLAIN | {"decibel": True}).encode(power, whole, whole)
+    _, values = encode(power, decibel=True)
     np.testing.assert_allclose(values[:, 0], 10 * np.log10(FLOOR), rtol=1e-6)
     assert np.isnan(values[:, 1]).all()
 
@@ -55,16 +49,7 @@ def test_logarithmic_bins():
     np.testing.assert_allclose(values[58], POWER[inside].mean(axis=0), rtol=1e-5)
     interpolated = [np.interp(encoding.freqs[1], PLAN.freqs, POWER[:, t]) for t in range(9)]
     np.testing.assert_allclose(values[1], interpolated, rtol=1e-5)
-    flat = Encoding(PLAN, PLAIN | {"log_bins": 60}).encode(np.full_like(POWER, 3), slice(0, 501), slice(0, 60))
-    np.testing.assert_allclose(flat, 3, rtol=1e-5)
-
-
-@pytest.mark.parametrize("params", [{}, {"log_bins": 40}, {"decibel": True, "fmax_hz": 100}])
-def test_rows_can_be_encoded_one_group_at_a_time(params):
-    encoding, whole = encode(**params)
-    for first in range(0, encoding.n_rows, 7):
-        rows = slice(first, min(first + 7, encoding.n_rows))
-        np.testing.assert_array_equal(encode(rows, **params)[1], whole[rows])
+    np.testing.assert_allclose(encode(np.full_like(POWER, 3), log_bins=60)[1], 3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("params", [{"fmax_hz": -1.0}, {"log_bins": 1}, {"log_bins": 5, "fmax_hz": 0.5}])

@@ -1,12 +1,9 @@
 """Epochs cut from finished spectrograms: frames of their own, labels of the hypnogram, the night's file format."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
-from src.preprocess.lfp.epochs import LFP_EPOCHS, epochs_from_spectrogram, finished_shanks
+from src.preprocess.lfp.epochs import LFP_EPOCHS, SESSION_STATES, epochs_from_spectrogram, finished_shanks
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.sleep.epochs import read_epochs
 from src.preprocess.sleep.spectrogram import power_spectrogram
@@ -116,13 +113,11 @@ def test_finished_shanks_and_their_scorings(tmp_path):
     assert finished_shanks(tmp_path / "in") == []
 
 
-def test_scored_sessions_by_command(tmp_path, repository):
+def test_scored_sessions(tmp_path):
     made = simulate_session(tmp_path / "in", name="ratA", minutes=4, shanks=(0,), n_channels=2)
-    command = ["preprocess.py", "preprocess=lfp_epochs", f"input_dir={tmp_path / 'in'}"]
-    command += [f"output_dir={tmp_path / 'out'}", "workers=1"]
-    subprocess.run([sys.executable, *command], cwd=repository, check=True, capture_output=True)
-    epochs = read_epochs(tmp_path / "out/ratA_sh0")
-    np.testing.assert_array_equal(epochs.stages, made.stages)
+    params = LfpEpochsParams(input_dir=str(tmp_path / "in"), output_dir=str(tmp_path / "out"))
+    assert params.run().exit_code == 0
+    np.testing.assert_array_equal(read_epochs(tmp_path / "out/ratA_sh0").stages, made.stages)
     assert not (tmp_path / "out/ratA_sh0/hypnogram.csv").exists()
 
 
@@ -173,3 +168,26 @@ def test_the_signal_check_stands_in_the_table(tmp_path, capsys):
     assert artifact.manifest["facts"]["signal"] == {"mains hum": ["0"], "clipped": ["1"], "flat": ["2"]}
     said = " ".join(capsys.readouterr().err.split())
     assert "mains hum 1, clipped 1, flat 1" in said
+
+
+STATES_HEADER = "onset,duration,stage,confidence"
+
+
+def voter(folder, *cells):
+    folder.mkdir()
+    rows = [f"{4 * epoch},4,{stage},{sure}" for epoch, (stage, sure) in enumerate(cells)]
+    (folder / "hypnogram.csv").write_text("\n".join([STATES_HEADER, *rows]) + "\n")
+    return folder
+
+
+def test_the_state_with_most_confidence_wins(tmp_path):
+    inputs = {
+        "a_sh0": voter(tmp_path / "0", ("Wake", 0.9), ("NREM", 0.5), ("NREM", 0.9), ("REM", 0.9)),
+        "a_sh1": voter(tmp_path / "1", ("Wake", 0.7), ("REM", 0.8), ("NREM", 0.5)),
+    }
+    (tmp_path / "out").mkdir()
+    facts = SESSION_STATES.run(inputs, {"epoch_s": 4.0}, tmp_path / "out", None)
+    rows = (tmp_path / "out" / "hypnogram.csv").read_text().splitlines()
+    assert rows == [STATES_HEADER, "0,4,Wake,0.800", "4,4,REM,0.400", "8,4,NREM,0.700"]
+    assert facts["shanks_agree"] == 0.6667
+    assert "agree in 67% of the epochs" in facts["warnings"][0]

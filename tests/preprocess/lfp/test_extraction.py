@@ -1,13 +1,11 @@
 """Recordings of acquisition systems become LFP traces: rate, µV, shanks, gaps, reference, provenance."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from src.preprocess.lfp.extraction import extract
+from src.preprocess.lfp.extraction import Decimation, extract
 from src.preprocess.lfp.parameters import LfpParams, SpectrogramParams
 from src.recordings.extracellular.reader import open_recording
 from src.signals import BadInput
@@ -58,13 +56,12 @@ def test_reference_and_bad_channels(tmp_path):
         extract(path, "a", tmp_path / "o3", LfpParams(sampling_rate_hz=40_000.0).extraction())
 
 
-def test_a_neuroscope_session_by_command(tmp_path, repository):
+def test_a_neuroscope_session(tmp_path):
     time = np.arange(1250 * 12) / 1250
     samples = (1000 * np.sin(2 * np.pi * 7 * time)[:, None] + np.zeros(4)).astype("<i2")
     write_neuroscope(tmp_path / "in" / "rat1", samples, ".lfp", [[0, 1], [2, 3]])
-    command = ["preprocess.py", "preprocess=spectrogram", "preset=sleep", f"input_dir={tmp_path / 'in'}"]
-    command += [f"output_dir={tmp_path / 'out'}", "workers=1"]
-    subprocess.run([sys.executable, *command], cwd=repository, check=True, capture_output=True)
+    params = SpectrogramParams(input_dir=str(tmp_path / "in"), output_dir=str(tmp_path / "out"), preset="sleep")
+    assert params.run().exit_code == 0
     facts = json.loads((tmp_path / "out/rat1/sh1_sleep/manifest.json").read_text())["facts"]
     assert (facts["units"], facts["sampling_rate_hz"]) == ("dB re 1 uV^2/Hz", 500.0)
     assert "NeuroScope" in facts["upstream"]
@@ -85,3 +82,45 @@ def test_a_recording_at_the_lfps_rate_is_copied(tmp_path, n_samples):
     folder = extract(tmp_path / "a.npz", "a", tmp_path / "out", LfpParams().extraction())
     copied = [np.load(folder / f"a_sh{k}_lfp_traces.npz")["traces"] for k in range(2)]
     np.testing.assert_array_equal(np.concatenate(copied, axis=1), samples)
+
+
+def decimated(signal, fs_hz, wanted_hz, seed=0):
+    decimation, rng = Decimation(fs_hz, wanted_hz), np.random.default_rng(seed)
+    cuts = np.cumsum(rng.integers(1, 4000, len(signal)))
+    blocks = np.split(signal, cuts[cuts < len(signal)])
+    values = np.concatenate(list(decimation.apply(blocks, len(signal))))
+    assert len(values) == decimation.n_outputs(len(signal))
+    return values, np.arange(len(values)) / decimation.fs_hz
+
+
+@pytest.mark.parametrize("fs_hz", [30_000.0, 24_414.0625, 20_000.0, 2500.0, 1250.0, 1000.0, 512.0])
+def test_below_stays_above_goes_and_time_is_kept(fs_hz):
+    time = np.arange(int(3 * fs_hz)) / fs_hz
+    signal = np.stack([np.sin(2 * np.pi * 37 * time), np.cos(2 * np.pi * 180 * time), np.ones_like(time)], axis=1)
+    signal = np.concatenate([signal, np.sin(2 * np.pi * 310 * time)[:, None] if fs_hz > 620 else signal[:, :1] * 0], 1)
+    values, when = decimated(signal, fs_hz, 500.0)
+    assert when[1] == pytest.approx(1 / 500, rel=1e-3)
+    inner = slice(60, -60)
+    np.testing.assert_allclose(values[inner, 0], np.sin(2 * np.pi * 37 * when[inner]), atol=2e-4)
+    np.testing.assert_allclose(values[inner, 1], np.cos(2 * np.pi * 180 * when[inner]), atol=1e-3)
+    np.testing.assert_allclose(values[:, 2], 1, atol=1e-5)
+    assert np.abs(values[inner, 3]).max() < 2e-4
+
+
+def test_blocks_do_not_show_and_short_signals_are_kept():
+    signal = np.random.default_rng(0).integers(-3000, 3000, (40_000, 3)).astype(np.int16)
+    one, other = (decimated(signal, 30_000.0, 500.0, seed)[0] for seed in (0, 1))
+    np.testing.assert_array_equal(one, other)
+    assert len(decimated(signal[:7], 30_000.0, 500.0)[0]) == 1
+    np.testing.assert_allclose(decimated(signal[:500] * 0 + 5, 500.0, 500.0)[0], 5)
+
+
+def test_missing_samples_spread_no_further_than_the_filter():
+    signal = np.zeros((30_000, 2), np.float32)
+    signal[15_000:18_000, 1] = np.nan
+    values, _ = decimated(signal, 30_000.0, 500.0)
+    assert np.isfinite(values[:, 0]).all()
+    missing = np.flatnonzero(np.isnan(values[:, 1]))
+    assert missing[0] >= 250 - 64
+    assert missing[-1] <= 300 + 64
+    assert {*range(250, 300)} <= set(missing.tolist())

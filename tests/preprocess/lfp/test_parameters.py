@@ -102,6 +102,10 @@ def test_what_makes_no_sense_is_refused_before_any_recording(preset, overrides, 
     assert error.value.source == names
 
 
+def test_tapers_that_eight_samples_could_not_hold():
+    assert planned("sleep", window=["multitaper", 4, 7]).tapers.shape == (7, 1000)
+
+
 @pytest.mark.parametrize("overrides", [{"window_s": -1.0}, {"window_s": 0.0001}, {"overlap_s": 3.0}])
 def test_seconds_that_no_rate_can_use(overrides):
     with pytest.raises(BadInput):

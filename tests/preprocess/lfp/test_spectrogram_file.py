@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.preprocess.lfp import spectrogram_file as module
-from src.preprocess.lfp.spectrogram_file import deflate, npz_writer, open_spectrograms, rows_per_piece
+from src.preprocess.lfp.spectrogram_file import deflate, open_spectrograms, rows_per_piece, write_npz
 from src.signals import BadInput
 from tests.preprocess.lfp.lfp_files import compute, random_traces, write_shank
 
 
-def pieces(values, rows=1):
+def write(path, values, rows=1):
     flat = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
-    return (deflate(flat[first : first + rows].tobytes()) for first in range(0, len(flat), rows))
+    pieces = (deflate(flat[first : first + rows].tobytes()) for first in range(0, len(flat), rows))
+    write_npz(path, {"before": np.arange(3)}, values.shape, values.dtype, pieces)
 
 
 @settings(max_examples=20, deadline=None)
@@ -27,13 +28,11 @@ def pieces(values, rows=1):
 def test_numpy_reads_what_was_written(tmp_path_factory, channels, freqs, times, rows, dtype):
     path = tmp_path_factory.mktemp("npz") / "a.npz"
     values = np.random.default_rng(freqs).integers(0, 250, (channels, freqs, times)).astype(dtype)
-    with npz_writer(path) as add:
-        add("before", (3,), np.dtype("i8"), [deflate(np.arange(3).tobytes())])
-        add("values", values.shape, values.dtype, pieces(values, rows))
+    write(path, values, rows)
     with np.load(path, allow_pickle=False) as arrays:
-        assert arrays.files == ["before", "values"]
-        np.testing.assert_array_equal(arrays["values"], values)
-        assert (arrays["before"].tolist(), arrays["values"].dtype) == ([0, 1, 2], values.dtype)
+        assert arrays.files == ["before", "spectrograms"]
+        np.testing.assert_array_equal(arrays["spectrograms"], values)
+        assert (arrays["before"].tolist(), arrays["spectrograms"].dtype) == ([0, 1, 2], values.dtype)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert {i.compress_type for i in archive.infolist()} == {zipfile.ZIP_DEFLATED}
@@ -42,8 +41,7 @@ def test_numpy_reads_what_was_written(tmp_path_factory, channels, freqs, times, 
 
 def test_it_compresses(tmp_path):
     values = np.random.default_rng(0).standard_exponential((4, 100, 500)).astype(np.float32)
-    with npz_writer(tmp_path / "a.npz") as add:
-        add("values", values.shape, values.dtype, pieces(values, 64))
+    write(tmp_path / "a.npz", values, 64)
     np.savez_compressed(tmp_path / "b.npz", values=values)
     assert (tmp_path / "a.npz").stat().st_size < 1.03 * (tmp_path / "b.npz").stat().st_size < 0.97 * values.nbytes
 
@@ -52,19 +50,17 @@ def test_beyond_four_gigabytes(tmp_path, monkeypatch):
     """Large members need the format's 64-bit fields."""
     path, values = tmp_path / "a.npz", np.arange(60.0).reshape(3, 4, 5)
     monkeypatch.setattr(module, "_LARGE", 10)
-    with npz_writer(path) as add:
-        for name in ("values", "more"):
-            add(name, values.shape, values.dtype, pieces(values))
+    write(path, values)
     with np.load(path, allow_pickle=False) as arrays:
-        np.testing.assert_array_equal(arrays["values"], values)
-        np.testing.assert_array_equal(arrays["more"], values)
+        np.testing.assert_array_equal(arrays["before"], np.arange(3))
+        np.testing.assert_array_equal(arrays["spectrograms"], values)
     if unzip := shutil.which("unzip"):
         subprocess.run([unzip, "-tq", path], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_an_unfinished_array_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="of 168 bytes"), npz_writer(tmp_path / "a.npz") as add:
-        add("x", (10,), np.dtype("f4"), [])
+    with pytest.raises(ValueError, match="of 168 bytes"):
+        write_npz(tmp_path / "a.npz", {}, (10,), np.dtype("f4"), [])
 
 
 def test_pieces_tile_groups_of_64_rows():

@@ -6,7 +6,7 @@ import pytest
 from src.preprocess.lfp.epochs import lfp_epochs
 from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.lfp.states import NREM, REM, WAKE, Features, epoch_features, score, two_modes
-from src.recordings.extracellular.source import SourceOptions
+from src.recordings.extracellular.formats import SourceOptions
 from src.signals import RODENT_STAGES
 from src.simulate.lfp import simulate_session
 

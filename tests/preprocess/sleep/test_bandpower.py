@@ -30,7 +30,7 @@ def test_gain_and_offset_do_not_matter():
 
 
 def test_the_rate_hardly_matters():
-    from src.recordings.sleep.resample import resample
+    from src.recordings.sleep.channels import resample
 
     signal = tone(5.0, noise=1.0)[None]
     again = resample(resample(signal, 100.0, 128.0), 128.0, 100.0)

@@ -107,6 +107,13 @@ def test_traces_that_still_hold_invalid_cells_are_aligned(tmp_path):
     assert "IX_inval_anat" in recording.notes[0]
 
 
+def test_the_orientation_of_three_positions_is_stated(tmp_path):
+    xyz = positions(3)
+    recording = read(write_fish(tmp_path / "subject_1", xyz=xyz, response=traces_of([1, 2, 3]).T))
+    np.testing.assert_array_equal(recording.positions, xyz)
+    assert "CellXYZ was taken as (cell, 3)" in recording.notes[-1]
+
+
 def test_as_many_frames_as_cells_reads_as_matlab_writes(tmp_path):
     square = traces_of(np.arange(1, 8))[:, :7]
     recording = read(write_fish(tmp_path / "subject_1", response=square.T))

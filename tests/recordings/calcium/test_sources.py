@@ -44,6 +44,17 @@ def test_one_recording_is_a_subject_by_itself(tmp_path, place, name):
     assert [subject_name(p) for p in find_subjects(tmp_path)] == ["mouse"]
 
 
+def test_every_file_of_a_folder_is_a_recording(tmp_path):
+    folder = tmp_path / "mice"
+    for name in ("mice/b.nwb", "mice/a.nwb", "mice/c/d.nwb", "mice/c/e.nwb"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_subjects(folder) == [folder / "a.nwb", folder / "b.nwb", folder / "c"]
+    with pytest.raises(BadInput, match=r"c: holds 2 recordings \(d\.nwb, e\.nwb\); give one of them"):
+        subject_files(folder / "c")
+    assert find_subjects(folder / "c") == [folder / "c" / "d.nwb", folder / "c" / "e.nwb"]
+
+
 def test_cells_without_positions_are_kept_where_no_grid_is_made(tmp_path):
     folder = make_suite2p(tmp_path / "mouse" / "suite2p" / "plane0").parents[1]
     recording = open_recording(subject_files(folder), "mouse", need_positions=False)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from src.recordings.extracellular import arrays
-from src.recordings.extracellular.arrays import open_array
+from src.recordings.extracellular.arrays import open_array, trace_file
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 
 RNG = np.random.default_rng(0)
@@ -139,3 +139,16 @@ def test_the_only_array_of_numbers_needs_no_name(tmp_path):
     np.savez(tmp_path / "b.npz", one=np.zeros((2000, 2)), two=np.zeros((2000, 2)))
     with pytest.raises(BadInput, match=r"it holds one, two"):
         open_array(tmp_path / "b.npz", None, ("traces",))
+
+
+def test_blocks_make_one_file(tmp_path):
+    samples = np.random.default_rng(0).standard_normal((1000, 3)).astype(np.float32)
+    fields = {"sampling_rate": 500.0, "channel_ids": np.array(["a", "b", "c"])}
+    for name in ("one", "two"):
+        with trace_file(tmp_path / f"{name}.npz", samples.shape, samples.dtype, fields) as write:
+            for first in range(0, 1000, 300):
+                write(samples[first : first + 300])
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    with np.load(tmp_path / "one.npz", allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["traces"], samples)
+        assert arrays["channel_ids"].tolist() == ["a", "b", "c"]

@@ -6,8 +6,8 @@ import pytest
 import scipy.io
 import scipy.io.wavfile
 
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.source import SourceOptions
 from src.signals import BadInput
 from tests.recordings.extracellular.vendor_files import counts
 

@@ -84,14 +84,15 @@ def test_what_no_recording_can_be(fields, says):
 
 def test_a_clock_places_pieces_and_says_what_is_missing():
     opener = opener_of(np.zeros((30, 1)))
-    placed = runs_on_clock([(0, 10, opener), (10, 10, opener), (20, 10, opener)], [5, 115, 60], 100.0, "packets")
-    assert [(run.start, run.first, run.count) for run in placed.runs] == [(0, 0, 10), (110, 10, 10), (120, 20, 10)]
-    lost, back = placed.warnings
+    runs, (lost, back) = runs_on_clock(
+        [(0, 10, opener), (10, 10, opener), (20, 10, opener)], [5, 115, 60], 100.0, "packets"
+    )
+    assert [(run.start, run.first, run.count) for run in runs] == [(0, 0, 10), (110, 10, 10), (120, 20, 10)]
     assert "packets are missing for 1.000 s from 0.100 s on" in lost
     assert "goes back at 1.200 s" in back
-    many = runs_on_clock([(0, 1, opener)] * 9, list(range(0, 90, 10)), 10.0, "packets")
-    assert len(many.warnings) == 4
-    assert "7.200 s of packets are missing in all" in many.warnings[-1]
+    _, many = runs_on_clock([(0, 1, opener)] * 9, list(range(0, 90, 10)), 10.0, "packets")
+    assert len(many) == 4
+    assert "7.200 s of packets are missing in all" in many[-1]
 
 
 def test_jumps_of_a_clock_are_found_with_few_readings():

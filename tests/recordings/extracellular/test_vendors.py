@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import is_recording, open_recording
-from src.recordings.extracellular.source import SourceOptions
 from src.recordings.sleep.edf import read_recording
 from src.signals import BadInput
 from src.simulate.sleep import write_night

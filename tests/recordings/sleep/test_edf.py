@@ -9,8 +9,7 @@ import edfio
 import numpy as np
 import pytest
 
-from src.recordings.sleep.edf import read_annotations, read_recording
-from src.recordings.sleep.edf_header import read_header
+from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.signals import BadInput
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.recordings.sleep.edf import read_annotations, read_recording
-from src.recordings.sleep.edf_header import read_header
+from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.signals import BadInput
 
 
@@ -74,7 +73,7 @@ def test_absent_empty_foreign(tmp_path):
     assert problem_of(path) == "is not an EDF file; give an EDF, EDF+ or BDF file"
     path.write_bytes(b"short")
     assert problem_of(path) == "is not an EDF file; give an EDF, EDF+ or BDF file"
-    assert problem_of(tmp_path) == "is a folder; give an EDF file"
+    assert problem_of(tmp_path) == "is a folder; give a file"
 
 
 def test_records_beyond_the_stated_number_are_read(night):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.recordings.sleep.resample import require_band, resample
+from src.recordings.sleep.channels import require_band, resample
 from src.signals import BadInput
 
 RATES = (50.0, 64.0, 100.0, 128.0, 199.8, 200.0, 250.0, 256.0, 500.0, 512.0)

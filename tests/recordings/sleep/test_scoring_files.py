@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.recordings.sleep.edf import write_annotations
-from src.recordings.sleep.hypnogram import Hypnogram, stage_counts
+from src.recordings.sleep.hypnogram import Hypnogram, stage_counts, write_annotations
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.recordings.sleep.stage_names import CODINGS
 from src.signals import RODENT_STAGES, BadInput

@@ -7,8 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from src.recordings.sleep.nights import discover
-from src.recordings.sleep.parameters import SleepEdfParams
-from src.recordings.sleep.sleep_edf import COHORTS, compare, fetch, night_counts, wanted
+from src.recordings.sleep.sleep_edf import COHORTS, SleepEdfParams, compare, fetch, night_counts, wanted
 from src.signals import BadInput
 from src.simulate.sleep import write_night
 

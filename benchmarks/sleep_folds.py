@@ -1,18 +1,20 @@
-"""All folds of a cross-validation as one table: ``python -m src.runs.sleep_folds <folder of a multirun>``."""
+"""All folds of a cross-validation as one table: ``python benchmarks/sleep_folds.py <folder of a multirun>``."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.models.bundle import load_bundle
 from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1
-from src.reports.tables import markdown_table, results_table
+from src.reports.tables import ResultsTable, markdown_table
 from src.runs.folder import read_record
 from src.signals import BadInput
 
@@ -84,7 +86,7 @@ def _scores(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; ``--markdown`` for a page."""
-    parser = argparse.ArgumentParser(prog="python -m src.runs.sleep_folds", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python benchmarks/sleep_folds.py", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--markdown", action="store_true")
     given = parser.parse_args(arguments)
@@ -96,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.markdown:
         print(markdown_table(rows))
     else:
-        Console().print(results_table(rows, title=str(given.folder)))
+        Console().print(ResultsTable(rows, title=str(given.folder)))
     return 0
 
 

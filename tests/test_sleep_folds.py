@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.sleep_folds import collect, main
 from src.models.bundle import export_bundle, load_bundle
 from src.runs.folder import write_record
-from src.runs.sleep_folds import collect, main
 from src.signals import BadInput
 from tests.conftest import REPOSITORY
 

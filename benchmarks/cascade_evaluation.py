@@ -1,7 +1,11 @@
-"""``preprocess=cascade_evaluate``: how well spikes are inferred on neurons that a model has never seen.
+"""How well CASCADE infers spikes on neurons that a model has never seen, against OASIS and a threshold.
 
-For every dataset, networks are trained on all others and tried on it; OASIS and a threshold get their
-parameters from the same others. Finished lines are kept: a run that was stopped goes on.
+    python -m benchmarks.cascade_evaluation recipe=config.yaml input_dir=Ground_truth 'noise_levels=[2]' max_steps=1500
+
+The keys are those of ``preprocess=cascade_train``, and ``ingredients=true``: also without noise matching, and
+with one network instead of the ensemble. For every dataset, networks are trained on all others and tried on
+it; OASIS and a threshold get their parameters from the same others. Finished lines are kept: a run that was
+stopped goes on.
 """
 
 from __future__ import annotations
@@ -13,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
+from rich.console import Console, RenderableType
 from rich.table import Table
 
-from src.preprocess.cascade.dense import DenseEnsembles
+from src.preprocess.cascade.dense import ensemble_mean
 from src.preprocess.cascade.ground_truth import Example, smooth_counts, with_noise
 from src.preprocess.cascade.oasis import OasisEngine
+from src.preprocess.cascade.output import cut_noise_floor
 from src.preprocess.cascade.package import Network, PackageConfig
-from src.preprocess.cascade.parameters import CascadeEvaluateParams
+from src.preprocess.cascade.parameters import CascadeTrainParams
 from src.preprocess.cascade.train import examples_of, fit_ensemble, origin_of, recipe_of, schedule_of
 from src.signals import BadInput
-from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import canonical_json
+from src.storage.batch import Job, Summary, run_batch, selection
+from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
 
@@ -43,11 +50,19 @@ _TRIALS = 64
 _TAUS_S, _LAGS, _CUTS = (0.25, 0.5, 0.8, 1.25, 2.0, 3.0), (-1, 0, 1), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 
+@dataclass
+class EvaluationParams(CascadeTrainParams):
+    """Those of the training, and what else is compared."""
+
+    output_dir: str = "artifacts/cascade_evaluation"  # finished lines are kept here
+    ingredients: bool = False  # also without noise matching, and with one network instead of the ensemble
+
+
 @dataclass(frozen=True)
 class EvaluationSummary(Summary):
     """One line per dataset and noise level, and the median over datasets."""
 
-    def table(self) -> Table:
+    def table(self) -> RenderableType:
         """Median over neurons: correlation r, spike count ratio; below, the response to n spikes."""
         rows = [o.value for o in self.outcomes if o.ok and o.value["scored_neurons"]]
         if not rows or self.failures:
@@ -85,7 +100,7 @@ def _linearity(scores: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def run(params: CascadeEvaluateParams) -> Summary:
+def run(params: EvaluationParams) -> Summary:
     """Hold out every dataset in turn; lines already in ``output_dir`` under the same settings are kept.
 
     A line depends on its own noise level alone: asking for another level keeps what is there.
@@ -110,7 +125,7 @@ def run(params: CascadeEvaluateParams) -> Summary:
 
 
 def evaluate_one(
-    config: PackageConfig, params: CascadeEvaluateParams, settings: dict[str, Any], held_out: str, level: int
+    config: PackageConfig, params: EvaluationParams, settings: dict[str, Any], held_out: str, level: int
 ) -> Mapping[str, Any]:
     """One line of the table, from an earlier run or computed."""
 
@@ -118,7 +133,7 @@ def evaluate_one(
         examples = examples_of(config, params.input_dir, params.seed, canonical_json(settings["ground_truth"]))
         return evaluate_dataset(examples, held_out, config, params, level)
 
-    step, key = CachedStep("cascade_line", 1, compute), settings | {"held_out": held_out, "level": level}
+    step, key = CachedStep("cascade_line", 2, compute), settings | {"held_out": held_out, "level": level}
     line: Mapping[str, Any] = ensure(
         step, {}, key, label=f"{held_out}_{level}", cache=Path(params.output_dir)
     ).manifest["facts"]  # fmt: skip
@@ -126,7 +141,7 @@ def evaluate_one(
 
 
 def evaluate_dataset(
-    examples: Sequence[Example], held_out: str, config: PackageConfig, params: CascadeEvaluateParams, level: int
+    examples: Sequence[Example], held_out: str, config: PackageConfig, params: EvaluationParams, level: int
 ) -> dict[str, Any]:
     """Train without one dataset and score on it, at one noise level.
 
@@ -234,11 +249,12 @@ def at_level(examples: Sequence[Example], level: int, config: PackageConfig, see
 
 
 def _infer(noisy: Noisy, networks: Sequence[Network], config: PackageConfig) -> list[np.ndarray]:
-    ensemble, result = DenseEnsembles(config, lambda _: networks), []
+    result = []
     for _, dff in noisy:
         values = np.full(len(dff), np.nan)
-        windows = np.maximum(ensemble.expected(dff[None], 0)[0], 0)
-        values[config.trained_frame : config.trained_frame + len(windows)] = windows
+        windows = ensemble_mean(dff[None], networks, config.windowsize)
+        cut_noise_floor(windows, config, 1)  # as is done by default with a recording
+        values[config.trained_frame : config.trained_frame + windows.shape[1]] = windows[0]
         result.append(values)
     return result
 
@@ -297,3 +313,14 @@ def _best(candidates: Iterable[Method], training: Noisy) -> Method:
         fitted.append((float(np.square(scale * value - truth).sum()), scale, infer))
     _, scale, infer = min(fitted, key=lambda item: item[0])
     return lambda dff: scale * infer(dff)
+
+
+def main() -> None:
+    given = OmegaConf.merge(OmegaConf.structured(EvaluationParams), OmegaConf.from_cli())
+    params: EvaluationParams = OmegaConf.to_object(given)  # type: ignore[assignment]
+    with selection(only=params.only, part=params.part, parts=params.parts):  # such as only='DS1*'
+        Console().print(run(params).table())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""What libraries raise over files of the world names the file and says what to do."""
+
+import pytest
+
+from src.recordings.foreign_files import explained
+from src.signals import BadInput
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (FileNotFoundError(), r"x\.mat: does not exist; check the path"),
+        (IsADirectoryError(), r"x\.mat: is a folder"),
+        (PermissionError(), "permission denied"),
+        (ImportError("no", name="isx"), "needs the package isx; pip install isx"),
+        (ValueError("a\n b"), r"cannot be read \(a b\); copy or download it again"),
+        (EOFError(), r"cannot be read \(EOFError\)"),
+        (BadInput("other", "is wrong", "correct it"), "other: is wrong; correct it"),
+    ],
+)
+def test_an_error_becomes_a_line(error, says):
+    with pytest.raises(BadInput, match=says), explained("x.mat"):
+        raise error
