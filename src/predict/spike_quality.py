@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from src.preprocess.spikes.noise import grow
+from src.preprocess.spikes.filters import grow
 from src.recordings.extracellular.spike_trains import SpikeTrain
 
 VIOLATION_MS = 1.5
