@@ -24,11 +24,12 @@ from rich.table import Table
 from src.preprocess.cascade.dense import ensemble_mean
 from src.preprocess.cascade.ground_truth import Example, smooth_counts, with_noise
 from src.preprocess.cascade.oasis import OasisEngine
+from src.preprocess.cascade.output import cut_noise_floor
 from src.preprocess.cascade.package import Network, PackageConfig
 from src.preprocess.cascade.parameters import CascadeTrainParams
 from src.preprocess.cascade.train import examples_of, fit_ensemble, origin_of, recipe_of, schedule_of
 from src.signals import BadInput
-from src.storage.batch import Job, Summary, run_batch
+from src.storage.batch import Job, Summary, run_batch, selection
 from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
@@ -132,7 +133,7 @@ def evaluate_one(
         examples = examples_of(config, params.input_dir, params.seed, canonical_json(settings["ground_truth"]))
         return evaluate_dataset(examples, held_out, config, params, level)
 
-    step, key = CachedStep("cascade_line", 1, compute), settings | {"held_out": held_out, "level": level}
+    step, key = CachedStep("cascade_line", 2, compute), settings | {"held_out": held_out, "level": level}
     line: Mapping[str, Any] = ensure(
         step, {}, key, label=f"{held_out}_{level}", cache=Path(params.output_dir)
     ).manifest["facts"]  # fmt: skip
@@ -251,8 +252,9 @@ def _infer(noisy: Noisy, networks: Sequence[Network], config: PackageConfig) -> 
     result = []
     for _, dff in noisy:
         values = np.full(len(dff), np.nan)
-        windows = np.maximum(ensemble_mean(dff[None], networks, config.windowsize)[0], 0)
-        values[config.trained_frame : config.trained_frame + len(windows)] = windows
+        windows = ensemble_mean(dff[None], networks, config.windowsize)
+        cut_noise_floor(windows, config, 1)  # as is done by default with a recording
+        values[config.trained_frame : config.trained_frame + windows.shape[1]] = windows[0]
         result.append(values)
     return result
 
@@ -315,7 +317,9 @@ def _best(candidates: Iterable[Method], training: Noisy) -> Method:
 
 def main() -> None:
     given = OmegaConf.merge(OmegaConf.structured(EvaluationParams), OmegaConf.from_cli())
-    Console().print(run(OmegaConf.to_object(given)).table())  # type: ignore[arg-type]
+    params: EvaluationParams = OmegaConf.to_object(given)  # type: ignore[assignment]
+    with selection(only=params.only, part=params.part, parts=params.parts):  # such as only='DS1*'
+        Console().print(run(params).table())
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,12 @@ from src.simulate.spike_hybrids import (
     BEFORE,
     WAVEFORMS,
     WaveformLibrary,
+    draw_hybrid,
     hybrid,
     read_background,
     read_library,
-    write_hybrids,
 )
-from src.simulate.spikes import NEURONS
+from src.simulate.spikes import NEURONS, write_set
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_spikes_are_where_the_truth_says_and_as_large_as_asked():
 
 
 def test_the_set_is_written_with_its_truth_apart(shared, tmp_path):
-    write_hybrids(shared, tmp_path, 0, duration_s=1.0)
+    write_set(tmp_path, partial(draw_hybrid, shared=shared, seed=0, duration_s=1.0), tmp_path / "truth")
     assert isinstance(read_spikes(tmp_path / "D1.mat"), SpikeTrain)
     with pytest.raises(BadInput, match="no variable 'Index'"):
         read_spikes(tmp_path / "D4.mat")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.sleep.bandpower import BandPowerSettings, epoch_band_powers
+from src.preprocess.sleep.bandpower import BandPowerSettings
+from src.recordings.foreign_files import explained
 from src.recordings.sleep.channels import ChannelRequest, join_channels
 from src.recordings.sleep.check_signal import check_recordings
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
@@ -91,46 +92,24 @@ class EpochSettings:
 
 @dataclass(frozen=True)
 class EpochSet:
-    """Epochs of one recording.
+    """Epochs of one recording."""
 
-    Attributes
-    ----------
-    features
-        ``(epoch, channel, frequency, time)`` log power in dB.
-    stages
-        ``(epoch,)`` int8; ``UNSCORED`` where nobody scored and where ``usable`` is false.
-    usable
-        ``(epoch,)``; false where samples are missing or a channel is flat.
-    onset_s
-        ``(epoch,)`` start of each epoch from the start of the recording.
-    freqs_hz, times_s
-        Of the image's rows and columns.
-    facts
-        Counts, what was left out, warnings.
-    signal
-        What a file of epochs says that they are: channels, rate, epoch length, unit, axes, frequencies.
-    """
-
-    features: NDArray[np.floating]
-    stages: NDArray[np.int8]
-    usable: NDArray[np.bool_]
-    onset_s: NDArray[np.float64]
-    freqs_hz: NDArray[np.float64]
-    times_s: NDArray[np.float64]
-    facts: dict[str, Any]
-    signal: SignalSpec | None = None
+    features: NDArray[np.floating]  # (epoch, channel, frequency, time) log power in dB
+    stages: NDArray[np.int8]  # (epoch,) UNSCORED where nobody scored and where `usable` is false
+    usable: NDArray[np.bool_]  # (epoch,) false where samples are missing or a channel is flat
+    onset_s: NDArray[np.float64]  # (epoch,) start of each epoch from the start of the recording
+    freqs_hz: NDArray[np.float64]  # of the image's rows
+    times_s: NDArray[np.float64]  # of the image's columns
+    facts: dict[str, Any]  # counts, what was left out, warnings
+    signal: SignalSpec | None = None  # what a file of epochs says that they are: channels, rate, unit, frequencies, …
 
 
 def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: EpochSettings) -> EpochSet:
     """Cut a recording into epochs, label them, and turn them into images.
 
     With a hypnogram, wake is trimmed and the scoring has to be one that something can be learned
-    from. Without, every whole epoch is kept; a last partial one is ``facts["tail_s"]`` long.
-
-    Raises
-    ------
-    BadInput
-        If the recording is shorter than an epoch, at another rate, or its scoring is of no use.
+    from. Without, every whole epoch is kept; a last partial one is ``facts["tail_s"]`` long. A recording that is
+    shorter than an epoch or at another rate raises :class:`BadInput`.
     """
     features = settings.features
     if recording.fs_hz != features.fs_hz:
@@ -166,7 +145,7 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     }
     if spoiled:
         facts["warnings"].append(f"{spoiled} scored epochs left out: missing samples or a flat channel")
-    images = _images(stretch, features, recording.channels)
+    images = features.images(stretch, recording.channels)
     if settings.level == "recording":
         images -= _median_level(images, ~(missing | flat)[kept])
     return EpochSet(
@@ -180,30 +159,15 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     )
 
 
-def _images(
-    samples: NDArray[np.floating], settings: FeatureSettings | BandPowerSettings, channels: Sequence[str]
-) -> NDArray[np.float32]:
-    if isinstance(settings, BandPowerSettings):
-        return epoch_band_powers(samples, settings, channels)
-    from src.preprocess.sleep.features import epoch_features
-
-    return epoch_features(samples, settings)
-
-
 def read_epochs(folder: str | Path) -> EpochSet:
     """The epochs that the step wrote into its folder."""
     import h5py
 
     path = Path(folder) / EPOCHS_FILE
-    try:
-        with h5py.File(path) as file:
-            arrays = {name: file[name][()] for name in _ARRAYS}
-            axes, units = (file["features"].attrs[name] for name in ("axes", "units"))
-            channels, fs_hz, epoch_s = (file.attrs[name] for name in ("channels", "fs_hz", "epoch_s"))
-    except (OSError, KeyError) as error:
-        raise BadInput(
-            path, f"cannot be read ({' '.join(str(error).split())})", "delete it and prepare it again"
-        ) from error
+    with explained(path, hint="delete it and prepare it again"), h5py.File(path) as file:
+        arrays = {name: file[name][()] for name in _ARRAYS}
+        axes, units = (file["features"].attrs[name] for name in ("axes", "units"))
+        channels, fs_hz, epoch_s = (file.attrs[name] for name in ("channels", "fs_hz", "epoch_s"))
     signal = SignalSpec(
         tuple(map(str, channels)), float(fs_hz), float(epoch_s), str(units), tuple(map(str, axes[1:])),
         arrays["features"].shape[1:], tuple(arrays["freqs_hz"].tolist()),
@@ -212,13 +176,7 @@ def read_epochs(folder: str | Path) -> EpochSet:
 
 
 def find_prepared(root: str | Path) -> list[Path]:
-    """The ``epochs.h5`` files below a folder: finished epochs, of whatever step made them.
-
-    Raises
-    ------
-    BadInput
-        If there is none.
-    """
+    """The ``epochs.h5`` files below a folder: finished epochs, of whatever step made them."""
     files = sorted(Path(root).rglob(EPOCHS_FILE))
     if not files:
         raise BadInput(root, f"holds no {EPOCHS_FILE}", "give the folder that a step wrote epochs into")

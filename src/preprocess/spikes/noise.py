@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.signal
 
-from src.simulate.noise import Spectrum
+from src.simulate.spikes import Spectrum
 
 MAD_TO_SIGMA = 1 / 0.6744897501960817
 
