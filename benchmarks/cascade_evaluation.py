@@ -27,7 +27,7 @@ from src.preprocess.cascade.oasis import OasisEngine
 from src.preprocess.cascade.output import cut_noise_floor
 from src.preprocess.cascade.package import Network, PackageConfig
 from src.preprocess.cascade.parameters import CascadeTrainParams
-from src.preprocess.cascade.train import examples_of, fit_ensemble, origin_of, recipe_of, schedule_of
+from src.preprocess.cascade.train import examples_of, fit_ensemble, recipe_of, settings_of
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch, selection
 from src.storage.manifest import canonical_json
@@ -109,12 +109,7 @@ def run(params: EvaluationParams) -> Summary:
     if len(found) < 2:
         raise BadInput(params.input_dir, f"has {len(found)} of the datasets", "give two or more")
     OutputFolder(Path(params.output_dir), (Path(params.input_dir),))  # refuses an output that lies in the ground truth
-    settings = {
-        "config": replace(config, noise_levels=()).to_yaml(),
-        "schedule": schedule_of(params),
-        "ingredients": params.ingredients,
-        "ground_truth": origin_of(found),
-    }
+    settings = settings_of(params, replace(config, noise_levels=()), found) | {"ingredients": params.ingredients}
     jobs = [
         Job(f"{name}, noise level {level}", evaluate_one, (config, params, settings, name, level))
         for level in config.noise_levels

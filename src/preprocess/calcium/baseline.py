@@ -85,10 +85,6 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
     one without any recorded frame gives NaN. Without NaN the result equals ``numpy.percentile``, interpolated linearly,
     of the float32 window bit for bit.
     """
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f"window of {window} frames: an odd number of frames is needed")
-    if not 0 <= percentile <= 100:
-        raise ValueError(f"percentile {percentile} is not between 0 and 100")
     traces = np.ascontiguousarray(traces, dtype=np.float32)
     baseline = np.empty_like(traces)
     _slide(traces, window // 2, percentile / 100, baseline)

@@ -11,7 +11,6 @@ import contextlib
 import io
 import os
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -29,28 +28,16 @@ CATALOGUE = "available_models.yaml"
 
 
 def import_tensorflow() -> Any:
-    """TensorFlow in full float32 precision, with one thread if it is not running yet.
-
-    It is imported with stderr redirected, because its C++ start-up messages ignore every log setting.
-    """
+    """TensorFlow in full float32 precision, with one thread if it is not running yet."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    screen = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            with contextlib.suppress(RuntimeError):  # already running in this process
-                tf.config.threading.set_intra_op_parallelism_threads(1)
-                tf.config.threading.set_inter_op_parallelism_threads(1)
-            tf.config.list_physical_devices()
-        except ImportError as error:
-            hint = "type: pip install -r requirements.lock, or give engine=dense, which needs torch alone"
-            raise BadInput("engine=neuralib", "needs TensorFlow, which is not installed", hint) from error
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        hint = "type: pip install -r requirements.lock, or give engine=dense, which needs torch alone"
+        raise BadInput("engine=neuralib", "needs TensorFlow, which is not installed", hint) from error
+    with contextlib.suppress(RuntimeError):  # already running in this process
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.signal
 
-from src.preprocess.spikes.noise import Spectrum
+from src.preprocess.spikes.filters import Spectrum
 
 SPECTRUM_FLOOR = 0.03
 """Smallest power, relative to the mean, that whitening divides by: a gap in the spectrum is not amplified."""

@@ -18,11 +18,10 @@ import scipy.signal
 
 from src.preprocess.spikes.bank import KERNEL_TAPS, Whitening
 from src.preprocess.spikes.clusters import Shapes, cluster, followers, large, merge_similar, shapes_of
-from src.preprocess.spikes.filters import bandpass, bandpass_kernel
-from src.preprocess.spikes.noise import background_spectrum, grow, quiet_mask, robust_sigma
-from src.preprocess.spikes.plausibility import bridged, without_hum
+from src.preprocess.spikes.filters import background_spectrum, bandpass, bandpass_kernel, grow, quiet_mask, robust_sigma
 from src.preprocess.spikes.pursuit import Pursuit
 from src.preprocess.spikes.sorting import Sorted, blocks, named, pursue
+from src.preprocess.spikes.trace import bridged, without_hum
 from src.preprocess.spikes.waveforms import cut_windows, mean_waveforms
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput

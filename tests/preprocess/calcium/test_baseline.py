@@ -1,7 +1,6 @@
 """The baseline against ``numpy.percentile``, frame by frame."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,9 +78,3 @@ def test_modes_state_what_they_compute_and_which_neurons_they_leave_out():
     assert state.tolist() == [0, 1, 2, 0, 0, 0]
     np.testing.assert_array_equal(dff[[0, 3]], ((traces - base) * np.float32(0.01))[[0, 3]])
     np.testing.assert_array_equal(Baseline("none", 1).dff(traces)[0][[0, 3, 5]], traces[[0, 3, 5]])
-
-
-@pytest.mark.parametrize(("window", "percentile"), [(60, 8), (0, 8), (61, -1), (61, 101)])
-def test_a_senseless_window_or_percentile_is_refused(window, percentile):
-    with pytest.raises(ValueError, match=r"window|percentile"):
-        sliding_percentile(np.zeros((1, 100), np.float32), window, percentile)
