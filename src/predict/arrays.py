@@ -22,9 +22,9 @@ from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.discover import DiscoverParams, Units, discover
-from src.preprocess.spikes.labelled import labelled_recording
 from src.preprocess.spikes.sorting import BankSorter, Sorted
 from src.preprocess.spikes.trace import as_trace
+from src.preprocess.spikes.waveforms import labelled_recording
 from src.recordings.calcium.recording import CalciumRecording
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.recordings.extracellular.spike_trains import SpikeTrain

@@ -18,11 +18,10 @@ from src.predict.spike_exports import SortedRecording, export, require_known
 from src.predict.spike_quality import SortedGroup, unit_rows
 from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.labelled import load_labelled
-from src.preprocess.spikes.noise import robust_sigma
+from src.preprocess.spikes.filters import robust_sigma
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import Trace, find_recording, load_trace
-from src.preprocess.spikes.waveforms import mean_waveforms
+from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
 from src.recordings.extracellular.reader import is_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms

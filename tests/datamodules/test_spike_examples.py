@@ -4,7 +4,7 @@ import torch
 
 from src.datamodules.spike_examples import NoisyBlock, SpikeWindows, TraceWindows, onset_labels
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.noise import background_spectrum
+from src.preprocess.spikes.filters import background_spectrum
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.simulate.spikes import Spectrum
 

@@ -3,7 +3,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from src.preprocess.spikes.noise import robust_sigma
+from src.preprocess.spikes.filters import robust_sigma
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, read_trace
 from src.signals import BadInput
 from src.simulate.spike_hybrids import (

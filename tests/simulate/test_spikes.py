@@ -5,7 +5,7 @@ import pytest
 import scipy.io
 import scipy.signal
 
-from src.preprocess.spikes.noise import quiet_mask, robust_sigma
+from src.preprocess.spikes.filters import quiet_mask, robust_sigma
 from src.simulate.spikes import (
     FS_HZ,
     LOOKALIKES,

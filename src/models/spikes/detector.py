@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from src.models.bundle import build_network
 from src.models.spike_scoring import Tolerances, chance_random, detection
 from src.models.spikes.decision import REFRACTORY, THRESHOLDS, Decision, tune
-from src.models.spikes.inference import onset_probability
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
 from src.signals import BadInput
 
@@ -79,7 +78,7 @@ class SpikeDetection(TrainedModule):
         self._keep(recording)
 
     def _keep(self, recording: Any) -> None:
-        trial = onset_probability(self.network, recording.conditioned), recording.train.index
+        trial = self.network.onset_probability(recording.conditioned), recording.train.index
         self._trials.setdefault(recording.name, []).append(trial)
         self._levels[recording.name] = recording.level
 
@@ -113,12 +112,12 @@ class SpikeDetection(TrainedModule):
 
     def predict_step(self, recording: Any, batch_idx: int) -> dict[str, Any]:
         """Onsets ``index`` found in a held-out recording, and the ``probability`` of each."""
-        found = self._decision(recording.name).spikes(onset_probability(self.network, recording.conditioned))
+        found = self._decision(recording.name).spikes(self.network.onset_probability(recording.conditioned))
         return {"target": recording.name, "index": found[0], "probability": found[1]}
 
     def test_step(self, recording: Any, batch_idx: int) -> None:
         within, strict, _ = Tolerances().samples(self.fs_hz)
-        found, _ = self._decision(recording.name).spikes(onset_probability(self.network, recording.conditioned))
+        found, _ = self._decision(recording.name).spikes(self.network.onset_probability(recording.conditioned))
         truth = recording.train.index
         loose = detection(truth, found, within)
         self.rows.append(

@@ -73,8 +73,8 @@ def epochs_from_spectrogram(
         raise BadInput(source.path, problem, "choose another epoch_s, min_hz or max_hz")
     places = source.places(channels)
     features = _cut(source, places, rows, firsts, n_frames)
-    there = np.isfinite(features).all(axis=(2, 3))
-    usable = np.asarray(there.any(axis=1))
+    there = np.asarray(np.isfinite(features).all(axis=(2, 3)))
+    usable = np.any(there, axis=1)
     stages, kept, facts = _label(source, hypnogram, epoch_s, usable, margin_s)
     names, units = [source.channel_ids[place] for place in places], source.params["units"]
     if dead := [name for name, share in zip(names, there.mean(axis=0), strict=True) if share < 0.5]:

@@ -93,7 +93,7 @@ def test_broken_missing_and_foreign_files(tmp_path):
         ({"Index": [1, 2], "Class": [1]}, "2 entries in Index, 1 in Class"),
         ({"Index": [0, 2], "Class": [1, 1]}, r"1 Index outside 1…9 \(the first is 0\)"),
         ({"Index": [1, 10], "Class": [1, 1]}, r"1 Index outside 1…9 \(the first is 10\)"),
-        ({"Index": [1, 2], "Class": [1, 6]}, "Class 6 outside 1…5"),
+        ({"Index": [1, 2], "Class": [1, 6]}, r"1 Class outside 1…5 \(the first is 6\)"),
         ({"Index": [1, 2.5], "Class": [1, 1]}, "something other than whole numbers"),
     ],
 )

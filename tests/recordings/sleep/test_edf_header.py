@@ -154,7 +154,7 @@ def small_edf(tmp_path_factory):
     return write(path, 2, 3, [edfio.EdfAnnotation(0.0, 30.0, "Sleep stage W")]).read_bytes()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_header_crashes_the_reader(small_edf, tmp_path, data):
     raw = bytearray(small_edf)
