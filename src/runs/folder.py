@@ -24,7 +24,6 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from src.runs.callbacks import read_checkpoint
-from src.runs.repeat import RECIPE, present_code, write_recipe
 from src.signals import BadInput
 from src.storage.atomic import atomic_file, folder_lock
 from src.storage.manifest import digest_of, fingerprint
@@ -240,10 +239,8 @@ def _start(run: RunFolder, config: dict[str, Any], overrides: list[str]) -> RunF
         "overrides": overrides,
         "launch": _launch(),
         "config": config,
-        **present_code(),
     }
     run.write(RUN_FILE, record)
-    write_recipe(run.path / RECIPE, config)
     return run
 
 

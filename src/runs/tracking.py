@@ -36,6 +36,15 @@ DATABASE_S = 60.0
 """Seconds for making a local MLflow database, which needs no network and is slow on a busy machine."""
 
 
+def _forwarded(name: str) -> Any:
+    """A method that has the tracker's own logger do the same."""
+
+    def call(self: Mirror, *args: Any, **kwargs: Any) -> None:
+        self.attempt(lambda: getattr(self.inner, name)(*args, **kwargs))
+
+    return call
+
+
 class Mirror(Logger):
     """A tracker that can fail at any moment without any effect on the training.
 
@@ -87,6 +96,9 @@ class Mirror(Logger):
             say(self._console, text, style="yellow")
         return value
 
+    log_metrics, log_hyperparams, log_graph = map(_forwarded, ("log_metrics", "log_hyperparams", "log_graph"))
+    save, after_save_checkpoint, finalize = map(_forwarded, ("save", "after_save_checkpoint", "finalize"))
+
     @property
     def name(self) -> str | None:
         return self._label
@@ -98,24 +110,6 @@ class Mirror(Logger):
     @property
     def experiment(self) -> Any:
         return self.attempt(lambda: getattr(self.inner, "experiment", None))
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.attempt(lambda: self.inner.log_metrics(dict(metrics), step))
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        self.attempt(lambda: self.inner.log_hyperparams(*args, **kwargs))
-
-    def log_graph(self, model: Any, input_array: Any = None) -> None:
-        self.attempt(lambda: self.inner.log_graph(model, input_array))
-
-    def save(self) -> None:
-        self.attempt(lambda: self.inner.save())
-
-    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        self.attempt(lambda: self.inner.after_save_checkpoint(checkpoint_callback))
-
-    def finalize(self, status: str) -> None:
-        self.attempt(lambda: self.inner.finalize(status))
 
 
 @contextmanager

@@ -214,13 +214,13 @@ def _indicator_response(counts: np.ndarray, draw: np.random.Generator) -> np.nda
     return linear / (1 + linear / draw.uniform(2, 8))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write simulated subjects in the layout of the recordings.")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder that gets subject_1, subject_2, …")
     defaults = {"subjects": 2, "cells": 2000, "frames": 1200, "fs_hz": 2.0, "planes": 12, "seed": 42}
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     brain = SimulatedBrain(cells=given.cells, frames=given.frames, fs_hz=given.fs_hz, planes=given.planes)
     for number in range(1, given.subjects + 1):
         folder = simulate_subject(given.output_dir / f"subject_{number}", brain, seed=given.seed + number - 1)

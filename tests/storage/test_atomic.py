@@ -1,8 +1,9 @@
 import errno
 import os
+import signal
 import subprocess
-import sys
 import threading
+import time
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from src.signals import BadInput
 from src.storage.atomic import atomic_file, disk_error, folder_lock
 from src.storage.output import OutputFolder
+from tests.children import ended, fork
 
 
 def visible(folder: Path) -> list[str]:
@@ -160,21 +162,6 @@ def test_a_place_that_cannot_be_is_named(tmp_path, below, words):
         pass
 
 
-CROWD = """
-import os, pathlib, sys
-from src.storage.atomic import folder_lock
-busy = pathlib.Path(sys.argv[1]) / "busy"
-for _ in range(200):
-    with folder_lock(pathlib.Path(sys.argv[1]) / "result"):
-        os.close(os.open(busy, os.O_CREAT | os.O_EXCL))
-        busy.unlink()
-"""
-
-
-def start(repository: Path, code: str, folder: Path, **options) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code, folder], cwd=repository, text=True, **options)
-
-
 def test_nothing_is_left_beside_the_folder(tmp_path):
     with folder_lock(tmp_path / "result"):
         assert [p.name for p in tmp_path.iterdir()] == [".result.lock"]
@@ -195,39 +182,38 @@ def test_a_second_holder_is_refused_even_in_one_process(tmp_path):
             pass
 
 
-def test_many_processes_that_remove_and_take_it_never_overlap(tmp_path, repository):
-    crowd = [start(repository, CROWD, tmp_path, stderr=subprocess.PIPE) for _ in range(3)]
-    assert [process.communicate()[1] for process in crowd] == [""] * 3
+def test_many_processes_that_remove_and_take_it_never_overlap(tmp_path):
+    def take_it_often():
+        for _ in range(200):
+            with folder_lock(tmp_path / "result"):
+                os.close(os.open(tmp_path / "busy", os.O_CREAT | os.O_EXCL))
+                (tmp_path / "busy").unlink()
+
+    assert [ended(child) for child in [fork(take_it_often) for _ in range(3)]] == [0, 0, 0]
     assert list(tmp_path.iterdir()) == []
 
 
-WRITE = """
-import pathlib, socket, sys, time
-socket.gethostname = lambda: "gpu-partition-node-0001"
-from src.storage.output import OutputFolder
-with OutputFolder(pathlib.Path(sys.argv[1])).folder("result") as part:
-    (part / "half").write_text("half")
-    print(part.name, flush=True)
-    time.sleep(60)
-"""
-
-
-def test_an_unfinished_folder_belongs_to_its_writer_while_that_lives_on_whatever_machine(
-    tmp_path, repository, monkeypatch
-):
-    monkeypatch.setattr("socket.gethostname", lambda: "gpu-partition-node-0002")
+def test_an_unfinished_folder_belongs_to_its_writer_while_that_lives_on_whatever_machine(tmp_path, monkeypatch):
     output = OutputFolder(tmp_path)
-    with start(repository, WRITE, tmp_path, stdout=subprocess.PIPE) as other:
-        part = tmp_path / other.stdout.readline().strip()
-        with output.folder("another") as mine:
-            (mine / "x").write_text("x")
-        with pytest.raises(BadInput, match="another run is writing it"), folder_lock(tmp_path / "result", wait=False):
-            pass
-        assert (part / "half").read_text() == "half"
-        threading.Timer(0.2, other.kill).start()
-        with output.folder("result") as mine:  # waits for the other one's end
-            assert not part.exists()
-            (mine / "whole").write_text("whole")
+
+    def write_on_another_machine():
+        monkeypatch.setattr("socket.gethostname", lambda: "gpu-partition-node-0001")
+        with output.folder("result") as part:
+            (part / "half").write_text("half")
+            time.sleep(60)
+
+    other = fork(write_on_another_machine)
+    while not (parts := list(tmp_path.glob(".result.part-*/half"))):
+        time.sleep(0.01)
+    with output.folder("another") as mine:
+        (mine / "x").write_text("x")
+    with pytest.raises(BadInput, match="another run is writing it"), folder_lock(tmp_path / "result", wait=False):
+        pass
+    threading.Timer(0.2, os.kill, (other, signal.SIGKILL)).start()
+    with output.folder("result") as mine:  # waits for the other one's end
+        assert not parts[0].exists()
+        (mine / "whole").write_text("whole")
+    assert ended(other) == -signal.SIGKILL
     assert sorted(p.name for p in tmp_path.iterdir()) == ["another", "result"]
     assert sorted(p.name for p in (tmp_path / "result").iterdir()) == ["manifest.json", "whole"]
 

@@ -1,7 +1,6 @@
 import json
 import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from src.signals import BadInput
 from src.storage.atomic import folder_lock
 from src.storage.manifest import MANIFEST, checksums
 from src.storage.step import CachedStep, ensure, fingerprint, read_artifact
+from tests.children import ended, fork
 
 plain = st.recursive(
     st.none()
@@ -255,50 +255,35 @@ class TestTarget:
                 make(signal, cache=None, target=target)
 
 
-def start(repository: Path, body: str, *arguments: Path, **options) -> subprocess.Popen:
-    """A fresh process that has ``CachedStep``, ``ensure`` and the ``arguments`` at hand."""
-    code = f"import os, sys, time, pathlib\nfrom src.storage.step import CachedStep, ensure\n{body}"
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=repository, text=True, **options)
-
-
-COUNTED = """
-def run(inputs, params, out_dir, seed):
-    with open(sys.argv[2], "a") as log:
-        log.write("run ")
-    (out_dir / "first").write_text("first")
-    time.sleep(float(sys.argv[3]))
-    (out_dir / "second").write_text(inputs["signal"].read_text() * 2)
-    if sys.argv[3] == "0.001":
-        os.kill(os.getpid(), 9)
-
-artifact = ensure(CachedStep("counted", 1, run), {"signal": pathlib.Path(sys.argv[1])}, {}, label="x",
-                  cache=pathlib.Path(sys.argv[1]).parent / "cache")
-print(artifact.reused, artifact.path)
-"""
-
-
 class TestProcesses:
-    def test_a_killed_run_leaves_nothing_finished_and_the_next_one_finishes_it(self, tmp_path, repository):
-        signal, log = tmp_path / "signal.txt", tmp_path / "log.txt"
-        signal.write_text("abc")
-        assert start(repository, COUNTED, signal, log, Path("0.001")).wait() == -9
-        cache = tmp_path / "cache" / "counted"
-        assert [p for p in cache.iterdir() if not p.name.startswith(".")] == []
-        assert any(p.name.startswith(".") for p in cache.iterdir())
-        assert start(repository, COUNTED, signal, log, Path("0")).wait() == 0
-        (folder,) = cache.iterdir()
-        assert content(folder) == {"first": b"first", "second": b"abcabc"}
-        assert read_artifact(folder) is not None
-        assert log.read_text() == "run run "
+    def test_a_killed_run_leaves_nothing_finished_and_the_next_one_finishes_it(self, signal):
+        def die(inputs, params, out_dir, seed):
+            (out_dir / "first").write_text("first")
+            os.kill(os.getpid(), 9)
 
-    def test_two_processes_with_one_key_compute_once(self, tmp_path, repository):
-        signal, log = tmp_path / "signal.txt", tmp_path / "log.txt"
-        signal.write_text("abc")
-        pair = [start(repository, COUNTED, signal, log, Path("0.5"), stdout=subprocess.PIPE) for _ in range(2)]
-        said = sorted(process.communicate()[0].split(" ")[0] for process in pair)
-        assert said == ["False", "True"]
-        assert log.read_text() == "run "
-        assert len(list((tmp_path / "cache" / "counted").iterdir())) == 1
+        assert ended(fork(lambda: make(signal, stage=CachedStep("double", 1, die)))) == -9
+        (hidden,) = (signal.parent / "cache" / "double").glob(".*.part-*")
+        assert (hidden / "first").read_text() == "first"
+        artifact = make(signal)
+        assert not artifact.reused
+        assert [p.name for p in artifact.path.parent.iterdir()] == [artifact.path.name]
+        assert read_artifact(artifact.path) is not None
+
+    def test_two_processes_with_one_key_compute_once(self, signal):
+        def slow(inputs, params, out_dir, seed):
+            with (signal.parent / "log").open("a") as log:
+                log.write("run ")
+            time.sleep(0.3)
+
+        def make_and_tell():
+            (signal.parent / f"{os.getpid()}.told").write_text(
+                str(make(signal, stage=CachedStep("slow", 1, slow)).reused)
+            )
+
+        assert [ended(child) for child in [fork(make_and_tell), fork(make_and_tell)]] == [0, 0]
+        assert sorted(told.read_text() for told in signal.parent.glob("*.told")) == ["False", "True"]
+        assert (signal.parent / "log").read_text() == "run "
+        assert len(list((signal.parent / "cache" / "slow").iterdir())) == 1
 
     def test_a_busy_output_can_be_refused(self, signal):
         target = signal.parent / "out"

@@ -59,7 +59,7 @@ class Night:
 def discover(
     kind: str, root: str | Path, *, subject_pattern: str | None = None, scoring: str | None = None
 ) -> list[Night]:
-    """The nights of a folder, in the order of their names.
+    """The nights of a folder, or of one recording in it, in the order of their names.
 
     Parameters
     ----------
@@ -67,18 +67,11 @@ def discover(
         ``sleep_edf``: Sleep-EDF's names; the subject is read from the name. ``edf_folder``: any EDF or BDF file,
         with a scoring of the same stem where there is one. ``dreams``, ``ucddb``: the databases' own layouts.
         Folders are searched at any depth for the first two.
-    root
-        The folder, or one recording in it.
     subject_pattern
         Regular expression whose first group, found in a file's name, is its subject (``edf_folder``).
         Without it ``sub-XXX`` names a subject, and failing that every file counts as its own subject.
     scoring
         Where the scoring of a recording is, relative to its folder: ``{stem}_events.tsv`` (``edf_folder``).
-
-    Raises
-    ------
-    BadInput
-        If the folder is absent or holds no night of this kind, or a pattern does not fit.
     """
     root = Path(root)
     if kind not in KINDS:
@@ -152,18 +145,18 @@ def subject_of(name: str, pattern: str | None, source: str | Path) -> str:
 
 
 def _find_sleep_edf(root: Path, _: str | None, __: str | None) -> list[Night]:
-    found: dict[str, dict[str, Path]] = {}
-    subjects = {}
+    found: dict[tuple[str, str], dict[str, Path]] = {}
     for path in _below(root):
         if match := _SLEEP_EDF.match(path.name):
-            recording = match[1].upper() + match[2]
-            subjects[recording] = match[1].upper()
-            known = found.setdefault(recording, {}).setdefault(match[3].lower(), path)
-            if known != path:
-                raise BadInput(path, f"is the second {match[3]} of {recording} ({known})", "keep one of them")
+            subject = match[1].upper()
+            files, role = found.setdefault((subject + match[2], subject), {}), match[3].lower()
+            if role in files:
+                recording = subject + match[2]
+                raise BadInput(path, f"is the second {match[3]} of {recording} ({files[role]})", "keep one of them")
+            files[role] = path
     return [
-        Night(recording, subjects[recording], (files["psg"],), files.get("hypnogram"), "sleep_edf")
-        for recording, files in found.items()
+        Night(recording, subject, (files["psg"],), files.get("hypnogram"), "sleep_edf")
+        for (recording, subject), files in found.items()
         if "psg" in files
     ]
 
@@ -243,11 +236,10 @@ def _scorings_in(folder: Path, recordings: Sequence[Path]) -> dict[str, Path]:
         own = len(recordings) == 1 and path.name.lower() in _OWN_NAMES
         for stem in (match["stem"], *_stems(path)[2:], *([recordings[0].stem] if own else [])):
             found.setdefault(stem.casefold(), []).append(path)
-    return {stem: min(paths, key=_rank) for stem, paths in found.items()}
-
-
-def _rank(path: Path) -> tuple[int, int]:
-    return _SUFFIXES.index(path.suffix.lower()), len(path.name)
+    return {
+        stem: min(paths, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), len(path.name)))
+        for stem, paths in found.items()
+    }
 
 
 def _find_dreams(root: Path, _: str | None, __: str | None) -> Iterator[Night]:
