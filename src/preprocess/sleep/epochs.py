@@ -123,16 +123,8 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     missing, flat = _unusable(recording.samples, features.epoch_samples)
     usable, names = ~(missing | flat), settings.stage_names if hypnogram is None else hypnogram.stage_names
     duration_s, why = n_epochs * features.epoch_s, "missing samples or a flat channel"
-    stages, kept, facts = label_epochs(
-        hypnogram,
-        usable,
-        features.epoch_s,
-        names,
-        duration_s,
-        margin_s=settings.margin_s,
-        why=why,
-        start=recording.start,
-    )
+    given: dict[str, Any] = {"margin_s": settings.margin_s, "why": why, "start": recording.start}
+    stages, kept, facts = label_epochs(hypnogram, usable, features.epoch_s, names, duration_s, **given)
     if hypnogram is not None:
         require_sleep(stages[kept], hypnogram.source, names)
     stretch = recording.samples[:, kept.start * features.epoch_samples : kept.stop * features.epoch_samples]
@@ -166,18 +158,9 @@ def label_epochs(
     why: str,
     start: datetime | None = None,
 ) -> tuple[NDArray[np.int8], slice, dict[str, Any]]:
-    """The stage of every epoch, those that are kept, and facts about both.
+    """The stage of every epoch, those that are kept once wake is trimmed to ``margin_s``, and facts about both.
 
-    Parameters
-    ----------
-    usable
-        ``(epoch,)``; the others are unscored, and a warning counts the scored ones among them and says ``why``.
-    names
-        Stages of an unscored recording; a hypnogram has its own.
-    duration_s, start
-        Of the recording, see :func:`align`.
-    margin_s
-        Wake kept before the first and after the last sleep epoch; ``None`` keeps all.
+    Epochs that are not ``usable`` are unscored; a warning counts the scored ones among them and says ``why``.
     """
     scored, kept = np.full(len(usable), UNSCORED, np.int8), slice(0, len(usable))
     facts: dict[str, Any] = {"warnings": []}
