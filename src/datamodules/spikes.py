@@ -24,8 +24,7 @@ from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.spikes import LOOKALIKE_SET
 from src.storage.step import ensure
 
-GUARD_SAMPLES = 500
-"""Gap between the blocks of the labelled recording: wider than a waveform and any window."""
+GUARD_SAMPLES = 500  # gap between the blocks of the labelled recording: wider than a waveform and any window
 
 
 class HeldOut(NamedTuple):

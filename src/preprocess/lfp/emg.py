@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from src.recordings.extracellular.recording import ExtracellularRecording
 
 BAND_HZ = (300.0, 600.0)
-LOWEST_RATE_HZ = 1000.0
-"""Below it the band cannot be seen."""
+LOWEST_RATE_HZ = 1000.0  # below it the band cannot be seen
 WINDOW_S, EVERY_S = 0.5, 1.0
 """A window of half a second is looked at in every second: 12 of them in what states are smoothed over."""
 EMG_FILE = "emg_from_lfp.npz"

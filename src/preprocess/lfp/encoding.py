@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.signals import BadInput
 
-FLOOR = 1e-30
-"""Power that stands for silence in decibels (-300 dB): a flat channel stays finite."""
-
+FLOOR = 1e-30  # power that stands for silence in decibels (-300 dB): a flat channel stays finite
 _DECIBEL = np.float32(10 / np.log(10))
 
 
