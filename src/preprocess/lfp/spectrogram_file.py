@@ -1,6 +1,7 @@
 """Spectrogram files of a shank: what is kept of a power spectrogram, how it is written and how it is opened again.
 
-Rows are power or decibels; bands are summed. All cores write, piece by piece; readers open channel by channel. A member of an ``.npz`` file is cut at fixed places; each piece is deflated on its own with ISA-L and ends on a byte
+Rows are power or decibels, bands are summed. All cores write, piece by piece; readers open channel by channel. A
+member of an ``.npz`` file is cut at fixed places; each piece is deflated on its own with ISA-L and ends on a byte
 boundary (RFC 1951, an empty stored block), so that pieces made by any thread are joined by concatenation. Headers and
 index are :mod:`zipfile`'s.
 """
