@@ -81,7 +81,7 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     """Predict with the bundle's network, whatever its task; without a bundle LFP by rule, the rest as human sleep."""
     if cfg.labelled is not None:
         raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
-    from src.recordings.sleep.edf import is_edf
+    from src.recordings.sleep.nights import is_edf
 
     source, taken = Path(cfg.input), None
     if cfg.options.kind is None and not is_edf(source):  # no reader of LFP is loaded for a night

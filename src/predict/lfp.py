@@ -20,7 +20,7 @@ from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import USUAL_NAMES
 from src.recordings.extracellular.sessions import TRACES, find_sessions
-from src.recordings.sleep.edf import is_edf
+from src.recordings.sleep.nights import is_edf
 from src.signals import BadInput
 from src.storage.batch import Outcome, Summary
 

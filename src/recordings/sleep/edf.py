@@ -41,11 +41,6 @@ _SKIPPED_BYTES = 8192
 """Data records longer than this are read in part: only the bytes of the channel."""
 
 
-def is_edf(path: Path) -> bool:
-    """Whether a path is an EDF or BDF file, or a folder with one."""
-    return any(p.suffix.lower() in EDF_SUFFIXES for p in (path.iterdir() if path.is_dir() else (path,)))
-
-
 @dataclass(frozen=True)
 class EdfChannel:
     """One signal as its header states it; physical values are ``digital * gain + offset``."""
