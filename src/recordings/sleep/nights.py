@@ -33,6 +33,11 @@ _OWN_NAMES = ("hypnogram.csv", "hypnogram.edf", "events.tsv")
 """What our own predictions are called: they belong to a recording that is alone in its folder."""
 
 
+def is_edf(path: Path) -> bool:
+    """Whether a path is an EDF or BDF file, or a folder with one."""
+    return any(p.suffix.lower() in EDF_SUFFIXES for p in (path.iterdir() if path.is_dir() else (path,)))
+
+
 @dataclass(frozen=True)
 class Night:
     """One recording on disk, with its scoring where there is one."""
