@@ -12,6 +12,7 @@ import numpy as np
 import scipy.linalg
 import scipy.signal
 import scipy.stats
+from scipy.sparse.csgraph import connected_components
 
 from src.preprocess.spikes.bank import SpikeBank, Whitening
 from src.recordings.extracellular.spike_trains import SpikeTrain
@@ -21,7 +22,7 @@ MOST_VARIATION = 0.1
 """Largest standard deviation along one direction, as a share of the mean waveform."""
 
 COMPONENTS = 8
-MOST_PARTS, LEAST_VARIANCE = 6, 0.5
+MOST_PARTS, LEAST_VARIANCE, SEPARATE = 6, 0.5, 5.0
 MOST_VIOLATIONS = 0.005
 ALIKE = 0.8
 """Overlap of two waveforms above which their spike times say whether they are of one neuron."""
@@ -200,7 +201,10 @@ def _mixture(values: np.ndarray, most: int, kind: Any) -> np.ndarray:
         GaussianMixture(k, covariance_type=kind, reg_covar=LEAST_VARIANCE, random_state=0).fit(inner)
         for k in range(1, min(most, len(inner)) + 1)
     ]
-    return np.asarray(min(fits, key=lambda fit: fit.bic(inner)).predict(values))
+    best = min(fits, key=lambda fit: fit.bic(inner))
+    apart = np.linalg.norm(best.means_[:, None] - best.means_, axis=2)
+    _, part = connected_components(apart < (SEPARATE if most > 2 else APART))
+    return np.asarray(part[best.predict(values)])
 
 
 def _principal(rows: np.ndarray, count: int) -> np.ndarray:
