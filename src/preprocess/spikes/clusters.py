@@ -22,8 +22,12 @@ MOST_VARIATION = 0.1
 """Largest standard deviation along one direction, as a share of the mean waveform."""
 
 COMPONENTS = 8
-MOST_PARTS, LEAST_VARIANCE, SEPARATE = 6, 0.5, 5.0
 MOST_VIOLATIONS = 0.005
+"""Share of intervals in the refractory period above which a cluster is not one neuron."""
+
+MOST_PARTS, LEAST_VARIANCE, SEPARATE = 6, 0.5, 5.0
+"""Parts that such a cluster is taken apart into, variance beyond the noise's of each, standard deviations between."""
+
 ALIKE = 0.8
 """Overlap of two waveforms above which their spike times say whether they are of one neuron."""
 
@@ -197,8 +201,9 @@ def _mixture(values: np.ndarray, most: int, kind: Any) -> np.ndarray:
 
     distance = np.abs(values - np.median(values, axis=0))
     inner = values[(distance < 8 * np.median(distance, axis=0) + 1e-9).all(axis=1)][:4000]
+    added = LEAST_VARIANCE if most > 2 else 1e-6
     fits = [
-        GaussianMixture(k, covariance_type=kind, reg_covar=LEAST_VARIANCE, random_state=0).fit(inner)
+        GaussianMixture(k, covariance_type=kind, reg_covar=added, random_state=0).fit(inner)
         for k in range(1, min(most, len(inner)) + 1)
     ]
     best = min(fits, key=lambda fit: fit.bic(inner))
