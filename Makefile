@@ -96,7 +96,7 @@ lock: ## resolve pyproject.toml into the two locks; UPGRADE=--upgrade takes the 
 clean: ## remove .venv and the tools' caches; results are kept
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# LOCK=setup/without_cascade.lock leaves out TensorFlow, which only engine=neuralib needs.
+# LOCK=setup/without_cascade.lock leaves out TensorFlow, which only CASCADE's networks need.
 LOCK ?= requirements.lock
 .venv/.installed: $(LOCK) setup/torchaudio_without_cuda.py
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || { \

@@ -5,7 +5,7 @@
 The neurons of each population are repeated until there are that many samples. Each engine runs in a
 fresh process with one thread. CPU time and extra memory count everything from the call on (reading
 weights, building networks, noise levels, inference, threshold). Before the count begins, the recording
-is there, torch is imported, or TensorFlow is and has run one small graph.
+is there, TensorFlow is imported and has run one small graph.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ def load(data: Path, file: str, samples: int) -> np.ndarray:
 
 def run_one(engine: str, data: Path, case: int, threshold: int, samples: int, out: Path) -> None:
     """In the child process: predict, save the result, print the cost as JSON."""
+    from src.preprocess.cascade.dense import import_tensorflow
     from src.preprocess.cascade.package import open_package
 
     _, file, model = CASES[case]
     dff = load(data, file, samples)
     package = open_package(data / "cascade_models" / model)
+    tf = import_tensorflow()
+    first = tf.function(lambda x, kernel: tf.nn.relu(tf.nn.conv1d(x, kernel, 1, "VALID")))
+    first(tf.zeros((1, 8, 1)), tf.zeros((3, 1, 2))).numpy()
     if engine == "neuralib":
         from src.preprocess.cascade import neuralib as cascade_neuralib
 
-        tf = cascade_neuralib.import_tensorflow()
-        first = tf.function(lambda x, kernel: tf.nn.relu(tf.nn.conv1d(x, kernel, 1, "VALID")))
-        first(tf.zeros((1, 8, 1)), tf.zeros((3, 1, 2))).numpy()
         os.environ["NUMBA_NUM_THREADS"] = "1"
         import neuralib.spikes.cascade  # noqa: F401
     else:
-        import src.preprocess.cascade.dense  # noqa: F401  # loads torch
         from src.preprocess.cascade.inference import open_engine
     Path("/proc/self/clear_refs").write_text("5")  # peak memory counts from here
     before, cpu, wall = memory("VmRSS"), time.process_time(), time.perf_counter()

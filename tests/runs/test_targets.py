@@ -139,15 +139,14 @@ def test_a_source_that_says_nothing_is_left_to_the_import(target):
     assert written_arguments(target) is None
 
 
-@pytest.mark.parametrize("key", ["patiance=1", "+model.lrr=1"])
-def test_a_mistyped_key_is_reported_without_loading_torch(repository, key):
+def test_a_mistyped_key_is_reported_without_loading_torch(repository):
     code = (
         "import runpy, sys\nsys.argv = ['train.py', *sys.argv[1:]]\n"
         "try: runpy.run_path('train.py', run_name='__main__')\n"
         "finally: print('torch' in sys.modules)"
     )
-    line = [sys.executable, "-c", code, "experiment=sleep_cnn", key]
+    line = [sys.executable, "-c", code, "experiment=sleep_cnn", "+model.lrr=1"]
     done = subprocess.run(line, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "is no" in done.stdout or "is not a key" in done.stdout
+    assert "is no argument" in done.stdout
     assert done.stdout.splitlines()[-1] == "False"

@@ -43,12 +43,6 @@ def test_scoring_looks_like_sleep_edfs(tmp_path):
     assert annotations[-1] == (4 * 3600.0, 900.0, "Sleep stage ?")
 
 
-def test_nights_of_a_sleeper_share_their_rhythm_and_nothing_else(tmp_path):
-    one, _ = write_night(tmp_path, 5, 1, seed=1, hours=0.5)
-    two, _ = write_night(tmp_path, 5, 2, seed=1, hours=0.5)
-    assert one.read_bytes() != two.read_bytes()
-
-
 def test_stage_writes_every_subject(tmp_path):
     params = {"subjects": [0, 1], "nights": 1, "hours": 0.5}
     artifact = ensure(SIMULATE_NIGHTS, {}, params, label="nights", cache=tmp_path, seed=5)

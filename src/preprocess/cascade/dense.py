@@ -1,4 +1,4 @@
-"""CASCADE's networks over whole traces at once, in torch.
+"""CASCADE's networks over whole traces at once, in TensorFlow.
 
 CASCADE cuts a window of 64 frames around every frame and runs a convolutional network on each, which
 computes almost every product a dozen times. The same weights, run over the trace as one network of
@@ -9,70 +9,103 @@ because CASCADE's poolings are aligned to the start of the window, not to absolu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import conv1d, max_pool1d, pad, relu
 
 from src.preprocess.cascade.package import Network
+from src.signals import BadInput
 
-BLOCK_SAMPLES = 1 << 12
+BLOCK_SAMPLES = 1 << 13
 """Samples that go through a network at once. It bounds the memory."""
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Inside the block torch works with one thread, so that cores change no bit; ``workers`` share the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def import_tensorflow() -> Any:
+    """TensorFlow in full float32 precision, with one thread if it is not running yet.
+
+    It is imported with stderr redirected, because its C++ start-up messages ignore every log setting.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            with suppress(RuntimeError):  # already running in this process; threads do not change the result
+                tf.config.threading.set_intra_op_parallelism_threads(1)
+                tf.config.threading.set_inter_op_parallelism_threads(1)
+            tf.config.list_physical_devices()
+        except ImportError as error:
+            hint = "type: pip install -r requirements.lock, or give engine=oasis, which needs no networks"
+            raise BadInput("engine", "CASCADE's networks need TensorFlow, which is not installed", hint) from error
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    return tf
 
 
-@one_thread()
-@torch.inference_mode()
 def ensemble_mean(dff: np.ndarray, networks: Sequence[Network], windowsize: int) -> np.ndarray:
     """Mean of an ensemble's outputs, ``(neuron, time - windowsize + 1)`` float32 by window start.
 
     ``dff`` is ``(neuron, time)`` float32, finite, at least one window long. A neuron's result does not depend on
     which others are given along.
     """
-    members = [[torch.from_numpy(array) for array in network.arrays()] for network in networks]
+    tf = import_tensorflow()
+    members = [[tf.constant(array) for array in network.arrays()] for network in networks]
+    run = _compiled(tuple(array.shape for array in members[0]), windowsize)
     (neurons, frames), overlap = dff.shape, windowsize - 1
     out = np.empty((neurons, frames - overlap), np.float32)
-    # Every block of traces of one length has the same shape: torch's choice of an algorithm depends on the shape, and
-    # the last bit of a result on the algorithm.
+    # Every block of traces of one length has the same shape, because the last bit of a result may depend on the shape.
     rows = max(1, BLOCK_SAMPLES // frames)
     for row in range(0, neurons, rows):
         for start in range(0, frames - overlap, BLOCK_SAMPLES):
-            given = torch.from_numpy(dff[row : row + rows, start : start + BLOCK_SAMPLES + overlap])
-            block = pad(given, (0, 0, 0, rows - len(given)))
-            mean = sum(dense_network(block, arrays, windowsize) for arrays in members) / len(members)
+            given = dff[row : row + rows, start : start + BLOCK_SAMPLES + overlap]
+            block = tf.constant(np.pad(given, ((0, rows - len(given)), (0, 0))))
+            mean = sum(run(block, *arrays).numpy() for arrays in members) / len(members)
             out[row : row + rows, start : start + BLOCK_SAMPLES] = mean[: len(given)]
     return out
 
 
-def dense_network(traces: Tensor, arrays: Sequence[Tensor], windowsize: int) -> Tensor:
+@lru_cache(maxsize=4)
+def _compiled(shapes: tuple[Any, ...], windowsize: int) -> Any:
+    # Weights are arguments and the length is open, so one graph serves every network of a package.
+    tf = import_tensorflow()
+    signature = [tf.TensorSpec((None, None), tf.float32), *(tf.TensorSpec(shape, tf.float32) for shape in shapes)]
+
+    @tf.function(autograph=False, input_signature=signature)
+    def run(traces: Any, *arrays: Any) -> Any:
+        return dense_network(tf, traces, arrays, windowsize)
+
+    return run
+
+
+def dense_network(tf: Any, traces: Any, arrays: Sequence[Any], windowsize: int) -> Any:
     """One network's output ``(trace, time - windowsize + 1)``, by window start.
 
     ``traces`` is ``(trace, time)``; ``arrays`` are those of :meth:`~src.preprocess.cascade.package.Network.arrays`.
     """
     w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = arrays
-    hidden = relu(_convolve(traces[:, None], w1, b1))
-    hidden = relu(_convolve(hidden, w2, b2))
-    hidden = relu(_convolve(max_pool1d(hidden, 2, 1), w3, b3, dilation=2))
-    hidden = torch.maximum(hidden[..., :-2], hidden[..., 2:])
-    hidden = relu(_convolve(hidden, w4[None], b4))
-    steps = w5.reshape(-1, w4.shape[1], 1)
-    # Where a pooling leaves out the last frame of a window, there are more outputs than windows.
-    return _convolve(hidden, steps, b5, dilation=4)[:, 0, : traces.shape[1] - windowsize + 1]
-
-
-def _convolve(signal: Tensor, kernel: Tensor, bias: Tensor, dilation: int = 1) -> Tensor:
-    """Convolve ``(trace, channel, time)`` with a kernel in Keras's order, ``(frame, in, out)``."""
-    return conv1d(signal, kernel.permute(2, 1, 0), bias, dilation=dilation)
+    windows = tf.shape(traces)[1] - windowsize + 1
+    hidden = tf.pad(traces, [[0, 0], [0, 2]])[..., None]  # so that the last window has whole pairs of frames
+    hidden = tf.nn.relu(tf.nn.conv1d(hidden, w1, 1, "VALID") + b1)
+    hidden = tf.nn.relu(tf.nn.conv1d(hidden, w2, 1, "VALID") + b2)
+    hidden = tf.maximum(hidden[:, :-1], hidden[:, 1:])
+    # A convolution over every second frame is one over the rows of (pair of frames, frame of the pair). TensorFlow
+    # has no gradient of a dilated convolution on a CPU without oneDNN.
+    pairs = tf.shape(hidden)[1] // 2
+    hidden = tf.reshape(hidden[:, : 2 * pairs], (-1, pairs, 2, w3.shape[1]))
+    hidden = tf.nn.relu(tf.nn.conv2d(hidden, w3[:, None], 1, "VALID") + b3)
+    hidden = tf.maximum(hidden[:, :-1], hidden[:, 1:])
+    hidden = tf.nn.relu(tf.tensordot(hidden, w4, 1) + b4)
+    taps = w5.shape[0] // w4.shape[1]
+    steps = tf.tensordot(hidden, tf.transpose(tf.reshape(w5, (taps, w4.shape[1]))), 1)
+    steps = tf.reshape(steps, (-1, 2 * tf.shape(steps)[1], taps))
+    return tf.add_n([steps[:, 4 * tap : 4 * tap + windows, tap] for tap in range(taps)]) + b5

@@ -1,4 +1,4 @@
-"""Fitting one CASCADE network to ground truth, in torch.
+"""Fitting one CASCADE network to ground truth, in TensorFlow.
 
 Upstream cuts up to five million windows out of noisy replicas of the traces and shows them one by one.
 Here a step takes stretches of traces instead: the network runs over a stretch as in inference, so that
@@ -10,23 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from src.preprocess.cascade.dense import dense_network, one_thread
+from src.preprocess.cascade.dense import dense_network, import_tensorflow
 from src.preprocess.cascade.ground_truth import Example
 from src.preprocess.cascade.package import Network, PackageConfig, steps_before_readout
 from src.signals import BadInput
 
-ADAM_WARMUP = 50
-"""Steps over which Adam's rate rises; from there it falls to zero along a cosine."""
+LEARNING_RATE = {"Adagrad": 0.05, "Adam": 0.003}
+"""Optimiser of a recipe → its rate. Adagrad is the published one; Adam, whose rate rises over the first 50 steps and
+falls to zero along a cosine, needs far fewer steps."""
+
+ADAGRAD_START = 0.1
+EPSILON = 1e-7
+ADAM_DECAYS, ADAM_WARMUP = (0.9, 0.999), 50
 
 MOST_REPLICAS = 500
 DATASET_SHARE = 15_000_000
 """Windows over all datasets at which upstream begins to thin out the large ones."""
-_STEPS_PER_DRAW = 32
+_STEPS_PER_CALL = 32
 
 
 @dataclass(frozen=True)
@@ -128,52 +133,76 @@ def fit_network(
     The first weights and all draws depend on ``seed`` alone. ``progress`` is called with the number of steps done and
     the mean loss since the last call.
     """
+    if config.loss_function != "mean_squared_error" or config.optimizer not in LEARNING_RATE:
+        problem = f"asks for {config.optimizer} on {config.loss_function}"
+        raise BadInput(config.model_name, problem, f"use mean_squared_error and {' or '.join(LEARNING_RATE)}")
+    tf = import_tensorflow()
     draw = np.random.default_rng(list(seed))
-    weights = [torch.from_numpy(array).requires_grad_() for array in start_weights(config, draw)]
-    optimizer, schedule = _optimizer(config, weights, steps)
+    weights = [tf.constant(array) for array in start_weights(config, draw)]
+    moments = [tf.zeros_like(array) for array in weights]
+    start = ADAGRAD_START if config.optimizer == "Adagrad" else 0.0
+    squares = [tf.fill(array.shape, np.float32(start)) for array in weights]
     batch = max(1, round(config.batch_size / data.stretch / data.filled))
-    with one_thread():
-        for done in range(0, steps, _STEPS_PER_DRAW):
-            now = min(_STEPS_PER_DRAW, steps - done)
-            drawn = [torch.from_numpy(array) for array in draw_stretches(data, config, now * batch, draw)]
-            total = 0.0
-            for blocks in zip(*(array.split(batch) for array in drawn), strict=True):
-                optimizer.zero_grad()
-                loss = window_loss(*blocks, weights, config)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                total += float(loss.detach())
-            if progress:
-                progress(done + now, total / now)
-    return as_network([array.detach().numpy() for array in weights], config)
+    optimise = optimiser(config.optimizer, tuple(array.shape for array in weights), config.windowsize)
+    for done in range(0, steps, _STEPS_PER_CALL):
+        now = min(_STEPS_PER_CALL, steps - done)
+        drawn = draw_stretches(data, config, now * batch, draw)
+        blocks = [tf.constant(array.reshape(now, batch, -1)) for array in drawn]
+        span = tf.constant([done, steps], tf.float32)
+        loss, weights, moments, squares = optimise(*blocks, weights, moments, squares, span)
+        if progress:
+            progress(done + now, float(loss))
+    return as_network([array.numpy() for array in weights], config)
 
 
-def window_loss(
-    traces: Tensor, targets: Tensor, inside: Tensor, weights: Sequence[Tensor], config: PackageConfig
-) -> Tensor:
-    """Mean squared error over the windows of some stretches that lie inside their trial."""
-    errors = dense_network(traces, weights, config.windowsize) - targets
-    return (inside * errors.square()).sum() / inside.sum().clamp(min=1.0)
+@lru_cache(maxsize=4)
+def optimiser(name: str, shapes: tuple[Any, ...], windowsize: int) -> Any:
+    """Some steps on blocks of stretches: ``(traces, targets, inside, weights, moments, squares, [done, steps])``.
 
+    It gives the mean loss and the new weights, moments and squares. Compiled once for all networks of a shape, with
+    the number of steps left open: compiling takes a second.
+    """
+    tf = import_tensorflow()
+    rate, (decay, square_decay) = LEARNING_RATE[name], ADAM_DECAYS
 
-def _optimizer(
-    config: PackageConfig, weights: Sequence[Tensor], steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Adagrad as published, or Adam, which needs far fewer steps."""
-    optimizer: torch.optim.Optimizer
-    if config.loss_function == "mean_squared_error" and config.optimizer == "Adagrad":
-        optimizer = torch.optim.Adagrad(weights, lr=0.05, initial_accumulator_value=0.1, eps=1e-7)
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    if config.loss_function == "mean_squared_error" and config.optimizer == "Adam":
-        optimizer = torch.optim.Adam(weights, lr=0.003, eps=1e-7)
+    def update(time: Any, total: Any, gradients: Any, weights: Any, moments: Any, squares: Any) -> Any:
+        if name == "Adagrad":
+            squares = [s + tf.square(g) for s, g in zip(squares, gradients, strict=True)]
+            changes = [rate * g / tf.sqrt(s + EPSILON) for g, s in zip(gradients, squares, strict=True)]
+        else:
+            moments = [decay * m + (1 - decay) * g for m, g in zip(moments, gradients, strict=True)]
+            squares = [
+                square_decay * s + (1 - square_decay) * tf.square(g) for s, g in zip(squares, gradients, strict=True)
+            ]
+            now = rate * tf.minimum(1.0, time / ADAM_WARMUP) * 0.5 * (1 + tf.cos(np.pi * time / total))
+            # Both averages start at zero; the divisors undo that.
+            first, second = 1 - decay**time, 1 - square_decay**time
+            changes = [
+                now * (m / first) / (tf.sqrt(s / second) + EPSILON) for m, s in zip(moments, squares, strict=True)
+            ]
+        return [w - change for w, change in zip(weights, changes, strict=True)], moments, squares
 
-        def rate(step: int) -> float:
-            return min(1.0, (step + 1) / ADAM_WARMUP) * 0.5 * (1 + float(np.cos(np.pi * (step + 1) / steps)))
+    blocks = [tf.TensorSpec((None, None, None), tf.float32)] * 3
+    arrays = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
 
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    problem = f"asks for {config.optimizer} on {config.loss_function}"
-    raise BadInput(config.model_name, problem, "use mean_squared_error and Adagrad or Adam")
+    @tf.function(autograph=False, input_signature=[*blocks, arrays, arrays, arrays, tf.TensorSpec((2,), tf.float32)])
+    def optimise(traces: Any, targets: Any, inside: Any, weights: Any, moments: Any, squares: Any, span: Any) -> Any:
+        steps = tf.shape(traces)[0]
+
+        def step(number: Any, total: Any, weights: Any, moments: Any, squares: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                error = tf.square(dense_network(tf, traces[number], weights, windowsize) - targets[number])
+                loss = tf.reduce_sum(inside[number] * error) / tf.maximum(tf.reduce_sum(inside[number]), 1.0)
+            gradients = tape.gradient(loss, weights)
+            time = span[0] + tf.cast(number, tf.float32) + 1
+            return number + 1, total + loss, *update(time, span[1], gradients, weights, moments, squares)
+
+        start = tf.constant(0), tf.constant(0.0), weights, moments, squares
+        _, total, *state = tf.while_loop(lambda number, *_: number < steps, step, start, parallel_iterations=1)
+        return total / tf.cast(steps, tf.float32), *state
+
+    return optimise
 
 
 def start_weights(config: PackageConfig, draw: np.random.Generator) -> list[np.ndarray]:

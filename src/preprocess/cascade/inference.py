@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.signal import firwin, resample_poly
 
+from src.preprocess.cascade.dense import ensemble_mean
 from src.preprocess.cascade.download import AUTO, find_package, names_for_rate, package_for_rate
 from src.preprocess.cascade.neuralib import neuralib_predict
 from src.preprocess.cascade.oasis import OasisEngine
@@ -212,8 +213,6 @@ class CascadeEngine:
         gaps = windows_with_gaps(dff, config.windowsize)
         filled = np.where(np.isfinite(dff), dff, np.float32(0))
         if self.engine == "dense":
-            from src.preprocess.cascade.dense import ensemble_mean  # loads torch
-
             expected = ensemble_mean(filled, self._networks(level), config.windowsize)
             cut_noise_floor(expected, config, self.threshold)
         else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
 import tempfile
 import warnings
@@ -21,25 +20,10 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
+from src.preprocess.cascade.dense import import_tensorflow
 from src.preprocess.cascade.package import CONFIG_FILE, Package
-from src.signals import BadInput
 
 CATALOGUE = "available_models.yaml"
-
-
-def import_tensorflow() -> Any:
-    """TensorFlow in full float32 precision, with one thread if it is not running yet."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        hint = "type: pip install -r requirements.lock, or give engine=dense, which needs torch alone"
-        raise BadInput("engine=neuralib", "needs TensorFlow, which is not installed", hint) from error
-    with contextlib.suppress(RuntimeError):  # already running in this process
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    return tf
 
 
 def neuralib_predict(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from src.preprocess.cascade.inference import open_engine
 from src.preprocess.cascade.keras_file import member_name, write_network
 from src.preprocess.cascade.neuralib import neuralib_predict
 from src.preprocess.cascade.package import open_package
-from src.signals import BadInput
 from tests.preprocess.cascade.cascade_packages import TINY, random_network
 
 
@@ -77,11 +75,3 @@ def test_dense_equals_neuralib_on_published_packages(shared_data: Path, model: s
     reference = neuralib_predict(dff, package, 3, 1).astype(np.float32)
     assert_same(engine.predict(dff, np.full(len(dff), 3.0)), reference)
     assert (reference[np.isfinite(reference)] > 0).any()
-
-
-def test_without_tensorflow_it_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_loadable(tmp_path, TINY)
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    engine = open_engine("neuralib", "Tiny_2Hz", models_dir=tmp_path, fs_hz=2.0)
-    with pytest.raises(BadInput, match=r"needs TensorFlow, which is not installed; type: pip install -r requirements"):
-        engine.predict(np.zeros((1, 20), np.float32), np.array([2.0]))

@@ -102,7 +102,7 @@ def test_labels_that_cannot_be_meant(tmp_path, content, message):
         read_spikes(save(tmp_path / "x.mat", **content), n_samples=9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 999), st.integers(1, 5)), max_size=20))
 def test_a_train_survives_the_file_with_its_pairs(tmp_path_factory, spikes):
     path = tmp_path_factory.mktemp("mat") / "D2.mat"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.signals import BadInput
+from tests.recordings.sleep.test_edf import patched, problem_of
 
 
 def write(path, n_signals=3, seconds=60, annotations=None):
@@ -30,26 +31,11 @@ def night(tmp_path):
     return write(tmp_path / "night.edf")
 
 
-def patched(path, offset, text):
-    raw = bytearray(path.read_bytes())
-    raw[offset : offset + len(text)] = text.encode("latin-1")
-    path.write_bytes(raw)
-    return path
-
-
 def test_header_without_samples(night):
     header = read_header(night)
     assert header.labels == ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
     assert [signal.fs_hz for signal in header.signals] == [100.0, 100.0, 1.0]
     assert (header.duration_s, header.notes) == (60.0, ())
-
-
-def problem_of(path, channels=None):
-    with pytest.raises(BadInput) as caught:
-        read_recording(path, channels)
-    assert caught.value.source == str(path)
-    assert "\n" not in str(caught.value)
-    return f"{caught.value.problem}; {caught.value.hint}"
 
 
 def test_truncated(night):
