@@ -180,7 +180,7 @@ class BankSorter:
             factor = f"{1 / ratio:.3g} times those of the labelled recording"
             problem = f"its amplitudes are {factor}, and no spike is like its"
             raise BadInput(trace.source, problem, "give options.gain, the factor to the labelled recording's unit")
-        if best == 1.0 or explained[best] < 1.5 * explained[1.0] + CLEAR_RATIO:
+        if best == 1.0 or explained[best] < 1.5 * explained[1.0] + 10 * CLEAR_RATIO:
             return 1.0, ()
         notes = ["its polarity is the opposite of the labelled recording's: it was turned over"] if best < 0 else []
         if abs(best) != 1.0:
