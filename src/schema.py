@@ -95,7 +95,7 @@ class InferConfig:
 def steps() -> dict[str, type[PreprocessConfig]]:
     """Step of ``preprocess=<step>`` → its parameters; Hydra knows them as ``preprocess/<step>_schema``."""
     from src.preprocess.calcium.parameters import CalciumParams
-    from src.preprocess.cascade.parameters import CascadeTrainParams
+    from src.preprocess.cascade.parameters import CascadeEvaluateParams, CascadeTrainParams
     from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
     from src.preprocess.spikes.parameters import SpikeConditioningParams, SpikeHybridsParams, SpikeLookalikesParams
     from src.recordings.sleep.sleep_edf import SleepEdfParams
@@ -105,6 +105,7 @@ def steps() -> dict[str, type[PreprocessConfig]]:
         "cascade_coo": CalciumParams,
         "cascade_spikes": CalciumParams,
         "cascade_train": CascadeTrainParams,
+        "cascade_evaluate": CascadeEvaluateParams,
         "spectrogram": SpectrogramParams,
         "lfp_epochs": LfpEpochsParams,
         "sleep_edf": SleepEdfParams,

@@ -34,7 +34,7 @@ _OTHER_VERSION = "train again, or use the neurolit that wrote it"
 
 NETWORKS: dict[str, tuple[str, str]] = {
     "sleep_epoch_cnn": ("src.models.sleep.networks", "SleepEpochCNN"),
-    "sleep_sequence": ("src.models.sleep.sequence", "SleepSequenceNet"),
+    "sleep_sequence": ("src.models.sleep.sequence", "SequenceSettings"),
     "sleep_deep_cnn": ("src.models.sleep.original", "DeepCNN"),
     "sleep_linear": ("src.models.sleep.original", "LinearNet"),
     "sleep_simple_cnn": ("src.models.sleep.original", "SimpleCNN"),
@@ -239,19 +239,20 @@ DECISIONS: dict[str, dict[str, Check]] = {
 def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:
     """A network of one of the :data:`NETWORKS` with fresh weights."""
     try:
-        network: nn.Module = network_class(kind)(**arguments)
+        made = network_class(kind)(**arguments)
     except TypeError as error:
         problem = f"the network's arguments do not fit a {kind} ({error})"
         raise BadInput("bundle", problem, "correct them, or use the neurolit that wrote the bundle") from error
+    network: nn.Module = made if isinstance(made, nn.Module) else made.network()
     return network
 
 
-def network_class(kind: str) -> type[nn.Module]:
-    """The class that one of the :data:`NETWORKS` is made of."""
+def network_class(kind: str) -> type[Any]:
+    """The class that takes the arguments of one of the :data:`NETWORKS`: a module, or settings that make one."""
     if kind not in NETWORKS:
         raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
     module, name = NETWORKS[kind]
-    found: type[nn.Module] = getattr(import_module(module), name)
+    found: type[Any] = getattr(import_module(module), name)
     return found
 
 

@@ -175,21 +175,15 @@ def discover_units(
     output = OutputFolder(Path(output_dir), (Path(source),))
     output.check()
     names = output.names((path.stem, path) for path in paths)
-    settings = _Settings(output, SourceOptions(fs_hz=fs_hz, key=key), figures, kinds)
-    jobs = [Job(n, _discover_file, (p, n, settings)) for n, p in zip(names, paths, strict=True)]
+    how = (output, SourceOptions(fs_hz=fs_hz, key=key), figures, kinds)
+    jobs = [Job(n, _discover_file, (p, n, *how)) for n, p in zip(names, paths, strict=True)]
     return run_batch(jobs, title="spikes without labels")
 
 
-@dataclass(frozen=True)
-class _Settings:
-    output: OutputFolder
-    source: SourceOptions
-    figures: bool
-    exports: list[str]
-
-
-def _discover_file(path: Path, name: str, settings: _Settings) -> list[str]:
-    recording = open_recording(path, settings.source, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
+def _discover_file(
+    path: Path, name: str, output: OutputFolder, source: SourceOptions, figures: bool, exports: list[str]
+) -> list[str]:
+    recording = open_recording(path, source, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
     groups, fs_hz = np.asarray(recording.shanks), recording.fs_hz
     reads: dict[int, Read] = {int(g): recording.shank(int(g)).between for g in np.unique(groups)}
     try:
@@ -197,7 +191,7 @@ def _discover_file(path: Path, name: str, settings: _Settings) -> list[str]:
     except BadInput as error:
         raise BadInput(path, error.problem, error.hint) from error
     notes = [*recording.warnings, *done.notes]
-    name = settings.output.path(name).name
+    name = output.path(name).name
 
     def read(first: int, last: int) -> np.ndarray:
         traces = np.zeros((len(groups), last - first), np.float32)
@@ -215,14 +209,14 @@ def _discover_file(path: Path, name: str, settings: _Settings) -> list[str]:
         "notes": notes,
         "provenance": provenance(),
     }
-    with settings.output.files() as part:
+    with output.files() as part:
         _write_tables(part, replace(found, train=done.train, units=done.rows))
         (part / f"{name}.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-        written = export(settings.exports, part, found)
-        if settings.figures:
+        written = export(exports, part, found)
+        if figures:
             figure = draw_units(part / f"{name}_units.png", done.drawn, fs_hz, next(iter(done.units.values())).onset)
             written.append(write_spike_page(part / f"{name}_units.html", name, done.rows, notes, figure))
-    good, root = sum(row["label"] == "good" for row in rows), Path(settings.output.root)
+    good, root = sum(row["label"] == "good" for row in rows), Path(output.root)
     first = f"{name}  {len(rows)} units, {good} of them good, {len(train)} spikes  {root / name}_units.csv"
     if len(done.rows) > len(rows):
         notes.append(f"{len(done.rows) - len(rows)} more are called noise and are in no export")

@@ -16,7 +16,6 @@ import numpy as np
 
 from src.predict.spike_exports import SortedRecording, export, require_known
 from src.predict.spike_quality import SortedGroup, unit_rows
-from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import robust_sigma
 from src.preprocess.spikes.sorting import BankSorter
@@ -195,6 +194,8 @@ def _sort_recordings(
             for name in done:
                 archive.write(Path(output.root) / f"{name}.mat", f"{name}.mat")
     if options.truth is not None and done:
+        from src.predict.spike_scores import report_scores  # loads what only scores need
+
         report_scores(done, Path(options.truth), output, sorter.n_units)
     return summary
 

@@ -36,7 +36,7 @@ def test_an_input_is_what_it_holds(tmp_path):
 
 
 def test_states_by_command_without_a_bundle(tmp_path, repository):
-    simulate_session(tmp_path / "in", minutes=11, shanks=(0, 1), n_channels=2, seed=1)
+    simulate_session(tmp_path / "in", minutes=6, shanks=(0, 1), n_channels=2, seed=1)
     line = [repository / "infer.py", f"input={tmp_path / 'in'}", f"output_dir={tmp_path / 'out'}"]
     done = verb(line, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -47,7 +47,7 @@ def test_states_by_command_without_a_bundle(tmp_path, repository):
     for name in ("hypnogram.csv", "states.png"):
         ours, theirs = (folder / "rat1_sh0" / name for folder in (tmp_path / "out", tmp_path / "same"))
         assert ours.read_bytes() == theirs.read_bytes()
-    assert len((tmp_path / "out/rat1/hypnogram.csv").read_text().splitlines()) == 1 + 11 * 15
+    assert len((tmp_path / "out/rat1/hypnogram.csv").read_text().splitlines()) == 1 + 6 * 15
 
 
 def test_results_of_another_recording_are_not_scored_again(tmp_path):

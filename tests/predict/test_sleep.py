@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from src.models.bundle import export_bundle, load_bundle
-from src.models.sleep.sequence import SleepSequenceNet
+from src.models.sleep.sequence import SequenceSettings
 from src.predict.sleep import predict, stage
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, epochs_of
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW_VERSION, night_view
@@ -45,7 +45,7 @@ def bundle(nights, tmp_path_factory):
         epochs = epochs_of(read_recording(psg, CHANNELS), None, SETTINGS)
         levels.append(torch.from_numpy(night_view(epochs.features, epochs.usable, VIEWS)))
         stages.append(torch.from_numpy(read_hypnogram(scoring).stages.astype(np.int64))[: len(levels[-1])])
-    network = SleepSequenceNet(**ARGS, dropout=0.1)
+    network = SequenceSettings(**ARGS, dropout=0.1).network()
     pooled = torch.cat(levels)
     network.standardize.adopt(pooled.mean((0, 3)), pooled.std((0, 3)))
     optimizer = torch.optim.AdamW(network.parameters(), 2e-2)

@@ -1,4 +1,4 @@
-"""Parameters of ``preprocess=cascade_train``."""
+"""Parameters of ``preprocess=cascade_train`` and ``preprocess=cascade_evaluate``."""
 
 from __future__ import annotations
 
@@ -29,5 +29,18 @@ class CascadeTrainParams(PreprocessConfig):
 
     def run(self) -> Summary:
         from src.preprocess.cascade.train import run
+
+        return run(self)
+
+
+@dataclass
+class CascadeEvaluateParams(CascadeTrainParams):
+    """Leave one dataset out, train on the others, compare with the recorded spikes; OASIS and a threshold beside it."""
+
+    output_dir: str = "artifacts/cascade_evaluation"  # finished lines are kept here
+    ingredients: bool = False  # also without noise matching, and with one network instead of the ensemble
+
+    def run(self) -> Summary:
+        from src.preprocess.cascade.evaluate import run
 
         return run(self)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,44 +120,66 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     if not n_epochs:
         problem = f"lasts {recording.duration_s:g} s, less than one epoch of {features.epoch_s:g} s"
         raise BadInput(recording.source, problem, "give a longer recording")
-    names = hypnogram.stage_names if hypnogram is not None else settings.stage_names
-    scored = np.full(n_epochs, UNSCORED, np.int8)
-    facts: dict[str, Any] = {"warnings": []}
-    kept = slice(0, n_epochs)
-    if hypnogram is not None:
-        scored, facts = align(hypnogram, n_epochs * features.epoch_s, features.epoch_s, start=recording.start)
-        require_sleep(scored, hypnogram.source, names)
-        if settings.margin_s is not None:
-            kept = trim_wake(scored, settings.margin_s, features.epoch_s)
     missing, flat = _unusable(recording.samples, features.epoch_samples)
-    spoiled = int(np.sum((missing | flat)[kept] & (scored[kept] != UNSCORED)))
-    stages = np.where(missing | flat, UNSCORED, scored).astype(np.int8)
+    usable, names = ~(missing | flat), settings.stage_names if hypnogram is None else hypnogram.stage_names
+    duration_s, why = n_epochs * features.epoch_s, "missing samples or a flat channel"
+    given: dict[str, Any] = {"margin_s": settings.margin_s, "why": why, "start": recording.start}
+    stages, kept, facts = label_epochs(hypnogram, usable, features.epoch_s, names, duration_s, **given)
     if hypnogram is not None:
         require_sleep(stages[kept], hypnogram.source, names)
     stretch = recording.samples[:, kept.start * features.epoch_samples : kept.stop * features.epoch_samples]
     facts |= {
-        "epochs": kept.stop - kept.start,
-        "trimmed": {"before": kept.start, "after": n_epochs - kept.stop},
-        "counts": stage_counts(stages[kept], names),
         "missing_samples": int(missing[kept].sum()),
         "flat": int(flat[kept].sum()),
-        "scored_but_unusable": spoiled,
-        "tail_s": round(recording.duration_s - n_epochs * features.epoch_s, 6),
+        "tail_s": round(recording.duration_s - duration_s, 6),
     }
-    if spoiled:
-        facts["warnings"].append(f"{spoiled} scored epochs left out: missing samples or a flat channel")
     images = features.images(stretch, recording.channels)
     if settings.level == "recording":
-        images -= _median_level(images, ~(missing | flat)[kept])
+        images -= _median_level(images, usable[kept])
     return EpochSet(
         features=images,
         stages=stages[kept],
-        usable=~(missing | flat)[kept],
+        usable=usable[kept],
         onset_s=np.arange(kept.start, kept.stop) * features.epoch_s,
         freqs_hz=features.freqs_hz,
         times_s=features.times_s,
         facts=facts,
     )
+
+
+def label_epochs(
+    hypnogram: Hypnogram | None,
+    usable: NDArray[np.bool_],
+    epoch_s: float,
+    names: Sequence[str],
+    duration_s: float,
+    *,
+    margin_s: float | None,
+    why: str,
+    start: datetime | None = None,
+) -> tuple[NDArray[np.int8], slice, dict[str, Any]]:
+    """The stage of every epoch, those that are kept once wake is trimmed to ``margin_s``, and facts about both.
+
+    Epochs that are not ``usable`` are unscored; a warning counts the scored ones among them and says ``why``.
+    """
+    scored, kept = np.full(len(usable), UNSCORED, np.int8), slice(0, len(usable))
+    facts: dict[str, Any] = {"warnings": []}
+    if hypnogram is not None:
+        labels, facts = align(hypnogram, duration_s, epoch_s, start=start)
+        scored = labels[: len(usable)]
+        require_sleep(scored, hypnogram.source, names)
+        kept = kept if margin_s is None else trim_wake(scored, margin_s, epoch_s)
+    stages = np.where(usable, scored, UNSCORED).astype(np.int8)
+    spoiled = int(np.sum((scored != UNSCORED)[kept] & ~usable[kept]))
+    if spoiled:
+        facts["warnings"].append(f"{spoiled} scored epochs left out: {why}")
+    facts |= {
+        "epochs": kept.stop - kept.start,
+        "trimmed": {"before": kept.start, "after": len(usable) - kept.stop},
+        "counts": stage_counts(stages[kept], names),
+        "scored_but_unusable": spoiled,
+    }
+    return stages, kept, facts
 
 
 def read_epochs(folder: str | Path) -> EpochSet:

@@ -170,6 +170,6 @@ def _mel_bank(settings: FeatureSettings) -> NDArray[np.float32]:
     """``(mel, frequency)`` weights that sum to one: a mean of power densities is one."""
     import librosa
 
-    band = {"fmin": settings.min_hz, "fmax": settings.max_hz}
+    band: dict[str, Any] = {"fmin": settings.min_hz, "fmax": settings.max_hz}
     bank = librosa.filters.mel(sr=settings.fs_hz, n_fft=settings._window, n_mels=settings.n_mels, norm=None, **band)
     return (bank / bank.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.recordings.calcium.fish import POSITIONS, TIME_SERIES, open_fish
-from src.recordings.calcium.inscopix import open_inscopix
 from src.recordings.calcium.recording import CalciumRecording
-from src.recordings.calcium.segmentation import EXTRACTORS, INSCOPIX, NWB, open_extractor, open_nwb, recognise
+from src.recordings.calcium.segmentation import (
+    EXTRACTORS,
+    INSCOPIX,
+    NWB,
+    open_extractor,
+    open_inscopix,
+    open_nwb,
+    recognise,
+)
 from src.recordings.calcium.suite2p import find_planes, open_suite2p, suite2p_files
 from src.signals import BadInput
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from src.recordings.extracellular.binary import parts_of
 from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.spikegadgets import parts_of
 from src.signals import BadInput
 
 TRACES = re.compile(r"(?P<session>.+)_sh(?P<shank>\d+)_lfp_traces\.(npz|npy|h5|hdf5)", re.IGNORECASE)

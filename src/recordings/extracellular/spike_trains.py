@@ -17,6 +17,7 @@ import scipy.io
 from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
+from src.recordings.foreign_files import explained
 from src.recordings.matlab import read_fields
 from src.recordings.sleep.check_signal import in_runs
 from src.signals import BadInput, Recording
@@ -113,16 +114,13 @@ def read_sorting(path: Path, fs_hz: float) -> tuple[SpikeTrain, tuple[str, ...]]
     from spikeinterface.extractors import read_phy
 
     path = Path(path)
-    if not path.exists():
-        raise BadInput(path, "does not exist", _SORTING_HINT)
-    try:
+    with explained(path, "is no sorting", _SORTING_HINT):
+        path.stat()
         if (path / "params.py").is_file():
             sorting = read_phy(path, exclude_cluster_groups=["noise"])
         else:
             sorting = read_npz_sorting(path) if path.suffix == ".npz" else load(path)
         units, rate, segments = list(sorting.unit_ids), sorting.get_sampling_frequency(), sorting.get_num_segments()
-    except Exception as error:  # its readers fail on foreign files in a dozen ways
-        raise BadInput(path, f"is no sorting ({error})", _SORTING_HINT) from error
     if not np.isclose(rate, fs_hz, rtol=1e-3):
         raise BadInput(path, f"was sorted at {rate:g} Hz, the recording has {fs_hz:g} Hz", "give its own recording")
     if segments != 1:

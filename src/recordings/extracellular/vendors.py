@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.extracellular.binary import open_neuroscope, open_trodes
+from src.recordings.extracellular import binary
 from src.recordings.extracellular.formats import (
     ARRAYS,
     FORMATS,
@@ -47,14 +47,9 @@ def open_vendor(path: Path, stream: str | None, purpose: str) -> ExtracellularRe
         raise BadInput(path, "is of no known format", f"these can be read: {names}")
     with explained(path, f"cannot be read as {known.name}", "check that the recording is whole"), _quiet():
         try:
-            if known.name.startswith("NeuroScope"):
-                return open_neuroscope(path)
-            if known.name.startswith("Trodes"):
-                return open_trodes(path)
-            if known.reader == "read_spikegadgets":
-                from src.recordings.extracellular.spikegadgets import open_rec
-
-                return open_rec(path)
+            if known.reader.startswith("open_"):
+                opened: ExtracellularRecording = getattr(binary, known.reader)(path)
+                return opened
             return _through_spikeinterface(path, known, stream, purpose)
         except Exception as error:
             if "multi-block" in str(error):

@@ -33,6 +33,11 @@ _OWN_NAMES = ("hypnogram.csv", "hypnogram.edf", "events.tsv")
 """What our own predictions are called: they belong to a recording that is alone in its folder."""
 
 
+def is_edf(path: Path) -> bool:
+    """Whether a path is an EDF or BDF file, or a folder with one."""
+    return any(p.suffix.lower() in EDF_SUFFIXES for p in (path.iterdir() if path.is_dir() else (path,)))
+
+
 @dataclass(frozen=True)
 class Night:
     """One recording on disk, with its scoring where there is one."""
@@ -262,16 +267,9 @@ def _beside_or_in(root: Path, pattern: str) -> list[Path]:
 
 
 def _edf_signal(night: Night, request: ChannelRequest) -> list[Recording]:
+    if night.psg[0].suffix.lower() == ".txt":  # an excerpt of DREAMS without its EDF file
+        return dreams_signal(night.psg[0], request)
     return read_channels(night.psg[0], request, recording_id=night.recording_id, subject_id=night.subject_id)
-
-
-def _dreams_signal(night: Night, request: ChannelRequest) -> list[Recording]:
-    is_edf = night.psg[0].suffix.lower() == ".edf"
-    return _edf_signal(night, request) if is_edf else dreams_signal(night.psg[0], request)
-
-
-def _ucddb_signal(night: Night, request: ChannelRequest) -> list[Recording]:
-    return ucddb_signal(night.psg, night.hypnogram, request)
 
 
 @dataclass(frozen=True)
@@ -279,15 +277,20 @@ class _Kind:
     """How nights of a kind are found and read; ``coding`` is what integers in their scorings mean."""
 
     find: Callable[[Path, str | None, str | None], Iterable[Night]]
-    signal: Callable[[Night, ChannelRequest], list[Recording]]
     expected: str
+    signal: Callable[[Night, ChannelRequest], list[Recording]] = _edf_signal
     coding: str | None = None
 
 
 KINDS: dict[str, _Kind] = {
-    "sleep_edf": _Kind(_find_sleep_edf, _edf_signal, "SC4ssNxx-PSG.edf or ST7ssNxx-PSG.edf"),
-    "edf_folder": _Kind(_find_edf_folder, _edf_signal, "*.edf or *.bdf"),
-    "dreams": _Kind(_find_dreams, _dreams_signal, "excerptN.txt"),
-    "ucddb": _Kind(_find_ucddb, _ucddb_signal, "ucddbNNN_stage.txt and ucdNNN_stage*.mat", "ucddb"),
+    "sleep_edf": _Kind(_find_sleep_edf, "SC4ssNxx-PSG.edf or ST7ssNxx-PSG.edf"),
+    "edf_folder": _Kind(_find_edf_folder, "*.edf or *.bdf"),
+    "dreams": _Kind(_find_dreams, "excerptN.txt"),
+    "ucddb": _Kind(
+        _find_ucddb,
+        "ucddbNNN_stage.txt and ucdNNN_stage*.mat",
+        lambda night, request: ucddb_signal(night.psg, night.hypnogram, request),
+        "ucddb",
+    ),
 }
 """Kinds of recording folder."""

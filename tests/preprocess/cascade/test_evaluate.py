@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.cascade_evaluation import (
-    EvaluationParams,
-    fit_oasis,
-    fit_threshold,
-    joined_trials,
-    response_to_events,
-    run,
-    score_neurons,
-)
+from src.preprocess.cascade.evaluate import fit_oasis, fit_threshold, joined_trials, response_to_events, score_neurons
 from src.preprocess.cascade.ground_truth import Example, prepare
+from src.preprocess.cascade.parameters import CascadeEvaluateParams
 from src.recordings.calcium.ground_truth import read_neuron
 from src.signals import BadInput
 from src.simulate.calcium import simulate_ground_truth
@@ -63,9 +56,9 @@ def test_short_trials_are_joined_only_where_all_are_short(tmp_path: Path) -> Non
     np.testing.assert_array_equal(joined[0].target[10:20], examples[1].target)
 
 
-def text(params: EvaluationParams) -> str:
+def text(params: CascadeEvaluateParams) -> str:
     console = Console(width=200, file=io.StringIO())
-    summary = run(params)
+    summary = params.run()
     assert summary.exit_code == 0
     console.print(summary.table())
     return console.file.getvalue()
@@ -79,7 +72,7 @@ def test_held_out_datasets_are_scored_once_and_kept(tmp_path: Path) -> None:
     (recipe := tmp_path / "config.yaml").write_text(
         replace(TINY, noise_levels=(15,), training_datasets=names, ensemble_size=1, batch_size=32).to_yaml()
     )
-    params = EvaluationParams(
+    params = CascadeEvaluateParams(
         recipe=str(recipe), input_dir=str(tmp_path / "truth"), output_dir=str(tmp_path / "r"), max_steps=3, stretch=8,
         ingredients=True,
     )  # fmt: skip

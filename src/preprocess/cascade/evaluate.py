@@ -1,11 +1,7 @@
-"""How well CASCADE infers spikes on neurons that a model has never seen, against OASIS and a threshold.
+"""``preprocess=cascade_evaluate``: how well spikes are inferred on neurons that a model has never seen.
 
-    python -m benchmarks.cascade_evaluation recipe=config.yaml input_dir=Ground_truth 'noise_levels=[2]' max_steps=1500
-
-The keys are those of ``preprocess=cascade_train``, and ``ingredients=true``: also without noise matching, and
-with one network instead of the ensemble. For every dataset, networks are trained on all others and tried on
-it; OASIS and a threshold get their parameters from the same others. Finished lines are kept: a run that was
-stopped goes on.
+For every dataset, networks are trained on all others and tried on it; OASIS and a threshold get their
+parameters from the same others. Finished lines are kept: a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -17,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import RenderableType
 
 from src.preprocess.cascade.dense import ensemble_mean
 from src.preprocess.cascade.ground_truth import Example, smooth_counts, with_noise
 from src.preprocess.cascade.oasis import OasisEngine
 from src.preprocess.cascade.output import cut_noise_floor
 from src.preprocess.cascade.package import Network, PackageConfig
-from src.preprocess.cascade.parameters import CascadeTrainParams
+from src.preprocess.cascade.parameters import CascadeEvaluateParams
 from src.preprocess.cascade.train import examples_of, fit_ensemble, recipe_of, settings_of
+from src.reports.tables import ResultsTable
 from src.signals import BadInput
-from src.storage.batch import Job, Summary, run_batch, selection
+from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
@@ -44,18 +39,11 @@ SPIKES_IN_EVENT = {"1": (1, 1), "2": (2, 2), "4": (3, 5), "8": (6, 11)}
 """Column of the linearity row → smallest and largest number of spikes of the events it is the median of."""
 
 _QUIET_S, _EVENT_S = 2.0, 1.0
+_RESULT = "{} r / count"
 _TRIALS = 64
 """Training trials, spread over all datasets, that the few parameters of OASIS and the threshold are fitted on."""
 
 _TAUS_S, _LAGS, _CUTS = (0.25, 0.5, 0.8, 1.25, 2.0, 3.0), (-1, 0, 1), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
-
-
-@dataclass
-class EvaluationParams(CascadeTrainParams):
-    """Those of the training, and what else is compared."""
-
-    output_dir: str = "artifacts/cascade_evaluation"  # finished lines are kept here
-    ingredients: bool = False  # also without noise matching, and with one network instead of the ensemble
 
 
 @dataclass(frozen=True)
@@ -64,43 +52,38 @@ class EvaluationSummary(Summary):
 
     def table(self) -> RenderableType:
         """Median over neurons: correlation r, spike count ratio; below, the response to n spikes."""
-        rows = [o.value for o in self.outcomes if o.ok and o.value["scored_neurons"]]
-        if not rows or self.failures:
+        lines = [o.value for o in self.outcomes if o.ok and o.value["scored_neurons"]]
+        if not lines or self.failures:
             return super().table()
-        methods = list(rows[0]["methods"])
-        table = Table(title=self.title, title_justify="left", caption_justify="left")
-        for column in ("held out", "noise", "neurons", *(f"{m} r / count" for m in methods)):
-            table.add_column(column, justify="right" if column in ("noise", "neurons") else "left")
-        for row in rows:
-            cells = [
-                f"{row['methods'][m]['correlation']:.2f} / {row['methods'][m]['count_ratio']:.2f}" for m in methods
-            ]
-            name = row["dataset"] + (" †" if row["joined"] else "")
-            table.add_row(name, str(row["noise_level"]), str(row["scored_neurons"]), *cells)
-        table.add_section()
-        median = {m: np.median([row["methods"][m]["correlation"] for row in rows]) for m in methods}
-        counts = {m: np.array([row["methods"][m]["count_ratio"] for row in rows]) for m in methods}
-        within = {m: np.mean((c >= 0.5) & (c <= 2)) for m, c in counts.items()}
-        table.add_row(
-            "median", "", str(sum(row["scored_neurons"] for row in rows)),
-            *(f"{median[m]:.3f} / {np.median(counts[m]):.2f} ({100 * within[m]:.0f} % in 0.5–2)" for m in methods),
-        )  # fmt: skip
-        table.add_row("linearity", "", "", *(_linearity([row["methods"][m] for row in rows]) for m in methods))
-        table.caption = (
+        rows = [
+            {
+                "held out": line["dataset"] + (" †" if line["joined"] else ""),
+                "noise": line["noise_level"],
+                "neurons": line["scored_neurons"],
+                **{
+                    _RESULT.format(m): f"{s['correlation']:.2f} / {s['count_ratio']:.2f}"
+                    for m, s in line["methods"].items()
+                },
+            }
+            for line in lines
+        ]
+        median = {"held out": "median", "noise": None, "neurons": sum(line["scored_neurons"] for line in lines)}
+        linearity = {"held out": "linearity", "noise": None, "neurons": None}
+        for method in lines[0]["methods"]:
+            scores = [line["methods"][method] for line in lines]
+            r, counts = (np.array([s[name] for s in scores]) for name in ("correlation", "count_ratio"))
+            within = 100 * np.mean((counts >= 0.5) & (counts <= 2))
+            median[_RESULT.format(method)] = f"{np.median(r):.3f} / {np.median(counts):.2f} ({within:.0f} % in 0.5–2)"
+            events = ([v for s in scores for v in s["events"][n]] for n in SPIKES_IN_EVENT)
+            linearity[_RESULT.format(method)] = " ".join(f"{np.median(v):.1f}" if v else "–" for v in events)
+        note = (
             "r: against the recorded spikes, smoothed; count: inferred over recorded spikes; linearity: median spikes "
             f"inferred for events of {', '.join(SPIKES_IN_EVENT)} spikes; †: trials shorter than a window were joined"
         )
-        return table
+        return ResultsTable([*rows, median, linearity], self.title, [note])
 
 
-def _linearity(scores: Sequence[dict[str, Any]]) -> str:
-    return " ".join(
-        f"{np.median(found):.1f}" if (found := [v for s in scores for v in s["events"][n]]) else "–"
-        for n in SPIKES_IN_EVENT
-    )
-
-
-def run(params: EvaluationParams) -> Summary:
+def run(params: CascadeEvaluateParams) -> Summary:
     """Hold out every dataset in turn; lines already in ``output_dir`` under the same settings are kept.
 
     A line depends on its own noise level alone: asking for another level keeps what is there.
@@ -120,7 +103,7 @@ def run(params: EvaluationParams) -> Summary:
 
 
 def evaluate_one(
-    config: PackageConfig, params: EvaluationParams, settings: dict[str, Any], held_out: str, level: int
+    config: PackageConfig, params: CascadeEvaluateParams, settings: dict[str, Any], held_out: str, level: int
 ) -> Mapping[str, Any]:
     """One line of the table, from an earlier run or computed."""
 
@@ -136,7 +119,7 @@ def evaluate_one(
 
 
 def evaluate_dataset(
-    examples: Sequence[Example], held_out: str, config: PackageConfig, params: EvaluationParams, level: int
+    examples: Sequence[Example], held_out: str, config: PackageConfig, params: CascadeEvaluateParams, level: int
 ) -> dict[str, Any]:
     """Train without one dataset and score on it, at one noise level.
 
@@ -308,14 +291,3 @@ def _best(candidates: Iterable[Method], training: Noisy) -> Method:
         fitted.append((float(np.square(scale * value - truth).sum()), scale, infer))
     _, scale, infer = min(fitted, key=lambda item: item[0])
     return lambda dff: scale * infer(dff)
-
-
-def main() -> None:
-    given = OmegaConf.merge(OmegaConf.structured(EvaluationParams), OmegaConf.from_cli())
-    params: EvaluationParams = OmegaConf.to_object(given)  # type: ignore[assignment]
-    with selection(only=params.only, part=params.part, parts=params.parts):  # such as only='DS1*'
-        Console().print(run(params).table())
-
-
-if __name__ == "__main__":
-    main()
