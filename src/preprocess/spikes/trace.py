@@ -15,30 +15,20 @@ from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_trace, unusable
 from src.signals import BadInput
 
-MOST_UNUSABLE = 0.5
-"""Share of NaN and saturated samples above which a recording is refused."""
-
+MOST_UNUSABLE = 0.5  # share of NaN and saturated samples above which a recording is refused
 MAINS_HZ = (50.0, 60.0)
-HUM_RATIO = 8.0
-"""Power of a line over that of its neighbourhood above which it is taken off."""
-
+HUM_RATIO = 8.0  # power of a line over that of its neighbourhood above which it is taken off
 HARMONICS = 12
 HUM_BLOCK_S = 2.0
 
-CEILING = 3.0
-"""Times the largest known spike above which a deflection is an artefact."""
-
+CEILING = 3.0  # times the largest known spike above which a deflection is an artefact
 NOISIEST = 1.5
 """Standard deviations of the noise, in units of the largest known spike, beyond which nothing can be found."""
 
 BLANK_BEFORE_MS, BLANK_AFTER_MS = 1.0, 4.0
 
-TWICE_MS = 0.2
-"""Labels of one neuron nearer than this to each other are one spike given twice."""
-
-FASTEST_HZ = 300.0
-"""Mean rate that no neuron keeps up over a recording."""
-
+TWICE_MS = 0.2  # labels of one neuron nearer than this to each other are one spike given twice
+FASTEST_HZ = 300.0  # mean rate that no neuron keeps up over a recording
 SHORTEST_ISI_MS, MOST_SHORT = 0.5, 0.2
 
 
