@@ -11,8 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
-from src.runs.command import run_verb
-from src.runs.user_errors import exit_with, user_errors
+from src.runs.command import exit_with, run_verb, user_errors
 from src.signals import BadInput
 from src.storage.batch import Summary
 from src.storage.progress import say
@@ -82,8 +81,10 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     """Predict with the bundle's network, whatever its task; without a bundle LFP by rule, the rest as human sleep."""
     if cfg.labelled is not None:
         raise BadInput("labelled", "a bundle takes no labelled recording", "leave it out, or give method=bank")
+    from src.recordings.sleep.nights import is_edf
+
     source, taken = Path(cfg.input), None
-    if cfg.options.kind is None and not _is_edf(source):
+    if cfg.options.kind is None and not is_edf(source):  # no reader of LFP is loaded for a night
         taken = import_module("src.predict.lfp").lfp_input(source)
         if taken is not None and cfg.bundle is None:
             say(console, f"input      {source} is taken for {taken}")
@@ -108,13 +109,6 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
         bundle, Path(cfg.input), Path(cfg.output_dir), **given_options(cfg.options, predict, bundle.task)
     )
     return summary
-
-
-def _is_edf(source: Path) -> bool:
-    """Whether a path is an EDF or BDF file, or a folder with one: a night, and no reader of LFP is loaded to see it."""
-    if source.is_dir():
-        return any(file.suffix.lower() in (".edf", ".bdf") for file in source.iterdir())
-    return source.suffix.lower() in (".edf", ".bdf")
 
 
 def show_contents(cfg: DictConfig, console: Console) -> None:

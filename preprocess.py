@@ -11,8 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
-from src.runs.command import run_verb
-from src.runs.user_errors import exit_with, user_errors
+from src.runs.command import exit_with, run_verb, user_errors
 from src.signals import BadInput
 from src.storage.batch import selection
 from src.storage.parameters import PreprocessConfig

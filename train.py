@@ -10,8 +10,8 @@ from rich.console import Console
 
 from src import schema
 from src.runs.command import run_verb
+from src.storage.manifest import provenance
 from src.storage.progress import say
-from src.storage.provenance import provenance
 
 if TYPE_CHECKING:
     from src.runs.folder import RunFolder
@@ -22,7 +22,7 @@ schema.register_models()
 def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Console) -> float:
     """Fit, choose the best checkpoint on validation, test it once, export it; returns the validation score."""
     # Lightning takes seconds to import. A mistake on the command line is reported before that.
-    from src.models.bundle import Bundle, export_bundle
+    from src.models.bundle import export_bundle
     from src.reports.media import draw_media
     from src.reports.tables import ResultsTable, summary_table
     from src.runs.assemble import adopt_checkpoint, assemble, best_score, make_trainer
@@ -47,17 +47,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
         if not trainer.is_global_zero:
             return score
         datamodule.trainer = None  # from here on one process sees all of the validation data
-        fields = {**model.bundle_fields(), "decision": model.tune(datamodule)}
-        bundle = Bundle(
-            signal=datamodule.signal,
-            steps=datamodule.steps(),
-            classes=datamodule.classes,
-            metrics=metrics,
-            split=datamodule.split.to_dict(),
-            origin=datamodule.origin(),
-            provenance=provenance() | {"run": run.key},
-            **fields,
-        )
+        bundle = model.to_bundle(datamodule, metrics, provenance() | {"run": run.key})
         export_bundle(run.bundle, bundle, model.network.state_dict())
         log_bundle(loggers, run.bundle, metrics)
         if not run.swept:

@@ -57,7 +57,7 @@ def clock(owner: Any, attribute: str, name: str) -> None:
 def instrument() -> None:
     clock(CalciumRecording, "traces", "reading traces")
     clock(baseline, "sliding_percentile", "baseline")
-    clock(baseline, "relative_to_baseline", "ΔF/F")
+    clock(baseline, "trace_states", "states of the cells")
     clock(sampling.SpikeSampler, "sample", "sampling")
     clock(subject_grids.VoxelActivity, "add", "gridding")
     clock(subject_grids, "write_coo", "COO file")
@@ -66,7 +66,7 @@ def instrument() -> None:
     opened = expected_spikes.open_engine
 
     def engine(*arguments: Any, **named: Any) -> Any:
-        with clocked("loading TensorFlow and networks"):
+        with clocked("opening the model"):
             found = opened(*arguments, **named)
         if "predict" not in vars(found):
             clock(found, "predict", "CASCADE")

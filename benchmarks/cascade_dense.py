@@ -4,8 +4,8 @@
 
 The neurons of each population are repeated until there are that many samples. Each engine runs in a
 fresh process with one thread. CPU time and extra memory count everything from the call on (reading
-weights, building and compiling networks, noise levels, inference, threshold). Before the count begins,
-the recording is there, TensorFlow is imported and has run one small graph.
+weights, building networks, noise levels, inference, threshold). Before the count begins, the recording
+is there, TensorFlow is imported and has run one small graph.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def run_one(engine: str, data: Path, case: int, threshold: int, samples: int, ou
     _, file, model = CASES[case]
     dff = load(data, file, samples)
     package = open_package(data / "cascade_models" / model)
-    tf = import_tensorflow(threads=1)
+    tf = import_tensorflow()
     first = tf.function(lambda x, kernel: tf.nn.relu(tf.nn.conv1d(x, kernel, 1, "VALID")))
     first(tf.zeros((1, 8, 1)), tf.zeros((3, 1, 2))).numpy()
     if engine == "neuralib":

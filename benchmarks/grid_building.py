@@ -162,7 +162,7 @@ def main() -> None:
 def files(activity: VoxelActivity, cells: CellMap, frames: int) -> None:
     ones, nothing = np.ones(frames, np.uint8), np.zeros(0, np.int64)
     for markers in (True, False):
-        head = GridHeader(frames, cells.planes, ones, ones, ones, cells.z_values, nothing, markers, np.arange(frames))
+        head = GridHeader(ones, ones, ones, cells.z_values, nothing, markers)
         with tempfile.TemporaryDirectory() as folder:
             dense_s, _ = cpu(write_dense, Path(folder, DENSE_FILE), activity.batches(markers), head)
             coo_s, entries = cpu(write_coo, Path(folder, COO_FILE), activity.batches(markers), head)

@@ -196,7 +196,7 @@ def joined(first: Path, second: Path, folder: Path) -> Path:
         name: np.concatenate([getattr(one, name), getattr(two, name)]) for name in ("is_train", "is_test", "is_valid")
     }
     times = np.concatenate([one.timepoint_indices, two.timepoint_indices + 10_000])
-    header = replace(one, frames=one.frames + two.frames, timepoint_indices=times, **both)
+    header = replace(one, timepoint_indices=times, **both)
     batch = FrameBatch(0, one.planes, np.concatenate([indptr, more[1:] + indptr[-1]]), np.concatenate([pixel, others]))
     write_coo(folder / COO_FILE, [batch], header)
     shutil.copy(first / METADATA_FILE, folder / METADATA_FILE)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from pretrained.make_sleep_human import WORK, held_back_intervals, score_folds
-from src.predict.sleep_statistics import LABELS, Interval, interval_margins
+from pretrained.make_sleep_human import WORK, held_back_intervals, interval_margins, score_folds
+from src.predict.sleep_statistics import LABELS, Interval
 from src.reports.tables import markdown_table
 from src.signals import HUMAN_STAGES
 

@@ -29,7 +29,7 @@ from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.sleep.context_stager import SleepContextStager
 from src.predict import sleep as predictor
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
-from src.runs.console import quiet_trainer
+from src.runs.assemble import quiet_trainer
 from src.signals import HUMAN_STAGES, Origin, SignalSpec
 from src.simulate.sleep import write_night
 
@@ -61,7 +61,9 @@ def time_scoring(folder: Path, hours: float, repeats: int) -> dict[str, float]:
         split={},
         origin=Origin(True, ("nights",), 4, 8.0),
         provenance={},
-        **model.bundle_fields(),
+        task=model.task,
+        kind=model.kind,
+        network_args=model.network_args,
     )
     bundle = load_bundle(export_bundle(folder / "bundle", described, model.network.state_dict()))
     plain, spent = predictor.stage_probabilities, []

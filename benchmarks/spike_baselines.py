@@ -12,8 +12,7 @@ import numpy as np
 import scipy.signal
 
 from src.models.spike_scoring import detection
-from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template
-from src.preprocess.spikes.noise import robust_sigma
+from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template, robust_sigma
 from src.preprocess.spikes.waveforms import WaveformModel, cut
 from src.recordings.extracellular.spike_trains import SpikeTrain
 

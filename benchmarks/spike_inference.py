@@ -22,7 +22,6 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from spike_sorting import CHAIN, labelled, made  # noqa: E402
 
-from src.models.spikes.inference import onset_probability  # noqa: E402
 from src.models.spikes.networks import SpikeDetector  # noqa: E402
 from src.preprocess.spikes.sorting import BankSorter  # noqa: E402
 
@@ -61,7 +60,7 @@ def main() -> None:
     torch.set_num_threads(1)
     trace = made("D2", 1, None).trace()
     bandpassed, network = CHAIN.linear(trace.centred), SpikeDetector().eval()
-    cpu, wall, fast = cost(lambda: onset_probability(network, bandpassed))
+    cpu, wall, fast = cost(lambda: network.onset_probability(bandpassed))
     show(f"detector, one pass over {len(bandpassed):,} samples", cpu, wall)
     window_cpu, window_wall, slow = cost(lambda: by_windows(network, bandpassed[: given.stretch + WINDOW]), 1)
     factor = len(bandpassed) / len(slow)

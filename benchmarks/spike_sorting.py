@@ -31,10 +31,9 @@ from src.models.spike_scoring import WEIGHTS, final_score, score  # noqa: E402
 from src.predict.sorter import NetworkSorter  # noqa: E402
 from src.preprocess.spikes.conditioning import Conditioning  # noqa: E402
 from src.preprocess.spikes.filters import slow_baseline  # noqa: E402
-from src.preprocess.spikes.labelled import LabelledRecording  # noqa: E402
 from src.preprocess.spikes.sorting import BankSorter  # noqa: E402
 from src.preprocess.spikes.trace import Trace  # noqa: E402
-from src.preprocess.spikes.waveforms import cut  # noqa: E402
+from src.preprocess.spikes.waveforms import LabelledRecording, cut  # noqa: E402
 from src.recordings.extracellular.spike_trains import SpikeTrain  # noqa: E402
 from src.reports.tables import ResultsTable  # noqa: E402
 from src.simulate.spike_hybrids import hybrid, read_background, read_library  # noqa: E402

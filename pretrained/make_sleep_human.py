@@ -29,15 +29,14 @@ from src.datamodules.sleep_spans import VIEWS, SpanOptions, draw_windows
 from src.models.bundle import Bundle, build_network, export_bundle
 from src.models.metrics import scores
 from src.predict.sleep import stage_probabilities
-from src.predict.sleep_agreement import reliability
-from src.predict.sleep_statistics import Interval, interval_margins, sleep_statistics, statistic_intervals
+from src.predict.sleep_statistics import LEVEL, Interval, reliability, sleep_statistics, statistic_intervals
 from src.preprocess.sleep.bandpower import BandPowerSettings
 from src.preprocess.sleep.bandpower_files import CHANNELS, find_bandpower, layout_signal, read_bandpower_night
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
 from src.recordings.sleep.hypnogram import transition_counts
 from src.signals import HUMAN_STAGES, UNSCORED, Origin, SignalSpec
-from src.storage.provenance import provenance
+from src.storage.manifest import provenance
 
 HERE = Path(__file__).parent
 WORK = Path("artifacts") / "sleep_human"
@@ -221,6 +220,38 @@ def held_back_intervals(folds: Sequence[Sequence[Scored]]) -> list[list[tuple[In
         ]
         found.append(pairs)
     return found
+
+
+def interval_margins(
+    intervals: Sequence[Mapping[str, Interval]], truths: Sequence[Mapping[str, float | None]]
+) -> dict[str, tuple[float, float]]:
+    """How far intervals have to reach further so that they cover ``LEVEL`` of nights like these.
+
+    Conformalized quantile regression (Romano, Patterson & Candès 2019, NeurIPS): of ``n`` nights that the network
+    has not seen, the ``⌈(n + 1)(1 + LEVEL) / 2⌉``-th smallest distance by which the true value lies below the
+    interval, and the same above it. A margin is negative where the intervals reach too far or lie to one side.
+
+    Parameters
+    ----------
+    intervals
+        Of each night, by :func:`~src.predict.sleep_statistics.statistic_intervals` without margins.
+    truths
+        Of each night, :func:`~src.predict.sleep_statistics.sleep_statistics` of a person's scoring.
+
+    Returns
+    -------
+    ``{statistic: (below, above)}``, for those that half of the nights have.
+    """
+    margins = {}
+    for name in intervals[0]:
+        rows = [(i[name], t[name]) for i, t in zip(intervals, truths, strict=True)]
+        known = np.array([(low_high[0], low_high[1], true) for low_high, true in rows if low_high and true is not None])
+        if 2 * len(known) <= len(rows):
+            continue
+        place = min(len(known), int(np.ceil((len(known) + 1) * (1 + LEVEL) / 2))) - 1
+        low, high, true = known.T
+        margins[name] = (float(np.sort(low - true)[place]), float(np.sort(true - high)[place]))
+    return margins
 
 
 def fit_temperature(probabilities: NDArray[np.floating], stages: NDArray[np.integer]) -> float:

@@ -107,7 +107,7 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
     """A detector and a classifier after a few steps: ``{task: (module, datamodule, bundle folder)}``."""
     import pytorch_lightning as pl
 
-    from src.models.bundle import Bundle, export_bundle
+    from src.models.bundle import export_bundle
     from src.models.spikes.classifier import SpikeClassification
     from src.models.spikes.detector import SpikeDetection
 
@@ -135,17 +135,7 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
         )
         trainer.fit(model, data)
         trainer.test(model, data, verbose=False)
-        fields = {**model.bundle_fields(), "decision": model.tune(data)}
-        bundle = Bundle(
-            signal=data.signal,
-            steps=data.steps(),
-            origin=data.origin(),
-            classes=data.classes,
-            metrics=model.test_metrics(),
-            split=data.split.to_dict(),
-            provenance={},
-            **fields,
-        )
+        bundle = model.to_bundle(data, model.test_metrics())
         folder = export_bundle(tmp_path_factory.mktemp("bundles") / task, bundle, model.network.state_dict())
         made[task] = (model, data, folder)
     return made

@@ -47,8 +47,6 @@ def random_subject(seed, *, frames=60, planes=3, voxels=20, density=0.1, name="f
 
 def header_of(grids, markers=False):
     return GridHeader(
-        frames=grids.frames,
-        planes=grids.planes,
         is_train=grids.is_train.astype(np.uint8),
         is_test=grids.is_test.astype(np.uint8),
         is_valid=grids.is_valid.astype(np.uint8),

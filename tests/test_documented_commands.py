@@ -20,7 +20,7 @@ from src import schema
 from src.models.bundle import NETWORKS
 from src.models.sleep.stager import SleepStager
 from src.runs.command import check_command
-from src.runs.keys import check
+from src.runs.targets import check
 from src.signals import BadInput, SignalSpec
 from tests.conftest import REPOSITORY
 

@@ -1,7 +1,3 @@
-import os
-import runpy
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +10,7 @@ from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import MANIFEST
 from src.storage.parameters import PreprocessConfig
 from src.storage.step import CachedStep, ensure
+from tests.children import verb
 
 
 def count(inputs, params, out_dir, seed):
@@ -58,15 +55,11 @@ def preprocess(tmp_path, repository):
     def run(*overrides, inputs=sources):
         arguments = ["preprocess=letters", f"output_dir={tmp_path / 'out'}", *overrides]
         arguments += [f"input_dir={inputs}"] if inputs else []
-        command = [sys.executable, "-m", __name__, "--config-dir", groups, *arguments]
-        return subprocess.run(command, cwd=here, capture_output=True, text=True, env=environment(repository))
+        line = [repository / "preprocess.py", "--config-dir", groups, *arguments]
+        return verb(line, here, lambda: schema.steps().update(letters=LettersParams))
 
     run.sources, run.out, run.here = sources, tmp_path / "out", here
     return run
-
-
-def environment(repository: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(repository), "COLUMNS": "120"}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -141,12 +134,3 @@ def test_the_parts_of_a_multirun_make_the_whole_and_one_bad_job_stops_no_other(p
 )
 def test_one_name_and_names_with_commas_are_lists(given, read):
     assert as_list(given) == read
-
-
-if __name__ == "__main__":  # the verb with one more step
-    from tests.test_preprocess_verb import LettersParams as Letters  # under a name that worker processes know
-
-    schema.steps()["letters"] = Letters
-    script = Path(__file__).resolve().parents[1] / "preprocess.py"
-    sys.argv[0] = str(script)
-    runpy.run_path(str(script), run_name="__main__")

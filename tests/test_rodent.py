@@ -5,7 +5,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from src.datamodules.sleep_sequences import SleepSequenceData
-from src.models.bundle import Bundle, export_bundle, load_bundle
+from src.models.bundle import export_bundle, load_bundle
 from src.models.sleep.context_stager import SleepContextStager
 from src.predict.lfp import predict as predict_lfp
 from src.predict.sleep import predict
@@ -58,11 +58,7 @@ def train(source, epochs, tmp_path, max_epochs=8):
     )  # fmt: skip
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
-    bundle = Bundle(
-        signal=data.signal, steps=data.steps(), origin=data.origin(),
-        classes=list(data.classes), metrics=model.test_metrics(),
-        split=data.split.to_dict(), provenance={}, decision=model.tune(data), **model.bundle_fields(),
-    )  # fmt: skip
+    bundle = model.to_bundle(data, model.test_metrics())
     return model, load_bundle(export_bundle(tmp_path / "bundle", bundle, model.network.state_dict()))
 
 

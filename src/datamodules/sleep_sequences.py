@@ -50,11 +50,14 @@ class WindowDataset(NightDataset):
     to half an hour of wake at either end, and a network that knows where it is in the night would know the stage.
     A night shorter than a window ends in absent, unscored epochs. Epochs that nobody scored stay in their place with
     their signal; only the loss passes over them.
+
+    With ``spans`` the nights hold levels as they are, and every window draws its span of the night and its variation,
+    see :mod:`src.datamodules.sleep_spans`.
     """
 
-    def __init__(self, nights: Sequence[NightEpochs], window_epochs: int) -> None:
+    def __init__(self, nights: Sequence[NightEpochs], window_epochs: int, spans: SpanOptions | None = None) -> None:
         super().__init__(nights)
-        self.window_epochs, self.anywhere = window_epochs, True
+        self.window_epochs, self.spans, self.anywhere = window_epochs, spans, True
         lengths = [len(night.stages) for night in nights]
         self.windows = [(n, first) for n, length in enumerate(lengths) for first in range(0, length, window_epochs)]
 
@@ -64,6 +67,9 @@ class WindowDataset(NightDataset):
     def __getitem__(self, index: int) -> Batch:
         number, first = self.windows[index]
         night = self.nights[number]
+        if self.spans is not None:
+            seed = int(torch.randint(2**31, ())) if self.anywhere else index
+            return *self._drawn(np.random.default_rng(seed), number), torch.tensor(number)
         if self.anywhere:
             first = int(torch.randint(max(1, len(night.stages) - self.window_epochs + 1), ()))
         found = slice(first, first + self.window_epochs)
@@ -73,32 +79,17 @@ class WindowDataset(NightDataset):
         levels[:present], stages[:present] = night.levels[found].float(), night.stages[found]
         return levels, stages, torch.tensor(number)
 
-
-class SpanDataset(WindowDataset):
-    """Windows whose levels are relative to a random span of the night; see :mod:`src.datamodules.sleep_spans`.
-
-    The nights hold levels as they are. Every window draws its span and its variation from torch's global generator.
-    """
-
-    def __init__(self, nights: Sequence[NightEpochs], options: SpanOptions) -> None:
-        super().__init__(nights, options.window_epochs)
-        self.options = replace(options, windows=1)
-
-    def __getitem__(self, index: int) -> Batch:
-        number, _ = self.windows[index]
-        seed = int(torch.randint(2**31, ())) if self.anywhere else index
-        levels, stages = self._draw(np.random.default_rng(seed), number)
-        return levels[0], stages[0], torch.tensor(number)
-
-    def _draw(self, rng: np.random.Generator, number: int) -> tuple[Tensor, Tensor]:
-        night = self.nights[number]
-        levels, stages = draw_windows(rng, night.levels.float().numpy(), night.stages.numpy(), self.options)
-        return torch.from_numpy(levels), torch.from_numpy(stages)
+    def _drawn(self, rng: np.random.Generator, number: int) -> tuple[Tensor, Tensor]:
+        night, options = self.nights[number], replace(self.spans or SpanOptions(), windows=1)
+        levels, stages = draw_windows(rng, night.levels.float().numpy(), night.stages.numpy(), options)
+        return torch.from_numpy(levels[0]), torch.from_numpy(stages[0])
 
     def levels(self) -> Tensor:
+        if self.spans is None:
+            return super().levels()
         rng = np.random.default_rng(0)
-        drawn = [self._draw(rng, int(number))[0] for number in rng.integers(len(self.nights), size=200)]
-        levels = torch.cat(drawn).flatten(0, 1)
+        numbers = rng.integers(len(self.nights), size=200).tolist()
+        levels = torch.cat([self._drawn(rng, number)[0] for number in numbers])
         return levels[~levels.isnan().flatten(1).any(1)]
 
 
@@ -110,15 +101,14 @@ class SleepSequenceData(SleepData):
     Parameters
     ----------
     augment
-        Arguments of :class:`~src.datamodules.augment.LevelAugment`.
+        Arguments of :class:`~src.datamodules.augment.LevelAugment`, and ``spans``: arguments of
+        :class:`~src.datamodules.sleep_spans.SpanOptions`, for training windows whose levels are relative to random
+        spans of the night (views ``relative`` and ``night``); without it they are relative to the night.
     window_epochs, batch_size
         Epochs of a training window; windows of a step.
     views
         One or several of ``absolute``, ``relative``, ``night``: see
         :func:`src.preprocess.sleep.night_normalization.night_view`.
-    spans
-        Arguments of :class:`~src.datamodules.sleep_spans.SpanOptions`: training windows whose levels are relative to
-        random spans of the night, for the views ``relative`` and ``night``. ``None``: relative to the night.
     """
 
     def __init__(
@@ -131,13 +121,14 @@ class SleepSequenceData(SleepData):
         views: Sequence[str] = ("absolute",),
         batch_size: int = 6,
         execution: dict[str, Any] | None = None,
-        spans: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(source, epochs, split, None, batch_size, execution)
+        options = dict(augment or {})
+        spans = options.pop("spans", None)
         self.spans = None if spans is None else SpanOptions(window_epochs=window_epochs, **spans)
         if spans is not None and tuple(views) != SPAN_VIEWS:
             raise BadInput("datamodule.views", f"is {list(views)} with spans", f"give {list(SPAN_VIEWS)}")
-        self.augment = LevelAugment(**augment or {})
+        self.augment = LevelAugment(**options)
         self.window_epochs, self.views = window_epochs, list(views)
         self.classes = self.settings.stage_names
 
@@ -149,9 +140,9 @@ class SleepSequenceData(SleepData):
         return NightEpochs(artifact.recording_id, artifact.subject_id, seen, stages, epochs.signal)
 
     def _dataset(self, part: Part, nights: Sequence[NightEpochs]) -> SleepDataset:
-        if self.spans is None:
-            return WindowDataset(nights, self.window_epochs) if part == "train" else NightDataset(nights)
-        return SpanDataset(nights, self.spans) if part == "train" else NightDataset([self._seen(n) for n in nights])
+        if part == "train":
+            return WindowDataset(nights, self.window_epochs, self.spans)
+        return NightDataset(nights if self.spans is None else [self._seen(night) for night in nights])
 
     def _seen(self, night: NightEpochs) -> NightEpochs:
         levels = night.levels.float().numpy()

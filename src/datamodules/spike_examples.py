@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.noise import Spectrum
+from src.preprocess.spikes.filters import Spectrum
 from src.preprocess.spikes.waveforms import cut
 from src.recordings.extracellular.spike_trains import SpikeTrain
 

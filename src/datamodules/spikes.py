@@ -16,9 +16,9 @@ from src.datamodules.spike_examples import NoisyBlock, SpikeWindows, TraceWindow
 from src.datamodules.splits import PARTS, Part, Split, split_blocks
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
 from src.preprocess.spikes.filters import mean_template
-from src.preprocess.spikes.labelled import load_labelled
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import find_recording, load_trace
+from src.preprocess.spikes.waveforms import load_labelled
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.spikes import LOOKALIKE_SET

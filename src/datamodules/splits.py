@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from src.signals import BadInput
-from src.storage.fingerprint import canonical_json
+from src.storage.manifest import canonical_json
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")

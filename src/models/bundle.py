@@ -9,31 +9,32 @@ written or read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from src.signals import BadInput, Origin, SignalSpec
-from src.storage.fingerprint import canonical_json
+from src.storage.manifest import canonical_json, digest_of, fingerprint, provenance, source_record, write_manifest
 from src.storage.output import OutputFolder
-from src.storage.step import fingerprint
 
 SCHEMA_VERSION = 2
+Settings = TypeVar("Settings")
 WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
 _AGAIN = "export the bundle again or copy it anew"
+_OTHER_VERSION = "train again, or use the neurolit that wrote it"
 
 NETWORKS: dict[str, tuple[str, str]] = {
     "sleep_epoch_cnn": ("src.models.sleep.networks", "SleepEpochCNN"),
-    "sleep_sequence": ("src.models.sleep.sequence", "SleepSequenceNet"),
+    "sleep_sequence": ("src.models.sleep.sequence", "SequenceSettings"),
     "sleep_deep_cnn": ("src.models.sleep.original", "DeepCNN"),
     "sleep_linear": ("src.models.sleep.original", "LinearNet"),
     "sleep_simple_cnn": ("src.models.sleep.original", "SimpleCNN"),
@@ -128,6 +129,28 @@ class Bundle:
         """What the manifest of a prediction says of the bundle that made it."""
         return {"path": str(self.folder), "weights_sha256": self.weights_sha256, "origin": self.origin.to_dict()}
 
+    def write_manifest(self, folder: Path, inputs: Mapping[str, Path], facts: Mapping[str, Any]) -> None:
+        """Write the ``manifest.json`` of a prediction: with what it was made, from which files, and ``facts``."""
+        record = {
+            "task": self.task,
+            "bundle": self.record(),
+            "inputs": {name: source_record(path) for name, path in inputs.items()},
+            **facts,
+            "provenance": provenance(),
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_manifest(folder, record)
+
+    def settings(self, read: Callable[[dict[str, Any]], Settings]) -> Settings:
+        """The settings of the first preprocessing step; ``read`` makes them from its parameters."""
+        try:
+            return read(self.steps[0]["params"])
+        except (KeyError, TypeError, AttributeError) as error:
+            hint = "use the neurolit that wrote it, or train again"
+            raise BadInput(
+                self.folder or "bundle", f"does not say how {self.steps[0]['step']} is done ({error})", hint
+            ) from error
+
     def require_task(self, task: str) -> None:
         """Raise ``BadInput`` unless the bundle was trained for ``task``."""
         if self.task != task:
@@ -139,8 +162,8 @@ class Bundle:
             name, version = step["step"], step["version"]
             if versions.get(name) != version:
                 known = f"here it is {versions[name]}" if name in versions else "unknown here"
-                where, hint = self.folder or "bundle", "use the neurolit that wrote it, or train again"
-                raise BadInput(where, f"needs version {version} of the preprocessing {name}, {known}", hint)
+                problem = f"needs version {version} of the preprocessing {name}, {known}"
+                raise BadInput(self.folder or "bundle", problem, _OTHER_VERSION)
 
 
 def _texts(value: Any) -> bool:
@@ -216,19 +239,20 @@ DECISIONS: dict[str, dict[str, Check]] = {
 def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:
     """A network of one of the :data:`NETWORKS` with fresh weights."""
     try:
-        network: nn.Module = network_class(kind)(**arguments)
+        made = network_class(kind)(**arguments)
     except TypeError as error:
         problem = f"the network's arguments do not fit a {kind} ({error})"
         raise BadInput("bundle", problem, "correct them, or use the neurolit that wrote the bundle") from error
+    network: nn.Module = made if isinstance(made, nn.Module) else made.network()
     return network
 
 
-def network_class(kind: str) -> type[nn.Module]:
-    """The class that one of the :data:`NETWORKS` is made of."""
+def network_class(kind: str) -> type[Any]:
+    """The class that takes the arguments of one of the :data:`NETWORKS`: a module, or settings that make one."""
     if kind not in NETWORKS:
         raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
     module, name = NETWORKS[kind]
-    found: type[nn.Module] = getattr(import_module(module), name)
+    found: type[Any] = getattr(import_module(module), name)
     return found
 
 
@@ -240,7 +264,7 @@ def export_bundle(folder: Path, bundle: Bundle, state: dict[str, Tensor]) -> Pat
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part / WEIGHTS)
         plain["weights_sha256"] = fingerprint(part / WEIGHTS)
         plain = json.loads(canonical_json(plain))  # the types that JSON has, which is what the checksum is of
-        (part / DESCRIPTION).write_text(_text({**plain, "sha256": _checksum(plain)}))
+        (part / DESCRIPTION).write_text(_text({**plain, "sha256": digest_of(plain)}))
     return folder
 
 
@@ -265,8 +289,8 @@ def load_bundle(path: str | Path) -> Bundle:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(file, "is damaged", _AGAIN) from error
     if isinstance(found, int) and found < SCHEMA_VERSION:
-        hint = "train again, or use the neurolit that wrote it"
-        raise BadInput(folder, f"has schema {found}, which does not say what it was trained on", hint)
+        problem = f"has schema {found}, which does not say what it was trained on"
+        raise BadInput(folder, problem, _OTHER_VERSION)
     if not isinstance(found, int) or found > SCHEMA_VERSION:
         raise BadInput(folder, f"has schema {found}, newer than {SCHEMA_VERSION}", "update neurolit")
     stated = plain.pop("sha256", None)
@@ -283,10 +307,6 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BadInput(file, f"does not describe the network's input or origin ({error})", _AGAIN) from error
 
 
-def _checksum(plain: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
-
-
 def _text(plain: Mapping[str, Any]) -> str:
     return json.dumps(plain, indent=2, allow_nan=False) + "\n"
 
@@ -294,7 +314,7 @@ def _text(plain: Mapping[str, Any]) -> str:
 def _is_whole(plain: Mapping[str, Any], stated: Any, text: str) -> bool:
     """Whether a description is what was written: its content, and every byte of its text."""
     try:
-        return stated == _checksum(plain) and text == _text({**plain, "sha256": stated})
+        return stated == digest_of(plain) and text == _text({**plain, "sha256": stated})
     except ValueError:  # a number that is none
         return False
 

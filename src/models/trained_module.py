@@ -32,12 +32,15 @@ class TrainedModule(pl.LightningModule):
 
     Attributes
     ----------
+    task
+        Of the bundles.
     kinds
         Keys of ``bundle.NETWORKS`` that the module can train.
     monitor
         The score that chooses the best checkpoint, and whether more (``max``) or less (``min``) is better.
     """
 
+    task: str
     kinds: tuple[str, ...] = ()
     monitor: tuple[str, str]
     network: Any
@@ -48,6 +51,11 @@ class TrainedModule(pl.LightningModule):
         super().__init__()
         self.register_buffer("has_statistics", torch.tensor(0.0))  # or 1; a number, because weights may be averaged
         self.augment: Any = None
+
+    @property
+    def kind(self) -> str:
+        """Which of its ``kinds`` the network is."""
+        return str(self.hparams.get("kind", self.kinds[0]))
 
     @classmethod
     def from_bundle(cls, bundle: str | Path | Bundle, **arguments: Any) -> Self:
@@ -78,6 +86,26 @@ class TrainedModule(pl.LightningModule):
             module.decision = dict(loaded.decision)
         module.has_statistics.fill_(1.0)
         return module
+
+    def to_bundle(self, data: Any, metrics: Mapping[str, float], provenance: Mapping[str, Any] | None = None) -> Bundle:
+        """The description of the trained network, with decisions tuned on the validation data of a datamodule."""
+        return Bundle(
+            signal=data.signal,
+            steps=data.steps(),
+            classes=list(data.classes),
+            metrics=dict(metrics),
+            split=data.split.to_dict(),
+            origin=data.origin(),
+            provenance=dict(provenance or {}),
+            decision=self.tune(data),
+            task=self.task,
+            kind=self.kind,
+            network_args=self.network_args,
+        )
+
+    def tune(self, data: Any) -> dict[str, Any]:
+        """What turns the network's outputs into results, chosen on the validation data of a datamodule."""
+        raise NotImplementedError
 
     def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
         """Fill the buffers with what was fitted on the training data; see the subclass for the names."""

@@ -5,8 +5,8 @@ Every function runs the code of its verb with the verb's parameters and defaults
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.calcium.expected_spikes import SpikeTask, dff_of, noise_control, noise_note, with_baseline_of
+from src.preprocess.calcium.expected_spikes import SpikeTask, choose_baseline, noise_control, noise_note
 from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.discover import DiscoverParams, Units, discover
-from src.preprocess.spikes.labelled import labelled_recording
 from src.preprocess.spikes.sorting import BankSorter, Sorted
 from src.preprocess.spikes.trace import as_trace
+from src.preprocess.spikes.waveforms import labelled_recording
 from src.recordings.calcium.recording import CalciumRecording
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.recordings.extracellular.spike_trains import SpikeTrain
@@ -101,10 +101,7 @@ def spectrogram(signal: Any, fs_hz: float | None = None, **params: Any) -> Spect
     BadInput
         If the signal or a parameter makes no sense.
     """
-    with TemporaryDirectory() as folder:
-        session = _session(signal, fs_hz, Path(folder))
-        out = Path(folder) / "out"
-        _run(SpectrogramParams(**{"preset": "sleep", "workers": 1, **session, **params, "output_dir": str(out)}))
+    with _made(SpectrogramParams, signal, fs_hz, {"preset": "sleep", **params}) as out:
         (file,) = out.rglob("*_spectrograms.*")
         stored = open_spectrograms(file)
         rows = [stored.to_decibel(values) for _, values in stored.channels(range(len(stored.channel_ids)))]
@@ -129,15 +126,11 @@ def sleep_states(signal: Any, fs_hz: float | None = None, **params: Any) -> Slee
     BadInput
         If the signal or a parameter makes no sense.
     """
-    with TemporaryDirectory() as folder:
-        session = _session(signal, fs_hz, Path(folder))
-        out = Path(folder) / "out"
-        _run(LfpEpochsParams(**{"workers": 1, **session, **params, "output_dir": str(out)}))
+    with _made(LfpEpochsParams, signal, fs_hz, params) as out:
         (scored,) = out.rglob("hypnogram.csv")
-        columns = np.genfromtxt(scored, delimiter=",", names=True, dtype=None, encoding="utf-8")
-        columns = np.atleast_1d(columns)
-        facts = (read_manifest(scored.parent) or {}).get("facts", {})
-        return SleepStates(columns["stage"], columns["confidence"], columns["onset"], list(facts.get("warnings", [])))
+        columns = np.atleast_1d(np.genfromtxt(scored, delimiter=",", names=True, dtype=None, encoding="utf-8"))
+        warnings = (read_manifest(scored.parent) or {}).get("facts", {}).get("warnings", [])
+        return SleepStates(columns["stage"], columns["confidence"], columns["onset"], list(warnings))
 
 
 def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False, **params: Any) -> SpikeRates:
@@ -163,16 +156,16 @@ def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False
     settings.check()
     recording = _calcium(source, settings, is_dff)
     task = SpikeTask({}, settings.of(InferenceParams))
-    task, window, notes = with_baseline_of(recording, task)
+    baseline, notes = choose_baseline(recording, task)
     engine = task.engine(recording.fs_hz)
-    dff, _ = dff_of(recording.traces(np.arange(recording.cells)), task, window)
+    dff, _ = baseline.dff(recording.traces(np.arange(recording.cells)))
     levels = engine.noise_levels(dff)
     notes += [*recording.notes, *engine.check(levels)]
     expected = np.full(dff.shape, np.nan, np.float32)
     usable = np.isfinite(levels)
     expected[usable] = engine.predict(dff[usable], levels[usable])
     if usable.any():
-        control_hz = noise_control(task, engine, levels, recording)
+        control_hz = noise_control(baseline, engine, levels, recording)
         notes += noise_note(control_hz, float(np.nanmean(expected)) * recording.fs_hz)
     return SpikeRates(dff, expected, levels, recording.fs_hz, notes)
 
@@ -272,21 +265,19 @@ def _extracellular(signal: Any, fs_hz: float | None) -> tuple[Array, float]:
     return samples, float(fs_hz)
 
 
-def _session(signal: Any, fs_hz: float | None, folder: Path) -> dict[str, Any]:
-    """Write a signal as traces that the LFP steps read; returns the parameters that name them."""
+@contextmanager
+def _made(step: type[PreprocessConfig], signal: Any, fs_hz: float | None, params: Mapping[str, Any]) -> Iterator[Path]:
+    """The folder that a step of LFP makes of a signal, without its messages; a failure becomes an error."""
     samples, rate = _extracellular(signal, fs_hz)
-    session = folder / "signal"
-    (session / "low_freq").mkdir(parents=True)
-    fields = {"sampling_rate": rate, "channel_ids": np.arange(len(samples)), "units": "uV", "shank": 0}
-    np.savez(session / "low_freq" / TRACES_FILE, traces=samples.T, **fields)  # type: ignore[arg-type]
-    return {"input_dir": str(session)}
-
-
-def _run(params: PreprocessConfig) -> None:
-    """Run a step on one signal without its messages; the reason of a failure becomes an error."""
-    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        summary = params.run()
-    for failure in summary.failures:
-        _, _, reason = str(failure.reason).rpartition(f"{TRACES_FILE}: ")  # the user has no such file
-        problem, _, hint = reason.partition("; ")
-        raise BadInput("signal", problem, hint or "give a signal that can be used")
+    with TemporaryDirectory() as folder:
+        session, out = Path(folder) / "signal", Path(folder) / "out"
+        (session / "low_freq").mkdir(parents=True)
+        fields: dict[str, Any] = {"sampling_rate": rate, "channel_ids": np.arange(len(samples)), "units": "uV"}
+        np.savez(session / "low_freq" / TRACES_FILE, traces=samples.T, shank=0, **fields)
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            summary = step(**{"workers": 1, **params, "input_dir": str(session), "output_dir": str(out)}).run()
+        for failure in summary.failures:
+            _, _, reason = str(failure.reason).rpartition(f"{TRACES_FILE}: ")  # the user has no such file
+            problem, _, hint = reason.partition("; ")
+            raise BadInput("signal", problem, hint or "give a signal that can be used")
+        yield out

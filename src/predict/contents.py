@@ -11,10 +11,9 @@ from src.recordings.calcium.sources import open_recording as open_calcium
 from src.recordings.calcium.sources import subject_files, subject_name
 from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import is_recording, open_recording
-from src.recordings.sleep.edf import read_header
+from src.recordings.sleep.edf import EDF_SUFFIXES, read_header
 from src.signals import BadInput
 
-_EDF = (".edf", ".bdf")
 CALCIUM_UNITS = ("ΔF/F", "fluorescence")
 
 
@@ -24,7 +23,9 @@ def recordings_at(path: Path) -> list[Path]:
         return [path]
     inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     found = [p for inner in inside if inner.is_dir() for p in recordings_at(inner) if not _is_plain_folder(p)]
-    return [*found, *(p for p in inside if p.is_file() and (p.suffix.lower() in _EDF or is_recording(p)))] or [path]
+    return [*found, *(p for p in inside if p.is_file() and (p.suffix.lower() in EDF_SUFFIXES or is_recording(p)))] or [
+        path
+    ]
 
 
 def channel_rows(path: Path, fs_hz: float | None = None) -> list[dict[str, Any]]:
@@ -39,7 +40,7 @@ def channel_rows(path: Path, fs_hz: float | None = None) -> list[dict[str, Any]]
     """
     if is_calcium(path):
         return [_calcium_row(path, fs_hz)]
-    if path.suffix.lower() in _EDF:
+    if path.suffix.lower() in EDF_SUFFIXES:
         header = read_header(path)
         return [
             {"channel": s.label, "units": s.units, "fs_hz": s.fs_hz, "seconds": header.duration_s, "note": s.problem}
@@ -70,7 +71,7 @@ def require_sleep(path: Path) -> None:
         If the recordings at ``path`` are such, and none is EDF or BDF.
     """
     found = recordings_at(path)
-    if any(p.suffix.lower() in _EDF for p in found):
+    if any(p.suffix.lower() in EDF_SUFFIXES for p in found):
         return
     if any(is_calcium(p) for p in found):
         hint = f"type: python preprocess.py preprocess=cascade_spikes input_dir={path} output_dir=…"

@@ -16,7 +16,6 @@ from src.models.bundle import Bundle, inputs_of
 from src.models.grids.entries import last_activity, true_activity
 from src.models.grids.linear import MODEL, all_forecasts, thresholds
 from src.models.grids.scores import ForecastScores, row
-from src.predict.manifest import write_prediction_manifest
 from src.preprocess.calcium.grid import PIXELS, FrameBatch
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE, GridHeader, write_coo
@@ -195,7 +194,7 @@ def forecast_file(
             "unknown_active_voxels": fitted.unknown,
             "scores": writer.scored(),
         }
-        write_prediction_manifest(part, bundle, {"grids": path}, facts)
+        bundle.write_manifest(part, {"grids": path}, facts)
     return writer.lines(name, folder)
 
 
@@ -272,8 +271,6 @@ class ForecastWriter:
         none = np.zeros(self.frames, np.uint8)
         beyond = np.arange(1, self.frames - grids.frames + 1) + grids.timepoints[-1]
         header = GridHeader(
-            frames=self.frames,
-            planes=planes,
             is_train=none,
             is_test=none,
             is_valid=(self.step > 0).astype(np.uint8),

@@ -20,6 +20,7 @@ from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import USUAL_NAMES
 from src.recordings.extracellular.sessions import TRACES, find_sessions
+from src.recordings.sleep.nights import is_edf
 from src.signals import BadInput
 from src.storage.batch import Outcome, Summary
 
@@ -42,7 +43,7 @@ def lfp_input(source: Path) -> str | None:
         if source.suffix.lower() == ".npz":
             return "an array of LFP traces" if _holds_traces(source) else None
         return "an array of LFP traces" if source.suffix.lower() in SUFFIXES else None
-    if not source.is_dir() or any(file.suffix.lower() in (".edf", ".bdf") for file in source.iterdir()):
+    if not source.is_dir() or is_edf(source):
         return None
     if shanks := finished_shanks(source):
         return f"finished spectrograms of {len(shanks)} shanks"
@@ -109,7 +110,7 @@ def predict(
     """
     from src.predict import sleep  # loads torch
 
-    settings = EpochSettings.from_params(bundle.steps[0]["params"])
+    settings = bundle.settings(EpochSettings.from_params)
     params = _params(source, output_dir / "epochs", channels, key, fs_hz)
     names, band = params.channels, bundle.signal.freqs_hz or (params.min_hz, params.max_hz)
     made = lfp_epochs(

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from src.models.bundle import Bundle, inputs_of, load_bundle
-from src.predict.manifest import write_prediction_manifest
 from src.predict.sleep_input import (
     ABSENT,
     InputOptions,
@@ -219,12 +218,7 @@ def _open(bundle: Bundle) -> tuple[EpochSettings, torch.nn.Module]:
     """Settings and network of a bundle that this installation can use."""
     bundle.require_task("sleep_staging")
     bundle.require_steps({SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
-    try:
-        settings = EpochSettings.from_params(bundle.steps[0]["params"])
-    except (KeyError, TypeError, AttributeError) as error:
-        where, hint = bundle.folder or "bundle", "use the neurolit that wrote it, or train again"
-        raise BadInput(where, f"does not say how epochs are made ({error})", hint) from error
-    return settings, bundle.network()
+    return bundle.settings(EpochSettings.from_params), bundle.network()
 
 
 def _stage_night(
@@ -253,7 +247,7 @@ def _stage_night(
             "signal": [report.to_dict() for report in given.signal],
             "notes": scored.given.notes,
         }
-        write_prediction_manifest(part, bundle, {path.name: path for path in night.psg}, facts)
+        bundle.write_manifest(part, {path.name: path for path in night.psg}, facts)
     return scored.console_lines(output.path(name))
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from src.models.bundle import Bundle
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
-from src.preprocess.sleep.epochs import PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
+from src.preprocess.sleep.epochs import AXES, PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
 from src.recordings.sleep.channels import ChannelRequest, choose_channels, require_band, resample
 from src.recordings.sleep.check_signal import ChannelReport, check_recordings
@@ -240,8 +240,9 @@ def cut_input(
         features[:, there] = cut.features
         epoch_sets.append(replace(cut, features=features))
         level = "variance" if settings.features.kind == "bandpower" else f"1 {units[0]}^2/Hz"
-        found = (fs_hz, epoch_s, f"dB re {level}")
-        require_contract(bundle.signal, epoch_sets[-1], None, *found, source=first.source, any_unit=relative)
+        freqs_hz = tuple(cut.freqs_hz.tolist())
+        found = SignalSpec(tuple(group), fs_hz, epoch_s, f"dB re {level}", AXES, features.shape[1:], freqs_hz)
+        require_contract(bundle.signal, found, first.source, any_names=True, any_unit=relative)
     first = next(iter(about.values()))
     return NightInput(
         recording_id,
@@ -263,24 +264,16 @@ def bundle_views(bundle: Bundle) -> list[str]:
 
 
 def require_contract(
-    signal: SignalSpec,
-    epochs: EpochSet,
-    channels: Sequence[str] | None,
-    fs_hz: float,
-    epoch_s: float,
-    units: str,
-    *,
-    source: str | Path,
-    any_unit: bool = False,
+    wanted: SignalSpec, found: SignalSpec, source: str | Path, *, any_names: bool = False, any_unit: bool = False
 ) -> None:
     """Refuse epochs that are not what a network was trained on.
 
     Parameters
     ----------
-    signal
-        What the bundle reads.
-    epochs, channels, fs_hz, epoch_s, units
-        What was read; ``channels=None`` for names that the user chose.
+    wanted, found
+        What the bundle reads; what was read, its shape that of an epoch: ``(channel, frequency, time)``.
+    any_names
+        The user has chosen the channels.
     any_unit
         The network takes levels relative to the recording.
 
@@ -290,26 +283,26 @@ def require_contract(
         Naming the property and both values. A rate of 0 and frequencies that are not stated are not compared.
     """
 
-    def band(freqs_hz: Sequence[float] | NDArray[np.floating]) -> tuple[float, float, int]:
+    def band(freqs_hz: Sequence[float]) -> tuple[float, float, int]:
         return round(float(freqs_hz[0]), 3), round(float(freqs_hz[-1]), 3), len(freqs_hz)
 
-    rows, frames = epochs.features.shape[2:]
-    views = max(1, (signal.shape[-2] or rows) // rows) if signal.shape else 1
-    pairs: list[tuple[str, object, object]] = [("channels", len(signal.channels), epochs.features.shape[1])]
-    if channels is not None:
-        pairs.append(("channels", list(signal.channels), list(channels)))
-    if signal.fs_hz and fs_hz:
-        pairs.append(("sampling rate (Hz)", signal.fs_hz, fs_hz))
-    pairs.append(("epoch length (s)", signal.window_s, epoch_s))
-    if signal.shape:
-        pairs.append(("frequencies × times of an epoch", signal.shape[-2:], (views * rows, frames)))
-    if signal.freqs_hz:
-        pairs.append(("frequencies (Hz)", band(signal.freqs_hz), band(epochs.freqs_hz)))
+    pairs: list[tuple[str, object, object]] = [("channels", len(wanted.channels), len(found.channels))]
+    if not any_names:
+        pairs.append(("channels", list(wanted.channels), list(found.channels)))
+    if wanted.fs_hz and found.fs_hz:
+        pairs.append(("sampling rate (Hz)", wanted.fs_hz, found.fs_hz))
+    pairs.append(("epoch length (s)", wanted.window_s, found.window_s))
+    if wanted.shape:
+        rows, frames = found.shape[1] or 1, found.shape[2]
+        views = max(1, (wanted.shape[-2] or rows) // rows)
+        pairs.append(("frequencies × times of an epoch", wanted.shape[-2:], (views * rows, frames)))
+    if wanted.freqs_hz:
+        pairs.append(("frequencies (Hz)", band(wanted.freqs_hz), band(found.freqs_hz)))
     if not any_unit:
-        pairs.append(("unit", signal.units, units))
-    for name, expected, found in pairs:
-        if expected != found:
-            problem = f"{name}: the recording has {found}, the bundle reads {expected}"
+        pairs.append(("unit", wanted.units, found.units))
+    for name, expected, value in pairs:
+        if expected != value:
+            problem = f"{name}: the recording has {value}, the bundle reads {expected}"
             hint = "give a recording of the bundle's kind, or train a bundle on recordings like this one"
             raise BadInput(source, problem, hint)
 
@@ -353,8 +346,8 @@ def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> Nigh
             raise BadInput("options.channels", f"has no {absent[0]!r}", f"choose from: {', '.join(channels)}")
         places = [channels.index(name) for name in names]
         epochs, channels = replace(epochs, features=epochs.features[:, places]), list(bundle.signal.channels)
-    found = (stated.fs_hz, stated.window_s, stated.units)
-    require_contract(bundle.signal, epochs, channels, *found, source=path)
+    found = replace(stated, channels=tuple(channels), shape=epochs.features.shape[1:])
+    require_contract(bundle.signal, replace(found, freqs_hz=tuple(epochs.freqs_hz.tolist())), path)
     beside = options.reference == "beside" and (epochs.stages != UNSCORED).any()
     return NightInput(
         night.recording_id,

@@ -13,9 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.predict.sleep_agreement import agreement, beside, expected_accuracy, reliability, review_list
 from src.predict.sleep_input import NightInput
-from src.predict.sleep_statistics import COUNTS, LABELS, WAKE_NAMES, bouts, sleep_statistics, statistic_intervals
+from src.predict.sleep_statistics import (
+    COUNTS,
+    LABELS,
+    WAKE_NAMES,
+    agreement,
+    beside,
+    bouts,
+    expected_accuracy,
+    reliability,
+    review_list,
+    sleep_statistics,
+    statistic_intervals,
+)
 from src.recordings.sleep.hypnogram import Hypnogram, transition_counts, write_annotations
 from src.reports.sleep import draw_night, reliability_picture, write_page
 from src.signals import UNSCORED, Origin, is_human_scoring
@@ -100,7 +111,7 @@ class ScoredNight:
 
     @cached_property
     def agreement(self) -> dict[str, Any] | None:
-        """With the reference, see :func:`~src.predict.sleep_agreement.agreement`."""
+        """With the reference, see :func:`~src.predict.sleep_statistics.agreement`."""
         if self.given.reference is None:
             return None
         return agreement(self.given.reference, self.stages, self.probabilities, self.classes, self.given.epoch_s)

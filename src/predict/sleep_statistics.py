@@ -1,20 +1,22 @@
-"""What a sleep lab reads off a hypnogram, and how far each number can be trusted.
+"""What a sleep lab reads off a hypnogram, how far it agrees with a person's, and how far each number can be trusted.
 
 Latencies and awakenings are first-event statistics: one wrong epoch moves them by an hour. Every statistic
 therefore gets an interval from hypnograms that are drawn from the hypnodensity (:func:`draw_hypnograms`). Drawn
 hypnograms alone know nothing of errors that a network makes all night long, so the interval is widened by margins
-that were measured on held-back nights (:func:`interval_margins`).
+that were measured on held-back nights (``pretrained/make_sleep_human.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.signals import UNSCORED
+from src.models.metrics import scores
+from src.signals import HUMAN_KAPPA, UNSCORED, BadInput, is_human_scoring
 
 WAKE_NAMES = ("W", "Wake")
 LABELS: dict[str, str] = {
@@ -41,6 +43,11 @@ DRAWS, LEVEL = 500, 0.9
 """Hypnograms drawn for an interval; the share of nights whose true value lies inside."""
 EMISSION_WEIGHT = 0.5
 """Exponent of the network's probabilities as evidence: they have seen the neighbours that the transitions count too."""
+_COMPARED = ("tst_min", "se_percent", "sol_min", "rem_latency_min", "waso_min", "awakenings", "transitions")
+_DOUBT = 0.25
+"""Epochs whose stage is wrong with at least this probability are worth a look."""
+_VISIT_EPOCHS = 2.0
+"""What it costs to go to a place in the night, in epochs read."""
 Interval = tuple[float, float] | None
 
 
@@ -177,8 +184,8 @@ def statistic_intervals(
 ) -> dict[str, Interval]:
     """Where the true value of every statistic lies in :data:`LEVEL` of the nights.
 
-    The central :data:`LEVEL` of the statistic over drawn hypnograms, widened by ``margins`` within what is possible
-    (:func:`interval_margins`); ``None`` where most hypnograms have no such value. Without margins the interval is far
+    The central :data:`LEVEL` of the statistic over drawn hypnograms, widened by ``margins`` within what is possible;
+    ``None`` where most hypnograms have no such value. Without margins the interval is far
     too narrow: it takes the errors of single epochs for independent.
     """
     found = _statistics(draw_hypnograms(probabilities, transitions), classes, epoch_s)
@@ -197,38 +204,6 @@ def statistic_intervals(
     return intervals
 
 
-def interval_margins(
-    intervals: Sequence[Mapping[str, Interval]], truths: Sequence[Mapping[str, float | None]]
-) -> dict[str, tuple[float, float]]:
-    """How far intervals have to reach further so that they cover :data:`LEVEL` of nights like these.
-
-    Conformalized quantile regression (Romano, Patterson & Candès 2019, NeurIPS): of ``n`` nights that the network
-    has not seen, the ``⌈(n + 1)(1 + LEVEL) / 2⌉``-th smallest distance by which the true value lies below the
-    interval, and the same above it. A margin is negative where the intervals reach too far or lie to one side.
-
-    Parameters
-    ----------
-    intervals
-        Of each night, by :func:`statistic_intervals` without margins.
-    truths
-        Of each night, :func:`sleep_statistics` of a person's scoring.
-
-    Returns
-    -------
-    ``{statistic: (below, above)}``, for those that half of the nights have.
-    """
-    margins = {}
-    for name in intervals[0]:
-        rows = [(i[name], t[name]) for i, t in zip(intervals, truths, strict=True)]
-        known = np.array([(low_high[0], low_high[1], true) for low_high, true in rows if low_high and true is not None])
-        if 2 * len(known) <= len(rows):
-            continue
-        place = min(len(known), int(np.ceil((len(known) + 1) * (1 + LEVEL) / 2))) - 1
-        low, high, true = known.T
-        margins[name] = (float(np.sort(low - true)[place]), float(np.sort(true - high)[place]))
-    return margins
-
-
 def bouts(stages: NDArray[np.integer], classes: Sequence[str], epoch_s: float) -> list[dict[str, Any]]:
     """Number, mean and longest length in seconds of the uninterrupted bouts of every stage."""
     edges = np.flatnonzero(np.diff(stages)) + 1
@@ -240,3 +215,181 @@ def bouts(stages: NDArray[np.integer], classes: Sequence[str], epoch_s: float) -
         mean, longest = (float(mine.mean()), float(mine.max())) if len(mine) else (None, None)
         rows.append({"stage": name, "bouts": len(mine), "mean_s": mean, "longest_s": longest})
     return rows
+
+
+def agreement(
+    reference: NDArray[np.integer],
+    stages: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    classes: Sequence[str],
+    epoch_s: float,
+) -> dict[str, Any]:
+    """Compare two scorings of the same epochs; epochs that either leaves unscored do not count.
+
+    Returns
+    -------
+    dict
+        ``scores`` (accuracy, κ, macro-F1 over the stages that occur, F1 by stage, ``None`` where
+        undefined), ``confusion`` (rows: reference), ``ece``, ``statistics`` (reference, this scoring,
+        difference, over the compared epochs), ``lines`` for the console.
+
+    Raises
+    ------
+    BadInput
+        If the two have no scored epoch in common or different lengths.
+    """
+    if len(reference) != len(stages):
+        raise BadInput("reference", f"has {len(reference)} epochs, the recording {len(stages)}", "give its hypnogram")
+    both = (reference != UNSCORED) & (stages != UNSCORED)
+    if not both.any():
+        raise BadInput("reference", "has no scored epoch in common with the recording", "give its hypnogram")
+    confusion, found = _compare(reference, stages, classes)
+    mine, theirs = (sleep_statistics(np.where(both, s, UNSCORED), classes, epoch_s) for s in (stages, reference))
+    compared = [*_COMPARED, *(f"min_{name}" for name in classes)]
+    statistics = {
+        name: {"reference": theirs[name], "scored": mine[name], "difference": _difference(mine[name], theirs[name])}
+        for name in compared
+    }
+    by_stage = "  ".join(f"{name} {_text(found[f'f1_{name}'])}" for name in classes)
+    shown = {"TST": "tst_min", "SOL": "sol_min", "WASO": "waso_min", "REM latency": "rem_latency_min"}
+    differences = "  ".join(f"{name} {_text(statistics[key]['difference'], '+.1f')}" for name, key in shown.items())
+    human = f" (human scorers among themselves: κ {HUMAN_KAPPA})" if is_human_scoring(classes, epoch_s) else ""
+    return {
+        "scores": found,
+        "confusion": confusion.tolist(),
+        "classes": list(classes),
+        "ece": reliability(probabilities, np.where(both, reference, UNSCORED))[1],
+        "statistics": statistics,
+        "lines": [
+            f"κ {_text(found['kappa'])}  accuracy {_text(found['accuracy'])}  macro-F1 {_text(found['macro_f1'])}"
+            f"  over {int(both.sum())} epochs{human}",
+            f"F1  {by_stage}",
+            f"minutes more than the reference  {differences}",
+        ],
+    }
+
+
+def beside(
+    other: NDArray[np.integer],
+    stages: NDArray[np.integer],
+    reference: NDArray[np.integer] | None,
+    classes: Sequence[str],
+) -> list[str]:
+    """Lines on how a second scoring agrees with this one and, where there is one, with the reference."""
+    pairs = [("with this scoring", stages)] + ([] if reference is None else [("with the reference", reference)])
+    lines = []
+    for words, scoring in pairs:
+        _, found = _compare(scoring, other, classes)
+        by_stage = "  ".join(f"{name} {_text(found[f'f1_{name}'])}" for name in classes)
+        lines.append(
+            f"{words}: κ {_text(found['kappa'])}  accuracy {_text(found['accuracy'])}"
+            f"  macro-F1 {_text(found['macro_f1'])}  ({by_stage})"
+        )
+    return lines
+
+
+def _compare(
+    reference: NDArray[np.integer], stages: NDArray[np.integer], classes: Sequence[str]
+) -> tuple[NDArray[np.int64], dict[str, float | None]]:
+    """Confusion ``(reference, scored)`` of the epochs that both scored, and its scores."""
+    both = (reference != UNSCORED) & (stages != UNSCORED)
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(confusion, (reference[both], stages[both]), 1)
+    return confusion, {k: None if np.isnan(v) else v for k, v in scores(confusion, list(classes)).items()}
+
+
+def _difference(mine: float | None, theirs: float | None) -> float | None:
+    return None if mine is None or theirs is None else mine - theirs
+
+
+def _text(value: float | None, form: str = ".2f") -> str:
+    return "–" if value is None else f"{value:{form}}"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive doubtful epochs ``[first, last)`` of one label; ``expected_errors`` of them are wrong."""
+
+    first: int
+    last: int
+    stage: int
+    alternative: int
+    expected_errors: float
+
+    @property
+    def benefit(self) -> float:
+        """Expected corrections per epoch's worth of work."""
+        return self.expected_errors / (self.last - self.first + _VISIT_EPOCHS)
+
+
+def review_list(probabilities: NDArray[np.floating], stages: NDArray[np.integer]) -> list[Stretch]:
+    """Doubtful stretches, the most rewarding first.
+
+    With calibrated probabilities an epoch's label is wrong with probability ``1 - p``: reviewing it
+    corrects that many labels on average. Neighbouring doubtful epochs of one label are read together.
+
+    Parameters
+    ----------
+    probabilities
+        ``(epoch, class)``, NaN where unscored.
+    stages
+        ``(epoch,)``, ``UNSCORED`` where there is none.
+    """
+    scored = stages != UNSCORED
+    wrong = np.where(scored, 1 - np.nan_to_num(probabilities).max(axis=1), 0.0)
+    doubtful = scored & (wrong >= _DOUBT)
+    found = []
+    start = 0
+    for end in range(1, len(stages) + 1):
+        if end < len(stages) and doubtful[end] == doubtful[start] and stages[end] == stages[start]:
+            continue
+        if doubtful[start]:
+            total = probabilities[start:end].sum(axis=0)
+            stage = int(stages[start])
+            other = int(np.argmax(np.where(np.arange(len(total)) == stage, -1.0, total)))
+            found.append(Stretch(start, end, stage, other, float(wrong[start:end].sum())))
+        start = end
+    return sorted(found, key=lambda s: (-s.benefit, s.first))
+
+
+def expected_accuracy(probabilities: NDArray[np.floating], reviewed: float = 0.0) -> float | None:
+    """Expected share of right labels when the least certain ``reviewed`` share of epochs is corrected by a person."""
+    sure = np.sort(probabilities.max(axis=1)[np.isfinite(probabilities).all(axis=1)])
+    if not len(sure):
+        return None
+    sure[: round(reviewed * len(sure))] = 1.0
+    return float(sure.mean())
+
+
+def reliability(
+    probabilities: NDArray[np.floating], stages: NDArray[np.integer], bins: int = 10
+) -> tuple[NDArray[np.float64], float]:
+    """How often labels of a given confidence are right (Guo et al. 2017).
+
+    Parameters
+    ----------
+    probabilities, stages
+        ``(epoch, class)`` predicted and ``(epoch,)`` true; unscored epochs are left out.
+    bins
+        Equal steps of confidence.
+
+    Returns
+    -------
+    table
+        ``(bin, 3)``: mean confidence, share right, epochs; NaN in the first two of an empty bin.
+    ece
+        Expected calibration error: mean distance of the two, weighted by epochs.
+    """
+    known = (stages != UNSCORED) & np.isfinite(probabilities).all(axis=1)
+    confidence, right = probabilities[known].max(axis=1), probabilities[known].argmax(axis=1) == stages[known]
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    table = np.full((bins, 3), np.nan)
+    for index in range(bins):
+        here = place == index
+        table[index, 2] = here.sum()
+        if here.any():
+            table[index, :2] = confidence[here].mean(), right[here].mean()
+    filled = table[:, 2] > 0
+    gaps = np.abs(table[filled, 0] - table[filled, 1])
+    ece = float((gaps * table[filled, 2]).sum() / max(1, known.sum()))
+    return table, ece

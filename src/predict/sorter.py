@@ -12,13 +12,11 @@ import torch
 
 from src.models.bundle import Bundle
 from src.models.spikes.decision import Decision
-from src.models.spikes.inference import neuron_probability, onset_probability
 from src.models.spikes.networks import SpikeClassifier, SpikeDetector
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
-from src.preprocess.spikes.noise import grow, robust_sigma
-from src.preprocess.spikes.plausibility import check_rates, without_hum
+from src.preprocess.spikes.filters import grow, robust_sigma
 from src.preprocess.spikes.sorting import EDGE_SAMPLES, Sorted
-from src.preprocess.spikes.trace import Trace
+from src.preprocess.spikes.trace import Trace, check_rates, without_hum
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
@@ -91,8 +89,8 @@ class NetworkSorter:
         decision = self.decision(trace.name, bandpassed)
         with one_thread():
             enhanced = chain.apply(centred)
-            onsets, strength = decision.spikes(onset_probability(self.detector, enhanced))
-            names = neuron_probability(self.classifier, bandpassed, onsets)
+            onsets, strength = decision.spikes(self.detector.onset_probability(enhanced))
+            names = self.classifier.neuron_probability(bandpassed, onsets)
         train = SpikeTrain(onsets.astype(np.int64), names.argmax(axis=1).astype(np.int64) + 1)
         check_rates(train, trace.usable.sum() / trace.fs_hz, trace.source)
         found = Sorted(train, strength, names.max(axis=1, initial=0), {"decision": decision.to_dict()}, notes)
@@ -113,8 +111,4 @@ def one_thread() -> Iterator[None]:
 def conditioning_of(bundle: Bundle) -> Conditioning:
     """The chain that a bundle's recordings went through, if it is this version's."""
     bundle.require_steps({CONDITIONING.name: CONDITIONING.version})
-    try:
-        return Conditioning.from_dict(bundle.steps[0]["params"])
-    except (IndexError, KeyError, TypeError, AttributeError) as error:
-        where, hint = bundle.folder or "bundle", "use the neurolit that wrote it, or train again"
-        raise BadInput(where, "does not say how recordings are conditioned", hint) from error
+    return bundle.settings(Conditioning.from_dict)

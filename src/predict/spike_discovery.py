@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from src.predict.spike_exports import SortedRecording, export, require_known
-from src.predict.spike_quality import SortedGroup, unit_rows
+from src.predict.spike_quality import SortedGroup, mark_noise, unit_rows
 from src.predict.spikes import find_recordings
 from src.preprocess.spikes.discover import DiscoverParams, Group, Read, Units, discover_group
 from src.recordings.extracellular.reader import SourceOptions, open_recording
@@ -19,8 +19,8 @@ from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.reports.spikes import DrawnUnit, draw_units, write_spike_page
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
-from src.storage.provenance import provenance
 from src.storage.step import fingerprint
 
 if TYPE_CHECKING:
@@ -34,9 +34,11 @@ class Discovered:
     Attributes
     ----------
     train
-        Spikes; the index is the sample of the peak, units count from 1 through all groups.
+        Spikes; the index is the sample of the peak, units count from 1 through all groups, those called noise last.
     rows
         Quality of every unit, see :func:`~src.predict.spike_quality.unit_rows`.
+    drawn
+        What the page shows of every unit.
     units
         The sorting of every group that has units, by the number of the group.
     notes
@@ -45,6 +47,7 @@ class Discovered:
 
     train: SpikeTrain = field(default_factory=SpikeTrain.empty)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    drawn: list[DrawnUnit] = field(default_factory=list)
     units: dict[int, Units] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -57,20 +60,28 @@ class Discovered:
         group = SortedGroup(
             units.found.train, units.amplitude, units.templates, units.noise, units.group.n_samples, units.usable
         )
-        self.rows += unit_rows(group, units.group.fs_hz, number, first=len(self.rows) + 1)
+        rows = unit_rows(group, units.group.fs_hz, number, first=len(self.rows) + 1)
+        mark_noise(rows)
+        for place, (row, waveform) in enumerate(zip(rows, units.templates, strict=True)):
+            spikes = units.found.train.unit == place + 1
+            times = units.found.train.index[spikes] / units.group.fs_hz
+            self.drawn.append(DrawnUnit(row["unit"], row["label"], waveform, times, units.amplitude[spikes]))
+        self.rows += rows
         self.units[number] = units
         self.notes += [f"group {number}: {note}" for note in sorted(units.group.notes)]
 
-    def drawn(self) -> list[DrawnUnit]:
-        """What the page shows."""
-        shown: list[DrawnUnit] = []
-        for units in self.units.values():
-            for number, waveform in enumerate(units.templates):
-                spikes = units.found.train.unit == number + 1
-                times = units.found.train.index[spikes] / units.group.fs_hz
-                row = self.rows[len(shown)]
-                shown.append(DrawnUnit(row["unit"], row["label"], waveform, times, units.amplitude[spikes]))
-        return shown
+    def noise_last(self) -> None:
+        """Number the units anew, those called noise at the end."""
+        order = sorted(range(len(self.rows)), key=lambda place: self.rows[place]["label"] == "noise")
+        self.rows = [{**self.rows[place], "unit": new + 1} for new, place in enumerate(order)]
+        self.drawn = [self.drawn[place]._replace(unit=new + 1) for new, place in enumerate(order)]
+        self.train = SpikeTrain.sorted(self.train.index, np.argsort(order)[self.train.unit - 1] + 1)
+
+    def without_noise(self) -> tuple[SpikeTrain, list[dict[str, Any]]]:
+        """Spikes and rows of the units that are not called noise."""
+        rows = [row for row in self.rows if row["label"] != "noise"]
+        kept = self.train.unit <= len(rows)
+        return SpikeTrain(self.train.index[kept], self.train.unit[kept]), rows
 
 
 def discover_groups(
@@ -89,7 +100,8 @@ def discover_groups(
             done.add(number, discover_group(Group(read, n_samples, fs_hz, params or DiscoverParams())))
         except BadInput as error:
             done.notes.append(f"group {number}: {error.problem}")
-    if not done.rows:
+    done.noise_last()
+    if not done.without_noise()[1]:
         problem = f"no unit was found ({'; '.join(done.notes)})"
         raise BadInput("recording", problem, "check the recording and its sampling rate")
     return done
@@ -102,7 +114,7 @@ def sort_recording(recording: BaseRecording, params: DiscoverParams | None = Non
     -------
     spikeinterface.core.NumpySorting
         Units from 1 with the properties ``group``, ``label``, ``snr``, ``isi_violations``, ``presence`` and
-        ``amplitude_cutoff``; a spike's sample is that of its peak.
+        ``amplitude_cutoff``, without those called noise; a spike's sample is that of its peak.
 
     Raises
     ------
@@ -122,10 +134,11 @@ def sort_recording(recording: BaseRecording, params: DiscoverParams | None = Non
 
     reads = {int(g): reader(ids[groups == g]) for g in np.unique(groups)}
     done = discover_groups(reads, recording.get_num_samples(), recording.get_sampling_frequency(), params)
-    spikes = {row["unit"]: done.train.index[done.train.unit == row["unit"]] for row in done.rows}
+    train, rows = done.without_noise()
+    spikes = {row["unit"]: train.index[train.unit == row["unit"]] for row in rows}
     sorting = NumpySorting.from_unit_dict([spikes], recording.get_sampling_frequency())
     for name in ("group", "label", "snr", "isi_violations", "presence", "amplitude_cutoff"):
-        sorting.set_property(name, np.array([row[name] for row in done.rows]))
+        sorting.set_property(name, np.array([row[name] for row in rows]))
     return sorting
 
 
@@ -162,21 +175,15 @@ def discover_units(
     output = OutputFolder(Path(output_dir), (Path(source),))
     output.check()
     names = output.names((path.stem, path) for path in paths)
-    settings = _Settings(output, SourceOptions(fs_hz=fs_hz, key=key), figures, kinds)
-    jobs = [Job(n, _discover_file, (p, n, settings)) for n, p in zip(names, paths, strict=True)]
+    how = (output, SourceOptions(fs_hz=fs_hz, key=key), figures, kinds)
+    jobs = [Job(n, _discover_file, (p, n, *how)) for n, p in zip(names, paths, strict=True)]
     return run_batch(jobs, title="spikes without labels")
 
 
-@dataclass(frozen=True)
-class _Settings:
-    output: OutputFolder
-    source: SourceOptions
-    figures: bool
-    exports: list[str]
-
-
-def _discover_file(path: Path, name: str, settings: _Settings) -> list[str]:
-    recording = open_recording(path, settings.source, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
+def _discover_file(
+    path: Path, name: str, output: OutputFolder, source: SourceOptions, figures: bool, exports: list[str]
+) -> list[str]:
+    recording = open_recording(path, source, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
     groups, fs_hz = np.asarray(recording.shanks), recording.fs_hz
     reads: dict[int, Read] = {int(g): recording.shank(int(g)).between for g in np.unique(groups)}
     try:
@@ -184,7 +191,7 @@ def _discover_file(path: Path, name: str, settings: _Settings) -> list[str]:
     except BadInput as error:
         raise BadInput(path, error.problem, error.hint) from error
     notes = [*recording.warnings, *done.notes]
-    name = settings.output.path(name).name
+    name = output.path(name).name
 
     def read(first: int, last: int) -> np.ndarray:
         traces = np.zeros((len(groups), last - first), np.float32)
@@ -192,7 +199,8 @@ def _discover_file(path: Path, name: str, settings: _Settings) -> list[str]:
             traces[groups == number] = units.group.bandpassed(first, last)[0]
         return traces
 
-    found = SortedRecording(name, fs_hz, recording.n_samples, read, groups, done.train, done.rows, "peak", path.name)
+    train, rows = done.without_noise()
+    found = SortedRecording(name, fs_hz, recording.n_samples, read, groups, train, rows, "peak", path.name)
     record = {
         "method": "discover",
         "recording": {"name": path.name, "sha256": fingerprint(path), "samples": recording.n_samples},
@@ -201,16 +209,17 @@ def _discover_file(path: Path, name: str, settings: _Settings) -> list[str]:
         "notes": notes,
         "provenance": provenance(),
     }
-    with settings.output.files() as part:
-        _write_tables(part, found)
+    with output.files() as part:
+        _write_tables(part, replace(found, train=done.train, units=done.rows))
         (part / f"{name}.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-        written = export(settings.exports, part, found)
-        if settings.figures:
-            figure = draw_units(part / f"{name}_units.png", done.drawn(), fs_hz, next(iter(done.units.values())).onset)
+        written = export(exports, part, found)
+        if figures:
+            figure = draw_units(part / f"{name}_units.png", done.drawn, fs_hz, next(iter(done.units.values())).onset)
             written.append(write_spike_page(part / f"{name}_units.html", name, done.rows, notes, figure))
-    good = sum(row["label"] == "good" for row in done.rows)
-    root = Path(settings.output.root)
-    first = f"{name}  {len(done.rows)} units, {good} of them good, {len(done.train)} spikes  {root / name}_units.csv"
+    good, root = sum(row["label"] == "good" for row in rows), Path(output.root)
+    first = f"{name}  {len(rows)} units, {good} of them good, {len(train)} spikes  {root / name}_units.csv"
+    if len(done.rows) > len(rows):
+        notes.append(f"{len(done.rows) - len(rows)} more are called noise and are in no export")
     return [first, *(f"{name}  {root / w.name}" for w in written), *(f"{name}  {note}" for note in notes)]
 
 

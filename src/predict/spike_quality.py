@@ -6,11 +6,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from src.preprocess.spikes.filters import grow
 from src.recordings.extracellular.spike_trains import SpikeTrain
 
 VIOLATION_MS = 1.5
 GOOD = {"isi_violations": 0.01, "snr": 5.0, "presence": 0.9}
 """A unit is called ``good`` with at most so many intervals below 1.5 ms, and at least this SNR and presence."""
+
+SMALL_SNR, NOT_REFRACTORY, FOLLOWS = 3.0, 0.03, 0.4
+"""A unit that was not known before is ``noise`` with an SNR below the first and more short intervals than the second,
+or if it follows larger units more than the third."""
+
+FOLLOW_MS, LARGER = 2.0, 1.5
 
 
 class SortedGroup(NamedTuple):
@@ -43,9 +50,11 @@ def unit_rows(units: SortedGroup, fs_hz: float, group: int, first: int) -> list[
 
     ``isi_violations`` is the share of intervals below 1.5 ms, ``snr`` the peak of the mean waveform over the standard
     deviation of the noise of that channel, ``presence`` the share of 20 equal parts of the recording with a spike,
-    ``amplitude_cutoff`` an estimate of the share of spikes too small to be found.
+    ``amplitude_cutoff`` an estimate of the share of spikes too small to be found, ``follows`` the share of spikes that
+    stand within 2 ms of larger units' spikes beyond what chance explains: what is left of these looks like a unit.
     """
     rows = []
+    size = (np.abs(units.templates).max(axis=2) / units.noise).max(axis=1)
     for number, template in enumerate(units.templates):
         spikes = units.train.unit == number + 1
         own = units.train.index[spikes]
@@ -62,11 +71,28 @@ def unit_rows(units: SortedGroup, fs_hz: float, group: int, first: int) -> list[
             "snr": float(height[channel]),
             "presence": float(np.mean(np.histogram(own, np.linspace(0, units.n_samples, 21))[0] > 0)),
             "amplitude_cutoff": _amplitude_cutoff(np.abs(units.amplitude[spikes])),
+            "follows": _follows(own, units, size > LARGER * size[number], round(FOLLOW_MS * fs_hz / 1000)),
         }
         clean = row["isi_violations"] <= GOOD["isi_violations"] and row["snr"] >= GOOD["snr"]
         row["label"] = "good" if clean and row["presence"] >= GOOD["presence"] else "mua"
         rows.append(row)
     return rows
+
+
+def mark_noise(rows: list[dict[str, Any]]) -> None:
+    """Call those units ``noise`` that nobody would call a neuron; see :data:`FOLLOWS`."""
+    for row in rows:
+        hash_ = row["snr"] < SMALL_SNR and row["isi_violations"] > NOT_REFRACTORY
+        if hash_ or row["follows"] > FOLLOWS:
+            row["label"] = "noise"
+
+
+def _follows(own: np.ndarray, units: SortedGroup, larger: np.ndarray, reach: int) -> float:
+    near = np.zeros(units.n_samples, bool)
+    near[units.train.index[larger[units.train.unit - 1]]] = True
+    near = grow(near, reach, reach)
+    chance = float(near.mean())
+    return max((float(near[own].mean()) - chance) / max(1 - chance, 1e-9), 0.0) if len(own) else 0.0
 
 
 def _amplitude_cutoff(amplitude: np.ndarray) -> float:

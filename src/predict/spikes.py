@@ -16,20 +16,18 @@ import numpy as np
 
 from src.predict.spike_exports import SortedRecording, export, require_known
 from src.predict.spike_quality import SortedGroup, unit_rows
-from src.predict.spike_scores import report_scores
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.labelled import load_labelled
-from src.preprocess.spikes.noise import robust_sigma
+from src.preprocess.spikes.filters import robust_sigma
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import Trace, find_recording, load_trace
-from src.preprocess.spikes.waveforms import mean_waveforms
+from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
 from src.recordings.extracellular.reader import is_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
-from src.storage.provenance import provenance
 from src.storage.step import fingerprint
 
 if TYPE_CHECKING:
@@ -196,6 +194,8 @@ def _sort_recordings(
             for name in done:
                 archive.write(Path(output.root) / f"{name}.mat", f"{name}.mat")
     if options.truth is not None and done:
+        from src.predict.spike_scores import report_scores  # loads what only scores need
+
         report_scores(done, Path(options.truth), output, sorter.n_units)
     return summary
 

@@ -25,7 +25,7 @@ def explained(
     except PermissionError as error:
         raise BadInput(source, "cannot be read (permission denied)", "ask for read access") from error
     except ImportError as error:
-        raise BadInput(source, f"needs the package {error.name}", f"pip install {error.name}") from error
+        raise BadInput(source, f"a package is missing ({error})", f"pip install {error.name or 'it'}") from error
     except Exception as error:  # readers fail on damaged files in a dozen ways
         said = " ".join(str(error).split())[:120] or type(error).__name__
         raise BadInput(source, f"{problem} ({said})", hint) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from io import BytesIO
@@ -242,7 +242,7 @@ def write_page(path: Path, page: Mapping[str, Any], figure: Path) -> Path:
     figure
         The PNG of :func:`draw_night`.
     """
-    filters = {"number": _number, "span": _span, "length": _length, "clock": _clock}
+    filters: dict[str, Callable[..., str]] = {"number": _number, "span": _span, "length": _length, "clock": _clock}
     known = {"human_kappa": HUMAN_KAPPA, "human_accuracy": HUMAN_ACCURACY, "colours": STAGE_COLOURS}
     return figures.write_page(path, {"template": "sleep", **known, **page, "figure": figure.read_bytes()}, filters)
 

@@ -46,7 +46,7 @@ def draw_trace(path: Path, shown: DrawnSorting, raw: np.ndarray, truth: SpikeTra
     stop = min(start + round(SHOWN_S * fs_hz), len(raw))
     figure = Figure(figsize=(12, 7), layout="constrained")
     overview, above, below = figure.subplots(3, 1, height_ratios=(0.8, 1, 1.3))
-    _draw_overview(overview, linear, train, fs_hz, n_units, (start, stop))
+    _draw_overview(overview, shown, (start, stop))
     ms = np.arange(start, stop) / fs_hz * 1000
     above.plot(ms, raw[start:stop], color="#888888", lw=0.6)
     above.set_ylabel("recorded\n(a.u.)")
@@ -55,15 +55,22 @@ def draw_trace(path: Path, shown: DrawnSorting, raw: np.ndarray, truth: SpikeTra
     below.set_ylabel("band-passed\n(a.u.)")
     below.set_xlabel("time (ms)")
     low, high = below.get_ylim()
-    rows = {"found": train} if truth is None else {"found": train, "true": truth}
-    for number, (name, spikes) in enumerate(rows.items()):
+    for number, (name, spikes) in enumerate({"found": train, "true": truth}.items()):
+        if spikes is None:
+            continue
         height = high + (0.08 + 0.12 * number) * (high - low)
-        _draw_spikes(below, spikes, (start, stop), fs_hz, height, n_units, hollow=name == "true")
         below.annotate(
             name, (1, height), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center"
         )
-    below.set_ylim(low, high + (0.04 + 0.12 * len(rows)) * (high - low))
-    _draw_onsets(below, train, (start, stop), fs_hz, n_units)
+        inside = spikes.between(start, stop)
+        for unit in range(1, n_units + 1):
+            onsets, own = ms[inside.index[inside.unit == unit]], colour(unit)
+            marks = {"marker": "o", "mfc": "none"} if name == "true" else {"marker": "v", "label": f"neuron {unit}"}
+            below.plot(onsets, np.full(len(onsets), height), ls="", ms=6, color=own, **marks)
+            if name == "found":
+                across = below.get_xaxis_transform()
+                below.vlines(onsets, 0, 0.78, transform=across, color=own, lw=0.8, alpha=0.4, zorder=0)
+    below.set_ylim(low, height + 0.08 * (high - low))
     below.legend(loc="lower left", bbox_to_anchor=(1.0, 0.0), frameon=False, fontsize=9)
     for axes in (above, below):
         axes.set_xlim(ms[0], ms[-1])
@@ -81,46 +88,17 @@ def _typical_stretch(train: SpikeTrain, n_samples: int, fs_hz: float) -> int:
     return int(edges[np.argmin(np.abs(counts - np.quantile(counts, 0.75)))])
 
 
-def _draw_overview(
-    axes: Axes, linear: np.ndarray, train: SpikeTrain, fs_hz: float, n_units: int, shown: tuple[int, int]
-) -> None:
-    seconds = len(linear) / fs_hz
+def _draw_overview(axes: Axes, shown: DrawnSorting, stretch: tuple[int, int]) -> None:
+    seconds, train = len(shown.linear) / shown.fs_hz, shown.train
     edges = np.linspace(0, seconds, max(min(round(seconds * 2), 240), 2))
-    for unit in range(1, n_units + 1):
-        counts = np.histogram(train.index[train.unit == unit] / fs_hz, edges)[0]
+    for unit in range(1, shown.n_units + 1):
+        counts = np.histogram(train.index[train.unit == unit] / shown.fs_hz, edges)[0]
         axes.stairs(counts / np.diff(edges), edges, color=colour(unit), lw=1.1)
-    axes.axvspan(shown[0] / fs_hz, shown[1] / fs_hz, color="#000000", alpha=0.12, lw=0)
+    axes.axvspan(stretch[0] / shown.fs_hz, stretch[1] / shown.fs_hz, color="#000000", alpha=0.12, lw=0)
     axes.set_xlim(0, seconds)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("time (s)")
     axes.set_ylabel("firing rate\n(spikes/s)")
-
-
-def _draw_spikes(
-    axes: Axes,
-    train: SpikeTrain,
-    shown: tuple[int, int],
-    fs_hz: float,
-    height: float,
-    n_units: int,
-    *,
-    hollow: bool,
-) -> None:
-    inside = (train.index >= shown[0]) & (train.index < shown[1])
-    for unit in range(1, n_units + 1):
-        ms = train.index[inside & (train.unit == unit)] / fs_hz * 1000
-        label = None if hollow else f"neuron {unit}"
-        fill = "none" if hollow else colour(unit)
-        axes.plot(
-            ms, np.full(len(ms), height), "o" if hollow else "v", ms=6, mfc=fill, mec=colour(unit), ls="", label=label
-        )
-
-
-def _draw_onsets(axes: Axes, train: SpikeTrain, shown: tuple[int, int], fs_hz: float, n_units: int) -> None:
-    inside = (train.index >= shown[0]) & (train.index < shown[1])
-    for unit in range(1, n_units + 1):
-        ms = train.index[inside & (train.unit == unit)] / fs_hz * 1000
-        axes.vlines(ms, 0, 0.78, transform=axes.get_xaxis_transform(), color=colour(unit), lw=0.8, alpha=0.4, zorder=0)
 
 
 def draw_waveforms(path: Path, shown: DrawnSorting, before: int = 20, after: int = 60) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,30 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
-from src.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
+from src.runs.callbacks import AtomicCheckpointIO, read_checkpoint
 from src.runs.folder import data_identity
-from src.runs.keys import check, imported_arguments
+from src.runs.targets import check, imported_arguments
 from src.signals import BadInput
-from src.storage.fingerprint import digest_of
+from src.storage.manifest import digest_of
 
+NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The '.*_dataloader' does not have many workers",
+    r"The number of training batches .* is smaller than the logging interval",
+    r"The `srun` command is available on your system but is not used",
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # src/runs/callbacks.py sees to it
+    r"Checkpoint directory .* exists and is not empty",
+)
+"""Notices of the trainer that no user can act on."""
 _identities: dict[str, str] = {}
+
+
+def quiet_trainer() -> None:
+    """Silence the trainer's advertisements and the warnings that concern its own insides."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def assemble(cfg: DictConfig) -> tuple[Any, Any]:

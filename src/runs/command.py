@@ -1,4 +1,4 @@
-"""The front of the three verbs: help, checks of the command line before anything runs, Ctrl-C.
+"""The front of the three verbs: help, checks of the command line before anything runs, errors in one line, Ctrl-C.
 
 Hydra composes and runs the configuration. What it says about a mistake on the command line is written for its own
 developers, so the command is composed here once before, and a mistake is answered with what to type.
@@ -11,7 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,17 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
 from src.runs.help import help_text, options
-from src.runs.keys import check_keys
-from src.runs.targets import check_targets
-from src.runs.user_errors import user_errors
+from src.runs.targets import check_keys, check_targets
 from src.signals import BadInput
 from src.storage.progress import say
 
@@ -51,6 +50,46 @@ PATHS = (
 """Last names of keys whose value is a path, never a number or a list."""
 _NEAR, _SAME = 0.6, 0.8
 """Likeness that is enough in full and last part on average, and in the last part alone."""
+
+
+@contextmanager
+def user_errors(console: Console) -> Iterator[None]:
+    """Print a :class:`BadInput` raised in the block as one line and :func:`exit_with` with status 2.
+
+    Found also where Hydra hides it, inside the error of a constructor it was calling. A key that was
+    not given is a bad input too.
+    """
+    try:
+        yield
+    except (BadInput, InstantiationException, MissingMandatoryValue) as error:
+        bad = bad_input(error)
+        if bad is None:
+            raise
+        say(console, str(bad), label="error", style="red")
+        exit_with(2, because=bad)
+
+
+class JobFailed(RuntimeError):
+    """A job of a multirun that ended badly; the reason is already on the screen."""
+
+
+def exit_with(status: int, because: Exception | None = None) -> None:
+    """End the process with this status; in a multirun, whose other jobs have to go on, fail this job alone."""
+    if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
+        sys.exit(status)
+    if status:
+        raise JobFailed(because or "see above") from because
+
+
+def bad_input(error: BaseException | None) -> BadInput | None:
+    """What the user has to fix, if anything in the chain of causes says so."""
+    while error is not None:
+        if isinstance(error, BadInput):
+            return error
+        if isinstance(error, MissingMandatoryValue):
+            return BadInput("command line", f"{error.full_key} is not given", f"add {error.full_key}=…")
+        error = error.__cause__
+    return None
 
 
 def run_verb(main: Callable[[], Any], verb: str) -> None:

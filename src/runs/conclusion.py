@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from src.models.bundle import WEIGHTS, export_bundle, load_bundle
 from src.reports.sweeps import SHOWN, draw_ranking, draw_search
 from src.reports.tables import ResultsTable
-from src.runs.assemble import adopt_checkpoint, assemble, make_trainer
-from src.runs.console import quiet_trainer
+from src.runs.assemble import adopt_checkpoint, assemble, make_trainer, quiet_trainer
 from src.runs.folder import RUN_FILE, SWEEP_FILE, data_identity, now, read_record, replace_link, write_record
 from src.runs.ranking import Configuration, SweepRun, brief, mode, monitor, read_sweep, write_tables
 from src.runs.targets import check_targets

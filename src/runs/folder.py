@@ -19,19 +19,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import AcquireReturnProxy
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
-from src.runs.checkpoints import read_checkpoint
-from src.runs.repeat import RECIPE, present_code, write_recipe
+from src.runs.callbacks import read_checkpoint
 from src.signals import BadInput
-from src.storage.atomic import atomic_file
-from src.storage.fingerprint import digest_of
-from src.storage.lock import folder_lock, try_lock
+from src.storage.atomic import atomic_file, folder_lock
+from src.storage.manifest import digest_of, fingerprint
 from src.storage.output import plain_name
 from src.storage.progress import say
-from src.storage.step import fingerprint
 
 RUN_FILE = "run.json"
 SWEEP_FILE = "sweep.json"
@@ -242,10 +239,8 @@ def _start(run: RunFolder, config: dict[str, Any], overrides: list[str]) -> RunF
         "overrides": overrides,
         "launch": _launch(),
         "config": config,
-        **present_code(),
     }
     run.write(RUN_FILE, record)
-    write_recipe(run.path / RECIPE, config)
     return run
 
 
@@ -328,7 +323,10 @@ def records(home: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def lock_folder(path: Path, *, wait: bool = False) -> AcquireReturnProxy | None:
     """Hold a folder as long as this process does; ``None`` if another process has it."""
-    return try_lock(path / LOCK_FILE, wait=wait)
+    try:
+        return FileLock(path / LOCK_FILE, timeout=-1 if wait else 0, fallback_to_soft=False).acquire()
+    except Timeout:
+        return None
 
 
 def replace_link(link: Path, target: str) -> None:

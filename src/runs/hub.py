@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,8 +43,7 @@ def fetch(name: str, cache_dir: str | Path = "artifacts") -> Path:
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
     _check(repository)
     folder = Path(cache_dir) / "hub" / repository
-    hub = _library()
-    try:
+    with _hub(name) as hub:
         hub.snapshot_download(
             repository,
             revision=revision or None,
@@ -50,8 +51,6 @@ def fetch(name: str, cache_dir: str | Path = "artifacts") -> Path:
             allow_patterns=list(FILES),
             endpoint=os.environ.get("HF_ENDPOINT"),
         )
-    except Exception as error:  # of the library, of HTTP or of the network, by version
-        raise _failed(name, error) from error
     load_bundle(folder)
     return folder
 
@@ -67,17 +66,13 @@ def push(bundle: str | Path, repository: str, *, private: bool = False) -> str:
     _check(repository)
     loaded = load_bundle(bundle)
     assert loaded.folder is not None
-    hub = _library()
-    with TemporaryDirectory() as part:
+    with _hub(repository) as hub, TemporaryDirectory() as part:
         for name in FILES:
             shutil.copyfile(loaded.folder / name, Path(part) / name)
         (Path(part) / CARD).write_text(card(loaded, repository))
-        try:
-            api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-            api.create_repo(repository, private=private, exist_ok=True)
-            api.upload_folder(folder_path=part, repo_id=repository, commit_message="Upload a neurolit bundle")
-        except Exception as error:
-            raise _failed(repository, error) from error
+        api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+        api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(folder_path=part, repo_id=repository, commit_message="Upload a neurolit bundle")
         return f"{api.endpoint}/{repository}"
 
 
@@ -109,20 +104,21 @@ def _check(repository: str) -> None:
         raise BadInput(repository, "is no name of a repository on the Hub", "give owner/name")
 
 
-def _library() -> Any:
+@contextmanager
+def _hub(name: str) -> Iterator[Any]:
+    """The library of the Hub, whose errors become one line."""
     try:
-        return import_module("huggingface_hub")
+        library = import_module("huggingface_hub")
     except ImportError as error:
         raise BadInput("huggingface_hub", "is not installed", "type: pip install huggingface_hub") from error
-
-
-def _failed(name: str, error: Exception) -> BadInput:
-    if type(error).__name__ in ("LocalEntryNotFoundError", "ConnectError", "ConnectionError", "ConnectTimeout"):
-        return BadInput(
-            name, "the Hub cannot be reached", "check the network, or give a bundle's folder: bundle=<folder>"
-        )
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return BadInput(name, f"the Hub does not answer as expected ({reason})", "check the name, the network and hf login")
+    try:
+        yield library
+    except Exception as error:  # of the library, of HTTP or of the network, by version
+        if type(error).__name__ in ("LocalEntryNotFoundError", "ConnectError", "ConnectionError", "ConnectTimeout"):
+            hint = "check the network, or give a bundle's folder: bundle=<folder>"
+            raise BadInput(name, "the Hub cannot be reached", hint) from error
+        problem = "the Hub does not answer as expected (" + " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise BadInput(name, f"{problem})", "check the name, the network and hf login") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,9 +1,11 @@
-"""One training job, alone or in a sweep: its folder, its errors, and what a sweep learns about it."""
+"""One training job, alone or in a sweep: its folder, its recipe, its errors, and what a sweep learns about it."""
 
 from __future__ import annotations
 
+import hashlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,26 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src.runs.assemble import prepared_identity
-from src.runs.console import quiet_trainer
+from src.runs.assemble import prepared_identity, quiet_trainer
+from src.runs.command import exit_with, user_errors
 from src.runs.folder import RUN_FILE, DataChanged, RunFolder, open_run, process_rank, read_record
-from src.runs.repeat import differences, present_code
 from src.runs.targets import check_targets
-from src.runs.user_errors import exit_with, user_errors
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
+from src.storage.manifest import provenance
 from src.storage.progress import say
 
 Work = Callable[[DictConfig, dict[str, Any], RunFolder, Console], float]
 HYDRAS_OWN = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+RECIPE = "run.yaml"
+_HEAD = """\
+# Repeats this run: python train.py --config-dir <this folder> --config-name run
+defaults:
+  - train_schema
+  - frame
+  - _self_
+
+"""
 
 
 def run_job(cfg: DictConfig, work: Work) -> float:
@@ -82,6 +92,10 @@ def _work(cfg: DictConfig, config: dict[str, Any], work: Work, run: RunFolder, c
         return float(run.previous["score"])
     if run.attempt:
         say(console, f"continuing the interrupted run {run.path}")
+    run.note(**present_code())
+    if process_rank() == 0:
+        with atomic_file(run.path / RECIPE) as part:
+            part.write_text(_HEAD + OmegaConf.to_yaml(OmegaConf.create(config)))
     earlier = {"what the run began with": run.previous, "the run that is repeated": repeated_record()}
     for what, record in earlier.items():
         for line in differences(record, present_code()) if record and "source" in record else ():
@@ -105,3 +119,30 @@ def repeated_record() -> dict[str, Any] | None:
         if source.provider == "command-line" and path.is_file():
             return read_record(path)
     return None
+
+
+@cache
+def source_digests() -> dict[str, str]:
+    """The first 12 digits of SHA-256 of every Python file that a run may use, by relative path."""
+    root = Path(__file__).resolve().parents[2]
+    files = [*root.glob("*.py"), *root.glob("src/**/*.py")]
+    return {f.relative_to(root).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest()[:12] for f in sorted(files)}
+
+
+def present_code() -> dict[str, Any]:
+    """Commit, Python, packages and ``source`` (digests by file) of this process, as ``run.json`` records them."""
+    return {**provenance(), "source": source_digests()}
+
+
+def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """What can make the numbers of a repeated run differ, a line each; both are as :func:`present_code` gives them."""
+    old, new = recorded.get("source") or {}, present.get("source") or {}
+    files = {
+        "changed": [f for f in old if f in new and old[f] != new[f]],
+        "removed": [f for f in old if f not in new],
+        "added": [f for f in new if f not in old],
+    }
+    lines = [f"{verdict} since: {', '.join(names)}" for verdict, names in files.items() if names]
+    old, new = ({"python": r.get("python"), **(r.get("packages") or {})} for r in (recorded, present))
+    changed = [name for name in old | new if old.get(name) != new.get(name)]
+    return lines + [f"{name} {old.get(name)} then, {new.get(name)} now" for name in changed]

@@ -28,7 +28,7 @@ from src.runs.folder import (
     write_record,
 )
 from src.signals import BadInput
-from src.storage.fingerprint import digest_of
+from src.storage.manifest import digest_of
 from src.storage.progress import say
 
 EFFORT_KEYS = ("n_trials", "n_jobs", "max_batch_size", "max_failure_rate", "storage")

@@ -1,17 +1,31 @@
-"""Which Python objects a configuration may name: a folder of a colleague is data, not code.
+"""Which Python objects a configuration may name, and which arguments it may give them.
 
-Hydra calls whatever ``_target_`` names. Here a configuration is searched for such names before anything is called.
+Hydra calls whatever ``_target_`` names, but a folder of a colleague is data, not code. Here a configuration is searched
+for such names before anything is called.
 Allowed are the classes of this repository that a configuration is meant to name and a short list of libraries; a
 user's own package is allowed by the environment variable ``NEUROLIT_TRUST``, which no configuration can set.
+
+``check_keys`` reads the constructors' source and imports nothing, so a mistyped key is reported within a second.
+``check`` imports them: it also knows the networks, and constructors whose source is not Python.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
-from typing import Any
+from importlib.machinery import PathFinder
+from inspect import Parameter
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from hydra.errors import InstantiationException
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from src.signals import BadInput
@@ -49,6 +63,12 @@ FUNCTIONS_OF = ("src.models.schedule.", "src.runs.tracking.")
 
 _LOGGING = ("logging.", "colorlog.")
 
+OURS = {"logger": "logger", "fast_dev_run": "debug=fast", "enable_checkpointing": "callbacks.checkpoint"}
+"""Arguments of ``Trainer`` that ``train.py`` has to decide itself, and what to give instead."""
+Arguments = dict[str, Any] | None
+"""Names of arguments with their annotations; ``None`` where any name is taken."""
+BLOCKS = ("datamodule", "model", "optimizer", "scheduler", "trainer", "logger")
+
 
 def check_targets(config: Any, *, within: str = "") -> None:
     """Refuse a configuration that names an object it may not.
@@ -66,7 +86,8 @@ def check_targets(config: Any, *, within: str = "") -> None:
         Naming the key and the object.
     """
     plain: Any = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
-    for key, found in _targets(plain):
+    for key, block in blocks(plain):
+        key, found = f"{key}._target_" if key else "_target_", block["_target_"]
         target = OmegaConf.select(config, key) if isinstance(found, str) and "${" in found else found
         key = f"{within}.{key}" if within else key
         if not _is_allowed(target):
@@ -77,18 +98,16 @@ def check_targets(config: Any, *, within: str = "") -> None:
         _check_logging(plain)
 
 
-def _targets(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every ``_target_`` at any depth, with its full key."""
+def blocks(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every block with a ``_target_`` at any depth, with its full key."""
     if isinstance(value, dict):
+        if value.get("_target_") is not None:
+            yield key, value
         for name, below in value.items():
-            full = f"{key}.{name}" if key else str(name)
-            if name == "_target_" and below is not None:
-                yield full, below
-            else:
-                yield from _targets(below, full)
+            yield from blocks(below, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list | tuple):
         for place, below in enumerate(value):
-            yield from _targets(below, f"{key}[{place}]")
+            yield from blocks(below, f"{key}[{place}]")
 
 
 def _is_allowed(target: Any) -> bool:
@@ -136,3 +155,136 @@ def _check_logging(hydra: dict[str, Any]) -> None:
 
     for name in ("job_logging", "hydra_logging"):
         look(hydra.get(name), f"hydra.{name}")
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what no constructor of the configuration takes, naming the nearest key that one does.
+
+    Raises
+    ------
+    BadInput
+        For an unknown key or target, an unknown network, or a network that the module does not train.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    for part in (source := plain.get("source") or {}).get("sources", [source]):
+        if part.get("root", "") == "???" or (part.get("fetch") and part.get("root") is None):
+            hint = part.get("fetch", "give the folder that holds the recordings: source.root=<folder>")
+            raise BadInput("source", f"{part.get('cohort') or part['kind']}: no folder is given", hint)
+    check_keys(plain, imported_arguments)
+    for key, instead in OURS.items():
+        if key in plain.get("trainer", {}):
+            raise BadInput(f"trainer.{key}", "is set by train.py", f"give {instead} instead")
+    _check_network(plain["model"])
+
+
+def check_keys(plain: Mapping[str, Any], arguments: Callable[[str, str], Arguments] | None = None) -> None:
+    """Refuse keys that the constructors of the blocks do not take; ``arguments(key, target)`` says what they take."""
+    given = {name: plain[name] for name in BLOCKS if plain.get(name)}
+    given |= {f"callbacks.{n}": block for n, block in (plain.get("callbacks") or {}).items() if block is not None}
+    for name, block in given.items():
+        if arguments is not None and (not isinstance(block, Mapping) or block.get("_target_") is None):
+            raise BadInput(name, "names no _target_", f"give {name}._target_=<module.Class> and its arguments")
+    # The outer blocks first: the model repeats the optimizer's.
+    for name, block in sorted(blocks(given), key=lambda found: found[0] not in given):
+        target = str(block["_target_"])
+        _check_block(name, block, target, arguments(name, target) if arguments else written_arguments(target))
+
+
+def _check_block(name: str, block: Mapping[str, Any], target: str, takes: Arguments) -> None:
+    for key, value in block.items():
+        if takes is None or (key.startswith("_") and key.endswith("_")):
+            continue
+        if key in takes:
+            if not _fits(value, takes[key]):
+                kinds = get_args(takes[key]) or (takes[key],)
+                expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+                raise BadInput(f"{name}.{key}", f"is {value!r}", f"give {expected}")
+            continue
+        near = get_close_matches(key, takes, 1)
+        hint = f"did you mean {name}.{near[0]}?" if near else f"it takes {', '.join(takes)}"
+        if name == "model" and key in ("lr", "weight_decay"):
+            hint = f"give optimizer.{key}"
+        raise BadInput(f"{name}.{key}", f"is no argument of {target.rpartition('.')[2]}", hint)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a plain value can be what an annotation asks for; objects, and what the annotation leaves open, can."""
+    kinds = [get_origin(kind) or kind for kind in (get_args(annotation) or [annotation])]
+    if not isinstance(value, bool | int | float | str) or not all(isinstance(kind, type) for kind in kinds):
+        return True
+    if get_origin(annotation) not in (None, Union, UnionType) or {object, Parameter.empty} & {*kinds}:
+        return True
+    return isinstance(value, tuple(kinds)) or (float in kinds and isinstance(value, int))
+
+
+def imported_arguments(name: str, target: str) -> Arguments:
+    """Arguments of the constructor or function ``target`` with their annotations; ``None`` where it takes any."""
+    try:
+        found = get_object(target)
+        parameters = inspect.signature(found).parameters
+    except (ImportError, ValueError, AttributeError, InstantiationException) as error:
+        raise BadInput(f"{name}._target_", f"{target!r} cannot be imported", "give <module.Class>") from error
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    try:
+        hints = get_type_hints(found.__init__ if isinstance(found, type) else found)  # type: ignore[misc]
+    except (NameError, TypeError, AttributeError):  # an annotation that only a type checker can read
+        hints = {}
+    return {key: hints.get(key, Parameter.empty) for key in parameters}
+
+
+@cache
+def written_arguments(target: str) -> Arguments:
+    """Arguments from the source, without importing it; ``None`` also where the source does not say."""
+    module, _, name = target.rpartition(".")
+    file = _source(module)
+    if file is None or not name:
+        return None
+    for node in ast.parse(file.read_bytes()).body:
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name and f"{node.module}.{alias.name}" != target:
+                    return written_arguments(f"{node.module}.{alias.name}")
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            inits = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+            if inits:
+                return _names(inits[-1], first=1)
+            base = next(iter(node.bases), None)
+            return written_arguments(f"{module}.{base.id}") if isinstance(base, ast.Name) else None
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _names(node)
+    return None
+
+
+def _names(function: ast.FunctionDef, first: int = 0) -> Arguments:
+    given = function.args
+    names = [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    return None if given.kwarg else dict.fromkeys(names[first:], Parameter.empty)
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module; the packages above it are not imported."""
+    top, *below = module.split(".")
+    found = PathFinder.find_spec(top)
+    if found is None or found.origin is None:
+        return None
+    path = Path(found.origin).parent.joinpath(*below)
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _check_network(model: Mapping[str, Any]) -> None:
+    from src.models.bundle import NETWORKS, network_class  # loads torch
+
+    module = get_object(model["_target_"])
+    kinds = getattr(module, "kinds", ())
+    if not kinds:
+        return
+    named = inspect.signature(module).parameters.get("kind")
+    kind = model.get("kind") or (named and named.default) or kinds[0]
+    if kind not in kinds:
+        near = get_close_matches(str(kind), kinds, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(kinds)}"
+        problem = "is known, but trained by another module" if kind in NETWORKS else "is no network"
+        raise BadInput("model.kind", f"{kind!r} {problem}", hint)
+    name, target = "model.network_args", f"{network_class(kind).__module__}.{network_class(kind).__name__}"
+    _check_block(name, model.get("network_args") or {}, target, imported_arguments(name, target))

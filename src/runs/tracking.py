@@ -36,6 +36,15 @@ DATABASE_S = 60.0
 """Seconds for making a local MLflow database, which needs no network and is slow on a busy machine."""
 
 
+def _forwarded(name: str) -> Any:
+    """A method that has the tracker's own logger do the same."""
+
+    def call(self: Mirror, *args: Any, **kwargs: Any) -> None:
+        self.attempt(lambda: getattr(self.inner, name)(*args, **kwargs))
+
+    return call
+
+
 class Mirror(Logger):
     """A tracker that can fail at any moment without any effect on the training.
 
@@ -87,6 +96,9 @@ class Mirror(Logger):
             say(self._console, text, style="yellow")
         return value
 
+    log_metrics, log_hyperparams, log_graph = map(_forwarded, ("log_metrics", "log_hyperparams", "log_graph"))
+    save, after_save_checkpoint, finalize = map(_forwarded, ("save", "after_save_checkpoint", "finalize"))
+
     @property
     def name(self) -> str | None:
         return self._label
@@ -98,24 +110,6 @@ class Mirror(Logger):
     @property
     def experiment(self) -> Any:
         return self.attempt(lambda: getattr(self.inner, "experiment", None))
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.attempt(lambda: self.inner.log_metrics(dict(metrics), step))
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        self.attempt(lambda: self.inner.log_hyperparams(*args, **kwargs))
-
-    def log_graph(self, model: Any, input_array: Any = None) -> None:
-        self.attempt(lambda: self.inner.log_graph(model, input_array))
-
-    def save(self) -> None:
-        self.attempt(lambda: self.inner.save())
-
-    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        self.attempt(lambda: self.inner.after_save_checkpoint(checkpoint_callback))
-
-    def finalize(self, status: str) -> None:
-        self.attempt(lambda: self.inner.finalize(status))
 
 
 @contextmanager
@@ -151,8 +145,9 @@ def open_loggers(
     finally:
         for logger in loggers:
             logger.finalize("success")
-        if mirror is not None and "wandb" in sys.modules:
-            mirror.attempt(_finish_wandb, limit_s=FINISH_S + LIMIT_S)
+        wandb: Any = sys.modules.get("wandb")
+        if mirror is not None and wandb is not None:
+            mirror.attempt(lambda: wandb.run and wandb.finish(), limit_s=FINISH_S + LIMIT_S)
 
 
 def _built(tracker: dict[str, Any], run: RunFolder, config: dict[str, Any], kind: str, console: Console) -> Logger:
@@ -163,26 +158,18 @@ def _built(tracker: dict[str, Any], run: RunFolder, config: dict[str, Any], kind
     made: Logger = build(run.path, config, kind)
     if isinstance(made, WandbLogger) and made._wandb_init["mode"] == "online":
         try:
-            _answers(_wandb_server())
+            import wandb
+
+            # Its address is in the environment, in the user's settings file, or the default.
+            url = os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
+            with suppress(urllib.error.HTTPError):  # an answer too
+                urllib.request.urlopen(url, timeout=PROBE_S).close()
             _ = made.experiment
         except Exception as error:
             reason = " ".join(str(error).split())[:100]
             say(console, f"W&B does not answer ({reason}): the run is logged offline", style="yellow")
             made = build(run.path, config, kind, mode="offline")
     return made
-
-
-def _wandb_server() -> str:
-    """Address of W&B's server, from the environment, the user's settings file or the default."""
-    import wandb
-
-    return os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
-
-
-def _answers(url: str) -> None:
-    """Raise unless something answers at ``url`` within :data:`PROBE_S` seconds."""
-    with suppress(urllib.error.HTTPError):  # an answer too
-        urllib.request.urlopen(url, timeout=PROBE_S).close()
 
 
 def _known_id(file: Path) -> str | None:
@@ -193,6 +180,11 @@ def _known_id(file: Path) -> str | None:
         return None
     known = found.get("id") if isinstance(found, dict) else None
     return known if isinstance(known, str) and re.fullmatch(r"[0-9a-f]{12,32}", known) else None
+
+
+def _write_id(file: Path, known: str | None) -> None:
+    with atomic_file(file) as part:
+        part.write_text(json.dumps({"id": known}))
 
 
 def wandb_tracker(
@@ -215,8 +207,7 @@ def wandb_tracker(
     known = _known_id(id_file) if mode == "online" else None
     if known is None:
         known = uuid4().hex[:12]
-        with atomic_file(id_file) as part:
-            part.write_text(json.dumps({"id": known}))
+        _write_id(id_file, known)
     logger = WandbLogger(
         project=project,
         entity=entity,
@@ -273,46 +264,45 @@ def mlflow_tracker(
         run_id=known,
         artifact_location=(folder.parent / "mlflow").resolve().as_uri(),
     )
-    with atomic_file(id_file) as part:
-        part.write_text(json.dumps({"id": logger.run_id}))
+    _write_id(id_file, logger.run_id)
     logger.log_hyperparams(config)
     return logger
 
 
 def log_media(loggers: list[Logger], figures: dict[str, Path]) -> None:
     """Show the tracker the figures that were drawn."""
+
+    def show(logger: Any, name: str, path: Path) -> None:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [str(path)])
+        elif isinstance(logger, TensorBoardLogger):
+            from matplotlib.image import imread
+
+            logger.experiment.add_image(name, imread(path)[..., :3], dataformats="HWC")
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_artifact(logger.run_id, str(path), "figures")
+
     for mirror in (logger for logger in loggers if isinstance(logger, Mirror)):
         for name, path in figures.items():
-            mirror.attempt(partial(_log_figure, mirror.inner, name, path))
-
-
-def _log_figure(logger: Any, name: str, path: Path) -> None:
-    if isinstance(logger, WandbLogger):
-        logger.log_image(f"figures/{name}", [str(path)])
-    elif isinstance(logger, TensorBoardLogger):
-        from matplotlib.image import imread
-
-        logger.experiment.add_image(f"figures/{name}", imread(path)[..., :3], dataformats="HWC")
-    elif isinstance(logger, MLFlowLogger):
-        logger.experiment.log_artifact(logger.run_id, str(path), "figures")
+            mirror.attempt(partial(show, mirror.inner, f"figures/{name}", path))
 
 
 def log_bundle(loggers: list[Logger], bundle: Path, metrics: dict[str, float]) -> None:
     """Give the tracker the one artifact of a run: the bundle, with its metrics."""
+
+    def give(logger: Any) -> None:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            artifact = wandb.Artifact(f"bundle-{logger.experiment.id}", type="bundle", metadata=metrics)
+            # Immutable: it is read from the run folder when it is uploaded, not copied to a cache elsewhere.
+            artifact.add_dir(str(bundle), policy="immutable")
+            logger.experiment.log_artifact(artifact)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_artifacts(logger.run_id, str(bundle), "bundle")
+
     for mirror in (logger for logger in loggers if isinstance(logger, Mirror)):
-        mirror.attempt(partial(_log_bundle, mirror.inner, bundle, metrics))
-
-
-def _log_bundle(logger: Any, bundle: Path, metrics: dict[str, float]) -> None:
-    if isinstance(logger, WandbLogger):
-        import wandb
-
-        artifact = wandb.Artifact(f"bundle-{logger.experiment.id}", type="bundle", metadata=metrics)
-        # Immutable: it is read from the run folder when it is uploaded, not copied to a cache elsewhere.
-        artifact.add_dir(str(bundle), policy="immutable")
-        logger.experiment.log_artifact(artifact)
-    elif isinstance(logger, MLFlowLogger):
-        logger.experiment.log_artifacts(logger.run_id, str(bundle), "bundle")
+        mirror.attempt(partial(give, mirror.inner))
 
 
 def merge_csv(run: RunFolder) -> Path:
@@ -341,10 +331,3 @@ def _logged_in() -> bool:
         return any("wandb" in host for host in netrc.netrc(os.environ.get("NETRC")).hosts)
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def _finish_wandb() -> None:
-    import wandb
-
-    if wandb.run is not None:
-        wandb.finish()

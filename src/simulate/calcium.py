@@ -41,51 +41,27 @@ _REGIONS = (
 
 @dataclass(frozen=True)
 class SimulatedBrain:
-    """Size and character of one simulated subject.
-
-    Attributes
-    ----------
-    cells, frames, fs_hz
-        How many cells over how many volumes at which rate.
-    planes
-        Slices; each holds the cells of its depth.
-    assemblies
-        Groups of neighbouring cells that fire together.
-    rise_s, decay_s, amplitude, saturation
-        Indicator: time constants, ΔF/F per spike, ΔF/F at which the response is half of linear.
-    noise_level
-        Median noise level ν (ΔF/F in percent per √Hz); cells scatter around it.
-    invalid_share, unplaced_share
-        Cells listed in ``IX_inval_anat``, and cells whose coordinates are NaN.
-    """
+    """Size and character of one simulated subject."""
 
     cells: int = 2000
     frames: int = 1200
-    fs_hz: float = 2.0
-    planes: int = 12
-    assemblies: int = 24
-    rise_s: float = 0.25
+    fs_hz: float = 2.0  # volumes per second
+    planes: int = 12  # slices; each holds the cells of its depth
+    assemblies: int = 24  # groups of neighbouring cells that fire together
+    rise_s: float = 0.25  # time constants of the indicator
     decay_s: float = 1.2
-    amplitude: float = 0.16
-    saturation: float = 3.0
-    noise_level: float = 3.0
-    invalid_share: float = 0.01
-    unplaced_share: float = 0.002
+    amplitude: float = 0.16  # ΔF/F per spike
+    saturation: float = 3.0  # ΔF/F at which the response is half of linear
+    noise_level: float = 3.0  # median noise level ν (ΔF/F in percent per √Hz); cells scatter around it
+    invalid_share: float = 0.01  # cells listed in IX_inval_anat
+    unplaced_share: float = 0.002  # cells whose coordinates are NaN
 
 
 def simulate_subject(folder: Path, brain: SimulatedBrain, seed: int, positions: np.ndarray | None = None) -> Path:
     """Write one subject: ``TimeSeries.h5``, ``data_full.mat`` and the truth in ``true_spikes.h5``.
 
-    Parameters
-    ----------
-    folder
-        The subject's folder; an earlier simulation there is replaced.
-    brain
-        What to simulate.
-    seed
-        Everything drawn depends on it alone.
-    positions
-        ``(cell, 3)`` coordinates to use instead of the simulated brain's; ``brain.cells`` is then ignored.
+    Everything drawn depends on the seed alone. An earlier simulation in ``folder`` is replaced. ``positions``,
+    ``(cell, 3)`` coordinates, take the place of the simulated brain's ``brain.cells``.
     """
     rng = np.random.default_rng(seed)
     xyz = brain_cells(brain.cells, brain.planes, rng) if positions is None else np.array(positions, dtype=np.float64)
@@ -238,16 +214,13 @@ def _indicator_response(counts: np.ndarray, draw: np.random.Generator) -> np.nda
     return linear / (1 + linear / draw.uniform(2, 8))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write simulated subjects in the layout of the recordings.")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder that gets subject_1, subject_2, …")
-    parser.add_argument("--subjects", type=int, default=2)
-    parser.add_argument("--cells", type=int, default=SimulatedBrain.cells)
-    parser.add_argument("--frames", type=int, default=SimulatedBrain.frames)
-    parser.add_argument("--fs_hz", type=float, default=SimulatedBrain.fs_hz)
-    parser.add_argument("--planes", type=int, default=SimulatedBrain.planes)
-    parser.add_argument("--seed", type=int, default=42)
-    given = parser.parse_args()
+    defaults = {"subjects": 2, "cells": 2000, "frames": 1200, "fs_hz": 2.0, "planes": 12, "seed": 42}
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    given = parser.parse_args(arguments)
     brain = SimulatedBrain(cells=given.cells, frames=given.frames, fs_hz=given.fs_hz, planes=given.planes)
     for number in range(1, given.subjects + 1):
         folder = simulate_subject(given.output_dir / f"subject_{number}", brain, seed=given.seed + number - 1)

@@ -18,6 +18,7 @@ import numpy as np
 from src.preprocess.calcium.grid import VoxelActivity, map_cells
 from src.preprocess.calcium.grid_store import COO_FILE, METADATA_FILE, GridHeader, statistics, write_coo, write_metadata
 from src.preprocess.calcium.sampling import block_split, seeded_rng
+from src.recordings.foreign_files import explained
 from src.signals import BadInput
 from src.simulate.calcium import brain_cells
 from src.storage.step import CachedStep
@@ -30,39 +31,21 @@ _CELLS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class ChainedActivity:
-    """Size and character of one simulated subject.
-
-    Attributes
-    ----------
-    cells, frames, planes, fs_hz
-        Cells over volumes at a rate; planes are ignored where coordinates are given.
-    assemblies, chains
-        Groups of neighbouring cells, and how many closed chains they form.
-    starts_per_minute
-        Events that begin on their own, over the whole brain.
-    delay_frames, duration_frames
-        When an event calls the next one, and how long it lasts at most (half of that at least).
-    follow
-        Probability that an event calls the next.
-    event_chance, background_chance
-        Median probability per frame that a cell fires in an event of its assembly, and without.
-    split_ratio, block_frames, guard_frames
-        Arguments of :func:`~src.preprocess.calcium.sampling.block_split`.
-    """
+    """Size and character of one simulated subject."""
 
     cells: int = 1200
     frames: int = 2400
-    planes: int = 8
-    fs_hz: float = 2.0
-    assemblies: int = 20
-    chains: int = 2
-    starts_per_minute: float = 8.0
-    delay_frames: int = 3
-    duration_frames: int = 4
-    follow: float = 0.88
-    event_chance: float = 0.35
-    background_chance: float = 0.004
-    split_ratio: float = 0.8
+    planes: int = 8  # ignored where coordinates are given
+    fs_hz: float = 2.0  # volumes per second
+    assemblies: int = 20  # groups of neighbouring cells
+    chains: int = 2  # closed chains that the assemblies form
+    starts_per_minute: float = 8.0  # events that begin on their own, over the whole brain
+    delay_frames: int = 3  # after which an event calls the next one
+    duration_frames: int = 4  # how long an event lasts at most; at least half of that
+    follow: float = 0.88  # probability that an event calls the next
+    event_chance: float = 0.35  # median probability per frame that a cell fires in an event of its assembly
+    background_chance: float = 0.004  # and without
+    split_ratio: float = 0.8  # these three: arguments of src.preprocess.calcium.sampling.block_split
     block_frames: int = 200
     guard_frames: int = 16
 
@@ -86,15 +69,12 @@ def make_simulated(
         brain.frames, brain.split_ratio, int(seed or 0), subject, brain.guard_frames, brain.block_frames
     )
     header = GridHeader(
-        frames=brain.frames,
-        planes=cells.planes,
         is_train=split.is_train,
         is_test=split.is_test,
         is_valid=np.ones(brain.frames, np.uint8),
         z_values=cells.z_values,
         spikes_under_markers=np.zeros(0, np.int64),
         markers=False,
-        timepoint_indices=np.arange(brain.frames, dtype=np.int32),
         attributes={
             "subject": subject,
             "simulated": True,
@@ -115,17 +95,9 @@ SIMULATED_GRIDS = CachedStep("simulated_grids", 2, make_simulated)
 
 
 def read_positions(path: Path, rng: np.random.Generator, cells: int) -> np.ndarray:
-    """``(cell, 3)`` coordinates drawn from a text file of ``x y z``; the longer horizontal axis becomes the row.
-
-    Raises
-    ------
-    BadInput
-        If the file has no three numeric columns.
-    """
-    try:
+    """``(cell, 3)`` coordinates drawn from a text file of ``x y z``; the longer horizontal axis becomes the row."""
+    with explained(path, "is no table of numbers", "give a text file with x y z per line"):
         xyz = np.loadtxt(path, dtype=np.float64, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise BadInput(path, "is no table of numbers", "give a text file with x y z per line") from error
     if xyz.shape[1] != 3 or not np.isfinite(xyz).all() or not len(xyz):
         raise BadInput(path, f"has {xyz.shape[1]} columns", "give a text file with x y z per line")
     extent = np.ptp(xyz, axis=0)
@@ -136,12 +108,7 @@ def read_positions(path: Path, rng: np.random.Generator, cells: int) -> np.ndarr
 class CellRates:
     """Chance of every cell to be active in every frame.
 
-    Attributes
-    ----------
-    member
-        ``(cell,)`` number of its assembly.
-    events
-        ``(assembly, time)`` strength of the event that is under way, 0 to 1.
+    ``member (cell,)`` is the number of its assembly, ``events (assembly, time)`` the strength of the event under way.
     """
 
     def __init__(self, positions: np.ndarray, brain: ChainedActivity, rng: np.random.Generator) -> None:

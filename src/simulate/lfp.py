@@ -41,18 +41,10 @@ _PINK = ((0.049922035, -0.095993537, 0.050612699, -0.004408786), (1.0, -2.494956
 
 @dataclass(frozen=True)
 class SimulatedSession:
-    """Where a simulated session was written, and what the animal was doing.
+    """Where a simulated session was written, and what the animal was doing."""
 
-    Attributes
-    ----------
-    folder
-        The ``.rec`` folder.
-    stages, epoch_s
-        ``(epoch,)`` indices into :data:`RODENT_STAGES`, and the length of an epoch.
-    """
-
-    folder: Path
-    stages: NDArray[np.int8]
+    folder: Path  # the .rec folder
+    stages: NDArray[np.int8]  # (epoch,) indices into RODENT_STAGES
     epoch_s: float
 
 
@@ -71,12 +63,7 @@ def simulate_session(
     """Write ``<parent>/<name>.rec/low_freq/<name>_sh<k>_lfp_traces.npz`` and ``<parent>/<name>_hypnogram.csv``.
 
     The traces are µV on a 0.195-µV grid as ``float32``, or that grid's steps as ``int16``; all shanks live
-    through the same states.
-
-    Raises
-    ------
-    BadInput
-        If the hypnogram is there already, or the ``.rec`` folder holds files that were not simulated.
+    through the same states. Neither a hypnogram nor files that were not simulated are replaced.
     """
     rng = np.random.default_rng(seed)
     stages = simulate_states(rng, int(minutes * 60 // epoch_s), epoch_s)
@@ -89,9 +76,8 @@ def simulate_session(
     with OutputFolder(parent).folder(folder.name) as part:
         (part / "low_freq").mkdir()
         for shank in shanks:
-            blocks = simulate_traces(
-                np.random.default_rng((seed, shank)), stages, epoch_s, n_samples, n_channels, fs_hz
-            )
+            own = np.random.default_rng((seed, shank))
+            blocks = simulate_traces(own, stages, epoch_s, n_samples, n_channels, fs_hz)
             path = part / "low_freq" / f"{name}_sh{shank}_lfp_traces.npz"
             fields = {
                 "sampling_rate": fs_hz,
@@ -131,12 +117,7 @@ def with_quiet_waking(rng: np.random.Generator, stages: NDArray[np.int8], epoch_
 
 
 def simulate_traces(
-    rng: np.random.Generator,
-    stages: NDArray[np.int8],
-    epoch_s: float,
-    n_samples: int,
-    n_channels: int,
-    fs_hz: float,
+    rng: np.random.Generator, stages: NDArray[np.int8], epoch_s: float, n_samples: int, n_channels: int, fs_hz: float
 ) -> Iterator[NDArray[np.float32]]:
     """``(sample, channel)`` blocks in µV."""
     depth = np.linspace(0, 1, n_channels)

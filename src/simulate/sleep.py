@@ -41,12 +41,10 @@ _STAGE_4, _MOVEMENTS, _UNSCORED_S = 0.45, 0.001, 900.0
 
 
 def write_night(folder: str | Path, subject: int, night: int, *, seed: int, hours: float = 8.0) -> tuple[Path, Path]:
-    """Simulate one night and write its PSG and its hypnogram.
+    """Simulate one night and write its PSG (``SC4ssNE0-PSG.edf``) and its hypnogram (``SC4ssNEC-Hypnogram.edf``).
 
     Parameters
     ----------
-    folder
-        Where ``SC4ssNE0-PSG.edf`` and ``SC4ssNEC-Hypnogram.edf`` go.
     subject, night
         0-99 and 1-9. Nights of a subject share what is the subject's: gain, alpha and spindle
         frequency, spectral slope.
@@ -54,11 +52,6 @@ def write_night(folder: str | Path, subject: int, night: int, *, seed: int, hour
         Of the whole cohort.
     hours
         Length of the recording, wake at both ends included.
-
-    Returns
-    -------
-    tuple of Path
-        The PSG file and the hypnogram file.
     """
     if not 0 <= subject < _MOST_SUBJECTS or not 1 <= night <= 9:
         raise BadInput("subject", f"subject {subject}, night {night} cannot be named", "use subjects 0-99, nights 1-9")
@@ -129,21 +122,10 @@ SIMULATE_NIGHTS = CachedStep("simulate_nights", 4, _run)
 def simulate_hypnogram(
     rng: np.random.Generator, hours: float = 8.0, lengthening: NDArray[np.float64] | None = None
 ) -> NDArray[np.int8]:
-    """One night: wake, sleep through its cycles, wake.
+    """One night, ``(epoch,)`` int8 stages of 30 s: wake, sleep through its cycles, wake.
 
-    Parameters
-    ----------
-    rng
-        Source of every random number.
-    hours
-        Length of the recording; 20 to 45 minutes of it at either end are wake, less in a short one.
-    lengthening
-        ``(stage,)`` factors on the durations of bouts: what is the sleeper's own.
-
-    Returns
-    -------
-    ndarray
-        ``(epoch,)`` int8 stages of 30 s.
+    20 to 45 minutes at either end are wake, less in a short one. ``lengthening (stage,)`` are the sleeper's own factors
+    on the durations of bouts.
     """
     n_epochs = round(hours * 3600 / EPOCH_S)
     shortest, longest = (min(int(s / EPOCH_S), n_epochs // 8) for s in (_SHORTEST_MARGIN_S, _LONGEST_MARGIN_S))
@@ -156,11 +138,8 @@ def simulate_hypnogram(
 
 def jump_probabilities(third: int, cycle: int) -> NDArray[np.float64]:
     """``(from, to)`` with both clocks at work: the two tables multiply, over what they have in common."""
-    odds = (
-        measured.JUMPS_BY_THIRD[third]
-        * measured.JUMPS_BY_CYCLE[cycle]
-        / np.where(measured.JUMPS > 0, measured.JUMPS, 1.0)
-    )
+    odds = measured.JUMPS_BY_THIRD[third] * measured.JUMPS_BY_CYCLE[cycle]
+    odds = odds / np.where(measured.JUMPS > 0, measured.JUMPS, 1.0)
     totals = odds.sum(axis=1, keepdims=True)
     return np.where(totals > 0, odds / np.where(totals > 0, totals, 1.0), measured.JUMPS)
 

@@ -65,27 +65,15 @@ class Traits:
 
 @dataclass(frozen=True)
 class Wave:
-    """A kind of transient.
+    """A kind of transient."""
 
-    Attributes
-    ----------
-    rate_per_min
-        In W, N1, N2, N3, REM.
-    amplitude_uv
-        Median at Fpz-Cz, Pz-Oz, horizontal EOG; single waves scatter around it.
-    shape
-        ``shape(rng, n, traits)`` gives ``(n, sample)`` waves of unit amplitude.
-    own_rate
-        Which trait multiplies the rate.
-    clustered
-        Whether the waves come in volleys.
-    """
-
-    rate_per_min: tuple[float, float, float, float, float]
+    rate_per_min: tuple[float, float, float, float, float]  # in W, N1, N2, N3, REM
+    # median at Fpz-Cz, Pz-Oz, horizontal EOG; single waves scatter around it
     amplitude_uv: tuple[float, float, float]
+    # shape(rng, n, traits) gives (n, sample) waves of unit amplitude
     shape: Callable[[np.random.Generator, int, Traits], _Floats]
-    own_rate: str = ""
-    clustered: bool = False
+    own_rate: str = ""  # which trait multiplies the rate
+    clustered: bool = False  # whether the waves come in volleys
 
 
 def _time(seconds: float) -> _Floats:
@@ -200,24 +188,12 @@ def _volleys(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Rhythm:
-    """A narrow peak of the spectrum that comes and goes in bursts of seconds.
+    """A narrow peak of the spectrum that comes and goes in bursts of seconds."""
 
-    Attributes
-    ----------
-    below_alpha_hz
-        How far its frequency lies under the sleeper's alpha.
-    width_hz
-        Of the peak.
-    duty
-        ``(stage,)`` share of the time it is there.
-    log_gain
-        ``(channel,)`` height over the background, in log power.
-    """
-
-    below_alpha_hz: float
-    width_hz: float
-    duty: tuple[float, float, float, float, float]
-    log_gain: tuple[float, float, float]
+    below_alpha_hz: float  # how far its frequency lies under the sleeper's alpha
+    width_hz: float  # of the peak
+    duty: tuple[float, float, float, float, float]  # (stage,) share of the time it is there
+    log_gain: tuple[float, float, float]  # (channel,) height over the background, in log power
 
 
 RHYTHMS = (
@@ -233,21 +209,11 @@ RHYTHMS = (
 
 @dataclass(frozen=True)
 class Sleeper:
-    """Who sleeps: transients and band powers of their own, the same every night.
+    """Who sleeps: transients and band powers of their own, the same every night."""
 
-    Attributes
-    ----------
-    traits
-        Of the transients.
-    levels
-        ``(channel, band)`` what the subject adds to every stage's log power.
-    lengthening
-        ``(stage,)`` factors on the durations of bouts.
-    """
-
-    traits: Traits
-    levels: NDArray[np.float64]
-    lengthening: NDArray[np.float64]
+    traits: Traits  # of the transients
+    levels: NDArray[np.float64]  # (channel, band) what the subject adds to every stage's log power
+    lengthening: NDArray[np.float64]  # (stage,) factors on the durations of bouts
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Sleeper:
@@ -259,23 +225,9 @@ class Sleeper:
 def simulate_eeg(
     rng: np.random.Generator, stages: NDArray[np.int8], sleeper: Sleeper, epoch_s: float = 30.0
 ) -> NDArray[np.float32]:
-    """Signals of one night.
+    """Signals of one night: ``(channel, time)`` float32 µV at 100 Hz, channels as in ``CHANNELS``.
 
-    Parameters
-    ----------
-    rng
-        Source of the night's random numbers.
-    stages
-        ``(epoch,)`` indices into ``HUMAN_STAGES``.
-    sleeper
-        Whose night it is.
-    epoch_s
-        Length of an epoch.
-
-    Returns
-    -------
-    ndarray
-        ``(channel, time)`` float32 µV at 100 Hz, channels as in ``CHANNELS``.
+    ``rng`` is the source of the night's random numbers, ``stages (epoch,)`` are indices into ``HUMAN_STAGES``.
     """
     n_samples = round(len(stages) * epoch_s * FS_HZ)
     n_frames = n_samples // _HOP + 1

@@ -7,16 +7,16 @@ The field's way to a ground truth that no simulator has smoothed (Rossant et al.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import scipy.signal
 
-from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
-from src.simulate.spikes import FS_HZ, IN_BAND_HZ, LOOKALIKES, firing
-from src.storage.batch import Job, Summary, run_batch
-from src.storage.output import OutputFolder
+from src.simulate.spikes import FS_HZ, IN_BAND_HZ, LOOKALIKES, firing, write_set_as_job
+from src.storage.batch import Summary
 
 WAVEFORMS = Path("spikes_waveforms") / "ee32009_D1"
 BACKGROUND = Path("spikes_raw_short") / "locust_trial_01.raw"
@@ -48,14 +48,9 @@ class WaveformLibrary:
         return float(np.mean([np.abs(m).max() for m in medians]))
 
 
+@cache
 def read_library(folder: Path) -> WaveformLibrary:
-    """The labelled windows of recording D1, each without its own baseline; crowded ones are left out.
-
-    Raises
-    ------
-    BadInput
-        If the files are not there.
-    """
+    """The labelled windows of recording D1, each without its own baseline; crowded ones are left out."""
     path = Path(folder) / WAVEFORMS
     if not (path / "X_classifier.npy").is_file():
         raise BadInput(path, "holds no X_classifier.npy", FOLDER_HINT)
@@ -75,13 +70,7 @@ def read_library(folder: Path) -> WaveformLibrary:
 
 
 def read_background(folder: Path, channel: int, n_samples: int) -> np.ndarray:
-    """``n_samples`` of one electrode's background at 25 kHz, of unit in-band noise, run on by its own mirror image.
-
-    Raises
-    ------
-    BadInput
-        If the file is not there, or has no such channel.
-    """
+    """``n_samples`` of one electrode's background at 25 kHz, of unit in-band noise, run on by its own mirror image."""
     path = Path(folder) / BACKGROUND
     if not path.is_file():
         raise BadInput(path, "does not exist", FOLDER_HINT)
@@ -113,31 +102,19 @@ def hybrid(
     return padded[length : length + n_samples].astype(np.float32), train
 
 
-def write_hybrids(shared: Path, folder: Path, seed: int, *, duration_s: float = 57.6) -> list[str]:
-    """Write ``D1.mat`` … ``D6.mat`` and ``truth/`` as :func:`write_lookalikes` does, with real spikes and noise.
+def draw_hybrid(name: str, shared: Path, seed: int, duration_s: float) -> tuple[np.ndarray, SpikeTrain]:
+    """Recording ``D1`` … ``D6`` of real spikes and noise.
 
     D1 has one half of the spikes and the first electrode, the others the other half and other electrodes.
     """
-    library = read_library(shared)
-    n_samples = round(duration_s * FS_HZ)
-    for number, (name, level) in enumerate(LOOKALIKES.items()):
-        background = read_background(shared, 0 if name == "D1" else 1 + number % 3, n_samples)
-        count = round(level.n_spikes * duration_s / 57.6)
-        own = library.half(second=name != "D1")
-        trace, train = hybrid(own, background, count, level.ratio, seed * 100 + number)
-        write_mat(Path(folder) / f"{name}.mat", train if name == "D1" else None, trace)
-        if name != "D1":
-            write_mat(Path(folder) / "truth" / f"{name}.mat", train)
-    return list(LOOKALIKES)
+    number, level = list(LOOKALIKES).index(name), LOOKALIKES[name]
+    background = read_background(shared, 0 if name == "D1" else 1 + number % 3, round(duration_s * FS_HZ))
+    own = read_library(shared).half(second=name != "D1")
+    return hybrid(own, background, round(level.n_spikes * duration_s / 57.6), level.ratio, seed * 100 + number)
 
 
 def hybrids(input_dir: str, output_dir: str, seed: int, duration_s: float) -> Summary:
     """Hybrid recordings as files, made from the real waveforms and background in ``input_dir``."""
-    job = Job("D1–D6", _hybrids, (Path(input_dir), Path(output_dir), seed, duration_s))
-    return run_batch([job], title="hybrid recordings")
-
-
-def _hybrids(shared: Path, folder: Path, seed: int, duration_s: float) -> list[str]:
-    with OutputFolder(folder, (shared,)).files() as part:
-        write_hybrids(shared, part, seed, duration_s=duration_s)
-    return [f"D1.mat … D6.mat in {folder}, the truth of D2–D6 in {folder / 'truth'}"]
+    shared = Path(input_dir)
+    draw = partial(draw_hybrid, shared=shared, seed=seed, duration_s=duration_s)
+    return write_set_as_job("hybrid recordings", Path(output_dir), (shared,), draw)

@@ -8,15 +8,16 @@ truth is known to the sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.fft
 
 from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
-from src.simulate.noise import Spectrum
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep
@@ -27,6 +28,38 @@ SPIKE_SAMPLES = 90
 
 IN_BAND_HZ = (150.0, 4000.0)
 """Band in which noise levels are stated."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """One-sided power spectral density of a background."""
+
+    power: np.ndarray  # (frequency,) in units² / Hz, from 0 to fs_hz / 2 in equal steps
+    fs_hz: float  # sampling rate it was measured at
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        return np.linspace(0, self.fs_hz / 2, len(self.power))
+
+    def sigma(self, low_hz: float = 0.0, high_hz: float | None = None) -> float:
+        """Standard deviation of the part of the noise between two frequencies."""
+        f = self.frequencies
+        inside = (f >= low_hz) & (f <= (high_hz if high_hz is not None else self.fs_hz / 2))
+        return float(np.sqrt(np.sum(self.power[inside]) * (f[1] - f[0])))
+
+    def scaled(self, gain: float) -> Spectrum:
+        """Spectrum of the same noise multiplied by ``gain``."""
+        return Spectrum(self.power * gain**2, self.fs_hz)
+
+    def synthesise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        """Gaussian noise ``(n_samples,)`` with this spectrum and random phases."""
+        size = scipy.fft.next_fast_len(max(n_samples, 2 * len(self.power)), real=True)
+        f = np.fft.rfftfreq(size, 1 / self.fs_hz)
+        amplitude = np.sqrt(np.interp(f, self.frequencies, self.power) * self.fs_hz * size / 2)
+        draw = rng.standard_normal((2, len(f)), dtype=np.float32)
+        shaped = amplitude * (draw[0] + 1j * draw[1]) / np.sqrt(2)
+        shaped[0] = amplitude[0] * draw[0, 0]
+        return scipy.fft.irfft(shaped.astype(np.complex64), size)[:n_samples].astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -64,15 +97,11 @@ NEURONS: tuple[Neuron, ...] = (
 
 @dataclass(frozen=True)
 class Level:
-    """One recording of the set: how many spikes, how loud the background.
-
-    ``ratio`` is the mean template peak over the standard deviation of the noise between 150 and
-    4000 Hz; ``sway`` the standard deviation of the drift below 5 Hz over that of the noise.
-    """
+    """One recording of the set: how many spikes, how loud the background."""
 
     n_spikes: int
-    ratio: float
-    sway: float
+    ratio: float  # mean template peak over the standard deviation of the noise between 150 and 4000 Hz
+    sway: float  # standard deviation of the drift below 5 Hz over that of the noise
 
 
 # Counts as published; ratios at which a threshold-plus-template sorter scores as published.
@@ -174,37 +203,47 @@ def lookalike(name: str, seed: int, *, duration_s: float = 57.6) -> tuple[np.nda
     return simulate(count, level.ratio, seed * 100 + number, duration_s=duration_s, sway=level.sway)
 
 
-def write_lookalikes(folder: Path, seed: int, *, duration_s: float = 57.6, truth_dir: Path | None = None) -> list[Path]:
+def write_set(
+    folder: Path, draw: Callable[[str], tuple[np.ndarray, SpikeTrain]], truth_dir: Path | None = None
+) -> list[Path]:
     """Write ``D1.mat`` with ``d``, ``Index``, ``Class`` and ``D2.mat`` … ``D6.mat`` with ``d`` alone.
 
     The truth of D2–D6 goes to ``truth_dir`` where given, apart from the data, so that nothing can be tuned to it.
     """
     written = []
     for name in LOOKALIKES:
-        trace, train = lookalike(name, seed, duration_s=duration_s)
-        path = Path(folder) / f"{name}.mat"
-        write_mat(path, train if name == "D1" else None, trace)
+        trace, train = draw(name)
+        written.append(Path(folder) / f"{name}.mat")
+        write_mat(written[-1], train if name == "D1" else None, trace)
         if truth_dir is not None and name != "D1":
             write_mat(Path(truth_dir) / f"{name}.mat", train)
-        written.append(path)
     return written
 
 
+def write_set_as_job(
+    title: str, folder: Path, inputs: tuple[Path, ...], draw: Callable[[str], tuple[np.ndarray, SpikeTrain]]
+) -> Summary:
+    """A set in the user's folder, the truth of D2–D6 in ``truth/``."""
+
+    def write() -> list[str]:
+        with OutputFolder(folder, inputs).files() as part:
+            write_set(part, draw, part / "truth")
+        return [f"D1.mat … D6.mat in {folder}, the truth of D2–D6 in {folder / 'truth'}"]
+
+    return run_batch([Job("D1–D6", write)], title=title)
+
+
 def lookalikes(output_dir: str, seed: int, duration_s: float) -> Summary:
-    """The embedded D1–D6 as files, the truth of D2–D6 in ``truth/``."""
-    return run_batch([Job("D1–D6", _lookalikes, (Path(output_dir), seed, duration_s))], title="embedded recordings")
-
-
-def _lookalikes(folder: Path, seed: int, duration_s: float) -> list[str]:
-    with OutputFolder(folder).files() as part:
-        write_lookalikes(part, seed, duration_s=duration_s, truth_dir=part / "truth")
-    return [f"D1.mat … D6.mat in {folder}, the truth of D2–D6 in {folder / 'truth'}"]
+    """The embedded D1–D6 as files."""
+    draw = partial(lookalike, seed=seed, duration_s=duration_s)
+    return write_set_as_job("embedded recordings", Path(output_dir), (), draw)
 
 
 def _make_lookalikes(
     inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
 ) -> dict[str, Any] | None:
-    written = write_lookalikes(out_dir, seed or 0, duration_s=params["duration_s"], truth_dir=out_dir / "truth")
+    draw = partial(lookalike, seed=seed or 0, duration_s=params["duration_s"])
+    written = write_set(out_dir, draw, out_dir / "truth")
     return {"units": "a.u.", "axes": {"d": ["channel", "time"]}, "recordings": [p.stem for p in written]}
 
 

@@ -1,12 +1,14 @@
-"""Files and unfinished folders: whatever the project writes gets a hidden name first and its own name once it is whole.
+"""Atomic files, unfinished folders and locks.
 
-A killed process thus leaves nothing that could be taken for a finished result. The hidden name ends in a random
-token. Whoever writes an output holds its lock, so what the holder finds there under other tokens was left by
-writers that are dead, on whatever machine they ran.
+Whatever the project writes gets a hidden name first and its own name once it is whole, so a killed process leaves
+nothing that could be taken for a finished result. The hidden name ends in a random token. Whoever writes an output
+holds its lock, so what the holder finds there under other tokens was left by writers that are dead, on whatever
+machine they ran.
 """
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -16,10 +18,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from src.storage.lock import disk_error, folder_lock
+from filelock import FileLock, Timeout
+
+from src.signals import BadInput
 
 PART = re.compile(r"\..+\.part-[0-9a-f]{8}(\.[^.]*)?")
 """Hidden names of what is being written."""
+_NEARLY_FULL_BYTES = 1 << 16
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_MISPLACED = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+# HDF5 and Rust libraries report a full disk in words, in errors of their own.
+_FULL_IN_WORDS = re.compile(r"No space left on device|\(os error 28\)|errno = 28\b")
 
 
 @contextmanager
@@ -94,3 +104,77 @@ def sync(path: Path) -> None:
         if file.is_file():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
+
+
+@contextmanager
+def folder_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of an output file or folder; the kernel drops it when its owner dies.
+
+    The lock is the file ``.<name>.lock`` beside the output. It is removed while it is held, so that none stays
+    beside the results; ``filelock`` notices a file that was removed while it waited.
+
+    Raises
+    ------
+    BadInput
+        If the place cannot be written or has no locks; with ``wait=False``, when another process holds it.
+    """
+    folder = Path(os.path.realpath(folder))
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise BadInput(folder, "another run is writing it", "wait for it, or choose another folder") from None
+    except OSError as error:
+        bad = disk_error(error, folder)
+        if bad is None:
+            problem = f"cannot be locked ({error.strerror})"
+            bad = BadInput(folder, problem, "choose a folder on another disk")
+        raise bad from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def disk_error(error: BaseException, target: Path, *, within: Path | None = None) -> BadInput | None:
+    """The user's view of an error met while writing ``target``; ``None`` if the disk is not the cause.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    target
+        The file or folder being written.
+    within
+        Where it is being written for now. An error about any other file is not about the target.
+    """
+    if isinstance(error, BadInput):
+        return None
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _FULL or _FULL_IN_WORDS.search(str(error)) or (number is None and _out_of_space(error, target)):
+        return BadInput(target, "no space left on the disk", "free some space or choose another folder")
+    if not isinstance(error, OSError) or number not in (*_FORBIDDEN, *_MISPLACED):
+        return None
+    if within is not None and isinstance(error.filename, str) and not _concerns(error.filename, target, within):
+        if number in _MISPLACED:
+            return None
+        return BadInput(error.filename, f"cannot be opened ({error.strerror})", "ask for access to it")
+    return BadInput(target, f"cannot be written ({error.strerror})", "choose a folder you may write to")
+
+
+def _concerns(name: str, target: Path, part: Path) -> bool:
+    path = Path(os.path.realpath(name))
+    return path == target or path.is_relative_to(part)
+
+
+def _out_of_space(error: BaseException, target: Path) -> bool:
+    """Whether the disk is full, for the writers whose error names no cause (``ndarray.tofile``, ``torch.save``)."""
+    if not isinstance(error, OSError | RuntimeError):
+        return False
+    with suppress(OSError):
+        disk = os.statvfs(target.parent)
+        return disk.f_bavail * disk.f_frsize < _NEARLY_FULL_BYTES
+    return False

@@ -21,7 +21,7 @@ from typing import Self
 
 import xxhash
 
-from src.storage.fingerprint import remember
+from src.storage.manifest import remember
 
 _BLOCK_BYTES = 1 << 21
 _BLOCKS = 3  # one being filled, one being written, one waiting

@@ -1,7 +1,7 @@
-"""``manifest.json``: what a folder of results holds, and with which checksums.
+"""``manifest.json``: what a folder of results holds, how it was made, and with which checksums.
 
-It lists every file that was written beside it, says how they were made, and carries a checksum of itself. A file is
-provably ours if a manifest above it lists it and its content has the checksum stated there; nothing else is.
+It lists every file that was written beside it and carries a checksum of itself. A file is provably ours if a manifest
+above it lists it and its content has the checksum stated there; nothing else is.
 """
 
 from __future__ import annotations
@@ -9,19 +9,104 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import subprocess
+import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from src.signals import BadInput
-from src.storage.fingerprint import CHECKSUM, digest_of, file_digest, taken_digest
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 2
-"""Schema 1 had no ``checksum`` and called the step ``stage``. It is still read, without the check of a checksum."""
 UNREADABLE: dict[str, Any] = {}
 """Stands for a manifest that is there and damaged; compare by identity."""
+CHECKSUM = "xxh3_128"
+"""What large results are verified by: a damaged one is found as surely as by SHA-256, in a thirtieth of its time."""
+PACKAGES = ("torch", "numpy", "scipy", "h5py", "pytorch-lightning", "hydra-core", "librosa", "PyWavelets", "tensorflow")
+_READ_BYTES = 1 << 22
+_SETTLED_NS = 1_000_000_000
+_MAKERS: dict[str, Any] = {"sha256": hashlib.sha256, CHECKSUM: xxhash.xxh3_128}
 Record = dict[str, Any]
+_Identity = tuple[int, int, int, int, int]
+_digests: dict[tuple[str, str, _Identity], str] = {}
+_taken: dict[str, tuple[_Identity, str]] = {}
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a plain value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a plain value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def file_digest(path: Path, kind: str = "sha256") -> str:
+    """Checksum of a file's content, remembered while the file system says that it is the same file.
+
+    Raises
+    ------
+    BadInput
+        If the file is missing or cannot be read.
+    """
+    try:
+        stat = path.stat()
+        key = (kind, str(path), _identity(stat))
+        if key in _digests:
+            return _digests[key]
+        # Clocks of file systems are coarse: two writes in one tick look alike, so a fresh file is not remembered.
+        settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS
+        checksum = _MAKERS[kind]()
+        with path.open("rb") as handle:
+            while block := handle.read(_READ_BYTES):
+                checksum.update(block)
+    except FileNotFoundError:
+        raise BadInput(path, "does not exist", "check the path") from None
+    except PermissionError:
+        raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
+    if settled:
+        _digests[key] = checksum.hexdigest()
+    return str(checksum.hexdigest())
+
+
+def remember(path: Path, stat: os.stat_result, digest: str) -> None:
+    """Keep the XXH3-128 that was taken while a file was written, for the manifest that lists it."""
+    _taken[str(path)] = _identity(stat), digest
+
+
+def _identity(stat: os.stat_result) -> _Identity:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def checksums(folder: Path) -> dict[str, Record]:
+    """Size and checksum of every file below ``folder`` but the manifest, by relative name.
+
+    That is XXH3-128 where it was taken while the file was written, and SHA-256 elsewhere.
+    """
+    outputs = {p.relative_to(folder).as_posix(): p for p in files_of(folder) if p != folder / MANIFEST}
+    return {name: _content(path, path.stat()) for name, path in outputs.items()}
+
+
+def _content(path: Path, stat: os.stat_result) -> Record:
+    found = _taken.pop(str(path), None)
+    if found is None:
+        return {"bytes": stat.st_size, "sha256": file_digest(path)}
+    same = found[0] == _identity(stat)  # else it was changed after it was written
+    return {"bytes": stat.st_size, CHECKSUM: found[1] if same else file_digest(path, CHECKSUM)}
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Every file below a folder, in order."""
+    return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -35,16 +120,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     outputs = manifest.get("outputs") if isinstance(manifest, dict) else None
     if not isinstance(outputs, dict) or not all(isinstance(record, dict) for record in outputs.values()):
         return UNREADABLE
-    if "stage" in manifest:
-        manifest.setdefault("step", manifest["stage"])
-    return manifest
+    return dict(manifest)
 
 
 def is_intact(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest is finished and is what was written: its own checksum holds, or it is of schema 1."""
-    if manifest.get("schema") == MANIFEST_SCHEMA:
-        return "unfinished" not in manifest and manifest.get("checksum") == _checksum(manifest)
-    return manifest.get("schema", 1) == 1 and "checksum" not in manifest
+    """Whether a manifest is finished and is what was written: its own checksum holds."""
+    whole = manifest.get("schema") == MANIFEST_SCHEMA and "unfinished" not in manifest
+    return whole and manifest.get("checksum") == _checksum(manifest)
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -94,29 +176,66 @@ def _verifies(path: Path, record: Record) -> bool:
     return file_digest(path, kind) == record.get(kind)
 
 
-def checksums(folder: Path) -> dict[str, Record]:
-    """Size and checksum of every file below ``folder`` but the manifest, by relative name.
+@dataclass(frozen=True)
+class Artifact:
+    """A finished step on disk; ``reused`` says that nothing had to be computed."""
 
-    That is XXH3-128 where it was taken while the file was written, and SHA-256 elsewhere.
+    path: Path
+    manifest: dict[str, Any]
+    reused: bool
+
+
+def read_artifact(folder: Path, key: str | None = None) -> Artifact | None:
+    """The artifact in ``folder`` if its manifest is intact and has this key, and every file it lists verifies."""
+    manifest = read_manifest(folder)
+    if not manifest or not {"key", "facts", "outputs"} <= manifest.keys():
+        return None
+    if not is_intact(manifest) or (key is not None and manifest["key"] != key):
+        return None
+    return Artifact(folder, manifest, reused=True) if all_there(folder, manifest) else None
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files.
+
+    An HDF5 file that takes data from other files is hashed with them, see :func:`src.storage.hdf5.files_reached`.
+
+    A finished step's folder is what its manifest says it is, apart from when and how fast it was made:
+    made again elsewhere it has the same fingerprint.
+
+    Raises
+    ------
+    BadInput
+        If the path is missing or cannot be read.
     """
-    outputs = {p.relative_to(folder).as_posix(): p for p in files_of(folder) if p != folder / MANIFEST}
-    return {name: {"bytes": p.stat().st_size} | _content(p) for name, p in outputs.items()}
+    path = Path(path)
+    if not path.is_dir():
+        digest = file_digest(path)
+        if not _is_hdf5(path):
+            return digest
+        from src.storage.hdf5 import files_reached  # loads HDF5, which few inputs need
+
+        reached = files_reached(path)
+        return digest_of([digest, [file_digest(other) for other in reached]]) if reached else digest
+    if found := read_artifact(path):
+        return digest_of([found.manifest["key"], found.manifest["facts"], found.manifest["outputs"]])
+    return digest_of([(p.relative_to(path).as_posix(), fingerprint(p)) for p in files_of(path)])
 
 
-def _content(path: Path) -> dict[str, str]:
-    taken = taken_digest(path)
-    return {"sha256": file_digest(path)} if taken is None else {CHECKSUM: taken}
+def _is_hdf5(path: Path) -> bool:
+    """Whether the signature of HDF5 stands where the format allows it: at byte 0, 512, 1024, 2048…"""
+    place, size = 0, path.stat().st_size
+    with path.open("rb") as handle:
+        while place < size:
+            handle.seek(place)
+            if handle.read(8) == b"\x89HDF\r\n\x1a\n":
+                return True
+            place = max(512, 2 * place)
+    return False
 
 
-def files_of(folder: Path) -> list[Path]:
-    """Every file below a folder, in order."""
-    return sorted(p for p in folder.rglob("*") if p.is_file())
-
-
-def source_record(path: Path) -> dict[str, Any]:
+def source_record(path: Path) -> Record:
     """What a manifest says of an input: its name, a hash of its place and the checksum of its content."""
-    from src.storage.step import fingerprint  # that module reads manifests
-
     return {"name": path.name, "place": _place(path), "sha256": fingerprint(path)}
 
 
@@ -132,4 +251,22 @@ def is_source(record: Record, path: Path) -> bool:
     """
     if record.get("place") == _place(path) or not {"place", "sha256"} & record.keys():
         return True
-    return record.get("sha256") == source_record(path)["sha256"]
+    return record.get("sha256") == fingerprint(path)
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Code commit, Python and package versions: what has to be known to repeat a result."""
+    root, packages = Path(__file__).resolve().parents[2], {}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    code: dict[str, Any] = {"commit": None, "dirty": None}
+    with suppress(OSError, subprocess.CalledProcessError):
+        code = {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return {"code": code, "python": platform.python_version(), "packages": packages}

@@ -24,8 +24,7 @@ from typing import Any
 from rich.console import Console
 
 from src.signals import BadInput
-from src.storage.atomic import PART, sync, unfinished
-from src.storage.lock import disk_error, folder_lock
+from src.storage.atomic import PART, disk_error, folder_lock, sync, unfinished
 from src.storage.manifest import (
     MANIFEST,
     UNREADABLE,
@@ -286,17 +285,11 @@ def refuse_foreign(folder: Path, option: str, *, beside_results: bool = False, k
     if manifest is UNREADABLE:
         problem = f"holds a {MANIFEST} that is damaged or not ours, so nobody can tell what in it may be replaced"
         raise BadInput(folder, problem, hint)
-    if manifest is None and (found := _foreign(folder, beside_results, known)):
-        raise BadInput(folder, f"already holds {found!r}, which neurolit did not write", hint)
-
-
-def _foreign(folder: Path, beside_results: bool, known: tuple[str, ...]) -> str | None:
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()) if manifest is None else ():
         hidden = PART.fullmatch(path.name) or _LOCK.fullmatch(path.name)
         results = beside_results and path.is_dir() and read_manifest(path)
         if not (hidden or results or path.name in (*LITTER, *known)):
-            return path.name
-    return None
+            raise BadInput(folder, f"already holds {path.name!r}, which neurolit did not write", hint)
 
 
 @contextmanager

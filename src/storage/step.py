@@ -16,11 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from src.signals import BadInput
-from src.storage.fingerprint import digest_of, file_digest
-from src.storage.lock import folder_lock
-from src.storage.manifest import all_there, files_of, is_intact, read_manifest, source_record, write_manifest
+from src.storage.atomic import folder_lock
+from src.storage.manifest import (
+    Artifact,
+    digest_of,
+    fingerprint,
+    provenance,
+    read_artifact,
+    read_manifest,
+    source_record,
+    write_manifest,
+)
 from src.storage.output import plain_name, refuse_other_source, refuse_overlap, replacement
-from src.storage.provenance import provenance
 
 StepFunction = Callable[[Mapping[str, Path], dict[str, Any], Path, int | None], dict[str, Any] | None]
 
@@ -59,15 +66,6 @@ class CachedStep:
     def describe(self, params: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
         """The plain record of this step that a bundle carries."""
         return {"step": self.name, "version": self.version, "params": params, "seed": seed}
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A finished step on disk; ``reused`` says that nothing had to be computed."""
-
-    path: Path
-    manifest: dict[str, Any]
-    reused: bool
 
 
 def ensure(
@@ -136,52 +134,3 @@ def cache_folder(cache: Path, step: CachedStep, label: str, key: str) -> Path:
     """``cache/<step>/<label>-<first 16 digits of the key>``; separators in the label become underscores."""
     safe = label.replace("/", "_").replace("\\", "_").lstrip(".")
     return cache / step.name / plain_name(f"{safe}-{key[:16]}")
-
-
-def read_artifact(folder: Path, key: str | None = None) -> Artifact | None:
-    """The artifact in ``folder`` if its manifest is intact and has this key, and every file it lists verifies."""
-    manifest = read_manifest(folder)
-    if not manifest or not {"key", "facts", "outputs"} <= manifest.keys():
-        return None
-    if not is_intact(manifest) or (key is not None and manifest["key"] != key):
-        return None
-    return Artifact(folder, manifest, reused=True) if all_there(folder, manifest) else None
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's files.
-
-    An HDF5 file that takes data from other files is hashed with them, see :func:`src.storage.hdf5.files_reached`.
-
-    A finished step's folder is what its manifest says it is, apart from when and how fast it was made:
-    made again elsewhere it has the same fingerprint.
-
-    Raises
-    ------
-    BadInput
-        If the path is missing or cannot be read.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        digest = file_digest(path)
-        if not _is_hdf5(path):
-            return digest
-        from src.storage.hdf5 import files_reached  # loads HDF5, which few inputs need
-
-        reached = files_reached(path)
-        return digest_of([digest, [file_digest(other) for other in reached]]) if reached else digest
-    if found := read_artifact(path):
-        return digest_of([found.manifest["key"], found.manifest["facts"], found.manifest["outputs"]])
-    return digest_of([(p.relative_to(path).as_posix(), fingerprint(p)) for p in files_of(path)])
-
-
-def _is_hdf5(path: Path) -> bool:
-    """Whether the signature of HDF5 stands where the format allows it: at byte 0, 512, 1024, 2048…"""
-    place, size = 0, path.stat().st_size
-    with path.open("rb") as handle:
-        while place < size:
-            handle.seek(place)
-            if handle.read(8) == b"\x89HDF\r\n\x1a\n":
-                return True
-            place = max(512, 2 * place)
-    return False

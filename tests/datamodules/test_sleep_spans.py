@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.datamodules.sleep_sequences import SpanDataset
+from src.datamodules.sleep_sequences import WindowDataset
 from src.datamodules.sleep_spans import SpanOptions, draw_windows
 from tests.datamodules.test_sleep_sequences import night
 
@@ -52,7 +52,7 @@ def test_a_window_loses_channels_or_keeps_one_in_the_first_place():
 
 @pytest.mark.parametrize("index", [0, 2])
 def test_a_dataset_draws_anew_unless_it_has_to_repeat(index):
-    dataset = SpanDataset([night(n_epochs=120), night("b", 90)], SpanOptions(window_epochs=30))
+    dataset = WindowDataset([night(n_epochs=120), night("b", 90)], 30, SpanOptions(window_epochs=30))
     first, again = dataset[index], dataset[index]
     assert first[0].shape[0] == len(first[1]) == 30
     assert not first[0].nan_to_num().equal(again[0].nan_to_num())

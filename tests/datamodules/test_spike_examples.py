@@ -4,9 +4,9 @@ import torch
 
 from src.datamodules.spike_examples import NoisyBlock, SpikeWindows, TraceWindows, onset_labels
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.noise import background_spectrum
+from src.preprocess.spikes.filters import background_spectrum
 from src.recordings.extracellular.spike_trains import SpikeTrain
-from src.simulate.noise import Spectrum
+from src.simulate.spikes import Spectrum
 
 FS_HZ = 25_000.0
 PLAIN = Conditioning(low_hz=None)

@@ -30,7 +30,7 @@ from src.recordings.extracellular.spike_trains import read_spikes, read_trace
 from src.recordings.matlab import read_fields
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
-from src.runs.checkpoints import read_checkpoint
+from src.runs.callbacks import read_checkpoint
 from src.simulate.calcium import SimulatedBrain, simulate_subject
 from src.storage.manifest import MANIFEST
 from src.storage.step import CachedStep, ensure, read_artifact

@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from src.models.bundle import Bundle, build_network, export_bundle, load_bundle
+from src.models.bundle import build_network, export_bundle, load_bundle
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
-from src.signals import HUMAN_STAGES, Origin, SignalSpec
+from src.signals import HUMAN_STAGES, SignalSpec
 from src.simulate.sleep import write_night
 from src.storage.manifest import MANIFEST, is_ours, listed_files
 from src.storage.output import OutputFolder
 from src.storage.step import read_artifact
 from tests.conftest import REPOSITORY
+from tests.models.test_bundle import describe
 from tests.preprocess.lfp.lfp_files import random_traces, write_shank
 from tests.runs.test_search import SEARCH
 from tests.runs.verb import command
@@ -117,23 +118,16 @@ def write_nights(inputs: Path) -> None:
     settings = EpochSettings.from_params(
         {"channels": list(CHANNELS), "features": {"kind": "bandpower"}, "margin_s": None}
     )
-    described = Bundle(
-        task="sleep_staging",
+    axes = ("epoch", "channel", "frequency", "time")
+    described = describe(
         kind="sleep_sequence",
         network_args=args | {"dropout": 0.1},
-        signal=SignalSpec(
-            CHANNELS, 100.0, 30.0, "dB re variance", ("epoch", "channel", "frequency", "time"), (20, 2, 10, 1)
-        ),
+        signal=SignalSpec(CHANNELS, 100.0, 30.0, "dB re variance", axes, (20, 2, 10, 1)),
         steps=[
             SLEEP_EPOCHS.describe(settings.to_params("sleep_edf")),
             {"step": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": ["absolute", "night"]}},
         ],
         classes=list(HUMAN_STAGES),
-        decision={"temperature": 1.0},
-        metrics={"test/kappa": 0.8, "test/macro_f1": 0.75},
-        split={},
-        origin=Origin(True, ("nights",), 4, 8.0),
-        provenance={},
     )
     network = build_network("sleep_sequence", described.network_args)
     export_bundle(inputs / "bundle", described, network.state_dict())

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import children
 from tests.conftest import REPOSITORY
 
 OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "shutil.rmtree", "fcntl.flock")
 """Audit events that touch the disk; what libraries do in C is met by the clock instead."""
-
-
-NOTES = Path(tempfile.mkdtemp(prefix="verbs-"))
-"""Where the server keeps what a verb prints: not on the disk that is filled up."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ class Server:
 
 
 def serve() -> None:
-    import matplotlib.pyplot  # noqa: F401
+    import matplotlib.figure  # noqa: F401
     import optuna  # noqa: F401
     import pytorch_lightning  # noqa: F401
     import scipy.signal  # noqa: F401
@@ -82,75 +77,35 @@ def serve() -> None:
     import tests.runs.toy  # noqa: F401
 
     for line in sys.stdin:
-        print(json.dumps(_fork(json.loads(line))), flush=True)
+        print(json.dumps(asdict(_run(json.loads(line)))), flush=True)
 
 
-def _fork(wish: dict[str, Any]) -> dict[str, Any]:
-    folder = Path(wish["folder"])
-    log, count = NOTES / "log", NOTES / "count"
-    count.unlink(missing_ok=True)
-    started = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        _be(wish, folder, log, count)
-    ended = 0
-    while ended == 0:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if wish["after_s"] is not None and time.monotonic() - started > wish["after_s"]:
-            os.kill(child, signal.SIGKILL)
-            ended, status = os.waitpid(child, 0)
-        time.sleep(0.001)
-    return {
-        "status": os.waitstatus_to_exitcode(status),
-        "seconds": time.monotonic() - started,
-        "operations": int(count.read_text()) if count.exists() else 0,
-        "printed": log.read_text(errors="backslashreplace"),
-    }
+def _run(wish: dict[str, Any]) -> Ended:
+    with tempfile.TemporaryFile() as seen:  # a byte for each operation
+        started = time.monotonic()
+        ended = children.verb(
+            wish["line"],
+            Path(wish["folder"]),
+            lambda: _watch(wish["folder"], wish["at"], seen.fileno()),
+            after_s=wish["after_s"],
+        )
+        operations = os.fstat(seen.fileno()).st_size
+    return Ended(ended.returncode, time.monotonic() - started, operations, ended.stdout + ended.stderr)
 
 
-def _be(wish: dict[str, Any], folder: Path, log: Path, count: Path) -> None:
-    """In the child: be the verb, and never come back."""
-    status = 1
-    try:
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.chdir(folder)
-        operations = _count_operations(str(folder), wish["at"])
-        sys.argv = list(wish["line"])
-        try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-            status = 0
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        count.write_text(str(len(operations)))
-    finally:
-        os._exit(status)
-
-
-def _count_operations(folder: str, fatal: int | None) -> list[str]:
-    seen: list[str] = []
+def _watch(folder: str, fatal: int | None, seen: int) -> None:
+    """Count the operations on files in a folder, and die before a numbered one."""
 
     def see(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in OPERATIONS:
             return
-        subject = arguments[0] if event == "fcntl.flock" else os.fsdecode(arguments[0]) if _is_path(arguments) else ""
+        subject = os.fsdecode(arguments[0]) if arguments and isinstance(arguments[0], str | bytes | os.PathLike) else ""
         if event == "fcntl.flock" or str(subject).startswith(folder):
-            seen.append(event)
-            if fatal is not None and len(seen) > fatal:
+            os.write(seen, b".")
+            if fatal is not None and os.fstat(seen).st_size > fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(see)
-    return seen
-
-
-def _is_path(arguments: tuple[Any, ...]) -> bool:
-    return bool(arguments) and isinstance(arguments[0], str | bytes | os.PathLike)
 
 
 if __name__ == "__main__":

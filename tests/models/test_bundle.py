@@ -1,15 +1,18 @@
 import hashlib
+import io
 import json
-import subprocess
-import sys
 from importlib import import_module
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from rich.console import Console
 
+import infer
 from src.models.bundle import NETWORKS, Bundle, build_network, export_bundle, load_bundle
+from src.runs.command import user_errors
 from src.signals import BadInput, Origin, SignalSpec
-from src.storage.fingerprint import canonical_json
+from src.storage.manifest import canonical_json
 
 STEP = {"step": "sleep_epochs", "version": 2, "params": {}, "seed": None}
 ARGS = {"n_channels": 1, "n_freqs": 8, "n_frames": 9, "n_classes": 3, "filters": 4, "width": 8, "blocks": 1}
@@ -109,7 +112,7 @@ def test_preprocessing_of_another_version_is_refused():
     ("task", "module", "step"),
     [
         ("sleep_staging", "sleep", "sleep_epochs"),
-        ("spike_detection", "sorter", "spike_conditioning"),
+        ("spike_detection", "spikes", "spike_conditioning"),
         ("grid_forecasting", "grids", "grid_index"),
     ],
 )
@@ -186,19 +189,33 @@ def test_any_flipped_bit_of_the_description_is_refused(folder):
 
 
 def test_infer_refuses_what_the_loader_refuses_and_says_what_a_bundle_was_trained_on(folder, repository, tmp_path):
-    def infer():
-        words = [sys.executable, "infer.py", f"bundle={folder}", f"input={tmp_path}", f"output_dir={tmp_path / 'out'}"]
-        done = subprocess.run(words, cwd=repository, capture_output=True, text=True)
-        return done.returncode, " ".join((done.stdout + done.stderr).split())
+    def said():
+        console = Console(file=io.StringIO(), width=300)
+        words = [f"bundle={folder}", f"input={tmp_path}", f"output_dir={tmp_path / 'out'}"]
+        with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
+            cfg = compose("infer", words)
+        with pytest.raises(SystemExit), user_errors(console):
+            infer.predict_with_bundle(cfg, console)
+        return console.file.getvalue()
 
-    code, said = infer()
-    assert code
-    assert "trained on recordings: cohort (3 subjects, 24 h; licence of the data: CC0)" in said
+    assert "trained on recordings: cohort (3 subjects, 24 h; licence of the data: CC0)" in said()
     for changes, problem in (WRONG[1], WRONG[5]):
         original = (folder / "bundle.json").read_text()
         edit(folder, **changes)
-        code, said = infer()
-        assert code
-        assert problem in said
-        assert "Traceback" not in said
+        assert problem in said()
         (folder / "bundle.json").write_text(original)
+
+
+def test_every_prediction_says_what_its_network_was_trained_on(tmp_path):
+    (tmp_path / "night.edf").write_bytes(b"x")
+    describe().write_manifest(tmp_path, {"night": tmp_path / "night.edf"}, {"epochs": 3})
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["task"] == "sleep_staging"
+    assert manifest["bundle"]["origin"]["cohorts"] == ["cohort"]
+    assert manifest["inputs"]["night"]["name"] == "night.edf"
+    assert manifest["epochs"] == 3
+
+
+def test_settings_that_are_not_there_are_named():
+    with pytest.raises(BadInput, match="does not say how sleep_epochs is done"):
+        describe().settings(lambda params: params["absent"])

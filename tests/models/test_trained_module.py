@@ -126,6 +126,6 @@ def test_a_module_is_made_from_a_bundle_and_refuses_one_of_another_kind(reposito
     expected = bundle.network().state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.network.state_dict().items())
     assert model.has_statistics
-    assert model.bundle_fields()["network_args"] == bundle.network_args
+    assert model.network_args == bundle.network_args
     with pytest.raises(BadInput, match="holds a network of kind sleep_sequence; SleepStager trains"):
         SleepStager.from_bundle(repository / "pretrained" / "sleep_human")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.models.bundle import Bundle, export_bundle, load_bundle
+from src.models.bundle import export_bundle, load_bundle
 from src.models.grids.forecaster import GridForecasting
 from src.predict.grids import fit_subject, forecasts, is_contiguous, known_voxels, predict
 from src.preprocess.calcium.grid_index import read_grids
@@ -28,17 +28,7 @@ def bundle(data, tmp_path_factory):
     small = {"coarsen": 32, "channels": 4}
     model = GridForecasting(data.signal.to_dict(), data.classes, "grid_planes", small)
     model.take_over(data)
-    fields = {**model.bundle_fields(), "decision": model.tune(data)}
-    made = Bundle(
-        signal=data.signal,
-        steps=data.steps(),
-        origin=data.origin(),
-        classes=data.classes,
-        metrics={},
-        split=data.split.to_dict(),
-        provenance={},
-        **fields,
-    )
+    made = model.to_bundle(data, {})
     folder = export_bundle(tmp_path_factory.mktemp("bundles") / "planes", made, model.network.state_dict())
     return load_bundle(folder)
 

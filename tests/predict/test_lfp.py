@@ -1,13 +1,11 @@
 """LFP without a bundle and with one: recognised by what it is, scored by the code of preprocess=lfp_epochs."""
 
-import subprocess
-import sys
-
 import numpy as np
 
 from src.predict.lfp import lfp_input, score_states
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.simulate.lfp import simulate_session
+from tests.children import verb
 from tests.recordings.extracellular.vendor_files import counts, write_neuroscope, write_rec
 
 
@@ -38,9 +36,10 @@ def test_an_input_is_what_it_holds(tmp_path):
 
 
 def test_states_by_command_without_a_bundle(tmp_path, repository):
-    simulate_session(tmp_path / "in", minutes=11, shanks=(0, 1), n_channels=2, seed=1)
-    command = ["infer.py", f"input={tmp_path / 'in'}", f"output_dir={tmp_path / 'out'}"]
-    done = subprocess.run([sys.executable, *command], cwd=repository, check=True, capture_output=True, text=True)
+    simulate_session(tmp_path / "in", minutes=6, shanks=(0, 1), n_channels=2, seed=1)
+    line = [repository / "infer.py", f"input={tmp_path / 'in'}", f"output_dir={tmp_path / 'out'}"]
+    done = verb(line, tmp_path)
+    assert done.returncode == 0, done.stderr
     assert "is taken for 1 LFP sessions (extracted traces)" in done.stdout
     assert "mean confidence" in done.stdout
     same = LfpEpochsParams(input_dir=str(tmp_path / "out/spectrograms"), output_dir=str(tmp_path / "same")).run()
@@ -48,7 +47,7 @@ def test_states_by_command_without_a_bundle(tmp_path, repository):
     for name in ("hypnogram.csv", "states.png"):
         ours, theirs = (folder / "rat1_sh0" / name for folder in (tmp_path / "out", tmp_path / "same"))
         assert ours.read_bytes() == theirs.read_bytes()
-    assert len((tmp_path / "out/rat1/hypnogram.csv").read_text().splitlines()) == 1 + 11 * 15
+    assert len((tmp_path / "out/rat1/hypnogram.csv").read_text().splitlines()) == 1 + 6 * 15
 
 
 def test_results_of_another_recording_are_not_scored_again(tmp_path):

@@ -11,15 +11,17 @@ import pytest
 import torch
 from torch.nn import functional
 
-from src.models.bundle import Bundle, export_bundle, load_bundle
-from src.models.sleep.sequence import SleepSequenceNet
+from src.models.bundle import export_bundle, load_bundle
+from src.models.sleep.sequence import SequenceSettings
 from src.predict.sleep import predict, stage
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, epochs_of
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW_VERSION, night_view
+from src.recordings.sleep.channels import resample
 from src.recordings.sleep.edf import read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
 from src.simulate.sleep import write_night
+from tests.models.test_bundle import describe
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz")
 SETTINGS = EpochSettings.from_params({"channels": list(CHANNELS), "features": {"kind": "bandpower"}, "margin_s": None})
@@ -43,7 +45,7 @@ def bundle(nights, tmp_path_factory):
         epochs = epochs_of(read_recording(psg, CHANNELS), None, SETTINGS)
         levels.append(torch.from_numpy(night_view(epochs.features, epochs.usable, VIEWS)))
         stages.append(torch.from_numpy(read_hypnogram(scoring).stages.astype(np.int64))[: len(levels[-1])])
-    network = SleepSequenceNet(**ARGS, dropout=0.1)
+    network = SequenceSettings(**ARGS, dropout=0.1).network()
     pooled = torch.cat(levels)
     network.standardize.adopt(pooled.mean((0, 3)), pooled.std((0, 3)))
     optimizer = torch.optim.AdamW(network.parameters(), 2e-2)
@@ -53,8 +55,7 @@ def bundle(nights, tmp_path_factory):
         optimizer.zero_grad()
         functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1).backward()
         optimizer.step()
-    described = Bundle(
-        task="sleep_staging",
+    described = describe(
         kind="sleep_sequence",
         network_args=ARGS | {"dropout": 0.1},
         signal=SignalSpec(CHANNELS, 100.0, 30.0, "dB re variance", AXES, (40, 2, 10, 1), FREQS),
@@ -63,11 +64,8 @@ def bundle(nights, tmp_path_factory):
             {"step": "night_view", "version": NIGHT_VIEW_VERSION, "params": {"views": VIEWS}},
         ],
         classes=list(HUMAN_STAGES),
-        decision={"temperature": 1.0},
         metrics={"test/kappa": 0.8, "test/macro_f1": 0.75},
-        split={},
         origin=Origin(True, ("nights",), 4, 8.0),
-        provenance={},
     )
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
     return load_bundle(export_bundle(folder, described, network.state_dict()))
@@ -80,25 +78,6 @@ def score(bundle, source, out, **options):
     with (out / name / "hypnogram.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
     return [row["stage"] for row in rows], "\n".join(summary.values[name]), out / name
-
-
-def rewrite(path, psg, *, order=None, samples=slice(None), factor=1.0, fs_hz=None):
-    """The recording again with another order of channels, cut, scaled, or at another rate."""
-    from src.recordings.sleep.channels import resample
-
-    recording = read_recording(psg, CHANNELS)
-    rows = recording.samples if fs_hz is None else resample(recording.samples, recording.fs_hz, fs_hz)
-    rate = fs_hz or recording.fs_hz
-    signals = []
-    for index in order or range(len(CHANNELS)):
-        row = rows[index, samples].astype(np.float64) * factor
-        row = row[: len(row) // round(rate) * round(rate)]
-        bound = float(np.abs(row).max()) * 1.01
-        signals.append(
-            edfio.EdfSignal(row, rate, label=CHANNELS[index], physical_dimension="uV", physical_range=(-bound, bound))
-        )
-    edfio.Edf(signals, data_record_duration=1.0).write(path)
-    return path
 
 
 def same(first, second):
@@ -184,31 +163,28 @@ def test_lights_come_from_options_and_are_refused_when_they_are_none(bundle, nig
     assert "give a clock time" in str(summary.failures)
 
 
-def test_the_order_of_channels_does_not_matter(bundle, nights, tmp_path):
-    plain = rewrite(tmp_path / "plain.edf", nights[0][0])
-    swapped = rewrite(tmp_path / "swapped.edf", nights[0][0], order=[1, 0])
-    assert score(bundle, plain, tmp_path / "a")[0] == score(bundle, swapped, tmp_path / "b")[0]
+@pytest.fixture(scope="module")
+def recorded(bundle, nights):
+    """The samples of a night, and its stages."""
+    samples = read_recording(nights[0][0], CHANNELS).samples
+    return samples, stage(samples, 100.0, CHANNELS, bundle=bundle).stages.tolist()
 
 
-def test_gain_does_not_matter(bundle, nights, tmp_path):
-    stages, printed, _ = score(bundle, rewrite(tmp_path / "x.edf", nights[0][0], factor=1e-6), tmp_path / "a")
-    assert "is the unit right?" in printed
-    plain, printed, _ = score(bundle, tmp_path / "x.edf", tmp_path / "b", scale=1e6)
-    assert "volts" not in printed
-    assert same(stages, plain) > 0.99
+def test_the_order_of_channels_does_not_matter(bundle, recorded):
+    samples, plain = recorded
+    assert stage(samples[::-1], 100.0, CHANNELS[::-1], bundle=bundle).stages.tolist() == plain
 
 
-def test_resampling_hardly_matters(bundle, nights, tmp_path):
-    plain = score(bundle, rewrite(tmp_path / "plain.edf", nights[0][0]), tmp_path / "a")[0]
-    other = score(bundle, rewrite(tmp_path / "other.edf", nights[0][0], fs_hz=128.0), tmp_path / "b")[0]
-    assert same(plain, other) >= 0.95
+def test_gain_and_rate_hardly_matter(bundle, recorded):
+    samples, plain = recorded
+    assert same(stage(samples * np.float32(1e-6), 100.0, CHANNELS, bundle=bundle).stages, plain) > 0.99
+    assert same(stage(resample(samples, 100.0, 128.0), 128.0, CHANNELS, bundle=bundle).stages, plain) >= 0.95
 
 
 @pytest.mark.parametrize(("seconds", "least"), [(300, 0.95), (10, 0.9)])
-def test_when_the_recording_starts_hardly_matters(bundle, nights, tmp_path, seconds, least):
-    plain = score(bundle, rewrite(tmp_path / "plain.edf", nights[0][0]), tmp_path / "a")[0]
-    late = rewrite(tmp_path / "late.edf", nights[0][0], samples=slice(seconds * 100, None))
-    stages = [s for s in score(bundle, late, tmp_path / "b")[0] if s != "unscored"]
+def test_when_the_recording_starts_hardly_matters(bundle, recorded, seconds, least):
+    samples, plain = recorded
+    stages = stage(samples[:, seconds * 100 :], 100.0, CHANNELS, bundle=bundle).stages
     shifted = plain[seconds // 30 :]
     assert same(stages[: len(shifted) - 1], shifted[: len(stages)][: len(shifted) - 1]) >= least
 

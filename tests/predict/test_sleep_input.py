@@ -4,23 +4,23 @@ import edfio
 import numpy as np
 import pytest
 
-from src.models.bundle import Bundle
 from src.predict.sleep_input import InputOptions, find_inputs, read_input, require_contract
-from src.preprocess.sleep.epochs import EpochSet, EpochSettings
+from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
 from src.recordings.sleep.edf import read_recording
-from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
+from src.signals import HUMAN_STAGES, BadInput, SignalSpec
 from src.simulate.sleep import write_night
+from tests.models.test_bundle import describe
 
 SETTINGS = EpochSettings.from_params(
     {"channels": ["EEG Fpz-Cz", "EEG Pz-Oz"], "features": {"kind": "bandpower"}, "aliases": {"EEG Fpz-Cz": ["F4-M1"]}}
 )
-BUNDLE = Bundle(
-    task="sleep_staging", kind="sleep_sequence", network_args={}, steps=[{"step": "x", "version": 1, "params": {}}],
+BUNDLE = describe(
+    kind="sleep_sequence",
+    network_args={},
     signal=SignalSpec(SETTINGS.channels, 100.0, 30.0, "dB re variance", ("channel", "frequency", "time"), (2, 5, 1)),
-    classes=list(HUMAN_STAGES), decision={"temperature": 1.0}, metrics={}, split={},
-    origin=Origin(True, ("nights",), 1, 1.0), provenance={},
-)  # fmt: skip
+    classes=list(HUMAN_STAGES),
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +107,8 @@ READS = SignalSpec(
 
 
 def check(channels=LFP, low_hz=0.5, shape=(4, 60, 7), epoch_s=4.0, units="dB re 1 uV^2/Hz"):
-    freqs_hz = low_hz + 0.5 * np.arange(shape[1])
-    empty = np.zeros(3)
-    epochs = EpochSet(np.zeros((3, *shape)), np.zeros(3, np.int8), empty > 0, empty, freqs_hz, np.arange(7.0), {})
-    require_contract(READS, epochs, channels, 500.0, epoch_s, units, source="x")
+    freqs_hz = tuple((low_hz + 0.5 * np.arange(shape[1])).tolist())
+    require_contract(READS, SignalSpec(channels, 500.0, epoch_s, units, READS.axes, shape, freqs_hz), "x")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +117,7 @@ def check(channels=LFP, low_hz=0.5, shape=(4, 60, 7), epoch_s=4.0, units="dB re 
         ({"low_hz": 20.0}, r"frequencies \(Hz\): .* has \(20.0, 49.5, 60\), the bundle reads \(0.5, 30.0, 60\)"),
         ({"channels": ("a", "a", "a", "a")}, "channels: .* has .'a', 'a', 'a', 'a'., the bundle reads .'a', 'b'"),
         ({"epoch_s": 10.0}, r"epoch length \(s\): the recording has 10.0, the bundle reads 4.0"),
-        ({"shape": (1, 60, 7)}, "channels: the recording has 1, the bundle reads 4"),
+        ({"channels": ("a",)}, "channels: the recording has 1, the bundle reads 4"),
         ({"units": "dB"}, "unit: the recording has dB, the bundle reads dB re 1 uV"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 
 from src.predict import sleep_yasa
 from src.predict.sleep import stage
-from src.predict.sleep_agreement import beside
+from src.predict.sleep_statistics import beside
 from src.predict.sleep_yasa import classify, log_mean, yasa_share
 from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.hypnogram import align

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.predict.spike_quality import SortedGroup, unit_rows
+from src.predict.spike_quality import SortedGroup, mark_noise, unit_rows
 from src.recordings.extracellular.spike_trains import SpikeTrain
 
 FS_HZ = 25_000.0
@@ -26,3 +26,17 @@ def test_the_quality_of_a_unit_decides_its_label():
     (brief,) = unit_rows(units(np.arange(500, 30_000, 1_000)), FS_HZ, 0, first=1)
     assert brief["presence"] < 0.2
     assert brief["label"] == "mua"
+
+
+def test_what_follows_larger_units_or_is_small_without_a_refractory_period_is_noise():
+    large, rng = np.arange(500, 249_000, 1_000), np.random.default_rng(0)
+    free, hash_ = (np.sort(rng.integers(0, 250_000, n)) for n in (150, 900))
+    index = [large, large[::2] + rng.integers(-40, 41, len(large[::2])), free, hash_]
+    train = SpikeTrain.sorted(np.concatenate(index), np.repeat([1, 2, 3, 4], [len(i) for i in index]))
+    templates = np.zeros((4, 1, 75))
+    templates[:, 0, 25] = 40.0, 6.0, 8.0, 2.2
+    group = SortedGroup(train, np.ones(len(train)), templates, np.ones(1), 250_000, 250_000)
+    rows = unit_rows(group, FS_HZ, 0, first=1)
+    assert [row["label"] for row in rows] == ["good", "good", "mua", "mua"]
+    mark_noise(rows)
+    assert [row["label"] for row in rows] == ["good", "noise", "mua", "noise"]

@@ -12,7 +12,7 @@ from src.signals import BadInput
         (FileNotFoundError(), r"x\.mat: does not exist; check the path"),
         (IsADirectoryError(), r"x\.mat: is a folder"),
         (PermissionError(), "permission denied"),
-        (ImportError("no", name="isx"), "needs the package isx; pip install isx"),
+        (ImportError("no isx", name="isx"), r"a package is missing \(no isx\); pip install isx"),
         (ValueError("a\n b"), r"cannot be read \(a b\); copy or download it again"),
         (EOFError(), r"cannot be read \(EOFError\)"),
         (BadInput("other", "is wrong", "correct it"), "other: is wrong; correct it"),

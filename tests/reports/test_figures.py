@@ -24,5 +24,5 @@ def test_a_page_holds_its_picture_and_misses_no_value(tmp_path, monkeypatch):
     values = {"template": "x", "text": "a <b>", "picture": b"png"}
     page = write_page(tmp_path / "page.html", values).read_text()
     assert page == "<p>a &lt;b&gt;</p><img src='data:image/png;base64,cG5n'>\n"
-    with pytest.raises(UndefinedError, match="picture"):
-        write_page(tmp_path / "page.html", {"template": "x", "text": ""})
+    with pytest.raises(UndefinedError, match="text"):
+        write_page(tmp_path / "page.html", {"template": "x", "picture": b""})

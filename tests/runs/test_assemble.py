@@ -1,5 +1,6 @@
 """What a configuration becomes, and what is refused before any data are touched."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ModelSummary, WeightAveraging
 
 from src import schema
-from src.runs.assemble import adopt_checkpoint, assemble, make_trainer
+from src.runs.assemble import adopt_checkpoint, assemble, make_trainer, quiet_trainer
 from src.runs.callbacks import ProgressBar, ReseedEachStep
-from src.runs.keys import check
+from src.runs.targets import check
 from src.signals import BadInput
 from tests.conftest import REPOSITORY
 
@@ -101,3 +102,12 @@ def test_averaged_weights_are_lightning_s_own(tmp_path):
 def test_a_training_without_its_checkpoint_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"callbacks.checkpoint: is missing"):
         trainer(tmp_path, "callbacks.checkpoint=null")
+
+
+def test_the_trainers_notices_are_silent_and_other_warnings_are_not():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.resetwarnings()
+        quiet_trainer()
+        warnings.warn("The 'train_dataloader' does not have many workers which may be a bottleneck", stacklevel=1)
+        warnings.warn("the learning rate is odd", stacklevel=1)
+    assert [str(w.message) for w in seen] == ["the learning rate is odd"]

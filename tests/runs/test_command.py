@@ -1,14 +1,19 @@
 """What a mistake on the command line is answered with, before anything runs."""
 
+import io
 import shlex
-import subprocess
 import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from rich.console import Console
 
 from src import schema
 from src.runs import command
+from src.runs.command import user_errors
 from src.signals import BadInput
 
 schema.register()
@@ -128,14 +133,49 @@ def test_ctrl_c_says_what_to_type(capsys, monkeypatch, stopped):
     assert capsys.readouterr().out.endswith("To go on: python infer.py bundle=b 'input=my night.edf'\n")
 
 
-@pytest.mark.parametrize("verb", ["infer", "preprocess"])
+@pytest.mark.parametrize("verb", ["infer", "preprocess", "train"])
 def test_help_is_printed_before_anything_runs(capsys, monkeypatch, verb):
     monkeypatch.setattr(sys, "argv", [f"{verb}.py", "--help"])
     command.run_verb(plain_interrupt, verb)
     assert capsys.readouterr().out.count(f"python {verb}.py") >= 3
 
 
-def test_train_prints_its_help(repository):
-    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=repository, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("python train.py") >= 3
+def refuse(source: str) -> None:
+    raise BadInput(source, "no channel [fpz] among [cz]", "name one with channel=")
+
+
+def stumble() -> None:
+    raise ZeroDivisionError
+
+
+def said(error=None, config=None) -> str:
+    """What a verb prints before it leaves with status 2."""
+    stream = io.StringIO()
+    with pytest.raises(SystemExit) as left, user_errors(Console(file=stream)):
+        if error is not None:
+            raise error
+        instantiate(OmegaConf.create(config))
+    assert left.value.code == 2
+    return stream.getvalue()
+
+
+def test_bad_input_is_one_line_and_keeps_its_brackets():
+    error = BadInput("night.edf", "no channel [fpz] among [cz]", "name one with channel=")
+    assert said(error) == f"error {error}\n"
+
+
+def test_bad_input_is_found_inside_the_error_of_a_constructor():
+    config = {"_target_": f"{__name__}.refuse", "source": "night.edf"}
+    assert said(config=config) == "error night.edf: no channel [fpz] among [cz]; name one with channel=\n"
+
+
+def test_a_key_that_was_not_given_is_asked_for():
+    config = {"_target_": f"{__name__}.refuse", "source": "???"}
+    assert said(config=config) == "error command line: source is not given; add source=…\n"
+
+
+def test_an_error_of_our_own_keeps_its_traceback():
+    with pytest.raises(InstantiationException), user_errors(Console(file=io.StringIO())):
+        instantiate(OmegaConf.create({"_target_": f"{__name__}.stumble"}))
+    with pytest.raises(ZeroDivisionError), user_errors(Console(file=io.StringIO())):
+        stumble()

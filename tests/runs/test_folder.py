@@ -1,14 +1,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 from src.runs.folder import open_run, read_record, run_key, write_record
 from src.signals import BadInput
+from tests.children import ended, fork
 
 CONFIG = {"name": "x", "seed": 1, "logger": None, "runs_dir": "a", "model": {"lr": 0.1}}
 
@@ -51,22 +49,15 @@ def test_two_living_runs_never_share_a_folder(tmp_path):
         assert first.path != second.path
 
 
-@pytest.mark.slow
 def test_a_killed_run_is_found_again(tmp_path):
-    code = (
-        "import time; from pathlib import Path; from src.runs.folder import open_run\n"
-        f"with open_run({CONFIG!r}, runs_dir=Path({str(tmp_path)!r}), name='x') as run:\n"
-        "    print(run.path, flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    path = process.stdout.readline().strip()
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    time.sleep(0.01)
+    def be_killed():
+        with open_run(CONFIG, runs_dir=tmp_path, name="x"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert ended(fork(be_killed)) == -signal.SIGKILL
+    (path,) = (tmp_path / "x").glob("*/run.json")
     with open_run(CONFIG, runs_dir=tmp_path, name="x") as run:
-        assert str(run.path) == path
+        assert run.path == path.parent
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

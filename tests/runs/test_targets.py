@@ -1,10 +1,14 @@
 import re
+import subprocess
+import sys
 
 import pytest
 from omegaconf import OmegaConf
 
-from src.runs.targets import TRUST, check_targets
+from src.runs.assemble import assemble
+from src.runs.targets import TRUST, check, check_targets, imported_arguments, written_arguments
 from src.signals import BadInput
+from tests.runs.test_assemble import configured
 
 
 @pytest.mark.parametrize(
@@ -68,3 +72,81 @@ def test_everything_that_the_repository_names_is_allowed(repository):
     }
     assert len(names) > 10
     check_targets([{"_target_": name} for name in names])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+model.lrr=1", r"model.lrr: is no argument of SleepStager; it takes signal"),
+        ("+model.lr=1", r"model.lr: is no argument of SleepStager; give optimizer.lr"),
+        ("+optimizer.weigt_decay=1", r"optimizer.weigt_decay: .* AdamW; did you mean optimizer.weight_decay\?"),
+        ("+scheduler.warmpu=1", r"scheduler.warmpu: is no argument of warmup_cosine; did you mean scheduler.warmup\?"),
+        ("+datamodule.batchsize=1", r"datamodule.batchsize: .* did you mean datamodule.batch_size\?"),
+        ("+model.network_args.filter=1", r"model.network_args.filter: .* did you mean model.network_args.filters\?"),
+        ("model.kind=sleep_epoch_cn", r"model.kind: 'sleep_epoch_cn' is no network; did you mean sleep_epoch_cnn\?"),
+        ("model.kind=spike_detector", r"model.kind: 'spike_detector' is known, but trained by another module"),
+        ("+callbacks.x._target_=foo", r"callbacks.x._target_: 'foo' cannot be imported"),
+        ("+callbacks.x.patience=3", r"callbacks.x: names no _target_"),
+        ("+callbacks.early_stopping.paitence=3", r"did you mean callbacks.early_stopping.patience\?"),
+        ("+trainer.logger=true", r"trainer.logger: is set by train.py; give logger instead"),
+        ("+trainer.fast_dev_run=true", r"trainer.fast_dev_run: is set by train.py; give debug=fast instead"),
+        ("+trainer.max_epoch=1", r"trainer.max_epoch: .* did you mean trainer.max_epochs\?"),
+        ("trainer.max_epochs=two", r"trainer.max_epochs: is 'two'; give int or null"),
+        ("optimizer.lr=fast", r"optimizer.lr: is 'fast'; give float or Tensor"),
+        (
+            "+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.EarlyStoping}]",
+            r"trainer.callbacks\[0\]._target_: .* cannot be imported",
+        ),
+        (
+            "+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.EarlyStopping, paitence: 2}]",
+            r"did you mean trainer.callbacks\[0\].patience\?",
+        ),
+        ("source=bandpower", r"source: Sleep-EDF .*no folder is given; python preprocess.py preprocess=sleep_edf"),
+        ("source=edf_folder", r"source: edf_folder: no folder is given; .* source.root=<folder>"),
+        ("source=sleep_excerpts", r"source: DREAMS sleep spindles: no folder is given; download"),
+    ],
+)
+def test_mistakes_are_named_before_any_data_are_touched(override, message, monkeypatch):
+    monkeypatch.setattr("src.datamodules.sleep.prepare_nights", None)
+    with pytest.raises(BadInput, match=message):
+        assemble(configured(override))
+
+
+def test_another_optimizer_and_no_scheduler_reach_the_model():
+    cfg = configured("optimizer=sgd", "scheduler=constant", "optimizer.lr=0.5")
+    check(cfg)
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+    assert model["optimizer"]["_target_"] == "torch.optim.SGD"
+    assert model["optimizer"]["lr"] == 0.5
+    assert not model["scheduler"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("src.models.sleep.stager.SleepStager", "src.datamodules.sleep.SleepData", "src.runs.tracking.wandb_tracker"),
+        *("pytorch_lightning.Trainer", "torch.optim.AdamW", "pytorch_lightning.callbacks.EarlyStopping"),
+        *("src.models.schedule.warmup_cosine", "pytorch_lightning.loggers.WandbLogger"),
+    ],
+)
+def test_the_source_says_what_the_constructor_does(target):
+    written, imported = written_arguments(target), imported_arguments("x", target)
+    assert (written and list(written)) == (imported and list(imported))
+
+
+@pytest.mark.parametrize("target", ["os.system", "no.such.Thing", "numpy.load", "Thing", "torch.optim.lr_scheduler"])
+def test_a_source_that_says_nothing_is_left_to_the_import(target):
+    assert written_arguments(target) is None
+
+
+def test_a_mistyped_key_is_reported_without_loading_torch(repository):
+    code = (
+        "import runpy, sys\nsys.argv = ['train.py', *sys.argv[1:]]\n"
+        "try: runpy.run_path('train.py', run_name='__main__')\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    line = [sys.executable, "-c", code, "experiment=sleep_cnn", "+model.lrr=1"]
+    done = subprocess.run(line, cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is no argument" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"

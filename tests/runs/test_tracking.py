@@ -208,17 +208,29 @@ class Faulty(Logger):
         self.may_fail("end")
 
 
+LOST = "tracker Faulty failed (ConnectionError: [/x] the server is gone)"
+
+
 @pytest.mark.parametrize("moment", ["start", "parameters", "middle", "end", "never"])
-def test_a_tracker_that_fails_ends_no_training(tmp_path, capsys, moment):
+def test_a_tracker_that_fails_is_given_up(tmp_path, capsys, moment):
+    tracker, run = {"_target_": f"{__name__}.Faulty", "fails": moment}, RunFolder(tmp_path, "k", 0)
+    with open_loggers(tracker, run, config={}) as loggers:
+        for logger in loggers:
+            logger.log_hyperparams({"lr": 0.1})
+            logger.log_metrics({"loss": 1.0}, 1)
+    assert [row["loss"] for row in read(merge_csv(run))] == ["1.0"]
+    assert capsys.readouterr().out.count(LOST) == (moment != "never")
+
+
+def test_a_tracker_that_fails_ends_no_training(tmp_path, capsys):
     own = tmp_path / "conf" / "logger" / "faulty.yaml"
     own.parent.mkdir(parents=True)
-    own.write_text(f"_target_: {__name__}.Faulty\nfails: {moment}\n")
+    own.write_text(f"_target_: {__name__}.Faulty\nfails: middle\n")
     train(tmp_path, "logger=faulty")
     run = (tmp_path / "runs" / "toy" / "latest").resolve()
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
     assert len([row for row in read(run / "metrics.csv") if row["val/loss"]]) == 3
-    said = capsys.readouterr().out.count("tracker Faulty failed (ConnectionError: [/x] the server is gone)")
-    assert said == (moment != "never")
+    assert LOST in capsys.readouterr().out
 
 
 def test_a_tracker_that_does_not_answer_is_given_up(capsys, monkeypatch):

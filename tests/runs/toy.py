@@ -1,7 +1,7 @@
 """The smallest training that train.py can run: blobs in a plane, in milliseconds."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -84,6 +84,8 @@ class Blobs(pl.LightningDataModule):
 
 
 class Classifier(TrainedModule):
+    task = kind = "toy"
+    network_args: ClassVar[dict[str, Any]] = {}
     monitor = ("val/loss", "min")
 
     def __init__(self, signal: dict[str, Any], classes: list[str], lr: float) -> None:
@@ -125,9 +127,6 @@ class Classifier(TrainedModule):
 
     def tune(self, datamodule: Any) -> dict[str, Any]:
         return {"examples": sum(len(labels) for _, labels in datamodule.val_dataloader())}
-
-    def bundle_fields(self) -> dict[str, Any]:
-        return {"task": "toy", "kind": "toy", "network_args": {}}
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), self.hparams["lr"])

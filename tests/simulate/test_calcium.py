@@ -1,14 +1,11 @@
 """Simulated subjects have the recordings' layout, and truth and traces that belong together."""
 
-import subprocess
-import sys
-
 import h5py
 import numpy as np
 import pytest
 
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files
-from src.simulate.calcium import SimulatedBrain, brain_cells, simulate_ground_truth, simulate_subject
+from src.simulate.calcium import SimulatedBrain, brain_cells, main, simulate_ground_truth, simulate_subject
 
 BRAIN = SimulatedBrain(cells=400, frames=300, planes=5)
 
@@ -57,11 +54,10 @@ def test_given_positions_are_used(tmp_path):
     np.testing.assert_array_equal(recording.positions, xyz[recording.cell_ids - 1])
 
 
-def test_the_command_writes_subjects_that_are_found(tmp_path, repository):
-    command = [sys.executable, "-m", "src.simulate.calcium", "--output_dir", str(tmp_path), "--cells", "60"]
-    done = subprocess.run([*command, "--frames", "90"], cwd=repository, capture_output=True, text=True, check=True)
+def test_the_command_writes_subjects_that_are_found(tmp_path, capsys):
+    main(["--output_dir", str(tmp_path), "--cells", "60", "--frames", "90"])
     assert [p.name for p in find_subjects(tmp_path)] == ["subject_1", "subject_2"]
-    assert done.stdout.count("60 cells, 90 frames at 2 Hz") == 2
+    assert capsys.readouterr().out.count("60 cells, 90 frames at 2 Hz") == 2
 
 
 def test_simulated_ground_truth_is_quiet_plausible_and_repeatable() -> None:

@@ -29,14 +29,6 @@ def band(spectra, stage, channel, low, high):
     return power[stage, channel, (freqs >= low) & (freqs < high)].sum() * freqs[1]
 
 
-def test_shape_units_and_size():
-    samples = night_of(np.zeros(10, np.int8))
-    assert samples.shape == (3, 30_000)
-    assert samples.dtype == np.float32
-    assert np.isfinite(samples).all()
-    assert 5 < samples[0].std() < 60
-
-
 def test_background_has_the_band_powers_asked_for():
     levels = np.log(np.array([[200.0, 20.0, 8.0, 4.0, 6.0]], np.float32)).repeat(3000, axis=0)
     rng = np.random.default_rng(0)
@@ -89,12 +81,6 @@ def test_sleepers_differ_and_stay_themselves():
     again = Sleeper.draw(np.random.default_rng(1))
     assert again.traits == one.traits
     np.testing.assert_array_equal(again.levels, one.levels)
-
-
-def test_same_seed_same_night():
-    stages = np.repeat(np.arange(5, dtype=np.int8), 4)
-    np.testing.assert_array_equal(night_of(stages, 3), night_of(stages, 3))
-    assert not np.array_equal(night_of(stages, 3), night_of(stages, 4))
 
 
 def test_any_epoch_length():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.simulate.sleep_eeg import FS_HZ, WAVES, Traits, add_waves
+from src.simulate.sleep_eeg import FS_HZ, WAVES, Traits
 
 TRAITS = Traits(alpha_hz=10.0, rhythm_rate=1.0, spindle_hz=13.0, spindle_rate=1.0, slow_wave_rate=1.0, eye_rate=1.0)
 
@@ -43,28 +43,6 @@ def test_slow_waves_sawteeth_and_rolling_eyes_are_slow():
     assert 0.4 < dominant_hz(waves("slow wave")) < 1.5
     assert 2.0 < dominant_hz(waves("sawtooth")) < 4.2
     assert dominant_hz(waves("rolling eyes")) < 0.8
-
-
-def added(stage, minutes=60):
-    samples = np.zeros((3, minutes * 60 * FS_HZ), np.float32)
-    stages = np.full(minutes * 30, stage, np.int8)
-    add_waves(np.random.default_rng(0), samples, stages, 2 * FS_HZ, TRAITS)
-    return samples
-
-
-def test_eyes_move_in_wake_and_rem_and_rest_in_n2():
-    size = [added(stage)[2].std() for stage in range(5)]
-    assert min(size[0], size[4]) > 2 * size[2]
-
-
-def test_n3_is_full_of_slow_waves_and_n1_is_not():
-    assert added(3)[0].std() > 2 * added(1)[0].std()
-
-
-def test_nothing_is_drawn_beyond_the_end():
-    samples = np.zeros((3, 150), np.float32)
-    add_waves(np.random.default_rng(0), samples, np.zeros(1, np.int8), 200, TRAITS)
-    assert samples.shape == (3, 150)
 
 
 def test_traits_lie_in_the_population():

@@ -1,7 +1,9 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
-from src.preprocess.spikes.noise import robust_sigma
+from src.preprocess.spikes.filters import robust_sigma
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, read_trace
 from src.signals import BadInput
 from src.simulate.spike_hybrids import (
@@ -9,12 +11,12 @@ from src.simulate.spike_hybrids import (
     BEFORE,
     WAVEFORMS,
     WaveformLibrary,
+    draw_hybrid,
     hybrid,
     read_background,
     read_library,
-    write_hybrids,
 )
-from src.simulate.spikes import NEURONS
+from src.simulate.spikes import NEURONS, write_set
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_spikes_are_where_the_truth_says_and_as_large_as_asked():
 
 
 def test_the_set_is_written_with_its_truth_apart(shared, tmp_path):
-    write_hybrids(shared, tmp_path, 0, duration_s=1.0)
+    write_set(tmp_path, partial(draw_hybrid, shared=shared, seed=0, duration_s=1.0), tmp_path / "truth")
     assert isinstance(read_spikes(tmp_path / "D1.mat"), SpikeTrain)
     with pytest.raises(BadInput, match="no variable 'Index'"):
         read_spikes(tmp_path / "D4.mat")

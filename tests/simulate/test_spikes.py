@@ -1,20 +1,23 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.io
 import scipy.signal
 
-from src.preprocess.spikes.noise import quiet_mask, robust_sigma
+from src.preprocess.spikes.filters import quiet_mask, robust_sigma
 from src.simulate.spikes import (
     FS_HZ,
     LOOKALIKES,
     NEURONS,
     SPIKE_SAMPLES,
+    Spectrum,
     firing,
     lookalike,
     mean_peak,
     place,
     simulate,
-    write_lookalikes,
+    write_set,
 )
 
 PUBLISHED = {  # class: peak, where, width at half maximum, end of the positive lobe (10 %)
@@ -95,7 +98,7 @@ def test_too_many_spikes_do_not_fit():
 
 
 def test_the_set_is_written_with_labels_for_the_first_alone(tmp_path):
-    write_lookalikes(tmp_path, 0, duration_s=1.0, truth_dir=tmp_path / "truth")
+    write_set(tmp_path, partial(lookalike, seed=0, duration_s=1.0), tmp_path / "truth")
     first = scipy.io.loadmat(tmp_path / "D1.mat")
     assert first["d"].shape == (1, 25_000)
     assert {"Index", "Class"} < set(first)
@@ -116,3 +119,16 @@ def test_the_waveforms_follow_the_real_ones(shared_data):
         ours = np.mean([neuron.at(np.arange(-20, 44) + shift) for shift in (-0.4, -0.2, 0, 0.2, 0.4)], axis=0)
         assert np.corrcoef(ours, median)[0, 1] > 0.995
         assert np.abs(ours - median).max() < 0.35
+
+
+def test_synthesised_noise_has_the_spectrum():
+    f = np.linspace(0, FS_HZ / 2, 257)
+    spectrum = Spectrum((1 + 3 * (f < 1_000)) / FS_HZ, FS_HZ)
+    noise = spectrum.synthesise(200_000, np.random.default_rng(0))
+    assert noise.std() == pytest.approx(spectrum.sigma(), rel=0.02)
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    bins = np.fft.rfftfreq(len(noise), 1 / FS_HZ)
+    ratio = power[(bins > 100) & (bins < 900)].mean() / power[bins > 2_000].mean()
+    assert ratio == pytest.approx(4, rel=0.1)
+    assert spectrum.scaled(2.0).sigma() == pytest.approx(2 * spectrum.sigma())
+    assert spectrum.sigma(0, 1_000) < spectrum.sigma()

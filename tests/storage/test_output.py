@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from src.signals import BadInput
 from src.storage.manifest import MANIFEST, read_manifest, source_record, write_manifest
 from src.storage.output import LONGEST_NAME, OutputFolder, distinct_names, plain_name, refuse_overlap
+from tests.children import ended, fork
 
 
 def write(output: OutputFolder, name: str, **files: str) -> None:
@@ -125,22 +125,26 @@ class TestFolder:
         assert (tmp_path / "out/night").is_symlink()
 
     @pytest.mark.parametrize("at", range(1, 7))
-    def test_a_kill_while_files_are_moved_is_finished_by_the_same_command(self, tmp_path, repository, at):
+    def test_a_kill_while_files_are_moved_is_finished_by_the_same_command(self, tmp_path, at):
         output = OutputFolder(tmp_path / "out")
         write(output, "night", a="old", b="old", gone="old")
         (tmp_path / "out/night/mine").write_text("mine")
-        code = (
-            "import os, sys\nfrom pathlib import Path\nfrom src.storage.output import OutputFolder\nseen = []\n"
-            "def see(event, args):\n"
-            "    if event in ('os.rename', 'os.remove') and seen is not None:\n"
-            "        seen.append(event)\n"
-            "        if len(seen) == int(sys.argv[2]): os.kill(os.getpid(), 9)\n"
-            "with OutputFolder(Path(sys.argv[1])).folder('night') as part:\n"
-            "    for name in ('a', 'b', 'c'): (part / name).write_text('new')\n"
-            "    sys.addaudithook(see)\n"
-        )
-        run = subprocess.run([sys.executable, "-c", code, tmp_path / "out", str(at)], cwd=repository)
-        assert run.returncode == -signal.SIGKILL
+
+        def be_killed():
+            seen = []
+
+            def see(event, args):
+                if event in ("os.rename", "os.remove"):
+                    seen.append(event)
+                    if len(seen) == at:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            with output.folder("night") as part:
+                for name in ("a", "b", "c"):
+                    (part / name).write_text("new")
+                sys.addaudithook(see)
+
+        assert ended(fork(be_killed)) == -signal.SIGKILL
         write(output, "night", a="new", b="new", c="new")
         assert content(tmp_path / "out") == {f"night/{n}": "new" for n in "abc"} | {"night/mine": "mine"}
         assert sorted(os.listdir(tmp_path / "out")) == ["night"]

@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.signals import BadInput
-from src.storage.fingerprint import canonical_json
+from src.storage.atomic import folder_lock
 from src.storage.manifest import MANIFEST, checksums
 from src.storage.step import CachedStep, ensure, fingerprint, read_artifact
+from tests.children import ended, fork
 
 plain = st.recursive(
     st.none()
@@ -105,30 +104,10 @@ class TestKey:
         os.utime(signal, (1, 1))
         assert STAGE.key({"signal": signal}, PARAMS, 0) != before
 
-    def test_it_sees_changes_that_follow_at_once(self, signal):
-        digests = set()
-        for first in range(20):
-            np.full(10, float(first)).tofile(signal)
-            digests.add(fingerprint(signal))
-        assert len(digests) == 20
-
     @given(params=st.dictionaries(st.text(max_size=4), plain, max_size=4))
     def test_the_order_of_parameters_does_not_matter(self, params):
         reverse = dict(reversed(params.items()))
         assert STAGE.key({}, params, 0) == STAGE.key({}, reverse, 0)
-
-    @given(value=plain)
-    def test_canonical_json_is_json(self, value):
-        assert json.loads(canonical_json(value)) == value
-
-    @pytest.mark.parametrize("value", [float("nan"), float("inf"), Path("x"), np.float64(1).astype(np.float32), {1, 2}])
-    def test_what_json_cannot_say_is_refused(self, value):
-        with pytest.raises((TypeError, ValueError)):
-            STAGE.key({}, {"x": value}, 0)
-
-    def test_a_missing_input_is_named(self, tmp_path):
-        with pytest.raises(BadInput, match=r"nowhere\.edf: does not exist"):
-            STAGE.key({"signal": tmp_path / "nowhere.edf"}, PARAMS, 0)
 
 
 class TestFolderInput:
@@ -260,15 +239,6 @@ class TestEnsure:
             with pytest.raises(TypeError, match="either cache or target"):
                 make(signal, **places)
 
-    def test_a_full_disk_is_named(self, signal):
-        def fill(inputs, params, out_dir, seed):
-            (out_dir / "x").symlink_to("/dev/full")
-            (out_dir / "x").write_text("x")
-
-        with pytest.raises(BadInput, match="no space left on the disk"):
-            make(signal, stage=CachedStep("fill", 1, fill))
-        assert not list((signal.parent / "cache" / "fill").iterdir())
-
 
 class TestTarget:
     def test_a_result_of_other_parameters_is_replaced(self, signal):
@@ -279,114 +249,43 @@ class TestTarget:
         assert read_artifact(target).manifest["params"] == {"gain": 5.0}
         assert make(signal, cache=None, target=target, params={"gain": 5.0}).reused
 
-    def test_an_empty_folder_is_taken(self, signal):
-        target = signal.parent / "out"
-        target.mkdir()
-        assert make(signal, cache=None, target=target).path == target
-
-    @pytest.mark.parametrize("beside", ["nothing", "manifest of another tool"])
-    def test_a_folder_with_other_files_is_refused_and_kept(self, signal, beside):
-        target = signal.parent / "out"
-        (target / "data").mkdir(parents=True)
-        (target / "data" / "thesis.txt").write_text("years of work")
-        if beside == "manifest of another tool":
-            (target / MANIFEST).write_text('{"name": "browser extension"}')
-        before = content(target)
-        with pytest.raises(BadInput, match="choose another output_dir"):
-            make(signal, cache=None, target=target, params={"gain": 5.0})
-        assert content(target) == before
-
-    def test_files_beside_a_result_survive_its_replacement(self, signal):
-        target = signal.parent / "out"
-        make(signal, cache=None, target=target)
-        (target / "calls" / "reviewed.csv").write_text("W W N1")
-        make(signal, cache=None, target=target, params={"gain": 5.0})
-        assert sorted(content(target)) == ["calls/n.txt", "calls/reviewed.csv", "values.npy"]
-        assert make(signal, cache=None, target=target, params={"gain": 5.0}).reused
-
-    def test_a_damaged_result_is_replaced_and_a_changed_file_is_kept(self, signal):
-        target = signal.parent / "out"
-        make(signal, cache=None, target=target)
-        (target / "values.npy").write_text("reviewed")
-        assert not make(signal, cache=None, target=target).reused
-        assert make(signal, cache=None, target=target).reused
-        assert (target / "values.npy.kept-1").read_text() == "reviewed"
-
-    def test_a_damaged_manifest_is_no_licence_to_replace(self, signal):
-        target = signal.parent / "out"
-        make(signal, cache=None, target=target)
-        before = content(target)
-        os.truncate(target / MANIFEST, 10)
-        with pytest.raises(BadInput, match="is damaged or not ours"):
-            make(signal, cache=None, target=target, params={"gain": 5.0})
-        assert content(target) == before
-
     def test_a_place_in_or_above_the_input_is_refused(self, signal):
         for target in (signal, signal.parent):
             with pytest.raises(BadInput, match=r"(is|contains) the input"):
                 make(signal, cache=None, target=target)
 
 
-def start(repository: Path, body: str, *arguments: Path, **options) -> subprocess.Popen:
-    """A fresh process that has ``CachedStep``, ``ensure`` and the ``arguments`` at hand."""
-    code = f"import os, sys, time, pathlib\nfrom src.storage.step import CachedStep, ensure\n{body}"
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=repository, text=True, **options)
-
-
-COUNTED = """
-def run(inputs, params, out_dir, seed):
-    with open(sys.argv[2], "a") as log:
-        log.write("run ")
-    (out_dir / "first").write_text("first")
-    time.sleep(float(sys.argv[3]))
-    (out_dir / "second").write_text(inputs["signal"].read_text() * 2)
-    if sys.argv[3] == "0.001":
-        os.kill(os.getpid(), 9)
-
-artifact = ensure(CachedStep("counted", 1, run), {"signal": pathlib.Path(sys.argv[1])}, {}, label="x",
-                  cache=pathlib.Path(sys.argv[1]).parent / "cache")
-print(artifact.reused, artifact.path)
-"""
-
-
 class TestProcesses:
-    def test_a_killed_run_leaves_nothing_finished_and_the_next_one_finishes_it(self, tmp_path, repository):
-        signal, log = tmp_path / "signal.txt", tmp_path / "log.txt"
-        signal.write_text("abc")
-        assert start(repository, COUNTED, signal, log, Path("0.001")).wait() == -9
-        cache = tmp_path / "cache" / "counted"
-        assert [p for p in cache.iterdir() if not p.name.startswith(".")] == []
-        assert any(p.name.startswith(".") for p in cache.iterdir())
-        assert start(repository, COUNTED, signal, log, Path("0")).wait() == 0
-        (folder,) = cache.iterdir()
-        assert content(folder) == {"first": b"first", "second": b"abcabc"}
-        assert read_artifact(folder) is not None
-        assert log.read_text() == "run run "
+    def test_a_killed_run_leaves_nothing_finished_and_the_next_one_finishes_it(self, signal):
+        def die(inputs, params, out_dir, seed):
+            (out_dir / "first").write_text("first")
+            os.kill(os.getpid(), 9)
 
-    def test_two_processes_with_one_key_compute_once(self, tmp_path, repository):
-        signal, log = tmp_path / "signal.txt", tmp_path / "log.txt"
-        signal.write_text("abc")
-        pair = [start(repository, COUNTED, signal, log, Path("0.5"), stdout=subprocess.PIPE) for _ in range(2)]
-        said = sorted(process.communicate()[0].split(" ")[0] for process in pair)
-        assert said == ["False", "True"]
-        assert log.read_text() == "run "
-        assert len(list((tmp_path / "cache" / "counted").iterdir())) == 1
+        assert ended(fork(lambda: make(signal, stage=CachedStep("double", 1, die)))) == -9
+        (hidden,) = (signal.parent / "cache" / "double").glob(".*.part-*")
+        assert (hidden / "first").read_text() == "first"
+        artifact = make(signal)
+        assert not artifact.reused
+        assert [p.name for p in artifact.path.parent.iterdir()] == [artifact.path.name]
+        assert read_artifact(artifact.path) is not None
 
-    def test_a_busy_output_can_be_refused(self, tmp_path, repository):
-        signal, log = tmp_path / "signal.txt", tmp_path / "log.txt"
-        signal.write_text("abc")
-        with start(repository, COUNTED, signal, log, Path("60"), stdout=subprocess.DEVNULL) as busy:
-            try:
-                while not log.exists():
-                    time.sleep(0.01)
-                with pytest.raises(BadInput, match="another run is writing it"):
-                    ensure(
-                        CachedStep("counted", 1, double),
-                        {"signal": signal},
-                        {},
-                        label="x",
-                        cache=tmp_path / "cache",
-                        wait=False,
-                    )
-            finally:
-                busy.kill()
+    def test_two_processes_with_one_key_compute_once(self, signal):
+        def slow(inputs, params, out_dir, seed):
+            with (signal.parent / "log").open("a") as log:
+                log.write("run ")
+            time.sleep(0.3)
+
+        def make_and_tell():
+            (signal.parent / f"{os.getpid()}.told").write_text(
+                str(make(signal, stage=CachedStep("slow", 1, slow)).reused)
+            )
+
+        assert [ended(child) for child in [fork(make_and_tell), fork(make_and_tell)]] == [0, 0]
+        assert sorted(told.read_text() for told in signal.parent.glob("*.told")) == ["False", "True"]
+        assert (signal.parent / "log").read_text() == "run "
+        assert len(list((signal.parent / "cache" / "slow").iterdir())) == 1
+
+    def test_a_busy_output_can_be_refused(self, signal):
+        target = signal.parent / "out"
+        with folder_lock(target), pytest.raises(BadInput, match="another run is writing it"):
+            make(signal, cache=None, target=target, wait=False)

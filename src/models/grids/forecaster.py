@@ -49,6 +49,7 @@ class GridForecasting(TrainedModule):
         ``_target_`` blocks as in ``conf/``.
     """
 
+    task = "grid_forecasting"
     kinds = ("grid_planes",)
     monitor = ("val/bits_per_spike", "max")
 
@@ -245,7 +246,3 @@ class GridForecasting(TrainedModule):
             "forecast_planes": {**self.example, **time},
             "forecast_movie": {**self.example, **time},
         }
-
-    def bundle_fields(self) -> dict[str, Any]:
-        """What the bundle says of the network."""
-        return {"task": "grid_forecasting", "kind": self.hparams["kind"], "network_args": self.network_args}

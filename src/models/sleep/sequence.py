@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -40,20 +42,17 @@ class SpectrogramEncoder(SleepEpochEncoder):
         return super().forward(levels.masked_fill(levels.isnan(), 0.0))
 
 
-class SleepSequenceNet(nn.Module):
-    """Stages of all epochs of a sequence, many to many.
+@dataclass(frozen=True)
+class SequenceSettings:
+    """What a :class:`SleepSequenceNet` is made of: the ``network_args`` of a ``sleep_sequence``.
 
-    An encoder turns every epoch into a vector, recurrent layers run over the epochs in both directions, and a linear
-    read-out sees both their output and the epoch's own vector. An epoch without any channel keeps its place: a
-    learned vector stands for it.
-
-    Parameters
+    Attributes
     ----------
     n_channels, n_freqs, n_frames, n_classes
         Size of an epoch's image ``(channel, freq, time)`` and number of stages. One frame means band
         powers (see :class:`BandEncoder`), more mean a spectrogram (see ``SleepEpochEncoder``).
     window_epochs
-        Epochs read at a time by :meth:`score_night`; as long as the windows of the training, or longer.
+        Epochs read at a time by ``score_night``; as long as the windows of the training, or longer.
     context
         ``gru``: recurrent layers over the epochs. ``none``: every epoch for itself, for comparison.
     causal
@@ -65,45 +64,57 @@ class SleepSequenceNet(nn.Module):
         Of the spectrogram encoder.
     """
 
-    def __init__(
-        self,
-        n_channels: int,
-        n_freqs: int,
-        n_frames: int,
-        n_classes: int,
-        window_epochs: int = 100,
-        context: str = "gru",
-        causal: bool = False,
-        width: int = 64,
-        hidden: int = 64,
-        layers: int = 2,
-        dropout: float = 0.4,
-        filters: int = 32,
-        blocks: int = 2,
-    ) -> None:
+    n_channels: int
+    n_freqs: int
+    n_frames: int
+    n_classes: int
+    window_epochs: int = 100
+    context: str = "gru"
+    causal: bool = False
+    width: int = 64
+    hidden: int = 64
+    layers: int = 2
+    dropout: float = 0.4
+    filters: int = 32
+    blocks: int = 2
+
+    def network(self) -> SleepSequenceNet:
+        """The network with fresh weights."""
+        return SleepSequenceNet(self)
+
+
+class SleepSequenceNet(nn.Module):
+    """Stages of all epochs of a sequence, many to many.
+
+    An encoder turns every epoch into a vector, recurrent layers run over the epochs in both directions, and a linear
+    read-out sees both their output and the epoch's own vector. An epoch without any channel keeps its place: a
+    learned vector stands for it.
+    """
+
+    def __init__(self, settings: SequenceSettings) -> None:
         super().__init__()
-        if context not in CONTEXTS:
-            raise BadInput("model.context", f"{context!r} is not known", f"choose from: {', '.join(CONTEXTS)}")
-        self.window_epochs, self.causal = window_epochs, causal
-        self.standardize = Standardize(n_channels, n_freqs)
+        s = settings
+        if s.context not in CONTEXTS:
+            raise BadInput("model.context", f"{s.context!r} is not known", f"choose from: {', '.join(CONTEXTS)}")
+        self.window_epochs, self.causal = s.window_epochs, s.causal
+        self.standardize = Standardize(s.n_channels, s.n_freqs)
         self.encoder: nn.Module
-        if n_frames == 1:
-            self.encoder, n_features = BandEncoder(n_channels, n_freqs, width, dropout / 2), width
+        if s.n_frames == 1:
+            self.encoder, n_features = BandEncoder(s.n_channels, s.n_freqs, s.width, s.dropout / 2), s.width
         else:
-            self.encoder = SpectrogramEncoder(n_channels, n_freqs, filters, width, blocks, dropout / 2)
-            n_features = 3 * width
+            self.encoder = SpectrogramEncoder(s.n_channels, s.n_freqs, s.filters, s.width, s.blocks, s.dropout / 2)
+            n_features = 3 * s.width
         self.unknown = nn.Parameter(torch.zeros(n_features))
         self.context: nn.Module
-        if context == "gru":
-            between = dropout if layers > 1 else 0.0
-            self.context = nn.GRU(
-                n_features, hidden, layers, batch_first=True, bidirectional=not causal, dropout=between
-            )
-            around = hidden if causal else 2 * hidden
+        if s.context == "gru":
+            between, both = s.dropout if s.layers > 1 else 0.0, not s.causal
+            self.context = nn.GRU(n_features, s.hidden, s.layers, batch_first=True, bidirectional=both, dropout=between)
+            around = 2 * s.hidden if both else s.hidden
         else:
-            self.context, around = nn.Sequential(nn.Linear(n_features, hidden), nn.GELU(), nn.Dropout(dropout)), hidden
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(around + n_features, n_classes)
+            around = s.hidden
+            self.context = nn.Sequential(nn.Linear(n_features, around), nn.GELU(), nn.Dropout(s.dropout))
+        self.dropout = nn.Dropout(s.dropout)
+        self.head = nn.Linear(around + n_features, s.n_classes)
 
     def forward(self, levels: Tensor) -> Tensor:
         """``(batch, epoch, channel, freq, time)``, NaN where absent → logits ``(batch, epoch, class)``."""

@@ -41,6 +41,7 @@ class SleepStager(TrainedModule):
     """
 
     network: Any
+    task = "sleep_staging"
     kinds: tuple[str, ...] = ("sleep_epoch_cnn", "sleep_deep_cnn", "sleep_linear", "sleep_simple_cnn")
     monitor = ("val/macro_f1", "max")
     class_weights: Tensor
@@ -222,10 +223,6 @@ class SleepStager(TrainedModule):
         losses = torch.stack([functional.cross_entropy(logits / t, stages) for t in grid])
         known = getattr(datamodule, "transitions", None)
         return {"temperature": float(grid[losses.argmin()])} | ({"transitions": known()} if known else {})
-
-    def bundle_fields(self) -> dict[str, Any]:
-        """What the bundle says of the network."""
-        return {"task": "sleep_staging", "kind": self.hparams["kind"], "network_args": self.network_args}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Weights, which decay, and norms and biases, which do not."""

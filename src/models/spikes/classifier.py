@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from src.models.bundle import build_network
 from src.models.metrics import accuracy, macro_f1
 from src.models.spike_scoring import confusion
-from src.models.spikes.inference import neuron_probability
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
 
 
@@ -30,6 +29,7 @@ class SpikeClassification(TrainedModule):
         ``_target_`` blocks as in ``conf/``.
     """
 
+    task = "spike_classification"
     kinds = ("spike_classifier",)
     monitor = ("val/macro_f1", "max")
 
@@ -61,7 +61,7 @@ class SpikeClassification(TrainedModule):
         self._tables = {}
 
     def validation_step(self, recording: Any, batch_idx: int) -> None:
-        probability = neuron_probability(self.network, recording.bandpassed, recording.train.index)
+        probability = self.network.neuron_probability(recording.bandpassed, recording.train.index)
         table = confusion(recording.train.unit, probability.argmax(axis=1) + 1, len(self.classes))
         self._tables[recording.name] = self._tables.get(recording.name, 0) + table
 
@@ -78,7 +78,7 @@ class SpikeClassification(TrainedModule):
 
     def predict_step(self, recording: Any, batch_idx: int) -> np.ndarray:
         """``(spike, neuron)`` probabilities of the labelled spikes of a held-out recording."""
-        return neuron_probability(self.network, recording.bandpassed, recording.train.index)
+        return self.network.neuron_probability(recording.bandpassed, recording.train.index)
 
     def results(self) -> list[dict[str, Any]]:
         """Rows of the last test, one per target."""
@@ -100,7 +100,3 @@ class SpikeClassification(TrainedModule):
     def tune(self, datamodule: Any) -> dict[str, Any]:
         """Nothing is tuned: the most probable neuron is the answer."""
         return {"targets": {}}
-
-    def bundle_fields(self) -> dict[str, Any]:
-        """What the bundle says of this model."""
-        return {"task": "spike_classification", "kind": "spike_classifier", "network_args": self.network_args}

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from src.models.bundle import build_network
 from src.models.spike_scoring import Tolerances, chance_random, detection
 from src.models.spikes.decision import REFRACTORY, THRESHOLDS, Decision, tune
-from src.models.spikes.inference import onset_probability
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
 from src.signals import BadInput
 
@@ -36,6 +35,7 @@ class SpikeDetection(TrainedModule):
         ``_target_`` blocks as in ``conf/``.
     """
 
+    task = "spike_detection"
     kinds = ("spike_detector",)
     monitor = ("val/f1", "max")
 
@@ -78,7 +78,7 @@ class SpikeDetection(TrainedModule):
         self._keep(recording)
 
     def _keep(self, recording: Any) -> None:
-        trial = onset_probability(self.network, recording.conditioned), recording.train.index
+        trial = self.network.onset_probability(recording.conditioned), recording.train.index
         self._trials.setdefault(recording.name, []).append(trial)
         self._levels[recording.name] = recording.level
 
@@ -112,12 +112,12 @@ class SpikeDetection(TrainedModule):
 
     def predict_step(self, recording: Any, batch_idx: int) -> dict[str, Any]:
         """Onsets ``index`` found in a held-out recording, and the ``probability`` of each."""
-        found = self._decision(recording.name).spikes(onset_probability(self.network, recording.conditioned))
+        found = self._decision(recording.name).spikes(self.network.onset_probability(recording.conditioned))
         return {"target": recording.name, "index": found[0], "probability": found[1]}
 
     def test_step(self, recording: Any, batch_idx: int) -> None:
         within, strict, _ = Tolerances().samples(self.fs_hz)
-        found, _ = self._decision(recording.name).spikes(onset_probability(self.network, recording.conditioned))
+        found, _ = self._decision(recording.name).spikes(self.network.onset_probability(recording.conditioned))
         truth = recording.train.index
         loose = detection(truth, found, within)
         self.rows.append(
@@ -152,7 +152,3 @@ class SpikeDetection(TrainedModule):
             every = [trial for trials in self._trials.values() for trial in trials]
             tune(every, **self.grid, fs_hz=self.fs_hz).write(Path(self.detector_config))
         return {"targets": {name: decision.to_dict() for name, decision in self.decisions.items()}}
-
-    def bundle_fields(self) -> dict[str, Any]:
-        """What the bundle says of this model."""
-        return {"task": "spike_detection", "kind": "spike_detector", "network_args": self.network_args}

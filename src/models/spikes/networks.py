@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from src.preprocess.spikes.waveforms import cut
+
+PIECE = 1 << 15
+"""Samples per call of a detector: what fits into the processor's cache."""
 
 
 class SpikeDetector(nn.Module):
@@ -41,6 +47,22 @@ class SpikeDetector(nn.Module):
         """Logits of "a spike starts at this sample"."""
         logits: Tensor = self.layers(x / self.scale)[:, 0]
         return logits
+
+    @torch.no_grad()
+    def onset_probability(self, trace: np.ndarray, *, piece: int = PIECE) -> np.ndarray:
+        """Probability ``(time,)`` that a spike starts at each sample of a conditioned trace.
+
+        One pass, in pieces that overlap by the receptive field: the result is that of one call on the whole trace, and
+        that of a window of 120 samples around each sample.
+        """
+        reach = self.receptive_field // 2
+        out = np.empty(len(trace), np.float32)
+        for start in range(0, len(trace), piece):
+            stop, first = min(start + piece, len(trace)), max(start - reach, 0)
+            samples = torch.from_numpy(np.ascontiguousarray(trace[first : stop + reach], np.float32))
+            probability = torch.sigmoid(self(samples[None, None]))[0]
+            out[start:stop] = probability[start - first : stop - first].numpy()
+        return out
 
 
 class SpikeClassifier(nn.Module):
@@ -79,3 +101,12 @@ class SpikeClassifier(nn.Module):
         """Logits of the neurons."""
         logits: Tensor = self.layers(x / self.scale)
         return logits
+
+    @torch.no_grad()
+    def neuron_probability(self, bandpassed: np.ndarray, onsets: np.ndarray) -> np.ndarray:
+        """``(spike, neuron)`` probabilities of spikes at the given onsets of a band-passed trace."""
+        if len(onsets) == 0:
+            return np.zeros((0, self.neurons), np.float32)
+        windows = cut(bandpassed.astype(np.float32), onsets - self.onset, self.window)
+        batches = torch.from_numpy(np.ascontiguousarray(windows))[:, None].split(1024)
+        return torch.cat([torch.softmax(self(batch), dim=1) for batch in batches]).numpy()

@@ -17,7 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from src.preprocess.calcium import baseline as f0
+from src.preprocess.calcium.baseline import (
+    BAD_BASELINE,
+    CELL_STATES,
+    GAPS,
+    Baseline,
+    nonpositive_baseline,
+    sliding_percentile,
+    trace_states,
+    window_frames,
+)
 from src.preprocess.cascade.download import AUTO
 from src.preprocess.cascade.inference import Engine, open_engine
 from src.recordings.calcium.recording import CalciumRecording
@@ -32,10 +41,6 @@ SPIKES_FILE = "expected_spikes.h5"
 MODEL = "model"
 """Role of the model package among the step's input files; all other roles are the recording's."""
 
-CELL_STATES = ("used", "no finite frame", "constant", "F0 ≤ 0", "too many gaps")
-"""What ``cell_state`` in the files means: 0 is used, all others are left out."""
-
-_NO_DATA, _CONSTANT, _BAD_BASELINE, _GAPS = 1, 2, 3, 4
 ENGINE_NEURONS = 512
 """Neurons that the engine sees in one call. Fixed, because the last bit of a network's output may depend
 on how many traces are computed side by side."""
@@ -45,15 +50,6 @@ _SAMPLED_CELLS, _RUN = 1024, 64
 _NAMED_CELLS = 8
 _CONTROL_S, _CONTROL_SAMPLES, _CLEAR = 300.0, 1 << 16, 2.0
 """Seconds and samples of the control with noise; how many times its spikes the cells have to have."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A run of neurons: ``expected (neuron, time)`` float16, and per neuron its noise level and state."""
-
-    expected: np.ndarray
-    levels: np.ndarray
-    state: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -67,29 +63,22 @@ class SpikeTask:
     inputs: Mapping[str, Path]
     params: Mapping[str, Any]
 
-    def __getitem__(self, name: str) -> Any:
-        return self.params[name]
-
     def recording(self) -> CalciumRecording:
         files = {role: path for role, path in self.inputs.items() if role != MODEL}
-        return open_recording(
-            files,
-            self["subject"],
-            self["fs_hz"],
-            neuropil=self["neuropil"],
-            need_positions=self["need_positions"],
-        )
+        options = {name: self.params[name] for name in ("neuropil", "need_positions")}
+        return open_recording(files, self.params["subject"], self.params["fs_hz"], **options)
 
-    def with_baseline(self, mode: str) -> SpikeTask:
-        return SpikeTask(self.inputs, {**self.params, "baseline": mode})
-
-    def window(self, fs_hz: float) -> int:
-        """Frames that bear on one frame of ΔF/F: one where no baseline is taken off."""
-        return 1 if self["baseline"] == "none" else f0.window_frames(self["baseline_window_s"], fs_hz)
+    def baseline(self, fs_hz: float, mode: str | None = None) -> Baseline:
+        """How ΔF/F is made at this frame rate; ``mode`` is what :func:`choose_baseline` chose."""
+        params, mode = self.params, mode or self.params["baseline"]
+        # Without a baseline one frame of ΔF/F depends on one frame of the recording.
+        window = 1 if mode == "none" else window_frames(params["baseline_window_s"], fs_hz)
+        return Baseline(mode, window, params["baseline_percentile"], params["dff_scale"])  # type: ignore[arg-type]
 
     def engine(self, fs_hz: float) -> Engine:
-        model = self.inputs.get(MODEL, self["cascade_model"])
-        return _engine(self["engine"], model, fs_hz, self["threshold"], self["align"], self["cascade_model"] == AUTO)
+        model, params = self.inputs.get(MODEL, self.params["cascade_model"]), self.params
+        any_rate = params["cascade_model"] == AUTO
+        return _engine(params["engine"], model, fs_hz, params["threshold"], params["align"], any_rate)
 
 
 @lru_cache(maxsize=1)
@@ -120,13 +109,13 @@ def make_expected_spikes(
     """
     task = SpikeTask(inputs, params)
     recording = task.recording()
-    task, window, notes = with_baseline_of(recording, task)
+    baseline, notes = choose_baseline(recording, task)
     with _naming(recording.file):
         engine = task.engine(recording.fs_hz)
-        engine.check(engine.noise_levels(dff_of(recording.traces(_sample(recording)), task, window)[0]))
-        levels, state, mean_hz = _write(recording, task, out_dir / SPIKES_FILE, workers, batch_size)
+        engine.check(engine.noise_levels(baseline.dff(recording.traces(_sample(recording)))[0]))
+        levels, state, mean_hz = _write(recording, task, baseline, out_dir / SPIKES_FILE, workers, batch_size)
         notes += [*recording.notes, *left_out(recording, state), *engine.check(levels)]
-        control_hz = noise_control(task, engine, levels, recording)
+        control_hz = noise_control(baseline, engine, levels, recording)
     notes += noise_note(control_hz, mean_hz)
     described = engine.describe()
     return {
@@ -137,68 +126,48 @@ def make_expected_spikes(
         "cells": recording.counts
         | {"kept": recording.cells}
         | {name: int((state == number).sum()) for number, name in enumerate(CELL_STATES)},
-        "baseline": {"mode": task["baseline"], "window_frames": window},
+        "baseline": {"mode": baseline.mode, "window_frames": baseline.window},
         "engine": described,
         "rate_hz": {"cells": mean_hz, "white_noise": control_hz},
         # What one frame of the result depends on: the engine's window and half of the baseline's.
-        "frames_before": described["frames_before"] + window // 2,
-        "frames_after": described["frames_after"] + window // 2,
+        "frames_before": described["frames_before"] + baseline.window // 2,
+        "frames_after": described["frames_after"] + baseline.window // 2,
         "notes": notes + described.get("notes", []),
     }
 
 
-EXPECTED_SPIKES = CachedStep("expected_spikes", 2, make_expected_spikes)
+EXPECTED_SPIKES = CachedStep("expected_spikes", 3, make_expected_spikes)
 
 
-def resolve_baseline(recording: CalciumRecording, task: SpikeTask) -> tuple[str, list[str]]:
-    """``auto`` divides by F0, unless F0 ≤ 0 in most of the cells that live: then the drift was removed before."""
-    if task["baseline"] != "auto":
-        return task["baseline"], []
-    if recording.signal == "dff":
-        return "none", ["the source holds ΔF/F, so no baseline was taken off (baseline=auto)"]
-    window = f0.window_frames(task["baseline_window_s"], recording.fs_hz)
-    traces = recording.traces(_sample(recording))
-    traces = traces[_trace_states(traces) == 0]
-    bad = f0.nonpositive_baseline(f0.sliding_percentile(traces, window, task["baseline_percentile"]))
-    if not len(bad) or bad.mean() <= 0.5:
-        return "divide", []
-    share = f"F0 is zero or negative in {100 * bad.mean():.0f} % of the cells"
-    return "subtract", [f"{share}, so it was subtracted and not divided by (baseline=auto)"]
+def choose_baseline(recording: CalciumRecording, task: SpikeTask) -> tuple[Baseline, list[str]]:
+    """The baseline of a recording, and a sentence where ``auto`` chose another than dividing by it.
 
+    ``auto`` divides, unless the source holds ΔF/F, or F0 ≤ 0 in most of the cells that live: then the drift was
+    removed before.
 
-def with_baseline_of(recording: CalciumRecording, task: SpikeTask) -> tuple[SpikeTask, int, list[str]]:
-    """The task with its baseline decided, the baseline's window in frames, and notes; ``BadInput`` if too short."""
-    mode, notes = resolve_baseline(recording, task)
-    task = task.with_baseline(mode)
-    window = task.window(recording.fs_hz)
-    if recording.frames < window:
-        problem = f"{recording.frames} frames are fewer than the baseline's window of {window}"
+    Raises
+    ------
+    BadInput
+        If the recording is shorter than the window.
+    """
+    asked, notes = task.params["baseline"], []
+    baseline = task.baseline(recording.fs_hz, "divide" if asked == "auto" else asked)
+    if asked == "auto" and recording.signal == "dff":
+        baseline = task.baseline(recording.fs_hz, "none")
+        notes = ["the source holds ΔF/F, so no baseline was taken off (baseline=auto)"]
+    if recording.frames < baseline.window:
+        problem = f"{recording.frames} frames are fewer than the baseline's window of {baseline.window}"
         raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
-    return task, window, notes
-
-
-def dff_of(traces: np.ndarray, task: SpikeTask, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """ΔF/F ``(neuron, time)`` and the state of every neuron; what is left out is NaN."""
-    state, mode = _trace_states(traces), task["baseline"]
-    if mode == "none":
-        dff = traces * np.float32(task["dff_scale"])
-    else:
-        baseline = f0.sliding_percentile(traces, window, task["baseline_percentile"])
-        dff = f0.relative_to_baseline(traces, baseline, mode) * np.float32(task["dff_scale"])
-        if mode == "divide":
-            state[f0.nonpositive_baseline(baseline) & (state == 0)] = _BAD_BASELINE
-    dff[state != 0] = np.nan
-    return dff, state
-
-
-def _trace_states(traces: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(traces)
-    state = np.zeros(len(traces), np.uint8)
-    low = np.where(finite, traces, np.inf).min(axis=1, initial=np.inf)
-    high = np.where(finite, traces, -np.inf).max(axis=1, initial=-np.inf)
-    state[low == high] = _CONSTANT
-    state[~finite.any(axis=1)] = _NO_DATA
-    return state
+    if asked == "auto" and not notes:
+        traces = recording.traces(_sample(recording))
+        traces = traces[trace_states(traces) == 0]
+        bad = nonpositive_baseline(sliding_percentile(traces, baseline.window, baseline.percentile))
+        if len(bad) and bad.mean() > 0.5:
+            baseline = task.baseline(recording.fs_hz, "subtract")
+            share = f"F0 is zero or negative in {100 * bad.mean():.0f} % of the cells"
+            unit = "the number of spikes depends on the unit of the traces, which dff_scale changes"
+            notes = [f"{share}, so it was subtracted and not divided by (baseline=auto): {unit}"]
+    return baseline, notes
 
 
 def _sample(recording: CalciumRecording) -> np.ndarray:
@@ -221,24 +190,26 @@ def _naming(file: Path) -> Iterator[None]:
         raise BadInput(file, f"{error.source} {error.problem}", error.hint) from error
 
 
-def predict_piece(task: SpikeTask, first: int, last: int) -> Prediction:
-    """One piece of work, in whatever process: neurons ``first`` to ``last``."""
+def predict_piece(
+    task: SpikeTask, baseline: Baseline, first: int, last: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Neurons ``first`` to ``last``, in whatever process: ``(neuron, time)`` float16, noise levels and states."""
     recording = task.recording()
-    engine, window = task.engine(recording.fs_hz), task.window(recording.fs_hz)
+    engine = task.engine(recording.fs_hz)
     expected = np.full((last - first, recording.frames), np.nan, np.float16)
     levels, state = np.empty(last - first), np.zeros(last - first, np.uint8)
     for start, traces in recording.blocks(ENGINE_NEURONS, first, last):
         here = slice(start - first, start - first + len(traces))
-        dff, state[here] = dff_of(traces, task, window)
+        dff, state[here] = baseline.dff(traces)
         levels[here] = engine.noise_levels(dff)
         usable = np.isfinite(levels[here])
         expected[here][usable] = engine.predict(dff[usable], levels[here][usable])
-    state[(state == 0) & ~np.isfinite(expected).any(axis=1)] = _GAPS
-    return Prediction(expected, levels, state)
+    state[(state == 0) & ~np.isfinite(expected).any(axis=1)] = GAPS
+    return expected, levels, state
 
 
 def _write(
-    recording: CalciumRecording, task: SpikeTask, path: Path, workers: int, batch_size: int
+    recording: CalciumRecording, task: SpikeTask, baseline: Baseline, path: Path, workers: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Write the file piece by piece; noise level and state of every cell, and the mean of all in spikes per second."""
     size = min(batch_size, _PIECE_BYTES // (4 * recording.frames))
@@ -246,7 +217,7 @@ def _write(
     pieces = [(first, min(first + size, recording.cells)) for first in range(0, recording.cells, size)]
     levels, states, predicted = [], [], np.zeros(recording.frames, np.int64)
     spikes = 0.0
-    calls = [partial(predict_piece, task, *piece) for piece in pieces]
+    calls = [partial(predict_piece, task, baseline, *piece) for piece in pieces]
     processes = min(workers, len(pieces))
     with (
         writing(path) as file,
@@ -254,25 +225,25 @@ def _write(
         steps(f"{recording.subject}: cells inferred", recording.cells) as advance,
     ):
         column = AppendedColumn(file, "expected_spikes", np.float16, 64, width=recording.frames)
-        for piece in in_order(call, calls, pool, 2 * workers):
-            column.append(piece.expected)
-            levels.append(piece.levels)
-            states.append(piece.state)
-            predicted += np.isfinite(piece.expected).sum(axis=0)
-            spikes += float(np.nansum(piece.expected, dtype=float))
-            advance(len(piece.levels))
+        for expected, level, state in in_order(call, calls, pool, 2 * workers):
+            column.append(expected)
+            levels.append(level)
+            states.append(state)
+            predicted += np.isfinite(expected).sum(axis=0)
+            spikes += float(np.nansum(expected, dtype=float))
+            advance(len(level))
         column.close()
         file["noise_levels"] = np.concatenate(levels).astype(np.float32)
         file["cell_state"] = np.concatenate(states)
         file["cell_state"].attrs["meaning"] = list(CELL_STATES)
         file["is_predicted"] = (predicted > 0).astype(np.uint8)
         file["cell_ids"], file["positions"] = recording.cell_ids, recording.positions
-        file.attrs.update(fs_hz=recording.fs_hz, units="spikes per frame", baseline=task["baseline"])
+        file.attrs.update(fs_hz=recording.fs_hz, units="spikes per frame", baseline=baseline.mode)
     mean_hz = spikes / max(int(predicted.sum()), 1) * recording.fs_hz
     return np.concatenate(levels), np.concatenate(states), mean_hz
 
 
-def noise_control(task: SpikeTask, engine: Engine, levels: np.ndarray, recording: CalciumRecording) -> float:
+def noise_control(baseline: Baseline, engine: Engine, levels: np.ndarray, recording: CalciumRecording) -> float:
     """Spikes per second that white noise of the cells' median noise level gives, through the same baseline and engine.
 
     A low percentile of noise lies below the resting level, so noise alone has a positive ΔF/F, and networks trained
@@ -283,8 +254,8 @@ def noise_control(task: SpikeTask, engine: Engine, levels: np.ndarray, recording
     # The median absolute difference of white noise is 0.954 of its standard deviation; see noise_levels().
     sd = level / 100 * np.sqrt(recording.fs_hz) / 0.954
     noise = (sd * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
-    if task["baseline"] != "none":
-        noise -= f0.sliding_percentile(noise, task.window(recording.fs_hz), task["baseline_percentile"])
+    if baseline.mode != "none":
+        noise -= sliding_percentile(noise, baseline.window, baseline.percentile)
     return float(np.nanmean(engine.predict(noise, np.full(len(noise), level)))) * recording.fs_hz
 
 
@@ -317,6 +288,6 @@ def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:
     if len(bad) < recording.cells:
         return [f"{len(bad)} of {recording.cells} cells were left out: {'; '.join(reasons)}"]
     hint = "check the traces (all NaN?)"
-    if (state == _BAD_BASELINE).any():
+    if (state == BAD_BASELINE).any():
         hint = "these traces are not raw fluorescence: give baseline=subtract, or baseline=none if they are ΔF/F"
     raise BadInput(recording.file, f"no cell can be used: {'; '.join(reasons)}", hint)

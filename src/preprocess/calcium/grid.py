@@ -72,9 +72,14 @@ _FAR = 20
 """Interquartile ranges that a cell has to lie from the median to be named."""
 
 
-def outlier_note(positions: np.ndarray, cell_ids: np.ndarray, cells: CellMap) -> list[str]:
-    """A sentence where one or a few far cells squeeze all others into a corner of the grid."""
+def position_notes(positions: np.ndarray, cell_ids: np.ndarray, cells: CellMap) -> list[str]:
+    """A sentence where a few far cells squeeze all others into a corner of the grid, or all depths became one plane."""
     notes = []
+    if cells.planes == 1 and (depths := len(np.unique(positions[:, 2]))) > 1:
+        notes.append(
+            f"z takes {depths} values within {np.ptp(positions[:, 2]):g}, and planes are told apart to 0.001, so all "
+            "cells lie in one plane: give positions in micrometres, not in metres"
+        )
     for axis, name, places, size in ((0, "row", cells.row, HEIGHT), (1, "column", cells.column, WIDTH)):
         values = positions[:, axis]
         low, middle, high = np.percentile(values, (25, 50, 75))
@@ -84,7 +89,7 @@ def outlier_note(positions: np.ndarray, cell_ids: np.ndarray, cells: CellMap) ->
         named = ", ".join(f"cell {cell_ids[k]} at {values[k]:g}" for k in np.flatnonzero(is_far)[:3])
         others = values[~is_far]
         notes.append(
-            f"{named}: the others have {name} {others.min():.0f} to {others.max():.0f}, so they share "
+            f"{named}: the others have {name} {others.min():.3g} to {others.max():.3g}, so they share "
             f"{np.ptp(places[~is_far]) + 1} of {size} {name}s; correct its position or list it in IX_inval_anat"
         )
     return notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,6 @@ from src.storage.step import CachedStep, ensure
 GRIDS, METADATA = "grids", "metadata"
 """Roles of the step's inputs."""
 
-_FRAMES_AT_ONCE = 256
-
 
 def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     """Write ``indptr.npy``, ``rank.npy`` and ``frames.npz`` of one grid file, z-markers taken off.
@@ -31,21 +29,19 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
     grids = open_grids(inputs[GRIDS])
     indptr, pixel = grids.index(markers=False)
     planes, header = grids.shape[1], grids.header
+    voxel = np.repeat(np.tile(np.arange(planes, dtype=np.int32) * PIXELS, grids.shape[0]), np.diff(indptr))
+    voxel += pixel
     occupied = np.zeros(planes * PIXELS, bool)
+    occupied[voxel] = True
     if METADATA in inputs:
         occupied[_cell_voxels(inputs[METADATA], planes)] = True
-    for _, voxel in _voxel_blocks(indptr, pixel, planes):
-        occupied[voxel] = True
     voxels = np.flatnonzero(occupied)
     # Place of every occupied voxel among those of its plane.
     starts = np.searchsorted(voxels, np.arange(planes) * PIXELS)
-    table = np.zeros(planes * PIXELS, np.uint16)
-    table[voxels] = np.arange(len(voxels)) - starts[voxels // PIXELS]
-    rank = np.empty(len(pixel), np.uint16)
-    for span, voxel in _voxel_blocks(indptr, pixel, planes):
-        rank[span] = table[voxel]
+    rank = np.zeros(planes * PIXELS, np.uint16)
+    rank[voxels] = np.arange(len(voxels)) - starts[voxels // PIXELS]
     np.save(out_dir / "indptr.npy", indptr.astype(np.int64))
-    np.save(out_dir / "rank.npy", rank)
+    np.save(out_dir / "rank.npy", rank[voxel])
     np.savez(
         out_dir / "frames.npz",
         voxels=voxels,
@@ -53,7 +49,7 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
         is_train=header.is_train.astype(bool),
         is_test=header.is_test.astype(bool),
         is_valid=header.is_valid.astype(bool),
-        timepoints=header.timepoint_indices.astype(np.int64),
+        timepoints=header.timepoints.astype(np.int64),
     )
     rate, after = (header.attributes.get(name) for name in ("sampling_rate", "frames_after"))
     return {
@@ -70,23 +66,12 @@ def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
 GRID_INDEX = CachedStep("grid_index", 4, make_index)
 
 
-def _voxel_blocks(indptr: np.ndarray, pixel: np.ndarray, planes: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """The entries of some frames at a time, and the voxel of each."""
-    frames = (len(indptr) - 1) // planes
-    base = np.arange(planes, dtype=np.int64) * PIXELS
-    for first in range(0, frames, _FRAMES_AT_ONCE):
-        pointer = indptr[first * planes : (first + _FRAMES_AT_ONCE) * planes + 1]
-        span = slice(pointer[0], pointer[-1])
-        yield span, np.repeat(np.tile(base, (len(pointer) - 1) // planes), np.diff(pointer)) + pixel[span]
-
-
 def _cell_voxels(path: Path, planes: int) -> np.ndarray:
     with reading(path) as file:
         if "cell_plane" not in file:
             return np.zeros(0, np.int64)
         row, column, plane = (file[f"cell_{axis}"][()].astype(np.int64) for axis in ("row", "column", "plane"))
-    inside = plane < planes
-    voxels: np.ndarray = np.unique((plane * PIXELS + row * WIDTH + column)[inside])
+    voxels: np.ndarray = (plane * PIXELS + row * WIDTH + column)[plane < planes]
     return voxels
 
 
@@ -181,12 +166,7 @@ def find_grids(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise BadInput(folder, "does not exist", f"give a {COO_FILE}, or the folder of processed subjects")
     places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]
-    found = {}
-    for place in places:
-        for name in (COO_FILE, DENSE_FILE):
-            if (place / name).is_file():
-                found[place.name] = place / name
-                break
+    found = {p.name: p / name for p in places for name in (DENSE_FILE, COO_FILE) if (p / name).is_file()}
     if not found:
         raise BadInput(folder, f"holds no {COO_FILE} and no {DENSE_FILE}", "give preprocess.py's output folder")
     return found

@@ -42,21 +42,31 @@ CONTRACT = (
 class GridHeader:
     """What a grid file states beside the activity.
 
-    ``is_train``, ``is_test``, ``is_valid`` (spikes could be inferred) and ``timepoint_indices`` are ``(time,)``,
-    ``z_values`` ``(plane,)``. ``spikes_under_markers`` are flat positions of spikes that a z-marker covers, ``markers``
-    says whether the z-markers are in the grid. The writer adds counts to ``attributes``.
+    ``is_train``, ``is_test``, ``is_valid`` (spikes could be inferred) and ``timepoint_indices`` (by default counted
+    from 0) are ``(time,)``, ``z_values`` ``(plane,)``. ``spikes_under_markers`` are flat positions of spikes that a
+    z-marker covers, ``markers`` says whether the z-markers are in the grid. The writer adds counts to ``attributes``.
     """
 
-    frames: int
-    planes: int
     is_train: np.ndarray
     is_test: np.ndarray
     is_valid: np.ndarray
     z_values: np.ndarray
     spikes_under_markers: np.ndarray
     markers: bool
-    timepoint_indices: np.ndarray
+    timepoint_indices: np.ndarray | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        return len(self.is_valid)
+
+    @property
+    def planes(self) -> int:
+        return len(self.z_values)
+
+    @property
+    def timepoints(self) -> np.ndarray:
+        return np.arange(self.frames) if self.timepoint_indices is None else self.timepoint_indices
 
     @property
     def total_pixels(self) -> int:
@@ -111,7 +121,7 @@ def write_coo(path: Path, batches: Iterable[FrameBatch], header: GridHeader) -> 
 
 
 def _write_header(file: h5py.File, header: GridHeader, entries: int) -> None:
-    file["timepoint_indices"] = header.timepoint_indices.astype(np.int32)
+    file["timepoint_indices"] = header.timepoints.astype(np.int32)
     for name in _PER_FILE:
         file[name] = getattr(header, name)
     file.attrs.update(header.attributes)
@@ -175,14 +185,9 @@ class GridFile:
 
     def index(self, markers: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The whole grid: ``indptr`` (T·Z + 1) int64 and ``pixel`` uint16; see :class:`FrameBatch`."""
-        if self.sparse and markers in (None, self.header.markers):
-            batch = self.read(0, self.shape[0])
-            return batch.indptr, batch.pixel
         parts = list(self.batches(markers))
-        if not parts:
-            return np.zeros(1, np.int64), np.zeros(0, np.uint16)
-        counts = np.concatenate([np.diff(part.indptr) for part in parts])
-        return np.concatenate([[0], np.cumsum(counts)]), np.concatenate([part.pixel for part in parts])
+        counts = np.concatenate([np.zeros(1, np.int64), *(np.diff(part.indptr) for part in parts)])
+        return np.cumsum(counts), np.concatenate([np.zeros(0, np.uint16), *(part.pixel for part in parts)])
 
     def _stored(self, first: int, last: int) -> FrameBatch:
         planes = self.shape[1]
@@ -221,11 +226,10 @@ class GridFile:
             "is_valid": np.ones(frames, np.uint8),
             "z_values": np.arange(planes, dtype=float),
             "spikes_under_markers": np.zeros(0, np.int64),
-            "timepoint_indices": np.arange(frames, dtype=np.int32),
         }
         attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
         markers = bool(attributes.get("z_markers", True))
-        return GridHeader(frames=frames, planes=planes, markers=markers, attributes=attributes, **(default | found))
+        return GridHeader(markers=markers, attributes=attributes, **(default | found))
 
     def _build_index(self, file: h5py.File) -> tuple[np.ndarray, np.ndarray]:
         frames, planes = self.shape[:2]

@@ -85,24 +85,18 @@ def block_split(
     the legacy generator with the bare seed, so that subjects of equal length share their test blocks.
     """
     blocks = frames // block_frames
-    is_test = np.zeros(frames, bool)
-    numbers: np.ndarray = np.zeros(0, np.int64)
-    if blocks:
-        order = np.arange(blocks)
-        if guard_frames == 0:
-            np.random.RandomState(seed).shuffle(order)
-            tests = max(1, int(blocks * (1 - split_ratio)))
-        else:
-            seeded_rng(seed, subject, "split").shuffle(order)
-            # The small term undoes the rounding of 1 - ratio: 10 blocks at 0.9 are one block, not none.
-            tests = max(1, int(blocks * (1 - split_ratio) + 1e-9))
-        numbers = np.sort(order[:tests])
-        for number in numbers:
-            is_test[number * block_frames : (number + 1) * block_frames] = True
-    near_test = is_test.copy()
-    for number in numbers:
-        near_test[max(number * block_frames - guard_frames, 0) : (number + 1) * block_frames + guard_frames] = True
-    chosen = tuple(int(n) for n in numbers)
+    order, share = np.arange(blocks), blocks * (1 - split_ratio)
+    if guard_frames == 0:
+        np.random.RandomState(seed).shuffle(order)
+    else:
+        seeded_rng(seed, subject, "split").shuffle(order)
+        share += 1e-9  # undoes the rounding of 1 - ratio: 10 blocks at 0.9 are one block, not none
+    numbers = np.sort(order[: max(1, int(share))])
+    is_test, near_test = np.zeros(frames, bool), np.zeros(frames, bool)
+    for first in numbers * block_frames:
+        is_test[first : first + block_frames] = True
+        near_test[max(first - guard_frames, 0) : first + block_frames + guard_frames] = True
+    chosen = tuple(numbers.tolist())
     return BlockSplit((~near_test).astype(np.uint8), is_test.astype(np.uint8), chosen, guard_frames, block_frames)
 
 

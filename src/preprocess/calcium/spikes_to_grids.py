@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from src.preprocess.cascade.download import AUTO, SUBSTITUTES, find_package, pac
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.reports.tables import ResultsTable
 from src.signals import BadInput
+from src.storage.atomic import folder_lock
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
-from src.storage.lock import folder_lock
 from src.storage.output import OutputFolder, distinct_names
 from src.storage.progress import printable
 from src.storage.step import ensure, read_artifact
@@ -38,10 +39,10 @@ def run(params: CalciumParams) -> GridSummary:
     subjects = find_subjects(Path(params.input_dir), params.skip)
     target = Path(params.output_dir)
     output = OutputFolder(target, (Path(params.input_dir),))
-    refuse_other_format(target, params.grid_format)
+    refuse_other_format(target, STEPS[params.grid_format].name)
     # Jobs of a cluster share the folder: each locks its subjects alone, and waits for its turn at the common file.
     with folder_lock(target, wait=False) if selected().everything else nullcontext():
-        package = _package(params)
+        package, notes = _package(params)
         inside = max(params.workers // len(subjects), 1)
         names = distinct_names((subject_name(place), place) for place in subjects)
         jobs = [
@@ -52,15 +53,25 @@ def run(params: CalciumParams) -> GridSummary:
         outcomes, totals = list(summary.outcomes), {}
         if params.grid_format != "none":
             try:
-                totals = write_combined(output, _finished(target, params, summary), params.grid_format == "coo")
+                failed = {outcome.name for outcome in summary.failures}
+                mine = STEPS[params.grid_format].name
+                finished = [name for name, step in steps_in(target).items() if step == mine and name not in failed]
+                totals = write_combined(output, finished, params.grid_format == "coo")
             except BadInput as error:
                 outcomes.append(Outcome(COMBINED_FILE, reason=str(error)))
-    notes = (substitute_note(params, package),) if package else ()
-    skipped = tuple(sorted(set(params.skip)))
-    return GridSummary(summary.title, tuple(outcomes), tuple(totals.items()), skipped, tuple(filter(None, notes)))
+    if params.skip:
+        notes.append(f"skipped: {', '.join(sorted(set(params.skip)))}")
+    return GridSummary(summary.title, tuple(outcomes), totals, tuple(notes))
 
 
-def refuse_other_format(target: Path, grid_format: str) -> None:
+def steps_in(target: Path) -> dict[str, str]:
+    """The subjects with whole results in a folder, also from earlier runs, and the step that made each."""
+    folders = sorted(p for p in target.iterdir() if p.is_dir()) if target.is_dir() else []
+    found = ((folder.name, read_artifact(folder)) for folder in folders)
+    return {name: artifact.manifest["step"] for name, artifact in found if artifact}
+
+
+def refuse_other_format(target: Path, mine: str) -> None:
     """Refuse an output folder whose subjects have another format: its ``combined_metadata.h5`` describes them.
 
     Raises
@@ -68,12 +79,9 @@ def refuse_other_format(target: Path, grid_format: str) -> None:
     BadInput
         Naming one such subject.
     """
-    mine = STEPS[grid_format].name
-    others = {step.name for step in STEPS.values()} - {mine}
-    for folder in sorted(target.iterdir()) if target.is_dir() else ():
-        artifact = read_artifact(folder) if folder.is_dir() else None
-        if artifact and artifact.manifest["step"] in others:
-            problem = f"holds {folder.name} of preprocess={artifact.manifest['step']}, and this run is {mine}"
+    for name, step in steps_in(target).items():
+        if step != mine and step in {s.name for s in STEPS.values()}:
+            problem = f"holds {name} of preprocess={step}, and this run is {mine}"
             raise BadInput(target, problem, "choose another output_dir")
 
 
@@ -125,19 +133,18 @@ def process_subject(
     )  # fmt: skip
 
 
-def _package(params: CalciumParams) -> Path | None:
-    """Folder of the model package; None for an engine without one, or where each subject's rate decides."""
+def _package(params: CalciumParams) -> tuple[Path | None, list[str]]:
+    """Folder of the model package, and a sentence where it is not the one that was named.
+
+    There is none for an engine without networks, or where each subject's rate decides.
+    """
     if params.engine == "oasis" or params.cascade_model == AUTO:
-        return None
-    return find_package(params.cascade_model, Path(params.models_dir), models_url=params.models_url)
-
-
-def substitute_note(params: CalciumParams, package: Path) -> str:
-    """What to say where another package than the named one is used."""
-    model = params.cascade_model
-    if model not in SUBSTITUTES or package.name == model:
-        return ""
-    return f"cascade_model: {model} is not in {params.models_dir}; used {package.name} ({package.parent})"
+        return None, []
+    package = find_package(params.cascade_model, Path(params.models_dir), models_url=params.models_url)
+    if params.cascade_model not in SUBSTITUTES or package.name == params.cascade_model:
+        return package, []
+    used = f"used {package.name} ({package.parent})"
+    return package, [f"cascade_model: {params.cascade_model} is not in {params.models_dir}; {used}"]
 
 
 def _peak_gb() -> float:
@@ -147,21 +154,11 @@ def _peak_gb() -> float:
     return max(resource.getrusage(who).ru_maxrss for who in usage) / unit
 
 
-def _finished(target: Path, params: CalciumParams, summary: Summary) -> list[str]:
-    """Subjects with whole results in ``target``, also from earlier runs, without those that failed now."""
-    failed = {outcome.name for outcome in summary.failures}
-    names = sorted(p.name for p in target.iterdir() if p.is_dir() and p.name not in failed) if target.is_dir() else []
-    found = [(name, read_artifact(target / name)) for name in names]
-    step = STEPS[params.grid_format].name
-    return [name for name, artifact in found if artifact and artifact.manifest["step"] == step]
-
-
 @dataclass(frozen=True)
 class GridSummary(Summary):
     """Outcomes with the numbers a person wants to see after a run."""
 
-    totals: tuple[tuple[str, Any], ...] = ()
-    skipped: tuple[str, ...] = ()
+    totals: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def table(self) -> ResultsTable:
@@ -171,8 +168,6 @@ class GridSummary(Summary):
         caption = [*self.notes, *self._totals([result.facts for result in done])]
         if done:
             caption.append(f"peak memory {max(result.peak_gb for result in done):.2f} GB")
-        if self.skipped:
-            caption.append(f"skipped: {', '.join(self.skipped)}")
         rows, columns = [], row(done[0]) if done else {"result": ""}
         for outcome in self.outcomes:
             name = {"subject": printable(outcome.name)}
@@ -185,7 +180,7 @@ class GridSummary(Summary):
         return ResultsTable(rows, title=printable(self.title), notes=list(map(printable, caption)))
 
     def _totals(self, facts: list[dict[str, Any]]) -> list[str]:
-        totals, lines = dict(self.totals), []
+        totals, lines = self.totals, []
         if totals:
             subjects = "subject" if totals["total_subjects"] == 1 else "subjects"
             lines.append(

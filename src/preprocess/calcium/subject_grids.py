@@ -9,14 +9,16 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from src.preprocess.calcium.expected_spikes import CELL_STATES, SpikeTask, dff_of
-from src.preprocess.calcium.grid import VoxelActivity, map_cells, outlier_note
+from src.preprocess.calcium.baseline import CELL_STATES, Baseline
+from src.preprocess.calcium.expected_spikes import SpikeTask
+from src.preprocess.calcium.grid import VoxelActivity, map_cells, position_notes
 from src.preprocess.calcium.grid_store import (
     CONTRACT,
     COO_FILE,
@@ -29,6 +31,7 @@ from src.preprocess.calcium.grid_store import (
     write_metadata,
 )
 from src.preprocess.calcium.sampling import SpikeSampler, seeded_rng, split_recording
+from src.recordings.calcium.recording import CalciumRecording
 from src.storage.hdf5 import AppendedColumn, reading, writing
 from src.storage.step import CachedStep
 
@@ -52,11 +55,10 @@ _HIDDEN = (
 
 def make_rates(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     """Write ΔF/F, noise levels and spike rates of one subject, ``spikes.h5``, and a line per cell, ``cells.csv``."""
-    upstream, task = params["upstream"], _task(inputs, params)
-    recording, fs_hz = task.recording(), upstream["fs_hz"]
-    window = task.window(recording.fs_hz)
+    upstream, (recording, baseline) = params["upstream"], _source(inputs, params)
+    fs_hz = upstream["fs_hz"]
     units = {
-        "dff": UNITS[task["baseline"]][0], "expected_spikes": "spikes per frame", "spike_rate": "spikes per second",
+        "dff": UNITS[baseline.mode][0], "expected_spikes": "spikes per frame", "spike_rate": "spikes per second",
         "noise_levels": "percent per sqrt(Hz)", "time": "seconds",
     }  # fmt: skip
     traced = list(units)[:3]
@@ -65,7 +67,7 @@ def make_rates(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
         parts = []
         for first, traces in recording.blocks(_CELLS_AT_ONCE):
             expected = spikes["expected_spikes"][first : first + len(traces)].astype(np.float32)
-            arrays = dff_of(traces, task, window)[0], expected, expected * np.float32(fs_hz)
+            arrays = baseline.dff(traces)[0], expected, expected * np.float32(fs_hz)
             for column, array in zip(columns, arrays, strict=True):
                 column.append(array)
             sums, seen = np.nansum(expected, axis=1, dtype=float), np.isfinite(expected).sum(axis=1)
@@ -82,10 +84,7 @@ def make_rates(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
         _write_cells(out_dir / CELLS_FILE, spikes, mean_rates)
         valid = spikes["is_predicted"][()]
     if params["figures"]:
-        from src.reports.calcium import FrameMarks
-
-        marks = FrameMarks(recording.fs_hz, np.ones_like(valid), np.zeros_like(valid), valid)
-        _draw_neurons(inputs, params, out_dir, marks, SpikeSampler(int(seed or 0), params["subject"]), int(seed or 0))
+        draw_subject(inputs, params, out_dir, int(seed or 0), (np.ones_like(valid), np.zeros_like(valid), valid))
     axes = {name: ["neuron", "time"] for name in traced}
     return {"axes": axes, "units": units, "mean_rate_hz": float(np.nanmean(mean_rates)), "notes": upstream["notes"]}
 
@@ -111,15 +110,12 @@ def make_grids(
         activity.frames, params["split_ratio"], seed, subject, guard, params["split_block_frames"]
     )
     header = GridHeader(
-        frames=activity.frames,
-        planes=cells.planes,
         is_train=split.is_train,
         is_test=split.is_test,
         is_valid=is_valid,
         z_values=cells.z_values,
         spikes_under_markers=activity.spikes_under_markers() if params["z_markers"] else np.zeros(0, np.int64),
         markers=params["z_markers"],
-        timepoint_indices=np.arange(activity.frames, dtype=np.int32),
         attributes=_attributes(params)
         | {
             "seed": seed,
@@ -136,7 +132,8 @@ def make_grids(
     facts["grid_file_bytes"] = (out_dir / name).stat().st_size
     write_metadata(out_dir / METADATA_FILE, header, cells, arrays, facts)
     if params["figures"]:
-        draw_subject(inputs, params, out_dir, header, facts | {"active_per_plane": activity.active_per_plane()})
+        shown = facts | {"active_per_plane": activity.active_per_plane()}
+        draw_subject(inputs, params, out_dir, seed, (split.is_train, split.is_test, is_valid), shown)
     return {
         "axes": {"grids": ["time", "plane", "row", "column"]},
         "shape": [header.frames, header.planes, 256, 128],
@@ -144,33 +141,25 @@ def make_grids(
         "grid_file": name,
         "test_blocks": list(split.test_blocks),
         **facts,
-        "notes": [*upstream["notes"], *outlier_note(positions, arrays["cell_ids"], cells), *notes],
+        "notes": [*upstream["notes"], *position_notes(positions, arrays["cell_ids"], cells), *notes],
     }
 
 
-def make_dense(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    """The dense grids, metadata and figures of one subject."""
-    return make_grids(inputs, params, out_dir, seed, sparse=False)
-
-
-def make_coo(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    """The sparse grids, metadata and figures of one subject."""
-    return make_grids(inputs, params, out_dir, seed, sparse=True)
-
-
 STEPS = {
-    "dense": CachedStep("cascade_grid", 2, make_dense),
-    "coo": CachedStep("cascade_coo", 2, make_coo),
+    "dense": CachedStep("cascade_grid", 2, partial(make_grids, sparse=False)),
+    "coo": CachedStep("cascade_coo", 2, partial(make_grids, sparse=True)),
     "none": CachedStep("cascade_spikes", 1, make_rates),
 }
 """``grid_format`` → the step that makes it."""
 
 
-def _task(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> SpikeTask:
-    """The inference whose result is used, with the baseline that it chose."""
+def _source(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> tuple[CalciumRecording, Baseline]:
+    """The recording whose inferred spikes are used, and the baseline that was chosen for it."""
     upstream = params["upstream"]
     files = {role: path for role, path in inputs.items() if role != EXPECTED}
-    return SpikeTask(files, upstream["params"]).with_baseline(upstream["baseline"]["mode"])
+    task = SpikeTask(files, upstream["params"])
+    recording = task.recording()
+    return recording, task.baseline(recording.fs_hz, upstream["baseline"]["mode"])
 
 
 def _attributes(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,53 +189,48 @@ def _write_cells(path: Path, spikes: h5py.File, mean_rates: np.ndarray) -> None:
 
 
 def draw_subject(
-    inputs: Mapping[str, Path], params: Mapping[str, Any], out_dir: Path, header: GridHeader, facts: Mapping[str, Any]
+    inputs: Mapping[str, Path],
+    params: Mapping[str, Any],
+    out_dir: Path,
+    seed: int,
+    frames: tuple[np.ndarray, np.ndarray, np.ndarray],
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """The page that shows the whole subject, and those of single neurons."""
-    from src.reports.calcium import FrameMarks, SubjectFigures, draw_overview
+    """A page for each of ``num_neurons`` neurons that the seed chooses, and with ``facts`` one of the whole subject.
 
-    subject, recording, seed = params["subject"], _task(inputs, params).recording(), header.attributes["seed"]
-    rows = np.unique(np.linspace(0, recording.cells - 1, min(_RASTER_CELLS, recording.cells)).astype(int))
-    sampler = SpikeSampler(seed, subject, params["sampling"])
+    ``frames`` are ``(time,)`` uint8: which train, which test, and which have inferred spikes.
+    """
+    from src.reports.calcium import FrameMarks, NeuronTraces, SubjectFigures, draw_neurons, draw_overview
+
+    subject, (recording, baseline) = params["subject"], _source(inputs, params)
+    sampler = SpikeSampler(seed, subject, params.get("sampling", "bernoulli"))
+    marks, count = FrameMarks(recording.fs_hz, *frames), min(params["num_neurons"], recording.cells)
+    rows = np.sort(seeded_rng(seed, subject, "figures").choice(recording.cells, count, replace=False))
+    spread = np.unique(np.linspace(0, recording.cells - 1, min(_RASTER_CELLS, recording.cells)).astype(int))
     with reading(inputs[EXPECTED]) as file:
-        raster, levels = np.stack([file["expected_spikes"][row] for row in rows]), file["noise_levels"][()]
-    marks = FrameMarks(recording.fs_hz, header.is_train, header.is_test, header.is_valid)
+        levels = file["noise_levels"][()]
+        raster = np.stack([file["expected_spikes"][row] for row in spread])
+        expected = np.array([file["expected_spikes"][row] for row in rows], np.float32).reshape(-1, recording.frames)
+    neurons = NeuronTraces(
+        subject=subject,
+        marks=marks,
+        cell_ids=recording.cell_ids[rows],
+        noise_levels=levels[rows],
+        dff=baseline.dff(recording.traces(rows))[0] if count else expected,
+        expected=expected,
+        spikes=sampler.sample(expected, recording.cell_ids[rows]),
+        units=UNITS[baseline.mode][1],
+    )
+    draw_neurons(out_dir / f"{subject}_visualization.pdf", neurons)
+    if facts is None:
+        return
     figures = SubjectFigures(
         subject=subject,
         marks=marks,
         positions=recording.positions,
         noise_levels=levels,
         available_levels=tuple(params["upstream"]["engine"].get("noise_levels", ())),
-        raster=sampler.sample(raster, recording.cell_ids[rows]),
+        raster=sampler.sample(raster, recording.cell_ids[spread]),
         facts=facts,
     )
     draw_overview(out_dir / f"{subject}_overview.pdf", figures)
-    _draw_neurons(inputs, params, out_dir, marks, sampler, seed)
-
-
-def _draw_neurons(
-    inputs: Mapping[str, Path], params: Mapping[str, Any], out_dir: Path, marks: Any, sampler: SpikeSampler, seed: int
-) -> None:
-    """A page per neuron of ``num_neurons`` that the seed chooses."""
-    from src.reports.calcium import NeuronTraces, draw_neurons
-
-    subject, task = params["subject"], _task(inputs, params)
-    recording = task.recording()
-    draw = seeded_rng(seed, subject, "figures")
-    rows = np.sort(draw.choice(recording.cells, min(params["num_neurons"], recording.cells), replace=False))
-    ids = recording.cell_ids[rows]
-    with reading(inputs[EXPECTED]) as file:
-        levels = file["noise_levels"][()][rows]
-        expected = np.array([file["expected_spikes"][row] for row in rows], np.float32).reshape(-1, recording.frames)
-    dff = dff_of(recording.traces(rows), task, task.window(recording.fs_hz))[0] if len(rows) else expected
-    neurons = NeuronTraces(
-        subject=subject,
-        marks=marks,
-        cell_ids=ids,
-        noise_levels=levels,
-        dff=dff,
-        expected=expected,
-        spikes=sampler.sample(expected, ids),
-        units=UNITS[task["baseline"]][1],
-    )
-    draw_neurons(out_dir / f"{subject}_visualization.pdf", neurons)

@@ -22,8 +22,8 @@ import yaml
 
 from src.preprocess.cascade.package import CONFIG_FILE, open_package, read_config, read_plain_yaml
 from src.signals import BadInput
-from src.storage.fingerprint import file_digest
-from src.storage.lock import folder_lock
+from src.storage.atomic import folder_lock
+from src.storage.manifest import file_digest
 from src.storage.output import plain_name, replacement
 
 CATALOGUE_FILE = "available_models.yaml"
@@ -185,10 +185,9 @@ def _get(url: str, path: Path, folder: Path, largest: int) -> None:
     try:
         with requests.get(url, stream=True, timeout=_TIMEOUT_S) as answer, path.open("wb") as handle:
             answer.raise_for_status()
-            announced = int(answer.headers.get("Content-Length", -1))
+            announced, received = int(answer.headers.get("Content-Length", -1)), 0
             if announced > largest:
                 raise _by_hand(folder, f"{url} announces {announced} bytes, more than any CASCADE package has")
-            received = 0
             for chunk in answer.iter_content(1 << 20):
                 received += len(chunk)
                 if received > largest:
@@ -196,9 +195,9 @@ def _get(url: str, path: Path, folder: Path, largest: int) -> None:
                 handle.write(chunk)
             if announced >= 0 and "Content-Encoding" not in answer.headers and received != announced:
                 raise _by_hand(folder, f"{url} broke off after {received} of {announced} bytes")
+    except BadInput:
+        raise
     except (requests.RequestException, ValueError) as error:
-        if isinstance(error, BadInput):
-            raise
         raise _by_hand(folder, f"it could not be downloaded from {url} ({type(error).__name__})") from error
 
 

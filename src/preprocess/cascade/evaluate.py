@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 from rich.console import RenderableType
-from rich.table import Table
 
-from src.preprocess.cascade.dense import DenseEnsembles
+from src.preprocess.cascade.dense import ensemble_mean
 from src.preprocess.cascade.ground_truth import Example, smooth_counts, with_noise
 from src.preprocess.cascade.oasis import OasisEngine
+from src.preprocess.cascade.output import cut_noise_floor
 from src.preprocess.cascade.package import Network, PackageConfig
 from src.preprocess.cascade.parameters import CascadeEvaluateParams
-from src.preprocess.cascade.train import examples_of, fit_ensemble, origin_of, recipe_of, schedule_of
+from src.preprocess.cascade.train import examples_of, fit_ensemble, recipe_of, settings_of
+from src.reports.tables import ResultsTable
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import canonical_json
+from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
 
@@ -38,6 +39,7 @@ SPIKES_IN_EVENT = {"1": (1, 1), "2": (2, 2), "4": (3, 5), "8": (6, 11)}
 """Column of the linearity row → smallest and largest number of spikes of the events it is the median of."""
 
 _QUIET_S, _EVENT_S = 2.0, 1.0
+_RESULT = "{} r / count"
 _TRIALS = 64
 """Training trials, spread over all datasets, that the few parameters of OASIS and the threshold are fitted on."""
 
@@ -50,40 +52,35 @@ class EvaluationSummary(Summary):
 
     def table(self) -> RenderableType:
         """Median over neurons: correlation r, spike count ratio; below, the response to n spikes."""
-        rows = [o.value for o in self.outcomes if o.ok and o.value["scored_neurons"]]
-        if not rows or self.failures:
+        lines = [o.value for o in self.outcomes if o.ok and o.value["scored_neurons"]]
+        if not lines or self.failures:
             return super().table()
-        methods = list(rows[0]["methods"])
-        table = Table(title=self.title, title_justify="left", caption_justify="left")
-        for column in ("held out", "noise", "neurons", *(f"{m} r / count" for m in methods)):
-            table.add_column(column, justify="right" if column in ("noise", "neurons") else "left")
-        for row in rows:
-            cells = [
-                f"{row['methods'][m]['correlation']:.2f} / {row['methods'][m]['count_ratio']:.2f}" for m in methods
-            ]
-            name = row["dataset"] + (" †" if row["joined"] else "")
-            table.add_row(name, str(row["noise_level"]), str(row["scored_neurons"]), *cells)
-        table.add_section()
-        median = {m: np.median([row["methods"][m]["correlation"] for row in rows]) for m in methods}
-        counts = {m: np.array([row["methods"][m]["count_ratio"] for row in rows]) for m in methods}
-        within = {m: np.mean((c >= 0.5) & (c <= 2)) for m, c in counts.items()}
-        table.add_row(
-            "median", "", str(sum(row["scored_neurons"] for row in rows)),
-            *(f"{median[m]:.3f} / {np.median(counts[m]):.2f} ({100 * within[m]:.0f} % in 0.5–2)" for m in methods),
-        )  # fmt: skip
-        table.add_row("linearity", "", "", *(_linearity([row["methods"][m] for row in rows]) for m in methods))
-        table.caption = (
+        rows = [
+            {
+                "held out": line["dataset"] + (" †" if line["joined"] else ""),
+                "noise": line["noise_level"],
+                "neurons": line["scored_neurons"],
+                **{
+                    _RESULT.format(m): f"{s['correlation']:.2f} / {s['count_ratio']:.2f}"
+                    for m, s in line["methods"].items()
+                },
+            }
+            for line in lines
+        ]
+        median = {"held out": "median", "noise": None, "neurons": sum(line["scored_neurons"] for line in lines)}
+        linearity = {"held out": "linearity", "noise": None, "neurons": None}
+        for method in lines[0]["methods"]:
+            scores = [line["methods"][method] for line in lines]
+            r, counts = (np.array([s[name] for s in scores]) for name in ("correlation", "count_ratio"))
+            within = 100 * np.mean((counts >= 0.5) & (counts <= 2))
+            median[_RESULT.format(method)] = f"{np.median(r):.3f} / {np.median(counts):.2f} ({within:.0f} % in 0.5–2)"
+            events = ([v for s in scores for v in s["events"][n]] for n in SPIKES_IN_EVENT)
+            linearity[_RESULT.format(method)] = " ".join(f"{np.median(v):.1f}" if v else "–" for v in events)
+        note = (
             "r: against the recorded spikes, smoothed; count: inferred over recorded spikes; linearity: median spikes "
             f"inferred for events of {', '.join(SPIKES_IN_EVENT)} spikes; †: trials shorter than a window were joined"
         )
-        return table
-
-
-def _linearity(scores: Sequence[dict[str, Any]]) -> str:
-    return " ".join(
-        f"{np.median(found):.1f}" if (found := [v for s in scores for v in s["events"][n]]) else "–"
-        for n in SPIKES_IN_EVENT
-    )
+        return ResultsTable([*rows, median, linearity], self.title, [note])
 
 
 def run(params: CascadeEvaluateParams) -> Summary:
@@ -95,12 +92,7 @@ def run(params: CascadeEvaluateParams) -> Summary:
     if len(found) < 2:
         raise BadInput(params.input_dir, f"has {len(found)} of the datasets", "give two or more")
     OutputFolder(Path(params.output_dir), (Path(params.input_dir),))  # refuses an output that lies in the ground truth
-    settings = {
-        "config": replace(config, noise_levels=()).to_yaml(),
-        "schedule": schedule_of(params),
-        "ingredients": params.ingredients,
-        "ground_truth": origin_of(found),
-    }
+    settings = settings_of(params, replace(config, noise_levels=()), found) | {"ingredients": params.ingredients}
     jobs = [
         Job(f"{name}, noise level {level}", evaluate_one, (config, params, settings, name, level))
         for level in config.noise_levels
@@ -119,7 +111,7 @@ def evaluate_one(
         examples = examples_of(config, params.input_dir, params.seed, canonical_json(settings["ground_truth"]))
         return evaluate_dataset(examples, held_out, config, params, level)
 
-    step, key = CachedStep("cascade_line", 1, compute), settings | {"held_out": held_out, "level": level}
+    step, key = CachedStep("cascade_line", 2, compute), settings | {"held_out": held_out, "level": level}
     line: Mapping[str, Any] = ensure(
         step, {}, key, label=f"{held_out}_{level}", cache=Path(params.output_dir)
     ).manifest["facts"]  # fmt: skip
@@ -235,11 +227,12 @@ def at_level(examples: Sequence[Example], level: int, config: PackageConfig, see
 
 
 def _infer(noisy: Noisy, networks: Sequence[Network], config: PackageConfig) -> list[np.ndarray]:
-    ensemble, result = DenseEnsembles(config, lambda _: networks), []
+    result = []
     for _, dff in noisy:
         values = np.full(len(dff), np.nan)
-        windows = np.maximum(ensemble.expected(dff[None], 0)[0], 0)
-        values[config.trained_frame : config.trained_frame + len(windows)] = windows
+        windows = ensemble_mean(dff[None], networks, config.windowsize)
+        cut_noise_floor(windows, config, 1)  # as is done by default with a recording
+        values[config.trained_frame : config.trained_frame + windows.shape[1]] = windows[0]
         result.append(values)
     return result
 

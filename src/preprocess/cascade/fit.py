@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from src.preprocess.cascade.dense import SPARE_FRAMES, dense_network, import_tensorflow, paired_weights
+from src.preprocess.cascade.dense import dense_network, import_tensorflow
 from src.preprocess.cascade.ground_truth import Example
 from src.preprocess.cascade.package import Network, PackageConfig, steps_before_readout
 from src.signals import BadInput
@@ -27,6 +27,7 @@ falls to zero along a cosine, needs far fewer steps."""
 ADAGRAD_START = 0.1
 EPSILON = 1e-7
 ADAM_DECAYS, ADAM_WARMUP = (0.9, 0.999), 50
+
 MOST_REPLICAS = 500
 DATASET_SHARE = 15_000_000
 """Windows over all datasets at which upstream begins to thin out the large ones."""
@@ -69,7 +70,7 @@ def gather(
     BadInput
         If no trial is quiet and long enough.
     """
-    margin = config.windowsize + stretch + SPARE_FRAMES
+    margin = config.windowsize + stretch
     parts: list[list[np.ndarray]] = [[], [], []]
     first, windows, replicas, datasets, position = [], [], [], [], margin
     for example in examples:
@@ -113,8 +114,7 @@ def draw_stretches(
     frames = data.stretch + config.windowsize - 1
     index = (data.first[trial] + start)[:, None] + np.arange(frames)
     noise = draw.standard_normal(index.shape, dtype=np.float32)
-    traces = np.zeros((count, 1, frames + SPARE_FRAMES, 1), dtype=np.float32)
-    traces[:, 0, :frames, 0] = data.dff[index] + data.noise[index] * noise
+    traces = data.dff[index] + data.noise[index] * noise
     window = start[:, None] + np.arange(data.stretch)
     inside = (window >= 0) & (window < data.windows[trial][:, None])
     targets = data.target[index[:, config.trained_frame : config.trained_frame + data.stretch]]
@@ -139,17 +139,15 @@ def fit_network(
     tf = import_tensorflow()
     draw = np.random.default_rng(list(seed))
     weights = [tf.constant(array) for array in start_weights(config, draw)]
-    start = ADAGRAD_START if config.optimizer == "Adagrad" else 0.0
     moments = [tf.zeros_like(array) for array in weights]
+    start = ADAGRAD_START if config.optimizer == "Adagrad" else 0.0
     squares = [tf.fill(array.shape, np.float32(start)) for array in weights]
     batch = max(1, round(config.batch_size / data.stretch / data.filled))
-    shapes = tuple(array.shape for array in weights)
-    frames = data.stretch + config.windowsize - 1 + SPARE_FRAMES
-    optimise = optimiser(config.optimizer, shapes, data.stretch, batch, frames)
+    optimise = optimiser(config.optimizer, tuple(array.shape for array in weights), config.windowsize)
     for done in range(0, steps, _STEPS_PER_CALL):
         now = min(_STEPS_PER_CALL, steps - done)
         drawn = draw_stretches(data, config, now * batch, draw)
-        blocks = [tf.constant(array.reshape(now, batch, *array.shape[1:])) for array in drawn]
+        blocks = [tf.constant(array.reshape(now, batch, -1)) for array in drawn]
         span = tf.constant([done, steps], tf.float32)
         loss, weights, moments, squares = optimise(*blocks, weights, moments, squares, span)
         if progress:
@@ -157,27 +155,8 @@ def fit_network(
     return as_network([array.numpy() for array in weights], config)
 
 
-def start_weights(config: PackageConfig, draw: np.random.Generator) -> list[np.ndarray]:
-    """Glorot's uniform start with zero biases, in the order of :meth:`Network.arrays`."""
-    widths = (1, *config.filter_numbers)
-    shapes: list[tuple[int, ...]] = [(n, widths[i], widths[i + 1]) for i, n in enumerate(config.filter_sizes)]
-    shapes += [(widths[-1], config.dense_expansion), (steps_before_readout(config) * config.dense_expansion, 1)]
-    arrays = []
-    for shape in shapes:
-        fan_in, fan_out = np.prod(shape[:-1]), np.prod((*shape[:-2], shape[-1]))
-        limit = np.sqrt(6 / (fan_in + fan_out))
-        arrays += [draw.uniform(-limit, limit, shape).astype(np.float32), np.zeros(shape[-1], dtype=np.float32)]
-    return arrays
-
-
-def as_network(arrays: Sequence[np.ndarray], config: PackageConfig) -> Network:
-    """The ten arrays of :meth:`Network.arrays` as a network."""
-    pairs = [(arrays[i], arrays[i + 1]) for i in range(0, 10, 2)]
-    return Network((pairs[0], pairs[1], pairs[2]), pairs[3], pairs[4])
-
-
 @lru_cache(maxsize=4)
-def optimiser(name: str, shapes: tuple[Any, ...], stretch: int, batch: int, frames: int) -> Any:
+def optimiser(name: str, shapes: tuple[Any, ...], windowsize: int) -> Any:
     """Some steps on blocks of stretches: ``(traces, targets, inside, weights, moments, squares, [done, steps])``.
 
     It gives the mean loss and the new weights, moments and squares. Compiled once for all networks of a shape, with
@@ -203,7 +182,7 @@ def optimiser(name: str, shapes: tuple[Any, ...], stretch: int, batch: int, fram
             ]
         return [w - change for w, change in zip(weights, changes, strict=True)], moments, squares
 
-    blocks = [tf.TensorSpec((None, batch, *rest), tf.float32) for rest in ((1, frames, 1), (stretch,), (stretch,))]
+    blocks = [tf.TensorSpec((None, None, None), tf.float32)] * 3
     arrays = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
 
     @tf.function(autograph=False, input_signature=[*blocks, arrays, arrays, arrays, tf.TensorSpec((2,), tf.float32)])
@@ -213,10 +192,8 @@ def optimiser(name: str, shapes: tuple[Any, ...], stretch: int, batch: int, fram
         def step(number: Any, total: Any, weights: Any, moments: Any, squares: Any) -> Any:
             with tf.GradientTape() as tape:
                 tape.watch(weights)
-                output = dense_network(tf, traces[number], paired_weights(tf, weights), stretch)
-                valid = inside[number]
-                error = tf.reduce_sum(valid * tf.square(output - targets[number]))
-                loss = error / tf.maximum(tf.reduce_sum(valid), 1.0)
+                error = tf.square(dense_network(tf, traces[number], weights, windowsize) - targets[number])
+                loss = tf.reduce_sum(inside[number] * error) / tf.maximum(tf.reduce_sum(inside[number]), 1.0)
             gradients = tape.gradient(loss, weights)
             time = span[0] + tf.cast(number, tf.float32) + 1
             return number + 1, total + loss, *update(time, span[1], gradients, weights, moments, squares)
@@ -226,3 +203,22 @@ def optimiser(name: str, shapes: tuple[Any, ...], stretch: int, batch: int, fram
         return total / tf.cast(steps, tf.float32), *state
 
     return optimise
+
+
+def start_weights(config: PackageConfig, draw: np.random.Generator) -> list[np.ndarray]:
+    """Glorot's uniform start with zero biases, in the order of :meth:`Network.arrays`."""
+    widths = (1, *config.filter_numbers)
+    shapes: list[tuple[int, ...]] = [(n, widths[i], widths[i + 1]) for i, n in enumerate(config.filter_sizes)]
+    shapes += [(widths[-1], config.dense_expansion), (steps_before_readout(config) * config.dense_expansion, 1)]
+    arrays = []
+    for shape in shapes:
+        fan_in, fan_out = np.prod(shape[:-1]), np.prod((*shape[:-2], shape[-1]))
+        limit = np.sqrt(6 / (fan_in + fan_out))
+        arrays += [draw.uniform(-limit, limit, shape).astype(np.float32), np.zeros(shape[-1], dtype=np.float32)]
+    return arrays
+
+
+def as_network(arrays: Sequence[np.ndarray], config: PackageConfig) -> Network:
+    """The ten arrays of :meth:`Network.arrays` as a network."""
+    pairs = [(arrays[i], arrays[i + 1]) for i in range(0, 10, 2)]
+    return Network((pairs[0], pairs[1], pairs[2]), pairs[3], pairs[4])

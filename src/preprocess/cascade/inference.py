@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from scipy.signal import firwin, resample_poly
 
-from src.preprocess.cascade.dense import DenseEnsembles
+from src.preprocess.cascade.dense import ensemble_mean
 from src.preprocess.cascade.download import AUTO, find_package, names_for_rate, package_for_rate
 from src.preprocess.cascade.neuralib import neuralib_predict
 from src.preprocess.cascade.oasis import OasisEngine
@@ -51,22 +52,6 @@ _BATCH_SAMPLES = {"dense": 1 << 16, "neuralib": 1 << 20}
 """Samples that are worked on at once: a few blocks of the dense engine, and few enough for neuralib's memory."""
 
 
-class Engine(Protocol):
-    """What :func:`open_engine` returns."""
-
-    def predict(self, dff: np.ndarray, noise_levels: np.ndarray | None = None) -> np.ndarray:
-        """Expected spikes per frame, ``(neuron, time)`` float32, NaN where no prediction can be made."""
-
-    def noise_levels(self, dff: np.ndarray) -> np.ndarray:
-        """Noise level of every neuron, ``(neuron,)`` float64 in % per square root of Hz."""
-
-    def check(self, levels: np.ndarray) -> list[str]:
-        """Judge the noise levels of a whole recording: warnings, or :class:`BadInput` for a wrong scale."""
-
-    def describe(self) -> dict[str, Any]:
-        """Plain record for manifests: engine, model, digest, configuration, and the frames one frame depends on."""
-
-
 def is_same_rate(fs_hz: float, model_hz: float) -> bool:
     """Whether a recording of one rate goes through a model of the other as it is."""
     return abs(fs_hz - model_hz) <= RATE_TOLERANCE * model_hz * (1 + 1e-9)
@@ -85,9 +70,8 @@ def open_engine(
     models_dir: Path = MODELS_DIR,
     threshold: int | None = 1,
     align: str = "centered",
-    threads: int = 1,
     any_rate: bool = False,
-) -> Engine:
+) -> CascadeEngine | OasisEngine:
     """Find (or fetch) a model and make it ready to predict.
 
     Parameters
@@ -107,8 +91,6 @@ def open_engine(
     align
         ``centered``: predictions stand on the frame of the spikes they were trained on; ``upstream``: where CASCADE
         writes them, one frame earlier.
-    threads
-        Threads of TensorFlow in this process. Does not change the result.
     any_rate
         Whether the model was chosen for the recording's rate, as ``auto`` does, so that any factor is accepted.
 
@@ -126,38 +108,68 @@ def open_engine(
     if engine == "oasis":
         return OasisEngine(str(model), fs_hz=fs_hz)
     folder = package_for_rate(fs_hz, models_dir) if model == AUTO else find_package(model, models_dir)
-    cascade = CascadeEngine(engine, open_package(folder), threshold, align, threads)  # type: ignore[arg-type]
+    cascade = CascadeEngine(engine, open_package(folder), threshold, align, fs_hz)  # type: ignore[arg-type]
     rate = cascade.package.config.sampling_rate_hz
-    if is_same_rate(fs_hz, rate):
-        return cascade
     if is_too_far(fs_hz, rate, any_rate or model == AUTO):
         fitting = ", ".join(names_for_rate(models_dir, fs_hz, RATE_TOLERANCE)[:5])
         problem = f"was trained at {rate:g} Hz, the recording has {fs_hz:g} Hz (more than a factor of two apart)"
         hint = f"take one of {fitting}" if fitting else "give cascade_model=auto, or train a model at its rate"
         raise BadInput(folder.name, problem, hint)
-    return ResampledEngine(cascade, fs_hz)
+    return cascade
+
+
+class Resampling:
+    """ΔF/F from the recording's frame rate to the model's, and expected spikes back."""
+
+    def __init__(self, fs_hz: float, model_hz: float) -> None:
+        self.ratio = Fraction(model_hz / fs_hz).limit_denominator(200)
+        slower = max(self.ratio.numerator, self.ratio.denominator)
+        self._filter = firwin(2 * _FILTER_FRAMES * slower + 1, 1 / slower, window=("kaiser", 5.0))
+
+    def forth(self, dff: np.ndarray) -> np.ndarray:
+        """At the model's rate; a frame is missing where a neighbour in time is."""
+        finite = np.isfinite(dff)
+        filled = dff.copy()
+        for row in np.flatnonzero(~finite.all(axis=1) & finite.any(axis=1)):
+            gaps = ~finite[row]
+            filled[row, gaps] = np.interp(np.flatnonzero(gaps), np.flatnonzero(finite[row]), dff[row, finite[row]])
+        filled[~finite.any(axis=1)] = 0
+        up, down = self.ratio.numerator, self.ratio.denominator
+        resampled = resample_poly(filled, up, down, axis=1, window=self._filter).astype(np.float32)
+        time = np.arange(resampled.shape[1]) / float(self.ratio)
+        before = np.minimum(time.astype(int), dff.shape[1] - 1)
+        after = np.minimum(np.ceil(time).astype(int), dff.shape[1] - 1)
+        resampled[~(finite[:, before] & finite[:, after])] = np.nan
+        return resampled
+
+    def back(self, expected: np.ndarray, frames: int) -> np.ndarray:
+        """At the recording's rate: spikes per second are interpolated, so that their number is kept."""
+        ratio = float(self.ratio)
+        time = np.arange(frames) * ratio
+        before = np.minimum(time.astype(int), expected.shape[1] - 1)
+        after, weight = np.minimum(before + 1, expected.shape[1] - 1), (time - before).astype(np.float32)
+        return ((1 - weight) * expected[:, before] + weight * expected[:, after]) * np.float32(ratio)
 
 
 class CascadeEngine:
-    """CASCADE's networks, through TensorFlow directly (``dense``) or through neuralib."""
+    """CASCADE's networks over whole traces (``dense``) or through neuralib, for recordings at ``fs_hz``."""
 
-    def __init__(self, engine: str, package: Package, threshold: Threshold, align: Align, threads: int = 1) -> None:
-        self.engine, self.package, self.threshold, self.align, self.threads = engine, package, threshold, align, threads
-        self._dense = DenseEnsembles(package.config, package.networks, threads)
+    def __init__(self, engine: str, package: Package, threshold: Threshold, align: Align, fs_hz: float) -> None:
+        self.engine, self.package, self.threshold, self.align, self.fs_hz = engine, package, threshold, align, fs_hz
+        model_hz = package.config.sampling_rate_hz
+        self._resampling = None if is_same_rate(fs_hz, model_hz) else Resampling(fs_hz, model_hz)
+        self._networks = cache(package.networks)  # read when a neuron first needs them
 
     def noise_levels(self, dff: np.ndarray) -> np.ndarray:
-        """See :class:`Engine`; blocks of cells bound the memory."""
-        rate = self.package.config.sampling_rate_hz
-        rows = max(1, _BATCH_SAMPLES["dense"] // max(1, dff.shape[1]))
-        blocks = [noise_levels(np.asarray(dff[i : i + rows], np.float32), rate) for i in range(0, len(dff), rows)]
-        return np.concatenate(blocks) if blocks else np.empty(0)
+        """Noise level of every neuron, ``(neuron,)`` float64 in % per √Hz; blocks of cells bound the memory."""
+        return self._levels(self._at_model_rate(dff))
 
     def check(self, levels: np.ndarray) -> list[str]:
         """See :func:`~src.preprocess.cascade.output.check_noise`."""
         return check_noise(levels, self.package.config.noise_levels, self.package.name)
 
     def predict(self, dff: np.ndarray, noise_levels: np.ndarray | None = None) -> np.ndarray:
-        """See :class:`Engine`; NaN at the edges, where no window fits, and where a window has a gap.
+        """Expected spikes per frame, ``(neuron, time)`` float32; NaN at the edges and where a window has a gap.
 
         ``dff`` is a fraction, with NaN where no frame was recorded. ``noise_levels`` ``(neuron,)`` choose the ensemble
         of every neuron, taken as they are; by default they are measured here and checked.
@@ -169,45 +181,53 @@ class CascadeEngine:
         """
         config = self.package.config
         check_axes(dff)
+        frames = dff.shape[1]
+        dff = self._at_model_rate(dff)
         if dff.shape[1] < config.windowsize:
             problem = f"has {dff.shape[1]} frames, a window of {self.package.name} has {config.windowsize}"
             raise BadInput("dF/F", problem, "record longer")
         if noise_levels is None:
-            noise_levels = self.noise_levels(dff)
+            noise_levels = self._levels(dff)
             for line in self.check(noise_levels):
                 log.warning("%s", line)
         elif np.shape(noise_levels) != (len(dff),):
             raise BadInput("noise levels", f"have shape {np.shape(noise_levels)}", f"give one for each of {len(dff)}")
         chosen = nearest_level(noise_levels, config.noise_levels)
         out = np.full(dff.shape, np.nan, dtype=np.float32)
-        rows = max(1, _BATCH_SAMPLES[self.engine] // dff.shape[1])
         for index, level in enumerate(config.noise_levels):
-            neurons = np.flatnonzero(chosen == index)
-            for start in range(0, len(neurons), rows):
-                block = neurons[start : start + rows]
-                out[block] = self._predict_block(np.asarray(dff[block], dtype=np.float32), level)
-        return out
+            for block in _blocks(np.flatnonzero(chosen == index), dff.shape[1], _BATCH_SAMPLES[self.engine]):
+                out[block] = self._predict_block(dff[block], level)
+        return out if self._resampling is None else self._resampling.back(out, frames)
+
+    def _at_model_rate(self, dff: np.ndarray) -> np.ndarray:
+        dff = np.asarray(dff, np.float32)
+        return dff if self._resampling is None else self._resampling.forth(dff)
+
+    def _levels(self, dff: np.ndarray) -> np.ndarray:
+        rate = self.package.config.sampling_rate_hz
+        blocks = _blocks(np.arange(len(dff)), dff.shape[1], _BATCH_SAMPLES["dense"])
+        return np.concatenate([np.empty(0), *(noise_levels(dff[block], rate) for block in blocks)])
 
     def _predict_block(self, dff: np.ndarray, level: int) -> np.ndarray:
         config = self.package.config
         gaps = windows_with_gaps(dff, config.windowsize)
         filled = np.where(np.isfinite(dff), dff, np.float32(0))
         if self.engine == "dense":
-            expected = self._dense.expected(filled, level)
+            expected = ensemble_mean(filled, self._networks(level), config.windowsize)
             cut_noise_floor(expected, config, self.threshold)
         else:
-            by_frame = neuralib_predict(filled, self.package, level, self.threshold, self.threads)
+            by_frame = neuralib_predict(filled, self.package, level, self.threshold)
             expected = by_frame[:, config.first_frame : config.first_frame + gaps.shape[1]].astype(np.float32)
         # Pooling and ReLU let some NaN through and swallow others, so the gaps are masked here.
         expected[gaps] = np.nan
         return place_windows(expected, dff.shape[1], config, self.align)
 
     def describe(self) -> dict[str, Any]:
-        """See :class:`Engine`."""
+        """Plain record for manifests: engine, model, digest, configuration, and the frames one frame depends on."""
         config = self.package.config
         written = config.first_frame + (self.align == "centered")
         stated = ("sampling_rate_hz", "smoothing_s", "causal_kernel", "windowsize", "before_frac", "ensemble_size")
-        return {
+        record = {
             "engine": self.engine,
             "model": self.package.name,
             "sha256": self.package.sha256(),
@@ -219,63 +239,20 @@ class CascadeEngine:
             "frames_after": config.windowsize - 1 - written,
             "units": "expected spikes per frame",
         }
+        if self._resampling is None:
+            return record
+        model_hz, ratio = config.sampling_rate_hz, self.fs_hz / config.sampling_rate_hz
+        for name in ("frames_before", "frames_after"):  # the resampling filter looks further
+            record[name] = int(np.ceil(record[name] * ratio)) + int(np.ceil(_FILTER_FRAMES * max(1.0, ratio))) + 1
+        note = f"ΔF/F was resampled from {self.fs_hz:g} to {model_hz:g} Hz for {record['model']}, the result back"
+        return record | {"resampled_from_hz": self.fs_hz, "notes": [note]}
 
 
-class ResampledEngine:
-    """An engine whose model has another rate than the recording's ``fs_hz``: ΔF/F goes there, the result comes back."""
+def _blocks(rows: np.ndarray, frames: int, samples: int) -> list[np.ndarray]:
+    """``rows`` in pieces of about so many samples."""
+    size = max(1, samples // max(1, frames))
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def __init__(self, engine: CascadeEngine, fs_hz: float) -> None:
-        self.engine, self.fs_hz = engine, fs_hz
-        self.model_hz = engine.package.config.sampling_rate_hz
-        self._ratio = Fraction(self.model_hz / fs_hz).limit_denominator(200)
-        slower = max(self._ratio.numerator, self._ratio.denominator)
-        self._filter = firwin(2 * _FILTER_FRAMES * slower + 1, 1 / slower, window=("kaiser", 5.0))
 
-    def noise_levels(self, dff: np.ndarray) -> np.ndarray:
-        """See :class:`Engine`; at the model's rate."""
-        return self.engine.noise_levels(self._forth(dff))
-
-    def check(self, levels: np.ndarray) -> list[str]:
-        """See :meth:`CascadeEngine.check`."""
-        return self.engine.check(levels)
-
-    def predict(self, dff: np.ndarray, noise_levels: np.ndarray | None = None) -> np.ndarray:
-        """See :meth:`CascadeEngine.predict`; at the recording's rate."""
-        check_axes(dff)
-        return self._back(self.engine.predict(self._forth(dff), noise_levels), dff.shape[1])
-
-    def _forth(self, dff: np.ndarray) -> np.ndarray:
-        """At the model's rate; a frame is missing where a neighbour in time is."""
-        dff = np.asarray(dff, np.float32)
-        finite = np.isfinite(dff)
-        filled = dff.copy()
-        for row in np.flatnonzero(~finite.all(axis=1) & finite.any(axis=1)):
-            gaps = ~finite[row]
-            filled[row, gaps] = np.interp(np.flatnonzero(gaps), np.flatnonzero(finite[row]), dff[row, finite[row]])
-        filled[~finite.any(axis=1)] = 0
-        up, down = self._ratio.numerator, self._ratio.denominator
-        resampled = resample_poly(filled, up, down, axis=1, window=self._filter).astype(np.float32)
-        time = np.arange(resampled.shape[1]) / float(self._ratio)
-        before = np.minimum(time.astype(int), dff.shape[1] - 1)
-        after = np.minimum(np.ceil(time).astype(int), dff.shape[1] - 1)
-        resampled[~(finite[:, before] & finite[:, after])] = np.nan
-        return resampled
-
-    def _back(self, expected: np.ndarray, frames: int) -> np.ndarray:
-        """At the recording's rate: spikes per second are interpolated, so that their number is kept."""
-        ratio = float(self._ratio)
-        time = np.arange(frames) * ratio
-        before = np.minimum(time.astype(int), expected.shape[1] - 1)
-        after, weight = np.minimum(before + 1, expected.shape[1] - 1), (time - before).astype(np.float32)
-        return ((1 - weight) * expected[:, before] + weight * expected[:, after]) * np.float32(ratio)
-
-    def describe(self) -> dict[str, Any]:
-        """As of the engine, with the rates and what the resampling filter adds to the frames looked at."""
-        plain = self.engine.describe()
-        ratio = self.fs_hz / self.model_hz
-        reach = {
-            name: int(np.ceil(plain[name] * ratio)) + int(np.ceil(_FILTER_FRAMES * max(1.0, ratio))) + 1
-            for name in ("frames_before", "frames_after")
-        }
-        note = f"ΔF/F was resampled from {self.fs_hz:g} to {self.model_hz:g} Hz for {plain['model']}, the result back"
-        return plain | reach | {"resampled_from_hz": self.fs_hz, "notes": [note]}
+Engine = CascadeEngine | OasisEngine
+"""What :func:`open_engine` returns."""

@@ -27,13 +27,13 @@ CATALOGUE = "available_models.yaml"
 
 
 def neuralib_predict(
-    dff: np.ndarray, package: Package, level: int | None, threshold: Literal[0, 1] | None, threads: int = 1
+    dff: np.ndarray, package: Package, level: int | None, threshold: Literal[0, 1] | None
 ) -> np.ndarray:
     """``(neuron, time)`` float64 expected spikes per frame from ``neuralib.spikes.cascade.cascade_predict``.
 
     ``level`` makes every neuron use that ensemble; ``None`` leaves the choice to neuralib.
     """
-    import_tensorflow(threads)
+    import_tensorflow()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from neuralib.spikes.cascade import cascade_predict

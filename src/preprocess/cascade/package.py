@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from src.signals import BadInput
-from src.storage.fingerprint import canonical_json
+from src.storage.manifest import canonical_json
 from src.storage.step import fingerprint
 
 CONFIG_FILE = "config.yaml"

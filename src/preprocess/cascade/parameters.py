@@ -9,11 +9,6 @@ from omegaconf import MISSING
 from src.storage.batch import Summary
 from src.storage.parameters import PreprocessConfig
 
-MOST_WINDOWS = 5_000_000
-"""Windows per epoch, as published."""
-
-DEFAULT_STRETCH = 64
-
 
 @dataclass
 class CascadeTrainParams(PreprocessConfig):
@@ -27,9 +22,9 @@ class CascadeTrainParams(PreprocessConfig):
     noise_levels: list[int] | None = None  # null: those of the recipe
     ensemble_size: int | None = None  # networks per noise level; null: that of the recipe
     epochs: int | None = None  # per network; null: those of the recipe
-    max_windows: int = MOST_WINDOWS  # per epoch
+    max_windows: int = 5_000_000  # per epoch, as published
     max_steps: int | None = None  # per network, at most
-    stretch: int = DEFAULT_STRETCH  # neighbouring windows that are drawn together; 1: independent, as published
+    stretch: int = 64  # neighbouring windows that are drawn together; 1: independent, as published
     skip_missing: bool = False  # go on without datasets that are not there
 
     def run(self) -> Summary:

@@ -23,9 +23,9 @@ from src.preprocess.cascade.package import CONFIG_FILE, Network, PackageConfig, 
 from src.preprocess.cascade.parameters import CascadeTrainParams
 from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
+from src.storage.atomic import folder_lock
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import canonical_json
-from src.storage.lock import folder_lock
+from src.storage.manifest import canonical_json
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure, fingerprint
 
@@ -53,7 +53,7 @@ def run(params: CascadeTrainParams) -> Summary:
     models_dir = Path(params.output_dir)
     output = OutputFolder(models_dir, (Path(params.input_dir),) if found else ())
     target = output.path(config.model_name)
-    record = {"config": config.to_yaml(), "schedule": schedule_of(params), "ground_truth": origin_of(found)}
+    record = settings_of(params, config, found)
     with folder_lock(models_dir / NETWORKS_DIR / config.model_name, wait=False):
         if target.exists():
             _refuse_other_training(target, record)
@@ -98,9 +98,12 @@ def recipe_of(params: CascadeTrainParams) -> tuple[PackageConfig, dict[str, Path
     return replace(config, training_datasets=tuple(folder.name for folder in found.values())), found
 
 
-def schedule_of(params: CascadeTrainParams) -> dict[str, Any]:
-    """What a network depends on beside the package's configuration and the ground truth."""
-    return {name: getattr(params, name) for name in ("max_windows", "max_steps", "stretch", "seed")}
+def settings_of(params: CascadeTrainParams, config: PackageConfig, found: Mapping[str, Path]) -> dict[str, Any]:
+    """What networks depend on: the package's configuration, the schedule, and the digest of every dataset."""
+    truth = {folder.name: fingerprint(folder) for folder in found.values()}
+    schedule = {name: getattr(params, name) for name in ("max_windows", "max_steps", "stretch", "seed")}
+    simulated = {"simulated": {"neurons": SIMULATED_NEURONS}}
+    return {"config": config.to_yaml(), "schedule": schedule, "ground_truth": truth or simulated}
 
 
 def steps_of(params: CascadeTrainParams, config: PackageConfig, epoch_windows: int) -> int:
@@ -109,21 +112,13 @@ def steps_of(params: CascadeTrainParams, config: PackageConfig, epoch_windows: i
     return steps if params.max_steps is None else min(steps, params.max_steps)
 
 
-def origin_of(found: Mapping[str, Path]) -> dict[str, Any]:
-    """Digest of every dataset."""
-    if not found:
-        return {"simulated": {"neurons": SIMULATED_NEURONS}}
-    return {folder.name: fingerprint(folder) for folder in found.values()}
-
-
 def train_level(config: PackageConfig, params: CascadeTrainParams, level: int) -> list[Path]:
     """The ensemble of one noise level, one file per member; what is trained already is kept."""
     alone = replace(config, model_name="network", noise_levels=(level,), ensemble_size=1)
-    found = recipe_of(params)[1]
-    settings = {"config": alone.to_yaml(), "schedule": schedule_of(params), "ground_truth": origin_of(found)}
+    settings = settings_of(params, alone, recipe_of(params)[1])
     files = []
     for member in range(config.ensemble_size):
-        step = CachedStep("cascade_network", 1, partial(_train_network, config, params, level, member))
+        step = CachedStep("cascade_network", 2, partial(_train_network, config, params, level, member))
         cache = Path(params.output_dir) / NETWORKS_DIR
         artifact = ensure(step, {}, settings | {"member": member}, label=f"level{level}_member{member}", cache=cache)
         files.append(artifact.path / _NETWORK_FILE)

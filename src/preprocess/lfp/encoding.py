@@ -24,8 +24,8 @@ class Encoding:
 
     Attributes
     ----------
-    freqs
-        ``(row,)`` Hz, what each stored row stands for.
+    freqs, n_rows
+        ``(row,)`` Hz, what each stored row stands for; how many rows there are.
     dtype, decibel
         How values are stored.
     n_bins
@@ -42,10 +42,7 @@ class Encoding:
         self._weights: scipy.sparse.csr_array | None = None
         if params["log_bins"]:
             self.freqs, self._weights = _logarithmic(linear, int(params["log_bins"]))
-
-    @property
-    def n_rows(self) -> int:
-        return len(self.freqs)
+        self.n_rows = len(self.freqs)
 
     def encode(self, power: NDArray[np.float32]) -> NDArray:
         """``(row, time)`` from the power of at least the first ``n_bins`` bins."""

@@ -21,11 +21,11 @@ from src.preprocess.lfp.shank import STEP
 from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
 from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
 from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
-from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
-from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
+from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, label_epochs, write_epochs
+from src.recordings.sleep.hypnogram import Hypnogram, align
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.reports.tables import ResultsTable
-from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
+from src.signals import HUMAN_STAGES, STAGE_SETS, BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.manifest import MANIFEST, read_manifest
 from src.storage.step import Artifact, CachedStep, ensure
@@ -73,9 +73,13 @@ def epochs_from_spectrogram(
         raise BadInput(source.path, problem, "choose another epoch_s, min_hz or max_hz")
     places = source.places(channels)
     features = _cut(source, places, rows, firsts, n_frames)
-    there = np.isfinite(features).all(axis=(2, 3))
-    usable = np.asarray(there.any(axis=1))
-    stages, kept, facts = _label(source, hypnogram, epoch_s, usable, margin_s)
+    there = np.asarray(np.isfinite(features).all(axis=(2, 3)))
+    usable = np.any(there, axis=1)
+    stage_names = HUMAN_STAGES if hypnogram is None else hypnogram.stage_names
+    why = "no channel has a signal in all their frames"
+    stages, kept, facts = label_epochs(
+        hypnogram, usable, epoch_s, stage_names, source.duration_s, margin_s=margin_s, why=why
+    )
     names, units = [source.channel_ids[place] for place in places], source.params["units"]
     if dead := [name for name, share in zip(names, there.mean(axis=0), strict=True) if share < 0.5]:
         said = f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
@@ -90,6 +94,7 @@ def epochs_from_spectrogram(
         facts=facts
         | {
             "channels": names,
+            "stage_names": list(stage_names),
             "fs_hz": source.params["fs_hz"],
             "epoch_s": epoch_s,
             "axes": list(AXES),
@@ -122,32 +127,6 @@ def _cut(
     flat = (features <= 10 * np.log10(FLOOR) + 1).all(axis=(2, 3))
     features[flat | ~np.isfinite(features).all(axis=(2, 3))] = np.nan
     return features
-
-
-def _label(
-    source: Spectrograms, hypnogram: Hypnogram | None, epoch_s: float, usable: NDArray[np.bool_], margin_s: float | None
-) -> tuple[NDArray[np.int8], slice, dict[str, Any]]:
-    """The stage of every epoch, which epochs are kept, and facts about both."""
-    names = HUMAN_STAGES if hypnogram is None else hypnogram.stage_names
-    scored, kept = np.full(len(usable), UNSCORED, np.int8), slice(0, len(usable))
-    facts: dict[str, Any] = {"warnings": []}
-    if hypnogram is not None:
-        labels, facts = align(hypnogram, source.duration_s, epoch_s)
-        scored = labels[: len(usable)]
-        require_sleep(scored, hypnogram.source, names)
-        kept = kept if margin_s is None else trim_wake(scored, margin_s, epoch_s)
-    stages = np.where(usable, scored, UNSCORED).astype(np.int8)
-    spoiled = int(np.sum((scored != UNSCORED)[kept] & ~usable[kept]))
-    if spoiled:
-        facts["warnings"].append(f"{spoiled} scored epochs left out: no channel has a signal in all their frames")
-    facts |= {
-        "epochs": kept.stop - kept.start,
-        "trimmed": {"before": kept.start, "after": len(usable) - kept.stop},
-        "counts": stage_counts(stages[kept], names),
-        "scored_but_unusable": spoiled,
-        "stage_names": list(names),
-    }
-    return stages, kept, facts
 
 
 class FinishedShank(NamedTuple):

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.lfp.emg import EMG_FILE, HighFrequencyCorrelation
+from src.preprocess.lfp.states import quietly
 from src.recordings.extracellular.arrays import trace_file
+from src.recordings.extracellular.binary import parts_of
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording
-from src.recordings.extracellular.sessions import Session
-from src.recordings.extracellular.spikegadgets import parts_of
 from src.signals import BadInput
 from src.storage.step import CachedStep, ensure
 
@@ -32,32 +32,16 @@ _PASSED = 0.4  # share of the output rate up to which nothing is attenuated: 200
 _GROUPS = 64  # groups of outputs computed in one go, small enough for a second-level cache
 
 
-def shank_traces(session: Session, shank: int, target: Path, extraction: Mapping[str, Any]) -> Path:
-    """The trace file of a shank of a recording of an acquisition system, made unless it is there.
+def extract(recording: Path, session: str, target: Path, extraction: Mapping[str, Any]) -> Path:
+    """The folder with the LFP traces of all shanks of a recording, made unless it is there.
 
-    Parameters
-    ----------
-    target
-        The session's folder below ``output_dir``; the traces are in ``lfp_traces`` there.
-    extraction
-        :meth:`LfpParams.extraction`.
+    ``extraction`` is :meth:`LfpParams.extraction`.
 
     Raises
     ------
     BadInput
-        If there is no such shank, or the recording cannot be read.
+        If the recording cannot be read, or has no such channels or rate.
     """
-    assert session.raw is not None
-    folder = extract(session.raw, session.name, target / "lfp_traces", extraction)
-    path = folder / f"{session.name}_sh{shank}_lfp_traces.npz"
-    if not path.is_file():
-        there = ", ".join(sorted(file.name.split("_sh")[-1].split("_")[0] for file in folder.glob("*_sh*.npz")))
-        raise BadInput(session.path, f"no traces for shank {shank}", f"there are shanks {there}")
-    return path
-
-
-def extract(recording: Path, session: str, target: Path, extraction: Mapping[str, Any]) -> Path:
-    """The folder with the LFP traces of all shanks of a recording, made unless it is there."""
     files = parts_of(recording) if recording.suffix.lower() == ".rec" and recording.is_file() else [recording]
     beside = [recording.with_suffix(suffix) for suffix in (".xml", ".meta")]
     inputs = {f"recording{number}": file for number, file in enumerate(files + [f for f in beside if f.is_file()])}
@@ -158,10 +142,14 @@ def _held(blocks: Iterable[NDArray], before: int, after: int) -> Iterator[NDArra
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    recording, label = (
-        _chosen(open_recording(inputs["recording0"], SourceOptions(**params["source"])), params),
-        params["label"],
-    )
+    label, bad, reference = params["label"], params["bad_channels"], params["reference"]
+    recording = open_recording(inputs["recording0"], SourceOptions(**params["source"]))
+    names = [str(name) for name in recording.channel_ids]
+    if unknown := set(bad) - set(names):
+        problem = f"{', '.join(sorted(unknown))} not in the recording"
+        raise BadInput("bad_channels", problem, f"its ids are {', '.join(names[:8])}, …")
+    if bad:
+        recording = recording.select([i for i, name in enumerate(names) if name not in bad])
     wanted = params["sampling_rate_hz"] or min(LFP_HZ, recording.fs_hz)
     if wanted > recording.fs_hz:
         problem = f"was sampled at {recording.fs_hz:g} Hz, below the {wanted:g} Hz asked for"
@@ -174,7 +162,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
             own = recording.shank(shank)
             path = out_dir / f"{label}_sh{shank}_lfp_traces.npz"
             size = (decimation.n_outputs(recording.n_samples), own.n_channels)
-            fields = _fields(own, decimation.fs_hz, int(shank), params["reference"])
+            fields = _fields(own, decimation.fs_hz, int(shank), reference)
             writers[shank] = stack.enter_context(trace_file(path, size, np.dtype(np.float32), fields))
         width = recording.n_channels if recording.width is None else recording.width
         blocks = recording.blocks(max(1000, _BLOCK_VALUES // width), scaled=False)
@@ -183,7 +171,11 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         for block in _joined(decimation.apply(blocks, recording.n_samples), decimation.fs_hz):
             scaled = recording.scaled(block)
             for shank, write in writers.items():
-                write(_referenced(scaled[:, recording.shanks == shank], params["reference"]))
+                traces = scaled[:, recording.shanks == shank]
+                if reference != "none":
+                    shared = quietly(np.nanmedian if reference == "median" else np.nanmean, traces, axis=1)
+                    traces = traces - shared[:, None]
+                write(traces)
     if muscle is not None:
         muscle.save(out_dir / f"{label}_{EMG_FILE}")
     return {
@@ -193,19 +185,9 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         "original_fs_hz": recording.fs_hz,
         "source_format": recording.source_format,
         "shanks": {str(k): int(n) for k, n in zip(*np.unique(recording.shanks, return_counts=True), strict=True)},
-        "left_out": params["bad_channels"],
+        "left_out": bad,
         "warnings": list(recording.warnings),
     }
-
-
-def _chosen(recording: ExtracellularRecording, params: Mapping[str, Any]) -> ExtracellularRecording:
-    """The recording without its bad channels."""
-    names = [str(name) for name in recording.channel_ids]
-    if unknown := set(params["bad_channels"]) - set(names):
-        problem = f"{', '.join(sorted(unknown))} not in the recording"
-        raise BadInput("bad_channels", problem, f"its ids are {', '.join(names[:8])}, …")
-    kept = [i for i, name in enumerate(names) if name not in params["bad_channels"]]
-    return recording if len(kept) == len(names) else recording.select(kept)
 
 
 def _joined(blocks: Iterable[NDArray], least: float) -> Iterator[NDArray]:
@@ -218,12 +200,6 @@ def _joined(blocks: Iterable[NDArray], least: float) -> Iterator[NDArray]:
             waiting.clear()
     if waiting:
         yield np.concatenate(waiting)
-
-
-def _referenced(samples: NDArray, reference: str) -> NDArray:
-    if reference == "none":
-        return samples
-    return samples - (np.nanmedian if reference == "median" else np.nanmean)(samples, axis=1, keepdims=True)
 
 
 def _fields(recording: ExtracellularRecording, fs_hz: float, shank: int, reference: str) -> dict[str, Any]:

@@ -62,15 +62,19 @@ def pages(source: Spectrograms, places: Sequence[int]) -> Iterator[Page]:
     edges = np.linspace(0, len(source.times), n_columns + 1).astype(int)
     centres = np.array([source.times[a:b].mean() for a, b in pairwise(edges)])
     shown = source.freqs >= min(LOWEST_HZ, source.freqs[-1])
-    starts = edges[:-1]
+    starts, p = edges[:-1], source.params
+    unit = p["units"].removeprefix("dB re 1 ").replace("^2", "²")
+    unit = f"dB re 1 {re.sub('^uV', 'µV', unit).replace('(unit of the traces)', 'a.u.')}"
+    window = p["window"] if isinstance(p["window"], str) else " ".join(map(str, p["window"]))
+    spacing = f"{p['bin_spacing_hz']:.2g} Hz bins, true resolution {p['resolution_hz']:.2g} Hz"
+    caption = f"{p['window_s']:.3g}-s {window} windows every {p['hop_s']:.3g} s; {spacing}"
     for place, values in source.channels(places):
         power = (10 ** (values / 10) if source.decibel else values).astype(np.float64)
         whole = np.isfinite(power)
         sums = np.add.reduceat(np.where(whole, power, 0), starts, axis=1)
         counts = np.add.reduceat(whole, starts, axis=1, dtype=np.int64)
         power = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-        name = source.channel_ids[place]
-        yield Page(name, power[shown], source.freqs[shown], centres, unit_label(source), caption(source))
+        yield Page(source.channel_ids[place], power[shown], source.freqs[shown], centres, unit, caption)
 
 
 def draw_coherences(artifact: Path, out_dir: Path, *, title: str, suffix: str = "png") -> list[Path]:
@@ -91,17 +95,3 @@ def draw_coherences(artifact: Path, out_dir: Path, *, title: str, suffix: str = 
             )
             for number, pair in enumerate(stored["pairs"])
         ]
-
-
-def unit_label(source: Spectrograms) -> str:
-    """Unit of the power in dB, as a figure shows it."""
-    unit = source.params["units"].removeprefix("dB re 1 ").replace("^2", "²")
-    return f"dB re 1 {re.sub('^uV', 'µV', unit).replace('(unit of the traces)', 'a.u.')}"
-
-
-def caption(source: Spectrograms) -> str:
-    """Windows and resolution in a line."""
-    p = source.params
-    name = p["window"] if isinstance(p["window"], str) else " ".join(map(str, p["window"]))
-    spacing = f"{p['bin_spacing_hz']:.2g} Hz bins, true resolution {p['resolution_hz']:.2g} Hz"
-    return f"{p['window_s']:.3g}-s {name} windows every {p['hop_s']:.3g} s; {spacing}"

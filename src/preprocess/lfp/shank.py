@@ -94,9 +94,12 @@ def run(
             chunks = work.chunks(read, pool, advance, depth, 3 * threads)
             write_hdf5(target, work.axes(), work.shape, work.encoding.dtype, depth, chunks, attributes)
     if work.bands is not None:
-        work.save_bands(out_dir / f"{label}_band_powers.npz", work.bands)
+        same = {name: work.axes()[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
+        named = {"bands": np.array(work.bands.names, dtype=str), "band_edges_hz": work.bands.edges_hz}
+        sums = {"band_powers": work.sums[:, :-1], "theta_ratio": work.sums[:, -1]}
+        np.savez(out_dir / f"{label}_band_powers.npz", **(same | named | sums))
         save_muscle_activity(traces, out_dir / f"{label}_{EMG_FILE}")
-    return work.facts() | {"signal": signal, "warnings": [*work.warnings(), *_channel_warnings(signal)]}
+    return work.facts(signal)
 
 
 class Computation:
@@ -125,6 +128,8 @@ class Computation:
         self.encoding = Encoding(plan, params)
         self.bands = BandPowers(plan, params["bands"]) if params["band_powers"] else None
         self.n_times = plan.n_frames(traces.n_samples)
+        unit = "unit of the traces" if traces.units == "unknown" else traces.units
+        unit = (unit if unit.isalpha() else f"({unit})") + ("^2/Hz" if plan.scaling == "density" else "^2")
         self.description = {
             "fs_hz": traces.fs_hz,
             "n_samples": traces.n_samples,
@@ -135,7 +140,7 @@ class Computation:
             "scaling": plan.scaling,
             "mode": "psd",
             "quantity": "decibel" if params["decibel"] else "power",
-            "units": _units(traces, params),
+            "units": f"dB re 1 {unit}" if params["decibel"] else unit,
             "window": params["window"],
             "fmax_hz": params["fmax_hz"],
             "log_bins": params["log_bins"],
@@ -256,16 +261,19 @@ class Computation:
             **traces.coordinates,
         }
 
-    def save_bands(self, target: Path, bands: BandPowers) -> None:
-        """Write ``band_powers`` (channel, band, time) and ``theta_ratio`` (channel, time)."""
-        axes = self.axes()
-        same: dict[str, Any] = {name: axes[name] for name in ("times", "channel_ids", "sampling_rate", "start_time")}
-        named = {"bands": np.array(bands.names, dtype=str), "band_edges_hz": bands.edges_hz}
-        np.savez(target, **(same | named), band_powers=self.sums[:, :-1], theta_ratio=self.sums[:, -1])
-
-    def facts(self) -> dict[str, Any]:
-        """What the manifest states."""
+    def facts(self, signal: Mapping[str, list[str]]) -> dict[str, Any]:
+        """What the manifest states; ``signal`` is what was found of the traces, and in which channels."""
         traces, freqs = self.traces, self.encoding.freqs
+        counts = zip(traces.channel_ids, self.masked.sum(axis=1), strict=True)
+        masked = {str(channel): int(count) for channel, count in counts if count}
+        warnings = [*traces.warnings, *resolution_warnings(self.plan)]
+        if worst := sorted(masked.items(), key=lambda item: -item[1]):
+            shares = ", ".join(f"{100 * count / self.n_times:.3g} % of channel {name}" for name, count in worst[:4])
+            more = f" and of {len(worst) - 4} more" if len(worst) > 4 else ""
+            warnings.append(f"samples are missing: NaN in the frames that touch them, {shares}{more}")
+        if self.bands and self.bands.left_out:
+            warnings.append(f"bands above half the sampling rate left out: {', '.join(self.bands.left_out)}")
+        warnings += [f"{what}: channels {', '.join(ids)}" for what, ids in signal.items() if what != "samples missing"]
         return self.description | {
             "axes": ["channel", "frequency", "time"] if self.time_last else ["channel", "time", "frequency"],
             "shape": list(self.shape),
@@ -275,37 +283,16 @@ class Computation:
             "gaps_s": [[first / traces.fs_hz, last / traces.fs_hz] for first, last in traces.gaps],
             "frequency_range_hz": [float(freqs[0]), float(freqs[-1])],
             "bands": list(self.bands.names) if self.bands else [],
-            "masked_frames": self.masked_frames(),
+            "masked_frames": masked,
+            "signal": signal,
+            "warnings": warnings,
         }
-
-    def masked_frames(self) -> dict[str, int]:
-        """Masked frames by channel, of the channels that have any."""
-        counts = zip(self.traces.channel_ids, self.masked.sum(axis=1), strict=True)
-        return {str(channel): int(count) for channel, count in counts if count}
-
-    def warnings(self) -> list[str]:
-        """What the user has to know of traces, windows, gaps and bands."""
-        said = [*self.traces.warnings, *resolution_warnings(self.plan)]
-        if masked := sorted(self.masked_frames().items(), key=lambda item: -item[1]):
-            shares = ", ".join(f"{100 * count / self.n_times:.3g} % of channel {name}" for name, count in masked[:4])
-            more = f" and of {len(masked) - 4} more" if len(masked) > 4 else ""
-            said.append(f"samples are missing: NaN in the frames that touch them, {shares}{more}")
-        if self.bands and self.bands.left_out:
-            said.append(f"bands above half the sampling rate left out: {', '.join(self.bands.left_out)}")
-        return said
 
 
 def frames_per_task(plan: SpectrogramPlan) -> int:
     """Frames that are computed in one go: a power of two, at most 2 MiB of samples and 8 MiB of power."""
     fit = min((1 << 19) // plan.hop, (1 << 21) // plan.n_freqs, 1 << 11)
     return 1 << max(4, fit.bit_length() - 1)
-
-
-def _units(traces: ExtracellularRecording, params: Mapping[str, Any]) -> str:
-    unit = "unit of the traces" if traces.units == "unknown" else traces.units
-    unit = unit if unit.isalpha() else f"({unit})"
-    power = f"{unit}^2/Hz" if params["scaling"] == "density" else f"{unit}^2"
-    return f"dB re 1 {power}" if params["decibel"] else power
 
 
 def _signal(traces: ExtracellularRecording, read: ReadRow) -> dict[str, list[str]]:
@@ -326,7 +313,3 @@ def _signal(traces: ExtracellularRecording, read: ReadRow) -> dict[str, list[str
             what = next(short for word, short in _FINDINGS.items() if word in finding)
             found.setdefault(what, []).append(str(name))
     return found
-
-
-def _channel_warnings(signal: Mapping[str, list[str]]) -> list[str]:
-    return [f"{what}: channels {', '.join(ids)}" for what, ids in signal.items() if what != "samples missing"]

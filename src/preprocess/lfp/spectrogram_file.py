@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -120,12 +120,8 @@ def open_spectrograms(path: Path) -> Spectrograms:
         raise BadInput(path, "is not a spectrogram file", "give one that preprocess=spectrogram wrote") from error
 
 
-class Piece(NamedTuple):
-    """A deflated run of a member's bytes, their checksum and how many they were."""
-
-    data: bytes
-    crc: int
-    n_bytes: int
+Piece = tuple[bytes, int, int]
+"""A deflated run of a member's bytes, their checksum, and how many they were."""
 
 
 def deflate(values: bytes | memoryview) -> Piece:
@@ -133,7 +129,7 @@ def deflate(values: bytes | memoryview) -> Piece:
     view = memoryview(values).cast("B")
     packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -15, _MEMORY)
     data = packer.compress(view) + packer.flush(isal_zlib.Z_SYNC_FLUSH)
-    return Piece(data, isal_zlib.crc32(view), view.nbytes)
+    return data, isal_zlib.crc32(view), view.nbytes
 
 
 def rows_per_piece(row_bytes: int) -> int:
@@ -173,11 +169,11 @@ def _member(
     info.compress_type, info.flag_bits = zipfile.ZIP_DEFLATED, _SIZES_BEHIND
     info.header_offset, info.file_size, info.compress_size, info.CRC = file.tell(), 0, 0, 0
     file.write(info.FileHeader(zip64=wanted > _LARGE))
-    for piece in chain([deflate(header.getvalue())], pieces):
-        file.write(piece.data)
-        info.compress_size += len(piece.data)
-        info.CRC = isal_zlib.crc32_combine(info.CRC, piece.crc, piece.n_bytes)
-        info.file_size += piece.n_bytes
+    for data, crc, n_bytes in chain([deflate(header.getvalue())], pieces):
+        file.write(data)
+        info.compress_size += len(data)
+        info.CRC = isal_zlib.crc32_combine(info.CRC, crc, n_bytes)
+        info.file_size += n_bytes
     if info.file_size != wanted:
         raise ValueError(f"{info.filename}: {info.file_size} of {wanted} bytes were written")
     file.write(_LAST_BLOCK)

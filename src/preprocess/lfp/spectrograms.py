@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from src.preprocess.lfp.coherence import COHERENCE, Pair, parse_pairs
+from src.preprocess.lfp.extraction import extract
 from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
 from src.preprocess.lfp.shank import TRACES, shank_step
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
@@ -136,9 +137,12 @@ class Work:
         if self.session.raw is None:
             stated = self.params.source.fs_hz or self.params.sampling_rate_hz
             return self.session.trace_file(shank), asdict(self.params.source) | {"fs_hz": stated}
-        from src.preprocess.lfp.extraction import shank_traces
-
-        return shank_traces(self.session, shank, self.target, self.params.extraction()), asdict(SourceOptions())
+        name, folder = self.session.name, self.target / "lfp_traces"
+        extract(self.session.raw, name, folder, self.params.extraction())
+        if not (path := folder / f"{name}_sh{shank}_lfp_traces.npz").is_file():
+            there = sorted(file.name.split("_sh")[-1].split("_")[0] for file in folder.glob("*_sh*.npz"))
+            raise BadInput(self.session.path, f"no traces for shank {shank}", f"there are shanks {', '.join(there)}")
+        return path, asdict(SourceOptions())
 
     def _figures(self, draw: Callable[..., list[Path]], artifact: Artifact, name: str, options: dict[str, Any]) -> None:
         def run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:

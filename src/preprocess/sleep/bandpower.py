@@ -6,7 +6,7 @@ They stand in for the log spectrogram wherever one is expected: an image of five
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -28,29 +28,13 @@ class BandPowerSettings:
     The signal of a channel is filtered, scaled to unit variance over the recording, and the power
     density of every epoch (Welch: median over half-overlapping Hamming windows) is integrated over each
     band. Levels are therefore relative to the recording and do not depend on its unit or gain.
-
-    Attributes
-    ----------
-    kind
-        ``bandpower``.
-    fs_hz, epoch_s
-        Rate of the signal and length of an epoch.
-    window_s
-        Of a Welch window.
-    bands_hz
-        ``(low, high)`` of each row.
-
-    Raises
-    ------
-    BadInput
-        If the numbers do not fit together.
     """
 
     kind: Literal["bandpower"] = "bandpower"
-    fs_hz: float = 100.0
+    fs_hz: float = 100.0  # of the signal
     epoch_s: float = 30.0
-    window_s: float = 4.0
-    bands_hz: tuple[tuple[float, float], ...] = SLEEP_BANDS_HZ
+    window_s: float = 4.0  # of a Welch window
+    bands_hz: tuple[tuple[float, float], ...] = SLEEP_BANDS_HZ  # (low, high) of each row
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands_hz", tuple((float(low), float(high)) for low, high in self.bands_hz))
@@ -90,30 +74,21 @@ class BandPowerSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for parameters of a step."""
-        plain = {name: getattr(self, name) for name in ("kind", "fs_hz", "epoch_s", "window_s")}
-        return plain | {"bands_hz": [list(band) for band in self.bands_hz]}
+        return asdict(self) | {"bands_hz": [list(band) for band in self.bands_hz]}
+
+    def images(self, samples: NDArray[np.floating], channels: Sequence[str]) -> NDArray[np.float32]:
+        """See :func:`epoch_band_powers`."""
+        return epoch_band_powers(samples, self, channels)
 
 
 def epoch_band_powers(
     samples: NDArray[np.floating], settings: BandPowerSettings, channels: Sequence[str] | None = None
 ) -> NDArray[np.float32]:
-    """Log band powers of the whole epochs of a recording.
+    """Log band powers ``(epoch, channel, band, 1)`` of a recording, float32 in dB re the channel's variance.
 
-    Parameters
-    ----------
-    samples
-        ``(channel, time)`` at ``settings.fs_hz`` in any unit; a last partial epoch is left out.
-    settings
-        How.
-    channels
-        Names; of those that start with ``EOG`` only what lies below 15 Hz is looked at, above it is
-        muscle.
-
-    Returns
-    -------
-    ndarray
-        ``(epoch, channel, band, 1)`` float32 in dB re the channel's variance. Epochs with a sample
-        that is not finite are NaN.
+    ``samples`` are ``(channel, time)`` at ``settings.fs_hz`` in any unit; a last partial epoch is left out, epochs with
+    a sample that is not finite are NaN. Of ``channels`` whose names start with ``EOG`` only what lies below 15 Hz is
+    looked at, above it is muscle.
     """
     from scipy.signal import welch
 
@@ -140,10 +115,8 @@ def _whitened(channel: NDArray[np.floating], settings: BandPowerSettings, top_hz
     missing = ~np.isfinite(channel)
     if missing.any():
         channel = np.where(missing, np.median(channel[~missing]) if not missing.all() else 0.0, channel)
-    band = butter(
-        4, (settings.min_hz, min(top_hz, 0.99 * settings.fs_hz / 2)), "bandpass", fs=settings.fs_hz, output="sos"
-    )
-    filtered = _filtered_both_ways(band, channel)
+    edges_hz = settings.min_hz, min(top_hz, 0.99 * settings.fs_hz / 2)
+    filtered = _filtered_both_ways(butter(4, edges_hz, "bandpass", fs=settings.fs_hz, output="sos"), channel)
     if missing.any():
         filtered[missing] = np.nan
         filtered /= (np.nanstd(filtered) if not missing.all() else 1.0) or 1.0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
+from src.recordings.foreign_files import explained
 from src.recordings.sleep.hypnogram import stage_counts
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput, SignalSpec
 from src.storage.step import CachedStep
@@ -55,11 +56,6 @@ def read_bandpower_night(path: str | Path) -> EpochSet:
     Of the features the first five of a channel, natural logarithms of band powers, become dB; the five
     relative powers say nothing that these do not. Epochs that the file leaves out are put in as unusable, so
     that neighbours are neighbours. A file without ``labels`` is a night to be scored.
-
-    Raises
-    ------
-    BadInput
-        If the file is not such a night.
     """
     path = Path(path)
     arrays = _arrays(path, ("features", "onsets_sec"), ("labels",))
@@ -83,19 +79,8 @@ def read_bandpower_night(path: str | Path) -> EpochSet:
 def read_bandpower_mouse(path: str | Path, mode: int) -> EpochSet:
     """One day of the mouse recording: five EEG bands and the EMG integral as six rows of one channel, in dB.
 
-    Epochs of 4 s, Wake, NREM and REM; those that the source rejected are put back as unusable.
-
-    Parameters
-    ----------
-    path
-        ``sampleData.npz``.
-    mode
-        1 the baseline day, 2 the recovery from sleep deprivation.
-
-    Raises
-    ------
-    BadInput
-        If the file is another one or has no such day.
+    Epochs of 4 s, Wake, NREM and REM; those that the source rejected are put back as unusable. ``path`` is
+    ``sampleData.npz``, ``mode`` 1 the baseline day, 2 the recovery from sleep deprivation.
     """
     path = Path(path)
     arrays = _arrays(path, ("bandsD", "epochsLinked", "epochTime"))
@@ -113,13 +98,7 @@ def read_bandpower_mouse(path: str | Path, mode: int) -> EpochSet:
 
 
 def find_bandpower(root: str | Path, kind: str) -> list[tuple[str, str, Path]]:
-    """``(recording id, subject id, file)`` of a folder's band-power recordings, or of one file.
-
-    Raises
-    ------
-    BadInput
-        If there is none.
-    """
+    """``(recording id, subject id, file)`` of a folder's band-power recordings, or of one file."""
     root = Path(root)
     files = [root] if root.is_file() else sorted(root.glob("*.npz"))
     if not files:
@@ -161,19 +140,14 @@ SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 2, _run)
 
 def _arrays(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
     """Some arrays of an archive; what they would take is looked up before they are unpacked."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            members = {name: held[name] for name in (*needed, *optional) if name in held}
-            size = sum(info.file_size for info in members.values())
-            plain = all(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members.values())
-            if size <= _MOST_BYTES and plain:
-                arrays = {}
-                for name, info in members.items():
-                    with archive.open(info) as member:
-                        arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
-    except Exception as error:  # zipfile and NumPy fail on spoiled files in a dozen ways
-        raise BadInput(path, "cannot be read as .npz", "copy or download it again") from error
+    with explained(path, "cannot be read as .npz"), zipfile.ZipFile(path) as archive:
+        held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        members = {name: held[name] for name in (*needed, *optional) if name in held}
+        size, arrays = sum(info.file_size for info in members.values()), {}
+        plain = all(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members.values())
+        for name, info in members.items() if size <= _MOST_BYTES and plain else ():
+            with archive.open(info) as member:
+                arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
     if absent := [name for name in needed if name not in members]:
         raise BadInput(path, f"has no {' and no '.join(absent)}", f"it holds: {', '.join(held) or 'nothing'}")
     if size > _MOST_BYTES or not plain:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.sleep.bandpower import BandPowerSettings, epoch_band_powers
+from src.preprocess.sleep.bandpower import BandPowerSettings
+from src.recordings.foreign_files import explained
 from src.recordings.sleep.channels import ChannelRequest, join_channels
 from src.recordings.sleep.check_signal import check_recordings
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
@@ -91,46 +93,24 @@ class EpochSettings:
 
 @dataclass(frozen=True)
 class EpochSet:
-    """Epochs of one recording.
+    """Epochs of one recording."""
 
-    Attributes
-    ----------
-    features
-        ``(epoch, channel, frequency, time)`` log power in dB.
-    stages
-        ``(epoch,)`` int8; ``UNSCORED`` where nobody scored and where ``usable`` is false.
-    usable
-        ``(epoch,)``; false where samples are missing or a channel is flat.
-    onset_s
-        ``(epoch,)`` start of each epoch from the start of the recording.
-    freqs_hz, times_s
-        Of the image's rows and columns.
-    facts
-        Counts, what was left out, warnings.
-    signal
-        What a file of epochs says that they are: channels, rate, epoch length, unit, axes, frequencies.
-    """
-
-    features: NDArray[np.floating]
-    stages: NDArray[np.int8]
-    usable: NDArray[np.bool_]
-    onset_s: NDArray[np.float64]
-    freqs_hz: NDArray[np.float64]
-    times_s: NDArray[np.float64]
-    facts: dict[str, Any]
-    signal: SignalSpec | None = None
+    features: NDArray[np.floating]  # (epoch, channel, frequency, time) log power in dB
+    stages: NDArray[np.int8]  # (epoch,) UNSCORED where nobody scored and where `usable` is false
+    usable: NDArray[np.bool_]  # (epoch,) false where samples are missing or a channel is flat
+    onset_s: NDArray[np.float64]  # (epoch,) start of each epoch from the start of the recording
+    freqs_hz: NDArray[np.float64]  # of the image's rows
+    times_s: NDArray[np.float64]  # of the image's columns
+    facts: dict[str, Any]  # counts, what was left out, warnings
+    signal: SignalSpec | None = None  # what a file of epochs says that they are: channels, rate, unit, frequencies, …
 
 
 def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: EpochSettings) -> EpochSet:
     """Cut a recording into epochs, label them, and turn them into images.
 
     With a hypnogram, wake is trimmed and the scoring has to be one that something can be learned
-    from. Without, every whole epoch is kept; a last partial one is ``facts["tail_s"]`` long.
-
-    Raises
-    ------
-    BadInput
-        If the recording is shorter than an epoch, at another rate, or its scoring is of no use.
+    from. Without, every whole epoch is kept; a last partial one is ``facts["tail_s"]`` long. A recording that is
+    shorter than an epoch or at another rate raises :class:`BadInput`.
     """
     features = settings.features
     if recording.fs_hz != features.fs_hz:
@@ -140,39 +120,26 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     if not n_epochs:
         problem = f"lasts {recording.duration_s:g} s, less than one epoch of {features.epoch_s:g} s"
         raise BadInput(recording.source, problem, "give a longer recording")
-    names = hypnogram.stage_names if hypnogram is not None else settings.stage_names
-    scored = np.full(n_epochs, UNSCORED, np.int8)
-    facts: dict[str, Any] = {"warnings": []}
-    kept = slice(0, n_epochs)
-    if hypnogram is not None:
-        scored, facts = align(hypnogram, n_epochs * features.epoch_s, features.epoch_s, start=recording.start)
-        require_sleep(scored, hypnogram.source, names)
-        if settings.margin_s is not None:
-            kept = trim_wake(scored, settings.margin_s, features.epoch_s)
     missing, flat = _unusable(recording.samples, features.epoch_samples)
-    spoiled = int(np.sum((missing | flat)[kept] & (scored[kept] != UNSCORED)))
-    stages = np.where(missing | flat, UNSCORED, scored).astype(np.int8)
+    usable, names = ~(missing | flat), settings.stage_names if hypnogram is None else hypnogram.stage_names
+    duration_s, why = n_epochs * features.epoch_s, "missing samples or a flat channel"
+    given: dict[str, Any] = {"margin_s": settings.margin_s, "why": why, "start": recording.start}
+    stages, kept, facts = label_epochs(hypnogram, usable, features.epoch_s, names, duration_s, **given)
     if hypnogram is not None:
         require_sleep(stages[kept], hypnogram.source, names)
     stretch = recording.samples[:, kept.start * features.epoch_samples : kept.stop * features.epoch_samples]
     facts |= {
-        "epochs": kept.stop - kept.start,
-        "trimmed": {"before": kept.start, "after": n_epochs - kept.stop},
-        "counts": stage_counts(stages[kept], names),
         "missing_samples": int(missing[kept].sum()),
         "flat": int(flat[kept].sum()),
-        "scored_but_unusable": spoiled,
-        "tail_s": round(recording.duration_s - n_epochs * features.epoch_s, 6),
+        "tail_s": round(recording.duration_s - duration_s, 6),
     }
-    if spoiled:
-        facts["warnings"].append(f"{spoiled} scored epochs left out: missing samples or a flat channel")
-    images = _images(stretch, features, recording.channels)
+    images = features.images(stretch, recording.channels)
     if settings.level == "recording":
-        images -= _median_level(images, ~(missing | flat)[kept])
+        images -= _median_level(images, usable[kept])
     return EpochSet(
         features=images,
         stages=stages[kept],
-        usable=~(missing | flat)[kept],
+        usable=usable[kept],
         onset_s=np.arange(kept.start, kept.stop) * features.epoch_s,
         freqs_hz=features.freqs_hz,
         times_s=features.times_s,
@@ -180,14 +147,39 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     )
 
 
-def _images(
-    samples: NDArray[np.floating], settings: FeatureSettings | BandPowerSettings, channels: Sequence[str]
-) -> NDArray[np.float32]:
-    if isinstance(settings, BandPowerSettings):
-        return epoch_band_powers(samples, settings, channels)
-    from src.preprocess.sleep.features import epoch_features
+def label_epochs(
+    hypnogram: Hypnogram | None,
+    usable: NDArray[np.bool_],
+    epoch_s: float,
+    names: Sequence[str],
+    duration_s: float,
+    *,
+    margin_s: float | None,
+    why: str,
+    start: datetime | None = None,
+) -> tuple[NDArray[np.int8], slice, dict[str, Any]]:
+    """The stage of every epoch, those that are kept once wake is trimmed to ``margin_s``, and facts about both.
 
-    return epoch_features(samples, settings)
+    Epochs that are not ``usable`` are unscored; a warning counts the scored ones among them and says ``why``.
+    """
+    scored, kept = np.full(len(usable), UNSCORED, np.int8), slice(0, len(usable))
+    facts: dict[str, Any] = {"warnings": []}
+    if hypnogram is not None:
+        labels, facts = align(hypnogram, duration_s, epoch_s, start=start)
+        scored = labels[: len(usable)]
+        require_sleep(scored, hypnogram.source, names)
+        kept = kept if margin_s is None else trim_wake(scored, margin_s, epoch_s)
+    stages = np.where(usable, scored, UNSCORED).astype(np.int8)
+    spoiled = int(np.sum((scored != UNSCORED)[kept] & ~usable[kept]))
+    if spoiled:
+        facts["warnings"].append(f"{spoiled} scored epochs left out: {why}")
+    facts |= {
+        "epochs": kept.stop - kept.start,
+        "trimmed": {"before": kept.start, "after": len(usable) - kept.stop},
+        "counts": stage_counts(stages[kept], names),
+        "scored_but_unusable": spoiled,
+    }
+    return stages, kept, facts
 
 
 def read_epochs(folder: str | Path) -> EpochSet:
@@ -195,15 +187,10 @@ def read_epochs(folder: str | Path) -> EpochSet:
     import h5py
 
     path = Path(folder) / EPOCHS_FILE
-    try:
-        with h5py.File(path) as file:
-            arrays = {name: file[name][()] for name in _ARRAYS}
-            axes, units = (file["features"].attrs[name] for name in ("axes", "units"))
-            channels, fs_hz, epoch_s = (file.attrs[name] for name in ("channels", "fs_hz", "epoch_s"))
-    except (OSError, KeyError) as error:
-        raise BadInput(
-            path, f"cannot be read ({' '.join(str(error).split())})", "delete it and prepare it again"
-        ) from error
+    with explained(path, hint="delete it and prepare it again"), h5py.File(path) as file:
+        arrays = {name: file[name][()] for name in _ARRAYS}
+        axes, units = (file["features"].attrs[name] for name in ("axes", "units"))
+        channels, fs_hz, epoch_s = (file.attrs[name] for name in ("channels", "fs_hz", "epoch_s"))
     signal = SignalSpec(
         tuple(map(str, channels)), float(fs_hz), float(epoch_s), str(units), tuple(map(str, axes[1:])),
         arrays["features"].shape[1:], tuple(arrays["freqs_hz"].tolist()),
@@ -212,13 +199,7 @@ def read_epochs(folder: str | Path) -> EpochSet:
 
 
 def find_prepared(root: str | Path) -> list[Path]:
-    """The ``epochs.h5`` files below a folder: finished epochs, of whatever step made them.
-
-    Raises
-    ------
-    BadInput
-        If there is none.
-    """
+    """The ``epochs.h5`` files below a folder: finished epochs, of whatever step made them."""
     files = sorted(Path(root).rglob(EPOCHS_FILE))
     if not files:
         raise BadInput(root, f"holds no {EPOCHS_FILE}", "give the folder that a step wrote epochs into")

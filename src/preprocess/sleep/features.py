@@ -6,6 +6,7 @@ in the network. Frames never reach across an epoch's border, so an epoch has the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -24,36 +25,18 @@ _TOP_DB = 80.0
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """How an epoch becomes an image.
+    """How an epoch becomes an image of ``1 + (epoch_s - window_s) / hop_s`` frames."""
 
-    Attributes
-    ----------
-    kind
-        ``linear``: bins of the Fourier transform. ``mel``: librosa's mel filter bank over them.
-        ``db``: bins, with librosa's ``power_to_db`` and its floor 80 dB under the epoch's peak.
-    fs_hz, epoch_s
-        Rate of the signal and length of an epoch.
-    window_s, hop_s
-        Of the Hann-windowed frames. An epoch holds ``1 + (epoch_s - window_s) / hop_s`` of them.
-    min_hz, max_hz
-        Bins kept, both ends included.
-    n_mels
-        Filters of the mel bank; of no effect otherwise.
-
-    Raises
-    ------
-    BadInput
-        If the numbers do not fit together.
-    """
-
+    # linear: bins of the Fourier transform. mel: librosa's mel filter bank over them.
+    # db: bins, with librosa's power_to_db and its floor 80 dB under the epoch's peak.
     kind: FeatureKind = "linear"
-    fs_hz: float = 100.0
+    fs_hz: float = 100.0  # of the signal
     epoch_s: float = 30.0
-    window_s: float = 2.0
+    window_s: float = 2.0  # of the Hann-windowed frames
     hop_s: float = 1.0
-    min_hz: float = 0.5
+    min_hz: float = 0.5  # bins kept, both ends included
     max_hz: float = 45.0
-    n_mels: int = 32
+    n_mels: int = 32  # filters of the mel bank; of no effect otherwise
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -115,6 +98,10 @@ class FeatureSettings:
         """Plain types, for parameters of a step."""
         return asdict(self)
 
+    def images(self, samples: NDArray[np.floating], channels: Sequence[str]) -> NDArray[np.float32]:
+        """See :func:`epoch_features`."""
+        return epoch_features(samples, self)
+
     @property
     def _window(self) -> int:
         return round(self.window_s * self.fs_hz)
@@ -135,20 +122,10 @@ class FeatureSettings:
 
 
 def epoch_features(samples: NDArray[np.floating], settings: FeatureSettings) -> NDArray[np.float32]:
-    """Log power of the whole epochs of a signal.
+    """Log power ``(epoch, channel, frequency, time)`` of the whole epochs of a signal, float32 in dB re 1 unit²/Hz.
 
-    Parameters
-    ----------
-    samples
-        ``(channel, time)`` in µV at ``settings.fs_hz``; a last partial epoch is left out.
-    settings
-        How.
-
-    Returns
-    -------
-    ndarray
-        ``(epoch, channel, frequency, time)`` float32 in dB re 1 unit²/Hz. Frames with a sample that
-        is not finite are NaN.
+    ``samples`` are ``(channel, time)`` in µV at ``settings.fs_hz``; a last partial epoch is left out. Frames with a
+    sample that is not finite are NaN.
     """
     n_epochs = samples.shape[-1] // settings.epoch_samples
     images = np.empty((n_epochs, len(samples), *settings.shape), np.float32)
@@ -193,12 +170,6 @@ def _mel_bank(settings: FeatureSettings) -> NDArray[np.float32]:
     """``(mel, frequency)`` weights that sum to one: a mean of power densities is one."""
     import librosa
 
-    bank = librosa.filters.mel(
-        sr=settings.fs_hz,
-        n_fft=settings._window,
-        n_mels=settings.n_mels,
-        fmin=settings.min_hz,
-        fmax=settings.max_hz,
-        norm=None,
-    )
+    band: dict[str, Any] = {"fmin": settings.min_hz, "fmax": settings.max_hz}
+    bank = librosa.filters.mel(sr=settings.fs_hz, n_fft=settings._window, n_mels=settings.n_mels, norm=None, **band)
     return (bank / bank.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -14,6 +14,7 @@ import numpy as np
 
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, EpochSettings, write_epochs
 from src.preprocess.sleep.features import FeatureSettings, decibels
+from src.recordings.foreign_files import explained
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import subject_of
 from src.recordings.sleep.stage_names import CODINGS, integer_of, stage_code
@@ -25,19 +26,9 @@ LabelledFiles = dict[str, Path]
 
 
 def find_label_folders(root: str | Path, subject_pattern: str | None = None) -> dict[str, LabelledFiles]:
-    """The epochs of every subject.
+    """The epochs of every subject in label folders, which are named by stage (``W``, ``N1``…) or integer (``0``…``4``).
 
-    Parameters
-    ----------
-    root
-        Folder of label folders, named by stage (``W``, ``N1``…) or integer (``0``…``4``).
-    subject_pattern
-        Regular expression whose first group, found in a file's name, is its subject.
-
-    Raises
-    ------
-    BadInput
-        If there is no such file, or the subject of any cannot be told.
+    The first group of the regular expression ``subject_pattern``, found in a file's name, is its subject.
     """
     root = Path(root)
     if not root.is_dir():
@@ -65,15 +56,10 @@ def _label(name: str, settings: EpochSettings) -> int | None:
 
 def _power(path: Path, settings: FeatureSettings) -> np.ndarray:
     expected = (settings.n_bins, settings.n_frames)
-    try:
+    with explained(path, "cannot be read as .npy"), path.open("rb") as handle:
         if path.stat().st_size > 16 * expected[0] * expected[1] + 4096:
             raise BadInput(path, f"is larger than {expected} numbers", "give one power spectrogram an epoch")
-        with path.open("rb") as handle:
-            power = np.lib.format.read_array(handle, allow_pickle=False)
-    except BadInput:
-        raise
-    except Exception as error:  # NumPy reads the header as Python text, and fails as Python does
-        raise BadInput(path, "cannot be read as .npy", "copy or download it again") from error
+        power = np.lib.format.read_array(handle, allow_pickle=False)
     if power.shape not in (expected, (*expected, 1)):
         problem = f"has shape {power.shape}, the features call for {expected}"
         raise BadInput(path, problem, "set features.window_s and hop_s to those it was made with")

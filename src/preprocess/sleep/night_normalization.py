@@ -27,27 +27,9 @@ def night_view(
 ) -> NDArray[np.float32]:
     """What a network is given of a recording's levels; no label is used.
 
-    Parameters
-    ----------
-    features
-        ``(epoch, channel, frequency, time)`` in dB.
-    usable
-        ``(epoch,)``; the others become NaN.
-    views
-        One or several of :data:`VIEWS`: ``absolute``, the levels as they are; ``relative``, :func:`relative_levels`;
-        ``night``, :func:`standardise_night`.
-    span
-        Epochs over which levels are taken relative.
-
-    Returns
-    -------
-    ndarray
-        ``(epoch, channel, views × frequency, time)`` float32, view after view.
-
-    Raises
-    ------
-    BadInput
-        If a view is not known.
+    ``features`` are ``(epoch, channel, frequency, time)`` in dB; epochs that are not ``usable (epoch,)`` become NaN.
+    ``views`` are one or several of :data:`VIEWS`, ``span`` the epochs over which levels are taken relative. Returns
+    ``(epoch, channel, views × frequency, time)`` float32, view after view.
     """
     names = [views] if isinstance(views, str) else list(views)
     if unknown := [name for name in names if name not in VIEWS] or (not names and ["none"]):
@@ -113,12 +95,8 @@ def sleep_period(asleep: NDArray[np.floating]) -> slice:
     return slice(max(0, int(first[kept[0]]) - _MARGIN), min(len(near), int(last[kept[-1]]) + _MARGIN))
 
 
-def _as_they_are(features: NDArray[np.float32], span: slice = WHOLE) -> NDArray[np.float32]:
-    return features
-
-
 VIEWS: dict[str, Callable[[NDArray[np.float32], slice], NDArray[np.float32]]] = {
-    "absolute": _as_they_are,
+    "absolute": lambda features, span: features,
     "relative": relative_levels,
     "night": standardise_night,
 }

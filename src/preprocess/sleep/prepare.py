@@ -39,23 +39,13 @@ def prepare_nights(
 ) -> tuple[list[EpochArtifact], Summary]:
     """Make, or find in the cache, the epoch spectrograms of every night of a source.
 
-    Parameters
-    ----------
-    source
-        ``kind``, a key of :data:`SOURCES`, and the keys of that kind: ``root`` (and ``subject_pattern``,
-        ``scoring``) of recordings, ``subjects``, ``nights``, ``hours`` and ``seed`` of the simulator. ``stage_names``
-        (names of the user's own), ``stage_coding`` and ``text_epoch_s`` say how scorings are read; ``cohort``,
-        ``licence`` and ``citation`` what the recordings are. ``kind: several`` has a list of such ``sources``.
-    settings
-        What to make.
-    cache, workers
-        Where it is kept; how many processes work on it.
+    ``source`` has a ``kind``, a key of :data:`SOURCES`, and the keys of that kind: ``root`` (and ``subject_pattern``,
+    ``scoring``) of recordings, ``subjects``, ``nights``, ``hours`` and ``seed`` of the simulator. ``stage_names`` (the
+    user's own names), ``stage_coding`` and ``text_epoch_s`` say how scorings are read; ``cohort``, ``licence`` and
+    ``citation`` what the recordings are. ``kind: several`` has a list of such ``sources``.
 
-    Returns
-    -------
-    tuple
-        The artifacts in the order of their names, and what became of each night: a night that cannot
-        be used is named with its reason, and the others go on.
+    Returns the artifacts in the order of their names, and what became of each night: a night that cannot be used is
+    named with its reason, and the others go on.
     """
     summary = run_batch(_jobs(source, settings, cache), title="preparing nights", workers=workers)
     artifacts = [artifact for found in summary.values.values() for artifact in found]

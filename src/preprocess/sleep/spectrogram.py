@@ -33,31 +33,12 @@ _BLOCK_VALUES = 1 << 18  # samples of one block of frames: 1 MiB of float32, a s
 def power_spectrogram(
     samples: ArrayLike, fs_hz: float, *, nperseg: int, **settings: Any
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
-    """One-sided power spectrogram of one or more channels.
+    """One-sided power spectrogram ``([channel,] frequency, time)`` of ``([channel,] time)`` samples of any real type.
 
-    Equals ``scipy.signal.spectrogram(samples.astype(float64), …, mode="psd")`` to single precision.
-
-    Parameters
-    ----------
-    samples
-        ``(time,)`` or ``(channel, time)``, any real type. A frame that touches a sample that is not
-        finite is NaN in every bin; other frames are not affected.
-    fs_hz, nperseg, settings
-        See :class:`SpectrogramPlan`; ``nfft`` is ``nperseg`` unless given.
-
-    Returns
-    -------
-    freqs
-        ``(frequency,)`` in Hz, from 0 up to ``fmax_hz`` or half the sampling rate.
-    times
-        ``(time,)`` centres of the frames, in seconds from the first sample.
-    power
-        ``([channel,] frequency, time)`` float32, in units²/Hz (``density``) or units² (``spectrum``).
-
-    Raises
-    ------
-    BadInput
-        If a parameter makes no sense or the signal is shorter than one frame.
+    Equals ``scipy.signal.spectrogram(samples.astype(float64), …, mode="psd")`` to single precision. A frame with a
+    sample that is not finite is NaN in every bin; other frames are not affected. The settings are those of
+    :class:`SpectrogramPlan`; ``nfft`` is ``nperseg`` unless given. Returns the bins in Hz, the centres of the frames in
+    seconds from the first sample, and the power as float32, in units²/Hz (``density``) or units² (``spectrum``).
     """
     plan = SpectrogramPlan(float(fs_hz), nperseg=nperseg, **{**settings, "nfft": settings.get("nfft") or nperseg})
     signal = np.asarray(samples)
@@ -72,39 +53,18 @@ def power_spectrogram(
 
 @dataclass(frozen=True, eq=False)
 class SpectrogramPlan:
-    """Everything about a spectrogram but the signal; one plan serves any number of stretches of it.
-
-    Attributes
-    ----------
-    fs_hz
-        Sampling rate.
-    window
-        A name or ``(name, parameter, …)`` for :func:`scipy.signal.get_window`; an array of ``nperseg``
-        weights; or ``("multitaper", NW, K)`` for the average over the first ``K`` Slepian tapers of
-        time-half-bandwidth ``NW`` (Thomson 1982, Proc. IEEE 70:1055).
-    nperseg, noverlap, nfft
-        Samples in a frame, samples two neighbours share, length of the zero-padded transform.
-    detrend
-        ``"constant"`` subtracts each frame's mean, ``"none"`` does not.
-    scaling
-        ``"density"`` (units²/Hz) or ``"spectrum"`` (units², one window only).
-    fmax_hz
-        Bins above it are left out; ``None`` keeps all.
-
-    Raises
-    ------
-    BadInput
-        If a parameter makes no sense.
-    """
+    """Everything about a spectrogram but the signal; one plan serves any number of stretches of it."""
 
     fs_hz: float
+    # a name or (name, parameter, …) for scipy.signal.get_window; an array of nperseg weights; or ("multitaper", NW, K)
+    # for the average over the first K Slepian tapers of time-half-bandwidth NW (Thomson 1982, Proc. IEEE 70:1055)
     window: Window
-    nperseg: int
-    noverlap: int
-    nfft: int
-    detrend: str = "constant"
-    scaling: str = "density"
-    fmax_hz: float | None = None
+    nperseg: int  # samples in a frame
+    noverlap: int  # samples two neighbours share
+    nfft: int  # length of the zero-padded transform
+    detrend: str = "constant"  # subtracts each frame's mean; "none" does not
+    scaling: str = "density"  # units²/Hz, or "spectrum": units², one window only
+    fmax_hz: float | None = None  # bins above it are left out; None keeps all
     tapers: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -180,20 +140,10 @@ class SpectrogramPlan:
     def power(
         self, samples: NDArray, *, bins: slice = slice(None), out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Power of every whole frame of a ``(time,)`` stretch.
+        """Power ``(frequency, time)`` float32 of every whole frame of a ``(time,)`` stretch of any real type.
 
-        Parameters
-        ----------
-        samples
-            Any real type; read block by block, never converted as a whole.
-        bins
-            Which of the kept frequencies to return (step 1).
-        out
-            ``(frequency, time)`` float32 to write into.
-
-        Returns
-        -------
-        ``(frequency, time)`` float32.
+        The stretch is read block by block, never converted as a whole. ``bins`` are those of the kept frequencies to
+        return (step 1), ``out`` is an array to write into.
         """
         if np.iscomplexobj(samples):
             raise BadInput("samples", "complex numbers", "give a real signal")
@@ -217,14 +167,10 @@ class SpectrogramPlan:
         return (self.tapers * np.sqrt(2 * scale / len(self.tapers))[:, None]).astype(np.float32)
 
     def spectra(self, samples: NDArray) -> NDArray[np.complex64]:
-        """Tapered Fourier coefficients whose squared magnitudes, summed over tapers, are :meth:`power`.
+        """``(taper, frequency, time)`` complex64 Fourier coefficients; summed over tapers their squares are the power.
 
         At 0 Hz and at half the sampling rate their squares are twice the power. For short stretches:
         the whole result is held.
-
-        Returns
-        -------
-        ``(taper, frequency, time)`` complex64.
         """
         frames = self.n_frames(len(samples))
         work = np.zeros((self.nfft, frames), dtype=np.float32)

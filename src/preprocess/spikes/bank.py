@@ -18,14 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.signal
 
-from src.preprocess.spikes.noise import Spectrum
+from src.preprocess.spikes.filters import Spectrum
 
 SPECTRUM_FLOOR = 0.03
 """Smallest power, relative to the mean, that whitening divides by: a gap in the spectrum is not amplified."""
 
 KERNEL_TAPS = 1025
-ENERGY_KEPT = 0.998
-"""Share of the templates' whitened energy inside the window that is kept."""
+CUT_SHARE, CUT_ENERGY = 0.002, 5.0
+"""Whitened energy of all templates that the window cuts off: at most this share and, in variances of the noise, this
+much, because a large unit's cut-off tail would look like a small unit."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,9 @@ class SpikeBank:
 
 def _core(power: np.ndarray, onset: int) -> tuple[int, int]:
     """Where all but a little of the energy is, the onset included."""
-    share = np.cumsum(power) / max(power.sum(), 1e-30)
-    first, last = np.searchsorted(share, ((1 - ENERGY_KEPT) / 2, (1 + ENERGY_KEPT) / 2))
+    total = max(power.sum(), 1e-30)
+    cut = min(CUT_SHARE, CUT_ENERGY / total)
+    first, last = np.searchsorted(np.cumsum(power) / total, (cut / 2, 1 - cut / 2))
     return min(int(first), onset), min(max(int(last), onset) + 1, len(power))
 
 

@@ -6,9 +6,11 @@ import warnings
 from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import scipy.signal
+import scipy.stats
 
 from src.preprocess.spikes.bank import SpikeBank, Whitening
 from src.recordings.extracellular.spike_trains import SpikeTrain
@@ -18,6 +20,14 @@ MOST_VARIATION = 0.1
 """Largest standard deviation along one direction, as a share of the mean waveform."""
 
 COMPONENTS = 8
+ALIKE = 0.8
+"""Overlap of two waveforms above which their spike times say whether they are of one neuron."""
+
+LEAST_EXPECTED, CHANCE = 5.0, 1e-6
+"""Coincidences expected by chance below which spike times say nothing, and the probability of too few by chance."""
+
+APART = 2.5
+"""Standard deviations of the noise between two mean waveforms below which two spikes cannot be told apart."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +38,26 @@ class Shapes:
     ----------
     templates, modes
         ``(unit, channel, time)`` and ``(unit, mode, channel, time)``; see :class:`SpikeBank`.
-    counts
-        ``(unit,)`` spikes they were learned from.
+    times
+        Of every unit, the samples in ascending order of the spikes it was learned from.
     onset
         Column of the peak.
     """
 
     templates: np.ndarray
     modes: np.ndarray
-    counts: np.ndarray
+    times: list[np.ndarray]
     onset: int
 
+    @property
+    def counts(self) -> np.ndarray:
+        """``(unit,)`` spikes they were learned from."""
+        return np.array([len(own) for own in self.times], int)
+
     def at(self, rows: np.ndarray) -> Shapes:
-        """The shapes of some units."""
-        return replace(self, templates=self.templates[rows], modes=self.modes[rows], counts=self.counts[rows])
+        """The shapes of the units that a mask chooses."""
+        times = [self.times[row] for row in np.flatnonzero(rows)]
+        return replace(self, templates=self.templates[rows], modes=self.modes[rows], times=times)
 
     def bank(self) -> SpikeBank:
         """Filters for traces that are white already."""
@@ -88,7 +104,7 @@ def large(labels: np.ndarray, least: int) -> np.ndarray:
     return rank[labels] if len(values) else labels
 
 
-def shapes_of(windows: np.ndarray, labels: np.ndarray, onset: int) -> Shapes:
+def shapes_of(windows: np.ndarray, times: np.ndarray, labels: np.ndarray, onset: int) -> Shapes:
     """Median waveform and directions of variation of every label, from whitened windows ``(spike, channel, time)``."""
     n_units, (channels, length) = int(labels.max(initial=-1)) + 1, windows.shape[1:]
     templates, modes = np.zeros((n_units, channels, length)), np.zeros((n_units, N_MODES, channels, length))
@@ -109,12 +125,79 @@ def shapes_of(windows: np.ndarray, labels: np.ndarray, onset: int) -> Shapes:
         excess = np.where(spread**2 > 1.1, spread**2 - 1, 0)  # the noise is white and of unit variance
         strength = np.minimum(np.sqrt(excess), MOST_VARIATION * np.linalg.norm(templates[unit]))
         modes[unit] = (directions * strength).T.reshape(N_MODES, channels, length) * taper
-    return Shapes(templates, modes, np.bincount(labels[labels >= 0], minlength=n_units), onset)
+    return Shapes(templates, modes, [np.sort(times[labels == unit]) for unit in range(n_units)], onset)
 
 
-def merge_similar(shapes: Shapes, reach: int) -> Shapes:
-    """Join units whose waveforms, moved by up to ``reach`` samples, are nearer than noise and variation could tell."""
-    while len(shapes.counts) > 1:
+class Refractory(NamedTuple):
+    """Lags in samples, from ``first`` to ``last``, at which one neuron does not fire twice, and samples recorded."""
+
+    first: int
+    last: int
+    n_samples: int
+
+    def coincidences(self, one: np.ndarray, two: np.ndarray) -> tuple[int, float]:
+        """How often two sorted trains stand at these lags, either way, and how often independent ones would."""
+        edges = ((self.first, self.last), (-self.last, -self.first))
+        near = sum(
+            int((np.searchsorted(two, one + b, "right") - np.searchsorted(two, one + a)).sum()) for a, b in edges
+        )
+        return near, 2 * len(one) * len(two) * (self.last - self.first + 1) / self.n_samples
+
+    def independent(self, one: np.ndarray, two: np.ndarray) -> bool:
+        """Whether two trains coincide about as often as those of two neurons."""
+        near, expected = self.coincidences(one, two)
+        return expected >= LEAST_EXPECTED and near > expected / 2
+
+    def exclusive(self, one: np.ndarray, two: np.ndarray) -> bool:
+        """Whether two trains avoid each other as the spikes of one neuron do."""
+        near, expected = self.coincidences(one, two)
+        return expected >= LEAST_EXPECTED and scipy.stats.poisson.cdf(near, expected) < CHANCE
+
+
+def split_mixed(
+    flat: np.ndarray, times: np.ndarray, labels: np.ndarray, least: int, refractory: Refractory
+) -> np.ndarray:
+    """Labels in which a cluster of two neurons is two: of two sizes, or apart along the largest variation.
+
+    The whitened noise has unit variance along every direction, so a mixture of two Gaussians sees what no gap shows.
+    Spike times confirm it: the parts of one neuron would avoid each other.
+    """
+    labels, todo = labels.copy(), list(range(int(labels.max(initial=-1)) + 1))
+    while todo:
+        rows = np.flatnonzero(labels == (unit := todo.pop()))
+        if len(rows) < 2 * least:
+            continue
+        middle = np.median(flat[rows], axis=0)
+        rest = flat[rows] - middle
+        main = np.linalg.eigh(rest.T @ rest)[1][:, -1]
+        for direction in (middle / max(np.linalg.norm(middle), 1e-9), main):
+            second = _second_component(flat[rows] @ direction)
+            parts = [np.sort(times[rows[side]]) for side in (second, ~second)]
+            if min(map(len, parts)) >= least and refractory.independent(*parts):
+                new = int(labels.max()) + 1
+                labels[rows[second]] = new
+                todo += [unit, new]
+                break
+    return labels
+
+
+def _second_component(values: np.ndarray) -> np.ndarray:
+    """Mask of the values in the upper of two Gaussians of one width, none if one Gaussian describes them as well."""
+    from sklearn.mixture import GaussianMixture
+
+    column = values[:, None].astype(np.float64)
+    distance = np.abs(column - np.median(column))
+    inner = column[distance[:, 0] < 6 * np.median(distance)]
+    fits = [GaussianMixture(k, covariance_type="tied", random_state=0).fit(inner) for k in (1, 2)]
+    low, high = sorted(fits[1].means_[:, 0])
+    if fits[0].bic(inner) - fits[1].bic(inner) < 10 or high - low < APART:
+        return np.zeros(len(values), bool)
+    return np.asarray(fits[1].predict(column) == fits[1].means_[:, 0].argmax())
+
+
+def merge_similar(shapes: Shapes, reach: int, refractory: Refractory) -> Shapes:
+    """Join units of one neuron: waveforms, moved by up to ``reach`` samples, are alike, and spike times allow it."""
+    while len(shapes.times) > 1:
         bank = shapes.bank()
         middle, counts = bank.length - 1, shapes.counts
         reach = min(reach, middle)
@@ -122,16 +205,19 @@ def merge_similar(shapes: Shapes, reach: int) -> Shapes:
         total = bank.energy[:, None] + bank.energy
         distance, overlap = np.sqrt(np.maximum(total - 2 * product, 0)), 2 * product / total
         rare = np.minimum(counts[:, None], counts) < 0.1 * np.maximum(counts[:, None], counts)
-        # |t1 - t2| in standard deviations of the noise: below about 2.5 two spikes cannot be told apart.
-        same = (distance < 2.5) | ((overlap > 0.95) & (distance < 7)) | ((overlap > 0.9) & rare)
-        np.fill_diagonal(same, False)
+        same = distance < APART
+        near = ((overlap > 0.95) & (distance < 7)) | ((overlap > 0.9) & rare)
+        for one, two in np.argwhere(np.triu((near | (overlap > ALIKE)) & ~same, 1)):
+            pair = shapes.times[one], shapes.times[two]
+            same[one, two] = not refractory.independent(*pair) if near[one, two] else refractory.exclusive(*pair)
+        same = np.triu(same, 1)
         if not same.any():
             break
         one, two = np.unravel_index(np.where(same, overlap, -1).argmax(), overlap.shape)
         kept, lost = (one, two) if counts[one] >= counts[two] else (two, one)
-        counts = counts.copy()
-        counts[kept] += counts[lost]
-        shapes = replace(shapes, counts=counts).at(np.arange(len(counts)) != lost)
+        times = list(shapes.times)
+        times[kept] = np.sort(np.concatenate((times[kept], times[lost])))
+        shapes = replace(shapes, times=times).at(np.arange(len(counts)) != lost)
     return shapes
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pywt
 
-from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template
+from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template, robust_sigma
 from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioningParams
 from src.preprocess.spikes.trace import load_trace
-from src.preprocess.spikes.wavelet import Denoising, denoise
 from src.recordings.extracellular.arrays import SUFFIXES
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
@@ -50,11 +50,15 @@ class Conditioning(ConditioningParams):
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
         return cls(**values)
 
-    @property
-    def denoising(self) -> Denoising | None:
-        if self.wavelet is None:
-            return None
-        return Denoising(self.wavelet, self.level, self.finest, self.scale, self.rule)
+    def __post_init__(self) -> None:
+        if self.wavelet is not None and self.wavelet not in pywt.wavelist(kind="discrete"):
+            raise BadInput("wavelet", f"'{self.wavelet}' is unknown", "try sym4 or db4")
+        if self.rule not in ("soft", "hard"):
+            raise BadInput("rule", f"'{self.rule}' is unknown", "choose soft or hard")
+        if not 1 <= self.finest <= self.level:
+            raise BadInput("finest", f"{self.finest} of {self.level} levels", "threshold between 1 and all levels")
+        if self.scale < 0:
+            raise BadInput("scale", f"{self.scale} is negative", "give 0 or more")
 
     def linear(self, trace: np.ndarray) -> np.ndarray:
         """The band-pass alone: what spikes and noise may go through separately before they are added."""
@@ -71,12 +75,33 @@ class Conditioning(ConditioningParams):
     def steps(self, centred: np.ndarray) -> list[tuple[str, np.ndarray]]:
         """The trace after each step of the chain, by the step's name."""
         done = [("band-pass", self.linear(centred))]
-        if self.denoising:
-            done.append(("wavelet\ndenoising", denoise(done[-1][1], self.denoising)))
+        if self.wavelet is not None:
+            done.append(("wavelet\ndenoising", self.denoised(done[-1][1])))
         if self.template:
             template = np.array(self.template, np.float32)
             done.append(("matched\nfilter", matched_filter(done[-1][1], template, self.template_onset)))
         return [(name, trace.astype(np.float32, copy=False)) for name, trace in done]
+
+    def denoised(self, trace: np.ndarray) -> np.ndarray:
+        """A trace ``(time,)`` whose finest detail coefficients are shrunk; amplitude is kept where a spike is.
+
+        The stationary wavelet transform is shift-invariant. The threshold of each level is the universal one of Donoho
+        and Johnstone, ``scale · sigma · sqrt(2 ln N)``; sigma is the MAD of its coefficients, one estimate per level,
+        which follows coloured noise. The trace is extended by reflection to a multiple of ``2 ** level`` beyond the
+        reach of the transform.
+        """
+        if len(trace) < 2:
+            raise BadInput("trace", f"{len(trace)} samples cannot be transformed", "give a longer recording")
+        reach = (pywt.Wavelet(self.wavelet).dec_len - 1) * (2**self.level - 1)
+        before = min(reach, len(trace) - 1)
+        after = before + (-(len(trace) + 2 * before)) % 2**self.level
+        extended = np.pad(trace, (before, after), mode="symmetric")
+        coefficients = list(pywt.swt(extended, self.wavelet, level=self.level, trim_approx=True, norm=True))
+        for level in range(-self.finest, 0):
+            threshold = self.scale * robust_sigma(coefficients[level]) * np.sqrt(2 * np.log(len(trace)))
+            if threshold > 0:
+                coefficients[level] = pywt.threshold(coefficients[level], threshold, mode=self.rule)
+        return pywt.iswt(coefficients, self.wavelet, norm=True)[before : before + len(trace)].astype(trace.dtype)
 
 
 def _condition(
@@ -105,7 +130,7 @@ def condition_recordings(params: SpikeConditioningParams) -> Summary:
     BadInput
         If there is no recording, or the chain is impossible.
     """
-    from src.preprocess.spikes.labelled import load_labelled
+    from src.preprocess.spikes.waveforms import load_labelled
 
     chain = Conditioning(**vars(params.conditioning), fs_hz=params.fs_hz)
     if params.template_from is not None:

@@ -17,12 +17,20 @@ import numpy as np
 import scipy.signal
 
 from src.preprocess.spikes.bank import KERNEL_TAPS, Whitening
-from src.preprocess.spikes.clusters import Shapes, cluster, followers, large, merge_similar, shapes_of
-from src.preprocess.spikes.filters import bandpass, bandpass_kernel
-from src.preprocess.spikes.noise import background_spectrum, grow, quiet_mask, robust_sigma
-from src.preprocess.spikes.plausibility import bridged, without_hum
+from src.preprocess.spikes.clusters import (
+    Refractory,
+    Shapes,
+    cluster,
+    followers,
+    large,
+    merge_similar,
+    shapes_of,
+    split_mixed,
+)
+from src.preprocess.spikes.filters import background_spectrum, bandpass, bandpass_kernel, grow, quiet_mask, robust_sigma
 from src.preprocess.spikes.pursuit import Pursuit
 from src.preprocess.spikes.sorting import Sorted, blocks, named, pursue
+from src.preprocess.spikes.trace import bridged, without_hum
 from src.preprocess.spikes.waveforms import cut_windows, mean_waveforms
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
@@ -38,6 +46,9 @@ CLEAR_RATIO = 8.0
 
 CLUSTER_MS = (0.7, 1.3)
 SAME_WITHIN_MS = 1.0
+SILENT_MS = (0.8, 2.0)
+"""Lags at which a neuron does not fire a second time; nearer spikes are not found reliably."""
+
 LEARNED_VALUES = 1 << 25
 """Samples times channels of the excerpt that units are learned from: five minutes of a tetrode at 25 kHz."""
 
@@ -49,8 +60,8 @@ class DiscoverParams:
     low_hz: float = 150.0  # Hz; corner of the high-pass
     high_hz: float = 6000.0  # Hz; corner of the low-pass, lowered where the rate asks for it
     threshold: float = 4.5  # standard deviations of the noise that a peak exceeds
-    before_ms: float = 1.0  # ms of a waveform ahead of its peak
-    after_ms: float = 3.0  # ms behind it
+    before_ms: float = 2.0  # ms of a waveform ahead of its peak, the ringing of the whitening included
+    after_ms: float = 5.0  # ms behind it
     refractory_ms: float = 1.0  # ms within which one unit does not fire twice
     least_spikes: int = 10  # a cluster with fewer is no unit
     smallest: float = 5.0  # standard deviations of the noise behind a unit's own matched filter
@@ -188,10 +199,10 @@ def discover_group(group: Group) -> Units:
         problem = f"{len(peaks)} peaks beyond {p.threshold:g} times the noise"
         raise BadInput("recording", problem, "give a longer recording")
     whitening, shapes = learn(bandpassed, usable, peaks, group)
-    if len(shapes.counts) == 0:
+    if len(shapes.times) == 0:
         raise BadInput("recording", "no cluster of peaks is large enough for a unit", "give a longer recording")
     shapes, train = _checked(shapes, np.where(usable, whitening.apply(bandpassed), 0), usable, group)
-    templates = mean_waveforms(bandpassed, train, len(shapes.counts), before, after)
+    templates = mean_waveforms(bandpassed, train, len(shapes.times), before, after)
     found, amplitude, count = _sort(group, whitening, shapes, np.abs(templates).max(axis=2).argmax(axis=1))
     return Units(templates, before, found, amplitude, sign, noise, count, group)
 
@@ -225,7 +236,7 @@ def _ceiling(heights: np.ndarray) -> float:
     return float(np.sqrt(heights[wide[0]] * heights[wide[0] + 1])) if len(wide) else np.inf
 
 
-def measure_whitening(background: np.ndarray, quiet: np.ndarray, fs_hz: float, n_fft: int) -> Whitening:
+def measure_whitening(background: np.ndarray, quiet: np.ndarray, fs_hz: float) -> Whitening:
     """Whitening from the samples of a group at which ``quiet (time,)``: channels first, then a spectrum for each."""
     n = len(background)
     spatial = np.eye(n)
@@ -234,7 +245,7 @@ def measure_whitening(background: np.ndarray, quiet: np.ndarray, fs_hz: float, n
         values = np.maximum(values, 1e-3 * values.mean())
         spatial = vectors @ np.diag(values**-0.5) @ vectors.T
     mixed = (spatial @ background).astype(np.float32)
-    return Whitening.of([background_spectrum(row, fs_hz, quiet, n_fft=n_fft) for row in mixed], spatial)
+    return Whitening.of([background_spectrum(row, fs_hz, quiet) for row in mixed], spatial)
 
 
 def learn(bandpassed: np.ndarray, usable: np.ndarray, peaks: np.ndarray, group: Group) -> tuple[Whitening, Shapes]:
@@ -242,14 +253,14 @@ def learn(bandpassed: np.ndarray, usable: np.ndarray, peaks: np.ndarray, group: 
     p, fs_hz, n_samples = group.params, group.fs_hz, bandpassed.shape[1]
     before, after, refractory = (group.samples(ms) for ms in (p.before_ms, p.after_ms, p.refractory_ms))
     quiet = np.logical_and.reduce([quiet_mask(np.where(usable, r, np.nan), before=20, after=40) for r in bandpassed])
-    whitening = measure_whitening(bandpassed, quiet if quiet.sum() > 1000 else usable, fs_hz, 512)
+    whitening = measure_whitening(bandpassed, quiet if quiet.sum() > 1000 else usable, fs_hz)
     white = np.where(usable, whitening.apply(bandpassed), 0).astype(np.float32)
     rng = np.random.default_rng(p.seed)
     some = np.sort(rng.choice(peaks, min(len(peaks), p.most_peaks), replace=False))
-    windows = cut_windows(white, some, before, after)
+    windows, times = cut_windows(white, some, before, after), some
     for turn in range(p.rounds + 1):
-        shapes = _clustered(windows, group)
-        if turn == p.rounds or len(shapes.counts) == 0:
+        shapes = _clustered(windows, times, n_samples, group)
+        if turn == p.rounds or len(shapes.times) == 0:
             break
         pursuit = Pursuit(shapes.bank(), white, refractory)
         found = pursuit.run()
@@ -258,14 +269,15 @@ def learn(bandpassed: np.ndarray, usable: np.ndarray, peaks: np.ndarray, group: 
             whitening = _whitening_without(bandpassed, usable, SpikeTrain(found.index, found.unit + 1), group)
             white = np.where(usable, whitening.apply(bandpassed), 0).astype(np.float32)
             windows = cut_windows(white, found.index, before, after)
-            shapes = shapes_of(windows, large(found.unit, p.least_spikes), before)
-            if len(shapes.counts) == 0:
+            shapes = shapes_of(windows, found.index, large(found.unit, p.least_spikes), before)
+            if len(shapes.times) == 0:
                 break
             pursuit = Pursuit(shapes.bank(), white, refractory)
             pursuit.run()
-        windows = _cleaned(pursuit, shapes, usable, group)
+        windows, times = _cleaned(pursuit, shapes, usable, group)
         if len(windows) > p.most_peaks:
-            windows = windows[np.sort(rng.choice(len(windows), p.most_peaks, replace=False))]
+            some = np.sort(rng.choice(len(windows), p.most_peaks, replace=False))
+            windows, times = windows[some], times[some]
     return whitening, shapes
 
 
@@ -280,11 +292,11 @@ def _whitening_without(bandpassed: np.ndarray, usable: np.ndarray, train: SpikeT
     busy = np.zeros(len(usable), bool)
     busy[train.index] = True
     away = usable & ~grow(busy, before, after)
-    return measure_whitening(background, away if away.mean() > 0.15 else usable, group.fs_hz, 2048)
+    return measure_whitening(background, away if away.mean() > 0.15 else usable, group.fs_hz)
 
 
-def _cleaned(pursuit: Pursuit, shapes: Shapes, usable: np.ndarray, group: Group) -> np.ndarray:
-    """Windows ``(spike, channel, time)`` of the spikes found, without their neighbours, and of those left over.
+def _cleaned(pursuit: Pursuit, shapes: Shapes, usable: np.ndarray, group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """Windows ``(spike, channel, time)`` of the spikes found, without their neighbours, of those left over, and times.
 
     What is left over is looked at with the units' shapes at any amplitude.
     """
@@ -303,16 +315,19 @@ def _cleaned(pursuit: Pursuit, shapes: Shapes, usable: np.ndarray, group: Group)
     busy = ~usable
     busy[index] = True
     free = ~grow(busy, near, near)[others] & (others > before) & (others < n_samples - after)
-    return np.concatenate((windows, cut_windows(residual, others[free], before, after)))
+    others = others[free]
+    return np.concatenate((windows, cut_windows(residual, others, before, after))), np.concatenate((index, others))
 
 
-def _clustered(windows: np.ndarray, group: Group) -> Shapes:
+def _clustered(windows: np.ndarray, times: np.ndarray, n_samples: int, group: Group) -> Shapes:
     """Shapes of the clusters of whitened windows, those that are the same joined and small ones left out."""
     p, before = group.params, group.samples(group.params.before_ms)
     first, last = before - group.samples(CLUSTER_MS[0]), before + group.samples(CLUSTER_MS[1])
-    labels = cluster(windows[:, :, max(first, 0) : last].reshape(len(windows), -1), p.least_spikes, p.seed)
-    shapes = shapes_of(windows, labels, before)
-    shapes = merge_similar(shapes, group.samples(SAME_WITHIN_MS))
+    flat = windows[:, :, max(first, 0) : last].reshape(len(windows), -1)
+    refractory = Refractory(*(group.samples(ms) for ms in SILENT_MS), n_samples)
+    labels = cluster(flat, p.least_spikes, p.seed)
+    labels = split_mixed(flat, times, labels, p.least_spikes, refractory)
+    shapes = merge_similar(shapes_of(windows, times, labels, before), group.samples(SAME_WITHIN_MS), refractory)
     return shapes.at(shapes.norms() >= p.smallest)
 
 
@@ -332,13 +347,14 @@ def _checked(shapes: Shapes, white: np.ndarray, usable: np.ndarray, group: Group
         ok = (found.index >= 0) & (found.index < len(usable))
         prior = np.maximum(shapes.counts, 1) / max(int(usable.sum()), 1)
         train = named([found.at(ok)], pursuit.marginal()[ok], int(usable.sum()), prior)[0].train
-        counts = np.bincount(train.unit - 1, minlength=len(shapes.counts))
+        shapes = replace(shapes, times=[train.index[train.unit == u + 1] for u in range(bank.n_units)])
+        counts = shapes.counts
         keep = (counts >= p.least_spikes) & ~followers(train, shapes.norms(), group.samples(6))
         if not keep.any():
             raise BadInput("recording", "no unit has enough spikes", "give a longer recording")
         if keep.all():
-            return replace(shapes, counts=counts), train
-        shapes = replace(shapes, counts=counts).at(keep)
+            return shapes, train
+        shapes = shapes.at(keep)
 
 
 def _sort(group: Group, whitening: Whitening, shapes: Shapes, largest: np.ndarray) -> tuple[Sorted, np.ndarray, int]:

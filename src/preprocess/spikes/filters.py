@@ -1,4 +1,8 @@
-"""Zero-phase band-pass filtering that gives the same samples however a recording is cut into blocks."""
+"""Filters that give the same samples however a recording is cut into blocks, and the noise of a background.
+
+The spectrum is measured where no spike is, so that noise added to clean spikes is as loud and as coloured as the
+target's own background.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,10 @@ import numpy as np
 import scipy.signal
 
 from src.signals import BadInput
+from src.simulate.spikes import Spectrum
+
+MAD_TO_SIGMA = 1 / 0.6744897501960817
+LOUD_SIGMAS = 4.0
 
 
 @lru_cache(maxsize=16)
@@ -85,13 +93,6 @@ def matched_filter(trace: np.ndarray, template: np.ndarray, onset: int) -> np.nd
     return np.asarray(np.pad(full, (0, onset + 1))[start : start + len(trace)])
 
 
-def median_removed(trace: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The trace centred on its median, NaN replaced by zero, and the mask of what was NaN."""
-    missing = np.isnan(trace)
-    centred = trace - np.float32(np.nanmedian(trace)) if not missing.all() else np.zeros_like(trace)
-    return np.where(missing, np.float32(0), centred).astype(np.float32), missing
-
-
 def slow_baseline(trace: np.ndarray, *, span: int = 5000, step: int = 250) -> np.ndarray:
     """Running median over ``span`` samples, read every ``step`` samples and joined by straight lines.
 
@@ -105,3 +106,75 @@ def slow_baseline(trace: np.ndarray, *, span: int = 5000, step: int = 250) -> np
     padded = np.pad(blocks, reach, mode="edge")
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), axis=1)
     return np.interp(np.arange(len(trace)), np.arange(len(blocks)) * step + step / 2, smooth).astype(trace.dtype)
+
+
+def robust_sigma(trace: np.ndarray) -> float:
+    """Standard deviation of Gaussian noise from the median absolute deviation; spikes hardly move it."""
+    return _centre_and_sigma(trace)[1]
+
+
+def _centre_and_sigma(trace: np.ndarray) -> tuple[float, float]:
+    finite = trace[np.isfinite(trace)]
+    if not finite.size:
+        return 0.0, 0.0
+    centre = np.median(finite)
+    return float(centre), float(np.median(np.abs(finite - centre)) * MAD_TO_SIGMA)
+
+
+def quiet_mask(trace: np.ndarray, *, before: int = 40, after: int = 100) -> np.ndarray:
+    """Mask ``(time,)`` of samples away from anything that sticks out of the noise.
+
+    A sample beyond 4 robust standard deviations takes ``before`` samples ahead of it and ``after`` behind it with it.
+    """
+    centre, sigma = _centre_and_sigma(trace)
+    loud = ~(np.abs(trace - centre) <= LOUD_SIGMAS * sigma)  # NaN counts as loud
+    return ~grow(loud, before, after)
+
+
+def grow(mask: np.ndarray, before: int, after: int) -> np.ndarray:
+    """The mask with ``before`` samples ahead of and ``after`` samples behind each marked one added."""
+    marked = np.concatenate(([0], np.cumsum(mask)))
+    here = np.arange(len(mask))
+    return marked[np.minimum(here + before + 1, len(mask))] > marked[np.maximum(here - after, 0)]
+
+
+def background_spectrum(
+    trace: np.ndarray, fs_hz: float, quiet: np.ndarray | None = None, *, n_fft: int = 512
+) -> Spectrum:
+    """Power spectrum of the quiet samples of a trace.
+
+    Half-overlapping Hann segments, the loud samples in them set to zero and the power scaled to what
+    remains, are combined by the median over segments (corrected for the bias of a median of
+    exponentials), so that a few segments with a missed spike do not count. Segments that are mostly
+    loud are left out, as long as a few others remain.
+
+    Parameters
+    ----------
+    trace
+        ``(time,)`` in physical units, free of any offset.
+    quiet
+        Mask of usable samples; found with :func:`quiet_mask` when not given.
+    """
+    quiet = quiet_mask(trace) if quiet is None else quiet
+    n_fft = min(n_fft, len(trace))
+    starts = np.arange(0, len(trace) - n_fft + 1, max(n_fft // 2, 1))
+    counted = np.concatenate(([0], np.cumsum(quiet)))
+    share = (counted[starts + n_fft] - counted[starts]) / n_fft
+    enough = max(8, len(starts) // 20)
+    # Whole segments if there are enough of them, else the quietest ones.
+    limit = min(1.0, float(np.sort(share)[::-1][min(enough, len(share)) - 1]))
+    chosen = starts[(share >= limit) & (share > 0)] if share.any() else starts
+    window = scipy.signal.get_window("hann", n_fft)
+    rows = chosen[:, None] + np.arange(n_fft)
+    kept = quiet[rows] if share.any() else np.ones(rows.shape, bool)
+    segments = np.where(kept, np.nan_to_num(trace[rows].astype(np.float64)), 0)
+    power = np.abs(np.fft.rfft(segments * window, axis=1)) ** 2
+    power /= fs_hz * np.maximum((kept * window**2).sum(axis=1, keepdims=True), 1e-12)
+    power[:, 1 : (n_fft + 1) // 2] *= 2
+    return Spectrum(np.median(power, axis=0) / _median_bias(len(chosen)), fs_hz)
+
+
+def _median_bias(count: int) -> float:
+    # Expected median of `count` unit exponentials; ln 2 for many (Allen et al. 2012, appendix B).
+    terms = np.arange(1, 2 * ((count - 1) // 2) + 2)
+    return float(np.sum((-1.0) ** (terms + 1) / terms))

@@ -14,12 +14,10 @@ import numpy as np
 
 from src.preprocess.spikes.bank import KERNEL_TAPS, SpikeBank, Whitening
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.labelled import LabelledRecording
-from src.preprocess.spikes.noise import Spectrum, background_spectrum, grow, quiet_mask
-from src.preprocess.spikes.plausibility import check_rates, without_artefacts, without_hum
+from src.preprocess.spikes.filters import Spectrum, background_spectrum, grow, quiet_mask
 from src.preprocess.spikes.pursuit import Found, Pursuit
-from src.preprocess.spikes.trace import Trace
-from src.preprocess.spikes.waveforms import LONG_FFT, WaveformModel, conditioned_waveforms
+from src.preprocess.spikes.trace import Trace, check_rates, without_artefacts, without_hum
+from src.preprocess.spikes.waveforms import LabelledRecording, WaveformModel, subtracted
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
@@ -28,6 +26,9 @@ BLOCK = 1 << 21
 
 MEASURED = 1 << 19
 """Samples from which the background is measured; more would not change it."""
+
+LONG_FFT = 4096
+"""Samples of a segment from which a background's spectrum is measured at full resolution."""
 
 CLEAR_RATIO = 8.0
 """Log-likelihood ratio of the spikes that are subtracted before the background is measured."""
@@ -114,8 +115,7 @@ class BankSorter:
         rate_hz = len(train) / (len(part) / chain.fs_hz)
         refractory = refractory_samples(train, chain.fs_hz)
         loudness = float(np.quantile(np.abs(labelled.bandpassed), 0.999))
-        seen = conditioned_waveforms(waveforms, chain)
-        return cls(seen, chain, rate_hz, refractory, loudness, labelled.notes)
+        return cls(waveforms.bandpassed(chain), chain, rate_hz, refractory, loudness, labelled.notes)
 
     @property
     def n_units(self) -> int:
@@ -127,7 +127,7 @@ class BankSorter:
         Raises
         ------
         BadInput
-            If the recording is not plausible, see :mod:`src.preprocess.spikes.plausibility`.
+            If the recording is not plausible, see :mod:`src.preprocess.spikes.trace`.
         """
         trace, notes = self.prepared(trace)
         bandpassed = self.conditioning.linear(trace.centred)
@@ -211,17 +211,10 @@ class BankSorter:
         first = background_spectrum(part, fs_hz, quiet)
         pursuit = Pursuit(self.bank(first), part[None], self.refractory)
         pursuit.take_clearest(CLEAR_RATIO)
-        residual = self._without(part, pursuit)
-        return background_spectrum(residual, fs_hz, real, n_fft=min(LONG_FFT, len(part)))
-
-    def _without(self, part: np.ndarray, pursuit: Pursuit) -> np.ndarray:
         model, found = self.waveforms, pursuit.found
         shapes = model.templates[found.unit] + np.einsum("nm,nmt->nt", found.weights, model.modes[found.unit])
-        length = shapes.shape[1]
-        padded = np.pad(part.astype(np.float64), pursuit.pad)
-        starts = found.index - model.onset
-        np.subtract.at(padded, starts[:, None] + np.arange(length), shapes)
-        return padded[pursuit.pad : pursuit.pad + len(part)]
+        residual = subtracted(part, found.index - pursuit.pad - model.onset, shapes)
+        return background_spectrum(residual, fs_hz, real, n_fft=min(LONG_FFT, len(part)))
 
 
 def refractory_samples(train: SpikeTrain, fs_hz: float) -> int:

@@ -1,19 +1,45 @@
-"""A recording that is ready to be filtered: read, centred, and checked for what carries no signal."""
+"""A recording that is ready to be filtered: read, centred, and repaired where that is safe, else refused.
+
+Every check states what it found in one sentence, which the console, the record and the page repeat.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from src.preprocess.spikes.filters import median_removed
+from src.preprocess.spikes.filters import bandpass, grow, robust_sigma
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.spike_trains import read_trace, unusable
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_trace, unusable
 from src.signals import BadInput
 
 MOST_UNUSABLE = 0.5
 """Share of NaN and saturated samples above which a recording is refused."""
+
+MAINS_HZ = (50.0, 60.0)
+HUM_RATIO = 8.0
+"""Power of a line over that of its neighbourhood above which it is taken off."""
+
+HARMONICS = 12
+HUM_BLOCK_S = 2.0
+
+CEILING = 3.0
+"""Times the largest known spike above which a deflection is an artefact."""
+
+NOISIEST = 1.5
+"""Standard deviations of the noise, in units of the largest known spike, beyond which nothing can be found."""
+
+BLANK_BEFORE_MS, BLANK_AFTER_MS = 1.0, 4.0
+
+TWICE_MS = 0.2
+"""Labels of one neuron nearer than this to each other are one spike given twice."""
+
+FASTEST_HZ = 300.0
+"""Mean rate that no neuron keeps up over a recording."""
+
+SHORTEST_ISI_MS, MOST_SHORT = 0.5, 0.2
 
 
 @dataclass(frozen=True)
@@ -52,7 +78,8 @@ def as_trace(samples: np.ndarray, fs_hz: float, name: str, source: str = "signal
     bad = unusable(samples)
     if bad.mean() > MOST_UNUSABLE:
         raise BadInput(source, f"{bad.mean():.0%} of the samples are NaN or saturated", "give a recording with signal")
-    centred, _ = median_removed(np.where(bad, np.nan, samples).astype(np.float32))
+    present = samples.astype(np.float32)
+    centred = np.where(bad, np.float32(0), present - np.float32(np.median(present[~bad])))
     if not centred.any():
         raise BadInput(source, "every sample has the same value", "give a recording with signal")
     return Trace(name, centred, ~bad, fs_hz, source)
@@ -70,3 +97,162 @@ def find_recording(folder: Path, name: str) -> Path:
         if (path := Path(folder) / f"{name}{suffix}").is_file():
             return path
     raise BadInput(folder, f"holds no recording '{name}'", f"expected {name}.mat (or {', '.join(SUFFIXES[1:])})")
+
+
+def without_hum(samples: np.ndarray, fs_hz: float) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A trace ``(time,)`` without mains hum, and what was done.
+
+    A line of the mains or a harmonic counts as hum where its power is many times that of its neighbourhood. It is
+    fitted as a sine and a cosine in half-overlapping blocks and subtracted; spikes have next to no part in so narrow a
+    band, so they keep their shape.
+    """
+    length = round(HUM_BLOCK_S * fs_hz)
+    if len(samples) < 2 * length:
+        return samples, ()
+    starts = np.linspace(0, len(samples) - length, min(16, len(samples) // length)).astype(int)
+    window = np.hanning(length)
+    power = np.median([np.abs(np.fft.rfft(samples[s : s + length] * window)) ** 2 for s in starts], axis=0)
+    resolution = fs_hz / length
+    for mains in MAINS_HZ:
+        lines = [h * mains for h in range(1, HARMONICS + 1) if h * mains < 0.45 * fs_hz]
+        loud = [f for f in lines if _stands_out(power, f / resolution)]
+        if mains in loud or len(loud) >= 3:
+            frequency = _refined(samples, mains * max(round(loud[0] / mains), 1), fs_hz) / max(
+                round(loud[0] / mains), 1
+            )
+            cleaned = _subtract_lines(samples, [frequency * round(f / mains) for f in loud], fs_hz, length)
+            names = ", ".join(f"{f:g}" for f in loud)
+            return cleaned, (f"mains hum was taken off at {names} Hz",)
+    return samples, ()
+
+
+def _stands_out(power: np.ndarray, place: float) -> bool:
+    centre = round(place)
+    line = power[max(centre - 1, 0) : centre + 2].max()
+    around = np.r_[power[max(centre - 14, 1) : max(centre - 4, 2)], power[centre + 5 : centre + 15]]
+    return bool(len(around) and line > HUM_RATIO * np.median(around))
+
+
+def _refined(samples: np.ndarray, near_hz: float, fs_hz: float) -> float:
+    """Frequency of the line near ``near_hz``, to a hundredth of a hertz."""
+    part = samples[: round(20 * fs_hz)]
+    time = np.arange(len(part)) / fs_hz
+    tried = near_hz + np.arange(-0.5, 0.51, 0.02)
+    base = part * np.exp(-2j * np.pi * near_hz * time)
+    step = round(fs_hz / 100)
+    slow = base[: len(base) // step * step].reshape(-1, step).mean(axis=1)
+    at = (np.arange(len(slow)) + 0.5) * step / fs_hz
+    strength = [abs((slow * np.exp(-2j * np.pi * (f - near_hz) * at)).sum()) for f in tried]
+    return float(tried[int(np.argmax(strength))])
+
+
+def _subtract_lines(samples: np.ndarray, lines: list[float], fs_hz: float, length: int) -> np.ndarray:
+    """Sinusoids fitted in half-overlapping blocks, whose fits are joined by triangular weights."""
+    time = np.arange(length) / fs_hz
+    basis = np.concatenate([[np.cos(2 * np.pi * f * time), np.sin(2 * np.pi * f * time)] for f in lines])
+    solve = np.linalg.pinv(basis.T)
+    hop = length // 2
+    padded = np.pad(samples.astype(np.float64), (hop, 2 * length), mode="reflect")
+    total, weight = np.zeros_like(padded), np.zeros_like(padded)
+    triangle = 1 - np.abs(np.linspace(-1, 1, length)) + 1e-6
+    for start in range(0, len(padded) - length + 1, hop):
+        fitted = (solve @ padded[start : start + length]) @ basis
+        total[start : start + length] += triangle * fitted
+        weight[start : start + length] += triangle
+    hum = (total / np.maximum(weight, 1e-12))[hop : hop + len(samples)]
+    return (samples - hum).astype(samples.dtype)
+
+
+def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trace, tuple[str, ...]]:
+    """A trace in which deflections far beyond the largest spike are blanked, and what was done.
+
+    Parameters
+    ----------
+    largest
+        Largest deflection of a spike.
+    low_hz
+        Corner above which a deflection counts: slow drift is none.
+
+    Raises
+    ------
+    BadInput
+        If they fill most of the recording, or the noise drowns every spike.
+    """
+    ceiling = CEILING * largest
+    fs_hz = trace.fs_hz
+    before, after = (round(ms * fs_hz / 1000) for ms in (BLANK_BEFORE_MS, BLANK_AFTER_MS))
+    centred, usable, highest = trace.centred, trace.usable, 0.0
+    for _ in range(3):
+        fast = bandpass(centred, fs_hz, max(low_hz, 100.0), None, 1)
+        sigma, fast = robust_sigma(fast[usable]), np.abs(fast)
+        if sigma > NOISIEST * largest:
+            problem = f"its noise ({sigma:.3g}) is louder than any known spike ({largest:.3g})"
+            raise BadInput(trace.source, problem, "give options.gain, the factor to the labelled recording's unit")
+        loud = fast > max(ceiling, 8 * sigma)
+        if not loud.any():
+            break
+        highest = max(highest, float(fast.max()))
+        # Samples before and after the pulse, which the filter or the amplifier has disturbed.
+        mask = grow(loud, after, before)
+        usable = usable & ~mask
+        centred = bridged(trace.centred, usable)
+    if usable is trace.usable:
+        return trace, ()
+    lost = float(trace.usable.mean() - usable.mean())
+    if usable.mean() < 0.5:
+        problem = f"artefacts fill {1 - usable.mean():.0%} of it (the largest known spike is {largest:.3g})"
+        raise BadInput(trace.source, problem, "give a recording with signal, or options.gain if the unit is another")
+    count = int(np.sum(np.diff(np.concatenate(([0], (~usable & trace.usable).astype(np.int8)))) == 1))
+    note = (
+        f"{count} artefacts up to {highest:.3g} (the largest spike is {largest:.3g}) were blanked, "
+        f"{lost:.2%} of the recording"
+    )
+    return replace(trace, centred=centred, usable=usable), (note,)
+
+
+def bridged(samples: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Straight lines across what is not usable."""
+    here = np.arange(len(samples))
+    return np.interp(here, here[usable], samples[usable]).astype(samples.dtype)
+
+
+def checked_labels(train: SpikeTrain, fs_hz: float, n_samples: int, source: str) -> tuple[SpikeTrain, tuple[str, ...]]:
+    """Labels without spikes given twice, and what was done.
+
+    Raises
+    ------
+    BadInput
+        If a neuron fires faster than any neuron does, or too often within its refractory period.
+    """
+    within = round(TWICE_MS * fs_hz / 1000)
+    keep = np.ones(len(train), bool)
+    for unit in np.unique(train.unit):
+        rows = np.flatnonzero(train.unit == unit)
+        keep[rows[1:]] = np.diff(train.index[rows]) > within
+    twice = int((~keep).sum())
+    clean = SpikeTrain(train.index[keep], train.unit[keep])
+    for unit in np.unique(clean.unit):
+        times = clean.index[clean.unit == unit] / fs_hz
+        short = float(np.mean(np.diff(times) < SHORTEST_ISI_MS / 1000)) if len(times) > 20 else 0.0
+        if short > MOST_SHORT:
+            problem = (
+                f"{short:.0%} of the intervals of neuron {unit} are below {SHORTEST_ISI_MS:g} ms, which no neuron has"
+            )
+            raise BadInput(source, problem, "check Index (in samples from 1) and the sampling rate")
+    check_rates(clean, n_samples / fs_hz, source)
+    return clean, ((f"{twice} labels were given twice: each counts once",) if twice else ())
+
+
+def check_rates(train: SpikeTrain, seconds: float, source: str) -> None:
+    """Refuse spikes at a rate that no neuron keeps up.
+
+    Raises
+    ------
+    BadInput
+        Naming the neuron and its rate.
+    """
+    for unit in np.unique(train.unit):
+        rate = float((train.unit == unit).sum()) / max(seconds, 1e-9)
+        if rate > FASTEST_HZ and seconds > 0.5:
+            problem = f"neuron {unit} would fire {rate:.0f} times a second, which no neuron does"
+            raise BadInput(source, problem, "check the sampling rate (options.fs_hz) and the unit (options.gain)")

@@ -1,26 +1,24 @@
-"""What a neuron's spikes look like and how they vary, fitted to a labelled recording."""
+"""The recording whose spikes are known: what each neuron's spikes look like and how they vary."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import scipy.linalg
 
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.noise import grow
-from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.preprocess.spikes.filters import grow, slow_baseline
+from src.preprocess.spikes.trace import Trace, checked_labels, load_trace, without_hum
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_sorting, read_spikes
+from src.signals import BadInput
 
-N_MODES = 3
-"""Directions of variation kept per unit."""
-
-TEMPLATE_BEFORE, TEMPLATE_AFTER = 10, 90
-"""Samples of a fitted waveform around its onset."""
-
-REACH = 60
-"""Samples on either side by which the band-pass spreads a waveform."""
-
-LONG_FFT = 4096
-"""Samples of a segment from which a background's spectrum is measured at full resolution."""
+N_MODES = 3  # directions of variation kept per unit
+BEFORE, AFTER = 10, 90  # samples of a fitted waveform ahead of its onset and from it on
+REACH = 60  # samples on either side by which the band-pass spreads a waveform
+PEAK_BEFORE_MS = 1.2  # how long before its peak a spike may begin: sorters count peaks
 
 
 @dataclass(frozen=True)
@@ -48,58 +46,43 @@ class WaveformModel:
     def n_units(self) -> int:
         return len(self.templates)
 
+    def bandpassed(self, conditioning: Conditioning) -> WaveformModel:
+        """The waveforms as they look behind the band-pass, with some samples more on either side."""
+        through = [
+            conditioning.linear(np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(REACH, REACH)])).astype(np.float64)
+            for rows in (self.templates, self.modes)
+        ]
+        return WaveformModel(through[0], through[1], self.onset + REACH, self.counts)
 
-def fit_waveforms(
-    trace: np.ndarray,
-    train: SpikeTrain,
-    n_units: int,
-    *,
-    before: int = TEMPLATE_BEFORE,
-    after: int = TEMPLATE_AFTER,
-    n_modes: int = N_MODES,
-) -> WaveformModel:
+
+def fit_waveforms(trace: np.ndarray, train: SpikeTrain, n_units: int, *, before: int = BEFORE) -> WaveformModel:
     """Fit templates and their variation to a labelled trace.
 
     The templates come from least squares over all spikes (:func:`fit_templates`). What remains at the
     isolated spikes, beyond what the same recording shows where no spike is, is variation: the leading
-    eigenvectors of the difference of the two covariances.
+    eigenvectors of the difference of the two covariances; those no stronger than chance are zero.
 
     Parameters
     ----------
     trace
         ``(time,)`` in physical units with the slow baseline removed.
-    n_modes
-        Directions kept per unit, at most; those no stronger than chance are zero.
+    before
+        Samples ahead of a label.
     """
-    templates = fit_templates(trace, train, n_units, before=before, after=after)
-    residual = remove_spikes(trace, train, templates, before)
-    length = before + after
-    quiet = _windows_between(residual, train, length, before)
-    floor = _covariance(quiet)
-    modes = np.zeros((n_units, n_modes, length))
+    templates = fit_templates(trace, train, n_units, before=before)
+    residual = subtracted(trace, train.index - before, templates[train.unit - 1])
+    length = before + AFTER
+    floor = _covariance(_windows_between(residual, train, length))
+    modes = np.zeros((n_units, N_MODES, length))
     gaps = np.diff(train.index, prepend=-length, append=train.index[-1] + 2 * length if len(train) else 0)
     isolated = (gaps[:-1] > length // 2) & (gaps[1:] > length // 2)
     counts = np.bincount(train.unit - 1, minlength=n_units)[:n_units]
     for unit in range(n_units):
         onsets = train.index[isolated & (train.unit == unit + 1)]
-        onsets = onsets[(onsets >= before) & (onsets + after <= len(trace))]
-        if len(onsets) < 4 * n_modes:
-            continue
-        own = residual[onsets[:, None] + np.arange(-before, after)]
-        modes[unit] = _excess(own, floor, n_modes)
+        onsets = onsets[(onsets >= before) & (onsets + AFTER <= len(trace))]
+        if len(onsets) >= 4 * N_MODES:
+            modes[unit] = _excess(residual[onsets[:, None] + np.arange(-before, AFTER)], floor)
     return WaveformModel(templates, modes, before, counts)
-
-
-def conditioned_waveforms(waveforms: WaveformModel, conditioning: Conditioning, *, reach: int = REACH) -> WaveformModel:
-    """The waveforms as they look behind the band-pass, with ``reach`` samples more on either side."""
-
-    def through(rows: np.ndarray) -> np.ndarray:
-        wide = [(0, 0)] * (rows.ndim - 1) + [(reach, reach)]
-        return conditioning.linear(np.pad(rows, wide)).astype(np.float64)
-
-    return WaveformModel(
-        through(waveforms.templates), through(waveforms.modes), waveforms.onset + reach, waveforms.counts
-    )
 
 
 def cut(trace: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
@@ -127,17 +110,18 @@ def mean_waveforms(bandpassed: np.ndarray, train: SpikeTrain, n_units: int, befo
     return means
 
 
-def remove_spikes(trace: np.ndarray, train: SpikeTrain, templates: np.ndarray, onset: int) -> np.ndarray:
-    """The trace without the mean waveform of every spike."""
-    residual = np.array(trace, np.float64)
-    for index, unit in zip(train.index, train.unit, strict=True):
-        subtract(residual, templates[unit - 1], index - onset)
-    return residual
+def subtracted(trace: np.ndarray, starts: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """The trace in double precision without ``shapes (spike, time)`` from ``starts`` on; beyond the ends they count 0.
+
+    A shape begins at most its own length ahead of the trace.
+    """
+    length = shapes.shape[1]
+    padded = np.pad(trace.astype(np.float64), length)
+    np.subtract.at(padded, starts[:, None] + length + np.arange(length), shapes)
+    return padded[length : length + len(trace)]
 
 
-def fit_templates(
-    trace: np.ndarray, train: SpikeTrain, n_units: int, *, before: int = TEMPLATE_BEFORE, after: int = TEMPLATE_AFTER
-) -> np.ndarray:
+def fit_templates(trace: np.ndarray, train: SpikeTrain, n_units: int, *, before: int = BEFORE) -> np.ndarray:
     """Mean waveform of every unit, free of its neighbours' contributions.
 
     Least squares of the trace on all spike trains at once: where spikes overlap, each unit is given
@@ -147,17 +131,19 @@ def fit_templates(
     Returns
     -------
     numpy.ndarray
-        ``(unit, before + after)`` float64; the onset is column ``before``. A unit without spikes is zero.
+        ``(unit, time)`` float64; the onset is column ``before``. A unit without spikes is zero.
     """
-    length = before + after
+    length = before + AFTER
     moments = np.zeros((n_units, length))
     overlap = np.zeros((n_units, length, n_units, length))
     onsets = [train.index[train.unit == u + 1] for u in range(n_units)]
-    padded = np.concatenate((np.zeros(before), trace, np.zeros(after)))
+    padded = np.concatenate((np.zeros(before), trace, np.zeros(AFTER)))
     for u, own in enumerate(onsets):
         moments[u] = padded[own[:, None] + np.arange(length)].sum(axis=0)
         for v, other in enumerate(onsets):
-            overlap[u, :, v, :] = _toeplitz(_lag_counts(own, other, length - 1))
+            # Sample i of one unit meets sample j of the other when their onsets are i - j apart.
+            counts = _lag_counts(own, other, length - 1).astype(float)
+            overlap[u, :, v, :] = scipy.linalg.toeplitz(counts[length - 1 :], counts[length - 1 :: -1])
     size = n_units * length
     gram = overlap.reshape(size, size)
     ridge = 1e-6 * max(len(train), 1)
@@ -174,25 +160,11 @@ def _lag_counts(own: np.ndarray, other: np.ndarray, reach: int) -> np.ndarray:
     return np.bincount(lags + reach, minlength=2 * reach + 1)
 
 
-def _toeplitz(counts: np.ndarray) -> np.ndarray:
-    # Sample i of one unit meets sample j of the other when their onsets are i - j apart.
-    length = (len(counts) + 1) // 2
-    i = np.arange(length)
-    return counts[i[:, None] - i[None, :] + length - 1].astype(float)
-
-
-def subtract(trace: np.ndarray, template: np.ndarray, start: int) -> None:
-    """Take a template ``(…, time)`` off the trace in place; parts beyond the ends are dropped."""
-    first, last = max(start, 0), min(start + template.shape[-1], trace.shape[-1])
-    if first < last:
-        trace[..., first:last] -= template[..., first - start : last - start]
-
-
-def _windows_between(residual: np.ndarray, train: SpikeTrain, length: int, before: int) -> np.ndarray:
+def _windows_between(residual: np.ndarray, train: SpikeTrain, length: int) -> np.ndarray:
+    """Windows without a spike, of half-overlapping ones; all there are where these are too few."""
     busy = np.zeros(len(residual), bool)
     busy[train.index] = True
-    free = ~grow(busy, length, length)
-    starts = np.flatnonzero(free[:: length // 2]) * (length // 2)
+    starts = np.flatnonzero(~grow(busy, length, length)[:: length // 2]) * (length // 2)
     starts = starts[starts + length <= len(residual)]
     if len(starts) < 8:
         starts = np.arange(0, len(residual) - length + 1, length)
@@ -207,11 +179,85 @@ def _covariance(windows: np.ndarray) -> np.ndarray:
     return held.T @ held / len(held)
 
 
-def _excess(own: np.ndarray, floor: np.ndarray, n_modes: int) -> np.ndarray:
+def _excess(own: np.ndarray, floor: np.ndarray) -> np.ndarray:
     extra = _covariance(own) - floor
     values, vectors = np.linalg.eigh(extra)
-    order = np.argsort(values)[::-1][:n_modes]
+    order = np.argsort(values)[::-1][:N_MODES]
     # The most negative eigenvalue shows how large one may become by chance alone.
     chance = max(-values.min(), 0.0)
     strength = np.sqrt(np.where(values[order] > 2 * chance, values[order], 0.0))
     return (vectors[:, order] * strength).T
+
+
+@dataclass(frozen=True)
+class LabelledRecording:
+    """A recording with known spikes.
+
+    Attributes
+    ----------
+    flat, bandpassed
+        ``(time,)`` the trace without its slow baseline, and behind the band-pass.
+    notes
+        What was repaired.
+    before
+        Samples of a waveform ahead of a label: more where labels are peaks and not onsets.
+    """
+
+    trace: Trace
+    train: SpikeTrain
+    flat: np.ndarray
+    bandpassed: np.ndarray
+    notes: tuple[str, ...] = ()
+    before: int = BEFORE
+
+    def waveforms(self, part: range, n_units: int | None = None) -> WaveformModel:
+        """Waveforms fitted to one stretch alone, of as many neurons as the labels name unless given."""
+        n_units = int(self.train.unit.max()) if n_units is None else n_units
+        flat, train = self.flat[part.start : part.stop], self.train.between(part.start, part.stop)
+        return fit_waveforms(flat, train, n_units, before=self.before)
+
+
+def load_labelled(
+    path: Path, conditioning: Conditioning, *, key: str = "d", n_units: int | None = None, sorting: Path | None = None
+) -> LabelledRecording:
+    """Read a recording and its spikes; ``n_units`` limits the names of neurons, ``None`` allows any.
+
+    Parameters
+    ----------
+    sorting
+        Where the spikes are, if not in ``Index`` and ``Class`` of the file: what :func:`read_sorting` reads.
+
+    Raises
+    ------
+    BadInput
+        A recording or labels that cannot be used.
+    """
+    trace = load_trace(path, fs_hz=conditioning.fs_hz, key=key)
+    if sorting is None:
+        train = read_spikes(path, n_samples=len(trace.centred), n_units=n_units)
+        return labelled_recording(trace, train, conditioning)
+    train, said = read_sorting(sorting, conditioning.fs_hz)
+    if len(train) and train.index[-1] >= len(trace.centred):
+        problem = f"has a spike at sample {train.index[-1]}, the recording has {len(trace.centred)} samples"
+        raise BadInput(sorting, problem, "give the sorting of this recording")
+    before = round(PEAK_BEFORE_MS * trace.fs_hz / 1000)
+    return labelled_recording(trace, train, conditioning, said=said, before=before)
+
+
+def labelled_recording(
+    trace: Trace, train: SpikeTrain, conditioning: Conditioning, *, said: Sequence[str] = (), before: int = BEFORE
+) -> LabelledRecording:
+    """A recording in memory with its spikes, checked and conditioned.
+
+    Raises
+    ------
+    BadInput
+        Labels that cannot be used.
+    """
+    if len(train) == 0:
+        raise BadInput(trace.source, "holds no labelled spike", "a labelled recording needs spikes in Index and Class")
+    train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), trace.source)
+    cleaned, hum = without_hum(trace.centred, trace.fs_hz)
+    flat = cleaned - slow_baseline(cleaned)
+    notes = tuple(f"labelled recording: {note}" for note in (*said, *twice, *hum))
+    return LabelledRecording(trace, train, flat, conditioning.linear(cleaned), notes, before)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.io.matlab import MatReadError
 
+from src.recordings.foreign_files import explained
 from src.recordings.matlab import load_mat
 from src.signals import BadInput
 
@@ -40,13 +40,7 @@ class Trial:
 
 
 def read_ground_truth(folder: Path, datasets: Sequence[str]) -> list[Trial]:
-    """All trials of the named datasets, in the order of names and files.
-
-    Raises
-    ------
-    BadInput
-        If a dataset is not there or holds no usable trial, or a file cannot be read.
-    """
+    """All trials of the named datasets, in the order of names and files; each has to have a usable one."""
     trials = []
     for name, found in find_datasets(folder, datasets).items():
         if found is None:
@@ -64,38 +58,24 @@ def find_datasets(folder: Path, datasets: Sequence[str]) -> dict[str, Path | Non
     CASCADE raised the numbers of its datasets by one in 2021, and configurations from before carry the
     old ones. If a dataset is only there under the next number, all numbers are taken for old.
     """
-    exact = {name: _folder(Path(folder) / name) for name in datasets}
-    raised = {name: _folder(Path(folder) / _DATASET.sub(_next_number, name)) for name in datasets}
+
+    def there(name: str) -> Path | None:
+        return path if (path := Path(folder) / name).is_dir() else None
+
+    exact = {name: there(name) for name in datasets}
+    raised = {name: there(_DATASET.sub(lambda match: f"DS{int(match[1]) + 1:02d}-", name)) for name in datasets}
     old = any(exact[name] is None and raised[name] is not None for name in datasets)
     return raised if old else exact
-
-
-def _folder(path: Path) -> Path | None:
-    return path if path.is_dir() else None
-
-
-def _next_number(match: re.Match[str]) -> str:
-    return f"DS{int(match[1]) + 1:02d}-"
 
 
 def read_neuron(path: Path) -> list[Trial]:
     """The usable trials of one ground truth file.
 
     Trials without fluorescence are left out, and so are frames without a time.
-
-    Raises
-    ------
-    BadInput
-        If the file is no MATLAB 5 file with a cell array ``CAttached``.
     """
-    try:
+    with explained(path, "is no ground truth file with CAttached", "fetch it again"):
         cells = load_mat(path, ["CAttached"])["CAttached"]
         structs = [cell[0, 0] for cell in cells[0]]  # where there is a second row, it repeats the recordings
-    except FileNotFoundError:
-        raise BadInput(path, "does not exist", "check the path") from None
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, MatReadError, NotImplementedError) as error:
-        text = " ".join(str(error).split())[:100]
-        raise BadInput(path, f"is no ground truth file with CAttached ({text})", "fetch it again") from error
     trials = []
     for number, struct in enumerate(structs):
         names = struct.dtype.names or ()

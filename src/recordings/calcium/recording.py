@@ -5,10 +5,10 @@ The whole matrix is never in memory. Row ``i`` of every block belongs to row ``i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import h5py
 import numpy as np
@@ -31,34 +31,20 @@ class TraceSource(Protocol):
 
 @dataclass(frozen=True)
 class CalciumRecording:
-    """One subject: cells, their coordinates, and access to their traces.
-
-    Attributes
-    ----------
-    file
-        The file (or folder) the traces come from, for messages.
-    positions
-        ``(cell, 3)`` float64: image row, image column, plane; the units of the source. NaN where unknown.
-    cell_ids
-        ``(cell,)`` int64, 1-based number of the cell in the source's full list. It names the cell in
-        random draws, so that dropping one cell does not change another.
-    counts
-        How many cells were found and why some were left out.
-    notes
-        What a person should know about the reading, one sentence each.
-    signal
-        ``fluorescence`` in the units of the camera, or ``dff``: a fraction of F0 that another program computed.
-    """
+    """One subject: cells, their coordinates, and access to their traces."""
 
     subject: str
-    file: Path
+    file: Path  # file or folder that the traces come from, for messages
     fs_hz: float
     frames: int
-    positions: np.ndarray
+    positions: np.ndarray  # (cell, 3) float64: image row, image column, plane; units of the source, NaN where unknown
+    # (cell,) int64, 1-based number of the cell in the source's full list. It names the cell in random draws, so that
+    # dropping one cell does not change another.
     cell_ids: np.ndarray
     source: TraceSource
-    counts: dict[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)  # how many cells were found and why some were left out
+    notes: tuple[str, ...] = ()  # what a person should know about the reading, one sentence each
+    # in the units of the camera, or `dff`: a fraction of F0 that another program computed
     signal: Literal["fluorescence", "dff"] = "fluorescence"
 
     @property
@@ -66,13 +52,7 @@ class CalciumRecording:
         return len(self.cell_ids)
 
     def placed_only(self) -> CalciumRecording:
-        """The same recording without the cells that have no coordinates.
-
-        Raises
-        ------
-        BadInput
-            If none has any.
-        """
+        """The same recording without the cells that have no coordinates; :class:`BadInput` if none has any."""
         placed = np.flatnonzero(np.isfinite(self.positions).all(axis=1))
         if len(placed) == self.cells:
             return self
@@ -131,6 +111,53 @@ class Stacked:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """The accepted cells of one plane, or of a whole file."""
+
+    listed: int  # cells that the file has
+    kept: np.ndarray  # (cell,) places of the accepted ones among them
+    positions: np.ndarray  # (cell, 3)
+    frames: int
+    source: TraceSource
+
+
+def of_planes(
+    planes: Sequence[Plane], rates_hz: Sequence[Any], fs_hz: float | None, curate: str, **known: Any
+) -> CalciumRecording:
+    """The planes of one session as one recording.
+
+    ``rates_hz`` are the frame rates that the planes state, ``fs_hz`` the one the user gave, ``curate`` says where cells
+    are accepted. Planes of different rates or lengths are refused. They may differ by the last frame, where the
+    recording stopped.
+    """
+    before, file = np.cumsum([0, *(plane.listed for plane in planes)]), known["file"]
+    kept = np.concatenate([n + plane.kept for n, plane in zip(before, planes, strict=False)])
+    lengths = sorted({plane.frames for plane in planes})
+    if not len(kept):
+        raise BadInput(file, f"no ROI is accepted, of {before[-1]}", curate)
+    if lengths[-1] - lengths[0] > 1:
+        raise BadInput(file, f"planes have {lengths} frames", "take planes of one session")
+    stated = [rate for rate in rates_hz if rate is not None]
+    if fs_hz is None and len({str(rate) for rate in stated}) > 1:
+        problem = f"its planes state different frame rates ({', '.join(map(str, stated))} Hz)"
+        raise BadInput(file, problem, "take planes of one session, or give fs_hz=…")
+    return CalciumRecording(
+        fs_hz=frame_rate(file, fs_hz, stated[0] if stated else None),
+        frames=lengths[0],
+        positions=np.concatenate([plane.positions for plane in planes]).astype(np.float64),
+        cell_ids=kept.astype(np.int64) + 1,
+        source=Stacked(tuple((plane.source, len(plane.kept)) for plane in planes), lengths[0]),
+        counts={
+            "listed": int(before[-1]),
+            "with_traces": int(before[-1]),
+            "dropped_invalid": int(before[-1]) - len(kept),
+            "dropped_without_coordinates": 0,
+        },
+        **known,
+    )
+
+
+@dataclass(frozen=True)
 class Hdf5Traces:
     """A dataset of traces in an HDF5 file, ``(time, cell)`` or ``(cell, time)``.
 
@@ -171,13 +198,7 @@ class Hdf5Traces:
 
 
 def frame_rate(path: Path, given: float | None, stated: object) -> float:
-    """The volume rate in Hz: the one the user gave, or else the one the file states.
-
-    Raises
-    ------
-    BadInput
-        If there is none, or it is not one positive number.
-    """
+    """The volume rate in Hz: the one the user gave, or else the one the file states; it has to be a positive number."""
     if given is None and stated is None:
         raise BadInput(path, "does not state the frame rate (data.fpsec, or fs in ops.npy)", "give fs_hz=… in Hz")
     value = np.asarray(given if given is not None else stated).ravel()

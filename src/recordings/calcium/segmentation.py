@@ -1,14 +1,15 @@
-"""Traces that other programs wrote: NWB through pynwb; CaImAn and EXTRACT through roiextractors.
+"""Traces that other programs wrote: NWB through pynwb; CaImAn and EXTRACT through roiextractors; Inscopix's cell sets.
 
-Both packages give what is known about the cells. The traces are read block by block.
+Both packages give what is known about the cells. The traces are read block by block. A cell set (``.isxd``) is an image
+and a trace per cell, and a JSON text at the end of the file.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,14 +17,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, Stacked, frame_rate
+from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, Plane, of_planes
+from src.recordings.foreign_files import explained
 from src.signals import BadInput
 from src.storage.hdf5 import reading
 
+_SAVE_AGAIN = "open it with the program that wrote it, and save again"
 NWB, INSCOPIX = "nwb", "inscopix"
 EXTRACTORS = {"caiman": "CaImAn", "extract": "EXTRACT"}
 """Role of a file that roiextractors reads, and the program that wrote it."""
 
+_CELL_SET, _ACCEPTED = 1, 0  # of Inscopix
 _PLANE = re.compile(r"plane_?\d+", re.I)
 """What tells the series of the planes of one session apart."""
 
@@ -58,44 +62,21 @@ def _groups(file: Any) -> Iterator[Any]:
 def open_nwb(path: Path, subject: str, fs_hz: float | None, coefficient: float) -> CalciumRecording:
     """The ROIs of an NWB file: fluorescence less ``coefficient`` times the neuropil, or ΔF/F where that is all.
 
-    Series named after planes (``plane0``, ``plane1``), as suite2p writes them, are one recording.
-
-    Raises
-    ------
-    BadInput
-        If the file holds no ``RoiResponseSeries``, or several of one kind.
+    Series named after planes (``plane0``, ``plane1``), as suite2p writes them, are one recording. A file without a
+    ``RoiResponseSeries``, or with several of one kind, raises :class:`BadInput`.
     """
     import pynwb
 
-    with _explained(path), warnings.catch_warnings():
+    with explained(path, hint=_SAVE_AGAIN), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old files state old versions of NWB's schemas
         with pynwb.NWBHDF5IO(str(path), "r") as handle:
             series, neuropil, signal = _chosen_series(path, handle.read())
-            planes = [_NwbPlane(path, n, s, neuropil.get(_plane_name(s)), coefficient) for n, s in enumerate(series)]
-            rates = {s.rate or _rate_of_times(s.timestamps) for s in series}
-    before = np.cumsum([0, *(plane.listed for plane in planes)])
-    listed, kept = int(before[-1]), np.concatenate([n + p.columns for n, p in zip(before, planes, strict=False)])
-    if not len(kept):
-        raise BadInput(path, "no ROI is accepted (column iscell or Accepted)", "curate the ROIs")
-    frames = min(plane.frames for plane in planes)
-    if max(plane.frames for plane in planes) > frames + 1:
-        raise BadInput(path, f"planes have {sorted({p.frames for p in planes})} frames", "take planes of one session")
-    if len(rates) > 1 and fs_hz is None:
-        raise BadInput(path, f"its planes state different frame rates ({rates})", "give fs_hz=…")
-    subtracted = coefficient and all(plane.source.neuropil for plane in planes)
-    counts = {"listed": listed, "with_traces": listed, "dropped_invalid": listed - len(kept)}
-    return CalciumRecording(
-        subject=subject,
-        file=path,
-        fs_hz=frame_rate(path, fs_hz, next(iter(rates))),
-        frames=frames,
-        positions=np.concatenate([plane.positions for plane in planes]),
-        cell_ids=kept.astype(np.int64) + 1,
-        source=Stacked(tuple((plane.source, len(plane.columns)) for plane in planes), frames),
-        counts=counts | {"dropped_without_coordinates": 0},
-        notes=(f"{coefficient:g} of the neuropil was subtracted",) if subtracted else (),
-        signal=signal,
-    )
+            planes = [_nwb_plane(path, n, s, neuropil.get(_plane_name(s)), coefficient) for n, s in enumerate(series)]
+            rates = [s.rate or _rate_of_times(s.timestamps) for s in series]
+    subtracted = coefficient and all(isinstance(p.source, Hdf5Traces) and p.source.neuropil for p in planes)
+    notes = (f"{coefficient:g} of the neuropil was subtracted",) if subtracted else ()
+    known: dict[str, Any] = {"subject": subject, "file": path, "notes": notes, "signal": signal}
+    return of_planes(planes, rates, fs_hz, "curate the ROIs (column iscell or Accepted)", **known)
 
 
 def _chosen_series(path: Path, file: Any) -> tuple[list[Any], dict[str, Any], Literal["fluorescence", "dff"]]:
@@ -130,22 +111,20 @@ def _plane_name(series: Any) -> str:
     return found[0].lower() if found else ""
 
 
-class _NwbPlane:
-    """One series: accepted ``columns (cell,)``, their ``positions (cell, 3)``, and where their traces lie."""
-
-    def __init__(self, path: Path, number: int, series: Any, neuropil: Any, coefficient: float) -> None:
-        rows, shape = np.asarray(series.rois.data[:], np.int64), tuple(series.data.shape)
-        if len(shape) != 2 or len(rows) not in shape:
-            raise BadInput(path, f"{series.name} has shape {shape} but names {len(rows)} ROIs", "export it again")
-        if neuropil is not None and neuropil.data.shape != shape:
-            raise BadInput(path, f"{neuropil.name} has another shape than {series.name}", "export both again")
-        # NWB asks for (time, ROI); suite2p's writer gives (ROI, time).
-        frames_first = shape[1] == len(rows) and shape[0] != len(rows)
-        accepted, positions = _nwb_cells(series.rois.table, rows)
-        self.listed, self.frames, self.columns = len(rows), shape[0 if frames_first else 1], np.flatnonzero(accepted)
-        self.positions = positions[self.columns] + [0, 0, number]
-        subtracted = None if neuropil is None or not coefficient else neuropil.data.name
-        self.source = Hdf5Traces(path, series.data.name, frames_first, self.columns, subtracted, coefficient)
+def _nwb_plane(path: Path, number: int, series: Any, neuropil: Any, coefficient: float) -> Plane:
+    """The accepted cells of one series."""
+    rows, shape = np.asarray(series.rois.data[:], np.int64), tuple(series.data.shape)
+    if len(shape) != 2 or len(rows) not in shape:
+        raise BadInput(path, f"{series.name} has shape {shape} but names {len(rows)} ROIs", "export it again")
+    if neuropil is not None and neuropil.data.shape != shape:
+        raise BadInput(path, f"{neuropil.name} has another shape than {series.name}", "export both again")
+    # NWB asks for (time, ROI); suite2p's writer gives (ROI, time).
+    frames_first = shape[1] == len(rows) and shape[0] != len(rows)
+    accepted, positions = _nwb_cells(series.rois.table, rows)
+    kept = np.flatnonzero(accepted)
+    subtracted = None if neuropil is None or not coefficient else neuropil.data.name
+    source = Hdf5Traces(path, series.data.name, frames_first, kept, subtracted, coefficient)
+    return Plane(len(rows), kept, positions[kept] + [0, 0, number], shape[0 if frames_first else 1], source)
 
 
 def _nwb_cells(table: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,21 +165,15 @@ class ExtractorTraces:
     rois: tuple[Any, ...]
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        with _explained(self.path):
+        with explained(self.path, hint=_SAVE_AGAIN):
             extractor = _extractor(self.role, self.path, self.fs_hz)
             return np.asarray(extractor.get_traces(roi_ids=[self.rois[row] for row in rows], name=self.name)).T
 
 
 def open_extractor(role: str, path: Path, subject: str, fs_hz: float | None) -> CalciumRecording:
-    """The accepted cells of a CaImAn or EXTRACT file; ΔF/F where the program computed it.
-
-    Raises
-    ------
-    BadInput
-        If the file cannot be read, or holds neither ΔF/F nor fluorescence.
-    """
+    """The accepted cells of a CaImAn or EXTRACT file; ΔF/F where the program computed it."""
     program = EXTRACTORS[role]
-    with _explained(path):
+    with explained(path, hint=_SAVE_AGAIN):
         extractor = _extractor(role, path, fs_hz)
         present = {name: value for name, value in extractor.get_traces_dict().items() if value is not None}
         name = next((n for n in ("dff", "raw") if n in present), None)
@@ -210,20 +183,15 @@ def open_extractor(role: str, path: Path, subject: str, fs_hz: float | None) -> 
             problem = "has no F_dff, and CaImAn's C + YrA has no baseline to divide by"
             raise BadInput(path, problem, "call estimates.detrend_df_f() in CaImAn and save again")
         rois = list(extractor.get_roi_ids())
-        kept = [n for n, accepted in enumerate(_accepted(extractor, rois)) if accepted]
-        if not kept:
-            raise BadInput(path, "accepts no cell", f"curate the cells in {program}")
-        positions = _mask_centres(extractor, [rois[n] for n in kept])
-        frames = int(present[name].shape[0])
-        stated = extractor.get_sampling_frequency()
-    counts = {"listed": len(rois), "with_traces": len(rois), "dropped_invalid": len(rois) - len(kept)}
-    source = ExtractorTraces(role, path, fs_hz, name, tuple(rois[n] for n in kept))
-    signal: Literal["fluorescence", "dff"] = "dff" if name == "dff" else "fluorescence"
-    return CalciumRecording(
-        subject, path, frame_rate(path, fs_hz, None if stated is None else float(stated)), frames, positions,
-        np.array(kept, np.int64) + 1, source, counts | {"dropped_without_coordinates": 0},
-        (f"{name} traces of {program}",), signal,
-    )  # fmt: skip
+        kept = np.flatnonzero(_accepted(extractor, rois))
+        chosen = tuple(rois[n] for n in kept)
+        positions = _mask_centres(extractor, chosen)
+        frames, rate = int(present[name].shape[0]), extractor.get_sampling_frequency()
+    plane = Plane(len(rois), kept, positions, frames, ExtractorTraces(role, path, fs_hz, name, chosen))
+    signal = "dff" if name == "dff" else "fluorescence"
+    known = {"subject": subject, "file": path, "notes": (f"{name} traces of {program}",), "signal": signal}
+    rates = [] if rate is None else [float(rate)]
+    return of_planes([plane], rates, fs_hz, f"curate the cells in {program}", **known)
 
 
 @lru_cache(maxsize=2)
@@ -246,24 +214,58 @@ def _accepted(extractor: Any, rois: list[Any]) -> list[bool]:
     return [True] * len(rois)
 
 
-def _mask_centres(extractor: Any, rois: list[Any]) -> np.ndarray:
+def _mask_centres(extractor: Any, rois: Sequence[Any]) -> np.ndarray:
     """``(ROI, 3)``: median row and column of a ROI's pixels, plane 0; NaN where there is no mask."""
     try:
         masks = extractor.get_roi_pixel_masks(roi_ids=rois)
     except (NotImplementedError, KeyError, TypeError, AttributeError):
         return np.full((len(rois), 3), np.nan)
-    return np.array([(*np.median(np.asarray(m)[:, :2], axis=0), 0) if len(m) else (np.nan,) * 3 for m in masks])
+    centres = [(*np.median(np.asarray(m)[:, :2], axis=0), 0) if len(m) else (np.nan,) * 3 for m in masks]
+    return np.array(centres, np.float64).reshape(-1, 3)
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Whatever a reader of another project raises becomes :class:`BadInput`."""
-    try:
-        yield
-    except BadInput:
-        raise
-    except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise BadInput(
-            path, f"cannot be read ({text})", "open it with the program that wrote it, and save again"
-        ) from error
+class InscopixTraces:
+    """Traces of the cells ``kept`` in a file of ``shape`` (cell, pixels and frames), ``pixels`` of each before them."""
+
+    def __init__(self, path: Path, shape: tuple[int, int], pixels: int, kept: np.ndarray) -> None:
+        self.path, self.shape, self.pixels, self.kept = path, shape, pixels, kept
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """``(neuron, time)`` float32; NaN where a frame was dropped."""
+        return np.asarray(np.memmap(self.path, "<f4", "r", shape=self.shape)[self.kept[rows], self.pixels :])
+
+
+def open_inscopix(path: Path, subject: str, fs_hz: float | None) -> CalciumRecording:
+    """The accepted cells of a cell set."""
+    with explained(path, "is no Inscopix cell set", "export it again"):
+        content, footer = _footer(path)
+        timing, size = footer["timingInfo"], footer["spacingInfo"]["numPixels"]
+        stated = timing["period"]["den"] / timing["period"]["num"]
+        frames, image, cells = timing["numTimes"], (size["y"], size["x"]), len(footer["CellStatuses"])
+    pixels = image[0] * image[1]
+    if content != 4 * cells * (pixels + frames):
+        raise BadInput(path, "is shorter or longer than its cells and frames need", "copy it again")
+    kept = np.flatnonzero(np.asarray(footer["CellStatuses"]) == _ACCEPTED)
+    shape = cells, pixels + frames
+    images = np.memmap(path, "<f4", "r", shape=shape)[kept, :pixels].reshape(len(kept), *image)
+    middle = [(*np.median(np.argwhere(one), axis=0), 0) if one.any() else (np.nan,) * 3 for one in images]
+    positions = np.array(middle, np.float64).reshape(-1, 3)
+    plane = Plane(cells, kept, positions, frames, InscopixTraces(path, shape, pixels, kept))
+    notes = ("Inscopix's files state no unit: give baseline=divide if the traces are raw fluorescence",)
+    curate = "accept cells in Inscopix's software, and save again"
+    return of_planes([plane], [stated], fs_hz, curate, subject=subject, file=path, notes=notes, signal="dff")
+
+
+def _footer(path: Path) -> tuple[int, dict[str, Any]]:
+    """Bytes before the JSON text, and its content. The text ends with a zero and its length in eight bytes."""
+    with path.open("rb") as file:
+        end = file.seek(0, 2)
+        file.seek(max(end - 8, 0))
+        first = end - 9 - int.from_bytes(file.read(8), "little")
+        if first < 0:
+            raise ValueError("it has no JSON text at its end")
+        file.seek(first)
+        footer = json.loads(file.read(end - 9 - first))
+    if not isinstance(footer, dict) or footer.get("type") != _CELL_SET:
+        raise ValueError("it is a file of another kind, such as a movie")
+    return first, footer

@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.recordings.calcium.fish import POSITIONS, TIME_SERIES, open_fish
-from src.recordings.calcium.inscopix import open_inscopix
 from src.recordings.calcium.recording import CalciumRecording
-from src.recordings.calcium.segmentation import EXTRACTORS, INSCOPIX, NWB, open_extractor, open_nwb, recognise
+from src.recordings.calcium.segmentation import (
+    EXTRACTORS,
+    INSCOPIX,
+    NWB,
+    open_extractor,
+    open_inscopix,
+    open_nwb,
+    recognise,
+)
 from src.recordings.calcium.suite2p import find_planes, open_suite2p, suite2p_files
 from src.signals import BadInput
 
@@ -70,13 +77,7 @@ def _files_of_traces(paths: Sequence[Path]) -> list[tuple[str, Path]]:
 
 
 def subject_files(place: Path) -> dict[str, Path]:
-    """The input files of one subject by role; what is read is exactly what is listed here.
-
-    Raises
-    ------
-    BadInput
-        If no layout is complete.
-    """
+    """The input files of one subject by role; what is read is exactly what is listed here."""
     place = Path(place)
     if place.is_file():
         if role := recognise(place):
@@ -109,12 +110,8 @@ def open_recording(
     """Open a subject from the files that :func:`subject_files` found.
 
     ``fs_hz`` overrides the rate in the files, ``neuropil`` is the share that is subtracted where a source has it
-    (suite2p, NWB), and with ``need_positions`` cells without coordinates are left out.
-
-    Raises
-    ------
-    BadInput
-        For files that are unreadable, incomplete, or that contradict each other.
+    (suite2p, NWB), and with ``need_positions`` cells without coordinates are left out. Files that are unreadable,
+    incomplete, or that contradict each other raise :class:`BadInput`.
     """
     if "traces" in files:
         return open_fish(files["traces"], files["cells"], subject, fs_hz)
@@ -125,5 +122,5 @@ def open_recording(
     elif role := next((role for role in files if role in EXTRACTORS), None):
         recording = open_extractor(role, files[role], subject, fs_hz)
     else:
-        return open_suite2p(dict(files), subject, fs_hz, neuropil, need_positions)
+        recording = open_suite2p(dict(files), subject, fs_hz, neuropil, need_positions)
     return recording.placed_only() if need_positions else recording

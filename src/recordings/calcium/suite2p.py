@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from src.recordings.calcium.recording import CalciumRecording, Stacked, frame_rate
+from src.recordings.calcium.recording import CalciumRecording, Plane, of_planes
+from src.recordings.foreign_files import explained
 from src.signals import BadInput
 
 SUITE2P_FILES = ("F.npy", "Fneu.npy", "iscell.npy", "stat.npy", "ops.npy")
 _NEEDED = ("F.npy", "iscell.npy", "stat.npy")
+_SAVE_AGAIN = "save it again with suite2p"
 
 
 @dataclass(frozen=True)
@@ -61,41 +63,12 @@ def open_suite2p(
     """The accepted ROIs of all planes, ``F.npy`` less ``coefficient`` times ``Fneu.npy``.
 
     Unless ``need_positions``, cells without a centre are kept, with NaN as position.
-
-    Raises
-    ------
-    BadInput
-        For missing or broken files, or planes without a common set of ROIs and frames.
     """
-    planes = sorted({path.parent for path in files.values()}, key=_plane_order)
-    read = [_Plane(plane, need_positions) for plane in planes]
-    before = np.cumsum([0, *(p.listed for p in read)])
-    ids = np.concatenate([start + p.kept + 1 for start, p in zip(before, read, strict=False)])
-    if not len(ids):
-        raise BadInput(planes[0].parent, "no ROI is accepted in iscell.npy", "curate the ROIs in suite2p")
-    lengths = sorted({p.frames for p in read})
-    # suite2p's planes of one session may differ by the last frame, where the recording stopped.
-    if lengths[-1] - lengths[0] > 1:
-        raise BadInput(planes[0].parent, f"planes have {lengths} frames", "take planes of one session")
-    numbers = [np.where(p.plane < 0, n, p.plane) for n, p in enumerate(read)]
-    positions = np.concatenate([np.column_stack([p.middle, z]) for p, z in zip(read, numbers, strict=True)])
-    recording = CalciumRecording(
-        subject=subject,
-        file=planes[0],
-        fs_hz=frame_rate(planes[0], fs_hz, None if fs_hz is not None else _common_rate(planes)),
-        frames=lengths[0],
-        positions=positions,
-        cell_ids=ids.astype(np.int64),
-        source=Stacked(tuple((PlaneTraces(p.folder, p.kept, coefficient), len(p.kept)) for p in read), lengths[0]),
-        counts={
-            "listed": int(before[-1]),
-            "with_traces": int(before[-1]),
-            "dropped_invalid": int(before[-1]) - len(ids),
-            "dropped_without_coordinates": 0,
-        },
-        notes=_notes(planes, coefficient),
-    )
-    return recording.placed_only() if need_positions else recording
+    folders = sorted({path.parent for path in files.values()}, key=_plane_order)
+    planes = [_plane(folder, n, coefficient, need_positions) for n, folder in enumerate(folders)]
+    rates = [] if fs_hz is not None else [_stated_rate(folder / "ops.npy") for folder in folders]
+    known = {"subject": subject, "file": folders[0], "notes": _notes(folders, coefficient)}
+    return of_planes(planes, rates, fs_hz, "curate the ROIs in suite2p", **known)
 
 
 def _notes(planes: list[Path], coefficient: float) -> tuple[str, ...]:
@@ -110,31 +83,24 @@ def _notes(planes: list[Path], coefficient: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
-class _Plane:
-    """Accepted ROIs of one plane: ``kept (roi,)`` rows, ``middle (roi, 2)`` row and column, ``plane (roi,)`` or -1."""
-
-    def __init__(self, folder: Path, need_positions: bool) -> None:
-        for name in _NEEDED if need_positions else _NEEDED[:2]:
-            if not (folder / name).is_file():
-                raise BadInput(folder, f"has no {name}", f"put {', '.join(_NEEDED)} of suite2p there")
-        traces, accepted = _load(folder / "F.npy", mmap=True), _load(folder / "iscell.npy")
-        rois = [None] * len(traces) if not (folder / "stat.npy").is_file() else load_objects(folder / "stat.npy")
-        if traces.dtype.kind not in "fiu":
-            raise BadInput(
-                folder / "F.npy", f"holds {traces.dtype.name}, not real numbers", "save it again with suite2p"
-            )
-        if traces.ndim != 2 or np.shape(rois)[:1] != traces.shape[:1] or accepted.shape[:1] != traces.shape[:1]:
-            problem = f"F.npy has shape {traces.shape}, iscell.npy {accepted.shape}, stat.npy {np.shape(rois)}"
-            raise BadInput(folder, problem, "take all three from the same suite2p run")
-        if (folder / "Fneu.npy").is_file() and (shape := _load(folder / "Fneu.npy", mmap=True).shape) != traces.shape:
-            problem = f"F.npy has shape {traces.shape}, Fneu.npy {shape}"
-            raise BadInput(folder, problem, "take both from the same suite2p run")
-        self.folder, (self.listed, self.frames) = folder, traces.shape
-        self.kept = np.flatnonzero(np.asarray(accepted).reshape(len(accepted), -1)[:, 0] > 0)
-        chosen = [rois[k] for k in self.kept]
-        self.middle = np.array([_middle(folder, roi, need_positions) for roi in chosen], np.float64).reshape(-1, 2)
-        # `combined` says of every ROI which plane it was found in.
-        self.plane = np.array([roi.get("iplane", -1) if isinstance(roi, dict) else -1 for roi in chosen], np.float64)
+def _plane(folder: Path, number: int, coefficient: float, need_positions: bool) -> Plane:
+    """The accepted ROIs of one plane, at their rows and columns in plane ``number``."""
+    for name in _NEEDED if need_positions else _NEEDED[:2]:
+        if not (folder / name).is_file():
+            raise BadInput(folder, f"has no {name}", f"put {', '.join(_NEEDED)} of suite2p there")
+    traces, accepted = _load(folder / "F.npy", mmap=True), _load(folder / "iscell.npy")
+    rois = [None] * len(traces) if not (folder / "stat.npy").is_file() else load_objects(folder / "stat.npy")
+    if traces.dtype.kind not in "fiu":
+        raise BadInput(folder / "F.npy", f"holds {traces.dtype.name}, not real numbers", _SAVE_AGAIN)
+    if traces.ndim != 2 or np.shape(rois)[:1] != traces.shape[:1] or accepted.shape[:1] != traces.shape[:1]:
+        problem = f"F.npy has shape {traces.shape}, iscell.npy {accepted.shape}, stat.npy {np.shape(rois)}"
+        raise BadInput(folder, problem, "take all three from the same suite2p run")
+    if (folder / "Fneu.npy").is_file() and (shape := _load(folder / "Fneu.npy", mmap=True).shape) != traces.shape:
+        problem = f"F.npy has shape {traces.shape}, Fneu.npy {shape}"
+        raise BadInput(folder, problem, "take both from the same suite2p run")
+    kept = np.flatnonzero(np.asarray(accepted).reshape(len(accepted), -1)[:, 0] > 0)
+    positions = np.array([_position(folder, rois[k], number, need_positions) for k in kept], np.float64)
+    return Plane(len(traces), kept, positions.reshape(-1, 3), traces.shape[1], PlaneTraces(folder, kept, coefficient))
 
 
 def _plane_order(plane: Path) -> tuple[int, str]:
@@ -145,24 +111,15 @@ def load_objects(path: Path) -> Any:
     """An object array that a pickle holds, admitting NumPy arrays, dates, paths and plain values only.
 
     ``numpy.load(allow_pickle=True)`` would run whatever code the file names.
-
-    Raises
-    ------
-    BadInput
-        If the file is broken or names anything else.
     """
-    try:
-        with path.open("rb") as handle:
-            major, _ = np.lib.format.read_magic(handle)
-            read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[major]
-            shape, _, dtype = read_header(handle)
-            if not dtype.hasobject:
-                handle.seek(0)
-                return np.lib.format.read_array(handle, allow_pickle=False)
-            return _PlainUnpickler(handle).load().reshape(shape)
-    except Exception as error:  # a spoiled header is Python text, a spoiled pickle may ask for anything
-        text = " ".join(str(error).split())[:120]
-        raise BadInput(path, f"cannot be read ({text})", "save it again with suite2p") from error
+    with explained(path, hint=_SAVE_AGAIN), path.open("rb") as handle:
+        major, _ = np.lib.format.read_magic(handle)
+        read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[major]
+        shape, _, dtype = read_header(handle)
+        if not dtype.hasobject:
+            handle.seek(0)
+            return np.lib.format.read_array(handle, allow_pickle=False)
+        return _PlainUnpickler(handle).load().reshape(shape)
 
 
 def _path(windows: bool) -> Any:
@@ -198,35 +155,27 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _load(path: Path, mmap: bool = False) -> np.ndarray:
-    try:
+    with explained(path, hint=_SAVE_AGAIN):
         if mmap:
             return np.lib.format.open_memmap(path, mode="r")
         with path.open("rb") as handle:
             return np.lib.format.read_array(handle, allow_pickle=False)
-    except Exception as error:  # NumPy reads the header as Python text, and fails as Python does
-        text = " ".join(str(error).split())[:120]
-        raise BadInput(path, f"cannot be read ({text})", "save it again with suite2p") from error
 
 
-def _middle(plane: Path, roi: Any, needed: bool) -> Any:
+def _position(plane: Path, roi: Any, number: int, needed: bool) -> tuple[float, float, float]:
+    """Row, column and plane of a ROI; ``combined`` says of every ROI which plane it was found in."""
     try:
         row, column = roi["med"]
     except (KeyError, TypeError, ValueError, IndexError):
-        if not needed:
-            return np.nan, np.nan
-        raise BadInput(plane / "stat.npy", "an ROI has no centre (med)", "save it again with suite2p") from None
-    return row, column
+        if needed:
+            raise BadInput(plane / "stat.npy", "an ROI has no centre (med)", _SAVE_AGAIN) from None
+        row = column = np.nan
+    stated = roi.get("iplane", -1) if isinstance(roi, dict) else -1
+    return row, column, number if stated < 0 else stated
 
 
-def _common_rate(planes: list[Path]) -> Any:
-    """``fs`` of the planes' ops.npy, which is one; None if no file states any."""
-    stated = []
-    for path in (plane / "ops.npy" for plane in planes):
-        settings: Any = load_objects(path) if path.is_file() else None
-        settings = settings.item() if getattr(settings, "size", 0) == 1 else settings
-        if isinstance(settings, dict) and settings.get("fs") is not None:
-            stated.append(settings["fs"])
-    if len({str(rate) for rate in stated}) > 1:
-        problem = f"its planes state different frame rates ({', '.join(map(str, stated))} Hz)"
-        raise BadInput(planes[0].parent, problem, "take planes of one session, or give fs_hz=…")
-    return stated[0] if stated else None
+def _stated_rate(path: Path) -> Any:
+    """``fs`` of an ops.npy; None if there is none."""
+    settings: Any = load_objects(path) if path.is_file() else None
+    settings = settings.item() if getattr(settings, "size", 0) == 1 else settings
+    return settings.get("fs") if isinstance(settings, dict) else None

@@ -163,40 +163,27 @@ def _unpacked(
 def _mat5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
     from src.recordings.matlab import load_mat  # loads SciPy's reader
 
-    top = {name: value for name, value in load_mat(path).items() if not name.startswith("__")}
+    top = {name: _plain(value) for name, value in load_mat(path).items() if not name.startswith("__")}
     arrays = {n: v.shape for n, v in top.items() if _numbers(v)}
     if key is None and not arrays:
         raise _absent(path, None, usual, _names(top))
     name = _choose(path, key, usual, arrays)
-    values, beside = _walk(top, name, _mat5_child)
+    values, beside = _walk(top, name)
     if values is None:
         raise _absent(path, name, usual, _names(top))
     if not _numbers(values):
         raise BadInput(path, f"{name} holds no numbers", "save real numbers")
-    fields = _fields(top, _mat5_child) | _fields(beside, _mat5_child)
+    fields = _fields(top) | _fields(beside)
     return StoredArray(name, values.shape, values.dtype, fields, lambda turned: _of_array(values, turned))
 
 
-def _mat5_child(node: Any, part: str) -> Any:
-    """A field of a struct or an element of a cell, or ``None``; single structs and cells need no index."""
-    if isinstance(node, Mapping):
-        return node.get(part)
-    if not isinstance(node, np.ndarray):
-        return None
-    if node.dtype.names:
-        if part in node.dtype.names and node.size == 1:
-            return _opened(node[part].flat[0])
-        return node.flat[int(part) : int(part) + 1] if part.isdigit() and int(part) < node.size else None
-    if node.dtype == object and part.isdigit() and int(part) < node.size:
-        return _opened(node.flat[int(part)])
-    return None
-
-
-def _opened(value: Any) -> Any:
-    """What is inside a cell of one element."""
-    while isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
-        value = value.flat[0]
-    return value
+def _plain(value: Any) -> Any:
+    """Structs as dicts and cells as lists; a single struct or cell is what is in it."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "OV":
+        return value
+    names = value.dtype.names
+    items = [{name: _plain(item[name]) for name in names} if names else _plain(item) for item in value.flat]
+    return items[0] if len(items) == 1 else items
 
 
 def _hdf5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
@@ -204,7 +191,7 @@ def _hdf5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
         top = {name: file[name] for name in file if name != "#refs#"}
         numbers = {n: v.shape for n, v in top.items() if isinstance(v, h5py.Dataset) and v.dtype.kind in "fiucb"}
         name = _choose(path, key, usual, numbers)
-        values, beside = _walk(top, name, _hdf5_child)
+        values, beside = _walk(top, name)
         if values is None:
             raise _absent(path, name, usual, list(top))
         if not isinstance(values, h5py.Dataset) or values.dtype.kind not in "fiucb":
@@ -212,20 +199,12 @@ def _hdf5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
         others = {n: v for n, v in top.items() if v != values}
         inside = beside if isinstance(beside, h5py.Group) else {}
         around = {n: inside[n] for n in inside if inside[n] != values}
-        fields = _fields(others, _hdf5_child) | dict(file.attrs) | _fields(around, _hdf5_child) | dict(values.attrs)
+        fields = _fields(others) | dict(file.attrs) | _fields(around) | dict(values.attrs)
         place, shape, dtype = values.name, values.shape, values.dtype
     # MATLAB writes the columns first, HDF5 calls that rows.
     matlab = path.suffix.lower() == ".mat" and len(shape) == 2
     shape = shape[::-1] if matlab else shape
     return StoredArray(name, shape, dtype, fields, lambda turned: lambda: _of_hdf5(path, place, turned != matlab))
-
-
-def _hdf5_child(node: Any, part: str) -> Any:
-    if isinstance(node, Mapping):  # the file's top, or a group
-        return node.get(part)
-    if isinstance(node, h5py.Dataset) and h5py.check_ref_dtype(node.dtype) and part.isdigit() and int(part) < node.size:
-        return node.file[node[()].T.reshape(-1)[int(part)]]
-    return None
 
 
 @contextmanager
@@ -263,24 +242,35 @@ def _numbers(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiucb"
 
 
-def _walk(top: Any, name: str, child: Callable[[Any, str], Any]) -> tuple[Any, Any]:
+def _child(node: Any, part: str) -> Any:
+    """A member of a struct or group, or an element of a cell, or ``None``; single structs and cells need no index."""
+    if isinstance(node, Mapping) and part in node:
+        return node[part]
+    if isinstance(node, h5py.Dataset) and h5py.check_ref_dtype(node.dtype):
+        items: Any = node[()].T.reshape(-1)
+        return node.file[items[int(part)]] if part.isdigit() and int(part) < len(items) else None
+    if isinstance(node, list):
+        return node[int(part)] if part.isdigit() and int(part) < len(node) else None
+    return node if part == "0" and isinstance(node, dict) else None
+
+
+def _walk(top: Any, name: str) -> tuple[Any, Any]:
     """The node of a dotted name, and the one that holds it; a name with dots in it is tried whole first."""
-    if (whole := child(top, name)) is not None:
-        return _opened(whole), top
+    if (whole := _child(top, name)) is not None:
+        return whole, top
     node, holder = top, top
     for part in name.split("."):
-        node, holder = child(node, part), node
+        node, holder = _child(node, part), node
         if node is None:
             return None, top
-    return _opened(node), holder
+    return node, holder
 
 
-def _fields(node: Any, child: Callable[[Any, str], Any]) -> dict[str, Any]:
+def _fields(node: Any) -> dict[str, Any]:
     """Numbers and texts right inside a node."""
-    names = node.dtype.names or () if isinstance(node, np.ndarray) else node if isinstance(node, Mapping) else ()
     found = {}
-    for name in names:
-        value = child(node, name)
+    for name in node if isinstance(node, Mapping) else ():
+        value = node[name]
         if isinstance(value, h5py.Dataset):
             if h5py.check_ref_dtype(value.dtype) or value.size > _LARGEST_FIELD:
                 continue
@@ -295,8 +285,8 @@ def _fields(node: Any, child: Callable[[Any, str], Any]) -> dict[str, Any]:
 
 def _names(node: Any, prefix: str = "") -> list[str]:
     """Dotted names a user may give, the fields of structs among them."""
-    fields = node if isinstance(node, Mapping) else getattr(getattr(node, "dtype", None), "names", None) or ()
-    inner = [name for field in fields for name in _names(_mat5_child(node, field), f"{prefix}{field}.")]
+    inside = node.items() if isinstance(node, Mapping) else ()
+    inner = [name for field, value in inside for name in _names(value, f"{prefix}{field}.")]
     return inner or [prefix.removesuffix(".")]
 
 

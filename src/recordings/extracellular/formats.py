@@ -46,11 +46,11 @@ def is_trodes(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Format:
-    """A format that SpikeInterface reads."""
+    """A format of a vendor."""
 
     name: str  # for messages and provenance
     found: Callable[[Path], bool]  # whether a file or folder has this format
-    reader: str  # name of SpikeInterface's function; empty for those read in `binary.py`
+    reader: str  # name of SpikeInterface's function; those of binary.py begin with open_
 
 
 def _suffix(*suffixes: str) -> Callable[[Path], bool]:
@@ -70,13 +70,13 @@ def _holds(pattern: str) -> Callable[[Path], bool]:
 
 
 FORMATS = (
-    Format("SpikeGadgets .rec", _is_spikegadgets, "read_spikegadgets"),
+    Format("SpikeGadgets .rec", _is_spikegadgets, "open_rec"),
     Format("SpikeGLX .ap/.lf/.nidq .bin with .meta", lambda p: bool(spikeglx_folder(p)), "read_spikeglx"),
     Format("Open Ephys binary", lambda p: bool(open_ephys_folder(p)), "read_openephys"),
     Format("Open Ephys .continuous", _holds("*.continuous"), "read_openephys"),
     Format("Intan .rhd/.rhs", lambda p: _suffix(".rhd", ".rhs")(p) or _holds("*.rh[ds]")(p), "read_intan"),
-    Format("NeuroScope .dat/.lfp/.eeg with .xml", lambda p: neuroscope_xml(p) is not None, ""),
-    Format("Trodes export .dat", is_trodes, ""),
+    Format("NeuroScope .dat/.lfp/.eeg with .xml", lambda p: neuroscope_xml(p) is not None, "open_neuroscope"),
+    Format("Trodes export .dat", is_trodes, "open_trodes"),
     Format("Blackrock .ns1–.ns6", _suffix(*(f".ns{i}" for i in range(1, 7))), "read_blackrock"),
     Format("Plexon .plx", _suffix(".plx"), "read_plexon"),
     Format("Plexon .pl2", _suffix(".pl2"), "read_plexon2"),

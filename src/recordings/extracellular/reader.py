@@ -142,7 +142,12 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hin
     warnings += said
     if rate is None:
         raise BadInput(path, "states no sampling rate", rate_hint)
-    start, length, said = _time_range(path, None if times is not None else fields.get("time_range"), n_samples, rate)
+    span = fields.get("time_range") if times is None else None
+    start, length, contradictions = _time_range(path, span, n_samples, rate)
+    for key, count in (("n_timepoints", n_samples), ("n_channels", n_channels)):
+        stated = np.asarray(fields.get(key, count))
+        if stated.size != 1 or stated.item() != count:
+            warnings.append(f"{key} states {stated}, {name} has {count}")
     upstream = ORIGINAL_UPSTREAM if set(fields) >= _ORIGINAL_KEYS else ExtracellularRecording.upstream
     recording = ExtracellularRecording(
         path=path,
@@ -156,20 +161,11 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hin
         start_s=start,
         coordinates={key: np.asarray(fields[key]) for key in COORDINATES if key in fields},
         upstream=str(np.asarray(fields.get("upstream", upstream))),
-        warnings=(*warnings, *said),
+        warnings=(*warnings, *contradictions),
         files=(path,),
         length=length,
     )
-    if times is not None:
-        recording = recording.at_times(times)
-    counts = [
-        (key, count, np.asarray(fields.get(key, count)))
-        for key, count in (("n_timepoints", n_samples), ("n_channels", n_channels))
-    ]
-    wrong = [
-        f"{key} states {stated}, {name} has {n}" for key, n, stated in counts if stated.size != 1 or stated.item() != n
-    ]
-    return replace(recording, warnings=(*recording.warnings, *wrong))
+    return recording if times is None else recording.at_times(times)
 
 
 def _channel_ids(path: Path, value: Any) -> NDArray:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from src.recordings.extracellular.binary import parts_of
 from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.spikegadgets import parts_of
 from src.signals import BadInput
 
 TRACES = re.compile(r"(?P<session>.+)_sh(?P<shank>\d+)_lfp_traces\.(npz|npy|h5|hdf5)", re.IGNORECASE)
@@ -30,39 +30,17 @@ _PREFERRED = (".lfp", ".eeg", ".rec", ".ns2", ".ns3", ".ns1", ".ns4", ".ns5", ".
 
 @dataclass(frozen=True)
 class Session:
-    """One recording session.
+    """One recording session."""
 
-    Attributes
-    ----------
-    name
-        Stem of the session's folder or file up to the first dot.
-    path
-        The folder or file.
-    shanks
-        The trace files found for each shank; more than one is an error of that shank.
-    notes
-        What was found and left aside, and gaps in the numbering of the shanks.
-    problem
-        Why nothing of this session can be used.
-    raw
-        The recording of the acquisition system, where the session is one.
-    """
-
-    name: str
-    path: Path
-    shanks: dict[int, tuple[Path, ...]]
-    notes: tuple[str, ...] = ()
-    problem: BadInput | None = None
-    raw: Path | None = None
+    name: str  # stem of its folder or file up to the first dot
+    path: Path  # the folder or file
+    shanks: dict[int, tuple[Path, ...]]  # trace files found for each shank; more than one is an error of that shank
+    notes: tuple[str, ...] = ()  # what was found and left aside, and gaps in the numbering of the shanks
+    problem: BadInput | None = None  # why nothing of this session can be used
+    raw: Path | None = None  # the recording of the acquisition system, where the session is one
 
     def shank_numbers(self, source: Mapping[str, Any]) -> list[int]:
-        """Which shanks there are; of a recording of an acquisition system, its groups.
-
-        Raises
-        ------
-        BadInput
-            If nothing of the session can be used.
-        """
+        """Which shanks there are; of a recording of an acquisition system, its groups. Raises its problem."""
         if self.problem is not None:
             raise self.problem
         if self.raw is None:
@@ -70,13 +48,7 @@ class Session:
         return [int(k) for k in np.unique(open_recording(self.raw, SourceOptions(**source)).shanks)]
 
     def trace_file(self, shank: int) -> Path:
-        """The one trace file of a shank.
-
-        Raises
-        ------
-        BadInput
-            If there is none, or more than one.
-        """
+        """The one trace file of a shank; :class:`BadInput` if there is none, or more than one."""
         files = self.shanks.get(shank, ())
         if not files:
             known = ", ".join(map(str, self.shanks))
@@ -104,8 +76,7 @@ def find_sessions(input_dir: Path) -> list[Session]:
     input_dir = Path(input_dir)
     if not input_dir.exists():
         raise BadInput(input_dir, "does not exist", "give a recording, or a folder of them, as input_dir")
-    path = input_dir.resolve()
-    found = [_raw(path)] if path.is_file() and not TRACES.fullmatch(path.name) else list(_search(path, _DEPTH))
+    found = list(_search(input_dir.resolve(), _DEPTH))
     if not found:
         wanted = f"<name>/{LOW_FREQ}/<name>_sh<k>_lfp_traces.npz, or recordings of an acquisition system"
         raise BadInput(input_dir, "no recording session was found", f"give the folder that holds {wanted}")
@@ -113,77 +84,62 @@ def find_sessions(input_dir: Path) -> list[Session]:
     return [session if times[session.name] == 1 else _same_name(session, found) for session in found]
 
 
-def _raw(path: Path) -> Session:
-    return Session(_session_name(path), path, {}, raw=path)
-
-
 def _search(path: Path, depth: int) -> Iterator[Session]:
-    if path.is_file():
-        yield from _of_files(path.parent, [path])
-        return
     low_freq = path if path.name == LOW_FREQ else path / LOW_FREQ
     if low_freq.is_dir():
         yield _of_folder(low_freq)
         return
-    if files := _trace_files(path):
-        yield from _of_files(path, files)
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    if traces := _traces(files):
+        for name, shanks in sorted(traces.items()):
+            several = sum(map(len, traces.values())) > 1 or any(len(same) > 1 for same in shanks.values())
+            yield Session(name, path.parent if path.is_file() else path, shanks, _gaps(shanks) if several else ())
         return
-    if vendor_format(path) is not None:
-        yield _raw(path)
+    if path.is_file() or vendor_format(path) is not None:
+        yield Session(_session_name(path), path, {}, raw=path)
         return
-    if raw := _recordings(path):
-        yield from (replace(_raw(file), notes=notes) for file, notes in raw)
-    elif path.suffix.lower() == ".rec":
+    raw = list(_recordings(files))
+    yield from raw
+    if not raw and path.suffix.lower() == ".rec":
         problem = BadInput(path, f"no {LOW_FREQ} folder and no recording", f"extract the LFP traces into {LOW_FREQ}")
         yield Session(_session_name(path), path, {}, problem=problem)
-        return
-    if depth:
-        for child in sorted(path.iterdir()):
+    elif depth:
+        for child in files:
             if not child.name.startswith(".") and child.is_dir():
                 yield from _search(child, depth - 1)
 
 
-def _recordings(folder: Path) -> list[tuple[Path, tuple[str, ...]]]:
-    """Recordings among the files of a folder, one per name, and what is left aside for each."""
+def _recordings(files: Sequence[Path]) -> Iterator[Session]:
+    """Recordings of acquisition systems among the files of a folder, one per name; what is left aside is noted."""
     by_name: dict[str, list[Path]] = {}
-    for file in sorted(folder.iterdir()):
+    for file in files:
         known = vendor_format(file) if file.is_file() and not file.name.startswith(".") else None
         if known is not None and known.name not in ("EDF", "NIX"):
             first = parts_of(file)[0] if file.suffix.lower() == ".rec" else file
             by_name.setdefault(_session_name(first), []).append(first)
-    found = list[tuple[Path, tuple[str, ...]]]()
-    for files in by_name.values():
-        chosen = min(set(files), key=lambda file: (_rank(file), file.name))
-        others = sorted({file.name for file in files} - {chosen.name})
+
+    def rank(file: Path) -> tuple[int, str]:
+        suffix = file.suffix.lower()
+        return _PREFERRED.index(suffix) if suffix in _PREFERRED else len(_PREFERRED), file.name
+
+    for name, same in by_name.items():
+        chosen = min(set(same), key=rank)
+        others = sorted({file.name for file in same} - {chosen.name})
         notes = (f"{chosen.name} is read; {', '.join(others)} left aside",) if others else ()
-        found.append((chosen, notes))
-    return found
-
-
-def _rank(file: Path) -> int:
-    suffix = file.suffix.lower()
-    return _PREFERRED.index(suffix) if suffix in _PREFERRED else len(_PREFERRED)
+        yield Session(name, chosen, {}, notes, raw=chosen)
 
 
 def _of_folder(low_freq: Path) -> Session:
-    folder, files = low_freq.parent, _trace_files(low_freq)
-    prefixes = {_matched(file)["session"] for file in files}
-    name = next((n for n in (_session_name(folder), _stem(folder)) if n in prefixes), _session_name(folder))
-    own = [file for file in files if _matched(file)["session"] == name]
-    strangers = [file.name for file in files if file not in own]
-    notes = [f"{', '.join(strangers)}: not of session {name}, left aside"] if strangers else []
+    folder, traces = low_freq.parent, _traces(sorted(low_freq.iterdir()))
+    name = next((n for n in (_session_name(folder), _stem(folder)) if n in traces), _session_name(folder))
+    shanks = traces.pop(name, {})
+    strangers = ", ".join(sorted(file.name for other in traces.values() for files in other.values() for file in files))
+    notes = (f"{strangers}: not of session {name}, left aside",) if strangers else ()
     problem = None
-    if not own:
-        held = f"{LOW_FREQ} holds only {', '.join(strangers)}" if strangers else f"{LOW_FREQ} holds no LFP traces"
+    if not shanks:
+        held = f"{LOW_FREQ} holds only {strangers}" if strangers else f"{LOW_FREQ} holds no LFP traces"
         problem = BadInput(folder, held, f"name the files {name}_sh<k>_lfp_traces.npz")
-    shanks = _by_shank(own)
     return Session(name, folder, shanks, (*notes, *_gaps(shanks)), problem)
-
-
-def _of_files(folder: Path, files: list[Path]) -> Iterator[Session]:
-    for name in sorted({_matched(file)["session"] for file in files}):
-        shanks = _by_shank([file for file in files if _matched(file)["session"] == name])
-        yield Session(name, folder, shanks, _gaps(shanks) if len(files) > 1 else ())
 
 
 def _same_name(session: Session, found: list[Session]) -> Session:
@@ -192,28 +148,19 @@ def _same_name(session: Session, found: list[Session]) -> Session:
     return replace(session, problem=problem)
 
 
-def _by_shank(files: list[Path]) -> dict[int, tuple[Path, ...]]:
-    shanks: dict[int, list[Path]] = {}
+def _traces(files: Sequence[Path]) -> dict[str, dict[int, tuple[Path, ...]]]:
+    """The LFP traces among files, by session and shank."""
+    found: dict[str, dict[int, tuple[Path, ...]]] = {}
     for file in files:
-        shanks.setdefault(int(_matched(file)["shank"]), []).append(file)
-    return {shank: tuple(shanks[shank]) for shank in sorted(shanks)}
+        if (match := TRACES.fullmatch(file.name)) and file.is_file():
+            shanks, shank = found.setdefault(match["session"], {}), int(match["shank"])
+            shanks[shank] = (*shanks.get(shank, ()), file)
+    return {name: dict(sorted(shanks.items())) for name, shanks in found.items()}
 
 
 def _gaps(shanks: dict[int, tuple[Path, ...]]) -> tuple[str, ...]:
     absent = sorted(set(range(max(shanks, default=-1) + 1)) - set(shanks))
-    if not absent:
-        return ()
-    return (f"no traces for shank{'s' * (len(absent) > 1)} {', '.join(map(str, absent))}",)
-
-
-def _trace_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.is_file() and TRACES.fullmatch(file.name))
-
-
-def _matched(file: Path) -> re.Match[str]:
-    match = TRACES.fullmatch(file.name)
-    assert match is not None  # only files that matched come here
-    return match
+    return (f"no traces for shank{'s' * (len(absent) > 1)} {', '.join(map(str, absent))}",) if absent else ()
 
 
 def _stem(path: Path) -> str:

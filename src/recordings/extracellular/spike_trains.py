@@ -17,7 +17,9 @@ import scipy.io
 from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
+from src.recordings.foreign_files import explained
 from src.recordings.matlab import read_fields
+from src.recordings.sleep.check_signal import in_runs
 from src.signals import BadInput, Recording
 from src.storage.atomic import atomic_file
 
@@ -53,15 +55,6 @@ class SpikeTrain:
         """Spikes with onset in ``[start, stop)``, counted from ``start``."""
         keep = (self.index >= start) & (self.index < stop)
         return SpikeTrain(self.index[keep] - start, self.unit[keep])
-
-
-def together(own: SpikeTrain, others: SpikeTrain) -> tuple[SpikeTrain, np.ndarray]:
-    """Two trains as one in ascending order, and where the spikes of ``own`` are in it, in their order."""
-    index, unit = np.concatenate((own.index, others.index)), np.concatenate((own.unit, others.unit))
-    order = np.argsort(index, kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return SpikeTrain(index[order], unit[order]), place[: len(own)]
 
 
 def read_trace(
@@ -102,21 +95,12 @@ def read_spikes(path: Path, *, n_samples: int | None = None, n_units: int | None
     index, unit = (_whole_numbers(path, key, content[key]) for key in ("Index", "Class"))
     if len(index) != len(unit):
         raise BadInput(path, f"{len(index)} entries in Index, {len(unit)} in Class", "give one Class per Index")
-    last = n_samples if n_samples is not None else np.iinfo(np.int64).max
-    outside = (index < 1) | (index > last)
-    if outside.any():
-        worst = index[outside][0]
-        raise BadInput(
-            path,
-            f"{int(outside.sum())} Index outside 1…{last} (the first is {worst})",
-            "Index counts samples from 1, as MATLAB does",
-        )
-    top = n_units if n_units is not None else np.iinfo(np.int64).max
-    wrong = (unit < 1) | (unit > top)
-    if wrong.any():
-        raise BadInput(
-            path, f"Class {int(unit[wrong][0])} outside 1…{top}", "number the neurons from 1, or raise n_units"
-        )
+    hints = "Index counts samples from 1, as MATLAB does", "number the neurons from 1, or raise n_units"
+    for key, values, last, hint in zip(("Index", "Class"), (index, unit), (n_samples, n_units), hints, strict=True):
+        outside = values[(values < 1) | (values > (np.inf if last is None else last))]
+        if len(outside):
+            problem = f"{len(outside)} {key} outside 1…{'' if last is None else last} (the first is {outside[0]})"
+            raise BadInput(path, problem, hint)
     return SpikeTrain.sorted(index - 1, unit)
 
 
@@ -130,16 +114,13 @@ def read_sorting(path: Path, fs_hz: float) -> tuple[SpikeTrain, tuple[str, ...]]
     from spikeinterface.extractors import read_phy
 
     path = Path(path)
-    if not path.exists():
-        raise BadInput(path, "does not exist", _SORTING_HINT)
-    try:
+    with explained(path, "is no sorting", _SORTING_HINT):
+        path.stat()
         if (path / "params.py").is_file():
             sorting = read_phy(path, exclude_cluster_groups=["noise"])
         else:
             sorting = read_npz_sorting(path) if path.suffix == ".npz" else load(path)
         units, rate, segments = list(sorting.unit_ids), sorting.get_sampling_frequency(), sorting.get_num_segments()
-    except Exception as error:  # its readers fail on foreign files in a dozen ways
-        raise BadInput(path, f"is no sorting ({error})", _SORTING_HINT) from error
     if not np.isclose(rate, fs_hz, rtol=1e-3):
         raise BadInput(path, f"was sorted at {rate:g} Hz, the recording has {fs_hz:g} Hz", "give its own recording")
     if segments != 1:
@@ -189,25 +170,14 @@ def unusable(samples: np.ndarray, *, saturated_run: int = 8, flat_run: int = 50)
     if finite.size == 0:
         return bad
     for rail in (finite.max(), finite.min()):
-        bad |= _long_runs(samples == rail, saturated_run)
-    same = np.concatenate((np.diff(samples) == 0, [False]))
-    flat = _long_runs(same, flat_run)
+        bad |= in_runs(samples == rail, saturated_run)
+    flat = in_runs(np.concatenate((np.diff(samples) == 0, [False])), flat_run)
     return bad | flat | np.concatenate(([False], flat[:-1]))
-
-
-def _long_runs(flag: np.ndarray, shortest: int) -> np.ndarray:
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], flag.view(np.int8), [0]))))
-    kept = np.zeros(len(flag), bool)
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):
-        if stop - start >= shortest:
-            kept[start:stop] = True
-    return kept
 
 
 def _whole_numbers(path: Path, key: str, array: Any) -> np.ndarray:
     values = np.asarray(array).reshape(-1)
     if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
-        raise BadInput(
-            path, f"'{key}' holds something other than whole numbers", "give sample numbers and class numbers"
-        )
+        problem = f"'{key}' holds something other than whole numbers"
+        raise BadInput(path, problem, "give sample numbers and class numbers")
     return values.astype(np.int64)

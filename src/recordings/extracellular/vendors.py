@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.extracellular.binary import open_neuroscope, open_trodes
+from src.recordings.extracellular import binary
 from src.recordings.extracellular.formats import (
     ARRAYS,
     FORMATS,
@@ -33,46 +33,31 @@ from src.recordings.extracellular.recording import (
     Run,
     runs_on_clock,
 )
+from src.recordings.foreign_files import explained
 from src.signals import BadInput
 
 _VOLTS = {"uV", "mV", "V", "Volt", "Volts"}
 
 
 def open_vendor(path: Path, stream: str | None, purpose: str) -> ExtracellularRecording:
-    """Open a vendor's file or folder; see :func:`.reader.open_recording`.
-
-    Raises
-    ------
-    BadInput
-        If its format is not known, a package is missing, or the file is damaged.
-    """
+    """Open a vendor's file or folder; see :func:`.reader.open_recording`."""
     known = vendor_format(path)
     if known is None:
         names = "; ".join([*ARRAYS, *(one.name for one in FORMATS)])
         raise BadInput(path, "is of no known format", f"these can be read: {names}")
-    try:
-        with _quiet():
-            if known.name.startswith("NeuroScope"):
-                return open_neuroscope(path)
-            if known.name.startswith("Trodes"):
-                return open_trodes(path)
-            if known.reader == "read_spikegadgets":
-                from src.recordings.extracellular.spikegadgets import open_rec
-
-                return open_rec(path)
+    with explained(path, f"cannot be read as {known.name}", "check that the recording is whole"), _quiet():
+        try:
+            if known.reader.startswith("open_"):
+                opened: ExtracellularRecording = getattr(binary, known.reader)(path)
+                return opened
             return _through_spikeinterface(path, known, stream, purpose)
-    except BadInput:
-        raise
-    except ImportError as error:
-        hint = "pip install spikeinterface neo pynwb" + (f" {error.name}" if error.name else "")
-        raise BadInput(path, f"is {known.name}, and a package is missing ({error})", hint) from error
-    except Exception as error:  # the readers of neo raise whatever a damaged file makes them raise
-        if "multi-block" in str(error):
-            raise BadInput(path, "holds several experiments", "give the folder of one of them") from error
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        if package := re.fullmatch(r"[Rr]equires (\w+)", text):  # neo asserts that its optional packages are there
-            raise BadInput(path, f"is {known.name}, and a package is missing", f"pip install {package[1]}") from error
-        raise BadInput(path, f"cannot be read as {known.name} ({text})", "check that the recording is whole") from error
+        except Exception as error:
+            if "multi-block" in str(error):
+                raise BadInput(path, "holds several experiments", "give the folder of one of them") from error
+            # neo asserts that its optional packages are there.
+            if package := re.fullmatch(r"[Rr]equires (\w+)", str(error).strip()):
+                raise ImportError(f"No module named {package[1]!r}", name=package[1]) from error
+            raise
 
 
 @contextmanager
@@ -195,6 +180,8 @@ def adapt(recording: Any, path: Path, source_format: str, *, warnings: Sequence[
     shanks, positions = _groups(recording)
     order = np.lexsort((np.arange(len(ids)), positions[:, 1] if positions is not None else 0 * shanks, shanks))
     gain, offset, units = _scale(recording)
+    stated = getattr(getattr(recording, "neo_reader", None), "raw_annotations", None) or {"blocks": [{}]}
+    when = stated["blocks"][0].get("rec_datetime")
     opened = ExtracellularRecording(
         path=path,
         source_format=source_format,
@@ -207,7 +194,7 @@ def adapt(recording: Any, path: Path, source_format: str, *, warnings: Sequence[
         gain=gain,
         offset=offset,
         start_s=starts[0] or None,
-        started=_started(recording),
+        started=when if isinstance(when, datetime) else None,
         coordinates={} if positions is None else {"channel_locations": positions},
         upstream=f"{source_format}, {AS_SAVED}",
         warnings=(*warnings, *said),
@@ -217,10 +204,9 @@ def adapt(recording: Any, path: Path, source_format: str, *, warnings: Sequence[
 
 
 def _segment(recording: Any, number: int) -> Opener:
-    def read(first: int, last: int) -> NDArray:
-        return np.asarray(recording.get_traces(segment_index=number, start_frame=first, end_frame=last))
-
-    return lambda: nullcontext(read)
+    return lambda: nullcontext(
+        lambda first, last: np.asarray(recording.get_traces(segment_index=number, start_frame=first, end_frame=last))
+    )
 
 
 def _groups(recording: Any) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
@@ -240,13 +226,6 @@ def _scale(recording: Any) -> tuple[NDArray[np.float32] | None, NDArray[np.float
         return None, None, "unknown"
     gain = np.asarray(recording.get_property("gain_to_uV"), np.float32)
     return gain, np.asarray(recording.get_property("offset_to_uV"), np.float32), "uV"
-
-
-def _started(recording: Any) -> datetime | None:
-    reader = getattr(recording, "neo_reader", None)
-    annotations = getattr(reader, "raw_annotations", None) or {"blocks": [{}]}
-    when = annotations["blocks"][0].get("rec_datetime")
-    return when if isinstance(when, datetime) else None
 
 
 def _nwb(path: Path, stream: str | None) -> ExtracellularRecording:

@@ -69,13 +69,13 @@ def _check_channel(
     seen, known = (row[~missing], np.where(missing, np.float32(0), row)) if missing.any() else (row, row)
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)
     missing_share = float(missing.mean())
-    flat = _in_runs(known[1:] == known[:-1], round(fs_hz))
+    flat = in_runs(known[1:] == known[:-1], round(fs_hz))
     clipped = known == low
     clipped |= known == high
     for flags, gaps in ((flat, missing[1:]), (clipped, missing)):
         flags[gaps] = False
     del missing, seen, gaps
-    clipped = _in_runs(clipped, 3) if low < high else np.zeros(len(row), bool)
+    clipped = in_runs(clipped, 3) if low < high else np.zeros(len(row), bool)
     clipped[1:] &= ~flat
     shares = (float(flat.mean()) if len(flat) else 0.0, float(clipped.mean()), missing_share)
     del flat, clipped
@@ -108,7 +108,7 @@ def _findings(report: ChannelReport, usual_uv: tuple[float, float] | None) -> It
         yield f"typical amplitude {amplitude:.3g} µV is {side} for a scalp or eye channel{hint}"
 
 
-def _in_runs(flags: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+def in_runs(flags: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
     """Of the true stretches those that are at least ``least`` long."""
     bounds = np.r_[0, np.flatnonzero(flags[1:] != flags[:-1]) + 1, len(flags)]
     lengths = np.diff(bounds)

@@ -105,10 +105,10 @@ def stage_counts(stages: np.ndarray, stage_names: Sequence[str] = HUMAN_STAGES) 
 def rasterise(
     segments: Sequence[tuple[float, float, int]], epoch_s: float, n_epochs: int, *, onset_s: float = 0.0
 ) -> np.ndarray:
-    """Lay segments on a grid: an epoch gets the stage that covers most of it.
+    """Lay segments on a grid, ``(epoch,)`` int8: an epoch gets the stage that covers most of it.
 
     Time that no segment covers counts as unscored. A tie between the two longest is nobody's
-    majority: the epoch is ``UNSCORED``. Segments ``(onset_s, duration_s, stage)`` do not overlap. ``(epoch,)`` int8.
+    majority: the epoch is ``UNSCORED``. Segments ``(onset_s, duration_s, stage)`` do not overlap.
     """
     n_stages = max((stage for _, _, stage in segments if stage != UNSCORED), default=0) + 1
     covered = np.zeros((n_epochs, n_stages + 1))

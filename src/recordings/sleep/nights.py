@@ -33,6 +33,11 @@ _OWN_NAMES = ("hypnogram.csv", "hypnogram.edf", "events.tsv")
 """What our own predictions are called: they belong to a recording that is alone in its folder."""
 
 
+def is_edf(path: Path) -> bool:
+    """Whether a path is an EDF or BDF file, or a folder with one."""
+    return any(p.suffix.lower() in EDF_SUFFIXES for p in (path.iterdir() if path.is_dir() else (path,)))
+
+
 @dataclass(frozen=True)
 class Night:
     """One recording on disk, with its scoring where there is one."""
@@ -59,7 +64,7 @@ class Night:
 def discover(
     kind: str, root: str | Path, *, subject_pattern: str | None = None, scoring: str | None = None
 ) -> list[Night]:
-    """The nights of a folder, in the order of their names.
+    """The nights of a folder, or of one recording in it, in the order of their names.
 
     Parameters
     ----------
@@ -67,18 +72,11 @@ def discover(
         ``sleep_edf``: Sleep-EDF's names; the subject is read from the name. ``edf_folder``: any EDF or BDF file,
         with a scoring of the same stem where there is one. ``dreams``, ``ucddb``: the databases' own layouts.
         Folders are searched at any depth for the first two.
-    root
-        The folder, or one recording in it.
     subject_pattern
         Regular expression whose first group, found in a file's name, is its subject (``edf_folder``).
         Without it ``sub-XXX`` names a subject, and failing that every file counts as its own subject.
     scoring
         Where the scoring of a recording is, relative to its folder: ``{stem}_events.tsv`` (``edf_folder``).
-
-    Raises
-    ------
-    BadInput
-        If the folder is absent or holds no night of this kind, or a pattern does not fit.
     """
     root = Path(root)
     if kind not in KINDS:
@@ -152,18 +150,18 @@ def subject_of(name: str, pattern: str | None, source: str | Path) -> str:
 
 
 def _find_sleep_edf(root: Path, _: str | None, __: str | None) -> list[Night]:
-    found: dict[str, dict[str, Path]] = {}
-    subjects = {}
+    found: dict[tuple[str, str], dict[str, Path]] = {}
     for path in _below(root):
         if match := _SLEEP_EDF.match(path.name):
-            recording = match[1].upper() + match[2]
-            subjects[recording] = match[1].upper()
-            known = found.setdefault(recording, {}).setdefault(match[3].lower(), path)
-            if known != path:
-                raise BadInput(path, f"is the second {match[3]} of {recording} ({known})", "keep one of them")
+            subject = match[1].upper()
+            files, role = found.setdefault((subject + match[2], subject), {}), match[3].lower()
+            if role in files:
+                recording = subject + match[2]
+                raise BadInput(path, f"is the second {match[3]} of {recording} ({files[role]})", "keep one of them")
+            files[role] = path
     return [
-        Night(recording, subjects[recording], (files["psg"],), files.get("hypnogram"), "sleep_edf")
-        for recording, files in found.items()
+        Night(recording, subject, (files["psg"],), files.get("hypnogram"), "sleep_edf")
+        for (recording, subject), files in found.items()
         if "psg" in files
     ]
 
@@ -243,11 +241,10 @@ def _scorings_in(folder: Path, recordings: Sequence[Path]) -> dict[str, Path]:
         own = len(recordings) == 1 and path.name.lower() in _OWN_NAMES
         for stem in (match["stem"], *_stems(path)[2:], *([recordings[0].stem] if own else [])):
             found.setdefault(stem.casefold(), []).append(path)
-    return {stem: min(paths, key=_rank) for stem, paths in found.items()}
-
-
-def _rank(path: Path) -> tuple[int, int]:
-    return _SUFFIXES.index(path.suffix.lower()), len(path.name)
+    return {
+        stem: min(paths, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), len(path.name)))
+        for stem, paths in found.items()
+    }
 
 
 def _find_dreams(root: Path, _: str | None, __: str | None) -> Iterator[Night]:
@@ -270,16 +267,9 @@ def _beside_or_in(root: Path, pattern: str) -> list[Path]:
 
 
 def _edf_signal(night: Night, request: ChannelRequest) -> list[Recording]:
+    if night.psg[0].suffix.lower() == ".txt":  # an excerpt of DREAMS without its EDF file
+        return dreams_signal(night.psg[0], request)
     return read_channels(night.psg[0], request, recording_id=night.recording_id, subject_id=night.subject_id)
-
-
-def _dreams_signal(night: Night, request: ChannelRequest) -> list[Recording]:
-    is_edf = night.psg[0].suffix.lower() == ".edf"
-    return _edf_signal(night, request) if is_edf else dreams_signal(night.psg[0], request)
-
-
-def _ucddb_signal(night: Night, request: ChannelRequest) -> list[Recording]:
-    return ucddb_signal(night.psg, night.hypnogram, request)
 
 
 @dataclass(frozen=True)
@@ -287,15 +277,20 @@ class _Kind:
     """How nights of a kind are found and read; ``coding`` is what integers in their scorings mean."""
 
     find: Callable[[Path, str | None, str | None], Iterable[Night]]
-    signal: Callable[[Night, ChannelRequest], list[Recording]]
     expected: str
+    signal: Callable[[Night, ChannelRequest], list[Recording]] = _edf_signal
     coding: str | None = None
 
 
 KINDS: dict[str, _Kind] = {
-    "sleep_edf": _Kind(_find_sleep_edf, _edf_signal, "SC4ssNxx-PSG.edf or ST7ssNxx-PSG.edf"),
-    "edf_folder": _Kind(_find_edf_folder, _edf_signal, "*.edf or *.bdf"),
-    "dreams": _Kind(_find_dreams, _dreams_signal, "excerptN.txt"),
-    "ucddb": _Kind(_find_ucddb, _ucddb_signal, "ucddbNNN_stage.txt and ucdNNN_stage*.mat", "ucddb"),
+    "sleep_edf": _Kind(_find_sleep_edf, "SC4ssNxx-PSG.edf or ST7ssNxx-PSG.edf"),
+    "edf_folder": _Kind(_find_edf_folder, "*.edf or *.bdf"),
+    "dreams": _Kind(_find_dreams, "excerptN.txt"),
+    "ucddb": _Kind(
+        _find_ucddb,
+        "ucddbNNN_stage.txt and ucdNNN_stage*.mat",
+        lambda night, request: ucddb_signal(night.psg, night.hypnogram, request),
+        "ucddb",
+    ),
 }
 """Kinds of recording folder."""

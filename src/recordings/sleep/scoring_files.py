@@ -49,10 +49,10 @@ def read_hypnogram(
 ) -> Hypnogram:
     """Read a scoring: EDF+ or BDF+ annotations, NSRR, Profusion or Polysmith XML, a table, or one stage a line.
 
+    The format is told from the file's content.
+
     Parameters
     ----------
-    path
-        The file. The format is told from its content.
     epoch_s
         Length of a line's epoch where the file does not state it; told from the recording's length if not given.
     coding

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from src.signals import BadInput
+from src.storage.atomic import folder_lock
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.fingerprint import file_digest
-from src.storage.lock import folder_lock
+from src.storage.manifest import file_digest
 from src.storage.output import OutputFolder
 from src.storage.parameters import PreprocessConfig
 

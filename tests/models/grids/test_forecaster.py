@@ -27,10 +27,10 @@ def model_for(data, **changes):
     return GridForecasting(data.signal.to_dict(), data.classes, **(arguments | changes))
 
 
-def trainer(folder, epochs=1, **arguments):
+def trainer(folder, **arguments):
     return pl.Trainer(
         accelerator="cpu",
-        max_epochs=epochs,
+        max_epochs=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -41,12 +41,12 @@ def trainer(folder, epochs=1, **arguments):
     )
 
 
-def trained(cache, tmp_path, epochs=3, model=None, **changes):
+def trained(cache, tmp_path, model=None, **changes):
     pl.seed_everything(0, verbose=False)
     data = grid_data(cache, **changes)
     data.setup("fit")
     module = model_for(data, **(model or {}))
-    trainer(tmp_path, epochs).fit(module, data)
+    trainer(tmp_path).fit(module, data)
     trainer(tmp_path).test(module, data, verbose=False)
     return module, data
 
@@ -68,7 +68,7 @@ def test_it_beats_every_baseline_on_held_out_blocks(cache, tmp_path):
 
 
 def test_without_structure_it_falls_to_the_baseline(cache, tmp_path):
-    module, _ = trained(cache, tmp_path, split=SPLIT | {"shuffle": True}, epochs=2)
+    module, _ = trained(cache, tmp_path, split=SPLIT | {"shuffle": True})
     found = bits(module)
     assert abs(found["persistence"]) < 0.02
     assert found["model"] < 0.03

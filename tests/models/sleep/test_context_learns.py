@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from src.models.metrics import cohen_kappa
-from src.models.sleep.sequence import SleepSequenceNet
+from src.models.sleep.sequence import SequenceSettings
 
 
 def chain(n_nights, seed, length=120):
@@ -26,7 +26,7 @@ def held_out_kappa(context, shuffle=False):
     levels, stages = chain(12, 0)
     if shuffle:
         stages = stages.flatten()[torch.randperm(stages.numel())].view_as(stages)
-    network = SleepSequenceNet(1, 1, 1, 4, 60, context, width=8, hidden=8, layers=1, dropout=0.0)
+    network = SequenceSettings(1, 1, 1, 4, 60, context, width=8, hidden=8, layers=1, dropout=0.0).network()
     optimizer = torch.optim.AdamW(network.parameters(), 2e-2)
     for _ in range(60):
         loss = functional.cross_entropy(network(levels).flatten(0, 1), stages.flatten())

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from src.models.bundle import build_network
-from src.models.sleep.sequence import SleepSequenceNet
+from src.models.sleep.sequence import SequenceSettings
 from src.signals import BadInput
 
 SMALL = {"width": 8, "hidden": 6, "layers": 2, "dropout": 0.3, "filters": 4, "blocks": 1}
@@ -10,7 +10,7 @@ SMALL = {"width": 8, "hidden": 6, "layers": 2, "dropout": 0.3, "filters": 4, "bl
 
 def network(n_frames=1, **arguments):
     torch.manual_seed(0)
-    return SleepSequenceNet(2, 5, n_frames, 4, **{"window_epochs": 10, **SMALL, **arguments}).eval()
+    return SequenceSettings(2, 5, n_frames, 4, **{"window_epochs": 10, **SMALL, **arguments}).network().eval()
 
 
 def night(n_epochs=33, n_frames=1):

@@ -13,6 +13,7 @@ from src.preprocess.calcium.grid import (
     VoxelActivity,
     map_cells,
     marker_mask,
+    position_notes,
 )
 from src.signals import BadInput
 
@@ -155,3 +156,12 @@ def test_a_batch_counts_its_frames_from_the_recordings_start():
     np.testing.assert_array_equal(back.pixel, second.pixel)
     assert second.flat().max() < 16 * 2 * PIXELS
     assert PIXELS == HEIGHT * WIDTH
+
+
+def test_depths_in_metres_are_not_taken_for_one_plane_without_a_word() -> None:
+    metres = np.column_stack([np.arange(6) * 1e-4, np.arange(6) * 1e-4, np.repeat([0, 2e-5, 4e-5], 2)])
+    ids = np.arange(1, 7)
+    (note,) = position_notes(metres, ids, map_cells(metres))
+    assert "z takes 3 values within 4e-05" in note
+    assert "micrometres" in note
+    assert position_notes(metres * 1e6, ids, map_cells(metres * 1e6)) == []

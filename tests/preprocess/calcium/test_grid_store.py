@@ -10,7 +10,6 @@ from src.preprocess.calcium.grid import FrameBatch, VoxelActivity, map_cells
 from src.preprocess.calcium.grid_store import (
     COO_FILE,
     DENSE_FILE,
-    METADATA_FILE,
     GridHeader,
     convert,
     coo_to_dense_grid,
@@ -19,10 +18,8 @@ from src.preprocess.calcium.grid_store import (
     write_combined,
     write_coo,
     write_dense,
-    write_metadata,
 )
 from src.signals import BadInput
-from src.storage.manifest import write_manifest
 from src.storage.output import OutputFolder
 from tests.preprocess.calcium.test_grid import grid_by_loop, simulated
 
@@ -32,15 +29,12 @@ FRAMES, PLANES = 21, 3
 def header(activity: VoxelActivity, markers: bool) -> GridHeader:
     frames = activity.frames
     return GridHeader(
-        frames=frames,
-        planes=activity.planes,
         is_train=np.arange(frames) % 3 == 0,
         is_test=np.arange(frames) % 3 == 1,
         is_valid=np.ones(frames, np.uint8),
         z_values=np.arange(activity.planes) * 8.0,
         spikes_under_markers=activity.spikes_under_markers() if markers else np.zeros(0, np.int64),
         markers=markers,
-        timepoint_indices=np.arange(frames, dtype=np.int32),
         attributes={"subject": "subject_1", "seed": 42},
     )
 
@@ -219,34 +213,6 @@ def test_statistics_are_those_of_the_specifications_example():
     assert facts["index_saving_percent"] == pytest.approx(98.98, abs=0.01)
     assert facts["sparsity_percent"] == pytest.approx(0.5)
     assert facts["marker_pixels_per_frame"] == 460
-
-
-def test_combined_metadata_copies_every_field_and_adds_up(tmp_path):
-    spikes = 0
-    for name, seed in (("subject_1", 1), ("subject_2", 2)):
-        positions, _, activity = crowded(seed)
-        cells, head = map_cells(positions), header(activity, False)
-        facts = statistics(activity, cells, head)
-        (tmp_path / name).mkdir()
-        write_metadata(tmp_path / name / METADATA_FILE, head, cells, {"cell_ids": np.arange(300)}, facts)
-        write_manifest(tmp_path / name, {"outputs": {}})
-        spikes += activity.active
-    totals = write_combined(OutputFolder(tmp_path), ["subject_1", "subject_2"], sparse=True)
-    assert totals["total_spikes"] == spikes
-    with (
-        h5py.File(tmp_path / "combined_metadata.h5") as combined,
-        h5py.File(tmp_path / "subject_1" / METADATA_FILE) as own,
-    ):
-        group = combined["subject_1"]
-        assert set(group) == set(own)
-        for name in own:
-            np.testing.assert_array_equal(group[name][()], own[name][()])
-        assert dict(own.attrs).items() <= dict(group.attrs).items()
-        assert combined.attrs["overall_sparsity_percent"] == pytest.approx(
-            100 * spikes / combined.attrs["total_pixels"]
-        )
-        assert combined.attrs["format"] == "COO_sparse"
-        assert own["train_timepoints"][()].tolist() == np.flatnonzero(own["is_train"][()]).tolist()
 
 
 def test_no_subject_at_all_writes_nothing(tmp_path):

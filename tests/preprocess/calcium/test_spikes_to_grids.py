@@ -9,7 +9,7 @@ import pytest
 
 from src.preprocess.calcium.grid_store import open_grids
 from src.signals import BadInput
-from src.storage.lock import folder_lock
+from src.storage.atomic import folder_lock
 from tests.preprocess.calcium.conftest import data_files, run, text
 
 
@@ -33,6 +33,10 @@ def test_combined_metadata_holds_every_subject_and_the_totals(finished):
             assert (group.attrs["num_timepoints"], group.attrs["num_z_planes"]) == grids.shape[:2]
             assert group.attrs["total_spikes"] == len(grids.index()[1])
             np.testing.assert_array_equal(group["is_train"][()], grids.header.is_train)
+            with h5py.File(finished / name / "metadata.h5") as own:
+                assert set(group) == set(own)
+                assert all(np.array_equal(group[field][()], own[field][()], equal_nan=True) for field in own)
+                assert dict(own.attrs).items() <= dict(group.attrs).items()
             total, pixels = total + int(group.attrs["total_spikes"]), pixels + int(np.prod(grids.shape))
         assert (file.attrs["total_subjects"], file.attrs["total_spikes"], file.attrs["total_pixels"]) == (
             2,

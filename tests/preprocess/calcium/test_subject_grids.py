@@ -11,12 +11,13 @@ import pytest
 from src.preprocess.calcium.expected_spikes import SPIKES_FILE, make_expected_spikes
 from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, open_grids
 from src.preprocess.calcium.sampling import SpikeSampler
-from src.preprocess.calcium.subject_grids import EXPECTED, STEPS, make_coo, make_dense, make_rates
+from src.preprocess.calcium.subject_grids import EXPECTED, STEPS, make_rates
 from src.recordings.calcium.sources import subject_files
 from tests.preprocess.calcium.test_expected_spikes import PARAMS
 from tests.preprocess.calcium.test_grid import grid_by_loop
 from tests.recordings.calcium.test_recording import write_fish
 
+make_coo, make_dense = STEPS["coo"].run, STEPS["dense"].run
 GRID_PARAMS = {
     "subject": "subject_1", "sampling": "bernoulli", "z_markers": True, "split_ratio": 0.95, "split_block_frames": None,
     "split_guard_frames": None, "num_neurons": 1, "figures": False,
@@ -81,11 +82,11 @@ ATTRIBUTES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [make_dense, make_coo])
-def test_every_field_of_the_specification_is_there(raw, tmp_path, make):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_every_field_of_the_specification_is_there(raw, tmp_path, sparse):
     inputs, upstream = inferred(raw / "subject_2", tmp_path / "expected")
+    make = make_coo if sparse else make_dense
     facts = make(inputs, GRID_PARAMS | {"upstream": upstream, "figures": True}, tmp_path, 42)
-    sparse = make is make_coo
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == sorted(
         ["metadata.h5", COO_FILE if sparse else DENSE_FILE, "subject_1_overview.pdf", "subject_1_visualization.pdf"]
     )

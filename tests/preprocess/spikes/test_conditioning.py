@@ -6,7 +6,7 @@ from src.preprocess.spikes.filters import mean_template
 from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioningParams
 from src.recordings.extracellular.spike_trains import write_mat
 from src.signals import BadInput
-from src.simulate.spikes import NEURONS, lookalike, simulate
+from src.simulate.spikes import NEURONS, SPIKE_SAMPLES, lookalike, simulate
 
 TEMPLATE = tuple(float(v) for v in mean_template(np.stack([n.at(np.arange(-10, 70)) for n in NEURONS])))
 SWITCHES = {
@@ -93,3 +93,45 @@ def test_the_whole_chain_is_drawn_step_by_step(folder, tmp_path):
 def test_a_folder_without_recordings_is_refused(tmp_path):
     with pytest.raises(BadInput, match="holds no recording"):
         condition(tmp_path / "nothing", tmp_path / "out")
+
+
+@pytest.mark.parametrize("length", [2, 31, 32, 1000, 4097])
+@pytest.mark.parametrize("wavelet", ["sym4", "db4"])
+def test_without_a_threshold_the_trace_comes_back_whatever_its_length(length, wavelet):
+    trace = np.random.default_rng(length).standard_normal(length)
+    np.testing.assert_allclose(Conditioning(wavelet=wavelet, scale=0).denoised(trace), trace, atol=1e-10)
+
+
+def test_noise_falls_and_spikes_keep_their_height():
+    rng = np.random.default_rng(0)
+    clean = np.zeros(20_000)
+    shape = NEURONS[3].at(np.arange(SPIKE_SAMPLES))
+    for start in range(100, 19_000, 500):
+        clean[start : start + SPIKE_SAMPLES] += shape
+    noisy = clean + 0.3 * rng.standard_normal(len(clean))
+    denoised = Conditioning(wavelet="sym4").denoised(noisy)
+    assert np.std(denoised - clean) < 0.6 * np.std(noisy - clean)
+    for start in range(100, 19_000, 500):
+        assert denoised[start : start + 40].max() == pytest.approx(3.9, abs=0.6)
+
+
+@pytest.mark.parametrize("rule", ["soft", "hard"])
+def test_a_factor_multiplies_the_result_whatever_the_colour_of_the_noise(rule):
+    white = np.random.default_rng(1).standard_normal(50_000)
+    chain = Conditioning(wavelet="db4", level=4, finest=4, scale=1.0, rule=rule)
+    assert np.abs(chain.denoised(white)).mean() < 0.5 * np.abs(white).mean()
+    for trace in (white, np.cumsum(white)):
+        np.testing.assert_allclose(chain.denoised(4 * trace), 4 * chain.denoised(trace), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"wavelet": "nope"}, {"rule": "firm"}, {"finest": 6}, {"finest": 0}, {"scale": -1.0}]
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(BadInput):
+        Conditioning(**wrong)
+
+
+def test_a_single_sample_cannot_be_transformed():
+    with pytest.raises(BadInput, match="longer recording"):
+        Conditioning(wavelet="sym4").denoised(np.ones(1))

@@ -3,15 +3,18 @@ import pytest
 import scipy.signal
 
 from src.preprocess.spikes.filters import (
+    background_spectrum,
     bandpass,
     bandpass_kernel,
+    grow,
     matched_filter,
     mean_template,
-    median_removed,
+    quiet_mask,
+    robust_sigma,
     slow_baseline,
 )
 from src.signals import BadInput
-from src.simulate.spikes import NEURONS
+from src.simulate.spikes import FS_HZ, NEURONS, background, firing, mean_peak, place
 
 FS = 25_000.0
 TEMPLATES = np.stack([neuron.at(np.arange(-10, 90) - 0.5) for neuron in NEURONS])
@@ -53,15 +56,6 @@ def test_impossible_corners_are_refused(corners):
         bandpass_kernel(FS, *corners)
 
 
-def test_the_median_goes_and_missing_samples_become_silence():
-    centred, missing = median_removed(np.array([5, 7, np.nan, 6], np.float32))
-    np.testing.assert_array_equal(centred, [-1, 1, 0, 0])
-    assert missing.tolist() == [False, False, True, False]
-    centred, missing = median_removed(np.full(3, np.nan, np.float32))
-    assert not centred.any()
-    assert missing.all()
-
-
 def test_the_baseline_follows_drift_and_ignores_spikes():
     t = np.arange(100_000)
     drift = 3 * np.sin(2 * np.pi * 0.4 * t / FS)
@@ -87,3 +81,50 @@ def test_the_mean_template_has_no_offset_and_unit_energy():
     assert template.mean() == pytest.approx(0, abs=1e-12)
     assert np.linalg.norm(template) == pytest.approx(1)
     assert not mean_template(np.zeros((2, 9))).any()
+
+
+def test_sigma_is_that_of_the_noise_whatever_spikes_there_are():
+    rng = np.random.default_rng(0)
+    noise = 2.5 * rng.standard_normal(200_000)
+    spiky = noise.copy()
+    spiky[::200] += 100
+    assert robust_sigma(noise) == pytest.approx(2.5, rel=0.01)
+    assert robust_sigma(spiky) == pytest.approx(2.5, rel=0.02)
+    assert robust_sigma(np.array([np.nan, 1.0, 1.0])) == 0
+
+
+def test_the_background_is_measured_between_the_spikes():
+    rng = np.random.default_rng(3)
+    n = 400_000
+    truth = background(8.0, 0.0, mean_peak())
+    noise = truth.synthesise(n, rng)
+    spikes = place(firing(800, n, 5, rng), n, NEURONS, rng)
+    alone = background_spectrum(noise, FS_HZ)
+    beside = background_spectrum(noise + spikes, FS_HZ)
+    for low, high in ((200, 600), (600, 2000), (2000, 8000)):
+        assert alone.sigma(low, high) == pytest.approx(truth.sigma(low, high), rel=0.04)
+        assert beside.sigma(low, high) == pytest.approx(alone.sigma(low, high), rel=0.06)
+
+
+def test_a_trace_without_quiet_stretches_still_has_a_spectrum():
+    rng = np.random.default_rng(4)
+    trace = rng.standard_normal(5_000)
+    spectrum = background_spectrum(trace, FS_HZ, np.zeros(5_000, bool))
+    assert spectrum.sigma() == pytest.approx(1, rel=0.4)
+    short = background_spectrum(rng.standard_normal(100), FS_HZ)
+    assert len(short.power) == 51
+
+
+def test_the_quiet_mask_leaves_room_around_what_sticks_out():
+    trace = np.random.default_rng(5).uniform(-1, 1, 2_000)
+    trace[1_000] = 50
+    trace[1_500] = np.nan
+    quiet = quiet_mask(trace, before=40, after=100)
+    assert np.flatnonzero(~quiet).tolist() == [*range(960, 1101), *range(1460, 1601)]
+
+
+def test_growing_a_mask_stops_at_the_ends():
+    mask = np.array([True, False, False, False, True])
+    assert grow(mask, 1, 1).tolist() == [True, True, False, True, True]
+    assert grow(mask, 0, 9).tolist() == [True] * 5
+    assert grow(mask, 0, 0).tolist() == mask.tolist()

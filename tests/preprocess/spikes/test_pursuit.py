@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes.bank import SpikeBank, Whitening
-from src.preprocess.spikes.noise import Spectrum
+from src.preprocess.spikes.filters import Spectrum
 from src.preprocess.spikes.pursuit import Pursuit, independent, local_peaks
 
 FS_HZ = 25_000.0

@@ -5,9 +5,9 @@ import pytest
 
 from src.models.spike_scoring import detection, score
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.labelled import load_labelled
 from src.preprocess.spikes.sorting import BankSorter, best_threshold, posterior, refractory_samples
 from src.preprocess.spikes.trace import load_trace
+from src.preprocess.spikes.waveforms import load_labelled
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 from src.signals import BadInput
 from src.simulate.spikes import FS_HZ

@@ -1,8 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.io
 
-from src.preprocess.spikes.trace import find_recording, load_trace
+from src.preprocess.spikes.trace import (
+    Trace,
+    check_rates,
+    checked_labels,
+    find_recording,
+    load_trace,
+    without_artefacts,
+    without_hum,
+)
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
 FS_HZ = 25_000.0
@@ -41,3 +52,74 @@ def test_a_recording_is_found_whatever_its_suffix(tmp_path):
     assert find_recording(tmp_path, "D2").suffix == ".npy"
     with pytest.raises(BadInput, match="holds no recording 'D3'"):
         find_recording(tmp_path, "D3")
+
+
+FS_HZ = 25_000.0
+TIME = np.arange(250_000) / FS_HZ
+
+
+@pytest.fixture(scope="module")
+def trace():
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal(len(TIME)).astype(np.float32)
+    for onset in rng.integers(500, 240_000, 260):
+        samples[onset : onset + 20] += 10
+    return Trace("x", samples, np.ones(len(samples), bool), FS_HZ, "x.mat")
+
+
+@pytest.mark.parametrize("frequency", [50.0, 49.93, 60.07])
+def test_mains_hum_is_taken_off_and_the_rest_stays(trace, frequency):
+    hum = 2.0 * np.sin(2 * np.pi * frequency * TIME + 0.4) + 0.7 * np.sin(2 * np.pi * 3 * frequency * TIME)
+    cleaned, notes = without_hum(trace.centred + hum.astype(np.float32), FS_HZ)
+    assert f"{round(frequency, -1):g}, {3 * round(frequency, -1):g} Hz" in notes[0]
+    left = cleaned - trace.centred
+    assert left[50_000:-50_000].std() < 0.1 * hum.std()
+
+
+def test_a_recording_without_hum_is_not_touched(trace):
+    cleaned, notes = without_hum(trace.centred, FS_HZ)
+    assert notes == ()
+    assert cleaned is trace.centred
+
+
+def test_stimulation_pulses_are_blanked(trace):
+    samples = trace.centred.copy()
+    for at in (10_000, 100_000, 200_000):
+        samples[at : at + 15] += 500
+    found, notes = without_artefacts(replace(trace, centred=samples), 12.0, 20.0)
+    assert notes[0].startswith("3 artefacts up to 4")
+    assert not found.usable[100_000:100_015].any()
+    assert found.usable.mean() > 0.99
+    assert np.abs(found.centred).max() < 30
+    assert without_artefacts(trace, 12.0, 20.0) == (trace, ())
+
+
+def test_a_recording_whose_noise_drowns_every_spike_is_refused(trace):
+    with pytest.raises(BadInput, match=r"its noise .* is louder than any known spike .*options\.gain"):
+        without_artefacts(replace(trace, centred=1000 * trace.centred), 12.0, 20.0)
+
+
+def test_labels_given_twice_count_once():
+    train = SpikeTrain.sorted(np.repeat(np.arange(100, 90_000, 500), 2), np.ones(360))
+    clean, notes = checked_labels(train, FS_HZ, 100_000, "D1.mat")
+    assert len(clean) == 180
+    assert notes == ("180 labels were given twice: each counts once",)
+    assert checked_labels(clean, FS_HZ, 100_000, "D1.mat")[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (np.cumsum(np.tile([8, 300], 500)), "of the intervals of neuron 1 are below 0.5 ms"),
+        (np.arange(0, 100_000, 20), "neuron 1 would fire 1250 times a second"),
+    ],
+)
+def test_labels_that_no_neuron_can_have_are_refused(index, message):
+    with pytest.raises(BadInput, match=message):
+        checked_labels(SpikeTrain.sorted(index, np.ones(len(index))), FS_HZ, 100_000, "D1.mat")
+
+
+def test_rates_are_checked_per_neuron():
+    check_rates(SpikeTrain.sorted(np.arange(0, 25_000, 100), np.ones(250)), 1.0, "x")
+    with pytest.raises(BadInput, match="neuron 2 would fire 500 times"):
+        check_rates(SpikeTrain.sorted(np.arange(500) * 50, np.full(500, 2)), 1.0, "x")

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
-from src.preprocess.spikes.waveforms import fit_templates, fit_waveforms, mean_waveforms, remove_spikes, subtract
-from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.preprocess.spikes.waveforms import fit_templates, fit_waveforms, load_labelled, mean_waveforms, subtracted
+from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
+from src.signals import BadInput
 from src.simulate.spikes import NEURONS, firing, place, simulate
 
 
@@ -40,9 +42,10 @@ def test_spikes_can_be_taken_off_again():
     train = firing(60, 30_000, 5, rng)
     clean = place(train, 30_000, NEURONS, rng, amplitude_sd=0, width_sd=0)
     model = fit_waveforms(clean, train, 5)
-    rest = remove_spikes(clean, train, model.templates, model.onset)
+    rest = subtracted(clean, train.index - model.onset, model.templates[train.unit - 1])
     assert np.mean(rest**2) < 0.05 * np.mean(clean**2)
-    np.testing.assert_array_equal(remove_spikes(clean, SpikeTrain.empty(), model.templates, 10), clean)
+    np.testing.assert_array_equal(subtracted(clean, train.index[:0], model.templates[:0]), clean)
+    np.testing.assert_array_equal(subtracted(np.zeros(3), np.array([-1, 2]), np.array([[1, 2], [3, 4]])), [-2, 0, -3])
 
 
 def test_scaling_the_recording_scales_the_model(clean_recording):
@@ -56,10 +59,7 @@ TEMPLATES = np.stack([neuron.at(np.arange(-10, 90) - 0.5) for neuron in NEURONS]
 
 
 def trace_of(train, n, templates=TEMPLATES, onset=10):
-    trace = np.zeros(n)
-    for index, unit in zip(train.index, train.unit, strict=True):
-        subtract(trace, -templates[unit - 1], index - onset)
-    return trace
+    return subtracted(np.zeros(n), train.index - onset, -templates[train.unit - 1])
 
 
 def test_templates_are_recovered_exactly_although_spikes_overlap():
@@ -91,3 +91,30 @@ def test_mean_waveforms_are_cut_around_the_spikes():
     assert means.shape == (2, 2, 75)
     assert not means[0].any()
     assert means[1, 1, 25] == 7
+
+
+CHAIN = Conditioning()
+
+
+def test_waveforms_of_a_stretch_are_those_of_its_neurons(spike_folder):
+    labelled = load_labelled(spike_folder / "D1.mat", CHAIN)
+    model = labelled.waveforms(range(200_000))
+    peaks = model.templates.max(axis=1)
+    np.testing.assert_allclose(peaks, [n.peak for n in NEURONS], rtol=0.1)
+    assert model.counts.sum() == len(labelled.train.between(0, 200_000))
+    assert len(labelled.flat) == len(labelled.bandpassed) == len(labelled.trace.centred)
+
+
+def test_any_number_of_neurons_is_allowed_unless_it_is_limited(tmp_path):
+    rng = np.random.default_rng(0)
+    train = SpikeTrain.sorted(np.arange(200, 9_000, 100), rng.integers(1, 10, 88))
+    write_mat(tmp_path / "D1.mat", train, rng.standard_normal(10_000))
+    assert load_labelled(tmp_path / "D1.mat", CHAIN).waveforms(range(10_000)).n_units == 9
+    with pytest.raises(BadInput, match="outside 1…5"):
+        load_labelled(tmp_path / "D1.mat", CHAIN, n_units=5)
+
+
+def test_a_recording_without_spikes_is_refused(tmp_path):
+    write_mat(tmp_path / "D1.mat", SpikeTrain.empty(), np.random.default_rng(0).standard_normal(5_000))
+    with pytest.raises(BadInput, match="holds no labelled spike"):
+        load_labelled(tmp_path / "D1.mat", CHAIN)

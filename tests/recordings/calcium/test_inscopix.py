@@ -45,7 +45,7 @@ def test_accepted_cells_are_read(tmp_path):
 def test_what_is_no_usable_cell_set_is_refused(tmp_path):
     path = tmp_path / "cells.isxd"
     write_cell_set(path, [1, 2])
-    with pytest.raises(BadInput, match="accepts none of 2 cells"):
+    with pytest.raises(BadInput, match="no ROI is accepted, of 2"):
         open_recording(subject_files(path), "cells")
     write_cell_set(path, [0], kind=0)
     with pytest.raises(BadInput, match="another kind"):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from src.recordings.extracellular.binary import parts_of
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.extracellular.spikegadgets import parts_of
 from src.signals import BadInput
 from tests.recordings.extracellular.vendor_files import counts, write_rec
 

@@ -34,40 +34,24 @@ GAP = np.arange(1280) + 300 * (np.arange(1280) >= 640)
 """The number of every sample where 300 were lost after 640."""
 
 
-def neuroscope_dat(folder, gap):
-    return write_neuroscope(folder, SAMPLES, ".dat", [[0, 1], [2, 3]])
+def neuroscope(suffix):
+    return lambda folder, gap: write_neuroscope(folder, SAMPLES, suffix, [[0, 1], [2, 3]])
 
 
-def neuroscope_lfp(folder, gap):
-    return write_neuroscope(folder, SAMPLES, ".lfp", [[0, 1], [2, 3]])
+def spikeglx(band):
+    return lambda folder, gap: write_spikeglx(folder, SAMPLES, band)
 
 
-def spikeglx_ap(folder, gap):
-    return write_spikeglx(folder, SAMPLES, "ap")
+def with_clock(write, name=""):
+    return lambda folder, gap: write(folder / name, SAMPLES, gap)
 
 
-def spikeglx_lf(folder, gap):
-    return write_spikeglx(folder, SAMPLES, "lf")
-
-
-def open_ephys(folder, gap):
-    return write_open_ephys(folder, SAMPLES, gap)
-
-
-def intan(folder, gap):
-    return write_intan(folder / "a.rhd", SAMPLES, gap)
-
-
-def intan_rhs(folder, gap):
-    return write_intan_rhs(folder / "a.rhs", SAMPLES, gap)
-
-
-def blackrock(folder, gap):
-    return write_blackrock(folder / "a.ns5", SAMPLES, gap)
-
-
-def plexon(folder, gap):
-    return write_plexon(folder / "a.plx", SAMPLES, gap)
+open_ephys, intan, intan_rhs = (
+    with_clock(write_open_ephys),
+    with_clock(write_intan, "a.rhd"),
+    with_clock(write_intan_rhs, "a.rhs"),
+)
+blackrock, plexon = with_clock(write_blackrock, "a.ns5"), with_clock(write_plexon, "a.plx")
 
 
 def nwb(folder, gap):
@@ -95,10 +79,10 @@ def saved(folder, gap):
 @pytest.mark.parametrize(
     ("write", "name", "fs_hz", "ids", "shanks", "gain"),
     [
-        (neuroscope_dat, "NeuroScope", 20_000, [0, 1, 2, 3], [0, 0, 1, 1], 20e6 / 2**16 / 1000),
-        (neuroscope_lfp, "NeuroScope", 1250, [0, 1, 2, 3], [0, 0, 1, 1], 20e6 / 2**16 / 1000),
-        (spikeglx_ap, "SpikeGLX", 30_000, [f"imec0.ap#AP{c}" for c in range(4)], [0] * 4, 0.6e6 / 512 / 500),
-        (spikeglx_lf, "SpikeGLX", 2500, [f"imec0.lf#LF{c}" for c in range(4)], [0] * 4, 0.6e6 / 512 / 250),
+        (neuroscope(".dat"), "NeuroScope", 20_000, [0, 1, 2, 3], [0, 0, 1, 1], 20e6 / 2**16 / 1000),
+        (neuroscope(".lfp"), "NeuroScope", 1250, [0, 1, 2, 3], [0, 0, 1, 1], 20e6 / 2**16 / 1000),
+        (spikeglx("ap"), "SpikeGLX", 30_000, [f"imec0.ap#AP{c}" for c in range(4)], [0] * 4, 0.6e6 / 512 / 500),
+        (spikeglx("lf"), "SpikeGLX", 2500, [f"imec0.lf#LF{c}" for c in range(4)], [0] * 4, 0.6e6 / 512 / 250),
         (open_ephys, "Open Ephys", 30_000, ["CH1", "CH2", "CH3", "CH4"], [0] * 4, 0.195),
         (intan, "Intan", 30_000, ["A-000", "A-001", "B-000", "B-001"], [0, 0, 1, 1], 0.195),
         (intan_rhs, "Intan", 30_000, ["A-000", "A-001", "B-000", "B-001"], [0, 0, 1, 1], 0.195),

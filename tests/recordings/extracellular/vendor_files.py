@@ -176,63 +176,44 @@ def write_nwb(path: Path, samples: NDArray, *, timestamps: NDArray | None = None
     return path
 
 
-def write_intan(path: Path, samples: NDArray, clock: NDArray | None = None, ports: str = "AB") -> Path:
-    """Intan RHD 2.0: header, then blocks of 128 samples: clock, amplifier channels."""
-    n_samples, n_channels = samples.shape
-    assert n_samples % 128 == 0
+def _intan_text(value: str) -> bytes:
+    raw = value.encode("utf-16-le")
+    return struct.pack("<I", len(raw)) + raw
 
-    def text(value: str) -> bytes:
-        raw = value.encode("utf-16-le")
-        return struct.pack("<I", len(raw)) + raw
 
-    head = struct.pack("<Ihh", 0xC6912702, 2, 0) + struct.pack("<f", FS)
-    head += struct.pack("<h6f", 1, 1.0, 0.1, 7500.0, 1.0, 0.1, 7500.0) + struct.pack("<h2f", 0, 1000.0, 1000.0)
-    head += text("") * 3 + struct.pack("<hhh", 0, 0, 0)[:2] + struct.pack("<h", 0) + text("n/a")
-    head += struct.pack("<h", len(ports))
-    each = n_channels // len(ports)
-    for number, port in enumerate(ports):
-        head += text(f"Port {port}") + text(port) + struct.pack("<hhh", 1, each, each)
+def _write_intan(path: Path, head: bytes, extra: bytes, samples: NDArray, clock: NDArray | None, tail: int) -> Path:
+    """Four channels of two ports behind a header, then blocks of 128 samples: clock, amplifier channels, the rest."""
+    n_samples, each = len(samples), samples.shape[1] // 2
+    head += struct.pack("<h", 2)
+    for port in "AB":
+        head += _intan_text(f"Port {port}") + _intan_text(port) + struct.pack("<hhh", 1, each, each)
         for c in range(each):
-            head += text(f"{port}-{c:03d}") + text(f"{port}-{c:03d}")
-            head += struct.pack("<10h2f", c, c, 0, 1, c, 0, 0, 0, 0, 0, 0.0, 0.0)
-        assert number < 4
-    clock = np.arange(n_samples) if clock is None else clock
-    body = b""
-    for first in range(0, n_samples, 128):
-        part = slice(first, first + 128)
-        body += np.asarray(clock[part], "<i4").tobytes()
-        body += (samples[part].T.astype(np.int32) + 32768).astype("<u2").tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(head + body)
-    return path
-
-
-def write_intan_rhs(path: Path, samples: NDArray, clock: NDArray | None = None, ports: str = "AB") -> Path:
-    """Intan RHS 3.0: header, then blocks of 128 samples: clock, amplifier channels, stimulation of each."""
-    n_samples, n_channels = samples.shape
-    assert n_samples % 128 == 0
-
-    def text(value: str) -> bytes:
-        raw = value.encode("utf-16-le")
-        return struct.pack("<I", len(raw)) + raw
-
-    head = struct.pack("<IhhfH8f", 0xD69127AC, 3, 0, FS, 1, 1.0, 0.1, 1.0, 7500.0, 1.0, 0.1, 1.0, 7500.0)
-    head += struct.pack("<h2f2h3f", 0, 1000.0, 1000.0, 0, 0, 1e-6, 1e-9, 0.0) + text("") * 3
-    head += struct.pack("<hh", 0, 0) + text("n/a") + struct.pack("<h", len(ports))
-    each = n_channels // len(ports)
-    for port in ports:
-        head += text(f"Port {port}") + text(port) + struct.pack("<hhh", 1, each, each)
-        for c in range(each):
-            head += text(f"{port}-{c:03d}") * 2 + struct.pack("<11h2f", c, c, 0, 1, c, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
+            head += _intan_text(f"{port}-{c:03d}") * 2 + struct.pack("<5h", c, c, 0, 1, c) + extra
     clock, body = np.arange(n_samples) if clock is None else clock, b""
     for first in range(0, n_samples, 128):
         part = slice(first, first + 128)
         body += np.asarray(clock[part], "<i4").tobytes()
-        body += (samples[part].T.astype(np.int32) + 32768).astype("<u2").tobytes()
-        body += np.zeros((n_channels, 128), "<u2").tobytes()
+        body += (samples[part].T.astype(np.int32) + 32768).astype("<u2").tobytes() + bytes(tail)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(head + body)
     return path
+
+
+def write_intan(path: Path, samples: NDArray, clock: NDArray | None = None) -> Path:
+    """Intan RHD 2.0."""
+    head = struct.pack("<Ihhf", 0xC6912702, 2, 0, FS)
+    head += struct.pack("<h6f", 1, 1.0, 0.1, 7500.0, 1.0, 0.1, 7500.0) + struct.pack("<h2f", 0, 1000.0, 1000.0)
+    head += _intan_text("") * 3 + struct.pack("<hh", 0, 0) + _intan_text("n/a")
+    return _write_intan(path, head, struct.pack("<5h2f", 0, 0, 0, 0, 0, 0.0, 0.0), samples, clock, 0)
+
+
+def write_intan_rhs(path: Path, samples: NDArray, clock: NDArray | None = None) -> Path:
+    """Intan RHS 3.0; the stimulation of every channel stands behind the samples of a block."""
+    head = struct.pack("<IhhfH8f", 0xD69127AC, 3, 0, FS, 1, 1.0, 0.1, 1.0, 7500.0, 1.0, 0.1, 1.0, 7500.0)
+    head += struct.pack("<h2f2h3f", 0, 1000.0, 1000.0, 0, 0, 1e-6, 1e-9, 0.0) + _intan_text("") * 3
+    head += struct.pack("<hh", 0, 0) + _intan_text("n/a")
+    extra = struct.pack("<6h2f", 0, 0, 0, 0, 0, 0, 0.0, 0.0)
+    return _write_intan(path, head, extra, samples, clock, 2 * 128 * samples.shape[1])
 
 
 def write_blackrock(path: Path, samples: NDArray, clock: NDArray | None = None) -> Path:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.recordings.sleep.channels import choose_channels, derivations
@@ -67,6 +67,7 @@ def test_an_ambiguous_channel_is_not_guessed():
         rows("left", ("EOG left", "EEG left"))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=6), st.text(max_size=12))
 def test_any_labels_give_a_row_or_one_line(labels, wanted):
     try:

@@ -38,7 +38,7 @@ def test_bad_excerpts(tmp_path):
     (tmp_path / "excerpt5.txt").write_text("[C3-A1]\nnot a number\n")
     with pytest.raises(BadInput, match="is not a column of numbers"):
         dreams_signal(tmp_path / "excerpt5.txt", ChannelRequest())
-    with pytest.raises(BadInput, match="is not a column of numbers"):
+    with pytest.raises(BadInput, match="does not exist"):
         dreams_signal(tmp_path / "excerpt9.txt", ChannelRequest())
     with pytest.raises(BadInput, match="is not named like a DREAMS excerpt"):
         dreams_signal(excerpt(tmp_path / "night.txt", [1.0]), ChannelRequest())

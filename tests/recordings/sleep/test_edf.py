@@ -219,9 +219,9 @@ def test_a_decimal_comma_is_understood(tmp_path):
     np.testing.assert_array_equal(read_recording(path).samples, expected)
 
 
-def problem_of(path):
+def problem_of(path, channels=None):
     with pytest.raises(BadInput) as caught:
-        read_recording(path)
+        read_recording(path, channels)
     assert caught.value.source == str(path)
     assert "\n" not in str(caught.value)
     return f"{caught.value.problem}; {caught.value.hint}"

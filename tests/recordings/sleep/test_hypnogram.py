@@ -64,12 +64,6 @@ def test_clocks_within_a_day_are_believed(minutes):
     assert facts["offset_s"] == 60.0 * minutes
 
 
-def test_clocks_of_different_days_are_not():
-    stages, facts = align(hypnogram(1, 2, start=datetime(1985, 1, 1)), 60.0, 30.0, start=START)
-    np.testing.assert_array_equal(stages, [1, 2])
-    assert "onsets taken from the start of the signal" in facts["warnings"][0]
-
-
 def test_longer_and_shorter_than_the_signal():
     stages, facts = align(hypnogram(0, 1, 2, 3), 75.0, 30.0)
     np.testing.assert_array_equal(stages, [0, 1])
@@ -92,41 +86,26 @@ def test_a_scoring_of_another_time_is_refused(onset_s):
         align(hypnogram(0, 1, 2, onset_s=onset_s), 300.0, 30.0)
 
 
-def test_wake_is_cut_to_exactly_half_an_hour_at_both_ends():
-    stages = np.zeros(1000, np.int8)
-    stages[400:600] = 2
-    stages[450:460] = 0
-    assert trim_wake(stages) == slice(340, 660)
+@pytest.mark.parametrize(
+    ("n", "rest", "sleep", "more", "kept"),
+    [
+        (1000, 0, (400, 600), {}, (340, 660)),
+        (300, 0, (100, 101), {}, (40, 161)),  # the last sleep epoch counts to its end
+        (6, 0, (2, 5), {}, (0, 6)),  # less wake than the margin
+        (2000, 0, (1000, 1100), {"epoch_s": 4.0}, (550, 1550)),
+        (2000, 0, (1000, 1100), {"epoch_s": 4.0, "margin_s": 0.0}, (1000, 1100)),
+        (2000, 0, (1000, 1100), {"epoch_s": 4.0, "margin_s": 10.0}, (997, 1103)),
+        (300, UNSCORED, (100, 110), {}, (40, 170)),  # unscored epochs are no sleep
+    ],
+)
+def test_wake_is_cut_to_half_an_hour_at_both_ends(n, rest, sleep, more, kept):
+    stages = np.full(n, rest, np.int8)
+    stages[slice(*sleep)] = 2
+    stages[sum(sleep) // 2 + 1 : sleep[1] - 1] = 0  # wake within sleep
+    assert trim_wake(stages, **more) == slice(*kept)
 
 
-def test_the_last_sleep_epoch_counts_to_its_end():
-    stages = np.zeros(300, np.int8)
-    stages[100] = 1
-    kept = trim_wake(stages)
-    assert kept == slice(40, 161)
-    assert (100 - kept.start, kept.stop - 1 - 100) == (60, 60)
-
-
-def test_less_wake_than_the_margin_is_kept_whole():
-    stages = np.array([0, 0, 2, 2, 4, 0], np.int8)
-    assert trim_wake(stages) == slice(0, 6)
-    stages[0] = 1
-    stages[-1] = 1
-    assert trim_wake(stages, margin_s=0.0) == slice(0, 6)
-
-
-def test_margins_in_other_epochs():
-    stages = np.zeros(2000, np.int8)
-    stages[1000:1100] = 1
-    assert trim_wake(stages, epoch_s=4.0) == slice(550, 1550)
-    assert trim_wake(stages, margin_s=0.0, epoch_s=4.0) == slice(1000, 1100)
-    assert trim_wake(stages, margin_s=10.0, epoch_s=4.0) == slice(997, 1103)
-
-
-def test_unscored_epochs_are_no_sleep():
-    stages = np.full(300, UNSCORED, np.int8)
-    stages[100:110] = 3
-    assert trim_wake(stages) == slice(40, 170)
+def test_without_sleep_there_is_nothing_to_trim_around():
     with pytest.raises(ValueError, match="no sleep"):
         trim_wake(np.array([0, -1, 0], np.int8))
 

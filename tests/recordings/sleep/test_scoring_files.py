@@ -68,7 +68,7 @@ def test_a_stage_a_line(tmp_path, content, epoch_s):
 
 
 def test_dreams_announces_itself(tmp_path):
-    night = read_hypnogram(text(tmp_path, "[Hypnogram]\n5\n4\n3\n2\n1\n0\n-1\n-3\n", "h.txt"))
+    night = read_hypnogram(text(tmp_path, "[hypnogram]\n5\n4\n3\n2\n1\n0\n-1\n-3\n", "h.txt"))
     assert night.epoch_s == 5.0
     np.testing.assert_array_equal(night.stages, [0, 4, 1, 2, 3, 3, -1, -1])
 

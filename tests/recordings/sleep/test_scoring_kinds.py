@@ -128,13 +128,6 @@ def test_numbered_stages_are_integers_where_a_coding_is_given(tmp_path, coding, 
     refused(tmp_path, "unknown stages: 'Sleep stage 0'.* or stage_coding=aasm")
 
 
-def test_dreams_states_its_coding_in_small_letters_too(tmp_path):
-    recording(tmp_path / "n.edf")
-    numbers = {"W": "5", "REM": "4", "N1": "3", "N2": "2", "N3": "1"}
-    (tmp_path / "n-annot.txt").write_text("\n".join(["[hypnogram]", *(numbers[s] for s in STAGES for _ in range(6))]))
-    assert right(tmp_path) == []
-
-
 def test_names_of_the_user(tmp_path):
     own = {"W": "awake?", "N1": "drowsy", "N2": "light", "N3": "deep", "REM": "dream"}
     in_edf(tmp_path, [own[stage] for stage in STAGES])

@@ -68,17 +68,6 @@ def test_numbered_epochs_that_are_left_out_are_unscored(text):
     assert [row[2] for row in parse_text(Path("n.csv"), text).rows] == ["WAKE", "N1", "?", "ART"]
 
 
-def test_a_stage_a_line():
-    found = parse_text(Path("n.txt"), "Sleep stage W\nSleep stage 1\n")
-    assert found.rows == [(None, None, "Sleep stage W"), (None, None, "Sleep stage 1")]
-
-
-def test_probabilities_tell_that_a_program_scored():
-    found = parse_text(Path("hypnogram.csv"), "onset_s,duration_s,stage,p_W,p_N1\n0,30,W,.9,.1\n30,12,unscored,,\n")
-    assert found.rows == [(0.0, 30.0, "W"), (30.0, 12.0, "unscored")]
-    assert "scored by a program" in found.notes[0]
-
-
 def test_other_encodings_and_files_that_are_no_text(tmp_path):
     for name, raw in (("a", "W\nN1 \u00fc".encode("latin-1")), ("b", "W\nN1 \u00fc".encode("utf-16"))):
         (tmp_path / name).write_bytes(raw)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -46,12 +47,19 @@ class Archive(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nights")
+    for subject in (0, 1, 25):
+        write_night(folder, subject, 1, seed=0, hours=2.0)
+    return folder
+
+
 @pytest.fixture
-def archive(tmp_path):
+def archive(tmp_path, nights):
     root = tmp_path / "archive"
     cassette = root / "sleep-cassette"
-    for subject in (0, 1, 25):
-        write_night(cassette, subject, 1, seed=0, hours=2.0)
+    shutil.copytree(nights, cassette)
     lines = [
         f"{hashlib.sha256(p.read_bytes()).hexdigest()} sleep-cassette/{p.name}" for p in sorted(cassette.iterdir())
     ]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.signals import BadInput
+from tests.recordings.sleep.test_edf import patched, problem_of
 
 
 def write(path, n_signals=3, seconds=60, annotations=None):
@@ -30,26 +31,11 @@ def night(tmp_path):
     return write(tmp_path / "night.edf")
 
 
-def patched(path, offset, text):
-    raw = bytearray(path.read_bytes())
-    raw[offset : offset + len(text)] = text.encode("latin-1")
-    path.write_bytes(raw)
-    return path
-
-
 def test_header_without_samples(night):
     header = read_header(night)
     assert header.labels == ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
     assert [signal.fs_hz for signal in header.signals] == [100.0, 100.0, 1.0]
     assert (header.duration_s, header.notes) == (60.0, ())
-
-
-def problem_of(path, channels=None):
-    with pytest.raises(BadInput) as caught:
-        read_recording(path, channels)
-    assert caught.value.source == str(path)
-    assert "\n" not in str(caught.value)
-    return f"{caught.value.problem}; {caught.value.hint}"
 
 
 def test_truncated(night):
@@ -154,7 +140,7 @@ def small_edf(tmp_path_factory):
     return write(path, 2, 3, [edfio.EdfAnnotation(0.0, 30.0, "Sleep stage W")]).read_bytes()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_header_crashes_the_reader(small_edf, tmp_path, data):
     raw = bytearray(small_edf)
