@@ -15,9 +15,7 @@ from src.signals import BadInput
 from src.storage.atomic import atomic_file
 
 THRESHOLDS = (0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
-REFRACTORY = (25, 35, 45, 55, 60)
-"""The coursework's grid: probabilities, and samples at 25 kHz."""
-
+REFRACTORY = (25, 35, 45, 55, 60)  # the coursework's grid: probabilities, and samples at 25 kHz
 WIDENINGS = 3
 
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from src.preprocess.spikes.waveforms import cut
 
-PIECE = 1 << 15
-"""Samples per call of a detector: what fits into the processor's cache."""
+PIECE = 1 << 15  # samples per call of a detector: what fits into the processor's cache
 
 
 class SpikeDetector(nn.Module):

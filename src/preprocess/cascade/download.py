@@ -35,7 +35,10 @@ SHIPPED_DIR = Path(__file__).resolve().parents[3] / "pretrained" / "cascade"
 EMBEDDED, EMBEDDED_NAME = "embedded", "Embedded_2Hz_smoothing500ms"
 """Short name of the shipped package that was trained on simulated cells, and its own name."""
 
-SUBSTITUTES = {"Global_EXC_2Hz_smoothing500ms": "Recorded_EXC_2Hz_smoothing500ms"}
+SUBSTITUTES = {
+    f"Global_EXC_{name}": f"Recorded_EXC_{name}"
+    for name in ("2Hz_smoothing500ms", "7.5Hz_smoothing200ms", "30Hz_smoothing50ms")
+}
 """Published package → the shipped one that is used where the published one cannot be had."""
 
 AUTO = "auto"
@@ -95,20 +98,22 @@ def package_at_hand(model: str | Path, models_dir: Path) -> Path | None:
 def package_for_rate(fs_hz: float, models_dir: Path) -> Path:
     """The package at hand, local or shipped, whose frame rate is nearest to ``fs_hz`` (by ratio).
 
+    Of two equally near ones it is the slower, because resampling upwards adds no signal.
+
     Raises
     ------
     BadInput
         If there is none.
     """
-    found: dict[str, tuple[float, Path]] = {}
+    found: dict[str, tuple[float, float, Path]] = {}
     for folder in reversed(local_packages(models_dir)):  # of two with one name, the local one counts
         with suppress(BadInput):
             rate = read_config(folder / CONFIG_FILE).sampling_rate_hz
-            found[folder.name] = max(rate / fs_hz, fs_hz / rate), folder
+            found[folder.name] = max(rate / fs_hz, fs_hz / rate), rate, folder
     found.pop(EMBEDDED_NAME, None)
     if not found:
         raise BadInput(models_dir, "holds no CASCADE package", "name one with cascade_model=…, or take engine=oasis")
-    return min(found.values(), key=lambda item: (item[0], item[1].name))[1]
+    return min(found.values())[-1]
 
 
 def local_packages(models_dir: Path) -> list[Path]:

@@ -8,7 +8,7 @@ that no replica is ever stored. A stretch of one window is upstream's minibatch 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -121,17 +121,10 @@ def draw_stretches(
     return traces, targets, inside.astype(np.float32)
 
 
-def fit_network(
-    data: TrainingWindows,
-    config: PackageConfig,
-    steps: int,
-    seed: Sequence[int],
-    progress: Callable[[int, float], None] | None = None,
-) -> Network:
+def fit_network(data: TrainingWindows, config: PackageConfig, steps: int, seed: Sequence[int]) -> Network:
     """Train one network from scratch, on the mean squared error, with ``config.batch_size`` windows per step.
 
-    The first weights and all draws depend on ``seed`` alone. ``progress`` is called with the number of steps done and
-    the mean loss since the last call.
+    The first weights and all draws depend on ``seed`` alone.
     """
     if config.loss_function != "mean_squared_error" or config.optimizer not in LEARNING_RATE:
         problem = f"asks for {config.optimizer} on {config.loss_function}"
@@ -149,9 +142,7 @@ def fit_network(
         drawn = draw_stretches(data, config, now * batch, draw)
         blocks = [tf.constant(array.reshape(now, batch, -1)) for array in drawn]
         span = tf.constant([done, steps], tf.float32)
-        loss, weights, moments, squares = optimise(*blocks, weights, moments, squares, span)
-        if progress:
-            progress(done + now, float(loss))
+        weights, moments, squares = optimise(*blocks, weights, moments, squares, span)
     return as_network([array.numpy() for array in weights], config)
 
 
@@ -159,8 +150,8 @@ def fit_network(
 def optimiser(name: str, shapes: tuple[Any, ...], windowsize: int) -> Any:
     """Some steps on blocks of stretches: ``(traces, targets, inside, weights, moments, squares, [done, steps])``.
 
-    It gives the mean loss and the new weights, moments and squares. Compiled once for all networks of a shape, with
-    the number of steps left open: compiling takes a second.
+    It gives the new weights, moments and squares. Compiled once for all networks of a shape, with the number of steps
+    left open: compiling takes a second.
     """
     tf = import_tensorflow()
     rate, (decay, square_decay) = LEARNING_RATE[name], ADAM_DECAYS
@@ -189,18 +180,17 @@ def optimiser(name: str, shapes: tuple[Any, ...], windowsize: int) -> Any:
     def optimise(traces: Any, targets: Any, inside: Any, weights: Any, moments: Any, squares: Any, span: Any) -> Any:
         steps = tf.shape(traces)[0]
 
-        def step(number: Any, total: Any, weights: Any, moments: Any, squares: Any) -> Any:
+        def step(number: Any, weights: Any, moments: Any, squares: Any) -> Any:
             with tf.GradientTape() as tape:
                 tape.watch(weights)
                 error = tf.square(dense_network(tf, traces[number], weights, windowsize) - targets[number])
                 loss = tf.reduce_sum(inside[number] * error) / tf.maximum(tf.reduce_sum(inside[number]), 1.0)
             gradients = tape.gradient(loss, weights)
             time = span[0] + tf.cast(number, tf.float32) + 1
-            return number + 1, total + loss, *update(time, span[1], gradients, weights, moments, squares)
+            return number + 1, *update(time, span[1], gradients, weights, moments, squares)
 
-        start = tf.constant(0), tf.constant(0.0), weights, moments, squares
-        _, total, *state = tf.while_loop(lambda number, *_: number < steps, step, start, parallel_iterations=1)
-        return total / tf.cast(steps, tf.float32), *state
+        start = tf.constant(0), weights, moments, squares
+        return tf.while_loop(lambda number, *_: number < steps, step, start, parallel_iterations=1)[1:]
 
     return optimise
 

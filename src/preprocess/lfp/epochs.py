@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from src.preprocess.lfp.emg import EMG_FILE
-from src.preprocess.lfp.encoding import FLOOR
+from src.preprocess.lfp.extraction import EMG_FILE
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.shank import STEP
-from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
+from src.preprocess.lfp.spectrogram_file import FLOOR, Spectrograms, open_spectrograms
 from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
 from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, label_epochs, write_epochs

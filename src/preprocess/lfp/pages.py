@@ -14,8 +14,7 @@ from src.reports.figures import saved
 from src.reports.lfp import DELTA_HZ, DPI, Page, draw_channel, draw_coherence, draw_overview, median_spectrum
 from src.storage.progress import steps
 
-COLUMNS = 1200
-"""Points in time of a page: more than a page has pixels would be averaged by the eye."""
+COLUMNS = 1200  # points in time of a page: more than a page has pixels would be averaged by the eye
 LOWEST_HZ = 0.5
 
 

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from src.preprocess.sleep.spectrogram import SpectrogramPlan
 
 DEFAULT = "scipy_compat"
-OVERLAP = 0.75
-"""Share of a window that the next one covers, where no overlap is given."""
-
+OVERLAP = 0.75  # share of a window that the next one covers, where no overlap is given
 _KEYS = (
     *("window", "nperseg", "window_s", "noverlap", "overlap_s", "nfft", "detrend", "scaling"),
     *("fmax_hz", "log_bins", "format", "decibel", "dtype", "band_powers"),

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.lfp.emg import EMG_FILE, save_muscle_activity
-from src.preprocess.lfp.encoding import BandPowers, Encoding
+from src.preprocess.lfp.extraction import EMG_FILE, save_muscle_activity
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
 from src.preprocess.lfp.spectrogram_file import (
     SPECTROGRAMS,
     SUFFIX,
+    BandPowers,
+    Encoding,
     Piece,
     deflate,
     filtered,

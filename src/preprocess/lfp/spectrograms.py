@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from src.preprocess.lfp.coherence import COHERENCE, Pair, parse_pairs
 from src.preprocess.lfp.extraction import extract
 from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
 from src.preprocess.lfp.shank import TRACES, shank_step
@@ -27,6 +26,9 @@ from src.storage.output import OutputFolder
 from src.storage.parallel import available_cores
 from src.storage.progress import say
 from src.storage.step import Artifact, CachedStep, ensure
+
+if TYPE_CHECKING:
+    from src.preprocess.lfp.coherence import Pair
 
 
 def spectrograms(params: SpectrogramParams) -> Summary:
@@ -43,7 +45,11 @@ def spectrograms(params: SpectrogramParams) -> Summary:
         If there is no session at all, or the parameters make no sense for any.
     """
     params.check()
-    pairs, output = parse_pairs(params.coherence), OutputFolder(Path(params.output_dir), (Path(params.input_dir),))
+    pairs, output = [], OutputFolder(Path(params.output_dir), (Path(params.input_dir),))
+    if params.coherence:
+        from src.preprocess.lfp.coherence import parse_pairs
+
+        pairs = parse_pairs(params.coherence)
     console, jobs = Console(stderr=True), list[Job]()
     sessions = [session for session in find_sessions(Path(params.input_dir)) if session.name not in params.skip]
     for session in sessions:
@@ -112,6 +118,8 @@ class Work:
 
     def coherence(self) -> Artifact:
         """The coherence of all pairs, and its figures."""
+        from src.preprocess.lfp.coherence import COHERENCE
+
         found = {f"sh{k}": self._traces(k) for k in sorted({site.shank for pair in self.pairs for site in pair})}
         given = {
             **self.params.transform(),

@@ -21,23 +21,19 @@ from src.signals import STAGE_SETS
 
 WAKE, NREM, REM = range(3)
 STATES, HYPNOGRAM = STAGE_SETS["rodent"], "hypnogram.csv"
-SMOOTHING_S = 12.0
-"""States change more slowly than the features flicker."""
-SHORTEST_S = 12.0
-"""Bouts shorter than this become part of their neighbours."""
+SMOOTHING_S = 12.0  # states change more slowly than the features flicker
+SHORTEST_S = 12.0  # bouts shorter than this become part of their neighbours
 AFTER_NREM_S = 20.0
 """Without muscle activity REM sleep has to begin at most so long after NREM sleep; waking has theta too."""
 SHORTEST_RECORDING_S = 600.0
-MOST_THETA_IN_NREM = 0.5
-"""Theta ratio above which slow waves do not dominate."""
+MOST_THETA_IN_NREM = 0.5  # theta ratio above which slow waves do not dominate
 BANDS_HZ = (1.0, 4.0), (5.0, 10.0), (10.0, 16.0), (16.0, 30.0), (30.0, 60.0)
 DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ = (1.0, 4.0), (25.0, 60.0), (5.0, 10.0), (2.0, 15.0)
 MOST_REM, LEAST_CONFIDENCE = 0.3, 0.75
 """Share of REM in sleep, and mean confidence, beyond which a scoring is not reliable."""
 _ARTIFACT_SD = 6.0
 _SURE = 0.9
-_APART = 2.5
-"""Distance in standard deviations at which two states are taken for two."""
+_APART = 2.5  # distance in standard deviations at which two states are taken for two
 
 
 class Features(NamedTuple):

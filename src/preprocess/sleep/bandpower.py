@@ -50,10 +50,6 @@ class BandPowerSettings:
         return round(self.epoch_s * self.fs_hz)
 
     @property
-    def min_hz(self) -> float:
-        return min(low for low, _ in self.bands_hz)
-
-    @property
     def max_hz(self) -> float:
         return max(high for _, high in self.bands_hz)
 
@@ -76,36 +72,29 @@ class BandPowerSettings:
         """Plain types, for parameters of a step."""
         return asdict(self) | {"bands_hz": [list(band) for band in self.bands_hz]}
 
-    def images(self, samples: NDArray[np.floating], channels: Sequence[str]) -> NDArray[np.float32]:
-        """See :func:`epoch_band_powers`."""
-        return epoch_band_powers(samples, self, channels)
+    def images(self, samples: NDArray[np.floating], channels: Sequence[str] = ()) -> NDArray[np.float32]:
+        """Log band powers ``(epoch, channel, band, 1)`` of a recording, float32 in dB re the channel's variance.
 
+        ``samples`` are ``(channel, time)`` at ``fs_hz`` in any unit; a last partial epoch is left out, epochs with
+        a sample that is not finite are NaN. Of ``channels`` whose names start with ``EOG`` only what lies below 15 Hz
+        is looked at, above it is muscle.
+        """
+        from scipy.signal import welch
 
-def epoch_band_powers(
-    samples: NDArray[np.floating], settings: BandPowerSettings, channels: Sequence[str] | None = None
-) -> NDArray[np.float32]:
-    """Log band powers ``(epoch, channel, band, 1)`` of a recording, float32 in dB re the channel's variance.
-
-    ``samples`` are ``(channel, time)`` at ``settings.fs_hz`` in any unit; a last partial epoch is left out, epochs with
-    a sample that is not finite are NaN. Of ``channels`` whose names start with ``EOG`` only what lies below 15 Hz is
-    looked at, above it is muscle.
-    """
-    from scipy.signal import welch
-
-    size, window = settings.epoch_samples, round(settings.window_s * settings.fs_hz)
-    n_epochs = samples.shape[-1] // size
-    powers = np.empty((n_epochs, len(samples), len(settings.bands_hz), 1), np.float32)
-    for row, channel in enumerate(samples):
-        top_hz = _EOG_TOP_HZ if channels and channels[row].upper().startswith("EOG") else settings.max_hz
-        epochs = _whitened(channel, settings, top_hz)[: n_epochs * size].reshape(n_epochs, size)
-        for first in range(0, n_epochs, _BLOCK):  # some epochs at a time, for the memory
-            block = slice(first, first + _BLOCK)
-            freqs_hz, density = welch(epochs[block], settings.fs_hz, "hamming", window, average="median", axis=-1)
-            for band, (low, high) in enumerate(settings.bands_hz):
-                inside = (freqs_hz >= low) & (freqs_hz <= high)
-                power = np.trapezoid(density[:, inside], freqs_hz[inside], axis=-1)
-                powers[block, row, band, 0] = 10 * np.log10(power + _FLOOR)
-    return powers
+        size, window = self.epoch_samples, round(self.window_s * self.fs_hz)
+        n_epochs = samples.shape[-1] // size
+        powers = np.empty((n_epochs, len(samples), len(self.bands_hz), 1), np.float32)
+        for row, channel in enumerate(samples):
+            top_hz = _EOG_TOP_HZ if channels and channels[row].upper().startswith("EOG") else self.max_hz
+            epochs = _whitened(channel, self, top_hz)[: n_epochs * size].reshape(n_epochs, size)
+            for first in range(0, n_epochs, _BLOCK):  # some epochs at a time, for the memory
+                block = slice(first, first + _BLOCK)
+                freqs_hz, density = welch(epochs[block], self.fs_hz, "hamming", window, average="median", axis=-1)
+                for band, (low, high) in enumerate(self.bands_hz):
+                    inside = (freqs_hz >= low) & (freqs_hz <= high)
+                    power = np.trapezoid(density[:, inside], freqs_hz[inside], axis=-1)
+                    powers[block, row, band, 0] = 10 * np.log10(power + _FLOOR)
+        return powers
 
 
 def _whitened(channel: NDArray[np.floating], settings: BandPowerSettings, top_hz: float) -> NDArray[np.float64]:
@@ -115,7 +104,7 @@ def _whitened(channel: NDArray[np.floating], settings: BandPowerSettings, top_hz
     missing = ~np.isfinite(channel)
     if missing.any():
         channel = np.where(missing, np.median(channel[~missing]) if not missing.all() else 0.0, channel)
-    edges_hz = settings.min_hz, min(top_hz, 0.99 * settings.fs_hz / 2)
+    edges_hz = min(low for low, _ in settings.bands_hz), min(top_hz, 0.99 * settings.fs_hz / 2)
     filtered = _filtered_both_ways(butter(4, edges_hz, "bandpass", fs=settings.fs_hz, output="sos"), channel)
     if missing.any():
         filtered[missing] = np.nan

@@ -98,9 +98,18 @@ class FeatureSettings:
         """Plain types, for parameters of a step."""
         return asdict(self)
 
-    def images(self, samples: NDArray[np.floating], channels: Sequence[str]) -> NDArray[np.float32]:
-        """See :func:`epoch_features`."""
-        return epoch_features(samples, self)
+    def images(self, samples: NDArray[np.floating], channels: Sequence[str] = ()) -> NDArray[np.float32]:
+        """Log power ``(epoch, channel, frequency, time)`` of the whole epochs of a signal, float32 in dB re 1 unit²/Hz.
+
+        ``samples`` are ``(channel, time)`` in µV at ``fs_hz``; a last partial epoch is left out. Frames with a
+        sample that is not finite are NaN.
+        """
+        n_epochs = samples.shape[-1] // self.epoch_samples
+        images = np.empty((n_epochs, len(samples), *self.shape), np.float32)
+        for row, channel in enumerate(samples):
+            epochs = channel[: n_epochs * self.epoch_samples].reshape(n_epochs, self.epoch_samples)
+            images[:, row] = decibels(_power(epochs, self), self)
+        return images
 
     @property
     def _window(self) -> int:
@@ -119,20 +128,6 @@ class FeatureSettings:
     def _kept(self) -> slice:
         first = round(self._bins[0] * self._window / self.fs_hz)
         return slice(first, first + len(self._bins))
-
-
-def epoch_features(samples: NDArray[np.floating], settings: FeatureSettings) -> NDArray[np.float32]:
-    """Log power ``(epoch, channel, frequency, time)`` of the whole epochs of a signal, float32 in dB re 1 unit²/Hz.
-
-    ``samples`` are ``(channel, time)`` in µV at ``settings.fs_hz``; a last partial epoch is left out. Frames with a
-    sample that is not finite are NaN.
-    """
-    n_epochs = samples.shape[-1] // settings.epoch_samples
-    images = np.empty((n_epochs, len(samples), *settings.shape), np.float32)
-    for row, channel in enumerate(samples):
-        epochs = channel[: n_epochs * settings.epoch_samples].reshape(n_epochs, settings.epoch_samples)
-        images[:, row] = decibels(_power(epochs, settings), settings)
-    return images
 
 
 def _power(epochs: NDArray[np.floating], settings: FeatureSettings) -> NDArray[np.float32]:

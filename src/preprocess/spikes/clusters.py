@@ -6,11 +6,13 @@ import warnings
 from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 import scipy.signal
 import scipy.stats
+from scipy.sparse.csgraph import connected_components
 
 from src.preprocess.spikes.bank import SpikeBank, Whitening
 from src.recordings.extracellular.spike_trains import SpikeTrain
@@ -20,6 +22,12 @@ MOST_VARIATION = 0.1
 """Largest standard deviation along one direction, as a share of the mean waveform."""
 
 COMPONENTS = 8
+MOST_VIOLATIONS = 0.005
+"""Share of intervals in the refractory period above which a cluster is not one neuron."""
+
+MOST_PARTS, LEAST_VARIANCE, SEPARATE = 6, 0.5, 5.0
+"""Parts that such a cluster is taken apart into, variance beyond the noise's of each, standard deviations between."""
+
 ALIKE = 0.8
 """Overlap of two waveforms above which their spike times say whether they are of one neuron."""
 
@@ -118,8 +126,7 @@ def shapes_of(windows: np.ndarray, times: np.ndarray, labels: np.ndarray, onset:
         rest = (own - middle).reshape(len(own), -1)
         limit = 4 * 1.4826 * np.median(np.abs(rest)) + 1e-12
         held = np.clip(rest, -limit, limit)
-        _, vectors = np.linalg.eigh(held.T @ held)
-        directions = vectors[:, ::-1][:, :N_MODES]
+        directions = _principal(held, N_MODES)
         # Robust spread along each direction: spikes that overlap with others are outliers, not variation.
         spread = 1.4826 * np.median(np.abs(rest @ directions), axis=0)
         excess = np.where(spread**2 > 1.1, spread**2 - 1, 0)  # the noise is white and of unit variance
@@ -143,6 +150,11 @@ class Refractory(NamedTuple):
         )
         return near, 2 * len(one) * len(two) * (self.last - self.first + 1) / self.n_samples
 
+    def violated(self, train: np.ndarray) -> bool:
+        """Whether a sorted train has more intervals of these lengths than one neuron and a few errors."""
+        near = self.coincidences(train, train)[0] / 2
+        return near >= 2 and near > MOST_VIOLATIONS * len(train)
+
     def independent(self, one: np.ndarray, two: np.ndarray) -> bool:
         """Whether two trains coincide about as often as those of two neurons."""
         near, expected = self.coincidences(one, two)
@@ -157,42 +169,53 @@ class Refractory(NamedTuple):
 def split_mixed(
     flat: np.ndarray, times: np.ndarray, labels: np.ndarray, least: int, refractory: Refractory
 ) -> np.ndarray:
-    """Labels in which a cluster of two neurons is two: of two sizes, or apart along the largest variation.
+    """Labels in which a cluster whose spikes violate the refractory period is taken apart, -1 for what is left over.
 
-    The whitened noise has unit variance along every direction, so a mixture of two Gaussians sees what no gap shows.
-    Spike times confirm it: the parts of one neuron would avoid each other.
+    Two neurons of two sizes are two Gaussians along one direction, where the whitened noise has unit variance; that
+    their spikes coincide confirms it. Else Gaussians in the plane of the largest variations say what belongs together.
     """
     labels, todo = labels.copy(), list(range(int(labels.max(initial=-1)) + 1))
     while todo:
         rows = np.flatnonzero(labels == (unit := todo.pop()))
-        if len(rows) < 2 * least:
+        if len(rows) < 2 * least or not refractory.violated(np.sort(times[rows])):
             continue
         middle = np.median(flat[rows], axis=0)
-        rest = flat[rows] - middle
-        main = np.linalg.eigh(rest.T @ rest)[1][:, -1]
-        for direction in (middle / max(np.linalg.norm(middle), 1e-9), main):
-            second = _second_component(flat[rows] @ direction)
-            parts = [np.sort(times[rows[side]]) for side in (second, ~second)]
-            if min(map(len, parts)) >= least and refractory.independent(*parts):
+        directions = _principal(flat[rows] - middle, min(COMPONENTS, flat.shape[1]))
+        for direction in (middle / max(np.linalg.norm(middle), 1e-9), directions[:, 0]):
+            parts = _mixture(flat[rows] @ direction[:, None], 2, "tied")
+            trains = [np.sort(times[rows[parts == part]]) for part in (0, 1)]
+            if min(map(len, trains)) >= least and refractory.independent(*trains):
                 new = int(labels.max()) + 1
-                labels[rows[second]] = new
+                labels[rows[parts == 1]] = new
                 todo += [unit, new]
                 break
+        else:
+            parts = large(_mixture((flat[rows] - middle) @ directions, MOST_PARTS, "spherical"), least)
+            labels[rows] = np.where(parts > 0, int(labels.max()) + parts, np.where(parts == 0, unit, -1))
     return labels
 
 
-def _second_component(values: np.ndarray) -> np.ndarray:
-    """Mask of the values in the upper of two Gaussians of one width, none if one Gaussian describes them as well."""
+def _mixture(values: np.ndarray, most: int, kind: Any) -> np.ndarray:
+    """The Gaussian of each row of ``(row, direction)``; how many there are says the information criterion."""
     from sklearn.mixture import GaussianMixture
 
-    column = values[:, None].astype(np.float64)
-    distance = np.abs(column - np.median(column))
-    inner = column[distance[:, 0] < 6 * np.median(distance)]
-    fits = [GaussianMixture(k, covariance_type="tied", random_state=0).fit(inner) for k in (1, 2)]
-    low, high = sorted(fits[1].means_[:, 0])
-    if fits[0].bic(inner) - fits[1].bic(inner) < 10 or high - low < APART:
-        return np.zeros(len(values), bool)
-    return np.asarray(fits[1].predict(column) == fits[1].means_[:, 0].argmax())
+    distance = np.abs(values - np.median(values, axis=0))
+    inner = values[(distance < 20 * np.median(distance, axis=0) + 1e-9).all(axis=1)][:4000]
+    added = LEAST_VARIANCE if most > 2 else 1e-6
+    fits = [
+        GaussianMixture(k, covariance_type=kind, reg_covar=added, random_state=0).fit(inner)
+        for k in range(1, min(most, len(inner)) + 1)
+    ]
+    best = min(fits, key=lambda fit: fit.bic(inner))
+    apart = np.linalg.norm(best.means_[:, None] - best.means_, axis=2)
+    _, part = connected_components(apart < (SEPARATE if most > 2 else APART))
+    return np.asarray(part[best.predict(values)])
+
+
+def _principal(rows: np.ndarray, count: int) -> np.ndarray:
+    """``(feature, count)`` directions in which ``(row, feature)`` vary most, the largest first."""
+    last = rows.shape[1] - 1
+    return np.asarray(scipy.linalg.eigh(rows.T @ rows, subset_by_index=(last - count + 1, last))[1][:, ::-1])
 
 
 def merge_similar(shapes: Shapes, reach: int, refractory: Refractory) -> Shapes:

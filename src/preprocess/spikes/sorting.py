@@ -21,21 +21,11 @@ from src.preprocess.spikes.waveforms import LabelledRecording, WaveformModel, su
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
-BLOCK = 1 << 21
-"""Samples that are sorted at a time."""
-
-MEASURED = 1 << 19
-"""Samples from which the background is measured; more would not change it."""
-
-LONG_FFT = 4096
-"""Samples of a segment from which a background's spectrum is measured at full resolution."""
-
-CLEAR_RATIO = 8.0
-"""Log-likelihood ratio of the spikes that are subtracted before the background is measured."""
-
-EDGE_SAMPLES = 64
-"""Samples around what was not recorded in which no spike is reported."""
-
+BLOCK = 1 << 21  # samples that are sorted at a time
+MEASURED = 1 << 19  # samples from which the background is measured; more would not change it
+LONG_FFT = 4096  # samples of a segment from which a background's spectrum is measured at full resolution
+CLEAR_RATIO = 8.0  # log-likelihood ratio of the spikes that are subtracted before the background is measured
+EDGE_SAMPLES = 64  # samples around what was not recorded in which no spike is reported
 GAIN_SAMPLES = 1 << 17
 FOREIGN_UNIT = 8.0
 """A recording is taken to be in another unit if it is so many times louder or quieter than the labelled one."""
@@ -180,7 +170,7 @@ class BankSorter:
             factor = f"{1 / ratio:.3g} times those of the labelled recording"
             problem = f"its amplitudes are {factor}, and no spike is like its"
             raise BadInput(trace.source, problem, "give options.gain, the factor to the labelled recording's unit")
-        if best == 1.0 or explained[best] < 1.5 * explained[1.0] + CLEAR_RATIO:
+        if best == 1.0 or explained[best] < 1.5 * explained[1.0] + 10 * CLEAR_RATIO:
             return 1.0, ()
         notes = ["its polarity is the opposite of the labelled recording's: it was turned over"] if best < 0 else []
         if abs(best) != 1.0:

@@ -15,30 +15,20 @@ from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_trace, unusable
 from src.signals import BadInput
 
-MOST_UNUSABLE = 0.5
-"""Share of NaN and saturated samples above which a recording is refused."""
-
+MOST_UNUSABLE = 0.5  # share of NaN and saturated samples above which a recording is refused
 MAINS_HZ = (50.0, 60.0)
-HUM_RATIO = 8.0
-"""Power of a line over that of its neighbourhood above which it is taken off."""
-
+HUM_RATIO = 8.0  # power of a line over that of its neighbourhood above which it is taken off
 HARMONICS = 12
 HUM_BLOCK_S = 2.0
 
-CEILING = 3.0
-"""Times the largest known spike above which a deflection is an artefact."""
-
+CEILING = 3.0  # times the largest known spike above which a deflection is an artefact
 NOISIEST = 1.5
 """Standard deviations of the noise, in units of the largest known spike, beyond which nothing can be found."""
 
 BLANK_BEFORE_MS, BLANK_AFTER_MS = 1.0, 4.0
 
-TWICE_MS = 0.2
-"""Labels of one neuron nearer than this to each other are one spike given twice."""
-
-FASTEST_HZ = 300.0
-"""Mean rate that no neuron keeps up over a recording."""
-
+TWICE_MS = 0.2  # labels of one neuron nearer than this to each other are one spike given twice
+FASTEST_HZ = 300.0  # mean rate that no neuron keeps up over a recording
 SHORTEST_ISI_MS, MOST_SHORT = 0.5, 0.2
 
 
@@ -134,10 +124,10 @@ def _stands_out(power: np.ndarray, place: float) -> bool:
 
 
 def _refined(samples: np.ndarray, near_hz: float, fs_hz: float) -> float:
-    """Frequency of the line near ``near_hz``, to a hundredth of a hertz."""
+    """Frequency of the line near ``near_hz``, to half a hundredth of a hertz."""
     part = samples[: round(20 * fs_hz)]
     time = np.arange(len(part)) / fs_hz
-    tried = near_hz + np.arange(-0.5, 0.51, 0.02)
+    tried = near_hz + np.arange(-0.5, 0.501, 0.005)
     base = part * np.exp(-2j * np.pi * near_hz * time)
     step = round(fs_hz / 100)
     slow = base[: len(base) // step * step].reshape(-1, step).mean(axis=1)
@@ -152,14 +142,13 @@ def _subtract_lines(samples: np.ndarray, lines: list[float], fs_hz: float, lengt
     basis = np.concatenate([[np.cos(2 * np.pi * f * time), np.sin(2 * np.pi * f * time)] for f in lines])
     solve = np.linalg.pinv(basis.T)
     hop = length // 2
-    padded = np.pad(samples.astype(np.float64), (hop, 2 * length), mode="reflect")
-    total, weight = np.zeros_like(padded), np.zeros_like(padded)
+    total, weight = np.zeros(len(samples)), np.zeros(len(samples))
     triangle = 1 - np.abs(np.linspace(-1, 1, length)) + 1e-6
-    for start in range(0, len(padded) - length + 1, hop):
-        fitted = (solve @ padded[start : start + length]) @ basis
-        total[start : start + length] += triangle * fitted
-        weight[start : start + length] += triangle
-    hum = (total / np.maximum(weight, 1e-12))[hop : hop + len(samples)]
+    for start in (*range(0, len(samples) - length, hop), len(samples) - length):
+        span = slice(start, start + length)
+        total[span] += triangle * ((solve @ samples[span].astype(np.float64)) @ basis)
+        weight[span] += triangle
+    hum = total / weight
     return (samples - hum).astype(samples.dtype)
 
 

@@ -198,10 +198,13 @@ def read_header(path: str | Path) -> EdfHeader:
 
 
 def _header(path: Path, size: int, fixed: bytes, rest: bytes, sample_bytes: int) -> EdfHeader:
-    fields = _columns(rest)
+    # The fields of all signals stand one after the other.
+    n_signals = len(rest) // _SIGNAL_BYTES
+    starts = zip(n_signals * np.cumsum((0, *_WIDTHS[:-1])), _WIDTHS, strict=True)
+    fields = [[rest[at + i * width : at + (i + 1) * width] for i in range(n_signals)] for at, width in starts]
     header_bytes = _integer(path, fixed[184:192], "number of header bytes")
     if header_bytes != _FIXED_BYTES + len(rest):
-        raise BadInput(path, f"states a header of {header_bytes} bytes for {len(fields[0])} signals", _EXPORT_AGAIN)
+        raise BadInput(path, f"states a header of {header_bytes} bytes for {n_signals} signals", _EXPORT_AGAIN)
     samples = [_integer(path, stated, "samples per record") for stated in fields[8]]
     if min(samples) < 0 or sum(samples) == 0:
         raise BadInput(path, "states data records without samples", _EXPORT_AGAIN)
@@ -213,7 +216,9 @@ def _header(path: Path, size: int, fixed: bytes, rest: bytes, sample_bytes: int)
     record_bytes = sum(samples) * sample_bytes
     n_records, notes = _count_records(path, size, fixed, header_bytes, record_bytes)
     firsts = np.cumsum([0, *samples])[:-1] * sample_bytes
-    labels = _distinct([_clean(label) for label in fields[0]])
+    names = [_clean(label) for label in fields[0]]
+    twice = {name for name in names if names.count(name) > 1} - set(_ANNOTATIONS)  # C3 (1), C3 (2)
+    labels = [f"{x} ({names[: i + 1].count(x)})" if x in twice else x for i, x in enumerate(names)]
     channels = [
         _channel(label, stated, n / record_s if record_s else 0.0, int(first), n * sample_bytes)
         for label, stated, n, first in zip(labels, zip(*fields[2:7], strict=True), samples, firsts, strict=True)
@@ -239,13 +244,6 @@ def _header(path: Path, size: int, fixed: bytes, rest: bytes, sample_bytes: int)
         header_bytes, record_bytes, sample_bytes, gaps, duration_s,
         start + timedelta(seconds=first_s) if start else None, first_s, tuple(notes),
     )  # fmt: skip
-
-
-def _columns(rest: bytes) -> list[list[bytes]]:
-    """Per header field what it says of every signal: the fields of all signals stand one after the other."""
-    n = len(rest) // _SIGNAL_BYTES
-    starts = n * np.cumsum((0, *_WIDTHS[:-1]))
-    return [[rest[at + i * w : at + (i + 1) * w] for i in range(n)] for at, w in zip(starts, _WIDTHS, strict=True)]
 
 
 def _count_records(path: Path, size: int, fixed: bytes, header_bytes: int, record_bytes: int) -> tuple[int, list[str]]:
@@ -304,12 +302,6 @@ def _start(fixed: bytes) -> datetime | None:
     return start if 1900 <= start.year <= 2200 else None
 
 
-def _distinct(labels: Sequence[str]) -> list[str]:
-    """Labels that occur more than once are numbered: ``C3 (1)``, ``C3 (2)``."""
-    twice = {label for label in labels if labels.count(label) > 1} - set(_ANNOTATIONS)
-    return [f"{x} ({labels[: i + 1].count(x)})" if x in twice else x for i, x in enumerate(labels)]
-
-
 def _clean(raw: bytes) -> str:
     return " ".join(raw.decode("latin-1").replace("\0", " ").split())
 
@@ -345,7 +337,12 @@ def _samples(header: EdfHeader, channel: EdfChannel, onsets: NDArray[np.float64]
     places = np.arange(header.n_records) * n if onsets is None else np.round(onsets * channel.fs_hz).astype(np.int64)
     row = np.full(int(places[-1]) + n, np.nan, np.float32)
     for first, block in _blocks(header, channel):
-        digital = _integers(block, header.sample_bytes)
+        if header.sample_bytes == 2:
+            digital = np.ascontiguousarray(block).view("<i2").reshape(-1)
+        else:  # 24 bits
+            wide = np.zeros((block.size // 3, 4), np.uint8)
+            wide[:, 1:] = block.reshape(-1, 3)
+            digital = wide.view("<i4").reshape(-1) >> 8
         values = (digital * np.float64(channel.gain) + channel.offset).astype(np.float32)
         if onsets is None:
             row[first * n : first * n + len(values)] = values
@@ -353,15 +350,6 @@ def _samples(header: EdfHeader, channel: EdfChannel, onsets: NDArray[np.float64]
         for place, record in zip(places[first:], values.reshape(len(block), n), strict=False):
             row[place : place + n] = record
     return row
-
-
-def _integers(block: NDArray[np.uint8], sample_bytes: int) -> NDArray[np.integer]:
-    """``(time,)`` of little-endian 16-bit or 24-bit integers."""
-    if sample_bytes == 2:
-        return np.ascontiguousarray(block).view("<i2").reshape(-1)
-    wide = np.zeros((block.size // 3, 4), np.uint8)
-    wide[:, 1:] = block.reshape(-1, 3)
-    return wide.view("<i4").reshape(-1) >> 8
 
 
 def _blocks(header: EdfHeader, channel: EdfChannel) -> Iterator[tuple[int, NDArray[np.uint8]]]:

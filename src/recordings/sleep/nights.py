@@ -267,7 +267,7 @@ def _beside_or_in(root: Path, pattern: str) -> list[Path]:
 
 
 def _edf_signal(night: Night, request: ChannelRequest) -> list[Recording]:
-    if night.psg[0].suffix.lower() == ".txt":  # an excerpt of DREAMS without its EDF file
+    if night.kind == "dreams" and night.psg[0].suffix.lower() != ".edf":
         return dreams_signal(night.psg[0], request)
     return read_channels(night.psg[0], request, recording_id=night.recording_id, subject_id=night.subject_id)
 

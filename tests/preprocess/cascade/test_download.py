@@ -249,6 +249,15 @@ def test_the_nearest_rate_wins_and_the_embedded_package_is_no_candidate(tmp_path
     assert package_for_rate(330.0, tmp_path).name == "Fast_400Hz"
 
 
+@pytest.mark.parametrize(
+    ("fs_hz", "rate"), [(1.9, 2.0), (3.1, 2.0), (7.7, 7.5), (10.0, 7.5), (15.0, 7.5), (20.0, 30.0), (31.0, 30.0)]
+)
+def test_a_recording_gets_the_shipped_model_of_the_nearest_rate(tmp_path: Path, fs_hz: float, rate: float) -> None:
+    folder = package_for_rate(fs_hz, tmp_path)
+    assert folder.name.startswith("Recorded_EXC_")
+    assert open_package(folder).config.sampling_rate_hz == rate
+
+
 @pytest.mark.parametrize("folder", sorted(p.parent for p in SHIPPED_DIR.glob("*/config.yaml")), ids=lambda p: p.name)
 def test_shipped_packages_are_whole_and_have_a_card(folder: Path) -> None:
     package = open_package(folder).check_members()

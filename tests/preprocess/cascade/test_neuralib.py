@@ -32,7 +32,9 @@ def assert_same(ours: np.ndarray, reference: np.ndarray) -> None:
     assert np.nanmax(np.abs(ours - reference)) <= 1e-6
 
 
-def test_dense_equals_neuralib_on_a_package_written_here(tmp_path: Path) -> None:
+def test_dense_equals_neuralib_which_prints_and_leaves_nothing(tmp_path: Path, capfd: Any, monkeypatch: Any) -> None:
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
     write_loadable(tmp_path, replace(TINY, smoothing_s=0.75, noise_levels=(2, 5)))
     draw = np.random.default_rng(0)
     dff = draw.normal(0, 1, (6, 70)).astype(np.float32) * np.linspace(0.02, 0.1, 6, dtype=np.float32)[:, None]
@@ -47,13 +49,6 @@ def test_dense_equals_neuralib_on_a_package_written_here(tmp_path: Path) -> None
     dff[2, 30] = np.nan
     for align in ("upstream", "centered"):
         assert_same(engine("dense", 0, align).predict(dff, levels), engine("neuralib", 0, align).predict(dff, levels))
-
-
-def test_nothing_is_printed_and_nothing_is_left(tmp_path: Path, capfd: Any, monkeypatch: Any) -> None:
-    write_loadable(tmp_path / "models", TINY)
-    (scratch := tmp_path / "scratch").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    neuralib_predict(np.zeros((1, 20), np.float32), open_package(tmp_path / "models" / "Tiny_2Hz"), 2, 1)
     assert capfd.readouterr().out == ""
     assert os.listdir(scratch) == []
 

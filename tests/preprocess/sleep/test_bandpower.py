@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings, epoch_band_powers
+from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings
 from src.preprocess.sleep.epochs import EpochSettings, epochs_of
 from src.signals import BadInput, Recording
 
@@ -16,7 +16,7 @@ def tone(hz, seconds=150.0, noise=0.1, fs_hz=100.0):
 
 @pytest.mark.parametrize(("band", "hz"), list(enumerate((2.0, 6.0, 10.0, 14.0, 22.0))))
 def test_a_tone_is_found_in_its_band_with_its_variance(band, hz):
-    levels = epoch_band_powers(tone(hz)[None], SETTINGS)[:, 0, :, 0]
+    levels = SETTINGS.images(tone(hz)[None])[:, 0, :, 0]
     assert (levels.argmax(1) == band).all()
     # The tone carries nearly all of the variance, which is scaled to one: 0 dB. The median over windows is
     # corrected for the skew of noise, which a tone lacks: 1.3 dB too much.
@@ -25,7 +25,7 @@ def test_a_tone_is_found_in_its_band_with_its_variance(band, hz):
 
 def test_gain_and_offset_do_not_matter():
     signal = tone(3.0, noise=1.0)
-    levels = epoch_band_powers(np.stack([signal, 1e-3 * signal + 7]), SETTINGS)
+    levels = SETTINGS.images(np.stack([signal, 1e-3 * signal + 7]))
     np.testing.assert_allclose(levels[:, 0], levels[:, 1], atol=1e-3)
 
 
@@ -34,7 +34,7 @@ def test_the_rate_hardly_matters():
 
     signal = tone(5.0, noise=1.0)[None]
     again = resample(resample(signal, 100.0, 128.0), 128.0, 100.0)
-    first, second = epoch_band_powers(signal, SETTINGS), epoch_band_powers(again, SETTINGS)
+    first, second = SETTINGS.images(signal), SETTINGS.images(again)
     np.testing.assert_allclose(first, second, atol=0.1)
 
 
@@ -42,16 +42,14 @@ def test_missing_samples_spoil_their_epoch_only():
     signal = tone(5.0, noise=1.0)
     broken = signal.copy()
     broken[3100:3200] = np.nan
-    levels = epoch_band_powers(broken[None], SETTINGS)
+    levels = SETTINGS.images(broken[None])
     assert np.isnan(levels[1]).all()
     assert np.isfinite(levels[[0, 2, 3, 4]]).all()
 
 
 def test_above_15_hz_the_eye_channel_holds_muscle():
     signal = tone(22.0, noise=0.5)
-    eye, brain = (
-        epoch_band_powers(signal[None], SETTINGS, [name])[0, 0, 4, 0] for name in ("EOG horizontal", "EEG Cz")
-    )
+    eye, brain = (SETTINGS.images(signal[None], [name])[0, 0, 4, 0] for name in ("EOG horizontal", "EEG Cz"))
     assert eye < brain - 10
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from src.preprocess.sleep.features import FeatureSettings, epoch_features
+from src.preprocess.sleep.features import FeatureSettings
 from src.signals import BadInput
 
 LINEAR = FeatureSettings()
@@ -18,7 +18,7 @@ def samples():
 
 
 def test_linear_is_scipys_density_of_the_epoch_alone(samples):
-    images = epoch_features(samples, LINEAR)
+    images = LINEAR.images(samples)
     assert images.shape == (2, 2, 90, 29)
     for epoch in range(2):
         piece = samples[1, epoch * 3000 : (epoch + 1) * 3000].astype(np.float64)
@@ -30,7 +30,7 @@ def test_linear_is_scipys_density_of_the_epoch_alone(samples):
 
 def test_db_has_the_geometry_of_the_original_and_librosas_floor(samples):
     samples[0, 100:200] = np.linspace(-1e-9, 1e-9, 100)
-    image = epoch_features(samples, ORIGINAL)[0, 0]
+    image = ORIGINAL.images(samples)[0, 0]
     assert image.shape == (51, 59)
     piece = samples[0, :3000].astype(np.float64)
     _, _, power = scipy.signal.spectrogram(piece, 100.0, "hann", 100, 50, detrend="constant")
@@ -39,7 +39,7 @@ def test_db_has_the_geometry_of_the_original_and_librosas_floor(samples):
 
 def test_mel_is_librosas_bank_over_the_power(samples):
     settings = FeatureSettings(kind="mel", n_mels=20)
-    image = epoch_features(samples, settings)[1, 0]
+    image = settings.images(samples)[1, 0]
     assert image.shape == settings.shape == (20, 29)
     bank = librosa.filters.mel(sr=100.0, n_fft=200, n_mels=20, fmin=0.5, fmax=45.0, norm=None)
     _, _, power = scipy.signal.spectrogram(samples[0, 3000:6000].astype(np.float64), 100.0, "hann", 200, 100)
@@ -50,25 +50,25 @@ def test_mel_is_librosas_bank_over_the_power(samples):
 def test_a_tone_shows_at_its_frequency_in_every_kind():
     tone = 20 * np.sin(2 * np.pi * 13.0 * np.arange(3000) / 100)[None].astype(np.float32)
     for settings in (LINEAR, ORIGINAL, FeatureSettings(kind="mel")):
-        peak = settings.freqs_hz[epoch_features(tone, settings)[0, 0].mean(axis=1).argmax()]
+        peak = settings.freqs_hz[settings.images(tone)[0, 0].mean(axis=1).argmax()]
         assert abs(peak - 13.0) < 1.0
 
 
 def test_hops_that_do_not_fit_into_epochs_give_the_frames_of_each_epoch(samples):
     odd = FeatureSettings(epoch_s=5.0, window_s=1.0, hop_s=0.3)
-    images = epoch_features(samples, odd)
+    images = odd.images(samples)
     assert images.shape == (15, 2, 90 // 2, odd.n_frames)
     _, _, power = scipy.signal.spectrogram(samples[0, 500:1000].astype(np.float64), 100.0, "hann", 100, 70)
     np.testing.assert_allclose(images[1, 0], 10 * np.log10(power[1:46]), atol=0.01)
 
 
 def test_scaling_the_signal_shifts_the_image(samples):
-    difference = epoch_features(samples * 10, LINEAR) - epoch_features(samples, LINEAR)
+    difference = LINEAR.images(samples * 10) - LINEAR.images(samples)
     np.testing.assert_allclose(difference, 20.0, atol=0.01)
 
 
 def test_silence_has_a_floor_not_minus_infinity():
-    assert np.isfinite(epoch_features(np.zeros((1, 3000), np.float32), LINEAR)).all()
+    assert np.isfinite(LINEAR.images(np.zeros((1, 3000), np.float32))).all()
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_mains_hum_is_taken_off_and_the_rest_stays(trace, frequency):
     cleaned, notes = without_hum(trace.centred + hum.astype(np.float32), FS_HZ)
     assert f"{round(frequency, -1):g}, {3 * round(frequency, -1):g} Hz" in notes[0]
     left = cleaned - trace.centred
-    assert left[50_000:-50_000].std() < 0.1 * hum.std()
+    assert max(left[s : s + 25_000].std() for s in range(0, len(left), 25_000)) < 0.1 * hum.std()
 
 
 def test_a_recording_without_hum_is_not_touched(trace):
