@@ -70,11 +70,7 @@ class SpikeClassification(TrainedModule):
             self.log(f"val/accuracy_{name}", accuracy(table))
         self.log("val/macro_f1", float(np.mean([macro_f1(t) for t in self._tables.values()])), prog_bar=True)
 
-    def on_test_epoch_start(self) -> None:
-        self._tables = {}
-
-    def test_step(self, recording: Any, batch_idx: int) -> None:
-        self.validation_step(recording, batch_idx)
+    on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
 
     def predict_step(self, recording: Any, batch_idx: int) -> np.ndarray:
         """``(spike, neuron)`` probabilities of the labelled spikes of a held-out recording."""

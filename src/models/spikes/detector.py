@@ -75,9 +75,6 @@ class SpikeDetection(TrainedModule):
         self._trials = {}
 
     def validation_step(self, recording: Any, batch_idx: int) -> None:
-        self._keep(recording)
-
-    def _keep(self, recording: Any) -> None:
         trial = self.network.onset_probability(recording.conditioned), recording.train.index
         self._trials.setdefault(recording.name, []).append(trial)
         self._levels[recording.name] = recording.level
@@ -145,8 +142,8 @@ class SpikeDetection(TrainedModule):
         """Threshold and refractory period for the noise of each target, from the validation block."""
         if self.detector_config is not None or not self.decisions:
             self._trials = {}
-            for recording in datamodule.held_out("val"):
-                self._keep(recording)
+            for number, recording in enumerate(datamodule.held_out("val")):
+                self.validation_step(recording, number)
             self.decisions = self._tuned()
         if self.detector_config is not None:
             every = [trial for trials in self._trials.values() for trial in trials]
