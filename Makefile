@@ -87,7 +87,7 @@ lock: ## resolve pyproject.toml into the two locks; UPGRADE=--upgrade takes the 
 		extra=$$([ $$file = requirements.lock ] && echo "--extra cascade" || true); \
 		cp requirements.lock "$$tools/lock" 2>/dev/null || true; \
 		"$$tools/bin/uv" pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest $$extra \
-			--group dev --extra hub --extra slurm --extra sweep --extra trackers --extra yasa --no-header --no-annotate --quiet $(UPGRADE) -o "$$tools/lock" >/dev/null; \
+			--group dev --extra hub --extra slurm --extra sweep --extra trackers --no-header --no-annotate --quiet $(UPGRADE) -o "$$tools/lock" >/dev/null; \
 		{ echo '# Made from pyproject.toml by `make lock`; docs/decisions.md says what is left out and why.'; \
 		  sed -E 's/ ;.*//' "$$tools/lock" | grep -vE '^(nvidia-|cuda-|triton)'; } > "$$tools/new"; \
 		mv "$$tools/new" $$file; \

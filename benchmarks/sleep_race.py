@@ -1,11 +1,11 @@
-"""Our stager, the same network without context, YASA and GSSC on every raw recording at hand, at three gains.
+"""What scores by default, our network alone, YASA and GSSC on every raw recording at hand, at three gains.
 
 python -m benchmarks.sleep_race [--shared ../shared/data] [--gains 0.2 1 5] [--only neurolit yasa]
 
 Reads the DREAMS excerpts and the UCDDB patients with one EEG channel each. UCDDB states no unit: 1 is taken for
 100 µV, which gives every scorer plausible amplitudes at gain 1. The network without context is trained on the band
-powers of ``<shared>/sleep_edfx_bandpower`` and kept in ``--cache``. YASA (``pip install yasa``) and GSSC
-(``pip install gssc``) take part if they are installed. Prints κ and macro-F1 (over the stages that occur) of each
+powers of ``<shared>/sleep_edfx_bandpower`` and kept in ``--cache``. YASA reads the microvolts as they are. GSSC
+(``pip install gssc``) takes part if it is installed. Prints κ and macro-F1 (over the stages that occur) of each
 scorer and gain, the seconds of a recording in a running process (warm), and those of a new one (cold, UCDDB 018).
 """
 
@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 
 from src.models.metrics import scores
 from src.predict.sleep import HUMAN_BUNDLE, stage
-from src.predict.sleep_yasa import yasa_stages
 from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import Night, discover, load_channels, load_scoring
@@ -39,7 +38,7 @@ from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.tables import markdown_table
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Recording
 
-EPOCH_S, MICROVOLTS_PER_UNIT = 30.0, 100.0
+EPOCH_S, MICROVOLTS_PER_UNIT, YASA_ABOVE_HZ = 30.0, 100.0, 80.0
 FOLDERS = {"dreams": "sleep_dreams_spindles", "ucddb": "sleep_ucddb_epochs"}
 TIMED = "ucd018"
 SCORES = ("κ", "macro-F1")
@@ -67,15 +66,23 @@ def truth(night: Night, recording: Recording) -> NDArray[np.integer]:
     return np.where(np.isfinite(epochs).all(axis=1), stages, UNSCORED)
 
 
-def ours(recording: Recording, bundle: Path) -> NDArray[np.integer]:
-    found = stage(recording.samples, recording.fs_hz, recording.channels, bundle=bundle).stages
+def ours(recording: Recording, bundle: Path = HUMAN_BUNDLE, yasa: bool | None = None) -> NDArray[np.integer]:
+    found = stage(recording.samples, recording.fs_hz, recording.channels, bundle=bundle, yasa=yasa).stages
     return _indices(found.tolist())
 
 
 def yasa(recording: Recording) -> NDArray[np.integer]:
+    import mne
+    from yasa import SleepStaging
+
+    if recording.fs_hz <= YASA_ABOVE_HZ:
+        raise BadInput(recording.source, f"has {recording.fs_hz:g} Hz", f"YASA needs more than {YASA_ABOVE_HZ:g} Hz")
+    volts = np.nan_to_num(recording.samples).astype(np.float64) * 1e-6
+    raw = mne.io.RawArray(volts, mne.create_info(["C3"], recording.fs_hz, "eeg"), verbose="ERROR")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return yasa_stages([recording], int(recording.duration_s / EPOCH_S))
+        found = [str(name) for name in SleepStaging(raw, eeg_name="C3").predict().hypno]
+    return _indices(["W" if name == "WAKE" else name for name in found])
 
 
 def gssc(recording: Recording) -> NDArray[np.integer]:
@@ -112,10 +119,11 @@ def without_context(shared: Path, cache: Path) -> Path:
 
 def scorers(given: argparse.Namespace) -> dict[str, Scorer]:
     """The scorers asked for that are installed."""
-    found: dict[str, Scorer] = {"neurolit": partial(ours, bundle=HUMAN_BUNDLE), "yasa": yasa, "gssc": gssc}
-    found = {name: found[name] for name in given.only if name in found and (name == "neurolit" or find_spec(name))}
+    own: dict[str, Scorer] = {"neurolit": ours, "network alone": partial(ours, yasa=False)}
+    found = own | {"yasa": yasa, "gssc": gssc}
+    found = {name: found[name] for name in given.only if name in found and (name in own or find_spec(name))}
     if "no context" in given.only:
-        found["no context"] = partial(ours, bundle=without_context(given.shared, given.cache))
+        found["no context"] = partial(ours, bundle=without_context(given.shared, given.cache), yasa=False)
     return found
 
 
@@ -170,7 +178,9 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("artifacts") / "sleep_race")
     parser.add_argument("--gains", type=float, nargs="+", default=[0.2, 1.0, 5.0])
-    parser.add_argument("--only", nargs="+", default=["neurolit", "no context", "yasa", "gssc"], help="scorers")
+    parser.add_argument(
+        "--only", nargs="+", default=["neurolit", "network alone", "no context", "yasa", "gssc"], help="scorers"
+    )
     parser.add_argument("--once", help="score UCDDB 018 with this scorer, for the cold times")
     given = parser.parse_args()
     torch.set_num_threads(1)

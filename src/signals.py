@@ -187,5 +187,6 @@ class Origin:
     def __str__(self) -> str:
         """One line for consoles, pages and captions."""
         kind = "recordings" if self.recorded else "SIMULATED data"
-        people = f"{self.subjects} subject{'s' if self.subjects > 1 else ''}, {self.hours:.3g} h"
+        hours = float(f"{self.hours:.3g}")  # three digits, without an exponent
+        people = f"{self.subjects} subject{'s' if self.subjects > 1 else ''}, {hours:g} h"
         return f"trained on {kind}: {', '.join(self.cohorts)} ({people}; licence of the data: {self.licence})"

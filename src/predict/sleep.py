@@ -26,12 +26,13 @@ from src.predict.sleep_input import (
     read_input,
 )
 from src.predict.sleep_night import ScoredNight
+from src.predict.sleep_yasa import mean_vote, with_yasa
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
 from src.recordings.sleep.channels import derivations
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import Night
-from src.signals import BadInput, Recording
+from src.signals import UNSCORED, BadInput, Recording
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
 
@@ -106,7 +107,7 @@ class Staging:
         See :func:`~src.predict.sleep_statistics.sleep_statistics` and
         :func:`~src.predict.sleep_statistics.statistic_intervals`.
     origin
-        What the network was trained on.
+        What scored it, and what that was trained on.
     notes
         What has to be known before the stages are used.
     """
@@ -130,6 +131,7 @@ def stage(
     units: str = "uV",
     bundle: str | Path | Bundle | None = None,
     use: Sequence[str] = (),
+    yasa: bool | None = None,
 ) -> Staging:
     """Sleep stages of a signal in memory.
 
@@ -145,6 +147,8 @@ def stage(
     use
         Channels to score in the order of the bundle's, ``none`` for an absent one, several groups for a vote; by
         default those that look usable.
+    yasa
+        ``False``: the network alone scores; by default :func:`~src.predict.sleep_yasa.yasa_share` says.
 
     Raises
     ------
@@ -163,7 +167,7 @@ def stage(
     groups, _ = choose_groups(loaded, "signal", list(recordings), rates, use)
     native = {name: _named(recordings, name) for group in groups for name in group if name != ABSENT}
     given = cut_input(loaded, settings, groups, native, "signal")
-    scored = _score(loaded, network, settings, given)
+    scored = _score(loaded, network, settings, given, yasa)
     names = np.array([*loaded.classes, "unscored"])
     return Staging(
         names[scored.stages],
@@ -173,7 +177,7 @@ def stage(
         given.channels,
         scored.statistics,
         scored.intervals,
-        str(loaded.origin),
+        f"{scored.scored_by} {scored.origin}",
         scored.given.notes,
     )
 
@@ -227,11 +231,12 @@ def _stage_night(
     name: str,
 ) -> list[str]:
     given = read_input(bundle, night, settings, options)
-    scored = _score(bundle, network, settings, given)
+    scored = _score(bundle, network, settings, given, options.yasa)
     with output.folder(name) as part:
         scored.write(part)
         facts = {
             "channels": given.channels,
+            "scored_by": {"name": scored.scored_by, **scored.origin.to_dict()},
             "scale": options.scale,
             "fs_hz": given.fs_hz,
             "start": given.start.isoformat() if given.start else None,
@@ -246,21 +251,20 @@ def _stage_night(
     return scored.console_lines(output.path(name))
 
 
-def _score(bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, given: NightInput) -> ScoredNight:
-    """Have every group scored, and take their mean, epoch by epoch, over those that could be scored."""
+def _score(
+    bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, given: NightInput, yasa: bool | None
+) -> ScoredNight:
+    """Have the network score every group, and YASA too where the option ``yasa`` or its rule says so."""
     temperature, views = float(bundle.decision["temperature"]), bundle_views(bundle)
-    period = bool(bundle.decision.get("sleep_period"))
-    votes = np.stack(
+    period, any_channel = (bool(bundle.decision.get(name)) for name in ("sleep_period", "any_channel"))
+    probabilities = mean_vote(
         [
             stage_probabilities(network, group, temperature=temperature, views=views, find_period=period)
             for group in given.groups
         ]
     )
-    known = np.isfinite(votes).all(axis=2, keepdims=True)
-    count, total = known.sum(axis=0), np.where(known, votes, 0.0).sum(axis=0)
-    probabilities = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return ScoredNight(
-        replace(given, notes=[*given.notes, *_short(bundle, settings, given, int((count > 0).sum()))]),
+    scored = ScoredNight(
+        given,
         probabilities,
         list(bundle.classes),
         bundle.origin,
@@ -268,29 +272,12 @@ def _score(bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, gi
         transitions=bundle.decision.get("transitions"),
         margins=bundle.decision.get("interval_margins"),
     )
-
-
-def _short(bundle: Bundle, settings: EpochSettings, given: NightInput, epochs: int) -> list[str]:
-    """A warning where less than a night is scored with levels relative to it.
-
-    A network that was trained on random spans reads excerpts of its own channels like nights, but misreads those of
-    other channels (``pretrained/sleep_human.md``).
-    """
-    hours = epochs * settings.features.epoch_s / 3600
-    relative = bundle_views(bundle) != ["absolute"] or settings.level == "recording"
-    if not relative or hours >= _WHOLE_NIGHT_H or settings.stages != "human":
-        return []
-    if not bundle.decision.get("sleep_period"):
-        return [f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording and may mislead"]
-    own = bundle.signal.channels
-    others = [label for label in given.channels if label.split(" + ")[0] not in own]
-    if not others or not given.fs_hz:  # finished epochs have no rate
-        return []
-    return [
-        f"{hours:.1f} h of {', '.join(others)}: the network was trained on {' + '.join(own)},"
-        " and short recordings of other channels are often misread; score the whole night, or compare"
-        " with options.yasa=true"
-    ]
+    relative = views != ["absolute"] or settings.level == "recording"
+    hours = float((scored.stages != UNSCORED).sum()) * given.epoch_s / 3600
+    if relative and not period and settings.stages == "human" and hours < _WHOLE_NIGHT_H:
+        note = f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording"
+        scored = replace(scored, given=replace(given, notes=[*given.notes, f"{note} and may mislead"]))
+    return with_yasa(scored, bundle.signal.channels if any_channel else None, yasa)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from src.models.bundle import Bundle
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import AXES, PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
-from src.recordings.sleep.channels import ChannelRequest, choose_channels, derivations, require_band, resample
+from src.recordings.sleep.channels import ChannelRequest, choose_channels, require_band, resample
 from src.recordings.sleep.check_signal import ChannelReport, check_recordings
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
@@ -26,6 +26,7 @@ from src.signals import UNSCORED, BadInput, Recording, SignalSpec
 
 ABSENT = "none"
 """Stands for a channel that the recording lacks."""
+YASA_LEAST_HZ = 80.0
 _LIGHTS = re.compile(r"lights?[\s_-]*(off|on)\b", re.IGNORECASE)
 
 
@@ -47,7 +48,8 @@ class InputOptions:
         How the reference is read, where it does not say so: what integers mean, the length of a line's epoch, and
         further names of stages with the stage that each stands for.
     yasa
-        Have the package YASA score the night too.
+        ``true``: compare with YASA's scoring; ``false``: the network alone scores, whatever the channels; by default
+        :func:`~src.predict.sleep_yasa.yasa_share` says.
     lights_off, lights_on
         Clock time (``HH:MM`` or ``HH:MM:SS``) or seconds from the start; by default what the recording's annotations
         say, failing that its first and last epoch. The statistics count from one to the other.
@@ -59,7 +61,7 @@ class InputOptions:
     stage_coding: str | None = None
     text_epoch_s: float | None = None
     stage_names: Mapping[str, str] = field(default_factory=dict)
-    yasa: bool = False
+    yasa: bool | None = None
     lights_off: str | float | None = None
     lights_on: str | float | None = None
 
@@ -77,7 +79,9 @@ class NightInput:
     start: datetime | None = None
     signal: list[ChannelReport] = field(default_factory=list)  # what was found in the channels
     reference: NDArray[np.integer] | None = None  # (epoch,) a person's stages
-    yasa: NDArray[np.integer] | None = None  # (epoch,) YASA's stages
+    rows: list[dict[str, NDArray[np.floating]]] = field(default_factory=list)  # "eeg", "eog" of each group, for YASA
+    rows_hz: float = 0.0
+    yasa: NDArray[np.integer] | None = None  # (epoch,) YASA's stages, to compare with
     lights: tuple[float | None, float | None] = (None, None)  # off and on, seconds from the start
     notes: list[str] = field(default_factory=list)
 
@@ -128,7 +132,7 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     if options.scale != 1:
         # Who states a factor says that the product is in microvolts.
         loaded = [replace(r, samples=r.samples * np.float32(options.scale), units=("uV",)) for r in loaded]
-    native, asked = dict(zip(names, loaded, strict=True)), loaded if options.yasa else []
+    native = dict(zip(names, loaded, strict=True))
     del loaded
     given = cut_input(bundle, settings, groups, native, night.recording_id)
     reference, more = _reference(night, settings, options, given)
@@ -136,7 +140,6 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
         given,
         reference=reference,
         notes=[*notes, *more],
-        yasa=_yasa(settings, asked, len(given.level.decibels)) if options.yasa else None,
         lights=_lights(options, night, given.start),
     )
 
@@ -153,12 +156,10 @@ def choose_groups(
     """
     wanted = bundle.signal.channels
     if not given and bundle.decision.get("any_channel"):
-        try:
-            derivations(source, wanted, labels, {})
-        except BadInput:
-            groups = choose_channels(str(source), wanted, labels, rates_hz, ABSENT)
-            listed = "; ".join(" + ".join(name for name in group if name != ABSENT) for group in groups)
-            return groups, [f"channels chosen: {listed} (options.channels names others)"]
+        groups = choose_channels(str(source), wanted, labels, rates_hz, ABSENT)
+        listed = "; ".join(" + ".join(name for name in group if name != ABSENT) for group in groups)
+        note = f"channels chosen: {listed} (options.channels names others)"
+        return groups, [] if groups == [tuple(wanted)] else [note]
     size, names = len(wanted), tuple(given) or tuple(wanted)
     if len(names) % size:
         expected = ", ".join(wanted)
@@ -220,13 +221,18 @@ def cut_input(
         del recording
     length = min(len(row) for row in rows.values())
     relative = settings.level == "recording" or "absolute" not in bundle_views(bundle)
-    epoch_sets = []
+    epoch_sets, kinds = [], list[dict[str, NDArray[np.floating]]]()
     for group in groups:
         # Channels that are there are cut under the bundle's names for them; the others are NaN.
         there = [place for place, name in enumerate(group) if name != ABSENT]
         units = tuple(about[group[place]].units[0] for place in there)
         names = tuple(bundle.signal.channels[place] for place in there)
         taken = [rows[group[place]][:length] for place in there]
+        kinds.append({})
+        for place in there[::-1]:  # the first of each kind
+            if about[group[place]].fs_hz >= YASA_LEAST_HZ:
+                is_eye = bundle.signal.channels[place].upper().startswith("EOG")
+                kinds[-1]["eog" if is_eye else "eeg"] = rows[group[place]][:length]
         samples = np.stack(taken) if len(taken) > 1 else taken[0][None]
         first = about[group[there[0]]]
         cut = epochs_of(replace(first, samples=samples, fs_hz=fs_hz, channels=names, units=units), None, settings)
@@ -247,6 +253,8 @@ def cut_input(
         fs_hz=first.fs_hz,
         start=first.start,
         signal=reports,
+        rows=kinds,
+        rows_hz=fs_hz,
     )
 
 
@@ -297,14 +305,6 @@ def require_contract(
             problem = f"{name}: the recording has {value}, the bundle reads {expected}"
             hint = "give a recording of the bundle's kind, or train a bundle on recordings like this one"
             raise BadInput(source, problem, hint)
-
-
-def _yasa(settings: EpochSettings, channels: Sequence[Recording], n_epochs: int) -> NDArray[np.integer]:
-    from src.predict.sleep_yasa import YASA_EPOCH_S, yasa_stages
-
-    if settings.stages != "human" or settings.features.epoch_s != YASA_EPOCH_S:
-        raise BadInput("options.yasa", "compares human sleep in epochs of 30 s", "leave it out for this bundle")
-    return yasa_stages(channels, n_epochs)
 
 
 def _reference(

@@ -58,6 +58,7 @@ class ScoredNight:
     metrics: dict[str, float] = field(default_factory=dict)  # the network's scores on held-back data
     transitions: Sequence[Sequence[float]] | None = None  # (from, to) counts of the training
     margins: Mapping[str, Sequence[float]] | None = None  # of intervals, measured on held-back nights
+    scored_by: str = "Network"  # or YASA, or both
 
     @cached_property
     def stages(self) -> NDArray[np.integer]:
@@ -145,7 +146,7 @@ class ScoredNight:
         draw_night(
             part / "night.png",
             given.level,
-            titles=(f"{printable(given.recording_id)} – {given.channels[0]}", f"network {self.origin}"),
+            titles=(f"{printable(given.recording_id)} – {given.channels[0]}", f"{self.scored_by} {self.origin}"),
             probabilities=self.probabilities,
             classes=self.classes,
             epoch_s=given.epoch_s,

@@ -1,71 +1,91 @@
-"""YASA beside our scoring. The package is no requirement: a stand-in says what is asked of it."""
-
-import sys
-from types import ModuleType, SimpleNamespace
+"""YASA's part in the answer: its features are the package's, units and gaps do not matter, and one rule says when."""
 
 import numpy as np
 import pytest
 
+from src.predict import sleep_yasa
+from src.predict.sleep import stage
 from src.predict.sleep_statistics import beside
-from src.predict.sleep_yasa import yasa_stages
-from src.signals import HUMAN_STAGES, BadInput, Recording
+from src.predict.sleep_yasa import classify, log_mean, yasa_share
+from src.recordings.sleep.channels import ChannelRequest
+from src.recordings.sleep.hypnogram import align
+from src.recordings.sleep.nights import ScoringOptions, discover, load_channels, load_scoring
+from src.signals import HUMAN_STAGES, BadInput
 
 
-def channel(name, fs_hz=100.0, units="uV", seconds=150):
-    samples = np.full((1, round(seconds * fs_hz)), 20.0, np.float32)
-    return Recording(samples, fs_hz, (name,), (units,), name, name)
+@pytest.fixture(scope="module")
+def signal():
+    """Twenty-five minutes of noise that becomes slower and larger."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 4, 50 * 3000)
+    slow = np.convolve(noise, np.ones(20) / 5, "same")
+    return noise + slow * np.linspace(0, 4, len(noise))
 
 
-@pytest.fixture
-def asked(monkeypatch):
-    """What YASA was asked, filled in when it is."""
-    seen = {}
-    mne, yasa = ModuleType("mne"), ModuleType("yasa")
-    mne.create_info = lambda names, fs_hz, kinds: (names, fs_hz, kinds)
-    mne.io = SimpleNamespace(RawArray=lambda volts, info, verbose: seen.update(volts=volts, info=info))
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_features_and_stages_are_those_of_the_package(signal):
+    import mne
+    from yasa import SleepStaging
 
-    class SleepStaging:
-        def __init__(self, raw, eeg_name, *, eog_name):
-            seen.update(eeg=eeg_name, eog=eog_name)
-
-        def predict(self):
-            return SimpleNamespace(hypno=["WAKE", "N1", "N2", "REM", "ART"])
-
-    yasa.SleepStaging = SleepStaging
-    monkeypatch.setitem(sys.modules, "mne", mne)
-    monkeypatch.setitem(sys.modules, "yasa", yasa)
-    return seen
+    eog, usable = np.roll(signal, 50) + np.random.default_rng(1).normal(0, 9, len(signal)), np.ones(50, bool)
+    ours = classify(signal, eog, usable)
+    calm = np.quantile(sleep_yasa._in_blocks(signal, 50, True)["std"], 0.05)
+    volts = np.stack([signal, eog]) * 16 / calm * 1e-6
+    raw = mne.io.RawArray(volts, mne.create_info(["eeg", "eog"], 100.0, ["eeg", "eog"]), verbose="ERROR")
+    theirs = SleepStaging(raw, eeg_name="eeg", eog_name="eog").predict().proba
+    np.testing.assert_allclose(ours, theirs[["WAKE", "N1", "N2", "N3", "REM"]], atol=0.1)  # trees have thresholds
+    assert np.mean(np.abs(ours - theirs[["WAKE", "N1", "N2", "N3", "REM"]].to_numpy()) > 1e-4) < 0.05
 
 
-def test_it_is_given_volts_and_its_names_become_ours(asked):
-    stages = yasa_stages([channel("EOG horizontal"), channel("EEG Fpz-Cz"), channel("EEG Pz-Oz")], 7)
-    assert stages.tolist() == [0, 1, 2, 4, -1, -1, -1]
-    assert asked["eeg"] == "eeg"
-    assert asked["eog"] == "eog"
-    assert asked["volts"].shape == (2, 15_000)
-    np.testing.assert_allclose(asked["volts"], 20e-6)
+def test_neither_the_unit_nor_what_stands_in_a_gap_matters(signal):
+    usable = np.arange(50) // 10 != 2
+    rows = np.repeat(usable, 3000)
+    found = classify(np.where(rows, signal, np.nan), None, usable)
+    assert np.isnan(found).all(axis=1).tolist() == (~usable).tolist()
+    np.testing.assert_allclose(found[usable].sum(axis=1), 1, atol=1e-5)
+    scaled = classify(np.where(rows, signal * 1e-6, np.nan), None, usable)
+    assert np.mean(np.abs(scaled - found)[usable] > 1e-3) < 0.05
 
 
-def test_it_does_without_an_eye_channel(asked):
-    yasa_stages([channel("C4-M1")], 5)
-    assert asked["eog"] is None
-    yasa_stages([channel("C4-M1"), channel("EOG", fs_hz=50.0)], 5)
-    assert asked["eog"] is None
+@pytest.mark.parametrize(
+    ("foreign", "readable", "scored", "share"),
+    [(False, True, 1.0, 0.0), (True, True, 1.0, 0.75), (True, True, 0.3, 1.0), (True, False, 1.0, 0.0)],
+)
+def test_the_rule(foreign, readable, scored, share):
+    assert yasa_share(foreign, readable, scored) == share
 
 
-def test_what_it_cannot_read_is_refused(asked):
-    for recording in (channel("C4-M1", units="mV"), channel("C4-M1", fs_hz=64.0)):
-        with pytest.raises(BadInput, match="needs microvolts at 80 Hz or more"):
-            yasa_stages([recording], 5)
-    with pytest.raises(BadInput, match="no EEG channel"):
-        yasa_stages([channel("EOG left")], 5)
+def test_log_probabilities_are_averaged():
+    one, other = np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])
+    np.testing.assert_allclose(log_mean(one, other, 0.5), 0.5)
+    np.testing.assert_allclose(log_mean(one, other, 1.0), other)
 
 
-def test_without_the_package_the_cure_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "yasa", None)
-    monkeypatch.setitem(sys.modules, "mne", ModuleType("mne"))
+def test_the_answer_says_who_gave_it(signal):
+    both = stage(signal[None], 100.0, ["C4-M1"])
+    assert both.origin.startswith("Network and YASA trained on recordings: Sleep-EDF")
+    assert "National Sleep Research Resource" in both.origin
+    (note,) = [note for note in both.notes if "scored by" in note]
+    assert "trained on EEG Fpz-Cz, EEG Pz-Oz, EOG horizontal, not on C4-M1" in note
+    half = np.where(np.arange(len(signal)) < 100_000, np.nan, signal)
+    assert stage(half[None], 100.0, ["C4-M1"]).origin.startswith("YASA trained on")
+    slow = stage(signal[None, ::2], 50.0, ["C4-M1"])
+    assert slow.origin.startswith("Network trained on")
+    assert any("often misread; YASA, which knows more of them, needs 80 Hz" in note for note in slow.notes)
+    alone = stage(signal[None], 100.0, ["C4-M1"], yasa=False)
+    assert alone.origin.startswith("Network trained on")
+    assert not np.allclose(alone.probabilities, both.probabilities)
+    own = stage(signal[None], 100.0, ["Fpz-Cz"])
+    assert own.origin.startswith("Network trained on")
+    assert not any("YASA" in note or "misread" in note for note in own.notes)
+
+
+def test_without_the_package_the_hint_is_named(signal, monkeypatch):
+    sleep_yasa._trees.cache_clear()
+    monkeypatch.setattr(sleep_yasa, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match="pip install yasa"):
-        yasa_stages([channel("C4-M1")], 5)
+        stage(signal[None], 100.0, ["C4-M1"])
 
 
 def test_it_stands_beside_our_stages_in_lines():
@@ -74,3 +94,27 @@ def test_it_stands_beside_our_stages_in_lines():
     assert first.startswith("with this scoring: κ 0.50  accuracy 0.67")
     assert second.startswith("with the reference: κ 1.00")
     assert len(beside(theirs, ours, None, HUMAN_STAGES)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder", "name", "accuracy"),
+    [
+        ("dreams", "sleep_dreams_spindles", "excerpt1", 0.65),
+        ("dreams", "sleep_dreams_spindles", "excerpt2", 0.85),
+        ("dreams", "sleep_dreams_spindles", "excerpt6", 0.70),
+        ("ucddb", "sleep_ucddb_epochs", "ucd007", 0.85),
+        pytest.param("ucddb", "sleep_ucddb_epochs", "ucd018", 0.88, marks=pytest.mark.slow),
+        pytest.param("ucddb", "sleep_ucddb_epochs", "ucd019", 0.85, marks=pytest.mark.slow),
+    ],
+)
+def test_people_of_other_laboratories_are_scored_like_a_person_at_any_gain(shared_data, kind, folder, name, accuracy):
+    night = next(night for night in discover(kind, shared_data / folder) if night.recording_id == name)
+    (recording,) = load_channels(night, ChannelRequest(("EEG",), {"EEG": ("C3-A1", "CZ-A1")}))
+    truth, _ = align(load_scoring(night, ScoringOptions()), recording.duration_s, 30.0)
+    found = stage(recording.samples, recording.fs_hz, ["C3-A1"], units="a.u.")
+    names = np.array([*HUMAN_STAGES, "unscored"])[truth]
+    both = (truth >= 0) & (found.stages[: len(truth)] != "unscored")
+    assert np.mean(found.stages[: len(truth)][both] == names[both]) > accuracy
+    if kind == "dreams":
+        louder = stage(recording.samples * np.float32(5), recording.fs_hz, ["C3-A1"])
+        assert np.mean(louder.stages == found.stages) > 0.98

@@ -24,7 +24,7 @@ _SYNONYMS = {"M1": "A1", "M2": "A2", "T7": "T3", "T8": "T4", "P7": "T5", "P8": "
 """10-20 names that changed when the 10-10 system came; the mastoids stand for the ears."""
 
 _LEAST_HZ = 50.0
-_GROUPS = 3
+_GROUPS = 2
 _PREFIX = re.compile(r"^\s*(EEG|EOG|EMG|ECG|EKG)[\s_:.-]*", re.IGNORECASE)
 _EOG = re.compile(r"EOG|^(?:E[12]|LOC|ROC|LEOG|REOG)(?=$|[^A-Z0-9])", re.IGNORECASE)
 _ELECTRODE = r"(FP[12Z]|F[3478Z]|C[34Z]|P[34Z]|O[12Z]|T[3-8])"
@@ -33,7 +33,7 @@ _MASTOID = re.compile(r"^[AM][12]$", re.IGNORECASE)
 _OPPOSITE = {"1": "2", "2": "1", "3": "2", "4": "1", "7": "2", "8": "1", "5": "2", "6": "1", "Z": "2"}
 _STOP_DB, _PASS_FRACTION, _LARGEST_FACTOR = 60.0, 0.9, 20_000
 _BLOCK = 1 << 20
-_ORDER = ("FP", "F", "C", "P", "O", "T")
+_ORDER = ("C", "F", "FP", "P", "O", "T")
 """From the front to the back: the human network was trained on Fpz-Cz before all."""
 
 
@@ -70,6 +70,14 @@ def derivations(
         If a channel is absent or two labels fit equally well; the message lists what is there.
     """
     return [_derivation(source, name, labels, aliases.get(name, ())) for name in wanted]
+
+
+def is_channel(name: str, labels: Sequence[str]) -> bool:
+    """Whether ``name`` is one of the labels, however it is spelled, or the difference of two."""
+    try:
+        return bool(derivations("", [name], labels, {}))
+    except BadInput:
+        return False
 
 
 def _derivation(source: str | Path, name: str, labels: Sequence[str], more: Sequence[str]) -> Derivation:
@@ -122,28 +130,34 @@ def choose_channels(
 ) -> list[tuple[str, ...]]:
     """Groups of channels that vote, in the order of a network's channels.
 
-    Each group has one EEG channel in the place of the network's first, the first eye channel that there is in the
-    place of its EOG (a name in ``wanted`` that begins so), and ``absent`` in all others. Up to three EEG channels are
-    taken, one of each region of the scalp, from the front to the back. An electrode without a reference is taken
-    against the opposite mastoid if the file has it. A recording without an EEG channel raises :class:`BadInput`.
+    A recording with the network's first EEG channel gives one group, with ``absent`` for what it lacks. Otherwise up
+    to two EEG channels of one region of the scalp, central if there are any, make a group each, in the place of the
+    network's first. The first eye channel stands in the place of the EOG (a name in ``wanted`` that begins so). An
+    electrode without a reference is taken against the opposite mastoid if the file has it. A recording without an EEG
+    channel raises :class:`BadInput`.
     """
     fast = [label for label, rate in zip(labels, rates_hz, strict=True) if rate >= _LEAST_HZ]
     eyes = [label for label in fast if _EOG.search(_without_prefix(label)) or label.strip().upper().startswith("EOG")]
-    found: dict[str, str] = {}
+    eye = next(iter(eyes), absent)
+    places = [name.upper().startswith("EOG") for name in wanted]
+    first = places.index(False)
+    own = [name if is_channel(name, fast) else absent for name in wanted]
+    if own[first] != absent:
+        pairs = zip(own, places, strict=True)
+        return [tuple(eye if is_eye and name == absent else name for name, is_eye in pairs)]
+    found: dict[str, dict[str, str]] = {}
     for label in fast:
         match = _DERIVATION.match(_without_prefix(label))
         if match and label not in eyes and not re.match(r"\s*(EMG|ECG|EKG|EOG)", label, re.IGNORECASE):
-            region = re.sub(r"[0-9Z]$", "", match[1].upper())
-            found.setdefault(region, label if match[2] else _against_mastoid(label, match[1].upper(), fast))
+            electrode = match[1].upper()
+            of_region = found.setdefault(re.sub(r"[0-9Z]$", "", electrode), {})
+            of_region.setdefault(electrode, label if match[2] else _against_mastoid(label, electrode, fast))
     named = [label for label in fast if re.match(r"\s*EEG", label, re.IGNORECASE) and label not in eyes]
-    chosen = [found[region] for region in _ORDER if region in found][:_GROUPS] or named[:_GROUPS]
+    chosen = next((list(found[region].values()) for region in _ORDER if region in found), named)[:_GROUPS]
     if not chosen:
         hint = f"name one with options.channels; there are: {', '.join(labels) or 'none'}"
         problem = f"has no channel of {_LEAST_HZ:g} Hz or more whose name says that it is EEG"
         raise BadInput(source, problem, hint)
-    eye = next(iter(eyes), absent)
-    places = [name.upper().startswith("EOG") for name in wanted]
-    first = places.index(False)
     return [
         tuple(label if place == first else (eye if is_eye else absent) for place, is_eye in enumerate(places))
         for label in chosen

@@ -88,9 +88,10 @@ def chosen(labels, rates=None):
     ("labels", "expected"),
     [
         (["C3-M2", "EMG chin", "EOG left", "EOG right", "ECG"], [("C3-M2", "none", "EOG left")]),
-        (["C4-A1", "F4-M1", "O2-M1", "E1-M2"], [("F4-M1", "none", "E1-M2"), ("C4-A1", "none", "E1-M2"),
-                                               ("O2-M1", "none", "E1-M2")]),
-        (["F3", "C3", "M1", "M2", "LOC"], [("F3-M2", "none", "LOC"), ("C3-M2", "none", "LOC")]),
+        (["F4-M1", "C4-A1", "C3-A2", "O2-M1", "E1-M2"], [("C4-A1", "none", "E1-M2"), ("C3-A2", "none", "E1-M2")]),
+        (["F3", "C3", "M1", "M2", "LOC"], [("C3-M2", "none", "LOC")]),
+        (["Fpz-Cz", "C3-A2", "EOG left"], [("EEG Fpz-Cz", "none", "EOG left")]),
+        (["O1-A2", "F3-A2"], [("F3-A2", "none", "none")]),
         (["EEG", "Resp"], [("EEG", "none", "none")]),
         (["EEG Cz-Oz", "Temp"], [("EEG Cz-Oz", "none", "none")]),
         (["EEG(sec)", "EEG", "EOG(L)"], [("EEG(sec)", "none", "EOG(L)"), ("EEG", "none", "EOG(L)")]),
