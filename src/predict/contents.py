@@ -11,6 +11,7 @@ from src.recordings.calcium.sources import open_recording as open_calcium
 from src.recordings.calcium.sources import subject_files, subject_name
 from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import is_recording, open_recording
+from src.recordings.extracellular.spike_trains import holds_spikes
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_header
 from src.signals import BadInput
 
@@ -63,7 +64,7 @@ def is_calcium(path: Path) -> bool:
 
 
 def require_sleep(path: Path) -> None:
-    """Refuse calcium traces and WAV files, which no network for sleep reads, with the command that reads them.
+    """Refuse calcium traces, WAV files and spikes in MAT files, with the command that reads them.
 
     Raises
     ------
@@ -76,6 +77,9 @@ def require_sleep(path: Path) -> None:
     if any(is_calcium(p) for p in found):
         hint = f"type: python preprocess.py preprocess=cascade_spikes input_dir={path} output_dir=…"
         raise BadInput(path, "is a calcium recording, not a night of sleep", hint)
+    if any(holds_spikes(p) for p in found):
+        hint = f"type: python infer.py input={path} method=discover, or method=bank labelled=<recording with Index>"
+        raise BadInput(path, "holds a recording of spikes; LFP would be method=lfp_states", hint)
     if any(p.suffix.lower() == ".wav" for p in found):
         hint = f"for spikes type: python infer.py method=discover input={path}; for LFP: method=lfp_states"
         raise BadInput(path, "is a WAV file, not a night of sleep", hint)

@@ -20,6 +20,7 @@ from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import USUAL_NAMES
 from src.recordings.extracellular.sessions import TRACES, find_sessions
+from src.recordings.extracellular.spike_trains import holds_spikes
 from src.recordings.sleep.nights import is_edf
 from src.signals import BadInput
 from src.storage.batch import Outcome, Summary
@@ -42,7 +43,7 @@ def lfp_input(source: Path) -> str | None:
             return None if known.name in NO_LFP else known.name
         if source.suffix.lower() == ".npz":
             return "an array of LFP traces" if _holds_traces(source) else None
-        return "an array of LFP traces" if source.suffix.lower() in SUFFIXES else None
+        return "an array of LFP traces" if source.suffix.lower() in SUFFIXES and not holds_spikes(source) else None
     if not source.is_dir() or is_edf(source):
         return None
     if shanks := finished_shanks(source):

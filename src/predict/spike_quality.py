@@ -17,7 +17,7 @@ SMALL_SNR, NOT_REFRACTORY, FOLLOWS = 3.0, 0.03, 0.4
 """A unit that was not known before is ``noise`` with an SNR below the first and more short intervals than the second,
 or if it follows larger units more than the third."""
 
-FOLLOW_MS, LARGER = 2.0, 1.5
+FOLLOW_MS, LARGER = 3.0, 1.5
 
 
 class SortedGroup(NamedTuple):
@@ -51,7 +51,7 @@ def unit_rows(units: SortedGroup, fs_hz: float, group: int, first: int) -> list[
     ``isi_violations`` is the share of intervals below 1.5 ms, ``snr`` the peak of the mean waveform over the standard
     deviation of the noise of that channel, ``presence`` the share of 20 equal parts of the recording with a spike,
     ``amplitude_cutoff`` an estimate of the share of spikes too small to be found, ``follows`` the share of spikes that
-    stand within 2 ms of larger units' spikes beyond what chance explains: what is left of these looks like a unit.
+    stand within 3 ms of larger units' spikes beyond what chance explains: what is left of these looks like a unit.
     """
     rows = []
     size = (np.abs(units.templates).max(axis=2) / units.noise).max(axis=1)

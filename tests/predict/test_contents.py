@@ -2,9 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 
 from src.models.bundle import load_bundle
 from src.predict.contents import bundle_rows, channel_rows, misfit, recordings_at, require_sleep
+from src.predict.lfp import lfp_input
+from src.recordings.extracellular.spike_trains import write_mat
 from src.signals import BadInput
 from src.simulate.sleep import write_night
 from tests.recordings.calcium.test_suite2p import write_plane
@@ -99,3 +102,13 @@ def test_calcium_and_wav_in_place_of_a_night_are_refused_with_the_command_that_r
     (tmp_path / "wires" / "a.edf").write_bytes(b"")
     require_sleep(tmp_path / "wires")  # the night is scored
     require_sleep(tmp_path / "absent.edf")  # what reads it says that it does not exist
+
+
+def test_spikes_in_a_mat_file_are_not_taken_for_lfp_but_refused_with_both_commands(tmp_path):
+    write_mat(tmp_path / "D2.mat", trace=np.zeros(100, np.float32))
+    assert lfp_input(tmp_path / "D2.mat") is None
+    for path in (tmp_path, tmp_path / "D2.mat"):
+        with pytest.raises(BadInput, match=r"method=discover, or method=bank labelled="):
+            require_sleep(path)
+    scipy.io.savemat(tmp_path / "lfp.mat", {"traces": np.zeros((3, 100)), "fs": 1000.0})
+    assert lfp_input(tmp_path / "lfp.mat") == "an array of LFP traces"

@@ -83,6 +83,17 @@ def read_trace(
     return Recording(samples, recording.fs_hz, ("channel 1",), (units,), path.stem, path.stem, source=str(path))
 
 
+def holds_spikes(path: Path) -> bool:
+    """Whether a MATLAB file has variables of spike sorting: ``d``, ``Index`` and ``Class``, or wave_clus' ``sr``."""
+    if path.suffix.lower() != ".mat" or not path.is_file():
+        return False
+    try:
+        names = {name for name, _, _ in scipy.io.whosmat(path)}
+    except (NotImplementedError, ValueError, OSError, TypeError):  # version 7.3, or damaged: its reader says which
+        return False
+    return "d" in names or {"Index", "Class"} <= names or {"data", "sr"} <= names
+
+
 def read_spikes(path: Path, *, n_samples: int | None = None, n_units: int | None = 5) -> SpikeTrain:
     """Read ``Index`` (1-based onsets) and ``Class`` (from 1) of a ``.mat`` or HDF5 file.
 
