@@ -74,11 +74,9 @@ def epochs_from_spectrogram(
     features = _cut(source, places, rows, firsts, n_frames)
     there = np.asarray(np.isfinite(features).all(axis=(2, 3)))
     usable = np.any(there, axis=1)
-    stage_names = HUMAN_STAGES if hypnogram is None else hypnogram.stage_names
+    names = HUMAN_STAGES if hypnogram is None else hypnogram.stage_names
     why = "no channel has a signal in all their frames"
-    stages, kept, facts = label_epochs(
-        hypnogram, usable, epoch_s, stage_names, source.duration_s, margin_s=margin_s, why=why
-    )
+    stages, kept, facts = label_epochs(hypnogram, usable, epoch_s, names, source.duration_s, margin_s=margin_s, why=why)
     if dead := [source.channel_ids[places[k]] for k in np.flatnonzero(there.mean(axis=0) < 0.5)]:
         facts["warnings"].append(
             f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
@@ -90,7 +88,7 @@ def epochs_from_spectrogram(
         onset_s=np.arange(len(firsts), dtype=np.float64)[kept] * epoch_s,
         freqs_hz=source.freqs[rows],
         times_s=source.params["window_s"] / 2 + np.arange(n_frames, dtype=np.float64) * source.params["hop_s"],
-        facts=facts | _facts(source, places, stage_names, epoch_s),
+        facts=facts | _facts(source, places, names, epoch_s),
     )
 
 
