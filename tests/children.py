@@ -74,7 +74,7 @@ def verb(
                 os.dup2(os.open(Path(notes, name), os.O_CREAT | os.O_WRONLY), number)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
-            os.environ.setdefault("COLUMNS", "200")
+            os.environ["COLUMNS"] = "200"  # what a table says stands on one line
             os.chdir(cwd)
             warnings.resetwarnings()
             GlobalHydra.instance().clear()

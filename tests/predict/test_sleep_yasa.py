@@ -104,7 +104,7 @@ def test_it_stands_beside_our_stages_in_lines():
         ("dreams", "sleep_dreams_spindles", "excerpt6", 0.70),
         ("ucddb", "sleep_ucddb_epochs", "ucd007", 0.85),
         pytest.param("ucddb", "sleep_ucddb_epochs", "ucd018", 0.88, marks=pytest.mark.slow),
-        pytest.param("ucddb", "sleep_ucddb_epochs", "ucd019", 0.85, marks=pytest.mark.slow),
+        pytest.param("ucddb", "sleep_ucddb_epochs", "ucd019", 0.80, marks=pytest.mark.slow),
     ],
 )
 def test_people_of_other_laboratories_are_scored_like_a_person_at_any_gain(shared_data, kind, folder, name, accuracy):

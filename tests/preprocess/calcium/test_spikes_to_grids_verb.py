@@ -49,14 +49,19 @@ def test_every_frame_rate_runs_with_one_command_and_the_table_says_how(rates, tm
 
 def test_auto_takes_the_nearest_model_however_far_its_rate(tmp_path):
     traces = 100 + np.random.default_rng(0).standard_normal((6, 600))
-    write_fish(tmp_path / "raw" / "subject_1", xyz=positions(6), response=traces.T, fs=10.0)
-    write_package(tmp_path / "models", replace(TINY, model_name="Tiny_3Hz", sampling_rate_hz=3.0))
-    change = {"engine": "dense", "models_dir": str(tmp_path / "models"), "grid_format": "none"}
+    write_fish(tmp_path / "raw" / "subject_1", xyz=positions(6), response=traces.T, fs=120.0)
+    write_package(tmp_path / "models", replace(TINY, model_name="Tiny_50Hz", sampling_rate_hz=50.0))
+    change = {
+        "engine": "dense",
+        "models_dir": str(tmp_path / "models"),
+        "grid_format": "none",
+        "baseline_window_s": 2.0,
+    }
     summary = run(tmp_path / "raw", tmp_path / "rates", cascade_model="auto", **change)
     assert summary.exit_code == 0, [o.reason for o in summary.failures]
-    assert "resampled from 10 to 3 Hz for Tiny_3Hz" in " ".join(text(summary).split())
-    assert "Tiny_3Hz" in text(summary)
-    named = run(tmp_path / "raw", tmp_path / "named", cascade_model="Tiny_3Hz", **change)
+    assert "resampled from 120 to 50 Hz for Tiny_50Hz" in " ".join(text(summary).split())
+    assert "Tiny_50Hz" in text(summary)
+    named = run(tmp_path / "raw", tmp_path / "named", cascade_model="Tiny_50Hz", **change)
     assert "more than a factor of two apart" in (named.failures[0].reason or "")
 
 
