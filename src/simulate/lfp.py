@@ -24,6 +24,7 @@ _WAKE, _NREM, _REM = range(3)
 _BOUTS_S = {_WAKE: (40.0, 160.0), _NREM: (60.0, 240.0), _REM: (30.0, 100.0)}
 _NEXT = {_WAKE: (_NREM,), _NREM: (_REM, _WAKE), _REM: (_WAKE, _NREM)}
 _QUIET = 3
+_EPOCH_S = 4.0
 # Rhythm: band in Hz, and its amplitude in µV in active waking, NREM, REM and quiet waking. Active waking has theta
 # nearly as REM sleep has, quiet waking has slow waves: neither amplitude alone tells waking apart.
 _RHYTHMS = {
@@ -56,7 +57,6 @@ def simulate_session(
     shanks: Sequence[int] = (0, 1),
     n_channels: int = 8,
     fs_hz: float = 500.0,
-    epoch_s: float = 4.0,
     seed: int = 0,
     dtype: str = "float32",
 ) -> SimulatedSession:
@@ -65,7 +65,7 @@ def simulate_session(
     The traces are µV on a 0.195-µV grid as ``float32``, or that grid's steps as ``int16``; all shanks live
     through the same states. Neither a hypnogram nor files that were not simulated are replaced.
     """
-    rng = np.random.default_rng(seed)
+    rng, epoch_s = np.random.default_rng(seed), _EPOCH_S
     stages = simulate_states(rng, int(minutes * 60 // epoch_s), epoch_s)
     folder = parent / f"{name}.rec"
     n_samples, counts = int(minutes * 60 * fs_hz), np.dtype(dtype).kind == "i"

@@ -79,10 +79,10 @@ def epochs_from_spectrogram(
     stages, kept, facts = label_epochs(
         hypnogram, usable, epoch_s, stage_names, source.duration_s, margin_s=margin_s, why=why
     )
-    names, units = [source.channel_ids[place] for place in places], source.params["units"]
-    if dead := [name for name, share in zip(names, there.mean(axis=0), strict=True) if share < 0.5]:
-        said = f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
-        facts["warnings"].append(said)
+    if dead := [source.channel_ids[places[k]] for k in np.flatnonzero(there.mean(axis=0) < 0.5)]:
+        facts["warnings"].append(
+            f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
+        )
     return EpochSet(
         features=features[kept],
         stages=stages[kept],
@@ -90,16 +90,21 @@ def epochs_from_spectrogram(
         onset_s=np.arange(len(firsts), dtype=np.float64)[kept] * epoch_s,
         freqs_hz=source.freqs[rows],
         times_s=source.params["window_s"] / 2 + np.arange(n_frames, dtype=np.float64) * source.params["hop_s"],
-        facts=facts
-        | {
-            "channels": names,
-            "stage_names": list(stage_names),
-            "fs_hz": source.params["fs_hz"],
-            "epoch_s": epoch_s,
-            "axes": list(AXES),
-            "units": units if source.decibel else f"dB re 1 {units}",
-        },
+        facts=facts | _facts(source, places, stage_names, epoch_s),
     )
+
+
+def _facts(source: Spectrograms, places: Sequence[int], stage_names: Sequence[str], epoch_s: float) -> dict[str, Any]:
+    """What an epoch file states of the spectrograms it was cut from."""
+    units = source.params["units"]
+    return {
+        "channels": [source.channel_ids[place] for place in places],
+        "stage_names": list(stage_names),
+        "fs_hz": source.params["fs_hz"],
+        "epoch_s": epoch_s,
+        "axes": list(AXES),
+        "units": units if source.decibel else f"dB re 1 {units}",
+    }
 
 
 def _frames(source: Spectrograms, epoch_s: float) -> tuple[NDArray[np.int64], int]:

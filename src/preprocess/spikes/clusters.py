@@ -25,8 +25,8 @@ COMPONENTS = 8
 MOST_VIOLATIONS = 0.005
 """Share of intervals in the refractory period above which a cluster is not one neuron."""
 
-MOST_PARTS, LEAST_VARIANCE, SEPARATE = 6, 0.5, 5.0
-"""Parts that such a cluster is taken apart into, variance beyond the noise's of each, standard deviations between."""
+LEAST_VARIANCE, SEPARATE = 0.5, 5.0
+"""Of the parts of such a cluster: variance beyond that of the noise, and standard deviations between them."""
 
 ALIKE = 0.8
 """Overlap of two waveforms above which their spike times say whether they are of one neuron."""
@@ -167,7 +167,7 @@ class Refractory(NamedTuple):
 
 
 def split_mixed(
-    flat: np.ndarray, times: np.ndarray, labels: np.ndarray, least: int, refractory: Refractory
+    flat: np.ndarray, times: np.ndarray, labels: np.ndarray, least: int, refractory: Refractory, most_parts: int = 1
 ) -> np.ndarray:
     """Labels in which a cluster whose spikes violate the refractory period is taken apart, -1 for what is left over.
 
@@ -190,7 +190,7 @@ def split_mixed(
                 todo += [unit, new]
                 break
         else:
-            parts = large(_mixture((flat[rows] - middle) @ directions, MOST_PARTS, "spherical"), least)
+            parts = large(_mixture((flat[rows] - middle) @ directions, most_parts, "spherical"), least)
             labels[rows] = np.where(parts > 0, int(labels.max()) + parts, np.where(parts == 0, unit, -1))
     return labels
 

@@ -326,7 +326,7 @@ def _clustered(windows: np.ndarray, times: np.ndarray, n_samples: int, group: Gr
     flat = windows[:, :, max(first, 0) : last].reshape(len(windows), -1)
     refractory = Refractory(*(group.samples(ms) for ms in SILENT_MS), n_samples)
     labels = cluster(flat, p.least_spikes, p.seed)
-    labels = split_mixed(flat, times, labels, p.least_spikes, refractory)
+    labels = split_mixed(flat, times, labels, p.least_spikes, refractory, 6 if windows.shape[1] > 1 else 1)
     shapes = merge_similar(shapes_of(windows, times, labels, before), group.samples(SAME_WITHIN_MS), refractory)
     return shapes.at(shapes.norms() >= p.smallest)
 

@@ -61,7 +61,7 @@ def test_a_rare_neuron_leaves_a_cluster_that_violates_the_refractory_period():
     flat = rng.standard_normal((211, 30)) + np.outer(np.repeat([1, 0], [200, 11]), bump(10, 3, 4.0, 30))
     flat[200:] += bump(16, 3, 4.5, 30)
     times = np.concatenate((np.arange(100) * 9_000, np.arange(100) * 9_000 + 30, np.arange(11) * 70_000 + 500))
-    labels = split_mixed(flat, times, np.zeros(211, int), 10, SPAN)
+    labels = split_mixed(flat, times, np.zeros(211, int), 10, SPAN, most_parts=6)
     (rare,) = set(labels[200:])
     assert np.sum(labels == rare) == 11
 
