@@ -42,7 +42,7 @@ _BANDS_HZ = {
 }
 _LOW_UV = 16.0
 """Standard deviation (0.4 to 30 Hz) that the calmest twentieth of a recording's epochs is scaled to."""
-_BLOCK = 256
+_BLOCK, _MARGIN = 64, 412
 _FLOOR = 1e-3
 """Least probability that a classifier may give a stage where two are averaged."""
 _NAMES = {"W": "W", "N1": "N1", "N2": "N2", "N3": "N3", "R": "REM"}
@@ -210,8 +210,13 @@ def _trees(channels: str) -> Any:
 
 def _in_blocks(row: NDArray[np.floating], n_epochs: int, is_eeg: bool) -> dict[str, NDArray[np.floating]]:
     """Features of every epoch of a channel, some epochs at a time, for the memory."""
-    epochs = _filtered(row)[: n_epochs * round(_EPOCH_S * _HZ)].reshape(n_epochs, -1)
-    blocks = [_features(epochs[first : first + _BLOCK], is_eeg) for first in range(0, n_epochs, _BLOCK)]
+    size = round(_EPOCH_S * _HZ)
+    padded = np.pad(np.nan_to_num(row), _MARGIN, "reflect", reflect_type="odd")
+    blocks = []
+    for first in range(0, n_epochs, _BLOCK):
+        last = min(first + _BLOCK, n_epochs)
+        x = _filtered(padded[first * size : last * size + 2 * _MARGIN])
+        blocks.append(_features(x.reshape(last - first, size), is_eeg))
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
@@ -252,14 +257,16 @@ def _features(x: NDArray[np.floating], is_eeg: bool) -> dict[str, NDArray[np.flo
     return found
 
 
-def _filtered(row: NDArray[np.floating]) -> NDArray[np.float64]:
-    """0.4 to 30 Hz by the linear-phase filter that MNE designs: two windowed lowpasses, one less the other."""
+def _filtered(padded: NDArray[np.floating]) -> NDArray[np.float64]:
+    """0.4 to 30 Hz by the linear-phase filter that MNE designs: two windowed lowpasses, one less the other.
+
+    The result is shorter by ``_MARGIN`` samples on both sides.
+    """
     from scipy.signal import firwin, oaconvolve
 
-    row = np.nan_to_num(row).astype(np.float64)
-    taps = -firwin(825, 0.2, fs=_HZ)  # transition band 0.0 to 0.4 Hz
-    taps[412 - 22 : 412 + 23] += firwin(45, 33.75, fs=_HZ)  # 30 to 37.5 Hz
-    return np.asarray(oaconvolve(np.pad(row, 412, "reflect", reflect_type="odd"), taps, "valid"))
+    taps = -firwin(2 * _MARGIN + 1, 0.2, fs=_HZ)  # transition band 0.0 to 0.4 Hz
+    taps[_MARGIN - 22 : _MARGIN + 23] += firwin(45, 33.75, fs=_HZ)  # 30 to 37.5 Hz
+    return np.asarray(oaconvolve(padded.astype(np.float64), taps, "valid"))
 
 
 def _sign_changes(x: NDArray[np.floating]) -> NDArray[np.integer]:
