@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import import_module
@@ -322,3 +322,47 @@ def _is_whole(plain: Mapping[str, Any], stated: Any, text: str) -> bool:
 def inputs_of(bundle: Bundle, *given: str | Path | None) -> tuple[Path, ...]:
     """What a prediction reads and may never write to: the bundle's folder, and the files and folders given."""
     return tuple(Path(path) for path in (bundle.folder, *given) if path)
+
+
+def require_contract(
+    wanted: SignalSpec, found: SignalSpec, source: str | Path, *, any_names: bool = False, any_unit: bool = False
+) -> None:
+    """Refuse epochs that are not what a network was trained on.
+
+    Parameters
+    ----------
+    wanted, found
+        What the bundle reads; what was read, its shape that of an epoch: ``(channel, frequency, time)``.
+    any_names
+        The user has chosen the channels.
+    any_unit
+        The network takes levels relative to the recording.
+
+    Raises
+    ------
+    BadInput
+        Naming the property and both values. A rate of 0 and frequencies that are not stated are not compared.
+    """
+
+    def band(freqs_hz: Sequence[float]) -> tuple[float, float, int]:
+        return round(float(freqs_hz[0]), 3), round(float(freqs_hz[-1]), 3), len(freqs_hz)
+
+    pairs: list[tuple[str, object, object]] = [("channels", len(wanted.channels), len(found.channels))]
+    if not any_names:
+        pairs.append(("channels", list(wanted.channels), list(found.channels)))
+    if wanted.fs_hz and found.fs_hz:
+        pairs.append(("sampling rate (Hz)", wanted.fs_hz, found.fs_hz))
+    pairs.append(("epoch length (s)", wanted.window_s, found.window_s))
+    if wanted.shape:
+        rows, frames = found.shape[1] or 1, found.shape[2]
+        views = max(1, (wanted.shape[-2] or rows) // rows)
+        pairs.append(("frequencies × times of an epoch", wanted.shape[-2:], (views * rows, frames)))
+    if wanted.freqs_hz:
+        pairs.append(("frequencies (Hz)", band(wanted.freqs_hz), band(found.freqs_hz)))
+    if not any_unit:
+        pairs.append(("unit", wanted.units, found.units))
+    for name, expected, value in pairs:
+        if expected != value:
+            problem = f"{name}: the recording has {value}, the bundle reads {expected}"
+            hint = "give a recording of the bundle's kind, or train a bundle on recordings like this one"
+            raise BadInput(source, problem, hint)

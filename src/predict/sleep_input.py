@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.models.bundle import Bundle
+from src.models.bundle import Bundle, require_contract
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import AXES, PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
@@ -116,7 +116,7 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     ------
     BadInput
         See :func:`src.recordings.sleep.nights.load_channels`; also for channels that make no group, and for input
-        unlike the bundle's (:func:`require_contract`).
+        unlike the bundle's (:func:`src.models.bundle.require_contract`).
     """
     if night.kind in LAYOUTS or night.kind == PREPARED:
         return _finished_input(bundle, night, options)
@@ -220,91 +220,62 @@ def cut_input(
         about[name] = replace(recording, samples=rows[name][None, :0])
         del recording
     length = min(len(row) for row in rows.values())
-    relative = settings.level == "recording" or "absolute" not in bundle_views(bundle)
-    epoch_sets, kinds = [], list[dict[str, NDArray[np.floating]]]()
-    for group in groups:
-        # Channels that are there are cut under the bundle's names for them; the others are NaN.
-        there = [place for place, name in enumerate(group) if name != ABSENT]
-        units = tuple(about[group[place]].units[0] for place in there)
-        names = tuple(bundle.signal.channels[place] for place in there)
-        taken = [rows[group[place]][:length] for place in there]
-        kinds.append({})
-        for place in there[::-1]:  # the first of each kind
-            if about[group[place]].fs_hz >= YASA_LEAST_HZ:
-                is_eye = bundle.signal.channels[place].upper().startswith("EOG")
-                kinds[-1]["eog" if is_eye else "eeg"] = rows[group[place]][:length]
-        samples = np.stack(taken) if len(taken) > 1 else taken[0][None]
-        first = about[group[there[0]]]
-        cut = epochs_of(replace(first, samples=samples, fs_hz=fs_hz, channels=names, units=units), None, settings)
-        features = np.full((len(cut.features), len(group), *cut.features.shape[2:]), np.nan, np.float32)
-        features[:, there] = cut.features
-        epoch_sets.append(replace(cut, features=features))
-        level = "variance" if settings.features.kind == "bandpower" else f"1 {units[0]}^2/Hz"
-        freqs_hz = tuple(cut.freqs_hz.tolist())
-        found = SignalSpec(tuple(group), fs_hz, epoch_s, f"dB re {level}", AXES, features.shape[1:], freqs_hz)
-        require_contract(bundle.signal, found, first.source, any_names=True, any_unit=relative)
+    rows = {name: row[:length] for name, row in rows.items()}
     first = next(iter(about.values()))
     return NightInput(
         recording_id,
-        epoch_sets,
+        [_cut_group(bundle, settings, group, rows, about) for group in groups],
         [" + ".join(n for n in group if n != ABSENT) for group in groups],
         epoch_s,
-        level_of(rows[first.channels[0]][:length], fs_hz, epoch_s, first.units[0]),
+        level_of(rows[first.channels[0]], fs_hz, epoch_s, first.units[0]),
         fs_hz=first.fs_hz,
         start=first.start,
         signal=reports,
-        rows=kinds,
+        rows=[_first_of_each_kind(bundle, group, rows, about) for group in groups],
         rows_hz=fs_hz,
     )
+
+
+def _cut_group(
+    bundle: Bundle,
+    settings: EpochSettings,
+    group: Sequence[str],
+    rows: Mapping[str, NDArray[np.floating]],
+    about: Mapping[str, Recording],
+) -> EpochSet:
+    """Channels that are there, cut under the bundle's names for them; the others are NaN."""
+    there = [place for place, name in enumerate(group) if name != ABSENT]
+    units = tuple(about[group[place]].units[0] for place in there)
+    names = tuple(bundle.signal.channels[place] for place in there)
+    taken = [rows[group[place]] for place in there]
+    samples = np.stack(taken) if len(taken) > 1 else taken[0][None]
+    fs_hz, first = settings.features.fs_hz, about[group[there[0]]]
+    cut = epochs_of(replace(first, samples=samples, fs_hz=fs_hz, channels=names, units=units), None, settings)
+    features = np.full((len(cut.features), len(group), *cut.features.shape[2:]), np.nan, np.float32)
+    features[:, there] = cut.features
+    level = "variance" if settings.features.kind == "bandpower" else f"1 {units[0]}^2/Hz"
+    epoch_s, freqs_hz = settings.features.epoch_s, tuple(cut.freqs_hz.tolist())
+    found = SignalSpec(tuple(group), fs_hz, epoch_s, f"dB re {level}", AXES, features.shape[1:], freqs_hz)
+    relative = settings.level == "recording" or "absolute" not in bundle_views(bundle)
+    require_contract(bundle.signal, found, first.source, any_names=True, any_unit=relative)
+    return replace(cut, features=features)
+
+
+def _first_of_each_kind(
+    bundle: Bundle, group: Sequence[str], rows: Mapping[str, NDArray[np.floating]], about: Mapping[str, Recording]
+) -> dict[str, NDArray[np.floating]]:
+    """What YASA may read of a group: the first EEG and the first EOG channel whose own rate admits it."""
+    found: dict[str, NDArray[np.floating]] = {}
+    for place, name in enumerate(group):
+        if name != ABSENT and about[name].fs_hz >= YASA_LEAST_HZ:
+            is_eye = bundle.signal.channels[place].upper().startswith("EOG")
+            found.setdefault("eog" if is_eye else "eeg", rows[name])
+    return found
 
 
 def bundle_views(bundle: Bundle) -> list[str]:
     """The views of the levels that the network was trained with."""
     return next((list(s["params"]["views"]) for s in bundle.steps if s["step"] == NIGHT_VIEW), ["absolute"])
-
-
-def require_contract(
-    wanted: SignalSpec, found: SignalSpec, source: str | Path, *, any_names: bool = False, any_unit: bool = False
-) -> None:
-    """Refuse epochs that are not what a network was trained on.
-
-    Parameters
-    ----------
-    wanted, found
-        What the bundle reads; what was read, its shape that of an epoch: ``(channel, frequency, time)``.
-    any_names
-        The user has chosen the channels.
-    any_unit
-        The network takes levels relative to the recording.
-
-    Raises
-    ------
-    BadInput
-        Naming the property and both values. A rate of 0 and frequencies that are not stated are not compared.
-    """
-
-    def band(freqs_hz: Sequence[float]) -> tuple[float, float, int]:
-        return round(float(freqs_hz[0]), 3), round(float(freqs_hz[-1]), 3), len(freqs_hz)
-
-    pairs: list[tuple[str, object, object]] = [("channels", len(wanted.channels), len(found.channels))]
-    if not any_names:
-        pairs.append(("channels", list(wanted.channels), list(found.channels)))
-    if wanted.fs_hz and found.fs_hz:
-        pairs.append(("sampling rate (Hz)", wanted.fs_hz, found.fs_hz))
-    pairs.append(("epoch length (s)", wanted.window_s, found.window_s))
-    if wanted.shape:
-        rows, frames = found.shape[1] or 1, found.shape[2]
-        views = max(1, (wanted.shape[-2] or rows) // rows)
-        pairs.append(("frequencies × times of an epoch", wanted.shape[-2:], (views * rows, frames)))
-    if wanted.freqs_hz:
-        pairs.append(("frequencies (Hz)", band(wanted.freqs_hz), band(found.freqs_hz)))
-    if not any_unit:
-        pairs.append(("unit", wanted.units, found.units))
-    for name, expected, value in pairs:
-        if expected != value:
-            problem = f"{name}: the recording has {value}, the bundle reads {expected}"
-            hint = "give a recording of the bundle's kind, or train a bundle on recordings like this one"
-            raise BadInput(source, problem, hint)
 
 
 def _reference(

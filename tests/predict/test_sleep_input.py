@@ -4,7 +4,8 @@ import edfio
 import numpy as np
 import pytest
 
-from src.predict.sleep_input import InputOptions, find_inputs, read_input, require_contract
+from src.models.bundle import require_contract
+from src.predict.sleep_input import InputOptions, find_inputs, read_input
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
 from src.recordings.sleep.edf import read_recording
