@@ -12,6 +12,7 @@ from src.recordings.calcium.sources import subject_files, subject_name
 from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.spike_trains import holds_spikes
+from src.recordings.sleep.channels import choose_channels, is_channel
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_header
 from src.signals import BadInput
 
@@ -128,6 +129,12 @@ def misfit(bundle: Bundle, rows: Sequence[dict[str, Any]]) -> str:
     if bundle.task == "spike_detection":
         rates = {row["fs_hz"] for row in rows}
         return "" if bundle.signal.fs_hz in rates else f"expects {bundle.signal.fs_hz:g} Hz"
-    names = {str(row["channel"]).lower() for row in rows}
-    missing = [name for name in wanted if name.lower() not in names]
+    labels = [str(row["channel"]) for row in rows]
+    missing = [name for name in wanted if not is_channel(name, labels)]
+    if missing and bundle.decision.get("any_channel"):  # takes EEG channels of other places too
+        try:
+            choose_channels("", wanted, labels, [float(row.get("fs_hz") or 0) for row in rows], "none")
+        except BadInput:
+            return "has no EEG channel known by its name: name one with options.channels=[…]"
+        return ""
     return f"lacks {', '.join(missing)}: name others with options.channels=[…]" if missing else ""

@@ -178,7 +178,7 @@ def stage(
         scored.statistics,
         scored.intervals,
         f"{scored.scored_by} {scored.origin}",
-        scored.given.notes,
+        [*scored.findings, *scored.given.notes],
     )
 
 

@@ -16,7 +16,8 @@ from tests.recordings.calcium.test_suite2p import write_plane
 class Described:
     """As much of a bundle as the comparison reads."""
 
-    def __init__(self, task, channels=("EEG Fpz-Cz",), fs_hz=100.0):
+    def __init__(self, task, channels=("EEG Fpz-Cz",), fs_hz=100.0, any_channel=False):
+        self.decision = {"any_channel": any_channel}
         self.task, self.signal = task, type("Signal", (), {"channels": channels, "fs_hz": fs_hz})
 
 
@@ -29,6 +30,14 @@ def test_an_edf_file_is_listed_channel_by_channel(tmp_path):
     assert misfit(Described("sleep_staging"), rows) == ""
     assert misfit(Described("sleep_staging", ("C3",)), rows).startswith("lacks C3")
     assert misfit(Described("spike_detection", fs_hz=25_000.0), rows) == "expects 25000 Hz"
+
+
+@pytest.mark.parametrize(("label", "fits"), [("Fpz-Cz", True), ("eeg fpz cz-ref", True), ("C4-M1", True), ("x", False)])
+def test_a_bundle_fits_the_channels_that_it_would_take(label, fits):
+    rows = [{"channel": label, "units": "uV", "fs_hz": 100.0}]
+    assert (misfit(Described("sleep_staging", any_channel=True), rows) == "") == fits
+    named = label != "x" and label != "C4-M1"
+    assert (misfit(Described("sleep_staging"), rows) == "") == named
 
 
 def test_an_extracellular_recording_is_listed(tmp_path):

@@ -68,7 +68,10 @@ def test_channels_of_another_montage_are_found_and_named(night):
     assert found.channels == ["F3-M2 + EOG left"]
     assert any("scored by: Network and YASA" in note and "not on F3-M2" in note for note in found.notes)
     part = recording.samples[[0, 2], : round(1800 * recording.fs_hz)]
-    assert not stage(part, recording.fs_hz, ["EEG Fpz-Cz", "EOG horizontal"], use=("EEG Fpz-Cz", "none", "none")).notes
+    names, use = ["EEG Fpz-Cz", "EOG horizontal"], ("EEG Fpz-Cz", "none", "none")
+    assert not stage(part, recording.fs_hz, names, use=use).notes
+    (note,) = stage(part * np.float32(1e3), recording.fs_hz, names, use=use).notes
+    assert "is the unit right?" in note
 
 
 def test_a_file_is_scored_with_the_shipped_bundle(night, tmp_path):
