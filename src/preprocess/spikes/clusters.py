@@ -200,7 +200,7 @@ def _mixture(values: np.ndarray, most: int, kind: Any) -> np.ndarray:
     from sklearn.mixture import GaussianMixture
 
     distance = np.abs(values - np.median(values, axis=0))
-    inner = values[(distance < 20 * np.median(distance, axis=0) + 1e-9).all(axis=1)][:4000]
+    inner = values[(distance < 8 * np.median(distance, axis=0) + 1e-9).all(axis=1)][:4000]
     added = LEAST_VARIANCE if most > 2 else 1e-6
     fits = [
         GaussianMixture(k, covariance_type=kind, reg_covar=added, random_state=0).fit(inner)

@@ -58,7 +58,8 @@ def test_a_cluster_of_two_sizes_is_split_unless_one_neuron_fired_all_its_spikes(
 
 def test_a_rare_neuron_leaves_a_cluster_that_violates_the_refractory_period():
     rng = np.random.default_rng(0)
-    flat = rng.standard_normal((211, 30)) + np.outer(np.repeat([1, 0], [200, 11]), bump(10, 3, 4.0, 30))
+    flat = rng.standard_normal((211, 30))
+    flat[:200] *= 2.5  # several small neurons in one cluster
     flat[200:] += bump(16, 3, 4.5, 30)
     times = np.concatenate((np.arange(100) * 9_000, np.arange(100) * 9_000 + 30, np.arange(11) * 70_000 + 500))
     labels = split_mixed(flat, times, np.zeros(211, int), 10, SPAN, most_parts=6)
