@@ -32,7 +32,7 @@ from src.preprocess.spikes.pursuit import Pursuit
 from src.preprocess.spikes.sorting import Sorted, blocks, named, pursue
 from src.preprocess.spikes.trace import bridged, without_hum
 from src.preprocess.spikes.waveforms import cut_windows, mean_waveforms
-from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain, held
 from src.signals import BadInput
 
 Read = Callable[[int, int], np.ndarray]
@@ -102,10 +102,11 @@ class Group:
         reach = len(bandpass_kernel(self.fs_hz, p.low_hz, high, 2)) // 2 + self.samples(10)
         start, stop = max(first - reach, 0), min(last + reach, self.n_samples)
         raw = np.asarray(self.read(start, stop), np.float32)
-        missing = ~np.isfinite(raw).all(axis=0) | (len(raw) > 1) & (raw == raw[:1]).all(axis=0)
+        missing = ~np.isfinite(raw).all(axis=0) | (len(raw) > 1) & (raw == raw[:1]).all(axis=0) | held(raw)
         if self.centre is None:
-            self.centre = np.nan_to_num(np.nanmedian(raw, axis=1, keepdims=True)).astype(np.float32)
-        centred = np.where(np.isfinite(raw), raw - self.centre, np.float32(0))
+            there = raw if missing.all() else raw[:, ~missing]
+            self.centre = np.nan_to_num(np.nanmedian(there, axis=1, keepdims=True)).astype(np.float32)
+        centred = np.where(np.isfinite(raw) & ~missing, raw - self.centre, np.float32(0))
         for channel, trace in enumerate(centred):
             centred[channel], said = without_hum(trace, self.fs_hz)
             self.notes.update(said)

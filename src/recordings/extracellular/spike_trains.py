@@ -182,8 +182,13 @@ def unusable(samples: np.ndarray, *, saturated_run: int = 8, flat_run: int = 50)
         return bad
     for rail in (finite.max(), finite.min()):
         bad |= in_runs(samples == rail, saturated_run)
-    flat = in_runs(np.concatenate((np.diff(samples) == 0, [False])), flat_run)
-    return bad | flat | np.concatenate(([False], flat[:-1]))
+    return bad | held(samples[None], flat_run)
+
+
+def held(samples: np.ndarray, flat_run: int = 50) -> np.ndarray:
+    """Mask ``(time,)`` of where every row of ``(channel, time)`` keeps its value for ``flat_run`` samples or more."""
+    flat = in_runs(np.concatenate(((np.diff(samples, axis=1) == 0).all(axis=0), [False])), flat_run)
+    return np.asarray(flat | np.concatenate(([False], flat[:-1])))
 
 
 def _whole_numbers(path: Path, key: str, array: Any) -> np.ndarray:

@@ -54,6 +54,19 @@ def test_a_rare_unit_of_a_tetrode_keeps_its_spikes():
     assert f1[0] > 0.9
 
 
+@pytest.mark.parametrize("gains", [[[15], [8]], [[15, 3], [2, 8]]])
+def test_stretches_of_one_value_are_no_signal(gains):
+    traces, _ = recorded(FS_HZ, gains)
+    traces += 3.0
+    gap = slice(40_000, 100_000)
+    zeros, missing = traces.copy(), traces.copy()
+    zeros[:, gap], missing[:, gap] = 0.0, np.nan
+    one, other = (discover(t, FS_HZ).found.train for t in (zeros, missing))
+    np.testing.assert_array_equal(one.index, other.index)
+    np.testing.assert_array_equal(one.unit, other.unit)
+    assert not np.any((one.index > gap.start) & (one.index < gap.stop))
+
+
 def test_two_blocks_find_what_one_finds():
     traces, _ = recorded(FS_HZ, [[15], [8]])
     whole = discover(traces, FS_HZ)
