@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.calcium.expected_spikes import SpikeTask, choose_baseline, noise_control, noise_note
+from src.preprocess.calcium.expected_spikes import SpikeTask, choose_baseline, left_out, noise_control, noise_note
 from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
@@ -145,22 +145,23 @@ def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False
     is_dff
         Whether the array is ΔF/F already, as a fraction.
     params
-        Keys of :class:`~src.preprocess.calcium.parameters.InferenceParams`, such as ``cascade_model="auto"``.
+        Keys of :class:`~src.preprocess.calcium.parameters.InferenceParams`; ``cascade_model`` is ``auto`` by default.
 
     Raises
     ------
     BadInput
         If the traces or a parameter make no sense.
     """
-    settings = CalciumParams(**params, fs_hz=fs_hz)
+    settings = CalciumParams(**{"cascade_model": "auto", **params}, fs_hz=fs_hz)
     settings.check()
     recording = _calcium(source, settings, is_dff)
     task = SpikeTask({}, settings.of(InferenceParams))
     baseline, notes = choose_baseline(recording, task)
     engine = task.engine(recording.fs_hz)
-    dff, _ = baseline.dff(recording.traces(np.arange(recording.cells)))
+    dff, state = baseline.dff(recording.traces(np.arange(recording.cells)))
+    notes += [*recording.notes, *left_out(recording, state)]
     levels = engine.noise_levels(dff)
-    notes += [*recording.notes, *engine.check(levels)]
+    notes += engine.check(levels)
     expected = np.full(dff.shape, np.nan, np.float32)
     usable = np.isfinite(levels)
     expected[usable] = engine.predict(dff[usable], levels[usable])

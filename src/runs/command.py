@@ -145,6 +145,8 @@ def check_command(verb: str, arguments: list[str]) -> None:
     if given.hydra_help or given.info or given.shell_completion:
         return
     parsed = [_parsed(text, verb, arguments, multirun=given.multirun) for text in given.overrides]
+    for override in parsed if verb == "train" else []:
+        _check_optional(override)
     name, lines = given.config_name or verb, [_first_value(override) for override in parsed]
     try:
         cfg = compose(name, lines, config_dir=given.config_dir, config_path=given.config_path)
@@ -237,12 +239,23 @@ def _first_value(override: Override) -> str:
     return f"{key}={interval.start}"
 
 
+def _check_optional(override: Override) -> None:
+    """Hydra passes over an option that an ``optional`` group of ``conf/train.yaml`` does not have."""
+    group, option = override.key_or_group, override.value()
+    if group in ("debug", "sweep") and isinstance(option, str) and option not in (known := options(group)):
+        raise _no_such_option(group, option, known)
+
+
 def _missing(error: MissingConfigException, verb: str) -> BadInput:
     """What to choose instead of an option that a group does not have."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     known = list(error.options or [])
     if not group or not known:
         return BadInput("command line", " ".join(str(error).split()), f"see python {verb}.py --help")
+    return _no_such_option(group, option, known)
+
+
+def _no_such_option(group: str, option: str, known: list[str]) -> BadInput:
     near = get_close_matches(option, known, 1)
     hint = f"did you mean {group}={near[0]}?" if near else f"choose from: {', '.join(known)}"
     return BadInput("command line", f"{group}={option} does not exist", hint)

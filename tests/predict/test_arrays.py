@@ -67,6 +67,16 @@ def test_traces_become_spikes():
     np.testing.assert_allclose(again.expected, rates.expected, atol=1e-5)
 
 
+def test_rates_are_those_of_the_verb_and_cells_that_are_left_out_are_named():
+    fluorescence = 100 + np.random.default_rng(1).normal(size=(3, 400))
+    fluorescence[1] = 7.0
+    rates = spike_rates(fluorescence, 10.0)
+    assert any("1 of 3 cells were left out: 1 constant (2)" in note for note in rates.notes), rates.notes
+    assert any("EXC_7.5Hz" in note for note in rates.notes), rates.notes
+    with pytest.raises(BadInput, match="NaN"):
+        spike_rates(np.full((2, 400), np.nan), 10.0)
+
+
 def test_a_wire_is_sorted_with_the_neurons_of_another():
     trace, train = lookalike("D1", 1, duration_s=12.0)
     other, truth = lookalike("D2", 2, duration_s=4.0)

@@ -31,6 +31,8 @@ def refused(verb, *arguments):
         ("train", ["experiment=sleep_cnn", "trainer.max_epoch=1"], r"did you mean trainer.max_epochs? It is 20 now"),
         ("train", ["experiment=sleep_cnn", "lrr=1"], "lrr is not a key; did you mean optimizer.lr? It is 0.002 now"),
         ("train", ["experiment=sleep_cnn", "patiance=1"], "did you mean patience? It is 8 now"),
+        ("train", ["experiment=sleep_cnn", "debug=fats"], "debug=fats does not exist; did you mean debug=fast?"),
+        ("train", ["experiment=sleep_cnn", "sweep=x"], "sweep=x does not exist; choose from: sleep_cnn"),
         ("train", ["experiment=sleep_cn"], "experiment=sleep_cn does not exist; did you mean experiment=sleep_cnn?"),
         ("train", ["-m", "experiment=sleep_cnn", "sed=1,2"], "did you mean seed? It is 42 now"),
         ("train", ["experiment=sleep_cnn", "seed=x"], "Value 'x' of type 'str' could not be converted to Integer"),

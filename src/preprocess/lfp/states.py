@@ -175,7 +175,9 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
     confidence = probabilities[np.arange(len(stages)), stages]
     if np.nanmean(confidence) < LEAST_CONFIDENCE:
         said.append(f"mean confidence is {np.nanmean(confidence):.2f}: the states of this recording are not distinct")
-    confidence[~np.isfinite(features.slow)] = 1 / 3
+    if n_missing := int((~np.isfinite(features.slow)).sum()):
+        confidence[~np.isfinite(features.slow)] = 1 / 3
+        said.append(f"{n_missing} epochs have no signal: their states mean nothing and have a confidence of 0.33")
     stages[labels >= 0], confidence[labels >= 0] = labels[labels >= 0], 1.0
     return States(stages, confidence, tuple(said))
 
