@@ -127,7 +127,7 @@ def test_missing_epochs_have_no_confidence():
     assert np.isnan(features.slow[10:12]).all()
     found = score(features, 4.0)
     np.testing.assert_allclose(found.confidence[10:12], 1 / 3)
-    assert any("2 epochs have no signal" in line for line in found.)
+    assert any("2 epochs have no signal" in line for line in found.warnings)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
