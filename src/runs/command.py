@@ -145,7 +145,8 @@ def check_command(verb: str, arguments: list[str]) -> None:
     if given.hydra_help or given.info or given.shell_completion:
         return
     parsed = [_parsed(text, verb, arguments, multirun=given.multirun) for text in given.overrides]
-    for override in parsed if verb == "train" else []:
+    own_folder = given.config_dir or given.config_path  # may hold further options
+    for override in parsed if verb == "train" and not own_folder else []:
         _check_optional(override)
     name, lines = given.config_name or verb, [_first_value(override) for override in parsed]
     try:
