@@ -42,7 +42,7 @@ TINY = {
         *("datamodule.simulated.common.frames=900", "datamodule.simulated.subjects=[{{cells: 120, planes: 2}}]"),
         *("datamodule.split.block_frames=60", "model.network_args.coarsen=32", "model.network_args.channels=4"),
     ),
-    "spike_detector": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.examples.batches=4"),
+    "spike_detector": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2,D5]", "datamodule.examples.batches=4"),
     "spike_classifier": ("datamodule.data_dir={spikes}", "datamodule.targets=[D2]", "datamodule.examples.batches=4"),
 }
 """Overrides that make an experiment train in seconds."""
@@ -85,6 +85,7 @@ def configured(experiment, places):
         return compose("train", overrides(experiment, places))
 
 
+@pytest.mark.filterwarnings("ignore:D5 was not in the validation")  # overfit_batches cuts validation, not the test
 @pytest.mark.parametrize("debug", ["fast", "overfit"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_debug_modes_run_for_every_experiment(experiment, debug, places, tmp_path, monkeypatch):
@@ -95,6 +96,9 @@ def test_the_debug_modes_run_for_every_experiment(experiment, debug, places, tmp
     folder = (tmp_path / experiment / "latest").resolve()
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     assert load_file(folder / "bundle" / "model.safetensors")
+    if (experiment, debug) == ("spike_detector", "overfit"):
+        rows = json.loads((folder / "results.json").read_text())["rows"]
+        assert {row["target"]: row["own_threshold"] for row in rows} == {"D2": True, "D5": False}
 
 
 def trainer(folder, **arguments):

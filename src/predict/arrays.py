@@ -48,7 +48,10 @@ class Spectrogram:
 
 @dataclass(frozen=True)
 class SleepStates:
-    """``stages (epoch,)`` as names, ``confidence (epoch,)``, ``onset_s (epoch,)``, and what to know before use."""
+    """``stages (epoch,)`` as names, ``confidence (epoch,)``, ``onset_s (epoch,)``, and what to know before use.
+
+    Epochs in which nothing was recorded are ``unscored``, their confidence is NaN.
+    """
 
     stages: NDArray[np.str_]
     confidence: Array
@@ -128,7 +131,8 @@ def sleep_states(signal: Any, fs_hz: float | None = None, **params: Any) -> Slee
     """
     with _made(LfpEpochsParams, signal, fs_hz, params) as out:
         (scored,) = out.rglob("hypnogram.csv")
-        columns = np.atleast_1d(np.genfromtxt(scored, delimiter=",", names=True, dtype=None, encoding="utf-8"))
+        kinds = [("onset", float), ("duration", float), ("stage", "U8"), ("confidence", float)]
+        columns = np.atleast_1d(np.genfromtxt(scored, delimiter=",", skip_header=1, dtype=kinds, encoding="utf-8"))
         warnings = (read_manifest(scored.parent) or {}).get("facts", {}).get("warnings", [])
         return SleepStates(columns["stage"], columns["confidence"], columns["onset"], list(warnings))
 
@@ -261,8 +265,11 @@ def _extracellular(signal: Any, fs_hz: float | None) -> tuple[Array, float]:
     if hasattr(signal, "get_traces") and hasattr(signal, "get_sampling_frequency"):
         signal, fs_hz = signal.get_traces().T, float(signal.get_sampling_frequency())
     samples = np.atleast_2d(np.asarray(signal, np.float32))
-    if samples.ndim != 2 or fs_hz is None or not fs_hz > 0:
+    if samples.ndim != 2 or samples.size == 0 or fs_hz is None or not fs_hz > 0:
         raise BadInput("signal", f"has shape {samples.shape} and rate {fs_hz}", "give (channel, time) and fs_hz")
+    if len(samples) > samples.shape[1]:
+        problem = f"has shape {samples.shape}: more channels than samples"
+        raise BadInput("signal", problem, "give (channel, time), which may be signal.T")
     return samples, float(fs_hz)
 
 

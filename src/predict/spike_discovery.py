@@ -61,6 +61,8 @@ class Discovered:
             units.found.train, units.amplitude, units.templates, units.noise, units.group.n_samples, units.usable
         )
         rows = unit_rows(group, units.group.fs_hz, number, first=len(self.rows) + 1)
+        for row in rows:
+            row["channel"] = int(units.channels[row["channel"]])
         mark_noise(rows)
         for place, (row, waveform) in enumerate(zip(rows, units.templates, strict=True)):
             spikes = units.found.train.unit == place + 1
@@ -196,7 +198,7 @@ def _discover_file(
     def read(first: int, last: int) -> np.ndarray:
         traces = np.zeros((len(groups), last - first), np.float32)
         for number, units in done.units.items():
-            traces[groups == number] = units.group.bandpassed(first, last)[0]
+            traces[np.flatnonzero(groups == number)[units.channels]] = units.group.bandpassed(first, last)[0]
         return traces
 
     train, rows = done.without_noise()

@@ -306,7 +306,7 @@ def draw_states(
     _image(panels[0], image, when, octaves, "magma", *_limits(image, 2, 99.5))
     _octave_ticks(panels[0], freqs)
     panels[0].set_ylabel("frequency (Hz)")
-    row = np.array([2, 0, 1])[states.stages]  # from the bottom: NREM, REM, Wake
+    row = np.array([2, 0, 1, np.nan])[states.stages]  # from the bottom: NREM, REM, Wake; UNSCORED is -1
     panels[1].step(when, row, where="mid", color="k", lw=0.8)
     panels[1].scatter(when, row, c=states.confidence, cmap="viridis", vmin=1 / 3, vmax=1, s=6, zorder=3)
     panels[1].set_yticks([0, 1, 2], ["NREM", "REM", "Wake"])

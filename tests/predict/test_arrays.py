@@ -53,6 +53,21 @@ def test_spectrograms_and_states_are_those_of_the_verb(session, tmp_path):
     assert any("no muscle activity" in warning for warning in found.warnings)
 
 
+def test_a_stretch_without_data_is_unscored_and_leaves_the_rest_as_it_is(tmp_path):
+    made = simulate_session(tmp_path, n_channels=2, minutes=16.0, shanks=(0,), fs_hz=1250.0)
+    (file,) = made.folder.rglob("*_lfp_traces.npz")
+    with np.load(file) as stored:
+        traces = stored["traces"].T.astype(np.float32)
+    whole = sleep_states(traces, 1250.0)
+    traces[:, :75_000] = np.nan  # the first minute: 15 epochs
+    found = sleep_states(traces, 1250.0)
+    lost = found.stages == "unscored"
+    np.testing.assert_array_equal(np.flatnonzero(lost), np.arange(15))
+    np.testing.assert_array_equal(np.isnan(found.confidence), lost)
+    assert (found.stages[~lost] == whole.stages[~lost]).mean() >= 0.95
+    assert any("15 epochs are unscored" in warning for warning in found.warnings)
+
+
 def test_traces_become_spikes():
     rng = np.random.default_rng(1)
     spikes = rng.random((3, 400)) < 0.05
@@ -107,6 +122,8 @@ def test_the_units_of_a_wire_are_found_without_labels():
         (lambda: spectrogram(np.zeros((2, 4000)), 500.0, preset="slep"), "'slep' is not known"),
         (lambda: sleep_states(np.zeros((2, 10)), 500.0), "signal: "),
         (lambda: find_units(np.zeros((1, 2, 3)), 25_000.0), "signal: "),
+        (lambda: find_units(np.zeros(0), 25_000.0), r"signal: has shape \(1, 0\)"),
+        (lambda: find_units(np.zeros((99, 1)), 25_000.0), r"signal: has shape \(99, 1\).*give \(channel, time\)"),
         (
             lambda: spectrogram(np.zeros((1, 100)), 500.0),
             r"^signal: 100 samples \(0\.2\d* s\) are shorter than one window of \d+; give a longer recording or",

@@ -63,7 +63,7 @@ def test_coherence_over_time_with_its_level_of_chance(tmp_path):
 
 def test_states_under_the_spectrogram(tmp_path):
     one = page()
-    states = SimpleNamespace(stages=np.arange(len(TIMES)) // 20 % 3, confidence=np.full(len(TIMES), 0.9))
+    states = SimpleNamespace(stages=np.arange(len(TIMES)) // 20 % 4 - 1, confidence=np.full(len(TIMES), 0.9))
     features = {"slow waves (z)": np.sin(TIMES), "theta ratio": np.full(len(TIMES), np.nan)}
     path = draw_states(tmp_path / "s.png", one.decibels, FREQS, TIMES, states, features)
     assert matplotlib.image.imread(path).std() > 0.05

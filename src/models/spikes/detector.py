@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,10 +103,20 @@ class SpikeDetection(TrainedModule):
         self.rows = []
 
     def _decision(self, name: str) -> Decision:
-        if name not in self.decisions:
-            hint = "fit the detector with validation data, or load a checkpoint"
+        """A target's own decision; the medians of the others where validation was cut short before it."""
+        if name in self.decisions:
+            return self.decisions[name]
+        if not self.decisions:
+            hint = "fit the detector with validation data (trainer.limit_val_batches=1.0), or load a checkpoint"
             raise BadInput(name, "has no threshold", hint)
-        return self.decisions[name]
+        warnings.warn(
+            f"{name} was not in the validation: it has the median threshold of {', '.join(self.decisions)}; "
+            "for its own validate on all recordings: trainer.limit_val_batches=1.0, without debug=overfit",
+            stacklevel=2,
+        )
+        found = list(self.decisions.values())
+        period = round(float(np.median([decision.refractory for decision in found])))
+        return Decision(float(np.median([decision.threshold for decision in found])), period)
 
     def predict_step(self, recording: Any, batch_idx: int) -> dict[str, Any]:
         """Onsets ``index`` found in a held-out recording, and the ``probability`` of each."""
@@ -120,6 +131,7 @@ class SpikeDetection(TrainedModule):
         self.rows.append(
             {
                 "target": recording.name,
+                "own_threshold": recording.name in self.decisions,
                 "spikes": len(truth),
                 "f1_loose": loose.f1,
                 "f1_strict": detection(truth, found, strict).f1,

@@ -24,7 +24,7 @@ from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, label_epoch
 from src.recordings.sleep.hypnogram import Hypnogram, align
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.reports.tables import ResultsTable
-from src.signals import HUMAN_STAGES, STAGE_SETS, BadInput
+from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.manifest import MANIFEST, read_manifest
 from src.storage.step import Artifact, CachedStep, ensure
@@ -220,12 +220,17 @@ def _vote(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, see
     names = STAGE_SETS["rodent"]
     tables = [[row.split(",") for row in (p / HYPNOGRAM).read_text().splitlines()[1:]] for p in inputs.values()]
     votes = np.zeros((min(map(len, tables)), len(names)))
+    voters = np.zeros(len(votes), int)
     for table in tables:
         for epoch, (_, _, state, confidence) in enumerate(table[: len(votes)]):
-            votes[epoch, names.index(state)] += float(confidence)
-    stages, confidence = votes.argmax(axis=1), votes.max(axis=1) / len(tables)
+            if state in names:  # else unscored
+                votes[epoch, names.index(state)] += float(confidence)
+                voters[epoch] += 1
+    scored = voters > 0
+    stages = np.where(scored, votes.argmax(axis=1), UNSCORED)
+    confidence = np.where(scored, votes.max(axis=1) / np.maximum(voters, 1), np.nan)
     write_states(out_dir, [f"{onset},{length}" for onset, length, *_ in tables[-1][: len(votes)]], stages, confidence)
-    agreed = float((np.count_nonzero(votes, axis=1) == 1).mean())
+    agreed = float((np.count_nonzero(votes, axis=1) <= 1).mean())
     return summary_of(stages, confidence) | {
         "shanks": list(inputs),
         "epochs": len(votes),
@@ -238,12 +243,12 @@ def _vote(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, see
     }
 
 
-LFP_EPOCHS = CachedStep("lfp_epochs", 3, _run)
+LFP_EPOCHS = CachedStep("lfp_epochs", 4, _run)
 """Inputs ``spectrograms`` (a shank's folder) and, if there are, ``hypnogram``, ``examples`` and ``emg``; parameters
 ``epoch_s``, ``species``, ``channels``, ``min_hz``, ``max_hz``, ``margin_s``, ``stage_coding``, ``text_epoch_s``; writes
 ``epochs.h5`` and, where nobody scored, ``hypnogram.csv`` and ``states.png``."""
 
-SESSION_STATES = CachedStep("lfp_session_states", 1, _vote)
+SESSION_STATES = CachedStep("lfp_session_states", 2, _vote)
 """Inputs: the folders of the scored shanks by their labels; parameter ``epoch_s``; writes ``hypnogram.csv``."""
 
 

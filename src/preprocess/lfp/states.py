@@ -9,7 +9,7 @@ spectrum is then asked what the rule has seen in three features: a linear discri
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from src.signals import STAGE_SETS
+from src.signals import STAGE_SETS, UNSCORED
 
 WAKE, NREM, REM = range(3)
 STATES, HYPNOGRAM = STAGE_SETS["rodent"], "hypnogram.csv"
@@ -49,21 +49,24 @@ class Features(NamedTuple):
         ``(epoch, band)`` z-score of log power in :data:`BANDS_HZ`, median of the usable channels.
     muscle
         High-frequency correlation of distant channels or an EMG's amplitude; ``None`` where there is none.
+    empty
+        Epochs without a sample in any channel; ``None`` if there is none.
     """
 
     slow: NDArray[np.float64]
     theta: NDArray[np.float64]
     levels: NDArray[np.float64]
     muscle: NDArray[np.float64] | None = None
+    empty: NDArray[np.bool_] | None = None
 
 
 class States(NamedTuple):
     """Attributes
     ----------
     stages
-        ``(epoch,)`` 0 Wake, 1 NREM, 2 REM.
+        ``(epoch,)`` 0 Wake, 1 NREM, 2 REM, ``UNSCORED`` where nothing was recorded.
     confidence
-        ``(epoch,)`` probability of the stage given its features, 1/3 where they are missing.
+        ``(epoch,)`` probability of the stage given its features, 1/3 where artefacts hide them, NaN where unscored.
     warnings
         What stands in the way of believing them.
     """
@@ -74,16 +77,23 @@ class States(NamedTuple):
 
 
 def write_states(folder: Path, epochs: Sequence[str], stages: NDArray, confidence: NDArray[np.float64]) -> None:
-    """Write ``hypnogram.csv``; an epoch is its onset and duration in seconds, with a comma between."""
+    """Write ``hypnogram.csv``; an epoch is its onset and duration in seconds, with a comma between.
+
+    An ``unscored`` epoch has no confidence.
+    """
+    names = [*STATES, "unscored"]  # UNSCORED is -1
     rows = zip(epochs, stages, confidence, strict=True)
-    lines = [f"{epoch},{STATES[stage]},{sure:.3f}" for epoch, stage, sure in rows]
+    lines = [f"{e},{names[stage]},{'' if stage == UNSCORED else f'{sure:.3f}'}" for e, stage, sure in rows]
     (folder / HYPNOGRAM).write_text("\n".join(["onset,duration,stage,confidence", *lines]) + "\n")
 
 
 def summary_of(stages: NDArray, confidence: NDArray[np.float64]) -> dict[str, Any]:
-    """Share of each state and the mean confidence, as facts."""
-    share = {name: round(float((stages == k).mean()), 4) for k, name in enumerate(STATES)}
-    return {"share": share, "confidence": round(float(confidence.mean()), 4)}
+    """Share of each state in the scored epochs, their mean confidence and the number of the others, as facts."""
+    scored = stages != UNSCORED
+    total = max(1, int(scored.sum()))
+    share = {name: round(float((stages == k).sum() / total), 4) for k, name in enumerate(STATES)}
+    mean = float(confidence[scored].sum() / total)
+    return {"share": share, "confidence": round(mean, 4), "unscored": int((~scored).sum())}
 
 
 def epoch_features(
@@ -104,6 +114,7 @@ def epoch_features(
     """
     power = 10 ** (decibel.astype(np.float64) / 10)
     power[decibel <= -250] = np.nan  # silence
+    empty = np.asarray(np.isnan(power).all(axis=(1, 2, 3)))
     level = quietly(np.nanmean, quietly(np.nanmedian, 10 * np.log10(np.maximum(power, 1e-30)), axis=3), axis=2)
     artifact = level > quietly(np.nanmedian, level, axis=0) + _ARTIFACT_SD * np.maximum(_spread(level), 1.5)
     power[artifact] = np.nan
@@ -117,7 +128,7 @@ def epoch_features(
     levels = [level for level in levels if np.isfinite(level).any()]  # bands that the rows do not reach
     share = artifact.any(axis=1).mean()
     said = (f"{share:.1%} of the epochs have artefacts in at least one channel: masked there",) if share > 0.002 else ()
-    return Features(slow, ratio[:, best], np.stack(levels, axis=1), muscle), said
+    return Features(slow, ratio[:, best], np.stack(levels, axis=1), muscle, empty), said
 
 
 def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None = None) -> States:
@@ -134,6 +145,7 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
     levels = np.stack([_smoothed(level, width) for level in features.levels.T], axis=1)
     muscle = None if features.muscle is None else _smoothed(features.muscle, width)
     labels = np.full(len(slow), -1, np.int8) if examples is None else examples
+    empty = np.zeros(len(slow), bool) if features.empty is None else features.empty & (labels < 0)
     awake, asleep, dreaming = (labels == stage for stage in (WAKE, NREM, REM))
     nrem, separated = two_modes(slow, asleep, awake | dreaming)
     if np.ptp(nrem) > 0:
@@ -154,7 +166,7 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
             "NREM sleep only, and waking with theta right after it may be scored as REM sleep"
         )
         rem = (1 - nrem) * high_theta
-        candidates = _states(nrem, rem, shortest)
+        candidates = _states(nrem, rem, shortest, empty)
         late = (candidates == REM) & ~_after_nrem(candidates, gap)
         y = np.column_stack([levels, robust_scores(theta[:, None])])
         rem = _rem_among_theta(np.where(late, 0, rem), y, ((candidates == REM) & ~late) | dreaming, late | awake)
@@ -162,30 +174,41 @@ def score(features: Features, epoch_s: float, examples: NDArray[np.int8] | None 
     else:
         rem = (1 - nrem) * high_theta * (1 - two_modes(muscle, awake, asleep | dreaming)[0])
     probabilities = np.stack([np.maximum(1 - nrem - rem, 0), nrem, rem], axis=1)
-    stages = _states(nrem, rem, shortest)
+    stages = _states(nrem, rem, shortest, empty)
     if muscle is None:
         stages[(stages == REM) & ~_after_nrem(stages, gap)] = WAKE
-    if len(stages) * epoch_s < SHORTEST_RECORDING_S:
-        said.append(f"{len(stages) * epoch_s:g} s are too short to find thresholds in: do not rely on these states")
-    if (stages == NREM).any() and np.nanmedian(features.theta[stages == NREM]) > MOST_THETA_IN_NREM:
-        said.append("what was scored as NREM sleep has more theta than slow waves: it may be waking or REM sleep")
-    n_rem, n_sleep = int((stages == REM).sum()), int((stages != WAKE).sum())
-    if n_rem > MOST_REM * n_sleep:
-        said.append(f"REM sleep is {n_rem / n_sleep:.0%} of sleep, rodents have 5 to 20 %: it may be waking with theta")
     confidence = probabilities[np.arange(len(stages)), stages]
-    if np.nanmean(confidence) < LEAST_CONFIDENCE:
-        said.append(f"mean confidence is {np.nanmean(confidence):.2f}: the states of this recording are not distinct")
-    if n_missing := int((~np.isfinite(features.slow)).sum()):
-        confidence[~np.isfinite(features.slow)] = 1 / 3
-        said.append(f"{n_missing} epochs have no signal: their states mean nothing and have a confidence of 0.33")
+    said += _doubts(features, stages, confidence, epoch_s)
+    confidence[~np.isfinite(features.slow)] = 1 / 3
+    confidence[empty] = np.nan
     stages[labels >= 0], confidence[labels >= 0] = labels[labels >= 0], 1.0
     return States(stages, confidence, tuple(said))
 
 
-def _states(nrem: NDArray[np.float64], rem: NDArray[np.float64], shortest: int) -> NDArray[np.int8]:
-    """The likeliest state of every epoch, without short bouts."""
+def _doubts(
+    features: Features, stages: NDArray[np.int8], confidence: NDArray[np.float64], epoch_s: float
+) -> Iterator[str]:
+    """What stands in the way of believing a scoring."""
+    scored = stages != UNSCORED
+    if not scored.all():
+        yield f"{(~scored).sum()} epochs are unscored: no channel has data there"
+    if (recorded_s := scored.sum() * epoch_s) < SHORTEST_RECORDING_S:
+        yield f"{recorded_s:g} s are too short to find thresholds in: do not rely on these states"
+    if (stages == NREM).any() and np.nanmedian(features.theta[stages == NREM]) > MOST_THETA_IN_NREM:
+        yield "what was scored as NREM sleep has more theta than slow waves: it may be waking or REM sleep"
+    n_rem, n_sleep = int((stages == REM).sum()), int((stages > WAKE).sum())
+    if n_rem > MOST_REM * n_sleep:
+        yield f"REM sleep is {n_rem / n_sleep:.0%} of sleep, rodents have 5 to 20 %: it may be waking with theta"
+    if scored.any() and (mean := np.nanmean(confidence[scored])) < LEAST_CONFIDENCE:
+        yield f"mean confidence is {mean:.2f}: the states of this recording are not distinct"
+
+
+def _states(
+    nrem: NDArray[np.float64], rem: NDArray[np.float64], shortest: int, empty: NDArray[np.bool_]
+) -> NDArray[np.int8]:
+    """The likeliest state of every epoch, without short bouts; ``UNSCORED`` where it is empty."""
     likeliest = np.stack([1 - nrem - rem, nrem, rem], axis=1).argmax(axis=1).astype(np.int8)
-    return _without_short_bouts(likeliest, shortest)
+    return np.where(empty, UNSCORED, _without_short_bouts(likeliest, shortest)).astype(np.int8)
 
 
 def _by_whole_spectrum(

@@ -82,7 +82,7 @@ class Group:
     ceiling
         ``(channel,)`` deflections beyond it are artefacts.
     notes
-        What was repaired.
+        What was repaired, and what could not be used.
     """
 
     read: Read
@@ -101,11 +101,13 @@ class Group:
         p, high = self.params, min(self.params.high_hz, 0.45 * self.fs_hz)
         reach = len(bandpass_kernel(self.fs_hz, p.low_hz, high, 2)) // 2 + self.samples(10)
         start, stop = max(first - reach, 0), min(last + reach, self.n_samples)
+        inside = slice(first - start, last - start)
         raw = np.asarray(self.read(start, stop), np.float32)
         missing = ~np.isfinite(raw).all(axis=0) | (len(raw) > 1) & (raw == raw[:1]).all(axis=0) | held(raw)
+        if missing.all():
+            return np.zeros_like(raw)[:, inside], ~missing[inside]
         if self.centre is None:
-            there = raw if missing.all() else raw[:, ~missing]
-            self.centre = np.nan_to_num(np.nanmedian(there, axis=1, keepdims=True)).astype(np.float32)
+            self.centre = np.median(raw[:, ~missing], axis=1, keepdims=True)
         centred = np.where(np.isfinite(raw) & ~missing, raw - self.centre, np.float32(0))
         for channel, trace in enumerate(centred):
             centred[channel], said = without_hum(trace, self.fs_hz)
@@ -119,8 +121,16 @@ class Group:
                     centred = np.stack([bridged(row, ~missing) for row in centred])
                     traces = bandpass(centred, self.fs_hz, p.low_hz, high, 2)
         traces[:, missing] = 0
-        inside = slice(first - start, last - start)
         return traces[:, inside], ~missing[inside]
+
+    def recorded(self) -> np.ndarray:
+        """``(channel,)`` whether a channel has a finite sample."""
+        found = np.zeros(len(self.read(0, 1)), bool)
+        for first in range(0, self.n_samples, self.params.block):
+            found |= np.isfinite(self.read(first, min(first + self.params.block, self.n_samples))).any(axis=1)
+            if found.all():
+                break
+        return found
 
     def excerpt(self) -> tuple[np.ndarray, np.ndarray]:
         """The whole group if it is short, else eight stretches of it, evenly spread; see :meth:`bandpassed`."""
@@ -158,6 +168,8 @@ class Units:
         Samples outside artefacts and gaps.
     group
         What was sorted.
+    channels
+        ``(channel,)`` the rows of the group given that were sorted, from 0; the others have no finite sample.
     """
 
     templates: np.ndarray
@@ -168,6 +180,7 @@ class Units:
     noise: np.ndarray
     usable: int
     group: Group
+    channels: np.ndarray
 
 
 def discover(traces: np.ndarray, fs_hz: float, params: DiscoverParams | None = None) -> Units:
@@ -184,7 +197,13 @@ def discover(traces: np.ndarray, fs_hz: float, params: DiscoverParams | None = N
 
 def discover_group(group: Group) -> Units:
     """Find the units of a group that need not fit into memory, and sort it; see :func:`discover`."""
-    p = group.params
+    p, recorded, read = group.params, group.recorded(), group.read
+    channels = np.flatnonzero(recorded)
+    if len(channels) == 0:
+        raise BadInput("recording", "no channel has a finite sample", "give a recording with samples")
+    group = replace(group, read=lambda first, last: read(first, last)[channels])
+    for absent in np.flatnonzero(~recorded):
+        group.notes.add(f"channel {absent} of the group (counted from 0) has no finite sample and was not used")
     bandpassed, usable = group.excerpt()
     noise = noise_levels(bandpassed, usable)
     scaled = bandpassed / noise[:, None].astype(np.float32)
@@ -205,7 +224,11 @@ def discover_group(group: Group) -> Units:
     shapes, train = _checked(shapes, np.where(usable, whitening.apply(bandpassed), 0), usable, group)
     templates = mean_waveforms(bandpassed, train, len(shapes.times), before, after)
     found, amplitude, count = _sort(group, whitening, shapes, np.abs(templates).max(axis=2).argmax(axis=1))
-    return Units(templates, before, found, amplitude, sign, noise, count, group)
+    if count < group.n_samples:
+        group.notes.add(
+            f"{1 - count / group.n_samples:.2%} of the samples are NaN, stuck or artefacts: no spike is reported there"
+        )
+    return Units(templates, before, found, amplitude, sign, noise, count, group, channels)
 
 
 def noise_levels(bandpassed: np.ndarray, usable: np.ndarray) -> np.ndarray:

@@ -5,9 +5,9 @@ import pytest
 
 from src.preprocess.lfp.epochs import lfp_epochs
 from src.preprocess.lfp.parameters import LfpEpochsParams
-from src.preprocess.lfp.states import NREM, REM, WAKE, Features, epoch_features, score, two_modes
+from src.preprocess.lfp.states import NREM, REM, WAKE, Features, epoch_features, score, summary_of, two_modes
 from src.recordings.extracellular.formats import SourceOptions
-from src.signals import RODENT_STAGES
+from src.signals import RODENT_STAGES, UNSCORED
 from src.simulate.lfp import simulate_session
 
 NONE = np.zeros(0, bool)
@@ -120,14 +120,18 @@ def test_two_modes_and_one():
         assert two_modes(np.random.default_rng(seed).normal(size=400), NONE, NONE)[1] is False
 
 
-def test_missing_epochs_have_no_confidence():
+def test_missing_epochs_are_unscored():
     decibel = np.random.default_rng(0).normal(0, 1, (60, 2, 120, 5)).astype(np.float16)
     decibel[10:12] = np.nan
     features, _ = epoch_features(decibel, np.arange(0.5, 60.5, 0.5))
     assert np.isnan(features.slow[10:12]).all()
     found = score(features, 4.0)
-    np.testing.assert_allclose(found.confidence[10:12], 1 / 3)
-    assert any("2 epochs have no signal" in line for line in found.warnings)
+    np.testing.assert_array_equal(np.flatnonzero(found.stages == UNSCORED), [10, 11])
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.confidence)), [10, 11])
+    assert any(line.startswith("2 epochs are unscored") for line in found.warnings)
+    facts = summary_of(found.stages, found.confidence)
+    assert facts["unscored"] == 2
+    assert sum(facts["share"].values()) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])

@@ -54,19 +54,6 @@ def test_a_rare_unit_of_a_tetrode_keeps_its_spikes():
     assert f1[0] > 0.9
 
 
-@pytest.mark.parametrize("gains", [[[15], [8]], [[15, 3], [2, 8]]])
-def test_stretches_of_one_value_are_no_signal(gains):
-    traces, _ = recorded(FS_HZ, gains)
-    traces += 3.0
-    gap = slice(40_000, 100_000)
-    zeros, missing = traces.copy(), traces.copy()
-    zeros[:, gap], missing[:, gap] = 0.0, np.nan
-    one, other = (discover(t, FS_HZ).found.train for t in (zeros, missing))
-    np.testing.assert_array_equal(one.index, other.index)
-    np.testing.assert_array_equal(one.unit, other.unit)
-    assert not np.any((one.index > gap.start) & (one.index < gap.stop))
-
-
 def test_two_blocks_find_what_one_finds():
     traces, _ = recorded(FS_HZ, [[15], [8]])
     whole = discover(traces, FS_HZ)
@@ -111,6 +98,37 @@ def test_pulses_are_no_spikes():
     distance = np.abs(units.found.train.index[:, None] - pulses).min(axis=1)
     assert distance.min() > 40
     assert min(accuracy(units, truth, 10)[0]) > 0.9
+
+
+@pytest.mark.parametrize("gains", [[[15], [8]], [[15, 3], [2, 9]]])
+@pytest.mark.parametrize("first", [0, 50_000])
+def test_a_stretch_of_one_value_is_a_gap_as_nan_is(gains, first):
+    traces, _ = recorded(FS_HZ, gains)
+    whole = discover(traces, FS_HZ)
+    traces += 3
+    gap = slice(first, first + 60_000)
+    results = []
+    for value in (np.nan, 0.0):
+        traces[:, gap] = value
+        results.append(discover(traces, FS_HZ, DiscoverParams(block=40_000)))
+    absent, zero = results
+    np.testing.assert_array_equal(zero.noise, absent.noise)
+    np.testing.assert_allclose(zero.noise, whole.noise, rtol=0.05)
+    np.testing.assert_array_equal(zero.found.train.index, absent.found.train.index)
+    np.testing.assert_array_equal(zero.found.train.unit, absent.found.train.unit)
+    assert not ((zero.found.train.index >= gap.start) & (zero.found.train.index < gap.stop)).any()
+    assert "40.00% of the samples are NaN, stuck or artefacts: no spike is reported there" in zero.group.notes
+
+
+def test_a_channel_without_samples_does_not_cost_the_group():
+    traces, _ = recorded(FS_HZ, [[15, 3], [2, 9]])
+    alone = discover(traces, FS_HZ)
+    units = discover(np.insert(traces, 1, np.nan, axis=0), FS_HZ)
+    np.testing.assert_array_equal(units.found.train.index, alone.found.train.index)
+    assert units.channels.tolist() == [0, 2]
+    assert units.group.notes == {"channel 1 of the group (counted from 0) has no finite sample and was not used"}
+    with pytest.raises(BadInput, match="no channel has a finite sample"):
+        discover(np.full((2, 1000), np.nan), FS_HZ)
 
 
 def test_a_recording_without_peaks_is_refused():
