@@ -222,9 +222,9 @@ def _vote(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, see
     votes = np.zeros((min(map(len, tables)), len(names)))
     voters = np.zeros(len(votes), int)
     for table in tables:
-        for epoch, (_, _, state, confidence) in enumerate(table[: len(votes)]):
+        for epoch, (_, _, state, sure) in enumerate(table[: len(votes)]):
             if state in names:  # else unscored
-                votes[epoch, names.index(state)] += float(confidence)
+                votes[epoch, names.index(state)] += float(sure)
                 voters[epoch] += 1
     scored = voters > 0
     stages = np.where(scored, votes.argmax(axis=1), UNSCORED)
