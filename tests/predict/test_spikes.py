@@ -79,7 +79,7 @@ def test_networks_sort_the_targets_of_their_bundle(spike_models, spike_folder, t
     with pytest.raises(BadInput, match=r"options\.classifier: is missing"):
         predict(load_bundle(detection), spike_folder, tmp_path / "out")
     with pytest.raises(BadInput, match="resample to 25000 Hz"):
-        other = SourceOptions(fs_hz=24_000.0)
+        hz = SourceOptions(fs_hz=24_000.0)
         predict(
             load_bundle(detection), spike_folder, tmp_path / "out", classifier=str(classifier), source_options=other
         )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.io
 
+from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.foreign_files import explained
@@ -71,7 +72,8 @@ def read_trace(
     and a channel without any.
     """
     path = Path(path)
-    options = replace(options or SourceOptions(), fs_hz=fs_hz)
+    options = options or SourceOptions()
+    options = replace(options, fs_hz=fs_hz, key=options.key or ("d" if path.suffix.lower() in SUFFIXES else None))
     recording = open_recording(path, options, purpose="spikes")
     n_channels = recording.n_channels
     if n_channels > 1 and channel is None:
