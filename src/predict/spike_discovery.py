@@ -191,7 +191,7 @@ def _discover_file(
         done = discover_groups(reads, recording.n_samples, fs_hz)
     except BadInput as error:
         raise BadInput(path, error.problem, error.hint) from error
-    notes = [*recording.warnings, *done.notes]
+    notes = [*recording.notes, *done.notes]
     name = output.path(name).name
 
     def read(first: int, last: int) -> np.ndarray:
