@@ -80,9 +80,7 @@ def test_networks_sort_the_targets_of_their_bundle(spike_models, spike_folder, t
         predict(load_bundle(detection), spike_folder, tmp_path / "out")
     with pytest.raises(BadInput, match="resample to 25000 Hz"):
         hz = SourceOptions(fs_hz=24_000.0)
-        predict(
-            load_bundle(detection), spike_folder, tmp_path / "out", classifier=str(classifier), source_options=other
-        )
+        predict(load_bundle(detection), spike_folder, tmp_path / "o", classifier=str(classifier), source_options=hz)
 
 
 def test_a_later_start_gives_the_shifted_answers(sorted_folder, sort, spike_folder, tmp_path):
