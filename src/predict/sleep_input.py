@@ -79,6 +79,7 @@ class NightInput:
     start: datetime | None = None
     signal: list[ChannelReport] = field(default_factory=list)  # what was found in the channels
     reference: NDArray[np.integer] | None = None  # (epoch,) a person's stages
+    doubts: list[str] = field(default_factory=list)  # what speaks against the reference being of this recording
     rows: list[dict[str, NDArray[np.floating]]] = field(default_factory=list)  # "eeg", "eog" of each group, for YASA
     rows_hz: float = 0.0
     yasa: NDArray[np.integer] | None = None  # (epoch,) YASA's stages, to compare with
@@ -135,10 +136,11 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     native = dict(zip(names, loaded, strict=True))
     del loaded
     given = cut_input(bundle, settings, groups, native, night.recording_id)
-    reference, more = _reference(night, settings, options, given)
+    reference, more, doubts = _reference(night, settings, options, given)
     return replace(
         given,
         reference=reference,
+        doubts=doubts,
         notes=[*notes, *more],
         lights=_lights(options, night, given.start),
     )
@@ -280,20 +282,21 @@ def bundle_views(bundle: Bundle) -> list[str]:
 
 def _reference(
     night: Night, settings: EpochSettings, options: InputOptions, given: NightInput
-) -> tuple[NDArray[np.integer] | None, list[str]]:
-    """A person's stages on the epochs of the recording, and what to say of them."""
+) -> tuple[NDArray[np.integer] | None, list[str], list[str]]:
+    """A person's stages on the epochs of the recording, what to say of them, and what makes them doubtful."""
     if not options.reference:
-        return None, []
-    scored = night if options.reference == "beside" else replace(night, hypnogram=Path(options.reference))
+        return None, [], []
+    named = None if options.reference == "beside" else Path(options.reference)
+    scored = replace(night, hypnogram=named, not_read=()) if named else night
     names = {**settings.more_names, **options.stage_names}
     hypnogram = load_scoring(
         scored, ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, names)
     )
     if hypnogram is None:
-        return None, [f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"]
+        return None, [f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"], []
     duration_s = len(given.level.decibels) * given.epoch_s + float(given.groups[0].facts["tail_s"])
     stages, facts = align(hypnogram, duration_s, given.epoch_s, start=given.start)
-    return stages, list(facts["warnings"])
+    return stages, [*scored.notes, *facts["warnings"]], facts["doubts"]
 
 
 def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> NightInput:
