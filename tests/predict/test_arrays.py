@@ -134,7 +134,14 @@ def test_the_units_of_a_wire_are_found_without_labels():
         ),
         (lambda: sort_spikes(np.zeros(99), np.zeros(99), [5], [1, 2], 25e3), r"index: has shape \(1,\), unit \(2,\)"),
         (lambda: spike_rates(np.zeros(10), 2.0), r"source: has shape \(10,\)"),
-        (lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis"), "10 frames are fewer than the baseline's window"),
+        (
+            lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis", cascade_model="tau1s"),
+            "10 frames are fewer than the baseline's window",
+        ),
+        (lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis"), "cascade_model: is auto; engine=oasis needs no"),
+        (lambda: spike_rates(np.ones((2, 10)), 2.0, cascade_modle="auto"), "did you mean cascade_model"),
+        (lambda: spectrogram(np.zeros((2, 4000)), fs=500.0), "fs: is no parameter of .*; did you mean fs_hz"),
+        (lambda: sleep_states(np.zeros((2, 10)), 500.0, output_dir="x"), "output_dir: is no parameter"),
     ],
 )
 def test_what_cannot_be_used_is_named(call, message):
