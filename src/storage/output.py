@@ -131,7 +131,7 @@ class OutputFolder:
             yield part
 
     def check(self, *names: str, known: tuple[str, ...] = ()) -> None:
-        """Raise ``BadInput`` where :meth:`folder` would for ``names``, else :meth:`files`, before anything is computed."""
+        """Raise what :meth:`folder` would raise for ``names``, or without them :meth:`files`, before work is done."""
         for name in names:
             refuse_foreign(self.path(name), self.option)
         if not names:

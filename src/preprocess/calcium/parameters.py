@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import inf
+from numbers import Real
 from typing import Any
 
 from src.signals import BadInput
@@ -105,8 +107,9 @@ class CalciumParams(GridParams, InferenceParams, PreprocessConfig):
         if not 0 <= self.neuropil <= 2:
             raise BadInput("neuropil", f"is {self.neuropil}", "give the share to subtract, such as 0.7, or 0 for none")
         for name in _POSITIVE:
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise BadInput(name, f"is {getattr(self, name)}", "give a positive number")
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Real) and 0 < float(value) < inf):
+                raise BadInput(name, f"is {value!r}", "give a positive number")
 
     def of(self, part: type) -> dict[str, Any]:
         """The values of :class:`InferenceParams` or :class:`GridParams`, for a manifest."""

@@ -16,14 +16,12 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.extracellular.formats import neuroscope_xml
+from src.recordings.extracellular.formats import RATE_HINT, neuroscope_xml
 from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run, jumps, runs_on_clock
 from src.signals import BadInput
 
 
-def open_raw(
-    path: Path, type_name: str, channels: int | None, fs_hz: float | None, rate_hint: str
-) -> ExtracellularRecording:
+def open_raw(path: Path, type_name: str, channels: int | None, fs_hz: float | None) -> ExtracellularRecording:
     """A file without a header; :class:`BadInput` if what it needs to be read by is not given."""
     try:
         dtype = np.dtype(type_name)
@@ -34,7 +32,7 @@ def open_raw(
     if not channels or channels < 1:
         raise BadInput(path, "is a raw binary file of an unknown number of channels", "give source.channels=<number>")
     if fs_hz is None:
-        raise BadInput(path, "states no sampling rate", rate_hint)
+        raise BadInput(path, "states no sampling rate", RATE_HINT)
     values, said = _mapped(path, dtype, channels)
     return ExtracellularRecording.of_array(path, "raw binary", fs_hz, values, warnings=said)
 
