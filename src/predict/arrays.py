@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +30,7 @@ from src.recordings.calcium.sources import find_subjects, open_recording, subjec
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 from src.storage.manifest import read_manifest
-from src.storage.parameters import PreprocessConfig
+from src.storage.parameters import PreprocessConfig, from_keywords
 
 Array = NDArray[np.floating]
 TRACES_FILE = "signal_sh0_lfp_traces.npz"  # what the step for LFP reads an array from
@@ -159,7 +159,8 @@ def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False
     BadInput
         If the traces or a parameter make no sense.
     """
-    settings = CalciumParams(**{"cascade_model": "auto", **params}, fs_hz=fs_hz)
+    given = {"cascade_model": "auto", **params, "fs_hz": fs_hz}
+    settings = from_keywords(CalciumParams, given, "is_dff")
     settings.check()
     recording = _calcium(source, settings, is_dff)
     task = SpikeTask({}, settings.of(InferenceParams))
@@ -283,6 +284,7 @@ def _extracellular(signal: Any, fs_hz: float | None) -> tuple[Array, float]:
 @contextmanager
 def _made(step: type[PreprocessConfig], signal: Any, fs_hz: float | None, params: Mapping[str, Any]) -> Iterator[Path]:
     """The folder that a step of LFP makes of a signal, without its messages; a failure becomes an error."""
+    settings = from_keywords(step, {"workers": 1, **params}, "fs_hz")
     samples, rate = _extracellular(signal, fs_hz)
     with TemporaryDirectory() as folder:
         session, out = Path(folder) / "signal", Path(folder) / "out"
@@ -290,7 +292,7 @@ def _made(step: type[PreprocessConfig], signal: Any, fs_hz: float | None, params
         fields: dict[str, Any] = {"sampling_rate": rate, "channel_ids": np.arange(len(samples)), "units": "uV"}
         np.savez(session / "low_freq" / TRACES_FILE, traces=samples.T, shank=0, **fields)
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            summary = step(**{"workers": 1, **params, "input_dir": str(session), "output_dir": str(out)}).run()
+            summary = replace(settings, input_dir=str(session), output_dir=str(out)).run()
         for failure in summary.failures:
             _, _, reason = str(failure.reason).rpartition(f"{TRACES_FILE}: ")  # the user has no such file
             problem, _, hint = reason.partition("; ")

@@ -239,6 +239,7 @@ def _stage_night(
     output: OutputFolder,
     name: str,
 ) -> list[str]:
+    output.check(name)
     given = read_input(bundle, night, settings, options)
     scored = _score(bundle, network, settings, given, options.yasa)
     with output.folder(name) as part:

@@ -19,7 +19,7 @@ from src.recordings.sleep.channels import ChannelRequest, choose_channels, requi
 from src.recordings.sleep.check_signal import ChannelReport, check_recordings
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
-from src.recordings.sleep.nights import Night, discover, load_channels, load_scoring
+from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.sleep import Level, level_of
 from src.signals import UNSCORED, BadInput, Recording, SignalSpec
@@ -98,13 +98,18 @@ def find_inputs(source: Path, kind: str) -> list[Night]:
     if kind in LAYOUTS or source.suffix.lower() == ".npz":
         kind = kind if kind in LAYOUTS else "bandpower"
         return [Night(name, subject, (path,), None, kind) for name, subject, path in find_bandpower(source, kind)]
+    if kind not in (known := (*KINDS, PREPARED, *LAYOUTS)):
+        raise BadInput("options.kind", f"{kind!r} is no kind of recording", f"choose from: {', '.join(known)}")
     if kind == PREPARED:
         return [Night(path.parent.name, path.parent.name, (path,), None, kind) for path in find_prepared(source)]
     if not source.exists():
         raise BadInput(source, "does not exist", "give an EDF file or a folder of them")
     try:
         return discover(kind, source)
-    except BadInput:
+    except BadInput as error:
+        if source.is_dir() and any(source.glob("*.npz")):
+            hint = f"if they are band powers, give options.kind={' or '.join(LAYOUTS)}"
+            raise BadInput(source, f"{error.problem}, and it holds .npz files", hint) from error
         if source.is_file() and kind == "edf_folder":
             return [Night(source.stem, source.stem, (source,), None, kind)]
         raise

@@ -115,6 +115,8 @@ def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> S
     conditioning_of(bundle)
     if chosen.classifier is None:
         raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, chosen.classifier, chosen.truth))
+    output.check()
     given_hz = chosen.source_options.fs_hz
     if given_hz is not None and not np.isclose(given_hz, rate, rtol=1e-3):
         problem = f"{given_hz:g} Hz, the bundle was trained at {rate:g} Hz"
@@ -123,7 +125,6 @@ def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> S
     gain = 1.0 if chosen.gain is None else chosen.gain
     sorter = NetworkSorter.from_bundles(bundle, load_bundle(chosen.classifier), config=config, gain=gain)
     paths = find_recordings(Path(source), chosen.recordings, list(sorter.decisions))
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, chosen.classifier, chosen.truth))
     origin = {"task": bundle.task, "bundle": bundle.record(), "gain": gain}
     return _sort_recordings(sorter, paths, output, chosen, origin)
 
@@ -146,6 +147,8 @@ def sort_with_bank(
         Of :class:`SortOptions`. ``gain`` is found from each recording unless given.
     """
     chosen = SortOptions(**options)
+    output = OutputFolder(Path(output_dir), tuple(Path(p) for p in (source, labelled, sorting, chosen.truth) if p))
+    output.check()
     chain = Conditioning(fs_hz=chosen.source_options.fs_hz or COURSEWORK_HZ)
     known = load_labelled(
         Path(labelled), chain, options=chosen.source_options, sorting=Path(sorting) if sorting else None
@@ -154,9 +157,8 @@ def sort_with_bank(
     paths = find_recordings(Path(source), chosen.recordings, [])
     if len(paths) > 1:
         paths = [p for p in paths if not p.samefile(labelled)]
-    inputs = tuple(Path(p) for p in (source, labelled, sorting, chosen.truth) if p)
     origin = {"method": "bank", "labelled": {"path": str(labelled), "sha256": fingerprint(Path(labelled))}}
-    return _sort_recordings(sorter, paths, OutputFolder(Path(output_dir), inputs), chosen, origin)
+    return _sort_recordings(sorter, paths, output, chosen, origin)
 
 
 def find_recordings(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
@@ -187,7 +189,6 @@ def _sort_recordings(
     origin: dict[str, Any],
 ) -> Summary:
     """Sort recordings and write everything; a bad one does not stop the others. ``origin`` begins every record."""
-    output.check()
     named = dict(zip(output.names((path.stem, path) for path in paths), paths, strict=True))
     jobs = [Job(name, _sort_file, (sorter, path, name, output, options, origin)) for name, path in named.items()]
     summary = run_batch(jobs, title="spike sorting")

@@ -182,13 +182,20 @@ def test_the_units_of_a_wire_are_found_without_labels():
         (lambda: sort_spikes(np.zeros(99), np.zeros(99), [5], [1, 2], 25e3), r"index: has shape \(1,\), unit \(2,\)"),
         (lambda: spike_rates(np.zeros(10), 2.0), r"source: has shape \(10,\)"),
         (
+            lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis", cascade_model="tau1s"),
+            "10 frames of 2 cells are fewer than the",
+        ),
+        (lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis"), "cascade_model: is auto; engine=oasis needs no"),
+        (lambda: spike_rates(np.ones((2, 10)), 2.0, cascade_modle="auto"), "did you mean cascade_model"),
+        (lambda: spectrogram(np.zeros((2, 4000)), fs=500.0), "fs: is no parameter of .*; did you mean fs_hz"),
+        (lambda: sleep_states(np.zeros((2, 10)), 500.0, output_dir="x"), "output_dir: is no parameter"),
+        (
             lambda: spike_rates(np.zeros((0, 400)), 2.0),
             r"source: has shape \(0, 400\).*give numbers as \(neuron, time\)",
         ),
         (lambda: spike_rates(np.ones((2, 400), complex), 2.0), "type complex128"),
         (lambda: spike_rates(np.ones((2, 400)), float("inf")), "fs_hz: is inf; give a positive number"),
         (lambda: spike_rates(np.ones((2, 400)), "7.5"), "fs_hz: is '7.5'"),
-        (lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis"), "10 frames of 2 cells are fewer than the"),
     ],
 )
 def test_what_cannot_be_used_is_named(call, message):

@@ -96,6 +96,10 @@ class CalciumParams(GridParams, InferenceParams, PreprocessConfig):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise BadInput(name, f"is {value}", f"give {least} or more")
+        if self.engine == "oasis" and not self.cascade_model.startswith("tau"):
+            problem = f"is {self.cascade_model}; engine=oasis needs no network but the indicator's decay time"
+            hint = "give it in seconds: cascade_model=tau1.25s (GCaMP6s), tau1s (GCaMP6m), tau0.7s (GCaMP6f)"
+            raise BadInput("cascade_model", problem, hint)
         if not 0 < self.split_ratio < 1:
             raise BadInput("split_ratio", f"is {self.split_ratio}", "give the training share, such as 0.95")
         if not 0 <= self.baseline_percentile <= 100:

@@ -141,6 +141,8 @@ def condition_recordings(params: SpikeConditioningParams) -> Summary:
         chain = replace(chain, template=template, template_onset=model.onset)
     source = Path(params.input_dir)
     output = OutputFolder(Path(params.output_dir), (source,))
+    if params.figures:
+        output.check()
     paths = [p for p in ([source] if source.is_file() else sorted(source.glob("*"))) if p.suffix in SUFFIXES]
     paths = [p for p in paths if p.stem not in params.skip]
     if not paths:
