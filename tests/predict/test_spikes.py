@@ -13,6 +13,7 @@ import infer
 from src.models.bundle import load_bundle
 from src.models.spike_scoring import detection, score
 from src.predict.spikes import find_recordings, predict, sort_with_bank
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_spikes
 from src.signals import BadInput
 
@@ -78,7 +79,8 @@ def test_networks_sort_the_targets_of_their_bundle(spike_models, spike_folder, t
     with pytest.raises(BadInput, match=r"options\.classifier: is missing"):
         predict(load_bundle(detection), spike_folder, tmp_path / "out")
     with pytest.raises(BadInput, match="resample to 25000 Hz"):
-        predict(load_bundle(detection), spike_folder, tmp_path / "out", classifier=str(classifier), fs_hz=24_000.0)
+        hz = SourceOptions(fs_hz=24_000.0)
+        predict(load_bundle(detection), spike_folder, tmp_path / "o", classifier=str(classifier), source_options=hz)
 
 
 def test_a_later_start_gives_the_shifted_answers(sorted_folder, sort, spike_folder, tmp_path):
@@ -211,17 +213,17 @@ def test_a_gain_that_would_turn_the_recording_upside_down_is_corrected(sorted_fo
 def test_fs_hz_is_that_of_the_recordings_and_never_of_the_labelled_one(sort, spike_folder, tmp_path):
     labelled = scipy.io.loadmat(spike_folder / "D1.mat")
     with pytest.raises(BadInput, match=r"labelled recording D1.mat has 25000 Hz; .*add options.labelled_fs_hz=20000"):
-        sort(spike_folder / "D2.mat", tmp_path / "a", fs_hz=20_000.0)
+        sort(spike_folder / "D2.mat", tmp_path / "a", source_options=SourceOptions(20_000.0))
     with pytest.raises(BadInput, match="25 kHz is 25000"):
-        sort(spike_folder / "D2.mat", tmp_path / "a", fs_hz=25.0)
-    sort(spike_folder / "D2.mat", tmp_path / "b", fs_hz=20_000.0, labelled_fs_hz=20_000.0)
+        sort(spike_folder / "D2.mat", tmp_path / "a", source_options=SourceOptions(25.0))
+    sort(spike_folder / "D2.mat", tmp_path / "b", source_options=SourceOptions(20_000.0), labelled_fs_hz=20_000.0)
     assert json.loads((tmp_path / "b" / "D2.json").read_text())["fs_hz"] == 20_000.0
     scipy.io.savemat(tmp_path / "D1.mat", {k: labelled[k] for k in ("d", "Index", "Class")} | {"sr": 20_000.0})
     options = {"labelled": str(tmp_path / "D1.mat"), "figures": False}
     sort_with_bank(spike_folder / "D2.mat", tmp_path / "c", **options)
     assert json.loads((tmp_path / "c" / "D2.json").read_text())["fs_hz"] == 20_000.0
     with pytest.raises(BadInput, match=r"labelled recording D1.mat has 20000 Hz"):
-        sort_with_bank(spike_folder / "D2.mat", tmp_path / "d", fs_hz=25_000.0, **options)
+        sort_with_bank(spike_folder / "D2.mat", tmp_path / "d", source_options=SourceOptions(25_000.0), **options)
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "d").exists()
 
