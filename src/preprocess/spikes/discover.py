@@ -208,15 +208,13 @@ def discover_group(group: Group) -> Units:
         group.notes.add(f"channel {absent} of the group (counted from 0) has no finite sample and was not used")
     bandpassed, usable = group.excerpt()
     noise = noise_levels(bandpassed, usable)
-    scaled = bandpassed / noise[:, None].astype(np.float32)
-    sign, peaks, ceiling = find_peaks(scaled, group.fs_hz, p.threshold)
+    sign, peaks, ceiling = find_peaks(bandpassed / noise[:, None].astype(np.float32), group.fs_hz, p.threshold)
     group.ceiling = (ceiling * noise)[:, None]
     if np.isfinite(ceiling):
         bandpassed, usable = group.excerpt()
         sign, peaks, _ = find_peaks(bandpassed / noise[:, None].astype(np.float32), group.fs_hz, p.threshold)
     before, after = group.samples(p.before_ms), group.samples(p.after_ms)
-    margin = before + after
-    peaks = peaks[usable[peaks] & (peaks > margin) & (peaks < bandpassed.shape[1] - margin)]
+    peaks = peaks[usable[peaks] & (peaks > before + after) & (peaks < len(usable) - before - after)]
     if len(peaks) < p.least_spikes:
         problem = f"{len(peaks)} peaks beyond {p.threshold:g} times the noise"
         raise BadInput("recording", problem, "give a longer recording")
