@@ -14,8 +14,9 @@ from src.predict.spike_exports import SortedRecording, export, require_known
 from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit_rows
 from src.predict.spikes import find_recordings
 from src.preprocess.spikes.discover import DiscoverParams, Group, Read, Units, discover_group
+from src.preprocess.spikes.trace import check_clipping
 from src.recordings.extracellular.reader import SourceOptions, open_recording
-from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off
 from src.reports.spikes import DrawnUnit, draw_units, write_spike_page
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
@@ -70,7 +71,10 @@ class Discovered:
             self.drawn.append(DrawnUnit(row["unit"], row["label"], waveform, times, units.amplitude[spikes]))
         self.rows += rows
         self.units[number] = units
-        self.notes += [f"group {number}: {note}" for note in sorted(units.group.notes)]
+        seen = min(units.group.n_samples, units.group.params.block)
+        cut = max(map(cut_off, units.group.read(0, seen)))
+        notes = [*units.group.notes, *check_clipping(cut, int(np.searchsorted(units.found.train.index, seen)))]
+        self.notes += [f"group {number}: {note}" for note in sorted(notes)]
 
     def noise_last(self) -> None:
         """Number the units anew, those called noise at the end."""
