@@ -5,7 +5,7 @@ python -m benchmarks.calcium_end_to_end [--cells 50000] [--frames 3000] [--model
 Real cell positions (``../shared/data/zebrafish_whole_brain``) where they are, else simulated ones; the
 traces are simulated. Target: minutes, at most 3 GB. The reference is the original's way of handling the
 same sizes, whose CPU time is measured on a part and scaled: a percentile per frame, CASCADE window by
-window (```benchmarks/cascade_dense.py``` measures that ratio), Python loops over cells.
+window (``benchmarks.cascade_dense`` measures that ratio), Python loops over cells.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def instrument() -> None:
             clock(found, "noise_levels", "noise levels")
         return found
 
-    expected_spikes.open_engine = engine  # type: ignore[assignment]
+    expected_spikes.open_engine = engine
 
 
 def process(grid_format: str, folder: Path, given: argparse.Namespace) -> spikes_to_grids.SubjectResult:

@@ -18,12 +18,12 @@ from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 
 from src import schema
-from src.datamodules.sleep_sequences import NightDataset, SleepSequenceData
+from src.datamodules.sleep_sequences import SleepSequenceData
 from src.models.metrics import scores
 from src.reports.tables import ResultsTable
 
 
-def epochs_of(nights: NightDataset, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def epochs_of(nights: Any, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Standardised rows and stages of the scored epochs."""
     levels = np.concatenate([night.levels.numpy()[..., 0] for night in nights.nights]).astype(np.float32)
     stages = nights.stages.numpy()

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -43,10 +44,10 @@ def leaves(config):
 
 
 def check(config, kept=()):
-    plain = OmegaConf.to_container(config, resolve=True)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     for target, given in leaves({k: v for k, v in plain.items() if k not in ("hydra", *kept)}):
         try:
-            call = get_class(target)
+            call: Any = get_class(target)
         except ValueError:
             call = get_method(target)
         parameters = inspect.signature(call).parameters

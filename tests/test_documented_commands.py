@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -140,7 +141,7 @@ def test_the_step_of_contributing_works():
         f"{code}from src.storage.parameters import PreprocessConfig\n{files['src/preprocess/lfp/parameters.py']}", names
     )
     given = {"input_dir": "data", "output_dir": "out", "window_s": 3}
-    params = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(names["MyStepParams"]), given))
+    params: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(names["MyStepParams"]), given))
     assert params.own() == {"window_s": 3.0}
     code = "from collections.abc import Mapping\nfrom pathlib import Path\nfrom typing import Any\n"
     names = {}

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,7 +128,8 @@ def test_trainer_s_verbs_need_nothing_but_a_module_and_data(experiment, places, 
     run.fit(model, datamodule=given)
     run.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    loaded = get_class(cfg.model["_target_"]).load_from_checkpoint(tmp_path / "a.ckpt")
+    kind: Any = get_class(cfg.model["_target_"])
+    loaded = kind.load_from_checkpoint(tmp_path / "a.ckpt")
     assert checkpoint["hyper_parameters"] == dict(loaded.hparams)
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name

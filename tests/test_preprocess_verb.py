@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,8 +59,9 @@ def preprocess(tmp_path, repository):
         line = [repository / "preprocess.py", "--config-dir", groups, *arguments]
         return verb(line, here, lambda: schema.steps().update(letters=LettersParams))
 
-    run.sources, run.out, run.here = sources, tmp_path / "out", here
-    return run
+    made: Any = run
+    made.sources, made.out, made.here = sources, tmp_path / "out", here
+    return made
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -112,6 +112,6 @@ def test_lfp_sessions_through_the_spectrogram_stage(tmp_path):
 
 
 def spectrograms_of(session, out):
-    folders = {"input_dir": str(session), "output_dir": str(out)}
-    assert SpectrogramParams(**folders, preset="sleep", workers=1, band_powers=False).run().exit_code == 0
+    params = SpectrogramParams(str(session), str(out), preset="sleep", workers=1, band_powers=False)
+    assert params.run().exit_code == 0
     return next(path.parent for path in out.rglob("*.h5"))

@@ -5,7 +5,7 @@ Every function runs the code of its verb with the verb's parameters and defaults
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from src.preprocess.calcium.expected_spikes import SpikeTask, choose_baseline, left_out, noise_control, noise_note
 from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
@@ -194,9 +194,7 @@ def find_units(signal: Any, fs_hz: float | None = None, params: DiscoverParams |
     return discover(samples, rate, params)
 
 
-def sort_spikes(
-    signal: Any, labelled: Any, index: Sequence[int], unit: Sequence[int], fs_hz: float | None = None
-) -> Sorted:
+def sort_spikes(signal: Any, labelled: Any, index: ArrayLike, unit: ArrayLike, fs_hz: float | None = None) -> Sorted:
     """Spikes of one wire, sorted with the neurons of a labelled recording, as ``infer.py method=bank`` sorts them.
 
     Parameters

@@ -1,6 +1,7 @@
 """Leakage and bookkeeping of the sleep datamodule, on made-up epochs."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,11 +34,11 @@ def nights(monkeypatch):
     made = {(s, 1): night(s, rng) for s in SUBJECTS} | {("S0", 2): night("S0", rng)}
 
     def prepare(source, settings, *, cache, workers):
-        artifacts = [EpochArtifact(f"{s}-{n}", s, (s, n), {}) for s, n in sorted(made)]
+        artifacts = [EpochArtifact(f"{s}-{n}", s, Path(s, str(n)), {}) for s, n in sorted(made)]
         return artifacts, Summary("nights", (Outcome("bad", reason="truncated"),))
 
     monkeypatch.setattr(sleep, "prepare_nights", prepare)
-    monkeypatch.setattr(sleep, "read_epochs", lambda key: made[key])
+    monkeypatch.setattr(sleep, "read_epochs", lambda path: made[path.parent.name, int(path.name)])
     return made
 
 
@@ -151,7 +152,7 @@ def test_the_temperature_does_not_know_the_test_subjects(nights, tmp_path):
 
 def test_preparation_says_what_it_found_before_a_training(nights, capsys, monkeypatch):
     facts = {"warnings": ["2 flat"]}
-    artifacts = [EpochArtifact(f"{s}-1", s, (s, 1), facts if s == "S2" else {}) for s in SUBJECTS]
+    artifacts = [EpochArtifact(f"{s}-1", s, Path(s, "1"), facts if s == "S2" else {}) for s in SUBJECTS]
     summary = Summary("nights", (Outcome("bad", reason="truncated"),))
     monkeypatch.setattr(sleep, "prepare_nights", lambda *_, **__: (artifacts, summary))
     data()

@@ -21,6 +21,8 @@ class Rows(TensorDataset):
 
 
 class Plain(TrainedModule):
+    mean: torch.Tensor
+
     def __init__(self, optimizer=None, scheduler=None):
         super().__init__()
         self.save_hyperparameters()

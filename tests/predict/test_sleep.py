@@ -28,7 +28,8 @@ SETTINGS = EpochSettings.from_params({"channels": list(CHANNELS), "features": {"
 VIEWS = ["absolute", "night"]
 AXES = ("epoch", "channel", "frequency", "time")
 FREQS = tuple(SETTINGS.features.freqs_hz.tolist())
-ARGS = {"n_channels": 2, "n_freqs": 10, "n_frames": 1, "n_classes": 5, "window_epochs": 40, "width": 24, "hidden": 16}
+SHAPE = {"n_channels": 2, "n_freqs": 10, "n_frames": 1, "n_classes": 5}
+ARGS: dict = SHAPE | {"window_epochs": 40, "width": 24, "hidden": 16}
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ def scored(rows, classes=HUMAN_STAGES, epoch_s=30.0, origin=PEOPLE, transitions=
     """A night with these probabilities, all other things being usual."""
     n = len(rows)
     empty = np.zeros(n)
-    epochs = EpochSet(empty, empty, empty > 0, np.arange(n) * epoch_s, empty, empty, {"tail_s": tail_s})
+    epochs = EpochSet(empty, empty.astype(np.int8), empty > 0, np.arange(n) * epoch_s, empty, empty, {"tail_s": tail_s})
     fields = {
         "recording_id": "a <night>", "groups": [epochs], "channels": ["EEG C3-M2"], "epoch_s": epoch_s,
         "level": Level(np.random.default_rng(0).normal(size=(n, 20)), np.arange(1.0, 21.0)),

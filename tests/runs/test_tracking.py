@@ -1,4 +1,5 @@
 import csv
+import importlib
 import json
 import re
 import sqlite3
@@ -6,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from pytorch_lightning.loggers import Logger
@@ -56,7 +58,8 @@ def test_wandb_mirrors_offline_and_is_finished_even_after_a_crash(tmp_path, offl
 
     def crash_while_training():
         with open_loggers(TRACKER, run, config=CONFIG) as loggers:
-            experiment = loggers[1].experiment
+            mirror: Any = loggers[1]
+            experiment = mirror.experiment
             assert (experiment.group, experiment.job_type, list(experiment.tags)) == ("g", "train", ["t"])
             assert experiment.config["model"]["lr"] == 0.1
             assert experiment.settings.mode == "offline"
@@ -71,7 +74,7 @@ def test_wandb_mirrors_offline_and_is_finished_even_after_a_crash(tmp_path, offl
 
 def wandb_records(path: Path):
     """Every record of an offline run: a LevelDB log of protocol buffers behind a 7-byte header."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
 
     data, position, parts = path.read_bytes(), 7, b""
     assert data[:4] == b":W&B"
@@ -84,7 +87,7 @@ def wandb_records(path: Path):
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
-            record = Record()
+            record = messages.Record()
             record.ParseFromString(parts)
             yield record
             parts = b""
@@ -249,8 +252,9 @@ def test_wandb_without_a_network_goes_on_offline(tmp_path, offline, monkeypatch,
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     started = time.monotonic()
     with open_loggers(TRACKER, RunFolder(tmp_path, "k", 0), config=CONFIG) as loggers:
-        loggers[1].log_metrics({"loss": 1.0}, 1)
-        assert loggers[1].experiment.settings.mode == "offline"
+        mirror: Any = loggers[1]
+        mirror.log_metrics({"loss": 1.0}, 1)
+        assert mirror.experiment.settings.mode == "offline"
     assert time.monotonic() - started < 15
     assert "W&B does not answer (<urlopen error [Errno 111] Connection refused>)" in capsys.readouterr().out
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))

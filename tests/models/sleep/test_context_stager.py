@@ -29,7 +29,7 @@ def stager(causal=False, **arguments):
 class Data(pl.LightningDataModule):
     """Three windows of one night, and the night."""
 
-    views = ("absolute",)
+    views: tuple[str, ...] = ("absolute",)
 
     def __init__(self):
         super().__init__()
@@ -108,10 +108,10 @@ def test_an_interrupted_training_ends_like_an_unbroken_one(tmp_path):
 
 def test_a_causal_network_is_not_given_what_the_whole_night_says(tmp_path):
     data = Data()
-    data.views = ["absolute", "night"]
+    data.views = ("absolute", "night")
     with pytest.raises(BadInput, match="views absolute, night know the whole night"):
         trainer(tmp_path).fit(stager(causal=True), data)
-    data.views = ["absolute"]
+    data.views = ("absolute",)
     trainer(tmp_path).fit(stager(causal=True), data)
 
 

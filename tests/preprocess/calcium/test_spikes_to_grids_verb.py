@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,8 +19,9 @@ from scipy.ndimage import gaussian_filter1d
 
 from src import schema
 from src.preprocess.cascade.inference import open_engine
-from tests.preprocess.calcium.conftest import data_files, run, text
+from tests.preprocess.calcium.conftest import data_files, run
 from tests.preprocess.cascade.cascade_packages import TINY, with_name, write_package
+from tests.printed import printed
 from tests.recordings.calcium.test_recording import positions, write_fish
 
 
@@ -41,7 +43,7 @@ def test_every_frame_rate_runs_with_one_command_and_the_table_says_how(rates, tm
     notes = {name: " ".join(value.facts["notes"]) for name, value in summary.values.items()}
     assert "resampled from 1.84 to 2 Hz" in notes["subject_1"]
     assert "resampled" not in notes["subject_2"]
-    assert "resampled from 2.56 to 2 Hz" in " ".join(text(summary).split())
+    assert "resampled from 2.56 to 2 Hz" in " ".join(printed(summary.table()).split())
     with h5py.File(tmp_path / "coo" / "subject_3" / "preaugmented_grids_coo.h5") as file:
         assert file.attrs["sampling_rate"] == 2.56
         assert file["is_valid"][()].sum() > 100
@@ -59,8 +61,8 @@ def test_auto_takes_the_nearest_model_however_far_its_rate(tmp_path):
     }
     summary = run(tmp_path / "raw", tmp_path / "rates", cascade_model="auto", **change)
     assert summary.exit_code == 0, [o.reason for o in summary.failures]
-    assert "resampled from 120 to 50 Hz for Tiny_50Hz" in " ".join(text(summary).split())
-    assert "Tiny_50Hz" in text(summary)
+    assert "resampled from 120 to 50 Hz for Tiny_50Hz" in " ".join(printed(summary.table()).split())
+    assert "Tiny_50Hz" in printed(summary.table())
     named = run(tmp_path / "raw", tmp_path / "named", cascade_model="Tiny_50Hz", **change)
     assert "more than a factor of two apart" in (named.failures[0].reason or "")
 
@@ -93,7 +95,7 @@ def test_a_killed_run_is_finished_by_the_next_to_the_same_bytes(raw, tmp_path, f
 def test_a_real_plane_gives_its_rates_with_one_command(shared_data, tmp_path, given):
     summary = run(shared_data / "field_formats" / given, tmp_path / "out", grid_format="none")
     assert summary.exit_code == 0
-    shown = " ".join(text(summary).split())
+    shown = " ".join(printed(summary.table()).split())
     assert "19 of 20 2,000 10 tau1.25s ΔF/F" in shown
     assert "0.7 of the neuropil" in shown
     assert "1 of 20 cells were left out: 1 F0 ≤ 0 (211)" in shown
@@ -115,7 +117,8 @@ def test_the_command_line_of_the_specification_composes_and_runs(raw, tmp_path, 
         "batch_size=30000", "split_ratio=0.95", "workers=1", "seed=42", "cascade_model=tau2s", "engine=oasis",
         "skip=[subject_2]", f"cache_dir={tmp_path / 'cache'}", "figures=false",
     )  # fmt: skip
-    assert OmegaConf.to_object(cfg).run().exit_code == 0
+    params: Any = OmegaConf.to_object(cfg)
+    assert params.run().exit_code == 0
     assert (tmp_path / "out" / "subject_1" / "preaugmented_grids_coo.h5").is_file()
 
 
@@ -158,7 +161,7 @@ def test_a_real_population_through_real_networks(shared_data, tmp_path):
     for name, more in (("one", {}), ("two", {"workers": 2, "batch_size": 100})):
         summary = run(tmp_path / "raw", tmp_path / name / "coo", **changes, **more)
         assert summary.exit_code == 0
-        assert "2 of 1005 cells were left out: 2 no finite frame" in " ".join(text(summary).split())
+        assert "2 of 1005 cells were left out: 2 no finite frame" in " ".join(printed(summary.table()).split())
         written.append((tmp_path / name / "coo" / "subject_1" / "preaugmented_grids_coo.h5").read_bytes())
     assert written[0] == written[1]
     reference = open_engine("neuralib", model, models_dir=models, fs_hz=7.5, align="upstream")

@@ -18,7 +18,7 @@ QUIET = 0.03
 
 
 def engine(models: Path, **options: Any) -> Any:
-    settings = {"models_dir": models, "fs_hz": 2.0, "threshold": None} | options
+    settings: dict = {"models_dir": models, "fs_hz": 2.0, "threshold": None} | options
     return open_engine("dense", "Tiny_2Hz", **settings)
 
 

@@ -16,8 +16,9 @@ from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
 
 
 def process(tmp_path, source="in", **keys):
-    folders = {"input_dir": str(tmp_path / source), "output_dir": str(tmp_path / "out")}
-    return SpectrogramParams(**folders | {"workers": 2, "bands": BANDS} | keys).run()
+    keys.setdefault("workers", 2)
+    keys.setdefault("bands", BANDS)
+    return SpectrogramParams(str(tmp_path / source), str(tmp_path / "out"), **keys).run()
 
 
 def results(folder):

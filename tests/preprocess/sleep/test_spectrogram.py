@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from src.preprocess.sleep.spectrogram import SpectrogramPlan, power_spectrogram
 from src.signals import BadInput
 
-SCIPY_COMPAT = {"window": ("tukey", 0.25), "nperseg": 1024, "noverlap": 768, "nfft": 2048}
+SCIPY_COMPAT: dict = {"window": ("tukey", 0.25), "nperseg": 1024, "noverlap": 768, "nfft": 2048}
 
 
 def scipy_power(samples, fs_hz, window, nperseg, noverlap, nfft, detrend="constant", scaling="density"):

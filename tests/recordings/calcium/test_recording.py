@@ -7,6 +7,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from scipy.io import savemat
 
 from src.recordings.calcium import recording as module
@@ -45,7 +46,7 @@ def write_fish(
     return folder
 
 
-def traces_of(ids: np.ndarray) -> np.ndarray:
+def traces_of(ids: ArrayLike) -> np.ndarray:
     return 100.0 * np.asarray(ids)[:, None] + np.arange(FRAMES)
 
 
