@@ -69,7 +69,7 @@ def test_an_experiment_is_a_small_delta_with_a_header(experiment):
     lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
     assert any("Expect" in line for line in lines[:8])
-    assert sum(bool(line.strip()) and not line.startswith("#") for line in lines) <= 15 + 5  # 5 lines of defaults
+    assert sum(bool(line.strip()) and not line.startswith("#") for line in lines) <= 15
 
 
 @pytest.mark.parametrize(("group", "option"), GROUPS)

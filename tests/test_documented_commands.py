@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -23,6 +22,7 @@ from src.models.sleep.stager import SleepStager
 from src.runs.command import check_command
 from src.runs.targets import check
 from src.signals import BadInput, SignalSpec
+from tests.composed import composed
 from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -122,10 +122,7 @@ def test_the_network_and_the_experiment_of_contributing_work(tmp_path, monkeypat
     for name in ("conf/model/my_net.yaml", "conf/experiment/my_question.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(files[name])
-    schema.register()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        place = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
-        cfg = compose("train", ["experiment=my_question", place])
+    cfg = composed("train", "experiment=my_question", f"hydra.searchpath=[file://{tmp_path / 'conf'}]")
     check(cfg)
     signal = SignalSpec(("EEG",), 100.0, 30.0, "dB", ("channel", "frequency", "time"), (1, 20, 29))
     model = instantiate(cfg.model, signal=signal.to_dict(), classes=["a", "b"], _recursive_=False, _convert_="all")

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from safetensors.torch import load_file
 
-from src import schema
 from src.signals import BadInput
+from tests.composed import composed
 from tests.conftest import REPOSITORY
 from tests.runs.verb import execute
+from tests.trainers import quiet_trainer
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -81,9 +80,7 @@ def overrides(experiment, places):
 
 
 def configured(experiment, places):
-    schema.register()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return compose("train", overrides(experiment, places))
+    return composed("train", *overrides(experiment, places))
 
 
 @pytest.mark.filterwarnings("ignore:D5 was not in the validation")  # overfit_batches cuts validation, not the test
@@ -104,8 +101,7 @@ def test_the_debug_modes_run_for_every_experiment(experiment, debug, places, tmp
 
 def trainer(folder, **arguments):
     limits = {f"limit_{phase}_batches": 2 for phase in ("train", "val", "test", "predict")}
-    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-    return pl.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=folder, **limits | quiet | arguments)
+    return quiet_trainer(folder, max_epochs=1, **limits | arguments)
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,7 @@ def preprocess(tmp_path, repository):
         (sources / f"{name}.txt").write_text(text)
 
     def run(*overrides, inputs=sources):
-        arguments = ["preprocess=letters", f"output_dir={tmp_path / 'out'}", *overrides]
-        arguments += [f"input_dir={inputs}"] if inputs else []
+        arguments = ["preprocess=letters", f"output_dir={tmp_path / 'out'}", f"input_dir={inputs}", *overrides]
         line = [repository / "preprocess.py", "--config-dir", groups, *arguments]
         return verb(line, here, lambda: schema.steps().update(letters=LettersParams))
 
@@ -98,12 +97,6 @@ def test_bad_input_is_one_line(preprocess, tmp_path):
     assert done.stdout == f"error {tmp_path / 'here'}: holds no text files; give another input_dir\n"
     assert done.stderr == ""
     assert not preprocess.out.exists()
-
-
-def test_a_forgotten_key_is_asked_for(preprocess):
-    done = preprocess(inputs=None)
-    assert done.returncode == 2
-    assert done.stdout == "error command line: input_dir is not given; add input_dir=…\n"
 
 
 def test_a_share_of_the_recordings_is_done_and_the_rest_left_to_others(preprocess):

@@ -1,5 +1,5 @@
 from src.reports.tables import ResultsTable, markdown_table, summary_table
-from tests.printed import printed
+from tests.tables import printed
 
 ROWS: list[dict] = [{"recording": "a", "n": 12345, "κ": 0.5}, {"recording": "b", "n": None, "κ": None}]
 

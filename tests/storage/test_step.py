@@ -148,12 +148,7 @@ class TestEnsure:
         manifest = json.loads((artifact.path / MANIFEST).read_text())
         assert manifest == artifact.manifest
         assert manifest["key"] == STAGE.key({"signal": signal}, PARAMS, 0)
-        assert (manifest["step"], manifest["version"], manifest["params"], manifest["seed"]) == (
-            "double",
-            1,
-            PARAMS,
-            0,
-        )
+        assert (manifest["step"], manifest["version"], manifest["params"], manifest["seed"]) == ("double", 1, PARAMS, 0)
         place = manifest["inputs"]["signal"].pop("place")
         assert len(place) == 16
         assert manifest["inputs"] == {"signal": {"name": "signal.f64", "sha256": fingerprint(signal)}}

@@ -12,6 +12,7 @@ from src.models.schedule import growing_average
 from src.models.sleep.context_stager import SleepContextStager
 from src.runs.callbacks import ReseedEachStep
 from src.signals import UNSCORED, BadInput
+from tests.trainers import quiet_trainer
 
 CLASSES = ["W", "N1", "N2", "N3", "REM"]
 
@@ -50,11 +51,10 @@ class Data(pl.LightningDataModule):
 
 
 def trainer(tmp_path, *callbacks):
-    return pl.Trainer(
-        max_epochs=2, accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        callbacks=list(callbacks), log_every_n_steps=1,
-    )  # fmt: skip
+    saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    return quiet_trainer(
+        tmp_path, max_epochs=2, enable_checkpointing=saves, callbacks=list(callbacks), log_every_n_steps=1
+    )
 
 
 def test_the_average_is_what_is_kept_and_saved(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 
 from tests.preprocess.calcium.conftest import parameters
 from tests.preprocess.cascade.cascade_packages import write_package
-from tests.printed import printed
 from tests.recordings.calcium.test_recording import positions, write_fish
 from tests.recordings.calcium.test_segmentation import write_caiman
+from tests.tables import printed
 
 
 def test_every_recording_is_listed_with_its_model_and_nothing_is_written(tmp_path):

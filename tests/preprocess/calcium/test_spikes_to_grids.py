@@ -11,7 +11,7 @@ from src.preprocess.calcium.grid_store import open_grids
 from src.signals import BadInput
 from src.storage.atomic import folder_lock
 from tests.preprocess.calcium.conftest import data_files, run
-from tests.printed import printed
+from tests.tables import printed
 
 
 def test_a_run_leaves_the_specified_folders(finished):

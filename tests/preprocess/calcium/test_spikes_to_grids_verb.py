@@ -11,18 +11,17 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from scipy.io import loadmat, savemat
 from scipy.ndimage import gaussian_filter1d
 
-from src import schema
 from src.preprocess.cascade.inference import open_engine
+from tests.composed import composed
 from tests.preprocess.calcium.conftest import data_files, run
 from tests.preprocess.cascade.cascade_packages import TINY, with_name, write_package
-from tests.printed import printed
 from tests.recordings.calcium.test_recording import positions, write_fish
+from tests.tables import printed
 
 
 @pytest.fixture
@@ -104,15 +103,9 @@ def test_a_real_plane_gives_its_rates_with_one_command(shared_data, tmp_path, gi
         assert float(np.nansum(file["expected_spikes"][()], dtype=float)) == pytest.approx(856.07, abs=0.01)
 
 
-def composed(repository: Path, *overrides: str):
-    schema.register()
-    with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
-        return compose("preprocess", overrides=list(overrides))
-
-
-def test_the_command_line_of_the_specification_composes_and_runs(raw, tmp_path, repository):
+def test_the_command_line_of_the_specification_composes_and_runs(raw, tmp_path):
     cfg = composed(
-        repository,
+        "preprocess",
         "preprocess=cascade_coo", f"input_dir={raw}", f"output_dir={tmp_path / 'out'}", "num_neurons=10",
         "batch_size=30000", "split_ratio=0.95", "workers=1", "seed=42", "cascade_model=tau2s", "engine=oasis",
         "skip=[subject_2]", f"cache_dir={tmp_path / 'cache'}", "figures=false",
@@ -124,18 +117,15 @@ def test_the_command_line_of_the_specification_composes_and_runs(raw, tmp_path, 
 
 @pytest.mark.parametrize(
     ("step", "grid_format", "output"),
-    [
-        ("cascade_grid", "dense", "processed_spike_grids_2018"),
-        ("cascade_coo", "coo", "processed_spike_grids_coo_2018"),
-    ],
+    [("cascade_grid", "dense", "processed_spike_grids_2018"), ("cascade_coo", "coo", "processed_spike_grids_coo_2018")],
 )
-def test_both_steps_have_the_specified_defaults(repository, step, grid_format, output):
-    cfg = composed(repository, f"preprocess={step}")
+def test_both_steps_have_the_specified_defaults(step, grid_format, output):
+    cfg = composed("preprocess", f"preprocess={step}")
     assert (cfg.grid_format, cfg.output_dir, cfg.input_dir) == (grid_format, output, "raw_trace_data_2018")
     assert (cfg.num_neurons, cfg.batch_size, cfg.split_ratio, cfg.workers, cfg.seed) == (10, 30000, 0.95, 1, 42)
     assert cfg.cascade_model == "Global_EXC_2Hz_smoothing500ms"
     with pytest.raises(ConfigCompositionException, match="num_neuron"):
-        composed(repository, f"preprocess={step}", "num_neuron=5")
+        composed("preprocess", f"preprocess={step}", "num_neuron=5")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from src.recordings.calcium.ground_truth import read_neuron
 from src.signals import BadInput
 from src.simulate.calcium import simulate_ground_truth
 from tests.preprocess.cascade.cascade_packages import TINY, recorded_trial, write_neuron
-from tests.printed import printed
+from tests.tables import printed
 
 
 def test_scores_of_a_known_inference(tmp_path: Path) -> None:

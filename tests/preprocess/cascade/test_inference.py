@@ -168,8 +168,7 @@ def test_a_damaged_member_is_named_when_it_is_needed(models: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [{"threshold": 2}, {"threshold": True}, {"align": "left"}, {"fs_hz": float("nan")}, {"fs_hz": -2.0}],
+    "bad", [{"threshold": 2}, {"threshold": True}, {"align": "left"}, {"fs_hz": float("nan")}, {"fs_hz": -2.0}]
 )
 def test_options_are_checked(models: Path, bad: dict[str, Any]) -> None:
     with pytest.raises(BadInput):

@@ -93,12 +93,7 @@ def test_cells_without_coordinates_are_dropped_and_counted(tmp_path):
     recording = read(write_fish(tmp_path / "subject_1", xyz=xyz, invalid=(7,), listed=np.arange(1, 8)))
     assert recording.cell_ids.tolist() == [1, 3, 4, 6]
     np.testing.assert_array_equal(whole(recording), traces_of([1, 3, 4, 6]))
-    assert recording.counts == {
-        "listed": 7,
-        "with_traces": 7,
-        "dropped_invalid": 1,
-        "dropped_without_coordinates": 2,
-    }
+    assert recording.counts == {"listed": 7, "with_traces": 7, "dropped_invalid": 1, "dropped_without_coordinates": 2}
 
 
 def test_traces_that_still_hold_invalid_cells_are_aligned(tmp_path):

@@ -59,11 +59,7 @@ def test_subjects_of_a_folder(tmp_path):
     for name in ("sub-07_ses-1_psg.edf", "sub-07_ses-2_psg.edf", "lab3_patient12_a.edf"):
         psg(tmp_path / name)
     by_name = {n.recording_id: n.subject_id for n in discover("edf_folder", tmp_path)}
-    assert by_name == {
-        "sub-07_ses-1_psg": "07",
-        "sub-07_ses-2_psg": "07",
-        "lab3_patient12_a": "lab3_patient12_a",
-    }
+    assert by_name == {"sub-07_ses-1_psg": "07", "sub-07_ses-2_psg": "07", "lab3_patient12_a": "lab3_patient12_a"}
     with pytest.raises(BadInput, match="finds no subject in its name"):
         discover("edf_folder", tmp_path, subject_pattern=r"patient(\d+)")
     with pytest.raises(BadInput, match="is no regular expression"):
