@@ -50,7 +50,7 @@ def known_options(predict: Callable[..., Summary]) -> list[str]:
 
 def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
     """The options that were given, all of which ``predict`` has to know."""
-    given: dict[str, Any] = {str(k): v for k, v in OmegaConf.to_container(options).items() if v is not None}  # type: ignore[union-attr]
+    given = {str(name): value for name, value in options.items() if value is not None}
     known = known_options(predict)
     for name in given:
         if name not in known:

@@ -191,7 +191,10 @@ def discover(traces: np.ndarray, fs_hz: float, params: DiscoverParams | None = N
     BadInput
         If the rate is too low, or there are too few peaks for a unit.
     """
-    read: Read = lambda first, last: traces[:, first:last]  # noqa: E731
+
+    def read(first: int, last: int) -> np.ndarray:
+        return traces[:, first:last]
+
     return discover_group(Group(read, traces.shape[1], fs_hz, params or DiscoverParams()))
 
 
