@@ -71,8 +71,10 @@ class SpikeRates:
         ``(neuron, time)`` expected spikes per frame; NaN where nothing can be predicted.
     noise_levels
         ``(neuron,)`` percent per square root of Hz.
-    fs_hz, notes
-        Frame rate, and what to know before use.
+    fs_hz
+        Frame rate.
+    notes
+        What to know before use.
     """
 
     dff: Array
@@ -184,6 +186,8 @@ def find_units(signal: Any, fs_hz: float | None = None, params: DiscoverParams |
         ``(channel, time)`` or ``(time,)``, or a SpikeInterface recording.
     fs_hz
         Sampling rate of an array.
+    params
+        How the units are found; see :class:`~src.preprocess.spikes.discover.DiscoverParams`.
 
     Raises
     ------
@@ -199,10 +203,14 @@ def sort_spikes(signal: Any, labelled: Any, index: ArrayLike, unit: ArrayLike, f
 
     Parameters
     ----------
-    signal, labelled
-        ``(time,)`` the recording to sort and the labelled one, or SpikeInterface recordings of one channel.
-    index, unit
-        ``(spike,)`` sample from 0 at which each labelled spike begins, and its neuron from 1.
+    signal
+        ``(time,)`` the recording to sort, or a SpikeInterface recording of one channel.
+    labelled
+        The labelled recording, given in the same way.
+    index
+        ``(spike,)`` sample from 0 at which each labelled spike begins.
+    unit
+        ``(spike,)`` its neuron from 1.
     fs_hz
         Sampling rate of the arrays.
 
