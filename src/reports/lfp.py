@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from src.reports.figures import saved
+from src.reports.figures import BLUE, RED, saved
 
 DPI = 150
 DELTA_HZ, SIGMA_HZ, THETA_HZ, WIDE_HZ = (0.5, 4.0), (10.0, 16.0), (5.0, 10.0), (2.0, 15.0)
@@ -142,12 +142,12 @@ def draw_overview(
 
 def _draw_bands(axes: Axes, page: Page, times: NDArray[np.floating]) -> None:
     level = 10 * np.log10(np.maximum(page.band(*DELTA_HZ), 1e-30))
-    axes.plot(times, level, color="#2171b5", lw=0.9)
-    axes.set_ylabel(f"delta {DELTA_HZ[0]:g}–{DELTA_HZ[1]:g} Hz\n(dB)", color="#2171b5")
+    axes.plot(times, level, color=BLUE, lw=0.9)
+    axes.set_ylabel(f"delta {DELTA_HZ[0]:g}–{DELTA_HZ[1]:g} Hz\n(dB)", color=BLUE)
     axes.grid(axis="x", color="0.9")
     other = axes.twinx()
-    other.plot(times, page.theta_ratio(), color="#c0392b", lw=0.9, alpha=0.85)
-    other.set_ylabel("theta ratio\nP(5–10)/P(2–15)", color="#c0392b")
+    other.plot(times, page.theta_ratio(), color=RED, lw=0.9, alpha=0.85)
+    other.set_ylabel("theta ratio\nP(5–10)/P(2–15)", color=RED)
     other.set_ylim(0, 1)
     other.set_in_layout(False)  # its label may hang into the empty corner
     other.spines["top"].set_visible(False)
@@ -268,7 +268,7 @@ def draw_coherence(
         whole = np.isfinite(values).any(axis=0)
         mean = np.abs(values[:, whole]).mean(axis=1) if whole.any() else np.full(len(freqs), np.nan)
         right.plot(mean, np.log2(freqs), color="k", lw=1.2, label="mean size")
-        right.axvline(level, color="#c0392b", lw=1, ls="--", label="95 % of windows of\nunrelated channels")
+        right.axvline(level, color=RED, lw=1, ls="--", label="95 % of windows of\nunrelated channels")
         right.set_xlim(0, 1)
         right.legend(frameon=False, fontsize=7)
         left.set_ylabel("frequency (Hz)")
@@ -312,7 +312,7 @@ def draw_states(
     panels[1].set_yticks([0, 1, 2], ["NREM", "REM", "Wake"])
     panels[1].set_title("colour: confidence", fontsize=8, loc="right")
     for axes, (name, values) in zip(panels[2:], features.items(), strict=True):
-        axes.plot(when, values, lw=0.7, color="#2171b5")
+        axes.plot(when, values, lw=0.7, color=BLUE)
         axes.set_ylabel(name)
     panels[-1].set_xlabel(f"time since the start of the recording ({unit})")
     return saved(figure, path, DPI)
