@@ -1,4 +1,4 @@
-"""A whole-brain subject from traces to grids, stage by stage: CPU time, wall time, peak memory.
+"""A whole-brain subject from traces to grids, part by part: CPU time, wall time, peak memory.
 
 python -m benchmarks.calcium_end_to_end [--cells 50000] [--frames 3000] [--model embedded] [--folder DIR]
 
@@ -130,7 +130,7 @@ def main() -> None:
         sparse = process("coo", folder, given)
     with clocked("dense from the cache, end to end"):
         dense = process("dense", folder, given)
-    print(f"\n{'stage':40}{'CPU s':>10}{'wall s':>10}")
+    print(f"\n{'part':40}{'CPU s':>10}{'wall s':>10}")
     for name, (cpu, wall) in spent.items():
         print(f"{name:40}{cpu:10.1f}{wall:10.1f}")
     print(f"\npeak memory: {sparse.peak_gb:.2f} GB after sparse, {dense.peak_gb:.2f} GB after dense grids")

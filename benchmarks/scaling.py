@@ -1,4 +1,4 @@
-"""What each stage and model costs per hour of recording, and from it what a large study needs.
+"""What each step and model costs per hour of recording, and from it what a large study needs.
 
     python -m benchmarks.scaling [--only sleep] [--json costs.json]
 
@@ -51,13 +51,10 @@ def settings(primary: str, *overrides: str) -> Any:
 
 
 def preprocess(folder: Path, *overrides: str) -> tuple[float, float]:
-    """CPU seconds of a stage, and the megabytes it leaves in ``folder/out``."""
-    stage = OmegaConf.to_container(settings("preprocess", *overrides, f"output_dir={folder / 'out'}", "workers=1"))
-    assert isinstance(stage, dict)
-    for key in ("only", "part", "parts"):
-        stage.pop(key, None)
+    """CPU seconds of a step, and the megabytes it leaves in ``folder/out``."""
+    params: Any = OmegaConf.to_object(settings("preprocess", *overrides, f"output_dir={folder / 'out'}", "workers=1"))
     started = time.process_time()
-    summary = instantiate(stage, _convert_="all")
+    summary = params.run()
     spent = time.process_time() - started
     assert summary.exit_code == 0, summary.failures
     return spent, megabytes(folder / "out")
@@ -214,7 +211,7 @@ def main() -> None:
         print(json.dumps(asdict(measure(given.row))))
         return
     costs = []
-    print("| stage or model | per | CPU s | MB on disk | peak GB |\n|---|---|--:|--:|--:|", flush=True)
+    print("| step or model | per | CPU s | MB on disk | peak GB |\n|---|---|--:|--:|--:|", flush=True)
     for row in (name for name in ROWS if given.only in name):
         line = [sys.executable, "-m", "benchmarks.scaling", "--row", row]
         done = subprocess.run(line, capture_output=True, text=True)

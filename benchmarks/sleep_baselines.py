@@ -1,6 +1,6 @@
 """What logistic regression reaches on the folds of ``experiment=sleep_context_bandpower``: the line to beat.
 
-python -m benchmarks.sleep_baselines [--cache artifacts]
+python -m benchmarks.sleep_baselines [--root <folder of the nights>] [--cache artifacts]
 
 Reads the same nights, folds and views as the experiment, epoch by epoch; classes weigh by the root of their inverse
 frequency. Needs scikit-learn, which librosa brings along. Prints a row per fold and the pooled scores.
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from hydra import compose, initialize
-from hydra.utils import instantiate
 from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 
@@ -21,6 +20,7 @@ from src import schema
 from src.datamodules.sleep_sequences import SleepSequenceData
 from src.models.metrics import scores
 from src.reports.tables import ResultsTable
+from src.runs.assemble import prepared_data
 
 
 def epochs_of(nights: Any, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,8 +51,7 @@ def main() -> None:
                     f"source.root={given.root}",
                 ],
             )
-        data: SleepSequenceData = instantiate(config.datamodule, _recursive_=False, _convert_="all")
-        data.setup("fit")
+        data: SleepSequenceData = prepared_data(config)
         mean, std = (data.statistics()[name] for name in ("mean_db", "std_db"))
         x, y = epochs_of(data.datasets["train"], mean, std)
         weights = np.bincount(y) ** -0.5

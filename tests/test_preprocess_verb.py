@@ -43,7 +43,7 @@ class LettersParams(PreprocessConfig):
 
 @pytest.fixture
 def preprocess(tmp_path, repository):
-    """Run the verb in an empty folder, with one more stage than the repository has."""
+    """Run the verb in an empty folder, with one more step than the repository has."""
     groups, here = tmp_path / "conf", tmp_path / "here"
     (groups / "preprocess").mkdir(parents=True)
     here.mkdir()

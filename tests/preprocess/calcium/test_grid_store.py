@@ -178,7 +178,7 @@ def test_a_recording_without_any_spike_is_a_valid_file(tmp_path):
         assert open_grids(tmp_path / name).read(0, 5).dense().sum() == 0
 
 
-def test_what_is_not_a_grid_is_refused_with_a_cure(tmp_path):
+def test_what_is_not_a_grid_is_refused_with_a_hint(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
     with pytest.raises(BadInput, match="neither grids nor spike_coords"):

@@ -203,7 +203,7 @@ def saved(**variables: object):
         (break_nothing, {"fs": "fast"}, r"frame rate"),
     ],
 )
-def test_whatever_is_wrong_is_named_with_its_file_and_a_cure(tmp_path, damage, settings, message):
+def test_whatever_is_wrong_is_named_with_its_file_and_a_hint(tmp_path, damage, settings, message):
     folder = write_fish(tmp_path / "subject_1", **settings)
     damage(folder)
     with pytest.raises(BadInput, match=message) as caught:
