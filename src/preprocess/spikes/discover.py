@@ -191,11 +191,8 @@ def discover(traces: np.ndarray, fs_hz: float, params: DiscoverParams | None = N
     BadInput
         If the rate is too low, or there are too few peaks for a unit.
     """
-
-    def read(first: int, last: int) -> np.ndarray:
-        return traces[:, first:last]
-
-    return discover_group(Group(read, traces.shape[1], fs_hz, params or DiscoverParams()))
+    group = Group(lambda first, last: traces[:, first:last], traces.shape[1], fs_hz, params or DiscoverParams())
+    return discover_group(group)
 
 
 def discover_group(group: Group) -> Units:
