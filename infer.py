@@ -1,6 +1,7 @@
 """Predict with a bundle: ``python infer.py bundle=runs/sleep_cnn/latest input=night.edf``."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
+from src.recordings.extracellular.formats import SourceOptions
 from src.runs.command import exit_with, run_verb, user_errors
 from src.signals import BadInput
 from src.storage.batch import Summary
@@ -32,6 +34,9 @@ METHODS = {
 }
 """Method that needs no bundle → module and function, called with the input, the output folder and the options."""
 
+READS, SHORT = "source_options", ("key", "fs_hz")
+"""How predictors of spikes and LFP take the block ``source``; its keys that are in ``options`` too."""
+
 LFP_METHOD = "lfp_states"
 """What scores LFP where neither a bundle nor a method is named."""
 
@@ -45,17 +50,34 @@ def known_options(predict: Callable[..., Summary]) -> list[str]:
     """What may be given to ``predict`` under ``options``: what its module says, else its keyword arguments."""
     listed = [p.name for p in signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
     known: list[str] = getattr(import_module(predict.__module__), "OPTIONS", {}).get(predict.__name__, listed)
-    return known
+    return [*(n for n in known if n != READS), *(SHORT if READS in known else ())]
 
 
-def given_options(options: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
-    """The options that were given, all of which ``predict`` has to know."""
-    given = {str(name): value for name, value in options.items() if value is not None}
+def given_options(cfg: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
+    """The options that were given, all of which ``predict`` has to know, and the block ``source`` if it takes that."""
+    plain: Any = OmegaConf.to_container(cfg.options)
+    given = {name: value for name, value in plain.items() if value is not None}
     known = known_options(predict)
     for name in given:
         if name not in known:
             raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(known)}")
+    source = source_options(cfg)
+    if "key" in known:
+        return {k: v for k, v in given.items() if k not in SHORT} | {READS: source}
+    if source != SourceOptions():
+        raise BadInput("source", f"{task} takes none of its keys", "leave it out")
     return given
+
+
+def source_options(cfg: DictConfig) -> SourceOptions:
+    """The block ``source``, with ``options.key`` and ``options.fs_hz``, which mean the same."""
+    source: SourceOptions = OmegaConf.to_object(cfg.source)  # type: ignore[assignment]
+    for name in SHORT:
+        value, stated = cfg.options[name], getattr(source, name)
+        if value is not None and stated not in (None, value):
+            raise BadInput(f"options.{name}", f"is {value}, source.{name} is {stated}", f"give source.{name} alone")
+        source = source if value is None else replace(source, **{name: value})
+    return source
 
 
 def predict_with_method(cfg: DictConfig) -> Summary:
@@ -66,7 +88,7 @@ def predict_with_method(cfg: DictConfig) -> Summary:
         raise BadInput("bundle", f"method={cfg.method} takes no bundle", "give either a method or a bundle")
     module, name = METHODS[cfg.method]
     predict = getattr(import_module(module), name)
-    options = given_options(cfg.options, predict, f"method={cfg.method}")
+    options = given_options(cfg, predict, f"method={cfg.method}")
     if "labelled" in signature(predict).parameters:
         if cfg.labelled is None:
             raise BadInput("labelled", "is missing", "give a labelled recording: labelled=D1.mat")
@@ -105,9 +127,8 @@ def predict_with_bundle(cfg: DictConfig, console: Console) -> Summary:
     say(console, f"bundle     {bundle.folder}, {bundle.origin}")
     if not bundle.origin.recorded:
         say(console, SIMULATED, style="bold yellow")
-    summary: Summary = predict(
-        bundle, Path(cfg.input), Path(cfg.output_dir), **given_options(cfg.options, predict, bundle.task)
-    )
+    options = given_options(cfg, predict, bundle.task)
+    summary: Summary = predict(bundle, Path(cfg.input), Path(cfg.output_dir), **options)
     return summary
 
 
@@ -120,7 +141,7 @@ def show_contents(cfg: DictConfig, console: Console) -> None:
     recordings: list[list[dict[str, Any]]] = []
     for path in paths:
         try:
-            found = channel_rows(path, cfg.options.fs_hz)
+            found = channel_rows(path, source_options(cfg))
         except BadInput as error:
             if len(paths) == 1:
                 raise

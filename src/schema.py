@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from src.recordings.extracellular.formats import SourceOptions
+
 if TYPE_CHECKING:
     from src.storage.parameters import PreprocessConfig
 
@@ -65,8 +67,8 @@ class InferOptions:
     classifier: str | None = None  # spikes: bundle of the classifier that names the neurons
     recordings: list[str] | None = None  # spikes: names of the recordings to use
     truth: str | None = None  # spikes: folder of labelled recordings to score against
-    key: str | None = None  # spikes, LFP: name of the trace in a .mat or .npz file
-    fs_hz: float | None = None  # spikes, LFP: Hz; sampling rate of files that do not state it
+    key: str | None = None  # spikes, LFP: the same as source.key
+    fs_hz: float | None = None  # spikes, LFP: the same as source.fs_hz
     channel: int | None = None  # spikes: number of the channel
     gain: float | None = None  # spikes: factor from the file's units to those of the training data
     detector_config: str | None = None  # spikes: detector_config.npz whose threshold replaces the bundle's
@@ -88,6 +90,7 @@ class InferConfig:
     output_dir: str = "predictions"  # folder for the results, a folder per recording
     list: bool = False  # show the channels, units and rates of the input and which bundles fit, and do nothing else
     runs_dir: str = "runs"  # where list=true looks for bundles, besides pretrained/
+    source: SourceOptions = field(default_factory=SourceOptions)  # spikes, LFP: what the file does not state
     options: InferOptions = field(default_factory=InferOptions)
 
 

@@ -11,6 +11,7 @@ from hydra.utils import get_class, get_method
 from omegaconf import OmegaConf
 
 from src import schema
+from src.recordings.extracellular.formats import SourceOptions
 from src.signals import BadInput
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -111,6 +112,25 @@ def test_an_option_of_another_task_is_refused():
     import infer
     from src.predict.sleep import predict
 
-    options = compose("infer", ["bundle=b", "input=i", "options.truth=x"]).options
+    cfg = compose("infer", ["bundle=b", "input=i", "options.truth=x"])
     with pytest.raises(BadInput, match=r"options.truth: is no option of sleep_staging; choose from: kind, channels"):
-        infer.given_options(options, predict, "sleep_staging")
+        infer.given_options(cfg, predict, "sleep_staging")
+    cfg = compose("infer", ["bundle=b", "input=i", "source.dtype=int16"])
+    with pytest.raises(BadInput, match="source: sleep_staging takes none of its keys"):
+        infer.given_options(cfg, predict, "sleep_staging")
+
+
+def test_spikes_and_lfp_take_the_block_source_and_its_short_forms():
+    import infer
+    from src.predict.lfp import score_states
+    from src.predict.spike_discovery import discover_units
+    from src.predict.spikes import sort_with_bank
+
+    raw = ["source.dtype=int16", "source.channels=4", "options.fs_hz=15000"]
+    cfg = compose("infer", ["input=i", *raw])
+    expected = {"source_options": SourceOptions(dtype="int16", channels=4, fs_hz=15000.0)}
+    for predict in (score_states, discover_units, sort_with_bank):
+        assert infer.given_options(cfg, predict, "x") == expected
+    cfg = compose("infer", ["input=i", *raw, "source.fs_hz=24000"])
+    with pytest.raises(BadInput, match=r"options.fs_hz: is 15000.0, source.fs_hz is 24000.0; give source.fs_hz alone"):
+        infer.source_options(cfg)

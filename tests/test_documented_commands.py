@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -19,6 +20,7 @@ from preprocess import as_list
 from src import schema
 from src.models.bundle import NETWORKS
 from src.models.sleep.stager import SleepStager
+from src.preprocess.lfp import parameters
 from src.runs.command import check_command
 from src.runs.targets import check
 from src.signals import BadInput, SignalSpec
@@ -113,8 +115,7 @@ def excerpts() -> dict[str, str]:
 def test_the_network_and_the_experiment_of_contributing_work(tmp_path, monkeypatch):
     files = excerpts()
     mine = ModuleType("src.models.sleep.mine")
-    code = "import torch.nn as nn\nfrom torch import Tensor\nfrom src.models.sleep.networks import Standardize\n"
-    exec(code + files["src/models/sleep/mine.py"], mine.__dict__)
+    exec(files["src/models/sleep/mine.py"], mine.__dict__)
     mine.MyNet.__module__ = mine.__name__
     monkeypatch.setitem(sys.modules, mine.__name__, mine)
     monkeypatch.setitem(NETWORKS, "my_net", (mine.__name__, "MyNet"))
@@ -130,20 +131,21 @@ def test_the_network_and_the_experiment_of_contributing_work(tmp_path, monkeypat
     assert model.network.layers[1].out_features == 64
 
 
-def test_the_step_of_contributing_works():
+def test_the_step_of_contributing_works(tmp_path, monkeypatch):
     files = excerpts()
-    code = "from dataclasses import dataclass\nfrom src.storage.batch import Summary\n"
-    names: dict = {"__name__": "mine"}
-    exec(
-        f"{code}from src.storage.parameters import PreprocessConfig\n{files['src/preprocess/lfp/parameters.py']}", names
-    )
-    given = {"input_dir": "data", "output_dir": "out", "window_s": 3}
-    params: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(names["MyStepParams"]), given))
+    made = dict(vars(parameters))
+    exec(files["src/preprocess/lfp/parameters.py"], made)
+    monkeypatch.setattr(parameters, "MyStepParams", made["MyStepParams"], raising=False)
+    mine = ModuleType("src.preprocess.lfp.my_step")
+    exec(files["src/preprocess/lfp/my_step.py"], mine.__dict__)
+    monkeypatch.setitem(sys.modules, mine.__name__, mine)
+    (tmp_path / "traces").mkdir()
+    np.save(tmp_path / "traces" / "rat1.npy", np.full(10_000, 2.0))
+    given = {"input_dir": str(tmp_path / "traces"), "output_dir": str(tmp_path / "power"), "window_s": 3}
+    params: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(made["MyStepParams"]), given))
     assert params.own() == {"window_s": 3.0}
-    code = "from collections.abc import Mapping\nfrom pathlib import Path\nfrom typing import Any\n"
-    names = {}
-    exec(f"{code}from src.storage.step import CachedStep\n{files['src/preprocess/lfp/my_step.py']}", names)
-    assert names["MY_STEP"].name == "my_step"
+    assert params.run().exit_code == 0
+    assert np.load(tmp_path / "power" / "rat1" / "power.npy").tolist() == [4.0, 4.0]
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from src.preprocess.spikes.filters import Spectrum, mean_template
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import find_recording, load_trace
 from src.preprocess.spikes.waveforms import cut, load_labelled
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.spikes import LOOKALIKE_SET
@@ -258,7 +259,8 @@ class SpikeData(pl.LightningDataModule):
         super().__init__()
         self.data_dir, self.labelled, self.targets = data_dir, labelled, list(targets)
         self.format, self.switches = LabelledFormat(**recording), conditioning
-        self.key, self.fs_hz, self.n_units = self.format.key, self.format.fs_hz, self.format.n_units
+        self.options = SourceOptions(key=self.format.key)
+        self.fs_hz, self.n_units = self.format.fs_hz, self.format.n_units
         self.examples, self.shares = examples, split
         self.execution = Execution(**execution or {})
         self.classes = [f"neuron {u + 1}" for u in range(self.n_units)]
@@ -289,7 +291,7 @@ class SpikeData(pl.LightningDataModule):
         self.conditioning = Conditioning(fs_hz=self.fs_hz, **switches)
         linear = self.conditioning.linear_only()
         path = find_recording(self.folder(), self.labelled)
-        recording = load_labelled(path, linear, key=self.key, n_units=self.n_units)
+        recording = load_labelled(path, linear, options=self.options, n_units=self.n_units)
         self.parts = split_blocks(len(recording.bandpassed), gap=GUARD_SAMPLES, **self.shares)
         if not len(recording.train.between(self.parts["train"].start, self.parts["train"].stop)):
             raise BadInput(path, "no spike lies in the training block", "use a longer recording")
@@ -300,7 +302,7 @@ class SpikeData(pl.LightningDataModule):
         sorter = BankSorter.from_labelled(recording, linear, self.parts["train"])
         noise = {}
         for name in self.targets:
-            trace = load_trace(find_recording(self.folder(), name), fs_hz=self.fs_hz, key=self.key)
+            trace = load_trace(find_recording(self.folder(), name), fs_hz=self.fs_hz, options=self.options)
             noise[name] = sorter.measure(linear.linear(trace.centred), trace.usable)
         for part, span in self.parts.items():
             train = recording.train.between(span.start, span.stop)

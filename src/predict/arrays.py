@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from src.preprocess.calcium.expected_spikes import SpikeTask, choose_baseline, left_out, noise_control, noise_note
+from src.preprocess.calcium.expected_spikes import SpikeTask, choose_baseline, infer, judge, naming
 from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
@@ -25,12 +25,12 @@ from src.preprocess.spikes.discover import DiscoverParams, Units, discover
 from src.preprocess.spikes.sorting import BankSorter, Sorted
 from src.preprocess.spikes.trace import as_trace
 from src.preprocess.spikes.waveforms import labelled_recording
-from src.recordings.calcium.recording import CalciumRecording
+from src.recordings.calcium.recording import CalciumRecording, rows_are_frames
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 from src.storage.manifest import read_manifest
-from src.storage.parameters import PreprocessConfig
+from src.storage.parameters import PreprocessConfig, from_keywords
 
 Array = NDArray[np.floating]
 TRACES_FILE = "signal_sh0_lfp_traces.npz"  # what the step for LFP reads an array from
@@ -71,6 +71,8 @@ class SpikeRates:
         ``(neuron, time)`` expected spikes per frame; NaN where nothing can be predicted.
     noise_levels
         ``(neuron,)`` percent per square root of Hz.
+    cell_state
+        ``(neuron,)`` index into :data:`~src.preprocess.calcium.baseline.CELL_STATES`; 0 is used.
     fs_hz
         Frame rate.
     notes
@@ -80,6 +82,7 @@ class SpikeRates:
     dff: Array
     expected: Array
     noise_levels: Array
+    cell_state: NDArray[np.uint8]
     fs_hz: float
     notes: list[str]
 
@@ -158,23 +161,17 @@ def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False
     BadInput
         If the traces or a parameter make no sense.
     """
-    settings = CalciumParams(**{"cascade_model": "auto", **params}, fs_hz=fs_hz)
+    given = {"cascade_model": "auto", **params, "fs_hz": fs_hz}
+    settings = from_keywords(CalciumParams, given, "is_dff")
     settings.check()
     recording = _calcium(source, settings, is_dff)
     task = SpikeTask({}, settings.of(InferenceParams))
     baseline, notes = choose_baseline(recording, task)
-    engine = task.engine(recording.fs_hz)
-    dff, state = baseline.dff(recording.traces(np.arange(recording.cells)))
-    notes += [*recording.notes, *left_out(recording, state)]
-    levels = engine.noise_levels(dff)
-    notes += engine.check(levels)
-    expected = np.full(dff.shape, np.nan, np.float32)
-    usable = np.isfinite(levels)
-    expected[usable] = engine.predict(dff[usable], levels[usable])
-    if usable.any():
-        control_hz = noise_control(baseline, engine, levels, recording)
-        notes += noise_note(control_hz, float(np.nanmean(expected)) * recording.fs_hz)
-    return SpikeRates(dff, expected, levels, recording.fs_hz, notes)
+    with naming(recording.file):
+        engine = task.engine(recording.fs_hz)
+        dff, expected, found = infer(recording.traces(np.arange(recording.cells)), baseline, engine)
+        notes += judge(recording, baseline, engine, found)[1]
+    return SpikeRates(dff, expected, found.levels, found.state, recording.fs_hz, notes)
 
 
 def find_units(signal: Any, fs_hz: float | None = None, params: DiscoverParams | None = None) -> Units:
@@ -252,11 +249,22 @@ def _calcium(source: Any, params: CalciumParams, is_dff: bool) -> CalciumRecordi
         files, name = subject_files(places[0]), subject_name(places[0])
         return open_recording(files, name, params.fs_hz, neuropil=params.neuropil, need_positions=False)
     traces = np.asarray(source)
-    if traces.ndim != 2 or params.fs_hz is None:
-        raise BadInput("source", f"has shape {traces.shape} and rate {params.fs_hz}", "give (neuron, time) and fs_hz")
+    if isinstance(source, np.ma.MaskedArray):
+        traces = np.where(np.ma.getmaskarray(source), np.nan, source.data)
+    if traces.ndim != 2 or 0 in traces.shape or traces.dtype.kind not in "fiu" or params.fs_hz is None:
+        problem = f"has shape {traces.shape}, type {traces.dtype} and rate {params.fs_hz}"
+        raise BadInput("source", problem, "give numbers as (neuron, time), and fs_hz in Hz")
+    notes: tuple[str, ...] = ()
+    if rows_are_frames(traces):
+        problem = f"has shape {traces.shape}: neighbouring rows are more alike than neighbouring columns"
+        hint = "give (neuron, time), which may be source.T"
+        if len(traces) > traces.shape[1]:
+            raise BadInput("source", problem, hint)
+        notes = (f"source {problem}; {hint}",)
     return CalciumRecording(
         subject="signal",
         file=Path("signal"),
+        notes=notes,
         fs_hz=params.fs_hz,
         frames=traces.shape[1],
         positions=np.full((len(traces), 3), np.nan),
@@ -282,6 +290,7 @@ def _extracellular(signal: Any, fs_hz: float | None) -> tuple[Array, float]:
 @contextmanager
 def _made(step: type[PreprocessConfig], signal: Any, fs_hz: float | None, params: Mapping[str, Any]) -> Iterator[Path]:
     """The folder that a step of LFP makes of a signal, without its messages; a failure becomes an error."""
+    settings = from_keywords(step, {"workers": 1, **params}, "fs_hz")
     samples, rate = _extracellular(signal, fs_hz)
     with TemporaryDirectory() as folder:
         session, out = Path(folder) / "signal", Path(folder) / "out"
@@ -289,7 +298,7 @@ def _made(step: type[PreprocessConfig], signal: Any, fs_hz: float | None, params
         fields: dict[str, Any] = {"sampling_rate": rate, "channel_ids": np.arange(len(samples)), "units": "uV"}
         np.savez(session / "low_freq" / TRACES_FILE, traces=samples.T, shank=0, **fields)
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            summary = step(**{"workers": 1, **params, "input_dir": str(session), "output_dir": str(out)}).run()
+            summary = replace(settings, input_dir=str(session), output_dir=str(out)).run()
         for failure in summary.failures:
             _, _, reason = str(failure.reason).rpartition(f"{TRACES_FILE}: ")  # the user has no such file
             problem, _, hint = reason.partition("; ")

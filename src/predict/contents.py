@@ -30,10 +30,10 @@ def recordings_at(path: Path) -> list[Path]:
     ]
 
 
-def channel_rows(path: Path, fs_hz: float | None = None) -> list[dict[str, Any]]:
+def channel_rows(path: Path, source: SourceOptions | None = None) -> list[dict[str, Any]]:
     """A row per channel: its name, units, rate in Hz and duration in s, and what is wrong with it.
 
-    ``fs_hz`` is the rate of a file that does not state it.
+    ``source`` is what an extracellular or calcium file does not state.
 
     Raises
     ------
@@ -41,14 +41,14 @@ def channel_rows(path: Path, fs_hz: float | None = None) -> list[dict[str, Any]]
         If the file is neither EDF nor BDF nor a calcium or extracellular recording, or is damaged.
     """
     if is_calcium(path):
-        return [_calcium_row(path, fs_hz)]
+        return [_calcium_row(path, source.fs_hz if source else None)]
     if path.suffix.lower() in EDF_SUFFIXES:
         header = read_header(path)
         return [
             {"channel": s.label, "units": s.units, "fs_hz": s.fs_hz, "seconds": header.duration_s, "note": s.problem}
             for s in header.signals
         ]
-    found = open_recording(path, SourceOptions(fs_hz=fs_hz))
+    found = open_recording(path, source)
     note = "; ".join(found.warnings)
     return [
         {"channel": str(name), "units": found.units, "fs_hz": found.fs_hz, "seconds": found.duration_s, "note": note}

@@ -163,6 +163,7 @@ def forecast_file(
     figures: bool,
 ) -> list[str]:
     """Forecast one grid file and write everything that is made from it; returns lines for the console."""
+    output.check(name)
     folder = output.path(name)
     grids = read_grids(path, name)
     fitted = fit_subject(bundle, network, grids, subject)

@@ -61,8 +61,7 @@ def score_states(
     output_dir: Path,
     *,
     channels: Any = None,
-    key: str | None = None,
-    fs_hz: float | None = None,
+    source_options: SourceOptions | None = None,
     examples: str | None = None,
 ) -> Summary:
     """States of every shank of every session of an input, by the rule that needs no labels.
@@ -71,8 +70,8 @@ def score_states(
     ----------
     channels
         Ids of the channels to use; all by default.
-    key, fs_hz
-        Of arrays that need them, see :class:`SourceOptions`.
+    source_options
+        What the file does not state.
     examples
         A few epochs scored by hand, see :class:`LfpEpochsParams`.
 
@@ -81,7 +80,7 @@ def score_states(
     Summary
         The values are lines for the console.
     """
-    params = _params(source, output_dir, channels, key, fs_hz)
+    params = _params(source, output_dir, channels, source_options)
     summary = lfp_epochs(replace(params, examples=examples), labelled=False)
     return Summary(summary.title, tuple(_told(outcome) for outcome in summary.outcomes))
 
@@ -92,8 +91,7 @@ def predict(
     output_dir: Path,
     *,
     channels: Any = None,
-    key: str | None = None,
-    fs_hz: float | None = None,
+    source_options: SourceOptions | None = None,
     reference: str | None = None,
 ) -> Summary:
     """States of every shank by a network; epochs are in ``<output_dir>/epochs``, scorings in ``<output_dir>/states``.
@@ -104,7 +102,7 @@ def predict(
         A ``sleep_staging`` bundle trained on epochs of ``preprocess=lfp_epochs``.
     channels
         Ids of the channels that stand in the places of the bundle's.
-    key, fs_hz
+    source_options
         As of :func:`score_states`.
     reference
         ``beside`` compares with ``<session>_hypnogram.csv``.
@@ -112,7 +110,7 @@ def predict(
     from src.predict import sleep  # loads torch
 
     settings = bundle.settings(EpochSettings.from_params)
-    params = _params(source, output_dir / "epochs", channels, key, fs_hz)
+    params = _params(source, output_dir / "epochs", channels, source_options)
     names, band = params.channels, bundle.signal.freqs_hz or (params.min_hz, params.max_hz)
     made = lfp_epochs(
         replace(
@@ -131,10 +129,10 @@ def predict(
     return Summary(scored.title, (*scored.outcomes, *made.failures))
 
 
-def _params(source: Path, output_dir: Path, channels: Any, key: str | None, fs_hz: float | None) -> LfpEpochsParams:
+def _params(source: Path, output_dir: Path, channels: Any, options: SourceOptions | None) -> LfpEpochsParams:
     names = [channels] if isinstance(channels, str) else channels
-    options = SourceOptions(key=key, fs_hz=fs_hz)
-    return LfpEpochsParams(input_dir=str(source), output_dir=str(output_dir), workers=0, source=options, channels=names)
+    told = options or SourceOptions()
+    return LfpEpochsParams(input_dir=str(source), output_dir=str(output_dir), workers=0, source=told, channels=names)
 
 
 def _holds_traces(path: Path) -> bool:

@@ -133,7 +133,7 @@ def stage(
     fs_hz: float | None = None,
     channels: Sequence[str] | None = None,
     *,
-    units: str = "uV",
+    units: str | None = None,
     bundle: str | Path | Bundle | None = None,
     use: Sequence[str] = (),
     yasa: bool | None = None,
@@ -145,11 +145,12 @@ def stage(
     signal
         ``(channel, time)`` array, or an ``mne.io.Raw`` (which states its rate, names and volts itself).
     fs_hz
-        Sampling rate of an array.
+        Sampling rate of an array. A ``Raw`` needs neither this nor ``channels`` and ``units``; what contradicts it is
+        refused.
     channels
         Names of an array's rows.
     units
-        Their unit: ``uV``, ``mV``, ``V``, or another one for a network that does not depend on the unit.
+        Their unit: ``uV`` if not given, ``mV``, ``V``, or another one for a network that does not depend on it.
     bundle
         A bundle or its folder; by default the shipped network for people.
     use
@@ -190,12 +191,21 @@ def stage(
     )
 
 
-def _in_memory(signal: Any, fs_hz: float | None, channels: Sequence[str] | None, units: str) -> dict[str, Recording]:
+def _in_memory(
+    signal: Any, fs_hz: float | None, channels: Sequence[str] | None, units: str | None
+) -> dict[str, Recording]:
     """A recording of one channel per row, in microvolts where the unit is one of volts."""
     start = None
     if hasattr(signal, "get_data") and hasattr(signal, "info"):  # mne.io.Raw, which holds volts
+        stated: dict[str, Any] = {"fs_hz": float(signal.info["sfreq"]), "channels": list(signal.ch_names), "units": "V"}
+        given = {"fs_hz": fs_hz, "channels": None if channels is None else list(channels), "units": units}
+        for name, value in given.items():
+            if value is not None and value != stated[name]:
+                problem = f"is {value} where the Raw states {stated[name]}"
+                raise BadInput(name, problem, "leave it out, or give raw.get_data() with its own rate, names and units")
         start = signal.info["meas_date"]
-        signal, fs_hz, channels, units = signal.get_data(), float(signal.info["sfreq"]), list(signal.ch_names), "V"
+        signal, fs_hz, channels, units = signal.get_data(), *stated.values()
+    units = units or "uV"
     samples = np.asarray(signal)
     if samples.ndim != 2 or fs_hz is None or channels is None or len(channels) != len(samples):
         problem = f"has shape {samples.shape}, rate {fs_hz} and {len(channels or ())} channel names"
@@ -238,6 +248,7 @@ def _stage_night(
     output: OutputFolder,
     name: str,
 ) -> list[str]:
+    output.check(name)
     given = read_input(bundle, night, settings, options)
     scored = _score(bundle, network, settings, given, options.yasa)
     with output.folder(name) as part:

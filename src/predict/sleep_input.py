@@ -19,7 +19,7 @@ from src.recordings.sleep.channels import ChannelRequest, choose_channels, requi
 from src.recordings.sleep.check_signal import ChannelReport, check_recordings
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
-from src.recordings.sleep.nights import Night, discover, load_channels, load_scoring
+from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.sleep import Level, level_of
 from src.signals import UNSCORED, BadInput, Recording, SignalSpec
@@ -79,6 +79,7 @@ class NightInput:
     start: datetime | None = None
     signal: list[ChannelReport] = field(default_factory=list)  # what was found in the channels
     reference: NDArray[np.integer] | None = None  # (epoch,) a person's stages
+    doubts: list[str] = field(default_factory=list)  # what speaks against the reference being of this recording
     rows: list[dict[str, NDArray[np.floating]]] = field(default_factory=list)  # "eeg", "eog" of each group, for YASA
     rows_hz: float = 0.0
     yasa: NDArray[np.integer] | None = None  # (epoch,) YASA's stages, to compare with
@@ -97,13 +98,18 @@ def find_inputs(source: Path, kind: str) -> list[Night]:
     if kind in LAYOUTS or source.suffix.lower() == ".npz":
         kind = kind if kind in LAYOUTS else "bandpower"
         return [Night(name, subject, (path,), None, kind) for name, subject, path in find_bandpower(source, kind)]
+    if kind not in (known := (*KINDS, PREPARED, *LAYOUTS)):
+        raise BadInput("options.kind", f"{kind!r} is no kind of recording", f"choose from: {', '.join(known)}")
     if kind == PREPARED:
         return [Night(path.parent.name, path.parent.name, (path,), None, kind) for path in find_prepared(source)]
     if not source.exists():
         raise BadInput(source, "does not exist", "give an EDF file or a folder of them")
     try:
         return discover(kind, source)
-    except BadInput:
+    except BadInput as error:
+        if source.is_dir() and any(source.glob("*.npz")):
+            hint = f"if they are band powers, give options.kind={' or '.join(LAYOUTS)}"
+            raise BadInput(source, f"{error.problem}, and it holds .npz files", hint) from error
         if source.is_file() and kind == "edf_folder":
             return [Night(source.stem, source.stem, (source,), None, kind)]
         raise
@@ -135,10 +141,11 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     native = dict(zip(names, loaded, strict=True))
     del loaded
     given = cut_input(bundle, settings, groups, native, night.recording_id)
-    reference, more = _reference(night, settings, options, given)
+    reference, more, doubts = _reference(night, settings, options, given)
     return replace(
         given,
         reference=reference,
+        doubts=doubts,
         notes=[*notes, *more],
         lights=_lights(options, night, given.start),
     )
@@ -280,20 +287,21 @@ def bundle_views(bundle: Bundle) -> list[str]:
 
 def _reference(
     night: Night, settings: EpochSettings, options: InputOptions, given: NightInput
-) -> tuple[NDArray[np.integer] | None, list[str]]:
-    """A person's stages on the epochs of the recording, and what to say of them."""
+) -> tuple[NDArray[np.integer] | None, list[str], list[str]]:
+    """A person's stages on the epochs of the recording, what to say of them, and what makes them doubtful."""
     if not options.reference:
-        return None, []
-    scored = night if options.reference == "beside" else replace(night, hypnogram=Path(options.reference))
+        return None, [], []
+    named = None if options.reference == "beside" else Path(options.reference)
+    scored = replace(night, hypnogram=named, not_read=()) if named else night
     names = {**settings.more_names, **options.stage_names}
     hypnogram = load_scoring(
         scored, ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, names)
     )
     if hypnogram is None:
-        return None, [f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"]
+        return None, [f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"], []
     duration_s = len(given.level.decibels) * given.epoch_s + float(given.groups[0].facts["tail_s"])
     stages, facts = align(hypnogram, duration_s, given.epoch_s, start=given.start)
-    return stages, list(facts["warnings"])
+    return stages, [*scored.notes, *facts["warnings"]], facts["doubts"]
 
 
 def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> NightInput:

@@ -37,6 +37,8 @@ LEAST_EPOCHS = 10
 """Fewer scored epochs have no statistics."""
 WIDE_MIN, EARLY_REM_MIN = 30.0, 15.0
 """A number and its interval that span more than this, a REM latency below this, are marked."""
+NO_KAPPA, POOR_KAPPA = 0.1, 0.4
+"""A reference is doubtful below the first κ; below the second, if its clock or its length is another one."""
 TILES = {
     "tst_min": "total sleep time",
     "se_percent": "sleep efficiency",
@@ -116,6 +118,18 @@ class ScoredNight:
             return None
         return agreement(self.given.reference, self.stages, self.probabilities, self.classes, self.given.epoch_s)
 
+    @cached_property
+    def reference_doubt(self) -> str:
+        """Why the reference is probably of another recording; empty where nothing says so."""
+        if self.agreement is None:
+            return ""
+        kappa, reasons = self.agreement["scores"]["kappa"], self.given.doubts
+        if kappa is not None and kappa < NO_KAPPA:
+            reasons = [*reasons, f"κ is {kappa:.2f}, about what chance gives"]
+        elif kappa is not None and kappa >= POOR_KAPPA:
+            reasons = []
+        return f"the reference may be of another night: {'; '.join(reasons)}" if reasons else ""
+
     @property
     def findings(self) -> list[str]:
         """Sentences on the signal."""
@@ -126,8 +140,10 @@ class ScoredNight:
         lines = [f"look at    {finding}" for finding in self.findings]
         lines += [f"note       {note}" for note in self.given.notes]
         lines += [f"look at    {TILES[name]}: {doubt}" for name in TILES if (doubt := self.doubt(name))]
+        doubt = self.reference_doubt
+        lines += [f"WARNING    {doubt}. The numbers below then say nothing"] if doubt else []
         if self.agreement is not None:
-            lines += [f"agreement  {line}" for line in self.agreement["lines"]]
+            lines += [f"{'DOUBTFUL' if doubt else 'agreement':10s} {line}" for line in self.agreement["lines"]]
         lines += [f"yasa       {line}" for line in self._beside_yasa()]
         files = {"report": "report.html", "hypnogram": "hypnogram.csv", "figure": "night.png"}
         return [*lines, *(f"{name:10s} {folder / file}" for name, file in files.items())]
@@ -154,7 +170,8 @@ class ScoredNight:
             reference=given.reference,
         )
         if self.agreement is not None:
-            (part / "agreement.json").write_text(json.dumps(self.agreement, indent=2, allow_nan=False) + "\n")
+            found = self.agreement | {"doubt": self.reference_doubt}
+            (part / "agreement.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
         write_page(part / "report.html", self.page(), part / "night.png")
 
     def _write_csv(self, path: Path, names: Sequence[str], tail_s: float) -> None:

@@ -149,8 +149,7 @@ def discover_units(
     output_dir: Path,
     *,
     recordings: list[str] | None = None,
-    key: str | None = None,
-    fs_hz: float | None = None,
+    source_options: SourceOptions | None = None,
     figures: bool = True,
     exports: list[str] | None = None,
 ) -> Summary:
@@ -166,8 +165,8 @@ def discover_units(
         ``<name>_units.html`` unless ``figures`` is false, and ``<name>.json``.
     recordings
         Names to sort, in place of everything.
-    key, fs_hz
-        Name of the variable, and its rate where the file states none.
+    source_options
+        What the file does not state: the variable, its rate, the type of raw samples.
     exports
         Formats of :mod:`src.predict.spike_exports`; ``spikeinterface`` unless given.
     """
@@ -177,7 +176,7 @@ def discover_units(
     output = OutputFolder(Path(output_dir), (Path(source),))
     output.check()
     names = output.names((path.stem, path) for path in paths)
-    how = (output, SourceOptions(fs_hz=fs_hz, key=key), figures, kinds)
+    how = (output, source_options or SourceOptions(), figures, kinds)
     jobs = [Job(n, _discover_file, (p, n, *how)) for n, p in zip(names, paths, strict=True)]
     return run_batch(jobs, title="spikes without labels")
 
@@ -185,14 +184,14 @@ def discover_units(
 def _discover_file(
     path: Path, name: str, output: OutputFolder, source: SourceOptions, figures: bool, exports: list[str]
 ) -> list[str]:
-    recording = open_recording(path, source, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
+    recording = open_recording(path, source, purpose="spikes")
     groups, fs_hz = np.asarray(recording.shanks), recording.fs_hz
     reads: dict[int, Read] = {int(g): recording.shank(int(g)).between for g in np.unique(groups)}
     try:
         done = discover_groups(reads, recording.n_samples, fs_hz)
     except BadInput as error:
         raise BadInput(path, error.problem, error.hint) from error
-    notes = [*recording.warnings, *done.notes]
+    notes = [*recording.notes, *done.notes]
     name = output.path(name).name
 
     def read(first: int, last: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from src.preprocess.spikes.filters import robust_sigma
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import Trace, find_recording, load_trace
 from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import is_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
@@ -47,8 +48,8 @@ class SortOptions:
         Names to sort, in place of all recordings of a folder, or of the targets of a bundle in it.
     truth
         Folder with ``<name>.mat`` that holds ``Index`` and ``Class``: scores and their figures are added.
-    key, fs_hz, channel
-        Variable that holds the trace, its rate (that of the sorter unless given), and the channel of several.
+    source_options, channel
+        What the file does not state (its rate is the sorter's unless given), and the channel of several.
     gain
         Factor from the recordings' unit to that of the labelled recording, negative for the other polarity.
     figures
@@ -68,8 +69,7 @@ class SortOptions:
 
     recordings: list[str] | None = None
     truth: str | None = None
-    key: str = "d"
-    fs_hz: float | None = None
+    source_options: SourceOptions = field(default_factory=SourceOptions)
     channel: int | None = None
     gain: float | None = None
     figures: bool = True
@@ -115,14 +115,16 @@ def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> S
     conditioning_of(bundle)
     if chosen.classifier is None:
         raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
-    if chosen.fs_hz is not None and not np.isclose(chosen.fs_hz, rate, rtol=1e-3):
-        problem = f"{chosen.fs_hz:g} Hz, the bundle was trained at {rate:g} Hz"
-        raise BadInput("options.fs_hz", problem, f"resample to {rate:g} Hz")
+    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, chosen.classifier, chosen.truth))
+    output.check()
+    given_hz = chosen.source_options.fs_hz
+    if given_hz is not None and not np.isclose(given_hz, rate, rtol=1e-3):
+        problem = f"{given_hz:g} Hz, the bundle was trained at {rate:g} Hz"
+        raise BadInput("source.fs_hz", problem, f"resample to {rate:g} Hz")
     config = Path(chosen.detector_config) if chosen.detector_config else None
     gain = 1.0 if chosen.gain is None else chosen.gain
     sorter = NetworkSorter.from_bundles(bundle, load_bundle(chosen.classifier), config=config, gain=gain)
     paths = find_recordings(Path(source), chosen.recordings, list(sorter.decisions))
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, chosen.classifier, chosen.truth))
     origin = {"task": bundle.task, "bundle": bundle.record(), "gain": gain}
     return _sort_recordings(sorter, paths, output, chosen, origin)
 
@@ -145,15 +147,18 @@ def sort_with_bank(
         Of :class:`SortOptions`. ``gain`` is found from each recording unless given.
     """
     chosen = SortOptions(**options)
-    chain = Conditioning(fs_hz=chosen.fs_hz or COURSEWORK_HZ)
-    known = load_labelled(Path(labelled), chain, key=chosen.key, sorting=Path(sorting) if sorting else None)
+    output = OutputFolder(Path(output_dir), tuple(Path(p) for p in (source, labelled, sorting, chosen.truth) if p))
+    output.check()
+    chain = Conditioning(fs_hz=chosen.source_options.fs_hz or COURSEWORK_HZ)
+    known = load_labelled(
+        Path(labelled), chain, options=chosen.source_options, sorting=Path(sorting) if sorting else None
+    )
     sorter = replace(BankSorter.from_labelled(known, chain), gain=chosen.gain)
     paths = find_recordings(Path(source), chosen.recordings, [])
     if len(paths) > 1:
         paths = [p for p in paths if not p.samefile(labelled)]
-    inputs = tuple(Path(p) for p in (source, labelled, sorting, chosen.truth) if p)
     origin = {"method": "bank", "labelled": {"path": str(labelled), "sha256": fingerprint(Path(labelled))}}
-    return _sort_recordings(sorter, paths, OutputFolder(Path(output_dir), inputs), chosen, origin)
+    return _sort_recordings(sorter, paths, output, chosen, origin)
 
 
 def find_recordings(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
@@ -184,7 +189,6 @@ def _sort_recordings(
     origin: dict[str, Any],
 ) -> Summary:
     """Sort recordings and write everything; a bad one does not stop the others. ``origin`` begins every record."""
-    output.check()
     named = dict(zip(output.names((path.stem, path) for path in paths), paths, strict=True))
     jobs = [Job(name, _sort_file, (sorter, path, name, output, options, origin)) for name, path in named.items()]
     summary = run_batch(jobs, title="spike sorting")
@@ -210,7 +214,7 @@ def _sort_file(
 ) -> list[str]:
     """Sort one file and write everything that is made from it; returns lines for the console."""
     fs_hz, root = sorter.conditioning.fs_hz, Path(output.root)
-    trace = load_trace(path, fs_hz=fs_hz, key=options.key, channel=options.channel)
+    trace = load_trace(path, fs_hz=fs_hz, options=options.source_options, channel=options.channel)
     found = sorter.sort(trace)
     name, train = output.path(name).name, found.train
     counts = np.bincount(train.unit - 1, minlength=sorter.n_units).tolist()

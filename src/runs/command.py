@@ -12,7 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from difflib import SequenceMatcher, get_close_matches
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from rich.console import Console
 from src.runs.help import help_text, options
 from src.runs.targets import check_keys, check_targets
 from src.signals import BadInput
+from src.storage.parameters import nearest
 from src.storage.progress import say
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -48,8 +49,6 @@ PATHS = (
     "recipe",
 )
 """Last names of keys whose value is a path, never a number or a list."""
-_NEAR, _SAME = 0.6, 0.8
-"""Likeness that is enough in full and last part on average, and in the last part alone."""
 
 
 @contextmanager
@@ -292,17 +291,3 @@ def flat_keys(config: Any, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{name}"
         below = config._get_node(name) if isinstance(config, DictConfig) else config[name]
         yield from flat_keys(below, f"{prefix}{name}.")
-
-
-def nearest(key: str, known: Iterable[str]) -> str | None:
-    """The known key that looks most like ``key``, in full or by its last part; ``None`` if none does."""
-
-    def likeness(name: str) -> tuple[float, float]:
-        last = SequenceMatcher(None, key.rpartition(".")[2], name.rpartition(".")[2]).ratio()
-        return SequenceMatcher(None, key, name).ratio() + last, last
-
-    best = max(known, key=likeness, default=None)
-    if best is None:
-        return None
-    both, last = likeness(best)
-    return best if both >= 2 * _NEAR or last >= _SAME else None

@@ -61,7 +61,7 @@ class OutputFolder:
     Raises
     ------
     BadInput
-        If the root is an input or lies in one.
+        If the root is an input or lies in one, or is or lies below a file.
     """
 
     root: Path
@@ -70,6 +70,10 @@ class OutputFolder:
 
     def __post_init__(self) -> None:
         refuse_overlap(self.root, self.inputs, self.option, may_contain=True)
+        root = Path(self.root).absolute()
+        there = next(place for place in (root, *root.parents) if place.exists())
+        if not there.is_dir():
+            raise BadInput(there, "is a file where a folder is to be written", f"choose another {self.option}")
 
     def path(self, name: str) -> Path:
         """Where the result called ``name`` goes; nothing is written.
@@ -126,9 +130,12 @@ class OutputFolder:
         with folder_lock(target), replacement(target, self.option) as part:
             yield part
 
-    def check(self, *, known: tuple[str, ...] = ()) -> None:
-        """Raise ``BadInput`` where :meth:`files` would, before anything is computed."""
-        refuse_foreign(Path(self.root), self.option, beside_results=True, known=known)
+    def check(self, *names: str, known: tuple[str, ...] = ()) -> None:
+        """Raise what :meth:`folder` would raise for ``names``, or without them :meth:`files`, before work is done."""
+        for name in names:
+            refuse_foreign(self.path(name), self.option)
+        if not names:
+            refuse_foreign(Path(self.root), self.option, beside_results=True, known=known)
 
     @contextmanager
     def files(self, *, known: tuple[str, ...] = ()) -> Iterator[Path]:

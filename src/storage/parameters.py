@@ -19,12 +19,18 @@ the meaning.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from difflib import SequenceMatcher
+from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
+from src.signals import BadInput
 from src.storage.batch import Summary
+
+_NEAR, _SAME = 0.6, 0.8
+"""Likeness that is enough in full and last part on average, and in the last part alone."""
 
 
 @dataclass
@@ -48,3 +54,38 @@ class PreprocessConfig:
         """The keys that the step itself added: what can change its result, besides input and seed."""
         common = {f.name for f in fields(PreprocessConfig)}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in common}
+
+
+Step = TypeVar("Step", bound=PreprocessConfig)
+
+
+def from_keywords(step: type[Step], given: Mapping[str, Any], *others: str) -> Step:
+    """Parameters of a step from the keyword arguments of a function, which takes ``others`` itself.
+
+    Raises
+    ------
+    BadInput
+        For a key that the step does not have, with the nearest one.
+    """
+    known = [f.name for f in fields(step) if f.name not in ("input_dir", "output_dir")]
+    for key in given:
+        if key not in known:
+            near = nearest(key, [*known, *others])
+            hint = f"did you mean {near}?" if near else f"choose from: {', '.join([*others, *known])}"
+            raise BadInput(key, f"is no parameter of {step.__name__}", hint)
+    return step(**given)
+
+
+def nearest(key: str, known: Iterable[str]) -> str | None:
+    """The known key that looks most like ``key``, in full or by its last part; ``None`` if none does."""
+
+    def likeness(name: str) -> tuple[float, float]:
+        last = SequenceMatcher(None, key.rpartition(".")[2], name.rpartition(".")[2]).ratio()
+        return SequenceMatcher(None, key, name).ratio() + last, last
+
+    best = max(known, key=likeness, default=None)
+    if best is None:
+        return None
+    both, last = likeness(best)
+    same = both >= 2 * _NEAR or last >= _SAME or best.startswith(f"{key}_")  # fs: fs_hz
+    return best if same else None

@@ -1,6 +1,7 @@
 """Arrays in, results out: the same numbers as the verbs give, and one line for what cannot be used."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.signals import BadInput
 from src.simulate.lfp import simulate_session
 from src.simulate.spikes import lookalike
+
+OASIS: dict[str, Any] = {"engine": "oasis", "cascade_model": "tau0.8s"}
 
 
 @dataclass
@@ -92,6 +95,51 @@ def test_rates_are_those_of_the_verb_and_cells_that_are_left_out_are_named():
         spike_rates(np.full((2, 400), np.nan), 10.0)
 
 
+def transients(cells: int, frames: int, fs_hz: float = 7.5) -> np.ndarray:
+    """ΔF/F of random spikes with an indicator of 0.8 s, in noise."""
+    rng = np.random.default_rng(0)
+    decay = np.exp(-np.arange(int(4 * fs_hz)) / (0.8 * fs_hz))
+    spikes = rng.random((cells, frames)) < 0.5 / fs_hz
+    calcium = np.stack([np.convolve(row, decay)[:frames] for row in spikes])
+    return 0.3 * calcium + 0.05 * rng.standard_normal(calcium.shape)
+
+
+def test_an_array_with_its_axes_exchanged_is_refused_or_named():
+    dff = transients(20, 300)
+    for traces in (dff, 100 * (1 + dff) * np.linspace(0.5, 3, 20)[:, None]):
+        with pytest.raises(BadInput, match=r"source: has shape \(300, 20\): neighbouring rows.*source\.T"):
+            spike_rates(traces.T, 7.5, **OASIS)
+        assert not any("source.T" in note for note in spike_rates(traces, 7.5, **OASIS).notes)
+    wide = spike_rates(transients(300, 240).T, 7.5, **OASIS)
+    assert any("shape (240, 300): neighbouring rows" in note for note in wide.notes)
+
+
+def test_gaps_and_masks_are_named_and_cells_without_a_window_left_out():
+    traces = 100 * (1 + transients(4, 600))
+    gap = traces.copy()
+    gap[:, 200:300] = np.nan
+    notes = spike_rates(gap, 7.5).notes
+    assert any("gaps in the traces take 31 % of the frames" in note for note in notes), notes
+    masked = np.ma.masked_array(traces, np.isnan(gap))
+    assert spike_rates(masked, 7.5).notes == notes
+    gap = traces.copy()
+    gap[:2, ::5] = np.nan
+    rates = spike_rates(gap, 7.5)
+    assert rates.cell_state.tolist() == [4, 4, 0, 0]
+    assert any("2 of 4 cells were left out: 2 too many gaps (1, 2)" in note for note in rates.notes), rates.notes
+    with pytest.raises(BadInput, match=r"^signal: no cell can be used: 2 too many gaps \(1, 2\); fill short gaps"):
+        spike_rates(gap[:2], 7.5)
+
+
+def test_a_period_in_place_of_a_rate_is_answered_with_the_rate():
+    traces = 100 * (1 + transients(2, 4200))
+    assert any("give fs_hz=7.502 if 133.3 is milliseconds" in note for note in spike_rates(traces, 133.3).notes)
+    with pytest.raises(BadInput, match=r"give fs_hz=7\.502 if 0\.1333 is seconds per frame"):
+        spike_rates(traces, 0.1333)
+    with pytest.raises(BadInput, match=r"fewer than the baseline's window of 3999 \(30 s at 133\.3 Hz\); check rate"):
+        spike_rates(traces[:, :900], 133.3)
+
+
 def test_a_wire_is_sorted_with_the_neurons_of_another():
     trace, train = lookalike("D1", 1, duration_s=12.0)
     other, truth = lookalike("D2", 2, duration_s=4.0)
@@ -134,7 +182,21 @@ def test_the_units_of_a_wire_are_found_without_labels():
         ),
         (lambda: sort_spikes(np.zeros(99), np.zeros(99), [5], [1, 2], 25e3), r"index: has shape \(1,\), unit \(2,\)"),
         (lambda: spike_rates(np.zeros(10), 2.0), r"source: has shape \(10,\)"),
-        (lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis"), "10 frames are fewer than the baseline's window"),
+        (
+            lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis", cascade_model="tau1s"),
+            "10 frames of 2 cells are fewer than the",
+        ),
+        (lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis"), "cascade_model: is auto; engine=oasis needs no"),
+        (lambda: spike_rates(np.ones((2, 10)), 2.0, cascade_modle="auto"), "did you mean cascade_model"),
+        (lambda: spectrogram(np.zeros((2, 4000)), fs=500.0), "fs: is no parameter of .*; did you mean fs_hz"),
+        (lambda: sleep_states(np.zeros((2, 10)), 500.0, output_dir="x"), "output_dir: is no parameter"),
+        (
+            lambda: spike_rates(np.zeros((0, 400)), 2.0),
+            r"source: has shape \(0, 400\).*give numbers as \(neuron, time\)",
+        ),
+        (lambda: spike_rates(np.ones((2, 400), complex), 2.0), "type complex128"),
+        (lambda: spike_rates(np.ones((2, 400)), float("inf")), "fs_hz: is inf; give a positive number"),
+        (lambda: spike_rates(np.ones((2, 400)), cast(Any, "7.5")), "fs_hz: is '7.5'"),
     ],
 )
 def test_what_cannot_be_used_is_named(call, message):

@@ -8,6 +8,7 @@ import scipy.io
 from src.models.bundle import load_bundle
 from src.predict.contents import bundle_rows, channel_rows, misfit, recordings_at, require_sleep
 from src.predict.lfp import lfp_input
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import write_mat
 from src.signals import BadInput
 from src.simulate.sleep import write_night
@@ -74,9 +75,12 @@ def test_the_recordings_of_a_folder_are_found_at_any_depth(tmp_path):
     found = recordings_at(tmp_path)
     assert set(found) == {tmp_path / "mouse1", hypnogram, night, tmp_path / "sh0.npz", tmp_path / "bare.npy"}
     assert channel_rows(hypnogram) == []
-    with pytest.raises(BadInput, match=r"options\.fs_hz"):
+    with pytest.raises(BadInput, match=r"source\.fs_hz"):
         channel_rows(tmp_path / "bare.npy")
-    assert [row["fs_hz"] for row in channel_rows(tmp_path / "bare.npy", 1250.0)] == [1250.0, 1250.0]
+    assert [row["fs_hz"] for row in channel_rows(tmp_path / "bare.npy", SourceOptions(fs_hz=1250.0))] == [
+        1250.0,
+        1250.0,
+    ]
 
 
 def test_a_folder_without_recordings_is_itself_what_cannot_be_read(tmp_path):
@@ -89,7 +93,7 @@ def test_a_calcium_recording_without_a_rate_says_so(tmp_path):
     (tmp_path / "plane0" / "ops.npy").unlink()
     with pytest.raises(BadInput, match="frame rate"):
         channel_rows(tmp_path)
-    assert channel_rows(tmp_path, 3.0)[0]["fs_hz"] == 3.0
+    assert channel_rows(tmp_path, SourceOptions(fs_hz=3.0))[0]["fs_hz"] == 3.0
 
 
 def test_a_bundle_that_fits_one_of_two_recordings_says_how_many_it_does_not_fit(tmp_path):

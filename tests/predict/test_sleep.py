@@ -151,7 +151,16 @@ def test_a_raw_of_mne_is_taken_as_it_is(bundle, nights):
     recording = read_recording(nights[0][0], CHANNELS)
     info = mne.create_info(["EEG Pz-Oz", "EMG", "EEG Fpz-Cz"], recording.fs_hz, ["eeg", "emg", "eeg"])
     rows = np.stack([recording.samples[1], recording.samples[1], recording.samples[0]]).astype(float) * 1e-6
-    found = stage(mne.io.RawArray(rows, info, verbose="ERROR"), bundle=bundle)
+    raw = mne.io.RawArray(rows, info, verbose="ERROR")
+    found = stage(raw, bundle=bundle)
+    assert same(stage(raw, recording.fs_hz, info["ch_names"], units="V", bundle=bundle).stages, found.stages) == 1.0
+    for wrong, words in (
+        ({"fs_hz": 256.0}, f"fs_hz: is 256.0 where the Raw states {recording.fs_hz}"),
+        ({"channels": ["C3", "EMG", "C4"]}, "channels: is .*C3.* where the Raw states .*Pz-Oz"),
+        ({"units": "uV"}, "units: is uV where the Raw states V"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            stage(raw, **wrong, bundle=bundle)
     plain = stage(recording.samples, recording.fs_hz, CHANNELS, bundle=bundle)
     assert same(found.stages, plain.stages) > 0.99
 

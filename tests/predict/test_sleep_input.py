@@ -98,6 +98,11 @@ def test_nothing_to_read_is_refused(tmp_path):
         find_inputs(tmp_path / "absent.edf", "edf_folder")
     with pytest.raises(BadInput, match=r"epochs\.h5"):
         find_inputs(tmp_path, "prepared")
+    with pytest.raises(BadInput, match=r"'edf' is no kind of recording; choose from: .*dreams.*prepared, bandpower"):
+        find_inputs(tmp_path, "edf")
+    (tmp_path / "00__1.npz").touch()
+    with pytest.raises(BadInput, match=r"holds \.npz files; if they are band powers, give options.kind=bandpower"):
+        find_inputs(tmp_path, "edf_folder")
 
 
 LFP = ("a", "b", "c", "d")

@@ -156,3 +156,33 @@ def test_files_for_other_programs_say_where_nothing_was_scored(tmp_path):
     ]
     meaning = json.loads((tmp_path / "events.json").read_text())
     assert set(meaning["trial_type"]["Levels"]) == {*RODENT_STAGES, "unscored"}
+
+
+@pytest.mark.parametrize(
+    ("agree", "doubts", "said"),
+    [
+        (1.0, ["clocks differ by days"], ""),
+        (1.0, [], ""),
+        (0.0, [], "may be of another night: κ is "),
+        (0.4, ["it lasts 7 h, the recording 9 h"], "may be of another night: it lasts 7 h"),
+        (0.4, [], ""),
+    ],
+)
+def test_a_reference_of_another_night_is_said_before_the_numbers(tmp_path, agree, doubts, said):
+    found = sure(("W", 40), ("N2", 200), ("REM", 100), ("N2", 100))
+    rng = np.random.default_rng(0)
+    reference = np.where(rng.random(440) < agree, found.stages, rng.permutation(found.stages))
+    found = replace(found, given=replace(found.given, reference=reference, doubts=doubts))
+    lines, text = found.console_lines(tmp_path), page(tmp_path, found)
+    numbers = next(i for i, line in enumerate(lines) if "κ " in line and "macro-F1" in line)
+    if not said:
+        assert found.reference_doubt == ""
+        assert lines[numbers].startswith("agreement")
+        assert "another night" not in text
+        return
+    assert said in lines[numbers - 1]
+    assert lines[numbers - 1].startswith("WARNING")
+    assert lines[numbers].startswith("DOUBTFUL")
+    assert text.count("⚠ doubtful reference") == 3
+    assert said in text[text.index("Agreement with the reference") : text.index("Cohen")]
+    assert said in json.loads((tmp_path / "agreement.json").read_text())["doubt"]

@@ -6,6 +6,7 @@ import pytest
 from src.models.spike_scoring import detection
 from src.predict.spike_discovery import discover_units, sort_recording
 from src.preprocess.spikes.discover import DiscoverParams
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_sorting
 from src.signals import BadInput
 from tests.tables import read_csv
@@ -74,8 +75,11 @@ def test_channels_keep_their_numbers_beside_one_without_samples(tetrodes, tmp_pa
 
 def test_a_recording_without_units_is_named(tmp_path):
     noise = np.random.default_rng(0).standard_normal((30_000, 1)).astype(np.float32)
-    np.savez(tmp_path / "noise.npz", traces=noise, fs=FS_HZ)
-    (failure,) = discover_units(tmp_path / "noise.npz", tmp_path / "out").failures
+    noise.tofile(tmp_path / "noise.raw")
+    (failure,) = discover_units(tmp_path / "noise.raw", tmp_path / "out").failures
+    assert "a raw binary file needs source.dtype=int16 source.channels=<number> source.fs_hz=<Hz>" in failure.reason
+    raw = SourceOptions(dtype="float32", channels=1, fs_hz=FS_HZ)
+    (failure,) = discover_units(tmp_path / "noise.raw", tmp_path / "out", source_options=raw).failures
     assert "no unit was found (group 0:" in failure.reason
     with pytest.raises(BadInput, match="unknown kind 'kilo'"):
-        discover_units(tmp_path / "noise.npz", tmp_path / "out", exports=["kilo"])
+        discover_units(tmp_path / "noise.raw", tmp_path / "out", exports=["kilo"])

@@ -11,6 +11,7 @@ import infer
 from src.models.bundle import load_bundle
 from src.models.spike_scoring import detection, score
 from src.predict.spikes import predict, sort_with_bank
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_spikes
 from src.signals import BadInput
 from tests.composed import composed
@@ -76,7 +77,8 @@ def test_networks_sort_the_targets_of_their_bundle(spike_models, spike_folder, t
     with pytest.raises(BadInput, match=r"options\.classifier: is missing"):
         predict(load_bundle(detection), spike_folder, tmp_path / "out")
     with pytest.raises(BadInput, match="resample to 25000 Hz"):
-        predict(load_bundle(detection), spike_folder, tmp_path / "out", classifier=str(classifier), fs_hz=24_000.0)
+        hz = SourceOptions(fs_hz=24_000.0)
+        predict(load_bundle(detection), spike_folder, tmp_path / "o", classifier=str(classifier), source_options=hz)
 
 
 def test_a_later_start_gives_the_shifted_answers(sorted_folder, sort, spike_folder, tmp_path):

@@ -42,6 +42,20 @@ def output(tmp_path):
     return OutputFolder(tmp_path / "out")
 
 
+def test_what_could_not_be_written_is_refused_before_anything_is_computed(output, tmp_path):
+    output.check()
+    output.check("night", "day")
+    (tmp_path / "out" / "night").mkdir(parents=True)
+    (tmp_path / "out" / "night" / "mine.txt").write_text("a")
+    with pytest.raises(BadInput, match=r"night: already holds 'mine.txt'"):
+        output.check("day", "night")
+    with pytest.raises(BadInput, match=r"out: already holds 'night'"):
+        output.check()
+    for place in ("out/night/mine.txt", "out/night/mine.txt/below/it"):
+        with pytest.raises(BadInput, match=r"mine.txt: is a file where a folder is to be written; choose another"):
+            OutputFolder(tmp_path / place)
+
+
 class TestFolder:
     def test_a_result_appears_whole_with_a_manifest_that_lists_it(self, output, tmp_path):
         with output.folder("night") as part:

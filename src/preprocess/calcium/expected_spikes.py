@@ -7,10 +7,10 @@ not change the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ on how many traces are computed side by side."""
 
 _PIECE_BYTES = 1 << 26
 _SAMPLED_CELLS, _RUN = 1024, 64
-_NAMED_CELLS = 8
+_NAMED_CELLS, _GAPS_TOLD = 8, 0.1
 _CONTROL_S, _CONTROL_SAMPLES, _CLEAR = 300.0, 1 << 16, 2.0
 """Seconds and samples of the control with noise; how many times its spikes the cells have to have."""
 
@@ -110,13 +110,11 @@ def make_expected_spikes(
     task = SpikeTask(inputs, params)
     recording = task.recording()
     baseline, notes = choose_baseline(recording, task)
-    with _naming(recording.file):
+    with naming(recording.file):
         engine = task.engine(recording.fs_hz)
         engine.check(engine.noise_levels(baseline.dff(recording.traces(_sample(recording)))[0]))
-        levels, state, mean_hz = _write(recording, task, baseline, out_dir / SPIKES_FILE, workers, batch_size)
-        notes += [*recording.notes, *left_out(recording, state), *engine.check(levels)]
-        control_hz = noise_control(baseline, engine, levels, recording)
-    notes += noise_note(control_hz, mean_hz)
+        found = _write(recording, task, baseline, out_dir / SPIKES_FILE, workers, batch_size)
+        rate_hz, said = judge(recording, baseline, engine, found)
     described = engine.describe()
     return {
         "axes": {"expected_spikes": ["neuron", "time"]},
@@ -125,18 +123,18 @@ def make_expected_spikes(
         "frames": recording.frames,
         "cells": recording.counts
         | {"kept": recording.cells}
-        | {name: int((state == number).sum()) for number, name in enumerate(CELL_STATES)},
+        | {name: int((found.state == number).sum()) for number, name in enumerate(CELL_STATES)},
         "baseline": {"mode": baseline.mode, "window_frames": baseline.window},
         "engine": described,
-        "rate_hz": {"cells": mean_hz, "white_noise": control_hz},
+        "rate_hz": rate_hz,
         # What one frame of the result depends on: the engine's window and half of the baseline's.
         "frames_before": described["frames_before"] + baseline.window // 2,
         "frames_after": described["frames_after"] + baseline.window // 2,
-        "notes": notes + described.get("notes", []),
+        "notes": notes + said,
     }
 
 
-EXPECTED_SPIKES = CachedStep("expected_spikes", 3, make_expected_spikes)
+EXPECTED_SPIKES = CachedStep("expected_spikes", 4, make_expected_spikes)
 
 
 def choose_baseline(recording: CalciumRecording, task: SpikeTask) -> tuple[Baseline, list[str]]:
@@ -156,8 +154,10 @@ def choose_baseline(recording: CalciumRecording, task: SpikeTask) -> tuple[Basel
         baseline = task.baseline(recording.fs_hz, "none")
         notes = ["the source holds ΔF/F, so no baseline was taken off (baseline=auto)"]
     if recording.frames < baseline.window:
-        problem = f"{recording.frames} frames are fewer than the baseline's window of {baseline.window}"
-        raise BadInput(recording.file, problem, "give a smaller baseline_window_s")
+        window = f"{baseline.window} ({task.params['baseline_window_s']:g} s at {recording.fs_hz:g} Hz)"
+        shape = f"{recording.frames} frames of {recording.cells} cells"
+        problem = f"{shape} are fewer than the baseline's window of {window}"
+        raise BadInput(recording.file, problem, "check rate and axes, or give a smaller baseline_window_s")
     if asked == "auto" and not notes:
         traces = recording.traces(_sample(recording))
         traces = traces[trace_states(traces) == 0]
@@ -177,7 +177,7 @@ def _sample(recording: CalciumRecording) -> np.ndarray:
 
 
 @contextmanager
-def _naming(file: Path) -> Iterator[None]:
+def naming(file: Path) -> Iterator[None]:
     """Errors of the engine, which knows traces only, name the file they come from."""
     try:
         yield
@@ -185,38 +185,66 @@ def _naming(file: Path) -> Iterator[None]:
         hint = "give fewer workers or a smaller batch_size"
         raise BadInput(file, "a worker process was killed (out of memory?)", hint) from None
     except BadInput as error:
-        if Path(error.source).exists():  # it names its file already: of the recording or of the model
+        if error.source == str(file) or Path(error.source).exists():  # it names a file already
             raise
         raise BadInput(file, f"{error.source} {error.problem}", error.hint) from error
 
 
-def predict_piece(
-    task: SpikeTask, baseline: Baseline, first: int, last: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Neurons ``first`` to ``last``, in whatever process: ``(neuron, time)`` float16, noise levels and states."""
+@dataclass(frozen=True)
+class CellResults:
+    """Of every cell ``(cell,)``: noise level, index into :data:`CELL_STATES`, frames with a prediction, spikes."""
+
+    levels: np.ndarray
+    state: np.ndarray
+    predicted: np.ndarray
+    spikes: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[CellResults]) -> CellResults:
+        return cls(*map(np.concatenate, zip(*map(astuple, parts), strict=True)))
+
+
+def infer(traces: np.ndarray, baseline: Baseline, engine: Engine) -> tuple[np.ndarray, np.ndarray, CellResults]:
+    """ΔF/F and expected spikes per frame of ``(neuron, time)`` traces, both NaN where there are none."""
+    dff, state = baseline.dff(traces)
+    levels = engine.noise_levels(dff)
+    usable = np.isfinite(levels)
+    expected = np.full(dff.shape, np.nan, np.float32)
+    expected[usable] = engine.predict(dff[usable], levels[usable])
+    predicted = np.isfinite(expected).sum(axis=1)
+    state[(state == 0) & (predicted == 0)] = GAPS
+    return dff, expected, CellResults(levels, state, predicted, np.nansum(expected, axis=1, dtype=float))
+
+
+def judge(
+    recording: CalciumRecording, baseline: Baseline, engine: Engine, found: CellResults
+) -> tuple[dict[str, float], list[str]]:
+    """Spikes per second of the cells and of white noise, and what to know of the result before use."""
+    notes = [*recording.notes, *left_out(recording, found.state), *engine.check(found.levels)]
+    described = engine.describe()
+    mean_hz = float(found.spikes.sum() / found.predicted.sum()) * recording.fs_hz
+    control_hz = noise_control(baseline, engine, found.levels, recording)
+    notes += gap_note(recording, described, found) + noise_note(control_hz, mean_hz)
+    return {"cells": mean_hz, "white_noise": control_hz}, notes + described.get("notes", [])
+
+
+def predict_piece(task: SpikeTask, baseline: Baseline, first: int, last: int) -> tuple[np.ndarray, CellResults]:
+    """Neurons ``first`` to ``last``, in whatever process: ``(neuron, time)`` float16, and what is known of each."""
     recording = task.recording()
     engine = task.engine(recording.fs_hz)
-    expected = np.full((last - first, recording.frames), np.nan, np.float16)
-    levels, state = np.empty(last - first), np.zeros(last - first, np.uint8)
-    for start, traces in recording.blocks(ENGINE_NEURONS, first, last):
-        here = slice(start - first, start - first + len(traces))
-        dff, state[here] = baseline.dff(traces)
-        levels[here] = engine.noise_levels(dff)
-        usable = np.isfinite(levels[here])
-        expected[here][usable] = engine.predict(dff[usable], levels[here][usable])
-    state[(state == 0) & ~np.isfinite(expected).any(axis=1)] = GAPS
-    return expected, levels, state
+    blocks = [infer(traces, baseline, engine)[1:] for _, traces in recording.blocks(ENGINE_NEURONS, first, last)]
+    expected = np.concatenate([block.astype(np.float16) for block, _ in blocks])
+    return expected, CellResults.joined([found for _, found in blocks])
 
 
 def _write(
     recording: CalciumRecording, task: SpikeTask, baseline: Baseline, path: Path, workers: int, batch_size: int
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Write the file piece by piece; noise level and state of every cell, and the mean of all in spikes per second."""
+) -> CellResults:
+    """Write the file piece by piece."""
     size = min(batch_size, _PIECE_BYTES // (4 * recording.frames))
     size = max(size // ENGINE_NEURONS, 1) * ENGINE_NEURONS
     pieces = [(first, min(first + size, recording.cells)) for first in range(0, recording.cells, size)]
-    levels, states, predicted = [], [], np.zeros(recording.frames, np.int64)
-    spikes = 0.0
+    parts, predicted = [], np.zeros(recording.frames, bool)
     calls = [partial(predict_piece, task, baseline, *piece) for piece in pieces]
     processes = min(workers, len(pieces))
     with (
@@ -225,22 +253,20 @@ def _write(
         steps(f"{recording.subject}: cells inferred", recording.cells) as advance,
     ):
         column = AppendedColumn(file, "expected_spikes", np.float16, 64, width=recording.frames)
-        for expected, level, state in in_order(call, calls, pool, 2 * workers):
+        for expected, part in in_order(call, calls, pool, 2 * workers):
             column.append(expected)
-            levels.append(level)
-            states.append(state)
-            predicted += np.isfinite(expected).sum(axis=0)
-            spikes += float(np.nansum(expected, dtype=float))
-            advance(len(level))
+            parts.append(part)
+            predicted |= np.isfinite(expected).any(axis=0)
+            advance(len(expected))
         column.close()
-        file["noise_levels"] = np.concatenate(levels).astype(np.float32)
-        file["cell_state"] = np.concatenate(states)
+        found = CellResults.joined(parts)
+        file["noise_levels"] = found.levels.astype(np.float32)
+        file["cell_state"] = found.state
         file["cell_state"].attrs["meaning"] = list(CELL_STATES)
-        file["is_predicted"] = (predicted > 0).astype(np.uint8)
+        file["is_predicted"] = predicted.astype(np.uint8)
         file["cell_ids"], file["positions"] = recording.cell_ids, recording.positions
         file.attrs.update(fs_hz=recording.fs_hz, units="spikes per frame", baseline=baseline.mode)
-    mean_hz = spikes / max(int(predicted.sum()), 1) * recording.fs_hz
-    return np.concatenate(levels), np.concatenate(states), mean_hz
+    return found
 
 
 def noise_control(baseline: Baseline, engine: Engine, levels: np.ndarray, recording: CalciumRecording) -> float:
@@ -269,6 +295,22 @@ def noise_note(control_hz: float, mean_hz: float) -> list[str]:
     ]
 
 
+def gap_note(recording: CalciumRecording, described: Mapping[str, Any], found: CellResults) -> list[str]:
+    """A sentence where gaps take a tenth or more of what could be predicted in the cells that are used."""
+    used, possible = found.state == 0, recording.frames - described["frames_before"] - described["frames_after"]
+    missing = np.where(used, 1 - found.predicted / max(possible, 1), 0)
+    if missing.sum() < _GAPS_TOLD * used.sum():
+        return []
+    said = f"gaps in the traces take {100 * missing.sum() / used.sum():.0f} % of the frames of the cells that are used"
+    most = f"; {(missing > 0.5).sum()} cells lose more than half: {_cells(recording, missing > 0.5)}"
+    return [said + (most if (missing > 0.5).any() else "")]
+
+
+def _cells(recording: CalciumRecording, chosen: np.ndarray) -> str:
+    ids = recording.cell_ids[chosen]
+    return ", ".join(map(str, ids[:_NAMED_CELLS])) + (", … (all in cell_state)" if len(ids) > _NAMED_CELLS else "")
+
+
 def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:
     """A sentence on the cells that were left out, by reason and number of the cell.
 
@@ -282,12 +324,12 @@ def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:
         return []
     reasons = []
     for number in np.unique(state[bad]):
-        ids = recording.cell_ids[state == number]
-        more = f", … (all in cell_state of {SPIKES_FILE})" if len(ids) > _NAMED_CELLS else ""
-        reasons.append(f"{len(ids)} {CELL_STATES[number]} ({', '.join(map(str, ids[:_NAMED_CELLS]))}{more})")
+        reasons.append(f"{(state == number).sum()} {CELL_STATES[number]} ({_cells(recording, state == number)})")
     if len(bad) < recording.cells:
         return [f"{len(bad)} of {recording.cells} cells were left out: {'; '.join(reasons)}"]
     hint = "check the traces (all NaN?)"
+    if (state == GAPS).any():
+        hint = "fill short gaps by interpolation, or give engine=oasis, which uses every frame"
     if (state == BAD_BASELINE).any():
         hint = "these traces are not raw fluorescence: give baseline=subtract, or baseline=none if they are ΔF/F"
     raise BadInput(recording.file, f"no cell can be used: {'; '.join(reasons)}", hint)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import inf
+from numbers import Real
 from typing import Any
 
 from src.signals import BadInput
@@ -94,6 +96,10 @@ class CalciumParams(GridParams, InferenceParams, PreprocessConfig):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise BadInput(name, f"is {value}", f"give {least} or more")
+        if self.engine == "oasis" and not self.cascade_model.startswith("tau"):
+            problem = f"is {self.cascade_model}; engine=oasis needs no network but the indicator's decay time"
+            hint = "give it in seconds: cascade_model=tau1.25s (GCaMP6s), tau1s (GCaMP6m), tau0.7s (GCaMP6f)"
+            raise BadInput("cascade_model", problem, hint)
         if not 0 < self.split_ratio < 1:
             raise BadInput("split_ratio", f"is {self.split_ratio}", "give the training share, such as 0.95")
         if not 0 <= self.baseline_percentile <= 100:
@@ -101,8 +107,9 @@ class CalciumParams(GridParams, InferenceParams, PreprocessConfig):
         if not 0 <= self.neuropil <= 2:
             raise BadInput("neuropil", f"is {self.neuropil}", "give the share to subtract, such as 0.7, or 0 for none")
         for name in _POSITIVE:
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise BadInput(name, f"is {getattr(self, name)}", "give a positive number")
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Real) and 0 < float(value) < inf):
+                raise BadInput(name, f"is {value!r}", "give a positive number")
 
     def of(self, part: type) -> dict[str, Any]:
         """The values of :class:`InferenceParams` or :class:`GridParams`, for a manifest."""

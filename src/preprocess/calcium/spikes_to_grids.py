@@ -39,6 +39,8 @@ def run(params: CalciumParams) -> GridSummary:
     subjects = find_subjects(Path(params.input_dir), params.skip)
     target = Path(params.output_dir)
     output = OutputFolder(target, (Path(params.input_dir),))
+    if params.grid_format != "none":
+        output.check()  # a file that describes all subjects is written into it
     refuse_other_format(target, STEPS[params.grid_format].name)
     # Jobs of a cluster share the folder: each locks its subjects alone, and waits for its turn at the common file.
     with folder_lock(target, wait=False) if selected().everything else nullcontext():
@@ -102,6 +104,7 @@ def process_subject(
     place: Path, name: str, output: OutputFolder, params: CalciumParams, package: Path | None, workers: int
 ) -> SubjectResult:
     """One subject, in whatever process: expected spikes from the cache or anew, then grids or rates, and figures."""
+    output.check(name)
     target = output.path(name)
     files, clock = subject_files(place), time.monotonic()
     inference = params.of(InferenceParams) | {"subject": name, "need_positions": params.grid_format != "none"}

@@ -43,7 +43,7 @@ def import_tensorflow() -> Any:
                 tf.config.threading.set_inter_op_parallelism_threads(1)
             tf.config.list_physical_devices()
         except ImportError as error:
-            hint = "type: pip install -r requirements.lock, or give engine=oasis, which needs no networks"
+            hint = "type: pip install -r requirements.lock, or do without networks: engine=oasis cascade_model=tau1.25s"
             raise BadInput("engine", "CASCADE's networks need TensorFlow, which is not installed", hint) from error
         finally:
             os.dup2(screen, 2)

@@ -79,6 +79,11 @@ def find_package(
     name = EMBEDDED_NAME if model == EMBEDDED else str(model)
     if not name or PurePosixPath(name).name != name or name.startswith(".") or "\\" in name:
         raise BadInput(repr(name), "is no name of a CASCADE model", "give one such as Global_EXC_2Hz_smoothing500ms")
+    at_hand = [EMBEDDED, AUTO, *SUBSTITUTES, *(p.name for p in local_packages(models_dir))]
+    near = difflib.get_close_matches(name, dict.fromkeys(at_hand), n=3, cutoff=0.7)
+    if near and models_url is None and not _RATE.search(name):  # names in the catalogue state a rate
+        hint = f"did you mean cascade_model={near[0]}?"
+        raise BadInput(f"cascade_model={name}", f"is no CASCADE model; the nearest names are {', '.join(near)}", hint)
     try:
         return _fetch(name, models_dir / name, models_url, catalogue_url)
     except BadInput:
@@ -112,7 +117,8 @@ def package_for_rate(fs_hz: float, models_dir: Path) -> Path:
             found[folder.name] = max(rate / fs_hz, fs_hz / rate), rate, folder
     found.pop(EMBEDDED_NAME, None)
     if not found:
-        raise BadInput(models_dir, "holds no CASCADE package", "name one with cascade_model=…, or take engine=oasis")
+        hint = "name one with cascade_model=…, or give engine=oasis cascade_model=tau1.25s"
+        raise BadInput(models_dir, "holds no CASCADE package", hint)
     return min(found.values())[-1]
 
 
@@ -211,7 +217,8 @@ def _by_hand(folder: Path, reason: str) -> BadInput:
         folder,
         f"the CASCADE model is not there and {reason}",
         f"put {CONFIG_FILE} and the Model_NoiseLevel_*.h5 of the model into this folder, or give "
-        f"cascade_model=<package.zip>, cascade_model={EMBEDDED} (trained on simulated cells) or engine=oasis",
+        f"cascade_model=<package.zip>, cascade_model={EMBEDDED} (trained on simulated cells) or "
+        "engine=oasis cascade_model=tau1.25s (decay time)",
     )
 
 

@@ -45,6 +45,9 @@ RATE_TOLERANCE = 0.05
 FARTHEST_RATE = 2.0
 """Ratio of frame rates up to which traces are resampled to a model that was named."""
 
+_UNUSUAL_HZ = 45.0
+"""Frame rate above which a rate may be a period in milliseconds (22 ms and more)."""
+
 _FILTER_FRAMES = 5
 """Half width of the resampling filter, in frames of the slower of the two rates."""
 
@@ -114,6 +117,8 @@ def open_engine(
         fitting = ", ".join(names_for_rate(models_dir, fs_hz, RATE_TOLERANCE)[:5])
         problem = f"was trained at {rate:g} Hz, the recording has {fs_hz:g} Hz (more than a factor of two apart)"
         hint = f"take one of {fitting}" if fitting else "give cascade_model=auto, or train a model at its rate"
+        if fs_hz < 1:
+            hint = f"give fs_hz={1 / fs_hz:.4g} if {fs_hz:g} is seconds per frame, or engine=oasis"
         raise BadInput(folder.name, problem, hint)
     return cascade
 
@@ -245,6 +250,8 @@ class CascadeEngine:
         for name in ("frames_before", "frames_after"):  # the resampling filter looks further
             record[name] = int(np.ceil(record[name] * ratio)) + int(np.ceil(_FILTER_FRAMES * max(1.0, ratio))) + 1
         note = f"ΔF/F was resampled from {self.fs_hz:g} to {model_hz:g} Hz for {record['model']}, the result back"
+        if self.fs_hz > _UNUSUAL_HZ:
+            note += f"; give fs_hz={1e3 / self.fs_hz:.4g} if {self.fs_hz:g} is milliseconds per frame"
         return record | {"resampled_from_hz": self.fs_hz, "notes": [note]}
 
 

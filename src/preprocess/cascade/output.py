@@ -113,7 +113,8 @@ def check_noise(levels: np.ndarray, available: tuple[int, ...], model: str) -> l
     if above > 2:
         warnings.append(
             f"{model}: the mean noise level is {finite.mean():.1f}, {above:.1f} above the noisiest networks "
-            f"({max(available)}): expect invented spikes; check dF/F or take a high_noise model"
+            f"({max(available)}): expect invented spikes; give dff_scale=0.01 if dF/F is in percent, baseline=subtract "
+            "if the traces are dF/F with an offset, or take a high_noise model"
         )
     if typical < min(available) / 2:
         warnings.append(

@@ -148,7 +148,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         raise BadInput("coherence_window_s", problem, "shorten it")
     freqs = plan.freqs[plan.freqs <= (params["fmax_hz"] or np.inf) * (1 + 1e-12)]
     size = len(freqs), frames, n_windows
-    columns = {site: _column(shanks[site.shank], site) for pair in pairs for site in pair}
+    columns = {site: column_of(shanks[site.shank], site) for pair in pairs for site in pair}
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(1))
         rows = {
@@ -196,7 +196,8 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     }
 
 
-def _column(traces: ExtracellularRecording, site: Site) -> int:
+def column_of(traces: ExtracellularRecording, site: Site) -> int:
+    """The place of a channel in the recording of its shank; :class:`BadInput` if it is not there."""
     found = np.flatnonzero(traces.channel_ids.astype(str) == site.channel)
     if not len(found):
         known = ", ".join(map(str, traces.channel_ids[:8])) + (", …" if traces.n_channels > 8 else "")

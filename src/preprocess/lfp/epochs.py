@@ -7,6 +7,7 @@ epochs in the five stages of people, or any other length. Nothing is transformed
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,14 @@ from src.preprocess.lfp.spectrogram_file import FLOOR, Spectrograms, open_spectr
 from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
 from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, label_epochs, write_epochs
+from src.recordings.extracellular.sessions import find_sessions
 from src.recordings.sleep.hypnogram import Hypnogram, align
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.reports.tables import ResultsTable
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.manifest import MANIFEST, read_manifest
+from src.storage.output import OutputFolder
 from src.storage.step import Artifact, CachedStep, ensure
 
 
@@ -266,6 +269,10 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
     hypnograms = None if params.hypnograms is None else Path(params.hypnograms)
     shanks, failed = finished_shanks(root, hypnograms) if root.is_dir() else [], tuple[Outcome, ...]()
     if not shanks:
+        door = OutputFolder(output, (root,))
+        for name in (session.name for session in find_sessions(root)):
+            for path in output.glob(f"{escape(name)}_sh*"):
+                door.check(path.name)
         place = output / "spectrograms"
         keys = ("workers", "sampling_rate_hz", "source", "reference", "bad_channels")
         shared = {key: getattr(params, key) for key in keys}

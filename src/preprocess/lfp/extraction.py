@@ -188,7 +188,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         "source_format": recording.source_format,
         "shanks": {str(k): int(n) for k, n in zip(*np.unique(recording.shanks, return_counts=True), strict=True)},
         "left_out": bad,
-        "warnings": list(recording.warnings),
+        "warnings": recording.notes,
     }
 
 

@@ -18,11 +18,12 @@ from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
 from src.preprocess.lfp.shank import TRACES, shank_step
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.recordings.extracellular.formats import SourceOptions
+from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.sessions import Session, find_sessions
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import read_manifest
-from src.storage.output import OutputFolder
+from src.storage.output import OutputFolder, refuse_foreign
 from src.storage.parallel import available_cores
 from src.storage.progress import say
 from src.storage.step import Artifact, CachedStep, ensure
@@ -50,15 +51,19 @@ def spectrograms(params: SpectrogramParams) -> Summary:
         from src.preprocess.lfp.coherence import parse_pairs
 
         pairs = parse_pairs(params.coherence)
-    console, jobs = Console(stderr=True), list[Job]()
+    console, jobs, absent = Console(stderr=True), list[Job](), list[BadInput]()
     sessions = [session for session in find_sessions(Path(params.input_dir)) if session.name not in params.skip]
     for session in sessions:
         for note in session.notes:
             say(console, f"{session.name}: {note}", label="note", style="yellow")
         try:
-            jobs += Work(session, output.path(session.name), params, pairs).jobs()
+            work = Work(session, output.path(session.name), params, pairs)
+            absent += [problem for problem in [work.absent_channel()] if problem]
+            jobs += work.jobs()
         except BadInput as problem:
             jobs.append(Job(str(session.path), _refuse, (problem,)))
+    if absent and len(absent) == len(sessions):
+        raise absent[0]  # no session has the channels of the pairs
     jobs = [job for job in jobs if job.name not in params.skip]
     summary = run_batch(jobs, title="spectrograms")
     for session in sessions:
@@ -100,9 +105,28 @@ class Work:
         jobs = [Job(f"{self.session.name}/sh{shank}", self.shank, (shank,)) for shank in wanted]
         return jobs + [Job(f"{self.session.name}/coherence", self.coherence)] * bool(self.pairs)
 
+    def absent_channel(self) -> BadInput | None:
+        """What is wrong with a channel of a pair, before anything is computed."""
+        from src.preprocess.lfp.coherence import column_of  # loads SciPy
+
+        try:
+            for site in {site for pair in self.pairs for site in pair}:
+                if self.session.raw is None:
+                    path, source = self._traces(site.shank)
+                    found = open_recording(path, SourceOptions(**source))
+                else:
+                    found = open_recording(self.session.raw, self.params.source).shank(site.shank)
+                column_of(found, site)
+                if site.channel in map(str, self.params.bad_channels):
+                    raise BadInput("coherence", f"{site} is one of bad_channels", "choose another channel")
+        except BadInput as problem:
+            return problem
+        return None
+
     def shank(self, shank: int) -> Artifact:
         """The spectrograms of a shank, and its figures."""
         label = f"{self.session.name}_sh{shank}"
+        refuse_foreign(self._folder(f"sh{shank}"), "output_dir")
         traces, source = self._traces(shank)
         step = shank_step(threads=self.params.workers or available_cores(), memory_mb=self.params.memory_mb)
         given = {**self.params.transform(), "label": label, "source": source}

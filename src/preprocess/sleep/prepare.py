@@ -122,7 +122,8 @@ def _night_jobs(
 
 
 def _night_arguments(night: Night, settings: EpochSettings, cache: Path) -> tuple[Any, ...]:
-    return SLEEP_EPOCHS, night.inputs(), settings.to_params(night.kind), night.recording_id, night.subject_id, cache
+    name, subject = night.recording_id, night.subject_id
+    return SLEEP_EPOCHS, night.inputs(), settings.to_params(night.kind), name, subject, cache, night.notes
 
 
 def _bandpower_jobs(kind: str, settings: EpochSettings, cache: Path, *, root: str | Path) -> list[Job]:
@@ -182,10 +183,17 @@ def _simulate_and_prepare(
 
 
 def _prepare(
-    step: CachedStep, inputs: Mapping[str, Path], params: dict[str, Any], name: str, subject: str, cache: Path
+    step: CachedStep,
+    inputs: Mapping[str, Path],
+    params: dict[str, Any],
+    name: str,
+    subject: str,
+    cache: Path,
+    notes: Sequence[str] = (),
 ) -> list[EpochArtifact]:
     artifact = ensure(step, inputs, params, label=name, cache=cache)
-    return [EpochArtifact(name, subject, artifact.path, artifact.manifest["facts"])]
+    facts = artifact.manifest["facts"]
+    return [EpochArtifact(name, subject, artifact.path, facts | {"warnings": [*notes, *facts.get("warnings", [])]})]
 
 
 SOURCES: dict[str, Callable[..., list[Job]]] = {

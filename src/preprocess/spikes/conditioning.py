@@ -18,6 +18,7 @@ from src.preprocess.spikes.filters import bandpass, matched_filter, mean_templat
 from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioningParams
 from src.preprocess.spikes.trace import load_trace
 from src.recordings.extracellular.arrays import SUFFIXES
+from src.recordings.extracellular.formats import SourceOptions
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
@@ -108,7 +109,7 @@ def _condition(
     inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
 ) -> dict[str, Any] | None:
     conditioning = Conditioning.from_dict(params["conditioning"])
-    trace = load_trace(inputs["recording"], fs_hz=conditioning.fs_hz, key=params["key"])
+    trace = load_trace(inputs["recording"], fs_hz=conditioning.fs_hz, options=SourceOptions(key=params["key"]))
     np.save(out_dir / "conditioned.npy", conditioning.apply(trace.centred))
     np.save(out_dir / "usable.npy", trace.usable)
     return {
@@ -134,12 +135,14 @@ def condition_recordings(params: SpikeConditioningParams) -> Summary:
 
     chain = Conditioning(**vars(params.conditioning), fs_hz=params.fs_hz)
     if params.template_from is not None:
-        labelled = load_labelled(Path(params.template_from), chain.linear_only(), key=params.key)
+        labelled = load_labelled(Path(params.template_from), chain.linear_only(), options=SourceOptions(key=params.key))
         model = labelled.waveforms(range(len(labelled.flat)))
         template = tuple(float(v) for v in mean_template(model.templates[model.counts > 0]))
         chain = replace(chain, template=template, template_onset=model.onset)
     source = Path(params.input_dir)
     output = OutputFolder(Path(params.output_dir), (source,))
+    if params.figures:
+        output.check()
     paths = [p for p in ([source] if source.is_file() else sorted(source.glob("*"))) if p.suffix in SUFFIXES]
     paths = [p for p in paths if p.stem not in params.skip]
     if not paths:
@@ -157,7 +160,7 @@ def _condition_file(
     if params.figures:
         from src.reports.spikes import draw_conditioning  # loads matplotlib
 
-        trace = load_trace(path, fs_hz=chain.fs_hz, key=params.key)
+        trace = load_trace(path, fs_hz=chain.fs_hz, options=SourceOptions(key=params.key))
         steps = {"median\nremoved": trace.centred, **dict(chain.steps(trace.centred))}
         with output.files() as part:
             draw_conditioning(part / f"{name}.png", title=name, steps=steps, fs_hz=chain.fs_hz)

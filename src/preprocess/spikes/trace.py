@@ -12,6 +12,7 @@ import numpy as np
 
 from src.preprocess.spikes.filters import bandpass, grow, robust_sigma
 from src.recordings.extracellular.arrays import SUFFIXES
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_trace, unusable
 from src.signals import BadInput
 
@@ -51,7 +52,7 @@ class Trace:
         return float(1 - self.usable.mean())
 
 
-def load_trace(path: Path, *, fs_hz: float, key: str = "d", channel: int | None = None) -> Trace:
+def load_trace(path: Path, *, fs_hz: float, options: SourceOptions | None = None, channel: int | None = None) -> Trace:
     """Read, centre and check one recording; NaN and stuck samples become zero and are marked.
 
     Raises
@@ -59,7 +60,7 @@ def load_trace(path: Path, *, fs_hz: float, key: str = "d", channel: int | None 
     BadInput
         What :func:`read_trace` raises, or when most of the recording carries no signal.
     """
-    recording = read_trace(path, fs_hz=fs_hz, key=key, channel=channel)
+    recording = read_trace(path, fs_hz=fs_hz, options=options, channel=channel)
     return as_trace(recording.samples[0], fs_hz, recording.recording_id, str(path))
 
 
@@ -244,4 +245,4 @@ def check_rates(train: SpikeTrain, seconds: float, source: str) -> None:
         rate = float((train.unit == unit).sum()) / max(seconds, 1e-9)
         if rate > FASTEST_HZ and seconds > 0.5:
             problem = f"neuron {unit} would fire {rate:.0f} times a second, which no neuron does"
-            raise BadInput(source, problem, "check the sampling rate (options.fs_hz) and the unit (options.gain)")
+            raise BadInput(source, problem, "check the sampling rate (source.fs_hz) and the unit (options.gain)")

@@ -12,6 +12,7 @@ import scipy.linalg
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import grow, slow_baseline
 from src.preprocess.spikes.trace import Trace, checked_labels, load_trace, without_hum
+from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_sorting, read_spikes
 from src.signals import BadInput
 
@@ -218,7 +219,12 @@ class LabelledRecording:
 
 
 def load_labelled(
-    path: Path, conditioning: Conditioning, *, key: str = "d", n_units: int | None = None, sorting: Path | None = None
+    path: Path,
+    conditioning: Conditioning,
+    *,
+    options: SourceOptions | None = None,
+    n_units: int | None = None,
+    sorting: Path | None = None,
 ) -> LabelledRecording:
     """Read a recording and its spikes; ``n_units`` limits the names of neurons, ``None`` allows any.
 
@@ -232,7 +238,7 @@ def load_labelled(
     BadInput
         A recording or labels that cannot be used.
     """
-    trace = load_trace(path, fs_hz=conditioning.fs_hz, key=key)
+    trace = load_trace(path, fs_hz=conditioning.fs_hz, options=options)
     if sorting is None:
         train = read_spikes(path, n_samples=len(trace.centred), n_units=n_units)
         return labelled_recording(trace, train, conditioning)

@@ -23,6 +23,10 @@ _RUN_GAP = 8
 """Cells that are read along because reading on is faster than starting another slice."""
 
 
+_LOOKED_AT, _FEWEST_ALIKE, _CLEARLY_MORE = 2000, 10, 0.1
+"""Rows and columns compared; how many there have to be; difference of two correlations that tells axes apart."""
+
+
 class TraceSource(Protocol):
     """Where traces come from: any rows of ``(neuron, time)`` on demand."""
 
@@ -161,8 +165,8 @@ def of_planes(
 class Hdf5Traces:
     """A dataset of traces in an HDF5 file, ``(time, cell)`` or ``(cell, time)``.
 
-    ``columns`` are the positions of the kept cells on the dataset's cell axis. The dataset ``neuropil``, of the same
-    shape, is multiplied by ``coefficient`` and subtracted.
+    ``columns`` are the positions of the kept cells on the dataset's cell axis. The values are multiplied by ``scale``;
+    the dataset ``neuropil``, of the same shape, is multiplied by ``coefficient`` and subtracted; ``offset`` is added.
     """
 
     path: Path
@@ -171,11 +175,15 @@ class Hdf5Traces:
     columns: np.ndarray
     neuropil: str | None = None
     coefficient: float = 0.0
+    scale: float = 1.0
+    offset: float = 0.0
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         columns = self.columns[rows]
         with reading(self.path) as file:
             block = self._read(file[self.dataset], columns)
+            if (self.scale, self.offset) != (1, 0):
+                block = np.float32(self.scale) * block + np.float32(self.offset)
             if self.neuropil is not None and self.coefficient:
                 block = block - np.float32(self.coefficient) * self._read(file[self.neuropil], columns)
             return block
@@ -195,6 +203,26 @@ class Hdf5Traces:
             part = data[:, low:high].T if self.frames_first else data[low:high]
             block[run] = part[columns[run] - low]
         return block
+
+
+def rows_are_frames(traces: np.ndarray) -> bool:
+    """Whether an array looks like ``(time, neuron)``: neighbouring rows are clearly more alike than columns.
+
+    Calcium decays over several frames, so neighbouring frames are alike. Neighbouring cells are less so once the
+    mean of every cell and of every frame, and with them brightness and what all cells share, are taken off.
+    """
+    part = np.asarray(traces[:_LOOKED_AT, :_LOOKED_AT], float)
+    if min(part.shape) < _FEWEST_ALIKE or np.isfinite(part).mean() < 0.9:
+        return False
+    part = np.where(np.isfinite(part), part, np.mean(part, where=np.isfinite(part)))
+    part = part - part.mean(axis=1, keepdims=True) - part.mean(axis=0) + part.mean()
+
+    def likeness(rows: np.ndarray) -> float:
+        norm = np.linalg.norm(rows, axis=1)
+        products = np.maximum(norm[:-1] * norm[1:], np.finfo(float).tiny)
+        return float(np.median((rows[:-1] * rows[1:]).sum(axis=1) / products))
+
+    return likeness(part) > likeness(part.T) + _CLEARLY_MORE
 
 
 def frame_rate(path: Path, given: float | None, stated: object) -> float:

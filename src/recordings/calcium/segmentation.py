@@ -31,6 +31,9 @@ _CELL_SET, _ACCEPTED = 1, 0  # of Inscopix
 _PLANE = re.compile(r"plane_?\d+", re.I)
 """What tells the series of the planes of one session apart."""
 
+_LONGEST_STEP = 1.5
+"""Steps between two timestamps, relative to the median, above which frames are missing."""
+
 _DFF = re.compile(r"d(elta)?_?f(_?(over|/)_?)?f|dff", re.I)
 _NO_TRACES = re.compile("deconv|background|event|spike|denoised", re.I)
 
@@ -70,17 +73,20 @@ def open_nwb(path: Path, subject: str, fs_hz: float | None, coefficient: float) 
     with explained(path, hint=_SAVE_AGAIN), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old files state old versions of NWB's schemas
         with pynwb.NWBHDF5IO(str(path), "r") as handle:
-            series, neuropil, signal = _chosen_series(path, handle.read())
+            series, neuropil, signal, notes = _chosen_series(path, handle.read())
             planes = [_nwb_plane(path, n, s, neuropil.get(_plane_name(s)), coefficient) for n, s in enumerate(series)]
             rates = [s.rate or _rate_of_times(s.timestamps) for s in series]
-    subtracted = coefficient and all(isinstance(p.source, Hdf5Traces) and p.source.neuropil for p in planes)
-    notes = (f"{coefficient:g} of the neuropil was subtracted",) if subtracted else ()
-    known: dict[str, Any] = {"subject": subject, "file": path, "notes": notes, "signal": signal}
+            notes += [note for s in series for note in _series_notes(s)]
+    if coefficient and all(isinstance(p.source, Hdf5Traces) and p.source.neuropil for p in planes):
+        notes.append(f"{coefficient:g} of the neuropil was subtracted")
+    known: dict[str, Any] = {"subject": subject, "file": path, "notes": tuple(notes), "signal": signal}
     return of_planes(planes, rates, fs_hz, "curate the ROIs (column iscell or Accepted)", **known)
 
 
-def _chosen_series(path: Path, file: Any) -> tuple[list[Any], dict[str, Any], Literal["fluorescence", "dff"]]:
-    """The series to read, the neuropil by plane, and what the series hold; judged by their names."""
+def _chosen_series(
+    path: Path, file: Any
+) -> tuple[list[Any], dict[str, Any], Literal["fluorescence", "dff"], list[str]]:
+    """The series to read, the neuropil by plane, what the series hold, judged by their names, and what is not read."""
     kinds: dict[str, list[Any]] = {"fluorescence": [], "dff": [], "neuropil": []}
     for item in file.objects.values():
         if getattr(item, "neurodata_type", "") != "RoiResponseSeries":
@@ -102,7 +108,9 @@ def _chosen_series(path: Path, file: Any) -> tuple[list[Any], dict[str, Any], Li
         raise BadInput(path, f"holds several series of traces ({names})", "give a file with one of them")
     neuropil = kinds["neuropil"] if signal == "fluorescence" else []
     alone = len(chosen) == len(neuropil) == 1
-    return chosen, {_plane_name(chosen[0] if alone else item): item for item in neuropil}, signal
+    told = bool(kinds["fluorescence"] and kinds["dff"])
+    notes = ["the fluorescence was used, and not the ΔF/F that the file holds too"] if told else []
+    return chosen, {_plane_name(chosen[0] if alone else item): item for item in neuropil}, signal, notes
 
 
 def _plane_name(series: Any) -> str:
@@ -122,8 +130,13 @@ def _nwb_plane(path: Path, number: int, series: Any, neuropil: Any, coefficient:
     frames_first = shape[1] == len(rows) and shape[0] != len(rows)
     accepted, positions = _nwb_cells(series.rois.table, rows)
     kept = np.flatnonzero(accepted)
-    subtracted = None if neuropil is None or not coefficient else neuropil.data.name
-    source = Hdf5Traces(path, series.data.name, frames_first, kept, subtracted, coefficient)
+    scale, offset, subtracted = float(series.conversion), float(series.offset), None
+    if _is_percent(series):
+        scale, offset = scale / 100, offset / 100
+    if neuropil is not None and coefficient:
+        offset -= coefficient * float(neuropil.offset)
+        subtracted, coefficient = neuropil.data.name, coefficient * float(neuropil.conversion)
+    source = Hdf5Traces(path, series.data.name, frames_first, kept, subtracted, coefficient, scale, offset)
     return Plane(len(rows), kept, positions[kept] + [0, 0, number], shape[0 if frames_first else 1], source)
 
 
@@ -147,11 +160,29 @@ def _nwb_cells(table: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return accepted, positions
 
 
+def _is_percent(series: Any) -> bool:
+    return str(series.unit).strip().lower() in ("%", "percent")
+
+
 def _rate_of_times(times: Any) -> float | None:
     if times is None or len(times) < 2:
         return None
-    steps = np.diff(np.asarray(times[: 1 << 16], float))
+    steps = np.diff(np.asarray(times[:], float))
     return float(1 / np.median(steps)) if (steps > 0).all() else None
+
+
+def _series_notes(series: Any) -> Iterator[str]:
+    """What is to be known of a series' unit and times."""
+    if _is_percent(series):
+        yield f"{series.name}: its unit is percent, so it was divided by 100"
+    if series.timestamps is not None and len(series.timestamps) > 2:
+        steps = np.diff(np.asarray(series.timestamps[:], float))
+        if (gaps := steps > _LONGEST_STEP * np.median(steps)).any():
+            place, count = int(steps.argmax()), f"{gaps.sum()} gap{'s' if gaps.sum() > 1 else ''}"
+            yield (
+                f"{series.name}: {count} in its timestamps, the longest {steps[place]:.3g} s after frame "
+                f"{place + 1}; the frames before and behind a gap were taken as neighbours"
+            )
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ def find_subjects(input_dir: Path, skip: Sequence[str] = ()) -> list[Path]:
     if not found and len(_files_of_traces(inside)) < 2 and _is_recording(input_dir):
         found = [input_dir]
     found = found or [p for p in inside if _is_recording(p)]
+    if not found and input_dir.is_file():
+        subject_files(input_dir)  # says why it is no recording
     if not found:
         problem = "has no sub-folder whose name starts with subject_, and no suite2p, NWB, CaImAn or EXTRACT output"
         raise BadInput(input_dir, problem, "put every subject in a folder of its own")
@@ -82,7 +84,8 @@ def subject_files(place: Path) -> dict[str, Path]:
     if place.is_file():
         if role := recognise(place):
             return {role: place}
-        raise BadInput(place, "is no NWB, CaImAn, EXTRACT or Inscopix file", "give the folder of the recording")
+        problem = "is no NWB, CaImAn, EXTRACT (MATLAB 7.3) or Inscopix file"
+        raise BadInput(place, problem, "give the folder of the recording; arrays go through spike_rates in Python")
     if planes := find_planes(place):
         return suite2p_files(planes)
     missing = [name for name in (TIME_SERIES, POSITIONS) if not (place / name).is_file()]

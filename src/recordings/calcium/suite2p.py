@@ -15,7 +15,7 @@ from src.recordings.foreign_files import explained
 from src.signals import BadInput
 
 SUITE2P_FILES = ("F.npy", "Fneu.npy", "iscell.npy", "stat.npy", "ops.npy")
-_NEEDED = ("F.npy", "iscell.npy", "stat.npy")
+_NEEDED = ("F.npy", "stat.npy")
 _SAVE_AGAIN = "save it again with suite2p"
 
 
@@ -78,6 +78,8 @@ def _notes(planes: list[Path], coefficient: float) -> tuple[str, ...]:
         notes.append(f"{', '.join(without)}: no Fneu.npy, so no neuropil was subtracted")
     elif coefficient:
         notes.append(f"{coefficient:g} of the neuropil (Fneu.npy) was subtracted")
+    if uncurated := [plane.name for plane in planes if not (plane / "iscell.npy").is_file()]:
+        notes.append(f"{', '.join(uncurated)}: no iscell.npy, so every ROI was taken as a cell")
     if planes[0].name == "combined":
         notes.append("positions are those of suite2p's mosaic of all planes (combined)")
     return tuple(notes)
@@ -85,10 +87,11 @@ def _notes(planes: list[Path], coefficient: float) -> tuple[str, ...]:
 
 def _plane(folder: Path, number: int, coefficient: float, need_positions: bool) -> Plane:
     """The accepted ROIs of one plane, at their rows and columns in plane ``number``."""
-    for name in _NEEDED if need_positions else _NEEDED[:2]:
+    for name in _NEEDED if need_positions else _NEEDED[:1]:
         if not (folder / name).is_file():
             raise BadInput(folder, f"has no {name}", f"put {', '.join(_NEEDED)} of suite2p there")
-    traces, accepted = _load(folder / "F.npy", mmap=True), _load(folder / "iscell.npy")
+    traces = _load(folder / "F.npy", mmap=True)
+    accepted = _load(folder / "iscell.npy") if (folder / "iscell.npy").is_file() else np.ones(traces.shape[:1])
     rois = [None] * len(traces) if not (folder / "stat.npy").is_file() else load_objects(folder / "stat.npy")
     if traces.dtype.kind not in "fiu":
         raise BadInput(folder / "F.npy", f"holds {traces.dtype.name}, not real numbers", _SAVE_AGAIN)
@@ -98,7 +101,7 @@ def _plane(folder: Path, number: int, coefficient: float, need_positions: bool) 
     if (folder / "Fneu.npy").is_file() and (shape := _load(folder / "Fneu.npy", mmap=True).shape) != traces.shape:
         problem = f"F.npy has shape {traces.shape}, Fneu.npy {shape}"
         raise BadInput(folder, problem, "take both from the same suite2p run")
-    kept = np.flatnonzero(np.asarray(accepted).reshape(len(accepted), -1)[:, 0] > 0)
+    kept = np.flatnonzero((accepted if accepted.ndim == 1 else accepted[:, 0]) > 0)
     positions = np.array([_position(folder, rois[k], number, need_positions) for k in kept], np.float64)
     return Plane(len(traces), kept, positions.reshape(-1, 3), traces.shape[1], PlaneTraces(folder, kept, coefficient))
 

@@ -305,9 +305,7 @@ def _choose(path: Path, key: str | None, usual: tuple[str, ...], numbers: Mappin
 def _absent(path: Path, key: str | None, usual: tuple[str, ...], names: list[str]) -> BadInput:
     held = ", ".join(sorted(names)[:12]) or "nothing"
     problem = f"no variable '{key or usual[0]}' (it holds {held})"
-    return BadInput(
-        path, problem, "name the trace: source.key=… for LFP, options.key=… or datamodule.recording.key=… for spikes"
-    )
+    return BadInput(path, problem, "name the trace: source.key=…, in training datamodule.recording.key=…")
 
 
 @contextmanager

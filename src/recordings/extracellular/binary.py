@@ -16,14 +16,12 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.extracellular.formats import neuroscope_xml
+from src.recordings.extracellular.formats import RATE_HINT, neuroscope_xml
 from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run, jumps, runs_on_clock
 from src.signals import BadInput
 
 
-def open_raw(
-    path: Path, type_name: str, channels: int | None, fs_hz: float | None, rate_hint: str
-) -> ExtracellularRecording:
+def open_raw(path: Path, type_name: str, channels: int | None, fs_hz: float | None) -> ExtracellularRecording:
     """A file without a header; :class:`BadInput` if what it needs to be read by is not given."""
     try:
         dtype = np.dtype(type_name)
@@ -34,7 +32,7 @@ def open_raw(
     if not channels or channels < 1:
         raise BadInput(path, "is a raw binary file of an unknown number of channels", "give source.channels=<number>")
     if fs_hz is None:
-        raise BadInput(path, "states no sampling rate", rate_hint)
+        raise BadInput(path, "states no sampling rate", RATE_HINT)
     values, said = _mapped(path, dtype, channels)
     return ExtracellularRecording.of_array(path, "raw binary", fs_hz, values, warnings=said)
 
@@ -170,6 +168,7 @@ def open_rec(path: Path) -> ExtracellularRecording:
 
     files = parts_of(path)
     pieces, clock, warnings, first = list[tuple[int, int, Any]](), list[int](), list[str](), None
+    files_read = dict[str, Packets]()
     for file in files:
         recording = read_spikegadgets(str(file), stream_id="trodes")
         reader = recording.neo_reader
@@ -179,21 +178,20 @@ def open_rec(path: Path) -> ExtracellularRecording:
             raise BadInput(
                 file, f"has other channels than {files[0].name}", "process the parts in folders of their own"
             )
-        packets, place = reader._raw_memmap, reader._timestamp_byte
+        packets = Packets(reader._raw_memmap, reader._timestamp_byte, reader._mask_channels_bytes["trodes"])
         if not len(packets):
             warnings.append(f"{file.name} holds no samples")
             continue
-        rest = (file.stat().st_size - packets.offset) % packets.shape[1]
-        if rest:
-            warnings.append(f"{file.name} ends within a packet: its last {rest} bytes are left out")
-
-        def at(sample: int, packets: Any = packets, place: int = place) -> int:
-            return int(np.frombuffer(bytes(packets[sample, place : place + 4]), "<u4")[0])
-
-        cuts = [0, *jumps(at, len(packets))]
-        opener = _opener(packets, reader._mask_channels_bytes["trodes"])
-        pieces += [(a, b - a, opener) for a, b in zip(cuts, [*cuts[1:], len(packets)], strict=True)]
-        clock += [at(cut) for cut in cuts]
+        if packets.rest_bytes(file):
+            warnings.append(f"{file.name} ends within a packet: its last {packets.rest_bytes(file)} bytes are left out")
+        files_read[file.name] = packets
+        cuts = [0, *jumps(packets.clock, len(packets))]
+        starts = [packets.clock(cut) for cut in cuts]
+        pieces += [
+            (a, b - a, packets.opener(a, start))
+            for a, b, start in zip(cuts, [*cuts[1:], len(packets)], starts, strict=True)
+        ]
+        clock += starts
     if first is None or not pieces:
         raise BadInput(path, "holds no samples", "give a recording with samples")
     # The clock has 32 bits: after 40 hours at 30 kHz it starts again at 0.
@@ -206,21 +204,102 @@ def open_rec(path: Path) -> ExtracellularRecording:
     if not first.has_probe():
         opened = _tetrodes(opened, first)
     warnings += [f"{len(files)} parts are joined: {', '.join(file.name for file in files)}"] if len(files) > 1 else []
-    return replace(opened, runs=runs, warnings=(*opened.warnings, *warnings, *said), files=tuple(files))
+    if opened.gain is None:
+        opened = replace(opened, dtype=np.dtype(np.float32))  # samples may turn out to be missing
+
+    def damage() -> list[str]:
+        bad = {name: count for name, packets in files_read.items() if (count := packets.damaged)}
+        why = "packets are damaged (no sync byte, or a time stamp out of order): NaN there"
+        return [f"{name}: {count} {why}, {count / fs_hz:.3f} s in all" for name, count in bad.items()]
+
+    said = (*opened.warnings, *warnings, *said)
+    return replace(opened, runs=runs, warnings=said, files=tuple(files), damage=damage)
 
 
-def _opener(packets: Any, masks: NDArray[np.bool_]) -> Any:
-    """Packets as ``(time, channel)`` int16: one copy of the bytes behind the clock."""
-    offsets = masks.argmax(axis=1)
-    start, stop = int(offsets.min()), int(offsets.max()) + 2
-    columns = (offsets - start) // 2
-    ordered = np.array_equal(columns, np.arange(len(columns)))
+class Packets:
+    """The packets of one ``.rec`` file: a sync byte, bytes of devices, a clock of 32 bits, samples of int16.
 
-    def read(first: int, last: int) -> NDArray:
-        values = np.ascontiguousarray(packets[first:last, start:stop]).view("<i2")
-        return values if ordered else values[:, columns]
+    Parameters
+    ----------
+    packets
+        ``(packet, byte)``, mapped into memory.
+    place
+        Of the clock's first byte.
+    masks
+        ``(channel, byte)`` where each channel is.
+    """
 
-    return lambda: nullcontext(read)
+    SYNC = 0x55
+
+    def __init__(self, packets: Any, place: int, masks: NDArray[np.bool_]) -> None:
+        offsets = masks.argmax(axis=1)
+        start, stop = int(offsets.min()), int(offsets.max()) + 2
+        self._packets, self._place, self._samples = packets, place, slice(start, stop)
+        self._columns = (offsets - start) // 2
+        self._ordered = np.array_equal(self._columns, np.arange(len(self._columns)))
+        self._bad = dict[int, int]()  # first of consecutive damaged packets, and the one after the last
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def rest_bytes(self, file: Path) -> int:
+        """Bytes behind the last whole packet."""
+        return int((file.stat().st_size - self._packets.offset) % self._packets.shape[1])
+
+    @property
+    def damaged(self) -> int:
+        """How many of the packets that were read are damaged; packets that were read twice count once."""
+        count = end = 0
+        for first, last in sorted(self._bad.items()):
+            count += max(0, last - max(first, end))
+            end = max(end, last)
+        return count
+
+    def clock(self, packet: int) -> int:
+        """The clock of a packet; that of a damaged one is counted on from the nearest whole one."""
+        size = 1
+        while size < 2 * len(self):
+            for first, last, nearest in ((packet + 1 - size, packet + 1, -1), (packet, packet + size, 0)):
+                first, last = max(0, first), min(last, len(self))
+                if len(whole := np.flatnonzero(self._whole(first, last))):
+                    found = first + int(whole[nearest])
+                    return (int(self._stamps(found, found + 1)[0]) + packet - found) % (1 << 32)
+            size *= 16
+        return int(self._stamps(packet, packet + 1)[0])
+
+    def opener(self, start: int, clock: int) -> Any:
+        """Reads packets as ``(time, channel)``, from packet ``start`` on, where the clock says ``clock``.
+
+        One copy of the bytes behind the clock, int16; float32 with NaN where packets are damaged.
+        """
+
+        def read(first: int, last: int) -> NDArray:
+            values = np.ascontiguousarray(self._packets[first:last, self._samples]).view("<i2")
+            values = values if self._ordered else values[:, self._columns]
+            due = (np.arange(first - start, last - start) + clock).astype(np.uint32)
+            bad = (self._packets[first:last, 0] != self.SYNC) | (self._stamps(first, last) != due)
+            if not bad.any():
+                return values
+            edges = np.flatnonzero(np.diff(np.concatenate([[False], bad, [False]]))) + first
+            for begin, end in edges.reshape(-1, 2).tolist():
+                self._bad[begin] = max(end, self._bad.get(begin, 0))
+            return np.where(bad[:, None], np.float32(np.nan), values.astype(np.float32))
+
+        return lambda: nullcontext(read)
+
+    def _stamps(self, first: int, last: int) -> NDArray[np.uint32]:
+        stamps = self._packets[first:last, self._place : self._place + 4]
+        return np.ascontiguousarray(stamps).view("<u4")[:, 0]
+
+    def _whole(self, first: int, last: int) -> NDArray[np.bool_]:
+        """Which packets have a sync byte and a clock that is one from that of such a neighbour."""
+        before, after = max(0, first - 1), min(last + 1, len(self))
+        synced = self._packets[before:after, 0] == self.SYNC
+        paired = (np.diff(self._stamps(before, after)) == 1) & synced[1:] & synced[:-1]
+        whole = np.zeros(after - before, bool)
+        whole[1:] |= paired
+        whole[:-1] |= paired
+        return whole[first - before : last - before]
 
 
 def _tetrodes(opened: ExtracellularRecording, recording: Any) -> ExtracellularRecording:

@@ -23,6 +23,8 @@ class SourceOptions:
     stream: str | None = None  # name of one of several streams of a recording
 
 
+RATE_HINT = "give source.fs_hz=<Hz>"
+"""What to type for a file that does not state its sampling rate."""
 _SAVED = ("si_folder.json", "binary.json", "cached.json", "provenance.json")
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, damaged, open_array
 from src.recordings.extracellular.binary import open_raw
-from src.recordings.extracellular.formats import SourceOptions
+from src.recordings.extracellular.formats import RATE_HINT, SourceOptions
 from src.recordings.extracellular.recording import ExtracellularRecording, Run
 from src.signals import BadInput
 
@@ -39,12 +39,7 @@ _LATEST_S = 1e11
 USUAL_NAMES = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
 
 
-RATE_HINT = "give source.fs_hz=<Hz>, in infer.py options.fs_hz=<Hz>"
-
-
-def open_recording(
-    path: Path, options: SourceOptions | None = None, *, purpose: str = "lfp", rate_hint: str = RATE_HINT
-) -> ExtracellularRecording:
+def open_recording(path: Path, options: SourceOptions | None = None, *, purpose: str = "lfp") -> ExtracellularRecording:
     """Everything about a recording but its samples.
 
     Parameters
@@ -53,8 +48,6 @@ def open_recording(
         A file or folder of one of :func:`formats`.
     purpose
         ``"lfp"`` or ``"spikes"``: which stream of a recording with several is meant, and which array of a file.
-    rate_hint
-        What a message asks for where nobody states the sampling rate.
 
     Raises
     ------
@@ -67,11 +60,11 @@ def open_recording(
     suffix = path.suffix.lower()
     if path.is_file() and suffix in SUFFIXES:
         usual = USUAL_NAMES if purpose == "lfp" else tuple(dict.fromkeys(("d", *USUAL_NAMES)))
-        recording = _of_arrays(path, open_array(path, options.key, usual), options, rate_hint)
+        recording = _of_arrays(path, open_array(path, options.key, usual), options)
     elif path.is_file() and suffix == ".wav":
         recording = _wav(path)
     elif path.is_file() and options.dtype is not None:
-        recording = open_raw(path, options.dtype, options.channels, options.fs_hz, rate_hint)
+        recording = open_raw(path, options.dtype, options.channels, options.fs_hz)
     else:
         from src.recordings.extracellular.vendors import open_vendor  # loads SpikeInterface
 
@@ -119,7 +112,7 @@ def stated_rate(path: Path, fields: Mapping[str, Any]) -> float | None:
     return rates[0][1] if rates else None
 
 
-def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hint: str) -> ExtracellularRecording:
+def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions) -> ExtracellularRecording:
     fields, name, warnings = stored.fields, stored.name, list[str]()
     if stored.dtype.kind not in "fiu":
         raise BadInput(path, f"{name} is of type {stored.dtype}", "save real numbers")
@@ -141,7 +134,7 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions, rate_hin
     times, rate, said = _sample_times(path, fields, n_samples, stated_rate(path, fields) or options.fs_hz)
     warnings += said
     if rate is None:
-        raise BadInput(path, "states no sampling rate", rate_hint)
+        raise BadInput(path, "states no sampling rate", RATE_HINT)
     span = fields.get("time_range") if times is None else None
     start, length, contradictions = _time_range(path, span, n_samples, rate)
     for key, count in (("n_timepoints", n_samples), ("n_channels", n_channels)):

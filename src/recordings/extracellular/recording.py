@@ -70,6 +70,7 @@ class ExtracellularRecording:
     columns: NDArray[np.int64] | None = None  # (channel,) column in the source; None for all in order
     width: int | None = None  # columns of the source, where `columns` are given
     length: int | None = None  # samples in all, where the file says that it goes on after its last sample
+    damage: Callable[[], Sequence[str]] = tuple  # what is found damaged only when the samples are read
 
     @classmethod
     def of_array(
@@ -109,6 +110,11 @@ class ExtracellularRecording:
     @property
     def duration_s(self) -> float:
         return self.n_samples / self.fs_hz
+
+    @property
+    def notes(self) -> list[str]:
+        """The warnings, and what was found damaged so far: complete once the samples have been read."""
+        return [*self.warnings, *self.damage()]
 
     @property
     def gaps(self) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ Inside the project a spike's ``index`` is the 0-based sample of its *onset*; fil
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,23 @@ class SpikeTrain:
 
 
 def read_trace(
-    path: Path, *, fs_hz: float, key: str = "d", channel: int | None = None, units: str = "a.u."
+    path: Path,
+    *,
+    fs_hz: float,
+    options: SourceOptions | None = None,
+    channel: int | None = None,
+    units: str = "a.u.",
 ) -> Recording:
     """One channel of any extracellular recording, as ``(1, time)`` float32 in ``units`` unless the file states others.
 
-    ``key`` is the variable in files of named arrays, ``channel`` a row of several. The rate a file states has to be
+    ``options`` is what the file does not state, ``channel`` a row of several. The rate a file states has to be
     ``fs_hz``. NaN marks samples that were not recorded. Refused are several channels and no choice, infinite samples,
     and a channel without any.
     """
     path = Path(path)
-    options = SourceOptions(fs_hz=fs_hz, key=key if path.suffix.lower() in SUFFIXES else None)
-    recording = open_recording(path, options, purpose="spikes", rate_hint="give options.fs_hz=<Hz>")
+    options = options or SourceOptions()
+    options = replace(options, fs_hz=fs_hz, key=options.key or ("d" if path.suffix.lower() in SUFFIXES else None))
+    recording = open_recording(path, options, purpose="spikes")
     n_channels = recording.n_channels
     if n_channels > 1 and channel is None:
         raise BadInput(path, f"{n_channels} channels", f"choose one with options.channel=0…{n_channels - 1}")

@@ -44,7 +44,8 @@ def open_vendor(path: Path, stream: str | None, purpose: str) -> ExtracellularRe
     known = vendor_format(path)
     if known is None:
         names = "; ".join([*ARRAYS, *(one.name for one in FORMATS)])
-        raise BadInput(path, "is of no known format", f"these can be read: {names}")
+        raw = "a raw binary file needs source.dtype=int16 source.channels=<number> source.fs_hz=<Hz>; "
+        raise BadInput(path, "is of no known format", f"{raw if path.is_file() else ''}these can be read: {names}")
     with explained(path, f"cannot be read as {known.name}", "check that the recording is whole"), _quiet():
         try:
             if known.reader.startswith("open_"):

@@ -151,8 +151,8 @@ def align(
         ``(floor(duration_s / epoch_s),)`` int8.
     facts
         ``offset_s``, ``beyond_signal`` (scored epochs after its end or before its start), ``without_score`` (epochs
-        of the signal that the scoring does not reach), ``share_scored``, ``scoring`` (how it was read) and
-        ``warnings``.
+        of the signal that the scoring does not reach), ``share_scored``, ``scoring`` (how it was read), ``warnings``
+        and ``doubts`` (what speaks against the scoring being of this recording: another clock, another length).
 
     Raises
     ------
@@ -160,8 +160,8 @@ def align(
         If scoring and signal share no time, or their lengths say that the epochs are of another length.
     """
     hypnogram, notes = _with_epoch_length(hypnogram, duration_s)
-    offset_s, more = _clock_offset(hypnogram, duration_s, start)
-    notes += more
+    offset_s, clocks = _clock_offset(hypnogram, duration_s, start)
+    notes += clocks
     n_epochs = int(np.floor(duration_s / epoch_s + 1e-6))
     first, last = hypnogram.onset_s + offset_s, hypnogram.end_s + offset_s
     if last <= 0 or first >= n_epochs * epoch_s:
@@ -178,6 +178,9 @@ def align(
         notes.append(f"hypnogram exceeds the signal by {beyond:.0f} s of scored time, left out")
     if missing >= epoch_s:
         notes.append(f"hypnogram leaves {missing:.0f} s of the signal unscored")
+    doubts = clocks if hypnogram.start and hypnogram.start.time() != time(0) else []  # midnight: no clock
+    if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s:
+        doubts = [*doubts, f"it lasts {hypnogram.duration_s / 3600:.2g} h, the recording {duration_s / 3600:.2g} h"]
     name, length_s = Path(hypnogram.source).name, hypnogram.scored_epoch_s or hypnogram.epoch_s
     facts = {
         "offset_s": offset_s,
@@ -186,6 +189,7 @@ def align(
         "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
         "scoring": f"{name}{': ' if name else ''}{hypnogram.how or 'stages'}, epochs of {length_s:g} s",
         "warnings": [*hypnogram.warnings, *notes],
+        "doubts": doubts,
     }
     return stages, facts
 

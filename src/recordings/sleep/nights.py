@@ -24,7 +24,7 @@ from src.storage.progress import say
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
 _WORDS = r"hypnogram|sleepscoring|scoring|scored|stages|staging|annot(?:ation)?s?|events|nsrr|profusion"
-_SUFFIXES = (".csv", ".tsv", ".edf", ".bdf", ".xml", ".annot", ".eannot", ".txt")
+_SUFFIXES = (".csv", ".tsv", ".edf", ".bdf", ".xml", ".rml", ".annot", ".eannot", ".txt")
 _SCORING = re.compile(rf"(?P<stem>.+?)(?:[-_.](?:{_WORDS}))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)", re.IGNORECASE)
 """Names of scorings beside ``<stem>.edf``: ``<stem>.csv``, ``<stem>-Hypnogram.edf``, ``<stem>_events.tsv``…"""
 _SCORING_EDF = re.compile(rf"[-_.](?:{_WORDS})$", re.IGNORECASE)
@@ -47,6 +47,15 @@ class Night:
     psg: tuple[Path, ...]  # the file or files that hold the signal
     hypnogram: Path | None  # the scoring's file; None for a night to be scored, or one whose own annotations hold it
     kind: str  # how the files are read, a key of KINDS
+    not_read: tuple[Path, ...] = ()  # further scorings beside the recording
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be said of the scoring that was found."""
+        if not (self.hypnogram and self.not_read):
+            return []
+        others = ", ".join(path.name for path in self.not_read)
+        return [f"{1 + len(self.not_read)} scorings beside it: {self.hypnogram.name} is read, not {others}"]
 
     def inputs(self) -> dict[str, Path]:
         """The files by the names that a step's manifest lists them under."""
@@ -179,9 +188,12 @@ def _find_edf_folder(root: Path, subject_pattern: str | None, scoring: str | Non
         for path in files:
             same = names.count(path.stem.casefold()) > 1
             name = "-".join(path.relative_to(top).parts) if same else path.stem
-            found = _named(path, scoring) if scoring else next((beside[s] for s in _stems(path) if s in beside), None)
-            subject = subject_of(path.name if subject_pattern else name, subject_pattern, path)
-            nights.append(Night(name, subject, (path,), found, "edf_folder"))
+            named = [_named(path, scoring)] if scoring else [p for stem in _stems(path) for p in beside.get(stem, [])]
+            found, *others = list(dict.fromkeys(named)) or [None]
+            sleep_edf = None if subject_pattern else _SLEEP_EDF.match(path.name)
+            subject = sleep_edf[1].upper() if sleep_edf else None
+            subject = subject or subject_of(path.name if subject_pattern else name, subject_pattern, path)
+            nights.append(Night(name, subject, (path,), found, "edf_folder", tuple(p for p in others if p)))
     if scoring and not any(night.hypnogram for night in nights):
         raise BadInput("source.scoring", f"{scoring!r} names no file beside any recording of {root}", "correct it")
     return nights
@@ -214,10 +226,14 @@ def _holds_signal(path: Path) -> bool:
 
 def _stems(path: Path) -> list[str]:
     """What a scoring of the recording may be named after, in small letters."""
-    stems = [path.stem, _SIGNAL_WORD.sub("", path.stem)]
-    if match := _SLEEP_EDF.match(path.name):
-        stems.append(match[1] + match[2])
+    stems = [path.stem, _SIGNAL_WORD.sub("", path.stem), *_sleep_edf_night(path)]
     return [stem.casefold() for stem in dict.fromkeys(stems)]
+
+
+def _sleep_edf_night(path: Path) -> list[str]:
+    """The name that the two files of a Sleep-EDF night share."""
+    match = _SLEEP_EDF.match(path.name)
+    return [match[1] + match[2]] if match else []
 
 
 def _named(psg: Path, pattern: str) -> Path | None:
@@ -229,8 +245,8 @@ def _named(psg: Path, pattern: str) -> Path | None:
         raise BadInput("source.scoring", f"{pattern!r} is no pattern", "write it like {stem}_events.tsv") from None
 
 
-def _scorings_in(folder: Path, recordings: Sequence[Path]) -> dict[str, Path]:
-    """The scorings in a folder by the stem of their recording, the best of each."""
+def _scorings_in(folder: Path, recordings: Sequence[Path]) -> dict[str, list[Path]]:
+    """The scorings in a folder by the stem of their recording, the best first."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         match = _SCORING.fullmatch(path.name)
@@ -239,10 +255,10 @@ def _scorings_in(folder: Path, recordings: Sequence[Path]) -> dict[str, Path]:
         if path.suffix.lower() in EDF_SUFFIXES and _holds_signal(path):
             continue
         own = len(recordings) == 1 and path.name.lower() in _OWN_NAMES
-        for stem in (match["stem"], *_stems(path)[2:], *([recordings[0].stem] if own else [])):
+        for stem in (match["stem"], *_sleep_edf_night(path), *([recordings[0].stem] if own else [])):
             found.setdefault(stem.casefold(), []).append(path)
     return {
-        stem: min(paths, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), len(path.name)))
+        stem: sorted(paths, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), len(path.name)))
         for stem, paths in found.items()
     }
 

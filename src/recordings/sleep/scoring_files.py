@@ -87,7 +87,8 @@ def read_scoring(path: str | Path, options: ScoringOptions) -> Hypnogram:
         text = read_text(path)
         scoring = _parse_xml(path, text) if text.lstrip().startswith("<") else parse_text(path, text, options.stage)
     if not scoring.rows:
-        raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
+        hint = "give a hypnogram with at least one epoch (XML: of NSRR, Profusion, Polysmith or Alice)"
+        raise BadInput(path, "holds no stage", hint)
     scoring = replace(scoring, coding=options.coding or scoring.coding)
     codes = _codes(path, scoring, options)
     known = {text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is not None}
@@ -108,7 +109,7 @@ def has_stages(path: str | Path, options: ScoringOptions) -> bool:
 
 
 def _parse_xml(path: Path, text: str) -> Scoring:
-    """NSRR (``ScoredEvent`` with ``EventConcept``), Profusion and Polysmith (``SleepStage``)."""
+    """NSRR (``ScoredEvent`` with ``EventConcept``), Alice (``Stage``), Profusion and Polysmith (``SleepStage``)."""
     if re.search(r"<!(DOCTYPE|ENTITY)", text):
         raise BadInput(path, "is XML with a document type of its own", "export it again as NSRR or Profusion XML")
     try:
@@ -129,9 +130,18 @@ def _parse_xml(path: Path, text: str) -> Scoring:
             raise BadInput(path, "has a scored event without a start", "export it again")
         # What is no stage event was left out by its EventType; "Stage 2 sleep|2" says its stage twice.
         return Scoring(rows, "NSRR XML", epoch_s)
+    if staged := _alice_stages(root):
+        return Scoring(staged, "Alice XML")
     epochs = children("SleepStage")
     stages = [(None, None, epoch.get("Stage", epoch[""])) for epoch in epochs]
     return Scoring(stages, "Profusion XML", epoch_s, coding="edf")
+
+
+def _alice_stages(root: ElementTree.Element) -> list[Row]:
+    """The stages of Philips Alice and Sleepware, a person's where the file has a machine's too."""
+    by_person = [node for node in root.iter() if _local(node) in ("UserStaging", "HumanStaging")]
+    nodes = (node for top in by_person or [root] for node in top.iter() if _local(node) == "Stage")
+    return [(number(node.get("Start", "")), None, node.get("Type", "")) for node in nodes if node.get("Start")]
 
 
 def _local(node: ElementTree.Element) -> str:
@@ -203,7 +213,8 @@ def _on_grid(path: Path, scoring: Scoring, codes: Sequence[int | None], options:
         listed = ", ".join(sorted({repr(text) for _, _, text in scoring.rows})[:8])
         raise BadInput(path, f"has no sleep stage among its annotations ({listed})", "give the hypnogram file")
     epoch = float(np.median([duration for _, duration, _ in stages or known]))
-    others = [row for row, code in rows if code is None]
+    row_s = _row_length(rows)
+    others = [(row[0], row[1] or row_s, row[2]) for row, code in rows if code is None]
     spans = np.array([(onset, onset + duration) for onset, duration, _ in stages]).reshape(-1, 2)
     unknown = [row for row in others if says_stage(row[2]) or _is_epoch(row, spans, min(epoch, usual_s))]
     total_s = sum(duration for _, duration, _ in stages)
@@ -214,7 +225,9 @@ def _on_grid(path: Path, scoring: Scoring, codes: Sequence[int | None], options:
     blanks = [segment for segment in known if segment[2] == UNSCORED and _free(segment, spans)]
     left_out = len(others) - len(unknown) + len(known) - len(stages) - len(blanks)
     if left_out:
-        notes.append(f"{left_out} annotations that are not stages left out")
+        usual = Counter(row[2] for row in others if row not in unknown).most_common(3)
+        listed = f" ({', '.join(repr(name) for name, _ in usual)})" if usual else ""
+        notes.append(f"{left_out} annotations that are not stages left out{listed}")
     if clipped:
         notes.append(f"{clipped} stages overlap the next by less than {_TOUCH_S:g} s: cut short")
     return _rasterised(path, replace(scoring, notes=(*scoring.notes, *notes)), segments, blanks, options)
@@ -264,6 +277,15 @@ def _lasting(rows: Sequence[tuple[Row, int]], usual_s: float) -> list[Segment]:
         (a, row[1] or max(ends[place] - a, _FINEST_S), code)
         for (row, code), a, place in zip(rows, onsets, places, strict=True)
     ]
+
+
+def _row_length(rows: Sequence[tuple[Row, int | None]]) -> float | None:
+    """Length of a row where no row states one and they follow each other at equal distances: then each is an epoch."""
+    steps = [(b[0] or 0.0) - (a[0] or 0.0) for (a, _), (b, _) in itertools.pairwise(rows)]
+    if not steps or any(row[1] for row, _ in rows):
+        return None
+    usual_s = _common(steps)
+    return usual_s if sum(abs(step - usual_s) < _TOUCH_S for step in steps) > 0.8 * len(steps) else None
 
 
 def _common(lengths: Sequence[float]) -> float:

@@ -11,6 +11,7 @@ import io
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +36,13 @@ _STAGE_COLUMNS = (
     *("trial_type", "description", "annotation", "event", "class", "instance", "value", "name"),
 )
 _ABSENT = ("", "n/a", "na", "nan", ".", "...", "-")
-_CLOCK = re.compile(r"(?:^|[T\s])(\d{1,2})([:.])(\d{2})(?:\2(\d{2}(?:[.,]\d+)?))?\s*([ap]m)?Z?$", re.IGNORECASE)
+_LUNA_DATE = r"\d{1,2}[-/]\w{1,3}[-/]\d{2,4}-"
+_CLOCK = re.compile(
+    rf"(?:^|[T\s]|^{_LUNA_DATE})(\d{{1,2}})([:.])(\d{{2}})(?:\2(\d{{2}}(?:[.,]\d+)?))?\s*([ap]m)?Z?$", re.IGNORECASE
+)
+_ELAPSED = re.compile(r"0\+(\d+):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?")
+_LUNA_EPOCH = re.compile(r"e:(?:(\d+(?:\.\d+)?):)?(\d+)")
+_LUNA_EPOCH_S = 30.0
 _LARGEST_BYTES = 1 << 26
 _LONGEST_PREAMBLE = 100
 _NO_DATE = datetime(1985, 1, 1)
@@ -82,7 +89,7 @@ def parse_text(path: Path, text: str, stage_of: StageOf = stage_code) -> Scoring
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if lines and lines[0].strip().lower() == "[hypnogram]":
         return Scoring([(None, None, line.strip()) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
-    table = _cells(lines)
+    table = [_without_luna_times(row) for row in _cells(lines)]
     heading = next((i for i, row in enumerate(table[:_LONGEST_PREAMBLE]) if _is_heading(row, i)), None)
     rows = table if heading is None else table[heading + 1 :]
     if not rows:
@@ -137,11 +144,32 @@ def _cells(lines: Sequence[str]) -> list[list[str]]:
         table = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
         return [[cell.strip() for cell in row] for row in table]
     words = [line.split() for line in lines]
+    if min(map(len, words), default=0) == max(map(len, words), default=0) > 3:
+        timed = [
+            all(_seconds(cell) is not None for cell in _without_luna_times(column))
+            for column in zip(*words, strict=True)
+        ]
+        if sum(timed) > 1:  # Luna's columns may stand between blanks
+            return words
     # Blanks separate columns only where a number leads; "Sleep stage W" is one cell.
     if sum(len(row) > 1 and _seconds(row[0]) is not None for row in words) > 0.5 * len(words):
         leads = [2 if len(row) > 2 and _seconds(row[1]) is not None else 1 for row in words]
         return [[*row[:n], " ".join(row[n:])] for row, n in zip(words, leads, strict=True)]
     return [[line.strip()] for line in lines]
+
+
+def _without_luna_times(row: Sequence[str]) -> list[str]:
+    """Cells with seconds for Luna's elapsed times (``0+00:02:00``) and numbers of epochs (``e:5`` or ``e:20:5``)."""
+    cells, epochs = list(row), 0
+    for column, cell in enumerate(row):
+        if elapsed := _ELAPSED.fullmatch(cell):
+            hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in elapsed.groups())
+            cells[column] = f"{3600 * hours + 60 * minutes + seconds:.6f}"
+        elif epoch := _LUNA_EPOCH.fullmatch(cell):
+            # The second is the last epoch of the stage, which ends where the next one begins.
+            cells[column] = f"{(int(epoch[2]) - 1 + epochs) * float(epoch[1] or _LUNA_EPOCH_S):.6f}"
+            epochs = 1
+    return cells
 
 
 def _names(row: Sequence[str]) -> list[str]:
@@ -184,9 +212,14 @@ def _by_content(path: Path, rows: Sequence[Sequence[str]], likeness: Sequence[tu
         return {"stage": stage}
     firsts = [_seconds(row[timed[0]]) for row in rows if len(row) > timed[0]]
     counted = all(a is not None and b is not None and b - a == 1 for a, b in itertools.pairwise(firsts))
+    clocks = [column for column in timed if all(number(row[column]) is None for row in rows)]
     if len(timed) == 1 and counted:
         return {"index": timed[0], "stage": stage}
-    more = {"stop" if path.suffix.lower() == ".annot" else "duration": timed[1]} if len(timed) > 1 else {}
+    if clocks and clocks[0] > timed[0] and firsts == sorted({first or 0.0 for first in firsts}):
+        timed = clocks  # numbers of epochs, then their clock times
+    pairs = [(row[timed[1]], after[timed[0]]) for row, after in itertools.pairwise(rows)] if len(timed) > 1 else []
+    touching = len(pairs) > 2 and sum(end == onset for end, onset in pairs) >= 0.9 * len(pairs)
+    more = {"stop" if touching or path.suffix.lower() == ".annot" else "duration": timed[1]} if len(timed) > 1 else {}
     return {"onset": timed[0], "stage": stage, **more}
 
 
@@ -240,12 +273,29 @@ def _onsets(path: Path, cells: Sequence[str]) -> tuple[list[float], datetime | N
             # Rows go forward in time: a clock that falls back by hours has passed midnight.
             day = 86_400 * math.floor(clocks[-1] / 86_400) if clocks else 0
             clocks.append(seconds + day + (86_400 if clocks and clocks[-1] - seconds - day > 43_200 else 0))
+        if all(len(re.findall(r"[:.]", cell)) == 1 for cell in cells):
+            clocks = _within_minutes(clocks)
         return [clock - clocks[0] for clock in clocks], _NO_DATE + timedelta(seconds=clocks[0])
     onsets = [number(cell) for cell in cells]
     for line, (onset, cell) in enumerate(zip(onsets, cells, strict=True), 1):
         if onset is None:
             raise BadInput(path, f"row {line}: onset {cell!r} is not a number", "give seconds from the start")
     return [onset for onset in onsets if onset is not None], None
+
+
+def _within_minutes(clocks: Sequence[float]) -> list[float]:
+    """Clock times without seconds: where every minute has the same number of rows, they lie side by side."""
+    count = Counter(clocks)
+    most, (first, *others) = max(count.values()), count
+    if any(count[clock] < most for clock in others[:-1]):
+        return list(clocks)
+    # The first minute may begin before the recording: its rows stand at its end.
+    places = {clock: most - count[clock] if clock == first and others else 0 for clock in count}
+    out = []
+    for clock in clocks:
+        out.append(clock + 60 / most * places[clock])
+        places[clock] += 1
+    return out
 
 
 def _duration(path: Path, line: int, cell: str) -> float | None:

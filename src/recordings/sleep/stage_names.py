@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,17 +12,17 @@ from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
 _N1, _N2, _N3, _REM = 1, 2, 3, 4
 _NOBODY = (
     *("?", "movement", "movementtime", "mt", "m", "unscored", "uns", "unknown", "undefined", "u", "indeterminate"),
-    *("no", "nodata", "notscored", "art", "artefact", "artifact", "arte", "none", "l"),
+    *("no", "nodata", "notscored", "art", "artefact", "artifact", "arte", "none", "l", "artefakt", "bewegung"),
 )
 _HUMAN_NAMES: dict[str, int] = (
-    # s0: RemLogic and CAP; wk: Alice; wach: Domino.
-    dict.fromkeys(("w", "wake", "awake", "wk", "wach", "wakefulness", "wakestate", "0w", "s0"), 0)
+    # s0: RemLogic and CAP; wk: Alice; wach: Domino in German; eveil, veille, sp (sommeil paradoxal): French.
+    dict.fromkeys(("w", "wake", "awake", "wk", "wach", "wakefulness", "wakestate", "0w", "s0", "eveil", "veille"), 0)
     | dict.fromkeys(("1", "n1", "s1", "nrem1", "nonrem1"), _N1)
     | dict.fromkeys(("2", "n2", "s2", "nrem2", "nonrem2"), _N2)
     # Rechtschaffen & Kales' stages 3 and 4 are the AASM's N3.
     | dict.fromkeys(("3", "n3", "s3", "nrem3", "nonrem3", "4", "n4", "s4", "nrem4", "nonrem4", "34"), _N3)
     | dict.fromkeys(("sws", "slowwave"), _N3)
-    | dict.fromkeys(("r", "rem", "re", "rapideyemovement"), _REM)
+    | dict.fromkeys(("r", "rem", "re", "rapideyemovement", "sp", "paradoxal"), _REM)
     | dict.fromkeys(_NOBODY, UNSCORED)
 )
 _RODENT_NAMES: dict[str, int] = (
@@ -44,7 +45,11 @@ CODINGS: dict[str, dict[int, int]] = {
 LARGEST_STAGE = 5
 """Integers from 0 to this one stand for stages in every coding that has them; others stand for no stage."""
 _INTEGER = re.compile(r"([+-]?\d+)(?:[.,]0*)?")
-_SAYS_STAGE = re.compile(r"(?:sleep[\s_:-]*)?stage(?![a-z])|sleep-[a-z0-9]{1,3}$", re.IGNORECASE)
+_STAGE_WORDS = r"sleep|schlaf|sommeil|stage|stadium|stade"
+_SAYS_STAGE = re.compile(
+    rf"(?:(?:{_STAGE_WORDS})[\s_:-]*)?sta(?:ge|dium|de)(?![a-z])|sleep-[a-z0-9]{{1,3}}$", re.IGNORECASE
+)
+_IN_BRACKETS = re.compile(r"(.+?)\s*[(\[](.+)[)\]]")
 
 
 def integer_of(name: str) -> int | None:
@@ -66,7 +71,7 @@ def stage_code(
     Parameters
     ----------
     name
-        ``N2``, ``Sleep stage 2``, ``SLEEP-S2``, ``Stage - N2``, ``Stage 2 sleep|2``, ``NREM 2``…
+        ``N2``, ``Sleep stage 2``, ``SLEEP-S2``, ``Stage - N2``, ``Stage 2 sleep|2``, ``NREM 2``, ``Stage N3 (SWS)``…
     stage_names
         ``HUMAN_STAGES`` or ``RODENT_STAGES``.
     more
@@ -79,11 +84,15 @@ def stage_code(
     plain = re.split(r"\||@@", name.strip().lower())[0].strip()
     if plain in ("", "?", "n/a", "-"):
         return UNSCORED
+    if bracketed := _IN_BRACKETS.fullmatch(plain):
+        code, other = (stage_code(part, stage_names) for part in bracketed.groups())
+        return code if other in (None, code) else None  # "N3 (SWS)"; what contradicts itself is no name
+    plain = unicodedata.normalize("NFD", plain).encode("ascii", "ignore").decode()
     words = [word for word in re.split(r"[\s_:/.-]+", plain) if word]
-    short = "".join(word for word in words if word not in ("sleep", "stage"))
+    short = "".join(word for word in words if not re.fullmatch(_STAGE_WORDS, word))
     # NSRR's older files: SDO:WakeState, SDO:NonRapidEyeMovementSleep-N2, SDO:RapidEyeMovementSleep.
     short = re.sub(r"^sdo(?:nonrapideyemovementsleep)?|(?<=movement)sleep$", "", short)
-    short = re.sub(r"^(?:sleep)?(?:stage)?(?=.)", "", short)
+    short = re.sub(rf"^(?:{_STAGE_WORDS}){{1,2}}(?=.)|^(?:nrem|nonrem)(?=n\d)", "", short)
     return _NAMES[stage_names].get(short) if short else None
 
 

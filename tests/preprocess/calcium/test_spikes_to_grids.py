@@ -175,6 +175,7 @@ def test_two_runs_on_one_output_folder_do_not_mix(raw, tmp_path):
         ({"workers": -1}, "workers: is -1; give 1 or more"),
         ({"seed": -1}, "seed: is -1; give 0 or more"),
         ({"neuropil": -0.5}, "give the share to subtract"),
+        ({"cascade_model": "auto"}, "is auto; engine=oasis needs no network but .* cascade_model=tau1.25s"),
     ],
 )
 def test_settings_without_sense_are_refused_before_any_work(raw, tmp_path, change, message):
@@ -190,6 +191,17 @@ def test_a_model_that_is_not_there_says_what_else_to_do(raw, tmp_path):
         run(raw, tmp_path / "coo", engine="dense", cascade_model="No_such_model", **change)
     for what in (str(models), "cascade_model=embedded", "engine=oasis"):
         assert what in str(caught.value)
+
+
+def test_an_output_folder_with_other_files_is_refused_before_any_work(raw, tmp_path):
+    for out in (raw.parent, raw / "subject_1", raw / "subject_1" / "subject_1.mat" / "out"):
+        with pytest.raises(BadInput, match=r"already holds|lies in|is a file"):
+            run(raw, out, cache_dir=str(tmp_path / "cache"))
+    (tmp_path / "rates" / "subject_1").mkdir(parents=True)
+    (tmp_path / "rates" / "subject_1" / "mine.txt").write_text("a")
+    summary = run(raw, tmp_path / "rates", grid_format="none", skip=["subject_2"], cache_dir=str(tmp_path / "cache"))
+    assert "already holds 'mine.txt'" in summary.failures[0].reason
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_folder_of_another_format_is_refused_and_its_combined_file_stays(raw, tmp_path):

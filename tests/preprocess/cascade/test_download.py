@@ -188,6 +188,13 @@ def test_an_unknown_model_is_named(tmp_path: Path, server: Server, archive: byte
         find_package("Tiny_2hz", tmp_path / "models", catalogue_url=catalogue)
 
 
+@pytest.mark.parametrize(("typed", "near"), [("embeded", "embedded"), ("Embedded", "embedded"), ("autp", "auto")])
+def test_a_mistyped_word_is_answered_without_a_download(tmp_path: Path, typed: str, near: str) -> None:
+    with pytest.raises(BadInput, match=f"is no CASCADE model; .*; did you mean cascade_model={near}"):
+        find_package(typed, tmp_path / "models", catalogue_url="http://127.0.0.1:9/never-asked")
+    assert not (tmp_path / "models").exists()
+
+
 @pytest.mark.parametrize("name", ["", "..", "../models", "a/b", "a\\b", ".hidden"])
 def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput, match="no name of a CASCADE model"):

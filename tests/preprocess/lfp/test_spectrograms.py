@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from src.preprocess.lfp.parameters import SpectrogramParams
 from src.reports import lfp as lfp_figures
 from src.signals import BadInput
 from tests.preprocess.lfp.lfp_files import BANDS, random_traces, write_shank
+from tests.recordings.extracellular.vendor_files import write_rec
 
 
 def process(tmp_path, source="in", **keys):
@@ -138,6 +140,25 @@ def test_parameters_are_refused_before_any_work(two_sessions):
     assert not (two_sessions / "out").exists()
 
 
+def test_what_cannot_be_written_or_found_is_refused_before_any_work(two_sessions):
+    with pytest.raises(BadInput, match=r"has no channel 99 \(sh3:99\); its channel_ids are 30, 31"):
+        process(two_sessions, coherence=[["sh0:1", "sh3:99"]], skip=["rat2"])
+    assert not (two_sessions / "out").exists()
+    write_rec(two_sessions / "raw/a.rec", np.zeros((300, 4), np.int16), [[0, 1], [2, 3]])
+    bad: tuple[dict[str, Any], ...] = (
+        {"coherence": [["sh0:0", "sh1:9"]]},
+        {"coherence": [["sh0:0", "sh1:2"]], "bad_channels": ["2"]},
+    )
+    for keys, words in zip(bad, ("has no channel 9", "sh1:2 is one of bad_channels"), strict=True):
+        with pytest.raises(BadInput, match=words):
+            process(two_sessions, source="raw", **keys)
+    (two_sessions / "out/a/sh0").mkdir(parents=True)
+    (two_sessions / "out/a/sh0/mine.txt").write_text("a")
+    summary = process(two_sessions, source="raw", shanks=[0])
+    assert "already holds 'mine.txt'" in summary.failures[0].reason
+    assert not (two_sessions / "out/a/lfp_traces").exists()
+
+
 def test_a_session_that_is_none_is_an_outcome(two_sessions):
     (two_sessions / "in/empty.rec").mkdir()
     summary = process(two_sessions)
@@ -154,9 +175,8 @@ def test_read_only_output(two_sessions):
 
 def test_output_that_is_a_file(two_sessions):
     (two_sessions / "out").write_text("")
-    summary = process(two_sessions)
-    assert len(summary.failures) == 4
-    assert all("cannot be written" in o.reason for o in summary.failures)
+    with pytest.raises(BadInput, match="out: is a file where a folder is to be written"):
+        process(two_sessions)
 
 
 def test_a_disk_that_fills_up_on_the_way(two_sessions, monkeypatch):

@@ -17,7 +17,7 @@ CHAIN = Conditioning(low_hz=20.0)
 
 @pytest.fixture(scope="module")
 def sorter(spike_folder):
-    return BankSorter.from_labelled(load_labelled(spike_folder / "D1.mat", CHAIN, key="d", n_units=None), CHAIN)
+    return BankSorter.from_labelled(load_labelled(spike_folder / "D1.mat", CHAIN), CHAIN)
 
 
 @pytest.mark.parametrize(("name", "f1", "named"), [("D2", 0.97, 0.93), ("D5", 0.80, 0.80)])

@@ -86,8 +86,13 @@ def test_a_plane_is_the_same_from_suite2p_and_from_nwb(shared_data):
     assert np.abs(nwb.positions - ours.positions).max() < 8  # suite2p gives a pixel of the ROI, NWB its pixels
 
 
-def write_nwb(path: Path, planes: dict[str, np.ndarray], neuropil: dict[str, np.ndarray]) -> None:
-    """Series ``(time, ROI)`` by name in ``Fluorescence`` and ``Neuropil``; the last ROI of each is not accepted."""
+def write_nwb(
+    path: Path, planes: dict[str, np.ndarray], neuropil: dict[str, np.ndarray], holder: str = "Fluorescence", **stated
+) -> None:
+    """Series ``(time, ROI)`` by name in ``holder`` and ``Neuropil``; the last ROI of each is not accepted.
+
+    ``stated`` is what the series say of themselves, beside or instead of 5 Hz and lumens.
+    """
     from datetime import UTC, datetime
 
     import pynwb
@@ -108,13 +113,15 @@ def write_nwb(path: Path, planes: dict[str, np.ndarray], neuropil: dict[str, np.
         for k in range(traces.shape[1]):
             table.add_roi(pixel_mask=[(k, 2 * k, 1.0)], iscell=[float(k < traces.shape[1] - 1), 0.5])
         regions[name] = table.create_roi_table_region(description="d", region=list(range(traces.shape[1])))
-    for holder, arrays in (("Fluorescence", planes), ("Neuropil", neuropil)):
-        if not arrays:
-            continue
-        series = [
-            RoiResponseSeries(name=n, data=a, rois=regions[n], unit="lumens", rate=5.0) for n, a in arrays.items()
-        ]
-        module.add(Fluorescence(roi_response_series=series, name=holder))
+    stated = {"unit": "lumens"} | ({} if "timestamps" in stated else {"rate": 5.0}) | stated
+    for name, arrays in ((holder, planes), ("Neuropil", neuropil)):
+        box = Fluorescence(name=name)
+        if arrays:
+            module.add(box)
+        for plane_name, traces in arrays.items():
+            box.add_roi_response_series(
+                RoiResponseSeries(name=plane_name, data=traces, rois=regions[plane_name], **stated)
+            )
     with pynwb.NWBHDF5IO(str(path), "w") as handle:
         handle.write(file)
 
@@ -136,3 +143,23 @@ def test_planes_of_an_nwb_file_are_one_recording_and_other_series_are_not(tmp_pa
     write_nwb(tmp_path / "other.nwb", {"red": planes["plane0"], "green": planes["plane0"]}, {})
     with pytest.raises(BadInput, match=r"several series of traces \(.*green.*\)"):
         open_recording(subject_files(tmp_path / "other.nwb"), "other")
+
+
+def test_an_nwb_series_is_read_in_the_unit_that_it_states(tmp_path):
+    traces, neuropil = np.arange(30.0).reshape(10, 3), np.ones((10, 3))
+    write_nwb(tmp_path / "percent.nwb", {"a": 100 * traces}, {}, "DfOverF", unit="percent")
+    found = open_recording(subject_files(tmp_path / "percent.nwb"), "percent")
+    np.testing.assert_allclose(found.traces(np.arange(2)), traces.T[:2], rtol=1e-6)
+    assert (found.signal, found.notes) == ("dff", ("a: its unit is percent, so it was divided by 100",))
+    write_nwb(tmp_path / "scaled.nwb", {"a": traces}, {"a": neuropil}, conversion=2.0, offset=5.0)
+    scaled = open_recording(subject_files(tmp_path / "scaled.nwb"), "scaled", neuropil=0.5)
+    np.testing.assert_allclose(scaled.traces(np.arange(2)), (2 * traces.T + 5 - 0.5 * (2 + 5))[:2], rtol=1e-6)
+
+
+def test_gaps_in_the_timestamps_of_an_nwb_series_are_named(tmp_path):
+    times = np.arange(30) / 5.0
+    times[20:] += 60.0
+    write_nwb(tmp_path / "gap.nwb", {"a": np.ones((30, 3))}, {}, timestamps=times)
+    found = open_recording(subject_files(tmp_path / "gap.nwb"), "gap")
+    assert found.fs_hz == pytest.approx(5.0)
+    assert "1 gap in its timestamps, the longest 60.2 s after frame 20" in found.notes[0]

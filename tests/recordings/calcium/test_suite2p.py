@@ -70,6 +70,14 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
         read(tmp_path / "subject_1")
 
 
+def test_every_roi_is_a_cell_where_nobody_curated_and_this_is_named(tmp_path):
+    write_plane(tmp_path / "subject_1" / "plane0", 4, 5, 0)
+    (tmp_path / "subject_1" / "plane0" / "iscell.npy").unlink()
+    recording = read(tmp_path / "subject_1")
+    assert recording.cell_ids.tolist() == [1, 2, 3, 4]
+    assert any("no iscell.npy, so every ROI was taken as a cell" in note for note in recording.notes)
+
+
 def test_planes_of_different_sessions_are_refused(tmp_path):
     write_plane(tmp_path / "subject_1" / "plane0", 2, 9, 0)
     write_plane(tmp_path / "subject_1" / "plane1", 2, 5, 1)

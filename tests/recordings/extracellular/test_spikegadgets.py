@@ -27,7 +27,8 @@ def test_chips_are_interleaved(tmp_path):
 
 def test_without_a_scale_the_unit_is_unknown(tmp_path):
     recording = open_recording(write_rec(tmp_path / "a.rec", SAMPLES, [[0, 1, 2, 3]], gain=None))
-    assert (recording.units, recording.block_dtype) == ("unknown", np.dtype(np.int16))
+    assert (recording.units, recording.block_dtype) == ("unknown", np.dtype(np.float32))  # damaged samples are NaN
+    np.testing.assert_array_equal(recording.samples(), SAMPLES.T)
 
 
 @pytest.mark.parametrize("start", [0, 2**32 - 1000])
@@ -65,6 +66,36 @@ def test_a_file_that_ends_within_a_packet(tmp_path):
     (tmp_path / "b.rec").write_bytes(b"<Configuration>")
     with pytest.raises(BadInput, match="cannot be read as SpikeGadgets"):
         open_recording(tmp_path / "b.rec")
+
+
+DAMAGE = {
+    "zeroed": lambda packets, bad: packets.__setitem__(bad, 0),
+    "no sync byte": lambda packets, bad: packets.__setitem__((bad, 0), 0x54),
+    "time stamp": lambda packets, bad: packets.__setitem__((bad, 3), packets[bad, 3] ^ 0x40),
+}
+
+
+@pytest.mark.parametrize("gain", [0.195, None])
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize(("first", "last"), [(1000, 1400), (1500, 1501), (0, 7), (2990, 3000)])
+@pytest.mark.parametrize("lost", [0, 500])
+def test_damaged_packets_are_missing_samples_and_counted(tmp_path, how, first, last, lost, gain):
+    if how == "time stamp" and last - first > 1:
+        last = first + 1
+    clock = np.arange(3000) + 10_000 + lost * (np.arange(3000) >= 2000)
+    path = write_rec(tmp_path / "a.rec", SAMPLES, [[0, 1, 2, 3]], clock, gain=gain)
+    raw = np.fromfile(path, np.uint8)
+    packets = raw[-3000 * 14 :].reshape(3000, 14)  # sync, one byte of a device, clock, four channels
+    DAMAGE[how](packets, slice(first, last))
+    raw.tofile(path)
+    recording = open_recording(path)
+    assert recording.gaps == ([(2000, 2500)] if lost else [])
+    for _ in range(2):  # what is read twice counts once
+        found = recording.samples()
+    expected = SAMPLES.T * np.float32(1 if gain is None else gain)
+    expected[:, first:last] = np.nan
+    np.testing.assert_allclose(np.delete(found, np.s_[2000 : 2000 + lost], 1), expected, rtol=1e-5)
+    assert f"a.rec: {last - first} packets are damaged" in recording.notes[-1]
 
 
 def test_a_real_header_of_two_probes(shared_data, tmp_path):

@@ -5,6 +5,7 @@ import datetime
 import numpy as np
 import pytest
 
+from src.signals import UNSCORED
 from tests.recordings.sleep.made_scorings import (
     AASM,
     EVENING,
@@ -249,8 +250,35 @@ def test_events_among_the_stages_are_counted_and_left_out(tmp_path, form):
             for kind, concept, onset, length in made
         )
         (tmp_path / "n-nsrr.xml").write_text(f"<PSGAnnotation><ScoredEvents>{xml}</ScoredEvents></PSGAnnotation>")
-    notes = right(tmp_path)
-    assert notes == [f"{1 if form == 'xml' else 5} annotations that are not stages left out"]
+    (note,) = right(tmp_path)
+    assert note.startswith(f"{1 if form == 'xml' else 5} annotations that are not stages left out")
+    assert ("Recording Start Time" if form == "xml" else "Lights off") in note
+
+
+@pytest.mark.parametrize("unknown", [1, 20])
+def test_epochs_of_unknown_names_in_a_list_of_clock_times(tmp_path, unknown):
+    """Domino's sleep profile: an unknown name stands for an epoch there, never for the stage before it."""
+    recording(tmp_path / "n.edf")
+    names = [name if i < 60 - unknown else "Q" for i, name in enumerate(STAGES)]
+    clocks = [f"{23 + i // 120}:{i // 2 % 60:02d}:{30 * (i % 2):02d},000" for i in range(60)]
+    head = "Signal ID: SchlafProfil\\profil\nEvents list: N3,N2,N1,Rem,Wake\nRate: 30 s\n\n"
+    (tmp_path / "n.txt").write_text(head + "".join(f"{c}; {name}\n" for c, name in zip(clocks, names, strict=True)))
+    if unknown > 6:
+        refused(tmp_path, "has unknown stages: 'Q'")
+    else:
+        stages, _ = read(tmp_path)
+        np.testing.assert_array_equal(stages, [*TRUE[:-unknown], *[UNSCORED] * unknown])
+
+
+def test_a_person_s_stages_of_alice_are_read(tmp_path):
+    recording(tmp_path / "n.edf")
+    kinds = {"W": "Wake", "N1": "NonREM1", "N2": "NonREM2", "N3": "NonREM3", "REM": "REM"}
+    made = "".join(f'<Stage Type="{kinds[name]}" Start="{onset}"/>' for onset, _, name in every_30_s())
+    machine = '<MachineStaging><Stage Type="Wake" Start="0"/></MachineStaging>'
+    (tmp_path / "n.rml").write_text(
+        f'<PatientStudy xmlns="x"><StagingData>{machine}<UserStaging>{made}</UserStaging></StagingData></PatientStudy>'
+    )
+    assert right(tmp_path) == []
 
 
 @pytest.mark.parametrize("form", ["edf", "csv", "txt"])

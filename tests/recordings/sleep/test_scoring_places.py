@@ -69,6 +69,25 @@ def test_our_own_predictions_are_found_and_said_to_be_a_program_s(tmp_path):
     assert [night.hypnogram for night in discover("edf_folder", tmp_path)] == [None, None]
 
 
+def test_of_two_scorings_the_one_that_is_read_is_named(tmp_path):
+    recording(tmp_path / "n.edf")
+    for name in ("n.csv", "n_scored.csv", "n-nsrr.xml"):
+        table(tmp_path / name, every_30_s())
+    (night,) = discover("edf_folder", tmp_path)
+    assert night.notes == ["3 scorings beside it: n.csv is read, not n_scored.csv, n-nsrr.xml"]
+    (named,) = discover("edf_folder", tmp_path, scoring="{stem}_scored.csv")
+    assert (named.hypnogram.name, named.notes) == ("n_scored.csv", [])
+
+
+def test_the_files_of_a_sleep_edf_night_find_each_other(tmp_path):
+    for name in ("SC4001E0", "SC4002E0"):
+        recording(tmp_path / f"{name}-PSG.edf")
+    scoring(tmp_path / "SC4001EC-Hypnogram.edf", [SLEEP_EDF[stage] for stage in STAGES])
+    nights = discover("edf_folder", tmp_path)
+    assert [night.subject_id for night in nights] == ["SC400", "SC400"]
+    assert [night.hypnogram and night.hypnogram.name for night in nights] == ["SC4001EC-Hypnogram.edf", None]
+
+
 def test_a_pattern_names_scorings_that_are_elsewhere(tmp_path):
     recording(tmp_path / "psg" / "n-PSG.edf")
     (tmp_path / "scored").mkdir()

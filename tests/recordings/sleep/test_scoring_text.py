@@ -35,6 +35,11 @@ TABLE = [(0.0, 30.0, "W"), (30.0, 30.0, "N1"), (60.0, 30.0, "N2")]
         ("class\tinstance\tchannel\tstart\tstop\tmeta\n"
          "W\t.\t.\t0\t30\t.\nN1\t.\t.\t30\t60\t.\nN2\t.\t.\t60\t+30\t.\n", "n.annot"),
         ("W\t.\t.\t0\t30\t.\nN1\t.\t.\t30\t60\t.\nN2\t.\t.\t60\t90\t.\n", "n.annot"),
+        ("W\t.\t.\t0+00:00:00\t0+00:00:30\t.\nN1\t.\t.\t0+00:00:30\t+30\t.\n"
+         "N2\t.\t.\t0+00:01:00\t0+00:01:30\t.\n", "n.annot"),
+        ("W . . 0 30 .\nN1 . . 30 60 .\nN2 . . 60 90 .\n", "n.annot"),
+        ("W\t.\te:1\te:1\nN1\t.\te:2\te:2\nN2\t.\te:3\te:3\n", "n.annot"),
+        ("W\t.\te:30:1\te:30:1\nN1\t.\te:30:2\te:30:2\nN2\t.\te:30:3\te:30:3\n", "n.annot"),
         ("Date,Time,Recording onset, Duration, Annotation, Linked channel\n2018-01-01,23:00:00,0,30,W,\n"
          "2018-01-01,23:00:30,30,30,N1,\n2018-01-01,23:01:00,60,30,N2,\n", "n_sleepscoring.txt"),
     ],
@@ -51,6 +56,12 @@ def test_tables_of_onsets(text, name):
         ("Time,Event\n11:59:30 PM,Stage - W\n12:00:00 AM,Stage - N1\n",
          [(0, None, "Stage - W"), (30, None, "Stage - N1")]),
         ("2020-01-01 23.59.30\tW\n2020-01-02 00.00.00\tN1\n", [(0, None, "W"), (30, None, "N1")]),
+        ("W\t31-Dec-19-23:59:30\nN1\t01-01-20-00:00:00\n", [(0, None, "W"), (30, None, "N1")]),
+        ("23:59:30 00:00:00 W\n00:00:00 00:00:30 R\n00:00:30 00:01:00 W\n00:01:00 00:02:00 R\n",
+         [(0, 30, "W"), (30, 30, "R"), (60, 30, "W"), (90, 60, "R")]),
+        ("1\t23:59:30\tW\n2\t00:00:00\tR\n4\t00:01:00\tW\n", [(0, None, "W"), (30, None, "R"), (90, None, "W")]),
+        ("time,stage\n23:59,W\n00:00,N1\n00:00,N2\n00:01,R\n",
+         [(0, None, "W"), (30, None, "N1"), (60, None, "N2"), (90, None, "R")]),
         ("start,end,stage\n23:59:30,00:00:00,W\n00:00:00,00:00:30,R\n", [(0, 30, "W"), (30, 30, "R")]),
     ],
 )  # fmt: skip
