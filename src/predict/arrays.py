@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,11 +24,11 @@ from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.discover import DiscoverParams, Units, discover
 from src.preprocess.spikes.sorting import BankSorter, Sorted
-from src.preprocess.spikes.trace import as_trace
+from src.preprocess.spikes.trace import Trace, as_trace
 from src.preprocess.spikes.waveforms import labelled_recording
 from src.recordings.calcium.recording import CalciumRecording, rows_are_frames
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
-from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.recordings.extracellular.spike_trains import checked_train
 from src.signals import BadInput
 from src.storage.manifest import read_manifest
 from src.storage.parameters import PreprocessConfig, from_keywords
@@ -216,19 +217,13 @@ def sort_spikes(signal: Any, labelled: Any, index: ArrayLike, unit: ArrayLike, f
     BadInput
         If a recording or the labels are not plausible.
     """
-    (known,), rate = _extracellular(labelled, fs_hz)
-    (samples,), own_rate = _extracellular(signal, fs_hz)
-    if own_rate != rate:
-        raise BadInput("signal", f"has {own_rate:g} Hz, the labelled recording {rate:g} Hz", "resample one of them")
-    if np.shape(index) != np.shape(unit) or np.ndim(index) != 1:
-        raise BadInput("index", f"has shape {np.shape(index)}, unit {np.shape(unit)}", "give one neuron for each spike")
-    if np.size(index) and (np.min(index) < 0 or np.max(index) >= len(known)):
-        problem = f"goes from {np.min(index)} to {np.max(index)}, the labelled recording has {len(known)} samples"
-        raise BadInput("index", problem, "count samples from 0")
-    chain = Conditioning(fs_hz=rate)
-    train = SpikeTrain.sorted(np.asarray(index), np.asarray(unit))
-    recording = labelled_recording(as_trace(known, rate, "labelled"), train, chain)
-    return BankSorter.from_labelled(recording, chain).sort(as_trace(samples, rate, "signal"))
+    known, other = _one_wire("labelled", labelled, fs_hz), _one_wire("signal", signal, fs_hz)
+    if other.fs_hz != known.fs_hz:
+        problem = f"has {other.fs_hz:g} Hz, the labelled recording {known.fs_hz:g} Hz"
+        raise BadInput("signal", problem, "resample one of them")
+    chain = Conditioning(fs_hz=known.fs_hz)
+    train = checked_train("labels", {"index": index, "unit": unit}, n_samples=len(known.centred))
+    return BankSorter.from_labelled(labelled_recording(known, train, chain), chain).sort(other)
 
 
 @dataclass(frozen=True)
@@ -274,12 +269,19 @@ def _calcium(source: Any, params: CalciumParams, is_dff: bool) -> CalciumRecordi
     )
 
 
+def _one_wire(name: str, signal: Any, fs_hz: float | None) -> Trace:
+    samples, rate = _extracellular(signal, fs_hz)
+    if len(samples) > 1:
+        raise BadInput(name, f"has {len(samples)} channels", "give one: signal[0], or recording.select_channels([id])")
+    return as_trace(samples[0], rate, name, name)
+
+
 def _extracellular(signal: Any, fs_hz: float | None) -> tuple[Array, float]:
     """``(channel, time)`` and the rate of an array or a SpikeInterface recording."""
     if hasattr(signal, "get_traces") and hasattr(signal, "get_sampling_frequency"):
         signal, fs_hz = signal.get_traces().T, float(signal.get_sampling_frequency())
     samples = np.atleast_2d(np.asarray(signal, np.float32))
-    if samples.ndim != 2 or samples.size == 0 or fs_hz is None or not fs_hz > 0:
+    if samples.ndim != 2 or samples.size == 0 or not isinstance(fs_hz, Real) or not fs_hz > 0:
         raise BadInput("signal", f"has shape {samples.shape} and rate {fs_hz}", "give (channel, time) and fs_hz")
     if len(samples) > samples.shape[1]:
         problem = f"has shape {samples.shape}: more channels than samples"

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.predict.spike_exports import SortedRecording, export, require_known
-from src.predict.spike_quality import SortedGroup, mark_noise, unit_rows
+from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit_rows
 from src.predict.spikes import find_recordings
 from src.preprocess.spikes.discover import DiscoverParams, Group, Read, Units, discover_group
+from src.preprocess.spikes.trace import check_clipping
 from src.recordings.extracellular.reader import SourceOptions, open_recording
-from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off
 from src.reports.spikes import DrawnUnit, draw_units, write_spike_page
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
@@ -70,7 +71,10 @@ class Discovered:
             self.drawn.append(DrawnUnit(row["unit"], row["label"], waveform, times, units.amplitude[spikes]))
         self.rows += rows
         self.units[number] = units
-        self.notes += [f"group {number}: {note}" for note in sorted(units.group.notes)]
+        seen = min(units.group.n_samples, units.group.params.block)
+        cut = max(map(cut_off, units.group.read(0, seen)))
+        notes = [*units.group.notes, *check_clipping(cut, int(np.searchsorted(units.found.train.index, seen)))]
+        self.notes += [f"group {number}: {note}" for note in sorted(notes)]
 
     def noise_last(self) -> None:
         """Number the units anew, those called noise at the end."""
@@ -78,6 +82,20 @@ class Discovered:
         self.rows = [{**self.rows[place], "unit": new + 1} for new, place in enumerate(order)]
         self.drawn = [self.drawn[place]._replace(unit=new + 1) for new, place in enumerate(order)]
         self.train = SpikeTrain.sorted(self.train.index, np.argsort(order)[self.train.unit - 1] + 1)
+
+    def perhaps_one(self, seconds: float) -> list[str]:
+        """A note for every set of units that may be one neuron."""
+        said = []
+        for group in self.units:
+            rows = {row["unit"] for row in self.rows if row["group"] == group and row["label"] != "noise"}
+            own = [unit for unit in self.drawn if unit.unit in rows]
+            for places in perhaps_one([unit.waveform for unit in own], [unit.times_s for unit in own], seconds):
+                names = ", ".join(str(own[place].unit) for place in places)
+                said.append(
+                    f"units {names} may be one neuron whose spikes change in bursts or with time: they are alike in "
+                    "shape, and fire within 3 ms of each other more rarely than two neurons would"
+                )
+        return said
 
     def without_noise(self) -> tuple[SpikeTrain, list[dict[str, Any]]]:
         """Spikes and rows of the units that are not called noise."""
@@ -103,6 +121,7 @@ def discover_groups(
         except BadInput as error:
             done.notes.append(f"group {number}: {error.problem}")
     done.noise_last()
+    done.notes += done.perhaps_one(n_samples / fs_hz)
     if not done.without_noise()[1]:
         problem = f"no unit was found ({'; '.join(done.notes)})"
         raise BadInput("recording", problem, "check the recording and its sampling rate")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
 
 from src.predict.spike_exports import SortedRecording, export, require_known
 from src.predict.spike_quality import SortedGroup, unit_rows
@@ -22,13 +23,14 @@ from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import Trace, find_recording, load_trace
 from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
 from src.recordings.extracellular.formats import SourceOptions
-from src.recordings.extracellular.reader import is_recording
+from src.recordings.extracellular.reader import is_recording, open_recording, require_spike_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
+from src.storage.progress import say
 from src.storage.step import fingerprint
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class SortOptions:
 _NAMES = [f.name for f in fields(SortOptions)]
 OPTIONS = {
     "predict": _NAMES,
-    "sort_with_bank": [*(n for n in _NAMES if n not in ("classifier", "detector_config")), "sorting"],
+    "sort_with_bank": [*(n for n in _NAMES if n not in ("classifier", "detector_config")), "sorting", "labelled_fs_hz"],
 }
 """What may be given under ``options``, by function."""
 
@@ -130,7 +132,13 @@ def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> S
 
 
 def sort_with_bank(
-    source: Path, output_dir: Path, *, labelled: str, sorting: str | None = None, **options: Any
+    source: Path,
+    output_dir: Path,
+    *,
+    labelled: str,
+    sorting: str | None = None,
+    labelled_fs_hz: float | None = None,
+    **options: Any,
 ) -> Summary:
     """Sort one recording or the recordings of a folder with the neurons of a labelled one, without training.
 
@@ -143,13 +151,15 @@ def sort_with_bank(
     sorting
         An earlier sorting of ``labelled`` in place of ``Index`` and ``Class``: a Phy folder, or a file or folder of
         SpikeInterface.
+    labelled_fs_hz
+        Rate of ``labelled`` if its file states none; 25 000 Hz unless given. ``fs_hz`` is that of the others.
     options
         Of :class:`SortOptions`. ``gain`` is found from each recording unless given.
     """
     chosen = SortOptions(**options)
     output = OutputFolder(Path(output_dir), tuple(Path(p) for p in (source, labelled, sorting, chosen.truth) if p))
     output.check()
-    chain = Conditioning(fs_hz=chosen.source_options.fs_hz or COURSEWORK_HZ)
+    chain = Conditioning(fs_hz=_labelled_rate(Path(labelled), labelled_fs_hz, chosen.source_options))
     known = load_labelled(
         Path(labelled), chain, options=chosen.source_options, sorting=Path(sorting) if sorting else None
     )
@@ -159,6 +169,28 @@ def sort_with_bank(
         paths = [p for p in paths if not p.samefile(labelled)]
     origin = {"method": "bank", "labelled": {"path": str(labelled), "sha256": fingerprint(Path(labelled))}}
     return _sort_recordings(sorter, paths, output, chosen, origin)
+
+
+def _labelled_rate(labelled: Path, fs_hz: float | None, source: SourceOptions) -> float:
+    """The rate in Hz that the labelled recording states, else the one given for it, else that of the coursework.
+
+    ``source`` is about the other recordings, but for the layout of raw binary files, which has to be one for all.
+
+    Raises
+    ------
+    BadInput
+        If the other recordings are said to have another rate.
+    """
+    usual = source.fs_hz if source.dtype else COURSEWORK_HZ
+    own = replace(source, fs_hz=fs_hz or (usual if source.dtype else None))
+    rate = open_recording(labelled, own, purpose="spikes", usual_hz=usual).fs_hz
+    if source.fs_hz is not None:
+        require_spike_rate("source.fs_hz", source.fs_hz)
+        if not np.isclose(source.fs_hz, rate, rtol=1e-3):
+            hint = f"resample one of them; if both have {source.fs_hz:g} Hz, add options.labelled_fs_hz"
+            problem = f"is {source.fs_hz:g} Hz, the labelled recording {labelled.name} has {rate:g} Hz"
+            raise BadInput("source.fs_hz", problem, f"{hint}={source.fs_hz:g}")
+    return rate
 
 
 def find_recordings(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
@@ -175,10 +207,14 @@ def find_recordings(source: Path, recordings: list[str] | None, targets: list[st
         raise BadInput(source, "does not exist", "give a recording or a folder of them")
     if recordings:
         return [find_recording(source, name) for name in recordings]
-    present = sorted(p for p in source.iterdir() if is_recording(p))
+    entries = sorted(p for p in source.iterdir() if not p.name.startswith("."))
+    present = [p for p in entries if is_recording(p)]
     if not present:
         raise BadInput(source, "holds no recording", "give a folder of recordings: .mat, .npy, .h5, NWB, …")
-    return [p for p in present if p.stem in targets] or present
+    chosen = [p for p in present if p.stem in targets] or present
+    if others := [p.name for p in entries if p not in chosen]:
+        say(Console(stderr=True), f"{source}: {', '.join(others)} passed over: no recording, or not one to be sorted")
+    return chosen
 
 
 def _sort_recordings(

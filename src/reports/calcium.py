@@ -107,8 +107,11 @@ def draw_neurons(path: Path, neurons: NeuronTraces) -> None:
             for axes in panels[:2]:
                 axes.relim()
                 axes.autoscale_view(scalex=False)
-            panels[1].set_ylim(bottom=0)
-            title = f"cell {cell} · noise level {neurons.noise_levels[row]:.1f} · {int(spikes.sum())} spikes"
+            panels[1].set_ylim(bottom=0, auto=True)  # without auto, the next page keeps this scale
+            title = f"cell {cell} · left out (cell_state says why)"
+            if np.isfinite(neurons.expected[row]).any():
+                level = f"noise level {neurons.noise_levels[row]:.1f} % / √Hz"
+                title = f"cell {cell} · {level} · {int(spikes.sum())} sampled spikes"
             figure.suptitle(f"{neurons.subject} · {title}", fontsize=11)
             pdf.savefig(figure)
         if not len(neurons.cell_ids):
@@ -200,7 +203,7 @@ def _planes(axes: Axes, figures: SubjectFigures) -> None:
         twin.plot(np.arange(len(z)), share, color="red", marker=".", linewidth=0.8)
         twin.set_ylabel("active pixels (%)", color="red")
         twin.set_ylim(bottom=0)
-        twin.ticklabel_format(axis="y", scilimits=(-2, 3))
+        twin.ticklabel_format(axis="y", style="plain", useOffset=False)
 
 
 def _ticks(x: np.ndarray, bottom: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from src.simulate.lfp import simulate_session
 from src.simulate.spikes import lookalike
 
 OASIS: dict[str, Any] = {"engine": "oasis", "cascade_model": "tau0.8s"}
+WAVE = np.sin(np.arange(99.0))
 
 
 @dataclass
@@ -177,10 +178,24 @@ def test_the_units_of_a_wire_are_found_without_labels():
             r"^signal: 100 samples \(0\.2\d* s\) are shorter than one window of \d+; give a longer recording or",
         ),
         (
-            lambda: sort_spikes(np.zeros(99), np.zeros(99), [5, 99], [1, 2], 25e3),
-            "index: goes from 5 to 99, the labelled",
+            lambda: sort_spikes(WAVE, WAVE, [5, 99], [1, 2], 25e3),
+            r"labels: 1 index outside 0…98 \(the first is 99\); index counts samples from 0",
         ),
-        (lambda: sort_spikes(np.zeros(99), np.zeros(99), [5], [1, 2], 25e3), r"index: has shape \(1,\), unit \(2,\)"),
+        (lambda: sort_spikes(WAVE, WAVE, [-5], [1], 25e3), "1 index outside 0…98"),
+        (lambda: sort_spikes(WAVE, WAVE, [5], [1, 2], 25e3), "labels: 1 entries in index, 2 in unit"),
+        (lambda: sort_spikes(WAVE, WAVE, [5.5], [1], 25e3), "labels: 'index' holds something other than whole numbers"),
+        (lambda: sort_spikes(WAVE, WAVE, [5], ["a"], 25e3), "labels: 'unit' holds something other than whole numbers"),
+        (lambda: sort_spikes(WAVE, WAVE, [5], [0], 25e3), "labels: 1 unit outside 1…100.*number the neurons 1, 2, 3"),
+        (lambda: sort_spikes(WAVE, WAVE, [5], [10**9], 25e3), "labels: 1 unit outside 1…100"),
+        (lambda: sort_spikes(WAVE, [WAVE, WAVE], [5], [1], 25e3), r"labelled: has 2 channels; give one: signal\[0\]"),
+        (lambda: sort_spikes([WAVE, WAVE], WAVE, [5], [1], 25e3), "signal: has 2 channels"),
+        (
+            lambda: sort_spikes(WAVE, WAVE, [5], [1], 25),
+            "25 Hz, too low for spikes; give the rate in Hz: 25 kHz is 25000",
+        ),
+        (lambda: sort_spikes(WAVE, WAVE, [5], [1], cast(Any, "25k")), "signal: has shape .* and rate 25k"),
+        (lambda: sort_spikes(np.full(99, np.inf), WAVE, [5], [1], 25e3), "signal: .* infinite samples; mark samples"),
+        (lambda: find_units(WAVE, 25), "too low for spikes"),
         (lambda: spike_rates(np.zeros(10), 2.0), r"source: has shape \(10,\)"),
         (
             lambda: spike_rates(np.ones((2, 10)), 2.0, engine="oasis", cascade_model="tau1s"),

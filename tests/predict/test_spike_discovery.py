@@ -62,13 +62,14 @@ def test_a_recording_of_spikeinterface_goes_in_and_a_sorting_comes_out(tetrodes)
         sort_recording(core.NumpyRecording([traces[:100], traces[:100]], FS_HZ))
 
 
-def test_channels_keep_their_numbers_beside_one_without_samples(tetrodes, tmp_path):
+def test_channels_keep_their_numbers_beside_one_without_samples_and_rails_are_noted(tetrodes, tmp_path):
     traces, _ = tetrodes
-    traces = np.insert(traces[:, :2], 0, np.nan, axis=1)
+    traces = np.insert(np.maximum(traces[:, :2], -11), 0, np.nan, axis=1)
     np.savez(tmp_path / "wires.npz", traces=traces, fs=FS_HZ, shanks=np.zeros(3, int))
     summary = discover_units(tmp_path / "wires.npz", tmp_path / "out", figures=False, exports=["phy"])
     assert summary.exit_code == 0, summary.failures
     record = json.loads((tmp_path / "out" / "wires.json").read_text())
+    assert any("cut off at the largest value" in note for note in record["notes"])
     assert [row["channel"] for row in record["units"]] == [1]
     assert "group 0: channel 0 of the group (counted from 0) has no finite sample and was not used" in record["notes"]
 

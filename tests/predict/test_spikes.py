@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import scipy.io
 import infer
 from src.models.bundle import load_bundle
 from src.models.spike_scoring import detection, score
-from src.predict.spikes import predict, sort_with_bank
+from src.predict.spikes import find_recordings, predict, sort_with_bank
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_spikes
 from src.signals import BadInput
@@ -200,12 +201,47 @@ def test_a_negative_gain_turns_the_recording_over(spike_folder, tmp_path):
     )
 
 
-def test_a_recording_that_gain_leaves_upside_down_is_never_a_traceback(spike_folder, tmp_path):
-    """Known polarity, wrong sign: the user's word counts, and nothing fails on the way."""
-    summary = sort_with_bank(
-        spike_folder / "D2.mat", tmp_path, labelled=str(spike_folder / "D1.mat"), gain=-1.0, figures=False
-    )
-    assert summary.exit_code == 0 or "Traceback" not in summary.failures[0].reason
+def test_a_gain_that_would_turn_the_recording_upside_down_is_corrected(sorted_folder, sort, spike_folder, tmp_path):
+    summary = sort(spike_folder / "D2.mat", tmp_path, gain=-1.0)
+    assert "options.gain=-1 would turn it upside down: 1 was taken" in summary.values["D2"][1]
+    expected = read_spikes(sorted_folder[1] / "D2.mat")
+    np.testing.assert_array_equal(read_spikes(tmp_path / "D2.mat").index, expected.index)
+
+
+def test_fs_hz_is_that_of_the_recordings_and_never_of_the_labelled_one(sort, spike_folder, tmp_path):
+    labelled = scipy.io.loadmat(spike_folder / "D1.mat")
+    with pytest.raises(BadInput, match=r"labelled recording D1.mat has 25000 Hz; .*add options.labelled_fs_hz=20000"):
+        sort(spike_folder / "D2.mat", tmp_path / "a", source_options=SourceOptions(20_000.0))
+    with pytest.raises(BadInput, match="25 kHz is 25000"):
+        sort(spike_folder / "D2.mat", tmp_path / "a", source_options=SourceOptions(25.0))
+    sort(spike_folder / "D2.mat", tmp_path / "b", source_options=SourceOptions(20_000.0), labelled_fs_hz=20_000.0)
+    assert json.loads((tmp_path / "b" / "D2.json").read_text())["fs_hz"] == 20_000.0
+    scipy.io.savemat(tmp_path / "D1.mat", {k: labelled[k] for k in ("d", "Index", "Class")} | {"sr": 20_000.0})
+    options: dict[str, Any] = {"labelled": str(tmp_path / "D1.mat"), "figures": False}
+    sort_with_bank(spike_folder / "D2.mat", tmp_path / "c", **options)
+    assert json.loads((tmp_path / "c" / "D2.json").read_text())["fs_hz"] == 20_000.0
+    with pytest.raises(BadInput, match=r"labelled recording D1.mat has 20000 Hz"):
+        sort_with_bank(spike_folder / "D2.mat", tmp_path / "d", source_options=SourceOptions(25_000.0), **options)
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "d").exists()
+
+
+def test_recordings_that_are_cut_off_at_a_rail(sort, spike_folder, tmp_path):
+    trace = scipy.io.loadmat(spike_folder / "D2.mat")["d"][0]
+    for name, share in (("few", 5e-4), ("many", 0.01)):
+        np.save(tmp_path / f"{name}.npy", np.minimum(trace, np.quantile(trace, 1 - share)))
+    (mild,) = [v for v in sort(tmp_path / "few.npy", tmp_path / "a").values["few"] if "cut off" in v]
+    assert "the largest neurons are incomplete" in mild
+    (failure,) = sort(tmp_path / "many.npy", tmp_path / "b").failures
+    assert "are cut off at the largest value that was recorded" in failure.reason
+    assert not list((tmp_path / "b").glob("many*"))
+
+
+def test_what_a_folder_holds_beside_recordings_is_named(spike_folder, tmp_path, capsys):
+    for name in ("D2.mat", "notes.txt", ".hidden"):
+        (tmp_path / name).write_bytes(b"")
+    assert [p.name for p in find_recordings(tmp_path, None, [])] == ["D2.mat"]
+    assert "notes.txt passed over" in capsys.readouterr().err
 
 
 def test_an_earlier_sorting_can_be_the_labels(spike_folder, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_pdf import PdfPages
 
 from src.reports.calcium import FrameMarks, NeuronTraces, SubjectFigures, draw_neurons, draw_overview
 
@@ -46,6 +47,30 @@ def test_a_page_per_neuron_without_a_date_or_a_bitmap(tmp_path, figures, count):
     assert b"CreationDate" not in content
     assert b"/Subtype /Image" not in content
     assert content == neurons(tmp_path / "again.pdf", figures, count)
+
+
+def test_every_page_has_its_own_scale_and_says_what_was_left_out(tmp_path, figures, monkeypatch):
+    pages = []
+
+    class Pages(PdfPages):
+        def savefig(self, figure=None, **options):
+            pages.append((figure.axes[1].get_ylim(), figure.get_suptitle()))
+
+    monkeypatch.setattr("src.reports.calcium.PdfPages", Pages)
+    expected = np.stack([np.full(FRAMES, np.nan), *(size * np.ones(FRAMES) for size in (0.1, 5.0))])
+    expected[1:, 0] = 0
+    spikes = np.zeros(expected.shape, bool)
+    draw_neurons(
+        tmp_path / "n.pdf",
+        NeuronTraces("mouse", figures.marks, np.arange(1, 4), np.ones(3), expected, expected, spikes, "ΔF/F"),
+    )
+    assert [limits[0] for limits, _ in pages] == [0, 0, 0]
+    assert 0.1 < pages[1][0][1] < 0.2
+    assert 5 < pages[2][0][1] < 6
+    assert [title.split(" · ")[1:3] for _, title in pages[:2]] == [
+        ["cell 1", "left out (cell_state says why)"],
+        ["cell 2", "noise level 1.0 % / √Hz"],
+    ]
 
 
 def test_the_overview_is_one_page_that_says_what_it_shows(tmp_path, figures):

@@ -32,6 +32,7 @@ from src.preprocess.spikes.pursuit import Pursuit
 from src.preprocess.spikes.sorting import Sorted, blocks, named, pursue
 from src.preprocess.spikes.trace import bridged, without_hum
 from src.preprocess.spikes.waveforms import cut_windows, mean_waveforms
+from src.recordings.extracellular.reader import require_spike_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, held
 from src.signals import BadInput
 
@@ -197,6 +198,7 @@ def discover(traces: np.ndarray, fs_hz: float, params: DiscoverParams | None = N
 
 def discover_group(group: Group) -> Units:
     """Find the units of a group that need not fit into memory, and sort it; see :func:`discover`."""
+    require_spike_rate("recording", group.fs_hz)
     p, recorded, read = group.params, group.recorded(), group.read
     channels = np.flatnonzero(recorded)
     if len(channels) == 0:
@@ -206,15 +208,13 @@ def discover_group(group: Group) -> Units:
         group.notes.add(f"channel {absent} of the group (counted from 0) has no finite sample and was not used")
     bandpassed, usable = group.excerpt()
     noise = noise_levels(bandpassed, usable)
-    scaled = bandpassed / noise[:, None].astype(np.float32)
-    sign, peaks, ceiling = find_peaks(scaled, group.fs_hz, p.threshold)
+    sign, peaks, ceiling = find_peaks(bandpassed / noise[:, None].astype(np.float32), group.fs_hz, p.threshold)
     group.ceiling = (ceiling * noise)[:, None]
     if np.isfinite(ceiling):
         bandpassed, usable = group.excerpt()
         sign, peaks, _ = find_peaks(bandpassed / noise[:, None].astype(np.float32), group.fs_hz, p.threshold)
     before, after = group.samples(p.before_ms), group.samples(p.after_ms)
-    margin = before + after
-    peaks = peaks[usable[peaks] & (peaks > margin) & (peaks < bandpassed.shape[1] - margin)]
+    peaks = peaks[usable[peaks] & (peaks > before + after) & (peaks < len(usable) - before - after)]
     if len(peaks) < p.least_spikes:
         problem = f"{len(peaks)} peaks beyond {p.threshold:g} times the noise"
         raise BadInput("recording", problem, "give a longer recording")

@@ -15,8 +15,15 @@ import numpy as np
 from src.preprocess.spikes.bank import KERNEL_TAPS, SpikeBank, Whitening
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import Spectrum, background_spectrum, grow, quiet_mask
-from src.preprocess.spikes.pursuit import Found, Pursuit
-from src.preprocess.spikes.trace import Trace, check_rates, without_artefacts, without_hum
+from src.preprocess.spikes.pursuit import SHIFT, Found, Pursuit, local_peaks
+from src.preprocess.spikes.trace import (
+    CEILING,
+    Trace,
+    check_clipping,
+    check_rates,
+    without_artefacts,
+    without_hum,
+)
 from src.preprocess.spikes.waveforms import LabelledRecording, WaveformModel, subtracted
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
@@ -30,7 +37,12 @@ GAIN_SAMPLES = 1 << 17
 FOREIGN_UNIT = 8.0
 """A recording is taken to be in another unit if it is so many times louder or quieter than the labelled one."""
 
-GAIN_STEPS = np.geomspace(0.25, 4, 9)
+GAIN_STEPS = 2.0 ** np.arange(-3, 3.001, 1 / 16)
+TURNED, SCALED = 1.5, 1.02
+"""How much more has to be explained with the other polarity, or with another unit."""
+
+SHORT_S = 0.5  # length below which the background is known so badly that it costs more than 0.04 of F1
+SEEN_RATIO = 12.5  # log-likelihood ratio of the spikes that gain is judged by
 
 SHORTEST_REFRACTORY_MS, LONGEST_REFRACTORY_MS = 0.5, 2.0
 
@@ -130,12 +142,15 @@ class BankSorter:
         spikes, _ = named([found for found, _ in done], marginal, int(trace.usable.sum()), self.prior)
         spikes = spikes.at(~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[spikes.train.index])
         check_rates(spikes.train, trace.usable.sum() / trace.fs_hz, trace.source)
-        return replace(spikes, notes=(*self.notes, *notes))
+        cut_off = check_clipping(trace.cut_off, len(spikes.train), trace.source)
+        if trace.duration_s < SHORT_S:
+            notes = (*notes, f"only {trace.duration_s:.3g} s long: spikes near the noise may be missed or invented")
+        return replace(spikes, notes=(*self.notes, *notes, *cut_off))
 
     def prepared(self, trace: Trace) -> tuple[Trace, tuple[str, ...]]:
         """The recording without mains hum and artefacts, in the labelled recording's unit and polarity."""
         cleaned, hum = without_hum(trace.centred, trace.fs_hz)
-        gain, scaling = (self.gain, ()) if self.gain is not None else self.find_gain(cleaned, trace)
+        gain, scaling = self.find_gain(cleaned, trace)
         trace = replace(trace, centred=cleaned * np.float32(gain))
         largest = float(np.abs(self.waveforms.templates).max())
         trace, artefacts = without_artefacts(trace, largest, self.conditioning.low_hz or 0.0)
@@ -144,8 +159,9 @@ class BankSorter:
     def find_gain(self, centred: np.ndarray, trace: Trace) -> tuple[float, tuple[str, ...]]:
         """The factor with which the known waveforms explain most of a recording, and what that means.
 
-        The other polarity is always tried. Other units are tried where the recording is far louder or quieter
-        than the labelled one: volts for microvolts, a converter's counts.
+        Both polarities are tried, and all sizes around the labelled recording's loudness if the recording is far louder
+        or quieter (volts for microvolts, a converter's counts), else around 1. A gain that the user gives is kept, but
+        for its sign.
 
         Raises
         ------
@@ -155,27 +171,47 @@ class BankSorter:
         start = _best_stretch(trace.usable, GAIN_SAMPLES)
         part, real = centred[start : start + GAIN_SAMPLES], trace.usable[start : start + GAIN_SAMPLES]
         bandpassed = self.conditioning.linear(part)
-        quiet = quiet_mask(np.where(real, bandpassed, np.nan))
-        noise = background_spectrum(bandpassed, self.conditioning.fs_hz, quiet)
         ratio = self.loudness / max(float(np.quantile(np.abs(bandpassed[real]), 0.999)), 1e-30)
-        foreign = not 1 / FOREIGN_UNIT < ratio < FOREIGN_UNIT
-        sizes = [1.0, *(ratio * GAIN_STEPS if foreign else ())]
-        explained = {}
-        for gain in (sign * size for size in sizes for sign in (1.0, -1.0)):
-            pursuit = Pursuit(self.bank(noise.scaled(gain)), gain * bandpassed[None], self.refractory)
-            pursuit.take_clearest(CLEAR_RATIO)
-            explained[gain] = float(pursuit.found.ratio.sum())
-        best = max(explained, key=lambda gain: explained[gain])
-        if foreign and (best in (1.0, -1.0) or explained[best] < CLEAR_RATIO * 10):
+        foreign = self.gain is None and not 1 / FOREIGN_UNIT < ratio < FOREIGN_UNIT
+        usual = self.gain or (ratio if foreign else 1.0)
+        sizes = usual * (GAIN_STEPS if self.gain is None else np.ones(1))
+        sides = [dict(zip(s * sizes, self._explained(bandpassed, real, s * sizes), strict=True)) for s in (1, -1)]
+        straight, turned = (max(side, key=side.__getitem__) for side in sides)
+        side, best, notes = sides[0], straight, []
+        if sides[1][turned] > TURNED * sides[0][straight] + 10 * CLEAR_RATIO:
+            side, best = sides[1], turned
+            notes.append("its polarity is the opposite of the labelled recording's: it was turned over")
+            if self.gain is not None:
+                notes = [f"options.gain={self.gain:g} would turn it upside down: {-self.gain:g} was taken"]
+        if foreign and side[best] < 10 * CLEAR_RATIO:
             factor = f"{1 / ratio:.3g} times those of the labelled recording"
             problem = f"its amplitudes are {factor}, and no spike is like its"
             raise BadInput(trace.source, problem, "give options.gain, the factor to the labelled recording's unit")
-        if best == 1.0 or explained[best] < 1.5 * explained[1.0] + 10 * CLEAR_RATIO:
-            return 1.0, ()
-        notes = ["its polarity is the opposite of the labelled recording's: it was turned over"] if best < 0 else []
-        if abs(best) != 1.0:
-            notes.append(f"it was scaled by {abs(best):.3g} to the labelled recording's unit (options.gain=1: not)")
-        return best, tuple(notes)
+        same = np.copysign(usual, best)
+        if not foreign and side[best] < SCALED * side[same] + 5 * CLEAR_RATIO:
+            return float(same), tuple(notes)
+        notes.append(f"it was scaled by {abs(best):.3g} to the labelled recording's unit (options.gain=1: not)")
+        return float(best), tuple(notes)
+
+    def _explained(self, bandpassed: np.ndarray, real: np.ndarray, gains: np.ndarray) -> list[float]:
+        """Sum of the log-likelihood ratios of the clear spikes of a trace ``(time,)`` that is multiplied by each gain.
+
+        Whitening takes a gain off, so that it divides the templates ``t`` instead: ``<t, w> / g - |t|² / 2 g²``. One
+        correlation serves all gains; what is looked at are its peaks relative to ``|t|``.
+        """
+        quiet = quiet_mask(np.where(real, bandpassed, np.nan))
+        bank = self.bank(background_spectrum(bandpassed, self.conditioning.fs_hz, quiet))
+        energy, reach = bank.energy[~bank.absent, None].astype(np.float32), bank.length // 2
+        white = bank.whitening.apply(bandpassed[None])
+        products = np.sign(gains[0]) * (bank.template_ratios(white)[~bank.absent] + energy / 2)
+        size = (products / np.sqrt(energy)).max(axis=0)
+        peaks = local_peaks(size, np.sqrt(2 * SEEN_RATIO), reach)
+        peaks = peaks[(peaks > reach) & (peaks < len(bandpassed) - reach)]
+        power = size[peaks] ** 2
+        weight = np.minimum(1, CEILING**2 * np.median(power) / power) if len(peaks) else power  # artefacts count little
+        near = products[:, peaks[:, None] + np.arange(-SHIFT, SHIFT + 1)].max(axis=2)
+        ratios = [(near / abs(g) - energy / (2 * g * g)).max(axis=0) for g in gains.astype(np.float32)]
+        return [float((weight * r)[r > SEEN_RATIO].sum()) for r in ratios]
 
     @property
     def prior(self) -> np.ndarray:
@@ -204,7 +240,7 @@ class BankSorter:
         model, found = self.waveforms, pursuit.found
         shapes = model.templates[found.unit] + np.einsum("nm,nmt->nt", found.weights, model.modes[found.unit])
         residual = subtracted(part, found.index - pursuit.pad - model.onset, shapes)
-        return background_spectrum(residual, fs_hz, real, n_fft=min(LONG_FFT, len(part)))
+        return background_spectrum(residual, fs_hz, real, n_fft=min(LONG_FFT, max(len(part) // 8, 256)))
 
 
 def refractory_samples(train: SpikeTrain, fs_hz: float) -> int:

@@ -13,10 +13,12 @@ import numpy as np
 from src.preprocess.spikes.filters import bandpass, grow, robust_sigma
 from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.formats import SourceOptions
-from src.recordings.extracellular.spike_trains import SpikeTrain, read_trace, unusable
+from src.recordings.extracellular.reader import require_spike_rate
+from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off, read_trace, unusable
 from src.signals import BadInput
 
 MOST_UNUSABLE = 0.5  # share of NaN and saturated samples above which a recording is refused
+SOME_CUT_OFF, MOST_CUT_OFF = 0.01, 0.1  # share of deflections cut off at a rail that is said, and that is refused
 MAINS_HZ = (50.0, 60.0)
 HUM_RATIO = 8.0  # power of a line over that of its neighbourhood above which it is taken off
 HARMONICS = 12
@@ -35,13 +37,14 @@ SHORTEST_ISI_MS, MOST_SHORT = 0.5, 0.2
 
 @dataclass(frozen=True)
 class Trace:
-    """``centred (time,)`` float32 without NaN, and the mask of real samples."""
+    """``centred (time,)`` float32 without NaN, the mask of real samples, and deflections cut off at a rail."""
 
     name: str
     centred: np.ndarray
     usable: np.ndarray
     fs_hz: float
     source: str
+    cut_off: int = 0
 
     @property
     def duration_s(self) -> float:
@@ -66,6 +69,9 @@ def load_trace(path: Path, *, fs_hz: float, options: SourceOptions | None = None
 
 def as_trace(samples: np.ndarray, fs_hz: float, name: str, source: str = "signal") -> Trace:
     """Centre and check samples in memory, as :func:`load_trace` does; ``source`` is named in errors."""
+    require_spike_rate(source, fs_hz)
+    if n_infinite := int(np.isinf(samples).sum()):
+        raise BadInput(source, f"{n_infinite} infinite samples", "mark samples that were not recorded with NaN")
     bad = unusable(samples)
     if bad.mean() > MOST_UNUSABLE:
         raise BadInput(source, f"{bad.mean():.0%} of the samples are NaN or saturated", "give a recording with signal")
@@ -73,7 +79,22 @@ def as_trace(samples: np.ndarray, fs_hz: float, name: str, source: str = "signal
     centred = np.where(bad, np.float32(0), present - np.float32(np.median(present[~bad])))
     if not centred.any():
         raise BadInput(source, "every sample has the same value", "give a recording with signal")
-    return Trace(name, centred, ~bad, fs_hz, source)
+    return Trace(name, centred, ~bad, fs_hz, source, cut_off(samples))
+
+
+def check_clipping(n_cut_off: int, n_spikes: int, source: str | None = None) -> tuple[str, ...]:
+    """What to say where deflections are cut off at the limit of an amplifier or a converter.
+
+    Raises
+    ------
+    BadInput
+        If they are many and a ``source`` is given: where amplitudes are known beforehand, spikes are lost and confused.
+    """
+    share = n_cut_off / max(n_cut_off + n_spikes, 1)
+    said = f"{n_cut_off} deflections are cut off at the largest value that was recorded ({n_spikes} spikes are not)"
+    if source is not None and share > MOST_CUT_OFF:
+        raise BadInput(source, said, "give a recording with less gain: spikes that are cut off cannot be told apart")
+    return (f"{said}: the largest neurons are incomplete, and may be confused",) if share > SOME_CUT_OFF else ()
 
 
 def find_recording(folder: Path, name: str) -> Path:

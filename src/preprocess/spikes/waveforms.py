@@ -13,7 +13,7 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import grow, slow_baseline
 from src.preprocess.spikes.trace import Trace, checked_labels, load_trace, without_hum
 from src.recordings.extracellular.formats import SourceOptions
-from src.recordings.extracellular.spike_trains import SpikeTrain, read_sorting, read_spikes
+from src.recordings.extracellular.spike_trains import SpikeTrain, checked_train, read_sorting, read_spikes
 from src.signals import BadInput
 
 N_MODES = 3  # directions of variation kept per unit
@@ -243,9 +243,7 @@ def load_labelled(
         train = read_spikes(path, n_samples=len(trace.centred), n_units=n_units)
         return labelled_recording(trace, train, conditioning)
     train, said = read_sorting(sorting, conditioning.fs_hz)
-    if len(train) and train.index[-1] >= len(trace.centred):
-        problem = f"has a spike at sample {train.index[-1]}, the recording has {len(trace.centred)} samples"
-        raise BadInput(sorting, problem, "give the sorting of this recording")
+    train = checked_train(sorting, {"spikes": train.index, "units": train.unit}, n_samples=len(trace.centred))
     before = round(PEAK_BEFORE_MS * trace.fs_hz / 1000)
     return labelled_recording(trace, train, conditioning, said=said, before=before)
 

@@ -36,10 +36,13 @@ _RATE = re.compile(
 )
 _INTERVAL = re.compile(r"dt|tsample|sampl(e|ing)interval|samplingperiod")
 _LATEST_S = 1e11
+SLOWEST_SPIKES_HZ = 5_000.0
 USUAL_NAMES = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
 
 
-def open_recording(path: Path, options: SourceOptions | None = None, *, purpose: str = "lfp") -> ExtracellularRecording:
+def open_recording(
+    path: Path, options: SourceOptions | None = None, *, purpose: str = "lfp", usual_hz: float | None = None
+) -> ExtracellularRecording:
     """Everything about a recording but its samples.
 
     Parameters
@@ -48,6 +51,8 @@ def open_recording(path: Path, options: SourceOptions | None = None, *, purpose:
         A file or folder of one of :func:`formats`.
     purpose
         ``"lfp"`` or ``"spikes"``: which stream of a recording with several is meant, and which array of a file.
+    usual_hz
+        Sampling rate of arrays that state none, where the options give none either.
 
     Raises
     ------
@@ -60,7 +65,7 @@ def open_recording(path: Path, options: SourceOptions | None = None, *, purpose:
     suffix = path.suffix.lower()
     if path.is_file() and suffix in SUFFIXES:
         usual = USUAL_NAMES if purpose == "lfp" else tuple(dict.fromkeys(("d", *USUAL_NAMES)))
-        recording = _of_arrays(path, open_array(path, options.key, usual), options)
+        recording = _of_arrays(path, open_array(path, options.key, usual), options.fs_hz or usual_hz)
     elif path.is_file() and suffix == ".wav":
         recording = _wav(path)
     elif path.is_file() and options.dtype is not None:
@@ -73,10 +78,19 @@ def open_recording(path: Path, options: SourceOptions | None = None, *, purpose:
         stated = f"{recording.fs_hz:g} Hz"
         problem = f"states a sampling rate of {stated}, {options.fs_hz:g} Hz was given"
         raise BadInput(path, problem, f"give {stated} if the file is right, else correct the file or resample it")
+    if purpose == "spikes":
+        require_spike_rate(path, recording.fs_hz)
     if options.gain_uv is not None:
         gain = np.full(recording.n_channels, options.gain_uv, np.float32)
         recording = replace(recording, gain=gain, offset=None, units="uV")
     return recording
+
+
+def require_spike_rate(source: str | Path, fs_hz: float) -> None:
+    """Refuse a sampling rate at which no spike can be seen, kHz in place of Hz above all."""
+    if fs_hz < SLOWEST_SPIKES_HZ:
+        hint = f"give the rate in Hz: {fs_hz:g} kHz is {1000 * fs_hz:g}" if fs_hz < 200 else "give a faster recording"
+        raise BadInput(source, f"has a sampling rate of {fs_hz:g} Hz, too low for spikes", hint)
 
 
 def is_recording(path: Path) -> bool:
@@ -112,7 +126,7 @@ def stated_rate(path: Path, fields: Mapping[str, Any]) -> float | None:
     return rates[0][1] if rates else None
 
 
-def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions) -> ExtracellularRecording:
+def _of_arrays(path: Path, stored: StoredArray, fs_hz: float | None) -> ExtracellularRecording:
     fields, name, warnings = stored.fields, stored.name, list[str]()
     if stored.dtype.kind not in "fiu":
         raise BadInput(path, f"{name} is of type {stored.dtype}", "save real numbers")
@@ -131,7 +145,7 @@ def _of_arrays(path: Path, stored: StoredArray, options: SourceOptions) -> Extra
         raise BadInput(path, f"{len(ids)} channel_ids for {n_channels} channels", "give one id per channel")
     if turned and n_channels > 1:
         warnings.append(f"{name} of shape {stored.shape} is read as (channel, time)")
-    times, rate, said = _sample_times(path, fields, n_samples, stated_rate(path, fields) or options.fs_hz)
+    times, rate, said = _sample_times(path, fields, n_samples, stated_rate(path, fields) or fs_hz)
     warnings += said
     if rate is None:
         raise BadInput(path, "states no sampling rate", RATE_HINT)

@@ -7,10 +7,12 @@ Inside the project a spike's ``index`` is the 0-based sample of its *onset*; fil
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import scipy.io
 from numpy.typing import ArrayLike
@@ -23,6 +25,9 @@ from src.recordings.matlab import read_fields
 from src.recordings.sleep.check_signal import in_runs
 from src.signals import BadInput, Recording
 from src.storage.atomic import atomic_file
+
+MOST_UNITS = 100
+"""Largest number of a neuron of one channel where nobody says how many there are."""
 
 _SORTING_HINT = "give a Phy folder (with params.py), <name>_sorting.npz, or a folder that SpikeInterface saved"
 
@@ -69,8 +74,7 @@ def read_trace(
     """One channel of any extracellular recording, as ``(1, time)`` float32 in ``units`` unless the file states others.
 
     ``options`` is what the file does not state, ``channel`` a row of several. The rate a file states has to be
-    ``fs_hz``. NaN marks samples that were not recorded. Refused are several channels and no choice, infinite samples,
-    and a channel without any.
+    ``fs_hz``. NaN marks samples that were not recorded. Refused are several channels and no choice.
     """
     path = Path(path)
     options = options or SourceOptions()
@@ -82,10 +86,6 @@ def read_trace(
     if channel is not None and not 0 <= channel < n_channels:
         raise BadInput(path, f"no channel {channel} among {n_channels}", "count channels from 0")
     samples = recording.select([channel or 0]).samples()
-    if n_infinite := int(np.isinf(samples).sum()):
-        raise BadInput(path, f"{n_infinite} infinite samples", "mark samples that were not recorded with NaN")
-    if np.isnan(samples).all():
-        raise BadInput(path, "every sample is NaN", "give a recording with samples")
     units = units if recording.units == "unknown" else recording.units
     return Recording(samples, recording.fs_hz, ("channel 1",), (units,), path.stem, path.stem, source=str(path))
 
@@ -95,8 +95,12 @@ def holds_spikes(path: Path) -> bool:
     if path.suffix.lower() != ".mat" or not path.is_file():
         return False
     try:
-        names = {name for name, _, _ in scipy.io.whosmat(path)}
-    except (NotImplementedError, ValueError, OSError, TypeError):  # version 7.3, or damaged: its reader says which
+        if h5py.is_hdf5(path):  # since version 7.3
+            with h5py.File(path, "r") as file:
+                names = set(file)
+        else:
+            names = {name for name, _, _ in scipy.io.whosmat(path)}
+    except (NotImplementedError, ValueError, OSError, TypeError):  # damaged: its reader says how
         return False
     return "d" in names or {"Index", "Class"} <= names or {"data", "sr"} <= names
 
@@ -110,16 +114,48 @@ def read_spikes(path: Path, *, n_samples: int | None = None, n_units: int | None
     if path.suffix.lower() not in (".mat", ".h5", ".hdf5"):
         raise BadInput(path, f"unknown kind of file '{path.suffix}'", "give a .mat, .h5 or .hdf5 file")
     content = read_fields(path, ("Index", "Class"), hint="training needs d, Index and Class")
-    index, unit = (_whole_numbers(path, key, content[key]) for key in ("Index", "Class"))
+    train = checked_train(path, content, first=1, n_samples=n_samples, n_units=n_units)
+    return SpikeTrain(train.index - 1, train.unit)
+
+
+def checked_train(
+    source: str | Path,
+    labels: Mapping[str, Any],
+    *,
+    first: int = 0,
+    n_samples: int | None = None,
+    n_units: int | None = None,
+) -> SpikeTrain:
+    """A train of what somebody gives as labels: two names, each with its list, the samples and then the neurons.
+
+    Parameters
+    ----------
+    first
+        Number of the first sample.
+    n_samples, n_units
+        Length of the recording, and the largest number of a neuron; :data:`MOST_UNITS` unless given.
+
+    Raises
+    ------
+    BadInput
+        Lists of unequal lengths, what is no whole number, a sample outside the recording, a neuron outside
+        ``1…n_units``.
+    """
+    (names, lists), last_unit = zip(*labels.items(), strict=True), n_units or MOST_UNITS
+    index, unit = (_whole_numbers(source, *item) for item in zip(names, lists, strict=True))
     if len(index) != len(unit):
-        raise BadInput(path, f"{len(index)} entries in Index, {len(unit)} in Class", "give one Class per Index")
-    hints = "Index counts samples from 1, as MATLAB does", "number the neurons from 1, or raise n_units"
-    for key, values, last, hint in zip(("Index", "Class"), (index, unit), (n_samples, n_units), hints, strict=True):
-        outside = values[(values < 1) | (values > (np.inf if last is None else last))]
+        problem = f"{len(index)} entries in {names[0]}, {len(unit)} in {names[1]}"
+        raise BadInput(source, problem, f"give one {names[1]} per {names[0]}")
+    origin = f"{names[0]} counts samples from {first}{', as MATLAB does' if first else ''}"
+    numbers = "number the neurons 1, 2, 3, … and leave out spikes of no neuron"
+    last = np.inf if n_samples is None else n_samples - 1 + first
+    checks = (names[0], index, first, last, origin), (names[1], unit, 1, last_unit, numbers)
+    for name, values, low, high, hint in checks:
+        outside = values[(values < low) | (values > high)]
         if len(outside):
-            problem = f"{len(outside)} {key} outside 1…{'' if last is None else last} (the first is {outside[0]})"
-            raise BadInput(path, problem, hint)
-    return SpikeTrain.sorted(index - 1, unit)
+            span = f"{low}…{'' if high == np.inf else high}"
+            raise BadInput(source, f"{len(outside)} {name} outside {span} (the first is {outside[0]})", hint)
+    return SpikeTrain.sorted(index, unit)
 
 
 def read_sorting(path: Path, fs_hz: float) -> tuple[SpikeTrain, tuple[str, ...]]:
@@ -192,15 +228,25 @@ def unusable(samples: np.ndarray, *, saturated_run: int = 8, flat_run: int = 50)
     return bad | held(samples[None], flat_run)
 
 
+def cut_off(samples: np.ndarray) -> int:
+    """Deflections of a trace ``(time,)`` whose top is the largest or smallest value for two samples or more."""
+    finite = samples[np.isfinite(samples)]
+    rails = (finite.max(), finite.min()) if len(finite) else ()
+    tops = [in_runs(samples == rail, 2) for rail in rails]
+    return sum(int(np.count_nonzero(np.diff(top.astype(np.int8), prepend=0) == 1)) for top in tops)
+
+
 def held(samples: np.ndarray, flat_run: int = 50) -> np.ndarray:
     """Mask ``(time,)`` of where every row of ``(channel, time)`` keeps its value for ``flat_run`` samples or more."""
     flat = in_runs(np.concatenate(((np.diff(samples, axis=1) == 0).all(axis=0), [False])), flat_run)
     return np.asarray(flat | np.concatenate(([False], flat[:-1])))
 
 
-def _whole_numbers(path: Path, key: str, array: Any) -> np.ndarray:
-    values = np.asarray(array).reshape(-1)
+def _whole_numbers(source: str | Path, key: str, array: Any) -> np.ndarray:
+    values, hint = np.atleast_1d(np.asarray(array)), "give the sample of each spike and the number of its neuron"
+    if values.size > max(values.shape):
+        raise BadInput(source, f"'{key}' has shape {values.shape}", hint)
     if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
-        problem = f"'{key}' holds something other than whole numbers"
-        raise BadInput(path, problem, "give sample numbers and class numbers")
+        raise BadInput(source, f"'{key}' holds something other than whole numbers", hint)
+    values = values.reshape(-1)
     return values.astype(np.int64)

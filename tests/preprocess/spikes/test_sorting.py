@@ -6,7 +6,7 @@ import pytest
 from src.models.spike_scoring import detection, score
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.sorting import BankSorter, best_threshold, posterior, refractory_samples
-from src.preprocess.spikes.trace import load_trace
+from src.preprocess.spikes.trace import as_trace, load_trace
 from src.preprocess.spikes.waveforms import load_labelled
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 from src.signals import BadInput
@@ -89,6 +89,8 @@ def usual(sorter, spike_folder):
     [
         (lambda x: -x, "turned over"),
         (lambda x: 1e-3 * x, "scaled by"),
+        (lambda x: 0.5 * x, "scaled by 2 to"),
+        (lambda x: np.round(300 * x), "scaled by"),
         (lambda x: -1e3 * x, "turned over"),
         (lambda x: x + np.sin(2 * np.pi * 50 / FS_HZ * np.arange(len(x))), "mains hum"),
         (lambda x: x + 500.0 * (np.arange(len(x)) % 30_011 < 10), "artefacts"),
@@ -112,6 +114,15 @@ def test_a_recording_that_is_partly_silent_is_sorted_without_a_word(sorter, spik
     outside = (usual[1].index < 39_000) | (usual[1].index > 91_000)
     away = found.train.index[(found.train.index < 39_000) | (found.train.index > 91_000)]
     assert detection(usual[1].index[outside], away, 10).f1 > 0.97
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0])
+def test_a_short_recording_is_sorted_as_its_stretch_of_a_long_one(sorter, usual, seconds):
+    trace, expected = usual
+    n_samples = round(seconds * FS_HZ)
+    found = sorter.sort(as_trace(trace.centred[:n_samples], FS_HZ, "short"))
+    assert any("0.2 s long" in note for note in found.notes) == (seconds < 0.5)
+    assert detection(expected.index[expected.index < n_samples - 50], found.train.index, 10).f1 > 0.9
 
 
 def test_amplitudes_that_no_gain_explains_are_refused(sorter, usual):

@@ -37,6 +37,7 @@ def test_a_trace_is_centred_and_what_was_not_recorded_is_marked(tmp_path):
     [
         (np.r_[np.full(600, np.nan), np.arange(400.0)], "60% of the samples"),
         (np.full(1_000, 3.0), "NaN or saturated|same value"),
+        (np.r_[np.inf, np.arange(999.0)], "1 infinite samples; mark samples that were not recorded with NaN"),
     ],
 )
 def test_recordings_without_signal_are_refused(tmp_path, samples, problem):

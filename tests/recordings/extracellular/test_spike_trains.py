@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from src.recordings.extracellular.spike_trains import (
     SpikeTrain,
+    holds_spikes,
     read_sorting,
     read_spikes,
     read_trace,
@@ -60,8 +61,6 @@ def test_one_channel_of_several(tmp_path):
     [
         ({"x": np.ones(5)}, r"no variable 'd' \(it holds x\); name the trace"),
         ({"d": np.zeros((1, 0))}, "d is empty"),
-        ({"d": np.full(5, np.nan)}, "every sample is NaN"),
-        ({"d": np.array([1.0, np.inf])}, "1 infinite samples; mark samples that were not recorded with NaN"),
         ({"d": np.array(["a"])}, "save real numbers"),
         ({"d": np.ones(5), "fs": 24_000.0}, r"states a sampling rate of 24000 Hz, 25000 Hz was given"),
         ({"d": np.ones((2, 3, 4))}, "shape"),
@@ -94,12 +93,33 @@ def test_broken_missing_and_foreign_files(tmp_path):
         ({"Index": [0, 2], "Class": [1, 1]}, r"1 Index outside 1…9 \(the first is 0\)"),
         ({"Index": [1, 10], "Class": [1, 1]}, r"1 Index outside 1…9 \(the first is 10\)"),
         ({"Index": [1, 2], "Class": [1, 6]}, r"1 Class outside 1…5 \(the first is 6\)"),
-        ({"Index": [1, 2.5], "Class": [1, 1]}, "something other than whole numbers"),
+        ({"Index": [1, 2.5], "Class": [1, 1]}, "'Index' holds something other than whole numbers"),
+        ({"Index": [1, 2], "Class": [1, np.nan]}, "'Class' holds something other than whole numbers"),
+        ({"Index": [1, 2], "Class": [0, 1]}, r"1 Class outside 1…5 \(the first is 0\); number the neurons 1, 2, 3"),
+        ({"Index": np.ones((2, 2)), "Class": np.ones(4)}, r"'Index' has shape \(2, 2\)"),
     ],
 )
 def test_labels_that_cannot_be_meant(tmp_path, content, message):
     with pytest.raises(BadInput, match=message):
         read_spikes(save(tmp_path / "x.mat", **content), n_samples=9)
+
+
+def test_matlab_files_of_every_version_hold_spikes(tmp_path):
+    content = {"d": np.arange(6.0), "Index": np.array([2.0, 5.0]), "Class": np.array([1.0, 2.0]), "sr": np.array(24e3)}
+    save(tmp_path / "old.mat", **content)
+    with h5py.File(tmp_path / "new.mat", "w", userblock_size=512) as file:  # version 7.3: columns first
+        for name, value in content.items():
+            file[name] = np.atleast_2d(value).T
+    for path in sorted(tmp_path.iterdir()):
+        assert holds_spikes(path)
+        train, trace = read_spikes(path, n_samples=6), read_trace(path, fs_hz=24_000.0)
+        assert (train.index.tolist(), train.unit.tolist()) == ([1, 4], [1, 2])
+        np.testing.assert_array_equal(trace.samples[0], content["d"])
+        with pytest.raises(BadInput, match="states a sampling rate of 24000 Hz"):
+            read_trace(path, fs_hz=25_000.0)
+    with h5py.File(tmp_path / "other.mat", "w") as file:
+        file["x"] = np.ones(3)
+    assert not holds_spikes(tmp_path / "other.mat")
 
 
 @settings(max_examples=10, deadline=None)
