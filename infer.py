@@ -16,7 +16,7 @@ from src.recordings.extracellular.formats import SourceOptions
 from src.runs.command import exit_with, run_verb, user_errors
 from src.signals import BadInput
 from src.storage.batch import Summary
-from src.storage.progress import say
+from src.storage.progress import say, show
 
 schema.register_models()
 
@@ -149,10 +149,11 @@ def show_contents(cfg: DictConfig, console: Console) -> None:
             continue
         if found:  # a scoring in EDF has no channels
             recordings.append(found)
-            console.print(ResultsTable(found, title=str(path)))
+            say(console, str(path), style="italic")  # a title would be broken over lines
+            show(console, ResultsTable(found, title=""))
     places = [Path(__file__).parent / "pretrained", Path(cfg.runs_dir)]
     if bundles := bundle_rows(recordings, places):
-        console.print(ResultsTable(bundles, title="bundles"))
+        show(console, ResultsTable(bundles, title="bundles"))
     else:
         say(console, f"no bundle in {' or '.join(map(str, places))}: train one with train.py")
 
@@ -165,7 +166,7 @@ def main(cfg: DictConfig) -> None:
             show_contents(cfg, console)
             return
         summary = predict_with_method(cfg) if cfg.method is not None else predict_with_bundle(cfg, console)
-    console.print(summary.table())
+    show(console, summary.table())
     for name, lines in summary.values.items():
         if len(summary.values) > 1:
             say(console, f"\n{name}", style="bold")

@@ -25,6 +25,7 @@ from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import is_recording, open_recording, require_spike_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
+from src.recordings.foreign_files import absent
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
@@ -204,7 +205,7 @@ def find_recordings(source: Path, recordings: list[str] | None, targets: list[st
     if source.is_file() or is_recording(source):
         return [source]
     if not source.is_dir():
-        raise BadInput(source, "does not exist", "give a recording or a folder of them")
+        raise absent(source)
     if recordings:
         return [find_recording(source, name) for name in recordings]
     entries = sorted(p for p in source.iterdir() if not p.name.startswith("."))

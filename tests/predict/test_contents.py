@@ -113,7 +113,37 @@ def test_calcium_and_wav_in_place_of_a_night_are_refused_with_the_command_that_r
         require_sleep(tmp_path / "wires")
     (tmp_path / "wires" / "a.edf").write_bytes(b"")
     require_sleep(tmp_path / "wires")  # the night is scored
-    require_sleep(tmp_path / "absent.edf")  # what reads it says that it does not exist
+    with pytest.raises(BadInput, match=r"wirse: does not exist; did you mean .*wires"):
+        require_sleep(tmp_path / "wirse")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "npys",
+            r"npys: holds neither EDF nor BDF \(2 .npy\); LFP: .*lfp_states input=.*a.npy source.fs_hz=<Hz>; spikes",
+        ),
+        ("npys/a.npy", r"a.npy: is neither .* source.fs_hz=<Hz>; spikes: the same with method=discover"),
+        ("locust.raw", r"raw: is neither .*source.dtype=int16 source.channels=<number> source.fs_hz=<Hz>"),
+        ("rat1.lfp", "and no NeuroScope .xml lies beside it; LFP: python infer.py method=lfp_states"),
+        ("papers", r"papers: holds neither EDF nor BDF \(1 .pdf\); give a folder of recordings"),
+        ("empty", r"empty: holds neither EDF nor BDF \(no file\)"),
+    ],
+)
+def test_what_is_no_night_is_answered_by_what_was_given(tmp_path, given, said):
+    for folder in ("npys", "papers", "empty"):
+        (tmp_path / folder).mkdir()
+    for name in ("npys/a.npy", "npys/b.npy", "locust.raw", "rat1.lfp", "papers/1.pdf"):
+        (tmp_path / name).write_bytes(b"\x01\x02" * 100)
+    with pytest.raises(BadInput, match=said):
+        require_sleep(tmp_path / given)
+
+
+def test_edf_of_another_name_may_be_a_night(tmp_path):
+    write_night(tmp_path, 0, 1, seed=1, hours=0.1)
+    (night,) = tmp_path.glob("*PSG.edf")
+    require_sleep(night.rename(tmp_path / "night.REC"))
 
 
 def test_spikes_in_a_mat_file_are_not_taken_for_lfp_but_refused_with_both_commands(tmp_path):

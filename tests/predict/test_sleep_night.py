@@ -123,6 +123,16 @@ def test_rem_soon_after_sleep_onset_and_wide_intervals_are_marked(tmp_path):
     assert "⚠ uncertain by more than 30 min" in page(tmp_path, late)
 
 
+def test_a_night_with_an_hour_unscored_and_a_short_recording_are_said(tmp_path):
+    holed = sure(("W", 60), ("N2", 400))
+    holed.probabilities[100:220] = np.nan
+    assert {holed.doubt(name) for name in ("tst_min", "se_percent", "waso_min")} == {"60 min are unscored"}
+    margins = {"tst_min": (10.0, 10.0)}
+    said = "measured on whole nights and say little about 0.5 h"
+    assert said in page(tmp_path, replace(sure(("W", 20), ("N2", 40)), margins=margins))
+    assert said not in page(tmp_path, replace(holed, margins=margins))
+
+
 def test_a_number_far_outside_a_narrow_interval_is_marked():
     one = sure(("W", 400), ("N2", 400), transitions=np.eye(5) * 1000 + 1)
     one.probabilities[100] = (0.45, 0.02, 0.5, 0.02, 0.01)

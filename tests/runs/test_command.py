@@ -89,6 +89,13 @@ def test_a_path_with_spaces_and_a_sweep_pass(tmp_path):
     command.check_command("train", ["-m", "experiment=sleep_cnn", "seed=1,2", "runs_dir=a,b"])
 
 
+@pytest.mark.parametrize("own", ["-m", "--cfg=job", "hydra.verbose=true", "stride=1,2"])
+def test_a_command_is_composed_once_unless_hydra_has_to_run_it(own):
+    arguments = ["input=night.edf", own.replace("stride", "options.stride")]
+    assert command.check_command("infer", arguments[:1]).input == "night.edf"
+    assert command.check_command("infer", arguments) is None
+
+
 def colleague(tmp_path, text):
     (tmp_path / "run.yaml").write_text("defaults:\n  - train_schema\n  - frame\n  - _self_\n" + text)
     return refused("train", "--config-dir", str(tmp_path), "--config-name", "run")
@@ -115,11 +122,11 @@ def test_a_pickle_of_a_job_is_not_loaded():
     assert "pickle" in refused("train", "--experimental-rerun", "x.pickle")
 
 
-def plain_interrupt():
+def plain_interrupt(cfg):
     raise KeyboardInterrupt
 
 
-def interrupt_in_a_training():
+def interrupt_in_a_training(cfg):
     try:
         raise KeyboardInterrupt
     except KeyboardInterrupt:
