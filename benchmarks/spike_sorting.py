@@ -1,6 +1,6 @@
 """How well recordings of every noise level are sorted, and in how much time: the bank, networks, and baselines.
 
-    python benchmarks/spike_sorting.py [--seeds 1 2] [--hybrids ../shared/data]
+    python -m benchmarks.spike_sorting [--seeds 1 2] [--hybrids ../shared/data]
         [--networks runs/spike_detector/latest runs/spike_classifier/latest]
 
 The recordings are made here with seeds that no training has seen: look-alikes of D2-D6, or, with --hybrids, real
@@ -13,32 +13,28 @@ true onsets (nothing subtracted), on all spikes and on those that the bank found
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+import numpy as np
+from rich.console import Console
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-import numpy as np  # noqa: E402
-from rich.console import Console  # noqa: E402
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # noqa: E402
-from spike_baselines import AFTER, BEFORE, baselines  # noqa: E402
-
-from src.models.bundle import load_bundle  # noqa: E402
-from src.models.spike_scoring import WEIGHTS, final_score, match, score  # noqa: E402
-from src.predict.sorter import NetworkSorter  # noqa: E402
-from src.preprocess.spikes.conditioning import Conditioning  # noqa: E402
-from src.preprocess.spikes.filters import slow_baseline  # noqa: E402
-from src.preprocess.spikes.sorting import BankSorter  # noqa: E402
-from src.preprocess.spikes.trace import Trace  # noqa: E402
-from src.preprocess.spikes.waveforms import LabelledRecording, cut  # noqa: E402
-from src.recordings.extracellular.spike_trains import SpikeTrain  # noqa: E402
-from src.reports.tables import ResultsTable  # noqa: E402
-from src.simulate.spike_hybrids import hybrid, read_background, read_library  # noqa: E402
-from src.simulate.spikes import FS_HZ, LOOKALIKES, lookalike  # noqa: E402
+from benchmarks.spike_baselines import AFTER, BEFORE, baselines
+from src.models.bundle import load_bundle
+from src.models.spike_scoring import WEIGHTS, final_score, match, score
+from src.predict.sorter import NetworkSorter
+from src.preprocess.spikes.conditioning import Conditioning
+from src.preprocess.spikes.filters import slow_baseline
+from src.preprocess.spikes.sorting import BankSorter
+from src.preprocess.spikes.trace import Trace
+from src.preprocess.spikes.waveforms import LabelledRecording, cut
+from src.recordings.extracellular.spike_trains import SpikeTrain
+from src.reports.tables import ResultsTable
+from src.simulate.spike_hybrids import hybrid, read_background, read_library
+from src.simulate.spikes import FS_HZ, LOOKALIKES, lookalike
 
 LEVELS = ("D2", "D3", "D4", "D5", "D6")
 SHOWN = ("precision", "recall", "f1_loose", "f1_strict", "class_accuracy", "class_f1", "recall_close", "weighted")

@@ -15,6 +15,7 @@ from src.models.bundle import Bundle, require_contract
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import AXES, PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
+from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import ChannelRequest, choose_channels, require_band, resample
 from src.recordings.sleep.check_signal import ChannelReport, check_recordings
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
@@ -103,7 +104,7 @@ def find_inputs(source: Path, kind: str) -> list[Night]:
     if kind == PREPARED:
         return [Night(path.parent.name, path.parent.name, (path,), None, kind) for path in find_prepared(source)]
     if not source.exists():
-        raise BadInput(source, "does not exist", "give an EDF file or a folder of them")
+        raise absent(source)
     try:
         return discover(kind, source)
     except BadInput as error:

@@ -105,6 +105,8 @@ class ScoredNight:
         value, interval = self.statistics.get(name), self.intervals.get(name)
         if name.startswith("rem_latency") and value is not None and value < EARLY_REM_MIN:
             return f"REM within {EARLY_REM_MIN:.0f} min of sleep onset: check these epochs"
+        if (unscored := self.statistics.get("unscored_min") or 0.0) > WIDE_MIN:
+            return f"{unscored:.0f} min are unscored"
         if value is None or interval is None or not name.endswith("_min"):
             return ""
         # Doubtful epochs can put what is counted outside what their sequence makes likely.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from src.predict.sleep_input import YASA_LEAST_HZ
 from src.predict.sleep_night import ScoredNight
+from src.preprocess.sleep.bandpower import welch
 from src.recordings.sleep.channels import is_channel, resample
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Origin
 
@@ -223,14 +224,13 @@ def _in_blocks(row: NDArray[np.floating], n_epochs: int, is_eeg: bool) -> dict[s
 def _features(x: NDArray[np.floating], is_eeg: bool) -> dict[str, NDArray[np.floating]]:
     """Features of the ``(epoch, sample)`` of one filtered channel; names and definitions are YASA's."""
     from scipy.integrate import simpson
-    from scipy.signal import welch
 
     deviation = x - x.mean(axis=1, keepdims=True)
     variance, steps = (deviation**2).mean(axis=1), np.diff(x, axis=1)
     mobility = np.sqrt(steps.var(axis=1) / x.var(axis=1))
     low, high = np.quantile(x, (0.25, 0.75), axis=1)
     turns, length = _sign_changes(steps), x.shape[1]
-    freqs_hz, density = welch(x, _HZ, "hamming", round(5 * _HZ), average="median")
+    freqs_hz, density = welch(x, _HZ, round(5 * _HZ))
     broad = (freqs_hz >= 0.4) & (freqs_hz <= 30)
     spacing_hz = freqs_hz[1]
     total = simpson(density[:, broad], dx=spacing_hz)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.predict.spike_exports import SortedRecording, export, require_known
-from src.predict.spike_quality import SortedGroup, mark_noise, unit_rows
+from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit_rows
 from src.predict.spikes import find_recordings
 from src.preprocess.spikes.discover import DiscoverParams, Group, Read, Units, discover_group
 from src.preprocess.spikes.trace import check_clipping
@@ -83,6 +83,20 @@ class Discovered:
         self.drawn = [self.drawn[place]._replace(unit=new + 1) for new, place in enumerate(order)]
         self.train = SpikeTrain.sorted(self.train.index, np.argsort(order)[self.train.unit - 1] + 1)
 
+    def perhaps_one(self, seconds: float) -> list[str]:
+        """A note for every set of units that may be one neuron."""
+        said = []
+        for group in self.units:
+            rows = {row["unit"] for row in self.rows if row["group"] == group and row["label"] != "noise"}
+            own = [unit for unit in self.drawn if unit.unit in rows]
+            for places in perhaps_one([unit.waveform for unit in own], [unit.times_s for unit in own], seconds):
+                names = ", ".join(str(own[place].unit) for place in places)
+                said.append(
+                    f"units {names} may be one neuron whose spikes change in bursts or with time: they are alike in "
+                    "shape, and fire within 3 ms of each other more rarely than two neurons would"
+                )
+        return said
+
     def without_noise(self) -> tuple[SpikeTrain, list[dict[str, Any]]]:
         """Spikes and rows of the units that are not called noise."""
         rows = [row for row in self.rows if row["label"] != "noise"]
@@ -107,6 +121,7 @@ def discover_groups(
         except BadInput as error:
             done.notes.append(f"group {number}: {error.problem}")
     done.noise_last()
+    done.notes += done.perhaps_one(n_samples / fs_hz)
     if not done.without_noise()[1]:
         problem = f"no unit was found ({'; '.join(done.notes)})"
         raise BadInput("recording", problem, "check the recording and its sampling rate")

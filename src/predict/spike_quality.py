@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.stats
+from scipy.sparse.csgraph import connected_components
 
 from src.preprocess.spikes.filters import grow
 from src.recordings.extracellular.spike_trains import SpikeTrain
@@ -18,6 +22,10 @@ SMALL_SNR, NOT_REFRACTORY, FOLLOWS = 3.0, 0.03, 0.4
 or if it follows larger units more than the third."""
 
 FOLLOW_MS, LARGER = 3.0, 1.5
+
+ALIKE, SILENT_MS, AROUND_MS, CHANCE = 0.8, (0.5, 3.0), (3.0, 9.0), 1e-3
+"""Two units may be one neuron if the cosine of their waveforms is at least the first and so few of their spikes stand
+at the first lags, where one neuron is silent, as chance has it less often than the last."""
 
 
 class SortedGroup(NamedTuple):
@@ -85,6 +93,44 @@ def mark_noise(rows: list[dict[str, Any]]) -> None:
         hash_ = row["snr"] < SMALL_SNR and row["isi_violations"] > NOT_REFRACTORY
         if hash_ or row["follows"] > FOLLOWS:
             row["label"] = "noise"
+
+
+def perhaps_one(waveforms: Sequence[np.ndarray], times_s: Sequence[np.ndarray], seconds: float) -> list[list[int]]:
+    """Sets of units that may be one neuron, whose spikes become smaller and broader in a burst, or with time.
+
+    Parameters
+    ----------
+    waveforms
+        ``(channel, time)`` of every unit of a group; their size does not matter.
+    times_s
+        Of every unit the times of its spikes in s, ascending.
+    seconds
+        Length of the recording.
+
+    Returns
+    -------
+    list of list of int
+        Places in ``waveforms``, ascending.
+    """
+    linked = np.eye(len(waveforms), dtype=bool)
+    for one, two in combinations(range(len(waveforms)), 2):
+        a, b = (w / np.linalg.norm(w) for w in (waveforms[one], waveforms[two]))
+        cosine = max(float((np.roll(a, shift, axis=1) * b).sum()) for shift in range(-8, 9))
+        near, around = (_pairs(times_s[one], times_s[two], *lags) for lags in (SILENT_MS, AROUND_MS))
+        width, beside = np.ptp(SILENT_MS), np.ptp(AROUND_MS)
+        chance = 2 * len(times_s[one]) * len(times_s[two]) * width / 1000 / seconds
+        # Of two units that fire in the same bursts, pairs are expected as often as at the next longer lags.
+        expected = max(chance, around * width / beside)
+        linked[one, two] = cosine >= ALIKE and scipy.stats.poisson.cdf(near, expected) < CHANCE
+    count, part = connected_components(linked, directed=False)
+    return [found.tolist() for found in (np.flatnonzero(part == p) for p in range(count)) if len(found) > 1]
+
+
+def _pairs(one: np.ndarray, two: np.ndarray, first_ms: float, last_ms: float) -> int:
+    """How many pairs of spikes of two sorted trains are so far apart, either way."""
+    edges = np.array([first_ms, last_ms, -last_ms, -first_ms]) / 1000
+    counts = [int(np.searchsorted(two, one + edge).sum()) for edge in edges]
+    return counts[1] - counts[0] + counts[3] - counts[2]
 
 
 def _follows(own: np.ndarray, units: SortedGroup, larger: np.ndarray, reach: int) -> float:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
+from src.preprocess.sleep.bandpower import welch
 from src.reports import figures
-from src.reports.figures import saved, titled
+from src.reports.figures import BLUE, RED, saved, titled
 from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA, UNSCORED
 
 if TYPE_CHECKING:
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 STAGE_COLOURS = {
     "W": "#e9a23b",
     "Wake": "#e9a23b",
-    "REM": "#c0392b",
+    "REM": RED,
     "N1": "#9ecae1",
     "N2": "#4292c6",
     "N3": "#08519c",
-    "NREM": "#2171b5",
+    "NREM": BLUE,
 }
 DISPLAY_ORDER = ("W", "Wake", "REM", "N1", "N2", "NREM", "N3")
 """Top to bottom, as hypnograms are drawn in clinics."""
-_SHOWN_HZ, _WINDOW_S, _BLOCK, _FLOOR = (0.5, 30.0), 4.0, 128, 1e-10
+_COLOURBAR = (1.012, 0.0, 0.012, 1.0)
+_SHOWN_HZ, _WINDOW_S, _FLOOR = (0.5, 30.0), 4.0, 1e-10
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,11 @@ class Level:
 
 
 def level_of(row: np.ndarray, fs_hz: float, epoch_s: float, units: str) -> Level:
-    """Level of a channel ``(time,)`` given in ``units``: Welch, Hann windows of 4 s at most."""
+    """Level of a channel ``(time,)`` given in ``units``, by :func:`~src.preprocess.sleep.bandpower.welch`."""
     size, window = round(epoch_s * fs_hz), round(min(_WINDOW_S, epoch_s) * fs_hz)
-    freqs_hz = np.fft.rfftfreq(window, 1 / fs_hz)
+    freqs_hz, density = welch(row[: len(row) // size * size].reshape(-1, size), fs_hz, window)
     shown = (freqs_hz >= _SHOWN_HZ[0] - 1e-9) & (freqs_hz <= _SHOWN_HZ[1] + 1e-9)
-    taper = np.sin(np.pi * np.arange(window) / window) ** 2
-    density = []
-    for first in range(0, len(row) // size, _BLOCK):  # some epochs at a time, for the memory
-        epochs = row[first * size : (first + _BLOCK) * size]
-        frames = sliding_window_view(epochs[: len(epochs) // size * size].reshape(-1, size), window, axis=1)
-        frames = frames[:, :: max(1, window // 2)]
-        spectra = np.fft.rfft((frames - frames.mean(axis=2, keepdims=True)) * taper, axis=2)[:, :, shown]
-        density.append((np.abs(spectra) ** 2).mean(axis=1) * 2 / (fs_hz * (taper**2).sum()))
-    decibels = 10 * np.log10(np.maximum(np.concatenate(density), _FLOOR))
+    decibels = 10 * np.log10(np.maximum(density[:, shown], _FLOOR))
     return Level(decibels, freqs_hz[shown], f"1 {units.replace('uV', 'µV')}²/Hz")
 
 
@@ -95,8 +88,16 @@ def draw_night(
     scored = np.isfinite(probabilities).all(axis=1)
     stages = np.where(scored, np.nan_to_num(probabilities).argmax(axis=1), UNSCORED)
     heights = (1, 1) if level is None else (1.2, 1, 1)
-    figure = Figure(figsize=(12, 2.5 * len(heights)), layout="constrained")
-    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    height = 2.5 * len(heights)
+    figure = Figure(figsize=(12, height))
+    # Margins in inches are given: a layout that is found draws everything twice.
+    margins = {
+        "left": 0.8 / 12,
+        "right": 1 - 0.9 / 12,
+        "bottom": (1.3 if start else 0.85) / height,
+        "top": 1 - 0.45 / height,
+    }
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, gridspec_kw=margins)
     if level is not None and level.bands is None:
         _draw_spectrogram(figure, panels[0], level, hours)
     elif level is not None:
@@ -107,9 +108,10 @@ def draw_night(
     panels[-1].set_xlabel("time from the start of the recording (h)")
     if start is not None:
         _label_clock(panels[-1], start)
-    figure.align_ylabels(panels)
+    for panel in panels:
+        panel.yaxis.set_label_coords(-0.055, 0.5)
     titled(figure, titles[0])
-    figure.supxlabel(titles[1], x=0.01, ha="left", fontsize=8, color="0.4")
+    figure.text(0.01, 0.08 / height, titles[1], fontsize=8, color="0.4", wrap=True)
     return saved(figure, path)
 
 
@@ -126,7 +128,7 @@ def _draw_spectrogram(figure: Figure, axes: Axes, level: Level, hours: np.ndarra
     picture = axes.pcolormesh(hours, edges, decibels.T, vmin=low, vmax=high, cmap="magma", rasterized=True)
     axes.set_ylabel("frequency (Hz)")
     axes.set_ylim(edges[0], min(edges[-1], 30))
-    figure.colorbar(picture, ax=axes, label=f"power (dB re {level.units})", pad=0.01, aspect=15)
+    figure.colorbar(picture, cax=axes.inset_axes(_COLOURBAR), label=f"power (dB re {level.units})")
 
 
 def _draw_bands(figure: Figure, axes: Axes, level: Level, hours: np.ndarray) -> None:
@@ -135,7 +137,7 @@ def _draw_bands(figure: Figure, axes: Axes, level: Level, hours: np.ndarray) -> 
     edges = np.arange(len(names) + 1) - 0.5
     picture = axes.pcolormesh(hours, edges, levels.T, vmin=-bound, vmax=bound, cmap="RdBu_r", rasterized=True)
     axes.set_yticks(range(len(names)), list(names))
-    figure.colorbar(picture, ax=axes, label="dB re the median", pad=0.01, aspect=15)
+    figure.colorbar(picture, cax=axes.inset_axes(_COLOURBAR), label="dB re the median")
 
 
 def _draw_hypnodensity(axes: Axes, probabilities: np.ndarray, classes: Sequence[str], hours: np.ndarray) -> None:
@@ -218,7 +220,7 @@ def reliability_picture(table: np.ndarray, ece: float) -> bytes:
     figure = Figure(figsize=(3.4, 3.9), layout="constrained")
     curve, counts = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     curve.plot([0, 1], [0, 1], color="0.75", lw=1)
-    curve.plot(table[filled, 0], table[filled, 1], "o-", color="#2171b5", ms=4)
+    curve.plot(table[filled, 0], table[filled, 1], "o-", color=BLUE, ms=4)
     curve.set_ylabel("share right")
     curve.set_ylim(0, 1)
     curve.set_title(f"expected calibration error {ece:.3f}", fontsize=9)

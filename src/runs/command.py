@@ -91,7 +91,7 @@ def bad_input(error: BaseException | None) -> BadInput | None:
     return None
 
 
-def run_verb(main: Callable[[], Any], verb: str) -> None:
+def run_verb(main: Callable[..., Any], verb: str) -> None:
     """Run ``main``, a function under ``hydra.main``, on this process's command line.
 
     Parameters
@@ -107,8 +107,8 @@ def run_verb(main: Callable[[], Any], verb: str) -> None:
             print(help_text(verb, sys.argv[1:]))
             return
         with user_errors(console):
-            check_command(verb, sys.argv[1:])
-        main()
+            cfg = check_command(verb, sys.argv[1:])
+        main() if cfg is None else main(cfg)
     except (KeyboardInterrupt, SystemExit) as end:
         # Lightning turns Ctrl-C into an exit of its own.
         if not isinstance(end, KeyboardInterrupt) and not isinstance(end.__context__, KeyboardInterrupt):
@@ -122,8 +122,12 @@ def command_line(argv: list[str]) -> str:
     return shlex.join(["python", os.path.relpath(argv[0]) if os.path.isabs(argv[0]) else argv[0], *argv[1:]])
 
 
-def check_command(verb: str, arguments: list[str]) -> None:
+def check_command(verb: str, arguments: list[str]) -> DictConfig | None:
     """Compose the configuration of a command line and refuse what is wrong with it.
+
+    Returns
+    -------
+    The configuration, or ``None`` where Hydra has to run the verb: for a training, a sweep, or one of its own options.
 
     Raises
     ------
@@ -142,7 +146,7 @@ def check_command(verb: str, arguments: list[str]) -> None:
             "--experimental-rerun", "loads a pickle, which can run any code", "repeat a run with its run.yaml"
         )
     if given.hydra_help or given.info or given.shell_completion:
-        return
+        return None
     parsed = [_parsed(text, verb, arguments, multirun=given.multirun) for text in given.overrides]
     own_folder = given.config_dir or given.config_path  # may hold further options
     for override in parsed if verb == "train" and not own_folder else []:
@@ -162,6 +166,8 @@ def check_command(verb: str, arguments: list[str]) -> None:
     if verb == "train":
         check_keys(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
     check_targets(cfg)
+    once = verb != "train" and lines == arguments and not any(o.key_or_group.startswith("hydra") for o in parsed)
+    return cfg if once else None
 
 
 def compose(

@@ -1,4 +1,3 @@
-import csv
 import json
 import re
 from dataclasses import replace
@@ -12,6 +11,7 @@ from src.predict.sleep_night import ScoredNight
 from src.preprocess.sleep.epochs import EpochSet
 from src.reports.sleep import Level
 from src.signals import HUMAN_STAGES, RODENT_STAGES, Origin
+from tests.tables import read_csv
 
 PEOPLE = Origin(True, ("a cohort",), 40, 320.0, "ODC-By 1.0")
 SIMULATED = Origin(False, ("simulated sleepers",), 24, 190.0)
@@ -21,7 +21,7 @@ def scored(rows, classes=HUMAN_STAGES, epoch_s=30.0, origin=PEOPLE, transitions=
     """A night with these probabilities, all other things being usual."""
     n = len(rows)
     empty = np.zeros(n)
-    epochs = EpochSet(empty, empty, empty > 0, np.arange(n) * epoch_s, empty, empty, {"tail_s": tail_s})
+    epochs = EpochSet(empty, empty.astype(np.int8), empty > 0, np.arange(n) * epoch_s, empty, empty, {"tail_s": tail_s})
     fields = {
         "recording_id": "a <night>", "groups": [epochs], "channels": ["EEG C3-M2"], "epoch_s": epoch_s,
         "level": Level(np.random.default_rng(0).normal(size=(n, 20)), np.arange(1.0, 21.0)),
@@ -123,6 +123,16 @@ def test_rem_soon_after_sleep_onset_and_wide_intervals_are_marked(tmp_path):
     assert "⚠ uncertain by more than 30 min" in page(tmp_path, late)
 
 
+def test_a_night_with_an_hour_unscored_and_a_short_recording_are_said(tmp_path):
+    holed = sure(("W", 60), ("N2", 400))
+    holed.probabilities[100:220] = np.nan
+    assert {holed.doubt(name) for name in ("tst_min", "se_percent", "waso_min")} == {"60 min are unscored"}
+    margins = {"tst_min": (10.0, 10.0)}
+    said = "measured on whole nights and say little about 0.5 h"
+    assert said in page(tmp_path, replace(sure(("W", 20), ("N2", 40)), margins=margins))
+    assert said not in page(tmp_path, replace(holed, margins=margins))
+
+
 def test_a_number_far_outside_a_narrow_interval_is_marked():
     one = sure(("W", 400), ("N2", 400), transitions=np.eye(5) * 1000 + 1)
     one.probabilities[100] = (0.45, 0.02, 0.5, 0.02, 0.01)
@@ -143,8 +153,7 @@ def test_statistics_count_from_lights_off_to_lights_on(tmp_path):
 def test_files_for_other_programs_say_where_nothing_was_scored(tmp_path):
     rows = [[0.9, 0.1, 0.0], [np.nan] * 3, [0.2, 0.8, 0.0]]
     scored(rows, RODENT_STAGES, 4.0, tail_s=1.5).write(tmp_path)
-    with (tmp_path / "hypnogram.csv").open(newline="") as handle:
-        table = list(csv.DictReader(handle))
+    table = read_csv(tmp_path / "hypnogram.csv")
     assert [row["stage"] for row in table] == ["Wake", "unscored", "NREM", "unscored"]
     assert [row["onset_s"] for row in table] == ["0", "4", "8", "12"]
     assert table[3]["duration_s"] == "1.5"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.predict.spike_quality import SortedGroup, mark_noise, unit_rows
+from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit_rows
 from src.recordings.extracellular.spike_trains import SpikeTrain
 
 FS_HZ = 25_000.0
@@ -40,3 +40,17 @@ def test_what_follows_larger_units_or_is_small_without_a_refractory_period_is_no
     assert [row["label"] for row in rows] == ["good", "good", "mua", "mua"]
     mark_noise(rows)
     assert [row["label"] for row in rows] == ["good", "noise", "mua", "noise"]
+
+
+def test_the_spikes_of_a_burst_may_be_one_neuron_and_independent_ones_are_not():
+    rng, seconds = np.random.default_rng(0), 60.0
+    ms = np.arange(-50, 75) / 25
+    narrow, broad, other = (np.exp(-0.5 * (ms / width) ** 2)[None] for width in (0.2, 0.25, 0.6))
+    bursts = np.sort(rng.uniform(1, seconds - 1, 150))
+    second = bursts + rng.uniform(0.004, 0.008, 150)  # smaller and broader, in the same burst
+    alone = np.sort(rng.uniform(0, seconds, 900))
+    dense = np.sort(rng.uniform(0, seconds, 900))
+    assert perhaps_one([9 * narrow, 5 * broad], [bursts, second], seconds) == [[0, 1]]
+    assert perhaps_one([9 * narrow, other, 5 * broad], [bursts, alone, second], seconds) == [[0, 2]]
+    assert perhaps_one([9 * narrow, 5 * broad], [alone, dense], seconds) == []
+    assert perhaps_one([9 * narrow, 5 * other], [bursts, second], seconds) == []

@@ -89,6 +89,13 @@ def test_a_path_with_spaces_and_a_sweep_pass(tmp_path):
     command.check_command("train", ["-m", "experiment=sleep_cnn", "seed=1,2", "runs_dir=a,b"])
 
 
+@pytest.mark.parametrize("own", ["-m", "--cfg=job", "hydra.verbose=true", "stride=1,2"])
+def test_a_command_is_composed_once_unless_hydra_has_to_run_it(own):
+    arguments = ["input=night.edf", own.replace("stride", "options.stride")]
+    assert command.check_command("infer", arguments[:1]).input == "night.edf"
+    assert command.check_command("infer", arguments) is None
+
+
 def colleague(tmp_path, text):
     (tmp_path / "run.yaml").write_text("defaults:\n  - train_schema\n  - frame\n  - _self_\n" + text)
     return refused("train", "--config-dir", str(tmp_path), "--config-name", "run")
@@ -115,11 +122,11 @@ def test_a_pickle_of_a_job_is_not_loaded():
     assert "pickle" in refused("train", "--experimental-rerun", "x.pickle")
 
 
-def plain_interrupt():
+def plain_interrupt(cfg):
     raise KeyboardInterrupt
 
 
-def interrupt_in_a_training():
+def interrupt_in_a_training(cfg):
     try:
         raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -150,30 +157,23 @@ def stumble() -> None:
     raise ZeroDivisionError
 
 
-def said(error=None, config=None) -> str:
-    """What a verb prints before it leaves with status 2."""
+def said(config) -> str:
+    """What a verb prints before it ends with status 2."""
     stream = io.StringIO()
     with pytest.raises(SystemExit) as left, user_errors(Console(file=stream)):
-        if error is not None:
-            raise error
         instantiate(OmegaConf.create(config))
     assert left.value.code == 2
     return stream.getvalue()
 
 
-def test_bad_input_is_one_line_and_keeps_its_brackets():
-    error = BadInput("night.edf", "no channel [fpz] among [cz]", "name one with channel=")
-    assert said(error) == f"error {error}\n"
-
-
 def test_bad_input_is_found_inside_the_error_of_a_constructor():
     config = {"_target_": f"{__name__}.refuse", "source": "night.edf"}
-    assert said(config=config) == "error night.edf: no channel [fpz] among [cz]; name one with channel=\n"
+    assert said(config) == "error night.edf: no channel [fpz] among [cz]; name one with channel=\n"
 
 
 def test_a_key_that_was_not_given_is_asked_for():
     config = {"_target_": f"{__name__}.refuse", "source": "???"}
-    assert said(config=config) == "error command line: source is not given; add source=…\n"
+    assert said(config) == "error command line: source is not given; add source=…\n"
 
 
 def test_an_error_of_our_own_keeps_its_traceback():

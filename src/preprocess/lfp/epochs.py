@@ -30,6 +30,7 @@ from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch, selected
 from src.storage.manifest import MANIFEST, read_manifest
 from src.storage.output import OutputFolder
+from src.storage.progress import show
 from src.storage.step import Artifact, CachedStep, ensure
 
 
@@ -296,7 +297,7 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
     if summary.values:
         rows = [state_row(name, artifact.manifest["facts"]) for name, artifact in summary.values.items()]
         how = {artifact.manifest["facts"].get("scored_by", "hypnograms") for artifact in summary.values.values()}
-        console.print(ResultsTable(rows, title=f"states by {', '.join(sorted(how))}"))
+        show(console, ResultsTable(rows, title=f"states by {', '.join(sorted(how))}"))
     return summary
 
 

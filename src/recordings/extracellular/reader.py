@@ -7,6 +7,7 @@ binary files and WAV here.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -251,13 +252,17 @@ def _time_range(path: Path, value: Any, n_samples: int, rate: float) -> tuple[fl
 
 
 def _wav(path: Path) -> ExtracellularRecording:
-    try:
-        rate, values = scipy.io.wavfile.read(path, mmap=True)
-    except ValueError as error:  # a sample of three bytes cannot be mapped
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
-            rate, values = scipy.io.wavfile.read(path)
-        except ValueError:
-            raise damaged(path, error) from error
+            rate, values = scipy.io.wavfile.read(path, mmap=True)
+        except ValueError as error:  # a sample of three bytes cannot be mapped
+            try:
+                rate, values = scipy.io.wavfile.read(path)
+            except ValueError:
+                raise damaged(path, error) from error
     if values.dtype == np.uint8:
         raise BadInput(path, "has samples of 8 bits", "save it with 16 bits or more")
-    return ExtracellularRecording.of_array(path, "WAV", float(rate), values.reshape(len(values), -1))
+    cut = [f"{path.name} is cut short: {one.message}" for one in caught if "EOF" in str(one.message)]
+    values = values.reshape(len(values), -1)
+    return ExtracellularRecording.of_array(path, "WAV", float(rate), values, warnings=tuple(cut))

@@ -183,10 +183,10 @@ def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     The output has ``round(time * to_hz / from_hz)`` samples. Samples that are not finite are bridged
     for the filter and are NaN again afterwards, no wider than before.
     """
-    from scipy.signal import resample_poly
-
     if from_hz == to_hz:
         return samples
+    from scipy.signal import resample_poly
+
     ratio = Fraction(to_hz / from_hz).limit_denominator(_LARGEST_FACTOR)
     up, down = ratio.numerator, ratio.denominator
     n_out = round(samples.shape[-1] * to_hz / from_hz)

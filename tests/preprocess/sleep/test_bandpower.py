@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import scipy.signal
 
-from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings
+from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings, welch
 from src.preprocess.sleep.epochs import EpochSettings, epochs_of
 from src.signals import BadInput, Recording
 
@@ -38,6 +39,27 @@ def test_the_rate_hardly_matters():
     np.testing.assert_allclose(first, second, atol=0.1)
 
 
+@pytest.mark.parametrize("window", [400, 401, 250])
+def test_welch_is_that_of_scipy(window):
+    epochs = np.random.default_rng(1).standard_normal((3, 3000))
+    freqs_hz, density = welch(epochs, 100.0, window)
+    expected_hz, expected = scipy.signal.welch(epochs, 100.0, "hamming", window, average="median")
+    np.testing.assert_allclose(freqs_hz, expected_hz)
+    np.testing.assert_allclose(density[:, 1:-1], expected[:, 1:-1])
+
+
+def test_levels_are_those_of_scipys_filter():
+    hour = np.random.default_rng(1).standard_normal(360_000).cumsum()
+    hour += 1e-2 * tone(10.0, 3600.0)  # a walk with an offset and slow drifts
+    sections = scipy.signal.butter(4, (0.5, 30.0), "bandpass", fs=100.0, output="sos")
+    epochs = scipy.signal.sosfiltfilt(sections, hour).reshape(-1, 3000)
+    freqs_hz, density = scipy.signal.welch(epochs / epochs.std(), 100.0, "hamming", 400, average="median")
+    for band, (low, high) in enumerate(SLEEP_BANDS_HZ):
+        inside = (freqs_hz >= low) & (freqs_hz <= high)
+        expected = 10 * np.log10(np.trapezoid(density[:, inside], freqs_hz[inside], axis=1))
+        np.testing.assert_allclose(SETTINGS.images(hour[None])[1:-1, 0, band, 0], expected[1:-1], atol=2e-3)
+
+
 def test_missing_samples_spoil_their_epoch_only():
     signal = tone(5.0, noise=1.0)
     broken = signal.copy()
@@ -53,7 +75,7 @@ def test_above_15_hz_the_eye_channel_holds_muscle():
     assert eye < brain - 10
 
 
-def test_it_takes_the_place_of_a_spectrogram_in_the_stage():
+def test_it_takes_the_place_of_a_spectrogram_in_the_step():
     settings = EpochSettings.from_params({"channels": ["EEG"], "features": {"kind": "bandpower"}})
     assert EpochSettings.from_params(settings.to_params("edf_folder")) == settings
     recording = Recording(tone(10.0)[None], 100.0, ("EEG",), ("uV",), "night", "night")
