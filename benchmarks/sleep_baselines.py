@@ -49,6 +49,7 @@ def main() -> None:
                     f"split.fold={fold}",
                     f"cache_dir={given.cache}",
                     f"source.root={given.root}",
+                    "datamodule.augment.spans=null",  # the views are those of the whole night
                 ],
             )
         data: SleepSequenceData = prepared_data(config)
