@@ -23,6 +23,7 @@ from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
 from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, label_epochs, write_epochs
 from src.recordings.extracellular.sessions import find_sessions
+from src.recordings.foreign_files import absent
 from src.recordings.sleep.hypnogram import Hypnogram, align
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.reports.tables import ResultsTable
@@ -268,6 +269,9 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
     """
     root, output = Path(params.input_dir), Path(params.output_dir)
     hypnograms = None if params.hypnograms is None else Path(params.hypnograms)
+    for given in (params.hypnograms, params.examples):
+        if given is not None and not Path(given).exists():
+            raise absent(given)
     shanks, failed = finished_shanks(root, hypnograms) if root.is_dir() else [], tuple[Outcome, ...]()
     if not shanks:
         door = OutputFolder(output, (root,))
