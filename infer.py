@@ -55,7 +55,8 @@ def known_options(predict: Callable[..., Summary]) -> list[str]:
 
 def given_options(cfg: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
     """The options that were given, all of which ``predict`` has to know, and the block ``source`` if it takes that."""
-    given: dict[str, Any] = {str(k): v for k, v in OmegaConf.to_container(cfg.options).items() if v is not None}  # type: ignore[union-attr]
+    plain: Any = OmegaConf.to_container(cfg.options)
+    given = {name: value for name, value in plain.items() if value is not None}
     known = known_options(predict)
     for name in given:
         if name not in known:

@@ -50,8 +50,10 @@ class SleepDataset(Dataset[Batch]):
         ``(epoch,)`` of all nights.
     views
         What the levels are relative to; see :func:`src.preprocess.sleep.night_normalization.night_view`.
-    fitted, augment
-        Statistics of the training subjects, and how training examples are varied; the datamodule fills them in.
+    fitted
+        Statistics of the training subjects, from the datamodule.
+    augment
+        How training examples are varied, from the datamodule.
     """
 
     views: Sequence[str] = ("absolute",)

@@ -52,8 +52,12 @@ class Bundle:
 
     Attributes
     ----------
-    task, kind, network_args
-        What it is for; a key of :data:`NETWORKS`; the arguments of that network.
+    task
+        What it is for.
+    kind
+        A key of :data:`NETWORKS`.
+    network_args
+        The arguments of that network.
     signal
         What the network reads.
     steps
@@ -62,8 +66,12 @@ class Bundle:
         Names of the network's outputs.
     decision
         What turns outputs into a result: a temperature, thresholds.
-    metrics, split, provenance
-        Scores (``test/…``), who was trained and tested on, versions of code and packages.
+    metrics
+        Scores (``test/…``).
+    split
+        Who was trained and tested on.
+    provenance
+        Versions of code and packages.
     origin
         What data it was trained on. Whoever quotes ``metrics`` quotes it.
 
@@ -337,8 +345,10 @@ def require_contract(
 
     Parameters
     ----------
-    wanted, found
-        What the bundle reads; what was read, its shape that of an epoch: ``(channel, frequency, time)``.
+    wanted
+        What the bundle reads.
+    found
+        What was read; its shape is that of an epoch: ``(channel, frequency, time)``.
     any_names
         The user has chosen the channels.
     any_unit

@@ -104,11 +104,16 @@ class Staging:
         ``(epoch,)`` names of stages, ``unscored`` where there is no usable signal.
     probabilities
         ``(epoch, class)``, NaN where unscored.
-    classes, epoch_s, channels
-        Names of the columns; length of an epoch; the channels that were scored, group by group.
-    statistics, intervals
-        See :func:`~src.predict.sleep_statistics.sleep_statistics` and
-        :func:`~src.predict.sleep_statistics.statistic_intervals`.
+    classes
+        Names of the columns of ``probabilities``.
+    epoch_s
+        Length of an epoch.
+    channels
+        The channels that were scored, group by group.
+    statistics
+        See :func:`~src.predict.sleep_statistics.sleep_statistics`.
+    intervals
+        The interval of each statistic; see :func:`~src.predict.sleep_statistics.statistic_intervals`.
     origin
         What scored it, and what that was trained on.
     notes
@@ -142,9 +147,13 @@ def stage(
     ----------
     signal
         ``(channel, time)`` array, or an ``mne.io.Raw`` (which states its rate, names and volts itself).
-    fs_hz, channels, units
-        Of an array: sampling rate, names of the rows, and their unit (``uV`` if not given, ``mV``, ``V`` or another
-        one, for networks that do not depend on the unit). A ``Raw`` needs none; what contradicts it is refused.
+    fs_hz
+        Sampling rate of an array. A ``Raw`` needs neither this nor ``channels`` and ``units``; what contradicts it is
+        refused.
+    channels
+        Names of an array's rows.
+    units
+        Their unit: ``uV`` if not given, ``mV``, ``V``, or another one for a network that does not depend on it.
     bundle
         A bundle or its folder; by default the shipped network for people.
     use

@@ -305,5 +305,8 @@ def _sorted_recording(
     group = SortedGroup(train, bandpassed[peaks], templates, noise, len(bandpassed), usable)
     rows = unit_rows(group, trace.fs_hz, 0, first=1)
     only, source = np.zeros(1, np.int64), Path(trace.source).name
-    read = lambda first, last: bandpassed[None, first:last]  # noqa: E731
+
+    def read(first: int, last: int) -> np.ndarray:
+        return bandpassed[None, first:last]
+
     return SortedRecording(name, trace.fs_hz, len(bandpassed), read, only, train, rows, "onset", source)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +15,10 @@ from src.simulate.sleep import write_night
 from tests.recordings.calcium.test_suite2p import write_plane
 
 
-class Described:
+def described(task, channels=("EEG Fpz-Cz",), fs_hz=100.0, any_channel=False):
     """As much of a bundle as the comparison reads."""
-
-    def __init__(self, task, channels=("EEG Fpz-Cz",), fs_hz=100.0, any_channel=False):
-        self.decision = {"any_channel": any_channel}
-        self.task, self.signal = task, type("Signal", (), {"channels": channels, "fs_hz": fs_hz})
+    signal = SimpleNamespace(channels=channels, fs_hz=fs_hz)
+    return SimpleNamespace(task=task, signal=signal, decision={"any_channel": any_channel})
 
 
 def test_an_edf_file_is_listed_channel_by_channel(tmp_path):
@@ -28,17 +27,17 @@ def test_an_edf_file_is_listed_channel_by_channel(tmp_path):
     rows = channel_rows(night)
     assert {"channel": "EEG Fpz-Cz", "units": "uV", "fs_hz": 100.0}.items() <= rows[0].items()
     assert rows[0]["seconds"] == pytest.approx(360)
-    assert misfit(Described("sleep_staging"), rows) == ""
-    assert misfit(Described("sleep_staging", ("C3",)), rows).startswith("lacks C3")
-    assert misfit(Described("spike_detection", fs_hz=25_000.0), rows) == "expects 25000 Hz"
+    assert misfit(described("sleep_staging"), rows) == ""
+    assert misfit(described("sleep_staging", ("C3",)), rows).startswith("lacks C3")
+    assert misfit(described("spike_detection", fs_hz=25_000.0), rows) == "expects 25000 Hz"
 
 
 @pytest.mark.parametrize(("label", "fits"), [("Fpz-Cz", True), ("eeg fpz cz-ref", True), ("C4-M1", True), ("x", False)])
 def test_a_bundle_fits_the_channels_that_it_would_take(label, fits):
     rows = [{"channel": label, "units": "uV", "fs_hz": 100.0}]
-    assert (misfit(Described("sleep_staging", any_channel=True), rows) == "") == fits
+    assert (misfit(described("sleep_staging", any_channel=True), rows) == "") == fits
     named = label != "x" and label != "C4-M1"
-    assert (misfit(Described("sleep_staging"), rows) == "") == named
+    assert (misfit(described("sleep_staging"), rows) == "") == named
 
 
 def test_an_extracellular_recording_is_listed(tmp_path):
@@ -62,7 +61,7 @@ def test_a_calcium_recording_is_one_row_that_says_how_to_go_on(tmp_path):
     (row,) = channel_rows(tmp_path / "mouse1")
     assert (row["channel"], row["units"], row["fs_hz"], row["seconds"]) == ("2 cells", "fluorescence", 7.5, 2.0)
     assert "preprocess=cascade_spikes" in row["note"]
-    assert misfit(Described("sleep_staging"), [row]) == "reads no calcium traces"
+    assert misfit(described("sleep_staging"), [row]) == "reads no calcium traces"
 
 
 def test_the_recordings_of_a_folder_are_found_at_any_depth(tmp_path):

@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -8,7 +9,7 @@ from src.storage import progress
 from src.storage.progress import batch_progress, say, show, steps
 
 
-def console(terminal: bool) -> Console:
+def console(terminal: bool) -> Any:
     return Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
 
 

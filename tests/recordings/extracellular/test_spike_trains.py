@@ -105,7 +105,7 @@ def test_labels_that_cannot_be_meant(tmp_path, content, message):
 
 
 def test_matlab_files_of_every_version_hold_spikes(tmp_path):
-    content = {"d": np.arange(6.0), "Index": np.array([2.0, 5.0]), "Class": np.array([1.0, 2.0]), "sr": 24_000.0}
+    content = {"d": np.arange(6.0), "Index": np.array([2.0, 5.0]), "Class": np.array([1.0, 2.0]), "sr": np.array(24e3)}
     save(tmp_path / "old.mat", **content)
     with h5py.File(tmp_path / "new.mat", "w", userblock_size=512) as file:  # version 7.3: columns first
         for name, value in content.items():
