@@ -269,19 +269,9 @@ def refuse_other_source(target: Path, inputs: Mapping[str, Path]) -> None:
 
 
 def refuse_foreign(folder: Path, option: str, *, beside_results: bool = False, known: tuple[str, ...] = ()) -> None:
-    """Raise for a folder that holds files and has no manifest of ours.
+    """Raise ``BadInput`` for a folder without a manifest of ours, naming a file in it.
 
-    Parameters
-    ----------
-    beside_results
-        Whether folders of results inside it, each with its own manifest, are no reason to refuse.
-    known
-        See :meth:`OutputFolder.files`.
-
-    Raises
-    ------
-    BadInput
-        Naming one file that no manifest lists.
+    With ``beside_results`` folders of results in it are no reason to refuse. ``known``: see :meth:`OutputFolder.files`.
     """
     hint = f"choose another {option}, or move what it holds"
     if not folder.exists():
