@@ -16,7 +16,7 @@ from src.recordings.extracellular.formats import SourceOptions
 from src.runs.command import exit_with, run_verb, user_errors
 from src.signals import BadInput
 from src.storage.batch import Summary
-from src.storage.progress import say
+from src.storage.progress import say, show
 
 schema.register_models()
 
@@ -55,7 +55,8 @@ def known_options(predict: Callable[..., Summary]) -> list[str]:
 
 def given_options(cfg: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
     """The options that were given, all of which ``predict`` has to know, and the block ``source`` if it takes that."""
-    given: dict[str, Any] = {str(k): v for k, v in OmegaConf.to_container(cfg.options).items() if v is not None}  # type: ignore[union-attr]
+    plain: Any = OmegaConf.to_container(cfg.options)
+    given = {name: value for name, value in plain.items() if value is not None}
     known = known_options(predict)
     for name in given:
         if name not in known:
@@ -148,10 +149,11 @@ def show_contents(cfg: DictConfig, console: Console) -> None:
             continue
         if found:  # a scoring in EDF has no channels
             recordings.append(found)
-            console.print(ResultsTable(found, title=str(path)))
+            say(console, str(path), style="italic")  # a title would be broken over lines
+            show(console, ResultsTable(found, title=""))
     places = [Path(__file__).parent / "pretrained", Path(cfg.runs_dir)]
     if bundles := bundle_rows(recordings, places):
-        console.print(ResultsTable(bundles, title="bundles"))
+        show(console, ResultsTable(bundles, title="bundles"))
     else:
         say(console, f"no bundle in {' or '.join(map(str, places))}: train one with train.py")
 
@@ -164,7 +166,7 @@ def main(cfg: DictConfig) -> None:
             show_contents(cfg, console)
             return
         summary = predict_with_method(cfg) if cfg.method is not None else predict_with_bundle(cfg, console)
-    console.print(summary.table())
+    show(console, summary.table())
     for name, lines in summary.values.items():
         if len(summary.values) > 1:
             say(console, f"\n{name}", style="bold")

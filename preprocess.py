@@ -15,7 +15,7 @@ from src.runs.command import exit_with, run_verb, user_errors
 from src.signals import BadInput
 from src.storage.batch import selection
 from src.storage.parameters import PreprocessConfig
-from src.storage.progress import say
+from src.storage.progress import say, show
 
 schema.register()
 
@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
             summary = params.run()
     for failure in (failure for failure in summary.failures if failure.detail):
         say(console, failure.detail.rstrip())
-    console.print(summary.table())
+    show(console, summary.table())
     exit_with(summary.exit_code)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from src import schema
 from src.runs.command import run_verb
 from src.storage.manifest import provenance
-from src.storage.progress import say
+from src.storage.progress import say, show
 
 if TYPE_CHECKING:
     from src.runs.folder import RunFolder
@@ -32,7 +32,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     datamodule, model = assemble(cfg)
     run.settle(data_identity(datamodule))
     run.write("split.json", datamodule.split.to_dict())
-    console.print(summary_table(datamodule.summary()))
+    show(console, summary_table(datamodule.summary()))
     if cfg.compile:
         model.network.compile()
     with open_loggers(cfg.logger, run, config=config, console=console) as loggers:
@@ -55,7 +55,7 @@ def train(cfg: DictConfig, config: dict[str, Any], run: RunFolder, console: Cons
     merge_csv(run)
     if not run.swept:
         run.write("results.json", {"metrics": metrics, "rows": model.results()})
-        console.print(ResultsTable(model.results(), title=f"{cfg.name}: held-out test data"))
+        show(console, ResultsTable(model.results(), title=f"{cfg.name}: held-out test data"))
     left_out: list[str] = getattr(datamodule, "left_out", list)()
     monitor, mode = model.monitor
     run.finish(

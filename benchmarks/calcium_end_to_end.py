@@ -1,11 +1,11 @@
-"""A whole-brain subject from traces to grids, stage by stage: CPU time, wall time, peak memory.
+"""A whole-brain subject from traces to grids, part by part: CPU time, wall time, peak memory.
 
 python -m benchmarks.calcium_end_to_end [--cells 50000] [--frames 3000] [--model embedded] [--folder DIR]
 
 Real cell positions (``../shared/data/zebrafish_whole_brain``) where they are, else simulated ones; the
 traces are simulated. Target: minutes, at most 3 GB. The reference is the original's way of handling the
 same sizes, whose CPU time is measured on a part and scaled: a percentile per frame, CASCADE window by
-window (```benchmarks/cascade_dense.py``` measures that ratio), Python loops over cells.
+window (``benchmarks.cascade_dense`` measures that ratio), Python loops over cells.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def instrument() -> None:
             clock(found, "noise_levels", "noise levels")
         return found
 
-    expected_spikes.open_engine = engine  # type: ignore[assignment]
+    expected_spikes.open_engine = engine
 
 
 def process(grid_format: str, folder: Path, given: argparse.Namespace) -> spikes_to_grids.SubjectResult:
@@ -130,7 +130,7 @@ def main() -> None:
         sparse = process("coo", folder, given)
     with clocked("dense from the cache, end to end"):
         dense = process("dense", folder, given)
-    print(f"\n{'stage':40}{'CPU s':>10}{'wall s':>10}")
+    print(f"\n{'part':40}{'CPU s':>10}{'wall s':>10}")
     for name, (cpu, wall) in spent.items():
         print(f"{name:40}{cpu:10.1f}{wall:10.1f}")
     print(f"\npeak memory: {sparse.peak_gb:.2f} GB after sparse, {dense.peak_gb:.2f} GB after dense grids")

@@ -1,6 +1,6 @@
 """CASCADE inference: the dense engine against ``neuralib`` on real populations and real packages.
 
-    python benchmarks/cascade_dense.py [--data ../shared/data] [--threshold 0|1] [--samples 1000000]
+    python -m benchmarks.cascade_dense [--data ../shared/data] [--threshold 0|1] [--samples 1000000]
 
 The neurons of each population are repeated until there are that many samples. Each engine runs in a
 fresh process with one thread. CPU time and extra memory count everything from the call on (reading
@@ -17,13 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-import numpy as np  # noqa: E402
-from scipy.io import loadmat  # noqa: E402
+import numpy as np
+from scipy.io import loadmat
 
 CASES = [
     ("Allen V1, GCaMP6f", "allen_30Hz_Experiment_552195520_excerpt.mat", "Global_EXC_30Hz_smoothing50ms_causalkernel"),
@@ -54,13 +52,13 @@ def run_one(engine: str, data: Path, case: int, threshold: int, samples: int, ou
         from src.preprocess.cascade import neuralib as cascade_neuralib
 
         os.environ["NUMBA_NUM_THREADS"] = "1"
-        import neuralib.spikes.cascade  # noqa: F401
+        import_module("neuralib.spikes.cascade")
     else:
         from src.preprocess.cascade.inference import open_engine
     Path("/proc/self/clear_refs").write_text("5")  # peak memory counts from here
     before, cpu, wall = memory("VmRSS"), time.process_time(), time.perf_counter()
     if engine == "neuralib":
-        result = cascade_neuralib.neuralib_predict(dff, package, None, threshold)
+        result = cascade_neuralib.neuralib_predict(dff, package, None, 1 if threshold else 0)
     else:
         rate = package.config.sampling_rate_hz
         ours = open_engine("dense", model, models_dir=data / "cascade_models", fs_hz=rate, threshold=threshold)
@@ -84,8 +82,9 @@ def memory(field: str) -> float:
 
 def measure(engine: str, case: int, settings: argparse.Namespace, folder: Path) -> tuple[dict[str, float], np.ndarray]:
     out = folder / f"{engine}.npy"
-    command = [sys.executable, __file__, "--child", engine, str(case), str(out), "--data", str(settings.data)]
-    command += ["--threshold", str(settings.threshold), "--samples", str(settings.samples)]
+    command = [sys.executable, "-m", "benchmarks.cascade_dense", "--child", engine, str(case), str(out)]
+    command += ["--data", str(settings.data), "--threshold", str(settings.threshold)]
+    command += ["--samples", str(settings.samples)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -115,7 +114,7 @@ def compare(case: int, settings: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--threshold", type=int, choices=(0, 1), default=1)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)

@@ -12,7 +12,9 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -90,13 +92,13 @@ def plane_images(batches: list[FrameBatch]) -> int:
     return active
 
 
-def cpu(work, *arguments):  # type: ignore[no-untyped-def]
+def cpu(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
     start = time.process_time()
     result = work(*arguments)
     return time.process_time() - start, result
 
 
-def usual(work, *arguments) -> float:  # type: ignore[no-untyped-def]
+def usual(work: Callable[..., Any], *arguments: Any) -> float:
     """CPU seconds of work too short to be measured once: the median of nine."""
     return statistics.median(cpu(work, *arguments)[0] for _ in range(9))
 

@@ -42,7 +42,7 @@ def independent_spikes(folder: Path, *, cells: int, frames: int, fs_hz: float, s
 
 def grids_of(raw: Path, folder: Path, **changes: Any) -> Path:
     """Sparse grids of the recordings below ``raw``, by the chain with its defaults but for ``changes``."""
-    given = {"cascade_model": "embedded", "seed": 0, "figures": False, "z_markers": False} | changes
+    given: dict[str, Any] = {"cascade_model": "embedded", "seed": 0, "figures": False, "z_markers": False} | changes
     summary = CalciumParams(
         grid_format="coo", input_dir=str(raw), output_dir=str(folder / "grids"), cache_dir=str(folder / "cache"),
         models_dir=str(folder / "models"), **given,

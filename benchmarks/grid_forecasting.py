@@ -192,7 +192,9 @@ def joined(first: Path, second: Path, folder: Path) -> Path:
     files = [open_grids(path) for path in (first, second)]
     (indptr, pixel), (more, others) = (file.index(markers=False) for file in files)
     one, two = (file.header for file in files)
-    both = {
+    assert one.timepoint_indices is not None
+    assert two.timepoint_indices is not None
+    both: dict[str, Any] = {
         name: np.concatenate([getattr(one, name), getattr(two, name)]) for name in ("is_train", "is_test", "is_valid")
     }
     times = np.concatenate([one.timepoint_indices, two.timepoint_indices + 10_000])
@@ -217,8 +219,8 @@ def real(shared: Path, folder: Path) -> dict[str, Callable[[], list[str]]]:
         return [f"datamodule.windows.context={context}", f"datamodule.windows.horizon={horizon}"]
 
     def trials() -> list[str]:
-        parts = (fish(shared, number).grids(folder / f"trial{number}") for number in (1, 2))
-        both = joined(*parts, folder / "both")
+        first, second = (fish(shared, number).grids(folder / f"trial{number}") for number in (1, 2))
+        both = joined(first, second, folder / "both")
         split = {"method": "condition", "conditions": both / "conditions.csv", "held_out": "second recording"}
         options = [f"datamodule.split.{name}='{value}'" for name, value in split.items()]
         return [f"datamodule.root={both}", *options, "datamodule.split.block_frames=60", *sized(8, 8)]

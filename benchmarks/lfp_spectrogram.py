@@ -1,9 +1,9 @@
 """LFP spectrograms against three others: CPU seconds, wall time, memory, and whether the numbers are the same.
 
-    python benchmarks/lfp_spectrogram.py --minutes 30                  all in turn, medians of three
-    python benchmarks/lfp_spectrogram.py --minutes 30 --dtype int16    traces as the amplifier gives them
-    python benchmarks/lfp_spectrogram.py --minutes 180 --memory        ours alone at a quarter, a half and all of it
-    python benchmarks/lfp_spectrogram.py --reading --minutes 10        a SpikeGadgets file against its spectrograms
+    python -m benchmarks.lfp_spectrogram --minutes 30                  all in turn, medians of three
+    python -m benchmarks.lfp_spectrogram --minutes 30 --dtype int16    traces as the amplifier gives them
+    python -m benchmarks.lfp_spectrogram --minutes 180 --memory        ours alone at a quarter, a half and all of it
+    python -m benchmarks.lfp_spectrogram --reading --minutes 10        a SpikeGadgets file against its spectrograms
 
 ``recipe`` is what the specification describes: ``np.load``, ``scipy.signal.spectrogram`` for one channel after the
 other in its default precision, a list, ``np.stack``, ``np.savez_compressed``. ``original`` is the original as it is,
@@ -30,7 +30,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import h5py
@@ -125,7 +124,7 @@ def measure(what: str, traces: Path, out_dir: Path) -> dict[str, float]:
     """Run a contestant in a fresh process; the files are in the page cache for both."""
     shutil.rmtree(out_dir, ignore_errors=True)
     out_dir.mkdir(parents=True)
-    command = [sys.executable, __file__, "--measure", what, str(traces), str(out_dir)]
+    command = [sys.executable, "-m", "benchmarks.lfp_spectrogram", "--measure", what, str(traces), str(out_dir)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{what} failed:\n{done.stderr}")
@@ -273,7 +272,7 @@ def reading(folder: Path, minutes: float, channels: int, console: Console) -> bo
 
 def measure_again(path: Path, out_dir: Path) -> dict[str, float]:
     """The spectrograms of a recording whose traces are there."""
-    command = [sys.executable, __file__, "--measure", "scipy_compat", str(path), str(out_dir)]
+    command = [sys.executable, "-m", "benchmarks.lfp_spectrogram", "--measure", "scipy_compat", str(path), str(out_dir)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

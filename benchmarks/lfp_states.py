@@ -1,6 +1,6 @@
 """States of rodents: the rule without labels beside a network trained on labels, on recordings new to the network.
 
-    python benchmarks/lfp_states.py [--shared ../shared/data]
+    python -m benchmarks.lfp_states [--shared ../shared/data]
 
 Simulated sessions at 1250 and at 250 Hz (muscle activity can be seen in the first alone), a mouse scored by people
 (EEG band powers and EMG, 4-s epochs, with ``--shared``), and the rat excerpt, which nobody scored. The network is
@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -63,8 +61,8 @@ def simulated(folder: Path, seeds: range, fs_hz: float) -> None:
         simulate_session(place, name=f"rat{seed}", minutes=MINUTES, shanks=(0,), n_channels=2, fs_hz=fs_hz, seed=seed)
         for labelled in (True, False):
             output = folder / ("labelled" if labelled else "by_rule")
-            keys = {"input_dir": str(place), "output_dir": str(output / f"rat{seed}"), "max_hz": 60.0, "workers": 1}
-            lfp_epochs(LfpEpochsParams(**keys), labelled=labelled)
+            params = LfpEpochsParams(str(place), str(output / f"rat{seed}"), max_hz=60.0, workers=1)
+            lfp_epochs(params, labelled=labelled)
         for traces in place.rglob("*.npz"):
             traces.unlink()
 
@@ -94,7 +92,7 @@ def trained(root: Path, folder: Path) -> Any:
     network = {"width": 32, "hidden": 32, "layers": 1, "filters": 16, "blocks": 1, "dropout": 0.2}
     optimizer = {"_target_": "torch.optim.AdamW", "lr": 3e-3, "weight_decay": 1e-2}
     model = SleepContextStager(data.signal.to_dict(), list(data.classes), "sleep_sequence", network, optimizer)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = pl.Trainer(max_epochs=12, accelerator="cpu", logger=False, default_root_dir=folder, **quiet)
     trainer.fit(model, data)
     return model.eval()

@@ -1,6 +1,6 @@
-"""What each stage and model costs per hour of recording, and from it what a large study needs.
+"""What each step and model costs per hour of recording, and from it what a large study needs.
 
-    python benchmarks/scaling.py [--only sleep] [--json costs.json]
+    python -m benchmarks.scaling [--only sleep] [--json costs.json]
 
 Every row runs in a process of its own on one thread, on recordings made here. CPU seconds, not wall time: a busy
 machine gives the same. Imports are not counted: they are paid once per process. docs/scaling.md has the sums.
@@ -21,16 +21,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import numpy as np  # noqa: E402
-from hydra import compose, initialize_config_dir  # noqa: E402
-from hydra.utils import instantiate  # noqa: E402
-from omegaconf import OmegaConf  # noqa: E402
+import numpy as np
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-from src import schema  # noqa: E402
+from src import schema
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 @dataclass
@@ -46,18 +46,15 @@ class Cost:
 
 def settings(primary: str, *overrides: str) -> Any:
     schema.register()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(primary, list(overrides))
 
 
 def preprocess(folder: Path, *overrides: str) -> tuple[float, float]:
-    """CPU seconds of a stage, and the megabytes it leaves in ``folder/out``."""
-    stage = OmegaConf.to_container(settings("preprocess", *overrides, f"output_dir={folder / 'out'}", "workers=1"))
-    assert isinstance(stage, dict)
-    for key in ("only", "part", "parts"):
-        stage.pop(key, None)
+    """CPU seconds of a step, and the megabytes it leaves in ``folder/out``."""
+    params: Any = OmegaConf.to_object(settings("preprocess", *overrides, f"output_dir={folder / 'out'}", "workers=1"))
     started = time.process_time()
-    summary = instantiate(stage, _convert_="all")
+    summary = params.run()
     spent = time.process_time() - started
     assert summary.exit_code == 0, summary.failures
     return spent, megabytes(folder / "out")
@@ -75,7 +72,7 @@ def sleep_epochs(folder: Path) -> tuple[str, float, float]:
 
     hours = 8.0
     write_night(folder / "raw", 0, 1, seed=1, hours=hours)
-    wanted = OmegaConf.to_container(settings("train", "experiment=sleep_cnn").datamodule.epochs, resolve=True)
+    wanted: Any = OmegaConf.to_container(settings("train", "experiment=sleep_cnn").datamodule.epochs, resolve=True)
     started = time.process_time()
     source = {"kind": "sleep_edf", "root": str(folder / "raw")}
     _, summary = prepare_nights(source, EpochSettings.from_params(wanted), cache=folder / "out", workers=1)
@@ -214,9 +211,9 @@ def main() -> None:
         print(json.dumps(asdict(measure(given.row))))
         return
     costs = []
-    print("| stage or model | per | CPU s | MB on disk | peak GB |\n|---|---|--:|--:|--:|", flush=True)
+    print("| step or model | per | CPU s | MB on disk | peak GB |\n|---|---|--:|--:|--:|", flush=True)
     for row in (name for name in ROWS if given.only in name):
-        line = [sys.executable, __file__, "--row", row]
+        line = [sys.executable, "-m", "benchmarks.scaling", "--row", row]
         done = subprocess.run(line, capture_output=True, text=True)
         if done.returncode:
             print(f"| {row} | failed: {done.stderr.strip().splitlines()[-1]} |", flush=True)

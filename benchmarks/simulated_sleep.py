@@ -1,6 +1,6 @@
 """Simulated nights held against Sleep-EDF's: the same features, the same statistics, the same classifiers.
 
-    python benchmarks/simulated_sleep.py <folder with sleep_edfx_bandpower and sleep_edfx_hypnograms> [subjects]
+    python -m benchmarks.simulated_sleep <folder with sleep_edfx_bandpower and sleep_edfx_hypnograms> [subjects]
 
 The features of the simulated nights are made as those of ``sleep_edfx_bandpower`` were (its README says how, up to the
 ICA): band-pass, sleep +/- 30 min, z-score per recording and channel, Welch of 4-s segments, median.
@@ -14,8 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import scipy.signal
-from sleep_statistics import Powers, PowerStatistics, power_statistics, read_powers, sleep_period, transitions
 
+from benchmarks.sleep_statistics import (
+    Powers,
+    PowerStatistics,
+    power_statistics,
+    read_powers,
+    sleep_period,
+    transitions,
+)
 from src.recordings.sleep.hypnogram import trim_wake
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES

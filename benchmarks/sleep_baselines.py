@@ -1,6 +1,6 @@
 """What logistic regression reaches on the folds of ``experiment=sleep_context_bandpower``: the line to beat.
 
-python -m benchmarks.sleep_baselines [--cache artifacts]
+python -m benchmarks.sleep_baselines [--root <folder of the nights>] [--cache artifacts]
 
 Reads the same nights, folds and views as the experiment, epoch by epoch; classes weigh by the root of their inverse
 frequency. Needs scikit-learn, which librosa brings along. Prints a row per fold and the pooled scores.
@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 from hydra import compose, initialize
-from hydra.utils import instantiate
 from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 
 from src import schema
-from src.datamodules.sleep_sequences import NightDataset, SleepSequenceData
+from src.datamodules.sleep_sequences import SleepSequenceData
 from src.models.metrics import scores
 from src.reports.tables import ResultsTable
+from src.runs.assemble import prepared_data
 
 
-def epochs_of(nights: NightDataset, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def epochs_of(nights: Any, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Standardised rows and stages of the scored epochs."""
     levels = np.concatenate([night.levels.numpy()[..., 0] for night in nights.nights]).astype(np.float32)
     stages = nights.stages.numpy()
@@ -49,10 +49,10 @@ def main() -> None:
                     f"split.fold={fold}",
                     f"cache_dir={given.cache}",
                     f"source.root={given.root}",
+                    "datamodule.augment.spans=null",  # the views are those of the whole night
                 ],
             )
-        data: SleepSequenceData = instantiate(config.datamodule, _recursive_=False, _convert_="all")
-        data.setup("fit")
+        data: SleepSequenceData = prepared_data(config)
         mean, std = (data.statistics()[name] for name in ("mean_db", "std_db"))
         x, y = epochs_of(data.datasets["train"], mean, std)
         weights = np.bincount(y) ** -0.5

@@ -1,17 +1,15 @@
-"""All folds of a cross-validation as one table: ``python benchmarks/sleep_folds.py <folder of a multirun>``."""
+"""All folds of a cross-validation as one table: ``python -m benchmarks.sleep_folds <folder of a multirun>``."""
 
 from __future__ import annotations
 
 import argparse
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.models.bundle import load_bundle
 from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1
 from src.reports.tables import ResultsTable, markdown_table
@@ -86,7 +84,7 @@ def _scores(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; ``--markdown`` for a page."""
-    parser = argparse.ArgumentParser(prog="python benchmarks/sleep_folds.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sleep_folds", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--markdown", action="store_true")
     given = parser.parse_args(arguments)

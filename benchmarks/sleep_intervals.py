@@ -67,12 +67,12 @@ def main() -> None:
     for name in NAMES:
         if name not in truths[0]:
             continue
-        nights, before, narrow = coverage(plain, truths, name)
+        count, before, narrow = coverage(plain, truths, name)
         _, after, width = coverage(wide, truths, name)
         rows.append(
             {
                 "statistic": name,
-                "nights": nights,
+                "nights": count,
                 "without": before,
                 "width ": narrow,
                 "coverage": after,

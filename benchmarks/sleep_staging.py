@@ -74,7 +74,7 @@ def time_scoring(folder: Path, hours: float, repeats: int) -> dict[str, float]:
         spent.append((time.perf_counter() - wall, time.process_time() - cpu))
         return found
 
-    predictor.stage_probabilities = timed  # type: ignore[assignment]
+    predictor.stage_probabilities = timed
     walls, cpus = [], []
     for _ in range(repeats + 1):
         wall, cpu = time.perf_counter(), time.process_time()

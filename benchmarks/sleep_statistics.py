@@ -1,7 +1,7 @@
 """What Sleep-EDF's scored nights look like in numbers: the tables that the night simulator carries, and their check.
 
-    python benchmarks/sleep_statistics.py hypnograms <folder of *-Hypnogram.edf>
-    python benchmarks/sleep_statistics.py powers <folder of band-power *.npz>
+    python -m benchmarks.sleep_statistics hypnograms <folder of *-Hypnogram.edf>
+    python -m benchmarks.sleep_statistics powers <folder of band-power *.npz>
 
 print the tables of ``src/simulate/sleep_hypnogram.py`` and ``stage_statistics.py``.
 """

@@ -6,8 +6,6 @@ best F1 on the very recording, which flatters it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import scipy.signal
 
@@ -69,7 +67,9 @@ def _template(shapes: np.ndarray, bandpassed: np.ndarray, truth: SpikeTrain) -> 
 
 
 def _best(onsets: np.ndarray, height: np.ndarray, truth: SpikeTrain) -> np.ndarray:
-    score: Callable[[float], float] = lambda limit: detection(truth.index, onsets[height >= limit], 50).f1  # noqa: E731
+    def score(limit: float) -> float:
+        return detection(truth.index, onsets[height >= limit], 50).f1
+
     best = max(np.quantile(height, np.linspace(0, 0.98, 50)), key=score)
     return np.asarray(np.clip(onsets[height >= best], 0, None))
 

@@ -1,6 +1,6 @@
 """Sorters that need no labels on the same recordings: ours, SpikeInterface's own, MountainSort5.
 
-    python benchmarks/spike_discovery.py [--sorters neurolit simple lupin] [--files tetrode] [--seeds 1 2 3]
+    python -m benchmarks.spike_discovery [--sorters neurolit simple lupin] [--files tetrode] [--seeds 1 2 3]
         [--shared ../shared/data] [--seconds 30]
 
 SpikeInterface's tridesclous2 and spykingcircus2 take `pip install hdbscan`, MountainSort5 `pip install mountainsort5
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 import tempfile
 import time
 import warnings
@@ -26,17 +25,14 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+import numpy as np
+import scipy.io
+import scipy.signal
+from rich.console import Console
+from scipy.optimize import linear_sum_assignment
 
-import numpy as np  # noqa: E402
-import scipy.io  # noqa: E402
-import scipy.signal  # noqa: E402
-from rich.console import Console  # noqa: E402
-from scipy.optimize import linear_sum_assignment  # noqa: E402
-
-from src.models.spike_scoring import count_pairs  # noqa: E402
-from src.reports.tables import ResultsTable  # noqa: E402
+from src.models.spike_scoring import count_pairs
+from src.reports.tables import ResultsTable
 
 SORTERS = ("neurolit", "simple", "lupin", "tridesclous2", "spykingcircus2", "mountainsort5")
 WITHIN_MS, LARGEST_LAG_MS = 0.4, 1.5
@@ -62,14 +58,14 @@ def generated(name: str, channels: int, units: int, seed: int, seconds: float = 
     """A recording of SpikeInterface's generator."""
     import spikeinterface.full as si
 
-    probe = {"num_columns": 2 if channels > 1 else 1, "xpitch": 25, "ypitch": 25, "contact_shapes": "circle"}
-    probe |= {"contact_shape_params": {"radius": 6}}
+    probe = {"num_columns": 2 if channels > 1 else 1, "xpitch": 25, "ypitch": 25}
+    circle = {"contact_shapes": "circle", "contact_shape_params": {"radius": 6}}
     recording, sorting = si.generate_ground_truth_recording(
         durations=[seconds],
         sampling_frequency=30_000.0,
         num_channels=channels,
         num_units=units,
-        generate_probe_kwargs=probe,
+        generate_probe_kwargs=probe | circle,
         generate_unit_locations_kwargs={"margin_um": 5.0, "minimum_z": 5.0, "maximum_z": 45.0},
         seed=seed,
     )
@@ -79,8 +75,7 @@ def generated(name: str, channels: int, units: int, seed: int, seconds: float = 
 
 def recordings(shared: Path, seeds: list[int], seconds: float) -> Iterator[tuple[str, Callable[[], Known]]]:
     """Names, and what makes each recording."""
-    from spike_sorting import made
-
+    from benchmarks.spike_sorting import made
     from src.simulate.spike_hybrids import read_background
     from src.simulate.spikes import LOOKALIKES
 
@@ -106,9 +101,9 @@ def recordings(shared: Path, seeds: list[int], seconds: float) -> Iterator[tuple
         return
     yield "Quiroga Easy1", lambda: quiroga(shared)
     for number, line in ((1, 4), (2, 5), (3, 3)):
-        yield f"starling {number}", lambda number=number, line=line: starling(shared, number, line)
+        yield f"starling {number}", partial(starling, shared, number, line)
     for seed in seeds:
-        yield f"hybrid tetrode {seed}", lambda seed=seed: hybrid_tetrode(shared, seed)
+        yield f"hybrid tetrode {seed}", partial(hybrid_tetrode, shared, seed)
     yield "hc-1 tetrode", lambda: hc1(shared)
     yield "Purkinje cell", lambda: purkinje(shared)
 
@@ -263,7 +258,7 @@ def main() -> None:
     parser.add_argument("--files", nargs="+", help="beginnings of the names to sort")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of what is generated, and hybrids")
     parser.add_argument("--seconds", type=float, default=57.6, help="length of what is generated")
-    parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     import spikeinterface.full as si

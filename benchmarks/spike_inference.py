@@ -1,6 +1,6 @@
 """The coursework's detector in one pass against stride-1 windows, and the memory that sorting takes.
 
-    python benchmarks/spike_inference.py [--stretch 20000]
+    python -m benchmarks.spike_inference [--stretch 20000]
 
 Windows of 120 samples at stride 1 are run on a stretch of the look-alike of D2 and extrapolated to 57.6 s.
 """
@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import argparse
 import resource
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+import numpy as np
+import torch
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from spike_sorting import CHAIN, labelled, made  # noqa: E402
-
-from src.models.spikes.networks import SpikeDetector  # noqa: E402
-from src.preprocess.spikes.sorting import BankSorter  # noqa: E402
+from benchmarks.spike_sorting import CHAIN, labelled, made
+from src.models.spikes.networks import SpikeDetector
+from src.preprocess.spikes.sorting import BankSorter
 
 WINDOW = 120
 
@@ -71,7 +67,7 @@ def main() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name in ("D2", "D6"):
         recorded = made(name, 1, None).trace()
-        cpu, wall, found = cost(lambda recorded=recorded: sorter.sort(recorded))
+        cpu, wall, found = cost(partial(sorter.sort, recorded))
         show(f"bank, {name}", cpu, wall, f"{len(found.train):,} spikes")
     print(
         f"peak memory beyond that before: {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f} MB"

@@ -1,6 +1,6 @@
 """How much of the house one input passes: the files and functions of `src` that one command runs.
 
-python benchmarks/walks.py infer.py bundle=runs/sleep_cnn/latest input=night.edf
+python -m benchmarks.walks infer.py bundle=runs/sleep_cnn/latest input=night.edf
 """
 
 import runpy
@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 
@@ -15,13 +16,12 @@ SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 def main() -> None:
     passed: set[tuple[str, str]] = set()
 
-    def note(frame, event, _argument) -> None:
+    def note(frame: FrameType, event: str, _argument: object) -> None:
         code = frame.f_code
         if event == "call" and code.co_filename.startswith(SOURCE) and "<" not in code.co_name:
             passed.add((code.co_filename[len(SOURCE) + 1 :], code.co_qualname))
 
     sys.argv = sys.argv[1:]
-    sys.path.insert(0, str(Path(SOURCE).parent))
     threading.setprofile(note)
     sys.setprofile(note)
     try:

@@ -71,8 +71,10 @@ class Recording:
         One name per row of ``samples``.
     units
         One unit per row of ``samples`` (``"uV"``, ``"V"``, ``"a.u."``).
-    recording_id, subject_id
-        Stable names; splits are made over ``subject_id``.
+    recording_id
+        Stable name of the recording.
+    subject_id
+        Stable name of the subject; splits are made over it.
     start
         Wall-clock time of the first sample where the source states it.
     source
@@ -161,10 +163,14 @@ class Origin:
         Whether the data were recorded. False if any of them were simulated.
     cohorts
         Names of the data sets.
-    subjects, hours
-        How many subjects it was trained on, and hours of their recordings.
-    licence, citation
-        Of the data.
+    subjects
+        How many subjects it was trained on.
+    hours
+        Hours of their recordings.
+    licence
+        Licence of the data.
+    citation
+        How the data are cited.
     """
 
     recorded: bool

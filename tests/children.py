@@ -57,11 +57,7 @@ class Ended(NamedTuple):
 
 
 def verb(
-    line: Sequence[str | Path],
-    cwd: Path,
-    prepare: Callable[[], object] = lambda: None,
-    *,
-    after_s: float | None = None,
+    line: Sequence[str | Path], cwd: Path, prepare: Callable[[], object] = lambda: None, *, after_s: float | None = None
 ) -> Ended:
     """Run ``python <line>`` in ``cwd`` as a shell would; ``prepare`` is called in the process before.
 

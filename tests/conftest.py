@@ -110,6 +110,7 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
     from src.models.bundle import export_bundle
     from src.models.spikes.classifier import SpikeClassification
     from src.models.spikes.detector import SpikeDetection
+    from tests.trainers import quiet_trainer
 
     made = {}
     plans: dict = {
@@ -123,16 +124,7 @@ def spike_models(spike_data, tmp_path_factory: pytest.TempPathFactory):
         data.setup("fit")
         optimizer = {"_target_": "torch.optim.AdamW", "lr": 4e-3, "weight_decay": 1e-3}
         model = module(data.signal.to_dict(), data.classes, arguments, optimizer=optimizer)
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            max_epochs=2,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            gradient_clip_val=1.0,
-            default_root_dir=str(tmp_path_factory.mktemp("root")),
-        )
+        trainer = quiet_trainer(tmp_path_factory.mktemp("root"), max_epochs=2, gradient_clip_val=1.0)
         trainer.fit(model, data)
         trainer.test(model, data, verbose=False)
         bundle = model.to_bundle(data, model.test_metrics())

@@ -66,7 +66,7 @@ def as_batch(grids):
 
 def grid_data(cache, **changes):
     """The datamodule on two small simulated brains of different depth."""
-    arguments = {
+    arguments: dict = {
         "root": None,
         "simulated": {"seed": 0, "positions": None, "common": SMALL, "subjects": [{}, {"cells": 100, "planes": 2}]},
         "windows": WINDOWS,

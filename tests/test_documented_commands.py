@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -19,9 +20,11 @@ from preprocess import as_list
 from src import schema
 from src.models.bundle import NETWORKS
 from src.models.sleep.stager import SleepStager
+from src.preprocess.lfp import parameters
 from src.runs.command import check_command
 from src.runs.targets import check
 from src.signals import BadInput, SignalSpec
+from tests.composed import composed
 from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -112,8 +115,7 @@ def excerpts() -> dict[str, str]:
 def test_the_network_and_the_experiment_of_contributing_work(tmp_path, monkeypatch):
     files = excerpts()
     mine = ModuleType("src.models.sleep.mine")
-    code = "import torch.nn as nn\nfrom torch import Tensor\nfrom src.models.sleep.networks import Standardize\n"
-    exec(code + files["src/models/sleep/mine.py"], mine.__dict__)
+    exec(files["src/models/sleep/mine.py"], mine.__dict__)
     mine.MyNet.__module__ = mine.__name__
     monkeypatch.setitem(sys.modules, mine.__name__, mine)
     monkeypatch.setitem(NETWORKS, "my_net", (mine.__name__, "MyNet"))
@@ -121,10 +123,7 @@ def test_the_network_and_the_experiment_of_contributing_work(tmp_path, monkeypat
     for name in ("conf/model/my_net.yaml", "conf/experiment/my_question.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(files[name])
-    schema.register()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        place = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
-        cfg = compose("train", ["experiment=my_question", place])
+    cfg = composed("train", "experiment=my_question", f"hydra.searchpath=[file://{tmp_path / 'conf'}]")
     check(cfg)
     signal = SignalSpec(("EEG",), 100.0, 30.0, "dB", ("channel", "frequency", "time"), (1, 20, 29))
     model = instantiate(cfg.model, signal=signal.to_dict(), classes=["a", "b"], _recursive_=False, _convert_="all")
@@ -132,20 +131,21 @@ def test_the_network_and_the_experiment_of_contributing_work(tmp_path, monkeypat
     assert model.network.layers[1].out_features == 64
 
 
-def test_the_step_of_contributing_works():
+def test_the_step_of_contributing_works(tmp_path, monkeypatch):
     files = excerpts()
-    code = "from dataclasses import dataclass\nfrom src.storage.batch import Summary\n"
-    names: dict = {"__name__": "mine"}
-    exec(
-        f"{code}from src.storage.parameters import PreprocessConfig\n{files['src/preprocess/lfp/parameters.py']}", names
-    )
-    given = {"input_dir": "data", "output_dir": "out", "window_s": 3}
-    params = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(names["MyStepParams"]), given))
+    made = dict(vars(parameters))
+    exec(files["src/preprocess/lfp/parameters.py"], made)
+    monkeypatch.setattr(parameters, "MyStepParams", made["MyStepParams"], raising=False)
+    mine = ModuleType("src.preprocess.lfp.my_step")
+    exec(files["src/preprocess/lfp/my_step.py"], mine.__dict__)
+    monkeypatch.setitem(sys.modules, mine.__name__, mine)
+    (tmp_path / "traces").mkdir()
+    np.save(tmp_path / "traces" / "rat1.npy", np.full(10_000, 2.0))
+    given = {"input_dir": str(tmp_path / "traces"), "output_dir": str(tmp_path / "power"), "window_s": 3}
+    params: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(made["MyStepParams"]), given))
     assert params.own() == {"window_s": 3.0}
-    code = "from collections.abc import Mapping\nfrom pathlib import Path\nfrom typing import Any\n"
-    names = {}
-    exec(f"{code}from src.storage.step import CachedStep\n{files['src/preprocess/lfp/my_step.py']}", names)
-    assert names["MY_STEP"].name == "my_step"
+    assert params.run().exit_code == 0
+    assert np.load(tmp_path / "power" / "rat1" / "power.npy").tolist() == [4.0, 4.0]
 
 
 @pytest.mark.slow

@@ -1,18 +1,15 @@
 """Raw recordings to predictions through the three verbs, in fresh processes, as a user runs them."""
 
-import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from src.models.bundle import load_bundle
@@ -21,11 +18,13 @@ from src.preprocess.sleep.epochs import EpochSettings, epochs_of
 from src.recordings.sleep.nights import Night, load
 from src.runs.job import run_job
 from src.simulate.sleep import write_night
+from tests.composed import composed
+from tests.conftest import REPOSITORY
+from tests.tables import read_csv
 from train import train
 
 pytestmark = pytest.mark.timeout(600)  # a crowded machine starts a process in half a minute
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY = (
     "experiment=sleep_cnn",
     "logger=csv",
@@ -45,7 +44,7 @@ def command(verb, *overrides, cache, runs=None):
 
 def run(verb, *overrides, cache=None, runs=None, code=0):
     done = subprocess.run(
-        command(verb, *overrides, cache=cache, runs=runs), cwd=ROOT, capture_output=True, text=True, timeout=280
+        command(verb, *overrides, cache=cache, runs=runs), cwd=REPOSITORY, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -87,8 +86,7 @@ def test_a_training_prints_totals_scores_and_where_its_bundle_is(trained):
 
 def test_inference_writes_a_row_per_epoch_a_figure_and_a_manifest(predicted):
     printed, folder = predicted
-    with (folder / "hypnogram.csv").open(newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = read_csv(folder / "hypnogram.csv")
     assert list(rows[0]) == ["onset_s", "duration_s", "stage", "p_W", "p_N1", "p_N2", "p_N3", "p_REM"]
     assert len(rows) == 156
     sums = [sum(float(row[f"p_{s}"]) for s in ("W", "N1", "N2", "N3", "REM")) for row in rows]
@@ -113,7 +111,7 @@ def test_a_fresh_process_gives_the_probabilities_of_this_one(trained, night, pre
 def test_a_training_killed_and_repeated_ends_like_an_unbroken_one(trained, cache, tmp_path):
     process = subprocess.Popen(
         command("train.py", *TINY, *COHORT, cache=cache, runs=tmp_path),
-        cwd=ROOT,
+        cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -134,7 +132,7 @@ def test_a_training_killed_and_repeated_ends_like_an_unbroken_one(trained, cache
 def test_a_training_that_cannot_work_says_why_in_one_line(cache, tmp_path):
     printed = run("train.py", *TINY, "source=edf_folder", "source.root=/nowhere", cache=cache, runs=tmp_path, code=2)
     (line,) = [line for line in printed.splitlines() if line.startswith("error")]
-    assert "is not a folder" in line
+    assert "/nowhere: does not exist" in line
     assert "Traceback" not in printed
 
 
@@ -146,8 +144,7 @@ def test_a_training_that_cannot_work_says_why_in_one_line(cache, tmp_path):
     ],
 )
 def test_data_that_cannot_be_learnt_from_end_a_training_with_status_2(overrides, problem, cache, tmp_path, capsys):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [*TINY, *overrides, f"cache_dir={cache}", f"runs_dir={tmp_path}"])
+    cfg = composed("train", *TINY, *overrides, f"cache_dir={cache}", f"runs_dir={tmp_path}")
     with pytest.raises(SystemExit) as end:
         run_job(cfg, train)
     assert end.value.code == 2

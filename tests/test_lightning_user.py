@@ -3,19 +3,19 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from safetensors.torch import load_file
 
-from src import schema
 from src.signals import BadInput
+from tests.composed import composed
 from tests.conftest import REPOSITORY
 from tests.runs.verb import execute
+from tests.trainers import quiet_trainer
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -80,9 +80,7 @@ def overrides(experiment, places):
 
 
 def configured(experiment, places):
-    schema.register()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return compose("train", overrides(experiment, places))
+    return composed("train", *overrides(experiment, places))
 
 
 @pytest.mark.filterwarnings("ignore:D5 was not in the validation")  # overfit_batches cuts validation, not the test
@@ -103,8 +101,7 @@ def test_the_debug_modes_run_for_every_experiment(experiment, debug, places, tmp
 
 def trainer(folder, **arguments):
     limits = {f"limit_{phase}_batches": 2 for phase in ("train", "val", "test", "predict")}
-    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-    return pl.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=folder, **limits | quiet | arguments)
+    return quiet_trainer(folder, max_epochs=1, **limits | arguments)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +124,8 @@ def test_trainer_s_verbs_need_nothing_but_a_module_and_data(experiment, places, 
     run.fit(model, datamodule=given)
     run.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    loaded = get_class(cfg.model["_target_"]).load_from_checkpoint(tmp_path / "a.ckpt")
+    kind: Any = get_class(cfg.model["_target_"])
+    loaded = kind.load_from_checkpoint(tmp_path / "a.ckpt")
     assert checkpoint["hyper_parameters"] == dict(loaded.hparams)
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name

@@ -14,6 +14,7 @@ from src.preprocess.lfp.parameters import SpectrogramParams
 from src.signals import RODENT_STAGES
 from src.simulate.lfp import simulate_session, simulate_states, simulate_traces
 from src.storage.step import ensure
+from tests.trainers import quiet_trainer
 
 FS_HZ = 200.0
 
@@ -52,10 +53,7 @@ def train(source, epochs, tmp_path, max_epochs=8):
     network = {"width": 12, "hidden": 12, "layers": 1, "filters": 8, "blocks": 1, "dropout": 0.1}
     optimizer = {"_target_": "torch.optim.AdamW", "lr": 1e-2, "weight_decay": 1e-2}
     model = SleepContextStager(data.signal.to_dict(), list(data.classes), "sleep_sequence", network, optimizer)
-    trainer = pl.Trainer(
-        max_epochs=max_epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = quiet_trainer(tmp_path, max_epochs=max_epochs)
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
     bundle = model.to_bundle(data, model.test_metrics())
@@ -112,6 +110,6 @@ def test_lfp_sessions_through_the_spectrogram_stage(tmp_path):
 
 
 def spectrograms_of(session, out):
-    folders = {"input_dir": str(session), "output_dir": str(out)}
-    assert SpectrogramParams(**folders, preset="sleep", workers=1, band_powers=False).run().exit_code == 0
+    params = SpectrogramParams(str(session), str(out), preset="sleep", workers=1, band_powers=False)
+    assert params.run().exit_code == 0
     return next(path.parent for path in out.rglob("*.h5"))

@@ -23,7 +23,7 @@ def recording(samples: np.ndarray, fs_hz: float = 100.0, channels: int = 2, unit
     )
 
 
-def test_bad_input_reads_as_one_line_with_the_file_the_fault_and_the_cure():
+def test_bad_input_reads_as_one_line_with_the_file_the_problem_and_the_hint():
     error = BadInput("night.edf", "the file ends early", "copy it again")
     assert str(error) == "night.edf: the file ends early; copy it again"
     assert isinstance(error, ValueError)

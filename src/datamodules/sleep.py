@@ -23,6 +23,7 @@ from src.preprocess.sleep.prepare import EpochArtifact, prepare_nights, recordin
 from src.recordings.sleep.hypnogram import transition_counts
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Origin, SignalSpec
 from src.storage.batch import Summary
+from src.storage.progress import show
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -49,8 +50,10 @@ class SleepDataset(Dataset[Batch]):
         ``(epoch,)`` of all nights.
     views
         What the levels are relative to; see :func:`src.preprocess.sleep.night_normalization.night_view`.
-    fitted, augment
-        Statistics of the training subjects, and how training examples are varied; the datamodule fills them in.
+    fitted
+        Statistics of the training subjects, from the datamodule.
+    augment
+        How training examples are varied, from the datamodule.
     """
 
     views: Sequence[str] = ("absolute",)
@@ -293,6 +296,6 @@ def report(preparation: Summary, artifacts: Sequence[EpochArtifact], *, simulate
     """Print which recordings could not be used, and what the signal check and the preparation say of the others."""
     console = Console()
     if preparation.failures:
-        console.print(preparation.table())
+        show(console, preparation.table())
     if artifacts and not simulated:
-        console.print(recordings_table(artifacts))
+        show(console, recordings_table(artifacts))

@@ -25,8 +25,10 @@ class Split:
 
     Attributes
     ----------
-    method, seed
+    method
         How the parts were drawn.
+    seed
+        What they were drawn with.
     parts
         ``{subject id: "train" | "val" | "test"}``.
     """

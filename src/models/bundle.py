@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from src.recordings.foreign_files import absent
 from src.signals import BadInput, Origin, SignalSpec
 from src.storage.manifest import canonical_json, digest_of, fingerprint, provenance, source_record, write_manifest
 from src.storage.output import OutputFolder
@@ -51,8 +52,12 @@ class Bundle:
 
     Attributes
     ----------
-    task, kind, network_args
-        What it is for; a key of :data:`NETWORKS`; the arguments of that network.
+    task
+        What it is for.
+    kind
+        A key of :data:`NETWORKS`.
+    network_args
+        The arguments of that network.
     signal
         What the network reads.
     steps
@@ -61,8 +66,12 @@ class Bundle:
         Names of the network's outputs.
     decision
         What turns outputs into a result: a temperature, thresholds.
-    metrics, split, provenance
-        Scores (``test/…``), who was trained and tested on, versions of code and packages.
+    metrics
+        Scores (``test/…``).
+    split
+        Who was trained and tested on.
+    provenance
+        Versions of code and packages.
     origin
         What data it was trained on. Whoever quotes ``metrics`` quotes it.
 
@@ -280,7 +289,12 @@ def load_bundle(path: str | Path) -> Bundle:
     if not (folder / DESCRIPTION).is_file() and (folder / "bundle" / DESCRIPTION).is_file():
         folder = folder / "bundle"
     if not (folder / DESCRIPTION).is_file():
-        raise BadInput(path, "holds no bundle", "give the bundle folder that train.py printed")
+        if not Path(path).exists():
+            raise absent(path)
+        below = (Path(path).glob(f"{'*/' * depth}{DESCRIPTION}") for depth in (1, 2, 3))
+        inside = [str(found.parent) for several in below for found in sorted(several)]
+        hint = f"choose one of: {', '.join(inside[:5])}" if inside else "give the bundle folder that train.py printed"
+        raise BadInput(path, "holds no bundle", hint)
     file = folder / DESCRIPTION
     try:
         text = file.read_text()
@@ -331,8 +345,10 @@ def require_contract(
 
     Parameters
     ----------
-    wanted, found
-        What the bundle reads; what was read, its shape that of an epoch: ``(channel, frequency, time)``.
+    wanted
+        What the bundle reads.
+    found
+        What was read; its shape is that of an epoch: ``(channel, frequency, time)``.
     any_names
         The user has chosen the channels.
     any_unit

@@ -133,7 +133,7 @@ class TrainedModule(pl.LightningModule):
 
     def _training_data(self, stage: str) -> Any:
         """The datamodule, or else the dataset behind the training loader, if it knows its statistics."""
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "statistics"):
             return datamodule
         if stage != "fit":

@@ -5,7 +5,7 @@ Every function runs the code of its verb with the verb's parameters and defaults
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from src.preprocess.calcium.expected_spikes import SpikeTask, choose_baseline, infer, judge, naming
 from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
@@ -74,8 +74,10 @@ class SpikeRates:
         ``(neuron,)`` percent per square root of Hz.
     cell_state
         ``(neuron,)`` index into :data:`~src.preprocess.calcium.baseline.CELL_STATES`; 0 is used.
-    fs_hz, notes
-        Frame rate, and what to know before use.
+    fs_hz
+        Frame rate.
+    notes
+        What to know before use.
     """
 
     dff: Array
@@ -182,6 +184,8 @@ def find_units(signal: Any, fs_hz: float | None = None, params: DiscoverParams |
         ``(channel, time)`` or ``(time,)``, or a SpikeInterface recording.
     fs_hz
         Sampling rate of an array.
+    params
+        How the units are found; see :class:`~src.preprocess.spikes.discover.DiscoverParams`.
 
     Raises
     ------
@@ -192,17 +196,19 @@ def find_units(signal: Any, fs_hz: float | None = None, params: DiscoverParams |
     return discover(samples, rate, params)
 
 
-def sort_spikes(
-    signal: Any, labelled: Any, index: Sequence[int], unit: Sequence[int], fs_hz: float | None = None
-) -> Sorted:
+def sort_spikes(signal: Any, labelled: Any, index: ArrayLike, unit: ArrayLike, fs_hz: float | None = None) -> Sorted:
     """Spikes of one wire, sorted with the neurons of a labelled recording, as ``infer.py method=bank`` sorts them.
 
     Parameters
     ----------
-    signal, labelled
-        ``(time,)`` the recording to sort and the labelled one, or SpikeInterface recordings of one channel.
-    index, unit
-        ``(spike,)`` sample from 0 at which each labelled spike begins, and its neuron from 1.
+    signal
+        ``(time,)`` the recording to sort, or a SpikeInterface recording of one channel.
+    labelled
+        The labelled recording, given in the same way.
+    index
+        ``(spike,)`` sample from 0 at which each labelled spike begins.
+    unit
+        ``(spike,)`` its neuron from 1.
     fs_hz
         Sampling rate of the arrays.
 

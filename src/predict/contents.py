@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 from src.models.bundle import Bundle, load_bundle
 from src.recordings.calcium.sources import open_recording as open_calcium
 from src.recordings.calcium.sources import subject_files, subject_name
+from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.spike_trains import holds_spikes
+from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import choose_channels, is_channel
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_header
 from src.signals import BadInput
@@ -65,13 +68,15 @@ def is_calcium(path: Path) -> bool:
 
 
 def require_sleep(path: Path) -> None:
-    """Refuse calcium traces, WAV files and spikes in MAT files, with the command that reads them.
+    """Refuse calcium traces, WAV files, spikes, arrays and files that nobody knows, with the command that reads them.
 
     Raises
     ------
     BadInput
-        If the recordings at ``path`` are such, and none is EDF or BDF.
+        If there is nothing at ``path``, or nothing that may be a night.
     """
+    if not path.exists():
+        raise absent(path)
     found = recordings_at(path)
     if any(p.suffix.lower() in EDF_SUFFIXES for p in found):
         return
@@ -84,6 +89,31 @@ def require_sleep(path: Path) -> None:
     if any(p.suffix.lower() == ".wav" for p in found):
         hint = f"for spikes type: python infer.py method=discover input={path}; for LFP: method=lfp_states"
         raise BadInput(path, "is a WAV file, not a night of sleep", hint)
+    _require_known(path)
+
+
+def _require_known(path: Path) -> None:
+    """Refuse what is neither EDF, BDF nor band powers, with the commands that read arrays and raw binary files."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
+    suffixes = Counter(file.suffix.lower() or "without suffix" for file in files)
+    if {*EDF_SUFFIXES, ".npz"} & {*suffixes} or (path.is_file() and _is_edf_by_content(path)):
+        return
+    array = next((file for file in files if file.suffix.lower() in SUFFIXES), None)
+    told = "source.fs_hz=<Hz>" if array else "source.dtype=int16 source.channels=<number> source.fs_hz=<Hz>"
+    place = array or path
+    held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(4)) or "no file"
+    problem = f"holds neither EDF nor BDF ({held})" if path.is_dir() else "is neither EDF nor BDF"
+    if path.is_dir() and array is None:
+        raise BadInput(path, problem, "give a folder of recordings, or one recording")
+    if path.suffix.lower() in (".lfp", ".eeg", ".dat"):
+        problem += ", and no NeuroScope .xml lies beside it"
+    hint = f"LFP: python infer.py method=lfp_states input={place} {told}; spikes: the same with method=discover"
+    raise BadInput(path, problem, hint)
+
+
+def _is_edf_by_content(path: Path) -> bool:
+    with path.open("rb") as handle:
+        return handle.read(8) in (b"0       ", b"\xffBIOSEMI")
 
 
 def _is_plain_folder(path: Path) -> bool:

@@ -29,6 +29,7 @@ from src.predict.sleep_night import ScoredNight
 from src.predict.sleep_yasa import mean_vote, with_yasa
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
+from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import derivations
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import Night
@@ -82,6 +83,8 @@ def predict(
     how = InputOptions(**{**options, "channels": (named,) if isinstance(named, str) else tuple(named)})
     nights = find_inputs(Path(source), kind)
     reference = None if how.reference == "beside" else how.reference
+    if reference and not Path(reference).exists():
+        raise absent(reference)
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source, reference))
     names = output.names((night.recording_id, night.psg[0]) for night in nights)
     jobs = [
@@ -101,11 +104,16 @@ class Staging:
         ``(epoch,)`` names of stages, ``unscored`` where there is no usable signal.
     probabilities
         ``(epoch, class)``, NaN where unscored.
-    classes, epoch_s, channels
-        Names of the columns; length of an epoch; the channels that were scored, group by group.
-    statistics, intervals
-        See :func:`~src.predict.sleep_statistics.sleep_statistics` and
-        :func:`~src.predict.sleep_statistics.statistic_intervals`.
+    classes
+        Names of the columns of ``probabilities``.
+    epoch_s
+        Length of an epoch.
+    channels
+        The channels that were scored, group by group.
+    statistics
+        See :func:`~src.predict.sleep_statistics.sleep_statistics`.
+    intervals
+        The interval of each statistic; see :func:`~src.predict.sleep_statistics.statistic_intervals`.
     origin
         What scored it, and what that was trained on.
     notes
@@ -139,9 +147,13 @@ def stage(
     ----------
     signal
         ``(channel, time)`` array, or an ``mne.io.Raw`` (which states its rate, names and volts itself).
-    fs_hz, channels, units
-        Of an array: sampling rate, names of the rows, and their unit (``uV`` if not given, ``mV``, ``V`` or another
-        one, for networks that do not depend on the unit). A ``Raw`` needs none; what contradicts it is refused.
+    fs_hz
+        Sampling rate of an array. A ``Raw`` needs neither this nor ``channels`` and ``units``; what contradicts it is
+        refused.
+    channels
+        Names of an array's rows.
+    units
+        Their unit: ``uV`` if not given, ``mV``, ``V``, or another one for a network that does not depend on it.
     bundle
         A bundle or its folder; by default the shipped network for people.
     use

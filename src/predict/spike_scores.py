@@ -18,6 +18,7 @@ from src.reports.media import draw_confusion
 from src.reports.spikes import draw_precision_recall, draw_scores
 from src.reports.tables import ResultsTable
 from src.storage.output import OutputFolder
+from src.storage.progress import show
 
 COLUMNS = {
     "found": "found",
@@ -106,7 +107,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
 def _print(rows: Sequence[Row], console: Console, tolerances: Tolerances) -> None:
     titles = {column: title.format(**tolerances.__dict__) for column, title in COLUMNS.items()}
     shown = [{"": r["recording"]} | {title: r[column] for column, title in titles.items()} for r in rows]
-    console.print(ResultsTable(shown, title="scores against the truth"))
+    show(console, ResultsTable(shown, title="scores against the truth"))
     explanation = f"class: right names of matched spikes; close: recall within {tolerances.close_ms:g} ms of another"
     console.print(explanation, highlight=False)
     for row in rows:

@@ -25,6 +25,7 @@ from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import is_recording, open_recording, require_spike_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
+from src.recordings.foreign_files import absent
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
@@ -204,7 +205,7 @@ def find_recordings(source: Path, recordings: list[str] | None, targets: list[st
     if source.is_file() or is_recording(source):
         return [source]
     if not source.is_dir():
-        raise BadInput(source, "does not exist", "give a recording or a folder of them")
+        raise absent(source)
     if recordings:
         return [find_recording(source, name) for name in recordings]
     entries = sorted(p for p in source.iterdir() if not p.name.startswith("."))
@@ -304,5 +305,8 @@ def _sorted_recording(
     group = SortedGroup(train, bandpassed[peaks], templates, noise, len(bandpassed), usable)
     rows = unit_rows(group, trace.fs_hz, 0, first=1)
     only, source = np.zeros(1, np.int64), Path(trace.source).name
-    read = lambda first, last: bandpassed[None, first:last]  # noqa: E731
+
+    def read(first: int, last: int) -> np.ndarray:
+        return bandpassed[None, first:last]
+
     return SortedRecording(name, trace.fs_hz, len(bandpassed), read, only, train, rows, "onset", source)

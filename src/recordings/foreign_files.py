@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from src.signals import BadInput
+
+
+def absent(path: str | Path) -> BadInput:
+    """What to say of a path that does not exist: the name beside it that is most like it, or which part is there."""
+    path = Path(path).absolute()
+    there = next(place for place in path.parents if place.exists())
+    wanted = path.relative_to(there).parts[0]
+    near = get_close_matches(wanted, sorted(os.listdir(there)), 1) if there.is_dir() else []
+    if near:
+        hint = f"did you mean {there / near[0]}?"
+    else:
+        hint = "check the path" if there == path.parent else f"check the path: {there} has no {wanted}"
+    return BadInput(path, "does not exist", hint)
 
 
 @contextmanager

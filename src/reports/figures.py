@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
+BLUE, RED = "#2171b5", "#c0392b"
+"""Of a line, and of what stands out against it."""
 
 
 def titled(figure: Figure, title: str) -> None:

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from src.reports.figures import saved
+from src.reports.figures import RED, saved
 from src.storage.atomic import atomic_file
 
 HEIGHT, WIDTH = 256, 128
@@ -21,7 +21,7 @@ COLOURS = {
     "persistence": "#e9a23b",
     "autoregression": "#4292c6",
     "linear population": "#41ab5d",
-    "model": "#c0392b",
+    "model": RED,
 }
 _PLANES_SHOWN = 6
 _HEAT = "magma"
@@ -102,7 +102,7 @@ def draw_planes(path: Path, example: ForecastExample) -> Path:
         happened = truth[window, step, here]
         top, bottom = axes[:, number]
         top.scatter(column[here], row[here], s=3, c="#e4e4e4", lw=0)
-        top.scatter(column[here][happened], row[here][happened], s=9, c="#c0392b", lw=0)
+        top.scatter(column[here][happened], row[here][happened], s=9, c=RED, lw=0)
         order = np.argsort(probability[window, step, here])
         heat = bottom.scatter(
             column[here][order],

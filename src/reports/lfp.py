@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from src.reports.figures import saved
+from src.reports.figures import BLUE, RED, saved
 
 DPI = 150
 DELTA_HZ, SIGMA_HZ, THETA_HZ, WIDE_HZ = (0.5, 4.0), (10.0, 16.0), (5.0, 10.0), (2.0, 15.0)
@@ -37,22 +37,22 @@ class Page:
     """
 
     channel: str
-    power: NDArray[np.float64]
-    freqs: NDArray[np.float64]
-    times: NDArray[np.float64]
+    power: NDArray[np.floating]
+    freqs: NDArray[np.floating]
+    times: NDArray[np.floating]
     unit: str
     caption: str
 
     @property
-    def decibels(self) -> NDArray[np.float64]:
+    def decibels(self) -> NDArray[np.floating]:
         return 10 * np.log10(np.maximum(self.power, 1e-30))
 
-    def band(self, low_hz: float, high_hz: float) -> NDArray[np.float64]:
+    def band(self, low_hz: float, high_hz: float) -> NDArray[np.floating]:
         """``(column,)`` power between two frequencies."""
         inside = (self.freqs >= low_hz) & (self.freqs < high_hz)
         return np.asarray(np.trapezoid(self.power[inside], self.freqs[inside], axis=0))
 
-    def theta_ratio(self) -> NDArray[np.float64]:
+    def theta_ratio(self) -> NDArray[np.floating]:
         wide = self.band(*WIDE_HZ)
         return np.divide(self.band(*THETA_HZ), wide, out=np.full_like(wide, np.nan), where=wide > 0)
 
@@ -91,9 +91,9 @@ def draw_overview(
     title: str,
     page: Page,
     channels: Sequence[str],
-    delta: Sequence[NDArray[np.float64]],
-    ratio: Sequence[NDArray[np.float64]],
-    spectra: Sequence[NDArray[np.float64]],
+    delta: Sequence[NDArray[np.floating]],
+    ratio: Sequence[NDArray[np.floating]],
+    spectra: Sequence[NDArray[np.floating]],
 ) -> Figure:
     """All channels in the order of the file (depth): delta power and theta ratio over time, median spectra.
 
@@ -140,21 +140,21 @@ def draw_overview(
     return figure
 
 
-def _draw_bands(axes: Axes, page: Page, times: NDArray[np.float64]) -> None:
+def _draw_bands(axes: Axes, page: Page, times: NDArray[np.floating]) -> None:
     level = 10 * np.log10(np.maximum(page.band(*DELTA_HZ), 1e-30))
-    axes.plot(times, level, color="#2171b5", lw=0.9)
-    axes.set_ylabel(f"delta {DELTA_HZ[0]:g}–{DELTA_HZ[1]:g} Hz\n(dB)", color="#2171b5")
+    axes.plot(times, level, color=BLUE, lw=0.9)
+    axes.set_ylabel(f"delta {DELTA_HZ[0]:g}–{DELTA_HZ[1]:g} Hz\n(dB)", color=BLUE)
     axes.grid(axis="x", color="0.9")
     other = axes.twinx()
-    other.plot(times, page.theta_ratio(), color="#c0392b", lw=0.9, alpha=0.85)
-    other.set_ylabel("theta ratio\nP(5–10)/P(2–15)", color="#c0392b")
+    other.plot(times, page.theta_ratio(), color=RED, lw=0.9, alpha=0.85)
+    other.set_ylabel("theta ratio\nP(5–10)/P(2–15)", color=RED)
     other.set_ylim(0, 1)
     other.set_in_layout(False)  # its label may hang into the empty corner
     other.spines["top"].set_visible(False)
     axes.spines["top"].set_visible(False)
 
 
-def _draw_spread(axes: Axes, levels: NDArray[np.float64], freqs: NDArray[np.float64], *, legend: bool) -> None:
+def _draw_spread(axes: Axes, levels: NDArray[np.floating], freqs: NDArray[np.floating], *, legend: bool) -> None:
     """Median and 10-90 % range over time, beside a spectrogram whose frequency axis it shares."""
     octaves, whole = np.log2(freqs), np.isfinite(levels).any(axis=0)
     if whole.any():
@@ -172,8 +172,8 @@ def _draw_spread(axes: Axes, levels: NDArray[np.float64], freqs: NDArray[np.floa
 def _image(
     axes: Axes,
     values: NDArray,
-    times: NDArray[np.float64],
-    rows: NDArray[np.float64],
+    times: NDArray[np.floating],
+    rows: NDArray[np.floating],
     colours: str,
     low: float,
     high: float,
@@ -192,7 +192,7 @@ def _image(
     )
 
 
-def _logarithmic(values: NDArray[np.float64], freqs: NDArray[np.float64]) -> tuple[NDArray, NDArray[np.float64]]:
+def _logarithmic(values: NDArray[np.floating], freqs: NDArray[np.floating]) -> tuple[NDArray, NDArray[np.floating]]:
     """Rows evenly spaced in octaves, interpolated between bins, and the octaves they span."""
     octaves = np.linspace(np.log2(freqs[0]), np.log2(freqs[-1]), _ROWS)
     upper = np.clip(np.searchsorted(freqs, 2**octaves), 1, len(freqs) - 1)
@@ -200,7 +200,7 @@ def _logarithmic(values: NDArray[np.float64], freqs: NDArray[np.float64]) -> tup
     return (1 - share) * values[upper - 1] + share * values[upper], octaves
 
 
-def _octave_ticks(axes: Axes, freqs: NDArray[np.float64], along: str = "y") -> None:
+def _octave_ticks(axes: Axes, freqs: NDArray[np.floating], along: str = "y") -> None:
     ticks = 2.0 ** np.arange(np.ceil(np.log2(freqs[0])), np.floor(np.log2(freqs[-1])) + 1)
     setter = axes.set_yticks if along == "y" else axes.set_xticks
     setter(np.log2(ticks), [f"{tick:g}" for tick in ticks])
@@ -220,12 +220,12 @@ def _limits(values: NDArray, low: float, high: float) -> tuple[float, float]:
     return float(bottom), float(max(top, bottom + 1e-6))
 
 
-def median_spectrum(levels: NDArray[np.float64]) -> NDArray[np.float64]:
+def median_spectrum(levels: NDArray[np.floating]) -> NDArray[np.floating]:
     whole = np.isfinite(levels).any(axis=0)
     return np.nanmedian(levels[:, whole], axis=1) if whole.any() else np.full(len(levels), np.nan)
 
 
-def _clock(times: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
+def _clock(times: NDArray[np.floating]) -> tuple[NDArray[np.floating], str]:
     if times[-1] > 2 * 3600:
         return times / 3600, "h"
     return (times / 60, "min") if times[-1] > 180 else (times, "s")
@@ -234,10 +234,10 @@ def _clock(times: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
 def draw_coherence(
     path: Path,
     pair: tuple[str, str],
-    freqs: NDArray[np.float64],
-    times: NDArray[np.float64],
-    squared: NDArray[np.float64],
-    imaginary: NDArray[np.float64],
+    freqs: NDArray[np.floating],
+    times: NDArray[np.floating],
+    squared: NDArray[np.floating],
+    imaginary: NDArray[np.floating],
     levels: tuple[float, float],
     title: str,
 ) -> Path:
@@ -268,7 +268,7 @@ def draw_coherence(
         whole = np.isfinite(values).any(axis=0)
         mean = np.abs(values[:, whole]).mean(axis=1) if whole.any() else np.full(len(freqs), np.nan)
         right.plot(mean, np.log2(freqs), color="k", lw=1.2, label="mean size")
-        right.axvline(level, color="#c0392b", lw=1, ls="--", label="95 % of windows of\nunrelated channels")
+        right.axvline(level, color=RED, lw=1, ls="--", label="95 % of windows of\nunrelated channels")
         right.set_xlim(0, 1)
         right.legend(frameon=False, fontsize=7)
         left.set_ylabel("frequency (Hz)")
@@ -281,10 +281,10 @@ def draw_coherence(
 def draw_states(
     path: Path,
     level: NDArray[np.floating],
-    freqs: NDArray[np.float64],
-    times: NDArray[np.float64],
+    freqs: NDArray[np.floating],
+    times: NDArray[np.floating],
     states: Any,
-    features: Mapping[str, NDArray[np.float64]],
+    features: Mapping[str, NDArray[np.floating]],
 ) -> Path:
     """Spectrogram, hypnogram under it, and what the states were told apart by.
 
@@ -312,7 +312,7 @@ def draw_states(
     panels[1].set_yticks([0, 1, 2], ["NREM", "REM", "Wake"])
     panels[1].set_title("colour: confidence", fontsize=8, loc="right")
     for axes, (name, values) in zip(panels[2:], features.items(), strict=True):
-        axes.plot(when, values, lw=0.7, color="#2171b5")
+        axes.plot(when, values, lw=0.7, color=BLUE)
         axes.set_ylabel(name)
     panels[-1].set_xlabel(f"time since the start of the recording ({unit})")
     return saved(figure, path, DPI)

@@ -13,7 +13,7 @@ import numpy as np
 
 from src.preprocess.sleep.bandpower import welch
 from src.reports import figures
-from src.reports.figures import saved, titled
+from src.reports.figures import BLUE, RED, saved, titled
 from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA, UNSCORED
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 STAGE_COLOURS = {
     "W": "#e9a23b",
     "Wake": "#e9a23b",
-    "REM": "#c0392b",
+    "REM": RED,
     "N1": "#9ecae1",
     "N2": "#4292c6",
     "N3": "#08519c",
-    "NREM": "#2171b5",
+    "NREM": BLUE,
 }
 DISPLAY_ORDER = ("W", "Wake", "REM", "N1", "N2", "NREM", "N3")
 """Top to bottom, as hypnograms are drawn in clinics."""
@@ -220,7 +220,7 @@ def reliability_picture(table: np.ndarray, ece: float) -> bytes:
     figure = Figure(figsize=(3.4, 3.9), layout="constrained")
     curve, counts = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     curve.plot([0, 1], [0, 1], color="0.75", lw=1)
-    curve.plot(table[filled, 0], table[filled, 1], "o-", color="#2171b5", ms=4)
+    curve.plot(table[filled, 0], table[filled, 1], "o-", color=BLUE, ms=4)
     curve.set_ylabel("share right")
     curve.set_ylim(0, 1)
     curve.set_title(f"expected calibration error {ece:.3f}", fontsize=9)

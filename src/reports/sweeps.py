@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.reports.figures import saved
+from src.reports.figures import RED, saved
 
 SHOWN = 20
 """Configurations in the ranking; the table has them all."""
@@ -91,7 +91,7 @@ def _draw_history(axes: Axes, history: Sequence[float | None], better: str, metr
     values = np.array([np.nan if score is None else score for score in history], dtype=float)
     best = np.fmax.accumulate(values) if better == "max" else np.fmin.accumulate(values)
     axes.plot(values, "o", ms=4, color="0.55", label="job")
-    axes.step(range(len(values)), best, where="post", color="#c0392b", lw=1.5, label="best so far")
+    axes.step(range(len(values)), best, where="post", color=RED, lw=1.5, label="best so far")
     axes.set_xlabel("job")
     axes.set_ylabel(metric)
     axes.set_title("history", loc="left", fontsize=10)

@@ -33,7 +33,8 @@ class ResultsTable:
     notes: Sequence[str] = ()
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(self.title, style="italic")
+        if self.title:
+            yield Text(self.title, style="italic")
         table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
         names = _columns(self.rows)
         texts = {name: [_text(row[name]) for row in self.rows] for name in names}

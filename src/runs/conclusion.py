@@ -18,7 +18,7 @@ from src.runs.folder import RUN_FILE, SWEEP_FILE, data_identity, now, read_recor
 from src.runs.ranking import Configuration, SweepRun, brief, mode, monitor, read_sweep, write_tables
 from src.runs.targets import check_targets
 from src.signals import BadInput
-from src.storage.progress import say
+from src.storage.progress import say, show
 
 
 def finalize_sweep(folder: Path, console: Console) -> int:
@@ -109,7 +109,7 @@ def _report(folder: Path, ranking: list[Configuration], runs: list[SweepRun], co
         for place, c in enumerate(ranking[:SHOWN], 1)
     ]
     if shown:
-        console.print(ResultsTable(shown, title="sweep"))
+        show(console, ResultsTable(shown, title="sweep"))
     if len(ranking) > SHOWN:
         say(console, f"and {len(ranking) - SHOWN} more in sweep.md")
     for run in (run for run in runs if run.score is None):

@@ -44,7 +44,7 @@ def run_job(cfg: DictConfig, work: Work) -> float:
     """
     quiet_trainer()
     console = Console(quiet=process_rank() > 0)
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
     with user_errors(console):
         check_targets(config)
     hydra = HydraConfig.get() if HydraConfig.initialized() else None

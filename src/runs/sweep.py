@@ -129,7 +129,7 @@ def open_sweep(config: DictConfig) -> Path:
 
 def sweep_key(config: DictConfig) -> str:
     """SHA-256 of what the sweep searches: its overrides, its sweeper, and the configuration they change."""
-    root: dict[Any, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    root: Any = OmegaConf.to_container(config, resolve=False)
     sweeper = root.pop("hydra")["sweeper"]
     names = {override: override.lstrip("+~").partition("=")[0] for override in config.hydra.overrides.task}
     return digest_of(

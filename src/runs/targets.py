@@ -165,7 +165,7 @@ def check(cfg: DictConfig) -> None:
     BadInput
         For an unknown key or target, an unknown network, or a network that the module does not train.
     """
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     for part in (source := plain.get("source") or {}).get("sources", [source]):
         if part.get("root", "") == "???" or (part.get("fetch") and part.get("root") is None):
             hint = part.get("fetch", "give the folder that holds the recordings: source.root=<folder>")

@@ -1,8 +1,8 @@
 """Numbers of real sleep that the simulator repeats; the tables stand in ``sleep_statistics.json`` beside this file.
 
 Powers: natural logarithms of band power relative to the variance of the recording, 84 scored nights of Sleep-EDF, 42
-subjects (``python benchmarks/sleep_statistics.py powers``). Hypnograms: the sleep periods of subjects 00-09, two nights
-each (``python benchmarks/sleep_statistics.py hypnograms``). Stages stand in the order of ``HUMAN_STAGES``.
+subjects (``python -m benchmarks.sleep_statistics powers``). Hypnograms: the sleep periods of subjects 00-09, two nights
+each (``python -m benchmarks.sleep_statistics hypnograms``). Stages stand in the order of ``HUMAN_STAGES``.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_ANY_WIDTH = 100_000
 EVERY_S = 30.0
 """Least time between two lines of progress where there is no terminal."""
 _bars: list[Progress | _Lines] = []
@@ -35,6 +36,13 @@ def say(console: Console, text: str, *, label: str = "", style: str = "") -> Non
     head = Text(printable(f"{label} "), style=style) if label else Text()
     shown = head + Text(printable(text), style="" if label else style)
     console.print(shown, soft_wrap=True)
+
+
+def show(console: Console, table: RenderableType) -> None:
+    """Print a table; where there is no terminal in lines of any length, so that no path is broken."""
+    if not console.is_terminal:
+        console = Console(file=console.file, width=_ANY_WIDTH, quiet=console.quiet)
+    console.print(table)
 
 
 @contextmanager

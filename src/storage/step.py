@@ -83,13 +83,21 @@ def ensure(
 
     Parameters
     ----------
-    step, inputs, params, seed
-        What to compute. ``params`` holds plain JSON types, fully resolved: no default is left out.
+    step
+        What to compute.
+    inputs
+        The files it reads, by role.
+    params
+        Its parameters: plain JSON types, fully resolved, no default left out.
+    seed
+        Of its random numbers, if it draws any.
     label
         Name of the recording, for folder names and messages.
-    cache, target
-        Where the output lives: ``cache/<step>/<label>-<key>``, or exactly ``target``, where a result made from
-        other inputs or parameters is replaced and nothing else ever is. Give one of them.
+    cache
+        The output lives in ``cache/<step>/<label>-<key>``. Give this or ``target``.
+    target
+        The output lives exactly here, where a result made from other inputs or parameters is replaced and nothing
+        else ever is.
     wait
         Whether to wait for another process that is making the same output, or to raise.
 

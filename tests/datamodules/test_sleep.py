@@ -1,6 +1,8 @@
 """Leakage and bookkeeping of the sleep datamodule, on made-up epochs."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from src.preprocess.sleep.epochs import EpochSet
 from src.preprocess.sleep.prepare import EpochArtifact
 from src.signals import UNSCORED, BadInput, SignalSpec
 from src.storage.batch import Outcome, Summary
+from tests.trainers import quiet_trainer
 
 STAGES = 5
 SIGNAL = SignalSpec(("EEG",), 100.0, 30.0, "dB", ("channel", "frequency", "time"), (1, 6, 7), tuple(range(6)))
@@ -33,11 +36,11 @@ def nights(monkeypatch):
     made = {(s, 1): night(s, rng) for s in SUBJECTS} | {("S0", 2): night("S0", rng)}
 
     def prepare(source, settings, *, cache, workers):
-        artifacts = [EpochArtifact(f"{s}-{n}", s, (s, n), {}) for s, n in sorted(made)]
+        artifacts = [EpochArtifact(f"{s}-{n}", s, Path(s, str(n)), {}) for s, n in sorted(made)]
         return artifacts, Summary("nights", (Outcome("bad", reason="truncated"),))
 
     monkeypatch.setattr(sleep, "prepare_nights", prepare)
-    monkeypatch.setattr(sleep, "read_epochs", lambda key: made[key])
+    monkeypatch.setattr(sleep, "read_epochs", lambda path: made[path.parent.name, int(path.name)])
     return made
 
 
@@ -87,15 +90,7 @@ def test_a_training_subject_does_change_them(nights):
 
 def test_one_stage_only_in_training_is_refused(nights):
     for key, epochs in nights.items():
-        nights[key] = EpochSet(
-            epochs.features,
-            np.zeros_like(epochs.stages),
-            epochs.usable,
-            epochs.onset_s,
-            epochs.freqs_hz,
-            epochs.times_s,
-            {},
-        )
+        nights[key] = replace(epochs, stages=np.zeros_like(epochs.stages))
     with pytest.raises(BadInput, match="one stage only \\(W\\)"):
         data()
 
@@ -115,15 +110,7 @@ def fitted(module, tmp_path, epochs=6):
     network = {"filters": 8, "width": 16, "blocks": 1}
     optimizer = {"_target_": "torch.optim.AdamW", "lr": 5e-3, "weight_decay": 1e-2}
     model = SleepStager({"shape": [1, 6, 7]}, list(module.classes), network_args=network, optimizer=optimizer)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=str(tmp_path),
-    )
+    trainer = quiet_trainer(tmp_path, max_epochs=epochs)
     trainer.fit(model, module)
     trainer.test(model, module, verbose=False)
     return model
@@ -151,7 +138,7 @@ def test_the_temperature_does_not_know_the_test_subjects(nights, tmp_path):
 
 def test_preparation_says_what_it_found_before_a_training(nights, capsys, monkeypatch):
     facts = {"warnings": ["2 flat"]}
-    artifacts = [EpochArtifact(f"{s}-1", s, (s, 1), facts if s == "S2" else {}) for s in SUBJECTS]
+    artifacts = [EpochArtifact(f"{s}-1", s, Path(s, "1"), facts if s == "S2" else {}) for s in SUBJECTS]
     summary = Summary("nights", (Outcome("bad", reason="truncated"),))
     monkeypatch.setattr(sleep, "prepare_nights", lambda *_, **__: (artifacts, summary))
     data()

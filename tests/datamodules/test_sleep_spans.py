@@ -5,7 +5,7 @@ from src.datamodules.sleep_sequences import WindowDataset
 from src.datamodules.sleep_spans import SpanOptions, draw_windows
 from tests.datamodules.test_sleep_sequences import night
 
-PLAIN = {"jitter_db": 0.0, "tilt_db": 0.0, "jitter_scatter": 0.0, "one_channel": 0.0, "lost_channel": 0.0}
+PLAIN: dict = {"jitter_db": 0.0, "tilt_db": 0.0, "jitter_scatter": 0.0, "one_channel": 0.0, "lost_channel": 0.0}
 
 
 def recording(n_epochs=300):
@@ -40,7 +40,7 @@ def test_spans_differ_in_length_and_wake_is_repeated_around_some():
 
 def test_a_window_loses_channels_or_keeps_one_in_the_first_place():
     levels, stages = recording()
-    plain = {**PLAIN, "windows": 8, "window_epochs": 10}
+    plain: dict = {**PLAIN, "windows": 8, "window_epochs": 10}
     one, _ = draw_windows(
         np.random.default_rng(0), levels, stages, SpanOptions(**{**plain, "one_channel": 1.0, "with_eog": 0.0})
     )

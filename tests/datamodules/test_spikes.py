@@ -126,7 +126,9 @@ def test_batches_follow_the_global_generator_and_go_round_the_targets(block):
     assert (windows[1][0] == samples).all()
     quiet, loud = (float(windows[step][0].abs().median()) for step in (0, 1))
     assert quiet < 0.3 < loud
-    assert len(list(windows)) == 3
+    assert len(windows) == 3
+    with pytest.raises(IndexError):
+        windows[3]
     assert windows.statistics()["scale"] == pytest.approx(block.bandpassed.std())
 
 

@@ -61,7 +61,7 @@ def test_impossible_splits_say_why(arguments, problem):
 
 
 def test_parameters_of_another_method_are_passed_over_and_a_typo_is_not():
-    given = {"method": "fraction", "val": 0.2, "test": 0.25, "seed": 1}
+    given: dict = {"method": "fraction", "val": 0.2, "test": 0.25, "seed": 1}
     assert make_split(list("abcdef"), **given, path="folds.json", fold=2) == make_split(list("abcdef"), **given)
     with pytest.raises(BadInput, match=r"datamodule.split.tset: is no parameter of a split"):
         make_split(list("abcdef"), **given, tset=0.2)

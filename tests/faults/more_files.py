@@ -55,8 +55,7 @@ def read_ucddb(path: Path) -> None:
 
 def make_spectrogram(folder: Path, preset: str) -> Path:
     write_shank(folder / "in", "rat1", 0, random_traces(3000, 1), channel_ids=np.arange(1))
-    folders = {"input_dir": str(folder / "in"), "output_dir": str(folder / "out")}
-    SpectrogramParams(**folders, bands=BANDS, workers=1, preset=preset).run()
+    SpectrogramParams(str(folder / "in"), str(folder / "out"), bands=BANDS, workers=1, preset=preset).run()
     return next((folder / "out").rglob("rat1_sh0_spectrograms.*"))
 
 

@@ -77,12 +77,7 @@ def test_an_empty_file_is_refused(specimen):
 
 
 @seed(SEED)
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_spoiled_file_is_read_or_refused_in_one_line(specimen, little_memory, data):
     spoiled = bytearray(specimen.whole)

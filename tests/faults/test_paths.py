@@ -12,7 +12,7 @@ from src.storage.manifest import MANIFEST
 from src.storage.step import CachedStep, ensure, read_artifact
 from tests.faults.readers import READERS
 
-RAN = []
+RAN: list = []
 LEFT_UNREAD = ("sampling_rate", "n_channels", "n_freqs", "n_times")
 """Of a spectrogram file, which states them twice."""
 

@@ -2,10 +2,10 @@ import hashlib
 import io
 import json
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 import infer
@@ -13,6 +13,7 @@ from src.models.bundle import NETWORKS, Bundle, build_network, export_bundle, lo
 from src.runs.command import user_errors
 from src.signals import BadInput, Origin, SignalSpec
 from src.storage.manifest import canonical_json
+from tests.composed import composed
 
 STEP = {"step": "sleep_epochs", "version": 2, "params": {}, "seed": None}
 ARGS = {"n_channels": 1, "n_freqs": 8, "n_frames": 9, "n_classes": 3, "filters": 4, "width": 8, "blocks": 1}
@@ -74,8 +75,12 @@ def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
     bundle = load_bundle(folder)
     with pytest.raises(BadInput, match="is a sleep_staging bundle, not spike_detection"):
         bundle.require_task("spike_detection")
-    with pytest.raises(BadInput, match="holds no bundle"):
-        load_bundle(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for place, said in (("empty", "holds no bundle; give the"), ("emty", "does not exist; did you mean .*empty")):
+        with pytest.raises(BadInput, match=said):
+            load_bundle(tmp_path / place)
+    with pytest.raises(BadInput, match=r"holds no bundle; choose one of: .*sleep_human"):
+        load_bundle(Path(__file__).parents[2] / "pretrained")
     edit(folder, schema_version=99)
     with pytest.raises(BadInput, match="schema 99, newer than 2; update neurolit"):
         load_bundle(folder)
@@ -150,7 +155,7 @@ def test_every_sleep_network_of_the_table_exists(kind):
     assert build_network(kind, arguments).eval()(torch.zeros(2, 1, 51, 59)).shape == (2, 5)
 
 
-WRONG = [
+WRONG: list[tuple[dict, str]] = [
     ({"decision": {"temperature": 0}}, "decision.temperature is no number above 0"),
     ({"decision": {"temperature": -1.0}}, "decision.temperature is no number above 0"),
     ({"decision": {}}, "decision.temperature is no number above 0"),
@@ -188,15 +193,15 @@ def test_any_flipped_bit_of_the_description_is_refused(folder):
             load_bundle(folder)
 
 
-def test_infer_refuses_what_the_loader_refuses_and_says_what_a_bundle_was_trained_on(folder, repository, tmp_path):
+def test_infer_refuses_what_the_loader_refuses_and_says_what_a_bundle_was_trained_on(folder, tmp_path):
     def said():
-        console = Console(file=io.StringIO(), width=300)
+        file = io.StringIO()
+        console = Console(file=file, width=300)
         words = [f"bundle={folder}", f"input={tmp_path}", f"output_dir={tmp_path / 'out'}"]
-        with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
-            cfg = compose("infer", words)
+        cfg = composed("infer", *words)
         with pytest.raises(SystemExit), user_errors(console):
             infer.predict_with_bundle(cfg, console)
-        return console.file.getvalue()
+        return file.getvalue()
 
     assert "trained on recordings: cohort (3 subjects, 24 h; licence of the data: CC0)" in said()
     for changes, problem in (WRONG[1], WRONG[5]):

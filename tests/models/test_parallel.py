@@ -1,6 +1,5 @@
 """Two processes on one machine give the curves that one process gives with the same batches."""
 
-import csv
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ from torch import distributed, multiprocessing, nn
 from src.models.parallel import global_mean, processes
 from tests.conftest import REPOSITORY
 from tests.runs.verb import command
+from tests.tables import read_csv
 
 PAIR = (
     *("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"),
@@ -93,8 +93,7 @@ def run(folder, *arguments):
 
 
 def curves(path):
-    with (path / "metrics.csv").open(newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = read_csv(path / "metrics.csv")
     return {name: np.array([float(r[name]) for r in rows if r[name]]) for name in ("train/loss", "val/loss")}
 
 
@@ -138,12 +137,7 @@ def test_the_sleep_network_trains_alike_on_two_processes(tmp_path):
 def test_sparse_batches_train_alike_on_two_processes(tmp_path):
     """Index lists of both subjects, in batches that two processes share."""
     arguments = [
-        *(
-            "experiment=grid_forecast",
-            "logger=csv",
-            "trainer.max_epochs=2",
-            "datamodule.batch_size=34",
-        ),
+        *("experiment=grid_forecast", "logger=csv", "trainer.max_epochs=2", "datamodule.batch_size=34"),
         *("datamodule.simulated.common.frames=700", f"cache_dir={tmp_path / 'cache'}"),
     ]
     found = []
@@ -151,8 +145,7 @@ def test_sparse_batches_train_alike_on_two_processes(tmp_path):
         line = [sys.executable, "train.py", *arguments, *extra, f"runs_dir={tmp_path / name}"]
         subprocess.run(line, cwd=REPOSITORY, check=True, capture_output=True, timeout=600)
         folder = (tmp_path / name / "grid_forecast" / "latest").resolve()
-        with (folder / "metrics.csv").open(newline="") as handle:
-            rows = list(csv.DictReader(handle))
+        rows = read_csv(folder / "metrics.csv")
         wanted = ("train/loss", "val/bits_per_spike", "val/average_precision")
         curve = {score: [float(row[score]) for row in rows if row[score]] for score in wanted}
         found.append(curve | {"test": list(json.loads((folder / "run.json").read_text())["metrics"].values())})

@@ -11,6 +11,7 @@ from src.models.sleep.context_stager import SleepContextStager
 from src.models.sleep.stager import SleepStager
 from src.models.trained_module import TrainedModule, recordings_of
 from src.signals import BadInput
+from tests.trainers import quiet_trainer
 
 
 class Rows(TensorDataset):
@@ -21,6 +22,8 @@ class Rows(TensorDataset):
 
 
 class Plain(TrainedModule):
+    mean: torch.Tensor
+
     def __init__(self, optimizer=None, scheduler=None):
         super().__init__()
         self.save_hyperparameters()
@@ -54,17 +57,8 @@ def module(**changes):
     return Plain(**({"optimizer": sgd} | changes))
 
 
-def trainer(folder, **arguments):
-    return pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        **arguments,
-    )
+def trainer(folder):
+    return quiet_trainer(folder, max_epochs=2)
 
 
 def test_the_statistics_are_those_of_the_datamodule_or_of_the_training_loader(tmp_path):

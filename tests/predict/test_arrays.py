@@ -1,6 +1,7 @@
 """Arrays in, results out: the same numbers as the verbs give, and one line for what cannot be used."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from src.signals import BadInput
 from src.simulate.lfp import simulate_session
 from src.simulate.spikes import lookalike
 
-OASIS = {"engine": "oasis", "cascade_model": "tau0.8s"}
+OASIS: dict[str, Any] = {"engine": "oasis", "cascade_model": "tau0.8s"}
 WAVE = np.sin(np.arange(99.0))
 
 
@@ -192,7 +193,7 @@ def test_the_units_of_a_wire_are_found_without_labels():
             lambda: sort_spikes(WAVE, WAVE, [5], [1], 25),
             "25 Hz, too low for spikes; give the rate in Hz: 25 kHz is 25000",
         ),
-        (lambda: sort_spikes(WAVE, WAVE, [5], [1], "25k"), "signal: has shape .* and rate 25k"),
+        (lambda: sort_spikes(WAVE, WAVE, [5], [1], cast(Any, "25k")), "signal: has shape .* and rate 25k"),
         (lambda: sort_spikes(np.full(99, np.inf), WAVE, [5], [1], 25e3), "signal: .* infinite samples; mark samples"),
         (lambda: find_units(WAVE, 25), "too low for spikes"),
         (lambda: spike_rates(np.zeros(10), 2.0), r"source: has shape \(10,\)"),
@@ -210,7 +211,7 @@ def test_the_units_of_a_wire_are_found_without_labels():
         ),
         (lambda: spike_rates(np.ones((2, 400), complex), 2.0), "type complex128"),
         (lambda: spike_rates(np.ones((2, 400)), float("inf")), "fs_hz: is inf; give a positive number"),
-        (lambda: spike_rates(np.ones((2, 400)), "7.5"), "fs_hz: is '7.5'"),
+        (lambda: spike_rates(np.ones((2, 400)), cast(Any, "7.5")), "fs_hz: is '7.5'"),
     ],
 )
 def test_what_cannot_be_used_is_named(call, message):

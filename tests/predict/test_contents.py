@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +15,10 @@ from src.simulate.sleep import write_night
 from tests.recordings.calcium.test_suite2p import write_plane
 
 
-class Described:
+def described(task, channels=("EEG Fpz-Cz",), fs_hz=100.0, any_channel=False):
     """As much of a bundle as the comparison reads."""
-
-    def __init__(self, task, channels=("EEG Fpz-Cz",), fs_hz=100.0, any_channel=False):
-        self.decision = {"any_channel": any_channel}
-        self.task, self.signal = task, type("Signal", (), {"channels": channels, "fs_hz": fs_hz})
+    signal = SimpleNamespace(channels=channels, fs_hz=fs_hz)
+    return SimpleNamespace(task=task, signal=signal, decision={"any_channel": any_channel})
 
 
 def test_an_edf_file_is_listed_channel_by_channel(tmp_path):
@@ -28,17 +27,17 @@ def test_an_edf_file_is_listed_channel_by_channel(tmp_path):
     rows = channel_rows(night)
     assert {"channel": "EEG Fpz-Cz", "units": "uV", "fs_hz": 100.0}.items() <= rows[0].items()
     assert rows[0]["seconds"] == pytest.approx(360)
-    assert misfit(Described("sleep_staging"), rows) == ""
-    assert misfit(Described("sleep_staging", ("C3",)), rows).startswith("lacks C3")
-    assert misfit(Described("spike_detection", fs_hz=25_000.0), rows) == "expects 25000 Hz"
+    assert misfit(described("sleep_staging"), rows) == ""
+    assert misfit(described("sleep_staging", ("C3",)), rows).startswith("lacks C3")
+    assert misfit(described("spike_detection", fs_hz=25_000.0), rows) == "expects 25000 Hz"
 
 
 @pytest.mark.parametrize(("label", "fits"), [("Fpz-Cz", True), ("eeg fpz cz-ref", True), ("C4-M1", True), ("x", False)])
 def test_a_bundle_fits_the_channels_that_it_would_take(label, fits):
     rows = [{"channel": label, "units": "uV", "fs_hz": 100.0}]
-    assert (misfit(Described("sleep_staging", any_channel=True), rows) == "") == fits
+    assert (misfit(described("sleep_staging", any_channel=True), rows) == "") == fits
     named = label != "x" and label != "C4-M1"
-    assert (misfit(Described("sleep_staging"), rows) == "") == named
+    assert (misfit(described("sleep_staging"), rows) == "") == named
 
 
 def test_an_extracellular_recording_is_listed(tmp_path):
@@ -62,7 +61,7 @@ def test_a_calcium_recording_is_one_row_that_says_how_to_go_on(tmp_path):
     (row,) = channel_rows(tmp_path / "mouse1")
     assert (row["channel"], row["units"], row["fs_hz"], row["seconds"]) == ("2 cells", "fluorescence", 7.5, 2.0)
     assert "preprocess=cascade_spikes" in row["note"]
-    assert misfit(Described("sleep_staging"), [row]) == "reads no calcium traces"
+    assert misfit(described("sleep_staging"), [row]) == "reads no calcium traces"
 
 
 def test_the_recordings_of_a_folder_are_found_at_any_depth(tmp_path):
@@ -114,7 +113,37 @@ def test_calcium_and_wav_in_place_of_a_night_are_refused_with_the_command_that_r
         require_sleep(tmp_path / "wires")
     (tmp_path / "wires" / "a.edf").write_bytes(b"")
     require_sleep(tmp_path / "wires")  # the night is scored
-    require_sleep(tmp_path / "absent.edf")  # what reads it says that it does not exist
+    with pytest.raises(BadInput, match=r"wirse: does not exist; did you mean .*wires"):
+        require_sleep(tmp_path / "wirse")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "npys",
+            r"npys: holds neither EDF nor BDF \(2 .npy\); LFP: .*lfp_states input=.*a.npy source.fs_hz=<Hz>; spikes",
+        ),
+        ("npys/a.npy", r"a.npy: is neither .* source.fs_hz=<Hz>; spikes: the same with method=discover"),
+        ("locust.raw", r"raw: is neither .*source.dtype=int16 source.channels=<number> source.fs_hz=<Hz>"),
+        ("rat1.lfp", "and no NeuroScope .xml lies beside it; LFP: python infer.py method=lfp_states"),
+        ("papers", r"papers: holds neither EDF nor BDF \(1 .pdf\); give a folder of recordings"),
+        ("empty", r"empty: holds neither EDF nor BDF \(no file\)"),
+    ],
+)
+def test_what_is_no_night_is_answered_by_what_was_given(tmp_path, given, said):
+    for folder in ("npys", "papers", "empty"):
+        (tmp_path / folder).mkdir()
+    for name in ("npys/a.npy", "npys/b.npy", "locust.raw", "rat1.lfp", "papers/1.pdf"):
+        (tmp_path / name).write_bytes(b"\x01\x02" * 100)
+    with pytest.raises(BadInput, match=said):
+        require_sleep(tmp_path / given)
+
+
+def test_edf_of_another_name_may_be_a_night(tmp_path):
+    write_night(tmp_path, 0, 1, seed=1, hours=0.1)
+    (night,) = tmp_path.glob("*PSG.edf")
+    require_sleep(night.rename(tmp_path / "night.REC"))
 
 
 def test_spikes_in_a_mat_file_are_not_taken_for_lfp_but_refused_with_both_commands(tmp_path):

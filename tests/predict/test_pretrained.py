@@ -88,7 +88,8 @@ def test_a_training_gives_the_same_weights_again(monkeypatch):
     for number in range(3):
         stages = np.repeat(np.arange(5), 40).astype(np.int8)
         levels = rng.normal(stages[:, None, None, None], 1.0, (200, 3, 5, 1)).astype(np.float32)
-        grid = (np.ones(200, bool), 30.0 * np.arange(200), np.arange(5.0), np.zeros(1))
-        nights.append((f"{number}__1", str(number), EpochSet(levels, stages, *grid, facts={})))
+        times, freqs, frames = 30.0 * np.arange(200.0), np.arange(5.0), np.zeros(1)
+        epochs = EpochSet(levels, stages, np.ones(200, bool), times, freqs, frames, facts={})
+        nights.append((f"{number}__1", str(number), epochs))
     first, second = (make_sleep_human.train(nights).state_dict() for _ in range(2))
     assert all(torch.equal(value, second[name]) for name, value in first.items())

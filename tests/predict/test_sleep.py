@@ -1,6 +1,5 @@
 """A small network trained on simulated nights, and what a user does to a recording before it is scored."""
 
-import csv
 import json
 import re
 from dataclasses import replace
@@ -22,13 +21,15 @@ from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
 from src.simulate.sleep import write_night
 from tests.models.test_bundle import describe
+from tests.tables import read_csv
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz")
 SETTINGS = EpochSettings.from_params({"channels": list(CHANNELS), "features": {"kind": "bandpower"}, "margin_s": None})
 VIEWS = ["absolute", "night"]
 AXES = ("epoch", "channel", "frequency", "time")
 FREQS = tuple(SETTINGS.features.freqs_hz.tolist())
-ARGS = {"n_channels": 2, "n_freqs": 10, "n_frames": 1, "n_classes": 5, "window_epochs": 40, "width": 24, "hidden": 16}
+SHAPE = {"n_channels": 2, "n_freqs": 10, "n_frames": 1, "n_classes": 5}
+ARGS: dict = SHAPE | {"window_epochs": 40, "width": 24, "hidden": 16}
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,7 @@ def score(bundle, source, out, **options):
     summary = predict(bundle, source, out, **options)
     assert summary.exit_code == 0, summary.failures
     (name,) = summary.values
-    with (out / name / "hypnogram.csv").open(newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = read_csv(out / name / "hypnogram.csv")
     return [row["stage"] for row in rows], "\n".join(summary.values[name]), out / name
 
 
@@ -168,8 +168,11 @@ def test_a_raw_of_mne_is_taken_as_it_is(bundle, nights):
 def test_lights_come_from_options_and_are_refused_when_they_are_none(bundle, nights, tmp_path):
     _, _, folder = score(bundle, nights[0][0], tmp_path, kind="sleep_edf", lights_off=600, lights_on="6000")
     assert json.loads((folder / "manifest.json").read_text())["statistics"]["trt_min"] == 90.0
-    summary = predict(bundle, nights[0][0], tmp_path / "b", lights_off="late")
-    assert "give a clock time" in str(summary.failures)
+    for wrong in ("late", "25:10", "22:60", "-5"):
+        with pytest.raises(BadInput, match=f"options.lights_off: is '{wrong}'; give a clock time"):
+            predict(bundle, nights[0][0], tmp_path / "b", lights_off=wrong)
+    with pytest.raises(BadInput, match=r"nope\.csv: does not exist"):
+        predict(bundle, nights[0][0], tmp_path / "b", reference=str(tmp_path / "nope.csv"))
 
 
 @pytest.fixture(scope="module")

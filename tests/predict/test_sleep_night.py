@@ -1,4 +1,3 @@
-import csv
 import json
 import re
 from dataclasses import replace
@@ -12,6 +11,7 @@ from src.predict.sleep_night import ScoredNight
 from src.preprocess.sleep.epochs import EpochSet
 from src.reports.sleep import Level
 from src.signals import HUMAN_STAGES, RODENT_STAGES, Origin
+from tests.tables import read_csv
 
 PEOPLE = Origin(True, ("a cohort",), 40, 320.0, "ODC-By 1.0")
 SIMULATED = Origin(False, ("simulated sleepers",), 24, 190.0)
@@ -21,7 +21,7 @@ def scored(rows, classes=HUMAN_STAGES, epoch_s=30.0, origin=PEOPLE, transitions=
     """A night with these probabilities, all other things being usual."""
     n = len(rows)
     empty = np.zeros(n)
-    epochs = EpochSet(empty, empty, empty > 0, np.arange(n) * epoch_s, empty, empty, {"tail_s": tail_s})
+    epochs = EpochSet(empty, empty.astype(np.int8), empty > 0, np.arange(n) * epoch_s, empty, empty, {"tail_s": tail_s})
     fields = {
         "recording_id": "a <night>", "groups": [epochs], "channels": ["EEG C3-M2"], "epoch_s": epoch_s,
         "level": Level(np.random.default_rng(0).normal(size=(n, 20)), np.arange(1.0, 21.0)),
@@ -153,8 +153,7 @@ def test_statistics_count_from_lights_off_to_lights_on(tmp_path):
 def test_files_for_other_programs_say_where_nothing_was_scored(tmp_path):
     rows = [[0.9, 0.1, 0.0], [np.nan] * 3, [0.2, 0.8, 0.0]]
     scored(rows, RODENT_STAGES, 4.0, tail_s=1.5).write(tmp_path)
-    with (tmp_path / "hypnogram.csv").open(newline="") as handle:
-        table = list(csv.DictReader(handle))
+    table = read_csv(tmp_path / "hypnogram.csv")
     assert [row["stage"] for row in table] == ["Wake", "unscored", "NREM", "unscored"]
     assert [row["onset_s"] for row in table] == ["0", "4", "8", "12"]
     assert table[3]["duration_s"] == "1.5"

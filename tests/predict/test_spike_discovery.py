@@ -1,4 +1,3 @@
-import csv
 import json
 
 import numpy as np
@@ -10,6 +9,7 @@ from src.preprocess.spikes.discover import DiscoverParams
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_sorting
 from src.signals import BadInput
+from tests.tables import read_csv
 
 FS_HZ = 25_000.0
 SHAPE = -np.exp(-0.5 * ((np.arange(40) - 12) / 3.0) ** 2)
@@ -33,8 +33,7 @@ def test_the_units_of_two_groups_are_found_and_exported(tetrodes, tmp_path):
     np.savez(tmp_path / "wires.npz", traces=traces, fs=FS_HZ, shanks=np.array([0, 0, 1, 1]))
     summary = discover_units(tmp_path / "wires.npz", tmp_path / "out", exports=["spikeinterface", "phy", "nwb"])
     assert summary.exit_code == 0, summary.failures
-    with (tmp_path / "out" / "wires_spikes.csv").open() as handle:
-        rows = list(csv.DictReader(handle))
+    rows = read_csv(tmp_path / "out" / "wires_spikes.csv")
     for unit, peaks in truth.items():
         own = np.array([int(row["sample"]) for row in rows if row["group"] == str(unit)])
         assert detection(peaks, own, 10).f1 > 0.97

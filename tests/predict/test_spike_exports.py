@@ -17,7 +17,10 @@ def done():
     train = SpikeTrain.sorted(rng.integers(0, 40_000, 60), rng.choice([1, 3], 60))
     traces = rng.standard_normal((2, 40_000)).astype(np.float32)
     units = [{"unit": u, "group": 0, "label": label} for u, label in ((1, "good"), (2, "mua"), (3, "mua"))]
-    read = lambda first, last: traces[:, first:last]  # noqa: E731
+
+    def read(first, last):
+        return traces[:, first:last]
+
     return SortedRecording("D2", FS_HZ, 40_000, read, np.zeros(2, np.int64), train, units, "onset", "D2.mat")
 
 

@@ -1,5 +1,3 @@
-import csv
-
 import pytest
 from rich.console import Console
 
@@ -7,6 +5,7 @@ from src.predict.spike_scores import report_scores
 from src.predict.spikes import sort_with_bank
 from src.signals import BadInput
 from src.storage.output import OutputFolder
+from tests.tables import read_csv
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +25,7 @@ def test_every_recording_has_a_row(reported):
         assert 0 <= row["f1_strict"] <= row["f1_loose"] <= 1
         assert row["f1_loose"] > 1.5 * row["chance_random"]
     assert rows[0]["f1_loose"] > rows[1]["f1_loose"]
-    with (out / "scores.csv").open() as handle:
-        assert len(list(csv.DictReader(handle))) == 2
+    assert len(read_csv(out / "scores.csv")) == 2
 
 
 def test_figures_and_chance_levels_are_there(reported):

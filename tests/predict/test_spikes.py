@@ -1,13 +1,12 @@
-import csv
 import json
 import re
 import shutil
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.io
-from hydra import compose, initialize_config_dir
 
 import infer
 from src.models.bundle import load_bundle
@@ -16,6 +15,8 @@ from src.predict.spikes import find_recordings, predict, sort_with_bank
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_spikes
 from src.signals import BadInput
+from tests.composed import composed
+from tests.tables import read_csv
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,7 @@ def test_a_folder_is_sorted_and_written_as_matlab_expects(sorted_folder, spike_f
         assert content["Index"].min() >= 1
         assert set(np.unique(content["Class"])) <= {1, 2, 3, 4, 5}
         assert np.all(np.diff(content["Index"][0].astype(int)) >= 0)
-        with (out / f"{name}.csv").open() as handle:
-            rows = list(csv.DictReader(handle))
+        rows = read_csv(out / f"{name}.csv")
         assert [int(r["index"]) for r in rows] == content["Index"][0].tolist()
         assert [int(r["class"]) for r in rows] == content["Class"][0].tolist()
         record = json.loads((out / f"{name}.json").read_text())
@@ -61,8 +61,7 @@ def test_a_folder_is_sorted_and_written_as_matlab_expects(sorted_folder, spike_f
 
 
 def test_scores_are_added_where_the_truth_is_given(sorted_folder):
-    with (sorted_folder[1] / "scores.csv").open() as handle:
-        rows = {row["recording"]: row for row in csv.DictReader(handle)}
+    rows = {row["recording"]: row for row in read_csv(sorted_folder[1] / "scores.csv")}
     assert float(rows["D2"]["f1_loose"]) > 0.97
     assert float(rows["D2"]["weighted"]) > 0.94
 
@@ -144,10 +143,9 @@ def test_recordings_that_cannot_be_sorted(sort, tmp_path, content, message):
     assert re.search(message, failure.reason)
 
 
-def test_infer_takes_a_method_in_place_of_a_bundle(spike_folder, tmp_path, repository):
+def test_infer_takes_a_method_in_place_of_a_bundle(spike_folder, tmp_path):
     def run(*overrides):
-        with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
-            return infer.predict_with_method(compose("infer", [*overrides, f"output_dir={tmp_path}"]))
+        return infer.predict_with_method(composed("infer", *overrides, f"output_dir={tmp_path}"))
 
     labelled, recording = f"labelled={spike_folder / 'D1.mat'}", f"input={spike_folder / 'D2.mat'}"
     assert run("method=bank", labelled, recording, "options.figures=false").exit_code == 0
@@ -219,7 +217,7 @@ def test_fs_hz_is_that_of_the_recordings_and_never_of_the_labelled_one(sort, spi
     sort(spike_folder / "D2.mat", tmp_path / "b", source_options=SourceOptions(20_000.0), labelled_fs_hz=20_000.0)
     assert json.loads((tmp_path / "b" / "D2.json").read_text())["fs_hz"] == 20_000.0
     scipy.io.savemat(tmp_path / "D1.mat", {k: labelled[k] for k in ("d", "Index", "Class")} | {"sr": 20_000.0})
-    options = {"labelled": str(tmp_path / "D1.mat"), "figures": False}
+    options: dict[str, Any] = {"labelled": str(tmp_path / "D1.mat"), "figures": False}
     sort_with_bank(spike_folder / "D2.mat", tmp_path / "c", **options)
     assert json.loads((tmp_path / "c" / "D2.json").read_text())["fs_hz"] == 20_000.0
     with pytest.raises(BadInput, match=r"labelled recording D1.mat has 20000 Hz"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.recordings.foreign_files import explained
+from src.recordings.foreign_files import absent, explained
 from src.signals import BadInput
 
 
@@ -21,3 +21,17 @@ from src.signals import BadInput
 def test_an_error_becomes_a_line(error, says):
     with pytest.raises(BadInput, match=says), explained("x.mat"):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("nigth.edf", r"did you mean .*night\.edf\?"),
+        ("x", "check the path$"),
+        ("a/b.edf", "check the path: .* has no a"),
+    ],
+)
+def test_a_path_that_does_not_exist_is_answered_with_the_nearest_name(tmp_path, typed, hint):
+    (tmp_path / "night.edf").write_bytes(b"")
+    with pytest.raises(BadInput, match=f"does not exist; {hint}"):
+        raise absent(tmp_path / typed)

@@ -53,7 +53,7 @@ def test_every_page_has_its_own_scale_and_says_what_was_left_out(tmp_path, figur
     pages = []
 
     class Pages(PdfPages):
-        def savefig(self, figure, **options):
+        def savefig(self, figure=None, **options):
             pages.append((figure.axes[1].get_ylim(), figure.get_suptitle()))
 
     monkeypatch.setattr("src.reports.calcium.PdfPages", Pages)

@@ -1,16 +1,7 @@
-import io
-
-from rich.console import Console
-
 from src.reports.tables import ResultsTable, markdown_table, summary_table
+from tests.tables import printed
 
-ROWS = [{"recording": "a", "n": 12345, "κ": 0.5}, {"recording": "b", "n": None, "κ": None}]
-
-
-def printed(table):
-    console = Console(file=io.StringIO(), width=80)
-    console.print(table)
-    return console.file.getvalue()
+ROWS: list[dict] = [{"recording": "a", "n": 12345, "κ": 0.5}, {"recording": "b", "n": None, "κ": None}]
 
 
 def test_missing_numbers_are_dashes_and_thousands_are_spaced():

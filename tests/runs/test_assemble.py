@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ModelSummary, WeightAveraging
 
-from src import schema
 from src.runs.assemble import adopt_checkpoint, assemble, make_trainer, quiet_trainer
 from src.runs.callbacks import ProgressBar, ReseedEachStep
 from src.runs.targets import check
 from src.signals import BadInput
-from tests.conftest import REPOSITORY
+from tests.composed import composed
 
 CONFIG = {
     "seed": 3,
@@ -25,9 +23,7 @@ MONITOR = ("val/macro_f1", "max")
 
 
 def configured(*overrides, experiment="sleep_cnn"):
-    schema.register()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return compose("train", [f"experiment={experiment}", "logger=csv", *overrides])
+    return composed("train", f"experiment={experiment}", "logger=csv", *overrides)
 
 
 def test_the_same_seed_gives_the_same_weights_and_the_statistics(tmp_path):

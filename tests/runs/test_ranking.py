@@ -1,11 +1,10 @@
 """Which configuration is best, and what the tables say of it."""
 
-import csv
-
 import pytest
 
 from src.runs.folder import write_record
 from src.runs.ranking import brief, rank, read_sweep, write_tables
+from tests.tables import read_csv
 
 
 def job(folder, number, overrides, score=None, mode="max", **more):
@@ -47,8 +46,7 @@ def test_the_smaller_is_better_where_the_runs_minimised(tmp_path):
 def test_the_tables_name_failures_and_link_jobs(sweep):
     job(sweep, 10, ["model.lr=3", "seed=2"], error="lr is negative")
     write_tables(sweep)
-    with (sweep / "jobs.csv").open(newline="") as handle:
-        jobs = list(csv.DictReader(handle))
+    jobs = read_csv(sweep / "jobs.csv")
     assert [row["job"] for row in jobs] == ["0", "1", "2", "3", "4", "10"]
     assert jobs[-1]["reason"] == "lr is negative"
     assert "[10](10/)" in (sweep / "sweep.md").read_text()

@@ -1,4 +1,3 @@
-import csv
 import json
 
 import numpy as np
@@ -9,6 +8,7 @@ from src.runs.search import RepeatableTPE, continue_study, importances, optuna
 from src.runs.sweep import release
 from tests.runs import toy
 from tests.runs.verb import train
+from tests.tables import read_csv
 
 SPACE = {
     "lr": optuna.distributions.LogUniformDistribution(1e-4, 1e-1),
@@ -69,11 +69,6 @@ def test_an_interrupted_search_asks_for_the_trials_it_would_have_asked_for(tmp_p
     assert sum(shares.values()) == pytest.approx(1)
 
 
-def rows(path):
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning", "ignore::FutureWarning")
 @pytest.mark.slow
 def test_a_search_through_hydra_is_resumed_and_concluded(tmp_path, monkeypatch):
@@ -98,7 +93,7 @@ def test_a_search_through_hydra_is_resumed_and_concluded(tmp_path, monkeypatch):
     release()
     train(tmp_path, "-m", "sweep=toy")
     (sweep,) = [p for p in (tmp_path / "runs" / "sweeps").iterdir() if not p.is_symlink()]
-    jobs = rows(sweep / "jobs.csv")
+    jobs = read_csv(sweep / "jobs.csv")
     assert [job["status"] for job in jobs] == ["finished"] * 6
     attempts = [json.loads((sweep / str(i) / "run.json").read_text())["attempts"] for i in range(6)]
     assert attempts == [1, 1, 2, 1, 1, 1]

@@ -1,6 +1,5 @@
 """A sweep, a preprocessing array and a pre-empted training on a real SLURM cluster of one node."""
 
-import csv
 import json
 import os
 import re
@@ -11,12 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 from src.storage.manifest import MANIFEST
 from tests.conftest import REPOSITORY
 from tests.runs.verb import command
+from tests.tables import read_csv
 
 CLUSTER = REPOSITORY / "setup" / "slurm_one_node.sh"
 SMALL = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1")
@@ -75,34 +76,26 @@ def wait_for(condition, what, seconds=240):
     raise AssertionError(f"waited {seconds} s in vain for {what}")
 
 
-def rows(path):
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
 def test_a_sweep_and_its_failing_job(cluster, start, tmp_path):
     process = start(cluster, command(tmp_path, "-m", "model.lr=0.1,-1", "seed=1,2", *SMALL))
     printed, _ = process.communicate(timeout=400)
     assert process.returncode == 1, printed
     sweep = (tmp_path / "runs" / "sweeps" / "latest").resolve()
-    jobs = rows(sweep / "jobs.csv")
+    jobs = read_csv(sweep / "jobs.csv")
     assert [job["status"] for job in jobs] == ["finished", "finished", "failed", "failed"]
-    assert rows(sweep / "sweep.csv")[0]["test/accuracy"]
+    assert read_csv(sweep / "sweep.csv")[0]["test/accuracy"]
     ids = {json.loads((sweep / str(i) / "run.json").read_text())["launch"] for i in range(4)}
     assert len(ids) == 4
     assert all("SLURM_JOB_ID" in one for one in ids)
 
 
 def test_a_preprocessing_array_of_one_job_per_recording(cluster, start, tmp_path):
-    groups, texts, out = tmp_path / "conf", tmp_path / "texts", tmp_path / "out"
-    (groups / "preprocess").mkdir(parents=True)
-    target = "# @package _global_\n_target_: tests.test_preprocess_verb.count_letters\n"
-    (groups / "preprocess" / "letters.yaml").write_text(target)
-    texts.mkdir()
-    for name in "abc":
-        (texts / f"{name}.txt").write_text(name)
-    line = [REPOSITORY / "preprocess.py", "--config-dir", groups, "-m", "preprocess=letters", *SMALL]
-    process = start(cluster, [*line, f"input_dir={texts}", f"output_dir={out}", "part=range(1,4)", "parts=3"])
+    wires, out = tmp_path / "wires", tmp_path / "out"
+    wires.mkdir()
+    for seed, name in enumerate("abc"):
+        np.save(wires / f"{name}.npy", np.random.default_rng(seed).standard_normal(25_000))
+    line = [REPOSITORY / "preprocess.py", "-m", "preprocess=spike_conditioning", "figures=false", *SMALL]
+    process = start(cluster, [*line, f"input_dir={wires}", f"output_dir={out}", "part=range(1,4)", "parts=3"])
     printed, errors = process.communicate(timeout=400)
     assert process.returncode == 0, printed + errors
     assert {p.parent.name for p in out.glob(f"*/{MANIFEST}")} == {"a", "b", "c"}
@@ -120,7 +113,7 @@ def test_a_pre_empted_job_checkpoints_is_requeued_and_ends_like_an_unbroken_one(
     slurm(cluster, "scancel", "--signal=USR2", number)  # what a cluster sends before it takes the machine back
     wait_for(lambda: "Restarts=1" in slurm(cluster, "scontrol", "show", "job", number), "the requeued job")
     wait_for(lambda: json.loads((job / "run.json").read_text())["attempts"] == 2, "the second attempt")
-    epochs = len(rows(job / "csv" / "attempt_0" / "metrics.csv"))
+    epochs = len(read_csv(job / "csv" / "attempt_0" / "metrics.csv"))
     slurm(cluster, "scontrol", "requeue", number)  # and a machine that is lost without a warning
     printed, errors = process.communicate(timeout=500)
     assert process.returncode == 0, printed + errors

@@ -1,4 +1,3 @@
-import csv
 import json
 from pathlib import Path
 
@@ -8,15 +7,11 @@ from src.runs.folder import SWEEP_FILE
 from src.runs.sweep import release
 from tests.runs import toy
 from tests.runs.verb import train
+from tests.tables import read_csv
 
 
 def sweeps(folder: Path) -> list[Path]:
     return sorted(p for p in (folder / "runs" / "sweeps").iterdir() if not p.is_symlink())
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
 
 
 def record(path: Path) -> dict:
@@ -31,7 +26,7 @@ def trained_steps(folder: Path) -> dict[str, int]:
 def test_a_sweep_ranks_configurations_over_seeds_and_tests_the_chosen_one_alone(tmp_path):
     train(tmp_path, "-m", "model.lr=0.01,0.3", "seed=1,2")
     (sweep,) = sweeps(tmp_path)
-    ranking, jobs = rows(sweep / "sweep.csv"), rows(sweep / "jobs.csv")
+    ranking, jobs = read_csv(sweep / "sweep.csv"), read_csv(sweep / "jobs.csv")
     assert [row["finished"] for row in ranking] == ["2", "2"]
     assert float(ranking[0]["val/loss"]) < float(ranking[1]["val/loss"])
     assert ranking[0]["test/accuracy"]
@@ -56,7 +51,7 @@ def test_a_failing_job_does_not_end_the_sweep_and_is_named(tmp_path, capsys):
         train(tmp_path, "-m", "model.lr=0.1,-1")
     assert left.value.code == 1
     (sweep,) = sweeps(tmp_path)
-    jobs = rows(sweep / "jobs.csv")
+    jobs = read_csv(sweep / "jobs.csv")
     assert [job["status"] for job in jobs] == ["finished", "failed"]
     assert "Invalid learning rate: -1" in jobs[1]["reason"]
     assert "Invalid learning rate: -1" in (sweep / "1" / "error.txt").read_text()
@@ -93,7 +88,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert sweeps(broken) == [sweep]
     assert trained_steps(sweep) == {"0": 1, "1": 2}
     assert len(calls) == 4 * 3 + 4 + 2 + 2 * 4  # the first epoch of the second job was not repeated
-    expected, found = rows(sweeps(whole)[0] / "sweep.csv"), rows(sweep / "sweep.csv")
+    expected, found = read_csv(sweeps(whole)[0] / "sweep.csv"), read_csv(sweep / "sweep.csv")
     assert found == expected
 
 
@@ -104,7 +99,7 @@ def test_a_finished_sweep_is_left_alone_and_a_given_folder_is_added_to(tmp_path)
     train(tmp_path, "-m", "model.lr=0.1,0.2,0.3", f"hydra.sweep.dir={first}")
     assert sweeps(tmp_path) == [first]
     assert trained_steps(first) == {"0": 1, "1": 1, "2": 1}
-    assert len(rows(first / "sweep.csv")) == 3
+    assert len(read_csv(first / "sweep.csv")) == 3
     train(tmp_path, "-m", "model.lr=0.1,0.2")
     assert len(sweeps(tmp_path)) == 2
 
@@ -113,6 +108,6 @@ def test_a_finished_sweep_is_left_alone_and_a_given_folder_is_added_to(tmp_path)
 def test_seeds_and_folds_repeat_a_configuration(tmp_path):
     train(tmp_path, "-m", "seed=1,2", "+datamodule.fold=0,1,2")
     (sweep,) = sweeps(tmp_path)
-    (only,) = rows(sweep / "sweep.csv")
+    (only,) = read_csv(sweep / "sweep.csv")
     assert only["finished"] == "6"
     assert len(list(sweep.glob("*/results.json"))) == 6

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -115,7 +116,7 @@ def test_mistakes_are_named_before_any_data_are_touched(override, message, monke
 def test_another_optimizer_and_no_scheduler_reach_the_model():
     cfg = configured("optimizer=sgd", "scheduler=constant", "optimizer.lr=0.5")
     check(cfg)
-    model = OmegaConf.to_container(cfg.model, resolve=True)
+    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     assert model["optimizer"]["_target_"] == "torch.optim.SGD"
     assert model["optimizer"]["lr"] == 0.5
     assert not model["scheduler"]

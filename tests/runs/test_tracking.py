@@ -1,4 +1,4 @@
-import csv
+import importlib
 import json
 import re
 import sqlite3
@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from pytorch_lightning.loggers import Logger
@@ -16,11 +17,7 @@ from src.runs.folder import RunFolder
 from src.runs.tracking import Mirror, log_bundle, merge_csv, open_loggers
 from tests.runs import toy
 from tests.runs.verb import train
-
-
-def read(path):
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
+from tests.tables import read_csv
 
 
 def test_csv_is_always_written_and_attempts_are_joined(tmp_path):
@@ -29,7 +26,7 @@ def test_csv_is_always_written_and_attempts_are_joined(tmp_path):
         with open_loggers(None, run, config={}) as loggers:
             for step in steps:
                 loggers[0].log_metrics({"loss": 10.0 * attempt + step}, step)
-    rows = read(merge_csv(run))
+    rows = read_csv(merge_csv(run))
     assert [(int(r["step"]), float(r["loss"])) for r in rows] == [(1, 1), (2, 2), (3, 13), (4, 14)]
 
 
@@ -56,7 +53,8 @@ def test_wandb_mirrors_offline_and_is_finished_even_after_a_crash(tmp_path, offl
 
     def crash_while_training():
         with open_loggers(TRACKER, run, config=CONFIG) as loggers:
-            experiment = loggers[1].experiment
+            mirror: Any = loggers[1]
+            experiment = mirror.experiment
             assert (experiment.group, experiment.job_type, list(experiment.tags)) == ("g", "train", ["t"])
             assert experiment.config["model"]["lr"] == 0.1
             assert experiment.settings.mode == "offline"
@@ -71,7 +69,7 @@ def test_wandb_mirrors_offline_and_is_finished_even_after_a_crash(tmp_path, offl
 
 def wandb_records(path: Path):
     """Every record of an offline run: a LevelDB log of protocol buffers behind a 7-byte header."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
 
     data, position, parts = path.read_bytes(), 7, b""
     assert data[:4] == b":W&B"
@@ -84,7 +82,7 @@ def wandb_records(path: Path):
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
-            record = Record()
+            record = messages.Record()
             record.ParseFromString(parts)
             yield record
             parts = b""
@@ -116,8 +114,7 @@ def test_an_offline_wandb_run_holds_everything(tmp_path, offline, monkeypatch):
     }
     assert config["model"]["lr"] == 0.2
     history = [items(r.history.item) for r in records if r.WhichOneof("record_type") == "history"]
-    with (run / "metrics.csv").open(newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = read_csv(run / "metrics.csv")
     for name in ("train/loss", "val/loss"):
         curve = [row[name] for row in history if name in row]
         assert curve == pytest.approx([float(row[name]) for row in rows if row[name]])
@@ -148,8 +145,7 @@ def test_tensorboard_mirrors_the_run(tmp_path, monkeypatch):
     tags = events.Tags()
     assert {"train/loss", "val/loss"} <= set(tags["scalars"])
     assert tags["images"] == ["figures/confusion"]
-    with (run / "metrics.csv").open(newline="") as handle:
-        written = [float(row["val/loss"]) for row in csv.DictReader(handle) if row["val/loss"]]
+    written = [float(row["val/loss"]) for row in read_csv(run / "metrics.csv") if row["val/loss"]]
     assert [e.value for e in events.Scalars("val/loss")] == pytest.approx(written)
 
 
@@ -164,8 +160,7 @@ def test_mlflow_mirrors_the_run_and_keeps_it(tmp_path, monkeypatch):
         curve = base.execute("select value from metrics where key='val/loss' order by step").fetchall()
         (status,) = base.execute("select status from runs where run_uuid=?", (identity,)).fetchone()
         tags = dict(base.execute("select key, value from tags where run_uuid=?", (identity,)).fetchall())
-    with (run / "metrics.csv").open(newline="") as handle:
-        written = [float(row["val/loss"]) for row in csv.DictReader(handle) if row["val/loss"]]
+    written = [float(row["val/loss"]) for row in read_csv(run / "metrics.csv") if row["val/loss"]]
     assert [value for (value,) in curve] == pytest.approx(written)
     assert (status, tags["group"], tags["job_type"]) == ("FINISHED", "mine", "train")
     found = {p.name for p in (run.parent / "mlflow").rglob("*") if p.is_file()}
@@ -218,7 +213,7 @@ def test_a_tracker_that_fails_is_given_up(tmp_path, capsys, moment):
         for logger in loggers:
             logger.log_hyperparams({"lr": 0.1})
             logger.log_metrics({"loss": 1.0}, 1)
-    assert [row["loss"] for row in read(merge_csv(run))] == ["1.0"]
+    assert [row["loss"] for row in read_csv(merge_csv(run))] == ["1.0"]
     assert capsys.readouterr().out.count(LOST) == (moment != "never")
 
 
@@ -229,7 +224,7 @@ def test_a_tracker_that_fails_ends_no_training(tmp_path, capsys):
     train(tmp_path, "logger=faulty")
     run = (tmp_path / "runs" / "toy" / "latest").resolve()
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
-    assert len([row for row in read(run / "metrics.csv") if row["val/loss"]]) == 3
+    assert len([row for row in read_csv(run / "metrics.csv") if row["val/loss"]]) == 3
     assert LOST in capsys.readouterr().out
 
 
@@ -249,8 +244,9 @@ def test_wandb_without_a_network_goes_on_offline(tmp_path, offline, monkeypatch,
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     started = time.monotonic()
     with open_loggers(TRACKER, RunFolder(tmp_path, "k", 0), config=CONFIG) as loggers:
-        loggers[1].log_metrics({"loss": 1.0}, 1)
-        assert loggers[1].experiment.settings.mode == "offline"
+        mirror: Any = loggers[1]
+        mirror.log_metrics({"loss": 1.0}, 1)
+        assert mirror.experiment.settings.mode == "offline"
     assert time.monotonic() - started < 15
     assert "W&B does not answer (<urlopen error [Errno 111] Connection refused>)" in capsys.readouterr().out
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))

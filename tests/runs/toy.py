@@ -1,7 +1,7 @@
 """The smallest training that train.py can run: blobs in a plane, in milliseconds."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -84,13 +84,14 @@ class Blobs(pl.LightningDataModule):
 
 
 class Classifier(TrainedModule):
+    mean: torch.Tensor
     task = kind = "toy"
-    network_args: ClassVar[dict[str, Any]] = {}
     monitor = ("val/loss", "min")
 
     def __init__(self, signal: dict[str, Any], classes: list[str], lr: float) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.network_args = {}
         self.network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
         self.register_buffer("mean", torch.zeros(2))
         self.confusion = ConfusionByRecording(1, 2)

@@ -1,6 +1,8 @@
 """The pages of the site that are made from other files: every link leads somewhere, every key is listed."""
 
 import importlib.util
+import inspect
+import pkgutil
 import re
 from dataclasses import fields
 
@@ -64,3 +66,30 @@ def test_a_tutorial_shows_its_figures(pages):
     tutorials = [text for name, text in pages.items() if name.startswith("tutorials/")]
     assert len(tutorials) == 5
     assert all('src="data:image/png;base64,' in text and "```python" in text for text in tutorials)
+
+
+def documented(site):
+    """Every public function and class of the API page, with the names that its docstring explains."""
+    for path in [path for modules in site.API.values() for path in modules]:
+        found = pkgutil.resolve_name(path)
+        own = [found] if callable(found) else [
+            value for name, value in vars(found).items()
+            if callable(value) and getattr(value, "__module__", "") == path and not name.startswith("_")
+        ]  # fmt: skip
+        for part in own:
+            text = inspect.getdoc(part) or ""
+            for section in re.findall(
+                r"^(?:Parameters|Attributes)\n-+\n(.*?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE
+            ):
+                yield part, re.findall(r"^\S.*", section, re.MULTILINE)
+
+
+def test_the_api_explains_each_parameter_by_its_own_name(site):
+    wrong = [
+        (part.__qualname__, name)
+        for part, names in documented(site)
+        for name in names
+        if not name.isidentifier() or (inspect.isfunction(part) and name not in inspect.signature(part).parameters)
+    ]
+    assert wrong == []
+    assert len(list(documented(site))) > 10

@@ -1,6 +1,7 @@
 import importlib.util
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ def script(repository, monkeypatch, tmp_path):
     """The script, working on a folder that looks like torchaudio's."""
     path = repository / "setup" / "torchaudio_without_cuda.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
+    module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     package = tmp_path / "torchaudio"
     (package / "lib").mkdir(parents=True)

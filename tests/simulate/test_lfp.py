@@ -25,23 +25,27 @@ def test_session_on_disk(tmp_path):
     assert len(made.stages) == 30
 
 
-def test_states_differ_where_they_should(tmp_path):
-    made = simulate_session(tmp_path, minutes=25, shanks=(0,), n_channels=2, fs_hz=250.0)
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory):
+    """The states of a session, and its power ``(frequency, epoch)``."""
+    made = simulate_session(tmp_path_factory.mktemp("rat"), minutes=25, shanks=(0,), n_channels=2, fs_hz=250.0)
     with np.load(made.folder / "low_freq/rat1_sh0_lfp_traces.npz") as arrays:
         freqs, _, power = power_spectrogram(arrays["traces"][:, 1], 250.0, window="hann", nperseg=1000, noverlap=0)
-    mean = {state: power[:, made.stages == state].mean(axis=1) for state in range(3)}
+    return made.stages, freqs, power
+
+
+def test_states_differ_where_they_should(analysed):
+    stages, freqs, power = analysed
+    mean = {state: power[:, stages == state].mean(axis=1) for state in range(3)}
     delta, theta = (freqs > 1) & (freqs < 4), (freqs > 6) & (freqs < 9)
     assert mean[1][delta].mean() > 3 * max(mean[0][delta].mean(), mean[2][delta].mean())
     assert mean[2][theta].mean() > 1.5 * mean[0][theta].mean() > 3 * mean[1][theta].mean()
     assert np.polyfit(np.log(freqs[100:300]), np.log(mean[1][100:300]), 1)[0] == pytest.approx(-0.8, abs=0.4)
 
 
-def test_waking_is_told_apart_by_no_amplitude_alone(tmp_path):
-    made = simulate_session(tmp_path, minutes=25, shanks=(0,), n_channels=2, fs_hz=250.0)
-    with np.load(made.folder / "low_freq/rat1_sh0_lfp_traces.npz") as arrays:
-        freqs, _, power = power_spectrogram(arrays["traces"][:, 1], 250.0, window="hann", nperseg=1000, noverlap=0)
-    wake, sleep = power[:, made.stages == 0], power[:, made.stages == 1]
-    rem = power[:, made.stages == 2]
+def test_waking_is_told_apart_by_no_amplitude_alone(analysed):
+    stages, freqs, power = analysed
+    wake, sleep, rem = (power[:, stages == state] for state in range(3))
     delta, theta = (freqs > 1) & (freqs < 4), (freqs > 6) & (freqs < 9)
     assert np.quantile(wake[theta].mean(axis=0), 0.9) > np.quantile(rem[theta].mean(axis=0), 0.25)
     assert np.quantile(wake[delta].mean(axis=0), 0.9) > 1.5 * np.quantile(wake[delta].mean(axis=0), 0.3)

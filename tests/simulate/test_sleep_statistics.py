@@ -1,10 +1,9 @@
 """The measured tables hang together, and are those of the recordings where these are at hand."""
 
-import sys
-
 import numpy as np
 import pytest
 
+from benchmarks.sleep_statistics import power_statistics, read_powers
 from src.simulate import sleep_statistics as measured
 
 
@@ -16,10 +15,7 @@ def test_correlations_are_correlations(name):
     assert np.linalg.eigvalsh(table).min() > 0
 
 
-def test_tables_are_those_of_the_recordings(shared_data, repository, monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(repository / "benchmarks"), *sys.path])
-    from sleep_statistics import power_statistics, read_powers
-
+def test_tables_are_those_of_the_recordings(shared_data):
     found = power_statistics(read_powers(shared_data / "sleep_edfx_bandpower"))
     for name, table in (("mean", measured.MEAN), ("epoch_sd", measured.EPOCH_SD), ("night_sd", measured.NIGHT_SD)):
         np.testing.assert_allclose(getattr(found, name), table, atol=0.011)

@@ -14,6 +14,7 @@ from rich.console import Console
 from src.signals import BadInput
 from src.storage.batch import Job, Outcome, Summary, run_batch
 from src.storage.parallel import THREADS
+from tests.tables import printed
 
 
 def square(x: int) -> int:
@@ -149,10 +150,7 @@ def test_the_table_shows_names_and_reasons_as_they_are():
         Outcome("[bold]night", value=1, seconds=1.25),
         Outcome("n\udcff", reason="no channel EEG [/x] C4", seconds=0.5),
     )
-    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(Summary("/x/[lab]/out", outcomes).table())
-    console.file.close()
-    text = console.export_text()
+    text = printed(Summary("/x/[lab]/out", outcomes).table())
     assert "[bold]night" in text
     assert "no channel EEG [/x] C4" in text
     assert "/x/[lab]/out" in text

@@ -23,8 +23,14 @@ def test_results_come_in_the_order_of_the_work_and_errors_too(threads):
 
 def test_no_more_than_asked_for_is_under_way():
     taken = []
+
+    def numbers():
+        for number in range(10):
+            taken.append(number)
+            yield number
+
     with ThreadPoolExecutor(2) as pool:
-        results = in_order(lambda number: number, (taken.append(n) or n for n in range(10)), pool, 3)
+        results = in_order(lambda number: number, numbers(), pool, 3)
         assert next(results) == 0
         assert len(taken) == 3
         assert list(results) == [*range(1, 10)]

@@ -1,13 +1,15 @@
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from src.reports.tables import ResultsTable
 from src.storage import progress
-from src.storage.progress import batch_progress, say, steps
+from src.storage.progress import batch_progress, say, show, steps
 
 
-def console(terminal: bool) -> Console:
+def console(terminal: bool) -> Any:
     return Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
 
 
@@ -56,3 +58,10 @@ def test_without_a_batch_nothing_happens():
 def test_a_message_is_printed_as_it_is(capsys, text, shown):
     say(Console(width=40), text, label="error", style="red")
     assert capsys.readouterr().out == f"error {shown}\n"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_table_breaks_no_path_where_there_is_no_terminal(terminal):
+    screen, path = console(terminal), "/data/" + "a_long_folder/" * 20
+    show(screen, ResultsTable([{"bundle": path, "fits": "yes"}], title="bundles"))
+    assert (path in screen.file.getvalue()) != terminal

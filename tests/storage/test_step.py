@@ -35,7 +35,7 @@ def double(inputs, params, out_dir, seed):
     return {"axes": ["time"], "units": "uV", "count": int(values.size)}
 
 
-STAGE = CachedStep("double", 1, double)
+STEP = CachedStep("double", 1, double)
 PARAMS = {"gain": 2.0}
 
 
@@ -48,7 +48,7 @@ def signal(tmp_path):
 
 def make(signal: Path, **changes):
     fields = {"params": PARAMS, "seed": 0, "cache": signal.parent / "cache", "label": "night-1", **changes}
-    return ensure(fields.pop("stage", STAGE), {"signal": signal}, fields.pop("params"), **fields)
+    return ensure(fields.pop("step", STEP), {"signal": signal}, fields.pop("params"), **fields)
 
 
 def test_a_target_made_from_a_recording_of_another_folder_is_refused(signal, tmp_path):
@@ -78,36 +78,36 @@ class TestKey:
         other = signal.with_name("other.f64")
         np.arange(1.0, 101.0).tofile(other)
         keys = [
-            STAGE.key(inputs, PARAMS, 0),
-            STAGE.key(inputs, PARAMS, 1),
-            STAGE.key(inputs, PARAMS, None),
-            STAGE.key(inputs, {"gain": 3.0}, 0),
-            STAGE.key(inputs, {**PARAMS, "offset": 0}, 0),
-            STAGE.key({"signal": other}, PARAMS, 0),
-            STAGE.key({"noise": signal}, PARAMS, 0),
-            STAGE.key({}, PARAMS, 0),
+            STEP.key(inputs, PARAMS, 0),
+            STEP.key(inputs, PARAMS, 1),
+            STEP.key(inputs, PARAMS, None),
+            STEP.key(inputs, {"gain": 3.0}, 0),
+            STEP.key(inputs, {**PARAMS, "offset": 0}, 0),
+            STEP.key({"signal": other}, PARAMS, 0),
+            STEP.key({"noise": signal}, PARAMS, 0),
+            STEP.key({}, PARAMS, 0),
             CachedStep("double", 2, double).key(inputs, PARAMS, 0),
             CachedStep("triple", 1, double).key(inputs, PARAMS, 0),
         ]
         assert len(set(keys)) == len(keys)
 
     def test_it_stays_when_a_file_is_touched_renamed_or_copied(self, signal):
-        before = STAGE.key({"signal": signal}, PARAMS, 0)
+        before = STEP.key({"signal": signal}, PARAMS, 0)
         os.utime(signal, (1, 1))
-        assert STAGE.key({"signal": signal}, PARAMS, 0) == before
-        assert STAGE.key({"signal": signal.rename(signal.with_name("moved"))}, PARAMS, 0) == before
+        assert STEP.key({"signal": signal}, PARAMS, 0) == before
+        assert STEP.key({"signal": signal.rename(signal.with_name("moved"))}, PARAMS, 0) == before
 
     def test_it_sees_a_change_that_keeps_size_and_time(self, signal):
         os.utime(signal, (1, 1))
-        before = STAGE.key({"signal": signal}, PARAMS, 0)
+        before = STEP.key({"signal": signal}, PARAMS, 0)
         np.arange(100.0)[::-1].tofile(signal)
         os.utime(signal, (1, 1))
-        assert STAGE.key({"signal": signal}, PARAMS, 0) != before
+        assert STEP.key({"signal": signal}, PARAMS, 0) != before
 
     @given(params=st.dictionaries(st.text(max_size=4), plain, max_size=4))
     def test_the_order_of_parameters_does_not_matter(self, params):
         reverse = dict(reversed(params.items()))
-        assert STAGE.key({}, params, 0) == STAGE.key({}, reverse, 0)
+        assert STEP.key({}, params, 0) == STEP.key({}, reverse, 0)
 
 
 class TestFolderInput:
@@ -147,13 +147,8 @@ class TestEnsure:
         artifact = make(signal)
         manifest = json.loads((artifact.path / MANIFEST).read_text())
         assert manifest == artifact.manifest
-        assert manifest["key"] == STAGE.key({"signal": signal}, PARAMS, 0)
-        assert (manifest["step"], manifest["version"], manifest["params"], manifest["seed"]) == (
-            "double",
-            1,
-            PARAMS,
-            0,
-        )
+        assert manifest["key"] == STEP.key({"signal": signal}, PARAMS, 0)
+        assert (manifest["step"], manifest["version"], manifest["params"], manifest["seed"]) == ("double", 1, PARAMS, 0)
         place = manifest["inputs"]["signal"].pop("place")
         assert len(place) == 16
         assert manifest["inputs"] == {"signal": {"name": "signal.f64", "sha256": fingerprint(signal)}}
@@ -211,7 +206,7 @@ class TestEnsure:
             raise BadInput("night-1.edf", "flat channel", "choose another")
 
         with pytest.raises(BadInput, match="flat channel"):
-            make(signal, stage=CachedStep("fail", 1, fail))
+            make(signal, step=CachedStep("fail", 1, fail))
         assert list((signal.parent / "cache").rglob("*")) == [signal.parent / "cache" / "fail"]
 
     def test_an_input_that_changes_meanwhile_is_not_stamped(self, signal):
@@ -220,7 +215,7 @@ class TestEnsure:
                 file.write(b"more")
 
         with pytest.raises(BadInput, match="night-1: its files changed while they were read"):
-            make(signal, stage=CachedStep("slow", 1, slow))
+            make(signal, step=CachedStep("slow", 1, slow))
         assert not list((signal.parent / "cache" / "slow").iterdir())
 
     def test_facts_that_json_cannot_say_are_refused(self, signal):
@@ -228,7 +223,7 @@ class TestEnsure:
             return {"mean": float("nan")}
 
         with pytest.raises(ValueError, match="not JSON compliant"):
-            make(signal, stage=CachedStep("vague", 1, vague))
+            make(signal, step=CachedStep("vague", 1, vague))
 
     def test_a_label_with_slashes_stays_in_its_folder(self, signal):
         artifact = make(signal, label="../../s1/night\\1")
@@ -261,7 +256,7 @@ class TestProcesses:
             (out_dir / "first").write_text("first")
             os.kill(os.getpid(), 9)
 
-        assert ended(fork(lambda: make(signal, stage=CachedStep("double", 1, die)))) == -9
+        assert ended(fork(lambda: make(signal, step=CachedStep("double", 1, die)))) == -9
         (hidden,) = (signal.parent / "cache" / "double").glob(".*.part-*")
         assert (hidden / "first").read_text() == "first"
         artifact = make(signal)
@@ -277,7 +272,7 @@ class TestProcesses:
 
         def make_and_tell():
             (signal.parent / f"{os.getpid()}.told").write_text(
-                str(make(signal, stage=CachedStep("slow", 1, slow)).reused)
+                str(make(signal, step=CachedStep("slow", 1, slow)).reused)
             )
 
         assert [ended(child) for child in [fork(make_and_tell), fork(make_and_tell)]] == [0, 0]

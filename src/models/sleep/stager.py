@@ -141,7 +141,7 @@ class SleepStager(TrainedModule):
 
     def on_test_epoch_start(self) -> None:
         self.test_recordings = recordings_of(self.trainer.test_dataloaders)
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
         self.tested_on_people = not hasattr(datamodule, "origin") or datamodule.origin().recorded
         self._count_from_zero(self.test_recordings)
         self.test_example = []

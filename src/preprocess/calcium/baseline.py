@@ -6,8 +6,9 @@ interpolation of ``numpy.percentile``: the window is kept sorted while it moves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numba
 import numpy as np
@@ -91,7 +92,7 @@ def sliding_percentile(traces: np.ndarray, window: int, percentile: float) -> np
     return baseline
 
 
-def _compiled(function):  # type: ignore[no-untyped-def]
+def _compiled(function: Callable[..., Any]) -> Any:
     try:
         return numba.njit(cache=True)(function)
     except RuntimeError:  # no writable place for the compiled code: compile anew in each process
@@ -99,7 +100,7 @@ def _compiled(function):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _slide(traces, half, fraction, out):  # type: ignore[no-untyped-def]
+def _slide(traces: np.ndarray, half: int, fraction: float, out: np.ndarray) -> None:
     frames = traces.shape[1]
     window = np.empty(2 * half + 2, np.float32)
     for row in range(len(traces)):
@@ -131,7 +132,7 @@ def _slide(traces, half, fraction, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _interpolated(ordered, count, fraction):  # type: ignore[no-untyped-def]
+def _interpolated(ordered: np.ndarray, count: int, fraction: float) -> np.floating:
     """Percentile of ``count`` sorted values, rounded as NumPy rounds it for float32."""
     position = (count - 1) * fraction
     rank = int(position)

@@ -224,7 +224,12 @@ def judge(
     described = engine.describe()
     mean_hz = float(found.spikes.sum() / found.predicted.sum()) * recording.fs_hz
     control_hz = noise_control(baseline, engine, found.levels, recording)
-    notes += gap_note(recording, described, found) + noise_note(control_hz, mean_hz)
+    notes += gap_note(recording, described, found)
+    if mean_hz < _CLEAR * control_hz:
+        notes.append(
+            f"white noise as strong as the cells' gives {control_hz:.2g} spikes/s through the same baseline and model, "
+            f"the cells give {mean_hz:.2g}: most of these spikes may be noise"
+        )
     return {"cells": mean_hz, "white_noise": control_hz}, notes + described.get("notes", [])
 
 
@@ -283,16 +288,6 @@ def noise_control(baseline: Baseline, engine: Engine, levels: np.ndarray, record
     if baseline.mode != "none":
         noise -= sliding_percentile(noise, baseline.window, baseline.percentile)
     return float(np.nanmean(engine.predict(noise, np.full(len(noise), level)))) * recording.fs_hz
-
-
-def noise_note(control_hz: float, mean_hz: float) -> list[str]:
-    """A sentence where the cells have hardly more spikes than :func:`noise_control` has."""
-    if mean_hz >= _CLEAR * control_hz:
-        return []
-    return [
-        f"white noise as strong as the cells' gives {control_hz:.2g} spikes/s through the same baseline and model, "
-        f"the cells give {mean_hz:.2g}: most of these spikes may be noise"
-    ]
 
 
 def gap_note(recording: CalciumRecording, described: Mapping[str, Any], found: CellResults) -> list[str]:

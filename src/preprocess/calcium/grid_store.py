@@ -7,7 +7,7 @@ memory and there is one path for building, reading and converting. ``docs/calciu
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -271,7 +271,7 @@ def convert(source: Path | str, target: Path | str, *, sparse: bool) -> None:
         write(part, grids.batches(), grids.header)
 
 
-def coo_to_dense_grid(spike_coords: np.ndarray, spike_values: np.ndarray, grid_shape: np.ndarray) -> np.ndarray:
+def coo_to_dense_grid(spike_coords: np.ndarray, spike_values: np.ndarray, grid_shape: Sequence[int]) -> np.ndarray:
     """Coordinates ``(n, 4)`` and values to a dense uint8 grid; duplicates leave one entry.
 
     Raises

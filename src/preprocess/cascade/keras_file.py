@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from src.preprocess.cascade.package import Network, PackageConfig, steps_before_readout
+from src.recordings.foreign_files import explained
 from src.signals import BadInput
 from src.storage.hdf5 import bounded_array
 
@@ -38,15 +39,8 @@ def read_network(path: Path, config: PackageConfig) -> Network:
     BadInput
         If the file is not whole, or its layers are not the network that ``config`` describes.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            layers = _layers(file, path)
-    except FileNotFoundError:
-        raise BadInput(path, "does not exist", "fetch the package again") from None
-    except BadInput:
-        raise
-    except Exception as error:  # h5py fails on spoiled files in a dozen ways
-        raise BadInput(path, f"is not a whole HDF5 file ({' '.join(str(error).split())[:120]})", _AGAIN) from error
+    with explained(path, "is not a whole HDF5 file", _AGAIN), h5py.File(path, "r") as file:
+        layers = _layers(file, path)
     convolutions = tuple(layer for layer in layers if layer[0].ndim == 3)
     flat = [layer for layer in layers if layer[0].ndim == 2]
     widths = (1, *config.filter_numbers)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from src.recordings.foreign_files import explained
 from src.signals import BadInput
 from src.storage.manifest import canonical_json
 from src.storage.step import fingerprint
@@ -163,12 +164,8 @@ def read_config(path: Path) -> PackageConfig:
         If the file is missing, is no YAML mapping, or a key is missing or of the wrong kind.
     """
     path = Path(path)
-    try:
+    with explained(path, hint=_AGAIN):
         raw = read_plain_yaml(path)
-    except FileNotFoundError:
-        raise BadInput(path, "does not exist", "put the whole CASCADE package there") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise BadInput(path, f"cannot be read ({str(error).splitlines()[0]})", _AGAIN) from error
     if not isinstance(raw, dict):
         raise BadInput(path, "is not a list of settings", _AGAIN)
     try:

@@ -101,6 +101,10 @@ class SpikeBank:
         white = whitening.apply(np.pad(shapes, ((0, 0),) * 3 + ((reach, reach),)))
         first, last = _core((white[:, 0] ** 2).sum(axis=(0, 1)), onset + reach)
         white = white[..., first:last]
+        # Any rotation of the modes is the same model; with this one I + G is diagonal.
+        flat = white[:, 1:].reshape(len(white), white.shape[1] - 1, -1)
+        turn = np.linalg.eigh(flat @ flat.swapaxes(1, 2))[1]
+        white[:, 1:] = (turn.swapaxes(1, 2) @ flat).reshape(white[:, 1:].shape)
         self.onset, self.length = onset + reach - first, last - first
         self.n_units, self.n_parts, self.n_channels = white.shape[:3]
         self.parts = np.ascontiguousarray(white.reshape(-1, self.n_channels * self.length), np.float32)
@@ -108,10 +112,9 @@ class SpikeBank:
         inner = self.cross[..., self.length - 1].astype(np.float64)
         own = inner[np.arange(self.n_units), :, np.arange(self.n_units)]
         self.energy, self.overlap = own[:, 0, 0], own[:, 0, 1:]
-        self.information = np.eye(self.n_parts - 1) + own[:, 1:, 1:]  # I + G
-        self.precision = np.linalg.inv(self.information)
-        self._root = np.linalg.cholesky(self.precision).astype(np.float32)
-        self._constant = (self.energy + np.linalg.slogdet(self.information)[1]).astype(np.float32) / 2
+        self.information = 1 + np.diagonal(own[:, 1:, 1:], axis1=1, axis2=2)  # of I + G
+        self._half = (0.5 / self.information).astype(np.float32)
+        self._constant = (self.energy + np.log(self.information).sum(axis=1)).astype(np.float32) / 2
         self.absent = self.energy < 1e-9
 
     def windows(self, white: np.ndarray, at: np.ndarray, before: int = 0, after: int = 0) -> np.ndarray:
@@ -131,15 +134,14 @@ class SpikeBank:
     def evidence(self, correlations: np.ndarray) -> np.ndarray:
         """Log-likelihood ratios ``(…, unit)`` of the correlations ``(…, unit, part)``; see the module docstring."""
         b = correlations[..., 1:] - self.overlap.astype(np.float32)
-        rotated = np.einsum("...uk,ukl->...ul", b, self._root)
-        ratio = correlations[..., 0] - self._constant + np.einsum("...k,...k->...", rotated, rotated) / 2
+        ratio = correlations[..., 0] - self._constant + np.einsum("...uk,...uk,uk->...u", b, b, self._half)
         ratio[..., self.absent] = -np.inf
         return np.asarray(ratio)
 
     def weights(self, correlations: np.ndarray, units: np.ndarray) -> np.ndarray:
         """``(spike, mode)`` most probable deviations of spikes, given their correlations ``(spike, unit, part)``."""
         b = correlations[np.arange(len(units)), units, 1:] - self.overlap[units]
-        return np.asarray(np.einsum("nk,nkl->nl", b, self.precision[units]))
+        return np.asarray(b / self.information[units])
 
     def waves(self, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """``(spike, channel, length)`` whitened waveforms of spikes with given deviations."""

@@ -192,8 +192,8 @@ def discover(traces: np.ndarray, fs_hz: float, params: DiscoverParams | None = N
     BadInput
         If the rate is too low, or there are too few peaks for a unit.
     """
-    read: Read = lambda first, last: traces[:, first:last]  # noqa: E731
-    return discover_group(Group(read, traces.shape[1], fs_hz, params or DiscoverParams()))
+    group = Group(lambda first, last: traces[:, first:last], traces.shape[1], fs_hz, params or DiscoverParams())
+    return discover_group(group)
 
 
 def discover_group(group: Group) -> Units:

@@ -278,8 +278,8 @@ class Pursuit:
         own = [c[rows, s, u] for c, s, u in zip(correlations, shifts, units, strict=True)]
         product = bank.cross[units[0], :, units[1], :, lag[:, None] + shifts[1] - shifts[0] + bank.length - 1]
         information = np.empty((*units[0].shape, 2 * modes, 2 * modes))
-        information[..., :modes, :modes] = bank.information[units[0]]
-        information[..., modes:, modes:] = bank.information[units[1]]
+        information[..., :modes, :modes] = bank.information[units[0]][..., None] * np.eye(modes)
+        information[..., modes:, modes:] = bank.information[units[1]][..., None] * np.eye(modes)
         information[..., :modes, modes:] = product[..., 1:, 1:]
         information[..., modes:, :modes] = np.swapaxes(product[..., 1:, 1:], -1, -2)
         b = np.concatenate(

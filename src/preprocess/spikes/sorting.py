@@ -29,7 +29,7 @@ from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
 BLOCK = 1 << 21  # samples that are sorted at a time
-MEASURED = 1 << 19  # samples from which the background is measured; more would not change it
+MEASURED = 1 << 18  # samples from which the background is measured; more would not change it
 LONG_FFT = 4096  # samples of a segment from which a background's spectrum is measured at full resolution
 CLEAR_RATIO = 8.0  # log-likelihood ratio of the spikes that are subtracted before the background is measured
 EDGE_SAMPLES = 64  # samples around what was not recorded in which no spike is reported
@@ -175,7 +175,7 @@ class BankSorter:
         foreign = self.gain is None and not 1 / FOREIGN_UNIT < ratio < FOREIGN_UNIT
         usual = self.gain or (ratio if foreign else 1.0)
         sizes = usual * (GAIN_STEPS if self.gain is None else np.ones(1))
-        sides = [dict(zip(s * sizes, self._explained(bandpassed, real, s * sizes), strict=True)) for s in (1, -1)]
+        sides = self._explained(bandpassed, real, sizes)
         straight, turned = (max(side, key=side.__getitem__) for side in sides)
         side, best, notes = sides[0], straight, []
         if sides[1][turned] > TURNED * sides[0][straight] + 10 * CLEAR_RATIO:
@@ -193,8 +193,8 @@ class BankSorter:
         notes.append(f"it was scaled by {abs(best):.3g} to the labelled recording's unit (options.gain=1: not)")
         return float(best), tuple(notes)
 
-    def _explained(self, bandpassed: np.ndarray, real: np.ndarray, gains: np.ndarray) -> list[float]:
-        """Sum of the log-likelihood ratios of the clear spikes of a trace ``(time,)`` that is multiplied by each gain.
+    def _explained(self, bandpassed: np.ndarray, real: np.ndarray, gains: np.ndarray) -> list[dict[float, float]]:
+        """Log-likelihood ratio of all clear spikes of a trace ``(time,)`` by the gain on it, and by its opposite.
 
         Whitening takes a gain off, so that it divides the templates ``t`` instead: ``<t, w> / g - |t|² / 2 g²``. One
         correlation serves all gains; what is looked at are its peaks relative to ``|t|``.
@@ -203,15 +203,19 @@ class BankSorter:
         bank = self.bank(background_spectrum(bandpassed, self.conditioning.fs_hz, quiet))
         energy, reach = bank.energy[~bank.absent, None].astype(np.float32), bank.length // 2
         white = bank.whitening.apply(bandpassed[None])
-        products = np.sign(gains[0]) * (bank.template_ratios(white)[~bank.absent] + energy / 2)
-        size = (products / np.sqrt(energy)).max(axis=0)
-        peaks = local_peaks(size, np.sqrt(2 * SEEN_RATIO), reach)
-        peaks = peaks[(peaks > reach) & (peaks < len(bandpassed) - reach)]
-        power = size[peaks] ** 2
-        weight = np.minimum(1, CEILING**2 * np.median(power) / power) if len(peaks) else power  # artefacts count little
-        near = products[:, peaks[:, None] + np.arange(-SHIFT, SHIFT + 1)].max(axis=2)
-        ratios = [(near / abs(g) - energy / (2 * g * g)).max(axis=0) for g in gains.astype(np.float32)]
-        return [float((weight * r)[r > SEEN_RATIO].sum()) for r in ratios]
+        straight, sides = bank.template_ratios(white)[~bank.absent] + energy / 2, []
+        for sign in (1, -1):
+            products = sign * np.sign(gains[0]) * straight
+            size = (products / np.sqrt(energy)).max(axis=0)
+            peaks = local_peaks(size, np.sqrt(2 * SEEN_RATIO), reach)
+            peaks = peaks[(peaks > reach) & (peaks < len(bandpassed) - reach)]
+            power = size[peaks] ** 2
+            weight = np.minimum(1, CEILING**2 * np.median(power) / power) if len(peaks) else power  # for artefacts
+            near = products[:, peaks[:, None] + np.arange(-SHIFT, SHIFT + 1)].max(axis=2)
+            ratios = [(near / g - energy / (2 * g * g)).max(axis=0) for g in np.abs(gains).astype(np.float32)]
+            sums = (float((weight * r)[r > SEEN_RATIO].sum()) for r in ratios)
+            sides.append(dict(zip(sign * gains, sums, strict=True)))
+        return sides
 
     @property
     def prior(self) -> np.ndarray:

@@ -195,7 +195,7 @@ def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trac
     centred, usable, highest = trace.centred, trace.usable, 0.0
     for _ in range(3):
         fast = bandpass(centred, fs_hz, max(low_hz, 100.0), None, 1)
-        sigma, fast = robust_sigma(fast[usable]), np.abs(fast)
+        sigma, fast = robust_sigma(fast[usable][:: max(len(fast) >> 18, 1)]), np.abs(fast)
         if sigma > NOISIEST * largest:
             problem = f"its noise ({sigma:.3g}) is louder than any known spike ({largest:.3g})"
             raise BadInput(trace.source, problem, "give options.gain, the factor to the labelled recording's unit")

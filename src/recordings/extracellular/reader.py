@@ -7,6 +7,7 @@ binary files and WAV here.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,8 @@ def open_recording(
         from src.recordings.extracellular.vendors import open_vendor  # loads SpikeInterface
 
         recording = open_vendor(path, options.stream, purpose)
+    if purpose == "spikes":
+        require_spike_rate(path, recording.fs_hz)
     if options.fs_hz is not None and not np.isclose(recording.fs_hz, options.fs_hz, rtol=1e-3):
         stated = f"{recording.fs_hz:g} Hz"
         problem = f"states a sampling rate of {stated}, {options.fs_hz:g} Hz was given"
@@ -251,13 +254,17 @@ def _time_range(path: Path, value: Any, n_samples: int, rate: float) -> tuple[fl
 
 
 def _wav(path: Path) -> ExtracellularRecording:
-    try:
-        rate, values = scipy.io.wavfile.read(path, mmap=True)
-    except ValueError as error:  # a sample of three bytes cannot be mapped
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
-            rate, values = scipy.io.wavfile.read(path)
-        except ValueError:
-            raise damaged(path, error) from error
+            rate, values = scipy.io.wavfile.read(path, mmap=True)
+        except ValueError as error:  # a sample of three bytes cannot be mapped
+            try:
+                rate, values = scipy.io.wavfile.read(path)
+            except ValueError:
+                raise damaged(path, error) from error
     if values.dtype == np.uint8:
         raise BadInput(path, "has samples of 8 bits", "save it with 16 bits or more")
-    return ExtracellularRecording.of_array(path, "WAV", float(rate), values.reshape(len(values), -1))
+    cut = [f"{path.name} is cut short: {one.message}" for one in caught if "EOF" in str(one.message)]
+    values = values.reshape(len(values), -1)
+    return ExtracellularRecording.of_array(path, "WAV", float(rate), values, warnings=tuple(cut))

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from src.recordings.extracellular.arrays import SUFFIXES as ARRAY_SUFFIXES
 from src.recordings.extracellular.binary import parts_of
 from src.recordings.extracellular.formats import SourceOptions, vendor_format
 from src.recordings.extracellular.reader import open_recording
+from src.recordings.foreign_files import absent
 from src.signals import BadInput
 
 TRACES = re.compile(r"(?P<session>.+)_sh(?P<shank>\d+)_lfp_traces\.(npz|npy|h5|hdf5)", re.IGNORECASE)
@@ -75,11 +77,15 @@ def find_sessions(input_dir: Path) -> list[Session]:
     """
     input_dir = Path(input_dir)
     if not input_dir.exists():
-        raise BadInput(input_dir, "does not exist", "give a recording, or a folder of them, as input_dir")
+        raise absent(input_dir)
     found = list(_search(input_dir.resolve(), _DEPTH))
     if not found:
         wanted = f"<name>/{LOW_FREQ}/<name>_sh<k>_lfp_traces.npz, or recordings of an acquisition system"
-        raise BadInput(input_dir, "no recording session was found", f"give the folder that holds {wanted}")
+        hint = f"give the folder that holds {wanted}"
+        arrays = (file for file in sorted(input_dir.rglob("*")) if file.suffix.lower() in ARRAY_SUFFIXES)
+        if array := next(arrays, None):
+            hint = f"of arrays give one, such as {array} (source.fs_hz=<Hz> if it states no rate), or {hint}"
+        raise BadInput(input_dir, "no recording session was found", hint)
     times = Counter(session.name for session in found)
     return [session if times[session.name] == 1 else _same_name(session, found) for session in found]
 

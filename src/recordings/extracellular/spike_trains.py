@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.io
+from numpy.typing import ArrayLike
 
 from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.formats import SourceOptions
@@ -46,7 +47,7 @@ class SpikeTrain:
         return len(self.index)
 
     @classmethod
-    def sorted(cls, index: np.ndarray, unit: np.ndarray) -> SpikeTrain:
+    def sorted(cls, index: ArrayLike, unit: ArrayLike) -> SpikeTrain:
         """A train in ascending order; simultaneous spikes are ordered by unit, pairs stay together."""
         index, unit = np.asarray(index, np.int64), np.asarray(unit, np.int64)
         order = np.lexsort((unit, index))

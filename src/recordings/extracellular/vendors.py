@@ -146,7 +146,7 @@ def _streams(read: Any, place: Path, options: dict[str, Any]) -> tuple[list[str]
 
 def _set_open_ephys_probe(recording: Any, place: Path) -> None:
     """The probe in ``settings.xml`` where the file of that experiment alone, ``settings_<n>.xml``, is missing."""
-    from probeinterface import read_openephys_neuropixels  # type: ignore[import-untyped]
+    from probeinterface import read_openephys_neuropixels
 
     settings = next(
         (f / "settings.xml" for f in (place, *place.parents[:3], *place.glob("*/")) if (f / "settings.xml").is_file()),

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import ChannelRequest, join_channels
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_channels, read_header
@@ -91,7 +92,7 @@ def discover(
     if kind not in KINDS:
         raise BadInput("kind", f"{kind!r} is not a kind of recording folder", f"choose from: {', '.join(KINDS)}")
     if not root.exists():
-        raise BadInput(root, "is not a folder", "give the folder that holds the recordings")
+        raise absent(root)
     found = KINDS[kind].find(root, subject_pattern, scoring)
     nights = sorted((n for n in found if root.is_dir() or root in n.psg), key=lambda night: night.recording_id)
     if not nights:
@@ -216,12 +217,12 @@ def _below(root: Path) -> Iterator[Path]:
             say(Console(stderr=True), f"{path}: is a hidden file and left out; rename it if it is a recording")
 
 
-def _holds_signal(path: Path) -> bool:
-    """False for a file of annotations only; a file that cannot be read is refused when its turn comes."""
+def _holds_signal(path: Path, *, damaged: bool = True) -> bool:
+    """False for a file of annotations only; ``damaged`` for one that cannot be read, which its reader refuses."""
     try:
         return bool(read_header(path).signals)
     except BadInput:
-        return True
+        return damaged
 
 
 def _stems(path: Path) -> list[str]:
@@ -252,7 +253,7 @@ def _scorings_in(folder: Path, recordings: Sequence[Path]) -> dict[str, list[Pat
         match = _SCORING.fullmatch(path.name)
         if path in recordings or not match or match["suffix"].lower() not in _SUFFIXES or not path.is_file():
             continue
-        if path.suffix.lower() in EDF_SUFFIXES and _holds_signal(path):
+        if path.suffix.lower() in EDF_SUFFIXES and _holds_signal(path, damaged=not _SCORING_EDF.search(path.stem)):
             continue
         own = len(recordings) == 1 and path.name.lower() in _OWN_NAMES
         for stem in (match["stem"], *_sleep_edf_night(path), *([recordings[0].stem] if own else [])):

@@ -23,6 +23,7 @@ from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import file_digest
 from src.storage.output import OutputFolder
 from src.storage.parameters import PreprocessConfig
+from src.storage.progress import show
 
 if TYPE_CHECKING:
     from src.recordings.sleep.nights import Night
@@ -103,7 +104,7 @@ def sleep_edf(params: SleepEdfParams) -> Summary:
     report = compare(list(counting.values.values()), cohort)
     with output.files(known=(_FOLDER,)) as part:
         (part / COUNTS_FILE).write_text(json.dumps(report, indent=2) + "\n")
-    Console().print(_table(report))
+    show(Console(), _table(report))
     return Summary("Sleep-EDF", (*summary.outcomes, *counting.outcomes))
 
 

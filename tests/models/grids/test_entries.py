@@ -45,7 +45,7 @@ def test_what_is_active_outside_the_occupied_voxels_is_left_out():
 def test_truth_and_loss_are_those_of_the_rasters():
     batch = window_batch(SUBJECTS, np.array([[0, 1], [1, 4], [0, 9]]), WindowFrames(5, 2, 3))
     forecasts = built()(batch)
-    dense = 0.0
+    dense = torch.zeros(())
     for forecast in forecasts:
         truth, last = true_activity(forecast, batch), last_activity(forecast, batch)
         for row, place in enumerate(forecast.rows.tolist()):

@@ -7,10 +7,8 @@ from pytorch_lightning.callbacks import WeightAveraging
 from src.models.grids.forecaster import MARGIN, GridForecasting
 from src.models.grids.linear import LINEAR, MODEL, linear_forecasts
 from src.models.trained_module import ADAMW
-from src.signals import BadInput
 from tests.forecast_data import SPLIT, grid_data
-
-BASELINES = LINEAR
+from tests.trainers import quiet_trainer
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +26,7 @@ def model_for(data, **changes):
 
 
 def trainer(folder, **arguments):
-    return pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        gradient_clip_val=1.0,
-        default_root_dir=str(folder),
-        **arguments,
-    )
+    return quiet_trainer(folder, max_epochs=1, gradient_clip_val=1.0, **arguments)
 
 
 def trained(cache, tmp_path, model=None, **changes):
@@ -58,10 +46,10 @@ def bits(module):
 def test_it_beats_every_baseline_on_held_out_blocks(cache, tmp_path):
     module, data = trained(cache, tmp_path, model={"optimizer": ADAMW | {"lr": 1e-3}})
     found = bits(module)
-    assert list(found) == [*BASELINES, "model"]
-    assert found["model"] > max(found[b] for b in BASELINES[:3]) + 0.3
+    assert list(found) == [*LINEAR, "model"]
+    assert found["model"] > max(found[b] for b in LINEAR[:3]) + 0.3
     assert found["model"] > found["linear population"] - 0.1  # with which the network begins
-    over = found["model"] - max(found[b] for b in BASELINES)
+    over = found["model"] - max(found[b] for b in LINEAR)
     assert module.test_metrics()["test/bits_over_best_baseline"] == pytest.approx(over)
     assert len(module.tune(data)["threshold"]) == 4
     assert {"forecast_gain", "forecast_planes", "forecast_movie"} == set(module.media())
@@ -91,9 +79,8 @@ def test_every_layout_trains_alike(cache, tmp_path):
     np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-5)
 
 
-def test_a_loaded_module_validates_tests_and_predicts_with_data_or_loaders(cache, tmp_path):
+def test_a_loaded_module_tests_with_data_or_loaders_alike(cache, tmp_path):
     data = grid_data(cache)
-    data.prepare_data()
     data.setup("fit")
     model, run = model_for(data), trainer(tmp_path, limit_train_batches=2, limit_val_batches=2)
     run.fit(model, train_dataloaders=data.train_dataloader(), val_dataloaders=data.val_dataloader())
@@ -101,28 +88,18 @@ def test_a_loaded_module_validates_tests_and_predicts_with_data_or_loaders(cache
     loaded = GridForecasting.load_from_checkpoint(tmp_path / "a.ckpt")
     assert loaded.decision == model.decision
     assert set(loaded.decision["validation"]) == {*LINEAR, MODEL}
-    fresh, short = grid_data(cache), {"limit_test_batches": 2, "limit_val_batches": 2, "limit_predict_batches": 2}
-    trainer(tmp_path, **short).validate(loaded, datamodule=fresh, verbose=False)
-    (whole,) = trainer(tmp_path, **short).test(loaded, datamodule=fresh, verbose=False)
-    (again,) = trainer(tmp_path, **short).test(loaded, dataloaders=data.test_dataloader(), verbose=False)
+    given = ({"datamodule": grid_data(cache)}, {"dataloaders": data.test_dataloader()})
+    (whole,), (again,) = (trainer(tmp_path, limit_test_batches=2).test(loaded, verbose=False, **g) for g in given)
     assert whole == again
-    forecasts = trainer(tmp_path, **short).predict(loaded, datamodule=fresh)
-    assert forecasts[0][0].logits.shape[1] == 4
-    with pytest.raises(BadInput, match="has no statistics of its training data"):
-        trainer(tmp_path).test(model_for(data), dataloaders=data.test_dataloader())
 
 
 def test_averaged_weights_include_the_network_that_the_data_build(cache, tmp_path):
     data = grid_data(cache)
-    model = model_for(trained_signal(data))
+    data.setup("fit")
+    model = model_for(data)
     with pytest.warns(UserWarning, match="overrides the configure_model"):
         trainer(tmp_path, limit_train_batches=2, limit_val_batches=1, callbacks=[WeightAveraging()]).fit(model, data)
     assert model.network.own_past.abs().sum() > 0
-
-
-def trained_signal(data):
-    data.setup("fit")
-    return data
 
 
 def test_the_network_is_used_only_where_it_beats_the_linear_forecasts(cache):

@@ -12,6 +12,7 @@ from src.models.schedule import growing_average
 from src.models.sleep.context_stager import SleepContextStager
 from src.runs.callbacks import ReseedEachStep
 from src.signals import UNSCORED, BadInput
+from tests.trainers import quiet_trainer
 
 CLASSES = ["W", "N1", "N2", "N3", "REM"]
 
@@ -29,7 +30,7 @@ def stager(causal=False, **arguments):
 class Data(pl.LightningDataModule):
     """Three windows of one night, and the night."""
 
-    views = ("absolute",)
+    views: tuple[str, ...] = ("absolute",)
 
     def __init__(self):
         super().__init__()
@@ -50,11 +51,10 @@ class Data(pl.LightningDataModule):
 
 
 def trainer(tmp_path, *callbacks):
-    return pl.Trainer(
-        max_epochs=2, accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        callbacks=list(callbacks), log_every_n_steps=1,
-    )  # fmt: skip
+    saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    return quiet_trainer(
+        tmp_path, max_epochs=2, enable_checkpointing=saves, callbacks=list(callbacks), log_every_n_steps=1
+    )
 
 
 def test_the_average_is_what_is_kept_and_saved(tmp_path):
@@ -108,10 +108,10 @@ def test_an_interrupted_training_ends_like_an_unbroken_one(tmp_path):
 
 def test_a_causal_network_is_not_given_what_the_whole_night_says(tmp_path):
     data = Data()
-    data.views = ["absolute", "night"]
+    data.views = ("absolute", "night")
     with pytest.raises(BadInput, match="views absolute, night know the whole night"):
         trainer(tmp_path).fit(stager(causal=True), data)
-    data.views = ["absolute"]
+    data.views = ("absolute",)
     trainer(tmp_path).fit(stager(causal=True), data)
 
 

@@ -1,5 +1,7 @@
 """The three networks of the original, which read the arrays that the house's own network reads."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,17 +12,18 @@ KINDS = ("sleep_deep_cnn", "sleep_linear", "sleep_simple_cnn")
 
 
 def test_they_have_the_published_sizes():
-    deep = build_network("sleep_deep_cnn", GEOMETRY)
+    deep: Any = build_network("sleep_deep_cnn", GEOMETRY)
     assert deep.head[0][0].in_features == 128 * 6 * 7
-    simple = build_network("sleep_simple_cnn", GEOMETRY)
+    simple: Any = build_network("sleep_simple_cnn", GEOMETRY)
     assert simple.head[1][0].in_features == 128 * 4 * 8
-    assert build_network("sleep_linear", GEOMETRY).head[1][0].in_features == 3009
+    linear: Any = build_network("sleep_linear", GEOMETRY)
+    assert linear.head[1][0].in_features == 3009
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_geometry_will_do_and_level_is_the_networks_business(kind):
     torch.manual_seed(0)
-    network = build_network(kind, {"n_channels": 2, "n_freqs": 24, "n_frames": 15, "n_classes": 3}).eval()
+    network: Any = build_network(kind, {"n_channels": 2, "n_freqs": 24, "n_frames": 15, "n_classes": 3}).eval()
     decibels = torch.randn(2, 2, 24, 15)
     plain = network(decibels)
     assert plain.shape == (2, 3)

@@ -1,13 +1,10 @@
 """Small simulated subjects, made once, and the parameters of a run without networks and figures."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from src.preprocess.calcium import spikes_to_grids
 from src.preprocess.calcium.parameters import CalciumParams
 from src.simulate.calcium import SimulatedBrain, simulate_subject
 
@@ -23,12 +20,13 @@ def raw(tmp_path_factory) -> Path:
 
 def parameters(input_dir: Path, output_dir: Path, **changes: Any) -> CalciumParams:
     """OASIS, which needs no model, and no figures: the rest is the default of ``preprocess=cascade_coo``."""
-    places = {"input_dir": str(input_dir), "output_dir": str(output_dir), "cache_dir": str(output_dir.parent / "cache")}
-    engine = {"engine": "oasis", "cascade_model": "tau1.25s", "grid_format": "coo", "figures": False}
-    return CalciumParams(**(places | engine | changes))
+    engine: dict[str, Any] = {"engine": "oasis", "cascade_model": "tau1.25s", "grid_format": "coo", "figures": False}
+    changes = engine | {"cache_dir": str(output_dir.parent / "cache")} | changes
+    return CalciumParams(str(input_dir), str(output_dir), **changes)
 
 
-def run(raw: Path, out: Path, **changes: object) -> spikes_to_grids.GridSummary:
+def run(raw: Path, out: Path, **changes: Any) -> Any:
+    """The summary of a run."""
     return parameters(raw, out, **changes).run()
 
 
@@ -36,12 +34,6 @@ def data_files(folder: Path) -> dict[str, bytes]:
     """Every data file below a folder; the manifests state the time of making and are left out."""
     files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix in (".h5", ".pdf"))
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
-
-
-def text(summary: spikes_to_grids.GridSummary) -> str:
-    console = Console(width=100, file=io.StringIO())
-    console.print(summary.table())
-    return console.file.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def test_the_file_holds_what_the_engine_says_of_the_traces(raw, tmp_path):
 def test_neither_workers_nor_batch_nor_piece_size_shows(tmp_path):
     folder = fish(tmp_path / "subject_1", noisy(cells=1200, frames=80))
     digests = set()
-    ways = ({}, {"batch_size": 1}, {"batch_size": 600}, {"workers": 2, "batch_size": 512})
+    ways: tuple = ({}, {"batch_size": 1}, {"batch_size": 600}, {"workers": 2, "batch_size": 512})
     for k, resources in enumerate(ways):
         make(folder, tmp_path / str(k), resources)
         digests.add(hashlib.sha256((tmp_path / str(k) / "expected_spikes.h5").read_bytes()).hexdigest())

@@ -1,15 +1,15 @@
 """``list=true``: names, cells, rates, units and models, without any work."""
 
-import io
+from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from tests.preprocess.calcium.conftest import parameters
 from tests.preprocess.cascade.cascade_packages import write_package
 from tests.recordings.calcium.test_recording import positions, write_fish
 from tests.recordings.calcium.test_segmentation import write_caiman
+from tests.tables import printed
 
 
 def test_every_recording_is_listed_with_its_model_and_nothing_is_written(tmp_path):
@@ -19,7 +19,7 @@ def test_every_recording_is_listed_with_its_model_and_nothing_is_written(tmp_pat
     write_package(tmp_path / "models")
     params = parameters(tmp_path / "raw", tmp_path / "out", list=True, models_dir=str(tmp_path / "models"))
     params.engine, params.cascade_model = "dense", "Tiny_2Hz"
-    summary = params.run()
+    summary: Any = params.run()
     assert summary.exit_code == 0
     models = [row["model"] for row in summary.rows]
     assert models[:3] == [
@@ -29,9 +29,7 @@ def test_every_recording_is_listed_with_its_model_and_nothing_is_written(tmp_pat
     assert "has no TimeSeries.h5" in models[3]
     assert [row["cells"] for row in summary.rows] == [6, 6, 6, None]
     assert not (tmp_path / "out").exists()
-    console = Console(width=80, file=io.StringIO())
-    console.print(summary.table())
-    shown = console.file.getvalue()
+    shown = printed(summary.table(), 80)
     for whole in ("subject_4", "2.56", "fluorescence"):
         assert whole in shown
 
@@ -44,6 +42,7 @@ def test_a_file_of_dff_and_a_model_that_is_not_here(tmp_path, model, stated):
     write_caiman(tmp_path / "session.hdf5")
     params = parameters(tmp_path / "session.hdf5", tmp_path / "out", list=True, models_dir=str(tmp_path / "models"))
     params.engine, params.cascade_model = "dense", model
-    (row,) = params.run().rows
+    summary: Any = params.run()
+    (row,) = summary.rows
     assert (row["recording"], row["fs_hz"], row["signal"]) == ("session", 10.0, "ΔF/F")
     assert stated in row["model"]

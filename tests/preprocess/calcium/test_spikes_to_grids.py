@@ -10,7 +10,8 @@ import pytest
 from src.preprocess.calcium.grid_store import open_grids
 from src.signals import BadInput
 from src.storage.atomic import folder_lock
-from tests.preprocess.calcium.conftest import data_files, run, text
+from tests.preprocess.calcium.conftest import data_files, run
+from tests.tables import printed
 
 
 def test_a_run_leaves_the_specified_folders(finished):
@@ -55,7 +56,7 @@ def test_a_second_run_computes_nothing_and_changes_nothing(raw, tmp_path):
     assert not any(v.inferred or v.gridded for v in again.values.values())
     assert data_files(tmp_path) == before
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items() if p.name != "combined_metadata.h5")
-    assert "kept" in text(again)
+    assert "kept" in printed(again.table())
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_skipped_subjects_are_said_and_left_alone(raw, tmp_path):
     summary = run(raw, tmp_path / "coo", skip=["subject_1"])
     assert [o.name for o in summary.outcomes] == ["subject_2"]
     assert not (tmp_path / "coo" / "subject_1").exists()
-    assert "skipped: subject_1" in text(summary)
+    assert "skipped: subject_1" in printed(summary.table())
     run(raw, tmp_path / "coo", skip=["subject_2"])
     with h5py.File(tmp_path / "coo" / "combined_metadata.h5") as file:
         assert set(file) == {"subject_1", "subject_2"}
@@ -135,7 +136,7 @@ def test_broken_subjects_are_named_and_the_others_finish(damaged, tmp_path):
     with h5py.File(out / "combined_metadata.h5") as file:
         assert set(file) == {"subject_1", "subject_2"}
     assert not [p for p in out.rglob("*") if ".part-" in p.name]
-    shown = text(summary)
+    shown = printed(summary.table())
     assert all(name in shown for name in reasons)
     assert "cut short" in shown
 

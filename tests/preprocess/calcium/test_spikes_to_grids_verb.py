@@ -6,21 +6,22 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from scipy.io import loadmat, savemat
 from scipy.ndimage import gaussian_filter1d
 
-from src import schema
 from src.preprocess.cascade.inference import open_engine
-from tests.preprocess.calcium.conftest import data_files, run, text
+from tests.composed import composed
+from tests.preprocess.calcium.conftest import data_files, run
 from tests.preprocess.cascade.cascade_packages import TINY, with_name, write_package
 from tests.recordings.calcium.test_recording import positions, write_fish
+from tests.tables import printed
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_every_frame_rate_runs_with_one_command_and_the_table_says_how(rates, tm
     notes = {name: " ".join(value.facts["notes"]) for name, value in summary.values.items()}
     assert "resampled from 1.84 to 2 Hz" in notes["subject_1"]
     assert "resampled" not in notes["subject_2"]
-    assert "resampled from 2.56 to 2 Hz" in " ".join(text(summary).split())
+    assert "resampled from 2.56 to 2 Hz" in " ".join(printed(summary.table()).split())
     with h5py.File(tmp_path / "coo" / "subject_3" / "preaugmented_grids_coo.h5") as file:
         assert file.attrs["sampling_rate"] == 2.56
         assert file["is_valid"][()].sum() > 100
@@ -59,8 +60,8 @@ def test_auto_takes_the_nearest_model_however_far_its_rate(tmp_path):
     }
     summary = run(tmp_path / "raw", tmp_path / "rates", cascade_model="auto", **change)
     assert summary.exit_code == 0, [o.reason for o in summary.failures]
-    assert "resampled from 120 to 50 Hz for Tiny_50Hz" in " ".join(text(summary).split())
-    assert "Tiny_50Hz" in text(summary)
+    assert "resampled from 120 to 50 Hz for Tiny_50Hz" in " ".join(printed(summary.table()).split())
+    assert "Tiny_50Hz" in printed(summary.table())
     named = run(tmp_path / "raw", tmp_path / "named", cascade_model="Tiny_50Hz", **change)
     assert "more than a factor of two apart" in (named.failures[0].reason or "")
 
@@ -93,7 +94,7 @@ def test_a_killed_run_is_finished_by_the_next_to_the_same_bytes(raw, tmp_path, f
 def test_a_real_plane_gives_its_rates_with_one_command(shared_data, tmp_path, given):
     summary = run(shared_data / "field_formats" / given, tmp_path / "out", grid_format="none")
     assert summary.exit_code == 0
-    shown = " ".join(text(summary).split())
+    shown = " ".join(printed(summary.table()).split())
     assert "19 of 20 2,000 10 tau1.25s ΔF/F" in shown
     assert "0.7 of the neuropil" in shown
     assert "1 of 20 cells were left out: 1 F0 ≤ 0 (211)" in shown
@@ -102,37 +103,29 @@ def test_a_real_plane_gives_its_rates_with_one_command(shared_data, tmp_path, gi
         assert float(np.nansum(file["expected_spikes"][()], dtype=float)) == pytest.approx(856.07, abs=0.01)
 
 
-def composed(repository: Path, *overrides: str):
-    schema.register()
-    with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
-        return compose("preprocess", overrides=list(overrides))
-
-
-def test_the_command_line_of_the_specification_composes_and_runs(raw, tmp_path, repository):
+def test_the_command_line_of_the_specification_composes_and_runs(raw, tmp_path):
     cfg = composed(
-        repository,
+        "preprocess",
         "preprocess=cascade_coo", f"input_dir={raw}", f"output_dir={tmp_path / 'out'}", "num_neurons=10",
         "batch_size=30000", "split_ratio=0.95", "workers=1", "seed=42", "cascade_model=tau2s", "engine=oasis",
         "skip=[subject_2]", f"cache_dir={tmp_path / 'cache'}", "figures=false",
     )  # fmt: skip
-    assert OmegaConf.to_object(cfg).run().exit_code == 0
+    params: Any = OmegaConf.to_object(cfg)
+    assert params.run().exit_code == 0
     assert (tmp_path / "out" / "subject_1" / "preaugmented_grids_coo.h5").is_file()
 
 
 @pytest.mark.parametrize(
     ("step", "grid_format", "output"),
-    [
-        ("cascade_grid", "dense", "processed_spike_grids_2018"),
-        ("cascade_coo", "coo", "processed_spike_grids_coo_2018"),
-    ],
+    [("cascade_grid", "dense", "processed_spike_grids_2018"), ("cascade_coo", "coo", "processed_spike_grids_coo_2018")],
 )
-def test_both_steps_have_the_specified_defaults(repository, step, grid_format, output):
-    cfg = composed(repository, f"preprocess={step}")
+def test_both_steps_have_the_specified_defaults(step, grid_format, output):
+    cfg = composed("preprocess", f"preprocess={step}")
     assert (cfg.grid_format, cfg.output_dir, cfg.input_dir) == (grid_format, output, "raw_trace_data_2018")
     assert (cfg.num_neurons, cfg.batch_size, cfg.split_ratio, cfg.workers, cfg.seed) == (10, 30000, 0.95, 1, 42)
     assert cfg.cascade_model == "Global_EXC_2Hz_smoothing500ms"
     with pytest.raises(ConfigCompositionException, match="num_neuron"):
-        composed(repository, f"preprocess={step}", "num_neuron=5")
+        composed("preprocess", f"preprocess={step}", "num_neuron=5")
 
 
 @pytest.mark.slow
@@ -158,7 +151,7 @@ def test_a_real_population_through_real_networks(shared_data, tmp_path):
     for name, more in (("one", {}), ("two", {"workers": 2, "batch_size": 100})):
         summary = run(tmp_path / "raw", tmp_path / name / "coo", **changes, **more)
         assert summary.exit_code == 0
-        assert "2 of 1005 cells were left out: 2 no finite frame" in " ".join(text(summary).split())
+        assert "2 of 1005 cells were left out: 2 no finite frame" in " ".join(printed(summary.table()).split())
         written.append((tmp_path / name / "coo" / "subject_1" / "preaugmented_grids_coo.h5").read_bytes())
     assert written[0] == written[1]
     reference = open_engine("neuralib", model, models_dir=models, fs_hz=7.5, align="upstream")

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from src.preprocess.cascade.evaluate import fit_oasis, fit_threshold, joined_trials, response_to_events, score_neurons
 from src.preprocess.cascade.ground_truth import Example, prepare
@@ -15,6 +13,7 @@ from src.recordings.calcium.ground_truth import read_neuron
 from src.signals import BadInput
 from src.simulate.calcium import simulate_ground_truth
 from tests.preprocess.cascade.cascade_packages import TINY, recorded_trial, write_neuron
+from tests.tables import printed
 
 
 def test_scores_of_a_known_inference(tmp_path: Path) -> None:
@@ -57,11 +56,9 @@ def test_short_trials_are_joined_only_where_all_are_short(tmp_path: Path) -> Non
 
 
 def text(params: CascadeEvaluateParams) -> str:
-    console = Console(width=200, file=io.StringIO())
     summary = params.run()
     assert summary.exit_code == 0
-    console.print(summary.table())
-    return console.file.getvalue()
+    return printed(summary.table(), 200)
 
 
 @pytest.mark.slow

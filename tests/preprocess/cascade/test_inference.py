@@ -18,7 +18,7 @@ QUIET = 0.03
 
 
 def engine(models: Path, **options: Any) -> Any:
-    settings = {"models_dir": models, "fs_hz": 2.0, "threshold": None} | options
+    settings: dict = {"models_dir": models, "fs_hz": 2.0, "threshold": None} | options
     return open_engine("dense", "Tiny_2Hz", **settings)
 
 
@@ -168,8 +168,7 @@ def test_a_damaged_member_is_named_when_it_is_needed(models: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [{"threshold": 2}, {"threshold": True}, {"align": "left"}, {"fs_hz": float("nan")}, {"fs_hz": -2.0}],
+    "bad", [{"threshold": 2}, {"threshold": True}, {"align": "left"}, {"fs_hz": float("nan")}, {"fs_hz": -2.0}]
 )
 def test_options_are_checked(models: Path, bad: dict[str, Any]) -> None:
     with pytest.raises(BadInput):

@@ -9,11 +9,11 @@ import pytest
 
 from src.preprocess.cascade.package import open_package, read_config, steps_before_readout
 from src.signals import BadInput
-from tests.preprocess.cascade.cascade_packages import TINY, random_network, write_package
+from tests.preprocess.cascade.cascade_packages import TINY, Vintage, random_network, write_package
 
 
 @pytest.mark.parametrize(("vintage", "first_number"), [("keras2", 0), ("keras2", 163), ("keras3", 0), ("vars", 9)])
-def test_every_keras_layout_gives_the_same_weights(tmp_path: Path, vintage: str, first_number: int) -> None:
+def test_every_keras_layout_gives_the_same_weights(tmp_path: Path, vintage: Vintage, first_number: int) -> None:
     package = open_package(write_package(tmp_path, vintage=vintage, first_number=first_number))
     for level in TINY.noise_levels:
         for member, network in enumerate(package.networks(level)):

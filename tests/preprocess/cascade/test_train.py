@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from src.preprocess.cascade import train as cascade_train
@@ -46,12 +48,12 @@ def test_a_stopped_training_goes_on_and_ends_the_same(
     written: list[str] = []
     original = cascade_train.write_network
 
-    def dying(path: Path, *rest: object) -> None:
+    def dying(path: Path, *rest: Any) -> None:
         if len(written) == 2:
             path.write_bytes(b"half a file")
             raise KeyboardInterrupt
         written.append(path.name)
-        original(path, *rest)  # type: ignore[arg-type]
+        original(path, *rest)
 
     monkeypatch.setattr(cascade_train, "write_network", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -60,7 +62,12 @@ def test_a_stopped_training_goes_on_and_ends_the_same(
     (damaged, *_) = sorted((tmp_path / "stopped").rglob("network.h5"))
     damaged.write_bytes(damaged.read_bytes()[:500])
     written.clear()
-    monkeypatch.setattr(cascade_train, "write_network", lambda *given: (written.append("again"), original(*given)))
+
+    def counted(path: Path, *rest: Any) -> None:
+        written.append("again")
+        original(path, *rest)
+
+    monkeypatch.setattr(cascade_train, "write_network", counted)
     assert stopped.run().exit_code == 0
     assert len(written) == 3  # the damaged one and the two that were missing
     assert contents(tmp_path / "stopped" / "Tiny_2Hz") == contents(whole)
@@ -73,7 +80,7 @@ def test_a_stopped_training_goes_on_and_ends_the_same(
     package = open_package(whole)
     assert package.config == CONFIG
     trial = recorded_trial(seconds=60)["fluo_mean"].astype("float32")[:, ::5]
-    assert open_engine("dense", whole, fs_hz=2.0, threshold=0).predict(trial, [15.0])[0, 9:-8].max() > 0
+    assert open_engine("dense", whole, fs_hz=2.0, threshold=0).predict(trial, np.array([15.0]))[0, 9:-8].max() > 0
 
 
 def test_the_verb_trains_what_its_keys_say(params: CascadeTrainParams, tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def write_shank(parent: Path, session: str, shank: int, samples: NDArray, **fiel
     folder = parent / f"{session}.rec" / "low_freq"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{session}_sh{shank}_lfp_traces.npz"
-    fields = {"sampling_rate": 500.0, "channel_ids": np.arange(samples.shape[1])} | fields
-    np.savez(path, traces=samples, **{name: value for name, value in fields.items() if value is not None})
+    wanted: dict = {"sampling_rate": 500.0, "channel_ids": np.arange(samples.shape[1])} | fields
+    np.savez(path, traces=samples, **{name: value for name, value in wanted.items() if value is not None})
     return path
 
 

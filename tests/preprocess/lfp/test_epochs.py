@@ -96,6 +96,15 @@ def test_what_is_refused(tmp_path):
     ):
         with pytest.raises(BadInput, match=says):
             epochs_from_spectrogram(folder, None, epoch_s, **options)
+    for wrong, says in (
+        ({"hypnograms": "/nowhere"}, "/nowhere: does not exist"),
+        ({"examples": "/nowhere"}, "/nowhere: does not exist"),
+        ({"species": "mouse"}, "choose one of human, rodent"),
+        ({"epoch_s": 0.0}, r"epoch_s: is 0\.0; give seconds"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            LfpEpochsParams(input_dir=str(tmp_path), output_dir=str(tmp_path / "none"), **wrong).run()
+    assert not (tmp_path / "none").exists()
     with pytest.raises(BadInput, match="no sleep"):
         epochs_from_spectrogram(folder, scoring([0] * 15, 4.0), 4.0)
 
@@ -143,15 +152,15 @@ def test_a_few_scored_epochs_are_kept_and_the_others_scored_by_them(tmp_path):
     examples = np.concatenate([np.flatnonzero(made.stages == stage)[:6] for stage in range(3)])
     lines = [f"{4 * epoch},4,{RODENT_STAGES[made.stages[epoch]]}" for epoch in sorted(examples)]
     (tmp_path / "ratA_examples.csv").write_text("onset,duration,stage\n" + "\n".join(lines) + "\n")
-    keys = {"input_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out"), "examples": str(tmp_path)}
-    (artifact,) = LfpEpochsParams(**keys).run().values.values()
+    params = LfpEpochsParams(str(tmp_path / "in"), str(tmp_path / "out"), examples=str(tmp_path))
+    (artifact,) = params.run().values.values()
     assert artifact.manifest["facts"]["scored_by"] == f"a rule from {len(examples)} epochs"
     rows = (tmp_path / "out/ratA_sh0/hypnogram.csv").read_text().splitlines()[1:]
     stages = np.array([RODENT_STAGES.index(row.split(",")[2]) for row in rows])
     np.testing.assert_array_equal(stages[examples], made.stages[examples])
     assert (stages == made.stages[: len(stages)]).mean() > 0.8
     (tmp_path / "ratA_examples.csv").write_text("onset,duration,stage\n0,4,Wake\n")
-    (failed,) = LfpEpochsParams(**keys).run().failures
+    (failed,) = params.run().failures
     assert "names no epoch of NREM" in failed.reason
 
 

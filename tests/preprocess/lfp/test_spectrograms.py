@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from tests.recordings.extracellular.vendor_files import write_rec
 
 
 def process(tmp_path, source="in", **keys):
-    folders = {"input_dir": str(tmp_path / source), "output_dir": str(tmp_path / "out")}
-    return SpectrogramParams(**folders | {"workers": 2, "bands": BANDS} | keys).run()
+    keys.setdefault("workers", 2)
+    keys.setdefault("bands", BANDS)
+    return SpectrogramParams(str(tmp_path / source), str(tmp_path / "out"), **keys).run()
 
 
 def results(folder):
@@ -143,7 +145,10 @@ def test_what_cannot_be_written_or_found_is_refused_before_any_work(two_sessions
         process(two_sessions, coherence=[["sh0:1", "sh3:99"]], skip=["rat2"])
     assert not (two_sessions / "out").exists()
     write_rec(two_sessions / "raw/a.rec", np.zeros((300, 4), np.int16), [[0, 1], [2, 3]])
-    bad = {"coherence": [["sh0:0", "sh1:9"]]}, {"coherence": [["sh0:0", "sh1:2"]], "bad_channels": ["2"]}
+    bad: tuple[dict[str, Any], ...] = (
+        {"coherence": [["sh0:0", "sh1:9"]]},
+        {"coherence": [["sh0:0", "sh1:2"]], "bad_channels": ["2"]},
+    )
     for keys, words in zip(bad, ("has no channel 9", "sh1:2 is one of bad_channels"), strict=True):
         with pytest.raises(BadInput, match=words):
             process(two_sessions, source="raw", **keys)
@@ -152,6 +157,17 @@ def test_what_cannot_be_written_or_found_is_refused_before_any_work(two_sessions
     summary = process(two_sessions, source="raw", shanks=[0])
     assert "already holds 'mine.txt'" in summary.failures[0].reason
     assert not (two_sessions / "out/a/lfp_traces").exists()
+
+
+def test_what_extracted_traces_do_not_allow_is_refused(two_sessions):
+    for keys, name in (({"bad_channels": [1]}, "bad_channels"), ({"reference": "median"}, "reference")):
+        summary = process(two_sessions, **keys)
+        assert len(summary.failures) == len(summary.outcomes) == 2
+        assert f"{name}: applies to recordings of acquisition systems" in summary.failures[0].reason
+    with pytest.raises(BadInput, match="nperseg: a window of 1000000000 samples; give 1 to"):
+        process(two_sessions, nperseg=10**9)
+    assert "a window of 500000000 samples" in process(two_sessions, window_s=1e6).failures[0].reason
+    assert not list((two_sessions / "out").rglob("*.npz"))
 
 
 def test_a_session_that_is_none_is_an_outcome(two_sessions):

@@ -75,7 +75,7 @@ def test_above_15_hz_the_eye_channel_holds_muscle():
     assert eye < brain - 10
 
 
-def test_it_takes_the_place_of_a_spectrogram_in_the_stage():
+def test_it_takes_the_place_of_a_spectrogram_in_the_step():
     settings = EpochSettings.from_params({"channels": ["EEG"], "features": {"kind": "bandpower"}})
     assert EpochSettings.from_params(settings.to_params("edf_folder")) == settings
     recording = Recording(tone(10.0)[None], 100.0, ("EEG",), ("uV",), "night", "night")

@@ -1,13 +1,7 @@
 import numpy as np
 import pytest
 
-from src.preprocess.sleep.night_normalization import (
-    VIEWS,
-    night_view,
-    relative_levels,
-    sleep_period,
-    standardise_night,
-)
+from src.preprocess.sleep.night_normalization import VIEWS, night_view, relative_levels, sleep_period, standardise_night
 from src.signals import BadInput
 
 

@@ -2,30 +2,20 @@
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from rich.console import Console
 
-from src import schema
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.features import FeatureSettings
 from src.preprocess.sleep.prepare import EpochArtifact, prepare_nights, recordings_table
 from src.signals import BadInput
-from tests.conftest import REPOSITORY
+from tests.composed import composed
 from tests.recordings.sleep.test_scoring_kinds import STAGES, TRUE, every_30_s, recording, scoring, table
+from tests.tables import printed
 
 SETTINGS = EpochSettings(("Fpz-Cz",), features=FeatureSettings(fs_hz=10.0, max_hz=5.0), margin_s=None)
 
 
 def prepare(tmp_path, **source):
     return prepare_nights(source, SETTINGS, cache=tmp_path / "cache", workers=1)
-
-
-def printed(artifacts):
-    console = Console(width=200, record=True, quiet=True)
-    with console.capture() as capture:
-        console.quiet = False
-        console.print(recordings_table(artifacts))
-    return capture.get()
 
 
 def test_the_table_says_how_every_recording_was_read(tmp_path):
@@ -40,7 +30,7 @@ def test_the_table_says_how_every_recording_was_read(tmp_path):
     (failure,) = summary.failures
     assert (failure.name, "has no hypnogram; put one beside it" in failure.reason) == ("c", True)
     assert [artifact.facts["counts"]["N2"] for artifact in artifacts] == [20, 20]
-    lines = printed(artifacts)
+    lines = printed(recordings_table(artifacts), 200)
     for text in ("Fpz-Cz (uV, 10 Hz)", "a.txt: one stage a line, epochs of 20 s", "90 epochs over 1800 s", "100%",
                  "b-Hypnogram.edf: EDF+", "annotations"):  # fmt: skip
         assert text in lines
@@ -63,7 +53,9 @@ def test_findings_of_the_signal_check_stand_in_the_table(tmp_path):
         "counts": {"W": 5, "unscored": 5},
         "warnings": ["hypnogram leaves 60 s of the signal unscored"],
     }
-    lines = printed([EpochArtifact("n", "s", tmp_path, facts), EpochArtifact("m", "s", tmp_path, {})])
+    lines = printed(
+        recordings_table([EpochArtifact("n", "s", tmp_path, facts), EpochArtifact("m", "s", tmp_path, {})]), 200
+    )
     for text in ("[b]C3 (uV, 100 Hz)", "mains hum", "50%", "leaves 60 s"):
         assert text in lines
 
@@ -92,8 +84,6 @@ def test_finished_epochs_bring_their_facts(tmp_path):
 
 
 def test_what_the_hints_say_to_type_composes():
-    schema.register()
     typed = ["source.stage_names={Quiet: N2}", "source.stage_coding=edf", "source.scoring='{stem}.txt'"]
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        source = compose("train", ["experiment=sleep_cnn", "source=edf_folder", "source.root=x", *typed]).source
+    source = composed("train", "experiment=sleep_cnn", "source=edf_folder", "source.root=x", *typed).source
     assert (source.stage_names, source.stage_coding, source.scoring) == ({"Quiet": "N2"}, "edf", "{stem}.txt")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from src.preprocess.sleep.spectrogram import SpectrogramPlan, power_spectrogram
 from src.signals import BadInput
 
-SCIPY_COMPAT = {"window": ("tukey", 0.25), "nperseg": 1024, "noverlap": 768, "nfft": 2048}
+SCIPY_COMPAT: dict = {"window": ("tukey", 0.25), "nperseg": 1024, "noverlap": 768, "nfft": 2048}
 
 
 def scipy_power(samples, fs_hz, window, nperseg, noverlap, nfft, detrend="constant", scaling="density"):
@@ -54,17 +54,6 @@ def test_equals_scipy(case, extra, fs_hz, dtype, seed):
     assert power.dtype == np.float32
     assert power.shape == want.shape
     np.testing.assert_allclose(power, want, rtol=1e-3, atol=1e-7 * np.nanmax(want))
-
-
-@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64])
-@pytest.mark.parametrize("n_samples", [1024, 1025, 30_001])
-def test_scipy_compat_within_a_thousandth(dtype, n_samples):
-    rng = np.random.default_rng(3)
-    samples = (np.cumsum(rng.standard_normal((2, n_samples)), axis=1) * 20).astype(dtype)
-    _, _, power = power_spectrogram(samples, 500, **SCIPY_COMPAT)
-    _, _, want = scipy_power(samples, 500, **SCIPY_COMPAT)
-    assert power.shape == want.shape == (2, 1025, (n_samples - 768) // 256)
-    assert relative_error(power, want) < 1e-3
 
 
 def test_dc_offset_of_an_amplifier_does_not_cost_precision():

@@ -3,6 +3,7 @@ import pytest
 
 from src.preprocess.spikes.bank import SpikeBank, Whitening
 from src.preprocess.spikes.filters import Spectrum, background_spectrum
+from tests.preprocess.spikes.bumps import bump
 
 FS_HZ = 25_000.0
 
@@ -10,10 +11,6 @@ FS_HZ = 25_000.0
 def spectrum(loudness=1.0):
     f = np.linspace(0, FS_HZ / 2, 513)
     return Spectrum(loudness * (1 + 300 / np.maximum(f, 50)) / FS_HZ, FS_HZ)
-
-
-def bump(at, width, height, length=100):
-    return height * np.exp(-0.5 * ((np.arange(length) - at) / width) ** 2)
 
 
 @pytest.fixture(scope="module")

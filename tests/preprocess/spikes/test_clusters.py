@@ -3,11 +3,7 @@ import pytest
 
 from src.preprocess.spikes.clusters import Refractory, Shapes, cluster, followers, merge_similar, split_mixed
 from src.recordings.extracellular.spike_trains import SpikeTrain
-
-
-def bump(at, width, height, length=100):
-    return height * np.exp(-0.5 * ((np.arange(length) - at) / width) ** 2)
-
+from tests.preprocess.spikes.bumps import bump
 
 SPAN = Refractory(20, 50, 1_500_000)
 

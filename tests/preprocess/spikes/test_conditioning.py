@@ -9,7 +9,7 @@ from src.signals import BadInput
 from src.simulate.spikes import NEURONS, SPIKE_SAMPLES, lookalike, simulate
 
 TEMPLATE = tuple(float(v) for v in mean_template(np.stack([n.at(np.arange(-10, 70)) for n in NEURONS])))
-SWITCHES = {
+SWITCHES: dict = {
     "nothing": {"low_hz": None},
     "band-pass": {"low_hz": 100.0, "high_hz": 6000.0},
     "wavelet": {"wavelet": "sym4", "finest": 3},
@@ -65,8 +65,8 @@ def folder(tmp_path_factory):
 
 
 def condition(input_dir, output_dir, **changes):
-    params = {"input_dir": str(input_dir), "output_dir": str(output_dir), "figures": False} | changes
-    return SpikeConditioningParams(**params).run()
+    changes = {"figures": False} | changes
+    return SpikeConditioningParams(str(input_dir), str(output_dir), **changes).run()
 
 
 def test_every_recording_is_conditioned_once(folder, tmp_path):

@@ -2,19 +2,11 @@ import numpy as np
 import pytest
 
 from src.models.spike_scoring import detection
-from src.preprocess.spikes.discover import (
-    DiscoverParams,
-    Group,
-    discover,
-    find_peaks,
-)
+from src.preprocess.spikes.discover import DiscoverParams, Group, discover, find_peaks
 from src.signals import BadInput
+from tests.preprocess.spikes.bumps import bump
 
 FS_HZ = 25_000.0
-
-
-def bump(at, width, height, length=100):
-    return height * np.exp(-0.5 * ((np.arange(length) - at) / width) ** 2)
 
 
 def recorded(fs_hz, gains, seconds=6.0, seed=0, per_unit=80):

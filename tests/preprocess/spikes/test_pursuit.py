@@ -4,13 +4,10 @@ import pytest
 from src.preprocess.spikes.bank import SpikeBank, Whitening
 from src.preprocess.spikes.filters import Spectrum
 from src.preprocess.spikes.pursuit import Pursuit, independent, local_peaks
+from tests.preprocess.spikes.bumps import bump
 
 FS_HZ = 25_000.0
 REFRACTORY = 25
-
-
-def bump(at, width, height, length=100):
-    return height * np.exp(-0.5 * ((np.arange(length) - at) / width) ** 2)
 
 
 TEMPLATES = np.stack([bump(22, 4, 9), bump(26, 8, 8), bump(20, 3, 5)])[:, None]

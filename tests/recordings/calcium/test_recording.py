@@ -7,6 +7,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from scipy.io import savemat
 
 from src.recordings.calcium import recording as module
@@ -45,7 +46,7 @@ def write_fish(
     return folder
 
 
-def traces_of(ids: np.ndarray) -> np.ndarray:
+def traces_of(ids: ArrayLike) -> np.ndarray:
     return 100.0 * np.asarray(ids)[:, None] + np.arange(FRAMES)
 
 
@@ -92,12 +93,7 @@ def test_cells_without_coordinates_are_dropped_and_counted(tmp_path):
     recording = read(write_fish(tmp_path / "subject_1", xyz=xyz, invalid=(7,), listed=np.arange(1, 8)))
     assert recording.cell_ids.tolist() == [1, 3, 4, 6]
     np.testing.assert_array_equal(whole(recording), traces_of([1, 3, 4, 6]))
-    assert recording.counts == {
-        "listed": 7,
-        "with_traces": 7,
-        "dropped_invalid": 1,
-        "dropped_without_coordinates": 2,
-    }
+    assert recording.counts == {"listed": 7, "with_traces": 7, "dropped_invalid": 1, "dropped_without_coordinates": 2}
 
 
 def test_traces_that_still_hold_invalid_cells_are_aligned(tmp_path):
@@ -207,7 +203,7 @@ def saved(**variables: object):
         (break_nothing, {"fs": "fast"}, r"frame rate"),
     ],
 )
-def test_whatever_is_wrong_is_named_with_its_file_and_a_cure(tmp_path, damage, settings, message):
+def test_whatever_is_wrong_is_named_with_its_file_and_a_hint(tmp_path, damage, settings, message):
     folder = write_fish(tmp_path / "subject_1", **settings)
     damage(folder)
     with pytest.raises(BadInput, match=message) as caught:

@@ -14,7 +14,7 @@ SAMPLES = counts(1280)
 def test_raw_binary_needs_type_channels_and_rate(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(SAMPLES.tobytes() + b"123")
-    options = {"dtype": "int16", "channels": 4, "fs_hz": 1000.0}
+    options: dict = {"dtype": "int16", "channels": 4, "fs_hz": 1000.0}
     recording = open_recording(path, SourceOptions(**options, gain_uv=0.5))
     assert (recording.n_samples, recording.units) == (1280, "uV")
     assert "last 3 bytes" in recording.warnings[0]

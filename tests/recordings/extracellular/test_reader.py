@@ -131,6 +131,11 @@ def test_wav(tmp_path):
     recording = open_recording(tmp_path / "a.wav")
     assert (recording.fs_hz, recording.n_channels) == (20_000, 1)
     np.testing.assert_array_equal(recording.samples()[0], SAMPLES[:, 0])
+    raw = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(raw[: len(raw) // 2])
+    cut = open_recording(tmp_path / "cut.wav")
+    assert cut.n_samples < len(SAMPLES)
+    assert "cut.wav is cut short" in cut.warnings[0]
     (tmp_path / "b.wav").write_bytes(b"RIFFxxxx")
     with pytest.raises(BadInput, match="damaged"):
         open_recording(tmp_path / "b.wav")

@@ -31,7 +31,7 @@ def recording_of(values, runs=None, **fields):
         path=Path("x"),
         source_format="test",
         fs_hz=fields.pop("fs_hz", 100.0),
-        runs=tuple(Run(*run, opener) for run in runs),
+        runs=tuple(Run(start, first, count, opener) for start, first, count in runs),
         dtype=values.dtype,
         **fields,
     )

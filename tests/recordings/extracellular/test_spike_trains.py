@@ -62,6 +62,7 @@ def test_one_channel_of_several(tmp_path):
         ({"x": np.ones(5)}, r"no variable 'd' \(it holds x\); name the trace"),
         ({"d": np.zeros((1, 0))}, "d is empty"),
         ({"d": np.array(["a"])}, "save real numbers"),
+        ({"d": np.ones(5), "fs": 25.0}, "25 Hz, too low for spikes; give the rate in Hz: 25 kHz is 25000"),
         ({"d": np.ones(5), "fs": 24_000.0}, r"states a sampling rate of 24000 Hz, 25000 Hz was given"),
         ({"d": np.ones((2, 3, 4))}, "shape"),
     ],
@@ -105,7 +106,7 @@ def test_labels_that_cannot_be_meant(tmp_path, content, message):
 
 
 def test_matlab_files_of_every_version_hold_spikes(tmp_path):
-    content = {"d": np.arange(6.0), "Index": np.array([2.0, 5.0]), "Class": np.array([1.0, 2.0]), "sr": 24_000.0}
+    content = {"d": np.arange(6.0), "Index": np.array([2.0, 5.0]), "Class": np.array([1.0, 2.0]), "sr": np.array(24e3)}
     save(tmp_path / "old.mat", **content)
     with h5py.File(tmp_path / "new.mat", "w", userblock_size=512) as file:  # version 7.3: columns first
         for name, value in content.items():

@@ -27,7 +27,7 @@ def test_chips_are_interleaved(tmp_path):
 
 def test_without_a_scale_the_unit_is_unknown(tmp_path):
     recording = open_recording(write_rec(tmp_path / "a.rec", SAMPLES, [[0, 1, 2, 3]], gain=None))
-    assert (recording.units, recording.block_dtype) == ("unknown", np.float32)  # damaged samples are NaN
+    assert (recording.units, recording.block_dtype) == ("unknown", np.dtype(np.float32))  # damaged samples are NaN
     np.testing.assert_array_equal(recording.samples(), SAMPLES.T)
 
 

@@ -36,7 +36,7 @@ def write_rec(path: Path, samples: NDArray, groups, clock=None, *, gain: float |
         "</Configuration>\n"
     )
     fields = [("sync", "u1"), ("dio", "u1"), ("clock", "<u4"), ("data", "<i2", n_channels)]
-    packets = np.zeros(n_samples, np.dtype(fields))  # type: ignore[arg-type]
+    packets = np.zeros(n_samples, np.dtype(fields))
     packets["sync"], packets["data"] = 0x55, samples
     packets["clock"] = np.arange(n_samples) if clock is None else np.asarray(clock, np.uint64) % 2**32
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def write_trodes(folder: Path, samples: NDArray, name: str = "rat", clock: NDArr
 
     folder.mkdir(parents=True)
     for channel in range(samples.shape[1]):
-        own = {"Decimation": 20, "ntrode_ID": channel // 2 + 1, "ntrode_channel": channel % 2 + 1}
+        own: dict = {"Decimation": 20, "ntrode_ID": channel // 2 + 1, "ntrode_channel": channel % 2 + 1}
         own |= {"Voltage_scaling": 0.195, "Fields": "<voltage int16>"}
         file = folder / f"{name}.LFP_nt{channel // 2 + 1}ch{channel % 2 + 1}.dat"
         file.write_bytes(head(**own) + samples[:, channel].tobytes())

@@ -102,8 +102,5 @@ def test_eeg_and_eyes_are_found_by_their_names(labels, expected):
 
 
 def test_slow_channels_and_muscles_are_no_eeg():
-    with pytest.raises(
-        BadInput,
-        match=r"50 Hz or more .* name one .* there are: EMG chin, C3-M2, Position",
-    ):
+    with pytest.raises(BadInput, match=r"50 Hz or more .* name one .* there are: EMG chin, C3-M2, Position"):
         chosen(["EMG chin", "C3-M2", "Position"], [200.0, 1.0, 1.0])

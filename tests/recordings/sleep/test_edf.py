@@ -21,7 +21,7 @@ def signal(label="EEG Fpz-Cz", fs_hz=100, seconds=60, units="uV", scale=50.0, lo
 
 
 def write(path, *signals, record_s=1.0, **more):
-    given = {"recording": edfio.Recording(startdate=date(2003, 11, 17)), "starttime": time(23, 27, 5)} | more
+    given: dict = {"recording": edfio.Recording(startdate=date(2003, 11, 17)), "starttime": time(23, 27, 5)} | more
     edfio.Edf(list(signals), data_record_duration=record_s, **given).write(path)
     return path
 

@@ -9,21 +9,21 @@ import pytest
 from src.recordings.sleep.nights import KINDS, Night, discover, load, require_signal
 from src.signals import BadInput, Recording
 
+START: dict = {"recording": edfio.Recording(startdate=date(1989, 4, 24)), "starttime": time(16, 13)}
+
 
 def psg(path, label="EEG Fpz-Cz", fs_hz=100, seconds=120, data=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     if data is None:
         data = np.random.default_rng(0).normal(0, 20, seconds * fs_hz).clip(-400, 400)
     signal = edfio.EdfSignal(data, fs_hz, label=label, physical_dimension="uV", physical_range=(-500, 500))
-    start = {"recording": edfio.Recording(startdate=date(1989, 4, 24)), "starttime": time(16, 13)}
-    edfio.Edf([signal], data_record_duration=1, **start).write(path)
+    edfio.Edf([signal], data_record_duration=1, **START).write(path)
 
 
 def hypnogram(path, n=4):
     path.parent.mkdir(parents=True, exist_ok=True)
     marks = [edfio.EdfAnnotation(30.0 * i, 30.0, f"Sleep stage {'W12R'[i % 4]}") for i in range(n)]
-    start = {"recording": edfio.Recording(startdate=date(1989, 4, 24)), "starttime": time(16, 13)}
-    edfio.Edf([], annotations=marks, **start).write(path)
+    edfio.Edf([], annotations=marks, **START).write(path)
 
 
 def test_sleep_edf_pairs_files_and_knows_subjects(tmp_path):
@@ -59,11 +59,7 @@ def test_subjects_of_a_folder(tmp_path):
     for name in ("sub-07_ses-1_psg.edf", "sub-07_ses-2_psg.edf", "lab3_patient12_a.edf"):
         psg(tmp_path / name)
     by_name = {n.recording_id: n.subject_id for n in discover("edf_folder", tmp_path)}
-    assert by_name == {
-        "sub-07_ses-1_psg": "07",
-        "sub-07_ses-2_psg": "07",
-        "lab3_patient12_a": "lab3_patient12_a",
-    }
+    assert by_name == {"sub-07_ses-1_psg": "07", "sub-07_ses-2_psg": "07", "lab3_patient12_a": "lab3_patient12_a"}
     with pytest.raises(BadInput, match="finds no subject in its name"):
         discover("edf_folder", tmp_path, subject_pattern=r"patient(\d+)")
     with pytest.raises(BadInput, match="is no regular expression"):
@@ -82,7 +78,7 @@ def test_an_empty_folder_says_what_was_expected(tmp_path, kind):
 
 
 def test_absent_folders_and_unknown_kinds(tmp_path):
-    with pytest.raises(BadInput, match="is not a folder; give the folder that holds the recordings"):
+    with pytest.raises(BadInput, match="nowhere: does not exist; check the path"):
         discover("sleep_edf", tmp_path / "nowhere")
     with pytest.raises(BadInput, match="'edf' is not a kind of recording folder; choose from: sleep_edf, edf_folder"):
         discover("edf", tmp_path)

@@ -88,6 +88,15 @@ def test_the_files_of_a_sleep_edf_night_find_each_other(tmp_path):
     assert [night.hypnogram and night.hypnogram.name for night in nights] == ["SC4001EC-Hypnogram.edf", None]
 
 
+def test_a_damaged_scoring_is_not_passed_over(tmp_path):
+    recording(tmp_path / "n.edf")
+    scoring(tmp_path / "n-Hypnogram.edf", [SLEEP_EDF[stage] for stage in STAGES])
+    whole = (tmp_path / "n-Hypnogram.edf").read_bytes()
+    for share in (0.5, 0.999):
+        (tmp_path / "n-Hypnogram.edf").write_bytes(whole[: int(share * len(whole))])
+        refused(tmp_path, r"n-Hypnogram\.edf: (is truncated|holds 0 data records)")
+
+
 def test_a_pattern_names_scorings_that_are_elsewhere(tmp_path):
     recording(tmp_path / "psg" / "n-PSG.edf")
     (tmp_path / "scored").mkdir()

@@ -4,6 +4,7 @@ import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -16,7 +17,7 @@ from src.simulate.sleep import write_night
 class Archive(SimpleHTTPRequestHandler):
     """Files with ranges, as PhysioNet serves them; remembers what was asked for."""
 
-    asked: list = []  # noqa: RUF012
+    asked: ClassVar[list[tuple[str, int]]] = []
     cut = 0
 
     def do_GET(self):
