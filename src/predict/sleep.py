@@ -29,6 +29,7 @@ from src.predict.sleep_night import ScoredNight
 from src.predict.sleep_yasa import mean_vote, with_yasa
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
+from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import derivations
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import Night
@@ -82,6 +83,8 @@ def predict(
     how = InputOptions(**{**options, "channels": (named,) if isinstance(named, str) else tuple(named)})
     nights = find_inputs(Path(source), kind)
     reference = None if how.reference == "beside" else how.reference
+    if reference and not Path(reference).exists():
+        raise absent(reference)
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source, reference))
     names = output.names((night.recording_id, night.psg[0]) for night in nights)
     jobs = [

@@ -168,8 +168,11 @@ def test_a_raw_of_mne_is_taken_as_it_is(bundle, nights):
 def test_lights_come_from_options_and_are_refused_when_they_are_none(bundle, nights, tmp_path):
     _, _, folder = score(bundle, nights[0][0], tmp_path, kind="sleep_edf", lights_off=600, lights_on="6000")
     assert json.loads((folder / "manifest.json").read_text())["statistics"]["trt_min"] == 90.0
-    summary = predict(bundle, nights[0][0], tmp_path / "b", lights_off="late")
-    assert "give a clock time" in str(summary.failures)
+    for wrong in ("late", "25:10", "22:60", "-5"):
+        with pytest.raises(BadInput, match=f"options.lights_off: is '{wrong}'; give a clock time"):
+            predict(bundle, nights[0][0], tmp_path / "b", lights_off=wrong)
+    with pytest.raises(BadInput, match=r"nope\.csv: does not exist"):
+        predict(bundle, nights[0][0], tmp_path / "b", reference=str(tmp_path / "nope.csv"))
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,8 @@ def quiet_mask(trace: np.ndarray, *, before: int = 40, after: int = 100) -> np.n
 
 def grow(mask: np.ndarray, before: int, after: int) -> np.ndarray:
     """The mask with ``before`` samples ahead of and ``after`` samples behind each marked one added."""
+    if not mask.any():
+        return np.zeros(len(mask), bool)
     marked = np.concatenate(([0], np.cumsum(mask)))
     here = np.arange(len(mask))
     return marked[np.minimum(here + before + 1, len(mask))] > marked[np.maximum(here - after, 0)]
