@@ -132,7 +132,7 @@ def test_a_training_killed_and_repeated_ends_like_an_unbroken_one(trained, cache
 def test_a_training_that_cannot_work_says_why_in_one_line(cache, tmp_path):
     printed = run("train.py", *TINY, "source=edf_folder", "source.root=/nowhere", cache=cache, runs=tmp_path, code=2)
     (line,) = [line for line in printed.splitlines() if line.startswith("error")]
-    assert "is not a folder" in line
+    assert "/nowhere: does not exist" in line
     assert "Traceback" not in printed
 
 

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from src.recordings.foreign_files import absent
 from src.signals import BadInput, Origin, SignalSpec
 from src.storage.manifest import canonical_json, digest_of, fingerprint, provenance, source_record, write_manifest
 from src.storage.output import OutputFolder
@@ -288,7 +289,12 @@ def load_bundle(path: str | Path) -> Bundle:
     if not (folder / DESCRIPTION).is_file() and (folder / "bundle" / DESCRIPTION).is_file():
         folder = folder / "bundle"
     if not (folder / DESCRIPTION).is_file():
-        raise BadInput(path, "holds no bundle", "give the bundle folder that train.py printed")
+        if not Path(path).exists():
+            raise absent(path)
+        below = (Path(path).glob(f"{'*/' * depth}{DESCRIPTION}") for depth in (1, 2, 3))
+        inside = [str(found.parent) for several in below for found in sorted(several)]
+        hint = f"choose one of: {', '.join(inside[:5])}" if inside else "give the bundle folder that train.py printed"
+        raise BadInput(path, "holds no bundle", hint)
     file = folder / DESCRIPTION
     try:
         text = file.read_text()

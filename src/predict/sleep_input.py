@@ -28,6 +28,7 @@ from src.signals import UNSCORED, BadInput, Recording, SignalSpec
 ABSENT = "none"
 """Stands for a channel that the recording lacks."""
 YASA_LEAST_HZ = 80.0
+_SECONDS, _CLOCK = re.compile(r"\d+(\.\d+)?"), re.compile(r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
 _LIGHTS = re.compile(r"lights?[\s_-]*(off|on)\b", re.IGNORECASE)
 
 
@@ -65,6 +66,12 @@ class InputOptions:
     yasa: bool | None = None
     lights_off: str | float | None = None
     lights_on: str | float | None = None
+
+    def __post_init__(self) -> None:
+        for which, given in (("off", self.lights_off), ("on", self.lights_on)):
+            if given is not None and not (_SECONDS.fullmatch(str(given)) or _CLOCK.fullmatch(str(given))):
+                hint = "give a clock time, HH:MM:SS, or seconds from the start"
+                raise BadInput(f"options.lights_{which}", f"is {str(given)!r}", hint)
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,8 @@ def choose_groups(
     size, names = len(wanted), tuple(given) or tuple(wanted)
     if len(names) % size:
         expected = ", ".join(wanted)
-        raise BadInput("options.channels", f"names {len(names)} channels", f"give one for each of: {expected}")
+        hint = f"give one for each of: {expected} ({ABSENT} for one that is absent)"
+        raise BadInput("options.channels", f"names {len(names)} channels", hint)
     groups = [names[i : i + size] for i in range(0, len(names), size)]
     for group in groups:
         there = [name for name in group if name != ABSENT]
@@ -197,6 +205,8 @@ def _labels(night: Night) -> tuple[Sequence[str], Sequence[float]]:
     """Names and rates of the channels of a recording."""
     if night.psg[0].suffix.lower() in EDF_SUFFIXES:
         signals = [signal for signal in read_header(night.psg[0]).signals if not signal.problem]
+        if not signals:
+            load_channels(night, ChannelRequest(None))  # says why
         return [signal.label for signal in signals], [signal.fs_hz for signal in signals]
     channels = load_channels(night, ChannelRequest(None))
     return [channel.channels[0] for channel in channels], [channel.fs_hz for channel in channels]
@@ -361,10 +371,8 @@ def _lights(options: InputOptions, night: Night | None, start: datetime | None) 
 def _seconds(source: str, given: str | float, start: datetime | None) -> float:
     """Seconds from the start, of a number of them or a clock time ``HH:MM`` or ``HH:MM:SS``."""
     text = str(given)
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if _SECONDS.fullmatch(text):
         return float(text)
-    if not re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
-        raise BadInput(source, f"is {text!r}", "give a clock time, HH:MM:SS, or seconds from the start")
     if start is None:
         raise BadInput(source, "is a clock time, but the recording states no start", "give seconds from its start")
     hours, minutes, seconds = (int(part) for part in (*text.split(":"), "0")[:3])

@@ -269,19 +269,9 @@ def refuse_other_source(target: Path, inputs: Mapping[str, Path]) -> None:
 
 
 def refuse_foreign(folder: Path, option: str, *, beside_results: bool = False, known: tuple[str, ...] = ()) -> None:
-    """Raise for a folder that holds files and has no manifest of ours.
+    """Raise ``BadInput`` for a folder without a manifest of ours, naming a file in it.
 
-    Parameters
-    ----------
-    beside_results
-        Whether folders of results inside it, each with its own manifest, are no reason to refuse.
-    known
-        See :meth:`OutputFolder.files`.
-
-    Raises
-    ------
-    BadInput
-        Naming one file that no manifest lists.
+    With ``beside_results`` folders of results in it are no reason to refuse. ``known``: see :meth:`OutputFolder.files`.
     """
     hint = f"choose another {option}, or move what it holds"
     if not folder.exists():
@@ -294,9 +284,17 @@ def refuse_foreign(folder: Path, option: str, *, beside_results: bool = False, k
         raise BadInput(folder, problem, hint)
     for path in sorted(folder.iterdir()) if manifest is None else ():
         hidden = PART.fullmatch(path.name) or _LOCK.fullmatch(path.name)
-        results = beside_results and path.is_dir() and read_manifest(path)
+        results = beside_results and _holds_results(path)
         if not (hidden or results or path.name in (*LITTER, *known)):
             raise BadInput(folder, f"already holds {path.name!r}, which neurolit did not write", hint)
+
+
+def _holds_results(path: Path) -> bool:
+    """Whether a folder is a result of ours, or holds nothing but such folders."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    inside = [child for child in path.iterdir() if child.name not in LITTER and not _LOCK.fullmatch(child.name)]
+    return bool(read_manifest(path)) or (bool(inside) and all(_holds_results(child) for child in inside))
 
 
 @contextmanager

@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,8 +75,12 @@ def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
     bundle = load_bundle(folder)
     with pytest.raises(BadInput, match="is a sleep_staging bundle, not spike_detection"):
         bundle.require_task("spike_detection")
-    with pytest.raises(BadInput, match="holds no bundle"):
-        load_bundle(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for place, said in (("empty", "holds no bundle; give the"), ("emty", "does not exist; did you mean .*empty")):
+        with pytest.raises(BadInput, match=said):
+            load_bundle(tmp_path / place)
+    with pytest.raises(BadInput, match=r"holds no bundle; choose one of: .*sleep_human"):
+        load_bundle(Path(__file__).parents[2] / "pretrained")
     edit(folder, schema_version=99)
     with pytest.raises(BadInput, match="schema 99, newer than 2; update neurolit"):
         load_bundle(folder)

@@ -144,6 +144,12 @@ def test_a_signal_in_memory_gets_the_stages_of_the_file(bundle, nights, tmp_path
     np.testing.assert_allclose(volts.probabilities, found.probabilities, atol=1e-3)
     with pytest.raises(BadInput, match=r"give .channel, time., fs_hz and a name"):
         stage(recording.samples[0], 100.0, CHANNELS, bundle=bundle)
+    with pytest.raises(BadInput, match=r"night\.edf: is a path and no signal; type: python infer.py input=night"):
+        stage("night.edf", bundle=bundle)
+    with pytest.raises(BadInput, match="values of type complex64; give real numbers"):
+        stage(recording.samples.astype(np.complex64), 100.0, CHANNELS, bundle=bundle)
+    with pytest.raises(BadInput, match="names 1 channels"):
+        stage(recording.samples, 100.0, CHANNELS, use="C3", bundle=bundle)
 
 
 def test_a_raw_of_mne_is_taken_as_it_is(bundle, nights):
@@ -168,8 +174,11 @@ def test_a_raw_of_mne_is_taken_as_it_is(bundle, nights):
 def test_lights_come_from_options_and_are_refused_when_they_are_none(bundle, nights, tmp_path):
     _, _, folder = score(bundle, nights[0][0], tmp_path, kind="sleep_edf", lights_off=600, lights_on="6000")
     assert json.loads((folder / "manifest.json").read_text())["statistics"]["trt_min"] == 90.0
-    summary = predict(bundle, nights[0][0], tmp_path / "b", lights_off="late")
-    assert "give a clock time" in str(summary.failures)
+    for wrong in ("late", "25:10", "22:60", "-5"):
+        with pytest.raises(BadInput, match=f"options.lights_off: is '{wrong}'; give a clock time"):
+            predict(bundle, nights[0][0], tmp_path / "b", lights_off=wrong)
+    with pytest.raises(BadInput, match=r"nope\.csv: does not exist"):
+        predict(bundle, nights[0][0], tmp_path / "b", reference=str(tmp_path / "nope.csv"))
 
 
 @pytest.fixture(scope="module")

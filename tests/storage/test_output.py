@@ -51,6 +51,10 @@ def test_what_could_not_be_written_is_refused_before_anything_is_computed(output
         output.check("day", "night")
     with pytest.raises(BadInput, match=r"out: already holds 'night'"):
         output.check()
+    (tmp_path / "out" / "night" / "mine.txt").unlink()
+    write(OutputFolder(tmp_path / "out" / "night" / "session"), "sh0", a="1")
+    output.check()  # folders of results at any depth are ours
+    (tmp_path / "out" / "night" / "mine.txt").write_text("a")
     for place in ("out/night/mine.txt", "out/night/mine.txt/below/it"):
         with pytest.raises(BadInput, match=r"mine.txt: is a file where a folder is to be written; choose another"):
             OutputFolder(tmp_path / place)

@@ -23,6 +23,7 @@ from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
 from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, label_epochs, write_epochs
 from src.recordings.extracellular.sessions import find_sessions
+from src.recordings.foreign_files import absent
 from src.recordings.sleep.hypnogram import Hypnogram, align
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.reports.tables import ResultsTable
@@ -165,9 +166,7 @@ def finished_shanks(root: Path, hypnograms: Path | None = None) -> list[Finished
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    if params["species"] not in STAGE_SETS:
-        raise BadInput("species", f"{params['species']!r} is not known", f"choose one of {', '.join(STAGE_SETS)}")
-    names = STAGE_SETS[params["species"]]
+    names = _stages_of(params["species"])
     reading = {"epoch_s": params["text_epoch_s"], "coding": params["stage_coding"], "stage_names": names}
     scorings = {name: read_hypnogram(inputs[name], **reading) for name in ("hypnogram", "examples") if name in inputs}
     hypnogram = scorings.get("hypnogram")
@@ -256,6 +255,12 @@ SESSION_STATES = CachedStep("lfp_session_states", 2, _vote)
 """Inputs: the folders of the scored shanks by their labels; parameter ``epoch_s``; writes ``hypnogram.csv``."""
 
 
+def _stages_of(species: str) -> tuple[str, ...]:
+    if species not in STAGE_SETS:
+        raise BadInput("species", f"{species!r} is not known", f"choose one of {', '.join(STAGE_SETS)}")
+    return STAGE_SETS[species]
+
+
 def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
     """Epochs and states of every shank of every session; spectrograms are made first where there are none.
 
@@ -268,6 +273,12 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
     """
     root, output = Path(params.input_dir), Path(params.output_dir)
     hypnograms = None if params.hypnograms is None else Path(params.hypnograms)
+    _stages_of(params.species)
+    if not 0 < params.epoch_s < np.inf:
+        raise BadInput("epoch_s", f"is {params.epoch_s}", "give seconds")
+    for given in (params.hypnograms, params.examples):
+        if given is not None and not Path(given).exists():
+            raise absent(given)
     shanks, failed = finished_shanks(root, hypnograms) if root.is_dir() else [], tuple[Outcome, ...]()
     if not shanks:
         door = OutputFolder(output, (root,))
@@ -283,6 +294,8 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
         shanks = [shank for shank in finished_shanks(place, hypnograms or beside) if shank.spectrograms in folders]
         if not shanks:
             return made
+    else:
+        params.require_raw(root)
     # Of several presets beside each other the last by name is taken: sh0, sh0_sleep.
     shanks = list({(shank.spectrograms.parent, shank.label): shank for shank in shanks}.values())
     if not labelled:

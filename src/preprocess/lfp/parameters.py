@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.recordings.extracellular.formats import SourceOptions
@@ -69,6 +70,13 @@ class LfpParams(PreprocessConfig):
     source: SourceOptions = field(default_factory=SourceOptions)  # what a recording cannot say itself
     reference: str = "none"  # none, median or average of the shank's channels is subtracted (acquisition systems only)
     bad_channels: list[Any] = field(default_factory=list)  # ids to leave out (acquisition systems only)
+
+    def require_raw(self, path: Path) -> None:
+        """Refuse what cannot be done with the extracted traces or spectrograms at ``path``."""
+        for name, given in (("reference", self.reference != "none"), ("bad_channels", bool(self.bad_channels))):
+            if given:
+                hint = "leave it out, or give the recording itself"
+                raise BadInput(name, f"applies to recordings of acquisition systems, and {path} is extracted", hint)
 
     def extraction(self) -> dict[str, Any]:
         """What decides how a recording is read and brought down, for a step's key.

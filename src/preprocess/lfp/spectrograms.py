@@ -101,6 +101,8 @@ class Work:
             If nothing of the session can be used.
         """
         there = self.session.shank_numbers(asdict(self.params.source))
+        if self.session.raw is None:
+            self.params.require_raw(self.session.path)
         wanted = there if self.params.shanks is None else sorted(set(self.params.shanks))
         jobs = [Job(f"{self.session.name}/sh{shank}", self.shank, (shank,)) for shank in wanted]
         return jobs + [Job(f"{self.session.name}/coherence", self.coherence)] * bool(self.pairs)

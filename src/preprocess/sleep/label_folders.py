@@ -14,7 +14,7 @@ import numpy as np
 
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, EpochSettings, write_epochs
 from src.preprocess.sleep.features import FeatureSettings, decibels
-from src.recordings.foreign_files import explained
+from src.recordings.foreign_files import absent, explained
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import subject_of
 from src.recordings.sleep.stage_names import CODINGS, integer_of, stage_code
@@ -31,6 +31,8 @@ def find_label_folders(root: str | Path, subject_pattern: str | None = None) -> 
     The first group of the regular expression ``subject_pattern``, found in a file's name, is its subject.
     """
     root = Path(root)
+    if not root.exists():
+        raise absent(root)
     if not root.is_dir():
         raise BadInput(root, "is not a folder", "give the folder that holds the label folders")
     files = sorted(root.glob("*/*.npy"))

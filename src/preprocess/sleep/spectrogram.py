@@ -24,6 +24,7 @@ from src.signals import BadInput
 
 Window = str | Sequence[str | float] | NDArray[np.floating]
 
+_LONGEST = 1 << 22  # samples in a window: more than two hours at 500 Hz
 DETRENDS = ("constant", "none")
 SCALINGS = ("density", "spectrum")
 _LOWEST_BINS = 32
@@ -70,8 +71,8 @@ class SpectrogramPlan:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.fs_hz) and self.fs_hz > 0):
             raise BadInput("fs_hz", f"a sampling rate of {self.fs_hz} Hz", "give a positive rate")
-        if self.nperseg < 1:
-            raise BadInput("nperseg", f"a window of {self.nperseg} samples", "give at least 1")
+        if not 1 <= self.nperseg <= _LONGEST:
+            raise BadInput("nperseg", f"a window of {self.nperseg} samples", f"give 1 to {_LONGEST}")
         if not 0 <= self.noverlap < self.nperseg:
             raise BadInput("noverlap", f"{self.noverlap} of {self.nperseg} samples", "give 0 <= noverlap < nperseg")
         if self.nfft < self.nperseg:

@@ -17,6 +17,7 @@ from src.recordings.calcium.segmentation import (
     recognise,
 )
 from src.recordings.calcium.suite2p import find_planes, open_suite2p, suite2p_files
+from src.recordings.foreign_files import absent
 from src.signals import BadInput
 
 NEUROPIL = 0.7
@@ -36,7 +37,7 @@ def find_subjects(input_dir: Path, skip: Sequence[str] = ()) -> list[Path]:
     """
     input_dir = Path(input_dir)
     if not input_dir.exists():
-        raise BadInput(input_dir, "is not a folder", "set input_dir to the folder that holds subject_1, subject_2, …")
+        raise absent(input_dir)
     inside = sorted(input_dir.iterdir()) if input_dir.is_dir() else []
     found = [p for p in inside if p.is_dir() and p.name.startswith("subject_")]
     if not found and len(_files_of_traces(inside)) < 2 and _is_recording(input_dir):

@@ -75,6 +75,8 @@ def open_recording(
         from src.recordings.extracellular.vendors import open_vendor  # loads SpikeInterface
 
         recording = open_vendor(path, options.stream, purpose)
+    if purpose == "spikes":
+        require_spike_rate(path, recording.fs_hz)
     if options.fs_hz is not None and not np.isclose(recording.fs_hz, options.fs_hz, rtol=1e-3):
         stated = f"{recording.fs_hz:g} Hz"
         problem = f"states a sampling rate of {stated}, {options.fs_hz:g} Hz was given"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import ChannelRequest, join_channels
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_channels, read_header
@@ -91,7 +92,7 @@ def discover(
     if kind not in KINDS:
         raise BadInput("kind", f"{kind!r} is not a kind of recording folder", f"choose from: {', '.join(KINDS)}")
     if not root.exists():
-        raise BadInput(root, "is not a folder", "give the folder that holds the recordings")
+        raise absent(root)
     found = KINDS[kind].find(root, subject_pattern, scoring)
     nights = sorted((n for n in found if root.is_dir() or root in n.psg), key=lambda night: night.recording_id)
     if not nights:

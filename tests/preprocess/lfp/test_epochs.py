@@ -96,6 +96,15 @@ def test_what_is_refused(tmp_path):
     ):
         with pytest.raises(BadInput, match=says):
             epochs_from_spectrogram(folder, None, epoch_s, **options)
+    for wrong, says in (
+        ({"hypnograms": "/nowhere"}, "/nowhere: does not exist"),
+        ({"examples": "/nowhere"}, "/nowhere: does not exist"),
+        ({"species": "mouse"}, "choose one of human, rodent"),
+        ({"epoch_s": 0.0}, r"epoch_s: is 0\.0; give seconds"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            LfpEpochsParams(input_dir=str(tmp_path), output_dir=str(tmp_path / "none"), **wrong).run()
+    assert not (tmp_path / "none").exists()
     with pytest.raises(BadInput, match="no sleep"):
         epochs_from_spectrogram(folder, scoring([0] * 15, 4.0), 4.0)
 

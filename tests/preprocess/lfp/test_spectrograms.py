@@ -159,6 +159,17 @@ def test_what_cannot_be_written_or_found_is_refused_before_any_work(two_sessions
     assert not (two_sessions / "out/a/lfp_traces").exists()
 
 
+def test_what_extracted_traces_do_not_allow_is_refused(two_sessions):
+    for keys, name in (({"bad_channels": [1]}, "bad_channels"), ({"reference": "median"}, "reference")):
+        summary = process(two_sessions, **keys)
+        assert len(summary.failures) == len(summary.outcomes) == 2
+        assert f"{name}: applies to recordings of acquisition systems" in summary.failures[0].reason
+    with pytest.raises(BadInput, match="nperseg: a window of 1000000000 samples; give 1 to"):
+        process(two_sessions, nperseg=10**9)
+    assert "a window of 500000000 samples" in process(two_sessions, window_s=1e6).failures[0].reason
+    assert not list((two_sessions / "out").rglob("*.npz"))
+
+
 def test_a_session_that_is_none_is_an_outcome(two_sessions):
     (two_sessions / "in/empty.rec").mkdir()
     summary = process(two_sessions)

@@ -65,7 +65,7 @@ def test_a_pattern_that_does_not_fit_is_refused(tmp_path, pattern, problem):
 def test_an_empty_or_absent_folder_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"holds no <label>/\*\.npy"):
         find_label_folders(tmp_path, PATTERN)
-    with pytest.raises(BadInput, match="is not a folder"):
+    with pytest.raises(BadInput, match="does not exist"):
         find_label_folders(tmp_path / "nowhere", PATTERN)
 
 

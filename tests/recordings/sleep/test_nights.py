@@ -78,7 +78,7 @@ def test_an_empty_folder_says_what_was_expected(tmp_path, kind):
 
 
 def test_absent_folders_and_unknown_kinds(tmp_path):
-    with pytest.raises(BadInput, match="is not a folder; give the folder that holds the recordings"):
+    with pytest.raises(BadInput, match="nowhere: does not exist; check the path"):
         discover("sleep_edf", tmp_path / "nowhere")
     with pytest.raises(BadInput, match="'edf' is not a kind of recording folder; choose from: sleep_edf, edf_folder"):
         discover("edf", tmp_path)
