@@ -226,7 +226,7 @@ def memory(folder: Path, minutes: float, channels: int, dtype: str, console: Con
     console.print(f"{'preset':14}{'minutes':>9}{'CPU s':>9}{'wall s':>9}{'peak MB':>9}{'file MB':>9}")
     peaks: dict[str, list[float]] = {"scipy_compat": [], "sleep": []}
     for part in (4, 2, 1):
-        traces = build(folder, minutes / part, channels, dtype)
+        traces = build(folder / f"part{part}", minutes / part, channels, dtype)
         for preset, seen in peaks.items():
             row = measure(preset, traces, folder / preset)
             seen.append(row["peak_mb"])

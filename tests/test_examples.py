@@ -21,6 +21,10 @@ def test_a_notebook_is_short_says_what_it_does_and_shows_a_figure(path):
     outputs = [output for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not any(output["output_type"] == "error" for output in outputs)
+    texts = [output.get("text", "") for output in outputs] + [
+        output.get("data", {}).get("text/plain") for output in outputs
+    ]
+    assert "/tmp/" not in json.dumps(texts)  # a message about the temporary folder of a function
 
 
 @pytest.mark.examples

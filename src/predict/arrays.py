@@ -5,9 +5,11 @@ Every function runs the code of its verb with the verb's parameters and defaults
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from importlib import import_module
 from io import StringIO
 from numbers import Real
 from pathlib import Path
@@ -289,6 +291,14 @@ def _extracellular(signal: Any, fs_hz: float | None) -> tuple[Array, float]:
     return samples, float(fs_hz)
 
 
+def _undisplayed() -> AbstractContextManager[Any]:
+    """In a notebook rich displays messages in place of printing them."""
+    if "IPython" not in sys.modules:
+        return nullcontext()
+    context: AbstractContextManager[Any] = import_module("IPython.utils.capture").capture_output()
+    return context
+
+
 @contextmanager
 def _made(step: type[PreprocessConfig], signal: Any, fs_hz: float | None, params: Mapping[str, Any]) -> Iterator[Path]:
     """The folder that a step of LFP makes of a signal, without its messages; a failure becomes an error."""
@@ -299,7 +309,7 @@ def _made(step: type[PreprocessConfig], signal: Any, fs_hz: float | None, params
         (session / "low_freq").mkdir(parents=True)
         fields: dict[str, Any] = {"sampling_rate": rate, "channel_ids": np.arange(len(samples)), "units": "uV"}
         np.savez(session / "low_freq" / TRACES_FILE, traces=samples.T, shank=0, **fields)
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), _undisplayed():
             summary = replace(settings, input_dir=str(session), output_dir=str(out)).run()
         for failure in summary.failures:
             _, _, reason = str(failure.reason).rpartition(f"{TRACES_FILE}: ")  # the user has no such file

@@ -15,8 +15,8 @@ from src.models.spikes.decision import Decision
 from src.models.spikes.networks import SpikeClassifier, SpikeDetector
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
 from src.preprocess.spikes.filters import grow, robust_sigma
-from src.preprocess.spikes.sorting import EDGE_SAMPLES, Sorted
-from src.preprocess.spikes.trace import Trace, check_rates, without_hum
+from src.preprocess.spikes.sorting import EDGE_SAMPLES, GAIN_SAMPLES, TURNED, Sorted
+from src.preprocess.spikes.trace import Trace, check_clipping, check_rates, without_hum
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
@@ -89,10 +89,16 @@ class NetworkSorter:
         decision = self.decision(trace.name, bandpassed)
         with one_thread():
             enhanced = chain.apply(centred)
+            part = enhanced[:GAIN_SAMPLES]
+            straight, turned = (decision.spikes(self.detector.onset_probability(s * part))[1].sum() for s in (1, -1))
+            if turned > TURNED * straight + 10:
+                enhanced, bandpassed = -enhanced, -bandpassed
+                notes = (*notes, "its polarity is the opposite of the labelled recording's: it was turned over")
             onsets, strength = decision.spikes(self.detector.onset_probability(enhanced))
             names = self.classifier.neuron_probability(bandpassed, onsets)
         train = SpikeTrain(onsets.astype(np.int64), names.argmax(axis=1).astype(np.int64) + 1)
         check_rates(train, trace.usable.sum() / trace.fs_hz, trace.source)
+        notes = (*notes, *check_clipping(trace.cut_off, len(train), trace.source))
         found = Sorted(train, strength, names.max(axis=1, initial=0), {"decision": decision.to_dict()}, notes)
         return found.at(~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[onsets])
 

@@ -24,6 +24,8 @@ from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
 from src.storage.step import fingerprint
 
+SHORT_S = 1.0
+
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording, NumpySorting
 
@@ -120,6 +122,10 @@ def discover_groups(
             done.add(number, discover_group(Group(read, n_samples, fs_hz, params or DiscoverParams())))
         except BadInput as error:
             done.notes.append(f"group {number}: {error.problem}")
+    if (seconds := n_samples / fs_hz) < SHORT_S:
+        done.notes.append(
+            f"only {seconds:.3g} s long: neurons with fewer than 10 spikes are missed, others are uncertain"
+        )
     done.noise_last()
     done.notes += done.perhaps_one(n_samples / fs_hz)
     if not done.without_noise()[1]:

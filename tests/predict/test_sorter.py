@@ -41,6 +41,14 @@ def test_a_gain_brings_a_recording_to_the_labelled_one_s_unit(bundles, spike_fol
     np.testing.assert_array_equal(found.train.index, NetworkSorter.from_bundles(*bundles).sort(trace).train.index)
 
 
+def test_a_recording_of_the_other_polarity_is_turned_over(bundles, spike_folder):
+    trace, sorter = load_trace(spike_folder / "D2.mat", fs_hz=FS_HZ), NetworkSorter.from_bundles(*bundles)
+    found = sorter.sort(replace(trace, centred=-trace.centred))
+    np.testing.assert_array_equal(found.train.index, sorter.sort(trace).train.index)
+    assert "turned over" in found.notes[0]
+    assert sorter.sort(trace).notes == ()
+
+
 def test_bundles_that_do_not_belong_together_are_refused(bundles):
     detection, classification = bundles
     with pytest.raises(BadInput, match="is a spike_classification bundle"):

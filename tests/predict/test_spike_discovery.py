@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.models.spike_scoring import detection
-from src.predict.spike_discovery import discover_units, sort_recording
+from src.predict.spike_discovery import discover_groups, discover_units, sort_recording
 from src.preprocess.spikes.discover import DiscoverParams
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_sorting
@@ -72,6 +72,12 @@ def test_channels_keep_their_numbers_beside_one_without_samples_and_rails_are_no
     assert any("cut off at the largest value" in note for note in record["notes"])
     assert [row["channel"] for row in record["units"]] == [1]
     assert "group 0: channel 0 of the group (counted from 0) has no finite sample and was not used" in record["notes"]
+
+
+def test_a_short_recording_is_said_to_be_short(tetrodes):
+    read = {0: lambda first, last: tetrodes[0][first:last, :2].T}
+    assert any("only 0.96 s long" in note for note in discover_groups(read, 24_000, FS_HZ).notes)
+    assert not any(" s long" in note for note in discover_groups(read, 75_000, FS_HZ).notes)
 
 
 def test_a_recording_without_units_is_named(tmp_path):
