@@ -130,7 +130,8 @@ class SleepData(pl.LightningDataModule):
         execution: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.source, self.settings = source, EpochSettings.from_params(epochs)
+        default = {"channels": EpochSettings.channels, "features": {}}
+        self.source, self.settings = source, EpochSettings.from_params({**default, **epochs})
         self.split_options, self.batch_size = split, batch_size
         self.augment: Any = SpectrogramAugment(**augment or {})
         self.execution = Execution(**execution or {})

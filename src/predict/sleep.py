@@ -176,7 +176,7 @@ def stage(
     settings, network = _open(loaded)
     recordings = _in_memory(signal, fs_hz, channels, units)
     rates = [recording.fs_hz for recording in recordings.values()]
-    groups, _ = choose_groups(loaded, "signal", list(recordings), rates, use)
+    groups, _ = choose_groups(loaded, "signal", list(recordings), rates, [use] if isinstance(use, str) else use)
     native = {name: _named(recordings, name) for group in groups for name in group if name != ABSENT}
     given = cut_input(loaded, settings, groups, native, "signal")
     scored = _score(loaded, network, settings, given, yasa)
@@ -209,7 +209,12 @@ def _in_memory(
         start = signal.info["meas_date"]
         signal, fs_hz, channels, units = signal.get_data(), *stated.values()
     units = units or "uV"
+    if isinstance(signal, str | Path):
+        hint = f"type: python infer.py input={signal}, or read it first (mne.io.read_raw_edf)"
+        raise BadInput(signal, "is a path and no signal", hint)
     samples = np.asarray(signal)
+    if samples.dtype.kind not in "fiu":
+        raise BadInput("signal", f"holds values of type {samples.dtype}", "give real numbers")
     if samples.ndim != 2 or fs_hz is None or channels is None or len(channels) != len(samples):
         problem = f"has shape {samples.shape}, rate {fs_hz} and {len(channels or ())} channel names"
         raise BadInput("signal", problem, "give (channel, time), fs_hz and a name for each channel")

@@ -47,7 +47,7 @@ def nights(monkeypatch):
 def data(**changes):
     arguments = {
         "source": {"kind": "edf_folder", "root": "x"},
-        "epochs": {"channels": ["EEG"], "features": {}},
+        "epochs": {"channels": ["EEG"]},
         "split": {"method": "fraction", "val": 0.2, "test": 0.25, "seed": 1},
         "augment": {},
         "batch_size": 32,

@@ -144,6 +144,12 @@ def test_a_signal_in_memory_gets_the_stages_of_the_file(bundle, nights, tmp_path
     np.testing.assert_allclose(volts.probabilities, found.probabilities, atol=1e-3)
     with pytest.raises(BadInput, match=r"give .channel, time., fs_hz and a name"):
         stage(recording.samples[0], 100.0, CHANNELS, bundle=bundle)
+    with pytest.raises(BadInput, match=r"night\.edf: is a path and no signal; type: python infer.py input=night"):
+        stage("night.edf", bundle=bundle)
+    with pytest.raises(BadInput, match="values of type complex64; give real numbers"):
+        stage(recording.samples.astype(np.complex64), 100.0, CHANNELS, bundle=bundle)
+    with pytest.raises(BadInput, match="names 1 channels"):
+        stage(recording.samples, 100.0, CHANNELS, use="C3", bundle=bundle)
 
 
 def test_a_raw_of_mne_is_taken_as_it_is(bundle, nights):
