@@ -5,8 +5,9 @@ python -m benchmarks.sleep_race [--shared ../shared/data] [--gains 0.2 1 5] [--o
 Reads the DREAMS excerpts and the UCDDB patients with one EEG channel each. UCDDB states no unit: 1 is taken for
 100 µV, which gives every scorer plausible amplitudes at gain 1. The network without context is trained on the band
 powers of ``<shared>/sleep_edfx_bandpower`` and kept in ``--cache``. YASA reads the microvolts as they are. GSSC
-(``pip install gssc``) takes part if it is installed. Prints κ and macro-F1 (over the stages that occur) of each
-scorer and gain, the seconds of a recording in a running process (warm), and those of a new one (cold, UCDDB 018).
+takes part if it is installed (``pip install gssc importlib_resources``). Prints κ and macro-F1 (over the stages that
+occur) of each scorer and gain, the seconds of a recording in a running process (warm), and those of a new one (cold,
+UCDDB 018).
 """
 
 from __future__ import annotations
