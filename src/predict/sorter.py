@@ -98,7 +98,7 @@ class NetworkSorter:
             names = self.classifier.neuron_probability(bandpassed, onsets)
         train = SpikeTrain(onsets.astype(np.int64), names.argmax(axis=1).astype(np.int64) + 1)
         check_rates(train, trace.usable.sum() / trace.fs_hz, trace.source)
-        notes = (*notes, *check_clipping(trace.cut_off, len(train), trace.source))
+        notes = (*notes, *check_clipping(trace.cut_off, np.inf, len(train)))
         found = Sorted(train, strength, names.max(axis=1, initial=0), {"decision": decision.to_dict()}, notes)
         return found.at(~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[onsets])
 

@@ -74,8 +74,10 @@ class Discovered:
         self.rows += rows
         self.units[number] = units
         seen = min(units.group.n_samples, units.group.params.block)
-        cut = max(map(cut_off, units.group.read(0, seen)))
-        notes = [*units.group.notes, *check_clipping(cut, int(np.searchsorted(units.found.train.index, seen)))]
+        rails = [rail for row in units.group.read(0, seen) for rail in cut_off(row)]
+        ceiling = np.inf if units.group.ceiling is None else float(units.group.ceiling.min())
+        n_spikes = int(np.searchsorted(units.found.train.index, seen))
+        notes = [*units.group.notes, *check_clipping(tuple(rails), ceiling, n_spikes)]
         self.notes += [f"group {number}: {note}" for note in sorted(notes)]
 
     def noise_last(self) -> None:

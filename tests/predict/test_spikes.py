@@ -235,6 +235,9 @@ def test_recordings_that_are_cut_off_at_a_rail(sort, spike_folder, tmp_path):
     (failure,) = sort(tmp_path / "many.npy", tmp_path / "b").failures
     assert "are cut off at the largest value that was recorded" in failure.reason
     assert not list((tmp_path / "b").glob("many*"))
+    pulses = np.where(np.arange(len(trace)) % 2500 < 3, 500.0, trace)  # saturated artefacts are no spikes
+    np.save(tmp_path / "pulses.npy", pulses)
+    assert not any("cut off" in line for line in sort(tmp_path / "pulses.npy", tmp_path / "c").values["pulses"])
 
 
 def test_what_a_folder_holds_beside_recordings_is_named(spike_folder, tmp_path, capsys):

@@ -30,7 +30,7 @@ from src.preprocess.spikes.clusters import (
 from src.preprocess.spikes.filters import background_spectrum, bandpass, bandpass_kernel, grow, quiet_mask, robust_sigma
 from src.preprocess.spikes.pursuit import Pursuit
 from src.preprocess.spikes.sorting import Sorted, blocks, named, pursue
-from src.preprocess.spikes.trace import bridged, without_hum
+from src.preprocess.spikes.trace import artefact_ceiling, bridged, without_hum
 from src.preprocess.spikes.waveforms import cut_windows, mean_waveforms
 from src.recordings.extracellular.reader import require_spike_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, held
@@ -38,9 +38,6 @@ from src.signals import BadInput
 
 Read = Callable[[int, int], np.ndarray]
 """Samples ``[first, last)`` of a group as ``(channel, time)``, NaN where nothing was recorded."""
-
-LEAST_GAP, LEAST_ARTEFACT = 5.0, 60.0
-"""Artefacts are so many times larger than the largest spike, and than the noise."""
 
 CLEAR_RATIO = 8.0
 """Log-likelihood ratio of the spikes that waveforms are learned from."""
@@ -245,19 +242,13 @@ def find_peaks(scaled: np.ndarray, fs_hz: float, threshold: float) -> tuple[int,
     distance = max(round(0.5 * fs_hz / 1000), 1)
     size = np.abs(scaled).max(axis=0)
     apart, _ = scipy.signal.find_peaks(size, height=threshold, distance=20 * distance)  # filters ring
-    ceiling = _ceiling(np.sort(size[apart]))
+    ceiling = artefact_ceiling(size[apart])
     sides, totals = {}, {}
     for sign in (-1, 1):
         peaks, found = scipy.signal.find_peaks((sign * scaled).max(axis=0), height=threshold, distance=distance)
         sides[sign], totals[sign] = peaks, found["peak_heights"][found["peak_heights"] < ceiling].sum()
     sign = -1 if totals[-1] >= totals[1] else 1
     return sign, sides[sign], ceiling
-
-
-def _ceiling(heights: np.ndarray) -> float:
-    """The middle of the first wide gap between ascending ``heights``: what is beyond it is no spike."""
-    wide = np.flatnonzero((heights[1:] > LEAST_GAP * heights[:-1]) & (heights[1:] > LEAST_ARTEFACT))
-    return float(np.sqrt(heights[wide[0]] * heights[wide[0] + 1])) if len(wide) else np.inf
 
 
 def measure_whitening(background: np.ndarray, quiet: np.ndarray, fs_hz: float) -> Whitening:

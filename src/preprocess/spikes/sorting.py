@@ -23,6 +23,7 @@ from src.preprocess.spikes.trace import (
     check_rates,
     without_artefacts,
     without_hum,
+    without_pulses,
 )
 from src.preprocess.spikes.waveforms import LabelledRecording, WaveformModel, subtracted
 from src.recordings.extracellular.spike_trains import SpikeTrain
@@ -123,6 +124,11 @@ class BankSorter:
     def n_units(self) -> int:
         return self.waveforms.n_units
 
+    @property
+    def largest(self) -> float:
+        """Largest deflection of a mean waveform."""
+        return float(np.abs(self.waveforms.templates).max())
+
     def sort(self, trace: Trace) -> Sorted:
         """Spikes of one recording, none of them beside samples that carry no signal.
 
@@ -142,26 +148,27 @@ class BankSorter:
         spikes, _ = named([found for found, _ in done], marginal, int(trace.usable.sum()), self.prior)
         spikes = spikes.at(~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[spikes.train.index])
         check_rates(spikes.train, trace.usable.sum() / trace.fs_hz, trace.source)
-        cut_off = check_clipping(trace.cut_off, len(spikes.train), trace.source)
+        cut_off = check_clipping(trace.cut_off, CEILING * self.largest, len(spikes.train), trace.source)
         if trace.duration_s < SHORT_S:
             notes = (*notes, f"only {trace.duration_s:.3g} s long: spikes near the noise may be missed or invented")
         return replace(spikes, notes=(*self.notes, *notes, *cut_off))
 
     def prepared(self, trace: Trace) -> tuple[Trace, tuple[str, ...]]:
         """The recording without mains hum and artefacts, in the labelled recording's unit and polarity."""
+        trace, pulses = without_pulses(trace)
         cleaned, hum = without_hum(trace.centred, trace.fs_hz)
         gain, scaling = self.find_gain(cleaned, trace)
-        trace = replace(trace, centred=cleaned * np.float32(gain))
-        largest = float(np.abs(self.waveforms.templates).max())
-        trace, artefacts = without_artefacts(trace, largest, self.conditioning.low_hz or 0.0)
-        return trace, (*hum, *scaling, *artefacts)
+        rails = tuple((height * abs(gain), count) for height, count in trace.cut_off)
+        trace = replace(trace, centred=cleaned * np.float32(gain), cut_off=rails)
+        trace, artefacts = without_artefacts(trace, self.largest, self.conditioning.low_hz or 0.0)
+        return trace, (*pulses, *hum, *scaling, *artefacts)
 
     def find_gain(self, centred: np.ndarray, trace: Trace) -> tuple[float, tuple[str, ...]]:
         """The factor with which the known waveforms explain most of a recording, and what that means.
 
-        Both polarities are tried, and all sizes around the labelled recording's loudness if the recording is far louder
-        or quieter (volts for microvolts, a converter's counts), else around 1. A gain that the user gives is kept, but
-        for its sign.
+        Both polarities are tried, all sizes around 1, and those around the labelled recording's loudness if the
+        recording is far louder or quieter (volts for microvolts, a converter's counts). A gain that the user gives is
+        kept, but for its sign.
 
         Raises
         ------
@@ -173,8 +180,9 @@ class BankSorter:
         bandpassed = self.conditioning.linear(part)
         ratio = self.loudness / max(float(np.quantile(np.abs(bandpassed[real]), 0.999)), 1e-30)
         foreign = self.gain is None and not 1 / FOREIGN_UNIT < ratio < FOREIGN_UNIT
-        usual = self.gain or (ratio if foreign else 1.0)
+        usual = self.gain or 1.0
         sizes = usual * (GAIN_STEPS if self.gain is None else np.ones(1))
+        sizes = np.union1d(sizes, ratio * GAIN_STEPS) if foreign else sizes
         sides = self._explained(bandpassed, real, sizes)
         straight, turned = (max(side, key=side.__getitem__) for side in sides)
         side, best, notes = sides[0], straight, []
@@ -188,7 +196,7 @@ class BankSorter:
             problem = f"its amplitudes are {factor}, and no spike is like its"
             raise BadInput(trace.source, problem, "give options.gain, the factor to the labelled recording's unit")
         same = np.copysign(usual, best)
-        if not foreign and side[best] < SCALED * side[same] + 5 * CLEAR_RATIO:
+        if side[best] < SCALED * side[same] + 5 * CLEAR_RATIO:
             return float(same), tuple(notes)
         notes.append(f"it was scaled by {abs(best):.3g} to the labelled recording's unit (options.gain=1: not)")
         return float(best), tuple(notes)

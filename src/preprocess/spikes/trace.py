@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import scipy.signal
 
 from src.preprocess.spikes.filters import bandpass, grow, robust_sigma
 from src.recordings.extracellular.arrays import SUFFIXES
@@ -24,6 +25,9 @@ HUM_RATIO = 8.0  # power of a line over that of its neighbourhood above which it
 HARMONICS = 12
 HUM_BLOCK_S = 2.0
 
+LEAST_GAP, LEAST_ARTEFACT = 5.0, 60.0
+"""Artefacts are so many times larger than the largest spike, and than the noise."""
+
 CEILING = 3.0  # times the largest known spike above which a deflection is an artefact
 NOISIEST = 1.5
 """Standard deviations of the noise, in units of the largest known spike, beyond which nothing can be found."""
@@ -37,14 +41,14 @@ SHORTEST_ISI_MS, MOST_SHORT = 0.5, 0.2
 
 @dataclass(frozen=True)
 class Trace:
-    """``centred (time,)`` float32 without NaN, the mask of real samples, and deflections cut off at a rail."""
+    """``centred (time,)`` float32 without NaN, the mask of real samples, and what is :func:`cut_off` at rails."""
 
     name: str
     centred: np.ndarray
     usable: np.ndarray
     fs_hz: float
     source: str
-    cut_off: int = 0
+    cut_off: tuple[tuple[float, int], ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -82,14 +86,19 @@ def as_trace(samples: np.ndarray, fs_hz: float, name: str, source: str = "signal
     return Trace(name, centred, ~bad, fs_hz, source, cut_off(samples))
 
 
-def check_clipping(n_cut_off: int, n_spikes: int, source: str | None = None) -> tuple[str, ...]:
+def check_clipping(
+    rails: tuple[tuple[float, int], ...], ceiling: float, n_spikes: int, source: str | None = None
+) -> tuple[str, ...]:
     """What to say where deflections are cut off at the limit of an amplifier or a converter.
+
+    ``rails`` are those of :func:`cut_off`; beyond the ``ceiling`` are artefacts, which may be cut off.
 
     Raises
     ------
     BadInput
         If they are many and a ``source`` is given: where amplitudes are known beforehand, spikes are lost and confused.
     """
+    n_cut_off = sum(count for height, count in rails if height < ceiling)
     share = n_cut_off / max(n_cut_off + n_spikes, 1)
     said = f"{n_cut_off} deflections are cut off at the largest value that was recorded ({n_spikes} spikes are not)"
     if source is not None and share > MOST_CUT_OFF:
@@ -174,6 +183,27 @@ def _subtract_lines(samples: np.ndarray, lines: list[float], fs_hz: float, lengt
     return (samples - hum).astype(samples.dtype)
 
 
+def artefact_ceiling(heights: np.ndarray) -> float:
+    """The middle of the first wide gap between ``heights`` in units of the noise: what is beyond it is no spike."""
+    heights = np.sort(heights)
+    wide = np.flatnonzero((heights[1:] > LEAST_GAP * heights[:-1]) & (heights[1:] > LEAST_ARTEFACT))
+    return float(np.sqrt(heights[wide[0]] * heights[wide[0] + 1])) if len(wide) else np.inf
+
+
+def without_pulses(trace: Trace) -> tuple[Trace, tuple[str, ...]]:
+    """A trace in which what no spike can be is blanked, and what was done, before anything is known of the spikes.
+
+    Pulses at regular times would pass for mains hum, and for the spikes that say which unit a recording is in.
+    """
+    size = np.abs(trace.centred)
+    sigma = robust_sigma(trace.centred[trace.usable][:: max(len(size) >> 18, 1)])
+    if size.max() < LEAST_ARTEFACT * sigma:
+        return trace, ()
+    peaks, _ = scipy.signal.find_peaks(size, height=4.5 * sigma, distance=round(0.01 * trace.fs_hz))
+    ceiling = artefact_ceiling(size[peaks] / sigma) * sigma
+    return without_artefacts(trace, ceiling / CEILING, 0.0) if np.isfinite(ceiling) else (trace, ())
+
+
 def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trace, tuple[str, ...]]:
     """A trace in which deflections far beyond the largest spike are blanked, and what was done.
 
@@ -215,7 +245,7 @@ def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trac
         raise BadInput(trace.source, problem, "give a recording with signal, or options.gain if the unit is another")
     count = int(np.sum(np.diff(np.concatenate(([0], (~usable & trace.usable).astype(np.int8)))) == 1))
     note = (
-        f"{count} artefacts up to {highest:.3g} (the largest spike is {largest:.3g}) were blanked, "
+        f"{count} artefacts up to {highest:.3g} (spikes are below {ceiling:.3g}) were blanked, "
         f"{lost:.2%} of the recording"
     )
     return replace(trace, centred=centred, usable=usable), (note,)

@@ -228,12 +228,17 @@ def unusable(samples: np.ndarray, *, saturated_run: int = 8, flat_run: int = 50)
     return bad | held(samples[None], flat_run)
 
 
-def cut_off(samples: np.ndarray) -> int:
-    """Deflections of a trace ``(time,)`` whose top is the largest or smallest value for two samples or more."""
+def cut_off(samples: np.ndarray) -> tuple[tuple[float, int], ...]:
+    """For either rail of a trace ``(time,)`` its distance from the median, and how often two samples or more are at it.
+
+    The rails are the largest and the smallest value.
+    """
     finite = samples[np.isfinite(samples)]
-    rails = (finite.max(), finite.min()) if len(finite) else ()
-    tops = [in_runs(samples == rail, 2) for rail in rails]
-    return sum(int(np.count_nonzero(np.diff(top.astype(np.int8), prepend=0) == 1)) for top in tops)
+    found = []
+    for rail in (finite.max(), finite.min()) if len(finite) else ():
+        top = in_runs(samples == rail, 2).astype(np.int8)
+        found.append((abs(float(rail) - float(np.median(finite))), int(np.count_nonzero(np.diff(top, prepend=0) == 1))))
+    return tuple(found)
 
 
 def held(samples: np.ndarray, flat_run: int = 50) -> np.ndarray:

@@ -94,6 +94,7 @@ def usual(sorter, spike_folder):
         (lambda x: -1e3 * x, "turned over"),
         (lambda x: x + np.sin(2 * np.pi * 50 / FS_HZ * np.arange(len(x))), "mains hum"),
         (lambda x: x + 500.0 * (np.arange(len(x)) % 30_011 < 10), "artefacts"),
+        (lambda x: np.where(np.arange(len(x)) % 10_000 < 3, 500.0, x), "artefacts up to"),  # as often as a mains line
     ],
 )
 def test_what_can_be_repaired_is_and_is_said(sorter, usual, damage, note):
