@@ -61,8 +61,9 @@ def run_one(engine: str, data: Path, case: int, threshold: int, samples: int, ou
         result = cascade_neuralib.neuralib_predict(dff, package, None, 1 if threshold else 0)
     else:
         rate = package.config.sampling_rate_hz
-        models = {"models_dir": data / "cascade_models", "align": "upstream"}  # where neuralib writes its predictions
-        ours = open_engine("dense", model, fs_hz=rate, threshold=threshold, **models)
+        models = data / "cascade_models"
+        align = "upstream"  # where neuralib writes its predictions
+        ours = open_engine("dense", model, models_dir=models, fs_hz=rate, threshold=threshold, align=align)
         result = ours.predict(dff)
     cost = {
         "cpu_s": time.process_time() - cpu,

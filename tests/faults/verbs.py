@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,8 @@ class Server:
 
 
 def serve() -> None:
-    import matplotlib.figure  # noqa: F401
-    import optuna  # noqa: F401
-    import pytorch_lightning  # noqa: F401
-    import scipy.signal  # noqa: F401
-
-    import tests.runs.toy  # noqa: F401
-
+    for heavy in ("matplotlib.figure", "optuna", "pytorch_lightning", "scipy.signal", "tests.runs.toy"):
+        import_module(heavy)
     for line in sys.stdin:
         print(json.dumps(asdict(_run(json.loads(line)))), flush=True)
 
