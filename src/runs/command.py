@@ -104,7 +104,10 @@ def run_verb(main: Callable[..., Any], verb: str) -> None:
     console = Console()
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
-            print(help_text(verb, sys.argv[1:]))
+            try:
+                print(help_text(verb, sys.argv[1:]), flush=True)
+            except BrokenPipeError:  # of `| head`; Python would complain once more when it closes the stream
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return
         with user_errors(console):
             cfg = check_command(verb, sys.argv[1:])

@@ -1,5 +1,9 @@
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +64,12 @@ def test_what_a_step_does_is_a_whole_sentence(step):
     described_in = (CONF / "preprocess" / f"{step}.yaml").read_text().splitlines()[1]
     assert described_in.endswith(".")
     assert described_in.strip("# ") in " ".join(help_text("preprocess", []).split())
+
+
+def test_help_may_be_cut_off_by_another_program():
+    read, write = os.pipe()
+    os.close(read)
+    root = Path(schema.__file__).parents[1]
+    done = subprocess.run([sys.executable, "infer.py", "--help"], cwd=root, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
