@@ -75,9 +75,7 @@ class InferOptions:
     figures: bool | None = None  # spikes, grids: draw figures
     exports: list[str] | None = None  # spikes: spikeinterface, phy, nwb
     sorting: str | None = None  # spikes: an earlier sorting of the labelled recording, in place of Index and Class
-    labelled_fs_hz: float | None = (
-        None  # spikes: Hz; rate of a labelled recording that states none, 25 000 unless given
-    )
+    labelled_fs_hz: float | None = None  # spikes: Hz; rate of a labelled recording that states none; 25 000
     subject: str | None = None  # grids: the subject of the bundle to predict as
     stride: int | None = None  # grids: frames between two predicted windows
 

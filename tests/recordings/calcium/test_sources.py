@@ -29,7 +29,7 @@ def test_subjects_are_found_by_name_in_order(tmp_path):
         find_subjects(tmp_path, ["subject_1", "subject_2", "subject_10"])
     with pytest.raises(BadInput, match="subject_"):
         find_subjects(tmp_path / "notes")
-    with pytest.raises(BadInput, match="not a folder"):
+    with pytest.raises(BadInput, match="does not exist"):
         find_subjects(tmp_path / "absent")
 
 
