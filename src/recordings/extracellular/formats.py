@@ -67,6 +67,14 @@ def _is_spikegadgets(path: Path) -> bool:
         return handle.read(8) != b"0       "
 
 
+def _is_mcs(path: Path) -> bool:
+    """The binary export of Multi Channel Systems' MC_DataTool; other .raw files have no header."""
+    if not _suffix(".raw")(path):
+        return False
+    with path.open("rb") as handle:
+        return handle.read(11) == b"MC_DataTool"
+
+
 def _holds(pattern: str) -> Callable[[Path], bool]:
     return lambda path: path.is_dir() and next(path.glob(pattern), None) is not None
 
@@ -82,6 +90,7 @@ FORMATS = (
     Format("Blackrock .ns1–.ns6", _suffix(*(f".ns{i}" for i in range(1, 7))), "read_blackrock"),
     Format("Plexon .plx", _suffix(".plx"), "read_plexon"),
     Format("Plexon .pl2", _suffix(".pl2"), "read_plexon2"),
+    Format("MC_DataTool .raw", _is_mcs, "read_mcsraw"),
     Format("NWB ElectricalSeries", _suffix(".nwb"), "read_nwb_recording"),
     Format("SpikeInterface folder", lambda p: p.is_dir() and any((p / n).is_file() for n in _SAVED), "load"),
     Format("SpikeInterface .zarr", lambda p: p.is_dir() and p.suffix == ".zarr", "load"),

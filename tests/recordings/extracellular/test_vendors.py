@@ -18,6 +18,7 @@ from tests.recordings.extracellular.vendor_files import (
     write_blackrock,
     write_intan,
     write_intan_rhs,
+    write_mcs,
     write_neuroscope,
     write_nwb,
     write_open_ephys,
@@ -54,6 +55,10 @@ open_ephys, intan, intan_rhs = (
 blackrock, plexon = with_clock(write_blackrock, "a.ns5"), with_clock(write_plexon, "a.plx")
 
 
+def mcs(folder, gap):
+    return write_mcs(folder, SAMPLES)
+
+
 def nwb(folder, gap):
     folder.mkdir()
     return write_nwb(folder / "a.nwb", SAMPLES, timestamps=None if gap is None else 5 + gap / 1000)
@@ -88,6 +93,7 @@ def saved(folder, gap):
         (intan_rhs, "Intan", 30_000, ["A-000", "A-001", "B-000", "B-001"], [0, 0, 1, 1], 0.195),
         (blackrock, "Blackrock", 30_000, ["1", "2", "3", "4"], [0] * 4, 0.25),
         (plexon, "Plexon", 1000, ["FP01", "FP02", "FP03", "FP04"], [0] * 4, 10e6 / 2**16 / 1000),
+        (mcs, "MC_DataTool", 25_000, ["0", "1", "2", "3"], [0] * 4, 0.25),
         (nwb, "NWB", 1000, [0, 1, 2, 3], [0, 0, 1, 1], 1.0),
         (trodes, "Trodes", 1500, ["nt1ch1", "nt1ch2", "nt2ch1", "nt2ch2"], [0, 0, 1, 1], 0.195),
         (saved, "SpikeInterface", 1000, [0, 1, 2, 3], [0, 0, 1, 1], 0.5),

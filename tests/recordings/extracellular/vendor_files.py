@@ -132,6 +132,17 @@ def write_open_ephys(folder: Path, samples: NDArray, numbers: NDArray | None = N
     return folder
 
 
+def write_mcs(folder: Path, samples: np.ndarray) -> Path:
+    """Multi Channel Systems' binary export: a header in text, then counts above the converter's zero."""
+    folder.mkdir(exist_ok=True)
+    header = ["MC_DataTool binary conversion", "Version 2.6.15", "Sample rate = 25000", "ADC zero = 32768"]
+    names = ";".join(f"El_{12 + channel}" for channel in range(samples.shape[1]))
+    text = "\r\n".join([*header, "El = 0.25µV/AD", f"Streams = {names}", "EOH", ""])
+    path = folder / "a.raw"
+    path.write_bytes(text.encode("cp1252") + (samples.astype(np.int32) + 32768).astype("<u2").tobytes())
+    return path
+
+
 def write_trodes(folder: Path, samples: NDArray, name: str = "rat", clock: NDArray | None = None) -> Path:
     """Trodes' export of LFP: a file per channel, and the clock in another."""
 
