@@ -163,4 +163,4 @@ def test_the_first_commands_of_readme_run_as_printed(tmp_path):
     for words in wanted:
         done = subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "predictions" / "SC4001" / "report.html").is_file()
+    assert (tmp_path / "predictions" / "SC4001E0-PSG" / "agreement.json").is_file()
