@@ -178,9 +178,6 @@ def align(
         notes.append(f"hypnogram exceeds the signal by {beyond:.0f} s of scored time, left out")
     if missing >= epoch_s:
         notes.append(f"hypnogram leaves {missing:.0f} s of the signal unscored")
-    doubts = clocks if hypnogram.start and hypnogram.start.time() != time(0) else []  # midnight: no clock
-    if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s:
-        doubts = [*doubts, f"it lasts {hypnogram.duration_s / 3600:.2g} h, the recording {duration_s / 3600:.2g} h"]
     name, length_s = Path(hypnogram.source).name, hypnogram.scored_epoch_s or hypnogram.epoch_s
     facts = {
         "offset_s": offset_s,
@@ -189,9 +186,17 @@ def align(
         "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
         "scoring": f"{name}{': ' if name else ''}{hypnogram.how or 'stages'}, epochs of {length_s:g} s",
         "warnings": [*hypnogram.warnings, *notes],
-        "doubts": doubts,
+        "doubts": _doubts(hypnogram, clocks, duration_s),
     }
     return stages, facts
+
+
+def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float) -> list[str]:
+    """What speaks against a scoring being of this recording: another clock (midnight is none), another length."""
+    found = list(clocks) if hypnogram.start and hypnogram.start.time() != time(0) else []
+    if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s:
+        found.append(f"it lasts {hypnogram.duration_s / 3600:.2g} h, the recording {duration_s / 3600:.2g} h")
+    return found
 
 
 def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
