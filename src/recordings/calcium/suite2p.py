@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import pickle
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -76,10 +77,8 @@ def open_suite2p(
     Unless ``need_positions``, cells without a centre are kept, with NaN as position.
     """
     places = {path if path.name.endswith(MATLAB_FILE) else path.parent for path in files.values()}
-    contents = {place: _read_plane(place) for place in sorted(places, key=_plane_order)}
-    planes = [
-        _plane(place, inside, n, coefficient, need_positions) for n, (place, inside) in enumerate(contents.items())
-    ]
+    contents = {place: _read_plane(place, fs_hz is None) for place in sorted(places, key=_plane_order)}
+    planes = [_plane(*item, n, coefficient, need_positions) for n, item in enumerate(contents.items())]
     rates = [] if fs_hz is not None else [_stated_rate(inside.get("ops")) for inside in contents.values()]
     known = {"subject": subject, "file": next(iter(contents)), "notes": _notes(contents, coefficient)}
     return of_planes(planes, rates, fs_hz, "curate the ROIs in suite2p", **known)
@@ -99,11 +98,17 @@ def _notes(contents: dict[Path, dict[str, Any]], coefficient: float) -> tuple[st
     return tuple(notes)
 
 
-def _read_plane(place: Path) -> dict[str, Any]:
-    """Those of ``F``, ``Fneu``, ``iscell``, ``stat`` and ``ops`` that a plane has; ``stat`` as one object per ROI."""
-    if place.is_dir():
-        paths = {path.stem: path for name in SUITE2P_FILES if (path := place / name).is_file()}
-        return {name: load_objects(p) if name in ("stat", "ops") else _load(p, mmap=True) for name, p in paths.items()}
+def _read_plane(place: Path, need_rate: bool) -> dict[str, Any]:
+    """Those of ``F``, ``Fneu``, ``iscell``, ``stat`` and, for the rate, ``ops`` that a plane has."""
+    if not place.is_dir():
+        return _read_matlab(place, place.stat().st_mtime_ns)
+    names = SUITE2P_FILES if need_rate else SUITE2P_FILES[:-1]
+    paths = {path.stem: path for name in names if (path := place / name).is_file()}
+    return {name: load_objects(p) if name in ("stat", "ops") else _load(p) for name, p in paths.items()}
+
+
+@lru_cache(maxsize=1)
+def _read_matlab(place: Path, _changed_ns: int) -> dict[str, Any]:
     names = [Path(name).stem for name in SUITE2P_FILES]
     found = read_fields(place, names, place.stem, "export it again with suite2p (save_mat)")
     return found | {"stat": found["stat"].ravel()} if "stat" in found else found
@@ -113,25 +118,21 @@ def _plane(place: Path, inside: dict[str, Any], number: int, coefficient: float,
     """The accepted ROIs of one plane, at their rows and columns in plane ``number``."""
     for name in ("F", "stat") if need_positions else ("F",):
         if name not in inside:
-            raise BadInput(
-                place, f"has no {name}{'.npy' if place.is_dir() else ''}", f"put F and {name} of suite2p there"
-            )
-    traces, neuropil = inside["F"], inside.get("Fneu")
+            missing = f"{name}.npy" if place.is_dir() else name
+            raise BadInput(place, f"has no {missing}", "put what suite2p wrote there")
+    traces = inside["F"]
     if traces.dtype.kind not in "fiu":
         raise BadInput(place, f"F holds {traces.dtype.name}, not real numbers", _SAVE_AGAIN)
     shapes = {name: np.shape(inside[name]) for name in ("F", "Fneu", "iscell", "stat") if name in inside}
-    if (
-        traces.ndim != 2
-        or any(shape[:1] != traces.shape[:1] for shape in shapes.values())
-        or (neuropil is not None and neuropil.shape != traces.shape)
-    ):
+    same_rois = traces.ndim == 2 and all(shape[:1] == traces.shape[:1] for shape in shapes.values())
+    if not same_rois or shapes.get("Fneu", traces.shape) != traces.shape:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise BadInput(place, f"has arrays of shapes {listed}", "take all from the same suite2p run")
     accepted = inside.get("iscell", np.ones(len(traces)))
     kept = np.flatnonzero((accepted if accepted.ndim == 1 else accepted[:, 0]) > 0)
     rois = inside.get("stat", [None] * len(traces))
     positions = np.array([_position(place, rois[k], number, need_positions) for k in kept], np.float64)
-    source = PlaneTraces(traces, neuropil, kept, coefficient)
+    source = PlaneTraces(traces, inside.get("Fneu"), kept, coefficient)
     return Plane(len(traces), kept, positions.reshape(-1, 3), traces.shape[1], source)
 
 
@@ -187,12 +188,9 @@ class _PlainUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _load(path: Path, mmap: bool = False) -> np.ndarray:
+def _load(path: Path) -> np.ndarray:
     with explained(path, hint=_SAVE_AGAIN):
-        if mmap:
-            return np.lib.format.open_memmap(path, mode="r")
-        with path.open("rb") as handle:
-            return np.lib.format.read_array(handle, allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
 
 
 def _member(record: Any, name: str) -> Any:
