@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations
 from src.recordings.sleep.hypnogram import Hypnogram, rasterise
-from src.recordings.sleep.scoring_text import Row, Scoring, number, parse_text, read_text
+from src.recordings.sleep.scoring_text import LINES, Row, Scoring, parse_text, read_text
+from src.recordings.sleep.scoring_times import number
 from src.recordings.sleep.stage_names import CODINGS, LARGEST_STAGE, ScoringOptions, integer_of, says_stage
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput
 
@@ -140,8 +141,8 @@ def _parse_xml(path: Path, text: str) -> Scoring:
         return Scoring(staged, "Alice XML")
     timed = [event for event in children("Event") if "StartTime" in event]
     if timed:
-        rows = ["\t".join(event.get(name, "") for name in ("StartTime", "StopTime", "Type")) for event in timed]
-        return replace(parse_text(path, "\n".join(["start\tstop\tevent", *rows])), how="Embla XML")
+        lines = ["\t".join(event.get(name, "") for name in ("StartTime", "StopTime", "Type")) for event in timed]
+        return replace(parse_text(path, "\n".join(["start\tstop\tevent", *lines])), how="Embla XML")
     epochs = children("SleepStage")
     stages = [(None, None, epoch.get("Stage", epoch[""])) for epoch in epochs]
     return Scoring(stages, "Profusion XML", epoch_s, coding="edf")
@@ -208,14 +209,16 @@ def _refuse_unknown(path: Path, unknown: Sequence[str], share: float, n: int, op
 
 
 def _one_per_epoch(path: Path, scoring: Scoring, codes: Sequence[int | None], options: ScoringOptions) -> Hypnogram:
-    unknown = [text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is None]
+    texts = [text for _, _, text in scoring.rows]
+    first = next((i for i, code in enumerate(codes) if code is not None), 0) if scoring.how.startswith(LINES) else 0
+    unknown = [text for text, code in zip(texts[first:], codes[first:], strict=True) if code is None]
     notes = _refuse_unknown(path, unknown, len(unknown) / len(codes), len(codes), options)
     stages = np.array([UNSCORED if code is None else code for code in codes], np.int8)
     length_s = options.epoch_s or scoring.epoch_s
     return Hypnogram(
         stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), options.stage_names, (*scoring.notes, *notes),
         how=scoring.how, length_by="user" if options.epoch_s else "file" if length_s else "nobody",
-        heading=unknown[0] if len(unknown) == 1 and codes[0] is None else "",
+        heading=tuple(texts[:first]),
     )  # fmt: skip
 
 

@@ -319,6 +319,16 @@ def test_a_person_s_stages_of_alice_are_read(tmp_path):
     assert right(tmp_path) == []
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "iso-8859-1"])
+@pytest.mark.parametrize("stage", ["<SleepStage>{}</SleepStage>", '<SleepStage Stage="{}"/>'])
+def test_xml_of_any_encoding_with_stages_as_text_or_attributes(tmp_path, encoding, stage):
+    recording(tmp_path / "n.edf")
+    made = "".join(stage.format(R_AND_K[name]) for name in STAGES)
+    text = f'<?xml version="1.0" encoding="{encoding}"?><C><Note>M\xfcller</Note><SleepStages>{made}</SleepStages></C>'
+    (tmp_path / "n.xml").write_bytes(text.encode(encoding))
+    assert right(tmp_path) == []
+
+
 @pytest.mark.parametrize("form", ["edf", "csv", "txt"])
 def test_one_unknown_name_is_an_unscored_epoch(tmp_path, form):
     names = [*STAGES[:30], "Sleep stage X", *STAGES[31:]]
@@ -332,16 +342,6 @@ def test_one_unknown_name_is_an_unscored_epoch(tmp_path, form):
     stages, facts = read(tmp_path)
     np.testing.assert_array_equal(stages, np.where(np.arange(60) == 30, -1, TRUE))
     assert facts["warnings"] == ["1 epochs have unknown names ('Sleep stage X'): unscored"]
-
-
-def test_an_unknown_first_line_is_a_heading_where_the_signal_says_so(tmp_path):
-    recording(tmp_path / "n.edf")
-    (tmp_path / "n.txt").write_text("\n".join(["Hypnogramm Nacht 1", *STAGES]))
-    assert right(tmp_path) == ["first line 'Hypnogramm Nacht 1' taken as a heading"]
-    (tmp_path / "n.txt").write_text("\n".join(["Biocal", *STAGES[1:]]))
-    stages, facts = read(tmp_path)
-    np.testing.assert_array_equal(stages, [-1, *TRUE[1:]])
-    assert facts["warnings"] == ["1 epochs have unknown names ('Biocal'): unscored"]
 
 
 def test_many_unknown_names_are_refused(tmp_path):
