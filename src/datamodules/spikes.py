@@ -20,9 +20,8 @@ from src.preprocess.spikes.filters import Spectrum, mean_template
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import find_recording, load_trace
 from src.preprocess.spikes.waveforms import cut, load_labelled
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import SpikeTrain
-from src.signals import BadInput, Origin, SignalSpec
+from src.signals import BadInput, Origin, SignalSpec, SourceOptions
 from src.simulate.spikes import LOOKALIKE_SET
 from src.storage.step import ensure
 

@@ -7,7 +7,7 @@ where they are switched on. Amplitude is kept throughout: nothing is normalised 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,14 @@ from src.preprocess.spikes.filters import bandpass, matched_filter, mean_templat
 from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioningParams
 from src.preprocess.spikes.trace import load_trace
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.formats import SourceOptions
-from src.signals import BadInput
+from src.signals import BadInput, PlainRecord, SourceOptions
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
 
 
 @dataclass
-class Conditioning(ConditioningParams):
+class Conditioning(ConditioningParams, PlainRecord):
     """The chain for one sampling rate.
 
     Attributes
@@ -40,16 +39,6 @@ class Conditioning(ConditioningParams):
     fs_hz: float = 25_000.0
     template: tuple[float, ...] = field(default=())
     template_onset: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types for a bundle."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Conditioning:
-        """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-        return cls(**values)
 
     def __post_init__(self) -> None:
         if self.wavelet is not None and self.wavelet not in pywt.wavelist(kind="discrete"):

@@ -18,12 +18,11 @@ import scipy.io
 from numpy.typing import ArrayLike
 
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.foreign_files import explained
 from src.recordings.matlab import read_fields
 from src.recordings.sleep.check_signal import in_runs
-from src.signals import BadInput, Recording
+from src.signals import BadInput, Recording, SourceOptions
 from src.storage.atomic import atomic_file
 
 MOST_UNITS = 100
