@@ -137,7 +137,7 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     labels, rates_hz = _labels(night) if bundle.decision.get("any_channel") else ((), ())
     groups, notes = choose_groups(bundle, night.psg[0], labels, rates_hz, options.channels)
     names = tuple(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
-    loaded = load_channels(night, ChannelRequest(names, settings.aliases, _least_hz(bundle, settings)))
+    loaded = load_channels(night, ChannelRequest(names, settings.aliases))  # cut_input looks at their rates
     if slow := [r.channels[0] for r in loaded if r.fs_hz < 2 * settings.features.max_hz]:
         highest = settings.features.max_hz
         notes.append(
@@ -191,16 +191,6 @@ def choose_groups(
     return groups, []
 
 
-def _least_hz(bundle: Bundle, settings: EpochSettings) -> float:
-    """The frequency that a channel has to reach: all that is analysed, or the middle of the highest band.
-
-    The latter is enough for band powers relative to the recording: a band of which the upper part is missing has
-    another level all night long.
-    """
-    relative = settings.features.kind == "bandpower" and "absolute" not in bundle_views(bundle)
-    return float(settings.features.freqs_hz[-1]) if relative else settings.features.max_hz
-
-
 def _labels(night: Night) -> tuple[Sequence[str], Sequence[float]]:
     """Names and rates of the channels of a recording."""
     if night.psg[0].suffix.lower() in EDF_SUFFIXES:
@@ -227,12 +217,16 @@ def cut_input(
         If the epochs are not what the bundle reads.
     """
     fs_hz, epoch_s = settings.features.fs_hz, settings.features.epoch_s
+    # A channel has to reach all that is analysed. The middle of the highest band is enough for band powers relative to
+    # the recording: a band of which the upper part is missing has another level all night long.
+    relative = settings.features.kind == "bandpower" and "absolute" not in bundle_views(bundle)
+    least_hz = float(settings.features.freqs_hz[-1]) if relative else settings.features.max_hz
     reports: list[ChannelReport] = []
     rows: dict[str, NDArray[np.floating]] = {}
     about: dict[str, Recording] = {}  # without samples
     for name in list(native):
         recording = native.pop(name)
-        require_band(recording.source, name, recording.fs_hz, _least_hz(bundle, settings))
+        require_band(recording.source, name, recording.fs_hz, least_hz)
         reports.append(check_channel(recording.samples[0], recording.fs_hz, name, recording.units[0]))
         rows[name] = resample(recording.samples, recording.fs_hz, fs_hz)[0]
         about[name] = replace(recording, samples=rows[name][None, :0])
@@ -240,16 +234,17 @@ def cut_input(
     length = min(len(row) for row in rows.values())
     rows = {name: row[:length] for name, row in rows.items()}
     first = next(iter(about.values()))
+    cut = [_cut_group(bundle, settings, group, rows, about) for group in groups]
     return NightInput(
         recording_id,
-        [_cut_group(bundle, settings, group, rows, about) for group in groups],
+        [epochs for epochs, _ in cut],
         [" + ".join(n for n in group if n != ABSENT) for group in groups],
         epoch_s,
         level_of(rows[first.channels[0]], fs_hz, epoch_s, first.units[0]),
         fs_hz=first.fs_hz,
         start=first.start,
         signal=reports,
-        rows=[_first_of_each_kind(bundle, group, rows, about) for group in groups],
+        rows=[for_yasa for _, for_yasa in cut],
         rows_hz=fs_hz,
     )
 
@@ -260,8 +255,11 @@ def _cut_group(
     group: Sequence[str],
     rows: Mapping[str, NDArray[np.floating]],
     about: Mapping[str, Recording],
-) -> EpochSet:
-    """Channels that are there, cut under the bundle's names for them; the others are NaN."""
+) -> tuple[EpochSet, dict[str, NDArray[np.floating]]]:
+    """Channels that are there, cut under the bundle's names for them; the others are NaN.
+
+    Beside them what YASA may read of the group: its first EEG and its first EOG channel whose own rate admits it.
+    """
     there = [place for place, name in enumerate(group) if name != ABSENT]
     units = tuple(about[group[place]].units[0] for place in there)
     names = tuple(bundle.signal.channels[place] for place in there)
@@ -276,19 +274,11 @@ def _cut_group(
     found = SignalSpec(tuple(group), fs_hz, epoch_s, f"dB re {level}", AXES, features.shape[1:], freqs_hz)
     relative = settings.level == "recording" or "absolute" not in bundle_views(bundle)
     require_contract(bundle.signal, found, first.source, any_names=True, any_unit=relative)
-    return replace(cut, features=features)
-
-
-def _first_of_each_kind(
-    bundle: Bundle, group: Sequence[str], rows: Mapping[str, NDArray[np.floating]], about: Mapping[str, Recording]
-) -> dict[str, NDArray[np.floating]]:
-    """What YASA may read of a group: the first EEG and the first EOG channel whose own rate admits it."""
-    found: dict[str, NDArray[np.floating]] = {}
-    for place, name in enumerate(group):
+    for_yasa: dict[str, NDArray[np.floating]] = {}
+    for name, wanted in zip(group, bundle.signal.channels, strict=True):
         if name != ABSENT and about[name].fs_hz >= YASA_LEAST_HZ:
-            is_eye = bundle.signal.channels[place].upper().startswith("EOG")
-            found.setdefault("eog" if is_eye else "eeg", rows[name])
-    return found
+            for_yasa.setdefault("eog" if wanted.upper().startswith("EOG") else "eeg", rows[name])
+    return replace(cut, features=features), for_yasa
 
 
 def bundle_views(bundle: Bundle) -> list[str]:

@@ -80,20 +80,17 @@ class ScoredNight:
         last = len(self.onset_s) if on is None else int(np.searchsorted(self.onset_s, on - 1e-6))
         return slice(first, max(first, last))
 
-    @property
-    def enough(self) -> bool:
-        """Whether there are enough scored epochs for statistics."""
-        return int((self.stages[self.in_bed] != UNSCORED).sum()) >= LEAST_EPOCHS
-
     @cached_property
     def statistics(self) -> dict[str, float | None]:
         """From lights off to lights on; empty for too short a recording."""
-        return sleep_statistics(self.stages[self.in_bed], self.classes, self.given.epoch_s) if self.enough else {}
+        stages = self.stages[self.in_bed]
+        enough = (stages != UNSCORED).sum() >= LEAST_EPOCHS
+        return sleep_statistics(stages, self.classes, self.given.epoch_s) if enough else {}
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float] | None]:
         """Of every statistic, from the probabilities; empty for too short a recording."""
-        if not self.enough:
+        if not self.statistics:
             return {}
         own = transition_counts(self.stages, len(self.classes))
         counts = np.array(own if self.transitions is None else self.transitions, float)
@@ -146,7 +143,9 @@ class ScoredNight:
         lines += [f"WARNING    {doubt}. The numbers below then say nothing"] if doubt else []
         if self.agreement is not None:
             lines += [f"{'DOUBTFUL' if doubt else 'agreement':10s} {line}" for line in self.agreement["lines"]]
-        lines += [f"yasa       {line}" for line in self._beside_yasa()]
+        if self.given.yasa is not None:
+            found = beside(self.given.yasa, self.stages, self.given.reference, self.classes)
+            lines += [f"yasa       {line}" for line in found]
         files = {"report": "report.html", "hypnogram": "hypnogram.csv", "figure": "night.png"}
         return [*lines, *(f"{name:10s} {folder / file}" for name, file in files.items())]
 
@@ -212,21 +211,17 @@ class ScoredNight:
         }
         path.with_suffix(".json").write_text(json.dumps(meaning, indent=2) + "\n")
 
-    def _beside_yasa(self) -> list[str]:
-        yasa = self.given.yasa
-        return [] if yasa is None else beside(yasa, self.stages, self.given.reference, self.classes)
-
     def page(self) -> dict[str, Any]:
         """The values that ``src/reports/templates/sleep.html`` writes out."""
         given, stages = self.given, self.stages[self.in_bed]
         moves = transition_counts(stages, len(self.classes))
         np.fill_diagonal(moves, 0)
-        counted = self.origin.recorded and self.enough
+        counted = self.origin.recorded and self.statistics
         values = {
             "title": printable(given.recording_id),
             "night": self,
             "given": given,
-            "tiles": {name: words for name, words in TILES.items() if self.enough},
+            "tiles": {name: words for name, words in TILES.items() if self.statistics},
             "labels": LABELS | {f"min_{name}": f"{name} (min)" for name in self.classes},
             "counts": COUNTS,
             "wake": WAKE_NAMES,
@@ -237,10 +232,10 @@ class ScoredNight:
             "accuracy": {s: expected_accuracy(self.probabilities, s) for s in (0.0, 0.05, 0.1, 0.2)} if counted else {},
             "reliability": None,
             "yasa": None,
-            "yasa_lines": self._beside_yasa(),
         }
         if given.reference is not None:
             values["reliability"] = reliability_picture(*reliability(self.probabilities, given.reference))
         if given.yasa is not None:
             values["yasa"] = sleep_statistics(given.yasa[self.in_bed], self.classes, given.epoch_s)
+            values["yasa_lines"] = beside(given.yasa, self.stages, given.reference, self.classes)
         return values

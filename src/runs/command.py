@@ -214,16 +214,13 @@ def _override(text: str, *, multirun: bool) -> Override | None:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
         return None
-    is_path = key.rpartition(".")[2] in PATHS or (os.sep in value and Path(value).exists())
-    swept = override.is_sweep_override()
-    return None if is_path and (not multirun if swept else _reads_otherwise(override.value(), value)) else override
-
-
-def _reads_otherwise(value: Any, text: str) -> bool:
-    """Whether Hydra takes a path for a number, a list or a mapping."""
-    return (
-        value is not None and not isinstance(value, str) and (not isinstance(value, int | float) or str(value) != text)
-    )
+    if key.rpartition(".")[2] not in PATHS and not (os.sep in value and Path(value).exists()):
+        return override
+    if override.is_sweep_override():
+        return override if multirun else None
+    read: Any = override.value()  # of a path Hydra may make a number, a list or a mapping
+    same = read is None or isinstance(read, str) or (isinstance(read, int | float) and str(read) == value)
+    return override if same else None
 
 
 def hydra_quoted(value: str) -> str:

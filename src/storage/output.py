@@ -95,23 +95,20 @@ class OutputFolder:
         """
         pairs, names = list(sources), []
         for name, (_, source) in zip(distinct_names(pairs), pairs, strict=True):
-            other = self._other(name, source)
+            try:
+                made_from = _made_from(self.path(name))
+            except BadInput:  # whoever writes the result says why it cannot be
+                made_from = []
+            same_name, other = [record for record in made_from if record["name"] == Path(source).name], ""
+            if made_from and not same_name:
+                other = Path(source).name
+            elif same_name and not any(is_source(record, Path(source)) for record in same_name):
+                other = os.path.realpath(source)
             names.append(_apart(name, other) if other else name)
             if other:
                 where = f"{self.path(name)} was made from another file; this result goes to {names[-1]}"
                 say(Console(stderr=True), f"{source}: {where}")
         return names
-
-    def _other(self, name: str, source: str | Path) -> str:
-        """What tells a source apart from the file that the result ``name`` was made from; empty if it is that file."""
-        try:
-            made_from = _made_from(self.path(name))
-        except BadInput:  # whoever writes the result says why it cannot be
-            return ""
-        same_name = [record for record in made_from if record["name"] == Path(source).name]
-        if made_from and not same_name:
-            return Path(source).name
-        return os.path.realpath(source) if same_name and not any(is_source(r, Path(source)) for r in same_name) else ""
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:

@@ -120,7 +120,9 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     if not n_epochs:
         problem = f"lasts {recording.duration_s:g} s, less than one epoch of {features.epoch_s:g} s"
         raise BadInput(recording.source, problem, "give a longer recording")
-    missing, flat = _unusable(recording.samples, features.epoch_samples)
+    cut = recording.samples[:, : n_epochs * features.epoch_samples].reshape(len(recording.samples), n_epochs, -1)
+    low, high = cut.min(axis=2), cut.max(axis=2)  # a sample is missing in some channel; some channel does not move
+    missing, flat = ~np.isfinite(low + high).all(axis=0), (low == high).any(axis=0)
     usable, names = ~(missing | flat), settings.stage_names if hypnogram is None else hypnogram.stage_names
     duration_s, why = n_epochs * features.epoch_s, "missing samples or a flat channel"
     given: dict[str, Any] = {"margin_s": settings.margin_s, "why": why, "start": recording.start}
@@ -135,7 +137,9 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     }
     images = features.images(stretch, recording.channels)
     if settings.level == "recording":
-        images -= _median_level(images, usable[kept])
+        # The median over usable epochs of an epoch's mean level: the whole recording shares one gain.
+        levels = images[usable[kept]].mean(axis=(2, 3))
+        images -= np.median(levels, axis=0)[:, None, None] if len(levels) else np.float32(0)
     return EpochSet(
         features=images,
         stages=stages[kept],
@@ -204,20 +208,6 @@ def find_prepared(root: str | Path) -> list[Path]:
     if not files:
         raise BadInput(root, f"holds no {EPOCHS_FILE}", "give the folder that a step wrote epochs into")
     return files
-
-
-def _median_level(images: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """``(channel, 1, 1)`` median over usable epochs of an epoch's mean level; the whole recording shares one gain."""
-    levels = images[usable].mean(axis=(2, 3))
-    return np.median(levels, axis=0)[:, None, None] if len(levels) else np.zeros((images.shape[1], 1, 1), np.float32)
-
-
-def _unusable(samples: NDArray[np.floating], epoch_samples: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """``(epoch,)`` each: a sample is missing in some channel; some channel does not move."""
-    n_epochs = samples.shape[1] // epoch_samples
-    epochs = samples[:, : n_epochs * epoch_samples].reshape(len(samples), n_epochs, epoch_samples)
-    low, high = epochs.min(axis=2), epochs.max(axis=2)
-    return ~np.isfinite(low + high).all(axis=0), (low == high).any(axis=0)
 
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:

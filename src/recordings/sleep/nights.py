@@ -189,7 +189,9 @@ def _find_edf_folder(root: Path, subject_pattern: str | None, scoring: str | Non
         for path in files:
             same = names.count(path.stem.casefold()) > 1
             name = "-".join(path.relative_to(top).parts) if same else path.stem
-            named = [_named(path, scoring)] if scoring else [p for stem in _stems(path) for p in beside.get(stem, [])]
+            stems = (path.stem, _SIGNAL_WORD.sub("", path.stem), *_sleep_edf_night(path))
+            beside_it = [p for stem in stems for p in beside.get(stem.casefold(), [])]
+            named = [_named(path, scoring)] if scoring else beside_it
             found, *others = list(dict.fromkeys(named)) or [None]
             sleep_edf = None if subject_pattern else _SLEEP_EDF.match(path.name)
             subject = sleep_edf[1].upper() if sleep_edf else None
@@ -223,12 +225,6 @@ def _holds_signal(path: Path, *, damaged: bool = True) -> bool:
         return bool(read_header(path).signals)
     except BadInput:
         return damaged
-
-
-def _stems(path: Path) -> list[str]:
-    """What a scoring of the recording may be named after, in small letters."""
-    stems = [path.stem, _SIGNAL_WORD.sub("", path.stem), *_sleep_edf_night(path)]
-    return [stem.casefold() for stem in dict.fromkeys(stems)]
 
 
 def _sleep_edf_night(path: Path) -> list[str]:
