@@ -90,7 +90,6 @@ class NightInput:
     doubts: list[str] = field(default_factory=list)  # what speaks against the reference being of this recording
     rows: list[dict[str, NDArray[np.floating]]] = field(default_factory=list)  # "eeg", "eog" of each group, for YASA
     rows_hz: float = 0.0
-    yasa: NDArray[np.integer] | None = None  # (epoch,) YASA's stages, to compare with
     lights: tuple[float | None, float | None] = (None, None)  # off and on, seconds from the start
     notes: list[str] = field(default_factory=list)
 
@@ -134,8 +133,13 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     """
     if night.kind in LAYOUTS or night.kind == PREPARED:
         return _finished_input(bundle, night, options)
-    labels, rates_hz = _labels(night) if bundle.decision.get("any_channel") else ((), ())
-    groups, notes = choose_groups(bundle, night.psg[0], labels, rates_hz, options.channels)
+    rates_hz: dict[str, float] = {}
+    if bundle.decision.get("any_channel"):
+        signals = read_header(night.psg[0]).signals if night.psg[0].suffix.lower() in EDF_SUFFIXES else ()
+        rates_hz = {signal.label: signal.fs_hz for signal in signals if not signal.problem}
+        # Of other files, and of an EDF without a usable channel, for which it raises, the reader is asked.
+        rates_hz = rates_hz or {c.channels[0]: c.fs_hz for c in load_channels(night, ChannelRequest(None))}
+    groups, notes = choose_groups(bundle, night.psg[0], list(rates_hz), list(rates_hz.values()), options.channels)
     names = tuple(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
     loaded = load_channels(night, ChannelRequest(names, settings.aliases))  # cut_input looks at their rates
     if slow := [r.channels[0] for r in loaded if r.fs_hz < 2 * settings.features.max_hz]:
@@ -189,17 +193,6 @@ def choose_groups(
             problem = f"names {twice[0]!r} twice in one group"
             raise BadInput("options.channels", problem, f"write {ABSENT} for an absent one")
     return groups, []
-
-
-def _labels(night: Night) -> tuple[Sequence[str], Sequence[float]]:
-    """Names and rates of the channels of a recording."""
-    if night.psg[0].suffix.lower() in EDF_SUFFIXES:
-        signals = [signal for signal in read_header(night.psg[0]).signals if not signal.problem]
-        if not signals:
-            load_channels(night, ChannelRequest(None))  # says why
-        return [signal.label for signal in signals], [signal.fs_hz for signal in signals]
-    channels = load_channels(night, ChannelRequest(None))
-    return [channel.channels[0] for channel in channels], [channel.fs_hz for channel in channels]
 
 
 def cut_input(

@@ -83,7 +83,7 @@ def with_yasa(scored: ScoredNight, foreign: Sequence[str], own: Sequence[str], a
     scored_share = float(np.mean(scored.stages != UNSCORED))
     share = 0.0 if asked is False else yasa_share(bool(foreign), readable, scored_share)
     changed: dict[str, Any] = {}
-    notes, stages = list(given.notes), given.yasa
+    notes = list(given.notes)
     if share:
         chances = log_mean(scored.probabilities, yasa_probabilities(scored), share)
         name, origin = ("YASA", YASA_ORIGIN) if share == 1 else ("Network and YASA", joined(scored.origin, YASA_ORIGIN))
@@ -98,8 +98,8 @@ def with_yasa(scored: ScoredNight, foreign: Sequence[str], own: Sequence[str], a
     if asked:
         rows = yasa_probabilities(scored)
         known = np.isfinite(rows).all(axis=1)
-        stages = np.where(known, np.nan_to_num(rows).argmax(axis=1), UNSCORED)
-    return replace(scored, given=replace(given, notes=notes, yasa=stages), **changed)
+        changed["yasa"] = np.where(known, np.nan_to_num(rows).argmax(axis=1), UNSCORED)
+    return replace(scored, given=replace(given, notes=notes), **changed)
 
 
 def log_mean(one: NDArray[np.floating], other: NDArray[np.floating], share: float) -> NDArray[np.floating]:

@@ -337,7 +337,12 @@ def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool =
     for name in new:
         _make_way(target, name, old.get(name), option, cached)
     stale = [] if adding else [name for name in old if name not in new and is_ours(target, name, old[name])]
-    kept = {name: _present(target, name, records) for name, records in old.items() if adding and name not in new}
+    # Of a file of an earlier result the record that it has now; there are several after an interrupted run.
+    kept = {
+        name: next((record for record in records[:-1] if is_ours(target, name, [record])), records[-1])
+        for name, records in old.items()
+        if adding and name not in new
+    }
     final = _written(part) | {"outputs": kept | new}
     write_manifest(part, {"unfinished": True, "outputs": new, "replaced": old})
     sync(part)
@@ -354,12 +359,6 @@ def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool =
         os.replace(part / MANIFEST, target / MANIFEST)
     except OSError as error:
         raise disk_error(error, target) or error from error
-
-
-def _present(target: Path, name: str, records: list[Record]) -> Record:
-    """The record that a file of an earlier result has now; there are several after an interrupted run."""
-    found = (record for record in records[:-1] if is_ours(target, name, [record]))
-    return next(found, records[-1])
 
 
 def _make_way(target: Path, name: str, records: list[Record] | None, option: str, cached: bool) -> None:
