@@ -27,7 +27,7 @@ from src.predict.sleep_input import (
 )
 from src.predict.sleep_night import ScoredNight
 from src.predict.sleep_statistics import mean_vote
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
+from src.preprocess.sleep.epochs import EPOCHS_STEP, EPOCHS_VERSION, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
 from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import derivation, is_channel
@@ -242,7 +242,7 @@ def _named(recordings: dict[str, Recording], name: str) -> Recording:
 
 def _open(bundle: Bundle) -> tuple[EpochSettings, torch.nn.Module]:
     """Settings and network of a bundle that this installation can use."""
-    bundle.require("sleep_staging", {SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
+    bundle.require("sleep_staging", {EPOCHS_STEP: EPOCHS_VERSION, NIGHT_VIEW: NIGHT_VIEW_VERSION})
     return bundle.settings(EpochSettings.from_params), bundle.network()
 
 

@@ -1,6 +1,7 @@
-"""The step ``sleep_epochs``: a night in, labelled log-power images of its epochs out.
+"""A night in, labelled log-power images of its epochs out; and the file that holds them.
 
-Training calls the step, which caches; inference calls :func:`epochs_of` on the recording. Both run the same code.
+Training calls the step ``sleep_epochs`` (``prepare.py``), which caches; inference calls :func:`epochs_of`. Both run the
+same code.
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import BandPowerSettings
 from src.recordings.foreign_files import explained
-from src.recordings.sleep.channels import ChannelRequest, join_channels
-from src.recordings.sleep.check_signal import check_channel
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
-from src.recordings.sleep.nights import Night, load_channels, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec
-from src.storage.step import CachedStep
 
 if TYPE_CHECKING:
     from src.preprocess.sleep.features import FeatureSettings
 
 EPOCHS_FILE = "epochs.h5"
+EPOCHS_STEP, EPOCHS_VERSION = "sleep_epochs", 2
+"""Name and version of the step among a bundle's steps."""
 PREPARED = "prepared"
 """Kind of source whose epochs another step has made, such as those of an LFP session."""
 _ARRAYS = ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
@@ -210,33 +209,6 @@ def find_prepared(root: str | Path) -> list[Path]:
     return files
 
 
-def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    settings = EpochSettings.from_params(params)
-    night = Night.from_inputs(params["kind"], inputs)
-    hypnogram = load_scoring(night, settings.scoring)
-    if hypnogram is None:
-        raise BadInput(night.psg[0], "has no hypnogram", "put one beside it, or leave this recording out of training")
-    features = settings.features
-    channels = load_channels(night, ChannelRequest(settings.channels, settings.aliases, features.max_hz))
-    reports = [check_channel(c.samples[0], c.fs_hz, c.channels[0], c.units[0]) for c in channels]
-    recording = join_channels(channels, features.fs_hz)
-    epochs = epochs_of(recording, hypnogram, settings)
-    facts = {
-        "axes": list(AXES),
-        "units": f"dB re {'variance' if features.kind == 'bandpower' else f'1 {recording.units[0]}^2/Hz'}",
-        "channels": list(recording.channels),
-        "fs_hz": recording.fs_hz,
-        "epoch_s": features.epoch_s,
-        "stage_names": list(hypnogram.stage_names),
-        "start": recording.start.isoformat() if recording.start else None,
-        "signals": [report.to_dict() for report in reports],
-        **epochs.facts,
-    }
-    facts["warnings"] = [*recording.notes, *facts["warnings"]]
-    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
-    return facts
-
-
 def write_epochs(path: Path, epochs: EpochSet, facts: Mapping[str, Any]) -> None:
     """Write what :func:`read_epochs` reads; ``facts`` has the axes, units, channels, ``fs_hz``, ``epoch_s``, stages."""
     import h5py
@@ -249,7 +221,3 @@ def write_epochs(path: Path, epochs: EpochSet, facts: Mapping[str, Any]) -> None
         features.attrs["axes"], features.attrs["units"] = facts["axes"], facts["units"]
         for name in ("channels", "fs_hz", "epoch_s", "stage_names"):
             file.attrs[name] = facts[name]
-
-
-SLEEP_EPOCHS = CachedStep("sleep_epochs", 2, _run)
-"""Inputs ``Night.inputs()``, parameters ``EpochSettings.to_params(kind)``; writes ``epochs.h5``."""
