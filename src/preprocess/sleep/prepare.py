@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_bandpower
+from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import (
     AXES,
     EPOCHS_FILE,
@@ -149,6 +149,20 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
 
 SLEEP_EPOCHS = CachedStep(EPOCHS_STEP, EPOCHS_VERSION, _run)
 """Inputs ``Night.inputs()``, parameters ``EpochSettings.to_params(kind)``; writes ``epochs.h5``."""
+
+
+def _run_bandpower(
+    inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
+) -> dict[str, Any]:
+    kind = params["kind"]
+    epochs = read_bandpower(kind, Path(inputs["night"]), params["recording"])
+    facts = {"axes": list(AXES), **LAYOUTS[kind], "fs_hz": 0.0, "start": None, **epochs.facts}
+    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
+    return facts
+
+
+SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 2, _run_bandpower)
+"""Input ``night`` (an ``.npz``), parameters ``kind`` and ``recording``; writes ``epochs.h5``."""
 
 
 def _night_jobs(
