@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from src.recordings.foreign_files import absent
 from src.signals import BadInput, Origin, SignalSpec
+from src.storage.foreign_files import absent
 from src.storage.manifest import canonical_json, digest_of, fingerprint, provenance, source_record, write_manifest
 from src.storage.output import OutputFolder
 

@@ -29,12 +29,12 @@ from src.predict.sleep_night import ScoredNight
 from src.predict.sleep_statistics import mean_vote
 from src.preprocess.sleep.epochs import EPOCHS_STEP, EPOCHS_VERSION, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
-from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import derivation, is_channel
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import Night
 from src.signals import UNSCORED, BadInput, Recording
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.foreign_files import absent
 from src.storage.output import OutputFolder
 
 BATCH = 512

@@ -15,7 +15,6 @@ from src.models.bundle import Bundle, require_contract
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import AXES, PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
-from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import ChannelRequest, choose_channels, require_band, resample
 from src.recordings.sleep.check_signal import ChannelReport, check_channel
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
@@ -24,6 +23,7 @@ from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, l
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.sleep import Level, level_of
 from src.signals import UNSCORED, BadInput, Recording, SignalSpec
+from src.storage.foreign_files import absent
 
 ABSENT = "none"
 """Stands for a channel that the recording lacks."""

@@ -126,16 +126,14 @@ def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Con
     outcomes = {name: Outcome(name, reason=reason.format(name, n)) for name, n in twice.items()}
     distinct = [job for job in jobs if count[job.name] == 1]
     with batch_progress(title, len(distinct), console) as done:
-        for outcome in _outcomes(distinct, workers):
+        alone = workers <= 1 or len(distinct) <= 1
+        for outcome in map(_attempt, distinct) if alone else _in_pools(distinct, workers):
             outcomes[outcome.name] = outcome
             done()
     return Summary(title, tuple(outcomes[name] for name in count))
 
 
-def _outcomes(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    if workers <= 1 or len(jobs) <= 1:
-        yield from map(_attempt, jobs)
-        return
+def _in_pools(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     waiting = deque(jobs)
     while waiting:
         suspects = yield from _pooled(waiting, workers)

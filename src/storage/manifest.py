@@ -23,6 +23,7 @@ from typing import Any
 import xxhash
 
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 2
@@ -58,7 +59,7 @@ def file_digest(path: Path, kind: str = "sha256") -> str:
     BadInput
         If the file is missing or cannot be read.
     """
-    try:
+    with explained(path):
         stat = path.stat()
         key = (kind, str(path), _identity(stat))
         if key in _digests:
@@ -69,10 +70,6 @@ def file_digest(path: Path, kind: str = "sha256") -> str:
         with path.open("rb") as handle:
             while block := handle.read(_READ_BYTES):
                 checksum.update(block)
-    except FileNotFoundError:
-        raise BadInput(path, "does not exist", "check the path") from None
-    except PermissionError:
-        raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
     if settled:
         _digests[key] = checksum.hexdigest()
     return str(checksum.hexdigest())

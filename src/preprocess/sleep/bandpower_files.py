@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings
 from src.preprocess.sleep.epochs import AXES, EpochSet
-from src.recordings.foreign_files import explained
 from src.recordings.sleep.hypnogram import stage_counts
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput, SignalSpec
+from src.storage.foreign_files import explained
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
 _DB_PER_NEPER = 10 / np.log(10)

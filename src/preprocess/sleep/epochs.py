@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import BandPowerSettings
-from src.recordings.foreign_files import explained
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec
+from src.storage.foreign_files import explained
 
 if TYPE_CHECKING:
     from src.preprocess.sleep.features import FeatureSettings

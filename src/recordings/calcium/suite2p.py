@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from src.recordings.calcium.recording import CalciumRecording, Plane, of_planes
-from src.recordings.foreign_files import explained
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 
 SUITE2P_FILES = ("F.npy", "Fneu.npy", "iscell.npy", "stat.npy", "ops.npy")
 _NEEDED = ("F.npy", "stat.npy")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.recordings.foreign_files import explained
 from src.recordings.sleep.channels import ChannelRequest, derivation, require_band
 from src.recordings.sleep.stage_names import CODINGS
 from src.signals import BadInput, Recording
+from src.storage.foreign_files import explained
 
 _DREAMS_HZ = {1: 100.0, 3: 50.0}
 _DREAMS_USUAL_HZ = 200.0

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.foreign_files import explained
 from src.recordings.sleep.channels import ChannelRequest, derivation, join_channels, require_band
 from src.signals import BadInput, Recording
+from src.storage.foreign_files import explained
 
 EDF_SUFFIXES = (".edf", ".bdf")
 _FIXED_BYTES = _SIGNAL_BYTES = 256

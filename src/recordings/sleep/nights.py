@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import ChannelRequest, join_channels
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_channels, read_header
@@ -21,6 +20,7 @@ from src.recordings.sleep.hypnogram import Hypnogram
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.signals import BadInput, Recording
 from src.storage.atomic import PART
+from src.storage.foreign_files import absent
 from src.storage.progress import say
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)

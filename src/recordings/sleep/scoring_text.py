@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from src.recordings.foreign_files import explained
 from src.recordings.sleep.stage_names import integer_of, says_stage, stage_code
 from src.signals import UNSCORED, BadInput
+from src.storage.foreign_files import explained
 
 Row = tuple[float | None, float | None, str]
 """``(onset_s, duration_s, text)``; ``None`` where the file does not say."""
