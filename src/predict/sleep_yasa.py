@@ -42,6 +42,8 @@ _BANDS_HZ = {
     "sigma": (12, 16),
     "beta": (16, 30),
 }
+_FULL_HZ = 80.0
+"""Least rate that holds all that the trees know."""
 _LOW_UV = 16.0
 """Standard deviation (0.4 to 30 Hz) that the calmest twentieth of a recording's epochs is scaled to."""
 _BLOCK, _MARGIN = 64, 412
@@ -50,17 +52,20 @@ _FLOOR = 1e-3
 _NAMES = {"W": "W", "N1": "N1", "N2": "N2", "N3": "N3", "R": "REM"}
 
 
-def yasa_share(foreign: bool, readable: bool, scored: float) -> float:
+def yasa_share(foreign: bool, readable: bool, scored: float, fs_hz: float) -> float:
     """The share that YASA has in the answer where the user says nothing.
 
     **The network scores the channels that it was trained on. All others are scored by the network and YASA together:
-    the mean of their log-probabilities, in which YASA counts three times.** Where less than half of the recording is
-    ``scored`` (a share), YASA scores alone, because the network needs the neighbours of an epoch. Where YASA cannot
-    read the EEG, of less than 80 Hz, the network scores alone.
+    the mean of their log-probabilities, in which YASA counts three times, or as much as the network below 80 Hz, where
+    it lacks what it knew of the fast rhythms.** Where less than half of the recording is ``scored`` (a share), YASA
+    scores alone, because the network needs the neighbours of an epoch. Where there is no EEG that YASA can read, the
+    network scores alone.
     """
     if not (foreign and readable):
         return 0.0
-    return 0.75 if scored >= 0.5 else 1.0
+    if scored < 0.5:
+        return 1.0
+    return 0.75 if fs_hz >= _FULL_HZ else 0.5
 
 
 def with_yasa(scored: ScoredNight, foreign: Sequence[str], own: Sequence[str], asked: bool | None) -> ScoredNight:
@@ -80,8 +85,9 @@ def with_yasa(scored: ScoredNight, foreign: Sequence[str], own: Sequence[str], a
     """
     given = scored.given
     readable = all("eeg" in rows for rows in given.rows)
-    scored_share = float(np.mean(scored.stages != UNSCORED))
-    share = 0.0 if asked is False else yasa_share(bool(foreign), readable, scored_share)
+    share = 0.0
+    if asked is not False:
+        share = yasa_share(bool(foreign), readable, float(np.mean(scored.stages != UNSCORED)), given.fs_hz)
     changed: dict[str, Any] = {}
     notes = list(given.notes)
     if share:
@@ -90,6 +96,11 @@ def with_yasa(scored: ScoredNight, foreign: Sequence[str], own: Sequence[str], a
         notes.append(
             f"scored by: {name} (Vallat & Walker 2021), because the network was trained on {', '.join(own)},"
             f" not on {', '.join(foreign)} (options.yasa=false takes the network alone)"
+            + (
+                f"; often misread at {given.fs_hz:g} Hz: record at {_FULL_HZ:g} Hz or more"
+                if given.fs_hz < _FULL_HZ
+                else ""
+            )
         )
         changed = {"probabilities": chances, "origin": origin, "scored_by": name, "metrics": {}}
     elif foreign:
