@@ -30,6 +30,7 @@ from src.predict.sleep_statistics import mean_vote
 from src.preprocess.sleep.epochs import EPOCHS_STEP, EPOCHS_VERSION, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
 from src.recordings.sleep.channels import derivation, is_channel
+from src.recordings.sleep.edf import MICROVOLTS
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import Night
 from src.signals import UNSCORED, BadInput, Recording
@@ -45,7 +46,6 @@ OPTIONS = {"predict": ["kind", *InputOptions.__dataclass_fields__]}
 """What may be given under ``options``, by function."""
 HUMAN_BUNDLE = Path(__file__).resolve().parents[2] / "pretrained" / "sleep_human"
 """The network that :func:`stage` takes where no bundle is named."""
-MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}
 
 
 def predict(

@@ -10,7 +10,6 @@ states. All other files stay as they are.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import sys
@@ -34,6 +33,7 @@ from src.storage.manifest import (
     is_source,
     listed_files,
     read_manifest,
+    read_record,
     write_manifest,
 )
 from src.storage.progress import say
@@ -200,11 +200,7 @@ def _apart(name: str, other: str) -> str:
 
 def _made_from(result: Path) -> list[dict[str, Any]]:
     """The files that a result was made from, by its folder's manifest or by its record ``<result>.json``."""
-    try:
-        record = json.loads(result.with_name(f"{result.name}.json").read_text())
-    except (OSError, ValueError, RecursionError):
-        record = None
-    recording = record.get("recording") if isinstance(record, dict) else None
+    recording = read_record(result.with_name(f"{result.name}.json")).get("recording")
     inputs = (read_manifest(result) or {}).get("inputs")
     found = [recording, *(inputs.values() if isinstance(inputs, dict) else ())]
     return [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
@@ -316,14 +312,9 @@ def replacement(target: Path, option: str = "output_dir", *, cached: bool = Fals
         if target.is_dir():
             _move(part, target, option, adding=False, cached=cached)
             return
-        write_manifest(part, _written(part) | {"outputs": checksums(part)})
+        write_manifest(part, read_record(part / MANIFEST) | {"outputs": checksums(part)})
         sync(part)
         os.rename(part, target)
-
-
-def _written(part: Path) -> dict[str, Any]:
-    """The manifest that the block has written, if any."""
-    return dict(json.loads((part / MANIFEST).read_text())) if (part / MANIFEST).exists() else {}
 
 
 def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool = False) -> None:
@@ -343,7 +334,7 @@ def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool =
         for name, records in old.items()
         if adding and name not in new
     }
-    final = _written(part) | {"outputs": kept | new}
+    final = read_record(part / MANIFEST) | {"outputs": kept | new}
     write_manifest(part, {"unfinished": True, "outputs": new, "replaced": old})
     sync(part)
     try:
