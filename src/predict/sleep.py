@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from src.models.bundle import Bundle, inputs_of, load_bundle
+from src.models.bundle import Bundle, load_bundle
 from src.predict.sleep_input import (
     ABSENT,
     InputOptions,
@@ -85,7 +85,7 @@ def predict(
     reference = None if how.reference == "beside" else how.reference
     if reference and not Path(reference).exists():
         raise absent(reference)
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, reference))
+    output = OutputFolder(Path(output_dir), (bundle.folder, source, reference))
     names = output.names((night.recording_id, night.psg[0]) for night in nights)
     jobs = [
         Job(name, _stage_night, (bundle, network, settings, how, night, output, name))

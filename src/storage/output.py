@@ -54,7 +54,8 @@ class OutputFolder:
     root
         The folder that the user gave.
     inputs
-        Files and folders that the verb reads. No result may be one of them, contain one or lie in one.
+        Files and folders that the verb reads; None for one that was not given. No result may be one of them, contain
+        one or lie in one.
     option
         The option that names the root, for messages.
 
@@ -65,7 +66,7 @@ class OutputFolder:
     """
 
     root: Path
-    inputs: tuple[Path, ...] = ()
+    inputs: tuple[str | Path | None, ...] = ()
     option: str = "output_dir"
 
     def __post_init__(self) -> None:
@@ -206,7 +207,9 @@ def _made_from(result: Path) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
 
 
-def refuse_overlap(target: Path, inputs: Iterable[Path], option: str, *, may_contain: bool = False) -> None:
+def refuse_overlap(
+    target: Path, inputs: Iterable[str | Path | None], option: str, *, may_contain: bool = False
+) -> None:
     """Raise unless ``target`` and every input are apart from each other.
 
     Raises
@@ -215,8 +218,8 @@ def refuse_overlap(target: Path, inputs: Iterable[Path], option: str, *, may_con
         If the target is an input, contains one (unless ``may_contain``), or lies in one.
     """
     target = Path(os.path.realpath(target))
-    for given in inputs:
-        source = Path(os.path.realpath(given))
+    for given in filter(None, inputs):
+        source = Path(os.path.realpath(Path(given)))
         if _same(target, source):
             relation = "is"
         elif not may_contain and any(_same(target, above) for above in source.parents):
