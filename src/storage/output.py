@@ -218,7 +218,7 @@ def refuse_overlap(
         If the target is an input, contains one (unless ``may_contain``), or lies in one.
     """
     target = Path(os.path.realpath(target))
-    for given in filter(None, inputs):
+    for given in (path for path in inputs if path):
         source = Path(os.path.realpath(Path(given)))
         if _same(target, source):
             relation = "is"
