@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, Plane, of_planes
-from src.recordings.foreign_files import explained
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 from src.storage.hdf5 import reading
 
 _SAVE_AGAIN = "open it with the program that wrote it, and save again"
