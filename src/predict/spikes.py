@@ -24,10 +24,10 @@ from src.preprocess.spikes.trace import Trace, find_recording, load_trace
 from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
 from src.recordings.extracellular.reader import is_recording, open_recording, require_spike_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
-from src.recordings.foreign_files import absent
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
 from src.signals import BadInput, SourceOptions
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.foreign_files import absent
 from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
 from src.storage.progress import say
@@ -110,14 +110,14 @@ def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> S
     options
         Of :class:`SortOptions`, ``classifier`` among them.
     """
-    from src.models.bundle import inputs_of, load_bundle  # loads torch, and the sorter too
+    from src.models.bundle import load_bundle  # loads torch, and the sorter too
     from src.predict.sorter import NetworkSorter, conditioning_of
 
     chosen, rate = SortOptions(**options), bundle.signal.fs_hz
     conditioning_of(bundle, "spike_detection")
     if chosen.classifier is None:
         raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, chosen.classifier, chosen.truth))
+    output = OutputFolder(Path(output_dir), (bundle.folder, source, chosen.classifier, chosen.truth))
     output.check()
     given_hz = chosen.source_options.fs_hz
     if given_hz is not None and not np.isclose(given_hz, rate, rtol=1e-3):

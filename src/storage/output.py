@@ -10,7 +10,6 @@ states. All other files stay as they are.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import sys
@@ -34,6 +33,7 @@ from src.storage.manifest import (
     is_source,
     listed_files,
     read_manifest,
+    read_record,
     write_manifest,
 )
 from src.storage.progress import say
@@ -54,7 +54,8 @@ class OutputFolder:
     root
         The folder that the user gave.
     inputs
-        Files and folders that the verb reads. No result may be one of them, contain one or lie in one.
+        Files and folders that the verb reads; None for one that was not given. No result may be one of them, contain
+        one or lie in one.
     option
         The option that names the root, for messages.
 
@@ -65,7 +66,7 @@ class OutputFolder:
     """
 
     root: Path
-    inputs: tuple[Path, ...] = ()
+    inputs: tuple[str | Path | None, ...] = ()
     option: str = "output_dir"
 
     def __post_init__(self) -> None:
@@ -95,23 +96,20 @@ class OutputFolder:
         """
         pairs, names = list(sources), []
         for name, (_, source) in zip(distinct_names(pairs), pairs, strict=True):
-            other = self._other(name, source)
+            try:
+                made_from = _made_from(self.path(name))
+            except BadInput:  # whoever writes the result says why it cannot be
+                made_from = []
+            same_name, other = [record for record in made_from if record["name"] == Path(source).name], ""
+            if made_from and not same_name:
+                other = Path(source).name
+            elif same_name and not any(is_source(record, Path(source)) for record in same_name):
+                other = os.path.realpath(source)
             names.append(_apart(name, other) if other else name)
             if other:
                 where = f"{self.path(name)} was made from another file; this result goes to {names[-1]}"
                 say(Console(stderr=True), f"{source}: {where}")
         return names
-
-    def _other(self, name: str, source: str | Path) -> str:
-        """What tells a source apart from the file that the result ``name`` was made from; empty if it is that file."""
-        try:
-            made_from = _made_from(self.path(name))
-        except BadInput:  # whoever writes the result says why it cannot be
-            return ""
-        same_name = [record for record in made_from if record["name"] == Path(source).name]
-        if made_from and not same_name:
-            return Path(source).name
-        return os.path.realpath(source) if same_name and not any(is_source(r, Path(source)) for r in same_name) else ""
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -203,17 +201,15 @@ def _apart(name: str, other: str) -> str:
 
 def _made_from(result: Path) -> list[dict[str, Any]]:
     """The files that a result was made from, by its folder's manifest or by its record ``<result>.json``."""
-    try:
-        record = json.loads(result.with_name(f"{result.name}.json").read_text())
-    except (OSError, ValueError, RecursionError):
-        record = None
-    recording = record.get("recording") if isinstance(record, dict) else None
+    recording = read_record(result.with_name(f"{result.name}.json")).get("recording")
     inputs = (read_manifest(result) or {}).get("inputs")
     found = [recording, *(inputs.values() if isinstance(inputs, dict) else ())]
     return [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
 
 
-def refuse_overlap(target: Path, inputs: Iterable[Path], option: str, *, may_contain: bool = False) -> None:
+def refuse_overlap(
+    target: Path, inputs: Iterable[str | Path | None], option: str, *, may_contain: bool = False
+) -> None:
     """Raise unless ``target`` and every input are apart from each other.
 
     Raises
@@ -222,8 +218,8 @@ def refuse_overlap(target: Path, inputs: Iterable[Path], option: str, *, may_con
         If the target is an input, contains one (unless ``may_contain``), or lies in one.
     """
     target = Path(os.path.realpath(target))
-    for given in inputs:
-        source = Path(os.path.realpath(given))
+    for given in (path for path in inputs if path):
+        source = Path(os.path.realpath(Path(given)))
         if _same(target, source):
             relation = "is"
         elif not may_contain and any(_same(target, above) for above in source.parents):
@@ -319,14 +315,9 @@ def replacement(target: Path, option: str = "output_dir", *, cached: bool = Fals
         if target.is_dir():
             _move(part, target, option, adding=False, cached=cached)
             return
-        write_manifest(part, _written(part) | {"outputs": checksums(part)})
+        write_manifest(part, read_record(part / MANIFEST) | {"outputs": checksums(part)})
         sync(part)
         os.rename(part, target)
-
-
-def _written(part: Path) -> dict[str, Any]:
-    """The manifest that the block has written, if any."""
-    return dict(json.loads((part / MANIFEST).read_text())) if (part / MANIFEST).exists() else {}
 
 
 def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool = False) -> None:
@@ -340,8 +331,13 @@ def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool =
     for name in new:
         _make_way(target, name, old.get(name), option, cached)
     stale = [] if adding else [name for name in old if name not in new and is_ours(target, name, old[name])]
-    kept = {name: _present(target, name, records) for name, records in old.items() if adding and name not in new}
-    final = _written(part) | {"outputs": kept | new}
+    # Of a file of an earlier result the record that it has now; there are several after an interrupted run.
+    kept = {
+        name: next((record for record in records[:-1] if is_ours(target, name, [record])), records[-1])
+        for name, records in old.items()
+        if adding and name not in new
+    }
+    final = read_record(part / MANIFEST) | {"outputs": kept | new}
     write_manifest(part, {"unfinished": True, "outputs": new, "replaced": old})
     sync(part)
     try:
@@ -357,12 +353,6 @@ def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool =
         os.replace(part / MANIFEST, target / MANIFEST)
     except OSError as error:
         raise disk_error(error, target) or error from error
-
-
-def _present(target: Path, name: str, records: list[Record]) -> Record:
-    """The record that a file of an earlier result has now; there are several after an interrupted run."""
-    found = (record for record in records[:-1] if is_ours(target, name, [record]))
-    return next(found, records[-1])
 
 
 def _make_way(target: Path, name: str, records: list[Record] | None, option: str, cached: bool) -> None:
