@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from src.datamodules.loaders import Execution, PartLoaders, as_is, evaluation_loader, overfitting
 from src.datamodules.splits import PARTS, Part, Split, split_blocks
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
-from src.preprocess.spikes.filters import Spectrum, mean_template
+from src.preprocess.spikes.filters import Spectrum
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import find_recording, load_trace
 from src.preprocess.spikes.waveforms import cut, load_labelled
@@ -296,9 +296,7 @@ class SpikeData(PartLoaders):
         if not len(recording.train.between(self.parts["train"].start, self.parts["train"].stop)):
             raise BadInput(path, "no spike lies in the training block", "use a longer recording")
         if self.switches.get("matched_filter"):
-            model = recording.waveforms(self.parts["train"], self.n_units)
-            template = tuple(float(v) for v in mean_template(model.templates[model.counts > 0]))
-            self.conditioning = replace(self.conditioning, template=template, template_onset=model.onset)
+            self.conditioning = recording.waveforms(self.parts["train"], self.n_units).matched(self.conditioning)
         sorter = BankSorter.from_labelled(recording, linear, self.parts["train"])
         noise = {}
         for name in self.targets:
@@ -331,7 +329,7 @@ class SpikeData(PartLoaders):
 
     def steps(self) -> list[dict[str, Any]]:
         """The chain that a recording goes through before the network."""
-        return [CONDITIONING.describe(self.conditioning.to_dict())]
+        return [CONDITIONING.describe(asdict(self.conditioning))]
 
     def origin(self) -> Origin:
         """What was trained on."""

@@ -117,4 +117,4 @@ def one_thread() -> Iterator[None]:
 def conditioning_of(bundle: Bundle) -> Conditioning:
     """The chain that a bundle's recordings went through, if it is this version's."""
     bundle.require_steps({CONDITIONING.name: CONDITIONING.version})
-    return bundle.settings(Conditioning.from_dict)
+    return bundle.settings(lambda plain: Conditioning(**plain))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.predict.spike_exports import SortedRecording, export, require_known
-from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit_rows
+from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit_rows, write_rows
 from src.predict.spikes import find_recordings
 from src.preprocess.spikes.discover import DiscoverParams, Group, Read, Units, discover_group
 from src.preprocess.spikes.trace import check_clipping
@@ -258,7 +258,4 @@ def _write_tables(folder: Path, done: SortedRecording) -> None:
         writer.writerow(["sample", "time_s", "group", "unit"])
         for index, unit in zip(done.train.index.tolist(), done.train.unit.tolist(), strict=True):
             writer.writerow([index, f"{index / done.fs_hz:.6f}", groups[unit], unit])
-    with (folder / f"{done.name}_units.csv").open("w", newline="") as handle:
-        table = csv.DictWriter(handle, list(done.units[0]))
-        table.writeheader()
-        table.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in done.units)
+    write_rows(folder / f"{done.name}_units.csv", done.units)

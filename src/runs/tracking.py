@@ -174,12 +174,10 @@ def _built(tracker: dict[str, Any], run: RunFolder, config: dict[str, Any], kind
 
 def _known_id(file: Path) -> str | None:
     """The id that a tracker gave to this run; ``None`` where none was written, or what is there is none."""
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        return None
-    known = found.get("id") if isinstance(found, dict) else None
-    return known if isinstance(known, str) and re.fullmatch(r"[0-9a-f]{12,32}", known) else None
+    with suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
+        known = json.loads(file.read_text())["id"]
+        return known if re.fullmatch(r"[0-9a-f]{12,32}", known) else None
+    return None
 
 
 def _write_id(file: Path, known: str | None) -> None:

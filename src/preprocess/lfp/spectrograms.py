@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from src.preprocess.lfp.extraction import extract
 from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
-from src.preprocess.lfp.shank import TRACES, shank_step
+from src.preprocess.lfp.shank import STEP, TRACES, VERSION, run
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
@@ -130,8 +131,9 @@ class Work:
         label = f"{self.session.name}_sh{shank}"
         refuse_foreign(self._folder(f"sh{shank}"), "output_dir")
         traces, source = self._traces(shank)
-        step = shank_step(threads=self.params.workers or available_cores(), memory_mb=self.params.memory_mb)
+        how: dict[str, Any] = {"threads": self.params.workers or available_cores(), "memory_mb": self.params.memory_mb}
         given = {**self.params.transform(), "label": label, "source": source}
+        step = CachedStep(STEP, VERSION, partial(run, **how))
         artifact = ensure(step, {TRACES: traces}, given, label=label, target=self._folder(f"sh{shank}"))
         if self.params.figures:
             from src.preprocess.lfp.pages import draw_shank  # loads matplotlib

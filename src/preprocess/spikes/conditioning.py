@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pywt
 
-from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template, robust_sigma
+from src.preprocess.spikes.filters import bandpass, matched_filter, robust_sigma
 from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioningParams
 from src.preprocess.spikes.trace import load_trace
 from src.recordings.extracellular.arrays import SUFFIXES
@@ -38,18 +38,8 @@ class Conditioning(ConditioningParams):
     """
 
     fs_hz: float = 25_000.0
-    template: tuple[float, ...] = field(default=())
+    template: list[float] = field(default_factory=list)
     template_onset: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types for a bundle."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Conditioning:
-        """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-        return cls(**values)
 
     def __post_init__(self) -> None:
         if self.wavelet is not None and self.wavelet not in pywt.wavelist(kind="discrete"):
@@ -67,7 +57,7 @@ class Conditioning(ConditioningParams):
 
     def linear_only(self) -> Conditioning:
         """The same chain without the steps that change shapes: what a classifier reads."""
-        return replace(self, wavelet=None, template=(), template_onset=0)
+        return replace(self, wavelet=None, template=[], template_onset=0)
 
     def apply(self, centred: np.ndarray) -> np.ndarray:
         """The whole chain on a trace ``(time,)`` that is centred and free of NaN."""
@@ -108,7 +98,7 @@ class Conditioning(ConditioningParams):
 def _condition(
     inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
 ) -> dict[str, Any] | None:
-    conditioning = Conditioning.from_dict(params["conditioning"])
+    conditioning = Conditioning(**params["conditioning"])
     trace = load_trace(inputs["recording"], fs_hz=conditioning.fs_hz, options=SourceOptions(key=params["key"]))
     np.save(out_dir / "conditioned.npy", conditioning.apply(trace.centred))
     np.save(out_dir / "usable.npy", trace.usable)
@@ -136,9 +126,7 @@ def condition_recordings(params: SpikeConditioningParams) -> Summary:
     chain = Conditioning(**vars(params.conditioning), fs_hz=params.fs_hz)
     if params.template_from is not None:
         labelled = load_labelled(Path(params.template_from), chain.linear_only(), options=SourceOptions(key=params.key))
-        model = labelled.waveforms(range(len(labelled.flat)))
-        template = tuple(float(v) for v in mean_template(model.templates[model.counts > 0]))
-        chain = replace(chain, template=template, template_onset=model.onset)
+        chain = labelled.waveforms(range(len(labelled.flat))).matched(chain)
     source = Path(params.input_dir)
     output = OutputFolder(Path(params.output_dir), (source,))
     if params.figures:
@@ -155,7 +143,7 @@ def condition_recordings(params: SpikeConditioningParams) -> Summary:
 def _condition_file(
     path: Path, output: OutputFolder, name: str, chain: Conditioning, params: SpikeConditioningParams
 ) -> list[str]:
-    record = {"conditioning": chain.to_dict(), "key": params.key}
+    record = {"conditioning": asdict(chain), "key": params.key}
     made = ensure(CONDITIONING, {"recording": path}, record, label=name, target=output.path(name))
     if params.figures:
         from src.reports.spikes import draw_conditioning  # loads matplotlib
