@@ -65,7 +65,6 @@ class InferOptions:
     lights_on: Any = None  # sleep: likewise
     examples: str | None = None  # LFP: a few epochs scored by hand, from which the others are scored
     classifier: str | None = None  # spikes: bundle of the classifier that names the neurons
-    recordings: list[str] | None = None  # spikes: names of the recordings to use
     truth: str | None = None  # spikes: folder of labelled recordings to score against
     channel: int | None = None  # spikes: number of the channel
     gain: float | None = None  # spikes: factor from the file's units to those of the training data

@@ -175,7 +175,6 @@ def discover_units(
     source: Path,
     output_dir: Path,
     *,
-    recordings: list[str] | None = None,
     source_options: SourceOptions | None = None,
     figures: bool = True,
     exports: list[str] | None = None,
@@ -190,8 +189,6 @@ def discover_units(
     output_dir
         Gets ``<name>_spikes.csv`` (sample from 0, seconds, group, unit), ``<name>_units.csv`` (quality of each unit),
         ``<name>_units.html`` unless ``figures`` is false, and ``<name>.json``.
-    recordings
-        Names to sort, in place of everything.
     source_options
         What the file does not state: the variable, its rate, the type of raw samples.
     exports
@@ -199,7 +196,7 @@ def discover_units(
     """
     kinds = ["spikeinterface"] if exports is None else exports
     require_known(kinds)
-    paths = find_recordings(Path(source), recordings, [])
+    paths = find_recordings(Path(source))
     output = OutputFolder(Path(output_dir), (Path(source),))
     output.check()
     names = output.names((path.stem, path) for path in paths)

@@ -147,7 +147,6 @@ def test_a_folder_of_recordings_is_no_place_for_predictions(sort, spike_folder, 
 def test_refusals(sort, spike_folder, tmp_path):
     (tmp_path / "void").mkdir()
     options: list[tuple[dict[str, Any], str]] = [
-        ({"recordings": ["D3"]}, "holds no recording 'D3'"),
         ({"exports": ["kilo"]}, "unknown kind 'kilo'"),
         *(({"gain": gain}, r"options\.gain: is .*give a factor other than 0") for gain in (0.0, float("nan"))),
     ]
@@ -211,7 +210,7 @@ def test_recordings_that_are_cut_off_at_a_rail(sort, spike_folder, tmp_path):
 def test_what_a_folder_holds_beside_recordings_is_named(spike_folder, tmp_path, capsys):
     for name in ("D2.mat", "notes.txt", ".hidden"):
         (tmp_path / name).write_bytes(b"")
-    assert [p.name for p in find_recordings(tmp_path, None, [])] == ["D2.mat"]
+    assert [p.name for p in find_recordings(tmp_path)] == ["D2.mat"]
     assert "notes.txt passed over" in capsys.readouterr().err
 
 

@@ -17,7 +17,6 @@ from rich.console import Console
 from src.preprocess.lfp.extraction import extract
 from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
 from src.preprocess.lfp.shank import STEP, TRACES, VERSION, run
-from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.sessions import Session, find_sessions
@@ -138,10 +137,7 @@ class Work:
         if self.params.figures:
             from src.preprocess.lfp.pages import draw_shank  # loads matplotlib
 
-            there = open_spectrograms(artifact.path).channel_ids
-            asked = there if self.params.figure_channels is None else set(map(str, self.params.figure_channels))
-            if channels := [channel for channel in there if channel in asked]:
-                self._figures(draw_shank, artifact, f"{self.session.name}/sh{shank}", {"channels": channels})
+            self._figures(draw_shank, artifact, f"{self.session.name}/sh{shank}")
         return artifact
 
     def coherence(self) -> Artifact:
@@ -161,7 +157,7 @@ class Work:
         if self.params.figures:
             from src.preprocess.lfp.pages import draw_coherences  # loads matplotlib
 
-            self._figures(draw_coherences, artifact, self.session.name, {})
+            self._figures(draw_coherences, artifact, self.session.name)
         return artifact
 
     def _folder(self, name: str) -> Path:
@@ -180,13 +176,12 @@ class Work:
             raise BadInput(self.session.path, f"no traces for shank {shank}", f"there are shanks {', '.join(there)}")
         return path, asdict(SourceOptions())
 
-    def _figures(self, draw: Callable[..., list[Path]], artifact: Artifact, name: str, options: dict[str, Any]) -> None:
+    def _figures(self, draw: Callable[..., list[Path]], artifact: Artifact, name: str) -> None:
         def run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
             title = name.replace("/sh", " · shank ")
             return {"figures": len(draw(inputs["results"], out_dir, title=title, **params))}
 
-        given = {"suffix": self.params.figures, **options}
-        target = self.target / f"{artifact.path.name}_figures"
+        given, target = {"suffix": self.params.figures}, self.target / f"{artifact.path.name}_figures"
         ensure(CachedStep("lfp_figures", 2, run), {"results": artifact.path}, given, label=name, target=target)
 
 
