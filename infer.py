@@ -11,9 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import schema
-from src.recordings.extracellular.formats import SourceOptions
 from src.runs.command import exit_with, run_verb, user_errors
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from src.storage.batch import Summary
 from src.storage.progress import say, show
 

@@ -31,9 +31,8 @@ from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.lfp.states import Features, robust_scores, score
 from src.preprocess.sleep.bandpower_files import MOUSE_DAYS, read_bandpower_mouse
 from src.preprocess.sleep.epochs import read_epochs
-from src.recordings.extracellular.formats import SourceOptions
 from src.reports.tables import ResultsTable
-from src.signals import UNSCORED
+from src.signals import UNSCORED, SourceOptions
 from src.simulate.lfp import simulate_session
 
 EPOCH_S, MINUTES, TRAINED, TESTED = 4.0, 30.0, range(12), range(20, 24)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from src.recordings.extracellular.formats import SourceOptions
+from src.signals import SourceOptions
 
 if TYPE_CHECKING:
     from src.storage.parameters import PreprocessConfig

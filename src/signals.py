@@ -5,11 +5,12 @@ Types and constants only. Nothing here reads or writes a file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -55,6 +56,21 @@ class BadInput(ValueError):
     def __str__(self) -> str:
         line = " ".join(f"{self.source}: {self.problem}; {self.hint}".splitlines())
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)  # names from damaged files
+
+
+def nearest(key: str, known: Iterable[str]) -> str | None:
+    """The known key that looks most like ``key``, in full or by its last part; ``None`` if none does."""
+
+    def likeness(name: str) -> tuple[float, float]:
+        last = SequenceMatcher(None, key.rpartition(".")[2], name.rpartition(".")[2]).ratio()
+        return SequenceMatcher(None, key, name).ratio() + last, last
+
+    best = max(known, key=likeness, default=None)
+    if best is None:
+        return None
+    both, last = likeness(best)  # 0.6 is enough on average, 0.8 in the last part alone
+    same = both >= 1.2 or last >= 0.8 or best.startswith(f"{key}_")  # fs: fs_hz
+    return best if same else None
 
 
 @dataclass(frozen=True)
@@ -112,8 +128,33 @@ class Recording:
         return self.samples.shape[1] / self.fs_hz
 
 
+@dataclass
+class SourceOptions:
+    """What a user says of a recording that cannot say it itself: the keys below ``source``; most need none of them."""
+
+    fs_hz: float | None = None  # Hz; sampling rate of the recording. A file that states another one is refused.
+    key: str | None = None  # name of the variable in .npz, .h5 and .mat; dotted in MATLAB structs and cells
+    dtype: str | None = None  # type of a sample in raw binary files, such as int16
+    channels: int | None = None  # channels that alternate in raw binary files
+    gain_uv: float | None = None  # µV per unit of the samples
+    stream: str | None = None  # name of one of several streams of a recording
+
+
+class PlainRecord:
+    """A dataclass that travels as plain lists and numbers, in JSON and in checkpoints."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, tuples as lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
+        return cls(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in plain.items()})
+
+
 @dataclass(frozen=True)
-class SignalSpec:
+class SignalSpec(PlainRecord):
     """What a network expects of the signal it is given; travels in the bundle.
 
     Attributes
@@ -142,19 +183,9 @@ class SignalSpec:
     shape: tuple[int | None, ...] = field(default=())
     freqs_hz: tuple[float, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON and for checkpoints."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> SignalSpec:
-        """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in plain.items()}
-        return cls(**fields)
-
 
 @dataclass(frozen=True)
-class Origin:
+class Origin(PlainRecord):
     """What a network was trained on; travels in the bundle, and whoever quotes its scores quotes this too.
 
     Attributes
@@ -179,16 +210,6 @@ class Origin:
     hours: float
     licence: str = "not stated"
     citation: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON."""
-        return asdict(self) | {"cohorts": list(self.cohorts)}
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Origin:
-        """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in plain.items()}
-        return cls(**fields)
 
     def __str__(self) -> str:
         """One line for consoles, pages and captions."""

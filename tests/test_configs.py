@@ -11,8 +11,7 @@ from hydra.utils import get_class, get_method
 from omegaconf import OmegaConf
 
 from src import schema
-from src.recordings.extracellular.formats import SourceOptions
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,8 @@ from src.preprocess.spikes.filters import Spectrum
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import find_recording, load_trace
 from src.preprocess.spikes.waveforms import cut, load_labelled
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import SpikeTrain
-from src.signals import BadInput, Origin, SignalSpec
+from src.signals import BadInput, Origin, SignalSpec, SourceOptions
 from src.simulate.spikes import LOOKALIKE_SET
 from src.storage.step import ensure
 
@@ -329,7 +328,7 @@ class SpikeData(PartLoaders):
 
     def steps(self) -> list[dict[str, Any]]:
         """The chain that a recording goes through before the network."""
-        return [CONDITIONING.describe(asdict(self.conditioning))]
+        return [CONDITIONING.describe(self.conditioning.to_dict())]
 
     def origin(self) -> Origin:
         """What was trained on."""

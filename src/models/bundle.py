@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import import_module
@@ -35,7 +36,7 @@ _OTHER_VERSION = "train again, or use the neurolit that wrote it"
 
 NETWORKS: dict[str, tuple[str, str]] = {
     "sleep_epoch_cnn": ("src.models.sleep.networks", "SleepEpochCNN"),
-    "sleep_sequence": ("src.models.sleep.sequence", "SequenceSettings"),
+    "sleep_sequence": ("src.models.sleep.networks", "SequenceSettings"),
     "sleep_deep_cnn": ("src.models.sleep.original", "DeepCNN"),
     "sleep_linear": ("src.models.sleep.original", "LinearNet"),
     "sleep_simple_cnn": ("src.models.sleep.original", "SimpleCNN"),
@@ -98,14 +99,14 @@ class Bundle:
 
     def __post_init__(self) -> None:
         where = self.folder / DESCRIPTION if self.folder else "bundle"
-        for name, (holds, expected) in SCHEMA.items():
-            if not holds(getattr(self, name)):
+        for name, (form, expected) in SCHEMA.items():
+            if not _has_form(getattr(self, name), form):
                 raise BadInput(where, f"field {name} is no {expected}", _AGAIN)
         outputs = self.network_args.get("n_classes", len(self.classes))
         if outputs != len(self.classes):
             raise BadInput(where, f"names {len(self.classes)} classes for {outputs} outputs", _AGAIN)
-        for name, (holds, expected) in DECISIONS.get(self.task, {}).items():
-            if not holds(self.decision.get(name)):
+        for name, (form, expected) in DECISIONS.get(self.task, {}).items():
+            if not _has_form(self.decision.get(name), form):
                 raise BadInput(where, f"decision.{name} is no {expected}", _AGAIN)
 
     def network(self) -> nn.Module:
@@ -160,13 +161,10 @@ class Bundle:
                 self.folder or "bundle", f"does not say how {self.steps[0]['step']} is done ({error})", hint
             ) from error
 
-    def require_task(self, task: str) -> None:
-        """Raise ``BadInput`` unless the bundle was trained for ``task``."""
+    def require(self, task: str, versions: Mapping[str, int]) -> None:
+        """Raise ``BadInput`` unless it is for ``task`` and its preprocessing has the ``versions`` installed here."""
         if self.task != task:
             raise BadInput(self.folder or "bundle", f"is a {self.task} bundle, not {task}", f"give a {task} bundle")
-
-    def require_steps(self, versions: Mapping[str, int]) -> None:
-        """Raise ``BadInput`` unless all preprocessing is known, in the ``{name: version}`` of this installation."""
         for step in self.steps:
             name, version = step["step"], step["version"]
             if versions.get(name) != version:
@@ -175,72 +173,72 @@ class Bundle:
                 raise BadInput(self.folder or "bundle", problem, _OTHER_VERSION)
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, str) and v for v in value)
+def _has_form(value: Any, form: Any) -> bool:
+    """Whether a plain value has a form.
+
+    A form is a type (texts are not empty, numbers are finite), ``[form]`` for a list of at least one, ``{name: form}``
+    for a record with at least these fields, or a function that tests the value.
+    """
+    if isinstance(form, list):
+        return isinstance(value, list | tuple) and bool(value) and all(_has_form(v, form[0]) for v in value)
+    if isinstance(form, dict):
+        named = isinstance(value, dict) and all(isinstance(name, str) for name in value)
+        return named and all(_has_form(value.get(name), part) for name, part in form.items())
+    if form is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if form is str:
+        return isinstance(value, str) and bool(value)
+    return type(value) is form if isinstance(form, type) else bool(form(value))
 
 
-def _is_number(value: Any, least: float = -math.inf) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > least
+def _positive(value: Any) -> bool:
+    return _has_form(value, float) and value > 0
 
 
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(_is_number(v) for v in value)
-
-
-def _record(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
-
-
-def _are_steps(value: Any) -> bool:
-    def holds(step: Any) -> bool:
-        named = isinstance(step, dict) and isinstance(step.get("step"), str) and bool(step["step"])
-        return named and type(step.get("version")) is int and _record(step.get("params"))
-
-    return isinstance(value, list) and bool(value) and all(holds(step) for step in value)
-
-
-def _is_signal(value: Any) -> bool:
-    if not isinstance(value, SignalSpec):
-        return False
-    names = _texts(list(value.channels)) and _texts(list(value.axes)) and isinstance(value.units, str)
-    sizes = all(size is None or (type(size) is int and size > 0) for size in value.shape)
-    rates = _is_number(value.fs_hz) and value.fs_hz >= 0 and _is_number(value.window_s, 0.0)
-    return names and sizes and rates and all(_is_number(f) for f in value.freqs_hz)
-
-
-def _is_origin(value: Any) -> bool:
-    if not isinstance(value, Origin) or not isinstance(value.recorded, bool):
-        return False
-    counts = type(value.subjects) is int and value.subjects > 0 and _is_number(value.hours) and value.hours >= 0
-    return counts and _texts(list(value.cohorts)) and isinstance(value.licence, str) and isinstance(value.citation, str)
-
-
-Check = tuple[Callable[[Any], bool], str]
-_TEXT: Check = (lambda value: isinstance(value, str) and bool(value), "text")
-_RECORD: Check = (_record, "record of named values")
+_SIGNAL: dict[str, Any] = {
+    "channels": [str],
+    "axes": [str],
+    "units": lambda value: isinstance(value, str),
+    "window_s": _positive,
+    "fs_hz": lambda value: _has_form(value, float) and value >= 0,
+    "shape": lambda value: all(size is None or (type(size) is int and size > 0) for size in value),
+    "freqs_hz": lambda value: all(_has_form(f, float) for f in value),
+}
+_ORIGIN: dict[str, Any] = {
+    "recorded": bool,
+    "cohorts": [str],
+    "subjects": lambda value: type(value) is int and value > 0,
+    "hours": lambda value: _has_form(value, float) and value >= 0,
+    "licence": lambda value: isinstance(value, str),
+    "citation": lambda value: isinstance(value, str),
+}
+Check = tuple[Any, str]
+_TEXT: Check = (str, "text")
+_RECORD: Check = ({}, "record of named values")
+_STEPS = "list of at least one preprocessing step with its name, version and parameters"
 
 SCHEMA: dict[str, Check] = {
     "task": _TEXT,
     "kind": _TEXT,
     "network_args": _RECORD,
-    "signal": (_is_signal, "description of the network's input"),
-    "steps": (_are_steps, "list of at least one preprocessing step with its name, version and parameters"),
-    "classes": (_texts, "list of at least one name"),
+    "signal": (lambda value: _has_form(vars(value), _SIGNAL), "description of the network's input"),
+    "steps": ([{"step": str, "version": int, "params": {}}], _STEPS),
+    "classes": ([str], "list of at least one name"),
     "decision": _RECORD,
-    "metrics": (lambda value: _record(value) and all(_is_number(v) for v in value.values()), "record of numbers"),
+    "metrics": (lambda value: _has_form(value, dict.fromkeys(value, float)), "record of numbers"),
     "split": _RECORD,
-    "origin": (_is_origin, "description of the data it was trained on"),
+    "origin": (lambda value: _has_form(vars(value), _ORIGIN), "description of the data it was trained on"),
     "provenance": _RECORD,
-    "schema_version": (lambda value: type(value) is int, "whole number"),
+    "schema_version": (int, "whole number"),
     "weights_sha256": (lambda value: isinstance(value, str), "checksum"),
 }
-"""What each field of a bundle holds: a test and its words."""
+"""The form of each field of a bundle, and its words."""
 
 DECISIONS: dict[str, dict[str, Check]] = {
-    "sleep_staging": {"temperature": (lambda value: _is_number(value, 0.0), "number above 0")},
+    "sleep_staging": {"temperature": (_positive, "number above 0")},
     "spike_detection": {"targets": _RECORD},
     "spike_classification": {"targets": _RECORD},
-    "grid_forecasting": {"threshold": (_numbers, "list of numbers"), "forecast": _TEXT, "baselines": _RECORD},
+    "grid_forecasting": {"threshold": ([float], "list of numbers"), "forecast": _TEXT, "baselines": _RECORD},
 }
 """What the decision of each task has to hold."""
 
@@ -307,8 +305,10 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BadInput(folder, problem, _OTHER_VERSION)
     if not isinstance(found, int) or found > SCHEMA_VERSION:
         raise BadInput(folder, f"has schema {found}, newer than {SCHEMA_VERSION}", "update neurolit")
-    stated = plain.pop("sha256", None)
-    if not _is_whole(plain, stated, text):
+    stated, whole = plain.pop("sha256", None), False
+    with suppress(ValueError):  # a number that is none
+        whole = stated == digest_of(plain) and text == _text({**plain, "sha256": stated})
+    if not whole:
         raise BadInput(file, "was changed after it was written (checksum differs)", _AGAIN)
     known = {f.name for f in fields(Bundle)} - {"folder"}
     if set(plain) != known:
@@ -323,14 +323,6 @@ def load_bundle(path: str | Path) -> Bundle:
 
 def _text(plain: Mapping[str, Any]) -> str:
     return json.dumps(plain, indent=2, allow_nan=False) + "\n"
-
-
-def _is_whole(plain: Mapping[str, Any], stated: Any, text: str) -> bool:
-    """Whether a description is what was written: its content, and every byte of its text."""
-    try:
-        return stated == digest_of(plain) and text == _text({**plain, "sha256": stated})
-    except ValueError:  # a number that is none
-        return False
 
 
 def inputs_of(bundle: Bundle, *given: str | Path | None) -> tuple[Path, ...]:
@@ -359,10 +351,6 @@ def require_contract(
     BadInput
         Naming the property and both values. A rate of 0 and frequencies that are not stated are not compared.
     """
-
-    def band(freqs_hz: Sequence[float]) -> tuple[float, float, int]:
-        return round(float(freqs_hz[0]), 3), round(float(freqs_hz[-1]), 3), len(freqs_hz)
-
     pairs: list[tuple[str, object, object]] = [("channels", len(wanted.channels), len(found.channels))]
     if not any_names:
         pairs.append(("channels", list(wanted.channels), list(found.channels)))
@@ -374,7 +362,9 @@ def require_contract(
         views = max(1, (wanted.shape[-2] or rows) // rows)
         pairs.append(("frequencies × times of an epoch", wanted.shape[-2:], (views * rows, frames)))
     if wanted.freqs_hz:
-        pairs.append(("frequencies (Hz)", band(wanted.freqs_hz), band(found.freqs_hz)))
+        both = wanted.freqs_hz, found.freqs_hz
+        first, other = ((round(float(hz[0]), 3), round(float(hz[-1]), 3), len(hz)) for hz in both)
+        pairs.append(("frequencies (Hz)", first, other))
     if not any_unit:
         pairs.append(("unit", wanted.units, found.units))
     for name, expected, value in pairs:

@@ -11,13 +11,13 @@ from src.models.bundle import Bundle, load_bundle
 from src.recordings.calcium.sources import open_recording as open_calcium
 from src.recordings.calcium.sources import subject_files, subject_name
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.formats import EDF_HEAD, SourceOptions, begins, vendor_format
+from src.recordings.extracellular.formats import EDF_HEAD, begins, vendor_format
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.spike_trains import holds_spikes
 from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import choose_channels, is_channel
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_header
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 
 CALCIUM_UNITS = ("ΔF/F", "fluorescence")
 

@@ -67,8 +67,7 @@ def predict(
         Frames between two forecasts; by default the horizon, so that every frame is forecast once. Where
         forecasts overlap, the one made last counts.
     """
-    bundle.require_task("grid_forecasting")
-    bundle.require_steps({GRID_INDEX.name: GRID_INDEX.version})
+    bundle.require("grid_forecasting", {GRID_INDEX.name: GRID_INDEX.version})
     network: Any = bundle.network()
     if stride is not None and not 1 <= stride <= network.horizon:
         raise BadInput("options.stride", f"is {stride}", f"give 1 to {network.horizon} frames")

@@ -17,12 +17,12 @@ from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.prepare import PREPARED
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.formats import SourceOptions, vendor_format
+from src.recordings.extracellular.formats import vendor_format
 from src.recordings.extracellular.reader import USUAL_NAMES
 from src.recordings.extracellular.sessions import TRACES, find_sessions
 from src.recordings.extracellular.spike_trains import holds_spikes
 from src.recordings.sleep.nights import is_edf
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from src.storage.batch import Outcome, Summary
 
 if TYPE_CHECKING:

@@ -242,8 +242,7 @@ def _named(recordings: dict[str, Recording], name: str) -> Recording:
 
 def _open(bundle: Bundle) -> tuple[EpochSettings, torch.nn.Module]:
     """Settings and network of a bundle that this installation can use."""
-    bundle.require_task("sleep_staging")
-    bundle.require_steps({SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
+    bundle.require("sleep_staging", {SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
     return bundle.settings(EpochSettings.from_params), bundle.network()
 
 

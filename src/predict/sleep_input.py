@@ -17,7 +17,7 @@ from src.preprocess.sleep.epochs import AXES, PREPARED, EpochSet, EpochSettings,
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
 from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import ChannelRequest, choose_channels, require_band, resample
-from src.recordings.sleep.check_signal import ChannelReport, check_recordings
+from src.recordings.sleep.check_signal import ChannelReport, check_channel
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring
@@ -233,7 +233,7 @@ def cut_input(
     for name in list(native):
         recording = native.pop(name)
         require_band(recording.source, name, recording.fs_hz, _least_hz(bundle, settings))
-        reports += check_recordings([recording])
+        reports.append(check_channel(recording.samples[0], recording.fs_hz, name, recording.units[0]))
         rows[name] = resample(recording.samples, recording.fs_hz, fs_hz)[0]
         about[name] = replace(recording, samples=rows[name][None, :0])
         del recording

@@ -55,9 +55,8 @@ class NetworkSorter:
             Bundles for other tasks, of another version's preprocessing, or trained with other rates, band-passes
             or neurons.
         """
-        detection.require_task("spike_detection")
-        classification.require_task("spike_classification")
-        chain, other = conditioning_of(detection), conditioning_of(classification)
+        chain = conditioning_of(detection, "spike_detection")
+        other = conditioning_of(classification, "spike_classification")
         where = classification.folder or "classifier"
         if detection.signal.fs_hz != classification.signal.fs_hz:
             rates = f"{classification.signal.fs_hz:g} Hz, the detector at {detection.signal.fs_hz:g} Hz"
@@ -114,7 +113,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def conditioning_of(bundle: Bundle) -> Conditioning:
-    """The chain that a bundle's recordings went through, if it is this version's."""
-    bundle.require_steps({CONDITIONING.name: CONDITIONING.version})
-    return bundle.settings(lambda plain: Conditioning(**plain))
+def conditioning_of(bundle: Bundle, task: str) -> Conditioning:
+    """The chain that a bundle's recordings went through, if it is for the task and of this version."""
+    bundle.require(task, {CONDITIONING.name: CONDITIONING.version})
+    return bundle.settings(Conditioning.from_dict)

@@ -15,10 +15,10 @@ from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit
 from src.predict.spikes import find_recordings
 from src.preprocess.spikes.discover import DiscoverParams, Group, Read, Units, discover_group
 from src.preprocess.spikes.trace import check_clipping
-from src.recordings.extracellular.reader import SourceOptions, open_recording
+from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off
 from src.reports.spikes import DrawnUnit, draw_units, write_spike_page
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import provenance
 from src.storage.output import OutputFolder

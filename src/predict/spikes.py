@@ -23,12 +23,11 @@ from src.preprocess.spikes.filters import robust_sigma
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import Trace, find_recording, load_trace
 from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import is_recording, open_recording, require_spike_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.recordings.foreign_files import absent
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
@@ -113,7 +112,7 @@ def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> S
     from src.predict.sorter import NetworkSorter, conditioning_of
 
     chosen, rate = SortOptions(**options), bundle.signal.fs_hz
-    conditioning_of(bundle)
+    conditioning_of(bundle, "spike_detection")
     if chosen.classifier is None:
         raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
     output = OutputFolder(Path(output_dir), inputs_of(bundle, source, chosen.classifier, chosen.truth))

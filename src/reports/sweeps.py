@@ -51,6 +51,7 @@ def draw_ranking(
     for place, curve in curves:
         epochs.plot(range(1, len(curve) + 1), curve, ".-", color=colours[place], lw=1, ms=4, alpha=0.8)
     epochs.set_xlabel("epoch")
+    epochs.xaxis.get_major_locator().set_params(integer=True)
     epochs.set_ylabel(metric)
     epochs.set_title("every job, coloured by its configuration's place", loc="left", fontsize=10)
     for axes in (table, epochs):

@@ -31,8 +31,7 @@ from rich.console import Console
 
 from src.runs.help import help_text, options
 from src.runs.targets import check_keys, check_targets
-from src.signals import BadInput
-from src.storage.parameters import nearest
+from src.signals import BadInput, nearest
 from src.storage.progress import say
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -73,7 +73,7 @@ class Configuration:
         columns: dict[str, list[float]] = {}
         for job in self.jobs:
             for name, value in job.record.get("metrics", {}).items():
-                if name.startswith("test/"):
+                if name.startswith("test/") and name != "test/n":  # a number of epochs has no spread
                     columns.setdefault(name, []).append(value)
         return {name: mean_and_sd(values) for name, values in columns.items()}
 

@@ -79,38 +79,18 @@ class Summary:
         return table
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which recordings are this process's: of those whose name matches ``only`` every ``parts``-th."""
-
-    only: str | None = None
-    part: int = 1
-    parts: int = 1
-
-    @property
-    def everything(self) -> bool:
-        return self.only is None and self.parts == 1
-
-    def of(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        wanted = [job for job in jobs if self.only is None or fnmatchcase(job.name, self.only)]
-        if not wanted:
-            names = ", ".join(job.name for job in jobs[:10])
-            raise BadInput("only", f"no recording is called {self.only!r}", f"there are: {names}")
-        return wanted[self.part - 1 :: self.parts]
+_EVERYTHING = (None, 1, 1)
+_selection: ContextVar[tuple[str | None, int, int]] = ContextVar("selection", default=_EVERYTHING)
 
 
-_EVERYTHING = Selection()
-_selection: ContextVar[Selection] = ContextVar("selection", default=_EVERYTHING)
-
-
-def selected() -> Selection:
-    """The selection that :func:`run_batch` obeys here."""
-    return _selection.get()
+def all_selected() -> bool:
+    """Whether :func:`run_batch` runs every job here."""
+    return _selection.get() == _EVERYTHING
 
 
 @contextmanager
 def selection(*, only: str | None, part: int, parts: int) -> Iterator[None]:
-    """Inside the block, :func:`run_batch` runs this share of its jobs; other processes run the rest.
+    """Inside the block, :func:`run_batch` runs of the jobs whose name matches ``only`` every ``parts``-th.
 
     Raises
     ------
@@ -119,7 +99,7 @@ def selection(*, only: str | None, part: int, parts: int) -> Iterator[None]:
     """
     if not 1 <= part <= parts:
         raise BadInput("part", f"part {part} of {parts}", f"give a part from 1 to {max(parts, 1)}")
-    token = _selection.set(Selection(only, part, parts))
+    token = _selection.set((only, part, parts))
     try:
         yield
     finally:
@@ -134,7 +114,13 @@ def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Con
     repeated one at a time, so that the job at fault is named and the others finish. Of several jobs with one
     name none is run, because their results would replace each other.
     """
-    jobs = jobs if selected().everything else selected().of(jobs)
+    if not all_selected():
+        only, part, parts = _selection.get()
+        wanted = [job for job in jobs if only is None or fnmatchcase(job.name, only)]
+        if not wanted:
+            names = ", ".join(job.name for job in jobs[:10])
+            raise BadInput("only", f"no recording is called {only!r}", f"there are: {names}")
+        jobs = wanted[part - 1 :: parts]
     count = Counter(job.name for job in jobs)
     twice = {name: n for name, n in count.items() if n > 1}
     reason = "{}: {} recordings have this name; rename one of them"

@@ -19,18 +19,14 @@ the meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import SequenceMatcher
 from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
-from src.signals import BadInput
+from src.signals import BadInput, nearest
 from src.storage.batch import Summary
-
-_NEAR, _SAME = 0.6, 0.8
-"""Likeness that is enough in full and last part on average, and in the last part alone."""
 
 
 @dataclass
@@ -74,18 +70,3 @@ def from_keywords(step: type[Step], given: Mapping[str, Any], *others: str) -> S
             hint = f"did you mean {near}?" if near else f"choose from: {', '.join([*others, *known])}"
             raise BadInput(key, f"is no parameter of {step.__name__}", hint)
     return step(**given)
-
-
-def nearest(key: str, known: Iterable[str]) -> str | None:
-    """The known key that looks most like ``key``, in full or by its last part; ``None`` if none does."""
-
-    def likeness(name: str) -> tuple[float, float]:
-        last = SequenceMatcher(None, key.rpartition(".")[2], name.rpartition(".")[2]).ratio()
-        return SequenceMatcher(None, key, name).ratio() + last, last
-
-    best = max(known, key=likeness, default=None)
-    if best is None:
-        return None
-    both, last = likeness(best)
-    same = both >= 2 * _NEAR or last >= _SAME or best.startswith(f"{key}_")  # fs: fs_hz
-    return best if same else None

@@ -26,12 +26,12 @@ from src.recordings.calcium.ground_truth import read_neuron
 from src.recordings.calcium.sources import open_recording, subject_files
 from src.recordings.calcium.suite2p import load_objects, open_suite2p, suite2p_files
 from src.recordings.extracellular import reader as extracellular
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_spikes
 from src.recordings.matlab import read_fields
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.runs.callbacks import read_checkpoint
+from src.signals import SourceOptions
 from src.simulate.calcium import SimulatedBrain, simulate_subject
 from src.storage.manifest import MANIFEST
 from src.storage.step import CachedStep, ensure, read_artifact

@@ -74,7 +74,7 @@ def test_no_file_of_a_bundle_is_a_pickle(folder):
 def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
     bundle = load_bundle(folder)
     with pytest.raises(BadInput, match="is a sleep_staging bundle, not spike_detection"):
-        bundle.require_task("spike_detection")
+        bundle.require("spike_detection", {})
     (tmp_path / "empty").mkdir()
     for place, said in (("empty", "holds no bundle; give the"), ("emty", "does not exist; did you mean .*empty")):
         with pytest.raises(BadInput, match=said):
@@ -106,11 +106,11 @@ def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
 
 def test_preprocessing_of_another_version_is_refused():
     described = describe()
-    described.require_steps({"sleep_epochs": 2, "night_view": 1})
+    described.require("sleep_staging", {"sleep_epochs": 2, "night_view": 1})
     with pytest.raises(BadInput, match="needs version 2 of the preprocessing sleep_epochs, here it is 3"):
-        described.require_steps({"sleep_epochs": 3})
+        described.require("sleep_staging", {"sleep_epochs": 3})
     with pytest.raises(BadInput, match="unknown here"):
-        described.require_steps({})
+        described.require("sleep_staging", {})
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import scipy.io
 from src.models.bundle import load_bundle
 from src.predict.contents import bundle_rows, channel_rows, misfit, recordings_at, require_sleep
 from src.predict.lfp import lfp_input
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import write_mat
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from src.simulate.sleep import write_night
 from tests.recordings.calcium.test_suite2p import write_plane
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from src.models.bundle import export_bundle, load_bundle
-from src.models.sleep.sequence import SequenceSettings
+from src.models.sleep.networks import SequenceSettings
 from src.predict.sleep import predict, stage
 from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, epochs_of
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW_VERSION, night_view

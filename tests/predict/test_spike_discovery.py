@@ -6,9 +6,8 @@ import pytest
 from src.models.spike_scoring import detection
 from src.predict.spike_discovery import discover_groups, discover_units, sort_recording
 from src.preprocess.spikes.discover import DiscoverParams
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_sorting
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from tests.tables import read_csv
 
 FS_HZ = 25_000.0

@@ -11,9 +11,8 @@ import infer
 from src.models.bundle import load_bundle
 from src.models.spike_scoring import detection, score
 from src.predict.spikes import find_recordings, predict, sort_with_bank
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import read_spikes
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from tests.composed import composed
 from tests.tables import read_csv
 

@@ -1,9 +1,17 @@
-"""The house's own epoch network: log spectrogram in, stage logits out."""
+"""Networks that name the stage of an epoch (``SleepEpochCNN``), or of every epoch of a night (``SleepSequenceNet``)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+
+from src.signals import BadInput
+
+CONTEXTS = ("gru", "none")
+_WINDOWS = 16
+"""Windows read at a time."""
 
 
 class Standardize(nn.Module):
@@ -123,3 +131,144 @@ class SleepEpochCNN(nn.Module):
     def forward(self, decibels: Tensor) -> Tensor:
         logits: Tensor = self.head(self.encoder(decibels))
         return logits
+
+
+class BandEncoder(nn.Module):
+    """Band powers of one epoch to one vector: ``(batch, channel, band, 1)`` standardised → ``(batch, width)``.
+
+    Absent channels are NaN; they enter as the mean, with a flag that says so.
+    """
+
+    def __init__(self, n_channels: int, n_freqs: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.n_features = width
+        self.layers = nn.Sequential(
+            nn.Linear(n_channels * (n_freqs + 1), width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout)
+        )
+
+    def forward(self, levels: Tensor) -> Tensor:
+        absent = levels.isnan().flatten(2).any(2)
+        known = levels.masked_fill(absent[..., None, None], 0.0)
+        features: Tensor = self.layers(torch.cat([known.flatten(1), absent.to(known)], dim=1))
+        return features
+
+
+class SpectrogramEncoder(SleepEpochEncoder):
+    """The encoder of ``sleep_cnn`` with absent channels, NaN, read as the training mean."""
+
+    def forward(self, levels: Tensor) -> Tensor:
+        return super().forward(levels.masked_fill(levels.isnan(), 0.0))
+
+
+@dataclass(frozen=True)
+class SequenceSettings:
+    """What a :class:`SleepSequenceNet` is made of: the ``network_args`` of a ``sleep_sequence``.
+
+    Attributes
+    ----------
+    n_channels, n_freqs, n_frames, n_classes
+        Size of an epoch's image ``(channel, freq, time)`` and number of stages. One frame means band
+        powers (see :class:`BandEncoder`), more mean a spectrogram (see ``SleepEpochEncoder``).
+    window_epochs
+        Epochs read at a time by ``score_night``; as long as the windows of the training, or longer.
+    context
+        ``gru``: recurrent layers over the epochs. ``none``: every epoch for itself, for comparison.
+    causal
+        No epoch sees a later one.
+    width, hidden, layers, dropout
+        Features of an epoch (band powers) or width of the encoder's convolutions (spectrograms); units
+        of a recurrent layer and direction; recurrent layers; rate.
+    filters, blocks
+        Of the spectrogram encoder.
+    """
+
+    n_channels: int
+    n_freqs: int
+    n_frames: int
+    n_classes: int
+    window_epochs: int = 100
+    context: str = "gru"
+    causal: bool = False
+    width: int = 64
+    hidden: int = 64
+    layers: int = 2
+    dropout: float = 0.4
+    filters: int = 32
+    blocks: int = 2
+
+    def network(self) -> SleepSequenceNet:
+        """The network with fresh weights."""
+        return SleepSequenceNet(self)
+
+
+class SleepSequenceNet(nn.Module):
+    """Stages of all epochs of a sequence, many to many.
+
+    An encoder turns every epoch into a vector, recurrent layers run over the epochs in both directions, and a linear
+    read-out sees both their output and the epoch's own vector. An epoch without any channel keeps its place: a
+    learned vector stands for it.
+    """
+
+    def __init__(self, settings: SequenceSettings) -> None:
+        super().__init__()
+        s = settings
+        if s.context not in CONTEXTS:
+            raise BadInput("model.context", f"{s.context!r} is not known", f"choose from: {', '.join(CONTEXTS)}")
+        self.window_epochs, self.causal = s.window_epochs, s.causal
+        self.standardize = Standardize(s.n_channels, s.n_freqs)
+        self.encoder: nn.Module
+        if s.n_frames == 1:
+            self.encoder, n_features = BandEncoder(s.n_channels, s.n_freqs, s.width, s.dropout / 2), s.width
+        else:
+            self.encoder = SpectrogramEncoder(s.n_channels, s.n_freqs, s.filters, s.width, s.blocks, s.dropout / 2)
+            n_features = 3 * s.width
+        self.unknown = nn.Parameter(torch.zeros(n_features))
+        self.context: nn.Module
+        if s.context == "gru":
+            between, both = s.dropout if s.layers > 1 else 0.0, not s.causal
+            self.context = nn.GRU(n_features, s.hidden, s.layers, batch_first=True, bidirectional=both, dropout=between)
+            around = 2 * s.hidden if both else s.hidden
+        else:
+            around = s.hidden
+            self.context = nn.Sequential(nn.Linear(n_features, around), nn.GELU(), nn.Dropout(s.dropout))
+        self.dropout = nn.Dropout(s.dropout)
+        self.head = nn.Linear(around + n_features, s.n_classes)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """``(batch, epoch, channel, freq, time)``, NaN where absent → logits ``(batch, epoch, class)``."""
+        batch, length = levels.shape[:2]
+        epochs = self.standardize(levels.flatten(0, 1))
+        present = ~epochs.isnan().flatten(2).any(2).all(1)
+        encoded = self.unknown.expand(len(epochs), -1).clone()
+        if present.any():
+            encoded = encoded.index_put((present.nonzero()[:, 0],), self.encoder(epochs[present]).to(encoded.dtype))
+        encoded = encoded.view(batch, length, -1)
+        around = self.context(encoded)
+        if isinstance(around, tuple):  # a GRU returns its last state too
+            around = around[0]
+        logits: Tensor = self.head(self.dropout(torch.cat([around, encoded], dim=-1)))
+        return logits
+
+    @torch.no_grad()
+    def score_night(self, levels: Tensor) -> Tensor:
+        """``(epoch, channel, freq, time)`` of a whole night → log probabilities ``(epoch, class)``.
+
+        The night is read in half-overlapping windows; where they overlap their probabilities are averaged
+        with weights that fall towards a window's ends, where there is less context. A causal network
+        reads the night once.
+        """
+        n_epochs, length = len(levels), self.window_epochs
+        if self.causal or n_epochs <= length:
+            return torch.log_softmax(self(levels.unsqueeze(0))[0], dim=-1)
+        starts = [*range(0, n_epochs - length, max(1, length // 2)), n_epochs - length]
+        ramp = torch.arange(1.0, length + 1, device=levels.device)
+        weight = torch.minimum(ramp, ramp.flip(0)).unsqueeze(-1)
+        total = torch.zeros(n_epochs, 1, device=levels.device)
+        summed = torch.zeros(n_epochs, self.head.out_features, device=levels.device)
+        for first in range(0, len(starts), _WINDOWS):
+            some = starts[first : first + _WINDOWS]
+            chances = torch.softmax(self(torch.stack([levels[s : s + length] for s in some])), dim=-1)
+            for start, window in zip(some, chances, strict=True):
+                summed[start : start + length] += window * weight
+                total[start : start + length] += weight
+        return (summed / total).log()

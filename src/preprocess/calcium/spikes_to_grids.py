@@ -21,7 +21,7 @@ from src.recordings.calcium.sources import find_subjects, open_recording, subjec
 from src.reports.tables import ResultsTable
 from src.signals import BadInput
 from src.storage.atomic import folder_lock
-from src.storage.batch import Job, Outcome, Summary, run_batch, selected
+from src.storage.batch import Job, Outcome, Summary, all_selected, run_batch
 from src.storage.output import OutputFolder, distinct_names
 from src.storage.progress import printable
 from src.storage.step import ensure, read_artifact
@@ -43,7 +43,7 @@ def run(params: CalciumParams) -> GridSummary:
         output.check()  # a file that describes all subjects is written into it
     refuse_other_format(target, STEPS[params.grid_format].name)
     # Jobs of a cluster share the folder: each locks its subjects alone, and waits for its turn at the common file.
-    with folder_lock(target, wait=False) if selected().everything else nullcontext():
+    with folder_lock(target, wait=False) if all_selected() else nullcontext():
         package, notes = _package(params)
         inside = max(params.workers // len(subjects), 1)
         names = distinct_names((subject_name(place), place) for place in subjects)

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording, channel_rows
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from src.storage.step import CachedStep
 
 _CHANNEL = re.compile(r"sh(?P<shank>\d+):(?P<id>.+)")

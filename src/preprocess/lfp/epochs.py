@@ -28,7 +28,7 @@ from src.recordings.sleep.hypnogram import Hypnogram, align
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.reports.tables import ResultsTable
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
-from src.storage.batch import Job, Outcome, Summary, run_batch, selected
+from src.storage.batch import Job, Outcome, Summary, all_selected, run_batch
 from src.storage.manifest import MANIFEST, read_manifest
 from src.storage.output import OutputFolder
 from src.storage.progress import show
@@ -298,7 +298,7 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
         shanks = [shank._replace(hypnogram=None) for shank in shanks]
     jobs = [Job(shank.label, _epochs_of, (shank, params)) for shank in shanks if shank.label not in params.skip]
     summary = run_batch(jobs, title="epochs")
-    together = _sessions(shanks, summary, params) if selected().everything else ()
+    together = _sessions(shanks, summary, params) if all_selected() else ()
     summary = Summary("states", (*summary.outcomes, *together, *failed))
     console = Console(stderr=True)
     for name, artifact in summary.values.items():

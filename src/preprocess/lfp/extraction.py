@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from src.preprocess.lfp.states import quietly
 from src.recordings.extracellular.arrays import trace_file
 from src.recordings.extracellular.binary import parts_of
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from src.storage.step import CachedStep, ensure
 
 LFP_HZ = 500.0

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.recordings.extracellular.formats import SourceOptions
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from src.storage.batch import Summary
 from src.storage.parameters import PreprocessConfig
 

@@ -32,11 +32,10 @@ from src.preprocess.lfp.spectrogram_file import (
     write_npz,
 )
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording, ReadRow, channel_rows
-from src.recordings.sleep.check_signal import check_signal
-from src.signals import BadInput
+from src.recordings.sleep.check_signal import check_channel
+from src.signals import BadInput, SourceOptions
 from src.storage.parallel import in_order
 from src.storage.progress import steps
 
@@ -44,7 +43,7 @@ STEP, VERSION = "lfp_spectrogram", 4
 TRACES = "traces"
 _CHECKED, _CHECKED_S = 12, 10.0
 _FINDINGS = {"missing": "samples missing", "move": "flat", "clipped": "clipped", "hum": "mains hum"}
-"""A word of what :func:`check_signal` says of a channel, and how it is called where channels are listed."""
+"""A word of what :func:`check_channel` says of a channel, and how it is called where channels are listed."""
 
 
 def run(
@@ -289,7 +288,7 @@ def frames_per_task(plan: SpectrogramPlan) -> int:
 
 
 def _signal(traces: ExtracellularRecording, read: ReadRow) -> dict[str, list[str]]:
-    """What :func:`check_signal` finds (flat, clipped, missing, hum), and in which channels.
+    """What :func:`check_channel` finds (flat, clipped, missing, hum), and in which channels.
 
     Stretches spread over the recording are looked at: two minutes in all, however long it is.
     """
@@ -299,9 +298,7 @@ def _signal(traces: ExtracellularRecording, read: ReadRow) -> dict[str, list[str
     found: dict[str, list[str]] = {}
     for channel, name in enumerate(traces.channel_ids):
         samples = np.concatenate([read(channel, slice(start, start + length)) for start in starts])
-        (report,) = check_signal(
-            samples[None].astype(np.float32), traces.fs_hz, channels=[str(name)], units=[traces.units], usual_uv=None
-        )
+        report = check_channel(samples.astype(np.float32), traces.fs_hz, str(name), traces.units, None)
         for finding in report.findings:
             what = next(short for word, short in _FINDINGS.items() if word in finding)
             found.setdefault(what, []).append(str(name))

@@ -17,10 +17,9 @@ from rich.console import Console
 from src.preprocess.lfp.extraction import extract
 from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
 from src.preprocess.lfp.shank import STEP, TRACES, VERSION, run
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.sessions import Session, find_sessions
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import read_manifest
 from src.storage.output import OutputFolder, refuse_foreign

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from src.preprocess.sleep.bandpower import BandPowerSettings
 from src.recordings.foreign_files import explained
 from src.recordings.sleep.channels import ChannelRequest, join_channels
-from src.recordings.sleep.check_signal import check_recordings
+from src.recordings.sleep.check_signal import check_channel
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.nights import Night, load_channels, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
@@ -228,7 +228,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         raise BadInput(night.psg[0], "has no hypnogram", "put one beside it, or leave this recording out of training")
     features = settings.features
     channels = load_channels(night, ChannelRequest(settings.channels, settings.aliases, features.max_hz))
-    reports = check_recordings(channels)
+    reports = [check_channel(c.samples[0], c.fs_hz, c.channels[0], c.units[0]) for c in channels]
     recording = join_channels(channels, features.fs_hz)
     epochs = epochs_of(recording, hypnogram, settings)
     facts = {

@@ -7,7 +7,7 @@ where they are switched on. Amplitude is kept throughout: nothing is normalised 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,14 @@ from src.preprocess.spikes.filters import bandpass, matched_filter, robust_sigma
 from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioningParams
 from src.preprocess.spikes.trace import load_trace
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.formats import SourceOptions
-from src.signals import BadInput
+from src.signals import BadInput, PlainRecord, SourceOptions
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure
 
 
 @dataclass
-class Conditioning(ConditioningParams):
+class Conditioning(ConditioningParams, PlainRecord):
     """The chain for one sampling rate.
 
     Attributes
@@ -38,7 +37,7 @@ class Conditioning(ConditioningParams):
     """
 
     fs_hz: float = 25_000.0
-    template: list[float] = field(default_factory=list)
+    template: tuple[float, ...] = field(default=())
     template_onset: int = 0
 
     def __post_init__(self) -> None:
@@ -57,7 +56,7 @@ class Conditioning(ConditioningParams):
 
     def linear_only(self) -> Conditioning:
         """The same chain without the steps that change shapes: what a classifier reads."""
-        return replace(self, wavelet=None, template=[], template_onset=0)
+        return replace(self, wavelet=None, template=(), template_onset=0)
 
     def apply(self, centred: np.ndarray) -> np.ndarray:
         """The whole chain on a trace ``(time,)`` that is centred and free of NaN."""
@@ -98,7 +97,7 @@ class Conditioning(ConditioningParams):
 def _condition(
     inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
 ) -> dict[str, Any] | None:
-    conditioning = Conditioning(**params["conditioning"])
+    conditioning = Conditioning.from_dict(params["conditioning"])
     trace = load_trace(inputs["recording"], fs_hz=conditioning.fs_hz, options=SourceOptions(key=params["key"]))
     np.save(out_dir / "conditioned.npy", conditioning.apply(trace.centred))
     np.save(out_dir / "usable.npy", trace.usable)
@@ -143,7 +142,7 @@ def condition_recordings(params: SpikeConditioningParams) -> Summary:
 def _condition_file(
     path: Path, output: OutputFolder, name: str, chain: Conditioning, params: SpikeConditioningParams
 ) -> list[str]:
-    record = {"conditioning": asdict(chain), "key": params.key}
+    record = {"conditioning": chain.to_dict(), "key": params.key}
     made = ensure(CONDITIONING, {"recording": path}, record, label=name, target=output.path(name))
     if params.figures:
         from src.reports.spikes import draw_conditioning  # loads matplotlib

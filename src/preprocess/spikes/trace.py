@@ -13,10 +13,9 @@ import scipy.signal
 
 from src.preprocess.spikes.filters import bandpass, grow, robust_sigma
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording, require_spike_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off, unusable
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 
 MOST_UNUSABLE = 0.5  # share of NaN and saturated samples above which a recording is refused
 SOME_CUT_OFF, MOST_CUT_OFF = 0.01, 0.1  # share of deflections cut off at a rail that is said, and that is refused

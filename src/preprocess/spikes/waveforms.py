@@ -12,9 +12,8 @@ import scipy.linalg
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import grow, mean_template, slow_baseline
 from src.preprocess.spikes.trace import Trace, checked_labels, load_trace, without_hum
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.spike_trains import SpikeTrain, checked_train, read_sorting, read_spikes
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 
 N_MODES = 3  # directions of variation kept per unit
 BEFORE, AFTER = 10, 90  # samples of a fitted waveform ahead of its onset and from it on
@@ -57,7 +56,7 @@ class WaveformModel:
 
     def matched(self, conditioning: Conditioning) -> Conditioning:
         """The chain with the mean waveform of all units as its matched filter."""
-        template = mean_template(self.templates[self.counts > 0]).tolist()
+        template = tuple(mean_template(self.templates[self.counts > 0]).tolist())
         return replace(conditioning, template=template, template_onset=self.onset)
 
 

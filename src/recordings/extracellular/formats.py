@@ -1,27 +1,10 @@
-"""Which format of which vendor a file or folder has, by its names and first bytes alone.
-
-Here is also what a user says of recordings that cannot say it themselves. This module is light, because configurations
-are made of it.
-"""
+"""Which format of which vendor a file or folder has, by its names and first bytes alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-
-@dataclass
-class SourceOptions:
-    """Keys below ``source``; most recordings need none of them."""
-
-    fs_hz: float | None = None  # Hz; sampling rate of the recording. A file that states another one is refused.
-    key: str | None = None  # name of the variable in .npz, .h5 and .mat; dotted in MATLAB structs and cells
-    dtype: str | None = None  # type of a sample in raw binary files, such as int16
-    channels: int | None = None  # channels that alternate in raw binary files
-    gain_uv: float | None = None  # µV per unit of the samples
-    stream: str | None = None  # name of one of several streams of a recording
-
 
 RATE_HINT = "give source.fs_hz=<Hz>"
 """What to type for a file that does not state its sampling rate."""

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, open_array, whole
 from src.recordings.extracellular.binary import open_raw
-from src.recordings.extracellular.formats import RATE_HINT, SourceOptions, vendor_format
+from src.recordings.extracellular.formats import RATE_HINT, vendor_format
 from src.recordings.extracellular.recording import ExtracellularRecording, Run
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 
 COORDINATES = ("channel_locations", "xcoord", "ycoord", "depth_order")
 ORIGINAL_UPSTREAM = (

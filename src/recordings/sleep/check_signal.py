@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.signals import Recording
+from src.signals import PlainRecord
 
 _BLOCK_S = 30.0
 EEG_UV = (2.0, 150.0)
@@ -19,7 +18,7 @@ _FLAT_LIMIT, _CLIPPED_LIMIT, _MISSING_LIMIT, _HUM_LIMIT_DB = 0.02, 0.005, 0.01, 
 
 
 @dataclass(frozen=True)
-class ChannelReport:
+class ChannelReport(PlainRecord):
     """What was found in one channel."""
 
     channel: str
@@ -32,39 +31,15 @@ class ChannelReport:
     hum_db: float | None  # mains frequency above its surroundings, the worse of 50 and 60 Hz; None: rate too low
     findings: tuple[str, ...]  # sentences for a person; empty if nothing is wrong
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"findings": list(self.findings)}
 
-
-def check_recordings(recordings: Iterable[Recording]) -> list[ChannelReport]:
-    """Every channel of some recordings, at the rate that each was recorded with."""
-    return [
-        report for r in recordings for report in check_signal(r.samples, r.fs_hz, channels=r.channels, units=r.units)
-    ]
-
-
-def check_signal(
-    samples: NDArray[np.floating],
-    fs_hz: float,
-    *,
-    channels: Sequence[str],
-    units: Sequence[str],
-    usual_uv: tuple[float, float] | None = EEG_UV,
-) -> list[ChannelReport]:
+def check_channel(
+    row: NDArray[np.floating], fs_hz: float, name: str, units: str, usual_uv: tuple[float, float] | None = EEG_UV
+) -> ChannelReport:
     """Look for what makes a signal useless: never moving, clipped, missing, mains hum, units that cannot be.
 
-    ``samples`` are ``(channel, time)``, NaN where nothing was recorded. ``usual_uv`` is the standard deviation that
-    such a channel has in an ordinary stretch, in microvolts; ``None`` for signals of which that is not known.
+    ``row`` is ``(time,)``, NaN where nothing was recorded. ``usual_uv`` is the standard deviation that such a channel
+    has in an ordinary stretch, in microvolts; ``None`` for signals of which that is not known.
     """
-    return [
-        _check_channel(row, fs_hz, name, unit, usual_uv)
-        for row, name, unit in zip(samples, channels, units, strict=True)
-    ]
-
-
-def _check_channel(
-    row: NDArray[np.floating], fs_hz: float, name: str, units: str, usual_uv: tuple[float, float] | None
-) -> ChannelReport:
     missing = ~np.isfinite(row)
     seen, known = (row[~missing], np.where(missing, np.float32(0), row)) if missing.any() else (row, row)
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)

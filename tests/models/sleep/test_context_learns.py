@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from src.models.metrics import cohen_kappa
-from src.models.sleep.sequence import SequenceSettings
+from src.models.sleep.networks import SequenceSettings
 
 
 def chain(n_nights, seed, length=120):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from src.models.bundle import build_network
-from src.models.sleep.sequence import SequenceSettings
+from src.models.sleep.networks import SequenceSettings
 from src.signals import BadInput
 
 SMALL = {"width": 8, "hidden": 6, "layers": 2, "dropout": 0.3, "filters": 4, "blocks": 1}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from src.preprocess.lfp.parameters import SpectrogramParams
 from src.preprocess.lfp.shank import run
-from src.recordings.extracellular.formats import SourceOptions
+from src.signals import SourceOptions
 
 BANDS = {"delta": [0.5, 4.0], "theta": [5.0, 10.0]}
 

@@ -7,8 +7,7 @@ from sklearn.metrics import cohen_kappa_score as kappa
 from src.preprocess.lfp.epochs import lfp_epochs
 from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.lfp.states import NREM, REM, WAKE, Features, epoch_features, score, summary_of, two_modes
-from src.recordings.extracellular.formats import SourceOptions
-from src.signals import RODENT_STAGES, UNSCORED
+from src.signals import RODENT_STAGES, UNSCORED, SourceOptions
 from src.simulate.lfp import simulate_session
 
 NONE = np.zeros(0, bool)

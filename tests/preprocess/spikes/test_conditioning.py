@@ -1,6 +1,3 @@
-import json
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 
@@ -11,7 +8,7 @@ from src.recordings.extracellular.spike_trains import write_mat
 from src.signals import BadInput
 from src.simulate.spikes import NEURONS, SPIKE_SAMPLES, lookalike, simulate
 
-TEMPLATE = mean_template(np.stack([n.at(np.arange(-10, 70)) for n in NEURONS])).tolist()
+TEMPLATE = tuple(mean_template(np.stack([n.at(np.arange(-10, 70)) for n in NEURONS])).tolist())
 SWITCHES: dict = {
     "nothing": {"low_hz": None},
     "band-pass": {"low_hz": 100.0, "high_hz": 6000.0},
@@ -52,7 +49,7 @@ def test_each_switch_does_its_work():
 
 def test_settings_are_plain_and_typos_are_refused():
     chain = Conditioning(**SWITCHES["everything"])
-    assert Conditioning(**json.loads(json.dumps(asdict(chain)))) == chain
+    assert Conditioning.from_dict(chain.to_dict()) == chain
     assert chain.linear_only() == Conditioning(high_hz=6000.0)
     with pytest.raises(TypeError):
         Conditioning(low=3)

@@ -6,9 +6,8 @@ import pytest
 
 from src.recordings.extracellular import arrays
 from src.recordings.extracellular.arrays import open_array, trace_file
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 
 RNG = np.random.default_rng(0)
 GIVEN = SourceOptions(fs_hz=500.0)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from src.recordings.extracellular.formats import SourceOptions, is_trodes, neuroscope_xml
+from src.recordings.extracellular.formats import is_trodes, neuroscope_xml
 from src.recordings.extracellular.reader import open_recording
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from tests.recordings.extracellular.vendor_files import counts, write_neuroscope, write_trodes
 
 SAMPLES = counts(1280)

@@ -6,9 +6,8 @@ import pytest
 import scipy.io
 import scipy.io.wavfile
 
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from tests.recordings.extracellular.vendor_files import counts
 
 SAMPLES = counts(1280)

@@ -5,7 +5,6 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.spike_trains import (
     SpikeTrain,
@@ -16,7 +15,7 @@ from src.recordings.extracellular.spike_trains import (
     write_csv,
     write_mat,
 )
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 
 
 def save(path, **content):

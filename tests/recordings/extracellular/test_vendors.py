@@ -8,10 +8,9 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from src.recordings.extracellular.formats import SourceOptions
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.sleep.edf import read_recording
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 from src.simulate.sleep import write_night
 from tests.recordings.extracellular.vendor_files import (
     counts,

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from src.recordings.sleep.check_signal import check_recordings, check_signal
-from src.signals import Recording
+from src.recordings.sleep.check_signal import check_channel
 
 FS_HZ = 200.0
 
@@ -14,7 +13,7 @@ def eeg(minutes=5.0):
 
 
 def report(row, units="uV", name="EEG C3-M2"):
-    return check_recordings([Recording(row[None], FS_HZ, (name,), (units,), "night", "night")])[0]
+    return check_channel(row, FS_HZ, name, units)
 
 
 def test_an_ordinary_signal_is_left_alone():
@@ -68,10 +67,9 @@ def test_gaps_are_counted():
 
 
 def test_a_low_rate_says_nothing_of_hum():
-    found = check_signal(eeg()[None, ::2], 100.0, channels=["EEG"], units=["uV"])[0]
-    assert found.hum_db is None
+    assert check_channel(eeg()[::2], 100.0, "EEG", "uV").hum_db is None
 
 
 def test_arrays_of_other_domains_have_no_usual_amplitude():
-    found = check_signal(np.stack([eeg(), 1e4 * eeg()]), FS_HZ, channels=["0", "1"], units=["uV", "raw"], usual_uv=None)
-    assert [(c.channel, c.findings) for c in found] == [("0", ()), ("1", ())]
+    for row, units in ((eeg(), "uV"), (1e4 * eeg(), "raw")):
+        assert check_channel(row, FS_HZ, "0", units, usual_uv=None).findings == ()
