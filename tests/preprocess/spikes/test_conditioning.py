@@ -52,7 +52,7 @@ def test_settings_are_plain_and_typos_are_refused():
     assert Conditioning.from_dict(chain.to_dict()) == chain
     assert chain.linear_only() == Conditioning(high_hz=6000.0)
     with pytest.raises(TypeError):
-        Conditioning(low=3)
+        Conditioning.from_dict({"low": 3})
 
 
 @pytest.fixture(scope="module")
