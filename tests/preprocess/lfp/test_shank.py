@@ -138,8 +138,8 @@ BAND_POWERS = [7.8334064, 30.386444, 0.32724109]
 def test_the_steps_key_ignores_how_it_runs(tmp_path):
     path = write_shank(tmp_path, "a", 0, random_traces(3000, 2))
     params = transform("sleep", label="a")
-    for how, reused in (({"threads": 2}, False), ({"threads": 1, "memory_mb": 1}, True)):
-        step = CachedStep(STEP, VERSION, partial(run, **how))
+    for how, reused in ((partial(run, threads=2), False), (partial(run, threads=1, memory_mb=1), True)):
+        step = CachedStep(STEP, VERSION, how)
         assert ensure(step, {"traces": path}, params, label="a", target=tmp_path / "x").reused == reused
 
 

@@ -57,7 +57,7 @@ def test_every_kind_of_file_gives_the_same_trace(tmp_path):
             handle["d"] = d[:, None]
     for path in tmp_path.iterdir():
         trace = load_trace(path, fs_hz=FS_HZ)
-        assert (trace.name, trace.centred.dtype) == (path.stem, np.float32)
+        assert (trace.name, trace.centred.dtype) == (path.stem, np.dtype(np.float32))
         np.testing.assert_array_equal(trace.centred, d.astype(np.float32))
 
 
