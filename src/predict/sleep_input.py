@@ -27,7 +27,7 @@ from src.signals import UNSCORED, BadInput, Recording, SignalSpec
 
 ABSENT = "none"
 """Stands for a channel that the recording lacks."""
-YASA_LEAST_HZ = 80.0
+YASA_LEAST_HZ = 50.0
 _SECONDS, _CLOCK = re.compile(r"\d+(\.\d+)?"), re.compile(r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
 _LIGHTS = re.compile(r"lights?[\s_-]*(off|on)\b", re.IGNORECASE)
 

@@ -41,6 +41,8 @@ _BANDS_HZ = {
     "sigma": (12, 16),
     "beta": (16, 30),
 }
+_FULL_HZ = 80.0
+"""Least rate that holds all that the trees know."""
 _LOW_UV = 16.0
 """Standard deviation (0.4 to 30 Hz) that the calmest twentieth of a recording's epochs is scaled to."""
 _BLOCK, _MARGIN = 64, 412
@@ -49,17 +51,20 @@ _FLOOR = 1e-3
 _NAMES = {"W": "W", "N1": "N1", "N2": "N2", "N3": "N3", "R": "REM"}
 
 
-def yasa_share(foreign: bool, readable: bool, scored: float) -> float:
+def yasa_share(foreign: bool, readable: bool, scored: float, fs_hz: float) -> float:
     """The share that YASA has in the answer where the user says nothing.
 
     **The network scores the channels that it was trained on. All others are scored by the network and YASA together:
-    the mean of their log-probabilities, in which YASA counts three times.** Where less than half of the recording is
-    ``scored`` (a share), YASA scores alone, because the network needs the neighbours of an epoch. Where YASA cannot
-    read the EEG, of less than 80 Hz, the network scores alone.
+    the mean of their log-probabilities, in which YASA counts three times, or as much as the network below 80 Hz, where
+    it lacks what it knew of the fast rhythms.** Where less than half of the recording is ``scored`` (a share), YASA
+    scores alone, because the network needs the neighbours of an epoch. Where there is no EEG that YASA can read, the
+    network scores alone.
     """
     if not (foreign and readable):
         return 0.0
-    return 0.75 if scored >= 0.5 else 1.0
+    if scored < 0.5:
+        return 1.0
+    return 0.75 if fs_hz >= _FULL_HZ else 0.5
 
 
 def with_yasa(scored: ScoredNight, own: Sequence[str] | None, asked: bool | None) -> ScoredNight:
@@ -81,9 +86,9 @@ def with_yasa(scored: ScoredNight, own: Sequence[str] | None, asked: bool | None
     leads = [label.split(" + ")[0] for label in given.channels] if own and given.rows else []
     foreign = [lead for lead in leads if not is_channel(lead, own or ())]
     readable = all("eeg" in rows for rows in given.rows)
-    share = (
-        yasa_share(bool(foreign), readable, float(np.mean(scored.stages != UNSCORED))) if asked is not False else 0.0
-    )
+    share = 0.0
+    if asked is not False:
+        share = yasa_share(bool(foreign), readable, float(np.mean(scored.stages != UNSCORED)), given.fs_hz)
     changed: dict[str, Any] = {}
     notes, stages = list(given.notes), given.yasa
     if share:
@@ -92,6 +97,11 @@ def with_yasa(scored: ScoredNight, own: Sequence[str] | None, asked: bool | None
         notes.append(
             f"scored by: {name} (Vallat & Walker 2021), because the network was trained on {', '.join(own or ())},"
             f" not on {', '.join(foreign)} (options.yasa=false takes the network alone)"
+            + (
+                f"; often misread at {given.fs_hz:g} Hz: record at {_FULL_HZ:g} Hz or more"
+                if given.fs_hz < _FULL_HZ
+                else ""
+            )
         )
         changed = {"probabilities": chances, "origin": origin, "scored_by": name, "metrics": {}}
     elif foreign:

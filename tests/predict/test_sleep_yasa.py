@@ -49,11 +49,17 @@ def test_neither_the_unit_nor_what_stands_in_a_gap_matters(signal):
 
 
 @pytest.mark.parametrize(
-    ("foreign", "readable", "scored", "share"),
-    [(False, True, 1.0, 0.0), (True, True, 1.0, 0.75), (True, True, 0.3, 1.0), (True, False, 1.0, 0.0)],
+    ("foreign", "readable", "scored", "fs_hz", "share"),
+    [
+        (False, True, 1.0, 100.0, 0.0),
+        (True, True, 1.0, 100.0, 0.75),
+        (True, True, 1.0, 50.0, 0.5),
+        (True, True, 0.3, 50.0, 1.0),
+        (True, False, 1.0, 100.0, 0.0),
+    ],
 )
-def test_the_rule(foreign, readable, scored, share):
-    assert yasa_share(foreign, readable, scored) == share
+def test_the_rule(foreign, readable, scored, fs_hz, share):
+    assert yasa_share(foreign, readable, scored, fs_hz) == share
 
 
 def test_log_probabilities_are_averaged():
@@ -71,8 +77,8 @@ def test_the_answer_says_who_gave_it(signal):
     half = np.where(np.arange(len(signal)) < 100_000, np.nan, signal)
     assert stage(half[None], 100.0, ["C4-M1"]).origin.startswith("YASA trained on")
     slow = stage(signal[None, ::2], 50.0, ["C4-M1"])
-    assert slow.origin.startswith("Network trained on")
-    assert any("often misread; YASA, which knows more of them, needs 80 Hz" in note for note in slow.notes)
+    assert slow.origin.startswith("Network and YASA")
+    assert any("often misread at 50 Hz" in note for note in slow.notes)
     alone = stage(signal[None], 100.0, ["C4-M1"], yasa=False)
     assert alone.origin.startswith("Network trained on")
     assert not np.allclose(alone.probabilities, both.probabilities)
@@ -101,6 +107,7 @@ def test_it_stands_beside_our_stages_in_lines():
     [
         ("dreams", "sleep_dreams_spindles", "excerpt1", 0.65),
         ("dreams", "sleep_dreams_spindles", "excerpt2", 0.85),
+        ("dreams", "sleep_dreams_spindles", "excerpt3", 0.50),
         ("dreams", "sleep_dreams_spindles", "excerpt6", 0.70),
         ("ucddb", "sleep_ucddb_epochs", "ucd007", 0.85),
         pytest.param("ucddb", "sleep_ucddb_epochs", "ucd018", 0.88, marks=pytest.mark.slow),

@@ -16,7 +16,7 @@ from src.recordings.calcium.segmentation import (
     open_nwb,
     recognise,
 )
-from src.recordings.calcium.suite2p import find_planes, open_suite2p, suite2p_files
+from src.recordings.calcium.suite2p import MATLAB_FILE, find_planes, open_suite2p, suite2p_files
 from src.recordings.foreign_files import absent
 from src.signals import BadInput
 
@@ -60,9 +60,10 @@ def find_subjects(input_dir: Path, skip: Sequence[str] = ()) -> list[Path]:
 def subject_name(place: Path) -> str:
     """Name of the subject whose recording is in ``place``: for ``mouse1/suite2p/plane0`` that is ``mouse1``."""
     folder = Path(place).absolute()
-    if folder.is_file():
+    if folder.is_file() and folder.name != MATLAB_FILE:
         return folder.stem
-    while folder.parent != folder and (folder.name in ("suite2p", "combined") or folder.name.startswith("plane")):
+    inner = ("suite2p", "combined", MATLAB_FILE)
+    while folder.parent != folder and (folder.name in inner or folder.name.startswith("plane")):
         folder = folder.parent
     return folder.name
 
@@ -82,13 +83,13 @@ def _files_of_traces(paths: Sequence[Path]) -> list[tuple[str, Path]]:
 def subject_files(place: Path) -> dict[str, Path]:
     """The input files of one subject by role; what is read is exactly what is listed here."""
     place = Path(place)
+    if planes := find_planes(place):
+        return suite2p_files(planes)
     if place.is_file():
         if role := recognise(place):
             return {role: place}
-        problem = "is no NWB, CaImAn, EXTRACT (MATLAB 7.3) or Inscopix file"
+        problem = f"is no NWB, CaImAn, EXTRACT (MATLAB 7.3), Inscopix or suite2p ({MATLAB_FILE}) file"
         raise BadInput(place, problem, "give the folder of the recording; arrays go through spike_rates in Python")
-    if planes := find_planes(place):
-        return suite2p_files(planes)
     missing = [name for name in (TIME_SERIES, POSITIONS) if not (place / name).is_file()]
     if not missing:
         return {"traces": place / TIME_SERIES, "cells": place / POSITIONS}

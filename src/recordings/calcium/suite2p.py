@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import pickle
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -12,102 +13,132 @@ import numpy as np
 
 from src.recordings.calcium.recording import CalciumRecording, Plane, of_planes
 from src.recordings.foreign_files import explained
+from src.recordings.matlab import read_fields
 from src.signals import BadInput
 
 SUITE2P_FILES = ("F.npy", "Fneu.npy", "iscell.npy", "stat.npy", "ops.npy")
-_NEEDED = ("F.npy", "stat.npy")
+MATLAB_FILE = "Fall.mat"
+"""suite2p's export for MATLAB, which holds what the five files hold."""
+
 _SAVE_AGAIN = "save it again with suite2p"
 
 
 @dataclass(frozen=True)
 class PlaneTraces:
-    """The accepted ``rows`` of one plane's ``F.npy``, less ``coefficient`` times those of ``Fneu.npy``."""
+    """``rows`` of one plane's ``F`` ``(ROI, time)``, less ``coefficient`` times those of ``Fneu``.
 
-    plane: Path
+    Arrays of ``.npy`` files stay on the disk until rows are read, those of a ``Fall.mat`` are in memory.
+    """
+
+    fluorescence: np.ndarray
+    neuropil: np.ndarray | None
     rows: np.ndarray
     coefficient: float
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         wanted = self.rows[rows]
-        block = np.asarray(np.load(self.plane / "F.npy", mmap_mode="r")[wanted], np.float32)
-        if self.coefficient and (self.plane / "Fneu.npy").is_file():
-            neuropil = np.load(self.plane / "Fneu.npy", mmap_mode="r")[wanted]
-            block = block - np.float32(self.coefficient) * neuropil
+        block = np.asarray(self.fluorescence[wanted], np.float32)
+        if self.coefficient and self.neuropil is not None:
+            block = block - np.float32(self.coefficient) * self.neuropil[wanted]
         return block
 
 
-def find_planes(folder: Path) -> list[Path]:
-    """The plane folders of a suite2p output in ``folder``, in plane order; empty if it is none.
+def find_planes(place: Path) -> list[Path]:
+    """The planes of a suite2p output in ``place``, in plane order: folders, or ``Fall.mat`` where that is all.
 
-    Where only ``combined`` was kept, that is the one.
+    Empty if there is none. Where only ``combined`` was kept, that is the one.
     """
-    for place in (folder / "suite2p", folder):
-        planes = [p for p in place.glob("plane*") if (p / "F.npy").is_file()]
-        if planes:
-            return sorted(planes, key=_plane_order)
-        if (place / "combined" / "F.npy").is_file():
-            return [place / "combined"]
-    return [folder] if (folder / "F.npy").is_file() else []
+    for root in (place / "suite2p", place):
+        planes = [plane for folder in sorted(root.glob("plane*"), key=_plane_order) for plane in _plane_at(folder)]
+        if planes := planes or _plane_at(root / "combined"):
+            return planes
+    return _plane_at(place)
+
+
+def _plane_at(place: Path) -> list[Path]:
+    if place.name.endswith(MATLAB_FILE) and place.is_file():
+        return [place]
+    if (place / "F.npy").is_file():
+        return [place]
+    return [place / MATLAB_FILE] if (place / MATLAB_FILE).is_file() else []
 
 
 def suite2p_files(planes: list[Path]) -> dict[str, Path]:
     """What is read of these planes, by ``plane/file``."""
-    return {
-        f"{plane.name}/{name}": plane / name for plane in planes for name in SUITE2P_FILES if (plane / name).exists()
-    }
+    inside = [[plane / name for name in SUITE2P_FILES] if plane.is_dir() else [plane] for plane in planes]
+    return {f"{path.parent.name}/{path.name}": path for paths in inside for path in paths if path.exists()}
 
 
 def open_suite2p(
     files: dict[str, Path], subject: str, fs_hz: float | None, coefficient: float, need_positions: bool
 ) -> CalciumRecording:
-    """The accepted ROIs of all planes, ``F.npy`` less ``coefficient`` times ``Fneu.npy``.
+    """The accepted ROIs of all planes, ``F`` less ``coefficient`` times ``Fneu``.
 
     Unless ``need_positions``, cells without a centre are kept, with NaN as position.
     """
-    folders = sorted({path.parent for path in files.values()}, key=_plane_order)
-    planes = [_plane(folder, n, coefficient, need_positions) for n, folder in enumerate(folders)]
-    rates = [] if fs_hz is not None else [_stated_rate(folder / "ops.npy") for folder in folders]
-    known = {"subject": subject, "file": folders[0], "notes": _notes(folders, coefficient)}
+    places = {path if path.name.endswith(MATLAB_FILE) else path.parent for path in files.values()}
+    contents = {place: _read_plane(place, fs_hz is None) for place in sorted(places, key=_plane_order)}
+    planes = [_plane(*item, n, coefficient, need_positions) for n, item in enumerate(contents.items())]
+    rates = [] if fs_hz is not None else [_stated_rate(inside.get("ops")) for inside in contents.values()]
+    known = {"subject": subject, "file": next(iter(contents)), "notes": _notes(contents, coefficient)}
     return of_planes(planes, rates, fs_hz, "curate the ROIs in suite2p", **known)
 
 
-def _notes(planes: list[Path], coefficient: float) -> tuple[str, ...]:
+def _notes(contents: dict[Path, dict[str, Any]], coefficient: float) -> tuple[str, ...]:
     notes = []
-    without = [plane.name for plane in planes if not (plane / "Fneu.npy").is_file()]
+    without = [place.name for place, inside in contents.items() if "Fneu" not in inside]
     if coefficient and without:
         notes.append(f"{', '.join(without)}: no Fneu.npy, so no neuropil was subtracted")
     elif coefficient:
-        notes.append(f"{coefficient:g} of the neuropil (Fneu.npy) was subtracted")
-    if uncurated := [plane.name for plane in planes if not (plane / "iscell.npy").is_file()]:
+        notes.append(f"{coefficient:g} of the neuropil (Fneu) was subtracted")
+    if uncurated := [place.name for place, inside in contents.items() if "iscell" not in inside]:
         notes.append(f"{', '.join(uncurated)}: no iscell.npy, so every ROI was taken as a cell")
-    if planes[0].name == "combined":
+    if "combined" in next(iter(contents)).parts[-2:]:
         notes.append("positions are those of suite2p's mosaic of all planes (combined)")
     return tuple(notes)
 
 
-def _plane(folder: Path, number: int, coefficient: float, need_positions: bool) -> Plane:
+def _read_plane(place: Path, need_rate: bool) -> dict[str, Any]:
+    """Those of ``F``, ``Fneu``, ``iscell``, ``stat`` and, for the rate, ``ops`` that a plane has."""
+    if not place.is_dir():
+        return _read_matlab(place, place.stat().st_mtime_ns)
+    names = SUITE2P_FILES if need_rate else SUITE2P_FILES[:-1]
+    paths = {path.stem: path for name in names if (path := place / name).is_file()}
+    return {name: load_objects(p) if name in ("stat", "ops") else _load(p) for name, p in paths.items()}
+
+
+@lru_cache(maxsize=1)
+def _read_matlab(place: Path, _changed_ns: int) -> dict[str, Any]:
+    names = [Path(name).stem for name in SUITE2P_FILES]
+    found = read_fields(place, names, place.stem, "export it again with suite2p (save_mat)")
+    return found | {"stat": found["stat"].ravel()} if "stat" in found else found
+
+
+def _plane(place: Path, inside: dict[str, Any], number: int, coefficient: float, need_positions: bool) -> Plane:
     """The accepted ROIs of one plane, at their rows and columns in plane ``number``."""
-    for name in _NEEDED if need_positions else _NEEDED[:1]:
-        if not (folder / name).is_file():
-            raise BadInput(folder, f"has no {name}", f"put {', '.join(_NEEDED)} of suite2p there")
-    traces = _load(folder / "F.npy", mmap=True)
-    accepted = _load(folder / "iscell.npy") if (folder / "iscell.npy").is_file() else np.ones(traces.shape[:1])
-    rois = [None] * len(traces) if not (folder / "stat.npy").is_file() else load_objects(folder / "stat.npy")
+    for name in ("F", "stat") if need_positions else ("F",):
+        if name not in inside:
+            missing = f"{name}.npy" if place.is_dir() else name
+            raise BadInput(place, f"has no {missing}", "put what suite2p wrote there")
+    traces = inside["F"]
     if traces.dtype.kind not in "fiu":
-        raise BadInput(folder / "F.npy", f"holds {traces.dtype.name}, not real numbers", _SAVE_AGAIN)
-    if traces.ndim != 2 or np.shape(rois)[:1] != traces.shape[:1] or accepted.shape[:1] != traces.shape[:1]:
-        problem = f"F.npy has shape {traces.shape}, iscell.npy {accepted.shape}, stat.npy {np.shape(rois)}"
-        raise BadInput(folder, problem, "take all three from the same suite2p run")
-    if (folder / "Fneu.npy").is_file() and (shape := _load(folder / "Fneu.npy", mmap=True).shape) != traces.shape:
-        problem = f"F.npy has shape {traces.shape}, Fneu.npy {shape}"
-        raise BadInput(folder, problem, "take both from the same suite2p run")
+        raise BadInput(place, f"F holds {traces.dtype.name}, not real numbers", _SAVE_AGAIN)
+    shapes = {name: np.shape(inside[name]) for name in ("F", "Fneu", "iscell", "stat") if name in inside}
+    same_rois = traces.ndim == 2 and all(shape[:1] == traces.shape[:1] for shape in shapes.values())
+    if not same_rois or shapes.get("Fneu", traces.shape) != traces.shape:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise BadInput(place, f"has arrays of shapes {listed}", "take all from the same suite2p run")
+    accepted = inside.get("iscell", np.ones(len(traces)))
     kept = np.flatnonzero((accepted if accepted.ndim == 1 else accepted[:, 0]) > 0)
-    positions = np.array([_position(folder, rois[k], number, need_positions) for k in kept], np.float64)
-    return Plane(len(traces), kept, positions.reshape(-1, 3), traces.shape[1], PlaneTraces(folder, kept, coefficient))
+    rois = inside.get("stat", [None] * len(traces))
+    positions = np.array([_position(place, rois[k], number, need_positions) for k in kept], np.float64)
+    source = PlaneTraces(traces, inside.get("Fneu"), kept, coefficient)
+    return Plane(len(traces), kept, positions.reshape(-1, 3), traces.shape[1], source)
 
 
-def _plane_order(plane: Path) -> tuple[int, str]:
-    return len(plane.name), plane.name
+def _plane_order(place: Path) -> tuple[int, str]:
+    folder = place.parent if place.name.endswith(MATLAB_FILE) else place
+    return len(folder.name), folder.name
 
 
 def load_objects(path: Path) -> Any:
@@ -157,28 +188,33 @@ class _PlainUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _load(path: Path, mmap: bool = False) -> np.ndarray:
+def _load(path: Path) -> np.ndarray:
     with explained(path, hint=_SAVE_AGAIN):
-        if mmap:
-            return np.lib.format.open_memmap(path, mode="r")
-        with path.open("rb") as handle:
-            return np.lib.format.read_array(handle, allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
 
 
-def _position(plane: Path, roi: Any, number: int, needed: bool) -> tuple[float, float, float]:
+def _member(record: Any, name: str) -> Any:
+    """A member of a dictionary of suite2p, or of the struct that MATLAB made of it; None if there is none."""
+    record = record.item() if isinstance(record, np.ndarray) and record.size == 1 and not record.dtype.names else record
+    if isinstance(record, dict):
+        return record.get(name)
+    names = getattr(getattr(record, "dtype", None), "names", None) or ()
+    return np.ravel(record[name].flat[0]) if name in names and record.size else None
+
+
+def _position(place: Path, roi: Any, number: int, needed: bool) -> tuple[float, float, float]:
     """Row, column and plane of a ROI; ``combined`` says of every ROI which plane it was found in."""
     try:
-        row, column = roi["med"]
-    except (KeyError, TypeError, ValueError, IndexError):
+        row, column = _member(roi, "med")
+    except (TypeError, ValueError):
         if needed:
-            raise BadInput(plane / "stat.npy", "an ROI has no centre (med)", _SAVE_AGAIN) from None
+            raise BadInput(place, "an ROI in stat has no centre (med)", _SAVE_AGAIN) from None
         row = column = np.nan
-    stated = roi.get("iplane", -1) if isinstance(roi, dict) else -1
-    return row, column, number if stated < 0 else stated
+    stated = _member(roi, "iplane")
+    plane = -1 if stated is None else int(np.ravel(stated)[0])
+    return row, column, number if plane < 0 else plane
 
 
-def _stated_rate(path: Path) -> Any:
-    """``fs`` of an ops.npy; None if there is none."""
-    settings: Any = load_objects(path) if path.is_file() else None
-    settings = settings.item() if getattr(settings, "size", 0) == 1 else settings
-    return settings.get("fs") if isinstance(settings, dict) else None
+def _stated_rate(settings: Any) -> Any:
+    """``fs`` of suite2p's settings; None if there is none."""
+    return _member(settings, "fs")

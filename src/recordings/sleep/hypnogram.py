@@ -23,6 +23,10 @@ WAKE = 0
 _USUAL_LENGTHS_S = (30.0, 20.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.0, 60.0, 15.0, 8.0, 6.0)
 _SLACK_EPOCHS = 1.5
 """A scoring may have an epoch less or more than the signal has room for."""
+_SLACK_S = 1.0
+_LEAST_EPOCH_S = 2.0
+_SHORT = 0.2
+"""Nobody scores people in shorter epochs over a smaller share of a recording."""
 _FEW = 0.1
 """Share by which a scoring may be longer than the signal, or a text without times longer or shorter."""
 
@@ -41,7 +45,7 @@ class Hypnogram:
     how: str = ""  # how the file was read, for people
     dated: bool = True  # whether start has a date; a time of day alone is less
     length_by: str = "file"  # who states epoch_s: file, user, or nobody: then the recording's length decides
-    heading: str = ""  # a first line that is no stage: a heading if the signal has one epoch less
+    heading: tuple[str, ...] = ()  # first lines that are no stages: a heading if the signal has fewer epochs
     scored_epoch_s: float | None = None  # the usual length of the file's own epochs, which epoch_s divides
 
     @property
@@ -201,9 +205,8 @@ def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float) -> list[
 
 def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
     """The scoring with the length of epoch that makes it as long as the signal, where none was stated."""
-    if hypnogram.heading and abs((len(hypnogram.stages) - 1) * hypnogram.epoch_s - duration_s) < hypnogram.epoch_s / 2:
-        without = replace(hypnogram, stages=hypnogram.stages[1:], heading="", warnings=hypnogram.warnings[:-1])
-        return without, [f"first line {hypnogram.heading[:40]!r} taken as a heading"]
+    if hypnogram.heading:
+        return _without_heading(hypnogram, duration_s)
     n = len(hypnogram.stages)
     if hypnogram.length_by != "nobody" or abs(n * hypnogram.epoch_s - duration_s) < _SLACK_EPOCHS * hypnogram.epoch_s:
         return hypnogram, []
@@ -219,12 +222,31 @@ def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogr
     return hypnogram, []
 
 
+def _without_heading(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
+    """The scoring without the first lines that are no stages, where it fills the signal so; else they are epochs."""
+    n, lines = len(hypnogram.stages), len(hypnogram.heading)
+    lengths = (hypnogram.epoch_s,) if hypnogram.length_by != "nobody" else _USUAL_LENGTHS_S
+    whole = {int(duration_s / length + 1e-6) for length in lengths}
+    if n - lines in whole or (n not in whole and n - lines - 1 in whole):
+        without, notes = _with_epoch_length(replace(hypnogram, stages=hypnogram.stages[lines:], heading=()), duration_s)
+        return without, [f"first {lines} lines taken as a heading ({hypnogram.heading[0][:40]!r})", *notes]
+    if n in whole:
+        return replace(hypnogram, heading=()), [f"first {lines} lines have unknown names: unscored"]
+    problem = f"starts with {lines} lines that are no stages, the first {hypnogram.heading[0][:40]!r}, and its length"
+    hint = "delete them if they are a heading, write ? for epochs that nobody scored"
+    raise BadInput(hypnogram.source, f"{problem} does not say whether they are epochs", hint)
+
+
 def _require_length(
     hypnogram: Hypnogram, scored: Sequence[tuple[float, float]], duration_s: float, beyond: float
 ) -> None:
     """Refuse a scoring that is of another recording, or whose epochs cannot be as long as it says."""
     length_s, extent_s = hypnogram.scored_epoch_s or hypnogram.epoch_s, hypnogram.duration_s
     problem = f"scores {extent_s:.0f} s in epochs of {length_s:g} s, the signal lasts {duration_s:.0f} s"
+    short = length_s < _LEAST_EPOCH_S and extent_s < _SHORT * duration_s and len(scored) > 1
+    if short and hypnogram.stage_names == HUMAN_STAGES and hypnogram.length_by != "user":
+        hint = f"name the column of times 'epoch' or 'time (min)'; if they are seconds, say text_epoch_s={length_s:g}"
+        raise BadInput(hypnogram.source, f"{problem}: minutes or numbers of epochs are taken for seconds so", hint)
     if beyond > max(_FEW * sum(b - a for a, b in scored), 2 * length_s):
         raise BadInput(hypnogram.source, problem, "pair it with its recording, or correct its onsets and durations")
     # 20-s epochs under 30-s signals are two thirds as long from the first second on; few true scorings are.
@@ -248,10 +270,16 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
         by_clock = of_day
     if by_clock == 0:
         return 0.0, []
-    clocks = f"clocks of signal ({start}) and hypnogram ({hypnogram.start}) differ"
+    stated = hypnogram.start if hypnogram.dated else hypnogram.start.time()
+    clocks = f"clocks of signal ({start}) and hypnogram ({stated}) differ"
     midnight = hypnogram.start.time() == time(0)
     fits = outside[0.0] < epoch_s
-    if midnight and fits and outside[by_clock] >= epoch_s:
+    off_grid = not hypnogram.dated and min(by_clock % epoch_s, -by_clock % epoch_s) > _SLACK_S
+    ends_together = abs(hypnogram.end_s + by_clock - duration_s) < epoch_s
+    if midnight and fits and not hypnogram.dated and not (off_grid or ends_together or outside[by_clock] >= epoch_s):
+        problem = "has clock times from 00:00:00 on, which may be midnight or the start of the recording"
+        raise BadInput(hypnogram.source, problem, "give onsets in seconds from the start of the recording")
+    if midnight and fits and (off_grid or outside[by_clock] >= epoch_s):
         return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
     if fits and outside[by_clock] >= epoch_s and (same_length or outside[by_clock] >= scored_s):

@@ -24,14 +24,17 @@ from src.storage.atomic import PART
 from src.storage.progress import say
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
-_WORDS = r"hypnogram|sleepscoring|scoring|scored|stages|staging|annot(?:ation)?s?|events|nsrr|profusion"
+_WORDS = (
+    r"hypnogramm?|sleepscoring|scoring|scored|stages|staging|annot(?:ation)?s?|events|nsrr|profusion|base"
+    r"|schlafprofil|sleep[ _]?profile|sleep[ _]?stages?"
+)
 _SUFFIXES = (".csv", ".tsv", ".edf", ".bdf", ".xml", ".rml", ".annot", ".eannot", ".txt")
-_SCORING = re.compile(rf"(?P<stem>.+?)(?:[-_.](?:{_WORDS}))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)", re.IGNORECASE)
+_SCORING = re.compile(rf"(?P<stem>.+?)(?:[-_. ]+(?:{_WORDS}))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)", re.IGNORECASE)
 """Names of scorings beside ``<stem>.edf``: ``<stem>.csv``, ``<stem>-Hypnogram.edf``, ``<stem>_events.tsv``…"""
-_SCORING_EDF = re.compile(rf"[-_.](?:{_WORDS})$", re.IGNORECASE)
-_SIGNAL_WORD = re.compile(r"[-_](?:PSG|eeg)$", re.IGNORECASE)
-_OWN_NAMES = ("hypnogram.csv", "hypnogram.edf", "events.tsv")
-"""What our own predictions are called: they belong to a recording that is alone in its folder."""
+_SCORING_EDF = re.compile(rf"[-_. ](?:{_WORDS})$", re.IGNORECASE)
+_SIGNAL_WORD = re.compile(r"[-_ ](?:PSG|eeg)$", re.IGNORECASE)
+_ONLY_WORDS = re.compile(_WORDS, re.IGNORECASE)
+"""``hypnogram.csv`` (our own name) or ``Schlafprofil.txt`` belong to a recording that is alone in its folder."""
 
 
 def is_edf(path: Path) -> bool:
@@ -255,7 +258,7 @@ def _scorings_in(folder: Path, recordings: Sequence[Path]) -> dict[str, list[Pat
             continue
         if path.suffix.lower() in EDF_SUFFIXES and _holds_signal(path, damaged=not _SCORING_EDF.search(path.stem)):
             continue
-        own = len(recordings) == 1 and path.name.lower() in _OWN_NAMES
+        own = len(recordings) == 1 and _ONLY_WORDS.fullmatch(path.stem)
         for stem in (match["stem"], *_sleep_edf_night(path), *([recordings[0].stem] if own else [])):
             found.setdefault(stem.casefold(), []).append(path)
     return {

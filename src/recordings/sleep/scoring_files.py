@@ -22,12 +22,16 @@ from numpy.typing import NDArray
 
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations
 from src.recordings.sleep.hypnogram import Hypnogram, rasterise
-from src.recordings.sleep.scoring_text import Row, Scoring, number, parse_text, read_text
+from src.recordings.sleep.scoring_text import LINES, Row, Scoring, parse_text, read_text
+from src.recordings.sleep.scoring_times import number
 from src.recordings.sleep.stage_names import CODINGS, LARGEST_STAGE, ScoringOptions, integer_of, says_stage
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput
 
 _USUAL_S = 30.0
 _FINEST_S = 1.0
+_LEAST_GRID_S = 4.0
+_UNKNOWN = -2
+"""The label of an unknown name that stands for a stage."""
 _LONGEST_S = 14 * 86_400.0
 _FEW = 0.1
 """Share of a scoring that may carry unknown names; they count as unscored."""
@@ -87,7 +91,7 @@ def read_scoring(path: str | Path, options: ScoringOptions) -> Hypnogram:
         text = read_text(path)
         scoring = _parse_xml(path, text) if text.lstrip().startswith("<") else parse_text(path, text, options.stage)
     if not scoring.rows:
-        hint = "give a hypnogram with at least one epoch (XML: of NSRR, Profusion, Polysmith or Alice)"
+        hint = "give a hypnogram with at least one epoch (XML: of NSRR, Profusion, Polysmith, Alice or Embla)"
         raise BadInput(path, "holds no stage", hint)
     scoring = replace(scoring, coding=options.coding or scoring.coding)
     codes = _codes(path, scoring, options)
@@ -109,17 +113,20 @@ def has_stages(path: str | Path, options: ScoringOptions) -> bool:
 
 
 def _parse_xml(path: Path, text: str) -> Scoring:
-    """NSRR (``ScoredEvent`` with ``EventConcept``), Alice (``Stage``), Profusion and Polysmith (``SleepStage``)."""
+    """NSRR (``ScoredEvent``), Alice (``Stage``), Embla (``Event``), Profusion and Polysmith (``SleepStage``)."""
     if re.search(r"<!(DOCTYPE|ENTITY)", text):
         raise BadInput(path, "is XML with a document type of its own", "export it again as NSRR or Profusion XML")
     try:
-        root = ElementTree.fromstring(text.encode())
+        root = ElementTree.fromstring(text)  # text: whatever encoding its declaration names
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
         raise BadInput(path, f"is no well-formed XML ({error})", "copy or export it again") from None
 
     def children(name: str) -> list[dict[str, str]]:
         found = (node for node in root.iter() if _local(node) == name)
-        return [{"": (node.text or "").strip()} | {_local(c): (c.text or "").strip() for c in node} for node in found]
+        return [
+            {"": (node.text or "").strip(), **node.attrib} | {_local(c): (c.text or "").strip() for c in node}
+            for node in found
+        ]
 
     stated = [number(found[""]) for found in children("EpochLength")]
     epoch_s = stated[0] if stated and stated[0] and stated[0] > 0 else None
@@ -132,6 +139,10 @@ def _parse_xml(path: Path, text: str) -> Scoring:
         return Scoring(rows, "NSRR XML", epoch_s)
     if staged := _alice_stages(root):
         return Scoring(staged, "Alice XML")
+    timed = [event for event in children("Event") if "StartTime" in event]
+    if timed:
+        lines = ["\t".join(event.get(name, "") for name in ("StartTime", "StopTime", "Type")) for event in timed]
+        return replace(parse_text(path, "\n".join(["start\tstop\tevent", *lines])), how="Embla XML")
     epochs = children("SleepStage")
     stages = [(None, None, epoch.get("Stage", epoch[""])) for epoch in epochs]
     return Scoring(stages, "Profusion XML", epoch_s, coding="edf")
@@ -172,11 +183,18 @@ def _codes(path: Path, scoring: Scoring, options: ScoringOptions) -> list[int | 
             problem = f"has unknown stages in the coding {scoring.coding!r}: {listed}"
             raise BadInput(path, problem, f"say what integers mean: stage_coding={'|'.join(CODINGS)}")
         by_name |= {text: table.get(number) for text, number in integers.items()}
-    elif integers and not named:
-        listed = ", ".join(str(number) for number in sorted(set(integers.values()))[:12])
-        problem = f"has bare integers for stages ({listed}), which mean different things in different files"
-        raise BadInput(path, problem, f"say which: stage_coding={'|'.join(CODINGS)}")
+    elif (integers and not named) or (scoring.coding is None and _is_unclear(by_name, numbered, options.stage_names)):
+        listed = ", ".join(sorted(integers or numbered, key=lambda text: (numbered[text], text))[:12])
+        problem = f"has {'bare ' if integers else ''}integers for stages ({listed}), which mean different things in"
+        raise BadInput(path, f"{problem} different files", f"say which: stage_coding={'|'.join(CODINGS)}")
     return [by_name[text] for text in texts]
+
+
+def _is_unclear(by_name: Mapping[str, int | None], numbered: Mapping[str, int], stage_names: tuple[str, ...]) -> bool:
+    """Whether an integer may be wake or REM: it is 0 or 5, or a bare 4, and that stage has no name in the file."""
+    named = {code for text, code in by_name.items() if text not in numbered}
+    may_be = {0: 0, 5: 4} | ({4: 4} if any(integer_of(text) == 4 for text in numbered) else {})
+    return stage_names == HUMAN_STAGES and any(may_be.get(number) not in {None, *named} for number in numbered.values())
 
 
 def _refuse_unknown(path: Path, unknown: Sequence[str], share: float, n: int, options: ScoringOptions) -> list[str]:
@@ -186,44 +204,49 @@ def _refuse_unknown(path: Path, unknown: Sequence[str], share: float, n: int, op
     listed = ", ".join(repr(name) for name in sorted(set(unknown))[:8])
     if share > _FEW and (len(unknown) > 1 or n < 6):
         hint = f"use {', '.join(options.stage_names)} or ?, or say what they mean: source.stage_names={{name: stage}}"
-        if any(_STAGE_WORD.match(name) for name in unknown):
-            hint += f", or stage_coding={'|'.join(CODINGS)}"
         raise BadInput(path, f"has unknown stages: {listed}", hint)
     return [f"{len(unknown)} epochs have unknown names ({listed}): unscored"]
 
 
 def _one_per_epoch(path: Path, scoring: Scoring, codes: Sequence[int | None], options: ScoringOptions) -> Hypnogram:
-    unknown = [text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is None]
+    texts = [text for _, _, text in scoring.rows]
+    first = next((i for i, code in enumerate(codes) if code is not None), 0) if scoring.how.startswith(LINES) else 0
+    unknown = [text for text, code in zip(texts[first:], codes[first:], strict=True) if code is None]
     notes = _refuse_unknown(path, unknown, len(unknown) / len(codes), len(codes), options)
     stages = np.array([UNSCORED if code is None else code for code in codes], np.int8)
     length_s = options.epoch_s or scoring.epoch_s
     return Hypnogram(
         stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), options.stage_names, (*scoring.notes, *notes),
         how=scoring.how, length_by="user" if options.epoch_s else "file" if length_s else "nobody",
-        heading=unknown[0] if len(unknown) == 1 and codes[0] is None else "",
+        heading=tuple(texts[:first]),
     )  # fmt: skip
 
 
 def _on_grid(path: Path, scoring: Scoring, codes: Sequence[int | None], options: ScoringOptions) -> Hypnogram:
     usual_s = options.epoch_s or _USUAL_S
     rows = sorted(zip(scoring.rows, codes, strict=True), key=lambda pair: pair[0][0] or 0.0)
-    known = _lasting([(row, code) for row, code in rows if code is not None], usual_s)
-    stages = [segment for segment in known if segment[2] != UNSCORED]
-    if not known:
+    for_stages = _for_stages(rows)
+    lasting = [
+        (row, _UNKNOWN if code is None else code) for row, code in rows if code is not None or row[2] in for_stages
+    ]
+    known = _lasting(lasting, usual_s)
+    stages = [segment for segment in known if segment[2] >= 0]
+    if len(lasting) == sum(code == _UNKNOWN for _, code in lasting):
         listed = ", ".join(sorted({repr(text) for _, _, text in scoring.rows})[:8])
         raise BadInput(path, f"has no sleep stage among its annotations ({listed})", "give the hypnogram file")
     epoch = float(np.median([duration for _, duration, _ in stages or known]))
-    row_s = _row_length(rows)
-    others = [(row[0], row[1] or row_s, row[2]) for row, code in rows if code is None]
+    others = [row for row, code in rows if code is None and row[2] not in for_stages]
     spans = np.array([(onset, onset + duration) for onset, duration, _ in stages]).reshape(-1, 2)
     unknown = [row for row in others if says_stage(row[2]) or _is_epoch(row, spans, min(epoch, usual_s))]
+    left_out = len(others) - len(unknown)
+    unknown += [(a, s, row[2]) for (row, code), (a, s, _) in zip(lasting, known, strict=True) if code == _UNKNOWN]
     total_s = sum(duration for _, duration, _ in stages)
     lost_s = sum(duration or usual_s for _, duration, _ in unknown)
     share = lost_s / max(lost_s + total_s, 1e-9)
     notes = _refuse_unknown(path, [text for _, _, text in unknown], share, len(rows), options)
     segments, clipped = _side_by_side(path, stages)
     blanks = [segment for segment in known if segment[2] == UNSCORED and _free(segment, spans)]
-    left_out = len(others) - len(unknown) + len(known) - len(stages) - len(blanks)
+    left_out += sum(segment[2] == UNSCORED for segment in known) - len(blanks)
     if left_out:
         usual = Counter(row[2] for row in others if row not in unknown).most_common(3)
         listed = f" ({', '.join(repr(name) for name, _ in usual)})" if usual else ""
@@ -279,13 +302,29 @@ def _lasting(rows: Sequence[tuple[Row, int]], usual_s: float) -> list[Segment]:
     ]
 
 
-def _row_length(rows: Sequence[tuple[Row, int | None]]) -> float | None:
-    """Length of a row where no row states one and they follow each other at equal distances: then each is an epoch."""
-    steps = [(b[0] or 0.0) - (a[0] or 0.0) for (a, _), (b, _) in itertools.pairwise(rows)]
-    if not steps or any(row[1] for row, _ in rows):
-        return None
-    usual_s = _common(steps)
-    return usual_s if sum(abs(step - usual_s) < _TOUCH_S for step in steps) > 0.8 * len(steps) else None
+def _for_stages(rows: Sequence[tuple[Row, int | None]]) -> set[str]:
+    """Unknown names that stand for stages in a list without durations: they begin on its grid, and never with a stage.
+
+    In a list of epochs one such row is enough, in a list of changes it takes two. Left out as events they would be
+    given the stage before them.
+    """
+    begins = sorted({round(10 * (row[0] or 0.0)) for row, code in rows if code is not None and row[1] is None})
+    grid = math.gcd(*(b - a for a, b in itertools.pairwise(begins)))
+    if grid < 10 * _LEAST_GRID_S:
+        return set()
+    places: dict[str, list[int]] = {}
+    for row, code in rows:
+        if code is None and row[1] is None:
+            places.setdefault(row[2], []).append(round(10 * (row[0] or 0.0)))
+    taken = set(begins)
+    on_grid = {
+        name: onsets
+        for name, onsets in places.items()
+        if not any((onset - begins[0]) % grid or onset in taken for onset in onsets)
+    }
+    every = sorted(taken.union(*on_grid.values()))
+    epochs = sum(b - a == grid for a, b in itertools.pairwise(every)) > 0.8 * (len(every) - 1)
+    return {name for name, onsets in on_grid.items() if epochs or len(onsets) > 1}
 
 
 def _common(lengths: Sequence[float]) -> float:

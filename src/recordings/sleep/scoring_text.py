@@ -9,16 +9,26 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import math
+import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
 from src.recordings.foreign_files import explained
+from src.recordings.sleep.scoring_times import (
+    ABSENT,
+    duration_of,
+    number,
+    onsets_of,
+    seconds_of,
+    until_of,
+    without_luna_times,
+)
 from src.recordings.sleep.stage_names import integer_of, says_stage, stage_code
 from src.signals import UNSCORED, BadInput
 
@@ -32,20 +42,24 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "index": ("epoch", "epochs", "epoch_number", "epoch_no", "epoch_index", "index", "nr"),
 }
 _STAGE_COLUMNS = (
-    *("stage", "stages", "sleep_stage", "sleep_stages", "sleepstage", "hypnogram", "label", "scoring", "state"),
+    *(
+        "consensus",
+        "majority",
+        "stage",
+        "stages",
+        "sleep_stage",
+        "sleep_stages",
+        "sleepstage",
+        "hypnogram",
+        "label",
+        "scoring",
+        "state",
+    ),
     *("trial_type", "description", "annotation", "event", "class", "instance", "value", "name"),
 )
-_ABSENT = ("", "n/a", "na", "nan", ".", "...", "-")
-_LUNA_DATE = r"\d{1,2}[-/]\w{1,3}[-/]\d{2,4}-"
-_CLOCK = re.compile(
-    rf"(?:^|[T\s]|^{_LUNA_DATE})(\d{{1,2}})([:.])(\d{{2}})(?:\2(\d{{2}}(?:[.,]\d+)?))?\s*([ap]m)?Z?$", re.IGNORECASE
-)
-_ELAPSED = re.compile(r"0\+(\d+):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?")
-_LUNA_EPOCH = re.compile(r"e:(?:(\d+(?:\.\d+)?):)?(\d+)")
-_LUNA_EPOCH_S = 30.0
 _LARGEST_BYTES = 1 << 26
 _LONGEST_PREAMBLE = 100
-_NO_DATE = datetime(1985, 1, 1)
+_LONGEST_ROW = 20
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,8 @@ class Scoring:
     notes: tuple[str, ...] = ()  # what had to be decided
 
 
+LINES = "one stage a line"
+"""How a text without times was read; its first lines may be a heading."""
 StageOf = Callable[[str], int | None]
 """The label of a word that names a stage, ``None`` of any other; see :func:`~stage_names.stage_code`."""
 _UNIT = re.compile(r"[\s_(\[]+(ms|msec|min|mins|minutes|h|hr|hrs|hours|samples?)[)\]]?$", re.IGNORECASE)
@@ -82,45 +98,96 @@ def read_text(path: Path) -> str:
 
 
 def parse_text(path: Path, text: str, stage_of: StageOf = stage_code) -> Scoring:
-    """Rows of a text: a table with a heading, a table without, or one stage a line.
+    """Rows of a text: a table with a heading, a table without, one stage a line, or a list in JSON.
 
-    ``stage_of`` says what a word stands for. Onsets and durations that are no numbers raise :class:`BadInput`.
+    ``stage_of`` says what a word stands for. Onsets and durations that are no numbers, and numbers that may be times
+    but do not say which, raise :class:`BadInput`.
     """
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if lines and lines[0].strip().lower() == "[hypnogram]":
-        return Scoring([(None, None, line.strip()) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
-    table = [_without_luna_times(row) for row in _cells(lines)]
-    heading = next((i for i, row in enumerate(table[:_LONGEST_PREAMBLE]) if _is_heading(row, i)), None)
-    rows = table if heading is None else table[heading + 1 :]
+    if (listed := _json_list(path, text)) is not None:
+        return Scoring([(None, None, stage) for stage in listed], "JSON list")
+    every = [line.strip() for line in text.strip().splitlines() if not line.lstrip().startswith("#")]
+    lines = [line for line in every if line]
+    if lines and lines[0].lower() == "[hypnogram]":
+        return Scoring([(None, None, line) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
+    if lines and lines[0].startswith("*Duration_sec"):
+        ends = [line.rsplit(None, 1) for line in lines if not line.startswith("*")]
+        lines = ["stop,stage", *(f"{end[-1]},{end[0]}" for end in ends)]
+    table = [without_luna_times(row) for row in _cells(lines)]
+    if len(table) == 1 and len(table[0]) > _LONGEST_ROW:
+        table = [[cell] for cell in table[0]]  # all stages in one line
+    heading = _heading(table, stage_of)
+    rows = table[heading + 1 :]
+    if heading < 0:  # lines before the first time or stage
+        rows = list(itertools.dropwhile(lambda row: len(row) > 1 and _is_words(row, stage_of), rows))
     if not rows:
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
-    width = len(table[heading]) if heading is not None else max(len(row) for row in rows[:_LONGEST_PREAMBLE])
+    width = len(table[heading]) if heading >= 0 else max(len(row) for row in rows[:_LONGEST_PREAMBLE])
     if width == 1:
-        return Scoring([(None, None, row[0]) for row in rows], "one stage a line")
-    likeness = [_likeness([row[column] for row in rows if len(row) > column], stage_of) for column in range(width)]
-    columns = _by_content(path, rows, likeness) if heading is None else _by_heading(table[heading], rows, likeness)
+        _require_no_blank_line(path, every, stage_of)
+        return Scoring([(None, None, row[0]) for row in rows], LINES)
+    names = _names(table[heading]) if heading >= 0 else []
+    columns = _columns(path, names, rows, width, stage_of)
     needed = max(columns.values())
     short = [i for i, row in enumerate(rows, 1) if len(row) <= needed]
     if len(short) > 0.1 * len(rows):
         raise BadInput(path, f"row {short[0]} of its stages has too few columns", "give onset_s,duration_s,stage")
     rows = [row for row in rows if len(row) > needed]
     notes = [f"{len(short)} rows with too few columns left out"] if short else []
-    notes += _second_scorer(rows, columns["stage"], stage_of)
-    if heading is not None:
+    notes += _second_scorer(rows, columns, stage_of)
+    if names:
         rows = _in_seconds(path, table[heading], rows, columns)
-    if heading is not None and any(re.fullmatch(r"p_\w+|confidence", name) for name in _names(table[heading])):
+    if any(re.fullmatch(r"p_\w+|confidence", name) for name in names):
         notes.append("was scored by a program, not by a person (it holds probabilities)")
     return _timed(path, rows, columns, tuple(notes))
 
 
-def _second_scorer(rows: Sequence[Sequence[str]], stage: int, stage_of: StageOf) -> list[str]:
+def _json_list(path: Path, text: str) -> list[str] | None:
+    """The stages of a JSON file that is a list, or an object with one list; ``None`` of any other text."""
+    if not text.lstrip().startswith(("[", "{")):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    lists = [found] if isinstance(found, list) else [value for value in found.values() if isinstance(value, list)]
+    if len(lists) != 1 or not all(isinstance(stage, str | int | float) for stage in lists[0]):
+        raise BadInput(path, "is JSON that is not one list of stages", "give one list, or onset_s,duration_s,stage")
+    return [str(stage) for stage in lists[0]]
+
+
+def _require_no_blank_line(path: Path, lines: Sequence[str], stage_of: StageOf) -> None:
+    """Refuse a blank line between stages, which may stand for an epoch; every second one is blank by a line's end."""
+    staged = [
+        i for i, line in enumerate(lines) if line and (stage_of(line) is not None or integer_of(line) is not None)
+    ]
+    inside = lines[staged[0] : staged[-1]] if staged else []
+    if "" in inside and 2 * inside.count("") < len(inside) - 1:
+        problem = f"has a blank line among its stages, {inside.index('') + 1} lines after the first"
+        raise BadInput(path, problem, "write ? for an epoch that nobody scored, or delete the line")
+
+
+def _second_scorer(rows: Sequence[Sequence[str]], columns: Mapping[str, int], stage_of: StageOf) -> list[str]:
     """A note on another column that is full of stages, and other ones."""
-    for column in range(min(map(len, rows))):
-        pairs = [(stage_of(row[stage]), stage_of(row[column])) for row in rows if integer_of(row[column]) is None]
+
+    def judged(column: int) -> list[int | None]:
+        cells = [row[column] for row in rows]
+        return [integer_of(cell) for cell in cells] if _integers(cells) else [stage_of(cell) for cell in cells]
+
+    stage = columns["stage"]
+    read = judged(stage)
+    for column in set(range(min(map(len, rows)))) - set(columns.values()):
+        pairs = zip(read, judged(column), strict=True)
         known = [(a, b) for a, b in pairs if a not in (None, UNSCORED) and b not in (None, UNSCORED)]
-        if column != stage and len(known) > 0.5 * len(rows) and any(a != b for a, b in known):
+        if len(known) > 0.5 * len(rows) and any(a != b for a, b in known):
             return [f"columns {stage + 1} and {column + 1} hold different stages: column {stage + 1} was read"]
     return []
+
+
+def _integers(cells: Sequence[str]) -> bool:
+    """Whether a column may hold stages as integers: small ones, several, that do not count the rows."""
+    found = [integer_of(cell) for cell in cells]
+    small = [number for number in found if number is not None and -3 <= number <= 9]
+    return len(small) > 0.9 * len(found) and len(set(small)) > 2 and small != sorted(set(small))
 
 
 def _in_seconds(
@@ -146,30 +213,16 @@ def _cells(lines: Sequence[str]) -> list[list[str]]:
     words = [line.split() for line in lines]
     if min(map(len, words), default=0) == max(map(len, words), default=0) > 3:
         timed = [
-            all(_seconds(cell) is not None for cell in _without_luna_times(column))
+            all(seconds_of(cell) is not None for cell in without_luna_times(column))
             for column in zip(*words, strict=True)
         ]
         if sum(timed) > 1:  # Luna's columns may stand between blanks
             return words
     # Blanks separate columns only where a number leads; "Sleep stage W" is one cell.
-    if sum(len(row) > 1 and _seconds(row[0]) is not None for row in words) > 0.5 * len(words):
-        leads = [2 if len(row) > 2 and _seconds(row[1]) is not None else 1 for row in words]
+    if sum(len(row) > 1 and seconds_of(row[0]) is not None for row in words) > 0.5 * len(words):
+        leads = [2 if len(row) > 2 and seconds_of(row[1]) is not None else 1 for row in words]
         return [[*row[:n], " ".join(row[n:])] for row, n in zip(words, leads, strict=True)]
     return [[line.strip()] for line in lines]
-
-
-def _without_luna_times(row: Sequence[str]) -> list[str]:
-    """Cells with seconds for Luna's elapsed times (``0+00:02:00``) and numbers of epochs (``e:5`` or ``e:20:5``)."""
-    cells, epochs = list(row), 0
-    for column, cell in enumerate(row):
-        if elapsed := _ELAPSED.fullmatch(cell):
-            hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in elapsed.groups())
-            cells[column] = f"{3600 * hours + 60 * minutes + seconds:.6f}"
-        elif epoch := _LUNA_EPOCH.fullmatch(cell):
-            # The second is the last epoch of the stage, which ends where the next one begins.
-            cells[column] = f"{(int(epoch[2]) - 1 + epochs) * float(epoch[1] or _LUNA_EPOCH_S):.6f}"
-            epochs = 1
-    return cells
 
 
 def _names(row: Sequence[str]) -> list[str]:
@@ -177,55 +230,93 @@ def _names(row: Sequence[str]) -> list[str]:
     return [_UNIT.sub("", re.sub(r"[\s_-]+", "_", cell)) for cell in plain]
 
 
-def _is_heading(row: Sequence[str], index: int) -> bool:
-    names = _names(row)
-    timed = any(name in names for usual in _COLUMNS.values() for name in usual)
-    usual = any(name in names for name in _STAGE_COLUMNS)
-    return (usual and index == 0) or (timed and (usual or any(name.startswith("stage_") for name in names)))
+def _heading(table: Sequence[Sequence[str]], stage_of: StageOf) -> int:
+    """The row that names the columns, by usual names or because words stand over numbers; -1 without one."""
+    first = table[:_LONGEST_PREAMBLE]
+    for place, row in enumerate(first):
+        names = _names(row)
+        timed = any(name in names for usual in _COLUMNS.values() for name in usual)
+        usual = any(name in names for name in _STAGE_COLUMNS)
+        if (usual and place == 0) or (timed and (usual or any(name.startswith("stage_") for name in names))):
+            return place
+
+    over = (
+        place
+        for place, (row, below) in enumerate(itertools.pairwise(first))
+        if len(row) == len(below) > 1
+        and _is_words(row, stage_of)
+        and any(seconds_of(cell) is not None for cell in below)
+    )
+    return next(over, -1)
 
 
-def _by_heading(
-    heading: Sequence[str], rows: Sequence[Sequence[str]], likeness: Sequence[tuple[int, int]]
+def _is_words(row: Sequence[str], stage_of: StageOf) -> bool:
+    """Whether no cell is a time or a stage."""
+    return all(seconds_of(cell) is None and not (cell and stage_of(cell) is not None) for cell in row)
+
+
+def _columns(
+    path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], width: int, stage_of: StageOf
 ) -> dict[str, int]:
-    names = _names(heading)
-    found = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
+    """What the columns of a table are: by their names where these are usual, else by what they hold."""
+    cells = [[row[column] for row in rows if len(row) > column] for column in range(width)]
+    likeness = [_likeness(column, stage_of) for column in cells]
+    named = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
     more = [name for name in names if name.startswith("stage_")]
     candidates = [names.index(name) for name in (*_STAGE_COLUMNS, *more) if name in names]
+    if not candidates:
+        candidates = [c for c in range(width) if c not in named.values()] or list(range(width))
+        if not any(likeness[c][1] for c in candidates):
+            candidates = [c for c in candidates if _integers(cells[c])] or candidates[-1:]
     stage = max(candidates, key=lambda column: (*likeness[column], -candidates.index(column)))
-    if found["onset"] < 0:  # a column of clock times is one of onsets, whatever its heading
-        whole = [row for row in rows if len(row) == len(names)]
-        clocks = (c for c in range(len(names)) if whole and all(_clock(row[c]) is not None for row in whole))
-        found["onset"] = next(clocks, -1)
-    return {what: column for what, column in found.items() if column >= 0 and column != stage} | {"stage": stage}
+    found = {what: column for what, column in named.items() if column >= 0 and column != stage}
+    if "onset" not in found:
+        # A column of clock times is one of onsets, whatever its heading.
+        whole = [row for row in rows if len(row) > max(stage, *found.values(), 0)]
+        free = [c for c in range(width) if c != stage and c not in found.values()]
+        found |= _by_content(path, whole, stage, free, clocks_only=bool(found))
+    return found | {"stage": stage}
 
 
-def _by_content(path: Path, rows: Sequence[Sequence[str]], likeness: Sequence[tuple[int, int]]) -> dict[str, int]:
-    """Columns of a table without a heading: the stage is the one of stage names, numbers before it are times."""
-    width = len(likeness)
-    best = max(range(width), key=lambda column: likeness[column])
-    stage = best if any(likeness[best]) else min(2, width - 1)
-    rows = [row for row in rows if len(row) > stage]  # lines before the table are shorter
-    others = [[(c, row[c]) for c in range(min(width, len(row))) if c != stage] for row in rows]
-    untimed = {column for row in others for column, cell in row if _seconds(cell) is None}
-    timed = [column for column in range(width) if column != stage and column not in untimed]
-    if not timed:
-        return {"stage": stage}
-    firsts = [_seconds(row[timed[0]]) for row in rows if len(row) > timed[0]]
-    counted = all(a is not None and b is not None and b - a == 1 for a, b in itertools.pairwise(firsts))
-    clocks = [column for column in timed if all(number(row[column]) is None for row in rows)]
-    if len(timed) == 1 and counted:
-        return {"index": timed[0], "stage": stage}
-    if clocks and clocks[0] > timed[0] and firsts == sorted({first or 0.0 for first in firsts}):
-        timed = clocks  # numbers of epochs, then their clock times
-    pairs = [(row[timed[1]], after[timed[0]]) for row, after in itertools.pairwise(rows)] if len(timed) > 1 else []
-    touching = len(pairs) > 2 and sum(end == onset for end, onset in pairs) >= 0.9 * len(pairs)
-    more = {"stop" if touching or path.suffix.lower() == ".annot" else "duration": timed[1]} if len(timed) > 1 else {}
-    return {"onset": timed[0], "stage": stage, **more}
+def _by_content(
+    path: Path, rows: Sequence[Sequence[str]], stage: int, free: Sequence[int], *, clocks_only: bool
+) -> dict[str, int]:
+    """Times among the ``free`` columns: rising clock times or numbers are onsets, then come ends or durations."""
+    found = {c: [seconds_of(row[c]) for row in rows] for c in free}
+    times = {c: [t for t in column if t is not None] for c, column in found.items() if None not in column}
+    rising = [c for c, column in times.items() if _rises(column)]
+    clocks = [c for c in rising if all(number(row[c]) is None for row in rows)]
+    if not rising or clocks_only:
+        return {"onset": clocks[0]} if clocks else {}
+    steps = {c: {round(b - a, 6) for a, b in itertools.pairwise(times[c])} for c in rising}
+    onset = next((c for c in (*clocks, *rising) if steps[c] != {1}), rising[0])
+    others = [c for c in times if c > onset]
+    pairs = list(itertools.pairwise(times[onset]))
+    for c in others:
+        ends = sum(end == after for end, (_, after) in zip(times[c], pairs, strict=False))
+        if path.suffix.lower() == ".annot" or (len(pairs) > 2 and ends >= 0.9 * len(pairs)):
+            return {"onset": onset, "stop": c}
+        side_by_side = sum(a + length <= b + 0.5 for length, (a, b) in zip(times[c], pairs, strict=False))
+        if 3 * side_by_side > len(pairs) and sum(times[c]) >= 0.5 * (times[onset][-1] - times[onset][0]):
+            return {"onset": onset, "duration": c}
+    if steps[onset] == {1}:
+        return {"index": onset}
+    if stage < onset and onset not in clocks and times[onset][0]:
+        problem = f"has stages before times that may be starts or ends (the first is {times[onset][0]:g})"
+        raise BadInput(path, problem, "name the columns: stage,onset or stage,stop")
+    return {"onset": onset}
+
+
+def _rises(times: Sequence[float]) -> bool:
+    """Whether times go forward, but for a midnight and some events out of order."""
+    steps = np.diff(times)
+    steps = np.where(steps < -43_200, steps + 86_400, steps)
+    return bool(len(steps)) and float(np.mean(steps >= 0)) >= 0.9 and float(np.mean(steps > 0)) > 0.5
 
 
 def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int]:
     """How many cells call themselves a stage, and how many are the name of one."""
-    words = (cell for cell in cells if integer_of(cell) is None and cell.lower() not in _ABSENT)
+    words = (cell for cell in cells if integer_of(cell) is None and cell.lower() not in ABSENT)
     named = [word for word in words if stage_of(word) is not None]
     return sum(says_stage(cell) for cell in named), len(named)
 
@@ -235,21 +326,32 @@ def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], n
     if "onset" not in columns:
         if "index" in columns:
             return _indexed(path, [row[columns["index"]] for row in rows], texts, notes)
-        lengths = [number(row[columns["duration"]]) for row in rows] if "duration" in columns else [None]
+        lengths = _lengths(path, rows, columns)
         if None in lengths:
-            return Scoring([(None, None, text) for text in texts], "one stage a line", notes=notes)
+            return Scoring([(None, None, text) for text in texts], LINES, notes=notes)
         ends = itertools.accumulate(length or 0.0 for length in lengths)
         runs = [(end - (length or 0.0), length, text) for end, length, text in zip(ends, lengths, texts, strict=True)]
         return Scoring(runs, "table of durations", notes=notes)
-    onsets, start = _onsets(path, [row[columns["onset"]] for row in rows])
+    onsets, start = onsets_of(path, [row[columns["onset"]] for row in rows])
     durations: list[float | None] = [None] * len(rows)
     if "duration" in columns:
-        durations = [_duration(path, i, row[columns["duration"]]) for i, row in enumerate(rows, 1)]
+        durations = [duration_of(path, i, row[columns["duration"]]) for i, row in enumerate(rows, 1)]
     elif "stop" in columns:
         stops = [row[columns["stop"]] for row in rows]
-        durations = [_until(path, i, *pair, start) for i, pair in enumerate(zip(onsets, stops, strict=True), 1)]
+        durations = [until_of(path, i, *pair, start) for i, pair in enumerate(zip(onsets, stops, strict=True), 1)]
     how = "table of clock times" if start else "table of onsets"
     return Scoring(list(zip(onsets, durations, texts, strict=True)), how, None, start, start is None, notes=notes)
+
+
+def _lengths(path: Path, rows: Sequence[Sequence[str]], columns: Mapping[str, int]) -> list[float | None]:
+    """Durations of stages that follow one another from the start, stated as such or by their ends."""
+    if "duration" in columns or "stop" not in columns:
+        return [number(row[columns["duration"]]) for row in rows] if "duration" in columns else [None]
+    ends = [number(row[columns["stop"]]) for row in rows]
+    lengths = [None if a is None or b is None else b - a for a, b in itertools.pairwise([0.0, *ends])]
+    if any(length is not None and length <= 0 for length in lengths):
+        raise BadInput(path, "has ends of stages that do not ascend", "give onset_s,duration_s,stage")
+    return lengths
 
 
 def _indexed(path: Path, cells: Sequence[str], texts: Sequence[str], notes: tuple[str, ...]) -> Scoring:
@@ -261,89 +363,3 @@ def _indexed(path: Path, cells: Sequence[str], texts: Sequence[str], notes: tupl
     by_place = dict(zip(known, texts, strict=True))
     every = [(None, None, by_place.get(place, "?")) for place in range(min(known[0], 1), known[-1] + 1)]
     return Scoring(every, "table of numbered epochs", notes=notes)
-
-
-def _onsets(path: Path, cells: Sequence[str]) -> tuple[list[float], datetime | None]:
-    """Seconds from the first sample, or seconds from the first row and its time of day."""
-    if number(cells[0]) is None and _clock(cells[0]) is not None:
-        clocks: list[float] = []
-        for line, cell in enumerate(cells, 1):
-            if (seconds := _clock(cell)) is None:
-                raise BadInput(path, f"row {line}: onset {cell!r} is no clock time", "give hh:mm:ss throughout")
-            # Rows go forward in time: a clock that falls back by hours has passed midnight.
-            day = 86_400 * math.floor(clocks[-1] / 86_400) if clocks else 0
-            clocks.append(seconds + day + (86_400 if clocks and clocks[-1] - seconds - day > 43_200 else 0))
-        if all(len(re.findall(r"[:.]", cell)) == 1 for cell in cells):
-            clocks = _within_minutes(clocks)
-        return [clock - clocks[0] for clock in clocks], _NO_DATE + timedelta(seconds=clocks[0])
-    onsets = [number(cell) for cell in cells]
-    for line, (onset, cell) in enumerate(zip(onsets, cells, strict=True), 1):
-        if onset is None:
-            raise BadInput(path, f"row {line}: onset {cell!r} is not a number", "give seconds from the start")
-    return [onset for onset in onsets if onset is not None], None
-
-
-def _within_minutes(clocks: Sequence[float]) -> list[float]:
-    """Clock times without seconds: where every minute has the same number of rows, they lie side by side."""
-    count = Counter(clocks)
-    most, (first, *others) = max(count.values()), count
-    if any(count[clock] < most for clock in others[:-1]):
-        return list(clocks)
-    # The first minute may begin before the recording: its rows stand at its end.
-    places = {clock: most - count[clock] if clock == first and others else 0 for clock in count}
-    out = []
-    for clock in clocks:
-        out.append(clock + 60 / most * places[clock])
-        places[clock] += 1
-    return out
-
-
-def _duration(path: Path, line: int, cell: str) -> float | None:
-    """Seconds; ``None`` for absent and for zero, which both mean: until the next stage."""
-    if cell.lower() in _ABSENT:
-        return None
-    seconds = number(cell)
-    seconds = _clock(cell) if seconds is None else seconds
-    if seconds is None:
-        raise BadInput(path, f"row {line}: duration {cell!r} is not a number", "give seconds")
-    if seconds < 0:
-        raise BadInput(path, f"row {line}: duration is not positive", "give seconds")
-    return seconds or None
-
-
-def _until(path: Path, line: int, onset: float, cell: str, start: datetime | None) -> float | None:
-    if cell.startswith("+") or cell.lower() in _ABSENT:
-        return _duration(path, line, cell.removeprefix("+"))
-    if start is None:
-        seconds = number(cell)
-    elif (clock := _clock(cell)) is not None:
-        seconds = onset + (clock - (start - _NO_DATE).total_seconds() - onset) % 86_400
-    else:
-        seconds = None
-    if seconds is None or seconds < onset:
-        raise BadInput(path, f"row {line}: end {cell!r} is not a time after {onset:g} s", "give seconds from the start")
-    return seconds - onset or None
-
-
-def _seconds(cell: str) -> float | None:
-    return _clock(cell) if (value := number(cell)) is None else value
-
-
-def number(cell: str) -> float | None:
-    """A finite number, with a decimal point or a decimal comma."""
-    try:
-        value = float(cell.replace(",", "."))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _clock(cell: str) -> float | None:
-    """Seconds since midnight of ``23:00:30``, ``23.00.30``, ``11:00:30 PM`` or a date and such a time."""
-    match = _CLOCK.search(cell.strip())
-    if not match or (match[2] == "." and match[4] is None):
-        return None
-    hours, minutes, seconds = int(match[1]), int(match[3]), float((match[4] or "0").replace(",", "."))
-    if match[5]:
-        hours = hours % 12 + (12 if match[5].lower() == "pm" else 0)
-    return hours * 3600 + minutes * 60 + seconds if hours < 24 and minutes < 60 and seconds < 61 else None

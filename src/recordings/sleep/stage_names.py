@@ -16,12 +16,13 @@ _NOBODY = (
 )
 _HUMAN_NAMES: dict[str, int] = (
     # s0: RemLogic and CAP; wk: Alice; wach: Domino in German; eveil, veille, sp (sommeil paradoxal): French.
-    dict.fromkeys(("w", "wake", "awake", "wk", "wach", "wakefulness", "wakestate", "0w", "s0", "eveil", "veille"), 0)
+    dict.fromkeys(("w", "wake", "awake", "wk", "wakefulness", "wakestate", "0w", "s0"), 0)
+    | dict.fromkeys(("wach", "wachzustand", "eveil", "veille", "vigilia", "veglia", "wakker"), 0)
     | dict.fromkeys(("1", "n1", "s1", "nrem1", "nonrem1"), _N1)
     | dict.fromkeys(("2", "n2", "s2", "nrem2", "nonrem2"), _N2)
     # Rechtschaffen & Kales' stages 3 and 4 are the AASM's N3.
     | dict.fromkeys(("3", "n3", "s3", "nrem3", "nonrem3", "4", "n4", "s4", "nrem4", "nonrem4", "34"), _N3)
-    | dict.fromkeys(("sws", "slowwave"), _N3)
+    | dict.fromkeys(("sws", "slowwave", "tiefschlaf", "lentprofond"), _N3)
     | dict.fromkeys(("r", "rem", "re", "rapideyemovement", "sp", "paradoxal"), _REM)
     | dict.fromkeys(_NOBODY, UNSCORED)
 )
@@ -45,11 +46,12 @@ CODINGS: dict[str, dict[int, int]] = {
 LARGEST_STAGE = 5
 """Integers from 0 to this one stand for stages in every coding that has them; others stand for no stage."""
 _INTEGER = re.compile(r"([+-]?\d+)(?:[.,]0*)?")
-_STAGE_WORDS = r"sleep|schlaf|sommeil|stage|stadium|stade"
+_STAGE_WORDS = r"sleep|schlaf|sommeil|stage|stadium|stade|estadio|stadio|fase|stg?(?=\d|$)"
 _SAYS_STAGE = re.compile(
     rf"(?:(?:{_STAGE_WORDS})[\s_:-]*)?sta(?:ge|dium|de)(?![a-z])|sleep-[a-z0-9]{{1,3}}$", re.IGNORECASE
 )
 _IN_BRACKETS = re.compile(r"(.+?)\s*[(\[](.+)[)\]]")
+_KIND_OF_SLEEP = re.compile(r"(?:light|deep|quiet|active|dream\w*|drows\w*|leicht\w*|tief\w*)?[\s-]*(?:sleep|schlaf)?")
 
 
 def integer_of(name: str) -> int | None:
@@ -86,6 +88,8 @@ def stage_code(
         return UNSCORED
     if bracketed := _IN_BRACKETS.fullmatch(plain):
         code, other = (stage_code(part, stage_names) for part in bracketed.groups())
+        if code is None and _KIND_OF_SLEEP.fullmatch(bracketed[1]):
+            return other  # "Light sleep (N2)"
         return code if other in (None, code) else None  # "N3 (SWS)"; what contradicts itself is no name
     plain = unicodedata.normalize("NFD", plain).encode("ascii", "ignore").decode()
     words = [word for word in re.split(r"[\s_:/.-]+", plain) if word]

@@ -6,8 +6,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
+import scipy.io
 
-from src.recordings.calcium.sources import find_subjects, open_recording, subject_files
+from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
+from src.recordings.calcium.suite2p import load_objects
 from src.signals import BadInput
 
 
@@ -85,6 +87,43 @@ def test_planes_of_different_sessions_are_refused(tmp_path):
         read(tmp_path / "subject_1")
 
 
+def write_matlab(plane: Path, place: Path) -> None:
+    """suite2p's ``save_mat``: the arrays of a plane as variables, dates and paths as text."""
+    inside = {name: load_objects(plane / f"{name}.npy") for name in ("F", "Fneu", "spks", "iscell", "stat")}
+    ops = load_objects(plane / "ops.npy").item()
+    ops = {name: value for name, value in ops.items() if value is not None and name[0].isalpha()}
+    ops |= {name: str(value) for name, value in ops.items() if isinstance(value, datetime)}
+    place.parent.mkdir(parents=True)
+    scipy.io.savemat(place, inside | {"ops": ops})
+
+
+@pytest.mark.parametrize("where", ["subject_1/suite2p/plane0/Fall.mat", "subject_1/Fall.mat", "night2_Fall.mat"])
+def test_the_export_for_matlab_gives_what_the_folder_gives(shared_data, tmp_path, where):
+    plane = shared_data / "field_formats/suite2p_plane/plane0"
+    write_matlab(plane, tmp_path / "mat" / where)
+    (found,) = find_subjects(tmp_path / "mat")
+    assert subject_name(found) == Path(where).parts[0].removesuffix(".mat")
+    expected, recording = (open_recording(subject_files(place), "s", neuropil=0.7) for place in (plane, found))
+    assert (recording.fs_hz, recording.frames, recording.counts) == (expected.fs_hz, expected.frames, expected.counts)
+    assert expected.notes == recording.notes == ("0.7 of the neuropil (Fneu) was subtracted",)
+    np.testing.assert_array_equal(recording.positions, expected.positions)
+    np.testing.assert_array_equal(recording.cell_ids, expected.cell_ids)
+    rows = np.arange(expected.cells)[::-2]
+    np.testing.assert_array_equal(recording.traces(rows), expected.traces(rows))
+
+
+def test_a_matlab_file_beside_the_arrays_is_not_read_and_one_without_traces_is_refused(tmp_path):
+    write_plane(tmp_path / "subject_1" / "plane0", 4, 5, 0)
+    (tmp_path / "subject_1" / "plane0" / "Fall.mat").write_bytes(b"not looked at")
+    assert read(tmp_path / "subject_1").cells == 2
+    scipy.io.savemat(tmp_path / "Fall.mat", {"spks": np.ones((2, 3))})
+    with pytest.raises(BadInput, match="no variable 'F'"):
+        read(tmp_path / "Fall.mat")
+    scipy.io.savemat(tmp_path / "Fall.mat", {"F": np.ones((2, 3)), "stat": np.ones((1, 2))})
+    with pytest.raises(BadInput, match="an ROI in stat has no centre"):
+        read(tmp_path / "Fall.mat", 2.0)
+
+
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("exploded",)
@@ -112,7 +151,7 @@ def test_neuropil_is_subtracted(tmp_path):
         traces = open_recording(files, "subject_1", neuropil=share).traces(np.arange(2))
         np.testing.assert_array_equal(traces, plain - np.float32(share) * neuropil[::2])
     np.save(plane / "Fneu.npy", neuropil[:3])
-    with pytest.raises(BadInput, match=r"Fneu\.npy \(3, 9\)"):
+    with pytest.raises(BadInput, match=r"Fneu \(3, 9\)"):
         read(tmp_path / "subject_1")
 
 

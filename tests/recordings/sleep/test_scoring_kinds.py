@@ -126,7 +126,45 @@ def test_durations_alone_follow_one_another(tmp_path):
 def test_numbered_stages_are_integers_where_a_coding_is_given(tmp_path, coding, numbers):
     in_edf(tmp_path, [f"Sleep stage {numbers[stage]}" for stage in STAGES])
     assert right(tmp_path, coding=coding) == []
-    refused(tmp_path, "unknown stages: 'Sleep stage 0'.* or stage_coding=aasm")
+    refused(tmp_path, r"integers for stages \(Sleep stage 0, .* say which: stage_coding=aasm")
+
+
+@pytest.mark.parametrize("wake", ["Sleep stage 0", "Sleep stage W"])
+def test_numbers_that_may_be_wake_or_rem_are_refused_however_few(tmp_path, wake):
+    rem = "Sleep stage 4" if wake.endswith("0") else "Sleep stage 5"
+    in_edf(tmp_path, [wake, *["Sleep stage 2"] * 50, "Sleep stage 3", rem])
+    refused(tmp_path, r"integers for stages \(Sleep stage .* say which: stage_coding=aasm")
+
+
+def test_a_bare_4_in_a_file_without_rem_is_refused(tmp_path):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join({"W": "W"}.get(name, AASM[name]) for name in STAGES))
+    refused(tmp_path, r"has bare integers for stages \(1, 2, 3, 4\)")
+
+
+@pytest.mark.parametrize("changes", [False, True])
+@pytest.mark.parametrize("form", ["clock", "onset", "edf"])
+def test_unknown_stages_without_durations_are_not_the_stage_before_them(tmp_path, form, changes):
+    """As events they would be left out, and N1 would last to N3."""
+    recording(tmp_path / "n.edf")
+    names = [*STAGES[:25], *STAGES[35:45], *STAGES[15:25], *STAGES[45:]]
+    rows = [(i, "Zwei" if s == "N2" else s) for i, s in enumerate(names) if not changes or not i or names[i - 1] != s]
+    if form == "edf":
+        scoring(tmp_path / "n-Hypnogram.edf", [], more=[MARK(30 * i, None, name) for i, name in rows])
+    else:
+        times = [f"23:{i // 2:02d}:{i % 2 * 30:02d}" if form == "clock" else 30 * i for i, _ in rows]
+        table(tmp_path / "n.csv", [(time, name) for time, (_, name) in zip(times, rows, strict=True)], "onset,stage")
+    refused(tmp_path, "has unknown stages: 'Zwei'")
+    two = {"Zwei": "N2"}
+    np.testing.assert_array_equal(read(tmp_path, more_names=two)[0][:55], [TRUE[STAGES.index(s)] for s in names[:55]])
+
+
+def test_events_off_the_grid_end_no_stage(tmp_path):
+    """Changes of stage and arousals, both without durations."""
+    recording(tmp_path / "n.edf")
+    changes = [(30 * i, "", name) for i, name in enumerate(STAGES) if not i or STAGES[i - 1] != name]
+    table(tmp_path / "n.csv", [*changes, (607, "", "Arousal"), (990, "", "Arousal"), (450, "", "Lights off")])
+    np.testing.assert_array_equal(read(tmp_path)[0][:55], TRUE[:55])
 
 
 def test_names_of_the_user(tmp_path):
@@ -281,6 +319,16 @@ def test_a_person_s_stages_of_alice_are_read(tmp_path):
     assert right(tmp_path) == []
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "iso-8859-1"])
+@pytest.mark.parametrize("stage", ["<SleepStage>{}</SleepStage>", '<SleepStage Stage="{}"/>'])
+def test_xml_of_any_encoding_with_stages_as_text_or_attributes(tmp_path, encoding, stage):
+    recording(tmp_path / "n.edf")
+    made = "".join(stage.format(R_AND_K[name]) for name in STAGES)
+    text = f'<?xml version="1.0" encoding="{encoding}"?><C><Note>M\xfcller</Note><SleepStages>{made}</SleepStages></C>'
+    (tmp_path / "n.xml").write_bytes(text.encode(encoding))
+    assert right(tmp_path) == []
+
+
 @pytest.mark.parametrize("form", ["edf", "csv", "txt"])
 def test_one_unknown_name_is_an_unscored_epoch(tmp_path, form):
     names = [*STAGES[:30], "Sleep stage X", *STAGES[31:]]
@@ -294,16 +342,6 @@ def test_one_unknown_name_is_an_unscored_epoch(tmp_path, form):
     stages, facts = read(tmp_path)
     np.testing.assert_array_equal(stages, np.where(np.arange(60) == 30, -1, TRUE))
     assert facts["warnings"] == ["1 epochs have unknown names ('Sleep stage X'): unscored"]
-
-
-def test_an_unknown_first_line_is_a_heading_where_the_signal_says_so(tmp_path):
-    recording(tmp_path / "n.edf")
-    (tmp_path / "n.txt").write_text("\n".join(["Hypnogramm Nacht 1", *STAGES]))
-    assert right(tmp_path) == ["first line 'Hypnogramm Nacht 1' taken as a heading"]
-    (tmp_path / "n.txt").write_text("\n".join(["Biocal", *STAGES[1:]]))
-    stages, facts = read(tmp_path)
-    np.testing.assert_array_equal(stages, [-1, *TRUE[1:]])
-    assert facts["warnings"] == ["1 epochs have unknown names ('Biocal'): unscored"]
 
 
 def test_many_unknown_names_are_refused(tmp_path):

@@ -23,9 +23,10 @@ from tests.recordings.sleep.made_scorings import (
     "name",
     [
         "n.csv", "n.CSV", "n_hypnogram.csv", "n_stages.csv", "n-staging.csv", "hypnogram.csv", "n_Hypnogram.CSV",
+        "n - Schlafprofil.txt", "Schlafprofil.txt", "Sleep profile.txt",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("signal", ["n.edf", "n-PSG.EDF", "n_eeg.edf"])
+@pytest.mark.parametrize("signal", ["n.edf", "n-PSG.EDF", "n_eeg.edf", "n PSG.edf"])
 def test_scorings_are_found_by_their_usual_names(tmp_path, name, signal):
     recording(tmp_path / signal)
     table(tmp_path / name, every_30_s())
@@ -33,7 +34,8 @@ def test_scorings_are_found_by_their_usual_names(tmp_path, name, signal):
 
 
 @pytest.mark.parametrize(
-    "name", ["n-Hypnogram.edf", "n_hypnogram.edf", "n_sleepscoring.edf", "n_scored.edf", "n_annotations.edf"]
+    "name",
+    ["n-Hypnogram.edf", "n_hypnogram.edf", "n_sleepscoring.edf", "n_scored.edf", "n_annotations.edf", "n Base.edf"],
 )
 def test_scorings_in_edf_are_no_recordings(tmp_path, name):
     recording(tmp_path / "n.edf")

@@ -1,0 +1,123 @@
+"""Tables and lists of stages in which the times are easily misread."""
+
+import datetime
+import json
+
+import numpy as np
+import pytest
+
+from tests.recordings.sleep.made_scorings import AASM, STAGES, TRUE, read, recording, refused, right, table
+
+
+@pytest.mark.parametrize("first", [["Biocal"], ["Patient: X", "Scored by AB"]])
+def test_first_lines_that_are_no_stages_are_a_heading_where_the_signal_says_so(tmp_path, first):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join([*first, "", *STAGES]))
+    assert right(tmp_path) == [f"first {len(first)} lines taken as a heading ({first[0]!r})"]
+    (tmp_path / "n.txt").write_text("\n".join([*first, *STAGES[len(first) :]]))
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, [*[-1] * len(first), *TRUE[len(first) :]])
+    assert facts["warnings"] == [f"first {len(first)} lines have unknown names: unscored"]
+    (tmp_path / "n.txt").write_text("\n".join([*first, *STAGES[:-5]]))
+    refused(tmp_path, "does not say whether they are epochs; delete them if they are a heading, write")
+
+
+def test_a_blank_line_among_the_stages_is_refused(tmp_path):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join([*STAGES[:9], "", *STAGES[10:]]) + "\n\n")
+    refused(tmp_path, "has a blank line among its stages, 10 lines after the first; write")
+    (tmp_path / "n.txt").write_text("\n\n".join(STAGES))
+    assert right(tmp_path) == []
+
+
+LATE = [(12 + i, name) for i, name in enumerate(STAGES[12:])]
+
+
+@pytest.mark.parametrize(
+    ("heading", "row"),
+    [
+        ("Schlafstadium\tZeit [hh:mm:ss]\tEreignis\tDauer[s]", "{own}\t{clock}\t{name}\t30"),
+        ("Stade;D\xe9but;Dur\xe9e", "{name};{s},0;30,0"),
+        ("Inicio;Fin;Fase", "{s};{end};{name}"),
+        ("Epoche;Schlafstadium", "{number};{name}"),
+        ("Epoche;Uhrzeit;HF;Stadium", "{number};{clock};61;{name}"),
+        ("Zeitstempel,Stadium", "2020-01-01T{clock}+01:00,{name}"),
+        ("Onset Duration Stage", "{s} 30 {name}"),
+    ],
+)
+def test_times_of_a_table_count_whatever_its_headings(tmp_path, heading, row):
+    """Read as one stage a line, a scoring that starts late would be shifted."""
+    recording(tmp_path / "n.edf")
+    rows = [
+        row.format(
+            own=name, name=name, s=30 * i, end=30 * i + 30, number=i + 1, clock=f"23:{i // 2:02d}:{i % 2 * 30:02d}"
+        )
+        for i, name in LATE
+    ]
+    (tmp_path / "n.txt").write_text("\n".join([heading, *rows]), encoding="latin-1")
+    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+
+
+def test_minutes_and_numbers_of_epochs_are_not_taken_for_seconds(tmp_path):
+    recording(tmp_path / "n.edf")
+    for unit in (1, 0.5):
+        table(tmp_path / "n.csv", [(unit * i, name) for i, name in enumerate(STAGES)], "onset,stage")
+        refused(tmp_path, "minutes or numbers of epochs are taken for seconds so; name the column of times 'epoch'")
+
+
+@pytest.mark.parametrize("late", [10, 17])
+def test_clock_times_from_midnight_may_be_elapsed_times(tmp_path, late):
+    """A scoring that is shorter than the recording fits both ways."""
+    recording(tmp_path / "n.edf", start=datetime.time(23, 55, late % 10))
+    clocks = [(f"00:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in enumerate(STAGES[:30])]
+    table(tmp_path / "n.csv", clocks, "time,stage")
+    if late == 10:
+        refused(tmp_path, "which may be midnight or the start of the recording; give onsets in seconds")
+    else:
+        np.testing.assert_array_equal(read(tmp_path)[0][:30], TRUE[:30])
+
+
+def test_clock_times_of_twelve_hours_need_am_and_pm(tmp_path):
+    recording(tmp_path / "n.edf", start=datetime.time(0, 45))
+    clocks = [
+        (f"{(45 + i // 2) // 60 or 12:02d}:{(45 + i // 2) % 60:02d}:{i % 2 * 30:02d}", s) for i, s in enumerate(STAGES)
+    ]
+    table(tmp_path / "n.csv", clocks, "time,stage")
+    refused(tmp_path, "is half a day before the row above it; give 24-hour clock times, AM and PM")
+
+
+def test_ends_alone_and_ends_that_may_be_starts(tmp_path):
+    """Visbrain writes the end of every run."""
+    recording(tmp_path / "n.edf")
+    ends = [30 * (i + 1) for i in range(60) if i == 59 or STAGES[i] != STAGES[i + 1]]
+    runs = "\n".join(f"{STAGES[end // 30 - 1]}\t{end}" for end in ends)
+    (tmp_path / "n.txt").write_text(f"*Duration_sec\t1800\n*Datafile\tX\n{runs}\n")
+    assert right(tmp_path) == []
+    (tmp_path / "n.txt").write_text(runs)
+    refused(tmp_path, "may be starts or ends .the first is 300.; name the columns: stage,onset or stage,stop")
+
+
+def test_two_scorers_in_integers_are_said(tmp_path):
+    recording(tmp_path / "n.edf")
+    rows = [(i, AASM[name], AASM[STAGES[-i]]) for i, name in enumerate(STAGES)]
+    table(tmp_path / "n.csv", rows, "epoch,scorer1,scorer2")
+    assert right(tmp_path, coding="aasm") == ["columns 2 and 3 hold different stages: column 2 was read"]
+
+
+@pytest.mark.parametrize("text", [json.dumps(STAGES), json.dumps({"night": STAGES}), ",".join(STAGES)])
+def test_stages_in_one_list(tmp_path, text):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.json").write_text(text)
+    assert right(tmp_path, pattern="{stem}.json") == []
+
+
+def test_events_of_embla_have_clock_times(tmp_path):
+    recording(tmp_path / "n.edf")
+    kinds = {"W": "SLEEP-S0", "N1": "SLEEP-S1", "N2": "SLEEP-S2", "N3": "SLEEP-S3", "REM": "SLEEP-REM"}
+    clocks = [f"2020-01-01T23:{i // 2:02d}:{i % 2 * 30:02d}.000000" for i in range(60)] + ["2020-01-01T23:30:00.0"]
+    events = [(clocks[i], clocks[i + 1], kinds[name]) for i, name in LATE]
+    made = "".join(
+        f"<Event><Type>{name}</Type><StartTime>{a}</StartTime><StopTime>{b}</StopTime></Event>" for a, b, name in events
+    )
+    (tmp_path / "n.xml").write_text(f"<EventExport><Events>{made}</Events></EventExport>")
+    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
