@@ -28,7 +28,8 @@ from src.datamodules.sleep_sequences import SleepSequenceData, WindowDataset
 from src.models.bundle import Bundle, export_bundle, load_bundle
 from src.models.sleep.context_stager import SleepContextStager
 from src.predict import sleep as predictor
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
+from src.preprocess.sleep.epochs import EpochSettings
+from src.preprocess.sleep.prepare import SLEEP_EPOCHS
 from src.runs.assemble import quiet_trainer
 from src.signals import HUMAN_STAGES, Origin, SignalSpec
 from src.simulate.sleep import write_night

@@ -32,8 +32,9 @@ from src.predict.sleep import stage_probabilities
 from src.predict.sleep_statistics import LEVEL, Interval, reliability, sleep_statistics, statistic_intervals
 from src.preprocess.sleep.bandpower import BandPowerSettings
 from src.preprocess.sleep.bandpower_files import CHANNELS, find_bandpower, layout_signal, read_bandpower_night
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
+from src.preprocess.sleep.epochs import EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
+from src.preprocess.sleep.prepare import SLEEP_EPOCHS
 from src.recordings.sleep.hypnogram import transition_counts
 from src.signals import HUMAN_STAGES, UNSCORED, Origin, SignalSpec
 from src.storage.manifest import provenance

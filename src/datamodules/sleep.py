@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from src.datamodules.augment import SpectrogramAugment
 from src.datamodules.loaders import Execution, PartLoaders
 from src.datamodules.splits import PARTS, Part, Split, make_split, split_blocks
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, read_epochs
-from src.preprocess.sleep.prepare import EpochArtifact, prepare_nights, recordings_table, source_origin
+from src.preprocess.sleep.epochs import EpochSettings, read_epochs
+from src.preprocess.sleep.prepare import SLEEP_EPOCHS, EpochArtifact, prepare_nights, recordings_table, source_origin
 from src.recordings.sleep.hypnogram import transition_counts
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Origin, SignalSpec
 from src.storage.batch import Summary

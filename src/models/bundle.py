@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from src.recordings.foreign_files import absent
 from src.signals import BadInput, Origin, SignalSpec
+from src.storage.foreign_files import absent
 from src.storage.manifest import canonical_json, digest_of, fingerprint, provenance, source_record, write_manifest
 from src.storage.output import OutputFolder
 
@@ -191,15 +191,11 @@ def _has_form(value: Any, form: Any) -> bool:
     return type(value) is form if isinstance(form, type) else bool(form(value))
 
 
-def _positive(value: Any) -> bool:
-    return _has_form(value, float) and value > 0
-
-
 _SIGNAL: dict[str, Any] = {
     "channels": [str],
     "axes": [str],
     "units": lambda value: isinstance(value, str),
-    "window_s": _positive,
+    "window_s": lambda value: _has_form(value, float) and value > 0,
     "fs_hz": lambda value: _has_form(value, float) and value >= 0,
     "shape": lambda value: all(size is None or (type(size) is int and size > 0) for size in value),
     "freqs_hz": lambda value: all(_has_form(f, float) for f in value),
@@ -235,7 +231,7 @@ SCHEMA: dict[str, Check] = {
 """The form of each field of a bundle, and its words."""
 
 DECISIONS: dict[str, dict[str, Check]] = {
-    "sleep_staging": {"temperature": (_positive, "number above 0")},
+    "sleep_staging": {"temperature": (_SIGNAL["window_s"], "number above 0")},
     "spike_detection": {"targets": _RECORD},
     "spike_classification": {"targets": _RECORD},
     "grid_forecasting": {"threshold": ([float], "list of numbers"), "forecast": _TEXT, "baselines": _RECORD},

@@ -14,10 +14,10 @@ from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.formats import EDF_HEAD, begins, vendor_format
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.spike_trains import holds_spikes
-from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import choose_channels, is_channel
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_header
 from src.signals import BadInput, SourceOptions
+from src.storage.foreign_files import absent
 
 CALCIUM_UNITS = ("ΔF/F", "fluorescence")
 

@@ -26,15 +26,15 @@ from src.predict.sleep_input import (
     read_input,
 )
 from src.predict.sleep_night import ScoredNight
-from src.predict.sleep_yasa import mean_vote, with_yasa
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSet, EpochSettings
+from src.predict.sleep_statistics import mean_vote
+from src.preprocess.sleep.epochs import EPOCHS_STEP, EPOCHS_VERSION, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
-from src.recordings.foreign_files import absent
-from src.recordings.sleep.channels import derivations
+from src.recordings.sleep.channels import derivation, is_channel
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import Night
 from src.signals import UNSCORED, BadInput, Recording
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.foreign_files import absent
 from src.storage.output import OutputFolder
 
 BATCH = 512
@@ -233,16 +233,16 @@ def _in_memory(
 
 def _named(recordings: dict[str, Recording], name: str) -> Recording:
     """A channel by its name, or the difference ``X-Y`` of two."""
-    (pick,) = derivations("signal", [name], list(recordings), {})
+    first, other = derivation("signal", name, list(recordings))
     rows = list(recordings.values())
-    plus = rows[pick.plus]
-    samples = plus.samples if pick.minus is None else plus.samples - rows[pick.minus].samples
+    plus = rows[first]
+    samples = plus.samples if other is None else plus.samples - rows[other].samples
     return replace(plus, samples=samples, channels=(name,))
 
 
 def _open(bundle: Bundle) -> tuple[EpochSettings, torch.nn.Module]:
     """Settings and network of a bundle that this installation can use."""
-    bundle.require("sleep_staging", {SLEEP_EPOCHS.name: SLEEP_EPOCHS.version, NIGHT_VIEW: NIGHT_VIEW_VERSION})
+    bundle.require("sleep_staging", {EPOCHS_STEP: EPOCHS_VERSION, NIGHT_VIEW: NIGHT_VIEW_VERSION})
     return bundle.settings(EpochSettings.from_params), bundle.network()
 
 
@@ -303,7 +303,14 @@ def _score(
     if relative and not period and settings.stages == "human" and hours < _WHOLE_NIGHT_H:
         note = f"{hours:.1f} h are scored, no whole night: levels are taken relative to the recording"
         scored = replace(scored, given=replace(given, notes=[*given.notes, f"{note} and may mislead"]))
-    return with_yasa(scored, bundle.signal.channels if any_channel else None, yasa)
+    own = bundle.signal.channels
+    leads = [label.split(" + ")[0] for label in given.channels] if any_channel and given.rows else []
+    foreign = [lead for lead in leads if not is_channel(lead, own)]
+    if not (foreign or yasa):
+        return scored
+    from src.predict.sleep_yasa import with_yasa  # where the network alone scores, it is not needed
+
+    return with_yasa(scored, foreign, own, yasa)
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ from src.models.bundle import Bundle, require_contract
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import AXES, PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
-from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import ChannelRequest, choose_channels, require_band, resample
 from src.recordings.sleep.check_signal import ChannelReport, check_channel
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
@@ -24,6 +23,7 @@ from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, l
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.sleep import Level, level_of
 from src.signals import UNSCORED, BadInput, Recording, SignalSpec
+from src.storage.foreign_files import absent
 
 ABSENT = "none"
 """Stands for a channel that the recording lacks."""
@@ -90,7 +90,6 @@ class NightInput:
     doubts: list[str] = field(default_factory=list)  # what speaks against the reference being of this recording
     rows: list[dict[str, NDArray[np.floating]]] = field(default_factory=list)  # "eeg", "eog" of each group, for YASA
     rows_hz: float = 0.0
-    yasa: NDArray[np.integer] | None = None  # (epoch,) YASA's stages, to compare with
     lights: tuple[float | None, float | None] = (None, None)  # off and on, seconds from the start
     notes: list[str] = field(default_factory=list)
 
@@ -134,10 +133,15 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     """
     if night.kind in LAYOUTS or night.kind == PREPARED:
         return _finished_input(bundle, night, options)
-    labels, rates_hz = _labels(night) if bundle.decision.get("any_channel") else ((), ())
-    groups, notes = choose_groups(bundle, night.psg[0], labels, rates_hz, options.channels)
+    rates_hz: dict[str, float] = {}
+    if bundle.decision.get("any_channel"):
+        signals = read_header(night.psg[0]).signals if night.psg[0].suffix.lower() in EDF_SUFFIXES else ()
+        rates_hz = {signal.label: signal.fs_hz for signal in signals if not signal.problem}
+        # Of other files, and of an EDF without a usable channel, for which it raises, the reader is asked.
+        rates_hz = rates_hz or {c.channels[0]: c.fs_hz for c in load_channels(night, ChannelRequest(None))}
+    groups, notes = choose_groups(bundle, night.psg[0], list(rates_hz), list(rates_hz.values()), options.channels)
     names = tuple(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
-    loaded = load_channels(night, ChannelRequest(names, settings.aliases, _least_hz(bundle, settings)))
+    loaded = load_channels(night, ChannelRequest(names, settings.aliases))  # cut_input looks at their rates
     if slow := [r.channels[0] for r in loaded if r.fs_hz < 2 * settings.features.max_hz]:
         highest = settings.features.max_hz
         notes.append(
@@ -191,27 +195,6 @@ def choose_groups(
     return groups, []
 
 
-def _least_hz(bundle: Bundle, settings: EpochSettings) -> float:
-    """The frequency that a channel has to reach: all that is analysed, or the middle of the highest band.
-
-    The latter is enough for band powers relative to the recording: a band of which the upper part is missing has
-    another level all night long.
-    """
-    relative = settings.features.kind == "bandpower" and "absolute" not in bundle_views(bundle)
-    return float(settings.features.freqs_hz[-1]) if relative else settings.features.max_hz
-
-
-def _labels(night: Night) -> tuple[Sequence[str], Sequence[float]]:
-    """Names and rates of the channels of a recording."""
-    if night.psg[0].suffix.lower() in EDF_SUFFIXES:
-        signals = [signal for signal in read_header(night.psg[0]).signals if not signal.problem]
-        if not signals:
-            load_channels(night, ChannelRequest(None))  # says why
-        return [signal.label for signal in signals], [signal.fs_hz for signal in signals]
-    channels = load_channels(night, ChannelRequest(None))
-    return [channel.channels[0] for channel in channels], [channel.fs_hz for channel in channels]
-
-
 def cut_input(
     bundle: Bundle,
     settings: EpochSettings,
@@ -227,12 +210,16 @@ def cut_input(
         If the epochs are not what the bundle reads.
     """
     fs_hz, epoch_s = settings.features.fs_hz, settings.features.epoch_s
+    # A channel has to reach all that is analysed. The middle of the highest band is enough for band powers relative to
+    # the recording: a band of which the upper part is missing has another level all night long.
+    relative = settings.features.kind == "bandpower" and "absolute" not in bundle_views(bundle)
+    least_hz = float(settings.features.freqs_hz[-1]) if relative else settings.features.max_hz
     reports: list[ChannelReport] = []
     rows: dict[str, NDArray[np.floating]] = {}
     about: dict[str, Recording] = {}  # without samples
     for name in list(native):
         recording = native.pop(name)
-        require_band(recording.source, name, recording.fs_hz, _least_hz(bundle, settings))
+        require_band(recording.source, name, recording.fs_hz, least_hz)
         reports.append(check_channel(recording.samples[0], recording.fs_hz, name, recording.units[0]))
         rows[name] = resample(recording.samples, recording.fs_hz, fs_hz)[0]
         about[name] = replace(recording, samples=rows[name][None, :0])
@@ -240,16 +227,17 @@ def cut_input(
     length = min(len(row) for row in rows.values())
     rows = {name: row[:length] for name, row in rows.items()}
     first = next(iter(about.values()))
+    cut = [_cut_group(bundle, settings, group, rows, about) for group in groups]
     return NightInput(
         recording_id,
-        [_cut_group(bundle, settings, group, rows, about) for group in groups],
+        [epochs for epochs, _ in cut],
         [" + ".join(n for n in group if n != ABSENT) for group in groups],
         epoch_s,
         level_of(rows[first.channels[0]], fs_hz, epoch_s, first.units[0]),
         fs_hz=first.fs_hz,
         start=first.start,
         signal=reports,
-        rows=[_first_of_each_kind(bundle, group, rows, about) for group in groups],
+        rows=[for_yasa for _, for_yasa in cut],
         rows_hz=fs_hz,
     )
 
@@ -260,8 +248,11 @@ def _cut_group(
     group: Sequence[str],
     rows: Mapping[str, NDArray[np.floating]],
     about: Mapping[str, Recording],
-) -> EpochSet:
-    """Channels that are there, cut under the bundle's names for them; the others are NaN."""
+) -> tuple[EpochSet, dict[str, NDArray[np.floating]]]:
+    """Channels that are there, cut under the bundle's names for them; the others are NaN.
+
+    Beside them what YASA may read of the group: its first EEG and its first EOG channel whose own rate admits it.
+    """
     there = [place for place, name in enumerate(group) if name != ABSENT]
     units = tuple(about[group[place]].units[0] for place in there)
     names = tuple(bundle.signal.channels[place] for place in there)
@@ -276,19 +267,11 @@ def _cut_group(
     found = SignalSpec(tuple(group), fs_hz, epoch_s, f"dB re {level}", AXES, features.shape[1:], freqs_hz)
     relative = settings.level == "recording" or "absolute" not in bundle_views(bundle)
     require_contract(bundle.signal, found, first.source, any_names=True, any_unit=relative)
-    return replace(cut, features=features)
-
-
-def _first_of_each_kind(
-    bundle: Bundle, group: Sequence[str], rows: Mapping[str, NDArray[np.floating]], about: Mapping[str, Recording]
-) -> dict[str, NDArray[np.floating]]:
-    """What YASA may read of a group: the first EEG and the first EOG channel whose own rate admits it."""
-    found: dict[str, NDArray[np.floating]] = {}
-    for place, name in enumerate(group):
+    for_yasa: dict[str, NDArray[np.floating]] = {}
+    for name, wanted in zip(group, bundle.signal.channels, strict=True):
         if name != ABSENT and about[name].fs_hz >= YASA_LEAST_HZ:
-            is_eye = bundle.signal.channels[place].upper().startswith("EOG")
-            found.setdefault("eog" if is_eye else "eeg", rows[name])
-    return found
+            for_yasa.setdefault("eog" if wanted.upper().startswith("EOG") else "eeg", rows[name])
+    return replace(cut, features=features), for_yasa
 
 
 def bundle_views(bundle: Bundle) -> list[str]:

@@ -61,6 +61,7 @@ class ScoredNight:
     transitions: Sequence[Sequence[float]] | None = None  # (from, to) counts of the training
     margins: Mapping[str, Sequence[float]] | None = None  # of intervals, measured on held-back nights
     scored_by: str = "Network"  # or YASA, or both
+    yasa: NDArray[np.integer] | None = None  # (epoch,) YASA's stages, to compare with
 
     @cached_property
     def stages(self) -> NDArray[np.integer]:
@@ -68,32 +69,25 @@ class ScoredNight:
         scored = np.isfinite(self.probabilities).all(axis=1)
         return np.where(scored, np.nan_to_num(self.probabilities).argmax(axis=1), UNSCORED)
 
-    @property
-    def onset_s(self) -> NDArray[np.floating]:
-        return self.given.groups[0].onset_s
-
     @cached_property
     def in_bed(self) -> slice:
         """Epochs from lights off to lights on."""
-        off, on = self.given.lights
-        first = 0 if off is None else int(np.searchsorted(self.onset_s, off - 1e-6))
-        last = len(self.onset_s) if on is None else int(np.searchsorted(self.onset_s, on - 1e-6))
+        (off, on), onset_s = self.given.lights, self.given.groups[0].onset_s
+        first = 0 if off is None else int(np.searchsorted(onset_s, off - 1e-6))
+        last = len(onset_s) if on is None else int(np.searchsorted(onset_s, on - 1e-6))
         return slice(first, max(first, last))
-
-    @property
-    def enough(self) -> bool:
-        """Whether there are enough scored epochs for statistics."""
-        return int((self.stages[self.in_bed] != UNSCORED).sum()) >= LEAST_EPOCHS
 
     @cached_property
     def statistics(self) -> dict[str, float | None]:
         """From lights off to lights on; empty for too short a recording."""
-        return sleep_statistics(self.stages[self.in_bed], self.classes, self.given.epoch_s) if self.enough else {}
+        stages = self.stages[self.in_bed]
+        enough = (stages != UNSCORED).sum() >= LEAST_EPOCHS
+        return sleep_statistics(stages, self.classes, self.given.epoch_s) if enough else {}
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float] | None]:
         """Of every statistic, from the probabilities; empty for too short a recording."""
-        if not self.enough:
+        if not self.statistics:
             return {}
         own = transition_counts(self.stages, len(self.classes))
         counts = np.array(own if self.transitions is None else self.transitions, float)
@@ -146,18 +140,19 @@ class ScoredNight:
         lines += [f"WARNING    {doubt}. The numbers below then say nothing"] if doubt else []
         if self.agreement is not None:
             lines += [f"{'DOUBTFUL' if doubt else 'agreement':10s} {line}" for line in self.agreement["lines"]]
-        lines += [f"yasa       {line}" for line in self._beside_yasa()]
+        if self.yasa is not None:
+            found = beside(self.yasa, self.stages, self.given.reference, self.classes)
+            lines += [f"yasa       {line}" for line in found]
         files = {"report": "report.html", "hypnogram": "hypnogram.csv", "figure": "night.png"}
         return [*lines, *(f"{name:10s} {folder / file}" for name, file in files.items())]
 
     def write(self, part: Path) -> None:
         """Write every file of the night but the manifest."""
-        given = self.given
-        tail_s = float(given.groups[0].facts["tail_s"])
+        given, epochs = self.given, self.given.groups[0]
         names = [*self.classes, UNSCORED_NAME]  # UNSCORED is -1
-        self._write_csv(part / "hypnogram.csv", names, tail_s)
+        self._write_csv(part / "hypnogram.csv", names, float(epochs.facts["tail_s"]))
         self._write_bids(part / "events.tsv", names)
-        first_s = float(self.onset_s[0]) if len(self.onset_s) else 0.0
+        first_s = float(epochs.onset_s[0]) if len(epochs.onset_s) else 0.0
         classes = tuple(self.classes)
         scoring = Hypnogram(self.stages.astype(np.int8), given.epoch_s, first_s, stage_names=classes)
         write_annotations(scoring.annotations(), given.start, part / "hypnogram.edf")
@@ -183,25 +178,26 @@ class ScoredNight:
         the file as annotations: separator ``,``, onset in seconds in column 1, duration 2, description 3, data
         from line 2. YASA's stages, where there are any, are a last column ``yasa``.
         """
-        yasa = self.given.yasa
+        yasa, onsets_s = self.yasa, self.given.groups[0].onset_s
         with path.open("w", newline="") as handle:
             writer = csv.writer(handle)
             columns = ["onset_s", "duration_s", "stage", *(f"p_{name}" for name in self.classes)]
             writer.writerow([*columns, *([] if yasa is None else ["yasa"])])
-            rows = zip(self.onset_s, self.stages, self.probabilities, strict=True)
+            rows = zip(onsets_s, self.stages, self.probabilities, strict=True)
             for place, (onset, stage, row) in enumerate(rows):
                 numbers = [f"{p:.5f}" if stage != UNSCORED else "" for p in row]
                 other = [] if yasa is None else [names[yasa[place]]]
                 writer.writerow([f"{onset:.10g}", f"{self.given.epoch_s:g}", names[stage], *numbers, *other])
             if tail_s:
-                end_s = self.onset_s[-1] + self.given.epoch_s
+                end_s = onsets_s[-1] + self.given.epoch_s
                 blank = [""] * len(self.classes) + ([] if yasa is None else [UNSCORED_NAME])
                 writer.writerow([f"{end_s:.10g}", f"{tail_s:g}", UNSCORED_NAME, *blank])
 
     def _write_bids(self, path: Path, names: Sequence[str]) -> None:
         """BIDS ``events.tsv`` (``onset``, ``duration``, ``trial_type``, ``confidence``) and the JSON of its columns."""
         lines = ["onset\tduration\ttrial_type\tconfidence"]
-        for onset, stage, row in zip(self.onset_s, self.stages, self.probabilities, strict=True):
+        onsets_s = self.given.groups[0].onset_s
+        for onset, stage, row in zip(onsets_s, self.stages, self.probabilities, strict=True):
             sure = f"{row.max():.3f}" if stage != UNSCORED else "n/a"
             lines.append(f"{onset:.10g}\t{self.given.epoch_s:g}\t{names[stage]}\t{sure}")
         path.write_text("\n".join(lines) + "\n")
@@ -212,21 +208,17 @@ class ScoredNight:
         }
         path.with_suffix(".json").write_text(json.dumps(meaning, indent=2) + "\n")
 
-    def _beside_yasa(self) -> list[str]:
-        yasa = self.given.yasa
-        return [] if yasa is None else beside(yasa, self.stages, self.given.reference, self.classes)
-
     def page(self) -> dict[str, Any]:
         """The values that ``src/reports/templates/sleep.html`` writes out."""
         given, stages = self.given, self.stages[self.in_bed]
         moves = transition_counts(stages, len(self.classes))
         np.fill_diagonal(moves, 0)
-        counted = self.origin.recorded and self.enough
+        counted = self.origin.recorded and self.statistics
         values = {
             "title": printable(given.recording_id),
             "night": self,
             "given": given,
-            "tiles": {name: words for name, words in TILES.items() if self.enough},
+            "tiles": {name: words for name, words in TILES.items() if self.statistics},
             "labels": LABELS | {f"min_{name}": f"{name} (min)" for name in self.classes},
             "counts": COUNTS,
             "wake": WAKE_NAMES,
@@ -237,10 +229,10 @@ class ScoredNight:
             "accuracy": {s: expected_accuracy(self.probabilities, s) for s in (0.0, 0.05, 0.1, 0.2)} if counted else {},
             "reliability": None,
             "yasa": None,
-            "yasa_lines": self._beside_yasa(),
         }
         if given.reference is not None:
             values["reliability"] = reliability_picture(*reliability(self.probabilities, given.reference))
-        if given.yasa is not None:
-            values["yasa"] = sleep_statistics(given.yasa[self.in_bed], self.classes, given.epoch_s)
+        if self.yasa is not None:
+            values["yasa"] = sleep_statistics(self.yasa[self.in_bed], self.classes, given.epoch_s)
+            values["yasa_lines"] = beside(self.yasa, self.stages, given.reference, self.classes)
         return values

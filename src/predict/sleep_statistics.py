@@ -85,7 +85,7 @@ def _statistics(stages: NDArray[np.integer], classes: Sequence[str], epoch_s: fl
     rem = stages == (list(classes).index("REM") if "REM" in classes else -2)
     persistent = max(1, round(PERSISTENT_S / epoch_s))
     onset, onset_three, onset_persistent = (_first(asleep, run) for run in (1, 3, persistent))
-    after = np.arange(length) >= np.where(np.isnan(onset), length, onset)[:, None]
+    after, after_persistent = (np.arange(length) >= first[:, None] for first in (onset, onset_persistent))  # NaN: never
     tst = asleep.sum(axis=1) * minute
     both = (stages[:, 1:] != UNSCORED) & (stages[:, :-1] != UNSCORED)
     found = {
@@ -97,7 +97,7 @@ def _statistics(stages: NDArray[np.integer], classes: Sequence[str], epoch_s: fl
         "sol_persistent_min": onset_persistent * minute,
         "rem_latency_min": (_first(rem, 1) - onset) * minute,
         "rem_latency_three_min": (_first(rem, 3) - onset_three) * minute,
-        "rem_latency_persistent_min": (_first(rem & _from(onset_persistent, length), 1) - onset_persistent) * minute,
+        "rem_latency_persistent_min": (_first(rem & after_persistent, 1) - onset_persistent) * minute,
         "waso_min": np.where(np.isnan(onset), np.nan, (wake & after).sum(axis=1) * minute),
         "awakenings": (wake[:, 1:] & asleep[:, :-1]).sum(axis=1).astype(float),
         "transitions": ((stages[:, 1:] != stages[:, :-1]) & both).sum(axis=1).astype(float),
@@ -121,12 +121,15 @@ def _first(events: NDArray[np.bool_], run: int) -> NDArray[np.floating]:
     return np.where(begins.any(axis=1), begins.argmax(axis=1).astype(float), np.nan)
 
 
-def _from(first: NDArray[np.floating], length: int) -> NDArray[np.bool_]:
-    return np.arange(length) >= np.where(np.isnan(first), length, first)[:, None]
-
-
 def _share(part: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.where(whole > 0, 100 * part / np.maximum(whole, 1e-12), np.nan)
+
+
+def mean_vote(votes: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+    """The mean of ``(epoch, class)`` probabilities over those that scored the epoch, NaN where none did."""
+    known = np.isfinite(votes).all(axis=2, keepdims=True)
+    count, total = known.sum(axis=0), np.where(known, votes, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def draw_hypnograms(
@@ -247,8 +250,8 @@ def agreement(
     mine, theirs = (sleep_statistics(np.where(both, s, UNSCORED), classes, epoch_s) for s in (stages, reference))
     compared = [*_COMPARED, *(f"min_{name}" for name in classes)]
     statistics = {
-        name: {"reference": theirs[name], "scored": mine[name], "difference": _difference(mine[name], theirs[name])}
-        for name in compared
+        name: {"reference": b, "scored": a, "difference": None if a is None or b is None else a - b}
+        for name, a, b in ((name, mine[name], theirs[name]) for name in compared)
     }
     by_stage = "  ".join(f"{name} {_text(found[f'f1_{name}'])}" for name in classes)
     shown = {"TST": "tst_min", "SOL": "sol_min", "WASO": "waso_min", "REM latency": "rem_latency_min"}
@@ -298,10 +301,6 @@ def _compare(
     return confusion, {k: None if np.isnan(v) else v for k, v in scores(confusion, list(classes)).items()}
 
 
-def _difference(mine: float | None, theirs: float | None) -> float | None:
-    return None if mine is None or theirs is None else mine - theirs
-
-
 def _text(value: float | None, form: str = ".2f") -> str:
     return "–" if value is None else f"{value:{form}}"
 
@@ -315,11 +314,6 @@ class Stretch:
     stage: int
     alternative: int
     expected_errors: float
-
-    @property
-    def benefit(self) -> float:
-        """Expected corrections per epoch's worth of work."""
-        return self.expected_errors / (self.last - self.first + _VISIT_EPOCHS)
 
 
 def review_list(probabilities: NDArray[np.floating], stages: NDArray[np.integer]) -> list[Stretch]:
@@ -349,7 +343,8 @@ def review_list(probabilities: NDArray[np.floating], stages: NDArray[np.integer]
             other = int(np.argmax(np.where(np.arange(len(total)) == stage, -1.0, total)))
             found.append(Stretch(start, end, stage, other, float(wrong[start:end].sum())))
         start = end
-    return sorted(found, key=lambda s: (-s.benefit, s.first))
+    # By expected corrections per epoch's worth of work.
+    return sorted(found, key=lambda s: (-s.expected_errors / (s.last - s.first + _VISIT_EPOCHS), s.first))
 
 
 def expected_accuracy(probabilities: NDArray[np.floating], reviewed: float = 0.0) -> float | None:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from src.predict.sleep_input import YASA_LEAST_HZ
 from src.predict.sleep_night import ScoredNight
+from src.predict.sleep_statistics import mean_vote
 from src.preprocess.sleep.bandpower import welch
-from src.recordings.sleep.channels import is_channel, resample
+from src.recordings.sleep.channels import resample
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, Origin
 
 _HZ, _EPOCH_S = 100.0, 30.0
@@ -67,13 +68,13 @@ def yasa_share(foreign: bool, readable: bool, scored: float, fs_hz: float) -> fl
     return 0.75 if fs_hz >= _FULL_HZ else 0.5
 
 
-def with_yasa(scored: ScoredNight, own: Sequence[str] | None, asked: bool | None) -> ScoredNight:
+def with_yasa(scored: ScoredNight, foreign: Sequence[str], own: Sequence[str], asked: bool | None) -> ScoredNight:
     """A night that a network has scored, with YASA's part in the answer, and YASA's stages beside it if asked for.
 
     Parameters
     ----------
-    own
-        Channels that the network was trained on; None if it is used for no others.
+    foreign, own
+        Channels of the night that the network was not trained on, and those that it was trained on.
     asked
         The option ``yasa``: True compares with YASA, False has the network alone score.
 
@@ -83,19 +84,17 @@ def with_yasa(scored: ScoredNight, own: Sequence[str] | None, asked: bool | None
         If YASA is asked for and cannot read the recording, or is not installed.
     """
     given = scored.given
-    leads = [label.split(" + ")[0] for label in given.channels] if own and given.rows else []
-    foreign = [lead for lead in leads if not is_channel(lead, own or ())]
     readable = all("eeg" in rows for rows in given.rows)
     share = 0.0
     if asked is not False:
         share = yasa_share(bool(foreign), readable, float(np.mean(scored.stages != UNSCORED)), given.fs_hz)
     changed: dict[str, Any] = {}
-    notes, stages = list(given.notes), given.yasa
+    notes = list(given.notes)
     if share:
         chances = log_mean(scored.probabilities, yasa_probabilities(scored), share)
         name, origin = ("YASA", YASA_ORIGIN) if share == 1 else ("Network and YASA", joined(scored.origin, YASA_ORIGIN))
         notes.append(
-            f"scored by: {name} (Vallat & Walker 2021), because the network was trained on {', '.join(own or ())},"
+            f"scored by: {name} (Vallat & Walker 2021), because the network was trained on {', '.join(own)},"
             f" not on {', '.join(foreign)} (options.yasa=false takes the network alone)"
             + (
                 f"; often misread at {given.fs_hz:g} Hz: record at {_FULL_HZ:g} Hz or more"
@@ -110,15 +109,8 @@ def with_yasa(scored: ScoredNight, own: Sequence[str] | None, asked: bool | None
     if asked:
         rows = yasa_probabilities(scored)
         known = np.isfinite(rows).all(axis=1)
-        stages = np.where(known, np.nan_to_num(rows).argmax(axis=1), UNSCORED)
-    return replace(scored, given=replace(given, notes=notes, yasa=stages), **changed)
-
-
-def mean_vote(votes: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
-    """The mean of ``(epoch, class)`` probabilities over those that scored the epoch, NaN where none did."""
-    known = np.isfinite(votes).all(axis=2, keepdims=True)
-    count, total = known.sum(axis=0), np.where(known, votes, 0.0).sum(axis=0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        changed["yasa"] = np.where(known, np.nan_to_num(rows).argmax(axis=1), UNSCORED)
+    return replace(scored, given=replace(given, notes=notes), **changed)
 
 
 def log_mean(one: NDArray[np.floating], other: NDArray[np.floating], share: float) -> NDArray[np.floating]:

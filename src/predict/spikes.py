@@ -25,10 +25,10 @@ from src.preprocess.spikes.trace import Trace, find_recording, load_trace
 from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
 from src.recordings.extracellular.reader import is_recording, open_recording, require_spike_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
-from src.recordings.foreign_files import absent
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
 from src.signals import BadInput, SourceOptions
 from src.storage.batch import Job, Summary, run_batch
+from src.storage.foreign_files import absent
 from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
 from src.storage.progress import say

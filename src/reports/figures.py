@@ -40,11 +40,8 @@ def write_page(path: Path, values: Mapping[str, Any], filters: Mapping[str, Call
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"png": _png, **(filters or {})}
+    environment.filters["png"] = lambda picture: f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    environment.filters |= filters or {}
     text = environment.get_template(f"{values['template']}.html").render(values)
     path.write_text(text + "\n", encoding="utf-8")
     return path
-
-
-def _png(picture: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture).decode()

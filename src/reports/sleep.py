@@ -161,15 +161,10 @@ def _draw_hypnogram(
 ) -> None:
     shown = [c for c in DISPLAY_ORDER if c in classes]
     height = np.array([shown.index(c) for c in classes], dtype=float)
-
-    def levels(scored: np.ndarray) -> np.ndarray:
-        return np.where(scored >= 0, height[np.maximum(scored, 0)], np.nan)
-
-    if reference is not None:
-        values = levels(reference)
-        axes.step(hours, np.append(values, values[-1:]), where="post", color="0.7", lw=3, label="human")
-    values = levels(stages)
-    axes.step(hours, np.append(values, values[-1:]), where="post", color="#222222", lw=0.9, label="predicted")
+    for scored, color, lw, label in ((reference, "0.7", 3, "human"), (stages, "#222222", 0.9, "predicted")):
+        if scored is not None:
+            values = np.where(scored >= 0, height[np.maximum(scored, 0)], np.nan)
+            axes.step(hours, np.append(values, values[-1:]), where="post", color=color, lw=lw, label=label)
     begins = np.flatnonzero(np.diff(stages, prepend=-2))  # bouts: lines of single epochs would look dashed
     ends = np.append(begins[1:], len(stages))[: len(begins)]
     for name in shown:

@@ -152,7 +152,10 @@ def check_command(verb: str, arguments: list[str]) -> DictConfig | None:
     parsed = [_parsed(text, verb, arguments, multirun=given.multirun) for text in given.overrides]
     own_folder = given.config_dir or given.config_path  # may hold further options
     for override in parsed if verb == "train" and not own_folder else []:
-        _check_optional(override)
+        # Hydra passes over an option that an `optional` group of conf/train.yaml does not have.
+        group, option = override.key_or_group, override.value()
+        if group in ("debug", "sweep") and isinstance(option, str) and option not in (known := options(group)):
+            raise _no_such_option(group, option, known)
     name, lines = given.config_name or verb, [_first_value(override) for override in parsed]
     try:
         cfg = compose(name, lines, config_dir=given.config_dir, config_path=given.config_path)
@@ -214,16 +217,13 @@ def _override(text: str, *, multirun: bool) -> Override | None:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
         return None
-    is_path = key.rpartition(".")[2] in PATHS or (os.sep in value and Path(value).exists())
-    swept = override.is_sweep_override()
-    return None if is_path and (not multirun if swept else _reads_otherwise(override.value(), value)) else override
-
-
-def _reads_otherwise(value: Any, text: str) -> bool:
-    """Whether Hydra takes a path for a number, a list or a mapping."""
-    return (
-        value is not None and not isinstance(value, str) and (not isinstance(value, int | float) or str(value) != text)
-    )
+    if key.rpartition(".")[2] not in PATHS and not (os.sep in value and Path(value).exists()):
+        return override
+    if override.is_sweep_override():
+        return override if multirun else None
+    read: Any = override.value()  # of a path Hydra may make a number, a list or a mapping
+    same = read is None or isinstance(read, str) or (isinstance(read, int | float) and str(read) == value)
+    return override if same else None
 
 
 def hydra_quoted(value: str) -> str:
@@ -245,13 +245,6 @@ def _first_value(override: Override) -> str:
         return f"{key}={next(override.sweep_string_iterator())}"
     interval: Any = override.value()
     return f"{key}={interval.start}"
-
-
-def _check_optional(override: Override) -> None:
-    """Hydra passes over an option that an ``optional`` group of ``conf/train.yaml`` does not have."""
-    group, option = override.key_or_group, override.value()
-    if group in ("debug", "sweep") and isinstance(option, str) and option not in (known := options(group)):
-        raise _no_such_option(group, option, known)
 
 
 def _missing(error: MissingConfigException, verb: str) -> BadInput:

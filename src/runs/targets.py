@@ -86,7 +86,7 @@ def check_targets(config: Any, *, within: str = "") -> None:
         Naming the key and the object.
     """
     plain: Any = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
-    for key, block in blocks(plain):
+    for key, block in blocks(plain, ("_target_",)):
         key, found = f"{key}._target_" if key else "_target_", block["_target_"]
         target = OmegaConf.select(config, key) if isinstance(found, str) and "${" in found else found
         key = f"{within}.{key}" if within else key
@@ -94,20 +94,25 @@ def check_targets(config: Any, *, within: str = "") -> None:
             package = str(target).partition(".")[0]
             hint = f"look where this configuration comes from; if you trust {package}: export {TRUST}={package}"
             raise BadInput(key, f"names {target}, which a configuration may not run", hint)
-    if within == "hydra":
-        _check_logging(plain)
+    # Python's own logging calls what () and class name.
+    for section in ("job_logging", "hydra_logging") if within == "hydra" else ():
+        for key, block in blocks(plain.get(section), ("()", "class"), f"hydra.{section}"):
+            for name in ("()", "class"):
+                if name in block and not str(block[name]).startswith(_LOGGING):
+                    problem = f"names {block[name]}, which a configuration may not run"
+                    raise BadInput(f"{key}.{name}", problem, "remove it")
 
 
-def blocks(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every block with a ``_target_`` at any depth, with its full key."""
+def blocks(value: Any, names: tuple[str, ...], key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every block at any depth that has one of the names, with its full key."""
     if isinstance(value, dict):
-        if value.get("_target_") is not None:
+        if any(value.get(name) is not None for name in names):
             yield key, value
         for name, below in value.items():
-            yield from blocks(below, f"{key}.{name}" if key else str(name))
+            yield from blocks(below, names, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list | tuple):
         for place, below in enumerate(value):
-            yield from blocks(below, f"{key}[{place}]")
+            yield from blocks(below, names, f"{key}[{place}]")
 
 
 def _is_allowed(target: Any) -> bool:
@@ -142,21 +147,6 @@ def _located(target: str) -> Any:
     return None
 
 
-def _check_logging(hydra: dict[str, Any]) -> None:
-    """Python's own logging calls what ``()`` and ``class`` name; only handlers of known packages are allowed."""
-
-    def look(value: Any, key: str) -> None:
-        if not isinstance(value, dict):
-            return
-        for name, below in value.items():
-            if name in ("()", "class") and not str(below).startswith(_LOGGING):
-                raise BadInput(f"{key}.{name}", f"names {below}, which a configuration may not run", "remove it")
-            look(below, f"{key}.{name}")
-
-    for name in ("job_logging", "hydra_logging"):
-        look(hydra.get(name), f"hydra.{name}")
-
-
 def check(cfg: DictConfig) -> None:
     """Refuse what no constructor of the configuration takes, naming the nearest key that one does.
 
@@ -185,7 +175,7 @@ def check_keys(plain: Mapping[str, Any], arguments: Callable[[str, str], Argumen
         if arguments is not None and (not isinstance(block, Mapping) or block.get("_target_") is None):
             raise BadInput(name, "names no _target_", f"give {name}._target_=<module.Class> and its arguments")
     # The outer blocks first: the model repeats the optimizer's.
-    for name, block in sorted(blocks(given), key=lambda found: found[0] not in given):
+    for name, block in sorted(blocks(given, ("_target_",)), key=lambda found: found[0] not in given):
         target = str(block["_target_"])
         _check_block(name, block, target, arguments(name, target) if arguments else written_arguments(target))
 

@@ -18,9 +18,9 @@ import numpy as np
 from src.preprocess.calcium.grid import VoxelActivity, map_cells
 from src.preprocess.calcium.grid_store import COO_FILE, METADATA_FILE, GridHeader, statistics, write_coo, write_metadata
 from src.preprocess.calcium.sampling import block_split, seeded_rng
-from src.recordings.foreign_files import explained
 from src.signals import BadInput
 from src.simulate.calcium import brain_cells
+from src.storage.foreign_files import explained
 from src.storage.step import CachedStep
 
 POSITIONS = "positions"

@@ -158,16 +158,12 @@ def disk_error(error: BaseException, target: Path, *, within: Path | None = None
         return BadInput(target, "no space left on the disk", "free some space or choose another folder")
     if not isinstance(error, OSError) or number not in (*_FORBIDDEN, *_MISPLACED):
         return None
-    if within is not None and isinstance(error.filename, str) and not _concerns(error.filename, target, within):
+    place = Path(os.path.realpath(error.filename)) if isinstance(error.filename, str) else target
+    if within is not None and place != target and not place.is_relative_to(within):
         if number in _MISPLACED:
             return None
         return BadInput(error.filename, f"cannot be opened ({error.strerror})", "ask for access to it")
     return BadInput(target, f"cannot be written ({error.strerror})", "choose a folder you may write to")
-
-
-def _concerns(name: str, target: Path, part: Path) -> bool:
-    path = Path(os.path.realpath(name))
-    return path == target or path.is_relative_to(part)
 
 
 def _out_of_space(error: BaseException, target: Path) -> bool:

@@ -114,29 +114,26 @@ def run_batch(jobs: Sequence[Job], *, title: str, workers: int = 1, console: Con
     repeated one at a time, so that the job at fault is named and the others finish. Of several jobs with one
     name none is run, because their results would replace each other.
     """
-    if not all_selected():
-        only, part, parts = _selection.get()
-        wanted = [job for job in jobs if only is None or fnmatchcase(job.name, only)]
-        if not wanted:
-            names = ", ".join(job.name for job in jobs[:10])
-            raise BadInput("only", f"no recording is called {only!r}", f"there are: {names}")
-        jobs = wanted[part - 1 :: parts]
+    only, part, parts = _selection.get()
+    wanted = [job for job in jobs if only is None or fnmatchcase(job.name, only)]
+    if only is not None and not wanted:
+        names = ", ".join(job.name for job in jobs[:10])
+        raise BadInput("only", f"no recording is called {only!r}", f"there are: {names}")
+    jobs = wanted[part - 1 :: parts]
     count = Counter(job.name for job in jobs)
     twice = {name: n for name, n in count.items() if n > 1}
     reason = "{}: {} recordings have this name; rename one of them"
     outcomes = {name: Outcome(name, reason=reason.format(name, n)) for name, n in twice.items()}
     distinct = [job for job in jobs if count[job.name] == 1]
     with batch_progress(title, len(distinct), console) as done:
-        for outcome in _outcomes(distinct, workers):
+        alone = workers <= 1 or len(distinct) <= 1
+        for outcome in map(_attempt, distinct) if alone else _in_pools(distinct, workers):
             outcomes[outcome.name] = outcome
             done()
     return Summary(title, tuple(outcomes[name] for name in count))
 
 
-def _outcomes(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    if workers <= 1 or len(jobs) <= 1:
-        yield from map(_attempt, jobs)
-        return
+def _in_pools(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     waiting = deque(jobs)
     while waiting:
         suspects = yield from _pooled(waiting, workers)

@@ -13,21 +13,23 @@ import hdf5plugin  # noqa: F401  # registers Blosc, Zstandard and other filters 
 import numpy as np
 
 from src.signals import BadInput
-
-_STUMBLES = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
-"""h5py passes what HDF5 finds wrong with a spoiled file on as almost anything."""
+from src.storage.foreign_files import explained
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file opened for reading; whatever HDF5 stumbles over becomes :class:`BadInput`."""
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except BadInput:
-        raise
-    except _STUMBLES as error:
-        raise _explained(path, error) from error
+    with explained(path, "cannot be read as HDF5", "copy or export it again"):
+        try:
+            with h5py.File(path, "r") as file:
+                yield file
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or "unable to lock" in str(error):
+                problem = "is locked by a program that writes it"
+                raise BadInput(path, problem, "close that program, or wait for it") from error
+            if "truncated" in str(error):
+                raise BadInput(path, "is cut short (the HDF5 file ends too early)", "copy it again") from error
+            raise
 
 
 @contextmanager
@@ -98,19 +100,6 @@ class _FailsAfterwards(io.FileIO):
     def check(self) -> None:
         if self.error is not None:
             raise self.error
-
-
-def _explained(path: Path, error: BaseException) -> BadInput:
-    text = " ".join(str(error).split())
-    if isinstance(error, FileNotFoundError):
-        return BadInput(path, "does not exist", "check the path")
-    if isinstance(error, PermissionError):
-        return BadInput(path, "cannot be read (permission denied)", "ask for read access")
-    if isinstance(error, BlockingIOError) or "unable to lock" in text:
-        return BadInput(path, "is locked by a program that writes it", "close that program, or wait for it")
-    if "truncated" in text:
-        return BadInput(path, "is cut short (the HDF5 file ends too early)", "copy it again")
-    return BadInput(path, f"cannot be read as HDF5 ({text[:120]})", "copy or export it again")
 
 
 def files_reached(path: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from typing import Any
 import xxhash
 
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 2
@@ -58,7 +59,7 @@ def file_digest(path: Path, kind: str = "sha256") -> str:
     BadInput
         If the file is missing or cannot be read.
     """
-    try:
+    with explained(path):
         stat = path.stat()
         key = (kind, str(path), _identity(stat))
         if key in _digests:
@@ -69,10 +70,6 @@ def file_digest(path: Path, kind: str = "sha256") -> str:
         with path.open("rb") as handle:
             while block := handle.read(_READ_BYTES):
                 checksum.update(block)
-    except FileNotFoundError:
-        raise BadInput(path, "does not exist", "check the path") from None
-    except PermissionError:
-        raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from None
     if settled:
         _digests[key] = checksum.hexdigest()
     return str(checksum.hexdigest())
@@ -92,21 +89,16 @@ def checksums(folder: Path) -> dict[str, Record]:
 
     That is XXH3-128 where it was taken while the file was written, and SHA-256 elsewhere.
     """
-    outputs = {p.relative_to(folder).as_posix(): p for p in files_of(folder) if p != folder / MANIFEST}
-    return {name: _content(path, path.stat()) for name, path in outputs.items()}
-
-
-def _content(path: Path, stat: os.stat_result) -> Record:
-    found = _taken.pop(str(path), None)
-    if found is None:
-        return {"bytes": stat.st_size, "sha256": file_digest(path)}
-    same = found[0] == _identity(stat)  # else it was changed after it was written
-    return {"bytes": stat.st_size, CHECKSUM: found[1] if same else file_digest(path, CHECKSUM)}
-
-
-def files_of(folder: Path) -> list[Path]:
-    """Every file below a folder, in order."""
-    return sorted(p for p in folder.rglob("*") if p.is_file())
+    records: dict[str, Record] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
+        name = path.relative_to(folder).as_posix()
+        stat, taken = path.stat(), _taken.pop(str(path), None)
+        if taken is None:
+            records[name] = {"bytes": stat.st_size, "sha256": file_digest(path)}
+        else:
+            same = taken[0] == _identity(stat)  # else it was changed after it was written
+            records[name] = {"bytes": stat.st_size, CHECKSUM: taken[1] if same else file_digest(path, CHECKSUM)}
+    return records
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -126,19 +118,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def is_intact(manifest: Mapping[str, Any]) -> bool:
     """Whether a manifest is finished and is what was written: its own checksum holds."""
     whole = manifest.get("schema") == MANIFEST_SCHEMA and "unfinished" not in manifest
-    return whole and manifest.get("checksum") == _checksum(manifest)
+    return whole and manifest.get("checksum") == digest_of({k: v for k, v in manifest.items() if k != "checksum"})
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write a manifest, with its schema and its checksum."""
     plain = json.loads(json.dumps({**manifest, "schema": MANIFEST_SCHEMA}, allow_nan=False))
     plain = {"schema": MANIFEST_SCHEMA, **{k: v for k, v in plain.items() if k != "checksum"}}
-    plain["checksum"] = _checksum(plain)
+    plain["checksum"] = digest_of(plain)
     (folder / MANIFEST).write_text(json.dumps(plain, indent=2) + "\n")
-
-
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    return digest_of({k: v for k, v in manifest.items() if k != "checksum"})
 
 
 def listed_files(folder: Path) -> dict[str, list[Record]] | None:
@@ -157,23 +145,13 @@ def listed_files(folder: Path) -> dict[str, list[Record]] | None:
 def is_ours(folder: Path, name: str, records: list[Record]) -> bool:
     """Whether ``folder/name`` is a file of this folder that has the content of one of the records."""
     path = folder / name
-    try:
+    with suppress(BadInput, OSError, ValueError):  # it is gone, or the name is none
         inside = path.resolve().is_relative_to(folder.resolve()) and not path.is_symlink()
-        return inside and any(_verifies(path, record) for record in records)
-    except (BadInput, OSError, ValueError):  # it is gone, or the name is none
-        return False
-
-
-def all_there(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether every file that a manifest lists is there and has its checksum."""
-    return all(is_ours(folder, name, [record]) for name, record in manifest["outputs"].items())
-
-
-def _verifies(path: Path, record: Record) -> bool:
-    if path.stat().st_size != record.get("bytes"):
-        return False
-    kind = CHECKSUM if CHECKSUM in record else "sha256"
-    return file_digest(path, kind) == record.get(kind)
+        for record in records if inside else ():
+            kind = CHECKSUM if CHECKSUM in record else "sha256"
+            if path.stat().st_size == record.get("bytes") and file_digest(path, kind) == record.get(kind):
+                return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -192,7 +170,8 @@ def read_artifact(folder: Path, key: str | None = None) -> Artifact | None:
         return None
     if not is_intact(manifest) or (key is not None and manifest["key"] != key):
         return None
-    return Artifact(folder, manifest, reused=True) if all_there(folder, manifest) else None
+    whole = all(is_ours(folder, name, [record]) for name, record in manifest["outputs"].items())
+    return Artifact(folder, manifest, reused=True) if whole else None
 
 
 def fingerprint(path: Path) -> str:
@@ -219,7 +198,8 @@ def fingerprint(path: Path) -> str:
         return digest_of([digest, [file_digest(other) for other in reached]]) if reached else digest
     if found := read_artifact(path):
         return digest_of([found.manifest["key"], found.manifest["facts"], found.manifest["outputs"]])
-    return digest_of([(p.relative_to(path).as_posix(), fingerprint(p)) for p in files_of(path)])
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return digest_of([(p.relative_to(path).as_posix(), fingerprint(p)) for p in files])
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -257,15 +237,12 @@ def is_source(record: Record, path: Path) -> bool:
 @cache
 def provenance() -> dict[str, Any]:
     """Code commit, Python and package versions: what has to be known to repeat a result."""
-    root, packages = Path(__file__).resolve().parents[2], {}
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    root, packages = str(Path(__file__).resolve().parents[2]), {}
     code: dict[str, Any] = {"commit": None, "dirty": None}
     with suppress(OSError, subprocess.CalledProcessError):
-        code = {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        commands = (["git", "-C", root, "rev-parse", "HEAD"], ["git", "-C", root, "status", "--porcelain"])
+        done = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]
+        code = {"commit": done[0].strip(), "dirty": bool(done[1].strip())}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             packages[name] = version(name)

@@ -95,23 +95,20 @@ class OutputFolder:
         """
         pairs, names = list(sources), []
         for name, (_, source) in zip(distinct_names(pairs), pairs, strict=True):
-            other = self._other(name, source)
+            try:
+                made_from = _made_from(self.path(name))
+            except BadInput:  # whoever writes the result says why it cannot be
+                made_from = []
+            same_name, other = [record for record in made_from if record["name"] == Path(source).name], ""
+            if made_from and not same_name:
+                other = Path(source).name
+            elif same_name and not any(is_source(record, Path(source)) for record in same_name):
+                other = os.path.realpath(source)
             names.append(_apart(name, other) if other else name)
             if other:
                 where = f"{self.path(name)} was made from another file; this result goes to {names[-1]}"
                 say(Console(stderr=True), f"{source}: {where}")
         return names
-
-    def _other(self, name: str, source: str | Path) -> str:
-        """What tells a source apart from the file that the result ``name`` was made from; empty if it is that file."""
-        try:
-            made_from = _made_from(self.path(name))
-        except BadInput:  # whoever writes the result says why it cannot be
-            return ""
-        same_name = [record for record in made_from if record["name"] == Path(source).name]
-        if made_from and not same_name:
-            return Path(source).name
-        return os.path.realpath(source) if same_name and not any(is_source(r, Path(source)) for r in same_name) else ""
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -340,7 +337,12 @@ def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool =
     for name in new:
         _make_way(target, name, old.get(name), option, cached)
     stale = [] if adding else [name for name in old if name not in new and is_ours(target, name, old[name])]
-    kept = {name: _present(target, name, records) for name, records in old.items() if adding and name not in new}
+    # Of a file of an earlier result the record that it has now; there are several after an interrupted run.
+    kept = {
+        name: next((record for record in records[:-1] if is_ours(target, name, [record])), records[-1])
+        for name, records in old.items()
+        if adding and name not in new
+    }
     final = _written(part) | {"outputs": kept | new}
     write_manifest(part, {"unfinished": True, "outputs": new, "replaced": old})
     sync(part)
@@ -357,12 +359,6 @@ def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool =
         os.replace(part / MANIFEST, target / MANIFEST)
     except OSError as error:
         raise disk_error(error, target) or error from error
-
-
-def _present(target: Path, name: str, records: list[Record]) -> Record:
-    """The record that a file of an earlier result has now; there are several after an interrupted run."""
-    found = (record for record in records[:-1] if is_ours(target, name, [record]))
-    return next(found, records[-1])
 
 
 def _make_way(target: Path, name: str, records: list[Record] | None, option: str, cached: bool) -> None:

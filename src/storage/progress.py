@@ -15,7 +15,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _ANY_WIDTH = 100_000
 EVERY_S = 30.0
 """Least time between two lines of progress where there is no terminal."""
-_bars: list[Progress | _Lines] = []
+_bars: list[Progress | Callable[[int, str], None]] = []
 
 
 def printable(text: str) -> str:
@@ -55,10 +55,19 @@ def batch_progress(title: str, total: int, console: Console | None = None) -> It
     """
     console = console or Console(stderr=True)
     if not console.is_terminal:
-        lines = _Lines(console, title, total)
-        _bars.append(lines)
+        done, said = 0, time.monotonic()
+
+        def log(advance: int = 1, step: str = "") -> None:
+            """Print a line, for log files, where the last one is 30 s old."""
+            nonlocal done, said
+            done += advance
+            if time.monotonic() - said >= EVERY_S:
+                said = time.monotonic()
+                say(console, f"{title}: {done} of {total} done{step}")
+
+        _bars.append(log)
         try:
-            yield lines.advance
+            yield log
         finally:
             _bars.pop()
         return
@@ -70,23 +79,6 @@ def batch_progress(title: str, total: int, console: Console | None = None) -> It
             yield lambda: bar.advance(task)
         finally:
             _bars.pop()
-
-
-class _Lines:
-    """Progress for log files: a line when something has advanced and the last line is 30 s old."""
-
-    def __init__(self, console: Console, title: str, total: int) -> None:
-        self._console, self._title, self._total, self._done = console, title, total, 0
-        self._said = time.monotonic()
-
-    def advance(self) -> None:
-        self._done += 1
-        self.say()
-
-    def say(self, step: str = "") -> None:
-        if time.monotonic() - self._said >= EVERY_S:
-            self._said = time.monotonic()
-            say(self._console, f"{self._title}: {self._done} of {self._total} done{step}")
 
 
 @contextmanager
@@ -117,10 +109,10 @@ def steps(description: str, total: int, *, step_bytes: int = 0) -> Iterator[Call
         done += amount
         speed = done * step_bytes / 1e6 / max(time.monotonic() - clock, 1e-9)
         shown = f"{printable(description)}" + (f" · {speed:.0f} MB/s" if step_bytes else "")
-        if isinstance(bar, Progress) and line is not None:
+        if not isinstance(bar, Progress):
+            bar(0, f"; {shown}, {done:.0f} of {total}")
+        elif line is not None:
             bar.update(line, completed=round(done, 6), description=f"  {shown}")
-        elif isinstance(bar, _Lines):
-            bar.say(f"; {shown}, {done:.0f} of {total}")
 
     try:
         yield advance

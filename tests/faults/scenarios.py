@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from src.models.bundle import build_network, export_bundle, load_bundle
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings
+from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
+from src.preprocess.sleep.prepare import SLEEP_EPOCHS
 from src.signals import HUMAN_STAGES, SignalSpec
 from src.simulate.sleep import write_night
 from src.storage.manifest import MANIFEST, is_ours, listed_files

@@ -13,8 +13,9 @@ from torch.nn import functional
 from src.models.bundle import export_bundle, load_bundle
 from src.models.sleep.networks import SequenceSettings
 from src.predict.sleep import predict, stage
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, epochs_of
+from src.preprocess.sleep.epochs import EpochSettings, epochs_of
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW_VERSION, night_view
+from src.preprocess.sleep.prepare import SLEEP_EPOCHS
 from src.recordings.sleep.channels import resample
 from src.recordings.sleep.edf import read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram

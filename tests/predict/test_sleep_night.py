@@ -73,7 +73,7 @@ def test_notes_stand_above_the_picture(tmp_path):
 
 def test_a_reference_and_yasa_are_compared(tmp_path):
     stages = np.maximum(night().stages, 0)
-    text = page(tmp_path, night(reference=stages, yasa=stages))
+    text = page(tmp_path, replace(night(reference=stages), yasa=stages))
     assert "Agreement with the reference" in text
     assert text.count("data:image/png") == 2
     assert "human scorers among themselves: κ 0.76" in text

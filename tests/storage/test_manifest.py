@@ -12,7 +12,6 @@ from src.storage import manifest
 from src.storage.manifest import (
     MANIFEST,
     UNREADABLE,
-    all_there,
     canonical_json,
     checksums,
     digest_of,
@@ -38,8 +37,8 @@ def folder(tmp_path):
 def test_what_is_written_is_read_intact(folder):
     found = read_manifest(folder)
     assert is_intact(found)
-    assert all_there(folder, found)
     assert list(listed_files(folder)) == ["a", "sub/b"]
+    assert all(is_ours(folder, name, records) for name, records in listed_files(folder).items())
 
 
 def test_a_flipped_bit_in_any_byte_of_a_manifest_is_noticed(folder):

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 
 from src.preprocess.cascade.package import Network, PackageConfig, steps_before_readout
-from src.recordings.foreign_files import explained
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 from src.storage.hdf5 import bounded_array
 
 KERAS_VERSION = "2.1.6"

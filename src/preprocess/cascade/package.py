@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from src.recordings.foreign_files import explained
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 from src.storage.manifest import canonical_json
 from src.storage.step import fingerprint
 

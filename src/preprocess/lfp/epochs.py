@@ -23,12 +23,12 @@ from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
 from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, label_epochs, write_epochs
 from src.recordings.extracellular.sessions import find_sessions
-from src.recordings.foreign_files import absent
 from src.recordings.sleep.hypnogram import Hypnogram, align
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.reports.tables import ResultsTable
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
 from src.storage.batch import Job, Outcome, Summary, all_selected, run_batch
+from src.storage.foreign_files import absent
 from src.storage.manifest import MANIFEST, read_manifest
 from src.storage.output import OutputFolder
 from src.storage.progress import show

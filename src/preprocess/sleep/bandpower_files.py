@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings
-from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, write_epochs
-from src.recordings.foreign_files import explained
+from src.preprocess.sleep.epochs import AXES, EpochSet
 from src.recordings.sleep.hypnogram import stage_counts
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput, SignalSpec
-from src.storage.step import CachedStep
+from src.storage.foreign_files import explained
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
 _DB_PER_NEPER = 10 / np.log(10)
@@ -124,18 +122,6 @@ def layout_signal(kind: str) -> SignalSpec:
     shape = (len(layout["channels"]), len(layout["rows"]), 1)
     units, freqs = layout["units"], tuple(layout["freqs_hz"])
     return SignalSpec(tuple(layout["channels"]), 0.0, layout["epoch_s"], units, AXES[1:], shape, freqs)
-
-
-def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    kind = params["kind"]
-    epochs = read_bandpower(kind, Path(inputs["night"]), params["recording"])
-    facts = {"axes": list(AXES), **LAYOUTS[kind], "fs_hz": 0.0, "start": None, **epochs.facts}
-    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
-    return facts
-
-
-SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 2, _run)
-"""Input ``night`` (an ``.npz``), parameters ``kind`` and ``recording``; writes ``epochs.h5``."""
 
 
 def _arrays(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:

@@ -1,6 +1,7 @@
-"""The step ``sleep_epochs``: a night in, labelled log-power images of its epochs out.
+"""A night in, labelled log-power images of its epochs out; and the file that holds them.
 
-Training calls the step, which caches; inference calls :func:`epochs_of` on the recording. Both run the same code.
+Training calls the step ``sleep_epochs`` (``prepare.py``), which caches; inference calls :func:`epochs_of`. Both run the
+same code.
 """
 
 from __future__ import annotations
@@ -15,19 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.sleep.bandpower import BandPowerSettings
-from src.recordings.foreign_files import explained
-from src.recordings.sleep.channels import ChannelRequest, join_channels
-from src.recordings.sleep.check_signal import check_channel
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
-from src.recordings.sleep.nights import Night, load_channels, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec
-from src.storage.step import CachedStep
+from src.storage.foreign_files import explained
 
 if TYPE_CHECKING:
     from src.preprocess.sleep.features import FeatureSettings
 
 EPOCHS_FILE = "epochs.h5"
+EPOCHS_STEP, EPOCHS_VERSION = "sleep_epochs", 2
+"""Name and version of the step among a bundle's steps."""
 PREPARED = "prepared"
 """Kind of source whose epochs another step has made, such as those of an LFP session."""
 _ARRAYS = ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
@@ -120,7 +119,9 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     if not n_epochs:
         problem = f"lasts {recording.duration_s:g} s, less than one epoch of {features.epoch_s:g} s"
         raise BadInput(recording.source, problem, "give a longer recording")
-    missing, flat = _unusable(recording.samples, features.epoch_samples)
+    cut = recording.samples[:, : n_epochs * features.epoch_samples].reshape(len(recording.samples), n_epochs, -1)
+    low, high = cut.min(axis=2), cut.max(axis=2)  # a sample is missing in some channel; some channel does not move
+    missing, flat = ~np.isfinite(low + high).all(axis=0), (low == high).any(axis=0)
     usable, names = ~(missing | flat), settings.stage_names if hypnogram is None else hypnogram.stage_names
     duration_s, why = n_epochs * features.epoch_s, "missing samples or a flat channel"
     given: dict[str, Any] = {"margin_s": settings.margin_s, "why": why, "start": recording.start}
@@ -135,7 +136,9 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
     }
     images = features.images(stretch, recording.channels)
     if settings.level == "recording":
-        images -= _median_level(images, usable[kept])
+        # The median over usable epochs of an epoch's mean level: the whole recording shares one gain.
+        levels = images[usable[kept]].mean(axis=(2, 3))
+        images -= np.median(levels, axis=0)[:, None, None] if len(levels) else np.float32(0)
     return EpochSet(
         features=images,
         stages=stages[kept],
@@ -206,47 +209,6 @@ def find_prepared(root: str | Path) -> list[Path]:
     return files
 
 
-def _median_level(images: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """``(channel, 1, 1)`` median over usable epochs of an epoch's mean level; the whole recording shares one gain."""
-    levels = images[usable].mean(axis=(2, 3))
-    return np.median(levels, axis=0)[:, None, None] if len(levels) else np.zeros((images.shape[1], 1, 1), np.float32)
-
-
-def _unusable(samples: NDArray[np.floating], epoch_samples: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """``(epoch,)`` each: a sample is missing in some channel; some channel does not move."""
-    n_epochs = samples.shape[1] // epoch_samples
-    epochs = samples[:, : n_epochs * epoch_samples].reshape(len(samples), n_epochs, epoch_samples)
-    low, high = epochs.min(axis=2), epochs.max(axis=2)
-    return ~np.isfinite(low + high).all(axis=0), (low == high).any(axis=0)
-
-
-def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    settings = EpochSettings.from_params(params)
-    night = Night.from_inputs(params["kind"], inputs)
-    hypnogram = load_scoring(night, settings.scoring)
-    if hypnogram is None:
-        raise BadInput(night.psg[0], "has no hypnogram", "put one beside it, or leave this recording out of training")
-    features = settings.features
-    channels = load_channels(night, ChannelRequest(settings.channels, settings.aliases, features.max_hz))
-    reports = [check_channel(c.samples[0], c.fs_hz, c.channels[0], c.units[0]) for c in channels]
-    recording = join_channels(channels, features.fs_hz)
-    epochs = epochs_of(recording, hypnogram, settings)
-    facts = {
-        "axes": list(AXES),
-        "units": f"dB re {'variance' if features.kind == 'bandpower' else f'1 {recording.units[0]}^2/Hz'}",
-        "channels": list(recording.channels),
-        "fs_hz": recording.fs_hz,
-        "epoch_s": features.epoch_s,
-        "stage_names": list(hypnogram.stage_names),
-        "start": recording.start.isoformat() if recording.start else None,
-        "signals": [report.to_dict() for report in reports],
-        **epochs.facts,
-    }
-    facts["warnings"] = [*recording.notes, *facts["warnings"]]
-    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
-    return facts
-
-
 def write_epochs(path: Path, epochs: EpochSet, facts: Mapping[str, Any]) -> None:
     """Write what :func:`read_epochs` reads; ``facts`` has the axes, units, channels, ``fs_hz``, ``epoch_s``, stages."""
     import h5py
@@ -259,7 +221,3 @@ def write_epochs(path: Path, epochs: EpochSet, facts: Mapping[str, Any]) -> None
         features.attrs["axes"], features.attrs["units"] = facts["axes"], facts["units"]
         for name in ("channels", "fs_hz", "epoch_s", "stage_names"):
             file.attrs[name] = facts[name]
-
-
-SLEEP_EPOCHS = CachedStep("sleep_epochs", 2, _run)
-"""Inputs ``Night.inputs()``, parameters ``EpochSettings.to_params(kind)``; writes ``epochs.h5``."""

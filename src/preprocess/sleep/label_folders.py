@@ -14,11 +14,11 @@ import numpy as np
 
 from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, EpochSettings, write_epochs
 from src.preprocess.sleep.features import FeatureSettings, decibels
-from src.recordings.foreign_files import absent, explained
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import subject_of
 from src.recordings.sleep.stage_names import CODINGS, integer_of, stage_code
 from src.signals import BadInput
+from src.storage.foreign_files import absent, explained
 from src.storage.step import CachedStep
 
 LabelledFiles = dict[str, Path]

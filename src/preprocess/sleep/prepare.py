@@ -10,10 +10,22 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from src.preprocess.sleep.bandpower_files import LAYOUTS, SLEEP_BANDPOWER, find_bandpower
-from src.preprocess.sleep.epochs import PREPARED, SLEEP_EPOCHS, EpochSettings, find_prepared
+from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
+from src.preprocess.sleep.epochs import (
+    AXES,
+    EPOCHS_FILE,
+    EPOCHS_STEP,
+    EPOCHS_VERSION,
+    PREPARED,
+    EpochSettings,
+    epochs_of,
+    find_prepared,
+    write_epochs,
+)
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
-from src.recordings.sleep.nights import KINDS, Night, discover, subject_of
+from src.recordings.sleep.channels import ChannelRequest, join_channels
+from src.recordings.sleep.check_signal import check_channel
+from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring, subject_of
 from src.signals import BadInput, Origin
 from src.simulate.sleep import SIMULATE_NIGHTS
 from src.storage.batch import Job, Summary, run_batch
@@ -106,6 +118,51 @@ def _jobs(source: Mapping[str, Any], settings: EpochSettings, cache: Path) -> li
         return SOURCES[kind](kind, replace(settings, **how), cache, **keys)
     except TypeError as error:
         raise BadInput("source", str(error).partition("() ")[2], "see conf/source for the keys of each kind") from error
+
+
+def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
+    settings = EpochSettings.from_params(params)
+    night = Night.from_inputs(params["kind"], inputs)
+    hypnogram = load_scoring(night, settings.scoring)
+    if hypnogram is None:
+        raise BadInput(night.psg[0], "has no hypnogram", "put one beside it, or leave this recording out of training")
+    features = settings.features
+    channels = load_channels(night, ChannelRequest(settings.channels, settings.aliases, features.max_hz))
+    reports = [check_channel(c.samples[0], c.fs_hz, c.channels[0], c.units[0]) for c in channels]
+    recording = join_channels(channels, features.fs_hz)
+    epochs = epochs_of(recording, hypnogram, settings)
+    facts = {
+        "axes": list(AXES),
+        "units": f"dB re {'variance' if features.kind == 'bandpower' else f'1 {recording.units[0]}^2/Hz'}",
+        "channels": list(recording.channels),
+        "fs_hz": recording.fs_hz,
+        "epoch_s": features.epoch_s,
+        "stage_names": list(hypnogram.stage_names),
+        "start": recording.start.isoformat() if recording.start else None,
+        "signals": [report.to_dict() for report in reports],
+        **epochs.facts,
+    }
+    facts["warnings"] = [*recording.notes, *facts["warnings"]]
+    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
+    return facts
+
+
+SLEEP_EPOCHS = CachedStep(EPOCHS_STEP, EPOCHS_VERSION, _run)
+"""Inputs ``Night.inputs()``, parameters ``EpochSettings.to_params(kind)``; writes ``epochs.h5``."""
+
+
+def _run_bandpower(
+    inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None
+) -> dict[str, Any]:
+    kind = params["kind"]
+    epochs = read_bandpower(kind, Path(inputs["night"]), params["recording"])
+    facts = {"axes": list(AXES), **LAYOUTS[kind], "fs_hz": 0.0, "start": None, **epochs.facts}
+    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
+    return facts
+
+
+SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 2, _run_bandpower)
+"""Input ``night`` (an ``.npz``), parameters ``kind`` and ``recording``; writes ``epochs.h5``."""
 
 
 def _night_jobs(

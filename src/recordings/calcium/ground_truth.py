@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.recordings.foreign_files import explained
 from src.recordings.matlab import load_mat
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 
 EPHYS_HZ = 1e4
 """Clock of ``events_AP``."""

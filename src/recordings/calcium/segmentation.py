@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, Plane, of_planes
-from src.recordings.foreign_files import explained
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 from src.storage.hdf5 import reading
 
 _SAVE_AGAIN = "open it with the program that wrote it, and save again"
@@ -148,16 +148,16 @@ def _nwb_cells(table: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             column = np.asarray(table[name].data[:])
             accepted = np.asarray(column.reshape(len(column), -1)[:, 0] > 0)[rows]
             break
-    masks = [name for name in ("pixel_mask", "voxel_mask", "image_mask") if name in table.colnames]
-    positions = np.full((len(rows), 3), np.nan)
-    for place, row in enumerate(rows) if masks else ():
-        mask = table[masks[0]][int(row)]
-        if masks[0] == "image_mask":
-            points = np.argwhere(np.asarray(mask))
-        else:
-            points = np.array([[p[0], p[1]] for p in mask], float).reshape(-1, 2)
-        positions[place] = (*np.median(points, axis=0), 0) if len(points) else np.nan
-    return accepted, positions
+    kind = next((name for name in ("pixel_mask", "voxel_mask", "image_mask") if name in table.colnames), None)
+    masks: Iterable[Any] = (table[kind][int(row)] for row in rows) if kind else [()] * len(rows)
+    listed = (np.argwhere(m) if kind == "image_mask" else [[p[0], p[1]] for p in m] for m in masks)
+    return accepted, _centres(listed)
+
+
+def _centres(rois: Iterable[Any]) -> np.ndarray:
+    """``(ROI, 3)``: median row and column of each ROI's ``(pixel, 2 or more)``, plane 0; NaN where there is none."""
+    centres = [(*np.median(np.asarray(p, float)[:, :2], axis=0), 0) if len(p) else (np.nan,) * 3 for p in rois]
+    return np.array(centres, np.float64).reshape(-1, 3)
 
 
 def _is_percent(series: Any) -> bool:
@@ -246,13 +246,10 @@ def _accepted(extractor: Any, rois: list[Any]) -> list[bool]:
 
 
 def _mask_centres(extractor: Any, rois: Sequence[Any]) -> np.ndarray:
-    """``(ROI, 3)``: median row and column of a ROI's pixels, plane 0; NaN where there is no mask."""
     try:
-        masks = extractor.get_roi_pixel_masks(roi_ids=rois)
+        return _centres(extractor.get_roi_pixel_masks(roi_ids=rois))
     except (NotImplementedError, KeyError, TypeError, AttributeError):
         return np.full((len(rois), 3), np.nan)
-    centres = [(*np.median(np.asarray(m)[:, :2], axis=0), 0) if len(m) else (np.nan,) * 3 for m in masks]
-    return np.array(centres, np.float64).reshape(-1, 3)
 
 
 class InscopixTraces:
@@ -279,8 +276,7 @@ def open_inscopix(path: Path, subject: str, fs_hz: float | None) -> CalciumRecor
     kept = np.flatnonzero(np.asarray(footer["CellStatuses"]) == _ACCEPTED)
     shape = cells, pixels + frames
     images = np.memmap(path, "<f4", "r", shape=shape)[kept, :pixels].reshape(len(kept), *image)
-    middle = [(*np.median(np.argwhere(one), axis=0), 0) if one.any() else (np.nan,) * 3 for one in images]
-    positions = np.array(middle, np.float64).reshape(-1, 3)
+    positions = _centres(np.argwhere(image) for image in images)
     plane = Plane(cells, kept, positions, frames, InscopixTraces(path, shape, pixels, kept))
     notes = ("Inscopix's files state no unit: give baseline=divide if the traces are raw fluorescence",)
     curate = "accept cells in Inscopix's software, and save again"

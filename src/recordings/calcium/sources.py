@@ -17,8 +17,8 @@ from src.recordings.calcium.segmentation import (
     recognise,
 )
 from src.recordings.calcium.suite2p import MATLAB_FILE, find_planes, open_suite2p, suite2p_files
-from src.recordings.foreign_files import absent
 from src.signals import BadInput
+from src.storage.foreign_files import absent
 
 NEUROPIL = 0.7
 """Share of the neuropil that suite2p's authors subtract."""

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from src.recordings.calcium.recording import CalciumRecording, Plane, of_planes
-from src.recordings.foreign_files import explained
 from src.recordings.matlab import read_fields
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 
 SUITE2P_FILES = ("F.npy", "Fneu.npy", "iscell.npy", "stat.npy", "ops.npy")
 MATLAB_FILE = "Fall.mat"

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.recordings.extracellular.recording import BLOCK_BYTES, Opener, Read
-from src.recordings.foreign_files import explained
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 
 SUFFIXES = (".mat", ".npy", ".npz", ".h5", ".hdf5")
 _LARGEST_FIELD = 1 << 27

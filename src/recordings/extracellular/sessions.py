@@ -20,8 +20,8 @@ from src.recordings.extracellular.arrays import SUFFIXES as ARRAY_SUFFIXES
 from src.recordings.extracellular.binary import parts_of
 from src.recordings.extracellular.formats import vendor_format
 from src.recordings.extracellular.reader import open_recording
-from src.recordings.foreign_files import absent
 from src.signals import BadInput, SourceOptions
+from src.storage.foreign_files import absent
 
 TRACES = re.compile(r"(?P<session>.+)_sh(?P<shank>\d+)_lfp_traces\.(npz|npy|h5|hdf5)", re.IGNORECASE)
 LOW_FREQ = "low_freq"

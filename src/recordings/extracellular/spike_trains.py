@@ -17,11 +17,11 @@ import numpy as np
 import scipy.io
 from numpy.typing import ArrayLike
 
-from src.recordings.foreign_files import explained
 from src.recordings.matlab import read_fields
 from src.recordings.sleep.check_signal import in_runs
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
+from src.storage.foreign_files import explained
 
 MOST_UNITS = 100
 """Largest number of a neuron of one channel where nobody says how many there are."""

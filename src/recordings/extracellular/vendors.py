@@ -33,8 +33,8 @@ from src.recordings.extracellular.recording import (
     Run,
     runs_on_clock,
 )
-from src.recordings.foreign_files import explained
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 
 _VOLTS = {"uV", "mV", "V", "Volt", "Volts"}
 

@@ -46,19 +46,12 @@ class ChannelRequest:
     max_hz: float | None = None  # highest frequency that will be analysed: a rate too low for it is refused
 
 
-@dataclass(frozen=True)
-class Derivation:
-    """How to get a channel: row ``plus``, less row ``minus`` where that is given."""
+def derivation(
+    source: str | Path, name: str, labels: Sequence[str], more: Sequence[str] = ()
+) -> tuple[int, int | None]:
+    """The row of a channel among the labels of a file, and the row to subtract from it where it is a difference.
 
-    name: str
-    plus: int
-    minus: int | None = None
-
-
-def derivations(
-    source: str | Path, wanted: Sequence[str], labels: Sequence[str], aliases: Mapping[str, Sequence[str]]
-) -> list[Derivation]:
-    """Find every wanted channel among the labels of a file.
+    It is found by its name or the further names in ``more``.
 
     A name matches exactly, or when case, spaces and punctuation are disregarded, or without its
     kind ("EEG "), with electrode synonyms (M1 = A1, T7 = T3), or without a common reference ("-REF").
@@ -69,27 +62,23 @@ def derivations(
     BadInput
         If a channel is absent or two labels fit equally well; the message lists what is there.
     """
-    return [_derivation(source, name, labels, aliases.get(name, ())) for name in wanted]
+    for candidate in (name, *more):
+        if (row := _find(source, candidate, labels)) is not None:
+            return row, None
+        electrodes = re.split(r"\s*-\s*", _without_kind(candidate))
+        if len(electrodes) == 2 and all(electrodes):
+            plus, minus = (_find(source, electrode, labels) for electrode in electrodes)
+            if plus is not None and minus is not None:
+                return plus, minus
+    raise BadInput(source, f"has no channel {name!r}", f"choose from: {', '.join(labels) or 'none'}")
 
 
 def is_channel(name: str, labels: Sequence[str]) -> bool:
     """Whether ``name`` is one of the labels, however it is spelled, or the difference of two."""
     try:
-        return bool(derivations("", [name], labels, {}))
+        return bool(derivation("", name, labels))
     except BadInput:
         return False
-
-
-def _derivation(source: str | Path, name: str, labels: Sequence[str], more: Sequence[str]) -> Derivation:
-    for candidate in (name, *more):
-        if (row := _find(source, candidate, labels)) is not None:
-            return Derivation(name, row)
-        electrodes = re.split(r"\s*-\s*", _without_kind(candidate))
-        if len(electrodes) == 2 and all(electrodes):
-            plus, minus = (_find(source, electrode, labels) for electrode in electrodes)
-            if plus is not None and minus is not None:
-                return Derivation(name, plus, minus)
-    raise BadInput(source, f"has no channel {name!r}", f"choose from: {', '.join(labels) or 'none'}")
 
 
 def _find(source: str | Path, name: str, labels: Sequence[str]) -> int | None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.recordings.foreign_files import explained
-from src.recordings.sleep.channels import ChannelRequest, derivations, require_band
+from src.recordings.sleep.channels import ChannelRequest, derivation, require_band
 from src.recordings.sleep.stage_names import CODINGS
 from src.signals import BadInput, Recording
+from src.storage.foreign_files import explained
 
 _DREAMS_HZ = {1: 100.0, 3: 50.0}
 _DREAMS_USUAL_HZ = 200.0
@@ -76,6 +76,7 @@ def _selected(
 ) -> list[Recording]:
     """The one channel, once for every name it is asked for by."""
     wanted = request.names if request.names is not None else (channel,)
-    derivations(path, wanted, (channel,), request.aliases)
+    for asked in wanted:
+        derivation(path, asked, (channel,), request.aliases.get(asked, ()))
     require_band(path, channel, rate, request.max_hz)
     return [Recording(row, rate, (asked,), (unit,), name, name, source=str(path)) for asked in wanted]

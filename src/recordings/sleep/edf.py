@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.foreign_files import explained
-from src.recordings.sleep.channels import ChannelRequest, Derivation, derivations, join_channels, require_band
+from src.recordings.sleep.channels import ChannelRequest, derivation, join_channels, require_band
 from src.signals import BadInput, Recording
+from src.storage.foreign_files import explained
 
 EDF_SUFFIXES = (".edf", ".bdf")
 _FIXED_BYTES = _SIGNAL_BYTES = 256
@@ -73,10 +73,6 @@ class EdfHeader:
     first_onset_s: float
     notes: tuple[str, ...]  # what had to be decided
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(signal.label for signal in self.signals)
-
 
 class Annotations(NamedTuple):
     """``marks`` are ``(onset_s, duration_s or None, text)`` from the first sample, in order; ``start`` is its time."""
@@ -109,7 +105,7 @@ def read_channels(
     path
         EDF, EDF+C, EDF+D or BDF file.
     request
-        Names are found by :func:`src.recordings.sleep.channels.derivations`; the recordings carry them. No names
+        Names are found by :func:`src.recordings.sleep.channels.derivation`; the recordings carry them. No names
         read every usable signal of the file's fastest rate.
     recording_id, subject_id
         Default to the file's stem.
@@ -123,28 +119,30 @@ def read_channels(
     if not header.signals:
         raise BadInput(path, "holds annotations but no signal", "give the PSG file that belongs to it")
     onsets, gaps = _record_onsets(header) if header.gaps else (None, ())
-    notes = (*header.notes, *gaps)
+    notes, labels = (*header.notes, *gaps), [signal.label for signal in header.signals]
+    picks: list[tuple[str, int, int | None]]
     if request.names is None:
         usable = [i for i, signal in enumerate(header.signals) if not signal.problem] or [0]
         fastest = max(header.signals[i].fs_hz for i in usable)
-        picks = [Derivation(header.labels[i], i) for i in usable if header.signals[i].fs_hz == fastest]
+        picks = [(labels[i], i, None) for i in usable if header.signals[i].fs_hz == fastest]
         if dead := [signal.label for signal in header.signals if signal.problem]:
             notes = (*notes, f"{len(dead)} channels without calibration left out ({', '.join(dead)})")
     else:
-        picks = derivations(header.path, request.names, header.labels, request.aliases)
-    name, found = recording_id or header.path.stem, []
-    for pick in picks:
-        signal = header.signals[pick.plus]
+        more = request.aliases
+        picks = [(name, *derivation(header.path, name, labels, more.get(name, ()))) for name in request.names]
+    recording, found = recording_id or header.path.stem, []
+    for name, plus, minus in picks:
+        signal = header.signals[plus]
         row = _samples(header, signal, onsets)
-        if pick.minus is not None:
-            other = header.signals[pick.minus]
+        if minus is not None:
+            other = header.signals[minus]
             if other.fs_hz != signal.fs_hz or other.units != signal.units:
                 one, two = (f"{s.label} ({s.fs_hz:g} Hz, {s.units})" for s in (signal, other))
-                raise BadInput(header.path, f"{pick.name} would be {one} minus {two}", "choose another channel")
+                raise BadInput(header.path, f"{name} would be {one} minus {two}", "choose another channel")
             row -= _samples(header, other, onsets)
-        require_band(header.path, pick.name, signal.fs_hz, request.max_hz)
-        about = (name, subject_id or name, header.start, str(path), notes)
-        found.append(Recording(row[None], signal.fs_hz, (pick.name,), (signal.units,), *about))
+        require_band(header.path, name, signal.fs_hz, request.max_hz)
+        about = (recording, subject_id or recording, header.start, str(path), notes)
+        found.append(Recording(row[None], signal.fs_hz, (name,), (signal.units,), *about))
     return found
 
 

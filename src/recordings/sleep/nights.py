@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from src.recordings.foreign_files import absent
 from src.recordings.sleep.channels import ChannelRequest, join_channels
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_channels, read_header
@@ -21,6 +20,7 @@ from src.recordings.sleep.hypnogram import Hypnogram
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.signals import BadInput, Recording
 from src.storage.atomic import PART
+from src.storage.foreign_files import absent
 from src.storage.progress import say
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
@@ -192,7 +192,9 @@ def _find_edf_folder(root: Path, subject_pattern: str | None, scoring: str | Non
         for path in files:
             same = names.count(path.stem.casefold()) > 1
             name = "-".join(path.relative_to(top).parts) if same else path.stem
-            named = [_named(path, scoring)] if scoring else [p for stem in _stems(path) for p in beside.get(stem, [])]
+            stems = (path.stem, _SIGNAL_WORD.sub("", path.stem), *_sleep_edf_night(path))
+            beside_it = [p for stem in stems for p in beside.get(stem.casefold(), [])]
+            named = [_named(path, scoring)] if scoring else beside_it
             found, *others = list(dict.fromkeys(named)) or [None]
             sleep_edf = None if subject_pattern else _SLEEP_EDF.match(path.name)
             subject = sleep_edf[1].upper() if sleep_edf else None
@@ -226,12 +228,6 @@ def _holds_signal(path: Path, *, damaged: bool = True) -> bool:
         return bool(read_header(path).signals)
     except BadInput:
         return damaged
-
-
-def _stems(path: Path) -> list[str]:
-    """What a scoring of the recording may be named after, in small letters."""
-    stems = [path.stem, _SIGNAL_WORD.sub("", path.stem), *_sleep_edf_night(path)]
-    return [stem.casefold() for stem in dict.fromkeys(stems)]
 
 
 def _sleep_edf_night(path: Path) -> list[str]:

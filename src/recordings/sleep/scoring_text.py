@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src.recordings.foreign_files import explained
 from src.recordings.sleep.scoring_times import (
     ABSENT,
     duration_of,
@@ -31,6 +30,7 @@ from src.recordings.sleep.scoring_times import (
 )
 from src.recordings.sleep.stage_names import integer_of, says_stage, stage_code
 from src.signals import UNSCORED, BadInput
+from src.storage.foreign_files import explained
 
 Row = tuple[float | None, float | None, str]
 """``(onset_s, duration_s, text)``; ``None`` where the file does not say."""

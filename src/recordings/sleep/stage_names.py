@@ -81,7 +81,10 @@ def stage_code(
     """
     for own, stage in (more or {}).items():
         if own.strip().casefold() == name.strip().casefold():
-            return UNSCORED if stage == "?" else _index(own, stage, stage_names)
+            if stage != "?" and stage not in stage_names:
+                hint = f"choose one of {', '.join(stage_names)} or ?"
+                raise BadInput(f"source.stage_names.{own}", f"{stage!r} is no stage", hint)
+            return UNSCORED if stage == "?" else stage_names.index(stage)
     # Profusion and NSRR write "Stage 2 sleep|2", HMC "Sleep stage N2@@EEG".
     plain = re.split(r"\||@@", name.strip().lower())[0].strip()
     if plain in ("", "?", "n/a", "-"):
@@ -98,13 +101,6 @@ def stage_code(
     short = re.sub(r"^sdo(?:nonrapideyemovementsleep)?|(?<=movement)sleep$", "", short)
     short = re.sub(rf"^(?:{_STAGE_WORDS}){{1,2}}(?=.)|^(?:nrem|nonrem)(?=n\d)", "", short)
     return _NAMES[stage_names].get(short) if short else None
-
-
-def _index(own: str, stage: str, stage_names: tuple[str, ...]) -> int:
-    if stage not in stage_names:
-        listed = ", ".join(stage_names)
-        raise BadInput(f"source.stage_names.{own}", f"{stage!r} is no stage", f"choose one of {listed} or ?")
-    return stage_names.index(stage)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from src.preprocess.sleep.bandpower_files import (
-    SLEEP_BANDPOWER,
     find_bandpower,
     read_bandpower_mouse,
     read_bandpower_night,
 )
 from src.preprocess.sleep.epochs import read_epochs
+from src.preprocess.sleep.prepare import SLEEP_BANDPOWER
 from src.signals import BadInput
 from src.storage.step import ensure
 

@@ -6,8 +6,9 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from src.preprocess.sleep.epochs import SLEEP_EPOCHS, EpochSettings, epochs_of, read_epochs
+from src.preprocess.sleep.epochs import EpochSettings, epochs_of, read_epochs
 from src.preprocess.sleep.features import FeatureSettings
+from src.preprocess.sleep.prepare import SLEEP_EPOCHS
 from src.recordings.sleep.hypnogram import Hypnogram
 from src.recordings.sleep.nights import discover, load
 from src.signals import UNSCORED, BadInput, Recording

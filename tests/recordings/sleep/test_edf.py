@@ -251,7 +251,7 @@ def test_files_of_many_programs_hold_what_edfio_finds(shared_data):
             expected = [(signal.physical_dimension, signal.data) for signal in other.signals]
             annotations = len(other.annotations)
         assert len(read_annotations(path).marks) == annotations
-        for label, (unit, data) in zip(read_header(path).labels, expected, strict=True):
+        for label, (unit, data) in zip((s.label for s in read_header(path).signals), expected, strict=True):
             data = data * {"mV": 1e3, "V": 1e6}.get(unit, 1.0)
             np.testing.assert_allclose(
                 read_recording(path, [label]).samples[0], data, rtol=1e-6, atol=1e-6 * np.ptp(data)

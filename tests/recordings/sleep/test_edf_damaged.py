@@ -16,7 +16,7 @@ def night(tmp_path):
 
 def test_header_without_samples(night):
     header = read_header(night)
-    assert header.labels == ("EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal")
+    assert [signal.label for signal in header.signals] == ["EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal"]
     assert [signal.fs_hz for signal in header.signals] == [100.0, 100.0, 1.0]
     assert (header.duration_s, header.notes) == (60.0, ())
 
@@ -84,7 +84,7 @@ def test_an_unused_channel_without_calibration_does_not_matter(tmp_path):
 def test_labels_that_occur_twice_are_numbered(tmp_path):
     path = write(tmp_path / "n.edf", signal(), signal("EEG Pz-Oz"))
     patched(path, 256 + 16, "EEG Fpz-Cz".ljust(16))
-    assert read_header(path).labels == ("EEG Fpz-Cz (1)", "EEG Fpz-Cz (2)")
+    assert [signal.label for signal in read_header(path).signals] == ["EEG Fpz-Cz (1)", "EEG Fpz-Cz (2)"]
     assert read_recording(path, ["EEG Fpz-Cz (2)"]).samples.shape == (1, 6000)
     assert "choose from: EEG Fpz-Cz (1), EEG Fpz-Cz (2)" in problem_of(path, ["Fpz-Cz"])
 

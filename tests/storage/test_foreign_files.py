@@ -2,8 +2,8 @@
 
 import pytest
 
-from src.recordings.foreign_files import absent, explained
 from src.signals import BadInput
+from src.storage.foreign_files import absent, explained
 
 
 @pytest.mark.parametrize(
