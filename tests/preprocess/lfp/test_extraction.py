@@ -58,8 +58,7 @@ def test_shanks_of_a_recording_are_jobs_of_their_own(tmp_path):
     time = np.arange(1250 * 12) / 1250
     samples = (1000 * np.sin(2 * np.pi * 7 * time)[:, None] + np.zeros(4)).astype("<i2")
     write_neuroscope(tmp_path / "in" / "rat1", samples, ".lfp", [[0, 1], [2, 3]])
-    given = {"input_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out"), "preset": "sleep"}
-    summary = SpectrogramParams(**given, shanks=[1, 5]).run()
+    summary = SpectrogramParams(str(tmp_path / "in"), str(tmp_path / "out"), preset="sleep", shanks=[1, 5]).run()
     assert [(o.name, o.ok) for o in summary.outcomes] == [("rat1/sh1", True), ("rat1/sh5", False)]
     assert "no traces for shank 5; there are shanks 0, 1" in summary.failures[0].reason
     facts = summary.values["rat1/sh1"].manifest["facts"]
