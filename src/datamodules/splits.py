@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from src.signals import BadInput
-from src.storage.manifest import canonical_json
+from src.storage.manifest import digest_of
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -44,7 +43,7 @@ class Split:
     @property
     def digest(self) -> str:
         """SHA-256 of method, seed and assignment."""
-        return hashlib.sha256(canonical_json({**asdict(self), "parts": dict(self.parts)}).encode()).hexdigest()
+        return digest_of({**asdict(self), "parts": dict(self.parts)})
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -321,11 +321,6 @@ def _text(plain: Mapping[str, Any]) -> str:
     return json.dumps(plain, indent=2, allow_nan=False) + "\n"
 
 
-def inputs_of(bundle: Bundle, *given: str | Path | None) -> tuple[Path, ...]:
-    """What a prediction reads and may never write to: the bundle's folder, and the files and folders given."""
-    return tuple(Path(path) for path in (bundle.folder, *given) if path)
-
-
 def require_contract(
     wanted: SignalSpec, found: SignalSpec, source: str | Path, *, any_names: bool = False, any_unit: bool = False
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.models.bundle import Bundle, inputs_of
+from src.models.bundle import Bundle
 from src.models.grids.entries import last_activity, true_activity
 from src.models.grids.linear import MODEL, all_forecasts, thresholds
 from src.models.grids.scores import ForecastScores, row
@@ -71,7 +71,7 @@ def predict(
     network: Any = bundle.network()
     if stride is not None and not 1 <= stride <= network.horizon:
         raise BadInput("options.stride", f"is {stride}", f"give 1 to {network.horizon} frames")
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source))
+    output = OutputFolder(Path(output_dir), (bundle.folder, source))
     found = find_grids(Path(source))
     names = output.names(found.items())
     jobs = [

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from src.models.bundle import Bundle, inputs_of, load_bundle
+from src.models.bundle import Bundle, load_bundle
 from src.predict.sleep_input import (
     ABSENT,
     InputOptions,
@@ -30,6 +30,7 @@ from src.predict.sleep_statistics import mean_vote
 from src.preprocess.sleep.epochs import EPOCHS_STEP, EPOCHS_VERSION, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
 from src.recordings.sleep.channels import derivation, is_channel
+from src.recordings.sleep.edf import MICROVOLTS
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import Night
 from src.signals import UNSCORED, BadInput, Recording
@@ -45,7 +46,6 @@ OPTIONS = {"predict": ["kind", *InputOptions.__dataclass_fields__]}
 """What may be given under ``options``, by function."""
 HUMAN_BUNDLE = Path(__file__).resolve().parents[2] / "pretrained" / "sleep_human"
 """The network that :func:`stage` takes where no bundle is named."""
-MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}
 
 
 def predict(
@@ -85,7 +85,7 @@ def predict(
     reference = None if how.reference == "beside" else how.reference
     if reference and not Path(reference).exists():
         raise absent(reference)
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, reference))
+    output = OutputFolder(Path(output_dir), (bundle.folder, source, reference))
     names = output.names((night.recording_id, night.psg[0]) for night in nights)
     jobs = [
         Job(name, _stage_night, (bundle, network, settings, how, night, output, name))

@@ -137,6 +137,7 @@ class ScoredNight:
         lines += [f"note       {note}" for note in self.given.notes]
         lines += [f"look at    {TILES[name]}: {doubt}" for name in TILES if (doubt := self.doubt(name))]
         doubt = self.reference_doubt
+        lines += [] if self.agreement is None else [f"reference  {self.given.reference_read}"]
         lines += [f"WARNING    {doubt}. The numbers below then say nothing"] if doubt else []
         if self.agreement is not None:
             lines += [f"{'DOUBTFUL' if doubt else 'agreement':10s} {line}" for line in self.agreement["lines"]]
@@ -167,7 +168,7 @@ class ScoredNight:
             reference=given.reference,
         )
         if self.agreement is not None:
-            found = self.agreement | {"doubt": self.reference_doubt}
+            found = {"reference": self.given.reference_read} | self.agreement | {"doubt": self.reference_doubt}
             (part / "agreement.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
         write_page(part / "report.html", self.page(), part / "night.png")
 

@@ -108,14 +108,14 @@ def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> S
     options
         Of :class:`SortOptions`, ``classifier`` among them.
     """
-    from src.models.bundle import inputs_of, load_bundle  # loads torch, and the sorter too
+    from src.models.bundle import load_bundle  # loads torch, and the sorter too
     from src.predict.sorter import NetworkSorter, conditioning_of
 
     chosen, rate = SortOptions(**options), bundle.signal.fs_hz
     conditioning_of(bundle, "spike_detection")
     if chosen.classifier is None:
         raise BadInput("options.classifier", "is missing", "give the spike_classification bundle that names neurons")
-    output = OutputFolder(Path(output_dir), inputs_of(bundle, source, chosen.classifier, chosen.truth))
+    output = OutputFolder(Path(output_dir), (bundle.folder, source, chosen.classifier, chosen.truth))
     output.check()
     given_hz = chosen.source_options.fs_hz
     if given_hz is not None and not np.isclose(given_hz, rate, rtol=1e-3):

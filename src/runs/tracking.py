@@ -26,6 +26,7 @@ from rich.console import Console
 
 from src.runs.folder import RunFolder, process_rank
 from src.storage.atomic import atomic_file
+from src.storage.manifest import read_record
 from src.storage.progress import say
 
 LIMIT_S = 15.0
@@ -174,10 +175,8 @@ def _built(tracker: dict[str, Any], run: RunFolder, config: dict[str, Any], kind
 
 def _known_id(file: Path) -> str | None:
     """The id that a tracker gave to this run; ``None`` where none was written, or what is there is none."""
-    with suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
-        known = json.loads(file.read_text())["id"]
-        return known if re.fullmatch(r"[0-9a-f]{12,32}", known) else None
-    return None
+    known = read_record(file).get("id")
+    return known if isinstance(known, str) and re.fullmatch(r"[0-9a-f]{12,32}", known) else None
 
 
 def _write_id(file: Path, known: str | None) -> None:

@@ -101,6 +101,14 @@ def checksums(folder: Path) -> dict[str, Record]:
     return records
 
 
+def read_record(file: Path) -> dict[str, Any]:
+    """The record in a JSON file; empty where there is none that can be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(file.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a folder: ``None`` where there is none, :data:`UNREADABLE` where it is damaged or not ours."""
     try:

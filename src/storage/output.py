@@ -10,7 +10,6 @@ states. All other files stay as they are.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import sys
@@ -34,6 +33,7 @@ from src.storage.manifest import (
     is_source,
     listed_files,
     read_manifest,
+    read_record,
     write_manifest,
 )
 from src.storage.progress import say
@@ -54,7 +54,8 @@ class OutputFolder:
     root
         The folder that the user gave.
     inputs
-        Files and folders that the verb reads. No result may be one of them, contain one or lie in one.
+        Files and folders that the verb reads; None for one that was not given. No result may be one of them, contain
+        one or lie in one.
     option
         The option that names the root, for messages.
 
@@ -65,7 +66,7 @@ class OutputFolder:
     """
 
     root: Path
-    inputs: tuple[Path, ...] = ()
+    inputs: tuple[str | Path | None, ...] = ()
     option: str = "output_dir"
 
     def __post_init__(self) -> None:
@@ -200,17 +201,15 @@ def _apart(name: str, other: str) -> str:
 
 def _made_from(result: Path) -> list[dict[str, Any]]:
     """The files that a result was made from, by its folder's manifest or by its record ``<result>.json``."""
-    try:
-        record = json.loads(result.with_name(f"{result.name}.json").read_text())
-    except (OSError, ValueError, RecursionError):
-        record = None
-    recording = record.get("recording") if isinstance(record, dict) else None
+    recording = read_record(result.with_name(f"{result.name}.json")).get("recording")
     inputs = (read_manifest(result) or {}).get("inputs")
     found = [recording, *(inputs.values() if isinstance(inputs, dict) else ())]
     return [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
 
 
-def refuse_overlap(target: Path, inputs: Iterable[Path], option: str, *, may_contain: bool = False) -> None:
+def refuse_overlap(
+    target: Path, inputs: Iterable[str | Path | None], option: str, *, may_contain: bool = False
+) -> None:
     """Raise unless ``target`` and every input are apart from each other.
 
     Raises
@@ -219,8 +218,8 @@ def refuse_overlap(target: Path, inputs: Iterable[Path], option: str, *, may_con
         If the target is an input, contains one (unless ``may_contain``), or lies in one.
     """
     target = Path(os.path.realpath(target))
-    for given in inputs:
-        source = Path(os.path.realpath(given))
+    for given in (path for path in inputs if path):
+        source = Path(os.path.realpath(Path(given)))
         if _same(target, source):
             relation = "is"
         elif not may_contain and any(_same(target, above) for above in source.parents):
@@ -316,14 +315,9 @@ def replacement(target: Path, option: str = "output_dir", *, cached: bool = Fals
         if target.is_dir():
             _move(part, target, option, adding=False, cached=cached)
             return
-        write_manifest(part, _written(part) | {"outputs": checksums(part)})
+        write_manifest(part, read_record(part / MANIFEST) | {"outputs": checksums(part)})
         sync(part)
         os.rename(part, target)
-
-
-def _written(part: Path) -> dict[str, Any]:
-    """The manifest that the block has written, if any."""
-    return dict(json.loads((part / MANIFEST).read_text())) if (part / MANIFEST).exists() else {}
 
 
 def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool = False) -> None:
@@ -343,7 +337,7 @@ def _move(part: Path, target: Path, option: str, *, adding: bool, cached: bool =
         for name, records in old.items()
         if adding and name not in new
     }
-    final = _written(part) | {"outputs": kept | new}
+    final = read_record(part / MANIFEST) | {"outputs": kept | new}
     write_manifest(part, {"unfinished": True, "outputs": new, "replaced": old})
     sync(part)
     try:

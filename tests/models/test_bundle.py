@@ -1,4 +1,3 @@
-import hashlib
 import io
 import json
 from importlib import import_module
@@ -12,7 +11,7 @@ import infer
 from src.models.bundle import NETWORKS, Bundle, build_network, export_bundle, load_bundle
 from src.runs.command import user_errors
 from src.signals import BadInput, Origin, SignalSpec
-from src.storage.manifest import canonical_json
+from src.storage.manifest import digest_of
 from tests.composed import composed
 
 STEP = {"step": "sleep_epochs", "version": 2, "params": {}, "seed": None}
@@ -52,8 +51,7 @@ def edit(folder, **changes):
     path = folder / "bundle.json"
     plain = {**json.loads(path.read_text()), **changes}
     del plain["sha256"]
-    checksum = hashlib.sha256(canonical_json(plain).encode()).hexdigest()
-    path.write_text(json.dumps({**plain, "sha256": checksum}, indent=2) + "\n")
+    path.write_text(json.dumps({**plain, "sha256": digest_of(plain)}, indent=2) + "\n")
 
 
 def test_a_bundle_gives_the_same_logits_and_is_found_from_its_run(folder, network):

@@ -89,6 +89,7 @@ def test_a_night_gets_a_report_and_files_for_other_programs(bundle, nights, tmp_
     stages, printed, folder = score(bundle, nights[0][0], tmp_path, kind="sleep_edf", reference="beside")
     assert len(stages) == 360
     assert "agreement  κ" in printed
+    assert "-Hypnogram.edf: EDF+ annotations" in printed
     found = json.loads((folder / "agreement.json").read_text())
     assert found["scores"]["kappa"] > 0.5
     assert sorted(p.name for p in folder.iterdir()) == [

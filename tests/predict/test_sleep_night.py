@@ -75,6 +75,7 @@ def test_a_reference_and_yasa_are_compared(tmp_path):
     stages = np.maximum(night().stages, 0)
     text = page(tmp_path, replace(night(reference=stages), yasa=stages))
     assert "Agreement with the reference" in text
+    assert "the stages in the file" in text
     assert text.count("data:image/png") == 2
     assert "human scorers among themselves: κ 0.76" in text
     assert "YASA’s scoring of the same night" in text

@@ -23,7 +23,7 @@ import yaml
 from src.preprocess.cascade.package import CONFIG_FILE, open_package, read_config, read_plain_yaml
 from src.signals import BadInput
 from src.storage.atomic import folder_lock
-from src.storage.manifest import file_digest
+from src.storage.manifest import file_digest, read_record
 from src.storage.output import plain_name, replacement
 
 CATALOGUE_FILE = "available_models.yaml"
@@ -229,11 +229,7 @@ def _install_zip(archive: Path, models_dir: Path) -> Path:
     digest = file_digest(archive)
     with folder_lock(folder):
         if _occupied(folder):
-            try:
-                same = json.loads((folder / DOWNLOAD_RECORD).read_text())["zip_sha256"] == digest
-            except (OSError, ValueError, KeyError, TypeError):
-                same = False
-            if not same:
+            if read_record(folder / DOWNLOAD_RECORD).get("zip_sha256") != digest:
                 raise BadInput(folder, f"exists and does not come from {archive.name}", "rename the .zip or the folder")
             return folder
         _install(archive, folder, {"file": archive.name})

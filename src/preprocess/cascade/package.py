@@ -5,7 +5,6 @@ The format is that of Rupprecht et al. 2021, Nature Neuroscience 24:1324-1337.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -17,7 +16,7 @@ import yaml
 
 from src.signals import BadInput
 from src.storage.foreign_files import explained
-from src.storage.manifest import canonical_json
+from src.storage.manifest import digest_of
 from src.storage.step import fingerprint
 
 CONFIG_FILE = "config.yaml"
@@ -131,7 +130,7 @@ class Package:
     def sha256(self) -> str:
         """One digest over the configuration and every member file, by name."""
         files = [self.folder / CONFIG_FILE, *(path for level in sorted(self.members) for path in self.members[level])]
-        return hashlib.sha256(canonical_json([(p.name, fingerprint(p)) for p in files]).encode()).hexdigest()
+        return digest_of([(p.name, fingerprint(p)) for p in files])
 
 
 def open_package(folder: Path) -> Package:

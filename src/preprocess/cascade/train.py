@@ -25,7 +25,7 @@ from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth
 from src.signals import BadInput
 from src.storage.atomic import folder_lock
 from src.storage.batch import Job, Summary, run_batch
-from src.storage.manifest import canonical_json
+from src.storage.manifest import canonical_json, read_record
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep, ensure, fingerprint
 
@@ -118,7 +118,7 @@ def train_level(config: PackageConfig, params: CascadeTrainParams, level: int) -
     settings = settings_of(params, alone, recipe_of(params)[1])
     files = []
     for member in range(config.ensemble_size):
-        step = CachedStep("cascade_network", 2, partial(_train_network, config, params, level, member))
+        step = CachedStep("cascade_network", 3, partial(_train_network, config, params, level, member))
         cache = Path(params.output_dir) / NETWORKS_DIR
         artifact = ensure(step, {}, settings | {"member": member}, label=f"level{level}_member{member}", cache=cache)
         files.append(artifact.path / _NETWORK_FILE)
@@ -155,10 +155,6 @@ def examples_of(config: PackageConfig, ground_truth: str, seed: int, digest: str
 
 
 def _refuse_other_training(folder: Path, record: Mapping[str, Any]) -> None:
-    try:
-        found = json.loads((folder / RECORD_FILE).read_text())
-    except (OSError, ValueError):
-        found = None
-    if found != json.loads(json.dumps(record)):
+    if read_record(folder / RECORD_FILE) != json.loads(json.dumps(record)):
         problem = "holds a package that was not trained with these settings and this ground truth"
         raise BadInput(folder, problem, "give another name=…, or delete the folder")

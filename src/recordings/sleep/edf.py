@@ -29,7 +29,7 @@ _FIXED_BYTES = _SIGNAL_BYTES = 256
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 """Of a signal's header fields: label, transducer, unit, physical and digital limits, filter, samples, rest."""
 _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
-_MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}
+MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}
 _LONGEST_S, _LONGEST_GAPS_S = 1e9, 86_400.0
 _LARGEST_VALUE = 1e20
 """Bound of gain and offset: no sensor reaches it, and 24-bit samples beyond it would not fit in float32."""
@@ -267,7 +267,7 @@ def _channel(label: str, stated: Sequence[bytes], fs_hz: float, first_byte: int,
     # The physical minimum may be the greater of the two: the gain is negative then, as the format has it.
     gain = (high - low) / span if span else 0.0
     offset = low - digital_low * gain
-    factor = _MICROVOLTS.get(unit.lower())
+    factor = MICROVOLTS.get(unit.lower())
     scale, problem = (1.0 if factor is None else factor), ""
     if not (abs(gain) + abs(offset)) * scale < _LARGEST_VALUE:
         listed = ", ".join(repr(_clean(limit)) for limit in stated[1:])

@@ -62,7 +62,7 @@ def test_minutes_and_numbers_of_epochs_are_not_taken_for_seconds(tmp_path):
     recording(tmp_path / "n.edf")
     for unit in (1, 0.5):
         table(tmp_path / "n.csv", [(unit * i, name) for i, name in enumerate(STAGES)], "onset,stage")
-        refused(tmp_path, "minutes or numbers of epochs are taken for seconds so; name the column of times 'epoch'")
+        refused(tmp_path, "minutes or numbers of epochs are taken for seconds so; name the column 'epoch'")
 
 
 @pytest.mark.parametrize("late", [10, 17])
