@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from src.datamodules.grid_examples import LAYOUTS, GridWindows, PlaneSequences
 from src.datamodules.grid_splits import GridSplit, Stretches, look_ahead, shuffled, split_frames
 from src.datamodules.grid_statistics import training_statistics
-from src.datamodules.loaders import Execution, as_is, evaluation_loader, training_loader
+from src.datamodules.loaders import Execution, PartLoaders, as_is
 from src.datamodules.splits import PARTS, Part, Split
 from src.preprocess.calcium.grid import HEIGHT, WIDTH
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, load_grids
 from src.preprocess.calcium.grid_store import COO_FILE
-from src.preprocess.calcium.grid_windows import WindowBatch, WindowFrames
+from src.preprocess.calcium.grid_windows import WindowFrames
 from src.signals import BadInput, Origin, SignalSpec
 from src.simulate.grids import POSITIONS, SIMULATED_GRIDS, ChainedActivity
 from src.storage.step import ensure
@@ -56,7 +54,7 @@ class Windows:
                 raise BadInput(f"datamodule.windows.{name}", f"is {value}", f"give {least} or more frames")
 
 
-class GridData(pl.LightningDataModule):
+class GridData(PartLoaders):
     """Grid files (or simulated subjects) → index lists in memory → batches of windows.
 
     Parameters
@@ -95,7 +93,8 @@ class GridData(pl.LightningDataModule):
         if layout not in LAYOUTS:
             raise BadInput("datamodule.layout", f"is {layout!r}", f"choose from: {', '.join(LAYOUTS)}")
         self.root, self.simulated = root, simulated
-        self.windows, self.layout, self.batch_size = Windows(**windows), layout, batch_size
+        self.windows, self.layout = Windows(**windows), layout
+        self.batch_size, self.held_out_batch, self.collate = batch_size, batch_size, as_is
         self.split_options = GridSplit(**split)
         self.execution = Execution(**execution or {})
         self.classes = ["active"]
@@ -252,17 +251,3 @@ class GridData(pl.LightningDataModule):
     def sequences(self, part: Part, length: int = 330, stride: int = 330) -> PlaneSequences:
         """The original's sequences of plane-frames of one part."""
         return PlaneSequences(self.subjects, [st[part] for st in self.stretches], length=length, stride=stride)
-
-    def train_dataloader(self) -> DataLoader[WindowBatch]:
-        seed = self.execution.seed
-        return training_loader(self.datasets["train"], self.batch_size, seed=seed, trainer=self.trainer, collate=as_is)
-
-    def val_dataloader(self) -> DataLoader[WindowBatch]:
-        return evaluation_loader(self.datasets["val"], self.batch_size, trainer=self.trainer, collate=as_is)
-
-    def test_dataloader(self) -> DataLoader[WindowBatch]:
-        return evaluation_loader(self.datasets["test"], self.batch_size, trainer=self.trainer, collate=as_is)
-
-    def predict_dataloader(self) -> DataLoader[WindowBatch]:
-        """The test windows."""
-        return self.test_dataloader()

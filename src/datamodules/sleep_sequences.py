@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.datamodules.augment import LevelAugment
-from src.datamodules.loaders import evaluation_loader, overfitting
+from src.datamodules.loaders import overfitting
 from src.datamodules.sleep import Batch, NightEpochs, SleepData, SleepDataset
 from src.datamodules.sleep_spans import VIEWS as SPAN_VIEWS
 from src.datamodules.sleep_spans import SpanOptions, draw_windows
@@ -128,7 +128,7 @@ class SleepSequenceData(SleepData):
         self.spans = None if spans is None else SpanOptions(window_epochs=window_epochs, **spans)
         if spans is not None and tuple(views) != SPAN_VIEWS:
             raise BadInput("datamodule.views", f"is {list(views)} with spans", f"give {list(SPAN_VIEWS)}")
-        self.augment = LevelAugment(**options)
+        self.augment, self.held_out_batch = LevelAugment(**options), None
         self.window_epochs, self.views = window_epochs, list(views)
         self.classes = self.settings.stage_names
 
@@ -168,9 +168,3 @@ class SleepSequenceData(SleepData):
         assert isinstance(training, WindowDataset)
         training.anywhere = not overfitting(self.trainer)
         return super().train_dataloader()
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return evaluation_loader(self.datasets["val"], None, trainer=self.trainer)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return evaluation_loader(self.datasets["test"], None, trainer=self.trainer)
