@@ -190,15 +190,18 @@ def align(
         "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
         "scoring": f"{name}{': ' if name else ''}{hypnogram.how or 'stages'}, epochs of {length_s:g} s",
         "warnings": [*hypnogram.warnings, *notes],
-        "doubts": _doubts(hypnogram, clocks, duration_s),
+        "doubts": _doubts(hypnogram, clocks, duration_s, within=first < 0 and last > duration_s),
     }
     return stages, facts
 
 
-def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float) -> list[str]:
-    """What speaks against a scoring being of this recording: another clock (midnight is none), another length."""
+def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float, *, within: bool) -> list[str]:
+    """What speaks against a scoring being of this recording: another clock (midnight is none), another length.
+
+    A recording ``within`` the scoring by the clocks is an excerpt.
+    """
     found = list(clocks) if hypnogram.start and hypnogram.start.time() != time(0) else []
-    if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s:
+    if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s and not within:
         found.append(f"it lasts {hypnogram.duration_s / 3600:.2g} h, the recording {duration_s / 3600:.2g} h")
     return found
 
