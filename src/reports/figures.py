@@ -28,7 +28,10 @@ def titled(figure: Figure, title: str) -> None:
 def saved(figure: Figure, path: Path, dpi: int = 130) -> Path:
     """Write a figure; the same one makes the same file."""
     with atomic_file(Path(path)) as part:
-        figure.savefig(part, dpi=dpi, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+        if path.suffix == ".png":  # half the time of the usual compression, files that are a tenth larger
+            figure.savefig(part, dpi=dpi, pil_kwargs={"compress_level": 3})
+        else:
+            figure.savefig(part, dpi=dpi, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
     return Path(path)
 
 

@@ -111,7 +111,7 @@ def evaluate_one(
         examples = examples_of(config, params.input_dir, params.seed, canonical_json(settings["ground_truth"]))
         return evaluate_dataset(examples, held_out, config, params, level)
 
-    step, key = CachedStep("cascade_line", 2, compute), settings | {"held_out": held_out, "level": level}
+    step, key = CachedStep("cascade_line", 3, compute), settings | {"held_out": held_out, "level": level}
     line: Mapping[str, Any] = ensure(
         step, {}, key, label=f"{held_out}_{level}", cache=Path(params.output_dir)
     ).manifest["facts"]  # fmt: skip
@@ -130,8 +130,8 @@ def evaluate_dataset(
     ``upstream`` one frame earlier. With ``ingredients`` also ``one network`` and ``no noise matching``.
     """
     others = [example for example in examples if example.trial.dataset != held_out]
-    own = joined_trials([example for example in examples if example.trial.dataset == held_out], config)
-    noisy, training = (at_level(part, level, config, params.seed) for part in (own, joined_trials(others, config)))
+    own = [example for example in examples if example.trial.dataset == held_out]
+    noisy, training = (at_level(part, level, config, params.seed) for part in (own, others))
     training = training[:: max(1, len(training) // _TRIALS)]
     fit = partial(fit_ensemble, config=config, params=params, level=level, members=range(config.ensemble_size))
     networks = fit(others)
@@ -152,28 +152,6 @@ def evaluate_dataset(
         "joined": any(example.trial.number < 0 for example, _ in noisy),
         "methods": methods,
     }
-
-
-def joined_trials(examples: Sequence[Example], config: PackageConfig) -> list[Example]:
-    """The examples; where all trials of a neuron are shorter than a window, they are put behind each other.
-
-    A joint is a jump that no indicator makes, but without it such a neuron could not be scored at all.
-    """
-    neurons: dict[tuple[str, str], list[Example]] = {}
-    for example in examples:
-        neurons.setdefault((example.trial.dataset, example.trial.neuron), []).append(example)
-    result: list[Example] = []
-    for trials in neurons.values():
-        if max(len(trial.dff) for trial in trials) >= config.windowsize:
-            result += trials
-            continue
-        arrays = {
-            name: np.concatenate([getattr(trial, name) for trial in trials])
-            for name in ("dff", "counts", "target", "noise_profile")
-        }
-        curve = np.median([trial.measured_noise for trial in trials], axis=0)
-        result.append(Example(replace(trials[0].trial, number=-1), measured_noise=curve, **arrays))
-    return result
 
 
 def score_neurons(noisy: Noisy, inferred: Sequence[np.ndarray], config: PackageConfig) -> dict[str, dict[str, Any]]:

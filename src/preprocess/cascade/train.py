@@ -118,7 +118,7 @@ def train_level(config: PackageConfig, params: CascadeTrainParams, level: int) -
     settings = settings_of(params, alone, recipe_of(params)[1])
     files = []
     for member in range(config.ensemble_size):
-        step = CachedStep("cascade_network", 2, partial(_train_network, config, params, level, member))
+        step = CachedStep("cascade_network", 3, partial(_train_network, config, params, level, member))
         cache = Path(params.output_dir) / NETWORKS_DIR
         artifact = ensure(step, {}, settings | {"member": member}, label=f"level{level}_member{member}", cache=cache)
         files.append(artifact.path / _NETWORK_FILE)

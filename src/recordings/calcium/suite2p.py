@@ -25,21 +25,19 @@ _SAVE_AGAIN = "save it again with suite2p"
 
 @dataclass(frozen=True)
 class PlaneTraces:
-    """``rows`` of one plane's ``F`` ``(ROI, time)``, less ``coefficient`` times those of ``Fneu``.
+    """One plane's ``F`` ``(ROI, time)``, less ``coefficient`` times ``Fneu``.
 
     Arrays of ``.npy`` files stay on the disk until rows are read, those of a ``Fall.mat`` are in memory.
     """
 
     fluorescence: np.ndarray
     neuropil: np.ndarray | None
-    rows: np.ndarray
     coefficient: float
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        wanted = self.rows[rows]
-        block = np.asarray(self.fluorescence[wanted], np.float32)
+        block = np.asarray(self.fluorescence[rows], np.float32)
         if self.coefficient and self.neuropil is not None:
-            block = block - np.float32(self.coefficient) * self.neuropil[wanted]
+            block = block - np.float32(self.coefficient) * self.neuropil[rows]
         return block
 
 
@@ -132,7 +130,7 @@ def _plane(place: Path, inside: dict[str, Any], number: int, coefficient: float,
     kept = np.flatnonzero((accepted if accepted.ndim == 1 else accepted[:, 0]) > 0)
     rois = inside.get("stat", [None] * len(traces))
     positions = np.array([_position(place, rois[k], number, need_positions) for k in kept], np.float64)
-    source = PlaneTraces(traces, inside.get("Fneu"), kept, coefficient)
+    source = PlaneTraces(traces, inside.get("Fneu"), coefficient)
     return Plane(len(traces), kept, positions.reshape(-1, 3), traces.shape[1], source)
 
 

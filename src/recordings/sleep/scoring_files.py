@@ -181,12 +181,12 @@ def _codes(path: Path, scoring: Scoring, options: ScoringOptions) -> list[int | 
         if wrong:
             listed = ", ".join(repr(str(number)) for number in wrong)
             problem = f"has unknown stages in the coding {scoring.coding!r}: {listed}"
-            raise BadInput(path, problem, f"say what integers mean: stage_coding={'|'.join(CODINGS)}")
+            raise BadInput(path, problem, f"say what integers mean: source.stage_coding={'|'.join(CODINGS)}")
         by_name |= {text: table.get(number) for text, number in integers.items()}
     elif (integers and not named) or (scoring.coding is None and _is_unclear(by_name, numbered, options.stage_names)):
         listed = ", ".join(sorted(integers or numbered, key=lambda text: (numbered[text], text))[:12])
         problem = f"has {'bare ' if integers else ''}integers for stages ({listed}), which mean different things in"
-        raise BadInput(path, f"{problem} different files", f"say which: stage_coding={'|'.join(CODINGS)}")
+        raise BadInput(path, f"{problem} different files", f"say which: source.stage_coding={'|'.join(CODINGS)}")
     return [by_name[text] for text in texts]
 
 

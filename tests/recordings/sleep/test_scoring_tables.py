@@ -62,7 +62,7 @@ def test_minutes_and_numbers_of_epochs_are_not_taken_for_seconds(tmp_path):
     recording(tmp_path / "n.edf")
     for unit in (1, 0.5):
         table(tmp_path / "n.csv", [(unit * i, name) for i, name in enumerate(STAGES)], "onset,stage")
-        refused(tmp_path, "minutes or numbers of epochs are taken for seconds so; name the column of times 'epoch'")
+        refused(tmp_path, "minutes or numbers of epochs are taken for seconds so; name the column 'epoch'")
 
 
 @pytest.mark.parametrize("late", [10, 17])
@@ -121,3 +121,12 @@ def test_events_of_embla_have_clock_times(tmp_path):
     )
     (tmp_path / "n.xml").write_text(f"<EventExport><Events>{made}</Events></EventExport>")
     np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+
+
+def test_the_scoring_of_a_night_beside_an_excerpt_is_not_doubted(tmp_path):
+    recording(tmp_path / "n.edf", start=datetime.time(23, 10), seconds=600)
+    clocks = [(f"23:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in enumerate(STAGES)]
+    table(tmp_path / "n.csv", clocks, "time,stage")
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, TRUE[20:40])
+    assert facts["doubts"] == []
