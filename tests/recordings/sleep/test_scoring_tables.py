@@ -99,9 +99,16 @@ def test_numbers_as_numpy_writes_them_and_columns_that_are_no_times(tmp_path):
     rows = [(30 * i, 30, "sleep_stage", AASM[name], 7680 * i) for i, name in enumerate(STAGES)]
     table(tmp_path / "n.csv", rows, "onset,duration,trial_type,value,sample")
     assert right(tmp_path, coding="aasm") == []
-    rows = [(i, name, f'"0,{60 + i % 7}"') for i, name in enumerate(STAGES)]
-    table(tmp_path / "n.csv", rows, ",stage,quality")
+    table(tmp_path / "n.csv", [(i, name, f'"0,{60 + i % 7}"') for i, name in enumerate(STAGES)], ",stage,quality")
     assert right(tmp_path) == []
+
+
+@pytest.mark.parametrize("duration", ["", "30"])
+def test_epochs_that_a_list_leaves_out_are_not_the_stage_before_them(tmp_path, duration):
+    recording(tmp_path / "n.edf")
+    rows = [(30 * i, duration, name) for i, name in enumerate(STAGES) if not 25 <= i < 40]
+    table(tmp_path / "n.csv", rows)
+    np.testing.assert_array_equal(read(tmp_path)[0], [*TRUE[:25], *[-1] * 15, *TRUE[40:]])
 
 
 def test_clock_times_of_twelve_hours_need_am_and_pm(tmp_path):
