@@ -24,6 +24,7 @@ _USUAL_LENGTHS_S = (30.0, 20.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.0, 60.0, 15.0, 8.0, 
 _SLACK_EPOCHS = 1.5
 """A scoring may have an epoch less or more than the signal has room for."""
 _SLACK_S = 1.0
+_GIVE_SECONDS = "give onsets in seconds from the start of the recording"
 _LEAST_EPOCH_S = 2.0
 _SHORT = 0.2
 """Nobody scores people in shorter epochs over a smaller share of a recording."""
@@ -277,15 +278,18 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     clocks = f"clocks of signal ({start}) and hypnogram ({stated}) differ"
     midnight = hypnogram.start.time() == time(0)
     fits = outside[0.0] < epoch_s
-    off_grid = not hypnogram.dated and min(by_clock % epoch_s, -by_clock % epoch_s) > _SLACK_S
-    ends_together = abs(hypnogram.end_s + by_clock - duration_s) < epoch_s
-    if midnight and fits and not hypnogram.dated and not (off_grid or ends_together or outside[by_clock] >= epoch_s):
-        problem = "has clock times from 00:00:00 on, which may be midnight or the start of the recording"
-        raise BadInput(hypnogram.source, problem, "give onsets in seconds from the start of the recording")
-    if midnight and fits and (off_grid or outside[by_clock] >= epoch_s):
-        return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
+    undated, late = not hypnogram.dated, outside[by_clock] >= epoch_s
+    off_grid = min(by_clock % epoch_s, -by_clock % epoch_s) > _SLACK_S
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
-    if fits and outside[by_clock] >= epoch_s and (same_length or outside[by_clock] >= scored_s):
+    if midnight and fits and (late or (by_clock != apart_s and (off_grid or not undated))):
+        return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
+    if midnight and fits and undated and abs(hypnogram.end_s + by_clock - duration_s) >= epoch_s:
+        problem = "has clock times from 00:00:00 on, which may be midnight or the start of the recording"
+        raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
+    if start.time() == time(0) and undated and late and not same_length:
+        problem = f"has clock times from {stated} on, and the recording states 00:00:00, which stands for no clock"
+        raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
+    if fits and late and (same_length or outside[by_clock] >= scored_s):
         return 0.0, [f"{clocks}, but the lengths fit: onsets taken from the start of the signal"]
     if not hypnogram.dated or by_clock == apart_s:
         return by_clock, []
