@@ -11,7 +11,7 @@ from src.models.bundle import Bundle, load_bundle
 from src.recordings.calcium.sources import open_recording as open_calcium
 from src.recordings.calcium.sources import subject_files, subject_name
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.formats import vendor_format
+from src.recordings.extracellular.formats import EDF_HEAD, begins, vendor_format
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.spike_trains import holds_spikes
 from src.recordings.sleep.channels import choose_channels, is_channel
@@ -96,7 +96,7 @@ def _require_known(path: Path) -> None:
     """Refuse what is neither EDF, BDF nor band powers, with the commands that read arrays and raw binary files."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
     suffixes = Counter(file.suffix.lower() or "without suffix" for file in files)
-    if {*EDF_SUFFIXES, ".npz"} & {*suffixes} or (path.is_file() and _is_edf_by_content(path)):
+    if {*EDF_SUFFIXES, ".npz"} & {*suffixes} or (path.is_file() and begins(path, EDF_HEAD, b"\xffBIOSEMI")):
         return
     array = next((file for file in files if file.suffix.lower() in SUFFIXES), None)
     told = "source.fs_hz=<Hz>" if array else "source.dtype=int16 source.channels=<number> source.fs_hz=<Hz>"
@@ -109,11 +109,6 @@ def _require_known(path: Path) -> None:
         problem += ", and no NeuroScope .xml lies beside it"
     hint = f"LFP: python infer.py method=lfp_states input={place} {told}; spikes: the same with method=discover"
     raise BadInput(path, problem, hint)
-
-
-def _is_edf_by_content(path: Path) -> bool:
-    with path.open("rb") as handle:
-        return handle.read(8) in (b"0       ", b"\xffBIOSEMI")
 
 
 def _is_plain_folder(path: Path) -> bool:

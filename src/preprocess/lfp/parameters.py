@@ -123,7 +123,6 @@ class SpectrogramParams(LfpParams):
     coherence: list[Any] = field(default_factory=list)  # pairs of channels: [[sh0:12,sh3:7]]
     coherence_window_s: float = 30.0  # s; spectra are averaged over it
     figures: str | None = None  # png or pdf: one figure per channel, one per shank and per pair
-    figure_channels: list[Any] | None = None  # ids; null: all
     memory_mb: float = 256.0  # MB for the spectrograms being computed; a session takes this and some 200 MB
 
     def run(self) -> Summary:
