@@ -282,7 +282,7 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     off_grid = min(by_clock % epoch_s, -by_clock % epoch_s) > _SLACK_S
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
     if midnight and fits and (late or (by_clock != apart_s and (off_grid or not undated))):
-        return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
+        return 0.0, [f"{clocks}, and 00:00:00 stands for no clock: onsets taken from the start of the signal"]
     if midnight and fits and undated and abs(hypnogram.end_s + by_clock - duration_s) >= epoch_s:
         problem = "has clock times from 00:00:00 on, which may be midnight or the start of the recording"
         raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
