@@ -44,7 +44,8 @@ def channel_rows(path: Path, source: SourceOptions | None = None) -> list[dict[s
         If the file is neither EDF nor BDF nor a calcium or extracellular recording, or is damaged.
     """
     if is_calcium(path):
-        calcium = open_calcium(subject_files(path), subject_name(path), source and source.fs_hz, need_positions=False)
+        fs_hz = source.fs_hz if source else None
+        calcium = open_calcium(subject_files(path), subject_name(path), fs_hz, need_positions=False)
         told = f"preprocess.py preprocess=cascade_spikes input_dir={path} list=true says which model fits"
         row = {"channel": f"{calcium.cells} cells", "units": CALCIUM_UNITS[calcium.signal != "dff"]}
         return [row | {"fs_hz": calcium.fs_hz, "seconds": calcium.frames / calcium.fs_hz, "note": told}]
