@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -279,7 +280,7 @@ def confusion(probabilities: NDArray[np.floating], stages: NDArray[np.integer]) 
 def describe(nights: Sequence[Night], decision: dict[str, Any], metrics: dict[str, float]) -> Bundle:
     """The bundle without its weights."""
     settings = EpochSettings.from_params(
-        {"channels": list(CHANNELS), "features": BandPowerSettings().to_dict(), "margin_s": None}
+        {"channels": list(CHANNELS), "features": asdict(BandPowerSettings()), "margin_s": None}
     )
     transitions = sum(transition_counts(epochs.stages, len(HUMAN_STAGES)) for _, _, epochs in nights)
     layout = layout_signal("bandpower")

@@ -174,7 +174,7 @@ def stage(
     """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle or HUMAN_BUNDLE)
     settings, network = _open(loaded)
-    recordings = _in_memory(signal, fs_hz, channels, units)
+    recordings = _in_memory(signal, fs_hz, [channels] if isinstance(channels, str) else channels, units)
     rates = [recording.fs_hz for recording in recordings.values()]
     groups, _ = choose_groups(loaded, "signal", list(recordings), rates, [use] if isinstance(use, str) else use)
     native = {name: _named(recordings, name) for group in groups for name in group if name != ABSENT}

@@ -295,7 +295,8 @@ def _with_reference(night: Night, settings: EpochSettings, options: InputOptions
         stages, facts = align(hypnogram, duration_s, given.epoch_s, start=given.start)
     except BadInput as error:
         raise BadInput(error.source, error.problem, error.hint.replace("source.", "options.")) from None
-    shift = f", {facts['offset_s']:g} s after the start of the recording" if facts["offset_s"] else ""
+    late_s = facts["offset_s"]
+    shift = f", {abs(late_s):g} s {'after' if late_s > 0 else 'before'} the start of the recording" if late_s else ""
     read = f"{facts['scoring']}{shift}, {facts['share_scored']:.0%} of the recording scored"
     notes = [*given.notes, *scored.notes, *facts["warnings"]]
     return replace(given, reference=stages, reference_read=read, doubts=facts["doubts"], notes=notes)

@@ -145,7 +145,7 @@ def test_a_signal_in_memory_gets_the_stages_of_the_file(bundle, nights, tmp_path
     volts = stage(recording.samples * 1e-6, recording.fs_hz, CHANNELS, units="V", bundle=bundle)
     np.testing.assert_allclose(volts.probabilities, found.probabilities, atol=1e-3)
     with pytest.raises(BadInput, match=r"give .channel, time., fs_hz and a name"):
-        stage(recording.samples[0], 100.0, CHANNELS, bundle=bundle)
+        stage(recording.samples[0], 100.0, "EEG", bundle=bundle)
     with pytest.raises(BadInput, match=r"night\.edf: is a path and no signal; type: python infer.py input=night"):
         stage("night.edf", bundle=bundle)
     with pytest.raises(BadInput, match="values of type complex64; give real numbers"):

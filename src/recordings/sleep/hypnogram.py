@@ -24,6 +24,7 @@ _USUAL_LENGTHS_S = (30.0, 20.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.0, 60.0, 15.0, 8.0, 
 _SLACK_EPOCHS = 1.5
 """A scoring may have an epoch less or more than the signal has room for."""
 _SLACK_S = 1.0
+_GIVE_SECONDS = "give onsets in seconds from the start of the recording"
 _LEAST_EPOCH_S = 2.0
 _SHORT = 0.2
 """Nobody scores people in shorter epochs over a smaller share of a recording."""
@@ -190,15 +191,18 @@ def align(
         "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
         "scoring": f"{name}{': ' if name else ''}{hypnogram.how or 'stages'}, epochs of {length_s:g} s",
         "warnings": [*hypnogram.warnings, *notes],
-        "doubts": _doubts(hypnogram, clocks, duration_s),
+        "doubts": _doubts(hypnogram, clocks, duration_s, within=first < 0 and last > duration_s),
     }
     return stages, facts
 
 
-def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float) -> list[str]:
-    """What speaks against a scoring being of this recording: another clock (midnight is none), another length."""
+def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float, *, within: bool) -> list[str]:
+    """What speaks against a scoring being of this recording: another clock (midnight is none), another length.
+
+    A recording ``within`` the scoring by the clocks is an excerpt.
+    """
     found = list(clocks) if hypnogram.start and hypnogram.start.time() != time(0) else []
-    if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s:
+    if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s and not within:
         found.append(f"it lasts {hypnogram.duration_s / 3600:.2g} h, the recording {duration_s / 3600:.2g} h")
     return found
 
@@ -274,15 +278,18 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     clocks = f"clocks of signal ({start}) and hypnogram ({stated}) differ"
     midnight = hypnogram.start.time() == time(0)
     fits = outside[0.0] < epoch_s
-    off_grid = not hypnogram.dated and min(by_clock % epoch_s, -by_clock % epoch_s) > _SLACK_S
-    ends_together = abs(hypnogram.end_s + by_clock - duration_s) < epoch_s
-    if midnight and fits and not hypnogram.dated and not (off_grid or ends_together or outside[by_clock] >= epoch_s):
-        problem = "has clock times from 00:00:00 on, which may be midnight or the start of the recording"
-        raise BadInput(hypnogram.source, problem, "give onsets in seconds from the start of the recording")
-    if midnight and fits and (off_grid or outside[by_clock] >= epoch_s):
-        return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
+    undated, late = not hypnogram.dated, outside[by_clock] >= epoch_s
+    off_grid = min(by_clock % epoch_s, -by_clock % epoch_s) > _SLACK_S
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
-    if fits and outside[by_clock] >= epoch_s and (same_length or outside[by_clock] >= scored_s):
+    if midnight and fits and (late or (by_clock != apart_s and (off_grid or not undated))):
+        return 0.0, [f"{clocks}, and 00:00:00 stands for no clock: onsets taken from the start of the signal"]
+    if midnight and fits and undated and abs(hypnogram.end_s + by_clock - duration_s) >= epoch_s:
+        problem = "has clock times from 00:00:00 on, which may be midnight or the start of the recording"
+        raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
+    if start.time() == time(0) and undated and late and not same_length:
+        problem = f"has clock times from {stated} on, and the recording states 00:00:00, which stands for no clock"
+        raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
+    if fits and late and (same_length or outside[by_clock] >= scored_s):
         return 0.0, [f"{clocks}, but the lengths fit: onsets taken from the start of the signal"]
     if not hypnogram.dated or by_clock == apart_s:
         return by_clock, []

@@ -287,19 +287,26 @@ def _rasterised(
 
 
 def _lasting(rows: Sequence[tuple[Row, int]], usual_s: float) -> list[Segment]:
-    """Segments with a duration each: a stage that states none lasts until the next one."""
+    """Segments with a duration each: one that states none lasts until the next stage, in a list of epochs an epoch."""
     onsets = [row[0] or 0.0 for row, _ in rows]
     # An artefact that lasts for a time of its own does not end the stage around it.
     ends = sorted({onset for onset, (row, code) in zip(onsets, rows, strict=True) if code != UNSCORED or not row[1]})
     steps = [b - a for a, b in itertools.pairwise(ends)]
-    if not ends:
-        ends = onsets[-1:] or [0.0]
-    ends.append(ends[-1] + min([usual_s, *([_common(steps)] if steps else [])]))
+    step_s = _common(steps) if steps else usual_s
+    longest_s = step_s + _TOUCH_S if _are_epochs(steps, step_s) else math.inf
+    ends = ends or onsets[-1:] or [0.0]
+    ends.append(ends[-1] + min(usual_s, step_s))
     places = np.searchsorted(ends, onsets, side="right").clip(max=len(ends) - 1)
+    lasts = [ends[place] - a for a, place in zip(onsets, places, strict=True)]
     return [
-        (a, row[1] or max(ends[place] - a, _FINEST_S), code)
-        for (row, code), a, place in zip(rows, onsets, places, strict=True)
+        (a, row[1] or max(step_s if until_s > longest_s else until_s, _FINEST_S), code)
+        for (row, code), a, until_s in zip(rows, onsets, lasts, strict=True)
     ]
+
+
+def _are_epochs(steps: Sequence[float], step_s: float) -> bool:
+    """Whether rows without durations are epochs, not changes: most follow each other at one distance."""
+    return sum(abs(step - step_s) < _TOUCH_S for step in steps) > 0.8 * len(steps) > 4
 
 
 def _for_stages(rows: Sequence[tuple[Row, int | None]]) -> set[str]:
@@ -323,7 +330,7 @@ def _for_stages(rows: Sequence[tuple[Row, int | None]]) -> set[str]:
         if not any((onset - begins[0]) % grid or onset in taken for onset in onsets)
     }
     every = sorted(taken.union(*on_grid.values()))
-    epochs = sum(b - a == grid for a, b in itertools.pairwise(every)) > 0.8 * (len(every) - 1)
+    epochs = _are_epochs([b - a for a, b in itertools.pairwise(every)], grid)
     return {name for name, onsets in on_grid.items() if epochs or len(onsets) > 1}
 
 

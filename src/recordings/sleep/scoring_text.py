@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.recordings.sleep.scoring_times import (
     ABSENT,
@@ -214,7 +215,7 @@ def _cells(lines: Sequence[str]) -> list[list[str]]:
     if min(map(len, words), default=0) == max(map(len, words), default=0) > 3:
         timed = [
             all(seconds_of(cell) is not None for cell in without_luna_times(column))
-            for column in zip(*words, strict=True)
+            for column in zip(*words[1:], strict=True)
         ]
         if sum(timed) > 1:  # Luna's columns may stand between blanks
             return words
@@ -264,10 +265,10 @@ def _columns(
     named = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
     more = [name for name in names if name.startswith("stage_")]
     candidates = [names.index(name) for name in (*_STAGE_COLUMNS, *more) if name in names]
-    if not candidates:
-        candidates = [c for c in range(width) if c not in named.values()] or list(range(width))
-        if not any(likeness[c][1] for c in candidates):
-            candidates = [c for c in candidates if _integers(cells[c])] or candidates[-1:]
+    usual = bool(candidates)
+    candidates = candidates or [c for c in range(width) if c not in named.values()] or list(range(width))
+    if not any(likeness[c][1] for c in candidates):
+        candidates = [c for c in candidates if _integers(cells[c])] or (candidates if usual else candidates[-1:])
     stage = max(candidates, key=lambda column: (*likeness[column], -candidates.index(column)))
     found = {what: column for what, column in named.items() if column >= 0 and column != stage}
     if "onset" not in found:
@@ -296,8 +297,10 @@ def _by_content(
         ends = sum(end == after for end, (_, after) in zip(times[c], pairs, strict=False))
         if path.suffix.lower() == ".annot" or (len(pairs) > 2 and ends >= 0.9 * len(pairs)):
             return {"onset": onset, "stop": c}
+        if steps[onset] == {1} and set(times[c]) != {1.0}:
+            continue  # numbers of epochs
         side_by_side = sum(a + length <= b + 0.5 for length, (a, b) in zip(times[c], pairs, strict=False))
-        if 3 * side_by_side > len(pairs) and sum(times[c]) >= 0.5 * (times[onset][-1] - times[onset][0]):
+        if 3 * side_by_side > len(pairs) and sum(times[c]) >= 0.5 * float(_steps(times[onset]).sum()):
             return {"onset": onset, "duration": c}
     if steps[onset] == {1}:
         return {"index": onset}
@@ -307,11 +310,16 @@ def _by_content(
     return {"onset": onset}
 
 
-def _rises(times: Sequence[float]) -> bool:
-    """Whether times go forward, but for a midnight and some events out of order."""
+def _steps(times: Sequence[float]) -> NDArray[np.float64]:
+    """From each time to the next; a clock may pass midnight."""
     steps = np.diff(times)
-    steps = np.where(steps < -43_200, steps + 86_400, steps)
-    return bool(len(steps)) and float(np.mean(steps >= 0)) >= 0.9 and float(np.mean(steps > 0)) > 0.5
+    return np.where(steps < -43_200, steps + 86_400, steps)
+
+
+def _rises(times: Sequence[float]) -> bool:
+    """Whether times go forward, but for some events out of order."""
+    steps = _steps(times)
+    return bool(len(steps)) and float(np.mean(steps >= 0)) >= 0.98 and float(np.mean(steps > 0)) > 0.5
 
 
 def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int]:

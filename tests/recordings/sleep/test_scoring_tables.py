@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.recordings.sleep.made_scorings import AASM, STAGES, TRUE, read, recording, refused, right, table
+from tests.recordings.sleep.made_scorings import AASM, STAGES, TRUE, read, recording, refused, right, scoring, table
 
 
 @pytest.mark.parametrize("first", [["Biocal"], ["Patient: X", "Scored by AB"]])
@@ -43,6 +43,8 @@ LATE = [(12 + i, name) for i, name in enumerate(STAGES[12:])]
         ("Epoche;Uhrzeit;HF;Stadium", "{number};{clock};61;{name}"),
         ("Zeitstempel,Stadium", "2020-01-01T{clock}+01:00,{name}"),
         ("Onset Duration Stage", "{s} 30 {name}"),
+        ("Uhrzeit;Arousals;Stadium", "{clock};1;{name}"),
+        ("class instance channel start stop meta", "{name} . . {s} {end} ."),
     ],
 )
 def test_times_of_a_table_count_whatever_its_headings(tmp_path, heading, row):
@@ -75,6 +77,38 @@ def test_clock_times_from_midnight_may_be_elapsed_times(tmp_path, late):
         refused(tmp_path, "which may be midnight or the start of the recording; give onsets in seconds")
     else:
         np.testing.assert_array_equal(read(tmp_path)[0][:30], TRUE[:30])
+
+
+def test_a_recording_without_a_clock_takes_no_clock_times(tmp_path):
+    recording(tmp_path / "n.edf", start=datetime.time(0, 0))
+    table(tmp_path / "n.csv", [(f"23:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in LATE], "time,stage")
+    refused(tmp_path, "the recording states 00:00:00, which stands for no clock; give onsets in seconds")
+
+
+def test_an_anonymised_scoring_starts_with_the_recording(tmp_path):
+    """Shorter than the recording, it would fit an hour later too."""
+    recording(tmp_path / "n.edf", start=datetime.time(23, 55), day=5)
+    scoring(tmp_path / "n-Hypnogram.edf", STAGES[:30], start=datetime.time(0, 0))
+    np.testing.assert_array_equal(read(tmp_path)[0][:30], TRUE[:30])
+
+
+def test_numbers_as_numpy_writes_them_and_columns_that_are_no_times(tmp_path):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join(f"{int(AASM[name]):.18e}" for name in STAGES))
+    assert right(tmp_path, coding="aasm") == []
+    rows = [(30 * i, 30, "sleep_stage", AASM[name], 7680 * i) for i, name in enumerate(STAGES)]
+    table(tmp_path / "n.csv", rows, "onset,duration,trial_type,value,sample")
+    assert right(tmp_path, coding="aasm") == []
+    table(tmp_path / "n.csv", [(i, name, f'"0,{60 + i % 7}"') for i, name in enumerate(STAGES)], ",stage,quality")
+    assert right(tmp_path) == []
+
+
+@pytest.mark.parametrize("duration", ["", "30"])
+def test_epochs_that_a_list_leaves_out_are_not_the_stage_before_them(tmp_path, duration):
+    recording(tmp_path / "n.edf")
+    rows = [(30 * i, duration, name) for i, name in enumerate(STAGES) if not 25 <= i < 40]
+    table(tmp_path / "n.csv", rows)
+    np.testing.assert_array_equal(read(tmp_path)[0], [*TRUE[:25], *[-1] * 15, *TRUE[40:]])
 
 
 def test_clock_times_of_twelve_hours_need_am_and_pm(tmp_path):
@@ -121,3 +155,12 @@ def test_events_of_embla_have_clock_times(tmp_path):
     )
     (tmp_path / "n.xml").write_text(f"<EventExport><Events>{made}</Events></EventExport>")
     np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+
+
+def test_the_scoring_of_a_night_beside_an_excerpt_is_not_doubted(tmp_path):
+    recording(tmp_path / "n.edf", start=datetime.time(23, 10), seconds=600)
+    clocks = [(f"23:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in enumerate(STAGES)]
+    table(tmp_path / "n.csv", clocks, "time,stage")
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, TRUE[20:40])
+    assert facts["doubts"] == []
