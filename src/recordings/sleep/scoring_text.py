@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -289,7 +290,7 @@ def _by_content(
     clocks = [c for c in rising if all(number(row[c]) is None for row in rows)]
     if not rising or clocks_only:
         return {"onset": clocks[0]} if clocks else {}
-    steps = {c: {round(b - a, 6) for a, b in itertools.pairwise(times[c])} for c in rising}
+    steps = {c: {round(b - a, 6) for a, b in itertools.pairwise(sorted(times[c]))} for c in rising}
     onset = next((c for c in (*clocks, *rising) if steps[c] != {1}), rising[0])
     others = [c for c in times if c > onset]
     pairs = list(itertools.pairwise(times[onset]))
@@ -317,9 +318,12 @@ def _steps(times: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _rises(times: Sequence[float]) -> bool:
-    """Whether times go forward, but for some events out of order."""
+    """Whether times go forward, but for some events out of order, or are even steps in another order."""
     steps = _steps(times)
-    return bool(len(steps)) and float(np.mean(steps >= 0)) >= 0.98 and float(np.mean(steps > 0)) > 0.5
+    if len(steps) and float(np.mean(steps >= 0)) >= 0.98:
+        return float(np.mean(steps > 0)) > 0.5
+    even = Counter(np.diff(sorted(times)).round(3).tolist()).most_common(1)
+    return bool(even) and even[0][0] > 0 and even[0][1] > 0.8 * len(steps)
 
 
 def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int]:
@@ -368,6 +372,9 @@ def _indexed(path: Path, cells: Sequence[str], texts: Sequence[str], notes: tupl
     known = [place for place in places if place is not None]
     if len(known) < len(places) or known != sorted(set(known)) or known[0] < 0 or known[-1] > 10 * len(known) + 1000:
         raise BadInput(path, "has epoch numbers that are not ascending integers", "give onset_s,duration_s,stage")
+    if len(known) < 0.5 * (known[-1] - known[0] + 1):
+        problem = f"names {len(known)} of the epochs {known[0]} to {known[-1]}"
+        raise BadInput(path, problem, "give a row for every epoch, or onset_s,duration_s,stage for runs of epochs")
     by_place = dict(zip(known, texts, strict=True))
     every = [(None, None, by_place.get(place, "?")) for place in range(min(known[0], 1), known[-1] + 1)]
     return Scoring(every, "table of numbered epochs", notes=notes)
