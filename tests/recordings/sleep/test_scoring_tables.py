@@ -45,6 +45,8 @@ LATE = [(12 + i, name) for i, name in enumerate(STAGES[12:])]
         ("Epoche;Uhrzeit;HF;Stadium", "{number};{clock};61;{name}"),
         ("Zeitstempel,Stadium", "2020-01-01T{clock}+01:00,{name}"),
         ("Onset Duration Stage", "{s} 30 {name}"),
+        ("Beginn,duration,Stadium", "{s},30,{name}"),
+        ("Stadium,ende,Beginn", "{name},{end},{s}"),
         ("Uhrzeit;Arousals;Stadium", "{clock};1;{name}"),
         ("class instance channel start stop meta", "{name} . . {s} {end} ."),
     ],
@@ -155,6 +157,8 @@ def test_ends_alone_and_ends_that_may_be_starts(tmp_path):
     runs = "\n".join(f"{STAGES[end // 30 - 1]}\t{end}" for end in ends)
     (tmp_path / "n.txt").write_text(f"*Duration_sec\t1800\n*Datafile\tX\n{runs}\n")
     assert right(tmp_path) == []
+    table(tmp_path / "n.txt", [(f"23:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in LATE], "end,stage")
+    refused(tmp_path, "has ends of stages that are no ascending seconds")
     (tmp_path / "n.txt").write_text(runs)
     refused(tmp_path, "may be starts or ends .the first is 300.; name the columns: stage,onset or stage,stop")
 
