@@ -112,11 +112,9 @@ class LevelAugment:
             shape = (levels.shape[0], 1, *levels.shape[2:4], 1)
             levels = levels + self.shift * spread * torch.randn(shape, device=levels.device)
         if self.channel_dropout:
-            levels = levels.masked_fill(self._lost(levels)[:, None, :, None, None], torch.nan)
+            batch, _, channels = levels.shape[:3]
+            draw = torch.rand(batch, channels, device=levels.device)
+            kept = torch.arange(channels, device=levels.device) == draw.argmax(1, keepdim=True)
+            lost = (draw < self.channel_dropout) & ~kept
+            levels = levels.masked_fill(lost[:, None, :, None, None], torch.nan)
         return levels
-
-    def _lost(self, levels: Tensor) -> Tensor:
-        batch, _, channels = levels.shape[:3]
-        draw = torch.rand(batch, channels, device=levels.device)
-        kept = torch.arange(channels, device=levels.device) == draw.argmax(1, keepdim=True)
-        return (draw < self.channel_dropout) & ~kept

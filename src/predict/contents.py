@@ -44,7 +44,11 @@ def channel_rows(path: Path, source: SourceOptions | None = None) -> list[dict[s
         If the file is neither EDF nor BDF nor a calcium or extracellular recording, or is damaged.
     """
     if is_calcium(path):
-        return [_calcium_row(path, source.fs_hz if source else None)]
+        fs_hz = source.fs_hz if source else None
+        calcium = open_calcium(subject_files(path), subject_name(path), fs_hz, need_positions=False)
+        told = f"preprocess.py preprocess=cascade_spikes input_dir={path} list=true says which model fits"
+        row = {"channel": f"{calcium.cells} cells", "units": CALCIUM_UNITS[calcium.signal != "dff"]}
+        return [row | {"fs_hz": calcium.fs_hz, "seconds": calcium.frames / calcium.fs_hz, "note": told}]
     if path.suffix.lower() in EDF_SUFFIXES:
         header = read_header(path)
         return [
@@ -113,18 +117,6 @@ def _require_known(path: Path) -> None:
 
 def _is_plain_folder(path: Path) -> bool:
     return path.is_dir() and vendor_format(path) is None and not is_calcium(path)
-
-
-def _calcium_row(path: Path, fs_hz: float | None) -> dict[str, Any]:
-    """The traces of a calcium recording as one row."""
-    found = open_calcium(subject_files(path), subject_name(path), fs_hz, need_positions=False)
-    return {
-        "channel": f"{found.cells} cells",
-        "units": CALCIUM_UNITS[found.signal != "dff"],
-        "fs_hz": found.fs_hz,
-        "seconds": found.frames / found.fs_hz,
-        "note": f"preprocess.py preprocess=cascade_spikes input_dir={path} list=true says which model fits",
-    }
 
 
 def bundle_rows(recordings: Sequence[Sequence[dict[str, Any]]], places: Sequence[Path]) -> list[dict[str, Any]]:

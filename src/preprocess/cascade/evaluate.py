@@ -18,7 +18,7 @@ from rich.console import RenderableType
 from src.preprocess.cascade.dense import ensemble_mean
 from src.preprocess.cascade.ground_truth import Example, smooth_counts, with_noise
 from src.preprocess.cascade.oasis import OasisEngine
-from src.preprocess.cascade.output import cut_noise_floor
+from src.preprocess.cascade.output import cut_noise_floor, place_windows
 from src.preprocess.cascade.package import Network, PackageConfig
 from src.preprocess.cascade.parameters import CascadeEvaluateParams
 from src.preprocess.cascade.train import examples_of, fit_ensemble, recipe_of, settings_of
@@ -142,7 +142,9 @@ def evaluate_dataset(
         plain = [replace(example, measured_noise=np.full_like(example.measured_noise, level)) for example in others]
         inferred["no noise matching"] = _infer(noisy, fit(plain), config)
     for name, method in (("OASIS", fit_oasis(training, config)), ("threshold", fit_threshold(training, config))):
-        inferred[name] = [_on_predicted_frames(method(dff), config) for _, dff in noisy]
+        # Scored on the frames that the networks predict, so that all methods see the same spikes.
+        pairs = zip(ours, noisy, strict=True)
+        inferred[name] = [np.where(np.isfinite(own), method(dff), np.nan) for own, (_, dff) in pairs]
     methods = {name: _summary(score_neurons(noisy, values, config)) for name, values in inferred.items()}
     return {
         "dataset": held_out,
@@ -207,19 +209,10 @@ def at_level(examples: Sequence[Example], level: int, config: PackageConfig, see
 def _infer(noisy: Noisy, networks: Sequence[Network], config: PackageConfig) -> list[np.ndarray]:
     result = []
     for _, dff in noisy:
-        values = np.full(len(dff), np.nan)
         windows = ensemble_mean(dff[None], networks, config.windowsize)
         cut_noise_floor(windows, config, 1)  # as is done by default with a recording
-        values[config.trained_frame : config.trained_frame + windows.shape[1]] = windows[0]
-        result.append(values)
+        result.append(place_windows(windows, len(dff), config, "centered")[0])
     return result
-
-
-def _on_predicted_frames(values: np.ndarray, config: PackageConfig) -> np.ndarray:
-    # Scored on the frames that the networks can predict, so that all methods see the same spikes.
-    values[: config.trained_frame] = np.nan
-    values[len(values) - config.windowsize + config.trained_frame + 1 :] = np.nan
-    return values
 
 
 def _summary(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:

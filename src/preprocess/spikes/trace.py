@@ -147,9 +147,8 @@ def without_hum(samples: np.ndarray, fs_hz: float) -> tuple[np.ndarray, tuple[st
         lines = [h * mains for h in range(1, HARMONICS + 1) if h * mains < 0.45 * fs_hz]
         loud = [f for f in lines if _stands_out(power, f / resolution)]
         if mains in loud or len(loud) >= 3:
-            frequency = _refined(samples, mains * max(round(loud[0] / mains), 1), fs_hz) / max(
-                round(loud[0] / mains), 1
-            )
+            order = max(round(loud[0] / mains), 1)
+            frequency = _refined(samples, mains * order, fs_hz) / order
             cleaned = _subtract_lines(samples, [frequency * round(f / mains) for f in loud], fs_hz, length)
             names = ", ".join(f"{f:g}" for f in loud)
             return cleaned, (f"mains hum was taken off at {names} Hz",)

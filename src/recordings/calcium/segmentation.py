@@ -53,13 +53,10 @@ def recognise(path: Path) -> str | None:
         with reading(path) as file:
             if "estimates" in file and "params" in file:
                 return "caiman"
-            return "extract" if any("temporal_weights" in group for group in _groups(file)) else None
+            groups = [item for name in file if hasattr(item := file.get(name), "keys")]
+            return "extract" if any("temporal_weights" in group for group in groups) else None
     except BadInput:
         return None
-
-
-def _groups(file: Any) -> Iterator[Any]:
-    return (item for name in file if hasattr(item := file.get(name), "keys"))
 
 
 def open_nwb(path: Path, subject: str, fs_hz: float | None, coefficient: float) -> CalciumRecording:

@@ -77,7 +77,7 @@ def open_suite2p(
     places = {path if path.name.endswith(MATLAB_FILE) else path.parent for path in files.values()}
     contents = {place: _read_plane(place, fs_hz is None) for place in sorted(places, key=_plane_order)}
     planes = [_plane(*item, n, coefficient, need_positions) for n, item in enumerate(contents.items())]
-    rates = [] if fs_hz is not None else [_stated_rate(inside.get("ops")) for inside in contents.values()]
+    rates = [] if fs_hz is not None else [_member(inside.get("ops"), "fs") for inside in contents.values()]
     known = {"subject": subject, "file": next(iter(contents)), "notes": _notes(contents, coefficient)}
     return of_planes(planes, rates, fs_hz, "curate the ROIs in suite2p", **known)
 
@@ -211,8 +211,3 @@ def _position(place: Path, roi: Any, number: int, needed: bool) -> tuple[float, 
     stated = _member(roi, "iplane")
     plane = -1 if stated is None else int(np.ravel(stated)[0])
     return row, column, number if plane < 0 else plane
-
-
-def _stated_rate(settings: Any) -> Any:
-    """``fs`` of suite2p's settings; None if there is none."""
-    return _member(settings, "fs")

@@ -46,7 +46,7 @@ class Hypnogram:
     how: str = ""  # how the file was read, for people
     dated: bool = True  # whether start has a date; a time of day alone is less
     length_by: str = "file"  # who states epoch_s: file, user, or nobody: then the recording's length decides
-    heading: tuple[str, ...] = ()  # first lines that are no stages: a heading if the signal has fewer epochs
+    no_stages: tuple[tuple[int, str], ...] = ()  # lines of a text that are no stages: no epochs if the signal says so
     scored_epoch_s: float | None = None  # the usual length of the file's own epochs, which epoch_s divides
 
     @property
@@ -209,8 +209,8 @@ def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float, *, withi
 
 def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
     """The scoring with the length of epoch that makes it as long as the signal, where none was stated."""
-    if hypnogram.heading:
-        return _without_heading(hypnogram, duration_s)
+    if hypnogram.no_stages:
+        return _without_headings(hypnogram, duration_s)
     n = len(hypnogram.stages)
     if hypnogram.length_by != "nobody" or abs(n * hypnogram.epoch_s - duration_s) < _SLACK_EPOCHS * hypnogram.epoch_s:
         return hypnogram, []
@@ -223,22 +223,30 @@ def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogr
         problem = f"has {n} epochs, {n * hypnogram.epoch_s:.0f} s if of {hypnogram.epoch_s:g} s, "
         hint = f"state the length of an epoch: source.text_epoch_s=... ({duration_s / max(n, 1):.4g} fills the signal)"
         raise BadInput(hypnogram.source, problem + f"and the signal lasts {duration_s:.0f} s", hint)
-    return hypnogram, []
+    taken = f"{hypnogram.epoch_s:g} s (source.text_epoch_s states another length)"
+    return hypnogram, [f"{n} epochs do not fill {duration_s:.0f} s of signal: taken as epochs of {taken}"]
 
 
-def _without_heading(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
-    """The scoring without the first lines that are no stages, where it fills the signal so; else they are epochs."""
-    n, lines = len(hypnogram.stages), len(hypnogram.heading)
+def _without_headings(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
+    """The scoring without the lines that are no stages, where the others fill the signal; else they are epochs."""
+    n, (places, texts) = len(hypnogram.stages), zip(*hypnogram.no_stages, strict=True)
+    lines, are_first = len(places), places == tuple(range(len(places)))
+    listed = ", ".join(repr(text[:40]) for text in sorted(set(texts))[:8])
     lengths = (hypnogram.epoch_s,) if hypnogram.length_by != "nobody" else _USUAL_LENGTHS_S
     whole = {int(duration_s / length + 1e-6) for length in lengths}
-    if n - lines in whole or (n not in whole and n - lines - 1 in whole):
-        without, notes = _with_epoch_length(replace(hypnogram, stages=hypnogram.stages[lines:], heading=()), duration_s)
-        return without, [f"first {lines} lines taken as a heading ({hypnogram.heading[0][:40]!r})", *notes]
-    if n in whole:
-        return replace(hypnogram, heading=()), [f"first {lines} lines have unknown names: unscored"]
-    problem = f"starts with {lines} lines that are no stages, the first {hypnogram.heading[0][:40]!r}, and its length"
-    hint = "delete them if they are a heading, write ? for epochs that nobody scored"
-    raise BadInput(hypnogram.source, f"{problem} does not say whether they are epochs", hint)
+    # One line more may be an epoch that the signal has a part of.
+    if n not in whole and (n - lines in whole or n - lines - 1 in whole) and (are_first or lines > 1):
+        rest = replace(hypnogram, stages=np.delete(hypnogram.stages, places), no_stages=())
+        found, notes = _with_epoch_length(rest, duration_s)
+        return found, [f"{lines} lines that are no stages left out ({listed})", *notes]
+    if n not in whole and places[0] == 0:
+        problem = (
+            f"starts with lines that are no stages ({listed}), and its length does not say whether they are epochs"
+        )
+        hint = "delete them if they are a heading, write ? for epochs that nobody scored"
+        raise BadInput(hypnogram.source, problem, hint)
+    found, notes = _with_epoch_length(replace(hypnogram, no_stages=()), duration_s)
+    return found, [f"{lines} epochs have unknown names ({listed}): unscored", *notes]
 
 
 def _require_length(

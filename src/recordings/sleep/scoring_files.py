@@ -40,6 +40,13 @@ _TOUCH_S = 0.5
 _JITTER_MS = 50
 _STAGE_WORD = re.compile(r"(?:sleep[\s_-]*)?stage[\s_-]*(?=\d)", re.IGNORECASE)
 
+_EVENT = re.compile(
+    r"arous|apno?e|hypopn|rera|desat|light|limb|\bleg|plm|snor|spindle|complex|mcap|phase|art[ei]fa|position|supine|prone"
+    r"|body|start|stop|begin|end\b|montage|imped|calib|video|cardi|note|comment",
+    re.IGNORECASE,
+)
+"""Words of events, which never stand for a stage."""
+
 Segment = tuple[float, float, int]
 
 
@@ -209,16 +216,18 @@ def _refuse_unknown(path: Path, unknown: Sequence[str], share: float, n: int, op
 
 
 def _one_per_epoch(path: Path, scoring: Scoring, codes: Sequence[int | None], options: ScoringOptions) -> Hypnogram:
-    texts = [text for _, _, text in scoring.rows]
-    first = next((i for i, code in enumerate(codes) if code is not None), 0) if scoring.how.startswith(LINES) else 0
-    unknown = [text for text, code in zip(texts[first:], codes[first:], strict=True) if code is None]
-    notes = _refuse_unknown(path, unknown, len(unknown) / len(codes), len(codes), options)
+    unknown = [(i, row[2]) for i, (row, code) in enumerate(zip(scoring.rows, codes, strict=True)) if code is None]
+    names = [text for _, text in unknown]
+    lines = scoring.how.startswith(LINES)
+    first = next((i for i, code in enumerate(codes) if code is not None), 0) if lines else 0
+    notes = _refuse_unknown(path, names[first:], len(names[first:]) / len(codes), len(codes), options)
     stages = np.array([UNSCORED if code is None else code for code in codes], np.int8)
     length_s = options.epoch_s or scoring.epoch_s
     return Hypnogram(
-        stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), options.stage_names, (*scoring.notes, *notes),
-        how=scoring.how, length_by="user" if options.epoch_s else "file" if length_s else "nobody",
-        heading=tuple(texts[:first]),
+        stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), options.stage_names,
+        (*scoring.notes, *([] if lines else notes)), how=scoring.how,
+        length_by="user" if options.epoch_s else "file" if length_s else "nobody",
+        no_stages=tuple(unknown) if lines else (),
     )  # fmt: skip
 
 
@@ -321,7 +330,7 @@ def _for_stages(rows: Sequence[tuple[Row, int | None]]) -> set[str]:
         return set()
     places: dict[str, list[int]] = {}
     for row, code in rows:
-        if code is None and row[1] is None:
+        if code is None and row[1] is None and not _EVENT.search(row[2]):
             places.setdefault(row[2], []).append(round(10 * (row[0] or 0.0)))
     taken = set(begins)
     on_grid = {

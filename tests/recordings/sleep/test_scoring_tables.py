@@ -13,11 +13,13 @@ from tests.recordings.sleep.made_scorings import AASM, STAGES, TRUE, read, recor
 def test_first_lines_that_are_no_stages_are_a_heading_where_the_signal_says_so(tmp_path, first):
     recording(tmp_path / "n.edf")
     (tmp_path / "n.txt").write_text("\n".join([*first, "", *STAGES]))
-    assert right(tmp_path) == [f"first {len(first)} lines taken as a heading ({first[0]!r})"]
+    assert right(tmp_path) == [f"{len(first)} lines that are no stages left out ({', '.join(map(repr, first))})"]
     (tmp_path / "n.txt").write_text("\n".join([*first, *STAGES[len(first) :]]))
     stages, facts = read(tmp_path)
     np.testing.assert_array_equal(stages, [*[-1] * len(first), *TRUE[len(first) :]])
-    assert facts["warnings"] == [f"first {len(first)} lines have unknown names: unscored"]
+    assert facts["warnings"] == [f"{len(first)} epochs have unknown names ({', '.join(map(repr, first))}): unscored"]
+    (tmp_path / "n.txt").write_text("\n".join([*STAGES[:20], *first, *STAGES[20:40], "---", *STAGES[40:]]))
+    assert f"{len(first) + 1} lines that are no stages left out" in right(tmp_path)[0]
     (tmp_path / "n.txt").write_text("\n".join([*first, *STAGES[:-5]]))
     refused(tmp_path, "does not say whether they are epochs; delete them if they are a heading, write")
 
@@ -43,6 +45,8 @@ LATE = [(12 + i, name) for i, name in enumerate(STAGES[12:])]
         ("Epoche;Uhrzeit;HF;Stadium", "{number};{clock};61;{name}"),
         ("Zeitstempel,Stadium", "2020-01-01T{clock}+01:00,{name}"),
         ("Onset Duration Stage", "{s} 30 {name}"),
+        ("Beginn,duration,Stadium", "{s},30,{name}"),
+        ("Stadium,ende,Beginn", "{name},{end},{s}"),
         ("Uhrzeit;Arousals;Stadium", "{clock};1;{name}"),
         ("class instance channel start stop meta", "{name} . . {s} {end} ."),
     ],
@@ -111,6 +115,32 @@ def test_epochs_that_a_list_leaves_out_are_not_the_stage_before_them(tmp_path, d
     np.testing.assert_array_equal(read(tmp_path)[0], [*TRUE[:25], *[-1] * 15, *TRUE[40:]])
 
 
+@pytest.mark.parametrize("heading", [[], ["Beginn,Dauer,Stadium"], ["onset,duration,stage"]])
+def test_rows_in_another_order_are_put_in_order(tmp_path, heading):
+    recording(tmp_path / "n.edf")
+    rows = [f"{30 * i},30,{name}" for i, name in enumerate(STAGES)]
+    (tmp_path / "n.csv").write_text("\n".join([*heading, *rows[::-1]]))
+    assert right(tmp_path) == []
+
+
+def test_lists_of_changes(tmp_path):
+    """Arousals stand on the grid too; numbers of epochs do not say how long a stage lasts."""
+    recording(tmp_path / "n.edf")
+    changes = [i for i in range(60) if not i or STAGES[i - 1] != STAGES[i]]
+    rows = [(30 * i, STAGES[i]) for i in changes] + [(360, "Arousal"), (600, "Arousal"), (1800, "Stage - No Stage")]
+    table(tmp_path / "n.csv", sorted(rows), "time,event")
+    (note,) = right(tmp_path)
+    assert note == "2 annotations that are not stages left out ('Arousal')"
+    table(tmp_path / "n.csv", [(i + 1, STAGES[i]) for i in changes], "epoch,stage")
+    refused(tmp_path, "names 6 of the epochs 1 to 56; give a row for every epoch, or onset_s,duration_s,stage")
+
+
+def test_lines_that_do_not_fill_the_signal_are_said(tmp_path):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join(STAGES[:56]))
+    assert "56 epochs do not fill 1800 s of signal: taken as epochs of 30 s" in read(tmp_path)[1]["warnings"][0]
+
+
 def test_clock_times_of_twelve_hours_need_am_and_pm(tmp_path):
     recording(tmp_path / "n.edf", start=datetime.time(0, 45))
     clocks = [
@@ -127,6 +157,8 @@ def test_ends_alone_and_ends_that_may_be_starts(tmp_path):
     runs = "\n".join(f"{STAGES[end // 30 - 1]}\t{end}" for end in ends)
     (tmp_path / "n.txt").write_text(f"*Duration_sec\t1800\n*Datafile\tX\n{runs}\n")
     assert right(tmp_path) == []
+    table(tmp_path / "n.txt", [(f"23:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in LATE], "end,stage")
+    refused(tmp_path, "has ends of stages that are no ascending seconds")
     (tmp_path / "n.txt").write_text(runs)
     refused(tmp_path, "may be starts or ends .the first is 300.; name the columns: stage,onset or stage,stop")
 
