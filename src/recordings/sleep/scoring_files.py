@@ -261,6 +261,9 @@ def _on_grid(path: Path, scoring: Scoring, codes: Sequence[int | None], options:
         usual = Counter(row[2] for row in others if row not in unknown).most_common(3)
         listed = f" ({', '.join(repr(name) for name, _ in usual)})" if usual else ""
         notes.append(f"{left_out} annotations that are not stages left out{listed}")
+    without_end = {round(lasts) for (row, _), (_, lasts, _) in zip(lasting, known, strict=True) if not row[1]}
+    if len(without_end) > 2 and not lasting[-1][0][1] and known[-1][2] >= 0:
+        notes.append(f"the last stage states no end: taken as {known[-1][1]:g} s long")
     if clipped:
         notes.append(f"{clipped} stages overlap the next by less than {_TOUCH_S:g} s: cut short")
     return _rasterised(path, replace(scoring, notes=(*scoring.notes, *notes)), segments, blanks, options)
