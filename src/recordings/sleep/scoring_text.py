@@ -131,7 +131,9 @@ def parse_text(path: Path, text: str, stage_of: StageOf = stage_code) -> Scoring
     columns = _columns(path, names, rows, width, stage_of)
     needed = max(columns.values())
     short = [i for i, row in enumerate(rows, 1) if len(row) <= needed]
-    if len(short) > 0.1 * len(rows):
+    # Rows without times are epochs: none may be missing after the first.
+    untimed = set(columns) == {"stage"} and short != [*range(1, len(short) + 1)]
+    if untimed or len(short) > 0.1 * len(rows):
         raise BadInput(path, f"row {short[0]} of its stages has too few columns", "give onset_s,duration_s,stage")
     rows = [row for row in rows if len(row) > needed]
     notes = [f"{len(short)} rows with too few columns left out"] if short else []
