@@ -144,6 +144,7 @@ def test_a_signal_in_memory_gets_the_stages_of_the_file(bundle, nights, tmp_path
     assert "trained on recordings: nights" in found.origin
     volts = stage(recording.samples * 1e-6, recording.fs_hz, CHANNELS, units="V", bundle=bundle)
     np.testing.assert_allclose(volts.probabilities, found.probabilities, atol=1e-3)
+    assert "is the unit right? (units='V')" in stage(recording.samples * 1e-6, 100.0, CHANNELS, bundle=bundle).notes[0]
     with pytest.raises(BadInput, match=r"give .channel, time., fs_hz and a name"):
         stage(recording.samples[0], 100.0, "EEG", bundle=bundle)
     with pytest.raises(BadInput, match=r"night\.edf: is a path and no signal; type: python infer.py input=night"):

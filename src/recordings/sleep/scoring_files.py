@@ -40,6 +40,7 @@ _TOUCH_S = 0.5
 _JITTER_MS = 50
 _STAGE_WORD = re.compile(r"(?:sleep[\s_-]*)?stage[\s_-]*(?=\d)", re.IGNORECASE)
 
+_CODING_HINT = f"source.stage_coding={'|'.join(CODINGS)} (aasm: 4 is REM; edf: 5 is REM; dreams: 5 is wake)"
 _EVENT = re.compile(
     r"arous|apno?e|hypopn|rera|desat|light|limb|\bleg|plm|snor|spindle|complex|mcap|phase|art[ei]fa|position|supine|prone"
     r"|body|start|stop|begin|end\b|montage|imped|calib|video|cardi|note|comment",
@@ -188,12 +189,12 @@ def _codes(path: Path, scoring: Scoring, options: ScoringOptions) -> list[int | 
         if wrong:
             listed = ", ".join(repr(str(number)) for number in wrong)
             problem = f"has unknown stages in the coding {scoring.coding!r}: {listed}"
-            raise BadInput(path, problem, f"say what integers mean: source.stage_coding={'|'.join(CODINGS)}")
+            raise BadInput(path, problem, f"say what integers mean: {_CODING_HINT}")
         by_name |= {text: table.get(number) for text, number in integers.items()}
     elif (integers and not named) or (scoring.coding is None and _is_unclear(by_name, numbered, options.stage_names)):
         listed = ", ".join(sorted(integers or numbered, key=lambda text: (numbered[text], text))[:12])
         problem = f"has {'bare ' if integers else ''}integers for stages ({listed}), which mean different things in"
-        raise BadInput(path, f"{problem} different files", f"say which: source.stage_coding={'|'.join(CODINGS)}")
+        raise BadInput(path, f"{problem} different files", f"say which: {_CODING_HINT}")
     return [by_name[text] for text in texts]
 
 
@@ -260,6 +261,9 @@ def _on_grid(path: Path, scoring: Scoring, codes: Sequence[int | None], options:
         usual = Counter(row[2] for row in others if row not in unknown).most_common(3)
         listed = f" ({', '.join(repr(name) for name, _ in usual)})" if usual else ""
         notes.append(f"{left_out} annotations that are not stages left out{listed}")
+    without_end = {round(lasts) for (row, _), (_, lasts, _) in zip(lasting, known, strict=True) if not row[1]}
+    if len(without_end) > 2 and not lasting[-1][0][1] and known[-1][2] >= 0:
+        notes.append(f"the last stage states no end: taken as {known[-1][1]:g} s long")
     if clipped:
         notes.append(f"{clipped} stages overlap the next by less than {_TOUCH_S:g} s: cut short")
     return _rasterised(path, replace(scoring, notes=(*scoring.notes, *notes)), segments, blanks, options)
@@ -273,9 +277,8 @@ def _rasterised(
     end = max(onset + duration for onset, duration, _ in (*segments, *blanks))
     if end - first > _LONGEST_S:
         raise BadInput(path, f"spans {(end - first) / 86_400:.0f} days", "give onsets in seconds from the start")
-    # What nobody scored may lie off the grid, an artefact for instance; it does not make the grid finer than seconds.
-    whole_blanks = [b for b in blanks if (b[0] - first).is_integer() and b[1].is_integer()]
-    bounds = [*segments, *whole_blanks] or blanks
+    # What nobody scored may lie off the grid, an artefact for instance.
+    bounds = segments or blanks
     lengths = [round(1000 * x) for onset, duration, _ in bounds for x in (onset - first, duration)]
     whole = [1000 * round(x / 1000) for x in lengths]
     near = all(abs(a - b) <= _JITTER_MS for a, b in zip(lengths, whole, strict=True))

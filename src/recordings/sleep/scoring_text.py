@@ -107,10 +107,10 @@ def parse_text(path: Path, text: str, stage_of: StageOf = stage_code) -> Scoring
     """
     if (listed := _json_list(path, text)) is not None:
         return Scoring([(None, None, stage) for stage in listed], "JSON list")
-    every = [line.strip() for line in text.strip().splitlines() if not line.lstrip().startswith("#")]
-    lines = [line for line in every if line]
-    if lines and lines[0].lower() == "[hypnogram]":
-        return Scoring([(None, None, line) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
+    every = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    lines = [line for line in every if line.strip()]
+    if lines and lines[0].strip().lower() == "[hypnogram]":
+        return Scoring([(None, None, line.strip()) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
     if lines and lines[0].startswith("*Duration_sec"):
         ends = [line.rsplit(None, 1) for line in lines if not line.startswith("*")]
         lines = ["stop,stage", *(f"{end[-1]},{end[0]}" for end in ends)]
@@ -125,13 +125,15 @@ def parse_text(path: Path, text: str, stage_of: StageOf = stage_code) -> Scoring
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
     width = len(table[heading]) if heading >= 0 else max(len(row) for row in rows[:_LONGEST_PREAMBLE])
     if width == 1:
-        _require_no_blank_line(path, every, stage_of)
+        _require_no_blank_line(path, [line.strip() for line in every], stage_of)
         return Scoring([(None, None, row[0]) for row in rows], LINES)
     names = _names(table[heading]) if heading >= 0 else []
     columns = _columns(path, names, rows, width, stage_of)
     needed = max(columns.values())
     short = [i for i, row in enumerate(rows, 1) if len(row) <= needed]
-    if len(short) > 0.1 * len(rows):
+    # Rows without times are epochs: none may be missing after the first.
+    untimed = set(columns) == {"stage"} and short != [*range(1, len(short) + 1)]
+    if untimed or len(short) > 0.1 * len(rows):
         raise BadInput(path, f"row {short[0]} of its stages has too few columns", "give onset_s,duration_s,stage")
     rows = [row for row in rows if len(row) > needed]
     notes = [f"{len(short)} rows with too few columns left out"] if short else []

@@ -367,5 +367,6 @@ def test_lengths_that_are_absent_reach_to_the_next_stage(tmp_path):
     changes = [i for i in range(60) if i == 0 or STAGES[i] != STAGES[i - 1]]
     scoring(tmp_path / "n-Hypnogram.edf", [], more=[MARK(30 * i, None, STAGES[i]) for i in changes])
     (tmp_path / "n.csv").unlink()
-    stages, _ = read(tmp_path)
-    np.testing.assert_array_equal(stages[:56], TRUE[:56])
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, [*TRUE[:56], *[-1] * 4])
+    assert facts["warnings"][0] == "the last stage states no end: taken as 30 s long"

@@ -123,6 +123,21 @@ def test_rows_in_another_order_are_put_in_order(tmp_path, heading):
     assert right(tmp_path) == []
 
 
+def test_empty_cells_at_the_ends_of_rows_and_units_in_cells(tmp_path):
+    recording(tmp_path / "n.edf")
+    rows = [f"\t23:{i // 2:02d}:{i % 2 * 30:02d}\tStage - {name}\t" for i, name in LATE]
+    rows.insert(20, "\t23:10:07\tLimb Movement\t1.2 s")
+    (tmp_path / "n.txt").write_text("\n".join(["Channel\tTime\tEvent\tDuration", *rows]))
+    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+
+
+def test_a_row_without_a_stage_is_an_epoch_where_rows_have_no_times(tmp_path):
+    recording(tmp_path / "n.edf")
+    rows = [f"x{i};{name}" if i != 30 else "x30" for i, name in enumerate(STAGES)]
+    (tmp_path / "n.csv").write_text("\n".join(["id;stage", *rows]))
+    refused(tmp_path, "row 31 of its stages has too few columns")
+
+
 def test_lists_of_changes(tmp_path):
     """Arousals stand on the grid too; numbers of epochs do not say how long a stage lasts."""
     recording(tmp_path / "n.edf")
