@@ -2,11 +2,10 @@
 
 import gc
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -34,8 +33,8 @@ METHODS = {
 }
 """Method that needs no bundle → module and function, called with the input, the output folder and the options."""
 
-READS, SHORT = "source_options", ("key", "fs_hz")
-"""How predictors of spikes and LFP take the block ``source``; its keys that are in ``options`` too."""
+READS = "source_options"
+"""How predictors of spikes and LFP take the block ``source``."""
 
 LFP_METHOD = "lfp_states"
 """What scores LFP where neither a bundle nor a method is named."""
@@ -50,7 +49,7 @@ def known_options(predict: Callable[..., Summary]) -> list[str]:
     """What may be given to ``predict`` under ``options``: what its module says, else its keyword arguments."""
     listed = [p.name for p in signature(predict).parameters.values() if p.kind is p.KEYWORD_ONLY]
     known: list[str] = getattr(import_module(predict.__module__), "OPTIONS", {}).get(predict.__name__, listed)
-    return [*(n for n in known if n != READS), *(SHORT if READS in known else ())]
+    return known
 
 
 def given_options(cfg: DictConfig, predict: Callable[..., Summary], task: str) -> dict[str, Any]:
@@ -60,24 +59,14 @@ def given_options(cfg: DictConfig, predict: Callable[..., Summary], task: str) -
     known = known_options(predict)
     for name in given:
         if name not in known:
-            raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {', '.join(known)}")
-    source = source_options(cfg)
-    if "key" in known:
-        return {k: v for k, v in given.items() if k not in SHORT} | {READS: source}
+            choices = ", ".join(n for n in known if n != READS)
+            raise BadInput(f"options.{name}", f"is no option of {task}", f"choose from: {choices}")
+    source = OmegaConf.to_object(cfg.source)
+    if READS in known:
+        return given | {READS: source}
     if source != SourceOptions():
         raise BadInput("source", f"{task} takes none of its keys", "leave it out")
     return given
-
-
-def source_options(cfg: DictConfig) -> SourceOptions:
-    """The block ``source``, with ``options.key`` and ``options.fs_hz``, which mean the same."""
-    source: SourceOptions = OmegaConf.to_object(cfg.source)  # type: ignore[assignment]
-    for name in SHORT:
-        value, stated = cfg.options[name], getattr(source, name)
-        if value is not None and stated not in (None, value):
-            raise BadInput(f"options.{name}", f"is {value}, source.{name} is {stated}", f"give source.{name} alone")
-        source = source if value is None else replace(source, **{name: value})
-    return source
 
 
 def predict_with_method(cfg: DictConfig) -> Summary:
@@ -141,7 +130,7 @@ def show_contents(cfg: DictConfig, console: Console) -> None:
     recordings: list[list[dict[str, Any]]] = []
     for path in paths:
         try:
-            found = channel_rows(path, source_options(cfg))
+            found = channel_rows(path, cast(SourceOptions, OmegaConf.to_object(cfg.source)))
         except BadInput as error:
             if len(paths) == 1:
                 raise

@@ -23,7 +23,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from src import schema
-from src.datamodules.grid_examples import GridWindows, PlaneSequences
+from src.datamodules.grids import GridWindows, PlaneSequences
 from src.preprocess.calcium.grid_index import SubjectGrids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, convert
 from src.preprocess.calcium.grid_windows import WindowFrames, as_dense

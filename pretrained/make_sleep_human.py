@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from src.datamodules.sleep_spans import VIEWS, SpanOptions, draw_windows
+from src.datamodules.sleep_sequences import SPAN_VIEWS, SpanOptions, draw_windows
 from src.models.bundle import Bundle, build_network, export_bundle
 from src.models.metrics import scores
 from src.predict.sleep import stage_probabilities
@@ -175,7 +176,8 @@ def score_fold(folder: Path, fold: int, work: Path) -> dict[str, list[Scored]]:
     for _, subject, epochs in nights:
         for name, change in CONDITIONS.items() if subject in tested else ():
             changed, counted = change(epochs)
-            chances = stage_probabilities(network, changed, temperature=1.0, views=VIEWS, find_period=True)[counted]
+            chances = stage_probabilities(network, changed, temperature=1.0, views=SPAN_VIEWS, find_period=True)
+            chances = chances[counted]
             both = (changed.stages[counted] != UNSCORED) & np.isfinite(chances).all(axis=1)
             chances[~both] = np.nan
             found[name].append((chances, np.where(both, changed.stages[counted], UNSCORED)))
@@ -278,7 +280,7 @@ def confusion(probabilities: NDArray[np.floating], stages: NDArray[np.integer]) 
 def describe(nights: Sequence[Night], decision: dict[str, Any], metrics: dict[str, float]) -> Bundle:
     """The bundle without its weights."""
     settings = EpochSettings.from_params(
-        {"channels": list(CHANNELS), "features": BandPowerSettings().to_dict(), "margin_s": None}
+        {"channels": list(CHANNELS), "features": asdict(BandPowerSettings()), "margin_s": None}
     )
     transitions = sum(transition_counts(epochs.stages, len(HUMAN_STAGES)) for _, _, epochs in nights)
     layout = layout_signal("bandpower")
@@ -295,7 +297,7 @@ def describe(nights: Sequence[Night], decision: dict[str, Any], metrics: dict[st
         ),
         steps=[
             SLEEP_EPOCHS.describe(settings.to_params("bandpower")),
-            {"step": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": list(VIEWS)}},
+            {"step": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": list(SPAN_VIEWS)}},
         ],
         classes=list(HUMAN_STAGES),
         decision={

@@ -65,10 +65,7 @@ class InferOptions:
     lights_on: Any = None  # sleep: likewise
     examples: str | None = None  # LFP: a few epochs scored by hand, from which the others are scored
     classifier: str | None = None  # spikes: bundle of the classifier that names the neurons
-    recordings: list[str] | None = None  # spikes: names of the recordings to use
     truth: str | None = None  # spikes: folder of labelled recordings to score against
-    key: str | None = None  # spikes, LFP: the same as source.key
-    fs_hz: float | None = None  # spikes, LFP: the same as source.fs_hz
     channel: int | None = None  # spikes: number of the channel
     gain: float | None = None  # spikes: factor from the file's units to those of the training data
     detector_config: str | None = None  # spikes: detector_config.npz whose threshold replaces the bundle's

@@ -6,10 +6,13 @@ torch's global generator.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class SpectrogramAugment:
     """Time warp, gain, frequency and time masks for ``(batch, channel, freq, time)`` in dB.
 
@@ -27,13 +30,10 @@ class SpectrogramAugment:
         Standard deviation of a level shift of a whole sample; 0 switches it off.
     """
 
-    def __init__(
-        self, time_warp_frames: int = 0, freq_mask_bins: int = 0, time_mask_frames: int = 0, gain_db: float = 0.0
-    ) -> None:
-        self.time_warp_frames = time_warp_frames
-        self.freq_mask_bins = freq_mask_bins
-        self.time_mask_frames = time_mask_frames
-        self.gain_db = gain_db
+    time_warp_frames: int = 0
+    freq_mask_bins: int = 0
+    time_mask_frames: int = 0
+    gain_db: float = 0.0
 
     def __call__(self, decibels: Tensor, mean_db: Tensor, std_db: Tensor) -> Tensor:
         """Augment a batch; ``mean_db`` is the training mean ``(channel, freq)``, the deviation is not needed."""
@@ -80,6 +80,7 @@ def warp_time(decibels: Tensor, most: int) -> Tensor:
     return decibels.gather(3, index) * (1 - weight) + decibels.gather(3, index + 1) * weight
 
 
+@dataclass(frozen=True)
 class LevelAugment:
     """Noise, level shifts and lost channels for ``(batch, epoch, channel, freq, time)``.
 
@@ -98,8 +99,9 @@ class LevelAugment:
         network can score recordings that lack channels.
     """
 
-    def __init__(self, noise: float = 0.0, shift: float = 0.0, channel_dropout: float = 0.0) -> None:
-        self.noise, self.shift, self.channel_dropout = noise, shift, channel_dropout
+    noise: float = 0.0
+    shift: float = 0.0
+    channel_dropout: float = 0.0
 
     def __call__(self, levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Augment a batch; ``mean`` and ``std`` are ``(channel, freq)`` over the training epochs."""
@@ -110,11 +112,9 @@ class LevelAugment:
             shape = (levels.shape[0], 1, *levels.shape[2:4], 1)
             levels = levels + self.shift * spread * torch.randn(shape, device=levels.device)
         if self.channel_dropout:
-            levels = levels.masked_fill(self._lost(levels)[:, None, :, None, None], torch.nan)
+            batch, _, channels = levels.shape[:3]
+            draw = torch.rand(batch, channels, device=levels.device)
+            kept = torch.arange(channels, device=levels.device) == draw.argmax(1, keepdim=True)
+            lost = (draw < self.channel_dropout) & ~kept
+            levels = levels.masked_fill(lost[:, None, :, None, None], torch.nan)
         return levels
-
-    def _lost(self, levels: Tensor) -> Tensor:
-        batch, _, channels = levels.shape[:3]
-        draw = torch.rand(batch, channels, device=levels.device)
-        kept = torch.arange(channels, device=levels.device) == draw.argmax(1, keepdim=True)
-        return (draw < self.channel_dropout) & ~kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from src.datamodules.splits import Part
 from src.signals import BadInput
 
 
@@ -91,6 +92,37 @@ def evaluation_loader(
     # DistributedSampler would repeat examples to make the shares even, and count them twice in the scores.
     sampler: Any = None if processes == 1 else range(rank, len(dataset), processes)  # type: ignore[arg-type]
     return DataLoader(dataset, batch_size=share, sampler=sampler, collate_fn=collate, generator=_own_generator())
+
+
+class PartLoaders(pl.LightningDataModule):
+    """The loaders of a datamodule whose ``datasets`` are named by parts; see the two functions above."""
+
+    datasets: Mapping[Any, Any]
+    batch_size: int
+    held_out_batch: int | None
+    collate: Callable[[Any], Any] | None = None
+    execution: Execution
+
+    def held_out(self, part: Part) -> Any:
+        """The examples of a part that nothing is trained on."""
+        return self.datasets[part]
+
+    def _evaluation(self, part: Part) -> DataLoader[Any]:
+        return evaluation_loader(self.held_out(part), self.held_out_batch, trainer=self.trainer, collate=self.collate)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        dataset, seed = self.datasets["train"], self.execution.seed
+        return training_loader(dataset, self.batch_size, seed=seed, trainer=self.trainer, collate=self.collate)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """What is tested."""
+        return self._evaluation("test")
 
 
 def _own_generator() -> torch.Generator:

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from src.datamodules.augment import SpectrogramAugment
-from src.datamodules.loaders import Execution, evaluation_loader, training_loader
+from src.datamodules.loaders import Execution, PartLoaders
 from src.datamodules.splits import PARTS, Part, Split, make_split, split_blocks
 from src.preprocess.sleep.epochs import EpochSettings, read_epochs
 from src.preprocess.sleep.prepare import SLEEP_EPOCHS, EpochArtifact, prepare_nights, recordings_table, source_origin
@@ -97,7 +96,7 @@ class EpochDataset(SleepDataset):
         return self.decibels.float()
 
 
-class SleepData(pl.LightningDataModule):
+class SleepData(PartLoaders):
     """Nights from a folder (or the simulator) → cached epoch spectrograms → batches of single epochs.
 
     Parameters
@@ -132,7 +131,7 @@ class SleepData(pl.LightningDataModule):
         super().__init__()
         default = {"channels": EpochSettings.channels, "features": {}}
         self.source, self.settings = source, EpochSettings.from_params({**default, **epochs})
-        self.split_options, self.batch_size = split, batch_size
+        self.split_options, self.batch_size, self.held_out_batch = split, batch_size, batch_size
         self.augment: Any = SpectrogramAugment(**augment or {})
         self.execution = Execution(**execution or {})
         self.classes: Sequence[str] = HUMAN_STAGES
@@ -257,19 +256,6 @@ class SleepData(pl.LightningDataModule):
     def _class_counts(self, dataset: SleepDataset) -> np.ndarray:
         stages = dataset.stages[dataset.stages != UNSCORED]
         return torch.bincount(stages, minlength=len(self.classes)).numpy()
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        return training_loader(self.datasets["train"], self.batch_size, seed=self.execution.seed, trainer=self.trainer)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return evaluation_loader(self.datasets["val"], self.batch_size, trainer=self.trainer)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return evaluation_loader(self.datasets["test"], self.batch_size, trainer=self.trainer)
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """The test subjects, in the order of ``datasets["test"]``."""
-        return self.test_dataloader()
 
 
 def _differs(one: SignalSpec | None, other: SignalSpec | None, any_unit: bool) -> bool:

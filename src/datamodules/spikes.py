@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from src.datamodules.loaders import Execution, as_is, evaluation_loader, overfitting
+from src.datamodules.loaders import Execution, PartLoaders, as_is, evaluation_loader, overfitting
 from src.datamodules.splits import PARTS, Part, Split, split_blocks
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
-from src.preprocess.spikes.filters import Spectrum, mean_template
+from src.preprocess.spikes.filters import Spectrum
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import find_recording, load_trace
 from src.preprocess.spikes.waveforms import cut, load_labelled
@@ -221,7 +220,7 @@ class LabelledFormat:
     seed: int = 0
 
 
-class SpikeData(pl.LightningDataModule):
+class SpikeData(PartLoaders):
     """A labelled recording, split by time before anything is fitted, in the noise of each target.
 
     Parameters
@@ -261,6 +260,7 @@ class SpikeData(pl.LightningDataModule):
         self.options = SourceOptions(key=self.format.key)
         self.fs_hz, self.n_units = self.format.fs_hz, self.format.n_units
         self.examples, self.shares = examples, split
+        self.held_out_batch, self.collate = None, as_is
         self.execution = Execution(**execution or {})
         self.classes = [f"neuron {u + 1}" for u in range(self.n_units)]
         self.blocks: dict[Part, NoisyBlock] = {}
@@ -295,9 +295,7 @@ class SpikeData(pl.LightningDataModule):
         if not len(recording.train.between(self.parts["train"].start, self.parts["train"].stop)):
             raise BadInput(path, "no spike lies in the training block", "use a longer recording")
         if self.switches.get("matched_filter"):
-            model = recording.waveforms(self.parts["train"], self.n_units)
-            template = tuple(float(v) for v in mean_template(model.templates[model.counts > 0]))
-            self.conditioning = replace(self.conditioning, template=template, template_onset=model.onset)
+            self.conditioning = recording.waveforms(self.parts["train"], self.n_units).matched(self.conditioning)
         sorter = BankSorter.from_labelled(recording, linear, self.parts["train"])
         noise = {}
         for name in self.targets:
@@ -369,13 +367,3 @@ class SpikeData(pl.LightningDataModule):
         given["batches"] *= 1 if self.trainer is None else self.trainer.world_size
         seed, same = self.execution.seed, overfitting(self.trainer)
         return evaluation_loader(kind(self.blocks["train"], seed=seed, same=same, **given), None, trainer=self.trainer)
-
-    def val_dataloader(self) -> DataLoader[HeldOut]:
-        return evaluation_loader(self.held_out("val"), None, trainer=self.trainer, collate=as_is)  # type: ignore[arg-type]
-
-    def test_dataloader(self) -> DataLoader[HeldOut]:
-        return evaluation_loader(self.held_out("test"), None, trainer=self.trainer, collate=as_is)  # type: ignore[arg-type]
-
-    def predict_dataloader(self) -> DataLoader[HeldOut]:
-        """The test block in the noise of each target."""
-        return self.test_dataloader()

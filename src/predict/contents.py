@@ -11,7 +11,7 @@ from src.models.bundle import Bundle, load_bundle
 from src.recordings.calcium.sources import open_recording as open_calcium
 from src.recordings.calcium.sources import subject_files, subject_name
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.formats import vendor_format
+from src.recordings.extracellular.formats import EDF_HEAD, begins, vendor_format
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.spike_trains import holds_spikes
 from src.recordings.sleep.channels import choose_channels, is_channel
@@ -44,7 +44,11 @@ def channel_rows(path: Path, source: SourceOptions | None = None) -> list[dict[s
         If the file is neither EDF nor BDF nor a calcium or extracellular recording, or is damaged.
     """
     if is_calcium(path):
-        return [_calcium_row(path, source.fs_hz if source else None)]
+        fs_hz = source.fs_hz if source else None
+        calcium = open_calcium(subject_files(path), subject_name(path), fs_hz, need_positions=False)
+        told = f"preprocess.py preprocess=cascade_spikes input_dir={path} list=true says which model fits"
+        row = {"channel": f"{calcium.cells} cells", "units": CALCIUM_UNITS[calcium.signal != "dff"]}
+        return [row | {"fs_hz": calcium.fs_hz, "seconds": calcium.frames / calcium.fs_hz, "note": told}]
     if path.suffix.lower() in EDF_SUFFIXES:
         header = read_header(path)
         return [
@@ -96,7 +100,7 @@ def _require_known(path: Path) -> None:
     """Refuse what is neither EDF, BDF nor band powers, with the commands that read arrays and raw binary files."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
     suffixes = Counter(file.suffix.lower() or "without suffix" for file in files)
-    if {*EDF_SUFFIXES, ".npz"} & {*suffixes} or (path.is_file() and _is_edf_by_content(path)):
+    if {*EDF_SUFFIXES, ".npz"} & {*suffixes} or (path.is_file() and begins(path, EDF_HEAD, b"\xffBIOSEMI")):
         return
     array = next((file for file in files if file.suffix.lower() in SUFFIXES), None)
     told = "source.fs_hz=<Hz>" if array else "source.dtype=int16 source.channels=<number> source.fs_hz=<Hz>"
@@ -111,25 +115,8 @@ def _require_known(path: Path) -> None:
     raise BadInput(path, problem, hint)
 
 
-def _is_edf_by_content(path: Path) -> bool:
-    with path.open("rb") as handle:
-        return handle.read(8) in (b"0       ", b"\xffBIOSEMI")
-
-
 def _is_plain_folder(path: Path) -> bool:
     return path.is_dir() and vendor_format(path) is None and not is_calcium(path)
-
-
-def _calcium_row(path: Path, fs_hz: float | None) -> dict[str, Any]:
-    """The traces of a calcium recording as one row."""
-    found = open_calcium(subject_files(path), subject_name(path), fs_hz, need_positions=False)
-    return {
-        "channel": f"{found.cells} cells",
-        "units": CALCIUM_UNITS[found.signal != "dff"],
-        "fs_hz": found.fs_hz,
-        "seconds": found.frames / found.fs_hz,
-        "note": f"preprocess.py preprocess=cascade_spikes input_dir={path} list=true says which model fits",
-    }
 
 
 def bundle_rows(recordings: Sequence[Sequence[dict[str, Any]]], places: Sequence[Path]) -> list[dict[str, Any]]:

@@ -44,6 +44,13 @@ LONG = 0.6
 """A recording whose sleep period is a smaller share of it is scored in two passes."""
 OPTIONS = {"predict": ["kind", *InputOptions.__dataclass_fields__]}
 """What may be given under ``options``, by function."""
+_ARGUMENTS = {
+    "options.yasa=false": "yasa=False",
+    "options.scale=1e+06": "units='V'",
+    "options.scale=1000": "units='mV'",
+    "options.channels": "use",
+}
+"""Arguments of :func:`stage` for the options of ``infer.py`` that notes name."""
 HUMAN_BUNDLE = Path(__file__).resolve().parents[2] / "pretrained" / "sleep_human"
 """The network that :func:`stage` takes where no bundle is named."""
 
@@ -174,7 +181,7 @@ def stage(
     """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle or HUMAN_BUNDLE)
     settings, network = _open(loaded)
-    recordings = _in_memory(signal, fs_hz, channels, units)
+    recordings = _in_memory(signal, fs_hz, [channels] if isinstance(channels, str) else channels, units)
     rates = [recording.fs_hz for recording in recordings.values()]
     groups, _ = choose_groups(loaded, "signal", list(recordings), rates, [use] if isinstance(use, str) else use)
     native = {name: _named(recordings, name) for group in groups for name in group if name != ABSENT}
@@ -190,8 +197,14 @@ def stage(
         scored.statistics,
         scored.intervals,
         f"{scored.scored_by} {scored.origin}",
-        [*scored.findings, *scored.given.notes],
+        [_in_python(note) for note in (*scored.findings, *scored.given.notes)],
     )
+
+
+def _in_python(note: str) -> str:
+    for option, argument in _ARGUMENTS.items():
+        note = note.replace(option, argument)
+    return note
 
 
 def _in_memory(

@@ -87,6 +87,7 @@ class NightInput:
     start: datetime | None = None
     signal: list[ChannelReport] = field(default_factory=list)  # what was found in the channels
     reference: NDArray[np.integer] | None = None  # (epoch,) a person's stages
+    reference_read: str = "the stages in the file"  # from where and how the reference was read
     doubts: list[str] = field(default_factory=list)  # what speaks against the reference being of this recording
     rows: list[dict[str, NDArray[np.floating]]] = field(default_factory=list)  # "eeg", "eog" of each group, for YASA
     rows_hz: float = 0.0
@@ -153,12 +154,10 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     native = dict(zip(names, loaded, strict=True))
     del loaded
     given = cut_input(bundle, settings, groups, native, night.recording_id)
-    reference, more, doubts = _reference(night, settings, options, given)
+    given = _with_reference(night, settings, options, given)
     return replace(
         given,
-        reference=reference,
-        doubts=doubts,
-        notes=[*notes, *more],
+        notes=[*notes, *given.notes],
         lights=_lights(options, night, given.start),
     )
 
@@ -279,23 +278,28 @@ def bundle_views(bundle: Bundle) -> list[str]:
     return next((list(s["params"]["views"]) for s in bundle.steps if s["step"] == NIGHT_VIEW), ["absolute"])
 
 
-def _reference(
-    night: Night, settings: EpochSettings, options: InputOptions, given: NightInput
-) -> tuple[NDArray[np.integer] | None, list[str], list[str]]:
-    """A person's stages on the epochs of the recording, what to say of them, and what makes them doubtful."""
+def _with_reference(night: Night, settings: EpochSettings, options: InputOptions, given: NightInput) -> NightInput:
+    """The input with a person's stages on its epochs, what to say of them, and what makes them doubtful."""
     if not options.reference:
-        return None, [], []
+        return given
     named = None if options.reference == "beside" else Path(options.reference)
     scored = replace(night, hypnogram=named, not_read=()) if named else night
     names = {**settings.more_names, **options.stage_names}
-    hypnogram = load_scoring(
-        scored, ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, names)
-    )
-    if hypnogram is None:
-        return None, [f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"], []
+    how = ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, names)
     duration_s = len(given.level.decibels) * given.epoch_s + float(given.groups[0].facts["tail_s"])
-    stages, facts = align(hypnogram, duration_s, given.epoch_s, start=given.start)
-    return stages, [*scored.notes, *facts["warnings"]], facts["doubts"]
+    try:
+        hypnogram = load_scoring(scored, how)
+        if hypnogram is None:
+            note = f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"
+            return replace(given, notes=[*given.notes, note])
+        stages, facts = align(hypnogram, duration_s, given.epoch_s, start=given.start)
+    except BadInput as error:
+        raise BadInput(error.source, error.problem, error.hint.replace("source.", "options.")) from None
+    late_s = facts["offset_s"]
+    shift = f", {abs(late_s):g} s {'after' if late_s > 0 else 'before'} the start of the recording" if late_s else ""
+    read = f"{facts['scoring']}{shift}, {facts['share_scored']:.0%} of the recording scored"
+    notes = [*given.notes, *scored.notes, *facts["warnings"]]
+    return replace(given, reference=stages, reference_read=read, doubts=facts["doubts"], notes=notes)
 
 
 def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> NightInput:

@@ -36,7 +36,7 @@ UNSCORED_NAME = "unscored"
 LEAST_EPOCHS = 10
 """Fewer scored epochs have no statistics."""
 WIDE_MIN, EARLY_REM_MIN = 30.0, 15.0
-"""A number and its interval that span more than this, a REM latency below this, are marked."""
+"""A number and its interval that span more than this (or half the recording), a REM latency below this, are marked."""
 NO_KAPPA, POOR_KAPPA = 0.1, 0.4
 """A reference is doubtful below the first κ; below the second, if its clock or its length is another one."""
 TILES = {
@@ -99,13 +99,16 @@ class ScoredNight:
         value, interval = self.statistics.get(name), self.intervals.get(name)
         if name.startswith("rem_latency") and value is not None and value < EARLY_REM_MIN:
             return f"REM within {EARLY_REM_MIN:.0f} min of sleep onset: check these epochs"
-        if (unscored := self.statistics.get("unscored_min") or 0.0) > WIDE_MIN:
+        if name.startswith(("sol", "rem_latency")) and self.statistics.get("sol_min") == 0:
+            return "asleep from the first epoch on: sleep onset is not in the recording"
+        wide_min = min(WIDE_MIN, (self.statistics.get("trt_min") or 0.0) / 2)
+        if (unscored := self.statistics.get("unscored_min") or 0.0) > wide_min:
             return f"{unscored:.0f} min are unscored"
         if value is None or interval is None or not name.endswith("_min"):
             return ""
         # Doubtful epochs can put what is counted outside what their sequence makes likely.
         spread = max(value, interval[1]) - min(value, interval[0])
-        return f"uncertain by more than {WIDE_MIN:.0f} min" if spread > WIDE_MIN else ""
+        return f"uncertain by more than {wide_min:.0f} min" if spread > wide_min else ""
 
     @cached_property
     def agreement(self) -> dict[str, Any] | None:
@@ -137,6 +140,7 @@ class ScoredNight:
         lines += [f"note       {note}" for note in self.given.notes]
         lines += [f"look at    {TILES[name]}: {doubt}" for name in TILES if (doubt := self.doubt(name))]
         doubt = self.reference_doubt
+        lines += [] if self.agreement is None else [f"reference  {self.given.reference_read}"]
         lines += [f"WARNING    {doubt}. The numbers below then say nothing"] if doubt else []
         if self.agreement is not None:
             lines += [f"{'DOUBTFUL' if doubt else 'agreement':10s} {line}" for line in self.agreement["lines"]]
@@ -167,7 +171,7 @@ class ScoredNight:
             reference=given.reference,
         )
         if self.agreement is not None:
-            found = self.agreement | {"doubt": self.reference_doubt}
+            found = {"reference": self.given.reference_read} | self.agreement | {"doubt": self.reference_doubt}
             (part / "agreement.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
         write_page(part / "report.html", self.page(), part / "night.png")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.predict.spike_exports import SortedRecording, export, require_known
-from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit_rows
+from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit_rows, write_rows
 from src.predict.spikes import find_recordings
 from src.preprocess.spikes.discover import DiscoverParams, Group, Read, Units, discover_group
 from src.preprocess.spikes.trace import check_clipping
@@ -175,7 +175,6 @@ def discover_units(
     source: Path,
     output_dir: Path,
     *,
-    recordings: list[str] | None = None,
     source_options: SourceOptions | None = None,
     figures: bool = True,
     exports: list[str] | None = None,
@@ -190,8 +189,6 @@ def discover_units(
     output_dir
         Gets ``<name>_spikes.csv`` (sample from 0, seconds, group, unit), ``<name>_units.csv`` (quality of each unit),
         ``<name>_units.html`` unless ``figures`` is false, and ``<name>.json``.
-    recordings
-        Names to sort, in place of everything.
     source_options
         What the file does not state: the variable, its rate, the type of raw samples.
     exports
@@ -199,7 +196,7 @@ def discover_units(
     """
     kinds = ["spikeinterface"] if exports is None else exports
     require_known(kinds)
-    paths = find_recordings(Path(source), recordings, [])
+    paths = find_recordings(Path(source))
     output = OutputFolder(Path(output_dir), (Path(source),))
     output.check()
     names = output.names((path.stem, path) for path in paths)
@@ -258,7 +255,4 @@ def _write_tables(folder: Path, done: SortedRecording) -> None:
         writer.writerow(["sample", "time_s", "group", "unit"])
         for index, unit in zip(done.train.index.tolist(), done.train.unit.tolist(), strict=True):
             writer.writerow([index, f"{index / done.fs_hz:.6f}", groups[unit], unit])
-    with (folder / f"{done.name}_units.csv").open("w", newline="") as handle:
-        table = csv.DictWriter(handle, list(done.units[0]))
-        table.writeheader()
-        table.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in done.units)
+    write_rows(folder / f"{done.name}_units.csv", done.units)

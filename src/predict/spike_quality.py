@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,6 +87,14 @@ def unit_rows(units: SortedGroup, fs_hz: float, group: int, first: int) -> list[
         row["label"] = "good" if clean and row["presence"] >= GOOD["presence"] else "mua"
         rows.append(row)
     return rows
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A CSV file of rows, numbers with four digits behind the point; the keys of the first row are the columns."""
+    with path.open("w", newline="") as handle:
+        table = csv.DictWriter(handle, list(rows[0]))
+        table.writeheader()
+        table.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def mark_noise(rows: list[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from src.models.spike_scoring import WEIGHTS, Tolerances, detection, final_score, score
+from src.predict.spike_quality import write_rows
 from src.preprocess.spikes.trace import find_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 from src.reports.media import draw_confusion
@@ -59,10 +60,12 @@ def report_scores(
         rows.append({"recording": name, "method": str(record.get("method", "networks")), **result.row()})
         tables[name] = result.confusion
         within = tolerances.samples(fs_hz).loose
-        curves[name] = _precision_recall(truth, found, _strengths(root / f"{name}.csv"), within)
+        with (root / f"{name}.csv").open() as handle:
+            strength = np.array([float(row["strength"]) for row in csv.DictReader(handle)])
+        curves[name] = _precision_recall(truth, found, strength, within)
     chosen = {name: (float(recall[0]), float(precision[0])) for name, (recall, precision) in curves.items()}
     with output.files() as part:
-        _write_csv(part / "scores.csv", rows)
+        write_rows(part / "scores.csv", rows)
         draw_scores(part / "scores.png", title="Scores from the cleanest to the noisiest recording", rows=rows)
         draw_confusion(
             part / "confusion.png",
@@ -80,11 +83,6 @@ def report_scores(
     return rows
 
 
-def _strengths(path: Path) -> np.ndarray:
-    with path.open() as handle:
-        return np.array([float(row["strength"]) for row in csv.DictReader(handle)])
-
-
 def _precision_recall(
     truth: SpikeTrain, found: SpikeTrain, strength: np.ndarray, within: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -94,14 +92,6 @@ def _precision_recall(
     limits = np.quantile(strength, np.linspace(0, 0.9, 25))
     counts = [detection(truth.index, found.index[strength >= limit], within) for limit in limits]
     return np.array([c.recall for c in counts]), np.array([c.precision for c in counts])
-
-
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 def _print(rows: Sequence[Row], console: Console, tolerances: Tolerances) -> None:

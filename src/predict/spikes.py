@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,8 +47,6 @@ class SortOptions:
 
     Attributes
     ----------
-    recordings
-        Names to sort, in place of all recordings of a folder, or of the targets of a bundle in it.
     truth
         Folder with ``<name>.mat`` that holds ``Index`` and ``Class``: scores and their figures are added.
     source_options, channel
@@ -69,7 +68,6 @@ class SortOptions:
         A kind of export that does not exist, or a gain that is no number or nothing.
     """
 
-    recordings: list[str] | None = None
     truth: str | None = None
     source_options: SourceOptions = field(default_factory=SourceOptions)
     channel: int | None = None
@@ -126,7 +124,7 @@ def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> S
     config = Path(chosen.detector_config) if chosen.detector_config else None
     gain = 1.0 if chosen.gain is None else chosen.gain
     sorter = NetworkSorter.from_bundles(bundle, load_bundle(chosen.classifier), config=config, gain=gain)
-    paths = find_recordings(Path(source), chosen.recordings, list(sorter.decisions))
+    paths = find_recordings(Path(source), list(sorter.decisions))
     origin = {"task": bundle.task, "bundle": bundle.record(), "gain": gain}
     return _sort_recordings(sorter, paths, output, chosen, origin)
 
@@ -164,7 +162,7 @@ def sort_with_bank(
         Path(labelled), chain, options=chosen.source_options, sorting=Path(sorting) if sorting else None
     )
     sorter = replace(BankSorter.from_labelled(known, chain), gain=chosen.gain)
-    paths = find_recordings(Path(source), chosen.recordings, [])
+    paths = find_recordings(Path(source))
     if len(paths) > 1:
         paths = [p for p in paths if not p.samefile(labelled)]
     origin = {"method": "bank", "labelled": {"path": str(labelled), "sha256": fingerprint(Path(labelled))}}
@@ -193,8 +191,8 @@ def _labelled_rate(labelled: Path, fs_hz: float | None, source: SourceOptions) -
     return rate
 
 
-def find_recordings(source: Path, recordings: list[str] | None, targets: list[str]) -> list[Path]:
-    """The recordings to sort: the file itself, those named, those of a folder that are targets, or all of them.
+def find_recordings(source: Path, targets: Sequence[str] = ()) -> list[Path]:
+    """The recordings to sort: the file itself, those of a folder that are targets, or all of them.
 
     Raises
     ------
@@ -205,8 +203,6 @@ def find_recordings(source: Path, recordings: list[str] | None, targets: list[st
         return [source]
     if not source.is_dir():
         raise absent(source)
-    if recordings:
-        return [find_recording(source, name) for name in recordings]
     entries = sorted(p for p in source.iterdir() if not p.name.startswith("."))
     present = [p for p in entries if is_recording(p)]
     if not present:

@@ -218,8 +218,9 @@ def _span(time_s: np.ndarray) -> tuple[float, float]:
 
 def _shade(axes: Axes, marks: FrameMarks) -> None:
     for _, colour, mask in marks.shaded():
-        for first, last in _runs(mask):
-            axes.axvspan(first / marks.fs_hz, last / marks.fs_hz, color=colour, zorder=0, linewidth=0)
+        edges = np.flatnonzero(np.diff(np.r_[False, mask.astype(bool), False].astype(np.int8))) / marks.fs_hz
+        for first, last in edges.reshape(-1, 2):
+            axes.axvspan(first, last, color=colour, zorder=0, linewidth=0)
 
 
 def _legend(axes: Axes, marks: FrameMarks) -> None:
@@ -228,9 +229,3 @@ def _legend(axes: Axes, marks: FrameMarks) -> None:
         axes.annotate(
             name, (1 - 0.12 * k, 1.02), xycoords="axes fraction", ha="right", va="bottom", fontsize=7, bbox=box
         )
-
-
-def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Half-open stretches of consecutive True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask.astype(bool), [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]

@@ -48,17 +48,11 @@ class ReseedEachStep(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._reseed(trainer)
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._reseed(trainer)
-
-    def _reseed(self, trainer: pl.Trainer) -> None:
+    def _reseed(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         numbers = (self.seed, trainer.global_step, trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+    on_train_epoch_start = on_train_batch_start = _reseed
 
 
 class StopOnNonFiniteLoss(Callback):

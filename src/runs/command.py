@@ -12,7 +12,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -257,8 +256,8 @@ def _missing(error: MissingConfigException, verb: str) -> BadInput:
 
 
 def _no_such_option(group: str, option: str, known: list[str]) -> BadInput:
-    near = get_close_matches(option, known, 1)
-    hint = f"did you mean {group}={near[0]}?" if near else f"choose from: {', '.join(known)}"
+    near = nearest(option, known)
+    hint = f"did you mean {group}={near}?" if near else f"choose from: {', '.join(known)}"
     return BadInput("command line", f"{group}={option} does not exist", hint)
 
 

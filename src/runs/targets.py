@@ -15,7 +15,6 @@ import ast
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -28,7 +27,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from src.signals import BadInput
+from src.signals import BadInput, nearest
 
 TRUST = "NEUROLIT_TRUST"
 """Environment variable with the names of packages to trust besides, separated by commas."""
@@ -190,8 +189,8 @@ def _check_block(name: str, block: Mapping[str, Any], target: str, takes: Argume
                 expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
                 raise BadInput(f"{name}.{key}", f"is {value!r}", f"give {expected}")
             continue
-        near = get_close_matches(key, takes, 1)
-        hint = f"did you mean {name}.{near[0]}?" if near else f"it takes {', '.join(takes)}"
+        near = nearest(key, takes)
+        hint = f"did you mean {name}.{near}?" if near else f"it takes {', '.join(takes)}"
         if name == "model" and key in ("lr", "weight_decay"):
             hint = f"give optimizer.{key}"
         raise BadInput(f"{name}.{key}", f"is no argument of {target.rpartition('.')[2]}", hint)
@@ -272,8 +271,8 @@ def _check_network(model: Mapping[str, Any]) -> None:
     named = inspect.signature(module).parameters.get("kind")
     kind = model.get("kind") or (named and named.default) or kinds[0]
     if kind not in kinds:
-        near = get_close_matches(str(kind), kinds, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(kinds)}"
+        near = nearest(str(kind), kinds)
+        hint = f"did you mean {near}?" if near else f"choose from: {', '.join(kinds)}"
         problem = "is known, but trained by another module" if kind in NETWORKS else "is no network"
         raise BadInput("model.kind", f"{kind!r} {problem}", hint)
     name, target = "model.network_args", f"{network_class(kind).__module__}.{network_class(kind).__name__}"

@@ -21,11 +21,12 @@ from src.preprocess.sleep.bandpower_files import read_bandpower_night
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.features import FeatureSettings
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
+from src.preprocess.spikes.trace import load_trace
 from src.recordings.calcium.ground_truth import read_neuron
 from src.recordings.calcium.sources import open_recording, subject_files
 from src.recordings.calcium.suite2p import load_objects, open_suite2p, suite2p_files
 from src.recordings.extracellular import reader as extracellular
-from src.recordings.extracellular.spike_trains import read_spikes, read_trace
+from src.recordings.extracellular.spike_trains import read_spikes
 from src.recordings.matlab import read_fields
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
@@ -249,9 +250,9 @@ READERS = {
     "traces_npy": Reader(make_traces_npy, read_traces, 128),
     "traces_hdf5": Reader(make_traces_hdf5, read_traces),
     "bandpower": Reader(make_bandpower, read_bandpower_night),
-    "trace_mat": Reader(make_trace_mat, lambda path: read_trace(path, fs_hz=24_000), 256),
-    "trace_npy": Reader(make_trace_npy, lambda path: read_trace(path, fs_hz=24_000), 160),
-    "trace_hdf5": Reader(make_trace_hdf5, lambda path: read_trace(path, fs_hz=24_000)),
+    "trace_mat": Reader(make_trace_mat, lambda path: load_trace(path, fs_hz=24_000), 256),
+    "trace_npy": Reader(make_trace_npy, lambda path: load_trace(path, fs_hz=24_000), 160),
+    "trace_hdf5": Reader(make_trace_hdf5, lambda path: load_trace(path, fs_hz=24_000)),
     "label_folder": Reader(make_label_folder, read_label_folder, 128),
     "spikes_mat": Reader(make_spikes_mat, read_spikes, 512),
     "struct_mat": Reader(make_struct_mat, lambda path: read_fields(path, ("xyz", "fpsec"), "data")),

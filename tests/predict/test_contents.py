@@ -39,17 +39,6 @@ def test_a_bundle_fits_the_channels_that_it_would_take(label, fits):
     assert (misfit(described("sleep_staging"), rows) == "") == named
 
 
-def test_an_extracellular_recording_is_listed(tmp_path):
-    np.savez(tmp_path / "sh0.npz", traces=np.zeros((100, 2), np.float32), sampling_rate_hz=500.0)
-    assert [row["fs_hz"] for row in channel_rows(tmp_path / "sh0.npz")] == [500.0, 500.0]
-
-
-def test_a_file_that_is_no_recording_is_named(tmp_path):
-    (tmp_path / "notes.txt").write_text("a")
-    with pytest.raises(BadInput, match=r"notes\.txt"):
-        channel_rows(tmp_path / "notes.txt")
-
-
 def test_a_damaged_bundle_is_listed_as_such(tmp_path):
     (tmp_path / "bundle.json").write_text("{")
     assert bundle_rows([], [tmp_path])[0]["fits"] == "is damaged"
@@ -82,9 +71,11 @@ def test_the_recordings_of_a_folder_are_found_at_any_depth(tmp_path):
     ]
 
 
-def test_a_folder_without_recordings_is_itself_what_cannot_be_read(tmp_path):
+def test_what_is_no_recording_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("a")
     assert recordings_at(tmp_path) == [tmp_path]
+    with pytest.raises(BadInput, match=r"notes\.txt"):
+        channel_rows(tmp_path / "notes.txt")
 
 
 def test_a_calcium_recording_without_a_rate_says_so(tmp_path):

@@ -89,6 +89,7 @@ def test_a_night_gets_a_report_and_files_for_other_programs(bundle, nights, tmp_
     stages, printed, folder = score(bundle, nights[0][0], tmp_path, kind="sleep_edf", reference="beside")
     assert len(stages) == 360
     assert "agreement  κ" in printed
+    assert "-Hypnogram.edf: EDF+ annotations" in printed
     found = json.loads((folder / "agreement.json").read_text())
     assert found["scores"]["kappa"] > 0.5
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -143,8 +144,9 @@ def test_a_signal_in_memory_gets_the_stages_of_the_file(bundle, nights, tmp_path
     assert "trained on recordings: nights" in found.origin
     volts = stage(recording.samples * 1e-6, recording.fs_hz, CHANNELS, units="V", bundle=bundle)
     np.testing.assert_allclose(volts.probabilities, found.probabilities, atol=1e-3)
+    assert "is the unit right? (units='V')" in stage(recording.samples * 1e-6, 100.0, CHANNELS, bundle=bundle).notes[0]
     with pytest.raises(BadInput, match=r"give .channel, time., fs_hz and a name"):
-        stage(recording.samples[0], 100.0, CHANNELS, bundle=bundle)
+        stage(recording.samples[0], 100.0, "EEG", bundle=bundle)
     with pytest.raises(BadInput, match=r"night\.edf: is a path and no signal; type: python infer.py input=night"):
         stage("night.edf", bundle=bundle)
     with pytest.raises(BadInput, match="values of type complex64; give real numbers"):

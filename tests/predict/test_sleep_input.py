@@ -64,6 +64,10 @@ def test_a_hypnogram_elsewhere_may_be_named(night, tmp_path):
     (tmp_path / "score.txt").write_text("W\n" * 100 + "N2\n" * 140)
     given = read_input(BUNDLE, night, SETTINGS, InputOptions(reference=str(tmp_path / "score.txt")))
     assert given.reference.tolist() == [0] * 100 + [2] * 140
+    assert given.reference_read == "score.txt: one stage a line, epochs of 30 s, 100% of the recording scored"
+    (tmp_path / "score.txt").write_text("0\n" * 100 + "2\n" * 140)
+    with pytest.raises(BadInput, match=r"say which: options\.stage_coding=aasm"):
+        read_input(BUNDLE, night, SETTINGS, InputOptions(reference=str(tmp_path / "score.txt")))
 
 
 def test_bands_relative_to_the_recording_need_no_more_than_50_hz(night, tmp_path):

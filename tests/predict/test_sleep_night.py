@@ -75,6 +75,7 @@ def test_a_reference_and_yasa_are_compared(tmp_path):
     stages = np.maximum(night().stages, 0)
     text = page(tmp_path, replace(night(reference=stages), yasa=stages))
     assert "Agreement with the reference" in text
+    assert "the stages in the file" in text
     assert text.count("data:image/png") == 2
     assert "human scorers among themselves: κ 0.76" in text
     assert "YASA’s scoring of the same night" in text
@@ -121,6 +122,15 @@ def test_rem_soon_after_sleep_onset_and_wide_intervals_are_marked(tmp_path):
     late.probabilities[:200] = (0.9, 0.0, 0.1, 0.0, 0.0)
     assert "uncertain by more than 30 min" in late.doubt("sol_min")
     assert "⚠ uncertain by more than 30 min" in page(tmp_path, late)
+
+
+def test_a_recording_that_starts_asleep_has_no_latencies_to_sign():
+    asleep = sure(("N2", 20), ("N3", 30), ("REM", 10))
+    assert {asleep.doubt(name) for name in ("sol_min", "rem_latency_min")} == {
+        "asleep from the first epoch on: sleep onset is not in the recording"
+    }
+    wide = replace(asleep, margins={"tst_min": (20.0, 0.0)})
+    assert wide.doubt("tst_min") == "uncertain by more than 15 min"
 
 
 def test_a_night_with_an_hour_unscored_and_a_short_recording_are_said(tmp_path):

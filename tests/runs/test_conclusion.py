@@ -17,23 +17,23 @@ def test_a_learning_curve_leaves_out_rows_of_other_metrics(tmp_path):
     assert learning_curve(tmp_path / "absent", "val/f1") == []
 
 
+def sweep_of(folder, **record):
+    (folder / "0").mkdir()
+    write_record(folder / "0" / "run.json", {"overrides": ["seed=1"], "config": {}, "metrics": {}} | record)
+    write_record(folder / "sweep.json", {})
+    return folder
+
+
 def test_a_sweep_of_failures_ends_without_a_choice(tmp_path):
-    (tmp_path / "0").mkdir()
-    record = {"status": "failed", "error": "out of luck", "overrides": ["seed=1"], "config": {}, "metrics": {}}
-    write_record(tmp_path / "0" / "run.json", record)
-    write_record(tmp_path / "sweep.json", {})
     stream = io.StringIO()
-    assert finalize_sweep(tmp_path, Console(file=stream)) == 1
+    assert finalize_sweep(sweep_of(tmp_path, status="failed", error="out of luck"), Console(file=stream)) == 1
     assert "job 0 did not finish: out of luck" in stream.getvalue()
     verdict = json.loads((tmp_path / "sweep.json").read_text())
     assert (verdict["status"], verdict["chosen"], verdict["best"]) == ("incomplete", None, None)
 
 
 def test_the_end_of_a_sweep_runs_no_code_of_a_record(tmp_path):
-    (tmp_path / "0").mkdir()
     config = {"datamodule": {"_target_": "os.system", "command": "true"}}
-    record = {"status": "finished", "score": 0.5, "overrides": [], "config": config, "metrics": {}, "mode": "max"}
-    write_record(tmp_path / "0" / "run.json", record)
-    write_record(tmp_path / "sweep.json", {})
+    sweep = sweep_of(tmp_path, status="finished", score=0.5, config=config, mode="max")
     with pytest.raises(BadInput, match=r"datamodule._target_: names os.system, which a configuration may not run"):
-        finalize_sweep(tmp_path, Console(file=io.StringIO()))
+        finalize_sweep(sweep, Console(file=io.StringIO()))

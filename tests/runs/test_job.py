@@ -26,11 +26,8 @@ def work(left_out):
     return train
 
 
-def test_a_run_with_all_its_recordings_returns_its_score(tmp_path):
+def test_a_run_returns_its_score_and_one_that_left_recordings_out_names_them_and_ends_with_status_1(tmp_path, capsys):
     assert run_job(settings(tmp_path), work([])) == 0.5
-
-
-def test_a_run_that_left_recordings_out_finishes_names_them_and_ends_with_status_1(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         run_job(settings(tmp_path), work(["night7"]))
     assert end.value.code == 1
@@ -127,8 +124,7 @@ def test_every_source_file_has_a_digest(repository):
 
 
 def test_a_run_is_repeated_from_its_folder_bit_for_bit(tmp_path, capsys):
-    train(tmp_path, "seed=5", "model.lr=0.2")
-    first = (tmp_path / "runs" / "toy" / "latest").resolve()
+    first = train(tmp_path, "seed=5", "model.lr=0.2")
     repeat(tmp_path, first)
     second = (tmp_path / "runs" / "toy" / "latest").resolve()
     assert second != first
@@ -141,8 +137,7 @@ def test_a_run_is_repeated_from_its_folder_bit_for_bit(tmp_path, capsys):
 
 
 def test_code_that_has_changed_is_named_when_a_run_is_repeated(tmp_path, capsys):
-    train(tmp_path)
-    first = (tmp_path / "runs" / "toy" / "latest").resolve()
+    first = train(tmp_path)
     record = read_record(first / "run.json")
     record["source"]["src/models/metrics.py"] = "0" * 12
     record["packages"]["torch"] = "1.0"

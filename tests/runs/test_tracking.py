@@ -103,8 +103,7 @@ def test_an_offline_wandb_run_holds_everything(tmp_path, offline, monkeypatch):
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(toy.Classifier, "training_step", slowly)
-    train(tmp_path, "logger=wandb", "tags=[pilot]", "group=mine", "model.lr=0.2")
-    run = (tmp_path / "runs" / "toy" / "latest").resolve()
+    run = train(tmp_path, "logger=wandb", "tags=[pilot]", "group=mine", "model.lr=0.2")
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
     records = list(wandb_records(file))
     (head,) = [r.run for r in records if r.WhichOneof("record_type") == "run"][:1]
@@ -139,8 +138,7 @@ def test_tensorboard_mirrors_the_run(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.notf", ModuleType("notf"))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(tmp_path, "logger=tensorboard")
-    run = (tmp_path / "runs" / "toy" / "latest").resolve()
+    run = train(tmp_path, "logger=tensorboard")
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     tags = events.Tags()
     assert {"train/loss", "val/loss"} <= set(tags["scalars"])
@@ -153,8 +151,7 @@ def test_tensorboard_mirrors_the_run(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_mlflow_mirrors_the_run_and_keeps_it(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
-    train(tmp_path, "logger=mlflow", "group=mine")
-    run = (tmp_path / "runs" / "toy" / "latest").resolve()
+    run = train(tmp_path, "logger=mlflow", "group=mine")
     identity = json.loads((run / "mlflow_id.json").read_text())["id"]
     with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as base:
         curve = base.execute("select value from metrics where key='val/loss' order by step").fetchall()
@@ -221,8 +218,7 @@ def test_a_tracker_that_fails_ends_no_training(tmp_path, capsys):
     own = tmp_path / "conf" / "logger" / "faulty.yaml"
     own.parent.mkdir(parents=True)
     own.write_text(f"_target_: {__name__}.Faulty\nfails: middle\n")
-    train(tmp_path, "logger=faulty")
-    run = (tmp_path / "runs" / "toy" / "latest").resolve()
+    run = train(tmp_path, "logger=faulty")
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
     assert len([row for row in read_csv(run / "metrics.csv") if row["val/loss"]]) == 3
     assert LOST in capsys.readouterr().out

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
-from src.datamodules.loaders import evaluation_loader, training_loader
+from src.datamodules.loaders import Execution, PartLoaders
 from src.datamodules.splits import make_split
 from src.models.confusion import ConfusionByRecording
 from src.models.metrics import scores
@@ -33,12 +32,13 @@ trainer:
 """
 
 
-class Blobs(pl.LightningDataModule):
+class Blobs(PartLoaders):
     classes = ("left", "right")
 
     def __init__(self, seed: int, batch_size: int, fold: int = 0, shift: str | None = None) -> None:
         super().__init__()
-        self.seed, self.batch_size, self.shift = seed, batch_size, shift
+        self.execution, self.shift = Execution(seed=seed), shift
+        self.batch_size = self.held_out_batch = batch_size
         generator = torch.Generator().manual_seed(seed + 100 * fold)
         self.labels = torch.arange(48) % 2
         self.points = torch.randn(48, 2, generator=generator) + 1.5 * self.labels[:, None]
@@ -52,7 +52,11 @@ class Blobs(pl.LightningDataModule):
         pass
 
     def setup(self, stage: str) -> None:
-        self.split = make_split([f"s{i}" for i in range(6)], method="fraction", val=0.2, test=0.2, seed=self.seed)
+        parts = {"train": slice(0, 32), "val": slice(32, 40), "test": slice(40, 48)}
+        self.datasets = {name: TensorDataset(self.points[part], self.labels[part]) for name, part in parts.items()}
+        self.split = make_split(
+            [f"s{i}" for i in range(6)], method="fraction", val=0.2, test=0.2, seed=self.execution.seed
+        )
 
     @property
     def signal(self) -> SignalSpec:
@@ -69,18 +73,6 @@ class Blobs(pl.LightningDataModule):
 
     def summary(self) -> dict[str, dict[str, Any]]:
         return {"train": {"points": 32}, "val": {"points": 8}, "test": {"points": 8}}
-
-    def _rows(self, part: slice) -> TensorDataset:
-        return TensorDataset(self.points[part], self.labels[part])
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        return training_loader(self._rows(slice(0, 32)), self.batch_size, seed=self.seed, trainer=self.trainer)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return evaluation_loader(self._rows(slice(32, 40)), self.batch_size, trainer=self.trainer)
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        return evaluation_loader(self._rows(slice(40, 48)), self.batch_size, trainer=self.trainer)
 
 
 class Classifier(TrainedModule):

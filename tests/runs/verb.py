@@ -11,9 +11,10 @@ from tests.conftest import REPOSITORY
 from tests.runs.toy import CONFIG
 
 
-def train(folder: Path, *arguments: str) -> None:
-    """``python train.py <arguments>`` on the toy experiment, with its results in ``folder``."""
+def train(folder: Path, *arguments: str) -> Path:
+    """``python train.py <arguments>`` on the toy experiment, with its results in ``folder``; the folder of the run."""
     execute(command(folder, *arguments))
+    return (folder / "runs" / "toy" / "latest").resolve()
 
 
 def execute(line: list[str]) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from src.preprocess.spikes.filters import robust_sigma
-from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, read_trace
+from src.preprocess.spikes.trace import load_trace
+from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
 from src.signals import BadInput
 from src.simulate.spike_hybrids import (
     BACKGROUND,
@@ -81,7 +82,7 @@ def test_the_set_is_written_with_its_truth_apart(shared, tmp_path):
     with pytest.raises(BadInput, match="no variable 'Index'"):
         read_spikes(tmp_path / "D4.mat")
     for name in ("D2", "D6"):
-        n_samples = read_trace(tmp_path / f"{name}.mat", fs_hz=25_000.0).samples.shape[1]
+        n_samples = len(load_trace(tmp_path / f"{name}.mat", fs_hz=25_000.0).centred)
         assert n_samples == 25_000
         assert len(read_spikes(tmp_path / "truth" / f"{name}.mat", n_samples=n_samples)) > 40
 

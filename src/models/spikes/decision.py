@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.signal
 
 from src.models.spike_scoring import Tolerances, detection
-from src.signals import BadInput
+from src.signals import BadInput, PlainRecord
 from src.storage.atomic import atomic_file
 
 THRESHOLDS = (0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
@@ -20,7 +19,7 @@ WIDENINGS = 3
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(PlainRecord):
     """What turns probabilities into spikes.
 
     Attributes
@@ -45,9 +44,6 @@ class Decision:
         padded = np.pad(probability, 1)  # a peak may be the first or the last sample
         peaks, found = scipy.signal.find_peaks(padded, height=self.threshold, distance=self.refractory)
         return peaks - 1, found["peak_heights"]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def write(self, path: Path) -> None:
         """Save as the coursework's ``detector_config.npz``."""

@@ -47,7 +47,7 @@ class Baseline:
             baseline = sliding_percentile(traces, self.window, self.percentile)
             dff = traces - baseline
             if self.mode == "divide":
-                state[nonpositive_baseline(baseline) & (state == 0)] = BAD_BASELINE
+                state[(baseline <= 0).any(axis=1) & (state == 0)] = BAD_BASELINE
                 with np.errstate(divide="ignore", invalid="ignore"):
                     dff /= baseline
         dff *= np.float32(self.scale)
@@ -64,11 +64,6 @@ def trace_states(traces: np.ndarray) -> np.ndarray:
     state[low == high] = CONSTANT
     state[~finite.any(axis=1)] = NO_DATA
     return state
-
-
-def nonpositive_baseline(baseline: np.ndarray) -> np.ndarray:
-    """``(neuron,)`` bool: whether F0 is zero or negative in any frame."""
-    return np.asarray((baseline <= 0).any(axis=1))
 
 
 def window_frames(window_s: float, fs_hz: float) -> int:

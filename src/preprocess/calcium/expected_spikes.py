@@ -22,7 +22,6 @@ from src.preprocess.calcium.baseline import (
     CELL_STATES,
     GAPS,
     Baseline,
-    nonpositive_baseline,
     sliding_percentile,
     trace_states,
     window_frames,
@@ -161,8 +160,8 @@ def choose_baseline(recording: CalciumRecording, task: SpikeTask) -> tuple[Basel
     if asked == "auto" and not notes:
         traces = recording.traces(_sample(recording))
         traces = traces[trace_states(traces) == 0]
-        bad = nonpositive_baseline(sliding_percentile(traces, baseline.window, baseline.percentile))
-        if len(bad) and bad.mean() > 0.5:
+        bad = np.any(sliding_percentile(traces, baseline.window, baseline.percentile) <= 0, axis=1)
+        if len(traces) and bad.mean() > 0.5:
             baseline = task.baseline(recording.fs_hz, "subtract")
             share = f"F0 is zero or negative in {100 * bad.mean():.0f} % of the cells"
             unit = "the number of spikes depends on the unit of the traces, which dff_scale changes"

@@ -11,9 +11,6 @@ from src.signals import BadInput
 from src.storage.batch import Summary
 from src.storage.parameters import PreprocessConfig
 
-PUBLISHED_2HZ = "Global_EXC_2Hz_smoothing500ms"
-"""The package that the original pipeline names."""
-
 _CHOICES = {
     "grid_format": ("dense", "coo", "none"),
     "baseline": ("auto", "divide", "subtract", "none"),
@@ -32,7 +29,8 @@ _POSITIVE = ("baseline_window_s", "dff_scale", "fs_hz")
 class InferenceParams:
     """From traces to expected spikes. All of them are in the manifest of the expected spikes."""
 
-    cascade_model: str = PUBLISHED_2HZ  # name, folder or .zip of a CASCADE package; embedded; auto: by frame rate
+    # name, folder or .zip of a CASCADE package (the default is the original's); embedded; auto: by frame rate
+    cascade_model: str = "Global_EXC_2Hz_smoothing500ms"
     engine: str = "dense"  # dense | neuralib (window by window, the reference) | oasis (no networks)
     threshold: int | None = 1  # 1: cut CASCADE's noise floor; 0: remove negative values; null: keep everything
     align: str = "centered"  # centered: on the frame of the spikes | upstream: one frame early, as CASCADE writes

@@ -131,9 +131,7 @@ def process_subject(
         wait=False,
     )
     gridding_s, facts = time.monotonic() - clock, result.manifest["facts"]
-    return SubjectResult(
-        facts, upstream, not expected.reused, not result.reused, inference_s, gridding_s, _peak_gb()
-    )  # fmt: skip
+    return SubjectResult(facts, upstream, not expected.reused, not result.reused, inference_s, gridding_s, _peak_gb())
 
 
 def _package(params: CalciumParams) -> tuple[Path | None, list[str]]:

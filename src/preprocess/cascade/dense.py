@@ -78,11 +78,12 @@ def ensemble_mean(dff: np.ndarray, networks: Sequence[Network], windowsize: int)
 def _compiled(shapes: tuple[Any, ...], windowsize: int) -> Any:
     # Weights are arguments and the length is open, so one graph serves every network of a package.
     tf = import_tensorflow()
+    second = fourier_convolution if shapes[2][0] > 12 else None  # a kernel of 9 frames gains nothing
     signature = [tf.TensorSpec((None, None), tf.float32), *(tf.TensorSpec(shape, tf.float32) for shape in shapes)]
 
     @tf.function(autograph=False, input_signature=signature)
     def run(traces: Any, *arrays: Any) -> Any:
-        return dense_network(tf, traces, arrays, windowsize, fourier_convolution)
+        return dense_network(tf, traces, arrays, windowsize, second)
 
     return run.get_concrete_function()
 
@@ -90,8 +91,8 @@ def _compiled(shapes: tuple[Any, ...], windowsize: int) -> Any:
 def fourier_convolution(tf: Any, hidden: Any, kernel: Any) -> Any:
     """``tf.nn.conv1d(hidden, kernel, 1, "VALID")`` by Fourier transforms of pieces of the traces (overlap-save).
 
-    It takes a third (19 frames) or half (9) of the products: in a piece, the sum over the kernel's frames becomes one
-    product of channels per frequency. Of ``hop + overlap`` frames that go in, ``hop`` come out. Both transforms are
+    With a kernel of 19 frames it takes a third of the products: in a piece, the sum over the kernel's frames becomes
+    one product of channels per frequency. Of ``hop + overlap`` frames that go in, ``hop`` come out. Both transforms are
     products with a matrix of cosines and sines.
     """
     width, inputs, outputs = kernel.shape

@@ -18,7 +18,7 @@ from rich.console import RenderableType
 from src.preprocess.cascade.dense import ensemble_mean
 from src.preprocess.cascade.ground_truth import Example, smooth_counts, with_noise
 from src.preprocess.cascade.oasis import OasisEngine
-from src.preprocess.cascade.output import cut_noise_floor
+from src.preprocess.cascade.output import cut_noise_floor, place_windows
 from src.preprocess.cascade.package import Network, PackageConfig
 from src.preprocess.cascade.parameters import CascadeEvaluateParams
 from src.preprocess.cascade.train import examples_of, fit_ensemble, recipe_of, settings_of
@@ -111,7 +111,7 @@ def evaluate_one(
         examples = examples_of(config, params.input_dir, params.seed, canonical_json(settings["ground_truth"]))
         return evaluate_dataset(examples, held_out, config, params, level)
 
-    step, key = CachedStep("cascade_line", 2, compute), settings | {"held_out": held_out, "level": level}
+    step, key = CachedStep("cascade_line", 3, compute), settings | {"held_out": held_out, "level": level}
     line: Mapping[str, Any] = ensure(
         step, {}, key, label=f"{held_out}_{level}", cache=Path(params.output_dir)
     ).manifest["facts"]  # fmt: skip
@@ -130,8 +130,8 @@ def evaluate_dataset(
     ``upstream`` one frame earlier. With ``ingredients`` also ``one network`` and ``no noise matching``.
     """
     others = [example for example in examples if example.trial.dataset != held_out]
-    own = joined_trials([example for example in examples if example.trial.dataset == held_out], config)
-    noisy, training = (at_level(part, level, config, params.seed) for part in (own, joined_trials(others, config)))
+    own = [example for example in examples if example.trial.dataset == held_out]
+    noisy, training = (at_level(part, level, config, params.seed) for part in (own, others))
     training = training[:: max(1, len(training) // _TRIALS)]
     fit = partial(fit_ensemble, config=config, params=params, level=level, members=range(config.ensemble_size))
     networks = fit(others)
@@ -142,7 +142,9 @@ def evaluate_dataset(
         plain = [replace(example, measured_noise=np.full_like(example.measured_noise, level)) for example in others]
         inferred["no noise matching"] = _infer(noisy, fit(plain), config)
     for name, method in (("OASIS", fit_oasis(training, config)), ("threshold", fit_threshold(training, config))):
-        inferred[name] = [_on_predicted_frames(method(dff), config) for _, dff in noisy]
+        # Scored on the frames that the networks predict, so that all methods see the same spikes.
+        pairs = zip(ours, noisy, strict=True)
+        inferred[name] = [np.where(np.isfinite(own), method(dff), np.nan) for own, (_, dff) in pairs]
     methods = {name: _summary(score_neurons(noisy, values, config)) for name, values in inferred.items()}
     return {
         "dataset": held_out,
@@ -152,28 +154,6 @@ def evaluate_dataset(
         "joined": any(example.trial.number < 0 for example, _ in noisy),
         "methods": methods,
     }
-
-
-def joined_trials(examples: Sequence[Example], config: PackageConfig) -> list[Example]:
-    """The examples; where all trials of a neuron are shorter than a window, they are put behind each other.
-
-    A joint is a jump that no indicator makes, but without it such a neuron could not be scored at all.
-    """
-    neurons: dict[tuple[str, str], list[Example]] = {}
-    for example in examples:
-        neurons.setdefault((example.trial.dataset, example.trial.neuron), []).append(example)
-    result: list[Example] = []
-    for trials in neurons.values():
-        if max(len(trial.dff) for trial in trials) >= config.windowsize:
-            result += trials
-            continue
-        arrays = {
-            name: np.concatenate([getattr(trial, name) for trial in trials])
-            for name in ("dff", "counts", "target", "noise_profile")
-        }
-        curve = np.median([trial.measured_noise for trial in trials], axis=0)
-        result.append(Example(replace(trials[0].trial, number=-1), measured_noise=curve, **arrays))
-    return result
 
 
 def score_neurons(noisy: Noisy, inferred: Sequence[np.ndarray], config: PackageConfig) -> dict[str, dict[str, Any]]:
@@ -229,19 +209,10 @@ def at_level(examples: Sequence[Example], level: int, config: PackageConfig, see
 def _infer(noisy: Noisy, networks: Sequence[Network], config: PackageConfig) -> list[np.ndarray]:
     result = []
     for _, dff in noisy:
-        values = np.full(len(dff), np.nan)
         windows = ensemble_mean(dff[None], networks, config.windowsize)
         cut_noise_floor(windows, config, 1)  # as is done by default with a recording
-        values[config.trained_frame : config.trained_frame + windows.shape[1]] = windows[0]
-        result.append(values)
+        result.append(place_windows(windows, len(dff), config, "centered")[0])
     return result
-
-
-def _on_predicted_frames(values: np.ndarray, config: PackageConfig) -> np.ndarray:
-    # Scored on the frames that the networks can predict, so that all methods see the same spikes.
-    values[: config.trained_frame] = np.nan
-    values[len(values) - config.windowsize + config.trained_frame + 1 :] = np.nan
-    return values
 
 
 def _summary(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:

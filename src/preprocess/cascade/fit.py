@@ -31,7 +31,6 @@ ADAM_DECAYS, ADAM_WARMUP = (0.9, 0.999), 50
 MOST_REPLICAS = 500
 DATASET_SHARE = 15_000_000
 """Windows over all datasets at which upstream begins to thin out the large ones."""
-_STEPS_PER_CALL = 32
 
 
 @dataclass(frozen=True)
@@ -136,63 +135,47 @@ def fit_network(data: TrainingWindows, config: PackageConfig, steps: int, seed: 
     start = ADAGRAD_START if config.optimizer == "Adagrad" else 0.0
     squares = [tf.fill(array.shape, np.float32(start)) for array in weights]
     batch = max(1, round(config.batch_size / data.stretch / data.filled))
-    optimise = optimiser(config.optimizer, tuple(array.shape for array in weights), config.windowsize)
-    for done in range(0, steps, _STEPS_PER_CALL):
-        now = min(_STEPS_PER_CALL, steps - done)
-        drawn = draw_stretches(data, config, now * batch, draw)
-        blocks = [tf.constant(array.reshape(now, batch, -1)) for array in drawn]
-        span = tf.constant([done, steps], tf.float32)
-        weights, moments, squares = optimise(*blocks, weights, moments, squares, span)
+    step = training_step(config.optimizer, tuple(array.shape for array in weights), config.windowsize)
+    for number in range(1, steps + 1):
+        drawn = draw_stretches(data, config, batch, draw)
+        weights, moments, squares = step(*drawn, weights, moments, squares, np.array([number, steps], np.float32))
     return as_network([array.numpy() for array in weights], config)
 
 
 @lru_cache(maxsize=4)
-def optimiser(name: str, shapes: tuple[Any, ...], windowsize: int) -> Any:
-    """Some steps on blocks of stretches: ``(traces, targets, inside, weights, moments, squares, [done, steps])``.
+def training_step(name: str, shapes: tuple[Any, ...], windowsize: int) -> Any:
+    """A step of an optimiser: ``(traces, targets, inside, weights, moments, squares, [number, steps])``.
 
-    It gives the new weights, moments and squares. Compiled once for all networks of a shape, with the number of steps
-    left open: compiling takes a second.
+    It gives the new weights, moments and squares. Compiled once for all networks of a shape: compiling takes a second.
     """
     tf = import_tensorflow()
     rate, (decay, square_decay) = LEARNING_RATE[name], ADAM_DECAYS
+    block, arrays = tf.TensorSpec((None, None), tf.float32), [tf.TensorSpec(shape, tf.float32) for shape in shapes]
+    span = tf.TensorSpec((2,), tf.float32)
 
-    def update(time: Any, total: Any, gradients: Any, weights: Any, moments: Any, squares: Any) -> Any:
+    @tf.function(autograph=False, input_signature=[block, block, block, arrays, arrays, arrays, span])
+    def step(traces: Any, targets: Any, inside: Any, weights: Any, moments: Any, squares: Any, span: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            error = tf.square(dense_network(tf, traces, weights, windowsize) - targets)
+            loss = tf.reduce_sum(inside * error) / tf.maximum(tf.reduce_sum(inside), 1.0)
+        gradients = tape.gradient(loss, weights)
         if name == "Adagrad":
             squares = [s + tf.square(g) for s, g in zip(squares, gradients, strict=True)]
             changes = [rate * g / tf.sqrt(s + EPSILON) for g, s in zip(gradients, squares, strict=True)]
         else:
+            number, steps = tf.unstack(span)
             moments = [decay * m + (1 - decay) * g for m, g in zip(moments, gradients, strict=True)]
-            squares = [
-                square_decay * s + (1 - square_decay) * tf.square(g) for s, g in zip(squares, gradients, strict=True)
-            ]
-            now = rate * tf.minimum(1.0, time / ADAM_WARMUP) * 0.5 * (1 + tf.cos(np.pi * time / total))
+            squares = [square_decay * s + (1 - square_decay) * g**2 for s, g in zip(squares, gradients, strict=True)]
+            now = rate * tf.minimum(1.0, number / ADAM_WARMUP) * 0.5 * (1 + tf.cos(np.pi * number / steps))
             # Both averages start at zero; the divisors undo that.
-            first, second = 1 - decay**time, 1 - square_decay**time
+            first, second = 1 - decay**number, 1 - square_decay**number
             changes = [
                 now * (m / first) / (tf.sqrt(s / second) + EPSILON) for m, s in zip(moments, squares, strict=True)
             ]
         return [w - change for w, change in zip(weights, changes, strict=True)], moments, squares
 
-    blocks = [tf.TensorSpec((None, None, None), tf.float32)] * 3
-    arrays = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
-
-    @tf.function(autograph=False, input_signature=[*blocks, arrays, arrays, arrays, tf.TensorSpec((2,), tf.float32)])
-    def optimise(traces: Any, targets: Any, inside: Any, weights: Any, moments: Any, squares: Any, span: Any) -> Any:
-        steps = tf.shape(traces)[0]
-
-        def step(number: Any, weights: Any, moments: Any, squares: Any) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch(weights)
-                error = tf.square(dense_network(tf, traces[number], weights, windowsize) - targets[number])
-                loss = tf.reduce_sum(inside[number] * error) / tf.maximum(tf.reduce_sum(inside[number]), 1.0)
-            gradients = tape.gradient(loss, weights)
-            time = span[0] + tf.cast(number, tf.float32) + 1
-            return number + 1, *update(time, span[1], gradients, weights, moments, squares)
-
-        start = tf.constant(0), weights, moments, squares
-        return tf.while_loop(lambda number, *_: number < steps, step, start, parallel_iterations=1)[1:]
-
-    return optimise
+    return step.get_concrete_function()
 
 
 def start_weights(config: PackageConfig, draw: np.random.Generator) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ with the square root of the fluorescence (Rupprecht et al. 2021, Nature Neurosci
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -46,8 +46,27 @@ class Example:
 
 
 def prepare(trials: Sequence[Trial], config: PackageConfig, seed: int = 0) -> list[Example]:
-    """Bring trials to the model's frame rate; noise is added later, for each noise level anew."""
-    return [_prepare(trial, config, np.random.default_rng([seed, i])) for i, trial in enumerate(trials)]
+    """Bring trials to the model's frame rate; noise is added later, for each noise level anew.
+
+    Where all trials of a neuron are shorter than a window, they are put behind each other as trial -1. A joint is a
+    jump that no indicator makes, but without it such a neuron can neither train nor be scored.
+    """
+    neurons: dict[tuple[str, str], list[Example]] = {}
+    for number, trial in enumerate(trials):
+        example = _prepare(trial, config, np.random.default_rng([seed, number]))
+        neurons.setdefault((trial.dataset, trial.neuron), []).append(example)
+    result: list[Example] = []
+    for own in neurons.values():
+        is_short = max(len(example.dff) for example in own) < config.windowsize
+        result += [_joined(own)] if is_short else own
+    return result
+
+
+def _joined(trials: Sequence[Example]) -> Example:
+    names = ("dff", "counts", "target", "noise_profile")
+    arrays = {name: np.concatenate([getattr(trial, name) for trial in trials]) for name in names}
+    curve = np.median([trial.measured_noise for trial in trials], axis=0)
+    return Example(replace(trials[0].trial, number=-1), measured_noise=curve, **arrays)
 
 
 def _prepare(trial: Trial, config: PackageConfig, draw: np.random.Generator) -> Example:

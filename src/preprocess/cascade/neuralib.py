@@ -21,9 +21,8 @@ import h5py
 import numpy as np
 
 from src.preprocess.cascade.dense import import_tensorflow
+from src.preprocess.cascade.download import CATALOGUE_FILE
 from src.preprocess.cascade.package import CONFIG_FILE, Package
-
-CATALOGUE = "available_models.yaml"
 
 
 def neuralib_predict(
@@ -55,7 +54,7 @@ def scratch_copy(package: Package, level: int | None = None) -> Iterator[Path]:
     """A cache folder for neuralib that holds this package (one noise level of it, if given)."""
     with tempfile.TemporaryDirectory(prefix="neurolit-neuralib-") as name:
         cache = Path(name)
-        (cache / CATALOGUE).write_text(f'"{package.name}":\n  Link: none\n', encoding="utf-8")
+        (cache / CATALOGUE_FILE).write_text(f'"{package.name}":\n  Link: none\n', encoding="utf-8")
         folder = cache / package.name
         folder.mkdir()
         levels = package.config.noise_levels if level is None else (level,)

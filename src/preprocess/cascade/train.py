@@ -116,23 +116,19 @@ def train_level(config: PackageConfig, params: CascadeTrainParams, level: int) -
     """The ensemble of one noise level, one file per member; what is trained already is kept."""
     alone = replace(config, model_name="network", noise_levels=(level,), ensemble_size=1)
     settings = settings_of(params, alone, recipe_of(params)[1])
+
+    def train(member: int, _: Any, settings: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
+        examples = examples_of(config, params.input_dir, params.seed, canonical_json(settings["ground_truth"]))
+        (network,) = fit_ensemble(examples, config, params, level, [member])
+        write_network(out_dir / _NETWORK_FILE, network, config)
+        return {}
+
     files = []
     for member in range(config.ensemble_size):
-        step = CachedStep("cascade_network", 2, partial(_train_network, config, params, level, member))
-        cache = Path(params.output_dir) / NETWORKS_DIR
+        step, cache = CachedStep("cascade_network", 3, partial(train, member)), Path(params.output_dir) / NETWORKS_DIR
         artifact = ensure(step, {}, settings | {"member": member}, label=f"level{level}_member{member}", cache=cache)
         files.append(artifact.path / _NETWORK_FILE)
     return files
-
-
-def _train_network(
-    config: PackageConfig, params: CascadeTrainParams, level: int, member: int, *step: Any
-) -> dict[str, Any]:
-    _, settings, out_dir, _ = step
-    examples = examples_of(config, params.input_dir, params.seed, canonical_json(settings["ground_truth"]))
-    (network,) = fit_ensemble(examples, config, params, level, [member])
-    write_network(out_dir / _NETWORK_FILE, network, config)
-    return {}
 
 
 def fit_ensemble(

@@ -47,16 +47,15 @@ def parse_pairs(pairs: Sequence[Sequence[str]]) -> list[Pair]:
     BadInput
         If one is not written ``[sh<k>:<id>, sh<k>:<id>]``.
     """
-    return [_pair(pair) for pair in pairs]
-
-
-def _pair(pair: Sequence[str]) -> Pair:
-    matches = [] if isinstance(pair, str) else [_CHANNEL.fullmatch(str(name)) for name in pair]
-    sites = [Site(int(match["shank"]), match["id"]) for match in matches if match is not None]
-    if not len(sites) == len(matches) == 2:
-        hint = "write [[sh0:12,sh3:7],[…]] (shank:channel id)"
-        raise BadInput("coherence", f"{pair!r} is not a pair of channels", hint)
-    return sites[0], sites[1]
+    parsed = list[Pair]()
+    for pair in pairs:
+        matches = [] if isinstance(pair, str) else [_CHANNEL.fullmatch(str(name)) for name in pair]
+        sites = [Site(int(match["shank"]), match["id"]) for match in matches if match is not None]
+        if not len(sites) == len(matches) == 2:
+            hint = "write [[sh0:12,sh3:7],[…]] (shank:channel id)"
+            raise BadInput("coherence", f"{pair!r} is not a pair of channels", hint)
+        parsed.append((sites[0], sites[1]))
+    return parsed
 
 
 class Windows(NamedTuple):

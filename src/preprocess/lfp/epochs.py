@@ -86,6 +86,15 @@ def epochs_from_spectrogram(
         facts["warnings"].append(
             f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
         )
+    units = source.params["units"]
+    facts |= {
+        "channels": [source.channel_ids[place] for place in places],
+        "stage_names": list(names),
+        "fs_hz": source.params["fs_hz"],
+        "epoch_s": epoch_s,
+        "axes": list(AXES),
+        "units": units if source.decibel else f"dB re 1 {units}",
+    }
     return EpochSet(
         features=features[kept],
         stages=stages[kept],
@@ -93,21 +102,8 @@ def epochs_from_spectrogram(
         onset_s=np.arange(len(firsts), dtype=np.float64)[kept] * epoch_s,
         freqs_hz=source.freqs[rows],
         times_s=source.params["window_s"] / 2 + np.arange(n_frames, dtype=np.float64) * source.params["hop_s"],
-        facts=facts | _facts(source, places, names, epoch_s),
+        facts=facts,
     )
-
-
-def _facts(source: Spectrograms, places: Sequence[int], stage_names: Sequence[str], epoch_s: float) -> dict[str, Any]:
-    """What an epoch file states of the spectrograms it was cut from."""
-    units = source.params["units"]
-    return {
-        "channels": [source.channel_ids[place] for place in places],
-        "stage_names": list(stage_names),
-        "fs_hz": source.params["fs_hz"],
-        "epoch_s": epoch_s,
-        "axes": list(AXES),
-        "units": units if source.decibel else f"dB re 1 {units}",
-    }
 
 
 def _frames(source: Spectrograms, epoch_s: float) -> tuple[NDArray[np.int64], int]:

@@ -18,26 +18,14 @@ COLUMNS = 1200  # points in time of a page: more than a page has pixels would be
 LOWEST_HZ = 0.5
 
 
-def draw_shank(
-    artifact: Path, out_dir: Path, *, title: str, suffix: str = "png", channels: Sequence[str] | None = None
-) -> list[Path]:
+def draw_shank(artifact: Path, out_dir: Path, *, title: str, suffix: str = "png") -> list[Path]:
     """Draw a page per channel and an overview of them: ``<label>_ch<id>.<suffix>``, ``<label>_overview.<suffix>``.
 
-    Parameters
-    ----------
-    artifact
-        A spectrogram file or the folder of a shank.
-    channels
-        Ids; ``None`` for all.
-
-    Raises
-    ------
-    BadInput
-        If a channel is not in the file.
+    ``artifact`` is a spectrogram file or the folder of a shank.
     """
     source = open_spectrograms(artifact)
     label = source.path.name.rpartition("_")[0]
-    places = source.places(channels)
+    places = source.places(None)
     files, names, delta, ratio, spectra, page = [], [], [], [], [], None
     with steps(f"{title} figures", len(places) + 1) as advance:
         for page in pages(source, places):

@@ -27,8 +27,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "nperseg": 1024,
         "zero_padding": 2.0,
         "format": "npz",
-        "detrend": "constant",
-        "scaling": "density",
         "decibel": False,
         "dtype": "float32",
         "band_powers": False,
@@ -40,8 +38,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "zero_padding": 1.0,
         "fmax_hz": 64.0,
         "format": "hdf5",
-        "detrend": "constant",
-        "scaling": "density",
         "decibel": True,
         "dtype": "float16",
         "band_powers": True,
@@ -123,7 +119,6 @@ class SpectrogramParams(LfpParams):
     coherence: list[Any] = field(default_factory=list)  # pairs of channels: [[sh0:12,sh3:7]]
     coherence_window_s: float = 30.0  # s; spectra are averaged over it
     figures: str | None = None  # png or pdf: one figure per channel, one per shank and per pair
-    figure_channels: list[Any] | None = None  # ids; null: all
     memory_mb: float = 256.0  # MB for the spectrograms being computed; a session takes this and some 200 MB
 
     def run(self) -> Summary:
@@ -151,9 +146,8 @@ class SpectrogramParams(LfpParams):
         """
         _require_known("preset", self.preset, PRESETS)
         given = {name: value for name in _KEYS if (value := getattr(self, name)) is not None}
-        params: dict[str, Any] = (
-            dict.fromkeys(_KEYS) | {"detrend": "constant", "scaling": "density"} | PRESETS[self.preset]
-        )
+        scale: dict[str, Any] = {"detrend": "constant", "scaling": "density"}
+        params: dict[str, Any] = dict.fromkeys(_KEYS) | scale | PRESETS[self.preset]
         for samples, seconds in _EITHER:
             if samples in given and seconds in given:
                 problem = f"{samples}={given[samples]} and {seconds}={given[seconds]}"

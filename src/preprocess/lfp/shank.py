@@ -10,7 +10,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +38,12 @@ from src.recordings.sleep.check_signal import check_channel
 from src.signals import BadInput, SourceOptions
 from src.storage.parallel import in_order
 from src.storage.progress import steps
-from src.storage.step import CachedStep
 
 STEP, VERSION = "lfp_spectrogram", 4
 TRACES = "traces"
 _CHECKED, _CHECKED_S = 12, 10.0
 _FINDINGS = {"missing": "samples missing", "move": "flat", "clipped": "clipped", "hum": "mains hum"}
 """A word of what :func:`check_channel` says of a channel, and how it is called where channels are listed."""
-
-
-def shank_step(*, threads: int = 1, memory_mb: float = 256) -> CachedStep:
-    """The step of one shank: input ``traces``, parameters :meth:`SpectrogramParams.transform`, ``label``, ``source``.
-
-    Parameters
-    ----------
-    threads
-        Threads that compute and compress.
-    memory_mb
-        For the parts of a spectrogram that are being computed and compressed.
-    """
-    return CachedStep(STEP, VERSION, partial(run, threads=threads, memory_mb=memory_mb))
 
 
 def run(
@@ -73,6 +58,13 @@ def run(
     """Write ``<label>_spectrograms`` and, if wanted, ``<label>_band_powers.npz``; return the facts.
 
     With band powers, traces of 1000 Hz and more also give ``<label>_emg_from_lfp.npz``.
+
+    Parameters
+    ----------
+    inputs, params
+        ``traces``; :meth:`SpectrogramParams.transform`, ``label`` and ``source``.
+    threads, memory_mb
+        Threads that compute and compress, and memory for the parts of a spectrogram that they are at.
     """
     traces = open_recording(inputs[TRACES], SourceOptions(**params["source"]))
     work, label = Computation(traces, params), params["label"]

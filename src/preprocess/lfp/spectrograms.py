@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,7 @@ from rich.console import Console
 
 from src.preprocess.lfp.extraction import extract
 from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
-from src.preprocess.lfp.shank import TRACES, shank_step
-from src.preprocess.lfp.spectrogram_file import open_spectrograms
+from src.preprocess.lfp.shank import STEP, TRACES, VERSION, run
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.sessions import Session, find_sessions
 from src.signals import BadInput, SourceOptions
@@ -129,16 +129,14 @@ class Work:
         label = f"{self.session.name}_sh{shank}"
         refuse_foreign(self._folder(f"sh{shank}"), "output_dir")
         traces, source = self._traces(shank)
-        step = shank_step(threads=self.params.workers or available_cores(), memory_mb=self.params.memory_mb)
+        how: dict[str, Any] = {"threads": self.params.workers or available_cores(), "memory_mb": self.params.memory_mb}
         given = {**self.params.transform(), "label": label, "source": source}
+        step = CachedStep(STEP, VERSION, partial(run, **how))
         artifact = ensure(step, {TRACES: traces}, given, label=label, target=self._folder(f"sh{shank}"))
         if self.params.figures:
             from src.preprocess.lfp.pages import draw_shank  # loads matplotlib
 
-            there = open_spectrograms(artifact.path).channel_ids
-            asked = there if self.params.figure_channels is None else set(map(str, self.params.figure_channels))
-            if channels := [channel for channel in there if channel in asked]:
-                self._figures(draw_shank, artifact, f"{self.session.name}/sh{shank}", {"channels": channels})
+            self._figures(draw_shank, artifact, f"{self.session.name}/sh{shank}")
         return artifact
 
     def coherence(self) -> Artifact:
@@ -158,7 +156,7 @@ class Work:
         if self.params.figures:
             from src.preprocess.lfp.pages import draw_coherences  # loads matplotlib
 
-            self._figures(draw_coherences, artifact, self.session.name, {})
+            self._figures(draw_coherences, artifact, self.session.name)
         return artifact
 
     def _folder(self, name: str) -> Path:
@@ -177,13 +175,12 @@ class Work:
             raise BadInput(self.session.path, f"no traces for shank {shank}", f"there are shanks {', '.join(there)}")
         return path, asdict(SourceOptions())
 
-    def _figures(self, draw: Callable[..., list[Path]], artifact: Artifact, name: str, options: dict[str, Any]) -> None:
+    def _figures(self, draw: Callable[..., list[Path]], artifact: Artifact, name: str) -> None:
         def run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
             title = name.replace("/sh", " · shank ")
             return {"figures": len(draw(inputs["results"], out_dir, title=title, **params))}
 
-        given = {"suffix": self.params.figures, **options}
-        target = self.target / f"{artifact.path.name}_figures"
+        given, target = {"suffix": self.params.figures}, self.target / f"{artifact.path.name}_figures"
         ensure(CachedStep("lfp_figures", 2, run), {"results": artifact.path}, given, label=name, target=target)
 
 

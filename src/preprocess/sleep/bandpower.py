@@ -6,8 +6,8 @@ They stand in for the log spectrogram wherever one is expected: an image of five
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -69,10 +69,6 @@ class BandPowerSettings:
     def shape(self) -> tuple[int, int]:
         """``(band, 1)``."""
         return len(self.bands_hz), 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for parameters of a step."""
-        return asdict(self) | {"bands_hz": [list(band) for band in self.bands_hz]}
 
     def images(self, samples: NDArray[np.floating], channels: Sequence[str] = ()) -> NDArray[np.float32]:
         """Log band powers ``(epoch, channel, band, 1)`` of a recording, float32 in dB re the channel's variance.

@@ -77,7 +77,7 @@ class EpochSettings:
 
     def to_params(self, kind: str) -> dict[str, Any]:
         """Parameters of the step for a night of this kind, plain types."""
-        plain = asdict(self) | {"channels": list(self.channels), "features": self.features.to_dict()}
+        plain = asdict(self) | {"channels": list(self.channels)}
         plain["aliases"] = {name: list(more) for name, more in self.aliases.items()}
         plain["more_names"] = dict(self.more_names)
         return plain | {"kind": kind}

@@ -7,7 +7,7 @@ in the network. Frames never reach across an epoch's border, so an epoch has the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -93,10 +93,6 @@ class FeatureSettings:
     def shape(self) -> tuple[int, int]:
         """``(frequency, time)`` of an image."""
         return (self.n_mels if self.kind == "mel" else len(self._bins)), self.n_frames
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for parameters of a step."""
-        return asdict(self)
 
     def images(self, samples: NDArray[np.floating], channels: Sequence[str] = ()) -> NDArray[np.float32]:
         """Log power ``(epoch, channel, frequency, time)`` of the whole epochs of a signal, float32 in dB re 1 unit²/Hz.

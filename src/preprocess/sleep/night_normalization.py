@@ -1,7 +1,7 @@
 """Levels relative to the recording itself: what is constant for a person, an amplifier and an electrode goes.
 
 The statistics are taken over a *span* of the recording. In training the span is drawn at random
-(``src.datamodules.sleep_spans``), so that a network can score an excerpt as well as a night. In prediction it is
+(``src.datamodules.sleep_sequences``), so that a network can score an excerpt as well as a night. In prediction it is
 the whole recording or, where hours of wake lie around it, the sleep period that a first pass has found.
 """
 

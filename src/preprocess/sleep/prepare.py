@@ -125,7 +125,8 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     night = Night.from_inputs(params["kind"], inputs)
     hypnogram = load_scoring(night, settings.scoring)
     if hypnogram is None:
-        raise BadInput(night.psg[0], "has no hypnogram", "put one beside it, or leave this recording out of training")
+        hint = "put one beside it, name it with source.scoring='{stem}_scored.txt', or leave this recording out"
+        raise BadInput(night.psg[0], "has no hypnogram", hint)
     features = settings.features
     channels = load_channels(night, ChannelRequest(settings.channels, settings.aliases, features.max_hz))
     reports = [check_channel(c.samples[0], c.fs_hz, c.channels[0], c.units[0]) for c in channels]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pywt
 
-from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template, robust_sigma
+from src.preprocess.spikes.filters import bandpass, matched_filter, robust_sigma
 from src.preprocess.spikes.parameters import ConditioningParams, SpikeConditioningParams
 from src.preprocess.spikes.trace import load_trace
 from src.recordings.extracellular.arrays import SUFFIXES
@@ -125,9 +125,7 @@ def condition_recordings(params: SpikeConditioningParams) -> Summary:
     chain = Conditioning(**vars(params.conditioning), fs_hz=params.fs_hz)
     if params.template_from is not None:
         labelled = load_labelled(Path(params.template_from), chain.linear_only(), options=SourceOptions(key=params.key))
-        model = labelled.waveforms(range(len(labelled.flat)))
-        template = tuple(float(v) for v in mean_template(model.templates[model.counts > 0]))
-        chain = replace(chain, template=template, template_onset=model.onset)
+        chain = labelled.waveforms(range(len(labelled.flat))).matched(chain)
     source = Path(params.input_dir)
     output = OutputFolder(Path(params.output_dir), (source,))
     if params.figures:

@@ -173,10 +173,6 @@ def background_spectrum(
     power = np.abs(np.fft.rfft(segments * window, axis=1)) ** 2
     power /= fs_hz * np.maximum((kept * window**2).sum(axis=1, keepdims=True), 1e-12)
     power[:, 1 : (n_fft + 1) // 2] *= 2
-    return Spectrum(np.median(power, axis=0) / _median_bias(len(chosen)), fs_hz)
-
-
-def _median_bias(count: int) -> float:
-    # Expected median of `count` unit exponentials; ln 2 for many (Allen et al. 2012, appendix B).
-    terms = np.arange(1, 2 * ((count - 1) // 2) + 2)
-    return float(np.sum((-1.0) ** (terms + 1) / terms))
+    # Expected median of as many unit exponentials as segments; ln 2 for many (Allen et al. 2012, appendix B).
+    terms = np.arange(1, 2 * ((len(chosen) - 1) // 2) + 2)
+    return Spectrum(np.median(power, axis=0) / float(np.sum((-1.0) ** (terms + 1) / terms)), fs_hz)

@@ -13,8 +13,8 @@ import scipy.signal
 
 from src.preprocess.spikes.filters import bandpass, grow, robust_sigma
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.reader import require_spike_rate
-from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off, read_trace, unusable
+from src.recordings.extracellular.reader import open_recording, require_spike_rate
+from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off, unusable
 from src.signals import BadInput, SourceOptions
 
 MOST_UNUSABLE = 0.5  # share of NaN and saturated samples above which a recording is refused
@@ -59,15 +59,25 @@ class Trace:
 
 
 def load_trace(path: Path, *, fs_hz: float, options: SourceOptions | None = None, channel: int | None = None) -> Trace:
-    """Read, centre and check one recording; NaN and stuck samples become zero and are marked.
+    """Read, centre and check one channel of any recording; NaN and stuck samples become zero and are marked.
+
+    ``options`` is what the file does not state, ``channel`` a row of several. The rate a file states has to be
+    ``fs_hz``.
 
     Raises
     ------
     BadInput
-        What :func:`read_trace` raises, or when most of the recording carries no signal.
+        What :func:`open_recording` raises, several channels and no choice, or a recording that mostly has no signal.
     """
-    recording = read_trace(path, fs_hz=fs_hz, options=options, channel=channel)
-    return as_trace(recording.samples[0], fs_hz, recording.recording_id, str(path))
+    path, options = Path(path), options or SourceOptions()
+    options = replace(options, fs_hz=fs_hz, key=options.key or ("d" if path.suffix.lower() in SUFFIXES else None))
+    recording = open_recording(path, options, purpose="spikes")
+    n_channels = recording.n_channels
+    if n_channels > 1 and channel is None:
+        raise BadInput(path, f"{n_channels} channels", f"choose one with options.channel=0…{n_channels - 1}")
+    if channel is not None and not 0 <= channel < n_channels:
+        raise BadInput(path, f"no channel {channel} among {n_channels}", "count channels from 0")
+    return as_trace(recording.select([channel or 0]).samples()[0], fs_hz, path.stem, str(path))
 
 
 def as_trace(samples: np.ndarray, fs_hz: float, name: str, source: str = "signal") -> Trace:
@@ -137,9 +147,8 @@ def without_hum(samples: np.ndarray, fs_hz: float) -> tuple[np.ndarray, tuple[st
         lines = [h * mains for h in range(1, HARMONICS + 1) if h * mains < 0.45 * fs_hz]
         loud = [f for f in lines if _stands_out(power, f / resolution)]
         if mains in loud or len(loud) >= 3:
-            frequency = _refined(samples, mains * max(round(loud[0] / mains), 1), fs_hz) / max(
-                round(loud[0] / mains), 1
-            )
+            order = max(round(loud[0] / mains), 1)
+            frequency = _refined(samples, mains * order, fs_hz) / order
             cleaned = _subtract_lines(samples, [frequency * round(f / mains) for f in loud], fs_hz, length)
             names = ", ".join(f"{f:g}" for f in loud)
             return cleaned, (f"mains hum was taken off at {names} Hz",)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import scipy.linalg
 
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.filters import grow, slow_baseline
+from src.preprocess.spikes.filters import grow, mean_template, slow_baseline
 from src.preprocess.spikes.trace import Trace, checked_labels, load_trace, without_hum
 from src.recordings.extracellular.spike_trains import SpikeTrain, checked_train, read_sorting, read_spikes
 from src.signals import BadInput, SourceOptions
@@ -53,6 +53,11 @@ class WaveformModel:
             for rows in (self.templates, self.modes)
         ]
         return WaveformModel(through[0], through[1], self.onset + REACH, self.counts)
+
+    def matched(self, conditioning: Conditioning) -> Conditioning:
+        """The chain with the mean waveform of all units as its matched filter."""
+        template = tuple(mean_template(self.templates[self.counts > 0]).tolist())
+        return replace(conditioning, template=template, template_onset=self.onset)
 
 
 def fit_waveforms(trace: np.ndarray, train: SpikeTrain, n_units: int, *, before: int = BEFORE) -> WaveformModel:

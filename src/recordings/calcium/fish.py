@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, frame_rate
+from src.recordings.calcium.recording import CalciumRecording, Chosen, Hdf5Traces, frame_rate
 from src.recordings.matlab import read_fields
 from src.signals import BadInput
 from src.storage.hdf5 import reading
@@ -45,7 +45,7 @@ def open_fish(traces: Path, cells: Path, subject: str, fs_hz: float | None) -> C
     columns = np.flatnonzero(keep & placed)
     if not len(columns):
         raise BadInput(cells, "no cell has coordinates and a trace", "check CellXYZ and IX_inval_anat")
-    source = Hdf5Traces(traces, "CellResp", frames_first, columns)
+    source = Chosen(Hdf5Traces(traces, "CellResp", frames_first), columns)
     rate = frame_rate(cells, fs_hz, fish.get("fpsec"))
     kept, frames = ids[columns], shape[0] if frames_first else shape[1]
     return CalciumRecording(subject, traces, rate, frames, positions[kept - 1], kept, source, counts, tuple(notes))

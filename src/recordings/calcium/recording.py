@@ -98,19 +98,19 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Stacked:
-    """Sources with so many rows each, one below the other; of each the first ``frames``."""
+    """The given rows of some sources, one source below the other; of each the first ``frames``."""
 
-    parts: tuple[tuple[TraceSource, int], ...]
+    parts: tuple[tuple[TraceSource, np.ndarray], ...]
     frames: int
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         block = np.empty((len(rows), self.frames), np.float32)
         first = 0
-        for source, count in self.parts:
-            here = (rows >= first) & (rows < first + count)
+        for source, kept in self.parts:
+            here = (rows >= first) & (rows < first + len(kept))
             if here.any():
-                block[here] = source.read(rows[here] - first)[:, : self.frames]
-            first += count
+                block[here] = source.read(kept[rows[here] - first])[:, : self.frames]
+            first += len(kept)
         return block
 
 
@@ -122,7 +122,7 @@ class Plane:
     kept: np.ndarray  # (cell,) places of the accepted ones among them
     positions: np.ndarray  # (cell, 3)
     frames: int
-    source: TraceSource
+    source: TraceSource  # of all listed cells
 
 
 def of_planes(
@@ -150,7 +150,7 @@ def of_planes(
         frames=lengths[0],
         positions=np.concatenate([plane.positions for plane in planes]).astype(np.float64),
         cell_ids=kept.astype(np.int64) + 1,
-        source=Stacked(tuple((plane.source, len(plane.kept)) for plane in planes), lengths[0]),
+        source=Stacked(tuple((plane.source, plane.kept) for plane in planes), lengths[0]),
         counts={
             "listed": int(before[-1]),
             "with_traces": int(before[-1]),
@@ -165,27 +165,25 @@ def of_planes(
 class Hdf5Traces:
     """A dataset of traces in an HDF5 file, ``(time, cell)`` or ``(cell, time)``.
 
-    ``columns`` are the positions of the kept cells on the dataset's cell axis. The values are multiplied by ``scale``;
-    the dataset ``neuropil``, of the same shape, is multiplied by ``coefficient`` and subtracted; ``offset`` is added.
+    The values are multiplied by ``scale``; the dataset ``neuropil``, of the same shape, is multiplied by
+    ``coefficient`` and subtracted; ``offset`` is added.
     """
 
     path: Path
     dataset: str
     frames_first: bool
-    columns: np.ndarray
     neuropil: str | None = None
     coefficient: float = 0.0
     scale: float = 1.0
     offset: float = 0.0
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        columns = self.columns[rows]
         with reading(self.path) as file:
-            block = self._read(file[self.dataset], columns)
+            block = self._read(file[self.dataset], rows)
             if (self.scale, self.offset) != (1, 0):
                 block = np.float32(self.scale) * block + np.float32(self.offset)
             if self.neuropil is not None and self.coefficient:
-                block = block - np.float32(self.coefficient) * self._read(file[self.neuropil], columns)
+                block = block - np.float32(self.coefficient) * self._read(file[self.neuropil], rows)
             return block
 
     def _read(self, data: h5py.Dataset, columns: np.ndarray) -> np.ndarray:

@@ -53,13 +53,10 @@ def recognise(path: Path) -> str | None:
         with reading(path) as file:
             if "estimates" in file and "params" in file:
                 return "caiman"
-            return "extract" if any("temporal_weights" in group for group in _groups(file)) else None
+            groups = [item for name in file if hasattr(item := file.get(name), "keys")]
+            return "extract" if any("temporal_weights" in group for group in groups) else None
     except BadInput:
         return None
-
-
-def _groups(file: Any) -> Iterator[Any]:
-    return (item for name in file if hasattr(item := file.get(name), "keys"))
 
 
 def open_nwb(path: Path, subject: str, fs_hz: float | None, coefficient: float) -> CalciumRecording:
@@ -136,7 +133,7 @@ def _nwb_plane(path: Path, number: int, series: Any, neuropil: Any, coefficient:
     if neuropil is not None and coefficient:
         offset -= coefficient * float(neuropil.offset)
         subtracted, coefficient = neuropil.data.name, coefficient * float(neuropil.conversion)
-    source = Hdf5Traces(path, series.data.name, frames_first, kept, subtracted, coefficient, scale, offset)
+    source = Hdf5Traces(path, series.data.name, frames_first, subtracted, coefficient, scale, offset)
     return Plane(len(rows), kept, positions[kept] + [0, 0, number], shape[0 if frames_first else 1], source)
 
 
@@ -215,10 +212,9 @@ def open_extractor(role: str, path: Path, subject: str, fs_hz: float | None) -> 
             raise BadInput(path, problem, "call estimates.detrend_df_f() in CaImAn and save again")
         rois = list(extractor.get_roi_ids())
         kept = np.flatnonzero(_accepted(extractor, rois))
-        chosen = tuple(rois[n] for n in kept)
-        positions = _mask_centres(extractor, chosen)
+        positions = _mask_centres(extractor, [rois[n] for n in kept])
         frames, rate = int(present[name].shape[0]), extractor.get_sampling_frequency()
-    plane = Plane(len(rois), kept, positions, frames, ExtractorTraces(role, path, fs_hz, name, chosen))
+    plane = Plane(len(rois), kept, positions, frames, ExtractorTraces(role, path, fs_hz, name, tuple(rois)))
     signal = "dff" if name == "dff" else "fluorescence"
     known = {"subject": subject, "file": path, "notes": (f"{name} traces of {program}",), "signal": signal}
     rates = [] if rate is None else [float(rate)]
@@ -253,14 +249,14 @@ def _mask_centres(extractor: Any, rois: Sequence[Any]) -> np.ndarray:
 
 
 class InscopixTraces:
-    """Traces of the cells ``kept`` in a file of ``shape`` (cell, pixels and frames), ``pixels`` of each before them."""
+    """Traces in a file of ``shape`` (cell, pixels and frames), ``pixels`` of each cell before them."""
 
-    def __init__(self, path: Path, shape: tuple[int, int], pixels: int, kept: np.ndarray) -> None:
-        self.path, self.shape, self.pixels, self.kept = path, shape, pixels, kept
+    def __init__(self, path: Path, shape: tuple[int, int], pixels: int) -> None:
+        self.path, self.shape, self.pixels = path, shape, pixels
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """``(neuron, time)`` float32; NaN where a frame was dropped."""
-        return np.asarray(np.memmap(self.path, "<f4", "r", shape=self.shape)[self.kept[rows], self.pixels :])
+        return np.asarray(np.memmap(self.path, "<f4", "r", shape=self.shape)[rows, self.pixels :])
 
 
 def open_inscopix(path: Path, subject: str, fs_hz: float | None) -> CalciumRecording:
@@ -277,7 +273,7 @@ def open_inscopix(path: Path, subject: str, fs_hz: float | None) -> CalciumRecor
     shape = cells, pixels + frames
     images = np.memmap(path, "<f4", "r", shape=shape)[kept, :pixels].reshape(len(kept), *image)
     positions = _centres(np.argwhere(image) for image in images)
-    plane = Plane(cells, kept, positions, frames, InscopixTraces(path, shape, pixels, kept))
+    plane = Plane(cells, kept, positions, frames, InscopixTraces(path, shape, pixels))
     notes = ("Inscopix's files state no unit: give baseline=divide if the traces are raw fluorescence",)
     curate = "accept cells in Inscopix's software, and save again"
     return of_planes([plane], [stated], fs_hz, curate, subject=subject, file=path, notes=notes, signal="dff")

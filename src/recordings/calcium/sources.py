@@ -20,9 +20,6 @@ from src.recordings.calcium.suite2p import MATLAB_FILE, find_planes, open_suite2
 from src.signals import BadInput
 from src.storage.foreign_files import absent
 
-NEUROPIL = 0.7
-"""Share of the neuropil that suite2p's authors subtract."""
-
 
 def find_subjects(input_dir: Path, skip: Sequence[str] = ()) -> list[Path]:
     """The recordings of a folder in name order, without those in ``skip``.
@@ -109,14 +106,14 @@ def open_recording(
     subject: str,
     fs_hz: float | None = None,
     *,
-    neuropil: float = NEUROPIL,
+    neuropil: float = 0.7,
     need_positions: bool = True,
 ) -> CalciumRecording:
     """Open a subject from the files that :func:`subject_files` found.
 
     ``fs_hz`` overrides the rate in the files, ``neuropil`` is the share that is subtracted where a source has it
-    (suite2p, NWB), and with ``need_positions`` cells without coordinates are left out. Files that are unreadable,
-    incomplete, or that contradict each other raise :class:`BadInput`.
+    (suite2p, NWB; suite2p's authors take 0.7), and with ``need_positions`` cells without coordinates are left out.
+    Files that are unreadable, incomplete, or that contradict each other raise :class:`BadInput`.
     """
     if "traces" in files:
         return open_fish(files["traces"], files["cells"], subject, fs_hz)

@@ -25,21 +25,19 @@ _SAVE_AGAIN = "save it again with suite2p"
 
 @dataclass(frozen=True)
 class PlaneTraces:
-    """``rows`` of one plane's ``F`` ``(ROI, time)``, less ``coefficient`` times those of ``Fneu``.
+    """One plane's ``F`` ``(ROI, time)``, less ``coefficient`` times ``Fneu``.
 
     Arrays of ``.npy`` files stay on the disk until rows are read, those of a ``Fall.mat`` are in memory.
     """
 
     fluorescence: np.ndarray
     neuropil: np.ndarray | None
-    rows: np.ndarray
     coefficient: float
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        wanted = self.rows[rows]
-        block = np.asarray(self.fluorescence[wanted], np.float32)
+        block = np.asarray(self.fluorescence[rows], np.float32)
         if self.coefficient and self.neuropil is not None:
-            block = block - np.float32(self.coefficient) * self.neuropil[wanted]
+            block = block - np.float32(self.coefficient) * self.neuropil[rows]
         return block
 
 
@@ -79,7 +77,7 @@ def open_suite2p(
     places = {path if path.name.endswith(MATLAB_FILE) else path.parent for path in files.values()}
     contents = {place: _read_plane(place, fs_hz is None) for place in sorted(places, key=_plane_order)}
     planes = [_plane(*item, n, coefficient, need_positions) for n, item in enumerate(contents.items())]
-    rates = [] if fs_hz is not None else [_stated_rate(inside.get("ops")) for inside in contents.values()]
+    rates = [] if fs_hz is not None else [_member(inside.get("ops"), "fs") for inside in contents.values()]
     known = {"subject": subject, "file": next(iter(contents)), "notes": _notes(contents, coefficient)}
     return of_planes(planes, rates, fs_hz, "curate the ROIs in suite2p", **known)
 
@@ -132,7 +130,7 @@ def _plane(place: Path, inside: dict[str, Any], number: int, coefficient: float,
     kept = np.flatnonzero((accepted if accepted.ndim == 1 else accepted[:, 0]) > 0)
     rois = inside.get("stat", [None] * len(traces))
     positions = np.array([_position(place, rois[k], number, need_positions) for k in kept], np.float64)
-    source = PlaneTraces(traces, inside.get("Fneu"), kept, coefficient)
+    source = PlaneTraces(traces, inside.get("Fneu"), coefficient)
     return Plane(len(traces), kept, positions.reshape(-1, 3), traces.shape[1], source)
 
 
@@ -213,8 +211,3 @@ def _position(place: Path, roi: Any, number: int, needed: bool) -> tuple[float, 
     stated = _member(roi, "iplane")
     plane = -1 if stated is None else int(np.ravel(stated)[0])
     return row, column, number if plane < 0 else plane
-
-
-def _stated_rate(settings: Any) -> Any:
-    """``fs`` of suite2p's settings; None if there is none."""
-    return _member(settings, "fs")

@@ -6,6 +6,7 @@ The variable is given by name, in MATLAB structs and cells by a dotted one: ``se
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import zipfile
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from src.recordings.extracellular.recording import BLOCK_BYTES, Opener, Read
 from src.signals import BadInput
+from src.storage.foreign_files import explained
 
 SUFFIXES = (".mat", ".npy", ".npz", ".h5", ".hdf5")
 _LARGEST_FIELD = 1 << 27
@@ -47,7 +49,7 @@ def open_array(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArr
         If there is no such variable, or the file is damaged or holds pickled objects.
     """
     suffix = path.suffix.lower()
-    try:
+    with whole(path):
         if suffix == ".npy":
             values = np.load(path, mmap_mode="r", allow_pickle=False)
             return StoredArray(path.stem, values.shape, values.dtype, {}, lambda turned: _of_array(values, turned))
@@ -56,27 +58,25 @@ def open_array(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArr
         if h5py.is_hdf5(path) or suffix != ".mat":
             return _hdf5(path, key, usual)
         return _mat5(path, key, usual)
-    except BadInput:
-        raise
-    except PermissionError as error:
-        raise BadInput(path, "cannot be read (permission denied)", "ask for read access") from error
-    except Exception as error:  # NumPy, SciPy and h5py fail on damaged files in a dozen ways
-        raise damaged(path, error) from error
 
 
-def damaged(source: str | Path, error: object) -> BadInput:
-    """What to raise for a file that the library of its format cannot read."""
-    why = (str(error) or type(error).__name__).splitlines()[0][:120]
-    if "pickle" in why or "Python objects" in why or "Object arrays" in why:
-        problem = "holds pickled objects, which could run any code"
-        return BadInput(source, problem, "save plain arrays of numbers or text")
-    return BadInput(source, f"is damaged or cut short ({why})", "copy or write the file again")
+@contextmanager
+def whole(source: str | Path) -> Iterator[None]:
+    """What the library of a format raises over a file in the block becomes :class:`BadInput`; see :func:`explained`."""
+    with explained(source, "is damaged or cut short", "copy or write the file again"):
+        try:
+            yield
+        except ValueError as error:
+            if not re.search("pickle|Python objects|Object arrays", str(error)):
+                raise
+            problem = "holds pickled objects, which could run any code"
+            raise BadInput(source, problem, "save plain arrays of numbers or text") from error
 
 
 def _npz(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
     with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile) or archive.zip is None:
-            raise damaged(path, "not a zip archive")
+            raise ValueError("not a zip archive")
         headers = {}
         for name in archive.files:
             with archive.zip.open(f"{name}.npy") as stream:
@@ -115,10 +115,8 @@ def _streamed(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) ->
     The archive's checksum is compared when the last byte has been read.
     """
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-    try:
+    with whole(path):
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise damaged(path, error) from error
     with archive, archive.open(f"{name}.npy") as stream:
         _npy_header(stream)
         position = 0
@@ -126,16 +124,14 @@ def _streamed(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) ->
         def read(first: int, last: int) -> NDArray:
             nonlocal position
             wanted = (last - first) * row_bytes
-            try:
+            with whole(f"{path} [{name}]"):
                 if first > position:
                     stream.seek((first - position) * row_bytes, 1)
                 data = stream.read(wanted)
                 if last == shape[0]:
                     stream.read(1)
-            except Exception as error:  # zlib.error, BadZipFile and OSError have nothing in common
-                raise damaged(f"{path} [{name}]", error) from error
-            if len(data) < wanted:
-                raise damaged(f"{path} [{name}]", "ends before its last value")
+                if len(data) < wanted:
+                    raise ValueError("ends before its last value")
             position = last
             return np.frombuffer(data, dtype).reshape(last - first, *shape[1:])
 
@@ -148,14 +144,12 @@ def _unpacked(
 ) -> Iterator[Read]:
     """An archived array stored channel after channel, unpacked to a nameless file to be read in time."""
     with tempfile.TemporaryFile() as scratch:
-        try:
+        with whole(f"{path} [{name}]"):
             with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
                 _npy_header(stream)
                 shutil.copyfileobj(stream, scratch, BLOCK_BYTES)
             scratch.flush()
             values = np.memmap(scratch, dtype, "r", shape=shape, order="F" if fortran else "C")
-        except Exception as error:  # as above
-            raise damaged(f"{path} [{name}]", error) from error
         with _of_array(values, turned)() as read:
             yield read
 
@@ -210,27 +204,25 @@ def _hdf5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
 @contextmanager
 def _of_hdf5(path: Path, place: str, turned: bool) -> Iterator[Read]:
     """Rows (or columns) of a dataset; one whose chunks are long in time is unpacked first, each chunk once."""
-    try:
-        with h5py.File(path, "r") as file, tempfile.TemporaryFile() as scratch:
-            data = file[place]
-            axis = 1 if turned else 0
-            values: Any = data
-            chunk = data.chunks[axis] if data.chunks and data.ndim == 2 else 0
-            if chunk and chunk * data.shape[1 - axis] * data.dtype.itemsize > 8 * BLOCK_BYTES:
-                values = np.memmap(scratch, data.dtype, "w+", shape=data.shape, order="F" if axis == 0 else "C")
-                for first in range(0, data.shape[1 - axis], data.chunks[1 - axis]):
-                    part = (slice(None),) * (1 - axis) + (slice(first, first + data.chunks[1 - axis]),)
+    with whole(path):
+        file = h5py.File(path, "r")
+    with file, tempfile.TemporaryFile() as scratch:
+        data = file[place]
+        axis = 1 if turned else 0
+        values: Any = data
+        chunk = data.chunks[axis] if data.chunks and data.ndim == 2 else 0
+        if chunk and chunk * data.shape[1 - axis] * data.dtype.itemsize > 8 * BLOCK_BYTES:
+            values = np.memmap(scratch, data.dtype, "w+", shape=data.shape, order="F" if axis == 0 else "C")
+            for first in range(0, data.shape[1 - axis], data.chunks[1 - axis]):
+                part = (slice(None),) * (1 - axis) + (slice(first, first + data.chunks[1 - axis]),)
+                with whole(path):
                     values[part] = data[part]
 
-            def read(first: int, last: int) -> NDArray:
-                try:
-                    return np.asarray(values[:, first:last].T if turned else values[first:last])
-                except (OSError, RuntimeError) as error:
-                    raise damaged(path, error) from error
+        def read(first: int, last: int) -> NDArray:
+            with whole(path):
+                return np.asarray(values[:, first:last].T if turned else values[first:last])
 
-            yield read
-    except OSError as error:
-        raise damaged(path, error) from error
+        yield read
 
 
 def _of_array(values: NDArray, turned: bool) -> Opener:

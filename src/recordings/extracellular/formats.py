@@ -8,6 +8,7 @@ from pathlib import Path
 
 RATE_HINT = "give source.fs_hz=<Hz>"
 """What to type for a file that does not state its sampling rate."""
+EDF_HEAD = b"0       "
 _SAVED = ("si_folder.json", "binary.json", "cached.json", "provenance.json")
 
 
@@ -21,12 +22,15 @@ def neuroscope_xml(path: Path) -> Path | None:
     return xml if xml is not None and b"<acquisitionSystem" in xml.read_bytes() else None
 
 
+def begins(path: Path, *heads: bytes) -> bool:
+    """Whether the first bytes of a file, 16 at most, are one of ``heads``."""
+    with path.open("rb") as handle:
+        return handle.read(16).startswith(heads)
+
+
 def is_trodes(path: Path) -> bool:
     """Whether a file begins as those of Trodes' export do."""
-    if not path.is_file() or path.suffix.lower() not in (".dat", ".lfp"):
-        return False
-    with path.open("rb") as handle:
-        return handle.read(16).startswith(b"<Start settings>")
+    return _suffix(".dat", ".lfp")(path) and begins(path, b"<Start settings>")
 
 
 @dataclass(frozen=True)
@@ -42,28 +46,13 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.is_file() and path.suffix.lower() in suffixes
 
 
-def _is_spikegadgets(path: Path) -> bool:
-    """Some polysomnographs call their EDF files .rec, too."""
-    if not path.is_file() or path.suffix.lower() != ".rec":
-        return False
-    with path.open("rb") as handle:
-        return handle.read(8) != b"0       "
-
-
-def _is_mcs(path: Path) -> bool:
-    """The binary export of Multi Channel Systems' MC_DataTool; other .raw files have no header."""
-    if not _suffix(".raw")(path):
-        return False
-    with path.open("rb") as handle:
-        return handle.read(11) == b"MC_DataTool"
-
-
 def _holds(pattern: str) -> Callable[[Path], bool]:
     return lambda path: path.is_dir() and next(path.glob(pattern), None) is not None
 
 
 FORMATS = (
-    Format("SpikeGadgets .rec", _is_spikegadgets, "open_rec"),
+    # Some polysomnographs call their EDF files .rec, too.
+    Format("SpikeGadgets .rec", lambda p: _suffix(".rec")(p) and not begins(p, EDF_HEAD), "open_rec"),
     Format("SpikeGLX .ap/.lf/.nidq .bin with .meta", lambda p: bool(spikeglx_folder(p)), "read_spikeglx"),
     Format("Open Ephys binary", lambda p: bool(open_ephys_folder(p)), "read_openephys"),
     Format("Open Ephys .continuous", _holds("*.continuous"), "read_openephys"),
@@ -73,7 +62,7 @@ FORMATS = (
     Format("Blackrock .ns1–.ns6", _suffix(*(f".ns{i}" for i in range(1, 7))), "read_blackrock"),
     Format("Plexon .plx", _suffix(".plx"), "read_plexon"),
     Format("Plexon .pl2", _suffix(".pl2"), "read_plexon2"),
-    Format("MC_DataTool .raw", _is_mcs, "read_mcsraw"),
+    Format("MC_DataTool .raw", lambda p: _suffix(".raw")(p) and begins(p, b"MC_DataTool"), "read_mcsraw"),
     Format("NWB ElectricalSeries", _suffix(".nwb"), "read_nwb_recording"),
     Format("SpikeInterface folder", lambda p: p.is_dir() and any((p / n).is_file() for n in _SAVED), "load"),
     Format("SpikeInterface .zarr", lambda p: p.is_dir() and p.suffix == ".zarr", "load"),

@@ -17,9 +17,9 @@ import numpy as np
 import scipy.io.wavfile
 from numpy.typing import NDArray
 
-from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, damaged, open_array
+from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, open_array, whole
 from src.recordings.extracellular.binary import open_raw
-from src.recordings.extracellular.formats import RATE_HINT
+from src.recordings.extracellular.formats import RATE_HINT, vendor_format
 from src.recordings.extracellular.recording import ExtracellularRecording, Run
 from src.signals import BadInput, SourceOptions
 
@@ -81,8 +81,6 @@ def open_recording(
         stated = f"{recording.fs_hz:g} Hz"
         problem = f"states a sampling rate of {stated}, {options.fs_hz:g} Hz was given"
         raise BadInput(path, problem, f"give {stated} if the file is right, else correct the file or resample it")
-    if purpose == "spikes":
-        require_spike_rate(path, recording.fs_hz)
     if options.gain_uv is not None:
         gain = np.full(recording.n_channels, options.gain_uv, np.float32)
         recording = replace(recording, gain=gain, offset=None, units="uV")
@@ -98,8 +96,6 @@ def require_spike_rate(source: str | Path, fs_hz: float) -> None:
 
 def is_recording(path: Path) -> bool:
     """Whether a path looks like a recording that :func:`open_recording` opens without being told more."""
-    from src.recordings.extracellular.formats import vendor_format
-
     return (path.is_file() and path.suffix.lower() in (*SUFFIXES, ".wav")) or vendor_format(path) is not None
 
 
@@ -254,15 +250,12 @@ def _time_range(path: Path, value: Any, n_samples: int, rate: float) -> tuple[fl
 
 
 def _wav(path: Path) -> ExtracellularRecording:
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, whole(path):
         warnings.simplefilter("always")
         try:
             rate, values = scipy.io.wavfile.read(path, mmap=True)
-        except ValueError as error:  # a sample of three bytes cannot be mapped
-            try:
-                rate, values = scipy.io.wavfile.read(path)
-            except ValueError:
-                raise damaged(path, error) from error
+        except ValueError:  # a sample of three bytes cannot be mapped
+            rate, values = scipy.io.wavfile.read(path)
     if values.dtype == np.uint8:
         raise BadInput(path, "has samples of 8 bits", "save it with 16 bits or more")
     cut = [f"{path.name} is cut short: {one.message}" for one in caught if "EOF" in str(one.message)]

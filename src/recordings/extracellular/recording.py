@@ -309,17 +309,17 @@ def runs_on_clock(
     return tuple(runs), tuple(warnings)
 
 
-def jumps(at: Callable[[int], int], count: int, modulus: int = 1 << 32) -> list[int]:
+def jumps(at: Callable[[int], int], count: int) -> list[int]:
     """Samples whose clock is not one after that of the sample before, by bisection.
 
-    ``at`` gives the clock of a sample, counted modulo ``modulus``. It is read for a few samples for every jump, not
+    ``at`` gives the clock of a sample, which has 32 bits. It is read for a few samples for every jump, not
     for all: the clock of a stretch whose ends differ by its length has no jump (a loss and a repetition of the same
     length within a stretch would go unseen).
     """
     found, stack = list[int](), [(0, count - 1)]
     while stack:
         first, last = stack.pop()
-        if (at(last) - at(first)) % modulus == (last - first) % modulus:
+        if (at(last) - at(first) - (last - first)) % (1 << 32) == 0:
             continue
         if last - first == 1:
             found.append(last)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ import numpy as np
 import scipy.io
 from numpy.typing import ArrayLike
 
-from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.reader import open_recording
 from src.recordings.matlab import read_fields
 from src.recordings.sleep.check_signal import in_runs
-from src.signals import BadInput, Recording, SourceOptions
+from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.foreign_files import explained
 
@@ -60,33 +58,6 @@ class SpikeTrain:
         """Spikes with onset in ``[start, stop)``, counted from ``start``."""
         keep = (self.index >= start) & (self.index < stop)
         return SpikeTrain(self.index[keep] - start, self.unit[keep])
-
-
-def read_trace(
-    path: Path,
-    *,
-    fs_hz: float,
-    options: SourceOptions | None = None,
-    channel: int | None = None,
-    units: str = "a.u.",
-) -> Recording:
-    """One channel of any extracellular recording, as ``(1, time)`` float32 in ``units`` unless the file states others.
-
-    ``options`` is what the file does not state, ``channel`` a row of several. The rate a file states has to be
-    ``fs_hz``. NaN marks samples that were not recorded. Refused are several channels and no choice.
-    """
-    path = Path(path)
-    options = options or SourceOptions()
-    options = replace(options, fs_hz=fs_hz, key=options.key or ("d" if path.suffix.lower() in SUFFIXES else None))
-    recording = open_recording(path, options, purpose="spikes")
-    n_channels = recording.n_channels
-    if n_channels > 1 and channel is None:
-        raise BadInput(path, f"{n_channels} channels", f"choose one with options.channel=0…{n_channels - 1}")
-    if channel is not None and not 0 <= channel < n_channels:
-        raise BadInput(path, f"no channel {channel} among {n_channels}", "count channels from 0")
-    samples = recording.select([channel or 0]).samples()
-    units = units if recording.units == "unknown" else recording.units
-    return Recording(samples, recording.fs_hz, ("channel 1",), (units,), path.stem, path.stem, source=str(path))
 
 
 def holds_spikes(path: Path) -> bool:

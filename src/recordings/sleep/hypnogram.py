@@ -24,6 +24,7 @@ _USUAL_LENGTHS_S = (30.0, 20.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.0, 60.0, 15.0, 8.0, 
 _SLACK_EPOCHS = 1.5
 """A scoring may have an epoch less or more than the signal has room for."""
 _SLACK_S = 1.0
+_GIVE_SECONDS = "give onsets in seconds from the start of the recording"
 _LEAST_EPOCH_S = 2.0
 _SHORT = 0.2
 """Nobody scores people in shorter epochs over a smaller share of a recording."""
@@ -45,7 +46,7 @@ class Hypnogram:
     how: str = ""  # how the file was read, for people
     dated: bool = True  # whether start has a date; a time of day alone is less
     length_by: str = "file"  # who states epoch_s: file, user, or nobody: then the recording's length decides
-    heading: tuple[str, ...] = ()  # first lines that are no stages: a heading if the signal has fewer epochs
+    no_stages: tuple[tuple[int, str], ...] = ()  # lines of a text that are no stages: no epochs if the signal says so
     scored_epoch_s: float | None = None  # the usual length of the file's own epochs, which epoch_s divides
 
     @property
@@ -190,23 +191,26 @@ def align(
         "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
         "scoring": f"{name}{': ' if name else ''}{hypnogram.how or 'stages'}, epochs of {length_s:g} s",
         "warnings": [*hypnogram.warnings, *notes],
-        "doubts": _doubts(hypnogram, clocks, duration_s),
+        "doubts": _doubts(hypnogram, clocks, duration_s, within=first < 0 and last > duration_s),
     }
     return stages, facts
 
 
-def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float) -> list[str]:
-    """What speaks against a scoring being of this recording: another clock (midnight is none), another length."""
+def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float, *, within: bool) -> list[str]:
+    """What speaks against a scoring being of this recording: another clock (midnight is none), another length.
+
+    A recording ``within`` the scoring by the clocks is an excerpt.
+    """
     found = list(clocks) if hypnogram.start and hypnogram.start.time() != time(0) else []
-    if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s:
+    if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s and not within:
         found.append(f"it lasts {hypnogram.duration_s / 3600:.2g} h, the recording {duration_s / 3600:.2g} h")
     return found
 
 
 def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
     """The scoring with the length of epoch that makes it as long as the signal, where none was stated."""
-    if hypnogram.heading:
-        return _without_heading(hypnogram, duration_s)
+    if hypnogram.no_stages:
+        return _without_headings(hypnogram, duration_s)
     n = len(hypnogram.stages)
     if hypnogram.length_by != "nobody" or abs(n * hypnogram.epoch_s - duration_s) < _SLACK_EPOCHS * hypnogram.epoch_s:
         return hypnogram, []
@@ -217,24 +221,32 @@ def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogr
         return replace(hypnogram, epoch_s=length_s), [note]
     if abs(n * hypnogram.epoch_s - duration_s) > _FEW * duration_s:
         problem = f"has {n} epochs, {n * hypnogram.epoch_s:.0f} s if of {hypnogram.epoch_s:g} s, "
-        hint = f"state the length of an epoch: text_epoch_s=... ({duration_s / max(n, 1):.4g} would fill the signal)"
+        hint = f"state the length of an epoch: source.text_epoch_s=... ({duration_s / max(n, 1):.4g} fills the signal)"
         raise BadInput(hypnogram.source, problem + f"and the signal lasts {duration_s:.0f} s", hint)
-    return hypnogram, []
+    taken = f"{hypnogram.epoch_s:g} s (source.text_epoch_s states another length)"
+    return hypnogram, [f"{n} epochs do not fill {duration_s:.0f} s of signal: taken as epochs of {taken}"]
 
 
-def _without_heading(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
-    """The scoring without the first lines that are no stages, where it fills the signal so; else they are epochs."""
-    n, lines = len(hypnogram.stages), len(hypnogram.heading)
+def _without_headings(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogram, list[str]]:
+    """The scoring without the lines that are no stages, where the others fill the signal; else they are epochs."""
+    n, (places, texts) = len(hypnogram.stages), zip(*hypnogram.no_stages, strict=True)
+    lines, are_first = len(places), places == tuple(range(len(places)))
+    listed = ", ".join(repr(text[:40]) for text in sorted(set(texts))[:8])
     lengths = (hypnogram.epoch_s,) if hypnogram.length_by != "nobody" else _USUAL_LENGTHS_S
     whole = {int(duration_s / length + 1e-6) for length in lengths}
-    if n - lines in whole or (n not in whole and n - lines - 1 in whole):
-        without, notes = _with_epoch_length(replace(hypnogram, stages=hypnogram.stages[lines:], heading=()), duration_s)
-        return without, [f"first {lines} lines taken as a heading ({hypnogram.heading[0][:40]!r})", *notes]
-    if n in whole:
-        return replace(hypnogram, heading=()), [f"first {lines} lines have unknown names: unscored"]
-    problem = f"starts with {lines} lines that are no stages, the first {hypnogram.heading[0][:40]!r}, and its length"
-    hint = "delete them if they are a heading, write ? for epochs that nobody scored"
-    raise BadInput(hypnogram.source, f"{problem} does not say whether they are epochs", hint)
+    # One line more may be an epoch that the signal has a part of.
+    if n not in whole and (n - lines in whole or n - lines - 1 in whole) and (are_first or lines > 1):
+        rest = replace(hypnogram, stages=np.delete(hypnogram.stages, places), no_stages=())
+        found, notes = _with_epoch_length(rest, duration_s)
+        return found, [f"{lines} lines that are no stages left out ({listed})", *notes]
+    if n not in whole and places[0] == 0:
+        problem = (
+            f"starts with lines that are no stages ({listed}), and its length does not say whether they are epochs"
+        )
+        hint = "delete them if they are a heading, write ? for epochs that nobody scored"
+        raise BadInput(hypnogram.source, problem, hint)
+    found, notes = _with_epoch_length(replace(hypnogram, no_stages=()), duration_s)
+    return found, [f"{lines} epochs have unknown names ({listed}): unscored", *notes]
 
 
 def _require_length(
@@ -245,14 +257,14 @@ def _require_length(
     problem = f"scores {extent_s:.0f} s in epochs of {length_s:g} s, the signal lasts {duration_s:.0f} s"
     short = length_s < _LEAST_EPOCH_S and extent_s < _SHORT * duration_s and len(scored) > 1
     if short and hypnogram.stage_names == HUMAN_STAGES and hypnogram.length_by != "user":
-        hint = f"name the column of times 'epoch' or 'time (min)'; if they are seconds, say text_epoch_s={length_s:g}"
+        hint = f"name the column 'epoch' or 'time (min)'; if it holds seconds, say source.text_epoch_s={length_s:g}"
         raise BadInput(hypnogram.source, f"{problem}: minutes or numbers of epochs are taken for seconds so", hint)
     if beyond > max(_FEW * sum(b - a for a, b in scored), 2 * length_s):
         raise BadInput(hypnogram.source, problem, "pair it with its recording, or correct its onsets and durations")
     # 20-s epochs under 30-s signals are two thirds as long from the first second on; few true scorings are.
     two_thirds = abs(extent_s * 1.5 - duration_s) < length_s and abs(hypnogram.onset_s) < length_s
     if two_thirds and hypnogram.length_by != "user" and duration_s > 10 * length_s:
-        hint = f"correct its onsets and durations; if they are right, say text_epoch_s={length_s:g}"
+        hint = f"correct its onsets and durations; if they are right, say source.text_epoch_s={length_s:g}"
         raise BadInput(hypnogram.source, problem + ": 20-s epochs are mistaken for 30-s epochs so", hint)
 
 
@@ -274,15 +286,18 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     clocks = f"clocks of signal ({start}) and hypnogram ({stated}) differ"
     midnight = hypnogram.start.time() == time(0)
     fits = outside[0.0] < epoch_s
-    off_grid = not hypnogram.dated and min(by_clock % epoch_s, -by_clock % epoch_s) > _SLACK_S
-    ends_together = abs(hypnogram.end_s + by_clock - duration_s) < epoch_s
-    if midnight and fits and not hypnogram.dated and not (off_grid or ends_together or outside[by_clock] >= epoch_s):
-        problem = "has clock times from 00:00:00 on, which may be midnight or the start of the recording"
-        raise BadInput(hypnogram.source, problem, "give onsets in seconds from the start of the recording")
-    if midnight and fits and (off_grid or outside[by_clock] >= epoch_s):
-        return 0.0, [f"{clocks}, and midnight is what stands for no clock: onsets taken from the start of the signal"]
+    undated, late = not hypnogram.dated, outside[by_clock] >= epoch_s
+    off_grid = min(by_clock % epoch_s, -by_clock % epoch_s) > _SLACK_S
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
-    if fits and outside[by_clock] >= epoch_s and (same_length or outside[by_clock] >= scored_s):
+    if midnight and fits and (late or (by_clock != apart_s and (off_grid or not undated))):
+        return 0.0, [f"{clocks}, and 00:00:00 stands for no clock: onsets taken from the start of the signal"]
+    if midnight and fits and undated and abs(hypnogram.end_s + by_clock - duration_s) >= epoch_s:
+        problem = "has clock times from 00:00:00 on, which may be midnight or the start of the recording"
+        raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
+    if start.time() == time(0) and undated and late and not same_length:
+        problem = f"has clock times from {stated} on, and the recording states 00:00:00, which stands for no clock"
+        raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
+    if fits and late and (same_length or outside[by_clock] >= scored_s):
         return 0.0, [f"{clocks}, but the lengths fit: onsets taken from the start of the signal"]
     if not hypnogram.dated or by_clock == apart_s:
         return by_clock, []

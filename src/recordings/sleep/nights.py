@@ -25,11 +25,11 @@ from src.storage.progress import say
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
 _WORDS = (
-    r"hypnogramm?|sleepscoring|scoring|scored|stages|staging|annot(?:ation)?s?|events|nsrr|profusion|base"
+    r"hypnogramm?|sleepscoring|scoring|scored|stages|staging|annot(?:ation)?s?|events|nsrr|profusion"
     r"|schlafprofil|sleep[ _]?profile|sleep[ _]?stages?"
 )
 _SUFFIXES = (".csv", ".tsv", ".edf", ".bdf", ".xml", ".rml", ".annot", ".eannot", ".txt")
-_SCORING = re.compile(rf"(?P<stem>.+?)(?:[-_. ]+(?:{_WORDS}))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)", re.IGNORECASE)
+_SCORING = re.compile(rf"(?P<stem>.+?)(?:[-_. ]+(?:{_WORDS}|base))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)", re.IGNORECASE)
 """Names of scorings beside ``<stem>.edf``: ``<stem>.csv``, ``<stem>-Hypnogram.edf``, ``<stem>_events.tsv``…"""
 _SCORING_EDF = re.compile(rf"[-_. ](?:{_WORDS})$", re.IGNORECASE)
 _SIGNAL_WORD = re.compile(r"[-_ ](?:PSG|eeg)$", re.IGNORECASE)

@@ -40,6 +40,14 @@ _TOUCH_S = 0.5
 _JITTER_MS = 50
 _STAGE_WORD = re.compile(r"(?:sleep[\s_-]*)?stage[\s_-]*(?=\d)", re.IGNORECASE)
 
+_CODING_HINT = f"source.stage_coding={'|'.join(CODINGS)} (aasm: 4 is REM; edf: 5 is REM; dreams: 5 is wake)"
+_EVENT = re.compile(
+    r"arous|apno?e|hypopn|rera|desat|light|limb|\bleg|plm|snor|spindle|complex|mcap|phase|art[ei]fa|position|supine|prone"
+    r"|body|start|stop|begin|end\b|montage|imped|calib|video|cardi|note|comment",
+    re.IGNORECASE,
+)
+"""Words of events, which never stand for a stage."""
+
 Segment = tuple[float, float, int]
 
 
@@ -181,12 +189,12 @@ def _codes(path: Path, scoring: Scoring, options: ScoringOptions) -> list[int | 
         if wrong:
             listed = ", ".join(repr(str(number)) for number in wrong)
             problem = f"has unknown stages in the coding {scoring.coding!r}: {listed}"
-            raise BadInput(path, problem, f"say what integers mean: stage_coding={'|'.join(CODINGS)}")
+            raise BadInput(path, problem, f"say what integers mean: {_CODING_HINT}")
         by_name |= {text: table.get(number) for text, number in integers.items()}
     elif (integers and not named) or (scoring.coding is None and _is_unclear(by_name, numbered, options.stage_names)):
         listed = ", ".join(sorted(integers or numbered, key=lambda text: (numbered[text], text))[:12])
         problem = f"has {'bare ' if integers else ''}integers for stages ({listed}), which mean different things in"
-        raise BadInput(path, f"{problem} different files", f"say which: stage_coding={'|'.join(CODINGS)}")
+        raise BadInput(path, f"{problem} different files", f"say which: {_CODING_HINT}")
     return [by_name[text] for text in texts]
 
 
@@ -209,16 +217,18 @@ def _refuse_unknown(path: Path, unknown: Sequence[str], share: float, n: int, op
 
 
 def _one_per_epoch(path: Path, scoring: Scoring, codes: Sequence[int | None], options: ScoringOptions) -> Hypnogram:
-    texts = [text for _, _, text in scoring.rows]
-    first = next((i for i, code in enumerate(codes) if code is not None), 0) if scoring.how.startswith(LINES) else 0
-    unknown = [text for text, code in zip(texts[first:], codes[first:], strict=True) if code is None]
-    notes = _refuse_unknown(path, unknown, len(unknown) / len(codes), len(codes), options)
+    unknown = [(i, row[2]) for i, (row, code) in enumerate(zip(scoring.rows, codes, strict=True)) if code is None]
+    names = [text for _, text in unknown]
+    lines = scoring.how.startswith(LINES)
+    first = next((i for i, code in enumerate(codes) if code is not None), 0) if lines else 0
+    notes = _refuse_unknown(path, names[first:], len(names[first:]) / len(codes), len(codes), options)
     stages = np.array([UNSCORED if code is None else code for code in codes], np.int8)
     length_s = options.epoch_s or scoring.epoch_s
     return Hypnogram(
-        stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), options.stage_names, (*scoring.notes, *notes),
-        how=scoring.how, length_by="user" if options.epoch_s else "file" if length_s else "nobody",
-        heading=tuple(texts[:first]),
+        stages, length_s or _USUAL_S, 0.0, scoring.start, str(path), options.stage_names,
+        (*scoring.notes, *([] if lines else notes)), how=scoring.how,
+        length_by="user" if options.epoch_s else "file" if length_s else "nobody",
+        no_stages=tuple(unknown) if lines else (),
     )  # fmt: skip
 
 
@@ -251,6 +261,9 @@ def _on_grid(path: Path, scoring: Scoring, codes: Sequence[int | None], options:
         usual = Counter(row[2] for row in others if row not in unknown).most_common(3)
         listed = f" ({', '.join(repr(name) for name, _ in usual)})" if usual else ""
         notes.append(f"{left_out} annotations that are not stages left out{listed}")
+    without_end = {round(lasts) for (row, _), (_, lasts, _) in zip(lasting, known, strict=True) if not row[1]}
+    if len(without_end) > 2 and not lasting[-1][0][1] and known[-1][2] >= 0:
+        notes.append(f"the last stage states no end: taken as {known[-1][1]:g} s long")
     if clipped:
         notes.append(f"{clipped} stages overlap the next by less than {_TOUCH_S:g} s: cut short")
     return _rasterised(path, replace(scoring, notes=(*scoring.notes, *notes)), segments, blanks, options)
@@ -264,9 +277,8 @@ def _rasterised(
     end = max(onset + duration for onset, duration, _ in (*segments, *blanks))
     if end - first > _LONGEST_S:
         raise BadInput(path, f"spans {(end - first) / 86_400:.0f} days", "give onsets in seconds from the start")
-    # What nobody scored may lie off the grid, an artefact for instance; it does not make the grid finer than seconds.
-    whole_blanks = [b for b in blanks if (b[0] - first).is_integer() and b[1].is_integer()]
-    bounds = [*segments, *whole_blanks] or blanks
+    # What nobody scored may lie off the grid, an artefact for instance.
+    bounds = segments or blanks
     lengths = [round(1000 * x) for onset, duration, _ in bounds for x in (onset - first, duration)]
     whole = [1000 * round(x / 1000) for x in lengths]
     near = all(abs(a - b) <= _JITTER_MS for a, b in zip(lengths, whole, strict=True))
@@ -287,19 +299,26 @@ def _rasterised(
 
 
 def _lasting(rows: Sequence[tuple[Row, int]], usual_s: float) -> list[Segment]:
-    """Segments with a duration each: a stage that states none lasts until the next one."""
+    """Segments with a duration each: one that states none lasts until the next stage, in a list of epochs an epoch."""
     onsets = [row[0] or 0.0 for row, _ in rows]
     # An artefact that lasts for a time of its own does not end the stage around it.
     ends = sorted({onset for onset, (row, code) in zip(onsets, rows, strict=True) if code != UNSCORED or not row[1]})
     steps = [b - a for a, b in itertools.pairwise(ends)]
-    if not ends:
-        ends = onsets[-1:] or [0.0]
-    ends.append(ends[-1] + min([usual_s, *([_common(steps)] if steps else [])]))
+    step_s = _common(steps) if steps else usual_s
+    longest_s = step_s + _TOUCH_S if _are_epochs(steps, step_s) else math.inf
+    ends = ends or onsets[-1:] or [0.0]
+    ends.append(ends[-1] + min(usual_s, step_s))
     places = np.searchsorted(ends, onsets, side="right").clip(max=len(ends) - 1)
+    lasts = [ends[place] - a for a, place in zip(onsets, places, strict=True)]
     return [
-        (a, row[1] or max(ends[place] - a, _FINEST_S), code)
-        for (row, code), a, place in zip(rows, onsets, places, strict=True)
+        (a, row[1] or max(step_s if until_s > longest_s else until_s, _FINEST_S), code)
+        for (row, code), a, until_s in zip(rows, onsets, lasts, strict=True)
     ]
+
+
+def _are_epochs(steps: Sequence[float], step_s: float) -> bool:
+    """Whether rows without durations are epochs, not changes: most follow each other at one distance."""
+    return sum(abs(step - step_s) < _TOUCH_S for step in steps) > 0.8 * len(steps) > 4
 
 
 def _for_stages(rows: Sequence[tuple[Row, int | None]]) -> set[str]:
@@ -314,7 +333,7 @@ def _for_stages(rows: Sequence[tuple[Row, int | None]]) -> set[str]:
         return set()
     places: dict[str, list[int]] = {}
     for row, code in rows:
-        if code is None and row[1] is None:
+        if code is None and row[1] is None and not _EVENT.search(row[2]):
             places.setdefault(row[2], []).append(round(10 * (row[0] or 0.0)))
     taken = set(begins)
     on_grid = {
@@ -323,7 +342,7 @@ def _for_stages(rows: Sequence[tuple[Row, int | None]]) -> set[str]:
         if not any((onset - begins[0]) % grid or onset in taken for onset in onsets)
     }
     every = sorted(taken.union(*on_grid.values()))
-    epochs = sum(b - a == grid for a, b in itertools.pairwise(every)) > 0.8 * (len(every) - 1)
+    epochs = _are_epochs([b - a for a, b in itertools.pairwise(every)], grid)
     return {name for name, onsets in on_grid.items() if epochs or len(onsets) > 1}
 
 

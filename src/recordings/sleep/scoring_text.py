@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.recordings.sleep.scoring_times import (
     ABSENT,
@@ -37,8 +39,8 @@ Row = tuple[float | None, float | None, str]
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "onset": ("onset_s", "onset", "recording_onset", "start_s", "start", "start_time", "begin", "time_s", "time"),
-    "stop": ("stop_s", "stop", "end_s", "end", "end_time"),
-    "duration": ("duration_s", "duration", "length_s", "length"),
+    "stop": ("stop_s", "stop", "end_s", "end", "end_time", "ende", "fin"),
+    "duration": ("duration_s", "duration", "length_s", "length", "dauer", "dur\u00e9e", "duraci\u00f3n"),
     "index": ("epoch", "epochs", "epoch_number", "epoch_no", "epoch_index", "index", "nr"),
 }
 _STAGE_COLUMNS = (
@@ -105,10 +107,10 @@ def parse_text(path: Path, text: str, stage_of: StageOf = stage_code) -> Scoring
     """
     if (listed := _json_list(path, text)) is not None:
         return Scoring([(None, None, stage) for stage in listed], "JSON list")
-    every = [line.strip() for line in text.strip().splitlines() if not line.lstrip().startswith("#")]
-    lines = [line for line in every if line]
-    if lines and lines[0].lower() == "[hypnogram]":
-        return Scoring([(None, None, line) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
+    every = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    lines = [line for line in every if line.strip()]
+    if lines and lines[0].strip().lower() == "[hypnogram]":
+        return Scoring([(None, None, line.strip()) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
     if lines and lines[0].startswith("*Duration_sec"):
         ends = [line.rsplit(None, 1) for line in lines if not line.startswith("*")]
         lines = ["stop,stage", *(f"{end[-1]},{end[0]}" for end in ends)]
@@ -123,13 +125,15 @@ def parse_text(path: Path, text: str, stage_of: StageOf = stage_code) -> Scoring
         raise BadInput(path, "holds no stage", "give a hypnogram with at least one epoch")
     width = len(table[heading]) if heading >= 0 else max(len(row) for row in rows[:_LONGEST_PREAMBLE])
     if width == 1:
-        _require_no_blank_line(path, every, stage_of)
+        _require_no_blank_line(path, [line.strip() for line in every], stage_of)
         return Scoring([(None, None, row[0]) for row in rows], LINES)
     names = _names(table[heading]) if heading >= 0 else []
     columns = _columns(path, names, rows, width, stage_of)
     needed = max(columns.values())
     short = [i for i, row in enumerate(rows, 1) if len(row) <= needed]
-    if len(short) > 0.1 * len(rows):
+    # Rows without times are epochs: none may be missing after the first.
+    untimed = set(columns) == {"stage"} and short != [*range(1, len(short) + 1)]
+    if untimed or len(short) > 0.1 * len(rows):
         raise BadInput(path, f"row {short[0]} of its stages has too few columns", "give onset_s,duration_s,stage")
     rows = [row for row in rows if len(row) > needed]
     notes = [f"{len(short)} rows with too few columns left out"] if short else []
@@ -214,7 +218,7 @@ def _cells(lines: Sequence[str]) -> list[list[str]]:
     if min(map(len, words), default=0) == max(map(len, words), default=0) > 3:
         timed = [
             all(seconds_of(cell) is not None for cell in without_luna_times(column))
-            for column in zip(*words, strict=True)
+            for column in zip(*words[1:], strict=True)
         ]
         if sum(timed) > 1:  # Luna's columns may stand between blanks
             return words
@@ -264,54 +268,67 @@ def _columns(
     named = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
     more = [name for name in names if name.startswith("stage_")]
     candidates = [names.index(name) for name in (*_STAGE_COLUMNS, *more) if name in names]
-    if not candidates:
-        candidates = [c for c in range(width) if c not in named.values()] or list(range(width))
-        if not any(likeness[c][1] for c in candidates):
-            candidates = [c for c in candidates if _integers(cells[c])] or candidates[-1:]
+    usual = bool(candidates)
+    candidates = candidates or [c for c in range(width) if c not in named.values()] or list(range(width))
+    if not any(likeness[c][1] for c in candidates):
+        candidates = [c for c in candidates if _integers(cells[c])] or (candidates if usual else candidates[-1:])
     stage = max(candidates, key=lambda column: (*likeness[column], -candidates.index(column)))
     found = {what: column for what, column in named.items() if column >= 0 and column != stage}
     if "onset" not in found:
         # A column of clock times is one of onsets, whatever its heading.
         whole = [row for row in rows if len(row) > max(stage, *found.values(), 0)]
         free = [c for c in range(width) if c != stage and c not in found.values()]
-        found |= _by_content(path, whole, stage, free, clocks_only=bool(found))
+        found = _by_content(path, whole, stage, free, found) | found
     return found | {"stage": stage}
 
 
 def _by_content(
-    path: Path, rows: Sequence[Sequence[str]], stage: int, free: Sequence[int], *, clocks_only: bool
+    path: Path, rows: Sequence[Sequence[str]], stage: int, free: Sequence[int], named: Mapping[str, int]
 ) -> dict[str, int]:
-    """Times among the ``free`` columns: rising clock times or numbers are onsets, then come ends or durations."""
+    """Times among the ``free`` columns: rising clock times or numbers are onsets, then come ends or durations.
+
+    Beside numbers of epochs that are ``named`` only clock times count.
+    """
     found = {c: [seconds_of(row[c]) for row in rows] for c in free}
     times = {c: [t for t in column if t is not None] for c, column in found.items() if None not in column}
     rising = [c for c, column in times.items() if _rises(column)]
     clocks = [c for c in rising if all(number(row[c]) is None for row in rows)]
-    if not rising or clocks_only:
+    if not rising or "index" in named:
         return {"onset": clocks[0]} if clocks else {}
-    steps = {c: {round(b - a, 6) for a, b in itertools.pairwise(times[c])} for c in rising}
+    steps = {c: {round(b - a, 6) for a, b in itertools.pairwise(sorted(times[c]))} for c in rising}
     onset = next((c for c in (*clocks, *rising) if steps[c] != {1}), rising[0])
-    others = [c for c in times if c > onset]
+    others = [c for c in times if c > onset and not named]
     pairs = list(itertools.pairwise(times[onset]))
     for c in others:
         ends = sum(end == after for end, (_, after) in zip(times[c], pairs, strict=False))
         if path.suffix.lower() == ".annot" or (len(pairs) > 2 and ends >= 0.9 * len(pairs)):
             return {"onset": onset, "stop": c}
+        if steps[onset] == {1} and set(times[c]) != {1.0}:
+            continue  # numbers of epochs
         side_by_side = sum(a + length <= b + 0.5 for length, (a, b) in zip(times[c], pairs, strict=False))
-        if 3 * side_by_side > len(pairs) and sum(times[c]) >= 0.5 * (times[onset][-1] - times[onset][0]):
+        if 3 * side_by_side > len(pairs) and sum(times[c]) >= 0.5 * float(_steps(times[onset]).sum()):
             return {"onset": onset, "duration": c}
     if steps[onset] == {1}:
         return {"index": onset}
-    if stage < onset and onset not in clocks and times[onset][0]:
+    if stage < onset and onset not in clocks and times[onset][0] and not named:
         problem = f"has stages before times that may be starts or ends (the first is {times[onset][0]:g})"
         raise BadInput(path, problem, "name the columns: stage,onset or stage,stop")
     return {"onset": onset}
 
 
-def _rises(times: Sequence[float]) -> bool:
-    """Whether times go forward, but for a midnight and some events out of order."""
+def _steps(times: Sequence[float]) -> NDArray[np.float64]:
+    """From each time to the next; a clock may pass midnight."""
     steps = np.diff(times)
-    steps = np.where(steps < -43_200, steps + 86_400, steps)
-    return bool(len(steps)) and float(np.mean(steps >= 0)) >= 0.9 and float(np.mean(steps > 0)) > 0.5
+    return np.where(steps < -43_200, steps + 86_400, steps)
+
+
+def _rises(times: Sequence[float]) -> bool:
+    """Whether times go forward, but for some events out of order, or are even steps in another order."""
+    steps = _steps(times)
+    if len(steps) and float(np.mean(steps >= 0)) >= 0.98:
+        return float(np.mean(steps > 0)) > 0.5
+    even = Counter(np.diff(sorted(times)).round(3).tolist()).most_common(1)
+    return bool(even) and even[0][0] > 0 and even[0][1] > 0.8 * len(steps)
 
 
 def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int]:
@@ -347,11 +364,10 @@ def _lengths(path: Path, rows: Sequence[Sequence[str]], columns: Mapping[str, in
     """Durations of stages that follow one another from the start, stated as such or by their ends."""
     if "duration" in columns or "stop" not in columns:
         return [number(row[columns["duration"]]) for row in rows] if "duration" in columns else [None]
-    ends = [number(row[columns["stop"]]) for row in rows]
-    lengths = [None if a is None or b is None else b - a for a, b in itertools.pairwise([0.0, *ends])]
-    if any(length is not None and length <= 0 for length in lengths):
-        raise BadInput(path, "has ends of stages that do not ascend", "give onset_s,duration_s,stage")
-    return lengths
+    ends = [0.0, *(number(row[columns["stop"]]) or 0.0 for row in rows)]
+    if not _rises(ends):
+        raise BadInput(path, "has ends of stages that are no ascending seconds", "give onset_s,duration_s,stage")
+    return [b - a for a, b in itertools.pairwise(ends)]
 
 
 def _indexed(path: Path, cells: Sequence[str], texts: Sequence[str], notes: tuple[str, ...]) -> Scoring:
@@ -360,6 +376,9 @@ def _indexed(path: Path, cells: Sequence[str], texts: Sequence[str], notes: tupl
     known = [place for place in places if place is not None]
     if len(known) < len(places) or known != sorted(set(known)) or known[0] < 0 or known[-1] > 10 * len(known) + 1000:
         raise BadInput(path, "has epoch numbers that are not ascending integers", "give onset_s,duration_s,stage")
+    if len(known) < 0.5 * (known[-1] - known[0] + 1):
+        problem = f"names {len(known)} of the epochs {known[0]} to {known[-1]}"
+        raise BadInput(path, problem, "give a row for every epoch, or onset_s,duration_s,stage for runs of epochs")
     by_place = dict(zip(known, texts, strict=True))
     every = [(None, None, by_place.get(place, "?")) for place in range(min(known[0], 1), known[-1] + 1)]
     return Scoring(every, "table of numbered epochs", notes=notes)

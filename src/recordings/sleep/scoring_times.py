@@ -80,8 +80,7 @@ def duration_of(path: Path, line: int, cell: str) -> float | None:
     """Seconds; ``None`` for absent and for zero, which both mean: until the next stage."""
     if cell.lower() in ABSENT:
         return None
-    seconds = number(cell)
-    seconds = _clock(cell) if seconds is None else seconds
+    seconds = seconds_of(re.sub(r"\s*s(?:ec(?:onds)?)?\.?$", "", cell, flags=re.IGNORECASE))
     if seconds is None:
         raise BadInput(path, f"row {line}: duration {cell!r} is not a number", "give seconds")
     if seconds < 0:

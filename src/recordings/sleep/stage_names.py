@@ -45,13 +45,13 @@ CODINGS: dict[str, dict[int, int]] = {
 
 LARGEST_STAGE = 5
 """Integers from 0 to this one stand for stages in every coding that has them; others stand for no stage."""
-_INTEGER = re.compile(r"([+-]?\d+)(?:[.,]0*)?")
-_STAGE_WORDS = r"sleep|schlaf|sommeil|stage|stadium|stade|estadio|stadio|fase|stg?(?=\d|$)"
+_INTEGER = re.compile(r"([+-]?\d+)(?:[.,]0*(?:e[+-]?0+)?)?")
+_STAGE_WORDS = r"sleep|schlaf|sommeil|slaap|stage|stadium|stade|estadio|stadio|estagio|fase|stg?(?=\d|$)"
+_KIND_OF_SLEEP = r"light|deep|quiet|active|drows\w*|leicht\w*|tief\w*|lent|leger|profond"
 _SAYS_STAGE = re.compile(
     rf"(?:(?:{_STAGE_WORDS})[\s_:-]*)?sta(?:ge|dium|de)(?![a-z])|sleep-[a-z0-9]{{1,3}}$", re.IGNORECASE
 )
 _IN_BRACKETS = re.compile(r"(.+?)\s*[(\[](.+)[)\]]")
-_KIND_OF_SLEEP = re.compile(r"(?:light|deep|quiet|active|dream\w*|drows\w*|leicht\w*|tief\w*)?[\s-]*(?:sleep|schlaf)?")
 
 
 def integer_of(name: str) -> int | None:
@@ -91,12 +91,14 @@ def stage_code(
         return UNSCORED
     if bracketed := _IN_BRACKETS.fullmatch(plain):
         code, other = (stage_code(part, stage_names) for part in bracketed.groups())
-        if code is None and _KIND_OF_SLEEP.fullmatch(bracketed[1]):
+        if code is None and all(re.fullmatch(f"{_STAGE_WORDS}|{_KIND_OF_SLEEP}", w) for w in bracketed[1].split()):
             return other  # "Light sleep (N2)"
         return code if other in (None, code) else None  # "N3 (SWS)"; what contradicts itself is no name
     plain = unicodedata.normalize("NFD", plain).encode("ascii", "ignore").decode()
     words = [word for word in re.split(r"[\s_:/.-]+", plain) if word]
-    short = "".join(word for word in words if not re.fullmatch(_STAGE_WORDS, word))
+    rest = [word for word in words if not re.fullmatch(_STAGE_WORDS, word)]
+    # "Light sleep N2" and "Sommeil lent profond N3"; "Sommeil lent profond" alone is a name too.
+    short = "".join([word for word in rest if not re.fullmatch(_KIND_OF_SLEEP, word)] or rest)
     # NSRR's older files: SDO:WakeState, SDO:NonRapidEyeMovementSleep-N2, SDO:RapidEyeMovementSleep.
     short = re.sub(r"^sdo(?:nonrapideyemovementsleep)?|(?<=movement)sleep$", "", short)
     short = re.sub(rf"^(?:{_STAGE_WORDS}){{1,2}}(?=.)|^(?:nrem|nonrem)(?=n\d)", "", short)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.preprocess.cascade.evaluate import fit_oasis, fit_threshold, joined_trials, response_to_events, score_neurons
+from src.preprocess.cascade.evaluate import fit_oasis, fit_threshold, response_to_events, score_neurons
 from src.preprocess.cascade.ground_truth import Example, prepare
 from src.preprocess.cascade.parameters import CascadeEvaluateParams
 from src.recordings.calcium.ground_truth import read_neuron
@@ -42,17 +42,6 @@ def test_isolated_events_are_sorted_by_their_spikes() -> None:
     counts[45], counts[48] = 1, 1  # not isolated
     value = 0.5 * counts
     assert response_to_events(value, counts, 2.0) == {"1": [0.5], "2": [], "4": [2.0], "8": []}
-
-
-def test_short_trials_are_joined_only_where_all_are_short(tmp_path: Path) -> None:
-    short = [recorded_trial(seconds=5, seed=seed) for seed in range(4)]
-    one = write_neuron(tmp_path / "DS01-a" / "short_mini.mat", short)
-    two = write_neuron(tmp_path / "DS01-a" / "mixed_mini.mat", [*short, recorded_trial(seconds=20)])
-    examples = prepare([*read_neuron(one), *read_neuron(two)], TINY)
-    joined = joined_trials(examples, TINY)
-    assert [len(example.dff) for example in joined] == [40, 10, 10, 10, 10, 40]
-    assert joined[0].trial.number == -1
-    np.testing.assert_array_equal(joined[0].target[10:20], examples[1].target)
 
 
 def text(params: CascadeEvaluateParams) -> str:

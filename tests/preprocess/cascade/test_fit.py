@@ -7,7 +7,7 @@ import pytest
 
 from src.preprocess.cascade import fit as cascade_fit
 from src.preprocess.cascade.dense import ensemble_mean, import_tensorflow
-from src.preprocess.cascade.fit import as_network, draw_stretches, fit_network, gather, optimiser, start_weights
+from src.preprocess.cascade.fit import as_network, draw_stretches, fit_network, gather, start_weights, training_step
 from src.preprocess.cascade.ground_truth import Example, prepare
 from src.recordings.calcium.ground_truth import Trial
 from src.signals import BadInput
@@ -72,9 +72,9 @@ def test_the_gradient_is_that_of_the_windows_one_by_one() -> None:
     traces, targets, inside = draw_stretches(data, CONFIG, 3, draw)
 
     def squared_gradients(*blocks: np.ndarray) -> list[np.ndarray]:
-        step = optimiser("Adagrad", tuple(array.shape for array in weights), CONFIG.windowsize)
+        step = training_step("Adagrad", tuple(array.shape for array in weights), CONFIG.windowsize)
         zeros = [tf.zeros_like(array) for array in weights]
-        *_, squares = step(*(tf.constant(b[None]) for b in blocks), weights, zeros, zeros, tf.constant([0.0, 1.0]))
+        *_, squares = step(*map(tf.constant, blocks), weights, zeros, zeros, tf.constant([1.0, 1.0]))
         return [array.numpy() for array in squares]
 
     rows, columns = np.nonzero(inside)

@@ -107,3 +107,15 @@ def test_the_real_ground_truth_is_as_described(shared_data: Path) -> None:
     assert len(trials) == 10
     assert sum(len(trial.spikes_s) for trial in trials if trial.dataset.startswith("DS16")) == 6524
     assert {round(trial.fs_hz, 1) for trial in trials if trial.dataset.startswith("DS09")} == {60.1}
+
+
+def test_short_trials_are_joined_only_where_all_are_short(tmp_path: Path) -> None:
+    short = [recorded_trial(seconds=5, seed=seed) for seed in range(4)]
+    one = write_neuron(tmp_path / "DS01-a" / "short_mini.mat", short)
+    two = write_neuron(tmp_path / "DS01-a" / "mixed_mini.mat", [*short, recorded_trial(seconds=20)])
+    examples = prepare([*read_neuron(one), *read_neuron(two)], TINY)
+    assert [len(example.dff) for example in examples] == [40, 10, 10, 10, 10, 40]
+    assert examples[0].trial.number == -1
+    np.testing.assert_array_equal(
+        examples[0].target[10:20], prepare([read_neuron(two)[1], read_neuron(two)[4]], TINY)[0].target
+    )

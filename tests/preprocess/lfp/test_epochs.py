@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from src.preprocess.lfp.epochs import LFP_EPOCHS, SESSION_STATES, epochs_from_spectrogram, finished_shanks
+from src.preprocess.lfp.epochs import SESSION_STATES, epochs_from_spectrogram, finished_shanks
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.sleep.epochs import read_epochs
 from src.preprocess.sleep.spectrogram import power_spectrogram
 from src.recordings.sleep.hypnogram import Hypnogram
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
 from src.simulate.lfp import simulate_session
-from src.storage.step import ensure
 from tests.preprocess.lfp.lfp_files import BANDS, compute, random_traces, write_shank
 
 
@@ -123,27 +122,15 @@ def test_finished_shanks_and_their_scorings(tmp_path):
 
 
 def test_scored_sessions(tmp_path):
-    made = simulate_session(tmp_path / "in", name="ratA", minutes=4, shanks=(0,), n_channels=2)
-    params = LfpEpochsParams(input_dir=str(tmp_path / "in"), output_dir=str(tmp_path / "out"))
-    assert params.run().exit_code == 0
-    np.testing.assert_array_equal(read_epochs(tmp_path / "out/ratA_sh0").stages, made.stages)
-    assert not (tmp_path / "out/ratA_sh0/hypnogram.csv").exists()
-
-
-def test_the_step_from_simulated_animal_to_file(tmp_path):
-    made = simulate_session(tmp_path, minutes=6, shanks=(0,), n_channels=2, seed=1)
-    compute(tmp_path / "sh0", made.folder / "low_freq/rat1_sh0_lfp_traces.npz", "sleep", label="rat1_sh0")
-    params = {"epoch_s": 4.0, "species": "rodent", "channels": ["1"], "min_hz": 0.5, "max_hz": 50.0, "margin_s": None}
-    params |= {"stage_coding": None, "text_epoch_s": None}
-    inputs = {"spectrograms": tmp_path / "sh0", "hypnogram": tmp_path / "rat1_hypnogram.csv"}
-    artifact = ensure(LFP_EPOCHS, inputs, params, label="rat1_sh0", cache=tmp_path / "cache")
+    made = simulate_session(tmp_path / "in", name="ratA", minutes=6, shanks=(0,), n_channels=2, seed=1)
+    params = LfpEpochsParams(input_dir=str(tmp_path / "in"), output_dir=str(tmp_path / "out"), channels=["1"])
+    (artifact,) = params.run().values.values()
     epochs = read_epochs(artifact.path)
     np.testing.assert_array_equal(epochs.stages, made.stages)
     delta = epochs.features[:, 0, (epochs.freqs_hz > 1) & (epochs.freqs_hz < 4)].mean(axis=(1, 2))
     assert delta[made.stages == 1].min() > np.median(delta[made.stages == 0])
     assert artifact.manifest["facts"]["stage_names"] == list(RODENT_STAGES)
-    with pytest.raises(BadInput, match="species"):
-        ensure(LFP_EPOCHS, inputs, params | {"species": "fish"}, label="rat1_sh0", cache=tmp_path / "cache")
+    assert not (artifact.path / "hypnogram.csv").exists()
 
 
 def test_a_few_scored_epochs_are_kept_and_the_others_scored_by_them(tmp_path):

@@ -1,7 +1,5 @@
 """Recordings of acquisition systems become LFP traces: rate, µV, shanks, gaps, reference, provenance."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -56,23 +54,16 @@ def test_reference_and_bad_channels(tmp_path):
         extract(path, "a", tmp_path / "o3", LfpParams(sampling_rate_hz=40_000.0).extraction())
 
 
-def test_a_neuroscope_session(tmp_path):
+def test_shanks_of_a_recording_are_jobs_of_their_own(tmp_path):
     time = np.arange(1250 * 12) / 1250
     samples = (1000 * np.sin(2 * np.pi * 7 * time)[:, None] + np.zeros(4)).astype("<i2")
     write_neuroscope(tmp_path / "in" / "rat1", samples, ".lfp", [[0, 1], [2, 3]])
-    params = SpectrogramParams(input_dir=str(tmp_path / "in"), output_dir=str(tmp_path / "out"), preset="sleep")
-    assert params.run().exit_code == 0
-    facts = json.loads((tmp_path / "out/rat1/sh1_sleep/manifest.json").read_text())["facts"]
+    summary = SpectrogramParams(str(tmp_path / "in"), str(tmp_path / "out"), preset="sleep", shanks=[1, 5]).run()
+    assert [(o.name, o.ok) for o in summary.outcomes] == [("rat1/sh1", True), ("rat1/sh5", False)]
+    assert "no traces for shank 5; there are shanks 0, 1" in summary.failures[0].reason
+    facts = summary.values["rat1/sh1"].manifest["facts"]
     assert (facts["units"], facts["sampling_rate_hz"]) == ("dB re 1 uV^2/Hz", 500.0)
     assert "NeuroScope" in facts["upstream"]
-
-
-def test_shanks_of_a_recording_are_jobs_of_their_own(tmp_path):
-    write_rec(tmp_path / "in" / "a.rec", theta(3, 4), [[0, 1], [2, 3]])
-    params = SpectrogramParams(input_dir=str(tmp_path / "in"), output_dir=str(tmp_path / "out"), shanks=[1, 5])
-    summary = params.run()
-    assert [(o.name, o.ok) for o in summary.outcomes] == [("a/sh1", True), ("a/sh5", False)]
-    assert "no traces for shank 5; there are shanks 0, 1" in summary.failures[0].reason
 
 
 @pytest.mark.parametrize("n_samples", [4 * 32_768, 1500])

@@ -4,6 +4,7 @@ import json
 import shutil
 import zipfile
 from collections import namedtuple
+from functools import partial
 
 import h5py
 import numpy as np
@@ -13,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.preprocess.lfp import shank as lfp_shank
-from src.preprocess.lfp.shank import VERSION, frames_per_task, shank_step
+from src.preprocess.lfp.shank import STEP, VERSION, frames_per_task, run
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.signals import BadInput
-from src.storage.step import ensure
+from src.storage.step import CachedStep, ensure
 from tests.preprocess.lfp.lfp_files import compute as compute_into
 from tests.preprocess.lfp.lfp_files import contents, random_traces, transform, write_shank
 
@@ -88,16 +89,10 @@ def test_channels_without_a_single_sample_and_without_movement(tmp_path, preset)
     assert list(facts["masked_frames"]) == ["0"]
 
 
-def test_shorter_than_a_window(tmp_path):
+def test_as_short_and_as_wide_as_can_be(tmp_path):
     with pytest.raises(BadInput, match="shorter than one window of 1024"):
         compute(tmp_path, write_shank(tmp_path, "a", 0, random_traces(1023, 2)))
-
-
-def test_exactly_one_window(tmp_path):
     assert compute(tmp_path, write_shank(tmp_path, "a", 0, random_traces(1024, 1)))["shape"] == [1, 1025, 1]
-
-
-def test_384_channels(tmp_path):
     path = write_shank(tmp_path, "a", 0, random_traces(2000, 384))
     assert compute(tmp_path, path, "sleep", band_powers=False)["shape"] == [384, 5, 129]
 
@@ -143,9 +138,9 @@ BAND_POWERS = [7.8334064, 30.386444, 0.32724109]
 def test_the_steps_key_ignores_how_it_runs(tmp_path):
     path = write_shank(tmp_path, "a", 0, random_traces(3000, 2))
     params = transform("sleep", label="a")
-    first = ensure(shank_step(threads=2), {"traces": path}, params, label="a", target=tmp_path / "x")
-    again = ensure(shank_step(threads=1, memory_mb=1), {"traces": path}, params, label="a", target=tmp_path / "x")
-    assert (first.reused, again.reused) == (False, True)
+    for how, reused in ((partial(run, threads=2), False), (partial(run, threads=1, memory_mb=1), True)):
+        step = CachedStep(STEP, VERSION, how)
+        assert ensure(step, {"traces": path}, params, label="a", target=tmp_path / "x").reused == reused
 
 
 @settings(max_examples=15, deadline=None)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score as kappa
 
 from src.preprocess.lfp.epochs import lfp_epochs
 from src.preprocess.lfp.parameters import LfpEpochsParams
@@ -10,13 +11,6 @@ from src.signals import RODENT_STAGES, UNSCORED, SourceOptions
 from src.simulate.lfp import simulate_session
 
 NONE = np.zeros(0, bool)
-
-
-def kappa(one, other):
-    table = np.zeros((3, 3))
-    np.add.at(table, (one, other), 1)
-    chance = (table.sum(0) * table.sum(1)).sum() / table.sum() ** 2
-    return (np.trace(table) / table.sum() - chance) / (1 - chance)
 
 
 def features(slow, theta, muscle=None):

@@ -8,7 +8,7 @@ from src.recordings.extracellular.spike_trains import write_mat
 from src.signals import BadInput
 from src.simulate.spikes import NEURONS, SPIKE_SAMPLES, lookalike, simulate
 
-TEMPLATE = tuple(float(v) for v in mean_template(np.stack([n.at(np.arange(-10, 70)) for n in NEURONS])))
+TEMPLATE = tuple(mean_template(np.stack([n.at(np.arange(-10, 70)) for n in NEURONS])).tolist())
 SWITCHES: dict = {
     "nothing": {"low_hz": None},
     "band-pass": {"low_hz": 100.0, "high_hz": 6000.0},
@@ -90,11 +90,6 @@ def test_the_whole_chain_is_drawn_step_by_step(folder, tmp_path):
     assert np.abs(different).max() > 1
 
 
-def test_a_folder_without_recordings_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="holds no recording"):
-        condition(tmp_path / "nothing", tmp_path / "out")
-
-
 @pytest.mark.parametrize("length", [2, 31, 32, 1000, 4097])
 @pytest.mark.parametrize("wavelet", ["sym4", "db4"])
 def test_without_a_threshold_the_trace_comes_back_whatever_its_length(length, wavelet):
@@ -132,6 +127,8 @@ def test_impossible_settings_are_refused(wrong):
         Conditioning(**wrong)
 
 
-def test_a_single_sample_cannot_be_transformed():
+def test_what_there_is_nothing_to_do_with_is_refused(tmp_path):
     with pytest.raises(BadInput, match="longer recording"):
         Conditioning(wavelet="sym4").denoised(np.ones(1))
+    with pytest.raises(BadInput, match="holds no recording"):
+        condition(tmp_path / "nothing", tmp_path / "out")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from src.models.spike_scoring import detection
-from src.preprocess.spikes.discover import DiscoverParams, Group, discover, find_peaks
+from src.preprocess.spikes.discover import DiscoverParams, Group, discover, discover_group, find_peaks
 from src.signals import BadInput
 from tests.preprocess.spikes.bumps import bump
 
@@ -64,8 +64,6 @@ def test_a_long_recording_is_learned_from_an_excerpt(monkeypatch):
         longest.append(last - first)
         return traces[:, first:last]
 
-    from src.preprocess.spikes.discover import discover_group
-
     units = discover_group(Group(read, traces.shape[1], FS_HZ, DiscoverParams(block=40_000)))
     assert max(longest) < 60_000
     assert min(accuracy(units, truth, 10)[0]) > 0.9
@@ -119,10 +117,7 @@ def test_a_channel_without_samples_does_not_cost_the_group():
     np.testing.assert_array_equal(units.found.train.index, alone.found.train.index)
     assert units.channels.tolist() == [0, 2]
     assert units.group.notes == {"channel 1 of the group (counted from 0) has no finite sample and was not used"}
-    with pytest.raises(BadInput, match="no channel has a finite sample"):
-        discover(np.full((2, 1000), np.nan), FS_HZ)
-
-
-def test_a_recording_without_peaks_is_refused():
-    with pytest.raises(BadInput, match="peaks beyond"):
-        discover(np.random.default_rng(0).standard_normal((1, 20_000)), FS_HZ, DiscoverParams(threshold=8.0))
+    silence, noise = np.full((2, 1000), np.nan), np.random.default_rng(0).standard_normal((1, 20_000))
+    for signal, says in ((silence, "no channel has a finite sample"), (noise, "peaks beyond")):
+        with pytest.raises(BadInput, match=says):
+            discover(signal, FS_HZ, DiscoverParams(threshold=8.0))

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -46,6 +47,60 @@ def test_recordings_without_signal_are_refused(tmp_path, samples, problem):
         load_trace(tmp_path / "x.npy", fs_hz=FS_HZ)
 
 
+def test_every_kind_of_file_gives_the_same_trace(tmp_path):
+    d = np.linspace(-1, 1, 40)
+    scipy.io.savemat(tmp_path / "row.mat", {"d": d})
+    scipy.io.savemat(tmp_path / "column.mat", {"d": d[:, None]})
+    np.save(tmp_path / "b.npy", d)
+    for name in ("c.h5", "d.mat"):  # MATLAB's v7.3 files are HDF5
+        with h5py.File(tmp_path / name, "w") as handle:
+            handle["d"] = d[:, None]
+    for path in tmp_path.iterdir():
+        trace = load_trace(path, fs_hz=FS_HZ)
+        assert (trace.name, trace.centred.dtype) == (path.stem, np.dtype(np.float32))
+        np.testing.assert_array_equal(trace.centred, d.astype(np.float32))
+
+
+def test_one_channel_of_several(tmp_path):
+    d = np.arange(-150.0, 150).reshape(3, 100)
+    scipy.io.savemat(tmp_path / "x.mat", {"d": d.T})
+    np.testing.assert_array_equal(load_trace(tmp_path / "x.mat", fs_hz=FS_HZ, channel=1).centred, d[1] + 0.5)
+    for channel, says in ((None, r"3 channels; choose one with options.channel=0…2"), (3, "no channel 3 among 3")):
+        with pytest.raises(BadInput, match=says):
+            load_trace(tmp_path / "x.mat", fs_hz=FS_HZ, channel=channel)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"x": np.ones(5)}, r"no variable 'd' \(it holds x\); name the trace"),
+        ({"d": np.zeros((1, 0))}, "d is empty"),
+        ({"d": np.array(["a"])}, "save real numbers"),
+        ({"d": np.ones(5), "fs": 25.0}, "25 Hz, too low for spikes; give the rate in Hz: 25 kHz is 25000"),
+        ({"d": np.ones(5), "fs": 24_000.0}, r"states a sampling rate of 24000 Hz, 25000 Hz was given"),
+        ({"d": np.ones((2, 3, 4))}, "shape"),
+    ],
+)
+def test_what_cannot_be_a_trace_is_said_in_a_line(tmp_path, content, message):
+    scipy.io.savemat(tmp_path / "x.mat", content)
+    with pytest.raises(BadInput, match=message):
+        load_trace(tmp_path / "x.mat", fs_hz=FS_HZ)
+
+
+def test_broken_missing_and_foreign_files(tmp_path):
+    (tmp_path / "cut.mat").write_bytes(b"MATLAB 5.0 MAT-file, but cut short")
+    (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
+    damaged = "is damaged or cut short"
+    for name, says in (
+        ("cut.mat", damaged),
+        ("cut.npy", damaged),
+        ("absent.mat", "does not exist"),
+        ("", "no known format"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            load_trace(tmp_path / name, fs_hz=FS_HZ)
+
+
 def test_a_recording_is_found_whatever_its_suffix(tmp_path):
     scipy.io.savemat(tmp_path / "D1.mat", {"d": np.ones(3)})
     np.save(tmp_path / "D2.npy", np.ones(3))
@@ -55,7 +110,6 @@ def test_a_recording_is_found_whatever_its_suffix(tmp_path):
         find_recording(tmp_path, "D3")
 
 
-FS_HZ = 25_000.0
 TIME = np.arange(250_000) / FS_HZ
 
 

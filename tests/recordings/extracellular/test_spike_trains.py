@@ -5,84 +5,22 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.spike_trains import (
     SpikeTrain,
     holds_spikes,
     read_sorting,
     read_spikes,
-    read_trace,
     unusable,
     write_csv,
     write_mat,
 )
-from src.signals import BadInput
+from src.signals import BadInput, SourceOptions
 
 
 def save(path, **content):
     scipy.io.savemat(path, content)
     return path
-
-
-@pytest.mark.parametrize("shape", [(1, -1), (-1, 1)], ids=["row", "column"])
-def test_a_row_and_a_column_are_the_same_trace(tmp_path, shape):
-    d = np.arange(50.0)
-    recording = read_trace(save(tmp_path / "D1.mat", d=d.reshape(shape)), fs_hz=25_000)
-    assert recording.samples.shape == (1, 50)
-    assert recording.samples.dtype == np.float32
-    np.testing.assert_array_equal(recording.samples[0], d)
-    assert recording.recording_id == "D1"
-
-
-def test_every_kind_of_file_gives_the_same_trace(tmp_path):
-    d = np.linspace(-1, 1, 40)
-    save(tmp_path / "a.mat", d=d)
-    np.save(tmp_path / "b.npy", d)
-    for name in ("c.h5", "d.mat"):  # MATLAB's v7.3 files are HDF5
-        with h5py.File(tmp_path / name, "w") as handle:
-            handle["d"] = d[:, None]
-    traces = [read_trace(p, fs_hz=25_000).samples for p in sorted(tmp_path.iterdir())]
-    assert len(traces) == 4
-    for trace in traces:
-        np.testing.assert_array_equal(trace, traces[0])
-
-
-def test_one_channel_of_several(tmp_path):
-    d = np.arange(300.0).reshape(3, 100)
-    path = save(tmp_path / "x.mat", d=d.T)
-    with pytest.raises(BadInput, match=r"3 channels; choose one with options.channel=0…2"):
-        read_trace(path, fs_hz=25_000)
-    np.testing.assert_array_equal(read_trace(path, fs_hz=25_000, channel=1).samples[0], d[1])
-    with pytest.raises(BadInput, match="no channel 3 among 3"):
-        read_trace(path, fs_hz=25_000, channel=3)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"x": np.ones(5)}, r"no variable 'd' \(it holds x\); name the trace"),
-        ({"d": np.zeros((1, 0))}, "d is empty"),
-        ({"d": np.array(["a"])}, "save real numbers"),
-        ({"d": np.ones(5), "fs": 25.0}, "25 Hz, too low for spikes; give the rate in Hz: 25 kHz is 25000"),
-        ({"d": np.ones(5), "fs": 24_000.0}, r"states a sampling rate of 24000 Hz, 25000 Hz was given"),
-        ({"d": np.ones((2, 3, 4))}, "shape"),
-    ],
-)
-def test_what_cannot_be_a_trace_is_said_in_a_line(tmp_path, content, message):
-    with pytest.raises(BadInput, match=message):
-        read_trace(save(tmp_path / "x.mat", **content), fs_hz=25_000)
-
-
-def test_broken_missing_and_foreign_files(tmp_path):
-    (tmp_path / "cut.mat").write_bytes(b"MATLAB 5.0 MAT-file, but cut short")
-    with pytest.raises(BadInput, match="is damaged or cut short"):
-        read_trace(tmp_path / "cut.mat", fs_hz=25_000)
-    (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(BadInput, match="is damaged or cut short"):
-        read_trace(tmp_path / "cut.npy", fs_hz=25_000)
-    with pytest.raises(BadInput, match="does not exist"):
-        read_trace(tmp_path / "absent.mat", fs_hz=25_000)
-    with pytest.raises(BadInput, match="no known format"):
-        read_trace(tmp_path, fs_hz=25_000)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +51,11 @@ def test_matlab_files_of_every_version_hold_spikes(tmp_path):
             file[name] = np.atleast_2d(value).T
     for path in sorted(tmp_path.iterdir()):
         assert holds_spikes(path)
-        train, trace = read_spikes(path, n_samples=6), read_trace(path, fs_hz=24_000.0)
+        train = read_spikes(path, n_samples=6)
         assert (train.index.tolist(), train.unit.tolist()) == ([1, 4], [1, 2])
-        np.testing.assert_array_equal(trace.samples[0], content["d"])
-        with pytest.raises(BadInput, match="states a sampling rate of 24000 Hz"):
-            read_trace(path, fs_hz=25_000.0)
+        recording = open_recording(path, SourceOptions(key="d"), purpose="spikes")
+        np.testing.assert_array_equal(recording.samples(), [content["d"]])
+        assert recording.fs_hz == 24_000
     with h5py.File(tmp_path / "other.mat", "w") as file:
         file["x"] = np.ones(3)
     assert not holds_spikes(tmp_path / "other.mat")

@@ -18,6 +18,13 @@ def counts(n_samples: int, n_channels: int = 4, seed: int = 0) -> NDArray[np.int
     return np.random.default_rng(seed).integers(-3000, 3000, (n_samples, n_channels)).astype("<i2")
 
 
+def written(path: Path, content: bytes) -> Path:
+    """A new file in a folder that need not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
 def write_rec(path: Path, samples: NDArray, groups, clock=None, *, gain: float | None = 0.195, chip: int = 4) -> Path:
     """SpikeGadgets: an XML header, then packets 0x55 | one byte of a device | uint32 clock | int16 channels."""
     scale = "" if gain is None else f' spikeScalingToUv="{gain}"'
@@ -39,9 +46,7 @@ def write_rec(path: Path, samples: NDArray, groups, clock=None, *, gain: float |
     packets = np.zeros(n_samples, np.dtype(fields))
     packets["sync"], packets["data"] = 0x55, samples
     packets["clock"] = np.arange(n_samples) if clock is None else np.asarray(clock, np.uint64) % 2**32
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(header.encode() + packets.tobytes())
-    return path
+    return written(path, header.encode() + packets.tobytes())
 
 
 def write_neuroscope(
@@ -61,9 +66,7 @@ def write_neuroscope(
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{folder.name}.xml").write_text(xml)
-    path = folder / f"{folder.name}{suffix}"
-    path.write_bytes(samples.tobytes())
-    return path
+    return written(folder / f"{folder.name}{suffix}", samples.tobytes())
 
 
 def write_spikeglx(folder: Path, samples: NDArray, band: str, *, first_sample: int = 0, trigger: int = 0) -> Path:
@@ -97,9 +100,7 @@ def write_spikeglx(folder: Path, samples: NDArray, band: str, *, first_sample: i
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.meta").write_text("".join(f"{key}={value}\n" for key, value in meta.items()))
-    path = folder / f"{name}.bin"
-    path.write_bytes(stored.astype("<i2").tobytes())
-    return path
+    return written(folder / f"{name}.bin", stored.astype("<i2").tobytes())
 
 
 def write_open_ephys(folder: Path, samples: NDArray, numbers: NDArray | None = None, fs: float = FS) -> Path:
@@ -134,13 +135,10 @@ def write_open_ephys(folder: Path, samples: NDArray, numbers: NDArray | None = N
 
 def write_mcs(folder: Path, samples: np.ndarray) -> Path:
     """Multi Channel Systems' binary export: a header in text, then counts above the converter's zero."""
-    folder.mkdir(exist_ok=True)
     header = ["MC_DataTool binary conversion", "Version 2.6.15", "Sample rate = 25000", "ADC zero = 32768"]
     names = ";".join(f"El_{12 + channel}" for channel in range(samples.shape[1]))
     text = "\r\n".join([*header, "El = 0.25µV/AD", f"Streams = {names}", "EOH", ""])
-    path = folder / "a.raw"
-    path.write_bytes(text.encode("cp1252") + (samples.astype(np.int32) + 32768).astype("<u2").tobytes())
-    return path
+    return written(folder / "a.raw", text.encode("cp1252") + (samples.astype(np.int32) + 32768).astype("<u2").tobytes())
 
 
 def write_trodes(folder: Path, samples: NDArray, name: str = "rat", clock: NDArray | None = None) -> Path:
@@ -205,9 +203,7 @@ def _write_intan(path: Path, head: bytes, extra: bytes, samples: NDArray, clock:
         part = slice(first, first + 128)
         body += np.asarray(clock[part], "<i4").tobytes()
         body += (samples[part].T.astype(np.int32) + 32768).astype("<u2").tobytes() + bytes(tail)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(head + body)
-    return path
+    return written(path, head + body)
 
 
 def write_intan(path: Path, samples: NDArray, clock: NDArray | None = None) -> Path:
@@ -244,9 +240,7 @@ def write_blackrock(path: Path, samples: NDArray, clock: NDArray | None = None) 
         struct.pack("<BII", 1, clock[first], last - first) + samples[first:last].tobytes()
         for first, last in pairwise(cuts)
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(head + body)
-    return path
+    return written(path, head + body)
 
 
 def write_plexon(path: Path, samples: NDArray, clock: NDArray | None = None, fs: int = 1000) -> Path:
@@ -268,6 +262,4 @@ def write_plexon(path: Path, samples: NDArray, clock: NDArray | None = None, fs:
         for c in range(n_channels):
             part = samples[first : first + block, c]
             body += struct.pack("<hHIhhhh", 5, 0, int(clock[first]) * ad_hz // fs, c, 0, 1, len(part)) + part.tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(head + body)
-    return path
+    return written(path, head + body)

@@ -88,7 +88,7 @@ def test_bare_integers_are_not_guessed(tmp_path):
     path = text(tmp_path, "0\n1\n5\n")
     assert refusal(path) == (
         "has bare integers for stages (0, 1, 5), which mean different things in different files; "
-        f"say which: stage_coding={'|'.join(CODINGS)}"
+        f"say which: source.stage_coding={'|'.join(CODINGS)} (aasm: 4 is REM; edf: 5 is REM; dreams: 5 is wake)"
     )
     assert refusal(path, coding="aasm").startswith("has unknown stages in the coding 'aasm': '5'; say what integers")
     assert refusal(path, coding="swedish").startswith("'swedish' is not known; choose from: aasm")

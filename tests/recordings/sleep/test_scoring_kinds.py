@@ -43,7 +43,7 @@ def test_integers_mean_the_same_in_every_format(tmp_path, coding, numbers, form)
     if coding == "aasm":
         assert "is stage_coding=aasm meant?" in read(tmp_path, coding="edf")[1]["warnings"][0]
     if form in ("edf", "csv", "txt", "eannot"):
-        refused(tmp_path, r"has bare integers for stages .* say which: stage_coding=aasm\|edf")
+        refused(tmp_path, r"has bare integers for stages .* say which: source.stage_coding=aasm\|edf")
         if coding == "edf":
             refused(tmp_path, "unknown stages in the coding 'aasm': '5'", coding="aasm")
 
@@ -126,14 +126,14 @@ def test_durations_alone_follow_one_another(tmp_path):
 def test_numbered_stages_are_integers_where_a_coding_is_given(tmp_path, coding, numbers):
     in_edf(tmp_path, [f"Sleep stage {numbers[stage]}" for stage in STAGES])
     assert right(tmp_path, coding=coding) == []
-    refused(tmp_path, r"integers for stages \(Sleep stage 0, .* say which: stage_coding=aasm")
+    refused(tmp_path, r"integers for stages \(Sleep stage 0, .* say which: source.stage_coding=aasm")
 
 
 @pytest.mark.parametrize("wake", ["Sleep stage 0", "Sleep stage W"])
 def test_numbers_that_may_be_wake_or_rem_are_refused_however_few(tmp_path, wake):
     rem = "Sleep stage 4" if wake.endswith("0") else "Sleep stage 5"
     in_edf(tmp_path, [wake, *["Sleep stage 2"] * 50, "Sleep stage 3", rem])
-    refused(tmp_path, r"integers for stages \(Sleep stage .* say which: stage_coding=aasm")
+    refused(tmp_path, r"integers for stages \(Sleep stage .* say which: source.stage_coding=aasm")
 
 
 def test_a_bare_4_in_a_file_without_rem_is_refused(tmp_path):
@@ -232,7 +232,7 @@ def test_the_length_of_the_signal_says_how_long_a_line_lasts(tmp_path, lines):
 def test_a_text_of_another_length_is_refused(tmp_path, lines):
     recording(tmp_path / "n.edf")
     (tmp_path / "n.txt").write_text("\n".join((STAGES * 3)[:lines]))
-    refused(tmp_path, f"has {lines} epochs, .* state the length of an epoch: text_epoch_s=")
+    refused(tmp_path, f"has {lines} epochs, .* state the length of an epoch: source.text_epoch_s=")
 
 
 @pytest.mark.parametrize(("lines", "epoch_s"), [(90, 30), (40, 30), (60, 20), (120, 30)])
@@ -367,5 +367,6 @@ def test_lengths_that_are_absent_reach_to_the_next_stage(tmp_path):
     changes = [i for i in range(60) if i == 0 or STAGES[i] != STAGES[i - 1]]
     scoring(tmp_path / "n-Hypnogram.edf", [], more=[MARK(30 * i, None, STAGES[i]) for i in changes])
     (tmp_path / "n.csv").unlink()
-    stages, _ = read(tmp_path)
-    np.testing.assert_array_equal(stages[:56], TRUE[:56])
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, [*TRUE[:56], *[-1] * 4])
+    assert facts["warnings"][0] == "the last stage states no end: taken as 30 s long"

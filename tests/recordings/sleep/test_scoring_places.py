@@ -90,6 +90,13 @@ def test_the_files_of_a_sleep_edf_night_find_each_other(tmp_path):
     assert [night.hypnogram and night.hypnogram.name for night in nights] == ["SC4001EC-Hypnogram.edf", None]
 
 
+def test_a_baseline_night_is_a_recording(tmp_path):
+    """MASS calls its scorings ``n Base.edf``; they hold no signals."""
+    recording(tmp_path / "n_base.edf")
+    recording(tmp_path / "m.edf")
+    assert [night.recording_id for night in discover("edf_folder", tmp_path)] == ["m", "n_base"]
+
+
 def test_a_damaged_scoring_is_not_passed_over(tmp_path):
     recording(tmp_path / "n.edf")
     scoring(tmp_path / "n-Hypnogram.edf", [SLEEP_EDF[stage] for stage in STAGES])
