@@ -175,7 +175,9 @@ def _second_scorer(rows: Sequence[Sequence[str]], columns: Mapping[str, int], st
 
     def judged(column: int) -> list[int | None]:
         cells = [row[column] for row in rows]
-        return [integer_of(cell) for cell in cells] if _integers(cells) else [stage_of(cell) for cell in cells]
+        meaning = integer_of if _integers(cells) else stage_of
+        means = {cell: meaning(cell) for cell in set(cells)}
+        return [means[cell] for cell in cells]
 
     stage = columns["stage"]
     read = judged(stage)
@@ -333,9 +335,9 @@ def _rises(times: Sequence[float]) -> bool:
 
 def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int]:
     """How many cells call themselves a stage, and how many are the name of one."""
-    words = (cell for cell in cells if integer_of(cell) is None and cell.lower() not in ABSENT)
-    named = [word for word in words if stage_of(word) is not None]
-    return sum(says_stage(cell) for cell in named), len(named)
+    words = {cell: n for cell, n in Counter(cells).items() if integer_of(cell) is None and cell.lower() not in ABSENT}
+    named = {word: n for word, n in words.items() if stage_of(word) is not None}
+    return sum(n for word, n in named.items() if says_stage(word)), sum(named.values())
 
 
 def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], notes: tuple[str, ...]) -> Scoring:
