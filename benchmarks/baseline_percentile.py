@@ -6,8 +6,6 @@ Prints CPU nanoseconds per sample, ratios, and the largest difference from ``num
 Target: equal to 1 ulp. What it costs, and why a faster one of 110 lines went, is in docs/decisions.md (2026-11-29).
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Callable

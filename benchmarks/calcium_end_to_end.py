@@ -8,8 +8,6 @@ same sizes, whose CPU time is measured on a part and scaled: a percentile per fr
 window (``benchmarks.cascade_dense`` measures that ratio), Python loops over cells.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import tempfile

@@ -8,8 +8,6 @@ weights, building networks, noise levels, inference, threshold). Before the coun
 is there, TensorFlow is imported and has run one small graph.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

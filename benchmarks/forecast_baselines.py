@@ -5,8 +5,6 @@ share, after the last value has been subtracted. TSMixer (Chen et al. 2023, arXi
 in turn; here with few blocks and units, for recordings of minutes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from copy import deepcopy
 

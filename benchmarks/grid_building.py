@@ -6,8 +6,6 @@ Uses the real cell positions of ``../shared/data/zebrafish_whole_brain`` where t
 Targets: at least 100 times the loops; at most 2 compressed bytes per spike in the index form.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import tempfile

@@ -5,8 +5,6 @@ grids, forecast) and prints bits per spike and average precision of every foreca
 context and target and without one. With the gap all have to be within 0.01 bits per spike of 0.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

@@ -6,8 +6,6 @@ published positions and are put on a raster; the regions of the whole brain lie 
 inferred by OASIS, whose look-ahead is the gap between context and target.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import tempfile

@@ -5,8 +5,6 @@
 the best of several, so that other programs on the machine count little.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 import time

@@ -13,8 +13,6 @@ writing, checksums of input and output, flush to the disk, manifest. Every measu
 clock starts after the imports. CPU time is user and system time of all threads.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

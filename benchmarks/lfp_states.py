@@ -8,8 +8,6 @@ trained on twelve simulated sessions; the rule has seen nothing. ``python train.
 tests a network on the mouse, on the stretches on which the rule is tested here.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

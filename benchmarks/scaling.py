@@ -6,8 +6,6 @@ Every row runs in a process of its own on one thread, on recordings made here. C
 machine gives the same. Imports are not counted: they are paid once per process. docs/scaling.md has the sums.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -6,8 +6,6 @@ The features of the simulated nights are made as those of ``sleep_edfx_bandpower
 ICA): band-pass, sleep +/- 30 min, z-score per recording and channel, Welch of 4-s segments, median.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

@@ -6,8 +6,6 @@ Reads the same nights, folds and views as the experiment, epoch by epoch; classe
 frequency. Needs scikit-learn, which librosa brings along. Prints a row per fold and the pooled scores.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """All folds of a cross-validation as one table: ``python -m benchmarks.sleep_folds <folder of a multirun>``."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from pathlib import Path

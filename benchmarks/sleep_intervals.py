@@ -8,8 +8,6 @@ taken from ``--work``, or trained. Stated: 0.90. Prints a row per statistic: nig
 width without and with the margins.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -10,8 +10,6 @@ occur) of each scorer and gain, the seconds of a recording in a running process 
 UCDDB 018).
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

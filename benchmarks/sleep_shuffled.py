@@ -7,8 +7,6 @@ Nothing can be learnt of the order of stages in such nights, so a κ of single h
 be a leak. The pooled one may be above 0: a night keeps its shares of the stages, and hours awake can be seen.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

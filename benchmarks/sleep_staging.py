@@ -8,8 +8,6 @@ for the network. Training: the same network, windows and optimiser through the t
 Target: at least 0.9 of the loop's epochs per second. One thread; the least of the repeats counts.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import tempfile

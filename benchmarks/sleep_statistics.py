@@ -6,8 +6,6 @@
 print the tables of ``src/simulate/sleep_hypnogram.py`` and ``stage_statistics.py``.
 """
 
-from __future__ import annotations
-
 import itertools
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Every baseline gets what the bank gets: the waveforms of the labelled recording.
 best F1 on the very recording, which flatters it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.signal
 

@@ -12,8 +12,6 @@ after the lag between the two (an onset is no peak) is taken off. A found unit w
 false, where the truth knows every unit.
 """
 
-from __future__ import annotations
-
 import argparse
 import signal
 import tempfile

@@ -5,8 +5,6 @@
 Windows of 120 samples at stride 1 are run on a stretch of the look-alike of D2 and extrapolated to 57.6 s.
 """
 
-from __future__ import annotations
-
 import argparse
 import resource
 import time

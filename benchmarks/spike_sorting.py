@@ -9,8 +9,6 @@ a training set of seed 0 would have). The linear discriminant is given the true 
 of the same level with another seed. The last table has its names and the bank's on the same spikes.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Iterator

@@ -6,8 +6,6 @@ frames ahead, over all channels, each divided by its standard deviation in the t
 and 1 − MSE / MSE(copy) over all 32 frames, where copy is the last context frame. Contexts do not cross parts.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ Everything is drawn from one seed on one thread: the same machine gives the same
 a training, seven trainings. Finished folds are kept in ``--work`` and not trained twice.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -9,8 +9,6 @@ torch was exchanged for another build, brings the folder into the state that fit
     python setup/torchaudio_without_cuda.py
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib.util import find_spec

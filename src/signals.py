@@ -3,8 +3,6 @@
 Types and constants only. Nothing here reads or writes a file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Processes that are forked from the tests' own, and so start at once."""
 
-from __future__ import annotations
-
 import os
 import runpy
 import signal

@@ -1,7 +1,5 @@
 """What every test runs under: one thread, no tracker, no display; and where the shared recordings are."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

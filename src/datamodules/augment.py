@@ -4,8 +4,6 @@ The training dataset says how its examples are varied, and the LightningModule d
 torch's global generator.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Which frames of a recording train, validate and test, and the control in which nothing can be forecast."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What linear forecasts are fitted from: rates, lagged covariances, components of the activity and their scores."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np

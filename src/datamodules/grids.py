@@ -1,7 +1,5 @@
 """Grids of one or many subjects as windows of frames to see and to forecast, and as the original's plane-frames."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """DataLoaders with torch's own samplers: a step over several processes sees the examples that one process would."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

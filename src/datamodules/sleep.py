@@ -1,7 +1,5 @@
 """Scored nights as batches of epoch spectrograms, split by subject."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

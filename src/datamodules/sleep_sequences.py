@@ -1,7 +1,5 @@
 """Scored nights as stretches of consecutive epochs: what a network with context is trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

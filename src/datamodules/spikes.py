@@ -1,7 +1,5 @@
 """One labelled recording and the backgrounds of its targets, as endless training examples and held-out tests."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

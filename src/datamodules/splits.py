@@ -1,7 +1,5 @@
 """Who is trained on, who is validated on, who is tested on: by subject, or by block with a guard gap."""
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence

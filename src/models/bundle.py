@@ -7,8 +7,6 @@ is checked as a whole when a bundle is made and when it is read, and it carries 
 written or read.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping

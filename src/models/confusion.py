@@ -1,7 +1,5 @@
 """Confusion counts that add up over batches and processes."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torchmetrics import Metric

@@ -1,7 +1,5 @@
 """Classification scores, all computed from confusion counts so that every phase and process agrees."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Several processes, one batch: a loss that comes out as if one process had seen it whole."""
 
-from __future__ import annotations
-
 from torch import Tensor, distributed
 
 

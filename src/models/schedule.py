@@ -1,7 +1,5 @@
 """How learning rates and averaged weights change from step to step; every domain shares them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

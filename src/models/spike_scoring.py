@@ -1,7 +1,5 @@
 """How well a sorted spike train agrees with the truth: one-to-one matching, scores, chance levels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,7 +26,7 @@ class Tolerances:
     strict_ms: float = 0.4
     close_ms: float = 1.0
 
-    def samples(self, fs_hz: float) -> Samples:
+    def samples(self, fs_hz: float) -> "Samples":
         """The same in samples."""
         return Samples(*(round(ms * fs_hz / 1000) for ms in (self.loose_ms, self.strict_ms, self.close_ms)))
 

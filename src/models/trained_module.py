@@ -1,7 +1,5 @@
 """What all LightningModules share: they take over what the data have fitted, and their optimizer is a configuration."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path

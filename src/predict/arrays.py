@@ -3,8 +3,6 @@
 Every function runs the code of its verb with the verb's parameters and defaults. ``docs/python.md`` shows them.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout

@@ -1,7 +1,5 @@
 """What recordings hold and which bundles they fit: ``infer.py input=<file or folder> list=true``."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Forecasts of a subject's grids: bundle and grid file in; a grid file of forecasts, scores and figures out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 :func:`predict` is what ``infer.py`` calls, :func:`stage` what a notebook calls.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

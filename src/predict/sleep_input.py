@@ -1,7 +1,5 @@
 """A recording read the way a bundle wants it: channels by name or by group, the signal checked, epochs cut."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """A scored night: its statistics, how far it can be trusted, and its files for people and for other programs."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,6 @@ hypnograms alone know nothing of errors that a network makes all night long, so 
 that were measured on held-back nights (``pretrained/make_sleep_human.py``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ The trees are those of the package ``yasa`` (BSD-3-Clause). Their features are c
 microvolts, reads a gap as a flat signal, and takes ten CPU seconds to import.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace

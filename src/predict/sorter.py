@@ -1,7 +1,5 @@
 """Sort with a trained detector and classifier that belong together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +44,7 @@ class NetworkSorter:
     @classmethod
     def from_bundles(
         cls, detection: Bundle, classification: Bundle, *, config: Path | None = None, gain: float = 1.0
-    ) -> NetworkSorter:
+    ) -> "NetworkSorter":
         """Load both networks and check that they were made for each other.
 
         Raises

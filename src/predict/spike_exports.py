@@ -4,8 +4,6 @@ SpikeInterface's and Phy's files are plain arrays and are written without either
 All of them count samples from 0, and units from 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """How good a sorted unit is: the measures that the field reports, and the label that follows from them."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Sorted recordings whose truth is known: scores, chance levels, and the figures that show them."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Mapping, Sequence

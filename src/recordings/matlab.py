@@ -5,8 +5,6 @@ process without a message. Here the tags of the wanted variables are walked firs
 Format", Level 5), reading no sample.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os

@@ -1,7 +1,5 @@
 """Figures of a subject's grids: a page per neuron, and one page that shows the whole subject."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a person looks at after a forecast of grids: gain by horizon, planes side by side, a short film."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

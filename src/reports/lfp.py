@@ -1,7 +1,5 @@
 """Figures of the LFP: a channel's spectrogram, an overview of a shank, coherence of a pair."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The pictures of a training: what it confuses, and one example of what it predicts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a person looks at after a recording was sorted: spikes on the trace, waveforms, and how right it all was."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

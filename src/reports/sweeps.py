@@ -1,7 +1,5 @@
 """What a person looks at after a sweep: the ranking with its spread, learning curves, and the search."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tables on the console: what goes into a training, what comes out of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +14,7 @@ _LONGEST_WORD = 20
 """Characters that are never broken over two lines."""
 
 
-def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> ResultsTable:
+def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> "ResultsTable":
     """One row per part of the data (train, val, test), one column per count."""
     return ResultsTable([{"part": part, **counts} for part, counts in summary.items()], title="data")
 

@@ -1,7 +1,5 @@
 """Data, model and trainer from a configuration, ready to be fitted or tested."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What Lightning lacks: callbacks, and checkpoints that are whole or absent and refused when damaged."""
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Hydra composes and runs the configuration. What it says about a mistake on the c
 developers, so the command is composed here once before, and a mistake is answered with what to type.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """The end of a sweep: choose on validation, test the choice once, write the table and the figures."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 from pathlib import Path

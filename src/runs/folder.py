@@ -5,8 +5,6 @@ named by the time. A repeated command whose earlier run did not finish continues
 checkpoint. A job of a sweep gets a folder named by its number; a finished job with its key is not repeated.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -1,7 +1,5 @@
 """``--help`` of the three verbs, written from the parameters' dataclasses and the folders of ``conf/``."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

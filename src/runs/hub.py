@@ -4,8 +4,6 @@
 checked against their checksums when they are loaded.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

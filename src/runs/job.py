@@ -1,7 +1,5 @@
 """One training job, alone or in a sweep: its folder, its recipe, its errors, and what a sweep learns about it."""
 
-from __future__ import annotations
-
 import hashlib
 import traceback
 from collections.abc import Callable, Mapping

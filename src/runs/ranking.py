@@ -1,7 +1,5 @@
 """The table of a sweep: configurations ranked by their validation score over seeds."""
 
-from __future__ import annotations
-
 import csv
 import math
 import statistics

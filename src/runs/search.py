@@ -6,8 +6,6 @@ trials before the sweeper sees it, and the sampler draws each trial from (seed, 
 on with the trials that it would have asked for.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from typing import Any

@@ -1,7 +1,5 @@
 """Hydra's callback around a sweep: its folder, found again after an interruption, and its conclusion."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from pathlib import Path

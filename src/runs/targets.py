@@ -9,8 +9,6 @@ user's own package is allowed by the environment variable ``NEUROLIT_TRUST``, wh
 ``check`` imports them: it also knows the networks, and constructors whose source is not Python.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import os

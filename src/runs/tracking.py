@@ -1,7 +1,5 @@
 """Loggers of a run: a CSV file always, and one tracker beside it that mirrors, never stores."""
 
-from __future__ import annotations
-
 import csv
 import json
 import netrc
@@ -40,7 +38,7 @@ DATABASE_S = 60.0
 def _forwarded(name: str) -> Any:
     """A method that has the tracker's own logger do the same."""
 
-    def call(self: Mirror, *args: Any, **kwargs: Any) -> None:
+    def call(self: "Mirror", *args: Any, **kwargs: Any) -> None:
         self.attempt(lambda: getattr(self.inner, name)(*args, **kwargs))
 
     return call

@@ -6,8 +6,6 @@ comes in compact assemblies that call one another with a delay, over a backgroun
 fluorescence has the rise, decay and saturation of a nuclear GCaMP, bleaching, slow drift and shot noise.
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,8 +6,6 @@ chain: who watches the whole brain knows who comes next, who watches one voxel d
 cell fires at a rate of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path

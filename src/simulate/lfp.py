@@ -5,8 +5,6 @@ a theta rhythm in REM sleep and in active waking; quiet waking has some slow wav
 reaches all channels at once. Amplitudes change with depth. Made block by block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

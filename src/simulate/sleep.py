@@ -6,8 +6,6 @@ chain (how long a stage lasts, what comes next) that two clocks change as they c
 early, REM late) and the time since REM was last seen (no REM for a while after REM, then ever more).
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 from collections.abc import Mapping

@@ -6,8 +6,6 @@ any time. Its band powers have the means, spreads, correlations and memory that 
 usual descriptions of the waves; their amplitudes are those of Sleep-EDF's montage, where Fpz-Cz sees the eyes too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -56,7 +54,7 @@ class Traits:
     eye_rate: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Traits:
+    def draw(cls, rng: np.random.Generator) -> "Traits":
         """A sleeper from the population."""
         factors = np.exp(rng.normal(0.0, [0.2, 0.35, 0.3, 0.3]))
         alpha_hz, spindle_hz = rng.normal(9.8, 0.55), rng.normal(13.2, 0.5)
@@ -216,7 +214,7 @@ class Sleeper:
     lengthening: NDArray[np.float64]  # (stage,) factors on the durations of bouts
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Sleeper:
+    def draw(cls, rng: np.random.Generator) -> "Sleeper":
         """A sleeper from the population."""
         lengthening = np.exp(rng.normal(0.0, [0.4, 0.25, 0.15, 0.35, 0.2]))
         return cls(Traits.draw(rng), _LIKENESS * _between(rng) * measured.SUBJECT_SD, lengthening)

@@ -5,8 +5,6 @@ subjects (``python -m benchmarks.sleep_statistics powers``). Hypnograms: the sle
 each (``python -m benchmarks.sleep_statistics hypnograms``). Stages stand in the order of ``HUMAN_STAGES``.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The field's way to a ground truth that no simulator has smoothed (Rossant et al.
 2021): neither the variability of the spikes nor the colour of the noise is a model's.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -37,7 +35,7 @@ class WaveformLibrary:
     def n_units(self) -> int:
         return int(self.units.max())
 
-    def half(self, second: bool) -> WaveformLibrary:
+    def half(self, second: bool) -> "WaveformLibrary":
         """Every other spike, so that what a sorter is trained on and what it is tested on differ."""
         rows = np.arange(int(second), len(self.units), 2)
         return WaveformLibrary(self.windows[rows], self.units[rows])

@@ -6,8 +6,6 @@ neurons, small variations of every spike, and a background of coloured noise on 
 truth is known to the sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -47,7 +45,7 @@ class Spectrum:
         inside = (f >= low_hz) & (f <= (high_hz if high_hz is not None else self.fs_hz / 2))
         return float(np.sqrt(np.sum(self.power[inside]) * (f[1] - f[0])))
 
-    def scaled(self, gain: float) -> Spectrum:
+    def scaled(self, gain: float) -> "Spectrum":
         """Spectrum of the same noise multiplied by ``gain``."""
         return Spectrum(self.power * gain**2, self.fs_hz)
 

@@ -6,8 +6,6 @@ holds its lock, so what the holder finds there under other tokens was left by wr
 machine they ran.
 """
 
-from __future__ import annotations
-
 import errno
 import glob
 import os

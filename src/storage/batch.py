@@ -1,7 +1,5 @@
 """Many recordings at once: a process pool in which one bad recording never stops the others."""
 
-from __future__ import annotations
-
 import sys
 import time
 import traceback

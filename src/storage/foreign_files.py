@@ -1,7 +1,5 @@
 """Whatever a library raises over a file that is absent, protected or damaged, as an error that a user can act on."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

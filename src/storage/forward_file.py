@@ -6,8 +6,6 @@ blocks go straight to the disk where its file system can do that (``O_DIRECT``),
 just hashed them, so a manifest's checksum needs no second reading.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import mmap

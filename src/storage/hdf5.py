@@ -1,7 +1,5 @@
 """HDF5 with errors a user can act on, and columns that grow chunk by chunk."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ It lists every file that was written beside it and carries a checksum of itself.
 above it lists it and its content has the checksum stated there; nothing else is.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -7,8 +7,6 @@ is how a later run knows what it may replace: only files that a manifest lists a
 states. All other files stay as they are.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Work shared between threads or processes: how many, how they start, and results in the order of the work."""
 
-from __future__ import annotations
-
 import multiprocessing
 import multiprocessing.process
 import os

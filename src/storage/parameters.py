@@ -17,8 +17,6 @@ The comment behind a key, or the lines of comment above it, is what ``--help`` s
 the meaning.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar

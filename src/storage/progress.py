@@ -1,7 +1,5 @@
 """What a user reads while a command runs: messages, and a line of progress for the steps of the current job."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator

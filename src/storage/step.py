@@ -6,8 +6,6 @@ states the key and the checksum of every file; the folder appears in one rename.
 on what device and in what batches never enters the key.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Readers of the sleep databases, of CASCADE's ground truth and of our own records, each with a file it accepts."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every reader of foreign files with a small file that it accepts, for the tests that spoil such files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ The same command after a kill gives the same results: weights, splits, scores, p
 are not promised: they may show that there were two attempts. What a user put beside results stays as it is.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 input. A kill is a real SIGKILL: by the clock, or just before a numbered operation on a file.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -38,7 +36,7 @@ class Ended:
 class Server:
     """A process that has everything imported; use as a context."""
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> "Server":
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.verbs"],

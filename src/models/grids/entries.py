@@ -1,7 +1,5 @@
 """Active voxels of a batch as index lists, whatever layout the batch came in; a forecast, and its loss."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

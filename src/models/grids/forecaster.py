@@ -1,7 +1,5 @@
 """Training of a forecast of sparse grids, and its scores beside those of the linear forecasts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 The mean rate, persistence, the autoregression of every voxel, and a linear model of the whole population's past.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -94,7 +92,7 @@ class LinearForecast:
     population: Population | None = None
     floor: float = FLOORS[0]
 
-    def cut_at(self, floor: float) -> LinearForecast:
+    def cut_at(self, floor: float) -> "LinearForecast":
         """The same forecast, cut at another share of the mean rate."""
         return replace(self, floor=floor)
 

@@ -1,7 +1,5 @@
 """The network that forecasts which occupied voxels will be active: batches of grids in, log-odds per voxel out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -160,7 +158,7 @@ class PlaneForecaster(nn.Module):
         out: Tensor = self.head(mixed).view(windows, planes, self.horizon, -1)
         return out
 
-    def for_subject(self, subject: str, planes: int, voxels: Tensor, rates: Tensor) -> PlaneForecaster:
+    def for_subject(self, subject: str, planes: int, voxels: Tensor, rates: Tensor) -> "PlaneForecaster":
         """The same weights for one subject that was not in the training."""
         if planes > self.deepest:
             raise BadInput(subject, f"has {planes} planes, the bundle knows {self.deepest}", "train on deeper volumes")

@@ -1,7 +1,5 @@
 """Scores of a forecast per horizon step, from counts that add up over batches and processes."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

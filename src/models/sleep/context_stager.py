@@ -1,7 +1,5 @@
 """The LightningModule that trains a network to stage whole stretches of a night."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Networks that name the stage of an epoch (``SleepEpochCNN``), or of every epoch of a night (``SleepSequenceNet``)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -196,7 +194,7 @@ class SequenceSettings:
     filters: int = 32
     blocks: int = 2
 
-    def network(self) -> SleepSequenceNet:
+    def network(self) -> "SleepSequenceNet":
         """The network with fresh weights."""
         return SleepSequenceNet(self)
 

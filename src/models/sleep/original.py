@@ -4,8 +4,6 @@ Layer sizes follow ``eeg-spectrogram-sleep-cnn``; they read the same standardise
 the house's own network instead of 8-bit pictures, and any geometry instead of 51 × 59 alone.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

@@ -1,7 +1,5 @@
 """The LightningModule that trains a network to name the stage of single epochs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

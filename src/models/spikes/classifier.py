@@ -1,7 +1,5 @@
 """Training of the spike classifier: which neuron a waveform belongs to."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

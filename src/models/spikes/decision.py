@@ -1,7 +1,5 @@
 """From probabilities to spikes: the threshold and the refractory period, found by grid search on held-out traces."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +54,7 @@ class Decision(PlainRecord):
             )
 
     @classmethod
-    def read(cls, path: Path) -> Decision:
+    def read(cls, path: Path) -> "Decision":
         """Read a ``detector_config.npz``.
 
         Raises

@@ -1,7 +1,5 @@
 """Training of the spike detector: a probability that a spike starts at each sample."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The networks of the coursework: a detector of spike onsets and a classifier of waveforms."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

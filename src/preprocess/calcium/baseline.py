@@ -4,8 +4,6 @@ The baseline of frame ``t`` is a low percentile of the frames around it, with th
 interpolation of ``numpy.percentile``: the window is kept sorted while it moves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -5,8 +5,6 @@ neurons, and stored as float16. Which process handled which piece, and how large
 not change the result.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
@@ -199,7 +197,7 @@ class CellResults:
     spikes: np.ndarray
 
     @classmethod
-    def joined(cls, parts: Sequence[CellResults]) -> CellResults:
+    def joined(cls, parts: Sequence["CellResults"]) -> "CellResults":
         return cls(*map(np.concatenate, zip(*map(astuple, parts), strict=True)))
 
 

@@ -4,8 +4,6 @@ Everything here is in memory and sparse. A voxel is numbered plane-major: ``plan
 + column``, so that voxels in numerical order are planes in order and pixels in order inside them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -148,7 +146,7 @@ class FrameBatch:
         return grid.reshape(self.frames, self.planes, HEIGHT, WIDTH)
 
     @classmethod
-    def from_flat(cls, flat: np.ndarray, first: int, frames: int, planes: int) -> FrameBatch:
+    def from_flat(cls, flat: np.ndarray, first: int, frames: int, planes: int) -> "FrameBatch":
         """Inverse of :meth:`flat`; ``flat`` is sorted and distinct."""
         local = flat - first * planes * PIXELS
         edges = np.arange(frames * planes + 1, dtype=np.int64) * PIXELS

@@ -1,7 +1,5 @@
 """Grids as training reads them: two bytes per active voxel, in memory, made once from a file of either kind."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -141,7 +139,7 @@ class SubjectGrids:
         active[np.repeat(np.arange(last - first), counts), voxel] = True
         return active
 
-    def with_raster(self, active: np.ndarray, voxels: np.ndarray | None = None) -> SubjectGrids:
+    def with_raster(self, active: np.ndarray, voxels: np.ndarray | None = None) -> "SubjectGrids":
         """The same subject with other activity, ``(time, voxel)`` bool over all frames, of other voxels if given."""
         voxels = self.voxels if voxels is None else voxels
         time, voxel = np.nonzero(active)

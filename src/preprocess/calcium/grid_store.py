@@ -4,8 +4,6 @@ Both kinds of grid pass through :class:`~src.preprocess.calcium.grid.FrameBatch`
 memory and there is one path for building, reading and converting. ``docs/calcium.md`` lists every field.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

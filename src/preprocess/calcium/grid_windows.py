@@ -1,7 +1,5 @@
 """Windows of sparse grids: index lists, as training and inference give them to a network, and images of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What a folder of calcium recordings holds, and which model each would get: ``list=true``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

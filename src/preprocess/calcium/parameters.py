@@ -1,7 +1,5 @@
 """Parameters of the calcium chain: ``preprocess=cascade_spikes``, ``cascade_coo`` and ``cascade_grid``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from math import inf
 from numbers import Real

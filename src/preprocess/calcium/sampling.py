@@ -4,8 +4,6 @@ Every draw depends on the seed, the subject and its purpose, and on nothing that
 the order of the cells change nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal

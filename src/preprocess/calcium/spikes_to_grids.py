@@ -1,7 +1,5 @@
 """``preprocess=cascade_spikes``, ``cascade_coo`` and ``cascade_grid``: recordings to spike rates or grids."""
 
-from __future__ import annotations
-
 import resource
 import sys
 import time
@@ -27,7 +25,7 @@ from src.storage.progress import printable
 from src.storage.step import ensure, read_artifact
 
 
-def run(params: CalciumParams) -> GridSummary:
+def run(params: CalciumParams) -> "GridSummary":
     """Process every subject of ``input_dir`` into ``output_dir``; see ``docs/calcium.md``.
 
     Raises

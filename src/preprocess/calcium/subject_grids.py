@@ -4,8 +4,6 @@ All functions take ``params``, those of :class:`~src.preprocess.calcium.paramete
 ``upstream``: the record of the step that made the expected spikes.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping
 from dataclasses import replace

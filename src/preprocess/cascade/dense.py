@@ -7,8 +7,6 @@ stride one, and everything behind it looks at every second (then every fourth) f
 because CASCADE's poolings are aligned to the start of the window, not to absolute time.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

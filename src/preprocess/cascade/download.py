@@ -5,8 +5,6 @@ member's own checksum in the zip file, where its members would land, and that ev
 of what was fetched is written beside the package, so that a later download can be compared.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import re

@@ -4,8 +4,6 @@ For every dataset, networks are trained on all others and tried on it; OASIS and
 parameters from the same others. Finished lines are kept: a run that was stopped goes on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

@@ -6,8 +6,6 @@ neighbouring windows share their products, and every stretch gets noise of its o
 that no replica is ever stored. A stretch of one window is upstream's minibatch of independent windows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

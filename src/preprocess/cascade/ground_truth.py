@@ -4,8 +4,6 @@ As published: Fourier resampling, spike counts in the frames of the resampled tr
 with the square root of the fluorescence (Rupprecht et al. 2021, Nature Neuroscience 24:1324-1337).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

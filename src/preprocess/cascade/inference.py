@@ -5,8 +5,6 @@ reference), ``oasis`` deconvolves without networks. The output is the expected n
 neither a probability (it may exceed one) nor a rate (it is not divided by the frame duration).
 """
 
-from __future__ import annotations
-
 import logging
 from fractions import Fraction
 from functools import cache
@@ -74,7 +72,7 @@ def open_engine(
     threshold: int | None = 1,
     align: str = "centered",
     any_rate: bool = False,
-) -> CascadeEngine | OasisEngine:
+) -> "CascadeEngine | OasisEngine":
     """Find (or fetch) a model and make it ready to predict.
 
     Parameters

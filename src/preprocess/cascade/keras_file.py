@@ -5,8 +5,6 @@ handful of known layouts. What is written has the layout of the published packag
 Keras 2 and Keras 3 open; the same weights give the same bytes.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -5,8 +5,6 @@ packages, and it asks the network for a catalogue that is not beside the package
 scratch folder: the same weights without the optimizer's settings, and a catalogue of one entry.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import shutil

@@ -4,8 +4,6 @@ The method is that of Friedrich, Zhou and Paninski 2017, PLOS Computational Biol
 authors' implementation (``oasis-deconv``).
 """
 
-from __future__ import annotations
-
 import re
 from importlib.metadata import version
 from typing import Any

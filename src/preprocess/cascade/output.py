@@ -4,8 +4,6 @@ Pure functions on arrays, after the published method (Rupprecht et al. 2021, Nat
 24:1324-1337) and the behaviour of ``neuralib.spikes.cascade``.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import Literal, get_args
 

@@ -3,8 +3,6 @@
 The format is that of Rupprecht et al. 2021, Nature Neuroscience 24:1324-1337.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -67,13 +65,13 @@ class PackageConfig:
 _KEYS = {"sampling_rate_hz": "sampling_rate", "smoothing_s": "smoothing"}
 """Field → CASCADE's key, where they differ."""
 
-_CONVERT: dict[str, Callable[[Any], Any]] = {
-    "str": str,
-    "float": float,
-    "int": int,
-    "bool": bool,
-    "tuple[int, ...]": lambda values: tuple(int(value) for value in values),
-    "tuple[str, ...]": lambda values: tuple(str(value) for value in values or ()),
+_CONVERT: dict[Any, Callable[[Any], Any]] = {
+    str: str,
+    float: float,
+    int: int,
+    bool: bool,
+    tuple[int, ...]: lambda values: tuple(int(value) for value in values),
+    tuple[str, ...]: lambda values: tuple(str(value) for value in values or ()),
 }
 """Annotation of a field → how its value is made from YAML."""
 
@@ -113,7 +111,7 @@ class Package:
 
         return [read_network(path, self.config) for path in self.members[level]]
 
-    def check_members(self) -> Package:
+    def check_members(self) -> "Package":
         """Read every member file once.
 
         Raises
@@ -170,7 +168,7 @@ def read_config(path: Path) -> PackageConfig:
     try:
         config = PackageConfig(
             **{
-                field.name: _CONVERT[str(field.type)](raw[key])
+                field.name: _CONVERT[field.type](raw[key])
                 for field in fields(PackageConfig)
                 if (key := _KEYS.get(field.name, field.name)) in raw or field.default is MISSING
             }

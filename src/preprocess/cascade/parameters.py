@@ -1,7 +1,5 @@
 """Parameters of ``preprocess=cascade_train`` and ``preprocess=cascade_evaluate``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from omegaconf import MISSING

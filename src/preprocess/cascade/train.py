@@ -5,8 +5,6 @@ ensemble, every epoch. Every network is a cached step: a run that was stopped go
 package appears under its name when it is whole. The same seed gives the same networks.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -1,7 +1,5 @@
 """Coherence over time between chosen channels of a session, of one shank or of two."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

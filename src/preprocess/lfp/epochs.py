@@ -4,8 +4,6 @@ The same ``epochs.h5`` that ``sleep_epochs`` makes from nights: 4-s epochs in th
 epochs in the five stages of people, or any other length. Nothing is transformed again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from glob import escape
 from pathlib import Path

@@ -5,8 +5,6 @@ its scale. The recording is read once, whatever the number of shanks, in memory 
 Muscle activity is taken from the samples as they pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from fractions import Fraction
@@ -250,7 +248,7 @@ class HighFrequencyCorrelation:
         self._found = list[float]()
 
     @classmethod
-    def of(cls, recording: ExtracellularRecording) -> HighFrequencyCorrelation | None:
+    def of(cls, recording: ExtracellularRecording) -> "HighFrequencyCorrelation | None":
         """For up to eight channels far from each other; ``None`` where rate or channels do not allow it."""
         if recording.fs_hz < LOWEST_RATE_HZ or recording.n_channels < 2:
             return None

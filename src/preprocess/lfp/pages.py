@@ -1,7 +1,5 @@
 """What the figures of a shank show: spectrograms averaged to the columns of a page, and coherence as it was stored."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise

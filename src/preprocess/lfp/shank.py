@@ -4,8 +4,6 @@ Threads suffice: the transform, NumPy's loops and ISA-L release the interpreter 
 when, by how many threads and in how much memory does not show in a single byte of the result.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping

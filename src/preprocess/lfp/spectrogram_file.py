@@ -6,8 +6,6 @@ boundary (RFC 1951, an empty stored block), so that pieces made by any thread ar
 index are :mod:`zipfile`'s.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import struct

@@ -6,8 +6,6 @@ threshold lies between the two modes of its feature in this very recording, so n
 spectrum is then asked what the rule has seen in three features: a linear discriminant of the epochs that it is sure of.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

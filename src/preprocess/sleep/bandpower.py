@@ -3,8 +3,6 @@
 They stand in for the log spectrogram wherever one is expected: an image of five rows and one column.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Nights that exist as band powers only: Sleep-EDF nights of a published cache, and a mouse with its EMG."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 from dataclasses import replace

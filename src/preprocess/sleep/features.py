@@ -4,8 +4,6 @@ Power first, its logarithm next, statistics last and elsewhere: normalisation is
 in the network. Frames never reach across an epoch's border, so an epoch has the same image wherever it stands.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

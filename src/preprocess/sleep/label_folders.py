@@ -4,8 +4,6 @@ Such a folder does not say whose an epoch is, so it cannot be split by subject, 
 epochs of one night on both sides. The subject therefore has to be readable from the file names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

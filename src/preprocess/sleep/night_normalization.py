@@ -5,8 +5,6 @@ The statistics are taken over a *span* of the recording. In training the span is
 the whole recording or, where hours of wake lie around it, the sleep period that a first pass has found.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

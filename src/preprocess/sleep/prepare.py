@@ -1,7 +1,5 @@
 """From a folder of recordings (or the simulator) to the cached epoch spectrograms that training reads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -7,8 +7,6 @@ the intermediates stay in the processor's cache. Frames never look at one anothe
 the signal they are computed from, they come out the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -11,8 +11,6 @@ for a whitened window ``w`` (Franke et al. 2015, here with waveforms that vary).
 discriminant of the two hypotheses.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +43,7 @@ class Whitening:
     kernels: np.ndarray
 
     @classmethod
-    def of(cls, spectra: list[Spectrum], spatial: np.ndarray | None = None) -> Whitening:
+    def of(cls, spectra: list[Spectrum], spatial: np.ndarray | None = None) -> "Whitening":
         """From the noise spectrum of each (mixed) channel."""
         mixing = np.eye(len(spectra)) if spatial is None else spatial
         return cls(mixing, np.stack([_inverse_root(s) for s in spectra]))

@@ -1,7 +1,5 @@
 """Units without labels: clusters of whitened waveforms, and what becomes of clusters that are no units."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass, replace
 from functools import cache
@@ -62,7 +60,7 @@ class Shapes:
         """``(unit,)`` spikes they were learned from."""
         return np.array([len(own) for own in self.times], int)
 
-    def at(self, rows: np.ndarray) -> Shapes:
+    def at(self, rows: np.ndarray) -> "Shapes":
         """The shapes of the units that a mask chooses."""
         times = [self.times[row] for row in np.flatnonzero(rows)]
         return replace(self, templates=self.templates[rows], modes=self.modes[rows], times=times)

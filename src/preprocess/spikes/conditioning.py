@@ -4,8 +4,6 @@ Median removal and a zero-phase band-pass are linear; wavelet denoising and the 
 where they are switched on. Amplitude is kept throughout: nothing is normalised per window.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,7 +52,7 @@ class Conditioning(ConditioningParams, PlainRecord):
         """The band-pass alone: what spikes and noise may go through separately before they are added."""
         return bandpass(np.asarray(trace, np.float32), self.fs_hz, self.low_hz, self.high_hz, self.order)
 
-    def linear_only(self) -> Conditioning:
+    def linear_only(self) -> "Conditioning":
         """The same chain without the steps that change shapes: what a classifier reads."""
         return replace(self, wavelet=None, template=(), template_onset=0)
 

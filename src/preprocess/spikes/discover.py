@@ -8,8 +8,6 @@
 5. The whole recording is sorted with the bank, block by block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 

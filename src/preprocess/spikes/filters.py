@@ -4,8 +4,6 @@ The spectrum is measured where no spike is, so that noise added to clean spikes 
 target's own background.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

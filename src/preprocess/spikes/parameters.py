@@ -1,7 +1,5 @@
 """Parameters of the spike steps; see ``src/storage/parameters.py``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from src.storage.batch import Summary

@@ -6,8 +6,6 @@
 3. Judge each spike again with all the others subtracted: another onset, another name, or none.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,16 +46,16 @@ class Found:
     def __len__(self) -> int:
         return len(self.index)
 
-    def at(self, rows: np.ndarray) -> Found:
+    def at(self, rows: np.ndarray) -> "Found":
         """The spikes of some rows."""
         return Found(self.index[rows], self.unit[rows], self.weights[rows], self.ratio[rows])
 
-    def put(self, rows: np.ndarray, other: Found) -> None:
+    def put(self, rows: np.ndarray, other: "Found") -> None:
         """Replace the spikes of some rows."""
         for name in ("index", "unit", "weights", "ratio"):
             getattr(self, name)[rows] = getattr(other, name)
 
-    def ordered(self) -> Found:
+    def ordered(self) -> "Found":
         return self.at(np.lexsort((self.unit, self.index)))
 
 

@@ -4,8 +4,6 @@ Nothing is trained. The labelled recording gives the waveforms and how they vary
 own background, and the threshold of each neuron follows from the posterior probabilities of its spikes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -70,7 +68,7 @@ class Sorted:
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def at(self, rows: np.ndarray) -> Sorted:
+    def at(self, rows: np.ndarray) -> "Sorted":
         """The spikes of some rows."""
         train = SpikeTrain(self.train.index[rows], self.train.unit[rows])
         return replace(self, train=train, strength=self.strength[rows], confidence=self.confidence[rows])
@@ -109,7 +107,7 @@ class BankSorter:
     @classmethod
     def from_labelled(
         cls, labelled: LabelledRecording, conditioning: Conditioning, part: range | None = None
-    ) -> BankSorter:
+    ) -> "BankSorter":
         """Fit the waveforms to a labelled recording, or to one stretch of it."""
         part = range(len(labelled.bandpassed)) if part is None else part
         chain = conditioning.linear_only()

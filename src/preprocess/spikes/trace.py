@@ -3,8 +3,6 @@
 Every check states what it found in one sentence, which the console, the record and the page repeat.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

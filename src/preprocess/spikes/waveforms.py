@@ -1,7 +1,5 @@
 """The recording whose spikes are known: what each neuron's spikes look like and how they vary."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +44,7 @@ class WaveformModel:
     def n_units(self) -> int:
         return len(self.templates)
 
-    def bandpassed(self, conditioning: Conditioning) -> WaveformModel:
+    def bandpassed(self, conditioning: Conditioning) -> "WaveformModel":
         """The waveforms as they look behind the band-pass, with some samples more on either side."""
         through = [
             conditioning.linear(np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(REACH, REACH)])).astype(np.float64)

@@ -1,7 +1,5 @@
 """Whole-brain fish in the FishExplorer layout: ``TimeSeries.h5`` with traces, ``data_full.mat`` with cells."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

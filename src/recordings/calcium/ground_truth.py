@@ -4,8 +4,6 @@ Reads the ``.mat`` files of CASCADE's ground truth: one neuron per file, folders
 (Rupprecht et al. 2021, Nature Neuroscience 24:1324-1337).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

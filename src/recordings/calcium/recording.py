@@ -3,8 +3,6 @@
 The whole matrix is never in memory. Row ``i`` of every block belongs to row ``i`` of ``positions``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,7 +53,7 @@ class CalciumRecording:
     def cells(self) -> int:
         return len(self.cell_ids)
 
-    def placed_only(self) -> CalciumRecording:
+    def placed_only(self) -> "CalciumRecording":
         """The same recording without the cells that have no coordinates; :class:`BadInput` if none has any."""
         placed = np.flatnonzero(np.isfinite(self.positions).all(axis=1))
         if len(placed) == self.cells:

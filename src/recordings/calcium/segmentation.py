@@ -4,8 +4,6 @@ Both packages give what is known about the cells. The traces are read block by b
 and a trace per cell, and a JSON text at the end of the file.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import warnings

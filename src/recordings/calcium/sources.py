@@ -1,7 +1,5 @@
 """Which recordings a folder holds, and how each is opened."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

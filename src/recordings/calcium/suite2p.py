@@ -1,7 +1,5 @@
 """suite2p output folders as calcium recordings: accepted ROIs of every plane, neuropil subtracted."""
 
-from __future__ import annotations
-
 import datetime
 import pickle
 from dataclasses import dataclass

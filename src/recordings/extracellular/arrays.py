@@ -4,8 +4,6 @@ The variable is given by name, in MATLAB structs and cells by a dotted one: ``se
 (cells count from 0). What else is needed, the sampling rate above all, is read beside it and at the top.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile

@@ -4,8 +4,6 @@ Of ``.rec`` files neo reads the headers. It unpacks packets byte by byte and ign
 of three hours is 41 GB, so packets are unpacked here with one copy; the clock says where packets were lost.
 """
 
-from __future__ import annotations
-
 import re
 from contextlib import nullcontext
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Which format of which vendor a file or folder has, by its names and first bytes alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

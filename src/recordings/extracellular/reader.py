@@ -4,8 +4,6 @@ Vendors' formats are read by SpikeInterface and neo (:mod:`.vendors`, :mod:`.spi
 binary files and WAV here.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Mapping, Sequence

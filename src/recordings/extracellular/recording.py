@@ -4,8 +4,6 @@ Samples are read front to back in blocks, so memory does not grow with the lengt
 recording's own: what was not recorded (lost packets, pauses) is NaN of the right length.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile
@@ -75,7 +73,7 @@ class ExtracellularRecording:
     @classmethod
     def of_array(
         cls, path: Path, source_format: str, fs_hz: float, values: NDArray, **known: Any
-    ) -> ExtracellularRecording:
+    ) -> "ExtracellularRecording":
         """A recording of samples ``(time, channel)`` in one piece: an array or a memory map."""
         given: dict[str, Any] = {
             "channel_ids": np.arange(values.shape[1]),
@@ -167,7 +165,7 @@ class ExtracellularRecording:
                 values[:, start - first : stop - first] = piece.T
         return values
 
-    def select(self, channels: Sequence[int] | NDArray) -> ExtracellularRecording:
+    def select(self, channels: Sequence[int] | NDArray) -> "ExtracellularRecording":
         """Some channels by their places in :attr:`channel_ids`, in the order given."""
         places = np.asarray(channels, np.int64)
         columns = places if self.columns is None else self.columns[places]
@@ -186,7 +184,7 @@ class ExtracellularRecording:
             coordinates=kept,
         )
 
-    def shank(self, number: int) -> ExtracellularRecording:
+    def shank(self, number: int) -> "ExtracellularRecording":
         """The channels of one shank; :class:`BadInput` if there is none."""
         places = np.flatnonzero(self.shanks == number)
         if not len(places):
@@ -196,7 +194,7 @@ class ExtracellularRecording:
 
     def on_clock(
         self, cuts: Iterable[int], clock: Callable[[int], float], what: str = "samples", **changes: Any
-    ) -> ExtracellularRecording:
+    ) -> "ExtracellularRecording":
         """This recording of one run with gaps where its clock jumps.
 
         ``cuts`` are the samples that do not follow on the one before, ``clock`` gives the clock at a sample, in
@@ -207,7 +205,7 @@ class ExtracellularRecording:
         runs, said = runs_on_clock(pieces, [round(clock(first)) for first in firsts], self.fs_hz, what)
         return replace(self, runs=runs, warnings=(*self.warnings, *said), **changes)
 
-    def at_times(self, times: NDArray) -> ExtracellularRecording:
+    def at_times(self, times: NDArray) -> "ExtracellularRecording":
         """This recording of one run with the time ``(time,)`` of every sample in seconds: its jumps become gaps."""
         cuts, since = timestamp_jumps(times, self.fs_hz), times - times[0]
         return self.on_clock(cuts, lambda sample: float(since[sample]) * self.fs_hz, start_s=float(times[0]))

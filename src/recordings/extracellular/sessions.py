@@ -5,8 +5,6 @@ A session is a folder whose ``low_freq`` folder holds one ``<session>_sh<k>_lfp_
 name is the folder's or file's, cut at the first dot. Which shanks there are is read off the files, never assumed.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

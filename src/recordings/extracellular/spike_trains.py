@@ -4,8 +4,6 @@ Inside the project a spike's ``index`` is the 0-based sample of its *onset*; fil
 1-based. The conversion happens here and nowhere else.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,17 +42,17 @@ class SpikeTrain:
         return len(self.index)
 
     @classmethod
-    def sorted(cls, index: ArrayLike, unit: ArrayLike) -> SpikeTrain:
+    def sorted(cls, index: ArrayLike, unit: ArrayLike) -> "SpikeTrain":
         """A train in ascending order; simultaneous spikes are ordered by unit, pairs stay together."""
         index, unit = np.asarray(index, np.int64), np.asarray(unit, np.int64)
         order = np.lexsort((unit, index))
         return cls(index[order], unit[order])
 
     @classmethod
-    def empty(cls) -> SpikeTrain:
+    def empty(cls) -> "SpikeTrain":
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
-    def between(self, start: int, stop: int) -> SpikeTrain:
+    def between(self, start: int, stop: int) -> "SpikeTrain":
         """Spikes with onset in ``[start, stop)``, counted from ``start``."""
         keep = (self.index >= start) & (self.index < stop)
         return SpikeTrain(self.index[keep] - start, self.unit[keep])

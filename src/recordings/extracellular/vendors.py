@@ -1,7 +1,5 @@
 """Vendors' recordings through SpikeInterface and neo: streams, groups, gains, pauses and clocks made uniform."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

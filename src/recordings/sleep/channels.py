@@ -5,8 +5,6 @@ Spelling does not matter, electrodes have synonyms, differences are formed when 
 down before the new Nyquist frequency.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

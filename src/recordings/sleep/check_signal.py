@@ -1,7 +1,5 @@
 """Is this signal what it says it is? Looked at before anything is scored: flat, clipped, hum, wrong units."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Two databases with file formats of their own: the DREAMS spindle excerpts and the UCDDB epochs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -6,8 +6,6 @@ noted and matters only to those who read that channel. Samples are read block by
 for and no more, whatever the size of the file.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

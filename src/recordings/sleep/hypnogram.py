@@ -4,8 +4,6 @@ Files are read by :mod:`src.recordings.sleep.scoring_files`. Here a scoring is l
 its wake is trimmed, and what cannot be used is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time

@@ -3,8 +3,6 @@
 A ``Night`` names files and no content; :func:`load` reads them. The kinds of folder are listed in :data:`KINDS`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,7 +65,7 @@ class Night:
         return signals | ({"hypnogram": self.hypnogram} if self.hypnogram else {})
 
     @classmethod
-    def from_inputs(cls, kind: str, inputs: Mapping[str, Path]) -> Night:
+    def from_inputs(cls, kind: str, inputs: Mapping[str, Path]) -> "Night":
         """Inverse of :meth:`inputs`; the recording is named after its first file."""
         psg = tuple(Path(inputs[name]) for name in sorted(inputs) if name.startswith("psg"))
         hypnogram = inputs.get("hypnogram")

@@ -6,8 +6,6 @@ does not count, and what cannot be believed. Whether a scoring fits its recordin
 :func:`src.recordings.sleep.hypnogram.align`.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

@@ -4,8 +4,6 @@ Only the form of the file is dealt with here; what its words mean is judged in
 :mod:`src.recordings.sleep.scoring_files`, by the same rules for every format.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import itertools

@@ -1,7 +1,5 @@
 """Times in scoring files: seconds, clock times, durations and Luna's notations."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

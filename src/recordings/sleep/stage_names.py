@@ -1,7 +1,5 @@
 """Stage names and stage integers: one table for every scoring format."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping

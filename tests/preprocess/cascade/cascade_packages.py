@@ -1,7 +1,5 @@
 """Tiny CASCADE packages with random weights, their networks window by window in plain NumPy, tiny ground truth."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal

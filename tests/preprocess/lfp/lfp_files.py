@@ -1,7 +1,5 @@
 """Session folders and finished shanks for the tests of the LFP pipeline."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Tiny recordings in the vendors' formats, written after their public descriptions; 4 channels of int16 samples."""
 
-from __future__ import annotations
-
 import json
 import struct
 from itertools import pairwise
