@@ -52,9 +52,7 @@ def find_planes(place: Path) -> list[Path]:
 
 
 def _plane_at(place: Path) -> list[Path]:
-    if place.name.endswith(MATLAB_FILE) and place.is_file():
-        return [place]
-    if (place / "F.npy").is_file():
+    if (place.name.endswith(MATLAB_FILE) and place.is_file()) or (place / "F.npy").is_file():
         return [place]
     return [place / MATLAB_FILE] if (place / MATLAB_FILE).is_file() else []
 
