@@ -289,7 +289,7 @@ def _by_content(
 
     Beside numbers of epochs that are ``named`` only clock times count.
     """
-    found = {c: [seconds_of(row[c]) for row in rows] for c in free}
+    found = {c: [seconds_of(row[c]) if c < len(row) else None for row in rows] for c in free}
     times = {c: [t for t in column if t is not None] for c, column in found.items() if None not in column}
     rising = [c for c, column in times.items() if _rises(column)]
     clocks = [c for c in rising if all(number(row[c]) is None for row in rows)]

@@ -131,6 +131,15 @@ def test_empty_cells_at_the_ends_of_rows_and_units_in_cells(tmp_path):
     np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
 
 
+def test_rows_without_their_last_cells(tmp_path):
+    recording(tmp_path / "n.edf")
+    rows = [f"{name},{30 * i}{',1.5' if i % 5 == 0 else ''}" for i, name in LATE]
+    (tmp_path / "n.csv").write_text("\n".join(["stage,onset,moved", *rows]))
+    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+    (tmp_path / "n.csv").write_text("\n".join(["Stadium,Beginn,Bewegung", *rows]))
+    refused(tmp_path, r"starts with lines that are no stages \('Stadium'\)")
+
+
 def test_a_row_without_a_stage_is_an_epoch_where_rows_have_no_times(tmp_path):
     recording(tmp_path / "n.edf")
     rows = [f"x{i};{name}" if i != 30 else "x30" for i, name in enumerate(STAGES)]
