@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from src.preprocess.cascade import dense as cascade_dense
-from src.preprocess.cascade.dense import ensemble_mean, import_tensorflow
+from src.preprocess.cascade.dense import ensemble_mean, fourier_convolution, import_tensorflow
 from src.signals import BadInput
 from tests.preprocess.cascade.cascade_packages import TINY, random_network, window_by_window
 
@@ -18,6 +18,14 @@ def test_time_is_cut_without_a_seam(monkeypatch: pytest.MonkeyPatch, block: int)
     dff = np.random.default_rng(0).normal(0, 0.1, (3, 101)).astype(np.float32)
     result = ensemble_mean(dff, NETWORKS, TINY.windowsize)
     np.testing.assert_allclose(result, window_by_window(dff, NETWORKS, TINY), atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "frames"), [(1, 7), (2, 9), (9, 9), (9, 100), (19, 65)])
+def test_convolution_by_fourier_transforms_is_the_convolution(width: int, frames: int) -> None:
+    tf, draw = import_tensorflow(), np.random.default_rng(width)
+    hidden, kernel = (draw.normal(size=shape).astype(np.float32) for shape in ((2, frames, 3), (width, 3, 4)))
+    expected = tf.nn.conv1d(hidden, kernel, 1, "VALID")
+    np.testing.assert_allclose(fourier_convolution(tf, hidden, kernel), expected, atol=1e-5)
 
 
 def test_neither_the_engines_nor_oasis_load_tensorflow() -> None:
