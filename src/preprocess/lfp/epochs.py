@@ -84,15 +84,7 @@ def epochs_from_spectrogram(
         facts["warnings"].append(
             f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
         )
-    units = source.params["units"]
-    facts |= {
-        "channels": [source.channel_ids[place] for place in places],
-        "stage_names": list(names),
-        "fs_hz": source.params["fs_hz"],
-        "epoch_s": epoch_s,
-        "axes": list(AXES),
-        "units": units if source.decibel else f"dB re 1 {units}",
-    }
+    facts |= _facts(source, places, names, epoch_s)
     return EpochSet(
         features=features[kept],
         stages=stages[kept],
@@ -102,6 +94,19 @@ def epochs_from_spectrogram(
         times_s=source.params["window_s"] / 2 + np.arange(n_frames, dtype=np.float64) * source.params["hop_s"],
         facts=facts,
     )
+
+
+def _facts(source: Spectrograms, places: Sequence[int], names: Sequence[str], epoch_s: float) -> dict[str, Any]:
+    """What a reader of the epochs has to know of the spectrograms that they were cut from."""
+    units = source.params["units"]
+    return {
+        "channels": [source.channel_ids[place] for place in places],
+        "stage_names": list(names),
+        "fs_hz": source.params["fs_hz"],
+        "epoch_s": epoch_s,
+        "axes": list(AXES),
+        "units": units if source.decibel else f"dB re 1 {units}",
+    }
 
 
 def _frames(source: Spectrograms, epoch_s: float) -> tuple[NDArray[np.int64], int]:
