@@ -44,9 +44,9 @@ class InputOptions:
         Factor on every sample, for files that state a wrong unit.
     reference
         A hypnogram to compare with; ``beside`` takes the one that lies beside the recording.
-    stage_coding, text_epoch_s, stage_names
-        How the reference is read, where it does not say so: what integers mean, the length of a line's epoch, and
-        further names of stages with the stage that each stands for.
+    stage_coding, text_epoch_s, stage_names, scorer
+        How the reference is read, where it does not say so: what integers mean, the length of a line's epoch,
+        further names of stages with the stage that each stands for, and whose stages where several people scored.
     yasa
         ``true``: compare with YASA's scoring; ``false``: the network alone scores, whatever the channels; by default
         :func:`~src.predict.sleep_yasa.yasa_share` says.
@@ -61,6 +61,7 @@ class InputOptions:
     stage_coding: str | None = None
     text_epoch_s: float | None = None
     stage_names: Mapping[str, str] = field(default_factory=dict)
+    scorer: str | None = None
     yasa: bool | None = None
     lights_off: str | float | None = None
     lights_on: str | float | None = None
@@ -283,7 +284,7 @@ def _with_reference(night: Night, settings: EpochSettings, options: InputOptions
     named = None if options.reference == "beside" else Path(options.reference)
     scored = replace(night, hypnogram=named, not_read=()) if named else night
     names = {**settings.more_names, **options.stage_names}
-    how = ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, names)
+    how = ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, names, options.scorer)
     duration_s = len(given.level.decibels) * given.epoch_s + float(given.groups[0].facts["tail_s"])
     try:
         hypnogram = load_scoring(scored, how)

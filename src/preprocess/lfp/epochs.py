@@ -23,6 +23,7 @@ from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, label_epoch
 from src.recordings.extracellular.sessions import find_sessions
 from src.recordings.sleep.hypnogram import Hypnogram, align
 from src.recordings.sleep.scoring_files import read_hypnogram
+from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.tables import ResultsTable
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
 from src.storage.batch import Job, Outcome, Summary, all_selected, run_batch
@@ -166,8 +167,8 @@ def finished_shanks(root: Path, hypnograms: Path | None = None) -> list[Finished
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     names = _stages_of(params["species"])
-    reading = {"epoch_s": params["text_epoch_s"], "coding": params["stage_coding"], "stage_names": names}
-    scorings = {name: read_hypnogram(inputs[name], **reading) for name in ("hypnogram", "examples") if name in inputs}
+    reading = ScoringOptions(params["text_epoch_s"], params["stage_coding"], names)
+    scorings = {name: read_hypnogram(inputs[name], reading) for name in ("hypnogram", "examples") if name in inputs}
     hypnogram = scorings.get("hypnogram")
     cutting = {name: params[name] for name in ("channels", "min_hz", "max_hz", "margin_s")}
     epochs = epochs_from_spectrogram(inputs["spectrograms"], hypnogram, params["epoch_s"], **cutting)

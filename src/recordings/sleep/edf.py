@@ -39,6 +39,14 @@ _SKIPPED_BYTES = 8192
 """Data records longer than this are read in part: only the bytes of the channel."""
 
 
+def is_edf_file(path: Path) -> bool:
+    """Whether a path is named as an EDF or BDF file, or is one of ISRUC's, whose suffix is ``.rec``."""
+    if path.suffix.lower() != ".rec" or not path.is_file():
+        return path.suffix.lower() in EDF_SUFFIXES
+    with path.open("rb") as handle:
+        return handle.read(8) == b"0       "
+
+
 @dataclass(frozen=True)
 class EdfChannel:
     """One signal as its header states it; physical values are ``digital * gain + offset``."""

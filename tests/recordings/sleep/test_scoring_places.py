@@ -24,6 +24,7 @@ from tests.recordings.sleep.made_scorings import (
     [
         "n.csv", "n.CSV", "n_hypnogram.csv", "n_stages.csv", "n-staging.csv", "hypnogram.csv", "n_Hypnogram.CSV",
         "n - Schlafprofil.txt", "Schlafprofil.txt", "Sleep profile.txt",
+        "n.hyp", "n.hypno", "n.ids", "n.STA", "n_hypno.txt", "n.stg.txt", "n.allscore.txt", "n_scores.csv",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("signal", ["n.edf", "n-PSG.EDF", "n_eeg.edf", "n PSG.edf"])
@@ -69,6 +70,17 @@ def test_our_own_predictions_are_found_and_said_to_be_a_program_s(tmp_path):
     assert right(tmp_path) == ["was scored by a program, not by a person (it holds probabilities)"]
     recording(tmp_path / "m.edf")
     assert [night.hypnogram for night in discover("edf_folder", tmp_path)] == [None, None]
+
+
+def test_isrucs_two_scorers_and_its_suffix(tmp_path):
+    recording(tmp_path / "1.edf").rename(tmp_path / "1.rec")
+    for name in ("1_1.txt", "1_2.txt"):
+        (tmp_path / name).write_text("\n".join(STAGES))
+    (night,) = discover("edf_folder", tmp_path)
+    assert night.notes == ["2 scorings beside it: 1_1.txt is read, not 1_2.txt"]
+    assert right(tmp_path) == []
+    recording(tmp_path / "1_2.edf")
+    assert [n.hypnogram.name for n in discover("edf_folder", tmp_path)] == ["1_1.txt", "1_2.txt"]
 
 
 def test_of_two_scorings_the_one_that_is_read_is_named(tmp_path):
