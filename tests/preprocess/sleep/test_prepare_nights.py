@@ -88,7 +88,8 @@ def test_finished_epochs_bring_their_facts(tmp_path):
 
 
 def test_what_the_hints_say_to_type_composes():
-    typed = ["source.stage_names={Quiet: N2}", "source.stage_coding=edf", "source.scoring='{stem}.txt'", "source.scorer=A"]
+    typed = ["source.stage_names={Quiet: N2}", "source.stage_coding=edf", "source.scorer=A"]
+    typed.append("source.scoring='{stem}.txt'")
     source = composed("train", "experiment=sleep_cnn", "source=edf_folder", "source.root=x", *typed).source
     assert (source.stage_names, source.stage_coding, source.scoring) == ({"Quiet": "N2"}, "edf", "{stem}.txt")
     assert source.scorer == "A"
