@@ -1,10 +1,11 @@
 """A recording read the way a bundle wants it: channels by name or by group, the signal checked, epochs cut."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.sleep import Level, level_of
-from src.signals import UNSCORED, BadInput, Recording, SignalSpec
+from src.signals import UNSCORED, BadInput, Recording, SignalSpec, counted
 from src.storage.foreign_files import absent
 
 ABSENT = "none"
@@ -157,7 +158,7 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     return replace(
         given,
         notes=[*notes, *given.notes],
-        lights=_lights(options, night, given.start),
+        lights=lights_of(options, _marks(night.psg[0]), given.start),
     )
 
 
@@ -181,7 +182,7 @@ def choose_groups(
     if len(names) % size:
         expected = ", ".join(wanted)
         hint = f"give one for each of: {expected} ({ABSENT} for one that is absent)"
-        raise BadInput("options.channels", f"names {len(names)} channels", hint)
+        raise BadInput("options.channels", f"names {counted(len(names), 'channel')}", hint)
     groups = [names[i : i + size] for i in range(0, len(names), size)]
     for group in groups:
         there = [name for name in group if name != ABSENT]
@@ -337,16 +338,22 @@ def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> Nigh
             None if prepared else list(LAYOUTS[night.kind]["rows"]),
         ),
         reference=epochs.stages if beside else None,
-        lights=_lights(options, None, None),
+        lights=lights_of(options, (), None),
     )
 
 
-def _lights(options: InputOptions, night: Night | None, start: datetime | None) -> tuple[float | None, float | None]:
+def _marks(path: Path) -> Iterable[tuple[float, Any, str]]:
+    """The annotations of a recording: onset, duration, text."""
+    annotated = path.suffix.lower() in EDF_SUFFIXES and read_header(path).annotations
+    return read_annotations(path).marks if annotated else ()
+
+
+def lights_of(
+    options: InputOptions, marks: Iterable[tuple[float, Any, str]], start: datetime | None
+) -> tuple[float | None, float | None]:
     """Lights off and on in seconds from the start of the recording: from the options, else from its annotations."""
-    marked: dict[str, float] = {}
-    if night and night.psg[0].suffix.lower() in EDF_SUFFIXES and read_header(night.psg[0]).annotations:
-        found = ((_LIGHTS.search(text), onset) for onset, _, text in read_annotations(night.psg[0]).marks)
-        marked = {match[1].lower(): onset for match, onset in found if match}
+    found = ((_LIGHTS.search(text), float(onset)) for onset, _, text in marks)
+    marked = {match[1].lower(): onset for match, onset in found if match}
     off, on = (
         marked.get(which) if value is None else _seconds(f"options.lights_{which}", value, start)
         for which, value in (("off", options.lights_off), ("on", options.lights_on))
