@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from src.models.bundle import Bundle, load_bundle
+from src.predict.sleep_channels import ABSENT, choose_groups
 from src.predict.sleep_input import (
-    ABSENT,
     InputOptions,
     NightInput,
     bundle_views,
-    choose_groups,
     cut_input,
     find_inputs,
     lights_of,
@@ -186,9 +185,10 @@ def stage(
     settings, network = _open(loaded)
     recordings = _in_memory(signal, fs_hz, [channels] if isinstance(channels, str) else channels, units)
     rates = [recording.fs_hz for recording in recordings.values()]
-    groups, _ = choose_groups(loaded, "signal", list(recordings), rates, [use] if isinstance(use, str) else use)
+    use = [use] if isinstance(use, str) else use
+    groups, _ = choose_groups(loaded, "signal", list(recordings), rates, use)
     native = {name: _named(recordings, name) for group in groups for name in group if name != ABSENT}
-    given = cut_input(loaded, settings, groups, native, "signal")
+    given = cut_input(loaded, settings, groups, native, "signal", chosen=not use)
     options = InputOptions(lights_off=lights[0], lights_on=lights[1])
     given = replace(given, lights=lights_of(options, _marks(signal), given.start))
     scored = _score(loaded, network, settings, given, yasa)

@@ -11,21 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.models.bundle import Bundle, require_contract
+from src.predict.sleep_channels import ABSENT, choose_groups, load_groups
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import AXES, PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
-from src.recordings.sleep.channels import ChannelRequest, choose_channels, require_band, resample
+from src.recordings.sleep.channels import require_band, resample
 from src.recordings.sleep.check_signal import ChannelReport, check_channel
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
-from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring
+from src.recordings.sleep.nights import KINDS, Night, discover, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.sleep import Level, level_of
-from src.signals import UNSCORED, BadInput, Recording, SignalSpec, counted
+from src.signals import UNSCORED, BadInput, Recording, SignalSpec
 from src.storage.foreign_files import absent
 
-ABSENT = "none"
-"""Stands for a channel that the recording lacks."""
 YASA_LEAST_HZ = 50.0
 _SECONDS, _CLOCK = re.compile(r"\d+(\.\d+)?"), re.compile(r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
 _LIGHTS = re.compile(r"lights?[\s_-]*(off|on)\b", re.IGNORECASE)
@@ -134,26 +133,17 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     """
     if night.kind in LAYOUTS or night.kind == PREPARED:
         return _finished_input(bundle, night, options)
-    rates_hz: dict[str, float] = {}
-    if bundle.decision.get("any_channel"):
-        signals = read_header(night.psg[0]).signals if night.psg[0].suffix.lower() in EDF_SUFFIXES else ()
-        rates_hz = {signal.label: signal.fs_hz for signal in signals if not signal.problem}
-        # Of other files, and of an EDF without a usable channel, for which it raises, the reader is asked.
-        rates_hz = rates_hz or {c.channels[0]: c.fs_hz for c in load_channels(night, ChannelRequest(None))}
-    groups, notes = choose_groups(bundle, night.psg[0], list(rates_hz), list(rates_hz.values()), options.channels)
-    names = tuple(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
-    loaded = load_channels(night, ChannelRequest(names, settings.aliases))  # cut_input looks at their rates
-    if slow := [r.channels[0] for r in loaded if r.fs_hz < 2 * settings.features.max_hz]:
+    groups, native, notes = load_groups(bundle, night, settings, options.channels)
+    if slow := [name for name, r in native.items() if r.fs_hz < 2 * settings.features.max_hz]:
         highest = settings.features.max_hz
         notes.append(
             f"{', '.join(slow)}: the network reads up to {highest:g} Hz, which this sampling rate does not reach"
         )
     if options.scale != 1:
         # Who states a factor says that the product is in microvolts.
-        loaded = [replace(r, samples=r.samples * np.float32(options.scale), units=("uV",)) for r in loaded]
-    native = dict(zip(names, loaded, strict=True))
-    del loaded
-    given = cut_input(bundle, settings, groups, native, night.recording_id)
+        factor = np.float32(options.scale)
+        native = {name: replace(r, samples=r.samples * factor, units=("uV",)) for name, r in native.items()}
+    given = cut_input(bundle, settings, groups, native, night.recording_id, chosen=not options.channels)
     given = _with_reference(night, settings, options, given)
     return replace(
         given,
@@ -162,46 +152,18 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     )
 
 
-def choose_groups(
-    bundle: Bundle, source: str | Path, labels: Sequence[str], rates_hz: Sequence[float], given: Sequence[str]
-) -> tuple[list[tuple[str, ...]], list[str]]:
-    """The groups of channels that vote, and a note on them: those named, else the bundle's own, else usable ones.
-
-    Raises
-    ------
-    BadInput
-        If names were given that make no groups, or no channel is usable.
-    """
-    wanted = bundle.signal.channels
-    if not given and bundle.decision.get("any_channel"):
-        groups = choose_channels(str(source), wanted, labels, rates_hz, ABSENT)
-        listed = "; ".join(" + ".join(name for name in group if name != ABSENT) for group in groups)
-        note = f"channels chosen: {listed} (options.channels names others)"
-        return groups, [] if groups == [tuple(wanted)] else [note]
-    size, names = len(wanted), tuple(given) or tuple(wanted)
-    if len(names) % size:
-        expected = ", ".join(wanted)
-        hint = f"give one for each of: {expected} ({ABSENT} for one that is absent)"
-        raise BadInput("options.channels", f"names {counted(len(names), 'channel')}", hint)
-    groups = [names[i : i + size] for i in range(0, len(names), size)]
-    for group in groups:
-        there = [name for name in group if name != ABSENT]
-        if not there:
-            raise BadInput("options.channels", "names no channel", "give at least one that the recording has")
-        if twice := [name for name in there if there.count(name) > 1]:
-            problem = f"names {twice[0]!r} twice in one group"
-            raise BadInput("options.channels", problem, f"write {ABSENT} for an absent one")
-    return groups, []
-
-
 def cut_input(
     bundle: Bundle,
     settings: EpochSettings,
     groups: Sequence[Sequence[str]],
     native: dict[str, Recording],
     recording_id: str,
+    *,
+    chosen: bool = False,
 ) -> NightInput:
     """Recordings of one channel each, by name, as epochs of every group; the dict is emptied, for the memory.
+
+    Of ``chosen`` groups, which nobody named, those whose EEG cannot be scored have no vote where another one can.
 
     Raises
     ------
@@ -223,9 +185,14 @@ def cut_input(
         rows[name] = resample(recording.samples, recording.fs_hz, fs_hz)[0]
         about[name] = replace(recording, samples=rows[name][None, :0])
         del recording
+    bad = {report.channel for report in reports if chosen and not report.usable}
+    eyes = [name.upper().startswith("EOG") for name in bundle.signal.channels]
+    good = [g for g in groups if bad.isdisjoint(name for name, eye in zip(g, eyes, strict=True) if not eye)] or groups
+    notes = [f"{group[0]} has no vote: its signal cannot be EEG" for group in groups if group not in good]
+    groups = good
     length = min(len(row) for row in rows.values())
     rows = {name: row[:length] for name, row in rows.items()}
-    first = next(iter(about.values()))
+    first = about[next(name for name in groups[0] if name != ABSENT)]
     cut = [_cut_group(bundle, settings, group, rows, about) for group in groups]
     return NightInput(
         recording_id,
@@ -238,6 +205,7 @@ def cut_input(
         signal=reports,
         rows=[for_yasa for _, for_yasa in cut],
         rows_hz=fs_hz,
+        notes=notes,
     )
 
 

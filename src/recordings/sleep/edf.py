@@ -388,6 +388,5 @@ def _record_onsets(header: EdfHeader) -> tuple[NDArray[np.float64], tuple[str, .
     if onsets[-1] > header.n_records * header.record_s + _LONGEST_GAPS_S:
         raise BadInput(header.path, f"has gaps of {onsets[-1] / 3600:.0f} h (EDF+D)", "split it into its parts")
     gaps = gaps[gaps > 1e-3]
-    return onsets, (f"has {counted(len(gaps), 'gap')}, {gaps.sum():.1f} s in all: no samples there",) if len(
-        gaps
-    ) else ()
+    note = f"has {counted(len(gaps), 'gap')}, {gaps.sum():.1f} s in all: no samples there"
+    return onsets, (note,) if len(gaps) else ()

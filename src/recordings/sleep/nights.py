@@ -32,8 +32,11 @@ _SUFFIXES = (
 )
 _SCORER = re.compile(r"(?P<stem>.+)_\d")
 """``1_1.txt`` and ``1_2.txt`` are two scorings of ``1.edf``."""
-_SCORING = re.compile(rf"(?P<stem>.+?)(?:[-_. ]+(?:{_WORDS}|base))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)", re.IGNORECASE)
-"""Names of scorings beside ``<stem>.edf``: ``<stem>.csv``, ``<stem>-Hypnogram.edf``, ``<stem>_events.tsv``…"""
+_SCORING = re.compile(
+    rf"(?:(?:{_WORDS})[-_. ]+)?(?P<stem>.+?)(?:[-_. ]+(?:{_WORDS}|base))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)",
+    re.IGNORECASE,
+)
+"""Names of scorings beside ``<stem>.edf``: ``<stem>.csv``, ``<stem>-Hypnogram.edf``, ``Hypnogram_<stem>.txt``…"""
 _SCORING_EDF = re.compile(rf"[-_. ](?:{_WORDS})$", re.IGNORECASE)
 _SIGNAL_WORD = re.compile(r"[-_ ](?:PSG|eeg)$", re.IGNORECASE)
 _ONLY_WORDS = re.compile(_WORDS, re.IGNORECASE)
@@ -266,9 +269,14 @@ def _scorings_in(folder: Path, recordings: Sequence[Path]) -> dict[str, list[Pat
         for stem in (match["stem"], *_sleep_edf_night(path), *own_stems):
             found.setdefault(stem.casefold(), []).append(path)
     return {
-        stem: sorted(paths, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), len(path.name)))
+        stem: sorted(paths, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), _is_plain(path), len(path.name)))
         for stem, paths in found.items()
     }
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a text has a name that does not say what it is: DREAMS has the signal there."""
+    return path.suffix.lower() == ".txt" and not re.search(rf"(?:^|[-_. ])(?:{_WORDS})(?:[-_. ]|$)", path.stem, re.I)
 
 
 def _is_scoring(path: Path) -> bool:

@@ -24,7 +24,7 @@ from tests.recordings.sleep.made_scorings import (
     [
         "n.csv", "n.CSV", "n_hypnogram.csv", "n_stages.csv", "n-staging.csv", "hypnogram.csv", "n_Hypnogram.CSV",
         "n - Schlafprofil.txt", "Schlafprofil.txt", "Sleep profile.txt",
-        "n.hyp", "n.hypno", "n.ids", "n.STA", "n_hypno.txt", "n.stg.txt", "n.allscore.txt", "n_scores.csv",
+        "n.hyp", "n.hypno", "n.ids", "n.STA", "n_hypno.txt", "n.stg.txt", "n.allscore.txt", "n_scores.csv", "Hypnogram_n.txt",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("signal", ["n.edf", "n-PSG.EDF", "n_eeg.edf", "n PSG.edf"])
@@ -81,6 +81,14 @@ def test_isrucs_two_scorers_and_its_suffix(tmp_path):
     assert right(tmp_path) == []
     recording(tmp_path / "1_2.edf")
     assert [n.hypnogram.name for n in discover("edf_folder", tmp_path)] == ["1_1.txt", "1_2.txt"]
+
+
+def test_a_signal_in_text_is_not_read_in_place_of_its_scoring(tmp_path):
+    """DREAMS has both: ``excerpt3.txt`` and ``Hypnogram_excerpt3.txt``."""
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join(["[C3-A1]", *["-12.5"] * 90_000]))
+    (tmp_path / "Hypnogram_n.txt").write_text("\n".join(STAGES))
+    assert right(tmp_path) == []
 
 
 def test_of_two_scorings_the_one_that_is_read_is_named(tmp_path):
