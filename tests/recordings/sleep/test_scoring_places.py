@@ -24,7 +24,8 @@ from tests.recordings.sleep.made_scorings import (
     [
         "n.csv", "n.CSV", "n_hypnogram.csv", "n_stages.csv", "n-staging.csv", "hypnogram.csv", "n_Hypnogram.CSV",
         "n - Schlafprofil.txt", "Schlafprofil.txt", "Sleep profile.txt",
-        "n.hyp", "n.hypno", "n.ids", "n.STA", "n_hypno.txt", "n.stg.txt", "n.allscore.txt", "n_scores.csv", "Hypnogram_n.txt",
+        "n.hyp", "n.hypno", "n.ids", "n.STA", "n_hypno.txt", "n.stg.txt", "n.allscore.txt", "n_scores.csv",
+        "Hypnogram_n.txt",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("signal", ["n.edf", "n-PSG.EDF", "n_eeg.edf", "n PSG.edf"])
