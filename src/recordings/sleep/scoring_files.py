@@ -60,7 +60,7 @@ _EVENT = re.compile(
     re.IGNORECASE,
 )
 """Words of events, which never stand for a stage."""
-_STOP = re.compile(r"\b(?:stop|end)\b", re.IGNORECASE)
+_STOP = re.compile(r"\b(?:stop|end)s?\b", re.IGNORECASE)
 
 _AS_IT_IS = ScoringOptions()
 Segment = tuple[float, float, int]
@@ -89,6 +89,9 @@ def read_hypnogram(path: str | Path, options: ScoringOptions = _AS_IT_IS) -> Hyp
     else:
         scoring = _parse(path, read_text(path), options)
     scoring = _by_scorer(path, scoring, options)
+    if options.scorer and _plain(scoring.scorer) != _plain(options.scorer):
+        note = f"names no scorer {options.scorer!r}: its only or first stages are read"
+        scoring = replace(scoring, notes=(*scoring.notes, note))
     scoring = replace(scoring, coding=options.coding or scoring.coding)
     meaning = _meaning_of_integers(path, scoring, options)
     codes = _codes(path, scoring, options, meaning)
@@ -112,6 +115,10 @@ def has_stages(path: str | Path, options: ScoringOptions) -> bool:
     return any(options.stage(_stage_and_scorer(text, options)[0]) not in (None, UNSCORED) for text in texts)
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
 def _parse(path: Path, text: str, options: ScoringOptions) -> Scoring:
     """A text of any format, told from how it begins."""
     if text.lstrip().startswith("<"):
@@ -130,8 +137,10 @@ def _by_scorer(path: Path, scoring: Scoring, options: ScoringOptions) -> Scoring
     split = {text: _stage_and_scorer(text, options) for text in set(texts)}
     named = Counter(scorer for text in texts if (scorer := split[text][1]))
     plain = sum(not split[text][1] and options.stage(text) not in (None, UNSCORED) for text in texts)
-    scorers = {name for name, n in named.items() if n > 0.2 * sum(named.values())}
-    if plain or not scorers or len({options.stage(split[text][0]) for text in texts if split[text][1]}) < 2:
+    # A scorer names several stages; "N2 (spindles)" is one stage with a remark.
+    several = Counter(scorer for _, scorer in {(options.stage(stage), who) for stage, who in split.values()})
+    scorers = {name for name, n in named.items() if n > 0.2 * sum(named.values()) and several[name] > 1}
+    if plain or not scorers:
         return scoring
     chosen = one_scorer(path, sorted(scorers), options)
     rows = [
@@ -139,7 +148,7 @@ def _by_scorer(path: Path, scoring: Scoring, options: ScoringOptions) -> Scoring
         for onset, duration, text in scoring.rows
         if split[text][1] not in scorers - {chosen}
     ]
-    return replace(scoring, rows=rows)
+    return replace(scoring, rows=rows, scorer=chosen)
 
 
 def _stage_and_scorer(text: str, options: ScoringOptions) -> tuple[str, str]:

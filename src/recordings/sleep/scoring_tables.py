@@ -58,6 +58,7 @@ class Scoring:
     or_day: date | None = None  # the other date that start may have: 01/03/2020 is two
     coding: str | None = None  # what integers mean where the format says so
     notes: tuple[str, ...] = ()  # what had to be decided
+    scorer: str = ""  # whose stages they are, where the file has those of several
     legend: Mapping[int, int] = field(default_factory=dict)  # what integers mean where the file says so
 
 
@@ -66,8 +67,9 @@ LINES = "one stage a line"
 TABLE_WITHOUT_TIMES = f"{LINES}, in a table without times that are understood"
 StageOf = Callable[[str], int | None]
 """The label of a word that names a stage, ``None`` of any other; see :func:`~stage_names.stage_code`."""
+_RECORDING_COLUMNS = ("subject", "subject_id", "participant", "participant_id", "patient", "night", "recording")
 _SCORER_COLUMNS = ("scorer", "rater", "scored_by", "reader", "annotator", "scorer_id", "rater_id")
-_BY_PERSON = re.compile(r"hum|expert|manual|consensus|majority")
+_BY_PERSON = re.compile(r"hum|expert|manual|consensus|majority|true|truth|gold|technician")
 _BY_PROGRAM = re.compile(r"(?:^|_)(?:ai|auto\w*|algo\w*|machine|pred\w*|yasa|usleep)(?:_|$)")
 _ELAPSED = re.compile(r"elapsed|relative|from_start|since")
 _UNIT = re.compile(r"[\s_(\[]+(ms|msec|min|mins|minutes|h|hr|hrs|hours|samples?)[)\]]?$", re.IGNORECASE)
@@ -93,30 +95,35 @@ def parse_table(
     legend = CODINGS["accusleep"] if "brain_state" in names else {}
     if width == 1:
         return Scoring([(None, None, row[0]) for row in rows], LINES, legend=legend)
-    rows, notes = _of_one_scorer(path, names, rows, options)
+    rows, scorer = _of_one_scorer(path, names, rows, options)
     columns = _columns(path, names, rows, width, options)
-    rows, left_out = _complete_rows(path, rows, columns, stage_of)
-    notes += left_out + _second_scorer(names, rows, columns, stage_of)
+    rows, notes = _complete_rows(path, rows, columns, stage_of)
+    notes += _second_scorer(names, rows, columns, stage_of)
     if names:
         rows = [*_in_seconds(path, table[heading], rows, columns)]
     if any(re.fullmatch(r"p_\w+|confidence\w*", name) for name in names):
         notes.append("was scored by a program, not by a person (it holds probabilities)")
-    rows = _with_dates(names, rows, columns)
+    rows = _with_dates(rows, columns)
     elapsed = "onset" in columns and bool(names) and _ELAPSED.search(names[columns["onset"]]) is not None
     scoring = _timed(path, rows, columns, elapsed=elapsed)
-    return replace(scoring, notes=(*notes, *scoring.notes), legend=legend)
+    scorer = scorer or (names[columns["stage"]] if names and options.scorer else "")
+    return replace(scoring, notes=(*notes, *scoring.notes), legend=legend, scorer=scorer)
 
 
 def _of_one_scorer(
     path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], options: ScoringOptions
-) -> tuple[list[Sequence[str]], list[str]]:
-    """The rows of one scorer, where a column names several."""
-    column = next((place for place, name in enumerate(names) if name in _SCORER_COLUMNS), None)
-    if column is None or {options.stage(row[column]) for row in rows if len(row) > column} - {None, UNSCORED}:
-        return list(rows), []
-    scorers = [row[column] if len(row) > column else "" for row in rows]
-    chosen = one_scorer(path, scorers, options)
-    return [row for row, scorer in zip(rows, scorers, strict=True) if scorer in ("", chosen)], []
+) -> tuple[list[Sequence[str]], str]:
+    """The rows of one scorer and who it is, where a column names several; several recordings are refused."""
+    for column, name in enumerate(names):
+        values = [row[column] if len(row) > column else "" for row in rows]
+        several = 1 < len(set(values)) <= len(rows) / 5
+        if several and name in _RECORDING_COLUMNS:
+            problem = f"holds the rows of {len(set(values))} recordings (column {name!r})"
+            raise BadInput(path, problem, "give a file for each recording")
+        if several and name in _SCORER_COLUMNS and {options.stage(value) for value in values} <= {None, UNSCORED}:
+            chosen = one_scorer(path, values, options)
+            return [row for row, scorer in zip(rows, values, strict=True) if scorer in ("", chosen)], chosen
+    return list(rows), ""
 
 
 def one_scorer(path: Path, scorers: Sequence[str], options: ScoringOptions) -> str:
@@ -126,7 +133,7 @@ def one_scorer(path: Path, scorers: Sequence[str], options: ScoringOptions) -> s
     if len(found) == 1 and not options.scorer:
         return found[0]
     if len(chosen) != 1 and found:
-        problem = f"holds the stages of {len(found)} scorers ({', '.join(found[:8])})"
+        problem = f"holds the stages of {counted(len(found), 'scorer')} ({', '.join(found[:8])})"
         raise BadInput(path, problem, f"name one: source.scorer={found[0]!r}".replace("'", ""))
     return chosen[0] if chosen else ""
 
@@ -157,7 +164,7 @@ def _complete_rows(
     return [row for row in inner if len(row) > needed], notes
 
 
-def _with_dates(names: Sequence[str], rows: Sequence[Sequence[str]], columns: Mapping[str, int]) -> list[Sequence[str]]:
+def _with_dates(rows: Sequence[Sequence[str]], columns: Mapping[str, int]) -> list[Sequence[str]]:
     """The rows with the date of a column of its own before their clock times."""
     onset = columns.get("onset", -1)
     width = min(map(len, rows), default=0)
@@ -165,7 +172,8 @@ def _with_dates(names: Sequence[str], rows: Sequence[Sequence[str]], columns: Ma
     clocks = onset >= 0 and all(":" in row[onset] and not DATE.search(row[onset]) for row in rows)
     if not clocks or not dates:
         return list(rows)
-    return [[*row[:onset], f"{row[dates[0]]} {row[onset]}", *row[onset + 1 :]] for row in rows]
+    date_column = min(dates, key=lambda column: abs(column - onset))  # a date of birth may stand farther away
+    return [[*row[:onset], f"{row[date_column]} {row[onset]}", *row[onset + 1 :]] for row in rows]
 
 
 def _second_scorer(
@@ -184,7 +192,7 @@ def _second_scorer(
     for column in set(range(min(map(len, rows)))) - set(columns.values()):
         pairs = zip(read, judged(column), strict=True)
         known = [(a, b) for a, b in pairs if a not in (None, UNSCORED) and b not in (None, UNSCORED)]
-        if len(known) > 0.5 * len(rows) and any(a != b for a, b in known):
+        if len(known) > 0.5 * len(rows) and any(a != b for a, b in known) and len({b for _, b in known}) > 1:
             note = f"columns {stage + 1} and {column + 1} hold different stages: column {stage + 1} was read"
             return [f"{note} (source.scorer={names[column]} reads the other)" if len(names) > column else note]
     return []
@@ -225,12 +233,10 @@ def _heading(table: Sequence[Sequence[str]], stage_of: StageOf) -> int:
     for place, row in enumerate(first):
         names = _names(row)
         timed = any(name in names for usual in _COLUMNS.values() for name in usual)
-        usual = any(name in names for name in _STAGE_COLUMNS)
-        if (usual and place == 0 and len(row) >= width) or (
-            timed and (usual or any(name.startswith("stage_") for name in names))
-        ):
+        if timed and any(name in _STAGE_COLUMNS or name.startswith("stage_") for name in names):
             return place
-
+    if first and len(first[0]) >= width and any(name in _STAGE_COLUMNS for name in _names(first[0])):
+        return 0
     over = (
         place
         for place, (row, below) in enumerate(itertools.pairwise(first))
@@ -250,24 +256,9 @@ def _columns(
     path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], width: int, options: ScoringOptions
 ) -> dict[str, int]:
     """What the columns of a table are: by their names where these are usual, else by what they hold."""
-    stage_of = options.stage
     cells = [[row[column] for row in rows if len(row) > column] for column in range(width)]
-    likeness = [_likeness(column, stage_of) for column in cells]
     named = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
-    more = [name for name in names if name.startswith("stage_")]
-    candidates = [names.index(name) for name in (*_STAGE_COLUMNS, *more) if name in names]
-    # A person's stages before a program's.
-    candidates.sort(key=lambda c: (_BY_PROGRAM.search(names[c]) is not None) - bool(_BY_PERSON.search(names[c])))
-    if options.scorer and (chosen := _names([options.scorer])[0]) in names:
-        candidates = [names.index(chosen)]
-    usual = bool(candidates)
-    candidates = candidates or [c for c in range(width) if c not in named.values()] or list(range(width))
-    if not any(likeness[c][1] for c in candidates):
-        full = [c for c in range(width) if 2 * likeness[c][1] > len(rows)]
-        candidates = (
-            full or [c for c in candidates if _integers(cells[c])] or (candidates if usual else candidates[-1:])
-        )
-    stage = max(candidates, key=lambda column: (*likeness[column], -candidates.index(column)))
+    stage = _stage_column(names, cells, [column for column in named.values() if column >= 0], options)
     found = {what: column for what, column in named.items() if column >= 0 and column != stage}
     if "onset" not in found:
         # A column of clock times is one of onsets, whatever its heading.
@@ -275,6 +266,30 @@ def _columns(
         free = [c for c in range(width) if c != stage and c not in found.values()]
         found = _by_content(path, whole, stage, free, found) | found
     return found | {"stage": stage}
+
+
+def _stage_column(
+    names: Sequence[str], cells: Sequence[Sequence[str]], others: Sequence[int], options: ScoringOptions
+) -> int:
+    """The column of stages: the one that is named, else the fullest of those with a usual name, else of all."""
+    if options.scorer and (chosen := _names([options.scorer])[0]) in names:
+        return names.index(chosen)
+    likeness = [_likeness(column, options.stage) for column in cells]
+    more = [name for name in names if name.startswith("stage_")]
+    usual = [names.index(name) for name in (*_STAGE_COLUMNS, *more) if name in names]
+    columns = range(len(cells))
+    candidates = usual or [c for c in columns if c not in others] or list(columns)
+    if not any(likeness[c][1] for c in candidates):
+        full = [c for c in columns if 2 * likeness[c][1] > len(cells[c])]
+        full = full or [c for c in candidates if _integers(cells[c])]
+        candidates = full or (candidates if usual else candidates[-1:])
+    most = max(likeness[c][1] for c in candidates)
+
+    def by_person(column: int) -> int:
+        name = names[column] if column < len(names) and 2 * likeness[column][1] >= most else ""
+        return bool(_BY_PERSON.search(name)) - bool(_BY_PROGRAM.search(name))
+
+    return max(candidates, key=lambda column: (by_person(column), *likeness[column], -candidates.index(column)))
 
 
 def _by_content(

@@ -8,21 +8,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 from src.signals import BadInput
 
 ABSENT = ("", "n/a", "na", "nan", ".", "...", "-")
 _LUNA_DATE = r"\d{1,2}[-/]\w{1,3}[-/]\d{2,4}-"
 _CLOCK = re.compile(
-    rf"(?:^|[T\s]|^{_LUNA_DATE})(\d{{1,2}})([:.])(\d{{2}})(?:\2(\d{{2}}(?:[.,]\d+)?))?\s*([ap]m)?(?:Z|[+-]\d{{2}}:?\d{{2}})?$",
+    rf"(?:^|[T\s]|^{_LUNA_DATE})(\d{{1,2}})([:.])(\d{{2}})(?:\2(\d{{2}}(?:[.,:]\d+)?))?\s*([ap]\.?\s?m\.?)?(?:Z|[+-]\d{{2}}:?\d{{2}})?$",
     re.IGNORECASE,
 )
 _HOURS = re.compile(r"(?<!\d)(\d{1,2})\s?h\s?(\d{2})(?:\s?m(?:in)?)?(?:\s?(\d{2}(?:[.,]\d+)?)\s?s?)?$", re.IGNORECASE)
 """``22h58m10s``, ``22h58``."""
 DATE = re.compile(r"(?<!\d)(\d{1,4})(?P<sign>[-/.])(\d{1,2}|[a-z]{3})(?P=sign)(\d{4}|\d{2})(?!\d)", re.IGNORECASE)
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_ORDERS = ("ymd", "dmy", "mdy")
+_DATE_FORMS = ("%Y-%m-%d", "%d-%m-%Y", "%d-%m-%y", "%d-%b-%Y", "%d-%b-%y", "%m-%d-%Y", "%m-%d-%y")
 _ELAPSED = re.compile(r"0\+(\d+):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?")
 _LUNA_EPOCH = re.compile(r"e:(?:(\d+(?:\.\d+)?):)?(\d+)")
 _LUNA_EPOCH_S = 30.0
@@ -44,16 +42,13 @@ def without_luna_times(row: Sequence[str]) -> list[str]:
     return cells
 
 
-class Onsets(NamedTuple):
-    """Seconds from the first sample; of clock times from the first row, and its time of day and possible dates."""
+def onsets_of(
+    path: Path, cells: Sequence[str], *, elapsed: bool = False
+) -> tuple[list[float], datetime | None, tuple[date, ...]]:
+    """Seconds from the first sample; of clock times from the first row, with its time of day and its possible dates.
 
-    seconds: list[float]
-    start: datetime | None = None  # 1985-01-01 where there is no date
-    dates: tuple[date, ...] = ()
-
-
-def onsets_of(path: Path, cells: Sequence[str], *, elapsed: bool = False) -> Onsets:
-    """Onsets of rows in seconds; ``elapsed``: clock times count from the start of the recording."""
+    ``elapsed``: clock times count from the first sample. The time of day has the date 1985-01-01 if none is known.
+    """
     if number(cells[0]) is None and _clock(cells[0]) is not None:
         times: list[float] = []
         for line, cell in enumerate(cells, 1):
@@ -65,18 +60,18 @@ def onsets_of(path: Path, cells: Sequence[str], *, elapsed: bool = False) -> Ons
         if elapsed or (dates and dates[0].year < _FIRST_YEAR):  # MNE writes 1970-01-01 00:00:30 for 30 s
             zero = readings[0] if readings else [_NO_DATE.date()] * len(times)
             first = min(zero)
-            return Onsets([86_400 * (day - first).days + t for day, t in zip(zero, times, strict=True)])
+            return [86_400 * (day - first).days + t for day, t in zip(zero, times, strict=True)], None, ()
         clocks = next((found for days in readings if (found := _by_date(times, days))), None)
         clocks = clocks or _past_midnight(path, cells, times)
         if all(len(re.findall(r"[:.]", DATE.sub("", cell))) == 1 for cell in cells):
             clocks = _within_minutes(clocks)
         start = datetime.combine(dates[0] if dates else _NO_DATE, datetime.min.time()) + timedelta(seconds=clocks[0])
-        return Onsets([clock - clocks[0] for clock in clocks], start, dates)
+        return [clock - clocks[0] for clock in clocks], start, dates
     onsets = [number(cell) for cell in cells]
     for line, (onset, cell) in enumerate(zip(onsets, cells, strict=True), 1):
         if onset is None:
             raise BadInput(path, f"row {line}: onset {cell!r} is not a number", "give seconds from the start")
-    return Onsets([onset for onset in onsets if onset is not None])
+    return [onset for onset in onsets if onset is not None], None, ()
 
 
 def _past_midnight(path: Path, cells: Sequence[str], times: Sequence[float]) -> list[float]:
@@ -101,26 +96,15 @@ def _by_date(times: Sequence[float], days: Sequence[date]) -> list[float] | None
 
 def _dates(cells: Sequence[str]) -> list[list[date]]:
     """The dates of cells in the orders of day, month and year that are possible, the shortest span first."""
-    parts = [DATE.search(cell) for cell in cells]
+    texts = [match[0] for cell in cells if (match := DATE.search(cell))]
+    forms = [form for form in _DATE_FORMS if not (form.startswith("%m") and "." in "".join(texts[:1]))]
     readings = []
-    for order in _ORDERS:
-        with suppress(ValueError, IndexError):
-            days = [_date(match.groups(), order) for match in parts if match]
-            if len(days) == len(cells):
-                readings.append(days)
+    for form in forms if len(texts) == len(cells) else ():
+        with suppress(ValueError):
+            days = {text: datetime.strptime(re.sub("[/.]", "-", text), form).date() for text in set(texts)}
+            readings.append([days[text] for text in texts])
     readings.sort(key=lambda days: max(days) - min(days))
     return readings[:1] + [days for days in readings[1:] if max(days) - min(days) <= timedelta(days=14)]
-
-
-def _date(parts: Sequence[str], order: str) -> date:
-    first, sign, month, last = parts
-    if (order == "ymd") != (len(first) == 4) or (order == "mdy" and (sign == "." or not month.isdigit())):
-        raise ValueError
-    year, day = (first, last) if order == "ymd" else (last, first)
-    if order == "mdy":
-        month, day = first, month
-    number_of_month = int(month) if month.isdigit() else _MONTHS.index(month.lower()) + 1
-    return date(int(year) + (2000 if len(year) == 2 else 0), number_of_month, int(day))
 
 
 def _within_minutes(clocks: Sequence[float]) -> list[float]:
@@ -184,7 +168,7 @@ def _clock(cell: str) -> float | None:
     match = _CLOCK.search(_HOURS.sub(r"\1:\2:\3", cell.strip()).rstrip(":"))
     if not match or (match[2] == "." and match[4] is None):
         return None
-    hours, minutes, seconds = int(match[1]), int(match[3]), float((match[4] or "0").replace(",", "."))
+    hours, minutes, seconds = int(match[1]), int(match[3]), float(re.sub("[,:]", ".", match[4] or "0"))
     if match[5]:
-        hours = hours % 12 + (12 if match[5].lower() == "pm" else 0)
+        hours = hours % 12 + (12 if match[5][0].lower() == "p" else 0)
     return hours * 3600 + minutes * 60 + seconds if hours < 24 and minutes < 60 and seconds < 61 else None

@@ -75,8 +75,9 @@ def says_stage(name: str) -> bool:
 
 
 def is_stage_word(name: str) -> bool:
-    """Whether a name is a word for stages, and of none: ``Sleep stage``."""
-    return all(re.fullmatch(_STAGE_WORDS, word) for word in re.split(r"[\s_-]+", name.strip().lower()))
+    """Whether a name has words for stages only, and names none: ``Sleep stage``, ``Light sleep``."""
+    words = re.split(r"[\s_-]+", name.strip().lower())
+    return all(re.fullmatch(f"{_STAGE_WORDS}|{_KIND_OF_SLEEP}", word) for word in words)
 
 
 def stage_code(
@@ -105,7 +106,7 @@ def stage_code(
         return UNSCORED
     if bracketed := _IN_BRACKETS.fullmatch(plain):
         code, other = (stage_code(part, stage_names) for part in bracketed.groups())
-        if code is None and all(re.fullmatch(f"{_STAGE_WORDS}|{_KIND_OF_SLEEP}", w) for w in bracketed[1].split()):
+        if code is None and is_stage_word(bracketed[1]):
             return other  # "Light sleep (N2)"
         return code if other in (None, code) else None  # "N3 (SWS)"; what contradicts itself is no name
     plain = unicodedata.normalize("NFC", re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", plain)))

@@ -108,6 +108,13 @@ def test_two_scorers_in_annotations(tmp_path, form):
     assert right(tmp_path, scorer="scorer 1") == ["1 annotation without a stage left out ('Arousal (N2)')"]
 
 
+@pytest.mark.parametrize("form", ["{0} (remark on {0})", "Light sleep ({0})"])
+def test_remarks_on_stages_are_no_scorers(tmp_path, form):
+    recording(tmp_path / "n.edf")
+    scoring(tmp_path / "n-Hypnogram.edf", [form.format(name) if name != "REM" else name for name in STAGES])
+    assert right(tmp_path) == []
+
+
 def test_profusion_s_events_are_no_stages(tmp_path):
     recording(tmp_path / "n.edf")
     stages = "".join(f"<SleepStage>{R_AND_K[name]}</SleepStage>" for name in STAGES)

@@ -224,7 +224,9 @@ def test_dates_say_in_which_night_a_scoring_lies(tmp_path, pattern, mark):
 
     def write(days, first=0):
         lines = [f"{c}{mark}{s}" for c, s in zip(clocks(pattern, first, days=days), STAGES, strict=True)]
-        (tmp_path / "n.txt").write_text("\n".join([heading, *lines]))
+        (tmp_path / "n.txt").write_text(
+            "\n".join(["Name:" + mark + "X", "Start:" + mark + "22:50:00", heading, *lines])
+        )
 
     recording(tmp_path / "n.edf", start=datetime.time(22, 50), seconds=90_000)
     write(1)
@@ -265,12 +267,15 @@ def test_elapsed_times_as_clock_times(tmp_path, heading, clock):
 @pytest.mark.parametrize(
     "line",
     ["Epoch {n}: {name}", "{n}: {name}", "EPOCH={n} STAGE={name}", "{n}. {name}", "{h} {name}", "1/1/2020 {h} {name}",
-     "{n}   {am}   {name}", '{s};"0";"{name}"'],
+     "{n}   {am}   {name}", "{dots};{name}", "{t}:000,{name}", '{s};"0";"{name}"'],
 )  # fmt: skip
 def test_lines_with_a_number_or_a_time_before_the_stage(tmp_path, line):
     recording(tmp_path / "n.edf")
     times = zip(clocks("%H:%M:%S", 12), clocks("%Hh%Mm%Ss", 12), clocks("%I:%M:%S %p", 12), LATE, strict=False)
-    rows = [line.format(n=i + 1, s=30 * i, name=name, h=h, t=t, am=am) for t, h, am, (i, name) in times]
+    rows = [
+        line.format(n=i + 1, s=30 * i, name=name, h=h, t=t, am=am, dots=am.replace("M", ". m."))
+        for t, h, am, (i, name) in times
+    ]
     (tmp_path / "n.txt").write_text("Hypnogram of X\n" + "\n".join(rows) + "\n\n")
     np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
 
@@ -339,6 +344,20 @@ def test_a_person_s_stages_before_a_program_s_and_the_scorer_that_is_named(tmp_p
     table(tmp_path / "n.csv", rows, "onset,duration,stage,scorer")
     refused(tmp_path, r"holds the stages of 2 scorers \(A, B\); name one: source.scorer=A")
     assert right(tmp_path, scorer="b") == []
+    for name, other in (("Manual", "Automatic"), ("true", "pred"), ("Stage Tech", "Stage Auto")):
+        table(tmp_path / "n.csv", [(i, STAGES[-i], stage) for i, stage in enumerate(STAGES)], f"Epoch,{other},{name}")
+        assert "column 3 was read" in right(tmp_path)[0]
+        np.testing.assert_array_equal(read(tmp_path, scorer=other)[0][1:], TRUE[:0:-1])
+    assert right(tmp_path, scorer="AB")[-1] == "names no scorer 'AB': its only or first stages are read"
+
+
+def test_several_recordings_in_one_table_are_refused(tmp_path):
+    recording(tmp_path / "n.edf")
+    rows = [(who, i + 1, name) for who in "AB" for i, name in enumerate(STAGES)]
+    table(tmp_path / "n.csv", rows, "subject,epoch,stage")
+    refused(tmp_path, "holds the rows of 2 recordings .column 'subject'.; give a file for each recording")
+    table(tmp_path / "n.csv", [("2", *row) for row in rows[:60]], "night,subject,epoch,stage")
+    assert right(tmp_path) == []
 
 
 def test_the_scoring_of_a_night_beside_an_excerpt_is_not_doubted(tmp_path):
