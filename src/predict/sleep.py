@@ -190,7 +190,7 @@ def stage(
     native = {name: _named(recordings, name) for group in groups for name in group if name != ABSENT}
     given = cut_input(loaded, settings, groups, native, "signal", chosen=not use)
     options = InputOptions(lights_off=lights[0], lights_on=lights[1])
-    given = replace(given, lights=lights_of(options, _marks(signal), given.start))
+    given = replace(given, lights=lights_of(options, _marks(signal), given.start, given.duration_s))
     scored = _score(loaded, network, settings, given, yasa)
     names = np.array([*loaded.classes, "unscored"])
     return Staging(

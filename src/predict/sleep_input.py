@@ -93,6 +93,11 @@ class NightInput:
     lights: tuple[float | None, float | None] = (None, None)  # off and on, seconds from the start
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def duration_s(self) -> float:
+        """Of the whole epochs and the rest."""
+        return len(self.groups[0].usable) * self.epoch_s + float(self.groups[0].facts["tail_s"])
+
 
 def find_inputs(source: Path, kind: str) -> list[Night]:
     """The recordings to stage: those of a folder, or the one of a file.
@@ -148,7 +153,7 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     return replace(
         given,
         notes=[*notes, *given.notes],
-        lights=lights_of(options, _marks(night.psg[0]), given.start),
+        lights=lights_of(options, _marks(night.psg[0]), given.start, given.duration_s),
     )
 
 
@@ -254,13 +259,12 @@ def _with_reference(night: Night, settings: EpochSettings, options: InputOptions
     scored = replace(night, hypnogram=named, not_read=()) if named else night
     names = {**settings.more_names, **options.stage_names}
     how = ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, names, options.scorer)
-    duration_s = len(given.level.decibels) * given.epoch_s + float(given.groups[0].facts["tail_s"])
     try:
         hypnogram = load_scoring(scored, how)
         if hypnogram is None:
             note = f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"
             return replace(given, notes=[*given.notes, note])
-        stages, facts = align(hypnogram, duration_s, given.epoch_s, start=given.start)
+        stages, facts = align(hypnogram, given.duration_s, given.epoch_s, start=given.start)
     except BadInput as error:
         raise BadInput(error.source, error.problem, error.hint.replace("source.", "options.")) from None
     late_s = facts["offset_s"]
@@ -306,7 +310,7 @@ def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> Nigh
             None if prepared else list(LAYOUTS[night.kind]["rows"]),
         ),
         reference=epochs.stages if beside else None,
-        lights=lights_of(options, (), None),
+        lights=lights_of(options, (), None, len(epochs.usable) * stated.window_s),
     )
 
 
@@ -317,15 +321,29 @@ def _marks(path: Path) -> Iterable[tuple[float, Any, str]]:
 
 
 def lights_of(
-    options: InputOptions, marks: Iterable[tuple[float, Any, str]], start: datetime | None
+    options: InputOptions, marks: Iterable[tuple[float, Any, str]], start: datetime | None, duration_s: float
 ) -> tuple[float | None, float | None]:
-    """Lights off and on in seconds from the start of the recording: from the options, else from its annotations."""
+    """Lights off and on in seconds from the start of the recording: from the options, else from its annotations.
+
+    An option outside the recording, or lights on before lights off, raise :class:`BadInput`.
+    """
     found = ((_LIGHTS.search(text), float(onset)) for onset, _, text in marks)
     marked = {match[1].lower(): onset for match, onset in found if match}
-    off, on = (
-        marked.get(which) if value is None else _seconds(f"options.lights_{which}", value, start)
-        for which, value in (("off", options.lights_off), ("on", options.lights_on))
-    )
+    lights: dict[str, float | None] = {}
+    for which, given in (("off", options.lights_off), ("on", options.lights_on)):
+        source = f"options.lights_{which}"
+        lights[which] = seconds = marked.get(which) if given is None else _seconds(source, given, start)
+        if given is not None and seconds is not None and seconds > duration_s:
+            since = f" from {start:%H:%M:%S} on" if start else ""
+            problem = f"is {given}, and the recording lasts {duration_s / 3600:.3g} h{since}"
+            raise BadInput(source, problem, "give a time within it, or leave it out")
+    off, on = lights["off"], lights["on"]
+    if off is not None and on is not None and on <= off:
+        if options.lights_on is None:
+            return off, None  # the light before they went out
+        if options.lights_off is None:
+            return None, on
+        raise BadInput("options.lights_on", f"is {on:g} s after the start, lights off {off:g} s", "give a later time")
     return off, on
 
 

@@ -168,6 +168,8 @@ def test_a_raw_of_mne_is_taken_as_it_is(bundle, nights):
     found = stage(raw, bundle=bundle)
     raw.set_annotations(mne.Annotations([600, 6000], [0, 0], ["Lights off", "lights_on"]))
     assert stage(raw, bundle=bundle).statistics["trt_min"] == 90.0
+    raw.annotations.append(7200, 0, "Lights off")
+    assert stage(raw, bundle=bundle, lights=(None, 6000)).statistics["trt_min"] == 100.0
     raw.set_meas_date(1_583_103_600)  # 2020-03-01 23:00 UTC
     assert stage(raw, bundle=bundle, lights=("23:20", None)).statistics["trt_min"] == 80.0
     assert same(stage(raw, recording.fs_hz, info["ch_names"], units="V", bundle=bundle).stages, found.stages) == 1.0
@@ -188,6 +190,10 @@ def test_lights_come_from_options_and_are_refused_when_they_are_none(bundle, nig
     for wrong in ("late", "25:10", "22:60", "-5"):
         with pytest.raises(BadInput, match=f"options.lights_off: is '{wrong}'; give a clock time"):
             predict(bundle, nights[0][0], tmp_path / "b", lights_off=wrong)
+    for lights, words in (({"lights_off": 1e6}, "lights_off: is 1000000.0, and the recording lasts .* h"), (
+        {"lights_off": 600, "lights_on": 300}, "lights_on: is 300 s after the start, lights off 600 s")):  # fmt: skip
+        (failure,) = predict(bundle, nights[0][0], tmp_path / "b", kind="sleep_edf", **lights).failures
+        assert re.search(words, failure.reason)
     with pytest.raises(BadInput, match=r"nope\.csv: does not exist"):
         predict(bundle, nights[0][0], tmp_path / "b", reference=str(tmp_path / "nope.csv"))
 
