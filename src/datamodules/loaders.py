@@ -35,13 +35,17 @@ class Execution:
 class ShareSampler(DistributedSampler[Any]):
     """This process's share: in torch's order if ``shuffle``, as many for each process; else in order, none twice.
 
-    Which process this is is asked when examples are drawn, because a loader may be made before the processes are.
-    Lightning divides the examples of any other sampler once more.
+    One that is made before there are processes asks later which of them it serves. Lightning divides the examples of
+    any other sampler once more.
     """
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.asks_later = self.num_replicas == 1 and not _running()
 
     def _share(self) -> Sequence[int]:
         rank, processes, length = self.rank, self.num_replicas, len(self.dataset)  # type: ignore[arg-type]
-        if distributed.is_available() and distributed.is_initialized():
+        if self.asks_later and _running():
             rank, processes = distributed.get_rank(), distributed.get_world_size()
         if not self.shuffle:
             return range(rank, length, processes)
@@ -53,6 +57,11 @@ class ShareSampler(DistributedSampler[Any]):
 
     def __len__(self) -> int:
         return len(self._share())
+
+
+def _running() -> bool:
+    """Whether several processes train together."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def training_loader(
