@@ -65,9 +65,7 @@ def test_loaders_made_before_the_processes_are_shared_by_them(monkeypatch):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
         assert len(tested) == 3 - rank
         shares.append([[i for batch in batches(loader) for i in batch] for loader in (trained, tested)])
-    assert batches(evaluation_loader(examples(9), 9, trainer=None)) == [
-        list(range(9))
-    ]  # made by one of them: for itself
+    assert batches(evaluation_loader(examples(9), 9, trainer=None)) == [list(range(9))]
     assert sorted(shares[0][0] + shares[1][0]) == list(range(20))
     assert [share[1] for share in shares] == [[0, 2, 4, 6, 8], [1, 3, 5, 7]]
 
