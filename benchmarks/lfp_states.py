@@ -32,6 +32,7 @@ from src.preprocess.sleep.epochs import read_epochs
 from src.reports.tables import ResultsTable
 from src.signals import UNSCORED, SourceOptions
 from src.simulate.lfp import simulate_session
+from src.storage.progress import show
 
 EPOCH_S, MINUTES, TRAINED, TESTED = 4.0, 30.0, range(12), range(20, 24)
 
@@ -133,7 +134,7 @@ def mouse(path: Path) -> list[dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, help="folder with sleep_mouse_bandpower and lfp_rat_hippocampus")
-    shared, console, rows = parser.parse_args().shared, Console(width=120), list[dict[str, str]]()
+    shared, console, rows = parser.parse_args().shared, Console(), list[dict[str, str]]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         simulated(folder / "train", TRAINED, 250.0)
@@ -153,7 +154,7 @@ def main() -> None:
             )
             (artifact,) = lfp_epochs(params).values.values()
             console.print(f"rat excerpt, 150 s, unscored: {artifact.manifest['facts']['share']}", highlight=False)
-    console.print(ResultsTable(rows, title="states by rule and by network"))
+    show(console, ResultsTable(rows, title="states by rule and by network"))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from src.datamodules.sleep_sequences import SleepSequenceData
 from src.models.metrics import scores
 from src.reports.tables import ResultsTable
 from src.runs.assemble import prepared_data
+from src.storage.progress import show
 
 
 def epochs_of(nights: Any, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +64,7 @@ def main() -> None:
         total = total + counts
         rows.append({"fold": str(fold), **scores(counts, list(data.classes)), "n": int(counts.sum())})
     rows.append({"fold": "pooled", **scores(total, list(data.classes)), "n": int(total.sum())})
-    Console().print(ResultsTable(rows, title="logistic regression, unseen subjects"))
+    show(Console(), ResultsTable(rows, title="logistic regression, unseen subjects"))
 
 
 if __name__ == "__main__":

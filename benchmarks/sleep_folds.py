@@ -13,6 +13,7 @@ from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1
 from src.reports.tables import ResultsTable, markdown_table
 from src.runs.folder import read_record
 from src.signals import BadInput
+from src.storage.progress import show
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
@@ -94,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.markdown:
         print(markdown_table(rows))
     else:
-        Console().print(ResultsTable(rows, title=str(given.folder)))
+        show(Console(), ResultsTable(rows, title=str(given.folder)))
     return 0
 
 

@@ -104,15 +104,15 @@ def _indices(names: Sequence[str]) -> NDArray[np.integer]:
 
 def without_context(shared: Path, cache: Path) -> Path:
     """A bundle of the shipped network with ``context=none``, trained as the shipped one is."""
-    from pretrained.make_sleep_human import NETWORK, describe, read_nights, train
+    from pretrained.make_sleep_human import MEMBERS, NETWORK, describe, read_nights, train
     from src.models.bundle import export_bundle
 
     if not (cache / "without_context").is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        settings = {**NETWORK, "context": "none"}
+        settings = {**NETWORK, "context": "none", "members": []}
         material = read_nights(shared / "sleep_edfx_bandpower")
         described = replace(describe(material, {"temperature": 1.0}, {}), network_args=settings)
-        export_bundle(cache / "without_context", described, train(material, network_args=settings).state_dict())
+        export_bundle(cache / "without_context", described, train(material, settings, MEMBERS[-1]).state_dict())
     return cache / "without_context"
 
 

@@ -31,6 +31,7 @@ from scipy.optimize import linear_sum_assignment
 
 from src.models.spike_scoring import count_pairs
 from src.reports.tables import ResultsTable
+from src.storage.progress import show
 
 SORTERS = ("neurolit", "simple", "lupin", "tridesclous2", "spykingcircus2", "mountainsort5")
 WITHIN_MS, LARGEST_LAG_MS = 0.4, 1.5
@@ -278,7 +279,7 @@ def main() -> None:
             row = raced(sorter, known)
             print(*row.values(), flush=True)
             rows.append(row)
-    Console(width=150).print(ResultsTable(rows, title="sorters without labels"))
+    show(Console(), ResultsTable(rows, title="sorters without labels"))
 
 
 if __name__ == "__main__":

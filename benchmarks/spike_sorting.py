@@ -32,6 +32,7 @@ from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.reports.tables import ResultsTable
 from src.simulate.spike_hybrids import hybrid, read_background, read_library
 from src.simulate.spikes import FS_HZ, LOOKALIKES, lookalike
+from src.storage.progress import show
 
 LEVELS = ("D2", "D3", "D4", "D5", "D6")
 SHOWN = ("precision", "recall", "f1_loose", "f1_strict", "class_accuracy", "class_f1", "recall_close", "weighted")
@@ -138,13 +139,13 @@ def main() -> None:
                 if method == "bank":
                     names.setdefault(name, []).append(on_same_spikes(recorded, other, bank, train))
             print(f"{name} seed {seed} is done", flush=True)
-    report(results, Console(width=150), given.seeds)
+    report(results, Console(), given.seeds)
     columns = {
         level: {column: f"{np.mean([r[column] for r in rows]):.3f}" for column in rows[0]}
         for level, rows in names.items()
     }
     table = [{"level": level, **row} for level, row in columns.items()]
-    Console(width=170).print(ResultsTable(table, title="right names on the same spikes"))
+    show(Console(), ResultsTable(table, title="right names on the same spikes"))
 
 
 def report(results: dict[tuple[str, str], list[dict[str, float]]], console: Console, seeds: list[int]) -> None:
@@ -153,7 +154,7 @@ def report(results: dict[tuple[str, str], list[dict[str, float]]], console: Cons
         | {column: f"{np.mean([r[column] for r in found]):.3f}" for column in (*SHOWN, "cpu_s")}
         for (level, method), found in sorted(results.items(), key=lambda item: item[0][0])
     ]
-    console.print(ResultsTable(rows, title=f"means over seeds {seeds}"))
+    show(console, ResultsTable(rows, title=f"means over seeds {', '.join(map(str, seeds))}"))
     for method in dict.fromkeys(m for _, m in results):
         scores = [
             final_score({level: results[level, method][k]["weighted"] for level in WEIGHTS}) for k in range(len(seeds))

@@ -60,6 +60,7 @@ class InferOptions:
     stage_coding: str | None = None  # sleep: what integers in the reference mean: aasm, edf, …
     text_epoch_s: float | None = None  # sleep: seconds; length of an epoch in a scoring text file
     stage_names: Any = None  # sleep: further names in the reference and their stages: {kernschlaf: N2}
+    scorer: str | None = None  # sleep: whose stages to read where the reference has those of several
     yasa: bool | None = None  # sleep: score with the package YASA too
     lights_off: Any = None  # sleep: clock time, or seconds from the start of the recording
     lights_on: Any = None  # sleep: likewise

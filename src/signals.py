@@ -56,6 +56,11 @@ class BadInput(ValueError):
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)  # names from damaged files
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 epoch``, ``2 epochs``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def nearest(key: str, known: Iterable[str]) -> str | None:
     """The known key that looks most like ``key``, in full or by its last part; ``None`` if none does."""
 
@@ -213,5 +218,5 @@ class Origin(PlainRecord):
         """One line for consoles, pages and captions."""
         kind = "recordings" if self.recorded else "SIMULATED data"
         hours = float(f"{self.hours:.3g}")  # three digits, without an exponent
-        people = f"{self.subjects} subject{'s' if self.subjects > 1 else ''}, {hours:g} h"
+        people = f"{counted(self.subjects, 'subject')}, {hours:g} h"
         return f"trained on {kind}: {', '.join(self.cohorts)} ({people}; licence of the data: {self.licence})"

@@ -11,7 +11,7 @@ import numpy as np
 from src.datamodules.splits import PARTS, Part, split_blocks
 from src.preprocess.calcium.grid_index import SubjectGrids
 from src.preprocess.calcium.sampling import seeded_rng
-from src.signals import BadInput
+from src.signals import BadInput, counted
 
 Stretches = dict[Part, list[range]]
 METHODS = ("recorded", "condition", "blocks")
@@ -146,7 +146,7 @@ def _validation_blocks(grids: SubjectGrids, trainable: np.ndarray, share: float,
     count = max(1, round(share * trainable.sum() / length))
     if len(blocks) <= count:
         hint = f"lower split.block_frames ({length}), or take split.method=blocks"
-        raise BadInput(grids.source, f"has {len(blocks)} blocks to train and validate on", hint)
+        raise BadInput(grids.source, f"has {counted(len(blocks), 'block')} to train and validate on", hint)
     order = seeded_rng(seed, grids.subject, "validation").permutation(len(blocks))
     return [blocks[number] for number in order[:count]]
 

@@ -19,7 +19,7 @@ from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERS
 from src.preprocess.sleep.prepare import EpochArtifact
 from src.signals import UNSCORED, BadInput, SignalSpec
 
-SPAN_VIEWS = ("relative", "night")
+SPAN_VIEWS = ("relative", "night", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,15 @@ class SpanOptions:
         those epochs, log-uniform.
     jitter_db, tilt_db, jitter_scatter
         Another amplifier, montage or filter: standard deviation of a constant per window, channel and band, and of
-        one that grows by as much from band to band, added to the ``relative`` levels; and of one added to the
-        ``night`` levels, in units of their scatter.
+        one that grows by as much from band to band, added to the ``relative`` levels; and of one added to the other
+        views, in the unit of each.
     one_channel, other_channel, with_eog
         Share of windows that lose all channels but one EEG channel; of these, the share with the second EEG channel
         in place of the first, and with the EOG kept.
     lost_channel
         Share of windows that lose one channel.
+    views
+        The first two or more of :data:`SPAN_VIEWS`.
     """
 
     window_epochs: int = 60
@@ -65,6 +67,12 @@ class SpanOptions:
     other_channel: float = 0.4
     with_eog: float = 0.3
     lost_channel: float = 0.075
+    views: Sequence[str] = SPAN_VIEWS[:2]
+
+    def __post_init__(self) -> None:
+        if len(self.views) < 2 or list(self.views) != list(SPAN_VIEWS[: len(self.views)]):
+            hint = f"give the first two or more of {', '.join(SPAN_VIEWS)}"
+            raise BadInput("datamodule.views", f"is {list(self.views)} with spans", hint)
 
 
 def draw_windows(
@@ -82,14 +90,14 @@ def draw_windows(
     Returns
     -------
     levels
-        ``(window, epoch, channel, 2 × band, 1)`` float32: both :data:`SPAN_VIEWS` over the span, varied.
+        ``(window, epoch, channel, view × band, 1)`` float32: the views over the span, varied.
     stages
         ``(window, epoch)``; a window that is longer than the span ends in absent, unscored epochs.
     """
     chosen, core = _span(rng, levels, stages, options)
     span = levels[chosen]
     usable = np.isfinite(span).any(axis=(1, 2, 3))
-    seen, known = night_view(span, usable, SPAN_VIEWS), stages[chosen]
+    seen, known = night_view(span, usable, options.views), stages[chosen]
     length = options.window_epochs
     windows = np.full((options.windows, length, *seen.shape[1:]), np.nan, np.float32)
     scored = np.full((options.windows, length), UNSCORED, np.int64)
@@ -126,12 +134,12 @@ def _span(
 def vary(rng: np.random.Generator, windows: NDArray[np.float32], options: SpanOptions) -> NDArray[np.float32]:
     """Windows as another amplifier and another montage would give them; the input is changed in place."""
     count, _, channels, rows = windows.shape[:4]
-    bands = rows // len(SPAN_VIEWS)
+    bands = rows // len(options.views)
     constant = rng.normal(0, options.jitter_db, (count, 1, channels, bands, 1))
     slope = np.arange(bands) - (bands - 1) / 2
     constant += rng.normal(0, options.tilt_db, (count, 1, channels, 1, 1)) * slope[:, None]
     windows[..., :bands, :] += constant
-    windows[..., bands:, :] += rng.normal(0, options.jitter_scatter, (count, 1, channels, bands, 1))
+    windows[..., bands:, :] += rng.normal(0, options.jitter_scatter, (count, 1, channels, rows - bands, 1))
     draws = rng.random((count,))
     for window, draw in zip(windows, draws, strict=True):
         if draw < options.one_channel and channels == 3:
@@ -224,11 +232,11 @@ class SleepSequenceData(SleepData):
     augment
         Arguments of :class:`~src.datamodules.augment.LevelAugment`, and ``spans``: arguments of
         :class:`SpanOptions`, for training windows whose levels are relative to random
-        spans of the night (views ``relative`` and ``night``); without it they are relative to the night.
+        spans of the night (``views`` must fit it); without it they are relative to the night.
     window_epochs, batch_size
         Epochs of a training window; windows of a step.
     views
-        One or several of ``absolute``, ``relative``, ``night``: see
+        One or several of ``absolute``, ``relative``, ``night``, ``low``, ``high``: see
         :func:`src.preprocess.sleep.night_normalization.night_view`.
     """
 
@@ -246,9 +254,7 @@ class SleepSequenceData(SleepData):
         super().__init__(source, epochs, split, None, batch_size, execution)
         options = dict(augment or {})
         spans = options.pop("spans", None)
-        self.spans = None if spans is None else SpanOptions(window_epochs=window_epochs, **spans)
-        if spans is not None and tuple(views) != SPAN_VIEWS:
-            raise BadInput("datamodule.views", f"is {list(views)} with spans", f"give {list(SPAN_VIEWS)}")
+        self.spans = None if spans is None else SpanOptions(window_epochs=window_epochs, views=views, **spans)
         self.augment, self.held_out_batch = LevelAugment(**options), None
         self.window_epochs, self.views = window_epochs, list(views)
         self.classes = self.settings.stage_names

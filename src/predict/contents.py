@@ -13,7 +13,7 @@ from src.recordings.extracellular.formats import EDF_HEAD, begins, vendor_format
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.spike_trains import holds_spikes
 from src.recordings.sleep.channels import choose_channels, is_channel
-from src.recordings.sleep.edf import EDF_SUFFIXES, read_header
+from src.recordings.sleep.edf import EDF_SUFFIXES, is_edf_file, read_header
 from src.signals import BadInput, SourceOptions
 from src.storage.foreign_files import absent
 
@@ -98,7 +98,11 @@ def _require_known(path: Path) -> None:
     """Refuse what is neither EDF, BDF nor band powers, with the commands that read arrays and raw binary files."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
     suffixes = Counter(file.suffix.lower() or "without suffix" for file in files)
-    if {*EDF_SUFFIXES, ".npz"} & {*suffixes} or (path.is_file() and begins(path, EDF_HEAD, b"\xffBIOSEMI")):
+    if (
+        ".npz" in suffixes
+        or any(is_edf_file(file) for file in files)
+        or (path.is_file() and begins(path, EDF_HEAD, b"\xffBIOSEMI"))
+    ):
         return
     array = next((file for file in files if file.suffix.lower() in SUFFIXES), None)
     told = "source.fs_hz=<Hz>" if array else "source.dtype=int16 source.channels=<number> source.fs_hz=<Hz>"

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from src.models.bundle import Bundle, load_bundle
+from src.predict.sleep_channels import ABSENT, choose_groups
 from src.predict.sleep_input import (
-    ABSENT,
     InputOptions,
     NightInput,
     bundle_views,
-    choose_groups,
     cut_input,
     find_inputs,
+    lights_of,
     read_input,
 )
 from src.predict.sleep_night import ScoredNight
@@ -145,6 +145,7 @@ def stage(
     bundle: str | Path | Bundle | None = None,
     use: Sequence[str] = (),
     yasa: bool | None = None,
+    lights: tuple[str | float | None, str | float | None] = (None, None),
 ) -> Staging:
     """Sleep stages of a signal in memory.
 
@@ -166,6 +167,9 @@ def stage(
         default those that look usable.
     yasa
         ``False``: the network alone scores; by default :func:`~src.predict.sleep_yasa.yasa_share` says.
+    lights
+        Lights off and on, between which the statistics count: seconds from the start, or clock times of a ``Raw`` that
+        states its start; by default what the annotations of a ``Raw`` say, failing that its first and last epoch.
 
     Raises
     ------
@@ -181,9 +185,12 @@ def stage(
     settings, network = _open(loaded)
     recordings = _in_memory(signal, fs_hz, [channels] if isinstance(channels, str) else channels, units)
     rates = [recording.fs_hz for recording in recordings.values()]
-    groups, _ = choose_groups(loaded, "signal", list(recordings), rates, [use] if isinstance(use, str) else use)
+    use = [use] if isinstance(use, str) else use
+    groups, _ = choose_groups(loaded, "signal", list(recordings), rates, use)
     native = {name: _named(recordings, name) for group in groups for name in group if name != ABSENT}
-    given = cut_input(loaded, settings, groups, native, "signal")
+    given = cut_input(loaded, settings, groups, native, "signal", chosen=not use)
+    options = InputOptions(lights_off=lights[0], lights_on=lights[1])
+    given = replace(given, lights=lights_of(options, _marks(signal), given.start, given.duration_s))
     scored = _score(loaded, network, settings, given, yasa)
     names = np.array([*loaded.classes, "unscored"])
     return Staging(
@@ -197,6 +204,18 @@ def stage(
         f"{scored.scored_by} {scored.origin}",
         [_in_python(note) for note in (*scored.findings, *scored.given.notes)],
     )
+
+
+def _marks(signal: Any) -> list[tuple[float, float, str]]:
+    """The annotations of a ``Raw``, in seconds from its first sample."""
+    if not hasattr(signal, "annotations"):
+        return []
+    marks = signal.annotations
+    first_s = 0.0 if marks.orig_time is None else signal.first_time
+    return [
+        (onset - first_s, duration, text)
+        for onset, duration, text in zip(marks.onset, marks.duration, marks.description, strict=True)
+    ]
 
 
 def _in_python(note: str) -> str:

@@ -1,30 +1,30 @@
 """A recording read the way a bundle wants it: channels by name or by group, the signal checked, epochs cut."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.models.bundle import Bundle, require_contract
+from src.predict.sleep_channels import ABSENT, choose_groups, load_groups
 from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import AXES, PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
-from src.recordings.sleep.channels import ChannelRequest, choose_channels, require_band, resample
+from src.recordings.sleep.channels import require_band, resample
 from src.recordings.sleep.check_signal import ChannelReport, check_channel
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
-from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring
+from src.recordings.sleep.nights import KINDS, Night, discover, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.sleep import Level, level_of
 from src.signals import UNSCORED, BadInput, Recording, SignalSpec
 from src.storage.foreign_files import absent
 
-ABSENT = "none"
-"""Stands for a channel that the recording lacks."""
 YASA_LEAST_HZ = 50.0
 _SECONDS, _CLOCK = re.compile(r"\d+(\.\d+)?"), re.compile(r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
 _LIGHTS = re.compile(r"lights?[\s_-]*(off|on)\b", re.IGNORECASE)
@@ -44,9 +44,9 @@ class InputOptions:
         Factor on every sample, for files that state a wrong unit.
     reference
         A hypnogram to compare with; ``beside`` takes the one that lies beside the recording.
-    stage_coding, text_epoch_s, stage_names
-        How the reference is read, where it does not say so: what integers mean, the length of a line's epoch, and
-        further names of stages with the stage that each stands for.
+    stage_coding, text_epoch_s, stage_names, scorer
+        How the reference is read, where it does not say so: what integers mean, the length of a line's epoch,
+        further names of stages with the stage that each stands for, and whose stages where several people scored.
     yasa
         ``true``: compare with YASA's scoring; ``false``: the network alone scores, whatever the channels; by default
         :func:`~src.predict.sleep_yasa.yasa_share` says.
@@ -61,6 +61,7 @@ class InputOptions:
     stage_coding: str | None = None
     text_epoch_s: float | None = None
     stage_names: Mapping[str, str] = field(default_factory=dict)
+    scorer: str | None = None
     yasa: bool | None = None
     lights_off: str | float | None = None
     lights_on: str | float | None = None
@@ -91,6 +92,11 @@ class NightInput:
     rows_hz: float = 0.0
     lights: tuple[float | None, float | None] = (None, None)  # off and on, seconds from the start
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def duration_s(self) -> float:
+        """Of the whole epochs and the rest."""
+        return len(self.groups[0].usable) * self.epoch_s + float(self.groups[0].facts["tail_s"])
 
 
 def find_inputs(source: Path, kind: str) -> list[Night]:
@@ -132,64 +138,23 @@ def read_input(bundle: Bundle, night: Night, settings: EpochSettings, options: I
     """
     if night.kind in LAYOUTS or night.kind == PREPARED:
         return _finished_input(bundle, night, options)
-    rates_hz: dict[str, float] = {}
-    if bundle.decision.get("any_channel"):
-        signals = read_header(night.psg[0]).signals if night.psg[0].suffix.lower() in EDF_SUFFIXES else ()
-        rates_hz = {signal.label: signal.fs_hz for signal in signals if not signal.problem}
-        # Of other files, and of an EDF without a usable channel, for which it raises, the reader is asked.
-        rates_hz = rates_hz or {c.channels[0]: c.fs_hz for c in load_channels(night, ChannelRequest(None))}
-    groups, notes = choose_groups(bundle, night.psg[0], list(rates_hz), list(rates_hz.values()), options.channels)
-    names = tuple(dict.fromkeys(name for group in groups for name in group if name != ABSENT))
-    loaded = load_channels(night, ChannelRequest(names, settings.aliases))  # cut_input looks at their rates
-    if slow := [r.channels[0] for r in loaded if r.fs_hz < 2 * settings.features.max_hz]:
+    groups, native, notes = load_groups(bundle, night, settings, options.channels)
+    if slow := [name for name, r in native.items() if r.fs_hz < 2 * settings.features.max_hz]:
         highest = settings.features.max_hz
         notes.append(
             f"{', '.join(slow)}: the network reads up to {highest:g} Hz, which this sampling rate does not reach"
         )
     if options.scale != 1:
         # Who states a factor says that the product is in microvolts.
-        loaded = [replace(r, samples=r.samples * np.float32(options.scale), units=("uV",)) for r in loaded]
-    native = dict(zip(names, loaded, strict=True))
-    del loaded
-    given = cut_input(bundle, settings, groups, native, night.recording_id)
+        factor = np.float32(options.scale)
+        native = {name: replace(r, samples=r.samples * factor, units=("uV",)) for name, r in native.items()}
+    given = cut_input(bundle, settings, groups, native, night.recording_id, chosen=not options.channels)
     given = _with_reference(night, settings, options, given)
     return replace(
         given,
         notes=[*notes, *given.notes],
-        lights=_lights(options, night, given.start),
+        lights=lights_of(options, _marks(night.psg[0]), given.start, given.duration_s),
     )
-
-
-def choose_groups(
-    bundle: Bundle, source: str | Path, labels: Sequence[str], rates_hz: Sequence[float], given: Sequence[str]
-) -> tuple[list[tuple[str, ...]], list[str]]:
-    """The groups of channels that vote, and a note on them: those named, else the bundle's own, else usable ones.
-
-    Raises
-    ------
-    BadInput
-        If names were given that make no groups, or no channel is usable.
-    """
-    wanted = bundle.signal.channels
-    if not given and bundle.decision.get("any_channel"):
-        groups = choose_channels(str(source), wanted, labels, rates_hz, ABSENT)
-        listed = "; ".join(" + ".join(name for name in group if name != ABSENT) for group in groups)
-        note = f"channels chosen: {listed} (options.channels names others)"
-        return groups, [] if groups == [tuple(wanted)] else [note]
-    size, names = len(wanted), tuple(given) or tuple(wanted)
-    if len(names) % size:
-        expected = ", ".join(wanted)
-        hint = f"give one for each of: {expected} ({ABSENT} for one that is absent)"
-        raise BadInput("options.channels", f"names {len(names)} channels", hint)
-    groups = [names[i : i + size] for i in range(0, len(names), size)]
-    for group in groups:
-        there = [name for name in group if name != ABSENT]
-        if not there:
-            raise BadInput("options.channels", "names no channel", "give at least one that the recording has")
-        if twice := [name for name in there if there.count(name) > 1]:
-            problem = f"names {twice[0]!r} twice in one group"
-            raise BadInput("options.channels", problem, f"write {ABSENT} for an absent one")
-    return groups, []
 
 
 def cut_input(
@@ -198,8 +163,12 @@ def cut_input(
     groups: Sequence[Sequence[str]],
     native: dict[str, Recording],
     recording_id: str,
+    *,
+    chosen: bool = False,
 ) -> NightInput:
     """Recordings of one channel each, by name, as epochs of every group; the dict is emptied, for the memory.
+
+    Of ``chosen`` groups, which nobody named, those whose EEG cannot be scored have no vote where another one can.
 
     Raises
     ------
@@ -221,9 +190,14 @@ def cut_input(
         rows[name] = resample(recording.samples, recording.fs_hz, fs_hz)[0]
         about[name] = replace(recording, samples=rows[name][None, :0])
         del recording
+    bad = {report.channel for report in reports if chosen and not report.usable}
+    eyes = [name.upper().startswith("EOG") for name in bundle.signal.channels]
+    good = [g for g in groups if bad.isdisjoint(name for name, eye in zip(g, eyes, strict=True) if not eye)] or groups
+    notes = [f"{group[0]} has no vote: its signal cannot be EEG" for group in groups if group not in good]
+    groups = good
     length = min(len(row) for row in rows.values())
     rows = {name: row[:length] for name, row in rows.items()}
-    first = next(iter(about.values()))
+    first = about[next(name for name in groups[0] if name != ABSENT)]
     cut = [_cut_group(bundle, settings, group, rows, about) for group in groups]
     return NightInput(
         recording_id,
@@ -236,6 +210,7 @@ def cut_input(
         signal=reports,
         rows=[for_yasa for _, for_yasa in cut],
         rows_hz=fs_hz,
+        notes=notes,
     )
 
 
@@ -283,14 +258,13 @@ def _with_reference(night: Night, settings: EpochSettings, options: InputOptions
     named = None if options.reference == "beside" else Path(options.reference)
     scored = replace(night, hypnogram=named, not_read=()) if named else night
     names = {**settings.more_names, **options.stage_names}
-    how = ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, names)
-    duration_s = len(given.level.decibels) * given.epoch_s + float(given.groups[0].facts["tail_s"])
+    how = ScoringOptions(options.text_epoch_s, options.stage_coding, settings.stage_names, names, options.scorer)
     try:
         hypnogram = load_scoring(scored, how)
         if hypnogram is None:
             note = f"{night.recording_id} has no hypnogram beside it; name it with options.reference=<file>"
             return replace(given, notes=[*given.notes, note])
-        stages, facts = align(hypnogram, duration_s, given.epoch_s, start=given.start)
+        stages, facts = align(hypnogram, given.duration_s, given.epoch_s, start=given.start)
     except BadInput as error:
         raise BadInput(error.source, error.problem, error.hint.replace("source.", "options.")) from None
     late_s = facts["offset_s"]
@@ -336,20 +310,40 @@ def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> Nigh
             None if prepared else list(LAYOUTS[night.kind]["rows"]),
         ),
         reference=epochs.stages if beside else None,
-        lights=_lights(options, None, None),
+        lights=lights_of(options, (), None, len(epochs.usable) * stated.window_s),
     )
 
 
-def _lights(options: InputOptions, night: Night | None, start: datetime | None) -> tuple[float | None, float | None]:
-    """Lights off and on in seconds from the start of the recording: from the options, else from its annotations."""
-    marked: dict[str, float] = {}
-    if night and night.psg[0].suffix.lower() in EDF_SUFFIXES and read_header(night.psg[0]).annotations:
-        found = ((_LIGHTS.search(text), onset) for onset, _, text in read_annotations(night.psg[0]).marks)
-        marked = {match[1].lower(): onset for match, onset in found if match}
-    off, on = (
-        marked.get(which) if value is None else _seconds(f"options.lights_{which}", value, start)
-        for which, value in (("off", options.lights_off), ("on", options.lights_on))
-    )
+def _marks(path: Path) -> Iterable[tuple[float, Any, str]]:
+    """The annotations of a recording: onset, duration, text."""
+    annotated = path.suffix.lower() in EDF_SUFFIXES and read_header(path).annotations
+    return read_annotations(path).marks if annotated else ()
+
+
+def lights_of(
+    options: InputOptions, marks: Iterable[tuple[float, Any, str]], start: datetime | None, duration_s: float
+) -> tuple[float | None, float | None]:
+    """Lights off and on in seconds from the start of the recording: from the options, else from its annotations.
+
+    An option outside the recording, or lights on before lights off, raise :class:`BadInput`.
+    """
+    found = ((_LIGHTS.search(text), float(onset)) for onset, _, text in marks)
+    marked = {match[1].lower(): onset for match, onset in found if match}
+    lights: dict[str, float | None] = {}
+    for which, given in (("off", options.lights_off), ("on", options.lights_on)):
+        source = f"options.lights_{which}"
+        lights[which] = seconds = marked.get(which) if given is None else _seconds(source, given, start)
+        if given is not None and seconds is not None and seconds > duration_s:
+            since = f" from {start:%H:%M:%S} on" if start else ""
+            problem = f"is {given}, and the recording lasts {duration_s / 3600:.3g} h{since}"
+            raise BadInput(source, problem, "give a time within it, or leave it out")
+    off, on = lights["off"], lights["on"]
+    if off is not None and on is not None and on <= off:
+        if options.lights_on is None:
+            return off, None  # the light before they went out
+        if options.lights_off is None:
+            return None, on
+        raise BadInput("options.lights_on", f"is {on:g} s after the start, lights off {off:g} s", "give a later time")
     return off, on
 
 

@@ -18,7 +18,7 @@ from src.preprocess.spikes.trace import check_clipping
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off
 from src.reports.spikes import DrawnUnit, draw_units, write_spike_page
-from src.signals import BadInput, SourceOptions
+from src.signals import BadInput, SourceOptions, counted
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.manifest import provenance
 from src.storage.output import OutputFolder
@@ -242,7 +242,8 @@ def _discover_file(
             figure = draw_units(part / f"{name}_units.png", done.drawn, fs_hz, next(iter(done.units.values())).onset)
             written.append(write_spike_page(part / f"{name}_units.html", name, done.rows, notes, figure))
     good, root = sum(row["label"] == "good" for row in rows), Path(output.root)
-    first = f"{name}  {len(rows)} units, {good} of them good, {len(train)} spikes  {root / name}_units.csv"
+    units, spikes = counted(len(rows), "unit"), counted(len(train), "spike")
+    first = f"{name}  {units}, {good} of them good, {spikes}  {root / name}_units.csv"
     if len(done.rows) > len(rows):
         notes.append(f"{len(done.rows) - len(rows)} more are called noise and are in no export")
     return [first, *(f"{name}  {root / w.name}" for w in written), *(f"{name}  {note}" for note in notes)]

@@ -27,7 +27,7 @@ from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.recording import require_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
-from src.signals import BadInput, SourceOptions
+from src.signals import BadInput, SourceOptions, counted
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.foreign_files import absent
 from src.storage.manifest import provenance
@@ -284,7 +284,7 @@ def _sort_file(
     if trace.unusable_share > 0:
         share = f"{trace.unusable_share:.2%} of the samples are NaN or saturated: no spike is reported there"
         notes.insert(0, share)
-    first = f"{name}  {len(train)} spikes ({' '.join(map(str, counts))})  {root / name}.mat"
+    first = f"{name}  {counted(len(train), 'spike')} ({' '.join(map(str, counts))})  {root / name}.mat"
     return [first, *(f"{name}  {note}" for note in notes), *(f"{name}  {root / written.name}" for written in made)]
 
 

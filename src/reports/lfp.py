@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from src.reports.figures import BLUE, RED, saved
 
 DPI = 150
-DELTA_HZ, SIGMA_HZ, THETA_HZ, WIDE_HZ = (0.5, 4.0), (10.0, 16.0), (5.0, 10.0), (2.0, 15.0)
+DELTA_HZ, THETA_HZ, WIDE_HZ = (0.5, 4.0), (5.0, 10.0), (2.0, 15.0)
 _ROWS = 320
 _GAP_COLOUR = "0.85"
 

@@ -18,7 +18,7 @@ from src.storage.batch import Summary
 
 WAVEFORMS = Path("spikes_waveforms") / "ee32009_D1"
 BACKGROUND = Path("spikes_raw_short") / "locust_trial_01.raw"
-BACKGROUND_HZ, BACKGROUND_CHANNELS = 15_000.0, 4
+BACKGROUND_CHANNELS = 4
 FOLDER_HINT = f"give a folder that holds {WAVEFORMS}/X_classifier.npy and {BACKGROUND}"
 BEFORE, TAIL = 20, 50
 """Samples of a stored waveform ahead of the onset, and samples over which its end is led to zero."""
@@ -75,7 +75,7 @@ def read_background(folder: Path, channel: int, n_samples: int) -> np.ndarray:
     if not 0 <= channel < BACKGROUND_CHANNELS:
         raise BadInput(path, f"has no channel {channel}", f"choose 0…{BACKGROUND_CHANNELS - 1}")
     raw = np.fromfile(path, np.int16).reshape(-1, BACKGROUND_CHANNELS)[:, channel].astype(np.float64)
-    trace = scipy.signal.resample_poly(raw - np.median(raw), 5, 3)
+    trace = scipy.signal.resample_poly(raw - np.median(raw), 5, 3)  # 15 kHz to 25 kHz
     sos = scipy.signal.butter(2, IN_BAND_HZ, "bandpass", fs=FS_HZ, output="sos")
     trace /= np.median(np.abs(scipy.signal.sosfiltfilt(sos, trace))) / 0.6744897501960817
     return np.pad(trace, (0, max(n_samples - len(trace), 0)), mode="reflect")[:n_samples]

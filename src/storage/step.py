@@ -117,23 +117,35 @@ def ensure(
             return found
         if target is not None:
             refuse_other_source(folder, inputs)
-        started, clock = datetime.now(UTC), time.monotonic()
         with replacement(folder, cached=cache is not None) as part:
-            facts = step.run(inputs, params, part, seed) or {}
-            if step.key(inputs, params, seed) != key:
-                raise BadInput(label, "its files changed while they were read", "run again once they are complete")
-            manifest = {
-                "key": key,
-                "label": label,
-                **step.describe(params, seed),
-                "inputs": {name: source_record(Path(path)) for name, path in sorted(inputs.items())},
-                "facts": facts,
-                "provenance": provenance(),
-                "started": started.isoformat(timespec="seconds"),
-                "wall_s": round(time.monotonic() - clock, 3),
-            }
-            write_manifest(part, manifest)
+            _compute(step, inputs, params, seed, part, {"key": key, "label": label})
         return Artifact(folder, read_manifest(folder) or {}, reused=False)
+
+
+def _compute(
+    step: CachedStep,
+    inputs: Mapping[str, Path],
+    params: dict[str, Any],
+    seed: int | None,
+    part: Path,
+    identity: dict[str, str],
+) -> None:
+    """Run the step into the unfinished folder ``part``, with a manifest that begins with ``identity``."""
+    started, clock = datetime.now(UTC), time.monotonic()
+    facts = step.run(inputs, params, part, seed) or {}
+    if step.key(inputs, params, seed) != identity["key"]:
+        problem = "its files changed while they were read"
+        raise BadInput(identity["label"], problem, "run again once they are complete")
+    manifest = {
+        **identity,
+        **step.describe(params, seed),
+        "inputs": {name: source_record(Path(path)) for name, path in sorted(inputs.items())},
+        "facts": facts,
+        "provenance": provenance(),
+        "started": started.isoformat(timespec="seconds"),
+        "wall_s": round(time.monotonic() - clock, 3),
+    }
+    write_manifest(part, manifest)
 
 
 def cache_folder(cache: Path, step: CachedStep, label: str, key: str) -> Path:

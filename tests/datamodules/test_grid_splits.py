@@ -95,7 +95,7 @@ def test_invalid_frames_are_in_no_part():
 
 
 def test_what_cannot_be_split_is_refused():
-    for change, match in (({"method": "odd"}, "choose from: recorded"), ({"block_frames": 250}, "blocks to train")):
+    for change, match in (({"method": "odd"}, "choose from: recorded"), ({"block_frames": 250}, "1 block to train")):
         with pytest.raises(BadInput, match=match):
             split(fish(), **change)
     with pytest.raises(BadInput, match="no frame is left for test"):

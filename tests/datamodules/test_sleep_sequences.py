@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.datamodules.sleep import NightEpochs
-from src.datamodules.sleep_sequences import NightDataset, SleepSequenceData, SpanOptions, WindowDataset, draw_windows
+from src.datamodules.sleep_sequences import (
+    SPAN_VIEWS,
+    NightDataset,
+    SleepSequenceData,
+    SpanOptions,
+    WindowDataset,
+    draw_windows,
+)
 from src.signals import UNSCORED, BadInput
 
 EPOCHS = {"channels": ["EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal"], "features": {"kind": "bandpower"}}
@@ -153,14 +160,20 @@ def recording(n_epochs=300):
 
 def test_windows_are_relative_to_their_span_and_do_not_see_the_gain():
     levels, stages = recording()
-    options = SpanOptions(window_epochs=20, windows=3, **PLAIN)
+    options = SpanOptions(window_epochs=20, windows=3, views=SPAN_VIEWS, **PLAIN)
     for seed in range(5):
         seen, known = draw_windows(np.random.default_rng(seed), levels, stages, options)
         louder, same = draw_windows(np.random.default_rng(seed), levels + 14, stages, options)
-        assert seen.shape == (3, 20, 3, 10, 1)
+        assert seen.shape == (3, 20, 3, 20, 1)
         assert known.shape == (3, 20)
         assert np.array_equal(known, same)
         np.testing.assert_allclose(seen, louder, atol=1e-3)
+
+
+@pytest.mark.parametrize("views", [("relative",), ("night", "relative"), ("relative", "night", "high"), ("absolute",)])
+def test_windows_of_spans_have_views_that_are_relative_to_them(tmp_path, views):
+    with pytest.raises(BadInput, match="the first two or more of relative, night, low, high"):
+        data(tmp_path, augment={"spans": {}}, views=views)
 
 
 def test_spans_differ_in_length_and_wake_is_repeated_around_some():

@@ -28,6 +28,7 @@ from src.recordings.extracellular.spike_trains import read_spikes
 from src.recordings.matlab import read_fields
 from src.recordings.sleep.edf import read_annotations, read_header, read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
+from src.recordings.sleep.stage_names import ScoringOptions
 from src.runs.callbacks import read_checkpoint
 from src.signals import SourceOptions
 from src.simulate.calcium import SimulatedBrain, simulate_subject
@@ -72,7 +73,7 @@ def make_scoring(folder: Path) -> Path:
 
 
 def read_text_scoring(path: Path) -> None:
-    read_hypnogram(path, coding="aasm")
+    read_hypnogram(path, ScoringOptions(coding="aasm"))
 
 
 def traces() -> np.ndarray:

@@ -64,6 +64,15 @@ def test_a_bundle_gives_the_same_logits_and_is_found_from_its_run(folder, networ
         assert bundle.record()["origin"]["licence"] == "CC0"
 
 
+def test_weights_that_are_kept_in_half_precision_come_back_in_single(tmp_path, network):
+    halves = {name: value.half() for name, value in network.state_dict().items()}
+    loaded = load_bundle(export_bundle(tmp_path / "bundle", describe(), halves)).network()
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+    x = torch.randn(4, 1, 8, 9)
+    torch.testing.assert_close(loaded(x), network(x), atol=1e-2, rtol=1e-2)
+    assert not torch.equal(loaded(x), network(x))
+
+
 def test_no_file_of_a_bundle_is_a_pickle(folder):
     assert sorted(p.name for p in folder.iterdir()) == ["bundle.json", "manifest.json", "model.safetensors"]
     assert "src." not in (folder / "bundle.json").read_text()

@@ -69,7 +69,7 @@ def test_a_stretch_without_data_is_unscored_and_leaves_the_rest_as_it_is(tmp_pat
     np.testing.assert_array_equal(np.flatnonzero(lost), np.arange(15))
     np.testing.assert_array_equal(np.isnan(found.confidence), lost)
     assert (found.stages[~lost] == whole.stages[~lost]).mean() >= 0.95
-    assert any("15 epochs are unscored" in warning for warning in found.warnings)
+    assert any("15 epochs unscored" in warning for warning in found.warnings)
 
 
 def test_traces_become_spikes():
@@ -90,7 +90,7 @@ def test_rates_are_those_of_the_verb_and_cells_that_are_left_out_are_named():
     fluorescence = 100 + np.random.default_rng(1).normal(size=(3, 400))
     fluorescence[1] = 7.0
     rates = spike_rates(fluorescence, 10.0)
-    assert any("1 of 3 cells were left out: 1 constant (2)" in note for note in rates.notes), rates.notes
+    assert any("1 of 3 cells left out: 1 constant (2)" in note for note in rates.notes), rates.notes
     assert any("EXC_7.5Hz" in note for note in rates.notes), rates.notes
     with pytest.raises(BadInput, match="NaN"):
         spike_rates(np.full((2, 400), np.nan), 10.0)
@@ -127,7 +127,7 @@ def test_gaps_and_masks_are_named_and_cells_without_a_window_left_out():
     gap[:2, ::5] = np.nan
     rates = spike_rates(gap, 7.5)
     assert rates.cell_state.tolist() == [4, 4, 0, 0]
-    assert any("2 of 4 cells were left out: 2 too many gaps (1, 2)" in note for note in rates.notes), rates.notes
+    assert any("2 of 4 cells left out: 2 too many gaps (1, 2)" in note for note in rates.notes), rates.notes
     with pytest.raises(BadInput, match=r"^signal: no cell can be used: 2 too many gaps \(1, 2\); fill short gaps"):
         spike_rates(gap[:2], 7.5)
 

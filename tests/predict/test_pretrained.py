@@ -81,7 +81,7 @@ def test_a_file_is_scored_with_the_shipped_bundle(night, tmp_path):
     assert json.loads(manifest.read_text())["bundle"]["origin"]["cohorts"] == ["Sleep-EDF Expanded (sleep cassette)"]
 
 
-def test_a_training_gives_the_same_weights_again(monkeypatch):
+def test_a_training_gives_the_same_weights_again(monkeypatch, tmp_path):
     monkeypatch.setattr(make_sleep_human, "STEPS", 4)
     rng = np.random.default_rng(0)
     nights = []
@@ -91,5 +91,6 @@ def test_a_training_gives_the_same_weights_again(monkeypatch):
         times, freqs, frames = 30.0 * np.arange(200.0), np.arange(5.0), np.zeros(1)
         epochs = EpochSet(levels, stages, np.ones(200, bool), times, freqs, frames, facts={})
         nights.append((f"{number}__1", str(number), epochs))
-    first, second = (make_sleep_human.train(nights).state_dict() for _ in range(2))
+    first, second = (make_sleep_human.trained(nights, tmp_path, name).state_dict() for name in ("a", "b"))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert not torch.equal(first["members.0.head.weight"], first["members.1.head.weight"])

@@ -139,6 +139,10 @@ def test_a_signal_in_memory_gets_the_stages_of_the_file(bundle, nights, tmp_path
     stages, _, folder = score(bundle, nights[0][0], tmp_path, kind="sleep_edf")
     recording = read_recording(nights[0][0], CHANNELS)
     found = stage(recording.samples, recording.fs_hz, CHANNELS, bundle=bundle)
+    lit = stage(recording.samples, recording.fs_hz, CHANNELS, bundle=bundle, lights=(600, "6000"))
+    assert (lit.statistics["trt_min"], lit.stages.tolist()) == (90.0, found.stages.tolist())
+    with pytest.raises(BadInput, match="is a clock time, but the recording states no start"):
+        stage(recording.samples, recording.fs_hz, CHANNELS, bundle=bundle, lights=("23:10", None))
     assert found.stages.tolist() == stages
     assert found.statistics == json.loads((folder / "manifest.json").read_text())["statistics"]
     assert "trained on recordings: nights" in found.origin
@@ -151,7 +155,7 @@ def test_a_signal_in_memory_gets_the_stages_of_the_file(bundle, nights, tmp_path
         stage("night.edf", bundle=bundle)
     with pytest.raises(BadInput, match="values of type complex64; give real numbers"):
         stage(recording.samples.astype(np.complex64), 100.0, CHANNELS, bundle=bundle)
-    with pytest.raises(BadInput, match="names 1 channels"):
+    with pytest.raises(BadInput, match="names 1 channel"):
         stage(recording.samples, 100.0, CHANNELS, use="C3", bundle=bundle)
 
 
@@ -162,6 +166,12 @@ def test_a_raw_of_mne_is_taken_as_it_is(bundle, nights):
     rows = np.stack([recording.samples[1], recording.samples[1], recording.samples[0]]).astype(float) * 1e-6
     raw = mne.io.RawArray(rows, info, verbose="ERROR")
     found = stage(raw, bundle=bundle)
+    raw.set_annotations(mne.Annotations([600, 6000], [0, 0], ["Lights off", "lights_on"]))
+    assert stage(raw, bundle=bundle).statistics["trt_min"] == 90.0
+    raw.annotations.append(7200, 0, "Lights off")
+    assert stage(raw, bundle=bundle, lights=(None, 6000)).statistics["trt_min"] == 100.0
+    raw.set_meas_date(1_583_103_600)  # 2020-03-01 23:00 UTC
+    assert stage(raw, bundle=bundle, lights=("23:20", None)).statistics["trt_min"] == 80.0
     assert same(stage(raw, recording.fs_hz, info["ch_names"], units="V", bundle=bundle).stages, found.stages) == 1.0
     for wrong, words in (
         ({"fs_hz": 256.0}, f"fs_hz: is 256.0 where the Raw states {recording.fs_hz}"),
@@ -180,6 +190,10 @@ def test_lights_come_from_options_and_are_refused_when_they_are_none(bundle, nig
     for wrong in ("late", "25:10", "22:60", "-5"):
         with pytest.raises(BadInput, match=f"options.lights_off: is '{wrong}'; give a clock time"):
             predict(bundle, nights[0][0], tmp_path / "b", lights_off=wrong)
+    for lights, words in (({"lights_off": 1e6}, "lights_off: is 1000000.0, and the recording lasts .* h"), (
+        {"lights_off": 600, "lights_on": 300}, "lights_on: is 300 s after the start, lights off 600 s")):  # fmt: skip
+        (failure,) = predict(bundle, nights[0][0], tmp_path / "b", kind="sleep_edf", **lights).failures
+        assert re.search(words, failure.reason)
     with pytest.raises(BadInput, match=r"nope\.csv: does not exist"):
         predict(bundle, nights[0][0], tmp_path / "b", reference=str(tmp_path / "nope.csv"))
 

@@ -1,6 +1,8 @@
 """Networks that name the stage of an epoch (``SleepEpochCNN``), or of every epoch of a night (``SleepSequenceNet``)."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -178,6 +180,8 @@ class SequenceSettings:
         of a recurrent layer and direction; recurrent layers; rate.
     filters, blocks
         Of the spectrogram encoder.
+    members
+        Several networks as one, see :class:`SequenceMean`: of each, how many of the ``n_freqs`` rows it reads.
     """
 
     n_channels: int
@@ -193,10 +197,11 @@ class SequenceSettings:
     dropout: float = 0.4
     filters: int = 32
     blocks: int = 2
+    members: Sequence[int] = ()
 
-    def network(self) -> "SleepSequenceNet":
+    def network(self) -> "SleepSequenceNet | SequenceMean":
         """The network with fresh weights."""
-        return SleepSequenceNet(self)
+        return SequenceMean(self) if self.members else SleepSequenceNet(self)
 
 
 class SleepSequenceNet(nn.Module):
@@ -270,3 +275,34 @@ class SleepSequenceNet(nn.Module):
                 summed[start : start + length] += window * weight
                 total[start : start + length] += weight
         return (summed / total).log()
+
+
+class SequenceMean(nn.Module):
+    """Several :class:`SleepSequenceNet` as one: the geometric mean of their probabilities.
+
+    A member reads the first rows of an epoch's image, as many as its views have (``settings.members``).
+    """
+
+    def __init__(self, settings: SequenceSettings) -> None:
+        super().__init__()
+        self.causal, self.rows = settings.causal, list(settings.members)
+        if not all(0 < rows <= settings.n_freqs for rows in self.rows):
+            problem = f"are {self.rows} where an epoch has {settings.n_freqs} rows"
+            raise BadInput("model.network_args.members", problem, "give each member as many rows or fewer")
+        # Members that were trained apart have statistics of their own, and these stay 0 and 1.
+        self.standardize = Standardize(settings.n_channels, settings.n_freqs, limit=math.inf)
+        alone = (replace(settings, n_freqs=rows, members=()) for rows in self.rows)
+        self.members = nn.ModuleList(SleepSequenceNet(one) for one in alone)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """``(batch, epoch, channel, freq, time)``, NaN where absent → log probabilities ``(batch, epoch, class)``."""
+        return self._mean(self.standardize(levels), "forward")
+
+    @torch.no_grad()
+    def score_night(self, levels: Tensor) -> Tensor:
+        """``(epoch, channel, freq, time)`` of a whole night → log probabilities ``(epoch, class)``."""
+        return self._mean(self.standardize(levels), "score_night")
+
+    def _mean(self, levels: Tensor, method: str) -> Tensor:
+        found = [getattr(m, method)(levels[..., :n, :]) for m, n in zip(self.members, self.rows, strict=True)]
+        return torch.log_softmax(torch.stack(found).log_softmax(-1).mean(0), -1)

@@ -28,7 +28,7 @@ from src.preprocess.cascade.download import AUTO
 from src.preprocess.cascade.inference import Engine, open_engine
 from src.recordings.calcium.recording import CalciumRecording
 from src.recordings.calcium.sources import open_recording
-from src.signals import BadInput
+from src.signals import BadInput, counted
 from src.storage.hdf5 import AppendedColumn, writing
 from src.storage.parallel import call, in_order, process_pool
 from src.storage.progress import steps
@@ -294,7 +294,7 @@ def gap_note(recording: CalciumRecording, described: Mapping[str, Any], found: C
     if missing.sum() < _GAPS_TOLD * used.sum():
         return []
     said = f"gaps in the traces take {100 * missing.sum() / used.sum():.0f} % of the frames of the cells that are used"
-    most = f"; {(missing > 0.5).sum()} cells lose more than half: {_cells(recording, missing > 0.5)}"
+    most = f"; more than half: {counted((missing > 0.5).sum(), 'cell')}: {_cells(recording, missing > 0.5)}"
     return [said + (most if (missing > 0.5).any() else "")]
 
 
@@ -318,7 +318,7 @@ def left_out(recording: CalciumRecording, state: np.ndarray) -> list[str]:
     for number in np.unique(state[bad]):
         reasons.append(f"{(state == number).sum()} {CELL_STATES[number]} ({_cells(recording, state == number)})")
     if len(bad) < recording.cells:
-        return [f"{len(bad)} of {recording.cells} cells were left out: {'; '.join(reasons)}"]
+        return [f"{len(bad)} of {recording.cells} cells left out: {'; '.join(reasons)}"]
     hint = "check the traces (all NaN?)"
     if (state == GAPS).any():
         hint = "fill short gaps by interpolation, or give engine=oasis, which uses every frame"

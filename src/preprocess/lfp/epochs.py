@@ -23,6 +23,7 @@ from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, label_epoch
 from src.recordings.extracellular.sessions import find_sessions
 from src.recordings.sleep.hypnogram import Hypnogram, align
 from src.recordings.sleep.scoring_files import read_hypnogram
+from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.tables import ResultsTable
 from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
 from src.storage.batch import Job, Outcome, Summary, all_selected, run_batch
@@ -84,15 +85,7 @@ def epochs_from_spectrogram(
         facts["warnings"].append(
             f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
         )
-    units = source.params["units"]
-    facts |= {
-        "channels": [source.channel_ids[place] for place in places],
-        "stage_names": list(names),
-        "fs_hz": source.params["fs_hz"],
-        "epoch_s": epoch_s,
-        "axes": list(AXES),
-        "units": units if source.decibel else f"dB re 1 {units}",
-    }
+    facts |= _facts(source, places, names, epoch_s)
     return EpochSet(
         features=features[kept],
         stages=stages[kept],
@@ -102,6 +95,19 @@ def epochs_from_spectrogram(
         times_s=source.params["window_s"] / 2 + np.arange(n_frames, dtype=np.float64) * source.params["hop_s"],
         facts=facts,
     )
+
+
+def _facts(source: Spectrograms, places: Sequence[int], names: Sequence[str], epoch_s: float) -> dict[str, Any]:
+    """What a reader of the epochs has to know of the spectrograms that they were cut from."""
+    units = source.params["units"]
+    return {
+        "channels": [source.channel_ids[place] for place in places],
+        "stage_names": list(names),
+        "fs_hz": source.params["fs_hz"],
+        "epoch_s": epoch_s,
+        "axes": list(AXES),
+        "units": units if source.decibel else f"dB re 1 {units}",
+    }
 
 
 def _frames(source: Spectrograms, epoch_s: float) -> tuple[NDArray[np.int64], int]:
@@ -161,8 +167,8 @@ def finished_shanks(root: Path, hypnograms: Path | None = None) -> list[Finished
 
 def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
     names = _stages_of(params["species"])
-    reading = {"epoch_s": params["text_epoch_s"], "coding": params["stage_coding"], "stage_names": names}
-    scorings = {name: read_hypnogram(inputs[name], **reading) for name in ("hypnogram", "examples") if name in inputs}
+    reading = ScoringOptions(params["text_epoch_s"], params["stage_coding"], names)
+    scorings = {name: read_hypnogram(inputs[name], reading) for name in ("hypnogram", "examples") if name in inputs}
     hypnogram = scorings.get("hypnogram")
     cutting = {name: params[name] for name in ("channels", "min_hz", "max_hz", "margin_s")}
     epochs = epochs_from_spectrogram(inputs["spectrograms"], hypnogram, params["epoch_s"], **cutting)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from src.signals import STAGE_SETS, UNSCORED
+from src.signals import STAGE_SETS, UNSCORED, counted
 
 WAKE, NREM, REM = range(3)
 STATES, HYPNOGRAM = STAGE_SETS["rodent"], "hypnogram.csv"
@@ -189,7 +189,7 @@ def _doubts(
     """What stands in the way of believing a scoring."""
     scored = stages != UNSCORED
     if not scored.all():
-        yield f"{(~scored).sum()} epochs are unscored: no channel has data there"
+        yield f"{counted((~scored).sum(), 'epoch')} unscored: no channel has data there"
     if (recorded_s := scored.sum() * epoch_s) < SHORTEST_RECORDING_S:
         yield f"{recorded_s:g} s are too short to find thresholds in: do not rely on these states"
     if (stages == NREM).any() and np.nanmedian(features.theta[stages == NREM]) > MOST_THETA_IN_NREM:

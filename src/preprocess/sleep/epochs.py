@@ -59,6 +59,7 @@ class EpochSettings:
     stage_coding: str | None = None  # what integers in scorings mean: aasm, edf, dreams, ucddb, rodent
     text_epoch_s: float | None = None  # length of a text scoring's line; None: told from the recording's length
     more_names: Mapping[str, str] = field(default_factory=dict)  # stage names of the user's own, and their stages
+    scorer: str | None = None  # whose stages to read where a scoring has those of several
 
     def __post_init__(self) -> None:
         if self.stages not in STAGE_SETS:
@@ -73,13 +74,15 @@ class EpochSettings:
     @property
     def scoring(self) -> ScoringOptions:
         """How scorings are read."""
-        return ScoringOptions(self.text_epoch_s, self.stage_coding, self.stage_names, self.more_names)
+        return ScoringOptions(self.text_epoch_s, self.stage_coding, self.stage_names, self.more_names, self.scorer)
 
     def to_params(self, kind: str) -> dict[str, Any]:
         """Parameters of the step for a night of this kind, plain types."""
         plain = asdict(self) | {"channels": list(self.channels)}
         plain["aliases"] = {name: list(more) for name, more in self.aliases.items()}
         plain["more_names"] = dict(self.more_names)
+        if self.scorer is None:
+            del plain["scorer"]  # what was made before there was this key is the same
         return plain | {"kind": kind}
 
     @classmethod

@@ -6,6 +6,7 @@ the whole recording or, where hours of wake lie around it, the sleep period that
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +45,20 @@ def standardise_night(features: NDArray[np.floating], span: slice = WHOLE) -> ND
 
     Shapes: ``(epoch, channel, frequency, time)``.
     """
-    pooled = np.moveaxis(features[span].astype(np.float64), 3, 1).reshape(-1, *features.shape[1:3])
-    low, middle, high = _by_channel(pooled, lambda rows: np.percentile(rows, (25, 50, 75), axis=0), 3)
+    low, middle, high = _percentiles(features[span], (25, 50, 75))
     scatter = np.maximum((high - low) / 1.349, _LEAST_SCATTER_DB)
     return ((features - middle[:, :, None]) / scatter[:, :, None]).astype(np.float32)
+
+
+def percentile_levels(features: NDArray[np.floating], span: slice = WHOLE, *, percent: float) -> NDArray[np.float32]:
+    """Levels less a percentile of the span's, per channel and frequency.
+
+    A window of the night does not show how far the deepest sleep and the calmest epochs of the recording lie from
+    the middle; these levels do.
+
+    Shapes: ``(epoch, channel, frequency, time)`` in dB.
+    """
+    return (features - _percentiles(features[span], (percent,))[0][:, :, None]).astype(np.float32)
 
 
 def relative_levels(features: NDArray[np.floating], span: slice = WHOLE) -> NDArray[np.float32]:
@@ -58,6 +69,11 @@ def relative_levels(features: NDArray[np.floating], span: slice = WHOLE) -> NDAr
     total = np.power(10, features[span].astype(np.float64) / 10).sum(axis=2).mean(axis=2)
     mean = _by_channel(total[:, :, None], lambda rows: rows.mean(axis=0, keepdims=True), 1)[0, :, 0]
     return (features - 10 * np.log10(np.maximum(mean, 1e-30))[:, None, None]).astype(np.float32)
+
+
+def _percentiles(levels: NDArray[np.floating], percents: Sequence[float]) -> NDArray[np.float64]:
+    pooled = np.moveaxis(levels.astype(np.float64), 3, 1).reshape(-1, *levels.shape[1:3])
+    return _by_channel(pooled, lambda rows: np.percentile(rows, percents, axis=0), len(percents))
 
 
 def _by_channel(
@@ -97,4 +113,6 @@ VIEWS: dict[str, Callable[[NDArray[np.float32], slice], NDArray[np.float32]]] = 
     "absolute": lambda features, span: features,
     "relative": relative_levels,
     "night": standardise_night,
+    "low": partial(percentile_levels, percent=5),
+    "high": partial(percentile_levels, percent=95),
 }

@@ -30,7 +30,7 @@ from src.storage.batch import Job, Summary, run_batch
 from src.storage.step import CachedStep, ensure, read_artifact
 
 _ORIGIN_KEYS = ("cohort", "licence", "citation", "fetch")
-_SCORING_KEYS = {"stage_names": "more_names", "stage_coding": "stage_coding", "text_epoch_s": "text_epoch_s"}
+_SCORING_KEYS = {"stage_names": "more_names"} | {key: key for key in ("stage_coding", "text_epoch_s", "scorer")}
 """Keys of a source that say how its scorings are read, and the settings that they set."""
 
 
@@ -51,8 +51,8 @@ def prepare_nights(
 
     ``source`` has a ``kind``, a key of :data:`SOURCES`, and the keys of that kind: ``root`` (and ``subject_pattern``,
     ``scoring``) of recordings, ``subjects``, ``nights``, ``hours`` and ``seed`` of the simulator. ``stage_names`` (the
-    user's own names), ``stage_coding`` and ``text_epoch_s`` say how scorings are read; ``cohort``, ``licence`` and
-    ``citation`` what the recordings are. ``kind: several`` has a list of such ``sources``.
+    user's own names), ``stage_coding``, ``text_epoch_s`` and ``scorer`` say how scorings are read; ``cohort``,
+    ``licence`` and ``citation`` what the recordings are. ``kind: several`` has a list of such ``sources``.
 
     Returns the artifacts in the order of their names, and what became of each night: a night that cannot be used is
     named with its reason, and the others go on.

@@ -14,7 +14,7 @@ from src.recordings.extracellular.arrays import SUFFIXES
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import require_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off, unusable
-from src.signals import BadInput, SourceOptions
+from src.signals import BadInput, SourceOptions, counted
 
 MOST_UNUSABLE = 0.5  # share of NaN and saturated samples above which a recording is refused
 SOME_CUT_OFF, MOST_CUT_OFF = 0.01, 0.1  # share of deflections cut off at a rail that is said, and that is refused
@@ -108,7 +108,8 @@ def check_clipping(
     """
     n_cut_off = sum(count for height, count in rails if height < ceiling)
     share = n_cut_off / max(n_cut_off + n_spikes, 1)
-    said = f"{n_cut_off} deflections are cut off at the largest value that was recorded ({n_spikes} spikes are not)"
+    cut, whole = counted(n_cut_off, "deflection"), counted(n_spikes, "spike")
+    said = f"{cut} cut off at the largest value that was recorded ({whole} not)"
     if source is not None and share > MOST_CUT_OFF:
         raise BadInput(source, said, "give a recording with less gain: spikes that are cut off cannot be told apart")
     return (f"{said}: the largest neurons are incomplete, and may be confused",) if share > SOME_CUT_OFF else ()
@@ -252,7 +253,7 @@ def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trac
         raise BadInput(trace.source, problem, "give a recording with signal, or options.gain if the unit is another")
     count = int(np.sum(np.diff(np.concatenate(([0], (~usable & trace.usable).astype(np.int8)))) == 1))
     note = (
-        f"{count} artefacts up to {highest:.3g} (spikes are below {ceiling:.3g}) were blanked, "
+        f"blanked: {counted(count, 'artefact')} up to {highest:.3g} (spikes are below {ceiling:.3g}), "
         f"{lost:.2%} of the recording"
     )
     return replace(trace, centred=centred, usable=usable), (note,)
@@ -288,7 +289,7 @@ def checked_labels(train: SpikeTrain, fs_hz: float, n_samples: int, source: str)
             )
             raise BadInput(source, problem, "check Index (in samples from 1) and the sampling rate")
     check_rates(clean, n_samples / fs_hz, source)
-    return clean, ((f"{twice} labels were given twice: each counts once",) if twice else ())
+    return clean, ((f"{counted(twice, 'label')} given twice: each counts once",) if twice else ())
 
 
 def check_rates(train: SpikeTrain, seconds: float, source: str) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from src.recordings.extracellular.formats import RATE_HINT, neuroscope_xml
 from src.recordings.extracellular.recording import AS_SAVED, ExtracellularRecording, Run, jumps, runs_on_clock
-from src.signals import BadInput
+from src.signals import BadInput, counted
 
 
 def open_raw(path: Path, type_name: str, channels: int | None, fs_hz: float | None) -> ExtracellularRecording:
@@ -68,7 +68,7 @@ def open_neuroscope(path: Path) -> ExtracellularRecording:
     listed = [(channel, number, skip) for number, group in enumerate(groups) for channel, skip in group]
     kept = [(channel, number) for channel, number, skip in listed if not skip] or [(c, 0) for c in range(n_channels)]
     if left := n_channels - len(kept):
-        said = (*said, f"{left} channels are left out: the XML file skips them or lists them in no group")
+        said = (*said, f"{counted(left, 'channel')} left out, which the XML file skips or lists in no group")
     scaled = reach > 0 and amplification > 0
     recording = ExtracellularRecording.of_array(
         path,
@@ -180,8 +180,8 @@ def open_rec(path: Path) -> ExtracellularRecording:
         if not len(packets):
             warnings.append(f"{file.name} holds no samples")
             continue
-        if packets.rest_bytes(file):
-            warnings.append(f"{file.name} ends within a packet: its last {packets.rest_bytes(file)} bytes are left out")
+        if rest := packets.rest_bytes(file):
+            warnings.append(f"{file.name} ends within a packet, of which {counted(rest, 'byte')} left out")
         files_read[file.name] = packets
         cuts = [0, *jumps(packets.clock, len(packets))]
         starts = [packets.clock(cut) for cut in cuts]

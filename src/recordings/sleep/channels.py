@@ -26,7 +26,11 @@ _GROUPS = 2
 _PREFIX = re.compile(r"^\s*(EEG|EOG|EMG|ECG|EKG)[\s_:.-]*", re.IGNORECASE)
 _EOG = re.compile(r"EOG|^(?:E[12]|LOC|ROC|LEOG|REOG)(?=$|[^A-Z0-9])", re.IGNORECASE)
 _ELECTRODE = r"(FP[12Z]|F[3478Z]|C[34Z]|P[34Z]|O[12Z]|T[3-8])"
-_DERIVATION = re.compile(rf"^{_ELECTRODE}(?:[-/:\s](.+))?$", re.IGNORECASE)
+_DERIVATION = re.compile(
+    rf"([AM][12]\s*[-/:]\s*)?{_ELECTRODE}(\s*[-/:]\s*.+|[_\s]*(?:[AM][12]|REF|LE|AVG?|CAR|{_ELECTRODE}))?",
+    re.IGNORECASE,
+)
+"""``C3``, ``C3-M2``, ``C3/(A1+A2)``, ``C3M2``, and ``A2-C3``, whose polarity is no matter; ``O2 sat`` is no EEG."""
 _MASTOID = re.compile(r"^[AM][12]$", re.IGNORECASE)
 _OPPOSITE = {"1": "2", "2": "1", "3": "2", "4": "1", "7": "2", "8": "1", "5": "2", "6": "1", "Z": "2"}
 _STOP_DB, _PASS_FRACTION, _LARGEST_FACTOR = 60.0, 0.9, 20_000
@@ -134,11 +138,11 @@ def choose_channels(
         return [tuple(eye if is_eye and name == absent else name for name, is_eye in pairs)]
     found: dict[str, dict[str, str]] = {}
     for label in fast:
-        match = _DERIVATION.match(_without_prefix(label))
+        match = _DERIVATION.fullmatch(_without_prefix(label).strip("[]() "))
         if match and label not in eyes and not re.match(r"\s*(EMG|ECG|EKG|EOG)", label, re.IGNORECASE):
-            electrode = match[1].upper()
+            electrode = match[2].upper()
             of_region = found.setdefault(re.sub(r"[0-9Z]$", "", electrode), {})
-            of_region.setdefault(electrode, label if match[2] else _against_mastoid(label, electrode, fast))
+            of_region.setdefault(electrode, label if match[1] or match[3] else _against_mastoid(label, electrode, fast))
     named = [label for label in fast if re.match(r"\s*EEG", label, re.IGNORECASE) and label not in eyes]
     chosen = next((list(found[region].values()) for region in _ORDER if region in found), named)[:_GROUPS]
     if not chosen:

@@ -13,6 +13,8 @@ EEG_UV = (2.0, 150.0)
 """Standard deviation that an EEG or EOG channel has in an ordinary stretch of sleep or quiet wake."""
 _MAINS_HZ = (50.0, 60.0)
 _FLAT_LIMIT, _CLIPPED_LIMIT, _MISSING_LIMIT, _HUM_LIMIT_DB = 0.02, 0.005, 0.01, 10.0
+_DEAD_LIMIT = 0.5
+"""A channel that does not move for a larger share of the time cannot be scored."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ChannelReport(PlainRecord):
     amplitude: float  # median over blocks of 30 s of the standard deviation, in `units`
     hum_db: float | None  # mains frequency above its surroundings, the worse of 50 and 60 Hz; None: rate too low
     findings: tuple[str, ...]  # sentences for a person; empty if nothing is wrong
+    usable: bool = True  # false for what cannot be EEG: hardly ever moving, or far too large or small in any unit
 
 
 def check_channel(
@@ -57,7 +60,14 @@ def check_channel(
     blocks = known[: n_blocks * block].reshape(n_blocks, -1)
     amplitude = float(np.median([part.std() for part in blocks]))
     report = ChannelReport(name, units, fs_hz, *shares, amplitude, _hum(blocks, fs_hz), ())
-    return replace(report, findings=tuple(_findings(report, usual_uv)))
+    usable = report.flat_share <= _DEAD_LIMIT and (usual_uv is None or bool(_scales(report, usual_uv)))
+    return replace(report, findings=tuple(_findings(report, usual_uv)), usable=usable)
+
+
+def _scales(report: ChannelReport, usual_uv: tuple[float, float]) -> list[float]:
+    """Factors, 1 first, that make an amplitude usual; an unknown unit admits any."""
+    low, high = usual_uv
+    return [s for s in (1.0, 1e3, 1e6, 1e-3, 1e-6) if report.units != "uV" or low <= report.amplitude * s <= high]
 
 
 def _findings(report: ChannelReport, usual_uv: tuple[float, float] | None) -> Iterator[str]:
@@ -71,12 +81,12 @@ def _findings(report: ChannelReport, usual_uv: tuple[float, float] | None) -> It
         yield f"mains hum stands {report.hum_db:.0f} dB above its surroundings: check electrodes and reference"
     if usual_uv is None:
         return
-    (low, high), amplitude = usual_uv, report.amplitude
+    (low, _), amplitude, scales = usual_uv, report.amplitude, _scales(report, usual_uv)
     if report.units != "uV":
         yield f"amplitudes are in {report.units}, not in microvolts: what depends on the level may be off"
-    elif not report.channel.upper().startswith("EMG") and amplitude and not low <= amplitude <= high:
-        scale = next((s for s in (1e3, 1e6, 1e-3, 1e-6) if low <= amplitude * s <= high), None)
-        hint = f"; {scale:g} times that is ordinary: is the unit right? (options.scale={scale:g})" if scale else ""
+    elif not report.channel.upper().startswith("EMG") and amplitude and 1.0 not in scales:
+        ordinary = "; {0:g} times that is ordinary: is the unit right? (options.scale={0:g})"
+        hint = ordinary.format(*scales) if scales else ""
         side = "little" if amplitude < low else "much"
         yield f"typical amplitude {amplitude:.3g} µV is {side} for a scalp or eye channel{hint}"
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.recordings.sleep.channels import ChannelRequest, derivation, join_channels, require_band
-from src.signals import BadInput, Recording
+from src.signals import BadInput, Recording, counted
 from src.storage.foreign_files import explained
 
 EDF_SUFFIXES = (".edf", ".bdf")
@@ -37,6 +37,14 @@ _TAL = re.compile(rb"([+-]\d+(?:[.,]\d*)?)(?:\x15(\d*(?:[.,]\d*)?))?\x14(.*)", r
 _BLOCK_BYTES = 1 << 22
 _SKIPPED_BYTES = 8192
 """Data records longer than this are read in part: only the bytes of the channel."""
+
+
+def is_edf_file(path: Path) -> bool:
+    """Whether a path is named as an EDF or BDF file, or is one of ISRUC's, whose suffix is ``.rec``."""
+    if path.suffix.lower() != ".rec" or not path.is_file():
+        return path.suffix.lower() in EDF_SUFFIXES
+    with path.open("rb") as handle:
+        return handle.read(8) == b"0       "
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ def read_channels(
         fastest = max(header.signals[i].fs_hz for i in usable)
         picks = [(labels[i], i, None) for i in usable if header.signals[i].fs_hz == fastest]
         if dead := [signal.label for signal in header.signals if signal.problem]:
-            notes = (*notes, f"{len(dead)} channels without calibration left out ({', '.join(dead)})")
+            notes = (*notes, f"{counted(len(dead), 'channel')} without calibration left out ({', '.join(dead)})")
     else:
         more = request.aliases
         picks = [(name, *derivation(header.path, name, labels, more.get(name, ()))) for name in request.names]
@@ -163,8 +171,8 @@ def read_annotations(path: str | Path) -> Annotations:
                     except UnicodeDecodeError:
                         text, latin = raw.decode("latin-1"), latin + 1
                     marks.append((onset_s, duration if math.isfinite(duration) else None, text.strip()))
-    counts = {"are not UTF-8 and were read as Latin-1": latin, "cannot be read and were left out": unreadable}
-    notes = [*header.notes, *(f"{n} annotations {what}" for what, n in counts.items() if n)]
+    counts = {"read as Latin-1: not UTF-8": latin, "left out: not readable": unreadable}
+    notes = [*header.notes, *(f"{counted(n, 'annotation')} {what}" for what, n in counts.items() if n)]
     return Annotations(sorted(marks, key=lambda mark: mark[0]), header.start, tuple(notes))
 
 
@@ -380,4 +388,5 @@ def _record_onsets(header: EdfHeader) -> tuple[NDArray[np.float64], tuple[str, .
     if onsets[-1] > header.n_records * header.record_s + _LONGEST_GAPS_S:
         raise BadInput(header.path, f"has gaps of {onsets[-1] / 3600:.0f} h (EDF+D)", "split it into its parts")
     gaps = gaps[gaps > 1e-3]
-    return onsets, (f"has {len(gaps)} gaps of {gaps.sum():.1f} s together: no samples there",) if len(gaps) else ()
+    note = f"has {counted(len(gaps), 'gap')}, {gaps.sum():.1f} s in all: no samples there"
+    return onsets, (note,) if len(gaps) else ()

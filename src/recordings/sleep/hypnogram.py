@@ -6,14 +6,15 @@ its wake is trimmed, and what cannot be used is refused.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, time
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.signals import HUMAN_STAGES, UNSCORED, BadInput
+from src.recordings.sleep.scoring_tables import TABLE_WITHOUT_TIMES
+from src.signals import HUMAN_STAGES, UNSCORED, BadInput, counted
 from src.storage.atomic import atomic_file
 
 WAKE = 0
@@ -22,7 +23,11 @@ _USUAL_LENGTHS_S = (30.0, 20.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.0, 60.0, 15.0, 8.0, 
 _SLACK_EPOCHS = 1.5
 """A scoring may have an epoch less or more than the signal has room for."""
 _SLACK_S = 1.0
-_GIVE_SECONDS = "give onsets in seconds from the start of the recording"
+_GIVE_SECONDS = "give onsets in seconds from the start of the recording, or name their column 'elapsed'"
+_FIRST_YEAR = 1990
+"""Earlier dates stand for none, such as 1985-01-01 in EDF files without a patient's data."""
+_SOON_S = 600.0
+""" Clock times that begin so soon after midnight may be times from the start of the recording."""
 _LEAST_EPOCH_S = 2.0
 _SHORT = 0.2
 """Nobody scores people in shorter epochs over a smaller share of a recording."""
@@ -43,6 +48,7 @@ class Hypnogram:
     warnings: tuple[str, ...] = ()  # what the reader had to decide, for the manifest
     how: str = ""  # how the file was read, for people
     dated: bool = True  # whether start has a date; a time of day alone is less
+    or_day: date | None = None  # the other date that start may have: 01/03/2020 is two
     length_by: str = "file"  # who states epoch_s: file, user, or nobody: then the recording's length decides
     no_stages: tuple[tuple[int, str], ...] = ()  # lines of a text that are no stages: no epochs if the signal says so
     scored_epoch_s: float | None = None  # the usual length of the file's own epochs, which epoch_s divides
@@ -172,6 +178,10 @@ def align(
         raise BadInput(hypnogram.source, problem, "pair the hypnogram with the recording it was made for")
     shifted = [(onset + offset_s, duration, stage) for onset, duration, stage in hypnogram.segments()]
     stages = rasterise(shifted, epoch_s, n_epochs, onset_s=0.0)
+    if min(late_s := first % epoch_s, epoch_s - late_s) > _SLACK_S:
+        notes.append(
+            f"its epochs begin {late_s:g} s after those of the recording, which get the stage of their larger part"
+        )
     end_s = n_epochs * epoch_s
     scored = [(a, a + d) for a, d, stage in shifted if stage != UNSCORED]
     beyond = sum(max(0.0, min(b, 0.0) - a) + max(0.0, b - max(a, duration_s)) for a, b in scored)
@@ -189,19 +199,21 @@ def align(
         "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
         "scoring": f"{name}{': ' if name else ''}{hypnogram.how or 'stages'}, epochs of {length_s:g} s",
         "warnings": [*hypnogram.warnings, *notes],
-        "doubts": _doubts(hypnogram, clocks, duration_s, within=first < 0 and last > duration_s),
+        "doubts": _doubts(hypnogram, clocks, duration_s, beyond, within=first < 0 and last > duration_s),
     }
     return stages, facts
 
 
-def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float, *, within: bool) -> list[str]:
-    """What speaks against a scoring being of this recording: another clock (midnight is none), another length.
+def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float, beyond_s: float, *, within: bool) -> list[str]:
+    """What speaks against a scoring being of this recording: another clock (midnight is none), another length or place.
 
     A recording ``within`` the scoring by the clocks is an excerpt.
     """
     found = list(clocks) if hypnogram.start and hypnogram.start.time() != time(0) else []
     if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s and not within:
         found.append(f"it lasts {hypnogram.duration_s / 3600:.2g} h, the recording {duration_s / 3600:.2g} h")
+    elif beyond_s > _FEW * hypnogram.duration_s and not within:
+        found.append(f"{beyond_s / 60:.0f} min of it lie outside the recording")
     return found
 
 
@@ -217,6 +229,14 @@ def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogr
         length_s = min(fitting, key=lambda length: abs(n * length - duration_s))
         note = f"{n} epochs over {duration_s:.0f} s of signal: taken as epochs of {length_s:g} s"
         return replace(hypnogram, epoch_s=length_s), [note]
+    if hypnogram.how.startswith(TABLE_WITHOUT_TIMES):
+        problem = f"has {n} rows without times that are understood, and the signal lasts {duration_s:.0f} s"
+        hint = "name the column of times 'onset' or 'time', or state the length of a row: source.text_epoch_s=..."
+        raise BadInput(hypnogram.source, problem, hint)
+    likely = [length for length in (30.0, 20.0) if -_FEW * duration_s <= n * length - duration_s < length]
+    if likely and likely[0] != hypnogram.epoch_s:
+        note = f"{n} epochs over {duration_s:.0f} s of signal: taken as epochs of {likely[0]:g} s"
+        return replace(hypnogram, epoch_s=likely[0]), [note]
     if abs(n * hypnogram.epoch_s - duration_s) > _FEW * duration_s:
         problem = f"has {n} epochs, {n * hypnogram.epoch_s:.0f} s if of {hypnogram.epoch_s:g} s, "
         hint = f"state the length of an epoch: source.text_epoch_s=... ({duration_s / max(n, 1):.4g} fills the signal)"
@@ -236,7 +256,7 @@ def _without_headings(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogra
     if n not in whole and (n - lines in whole or n - lines - 1 in whole) and (are_first or lines > 1):
         rest = replace(hypnogram, stages=np.delete(hypnogram.stages, places), no_stages=())
         found, notes = _with_epoch_length(rest, duration_s)
-        return found, [f"{lines} lines that are no stages left out ({listed})", *notes]
+        return found, [f"{counted(lines, 'line')} without a stage left out ({listed})", *notes]
     if n not in whole and places[0] == 0:
         problem = (
             f"starts with lines that are no stages ({listed}), and its length does not say whether they are epochs"
@@ -244,7 +264,7 @@ def _without_headings(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogra
         hint = "delete them if they are a heading, write ? for epochs that nobody scored"
         raise BadInput(hypnogram.source, problem, hint)
     found, notes = _with_epoch_length(replace(hypnogram, no_stages=()), duration_s)
-    return found, [f"{lines} epochs have unknown names ({listed}): unscored", *notes]
+    return found, [f"{counted(lines, 'epoch')} with an unknown name ({listed}): unscored", *notes]
 
 
 def _require_length(
@@ -270,34 +290,43 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     """Seconds from the start of the signal to the zero of the scoring's onsets, by the clocks if they make sense."""
     if start is None or hypnogram.start is None:
         return 0.0, []
-    apart_s = (hypnogram.start - start).total_seconds()
+    days = [hypnogram.start.date(), *([hypnogram.or_day] if hypnogram.or_day else [])]
+    possible = [(datetime.combine(day, hypnogram.start.time()) - start).total_seconds() for day in days]
+    apart_s = min(possible, key=abs)
+    dated = hypnogram.dated and min(start.year, hypnogram.start.year) >= _FIRST_YEAR
     of_day = (apart_s + 43_200) % 86_400 - 43_200
     epoch_s = hypnogram.scored_epoch_s or hypnogram.epoch_s
-    outside = {offset: _outside(hypnogram, offset, duration_s) for offset in (apart_s, of_day, 0.0)}
+    elapsed_s = (hypnogram.start - datetime.combine(hypnogram.start, time(0))).total_seconds()
+    outside = {offset: _outside(hypnogram, offset, duration_s) for offset in (apart_s, of_day, elapsed_s, 0.0)}
     scored_s = float(np.sum(hypnogram.stages != UNSCORED)) * hypnogram.epoch_s
-    by_clock = apart_s if hypnogram.dated and abs(apart_s) < 86_400 else of_day
+    by_clock = apart_s if dated and (abs(apart_s) < 86_400 or outside[apart_s] < scored_s) else of_day
     if outside[by_clock] >= scored_s > outside[of_day]:
         by_clock = of_day
-    if by_clock == 0:
+    by_days = dated and by_clock != apart_s
+    if by_clock == 0 and not by_days:
         return 0.0, []
     stated = hypnogram.start if hypnogram.dated else hypnogram.start.time()
     clocks = f"clocks of signal ({start}) and hypnogram ({stated}) differ"
-    midnight = hypnogram.start.time() == time(0)
+    midnight = elapsed_s == 0
     fits = outside[0.0] < epoch_s
     undated, late = not hypnogram.dated, outside[by_clock] >= epoch_s
     off_grid = min(by_clock % epoch_s, -by_clock % epoch_s) > _SLACK_S
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
     if midnight and fits and (late or (by_clock != apart_s and (off_grid or not undated))):
         return 0.0, [f"{clocks}, and 00:00:00 stands for no clock: onsets taken from the start of the signal"]
-    if midnight and fits and undated and abs(hypnogram.end_s + by_clock - duration_s) >= epoch_s:
-        problem = "has clock times from 00:00:00 on, which may be midnight or the start of the recording"
-        raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
+    either = undated and outside[elapsed_s] < epoch_s and elapsed_s % epoch_s == 0
+    if (midnight and fits and undated and abs(hypnogram.end_s + by_clock - duration_s) >= epoch_s) or (
+        either and not midnight and (outside[by_clock] > _FEW * scored_s or elapsed_s < _SOON_S)
+    ):
+        problem = f"has clock times from {hypnogram.start.time()} on, which may be times of day or"
+        raise BadInput(hypnogram.source, f"{problem} times from the start of the recording", _GIVE_SECONDS)
     if start.time() == time(0) and undated and late and not same_length:
         problem = f"has clock times from {stated} on, and the recording states 00:00:00, which stands for no clock"
         raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
-    if fits and late and (same_length or outside[by_clock] >= scored_s):
+    other_zone = same_length and by_clock % 1800 == 0
+    if fits and late and (other_zone or outside[by_clock] >= scored_s):
         return 0.0, [f"{clocks}, but the lengths fit: onsets taken from the start of the signal"]
-    if not hypnogram.dated or by_clock == apart_s:
+    if not by_days:
         return by_clock, []
     if start.time() == time(0) or outside[by_clock] > outside[0.0] + epoch_s:
         return 0.0, [f"{clocks} by days: onsets taken from the start of the signal"]

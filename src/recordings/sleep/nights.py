@@ -13,7 +13,7 @@ from rich.console import Console
 
 from src.recordings.sleep.channels import ChannelRequest, join_channels
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
-from src.recordings.sleep.edf import EDF_SUFFIXES, read_channels, read_header
+from src.recordings.sleep.edf import EDF_SUFFIXES, is_edf_file, read_channels, read_header
 from src.recordings.sleep.hypnogram import Hypnogram
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.signals import BadInput, Recording
@@ -23,12 +23,20 @@ from src.storage.progress import say
 
 _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d{2})(\d)[A-Z0-9]{2}-(PSG|Hypnogram)\.edf$", re.IGNORECASE)
 _WORDS = (
-    r"hypnogramm?|sleepscoring|scoring|scored|stages|staging|annot(?:ation)?s?|events|nsrr|profusion"
-    r"|schlafprofil|sleep[ _]?profile|sleep[ _]?stages?"
+    r"hypnogramm?|hypno?|sleepscoring|scoring|scored|stages?|staging|stg|annot(?:ation)?s?|events|nsrr|profusion"
+    r"|schlafprofil|sleep[ _]?profile|sleep[ _]?stages?|allscore|scores?"
 )
-_SUFFIXES = (".csv", ".tsv", ".edf", ".bdf", ".xml", ".rml", ".annot", ".eannot", ".txt")
-_SCORING = re.compile(rf"(?P<stem>.+?)(?:[-_. ]+(?:{_WORDS}|base))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)", re.IGNORECASE)
-"""Names of scorings beside ``<stem>.edf``: ``<stem>.csv``, ``<stem>-Hypnogram.edf``, ``<stem>_events.tsv``…"""
+_SUFFIXES = (
+    *(".csv", ".tsv", ".edf", ".bdf", ".xml", ".rml", ".annot", ".eannot", ".txt"),
+    *(".hyp", ".hypno", ".ids", ".sta", ".json"),
+)
+_SCORER = re.compile(r"(?P<stem>.+)_\d")
+"""``1_1.txt`` and ``1_2.txt`` are two scorings of ``1.edf``."""
+_SCORING = re.compile(
+    rf"(?:(?:{_WORDS})[-_. ]+)?(?P<stem>.+?)(?:[-_. ]+(?:{_WORDS}|base))?(?:\.edf(?=\.xml))?(?P<suffix>\.\w+)",
+    re.IGNORECASE,
+)
+"""Names of scorings beside ``<stem>.edf``: ``<stem>.csv``, ``<stem>-Hypnogram.edf``, ``Hypnogram_<stem>.txt``…"""
 _SCORING_EDF = re.compile(rf"[-_. ](?:{_WORDS})$", re.IGNORECASE)
 _SIGNAL_WORD = re.compile(r"[-_ ](?:PSG|eeg)$", re.IGNORECASE)
 _ONLY_WORDS = re.compile(_WORDS, re.IGNORECASE)
@@ -37,7 +45,7 @@ _ONLY_WORDS = re.compile(_WORDS, re.IGNORECASE)
 
 def is_edf(path: Path) -> bool:
     """Whether a path is an EDF or BDF file, or a folder with one."""
-    return any(p.suffix.lower() in EDF_SUFFIXES for p in (path.iterdir() if path.is_dir() else (path,)))
+    return any(is_edf_file(p) for p in (path.iterdir() if path.is_dir() else (path,)))
 
 
 @dataclass(frozen=True)
@@ -125,13 +133,13 @@ def load(
 
 def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
     """The scoring of a night: its file, or the stages among the recording's own annotations; ``None`` without any."""
-    from src.recordings.sleep.scoring_files import has_stages, read_scoring
+    from src.recordings.sleep.scoring_files import has_stages, read_hypnogram
 
     options = replace(options, coding=options.coding or KINDS[night.kind].coding)
     if night.hypnogram is not None:
-        return read_scoring(night.hypnogram, options)
+        return read_hypnogram(night.hypnogram, options)
     path = night.psg[0]
-    return read_scoring(path, options) if path.suffix.lower() in EDF_SUFFIXES and has_stages(path, options) else None
+    return read_hypnogram(path, options) if path.suffix.lower() in EDF_SUFFIXES and has_stages(path, options) else None
 
 
 def require_signal(recording: Recording) -> None:
@@ -212,7 +220,7 @@ def _below(root: Path) -> Iterator[Path]:
     found = root.parent.glob("*") if root.is_file() else root.rglob("*")
     root = root.parent if root.is_file() else root
     for path in sorted(found):
-        if path.suffix.lower() not in EDF_SUFFIXES or path.is_dir():
+        if path.is_dir() or not is_edf_file(path):
             continue
         if not any(part.startswith(".") for part in path.relative_to(root).parts):
             yield path
@@ -246,19 +254,40 @@ def _named(psg: Path, pattern: str) -> Path | None:
 def _scorings_in(folder: Path, recordings: Sequence[Path]) -> dict[str, list[Path]]:
     """The scorings in a folder by the stem of their recording, the best first."""
     found: dict[str, list[Path]] = {}
+    stems = {path.stem.casefold() for path in recordings}
     for path in sorted(folder.iterdir()):
         match = _SCORING.fullmatch(path.name)
         if path in recordings or not match or match["suffix"].lower() not in _SUFFIXES or not path.is_file():
             continue
         if path.suffix.lower() in EDF_SUFFIXES and _holds_signal(path, damaged=not _SCORING_EDF.search(path.stem)):
             continue
+        if path.suffix.lower() == ".json" and not _is_scoring(path):
+            continue  # BIDS puts other things there
         own = len(recordings) == 1 and _ONLY_WORDS.fullmatch(path.stem)
-        for stem in (match["stem"], *_sleep_edf_night(path), *([recordings[0].stem] if own else [])):
+        of_scorer = None if match["stem"].casefold() in stems else _SCORER.fullmatch(match["stem"])
+        own_stems = [recordings[0].stem] if own else [of_scorer["stem"]] if of_scorer else []
+        for stem in (match["stem"], *_sleep_edf_night(path), *own_stems):
             found.setdefault(stem.casefold(), []).append(path)
     return {
-        stem: sorted(paths, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), len(path.name)))
+        stem: sorted(paths, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), _is_plain(path), len(path.name)))
         for stem, paths in found.items()
     }
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a text has a name that does not say what it is: DREAMS has the signal there."""
+    return path.suffix.lower() == ".txt" and not re.search(rf"(?:^|[-_. ])(?:{_WORDS})(?:[-_. ]|$)", path.stem, re.I)
+
+
+def _is_scoring(path: Path) -> bool:
+    """Whether a JSON file holds stages."""
+    from src.recordings.sleep.scoring_records import json_table
+    from src.recordings.sleep.scoring_text import read_text
+
+    try:
+        return json_table(read_text(path), ScoringOptions()) is not None
+    except BadInput:
+        return False
 
 
 def _find_dreams(root: Path, _: str | None, __: str | None) -> Iterator[Night]:

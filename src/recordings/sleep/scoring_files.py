@@ -1,6 +1,6 @@
 """Scoring files of every format, through one gate: read into a ``Hypnogram``.
 
-A format's reader returns rows of onset, duration and text (:class:`~src.recordings.sleep.scoring_text.Scoring`). The
+A format's reader returns rows of onset, duration and text (:class:`~src.recordings.sleep.scoring_tables.Scoring`). The
 gate, :func:`read_hypnogram`, decides for all formats alike what is a stage, what integers mean, what is an event that
 does not count, and what cannot be believed. Whether a scoring fits its recording is judged by
 :func:`src.recordings.sleep.hypnogram.align`.
@@ -13,17 +13,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations
 from src.recordings.sleep.hypnogram import Hypnogram, rasterise
-from src.recordings.sleep.scoring_text import LINES, Row, Scoring, parse_text, read_text
-from src.recordings.sleep.scoring_times import number
-from src.recordings.sleep.stage_names import CODINGS, LARGEST_STAGE, ScoringOptions, integer_of, says_stage
-from src.signals import HUMAN_STAGES, UNSCORED, BadInput
+from src.recordings.sleep.scoring_records import json_table, xml_table
+from src.recordings.sleep.scoring_tables import LINES, TABLE_WITHOUT_TIMES, Row, Scoring, one_scorer, parse_table
+from src.recordings.sleep.scoring_text import parse_text, read_text
+from src.recordings.sleep.stage_names import (
+    CODINGS,
+    LARGEST_STAGE,
+    RODENT_CODINGS,
+    ScoringOptions,
+    integer_of,
+    is_stage_word,
+    says_stage,
+)
+from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput, counted
 
 _USUAL_S = 30.0
 _FINEST_S = 1.0
@@ -36,6 +44,13 @@ _FEW = 0.1
 _TOUCH_S = 0.5
 """Stages that overlap by less lie side by side: exporters round onsets and durations."""
 _JITTER_MS = 50
+_XML = {
+    "ScoredEvent": ("NSRR XML", None),
+    "SleepStage": ("Profusion XML", "edf"),
+    "Stage": ("Alice XML", None),
+    "Event": ("Embla XML", None),
+}
+"""Formats by the name of their elements, and what integers in them mean."""
 _STAGE_WORD = re.compile(r"(?:sleep[\s_-]*)?stage[\s_-]*(?=\d)", re.IGNORECASE)
 
 _CODING_HINT = f"source.stage_coding={'|'.join(CODINGS)} (aasm: 4 is REM; edf: 5 is REM; dreams: 5 is wake)"
@@ -45,45 +60,23 @@ _EVENT = re.compile(
     re.IGNORECASE,
 )
 """Words of events, which never stand for a stage."""
+_STOP = re.compile(r"\b(?:stop|end)s?\b", re.IGNORECASE)
 
+_AS_IT_IS = ScoringOptions()
 Segment = tuple[float, float, int]
 
 
-def read_hypnogram(
-    path: str | Path,
-    *,
-    epoch_s: float | None = None,
-    coding: str | None = None,
-    stage_names: tuple[str, ...] = HUMAN_STAGES,
-    more_names: Mapping[str, str] | None = None,
-) -> Hypnogram:
-    """Read a scoring: EDF+ or BDF+ annotations, NSRR, Profusion or Polysmith XML, a table, or one stage a line.
+def read_hypnogram(path: str | Path, options: ScoringOptions = _AS_IT_IS) -> Hypnogram:
+    """Read a scoring of any format: EDF+ or BDF+ annotations, XML, JSON, a table, or one stage a line.
 
-    The format is told from the file's content.
-
-    Parameters
-    ----------
-    epoch_s
-        Length of a line's epoch where the file does not state it; told from the recording's length if not given.
-    coding
-        What integers mean, in any format: a key of :data:`~src.recordings.sleep.stage_names.CODINGS`. Stage names
-        need none.
-    stage_names
-        ``HUMAN_STAGES`` or ``RODENT_STAGES``.
-    more_names
-        Names of the user's own and the stage that each stands for.
+    The format is told from the file's content, and ``options`` say what the file does not.
 
     Raises
     ------
     BadInput
-        For an absent, empty or unreadable file, integers without ``coding``, more than a few stages with unknown
-        names (all of them listed), or stages that overlap.
+        For an absent, empty or unreadable file, integers without a coding, more than a few stages with unknown names
+        (all of them listed), stages that overlap, or the stages of several scorers of whom none is named.
     """
-    return read_scoring(path, ScoringOptions(epoch_s, coding, stage_names, more_names or {}))
-
-
-def read_scoring(path: str | Path, options: ScoringOptions) -> Hypnogram:
-    """:func:`read_hypnogram` with its options in one piece."""
     path = Path(path)
     if options.coding is not None and options.coding not in CODINGS:
         raise BadInput("stage_coding", f"{options.coding!r} is not known", f"choose from: {', '.join(CODINGS)}")
@@ -94,20 +87,24 @@ def read_scoring(path: str | Path, options: ScoringOptions) -> Hypnogram:
             raise BadInput(path, "has no sleep stage among its annotations (none)", "give the hypnogram file")
         scoring = Scoring(rows, f"{path.suffix[1:4].upper()}+ annotations", start=found.start, notes=found.notes)
     else:
-        text = read_text(path)
-        scoring = _parse_xml(path, text) if text.lstrip().startswith("<") else parse_text(path, text, options.stage)
-    if not scoring.rows:
-        hint = "give a hypnogram with at least one epoch (XML: of NSRR, Profusion, Polysmith, Alice or Embla)"
-        raise BadInput(path, "holds no stage", hint)
+        scoring = _parse(path, read_text(path), options)
+    scoring = _by_scorer(path, scoring, options)
+    if options.scorer and _plain(scoring.scorer) != _plain(options.scorer):
+        note = f"names no scorer {options.scorer!r}: its only or first stages are read"
+        scoring = replace(scoring, notes=(*scoring.notes, note))
     scoring = replace(scoring, coding=options.coding or scoring.coding)
-    codes = _codes(path, scoring, options)
+    meaning = _meaning_of_integers(path, scoring, options)
+    codes = _codes(path, scoring, options, meaning)
     known = {text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is not None}
     numbers = {integer for text in known if (integer := integer_of(text)) is not None}
-    if numbers and scoring.coding:
-        doubt = "integers hold 4 (R&K stage 4) and no 5 (REM): is stage_coding=aasm meant?"
-        notes = (doubt,) if scoring.coding == "edf" and 4 in numbers and 5 not in numbers else ()
-        how = f"{scoring.how}, integers as {scoring.coding}"
-        scoring = replace(scoring, how=how, notes=(*scoring.notes, *notes))
+    if numbers and meaning:
+        notes = list(scoring.notes)
+        if scoring.coding == "edf" and 4 in numbers and 5 not in numbers:
+            notes.append("integers hold 4 (R&K stage 4) and no 5 (REM): is stage_coding=aasm meant?")
+        if 0 not in codes:
+            notes.append("no integer stands for wake: is another stage_coding meant?")
+        how = f"{scoring.how}, integers as {'its legend says' if scoring.legend else scoring.coding}"
+        scoring = replace(scoring, how=how, notes=tuple(notes))
     return (_one_per_epoch if scoring.rows[0][0] is None else _on_grid)(path, scoring, codes, options)
 
 
@@ -115,57 +112,70 @@ def has_stages(path: str | Path, options: ScoringOptions) -> bool:
     """Whether the annotations of a recording hold stages; integers count only where a coding says what they mean."""
     texts = {text for _, _, text in read_annotations(path).marks if text}
     texts = {text for text in texts if options.coding is not None or integer_of(text) is None}
-    return any(options.stage(text) not in (None, UNSCORED) for text in texts)
+    of_scorers = {stage for stage, scorer in (_stage_and_scorer(text, options) for text in texts) if scorer}
+    named = {options.stage(stage) for stage in of_scorers if integer_of(stage) is None} - {None, UNSCORED}
+    return len(named) > 1 or any(options.stage(text) not in (None, UNSCORED) for text in texts)
 
 
-def _parse_xml(path: Path, text: str) -> Scoring:
-    """NSRR (``ScoredEvent``), Alice (``Stage``), Embla (``Event``), Profusion and Polysmith (``SleepStage``)."""
-    if re.search(r"<!(DOCTYPE|ENTITY)", text):
-        raise BadInput(path, "is XML with a document type of its own", "export it again as NSRR or Profusion XML")
-    try:
-        root = ElementTree.fromstring(text)  # text: whatever encoding its declaration names
-    except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise BadInput(path, f"is no well-formed XML ({error})", "copy or export it again") from None
-
-    def children(name: str) -> list[dict[str, str]]:
-        found = (node for node in root.iter() if _local(node) == name)
-        return [
-            {"": (node.text or "").strip(), **node.attrib} | {_local(c): (c.text or "").strip() for c in node}
-            for node in found
-        ]
-
-    stated = [number(found[""]) for found in children("EpochLength")]
-    epoch_s = stated[0] if stated and stated[0] and stated[0] > 0 else None
-    events = [event for event in children("ScoredEvent") if "stage" in (event.get("EventType") or "stage").lower()]
-    rows = [(number(e.get("Start", "")), number(e.get("Duration", "")), e.get("EventConcept", "")) for e in events]
-    if rows and any(concept for _, _, concept in rows):
-        if any(onset is None for onset, _, _ in rows):
-            raise BadInput(path, "has a scored event without a start", "export it again")
-        # What is no stage event was left out by its EventType; "Stage 2 sleep|2" says its stage twice.
-        return Scoring(rows, "NSRR XML", epoch_s)
-    if staged := _alice_stages(root):
-        return Scoring(staged, "Alice XML")
-    timed = [event for event in children("Event") if "StartTime" in event]
-    if timed:
-        lines = ["\t".join(event.get(name, "") for name in ("StartTime", "StopTime", "Type")) for event in timed]
-        return replace(parse_text(path, "\n".join(["start\tstop\tevent", *lines])), how="Embla XML")
-    epochs = children("SleepStage")
-    stages = [(None, None, epoch.get("Stage", epoch[""])) for epoch in epochs]
-    return Scoring(stages, "Profusion XML", epoch_s, coding="edf")
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
-def _alice_stages(root: ElementTree.Element) -> list[Row]:
-    """The stages of Philips Alice and Sleepware, a person's where the file has a machine's too."""
-    by_person = [node for node in root.iter() if _local(node) in ("UserStaging", "HumanStaging")]
-    nodes = (node for top in by_person or [root] for node in top.iter() if _local(node) == "Stage")
-    return [(number(node.get("Start", "")), None, node.get("Type", "")) for node in nodes if node.get("Start")]
+def _parse(path: Path, text: str, options: ScoringOptions) -> Scoring:
+    """A text of any format, told from how it begins."""
+    if text.lstrip().startswith("<"):
+        table, epoch_s, name = xml_table(path, text, options)
+        how, coding = _XML.get(name, ("XML", None))
+        return replace(parse_table(path, table, options, 0), how=how, epoch_s=epoch_s, coding=coding)
+    if text.lstrip().startswith(("[", "{")) and (found := json_table(text, options)):
+        scoring = parse_table(path, found[0], options, None if len(found[0][0]) == 1 else 0)
+        return replace(scoring, how="JSON", epoch_s=found[1])
+    return parse_text(path, text, options)
 
 
-def _local(node: ElementTree.Element) -> str:
-    return str(node.tag).rpartition("}")[2].rpartition(":")[2]
+def _by_scorer(path: Path, scoring: Scoring, options: ScoringOptions) -> Scoring:
+    """The rows of one scorer where texts name it: ``AB: Sleep stage N2``, ``N2 (CD)``, ``Sleep stage N2@@AB``."""
+    texts = [text for _, _, text in scoring.rows]
+    split = {text: _stage_and_scorer(text, options) for text in set(texts)}
+    named = Counter(scorer for text in texts if (scorer := split[text][1]))
+    plain = sum(not split[text][1] and options.stage(text) not in (None, UNSCORED) for text in texts)
+    # A scorer names several stages; "N2 (spindles)" is one stage with a remark.
+    several = Counter(scorer for _, scorer in {(options.stage(stage), who) for stage, who in split.values()})
+    scorers = {name for name, n in named.items() if n > 0.2 * sum(named.values()) and several[name] > 1}
+    if plain or not scorers:
+        return scoring
+    chosen = one_scorer(path, sorted(scorers), options)
+    rows = [
+        (onset, duration, split[text][0] if split[text][1] == chosen else text)
+        for onset, duration, text in scoring.rows
+        if split[text][1] not in scorers - {chosen}
+    ]
+    return replace(scoring, rows=rows, scorer=chosen)
 
 
-def _codes(path: Path, scoring: Scoring, options: ScoringOptions) -> list[int | None]:
+def _stage_and_scorer(text: str, options: ScoringOptions) -> tuple[str, str]:
+    """The part of a text that is a stage and the part that is none; the text and nothing where it has no such parts."""
+    parts = [part for part in re.split(r"\s*(?:@@|[:|/()\[\];,]|\s-\s)\s*", text.strip()) if part]
+    stages = [part for part in parts if options.stage(part) is not None or integer_of(part) is not None]
+    others = [part for part in parts if part not in stages and not is_stage_word(part)]
+    return (stages[0], others[0]) if len(stages) == len(others) == 1 and not _EVENT.search(others[0]) else (text, "")
+
+
+def _meaning_of_integers(path: Path, scoring: Scoring, options: ScoringOptions) -> Mapping[int, int]:
+    """What integers mean: as the file's own legend says, or as the coding of its format or the user's; else nothing."""
+    stated = CODINGS[scoring.coding] if scoring.coding else {}
+    against = [n for n, code in scoring.legend.items() if options.coding and stated.get(n, code) != code]
+    if against:
+        problem = f"says itself what integers mean, and {against[0]} is not what stage_coding={options.coding} says"
+        raise BadInput(path, problem, "give no stage_coding, or the one of the file")
+    of_rodents = scoring.coding in RODENT_CODINGS
+    if scoring.coding and not scoring.legend and of_rodents != (options.stage_names == RODENT_STAGES):
+        problem = f"has integers in the coding {scoring.coding!r}, which is for {'rodents' if of_rodents else 'people'}"
+        raise BadInput(path, problem, f"choose one for {' or '.join(options.stage_names)}: {_CODING_HINT}")
+    return scoring.legend or stated
+
+
+def _codes(path: Path, scoring: Scoring, options: ScoringOptions, meaning: Mapping[int, int]) -> list[int | None]:
     """What every row stands for; ``None`` for what is no stage that we know."""
     texts = [text for _, _, text in scoring.rows]
     by_name = {text: options.stage(text) for text in set(texts)}
@@ -173,7 +183,7 @@ def _codes(path: Path, scoring: Scoring, options: ScoringOptions) -> list[int | 
     integers = {text: number for text in free if (number := integer_of(text)) is not None}
     named = {code for text, code in by_name.items() if text not in integers} - {None, UNSCORED}
     numbered = {text: number for text in by_name if (number := integer_of(_STAGE_WORD.sub("", text))) is not None}
-    if scoring.coding and len(numbered) > len(integers) and not {t for t in by_name if by_name[t] == 4} - {*numbered}:
+    if meaning and len(numbered) > len(integers) and not {t for t in by_name if by_name[t] == 4} - {*numbered}:
         # "Sleep stage 4" is a name of R&K's stage 4 only where no coding says otherwise and REM has a name of its own.
         integers, named = numbered, {by_name[text] for text in by_name if text not in numbered} - {None, UNSCORED}
     timed = scoring.rows[0][0] is not None
@@ -181,15 +191,14 @@ def _codes(path: Path, scoring: Scoring, options: ScoringOptions) -> list[int | 
     if integers and timed and all_named:
         # Stages have names here: the integers among them are triggers.
         return [None if text in integers else by_name[text] for text in texts]
-    if integers and scoring.coding is not None:
-        table = CODINGS[scoring.coding]
-        wrong = sorted({n for n in integers.values() if n not in table and 0 <= n <= LARGEST_STAGE})
+    if integers and meaning:
+        wrong = sorted({n for n in integers.values() if n not in meaning and 0 <= n <= LARGEST_STAGE})
         if wrong:
             listed = ", ".join(repr(str(number)) for number in wrong)
-            problem = f"has unknown stages in the coding {scoring.coding!r}: {listed}"
+            problem = f"has unknown stages in the coding {scoring.coding or 'of its legend'!r}: {listed}"
             raise BadInput(path, problem, f"say what integers mean: {_CODING_HINT}")
-        by_name |= {text: table.get(number) for text, number in integers.items()}
-    elif (integers and not named) or (scoring.coding is None and _is_unclear(by_name, numbered, options.stage_names)):
+        by_name |= {text: meaning.get(number) for text, number in integers.items()}
+    elif (integers and not named) or (not meaning and _is_unclear(by_name, numbered, options.stage_names)):
         listed = ", ".join(sorted(integers or numbered, key=lambda text: (numbered[text], text))[:12])
         problem = f"has {'bare ' if integers else ''}integers for stages ({listed}), which mean different things in"
         raise BadInput(path, f"{problem} different files", f"say which: {_CODING_HINT}")
@@ -211,13 +220,13 @@ def _refuse_unknown(path: Path, unknown: Sequence[str], share: float, n: int, op
     if share > _FEW and (len(unknown) > 1 or n < 6):
         hint = f"use {', '.join(options.stage_names)} or ?, or say what they mean: source.stage_names={{name: stage}}"
         raise BadInput(path, f"has unknown stages: {listed}", hint)
-    return [f"{len(unknown)} epochs have unknown names ({listed}): unscored"]
+    return [f"{counted(len(unknown), 'epoch')} with an unknown name ({listed}): unscored"]
 
 
 def _one_per_epoch(path: Path, scoring: Scoring, codes: Sequence[int | None], options: ScoringOptions) -> Hypnogram:
     unknown = [(i, row[2]) for i, (row, code) in enumerate(zip(scoring.rows, codes, strict=True)) if code is None]
     names = [text for _, text in unknown]
-    lines = scoring.how.startswith(LINES)
+    lines = scoring.how.startswith(LINES) and not scoring.how.startswith(TABLE_WITHOUT_TIMES)
     first = next((i for i, code in enumerate(codes) if code is not None), 0) if lines else 0
     notes = _refuse_unknown(path, names[first:], len(names[first:]) / len(codes), len(codes), options)
     stages = np.array([UNSCORED if code is None else code for code in codes], np.int8)
@@ -237,7 +246,7 @@ def _on_grid(path: Path, scoring: Scoring, codes: Sequence[int | None], options:
     lasting = [
         (row, _UNKNOWN if code is None else code) for row, code in rows if code is not None or row[2] in for_stages
     ]
-    known = _lasting(lasting, usual_s)
+    known = _lasting(lasting, usual_s, [row[0] or 0.0 for row, code in rows if code is None and _STOP.search(row[2])])
     stages = [segment for segment in known if segment[2] >= 0]
     if len(lasting) == sum(code == _UNKNOWN for _, code in lasting):
         listed = ", ".join(sorted({repr(text) for _, _, text in scoring.rows})[:8])
@@ -258,12 +267,12 @@ def _on_grid(path: Path, scoring: Scoring, codes: Sequence[int | None], options:
     if left_out:
         usual = Counter(row[2] for row in others if row not in unknown).most_common(3)
         listed = f" ({', '.join(repr(name) for name, _ in usual)})" if usual else ""
-        notes.append(f"{left_out} annotations that are not stages left out{listed}")
+        notes.append(f"{counted(left_out, 'annotation')} without a stage left out{listed}")
     without_end = {round(lasts) for (row, _), (_, lasts, _) in zip(lasting, known, strict=True) if not row[1]}
-    if len(without_end) > 2 and not lasting[-1][0][1] and known[-1][2] >= 0:
+    if len(without_end) > 2 and not lasting[-1][0][1] and known[-1][2] >= 0 and known[-1][1] <= usual_s:
         notes.append(f"the last stage states no end: taken as {known[-1][1]:g} s long")
     if clipped:
-        notes.append(f"{clipped} stages overlap the next by less than {_TOUCH_S:g} s: cut short")
+        notes.append(f"{counted(clipped, 'stage')} cut short, which overlapped the next by less than {_TOUCH_S:g} s")
     return _rasterised(path, replace(scoring, notes=(*scoring.notes, *notes)), segments, blanks, options)
 
 
@@ -292,12 +301,16 @@ def _rasterised(
     stages = rasterise(segments, epoch_s, n_epochs, onset_s=first)
     return Hypnogram(
         stages, epoch_s, first, scoring.start, str(path), options.stage_names, notes, how=scoring.how,
-        dated=scoring.dated, length_by="user" if options.epoch_s else "file", scored_epoch_s=usual_s,
+        dated=scoring.dated, or_day=scoring.or_day, length_by="user" if options.epoch_s else "file",
+        scored_epoch_s=usual_s,
     )  # fmt: skip
 
 
-def _lasting(rows: Sequence[tuple[Row, int]], usual_s: float) -> list[Segment]:
-    """Segments with a duration each: one that states none lasts until the next stage, in a list of epochs an epoch."""
+def _lasting(rows: Sequence[tuple[Row, int]], usual_s: float, stops: Sequence[float]) -> list[Segment]:
+    """Segments with a duration each: one that states none lasts until the next stage, in a list of epochs an epoch.
+
+    The last one ends with the recording, where one of ``stops`` says when that is.
+    """
     onsets = [row[0] or 0.0 for row, _ in rows]
     # An artefact that lasts for a time of its own does not end the stage around it.
     ends = sorted({onset for onset, (row, code) in zip(onsets, rows, strict=True) if code != UNSCORED or not row[1]})
@@ -305,7 +318,7 @@ def _lasting(rows: Sequence[tuple[Row, int]], usual_s: float) -> list[Segment]:
     step_s = _common(steps) if steps else usual_s
     longest_s = step_s + _TOUCH_S if _are_epochs(steps, step_s) else math.inf
     ends = ends or onsets[-1:] or [0.0]
-    ends.append(ends[-1] + min(usual_s, step_s))
+    ends.append(next((stop for stop in stops if stop > ends[-1]), ends[-1] + min(usual_s, step_s)))
     places = np.searchsorted(ends, onsets, side="right").clip(max=len(ends) - 1)
     lasts = [ends[place] - a for a, place in zip(onsets, places, strict=True)]
     return [

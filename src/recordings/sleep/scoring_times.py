@@ -1,10 +1,12 @@
-"""Times in scoring files: seconds, clock times, durations and Luna's notations."""
+"""Times in scoring files: seconds, clock times, dates, durations and Luna's notations."""
 
+import itertools
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from src.signals import BadInput
@@ -12,13 +14,18 @@ from src.signals import BadInput
 ABSENT = ("", "n/a", "na", "nan", ".", "...", "-")
 _LUNA_DATE = r"\d{1,2}[-/]\w{1,3}[-/]\d{2,4}-"
 _CLOCK = re.compile(
-    rf"(?:^|[T\s]|^{_LUNA_DATE})(\d{{1,2}})([:.])(\d{{2}})(?:\2(\d{{2}}(?:[.,]\d+)?))?\s*([ap]m)?(?:Z|[+-]\d{{2}}:?\d{{2}})?$",
+    rf"(?:^|[T\s]|^{_LUNA_DATE})(\d{{1,2}})([:.])(\d{{2}})(?:\2(\d{{2}}(?:[.,:]\d+)?))?\s*([ap]\.?\s?m\.?)?(?:Z|[+-]\d{{2}}:?\d{{2}})?$",
     re.IGNORECASE,
 )
+_HOURS = re.compile(r"(?<!\d)(\d{1,2})\s?h\s?(\d{2})(?:\s?m(?:in)?)?(?:\s?(\d{2}(?:[.,]\d+)?)\s?s?)?$", re.IGNORECASE)
+"""``22h58m10s``, ``22h58``."""
+DATE = re.compile(r"(?<!\d)(\d{1,4})(?P<sign>[-/.])(\d{1,2}|[a-z]{3})(?P=sign)(\d{4}|\d{2})(?!\d)", re.IGNORECASE)
+_DATE_FORMS = ("%Y-%m-%d", "%d-%m-%Y", "%d-%m-%y", "%d-%b-%Y", "%d-%b-%y", "%m-%d-%Y", "%m-%d-%y")
 _ELAPSED = re.compile(r"0\+(\d+):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?")
 _LUNA_EPOCH = re.compile(r"e:(?:(\d+(?:\.\d+)?):)?(\d+)")
 _LUNA_EPOCH_S = 30.0
 _NO_DATE = datetime(1985, 1, 1)
+_FIRST_YEAR = 1971
 
 
 def without_luna_times(row: Sequence[str]) -> list[str]:
@@ -35,28 +42,69 @@ def without_luna_times(row: Sequence[str]) -> list[str]:
     return cells
 
 
-def onsets_of(path: Path, cells: Sequence[str]) -> tuple[list[float], datetime | None]:
-    """Seconds from the first sample, or seconds from the first row and its time of day."""
+def onsets_of(
+    path: Path, cells: Sequence[str], *, elapsed: bool = False
+) -> tuple[list[float], datetime | None, tuple[date, ...]]:
+    """Seconds from the first sample; of clock times from the first row, with its time of day and its possible dates.
+
+    ``elapsed``: clock times count from the first sample. The time of day has the date 1985-01-01 if none is known.
+    """
     if number(cells[0]) is None and _clock(cells[0]) is not None:
-        clocks: list[float] = []
+        times: list[float] = []
         for line, cell in enumerate(cells, 1):
             if (seconds := _clock(cell)) is None:
                 raise BadInput(path, f"row {line}: onset {cell!r} is no clock time", "give hh:mm:ss throughout")
-            # Rows go forward in time: a clock that falls back by hours has passed midnight.
-            day = 86_400 * math.floor(clocks[-1] / 86_400) if clocks else 0
-            back_s = clocks[-1] - seconds - day if clocks else 0.0
-            if 39_600 < back_s <= 43_200:  # 12:59 and 01:00 without AM and PM
-                problem = f"row {line}: clock time {cell!r} is half a day before the row above it"
-                raise BadInput(path, problem, "give 24-hour clock times, AM and PM, or seconds from the start")
-            clocks.append(seconds + day + (86_400 if back_s > 43_200 else 0))
-        if all(len(re.findall(r"[:.]", cell)) == 1 for cell in cells):
+            times.append(seconds)
+        readings = _dates(cells)
+        dates = tuple(dict.fromkeys(days[0] for days in readings))
+        if elapsed or (dates and dates[0].year < _FIRST_YEAR):  # MNE writes 1970-01-01 00:00:30 for 30 s
+            zero = readings[0] if readings else [_NO_DATE.date()] * len(times)
+            first = min(zero)
+            return [86_400 * (day - first).days + t for day, t in zip(zero, times, strict=True)], None, ()
+        clocks = next((found for days in readings if (found := _by_date(times, days))), None)
+        clocks = clocks or _past_midnight(path, cells, times)
+        if all(len(re.findall(r"[:.]", DATE.sub("", cell))) == 1 for cell in cells):
             clocks = _within_minutes(clocks)
-        return [clock - clocks[0] for clock in clocks], _NO_DATE + timedelta(seconds=clocks[0])
+        start = datetime.combine(dates[0] if dates else _NO_DATE, datetime.min.time()) + timedelta(seconds=clocks[0])
+        return [clock - clocks[0] for clock in clocks], start, dates
     onsets = [number(cell) for cell in cells]
     for line, (onset, cell) in enumerate(zip(onsets, cells, strict=True), 1):
         if onset is None:
             raise BadInput(path, f"row {line}: onset {cell!r} is not a number", "give seconds from the start")
-    return [onset for onset in onsets if onset is not None], None
+    return [onset for onset in onsets if onset is not None], None, ()
+
+
+def _past_midnight(path: Path, cells: Sequence[str], times: Sequence[float]) -> list[float]:
+    """Clock times in seconds that go forward: one that falls back by hours has passed midnight."""
+    clocks: list[float] = []
+    for line, (cell, seconds) in enumerate(zip(cells, times, strict=True), 1):
+        day = 86_400 * math.floor(clocks[-1] / 86_400) if clocks else 0
+        back_s = clocks[-1] - seconds - day if clocks else 0.0
+        if 39_600 < back_s <= 43_200:  # 12:59 and 01:00 without AM and PM
+            problem = f"row {line}: clock time {cell!r} is half a day before the row above it"
+            raise BadInput(path, problem, "give 24-hour clock times, AM and PM, or seconds from the start")
+        clocks.append(seconds + day + (86_400 if back_s > 43_200 else 0))
+    return clocks
+
+
+def _by_date(times: Sequence[float], days: Sequence[date]) -> list[float] | None:
+    """Seconds since the first midnight; ``None`` where time falls back at midnight: one date stands for the night."""
+    clocks = [86_400.0 * (day - days[0]).days + time for day, time in zip(days, times, strict=True)]
+    steps = [b - a for a, b in itertools.pairwise(clocks)]
+    return None if min(steps, default=0) < -43_200 or max(clocks) - min(clocks) > 14 * 86_400 else clocks
+
+
+def _dates(cells: Sequence[str]) -> list[list[date]]:
+    """The dates of cells in the orders of day, month and year that are possible, the shortest span first."""
+    texts = [match[0] for cell in cells if (match := DATE.search(cell))]
+    forms = [form for form in _DATE_FORMS if not (form.startswith("%m") and "." in "".join(texts[:1]))]
+    readings = []
+    for form in forms if len(texts) == len(cells) else ():
+        with suppress(ValueError):
+            days = {text: datetime.strptime(re.sub("[/.]", "-", text), form).date() for text in set(texts)}
+            readings.append([days[text] for text in texts])
+    readings.sort(key=lambda days: max(days) - min(days))
+    return readings[:1] + [days for days in readings[1:] if max(days) - min(days) <= timedelta(days=14)]
 
 
 def _within_minutes(clocks: Sequence[float]) -> list[float]:
@@ -87,12 +135,14 @@ def duration_of(path: Path, line: int, cell: str) -> float | None:
 
 
 def until_of(path: Path, line: int, onset: float, cell: str, start: datetime | None) -> float | None:
+    """Seconds from an onset to the end that a cell states; ``start`` is the time of day of zero."""
     if cell.startswith("+") or cell.lower() in ABSENT:
         return duration_of(path, line, cell.removeprefix("+"))
     if start is None:
-        seconds = number(cell)
+        seconds = seconds_of(cell)
     elif (clock := _clock(cell)) is not None:
-        seconds = onset + (clock - (start - _NO_DATE).total_seconds() - onset) % 86_400
+        zero_s = (start - datetime.combine(start, datetime.min.time())).total_seconds()
+        seconds = onset + (clock - zero_s - onset) % 86_400
     else:
         seconds = None
     if seconds is None or seconds < onset:
@@ -114,11 +164,11 @@ def number(cell: str) -> float | None:
 
 
 def _clock(cell: str) -> float | None:
-    """Seconds since midnight of ``23:00:30``, ``23.00.30``, ``11:00:30 PM`` or a date and such a time."""
-    match = _CLOCK.search(cell.strip())
+    """Seconds since midnight of ``23:00:30``, ``23.00.30``, ``23h00m30s``, ``11:00:30 PM``, with a date or without."""
+    match = _CLOCK.search(_HOURS.sub(r"\1:\2:\3", cell.strip()).rstrip(":"))
     if not match or (match[2] == "." and match[4] is None):
         return None
-    hours, minutes, seconds = int(match[1]), int(match[3]), float((match[4] or "0").replace(",", "."))
+    hours, minutes, seconds = int(match[1]), int(match[3]), float(re.sub("[,:]", ".", match[4] or "0"))
     if match[5]:
-        hours = hours % 12 + (12 if match[5].lower() == "pm" else 0)
+        hours = hours % 12 + (12 if match[5][0].lower() == "p" else 0)
     return hours * 3600 + minutes * 60 + seconds if hours < 24 and minutes < 60 and seconds < 61 else None

@@ -11,18 +11,27 @@ _N1, _N2, _N3, _REM = 1, 2, 3, 4
 _NOBODY = (
     *("?", "movement", "movementtime", "mt", "m", "unscored", "uns", "unknown", "undefined", "u", "indeterminate"),
     *("no", "nodata", "notscored", "art", "artefact", "artifact", "arte", "none", "l", "artefakt", "bewegung"),
+    *("ns", "unknownstage", "nostage"),
 )
+ASIAN_NAMES: dict[str, dict[str, int]] = {
+    "cp932": {"覚醒": 0, "レム": _REM},
+    "gb18030": {"清醒": 0, "觉醒": 0, "快速眼动": _REM},
+}
+"""Names in Japanese and Chinese, by the encoding that a file with them has where it has no Unicode."""
+_ASIAN_STAGE = re.compile("睡眠|段階|阶段|ステージ|第|期")
 _HUMAN_NAMES: dict[str, int] = (
     # s0: RemLogic and CAP; wk: Alice; wach: Domino in German; eveil, veille, sp (sommeil paradoxal): French.
-    dict.fromkeys(("w", "wake", "awake", "wk", "wakefulness", "wakestate", "0w", "s0"), 0)
-    | dict.fromkeys(("wach", "wachzustand", "eveil", "veille", "vigilia", "veglia", "wakker"), 0)
+    dict.fromkeys(("w", "wake", "awake", "wk", "wakefulness", "wakestate", "0w", "s0", "aw", "awa"), 0)
+    | dict.fromkeys(("wach", "wachzustand", "eveil", "veille", "vigilia", "veglia", "wakker", "waak"), 0)
+    | dict.fromkeys(("despierto", "czuwanie", "vaken", "vagen", "valve"), 0)
     | dict.fromkeys(("1", "n1", "s1", "nrem1", "nonrem1"), _N1)
     | dict.fromkeys(("2", "n2", "s2", "nrem2", "nonrem2"), _N2)
     # Rechtschaffen & Kales' stages 3 and 4 are the AASM's N3.
     | dict.fromkeys(("3", "n3", "s3", "nrem3", "nonrem3", "4", "n4", "s4", "nrem4", "nonrem4", "34"), _N3)
     | dict.fromkeys(("sws", "slowwave", "tiefschlaf", "lentprofond"), _N3)
-    | dict.fromkeys(("r", "rem", "re", "rapideyemovement", "sp", "paradoxal"), _REM)
+    | dict.fromkeys(("r", "rem", "re", "rapideyemovement", "sp", "paradoxal", "mor"), _REM)
     | dict.fromkeys(_NOBODY, UNSCORED)
+    | {name: code for names in ASIAN_NAMES.values() for name, code in names.items()}
 )
 _RODENT_NAMES: dict[str, int] = (
     dict.fromkeys(("w", "wake", "awake", "wk", "wakefulness"), 0)
@@ -38,8 +47,10 @@ CODINGS: dict[str, dict[int, int]] = {
     "dreams": {5: 0, 4: _REM, 3: _N1, 2: _N2, 1: _N3, 0: _N3, -1: UNSCORED, -2: UNSCORED, -3: UNSCORED},
     "ucddb": {0: 0, 1: _REM, 2: _N1, 3: _N2, 4: _N3, 5: _N3, 6: UNSCORED, 7: UNSCORED, 8: UNSCORED},
     "rodent": {1: 0, 2: 1, 3: 2, 0: UNSCORED, -1: UNSCORED},
+    "accusleep": {1: 2, 2: 0, 3: 1, 4: UNSCORED, 0: UNSCORED, -1: UNSCORED},
 }
-"""Integer codings by name: AASM as YASA writes it, R&K as the EDF FAQ numbers it, two databases', a rodent one."""
+"""Integer codings by name: AASM as YASA writes it, R&K as the EDF FAQ numbers it, two databases', two for rodents."""
+RODENT_CODINGS = ("rodent", "accusleep")
 
 LARGEST_STAGE = 5
 """Integers from 0 to this one stand for stages in every coding that has them; others stand for no stage."""
@@ -61,6 +72,12 @@ def integer_of(name: str) -> int | None:
 def says_stage(name: str) -> bool:
     """Whether a name calls itself a stage, such as ``Sleep stage 7``."""
     return _SAYS_STAGE.match(name.strip()) is not None
+
+
+def is_stage_word(name: str) -> bool:
+    """Whether a name has words for stages only, and names none: ``Sleep stage``, ``Light sleep``."""
+    words = re.split(r"[\s_-]+", name.strip().lower())
+    return all(re.fullmatch(f"{_STAGE_WORDS}|{_KIND_OF_SLEEP}", word) for word in words)
 
 
 def stage_code(
@@ -89,11 +106,11 @@ def stage_code(
         return UNSCORED
     if bracketed := _IN_BRACKETS.fullmatch(plain):
         code, other = (stage_code(part, stage_names) for part in bracketed.groups())
-        if code is None and all(re.fullmatch(f"{_STAGE_WORDS}|{_KIND_OF_SLEEP}", w) for w in bracketed[1].split()):
+        if code is None and is_stage_word(bracketed[1]):
             return other  # "Light sleep (N2)"
         return code if other in (None, code) else None  # "N3 (SWS)"; what contradicts itself is no name
-    plain = unicodedata.normalize("NFD", plain).encode("ascii", "ignore").decode()
-    words = [word for word in re.split(r"[\s_:/.-]+", plain) if word]
+    plain = unicodedata.normalize("NFC", re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", plain)))
+    words = [word for word in re.split(r"[\s_:=/.\u2010-\u2015-]+", _ASIAN_STAGE.sub("", plain)) if word]
     rest = [word for word in words if not re.fullmatch(_STAGE_WORDS, word)]
     # "Light sleep N2" and "Sommeil lent profond N3"; "Sommeil lent profond" alone is a name too.
     short = "".join([word for word in rest if not re.fullmatch(_KIND_OF_SLEEP, word)] or rest)
@@ -111,6 +128,7 @@ class ScoringOptions:
     coding: str | None = None  # what integers mean, a key of CODINGS
     stage_names: tuple[str, ...] = HUMAN_STAGES  # or RODENT_STAGES
     more_names: Mapping[str, str] = field(default_factory=dict)  # names of the user's own, and their stages
+    scorer: str | None = None  # whose stages to read where a file has those of several
 
     def stage(self, name: str) -> int | None:
         """The label of a name; see :func:`stage_code`."""

@@ -137,3 +137,22 @@ def test_the_defaults_stay_below_half_a_million_parameters():
 def test_an_unknown_context_is_refused():
     with pytest.raises(BadInput, match="choose from: gru, none"):
         sequence_network(context="lstm")
+
+
+def test_several_networks_as_one_are_the_mean_of_their_log_probabilities():
+    mean = sequence_network(members=[3, 5])
+    few = {"n_channels": 2, "n_freqs": 3, "n_frames": 1, "n_classes": 4, "window_epochs": 10, **LITTLE}
+    alone = [sequence_network(), build_network("sleep_sequence", few).eval()]
+    mean.members[1].load_state_dict(alone[0].state_dict())
+    mean.members[0].load_state_dict(alone[1].state_dict())
+    levels = night(33)
+    levels[:, 1] = levels[4] = torch.nan
+    expected = (alone[0].score_night(levels) + alone[1].score_night(levels[:, :, :3])) / 2
+    torch.testing.assert_close(mean.score_night(levels), expected.log_softmax(-1))
+    torch.testing.assert_close(mean(levels[None, :10])[0], mean.score_night(levels[:10]))
+
+
+@pytest.mark.parametrize("members", [[3, 6], [0, 5]])
+def test_a_member_cannot_read_rows_that_are_not_there(members):
+    with pytest.raises(BadInput, match=r"members: are .* where an epoch has 5 rows"):
+        sequence_network(members=members)

@@ -97,7 +97,7 @@ def test_bad_cells_are_left_out_counted_and_named_and_change_no_other_cell(tmp_p
     assert {k: facts["cells"][k] for k in ("used", "no finite frame", "constant", "F0 ≤ 0")} == {
         "used": 16, "no finite frame": 1, "constant": 2, "F0 ≤ 0": 1,
     }  # fmt: skip
-    assert facts["notes"][0] == "4 of 20 cells were left out: 1 no finite frame (4); 2 constant (8, 12); 1 F0 ≤ 0 (10)"
+    assert facts["notes"][0] == "4 of 20 cells left out: 1 no finite frame (4); 2 constant (8, 12); 1 F0 ≤ 0 (10)"
     with (
         h5py.File(tmp_path / "out" / "expected_spikes.h5") as file,
         h5py.File(tmp_path / "healthy" / "expected_spikes.h5") as before,

@@ -97,7 +97,7 @@ def test_a_real_plane_gives_its_rates_with_one_command(shared_data, tmp_path, gi
     shown = " ".join(printed(summary.table()).split())
     assert "19 of 20 2,000 10 tau1.25s ΔF/F" in shown
     assert "0.7 of the neuropil" in shown
-    assert "1 of 20 cells were left out: 1 F0 ≤ 0 (211)" in shown
+    assert "1 of 20 cells left out: 1 F0 ≤ 0 (211)" in shown
     with h5py.File(tmp_path / "out" / "suite2p_plane" / "spikes.h5") as file:
         assert (file["spike_rate"].shape, file["spike_rate"].attrs["units"]) == ((20, 2000), "spikes per second")
         assert float(np.nansum(file["expected_spikes"][()], dtype=float)) == pytest.approx(856.07, abs=0.01)
@@ -151,7 +151,7 @@ def test_a_real_population_through_real_networks(shared_data, tmp_path):
     for name, more in (("one", {}), ("two", {"workers": 2, "batch_size": 100})):
         summary = run(tmp_path / "raw", tmp_path / name / "coo", **changes, **more)
         assert summary.exit_code == 0
-        assert "2 of 1005 cells were left out: 2 no finite frame" in " ".join(printed(summary.table()).split())
+        assert "2 of 1005 cells left out: 2 no finite frame" in " ".join(printed(summary.table()).split())
         written.append((tmp_path / name / "coo" / "subject_1" / "preaugmented_grids_coo.h5").read_bytes())
     assert written[0] == written[1]
     reference = open_engine("neuralib", model, models_dir=models, fs_hz=7.5, align="upstream")

@@ -121,7 +121,7 @@ def test_missing_epochs_are_unscored():
     found = score(features, 4.0)
     np.testing.assert_array_equal(np.flatnonzero(found.stages == UNSCORED), [10, 11])
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.confidence)), [10, 11])
-    assert any(line.startswith("2 epochs are unscored") for line in found.warnings)
+    assert any(line.startswith("2 epochs unscored") for line in found.warnings)
     facts = summary_of(found.stages, found.confidence)
     assert facts["unscored"] == 2
     assert sum(facts["share"].values()) == pytest.approx(1, abs=1e-3)

@@ -52,12 +52,21 @@ def test_relative_levels_do_not_see_the_gain_and_keep_the_ratios():
     np.testing.assert_allclose((10 ** (relative / 10)).sum(2).mean(), 1, rtol=1e-4)
 
 
+def test_low_and_high_say_how_far_a_recording_reaches():
+    levels = night()
+    view = night_view(levels - 14, np.ones(200, bool), ["low", "high"])
+    np.testing.assert_allclose(np.percentile(view[:, :, :3], 5, axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.percentile(view[:, :, 3:], 95, axis=0), 0, atol=1e-3)
+    reach = np.percentile(levels, 95, axis=0) - np.percentile(levels, 5, axis=0)
+    np.testing.assert_allclose(view[:, :, :3] - view[:, :, 3:], np.broadcast_to(reach, levels.shape), atol=1e-3)
+
+
 def test_levels_are_taken_relative_to_a_span():
     levels = night()
     spoiled = levels.copy()
     spoiled[:80] += 30
     usable, span = np.ones(200, bool), slice(100, 200)
-    for view in ("relative", "night"):
+    for view in ("relative", "night", "low", "high"):
         np.testing.assert_allclose(
             night_view(spoiled, usable, view, span)[span], night_view(levels[span], usable[span], view), atol=1e-4
         )

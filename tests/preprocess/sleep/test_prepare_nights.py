@@ -41,7 +41,11 @@ def test_integers_of_a_source_mean_what_it_says(tmp_path):
     table(tmp_path / "in" / "a.csv", every_30_s([5 if code == 4 else code for code in TRUE]))
     source = {"kind": "edf_folder", "root": tmp_path / "in"}
     assert "stage_coding=" in prepare(tmp_path, **source)[1].failures[0].reason
-    (artifact,), _ = prepare(tmp_path, **source, stage_coding="edf")
+    rows = [(*row, "A") for row in every_30_s([5 if code == 4 else code for code in TRUE])]
+    others = [(onset, duration, 0, "B") for onset, duration, _, _ in rows]
+    table(tmp_path / "in" / "a.csv", [*rows, *others], "onset,duration,stage,scorer")
+    assert "name one: source.scorer=A" in prepare(tmp_path, **source, stage_coding="edf")[1].failures[0].reason
+    (artifact,), _ = prepare(tmp_path, **source, stage_coding="edf", scorer="A")
     assert artifact.facts["counts"]["REM"] == 10
     assert artifact.facts["scoring"] == "a.csv: table of onsets, integers as edf, epochs of 30 s"
 
@@ -84,6 +88,8 @@ def test_finished_epochs_bring_their_facts(tmp_path):
 
 
 def test_what_the_hints_say_to_type_composes():
-    typed = ["source.stage_names={Quiet: N2}", "source.stage_coding=edf", "source.scoring='{stem}.txt'"]
+    typed = ["source.stage_names={Quiet: N2}", "source.stage_coding=edf", "source.scorer=A"]
+    typed.append("source.scoring='{stem}.txt'")
     source = composed("train", "experiment=sleep_cnn", "source=edf_folder", "source.root=x", *typed).source
     assert (source.stage_names, source.stage_coding, source.scoring) == ({"Quiet": "N2"}, "edf", "{stem}.txt")
+    assert source.scorer == "A"

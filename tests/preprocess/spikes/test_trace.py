@@ -142,7 +142,7 @@ def test_stimulation_pulses_are_blanked(trace):
     for at in (10_000, 100_000, 200_000):
         samples[at : at + 15] += 500
     found, notes = without_artefacts(replace(trace, centred=samples), 12.0, 20.0)
-    assert notes[0].startswith("3 artefacts up to 4")
+    assert notes[0].startswith("blanked: 3 artefacts up to 4")
     assert not found.usable[100_000:100_015].any()
     assert found.usable.mean() > 0.99
     assert np.abs(found.centred).max() < 30
@@ -158,7 +158,7 @@ def test_labels_given_twice_count_once():
     train = SpikeTrain.sorted(np.repeat(np.arange(100, 90_000, 500), 2), np.ones(360))
     clean, notes = checked_labels(train, FS_HZ, 100_000, "D1.mat")
     assert len(clean) == 180
-    assert notes == ("180 labels were given twice: each counts once",)
+    assert notes == ("180 labels given twice: each counts once",)
     assert checked_labels(clean, FS_HZ, 100_000, "D1.mat")[1] == ()
 
 

@@ -32,7 +32,7 @@ def test_neuroscope_channels_that_are_skipped_are_left_out(tmp_path):
     path = write_neuroscope(tmp_path / "rat", SAMPLES, ".lfp", [[3, 1], [2, 0]], skip=[2])
     recording = open_recording(path)
     assert (recording.channel_ids.tolist(), recording.shanks.tolist()) == ([3, 1, 0], [0, 0, 1])
-    assert "1 channels are left out" in recording.warnings[0]
+    assert "1 channel left out" in recording.warnings[0]
     with pytest.raises(BadInput, match="states no lfpSamplingRate"):
         open_recording(write_neuroscope(tmp_path / "cat", SAMPLES, ".eeg", [[0, 1, 2, 3]], lfp_hz=None))
 

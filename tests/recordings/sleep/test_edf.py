@@ -117,7 +117,7 @@ def test_one_latin_1_text_does_not_hide_the_others(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"st?r", b"st\xf6r"))
     found = read_annotations(path)
     assert [text for _, _, text in found.marks] == ["Sleep stage W", "Schlafst\u00f6rung"]
-    assert found.notes == ("1 annotations are not UTF-8 and were read as Latin-1",)
+    assert found.notes == ("1 annotation read as Latin-1: not UTF-8",)
 
 
 def moved(path, onsets):
@@ -138,7 +138,7 @@ def test_gaps_of_a_discontinuous_file_are_nan(tmp_path):
     row = recording.samples[0]
     assert np.isnan(row[2000:3000]).all()
     np.testing.assert_array_equal(np.r_[row[:2000], row[3000:]], whole)
-    assert recording.notes == ("has 1 gaps of 10.0 s together: no samples there",)
+    assert recording.notes == ("has 1 gap, 10.0 s in all: no samples there",)
     assert read_header(path).duration_s == recording.duration_s == 50.0
     assert read_annotations(path).marks == [(55.0, 1.0, "late")]
 

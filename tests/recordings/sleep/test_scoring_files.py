@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from src.recordings.sleep.hypnogram import Hypnogram, stage_counts, write_annotations
 from src.recordings.sleep.scoring_files import read_hypnogram
-from src.recordings.sleep.stage_names import CODINGS
+from src.recordings.sleep.stage_names import CODINGS, ScoringOptions
 from src.signals import RODENT_STAGES, BadInput
 
 
@@ -62,7 +62,7 @@ def test_tables_in_any_usual_form(tmp_path, content):
 @pytest.mark.parametrize("content", ["W\nN1\n?\nREM\n", "stage\nW\nN1\n?\nREM\n", "Sleep_Stage\nW\n1\nMT\nR\n"])
 @pytest.mark.parametrize("epoch_s", [None, 4.0])
 def test_a_stage_a_line(tmp_path, content, epoch_s):
-    night = read_hypnogram(text(tmp_path, content, "h.txt"), epoch_s=epoch_s)
+    night = read_hypnogram(text(tmp_path, content, "h.txt"), ScoringOptions(epoch_s=epoch_s))
     assert night.epoch_s == (epoch_s or 30.0)
     np.testing.assert_array_equal(night.stages, [0, 1, -1, 4])
 
@@ -74,12 +74,14 @@ def test_dreams_announces_itself(tmp_path):
 
 
 def test_a_coding_does_not_disturb_names(tmp_path):
-    np.testing.assert_array_equal(read_hypnogram(text(tmp_path, "W\n2\n?\n"), coding="ucddb").stages, [0, 1, -1])
+    np.testing.assert_array_equal(
+        read_hypnogram(text(tmp_path, "W\n2\n?\n"), ScoringOptions(coding="ucddb")).stages, [0, 1, -1]
+    )
 
 
 def refusal(path, **more):
     with pytest.raises(BadInput) as caught:
-        read_hypnogram(path, **more)
+        read_hypnogram(path, ScoringOptions(**more))
     assert "\n" not in str(caught.value)
     return f"{caught.value.problem}; {caught.value.hint}"
 
@@ -173,7 +175,7 @@ def test_written_files_read_well_elsewhere(tmp_path):
 def test_rodent_scorings_go_both_ways(tmp_path):
     night = Hypnogram(np.array([0, 1, 2, -1], np.int8), 4.0, stage_names=RODENT_STAGES)
     write_annotations(night.annotations(), night.start, tmp_path / "h.edf")
-    back = read_hypnogram(tmp_path / "h.edf", stage_names=RODENT_STAGES)
+    back = read_hypnogram(tmp_path / "h.edf", ScoringOptions(stage_names=RODENT_STAGES))
     np.testing.assert_array_equal(back.stages, night.stages)
 
 

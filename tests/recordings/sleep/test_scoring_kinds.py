@@ -101,7 +101,9 @@ def test_a_second_scorer_in_the_table_is_said(tmp_path):
     recording(tmp_path / "n.edf")
     rows = [(30 * i, 30, name, STAGES[-i]) for i, name in enumerate(STAGES)]
     table(tmp_path / "n_events.csv", rows, "onset,duration,stage_hum,stage_ai")
-    assert right(tmp_path) == ["columns 3 and 4 hold different stages: column 3 was read"]
+    assert right(tmp_path) == [
+        "columns 3 and 4 hold different stages: column 3 was read (source.scorer=stage_ai reads the other)"
+    ]
 
 
 def test_clock_times_count_under_any_heading(tmp_path):
@@ -289,7 +291,7 @@ def test_events_among_the_stages_are_counted_and_left_out(tmp_path, form):
         )
         (tmp_path / "n-nsrr.xml").write_text(f"<PSGAnnotation><ScoredEvents>{xml}</ScoredEvents></PSGAnnotation>")
     (note,) = right(tmp_path)
-    assert note.startswith(f"{1 if form == 'xml' else 5} annotations that are not stages left out")
+    assert note.startswith(f"{2 if form == 'xml' else 5} annotations without a stage left out")
     assert ("Recording Start Time" if form == "xml" else "Lights off") in note
 
 
@@ -341,7 +343,7 @@ def test_one_unknown_name_is_an_unscored_epoch(tmp_path, form):
         (tmp_path / "n.txt").write_text("\n".join(names))
     stages, facts = read(tmp_path)
     np.testing.assert_array_equal(stages, np.where(np.arange(60) == 30, -1, TRUE))
-    assert facts["warnings"] == ["1 epochs have unknown names ('Sleep stage X'): unscored"]
+    assert facts["warnings"] == ["1 epoch with an unknown name ('Sleep stage X'): unscored"]
 
 
 def test_many_unknown_names_are_refused(tmp_path):
@@ -354,7 +356,7 @@ def test_overlaps_and_gaps_of_milliseconds(tmp_path, jitter_s):
     recording(tmp_path / "n.edf")
     table(tmp_path / "n.csv", [(onset, 30 + jitter_s, name) for onset, _, name in every_30_s()])
     notes = right(tmp_path)
-    assert not notes or "overlap the next by less than 0.5 s" in notes[0]
+    assert not notes or "overlapped the next by less than 0.5 s" in notes[0]
     table(tmp_path / "n.csv", [(onset, 40, name) for onset, _, name in every_30_s()])
     refused(tmp_path, "stages overlap: one lasts")
 

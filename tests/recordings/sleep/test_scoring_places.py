@@ -24,6 +24,8 @@ from tests.recordings.sleep.made_scorings import (
     [
         "n.csv", "n.CSV", "n_hypnogram.csv", "n_stages.csv", "n-staging.csv", "hypnogram.csv", "n_Hypnogram.CSV",
         "n - Schlafprofil.txt", "Schlafprofil.txt", "Sleep profile.txt",
+        "n.hyp", "n.hypno", "n.ids", "n.STA", "n_hypno.txt", "n.stg.txt", "n.allscore.txt", "n_scores.csv",
+        "Hypnogram_n.txt",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("signal", ["n.edf", "n-PSG.EDF", "n_eeg.edf", "n PSG.edf"])
@@ -46,7 +48,7 @@ def test_scorings_in_edf_are_no_recordings(tmp_path, name):
 def test_stages_inside_the_recording(tmp_path):
     recording(tmp_path / "n.edf", [MARK(*row) for row in every_30_s([SLEEP_EDF[stage] for stage in STAGES])])
     assert right(tmp_path) == []
-    recording(tmp_path / "n.edf", [MARK(0, None, "Recording starts"), MARK(30, None, "1")])
+    recording(tmp_path / "n.edf", [MARK(0, None, "Gain: 2"), MARK(9, None, "Gain: 3"), MARK(30, None, "1")])
     (night,) = discover("edf_folder", tmp_path)
     assert load(night, ["Fpz-Cz"])[1] is None
 
@@ -69,6 +71,25 @@ def test_our_own_predictions_are_found_and_said_to_be_a_program_s(tmp_path):
     assert right(tmp_path) == ["was scored by a program, not by a person (it holds probabilities)"]
     recording(tmp_path / "m.edf")
     assert [night.hypnogram for night in discover("edf_folder", tmp_path)] == [None, None]
+
+
+def test_isrucs_two_scorers_and_its_suffix(tmp_path):
+    recording(tmp_path / "1.edf").rename(tmp_path / "1.rec")
+    for name in ("1_1.txt", "1_2.txt"):
+        (tmp_path / name).write_text("\n".join(STAGES))
+    (night,) = discover("edf_folder", tmp_path)
+    assert night.notes == ["2 scorings beside it: 1_1.txt is read, not 1_2.txt"]
+    assert right(tmp_path) == []
+    recording(tmp_path / "1_2.edf")
+    assert [n.hypnogram.name for n in discover("edf_folder", tmp_path)] == ["1_1.txt", "1_2.txt"]
+
+
+def test_a_signal_in_text_is_not_read_in_place_of_its_scoring(tmp_path):
+    """DREAMS has both: ``excerpt3.txt`` and ``Hypnogram_excerpt3.txt``."""
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join(["[C3-A1]", *["-12.5"] * 90_000]))
+    (tmp_path / "Hypnogram_n.txt").write_text("\n".join(STAGES))
+    assert right(tmp_path) == []
 
 
 def test_of_two_scorings_the_one_that_is_read_is_named(tmp_path):

@@ -1,25 +1,38 @@
 """Tables and lists of stages in which the times are easily misread."""
 
 import datetime
-import json
 
 import numpy as np
 import pytest
 
-from tests.recordings.sleep.made_scorings import AASM, STAGES, TRUE, read, recording, refused, right, scoring, table
+from src.signals import RODENT_STAGES
+from tests.recordings.sleep.made_scorings import (
+    AASM,
+    STAGES,
+    TRUE,
+    every_30_s,
+    read,
+    recording,
+    refused,
+    right,
+    scoring,
+    table,
+)
 
 
 @pytest.mark.parametrize("first", [["Biocal"], ["Patient: X", "Scored by AB"]])
 def test_first_lines_that_are_no_stages_are_a_heading_where_the_signal_says_so(tmp_path, first):
     recording(tmp_path / "n.edf")
+    n = "1 line" if len(first) == 1 else "2 lines"
     (tmp_path / "n.txt").write_text("\n".join([*first, "", *STAGES]))
-    assert right(tmp_path) == [f"{len(first)} lines that are no stages left out ({', '.join(map(repr, first))})"]
+    assert right(tmp_path) == [f"{n} without a stage left out ({', '.join(map(repr, first))})"]
     (tmp_path / "n.txt").write_text("\n".join([*first, *STAGES[len(first) :]]))
     stages, facts = read(tmp_path)
     np.testing.assert_array_equal(stages, [*[-1] * len(first), *TRUE[len(first) :]])
-    assert facts["warnings"] == [f"{len(first)} epochs have unknown names ({', '.join(map(repr, first))}): unscored"]
+    n = n.replace("line", "epoch")
+    assert facts["warnings"] == [f"{n} with an unknown name ({', '.join(map(repr, first))}): unscored"]
     (tmp_path / "n.txt").write_text("\n".join([*STAGES[:20], *first, *STAGES[20:40], "---", *STAGES[40:]]))
-    assert f"{len(first) + 1} lines that are no stages left out" in right(tmp_path)[0]
+    assert f"{len(first) + 1} lines without a stage left out" in right(tmp_path)[0]
     (tmp_path / "n.txt").write_text("\n".join([*first, *STAGES[:-5]]))
     refused(tmp_path, "does not say whether they are epochs; delete them if they are a heading, write")
 
@@ -78,7 +91,7 @@ def test_clock_times_from_midnight_may_be_elapsed_times(tmp_path, late):
     clocks = [(f"00:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in enumerate(STAGES[:30])]
     table(tmp_path / "n.csv", clocks, "time,stage")
     if late == 10:
-        refused(tmp_path, "which may be midnight or the start of the recording; give onsets in seconds")
+        refused(tmp_path, "which may be times of day or times from the start of the recording; give onsets in seconds")
     else:
         np.testing.assert_array_equal(read(tmp_path)[0][:30], TRUE[:30])
 
@@ -137,7 +150,7 @@ def test_rows_without_their_last_cells(tmp_path):
     (tmp_path / "n.csv").write_text("\n".join(["stage,onset,moved", *rows]))
     np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
     (tmp_path / "n.csv").write_text("\n".join(["Stadium,Beginn,Bewegung", *rows]))
-    refused(tmp_path, r"starts with lines that are no stages \('Stadium'\)")
+    refused(tmp_path, "has 49 rows without times that are understood, .*; name the column of times 'onset'")
 
 
 def test_a_row_without_a_stage_is_an_epoch_where_rows_have_no_times(tmp_path):
@@ -154,7 +167,7 @@ def test_lists_of_changes(tmp_path):
     rows = [(30 * i, STAGES[i]) for i in changes] + [(360, "Arousal"), (600, "Arousal"), (1800, "Stage - No Stage")]
     table(tmp_path / "n.csv", sorted(rows), "time,event")
     (note,) = right(tmp_path)
-    assert note == "2 annotations that are not stages left out ('Arousal')"
+    assert note == "2 annotations without a stage left out ('Arousal')"
     table(tmp_path / "n.csv", [(i + 1, STAGES[i]) for i in changes], "epoch,stage")
     refused(tmp_path, "names 6 of the epochs 1 to 56; give a row for every epoch, or onset_s,duration_s,stage")
 
@@ -191,26 +204,160 @@ def test_two_scorers_in_integers_are_said(tmp_path):
     recording(tmp_path / "n.edf")
     rows = [(i, AASM[name], AASM[STAGES[-i]]) for i, name in enumerate(STAGES)]
     table(tmp_path / "n.csv", rows, "epoch,scorer1,scorer2")
-    assert right(tmp_path, coding="aasm") == ["columns 2 and 3 hold different stages: column 2 was read"]
+    assert right(tmp_path, coding="aasm") == [
+        "columns 2 and 3 hold different stages: column 2 was read (source.scorer=scorer2 reads the other)"
+    ]
+    assert right(tmp_path, coding="aasm", scorer="scorer1") != []
 
 
-@pytest.mark.parametrize("text", [json.dumps(STAGES), json.dumps({"night": STAGES}), ",".join(STAGES)])
-def test_stages_in_one_list(tmp_path, text):
+def clocks(pattern, late=0, n=60, days=0):
+    first = datetime.datetime(2020, 1, 1 + days, 23) + datetime.timedelta(seconds=30 * late)
+    return [(first + datetime.timedelta(seconds=30 * i)).strftime(pattern) for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mark"),
+    [("%Y-%m-%d %H:%M:%S", ","), ("%d.%m.%Y;%H:%M:%S", ";"), ("%m/%d/%Y,%H:%M:%S", ","), ("%d-%b-%Y %H:%M:%S", "\t")],
+)
+def test_dates_say_in_which_night_a_scoring_lies(tmp_path, pattern, mark):
+    heading = mark.join(["day", "time", "stage"][1 - pattern.count(mark) :])
+
+    def write(days, first=0):
+        lines = [f"{c}{mark}{s}" for c, s in zip(clocks(pattern, first, days=days), STAGES, strict=True)]
+        (tmp_path / "n.txt").write_text(
+            "\n".join(["Name:" + mark + "X", "Start:" + mark + "22:50:00", heading, *lines])
+        )
+
+    recording(tmp_path / "n.edf", start=datetime.time(22, 50), seconds=90_000)
+    write(1)
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages[2900:2960], TRUE)
+    write(5)
+    doubts = read(tmp_path)[1]["doubts"]
+    assert "by days: times of day taken, dates ignored" in doubts[0]
     recording(tmp_path / "n.edf")
-    (tmp_path / "n.json").write_text(text)
-    assert right(tmp_path, pattern="{stem}.json") == []
+    write(0, -10)
+    stages, facts = read(tmp_path)
+    np.testing.assert_array_equal(stages, [*TRUE[10:], *[-1] * 10])
+    assert facts["doubts"] == ["5 min of it lie outside the recording"]
 
 
-def test_events_of_embla_have_clock_times(tmp_path):
+def test_one_date_for_the_whole_night(tmp_path):
+    recording(tmp_path / "n.edf", start=datetime.time(23, 50))
+    rows = [f"01.01.2020;{clock};{name}" for clock, name in zip(clocks("%H:%M:%S", 100), STAGES, strict=True)]
+    (tmp_path / "n.csv").write_text("\n".join(["Datum;Zeit;Stadium", *rows]))
+    assert right(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "clock"),
+    [("elapsed,stage", "%H:%M:%S"), ("onset,stage", "1970-01-01 %H:%M:%S"), ("time,stage", "%H:%M:%S")],
+)
+def test_elapsed_times_as_clock_times(tmp_path, heading, clock):
+    """MNE writes 1970-01-01 where it knows no date."""
     recording(tmp_path / "n.edf")
-    kinds = {"W": "SLEEP-S0", "N1": "SLEEP-S1", "N2": "SLEEP-S2", "N3": "SLEEP-S3", "REM": "SLEEP-REM"}
-    clocks = [f"2020-01-01T23:{i // 2:02d}:{i % 2 * 30:02d}.000000" for i in range(60)] + ["2020-01-01T23:30:00.0"]
-    events = [(clocks[i], clocks[i + 1], kinds[name]) for i, name in LATE]
-    made = "".join(
-        f"<Event><Type>{name}</Type><StartTime>{a}</StartTime><StopTime>{b}</StopTime></Event>" for a, b, name in events
-    )
-    (tmp_path / "n.xml").write_text(f"<EventExport><Events>{made}</Events></EventExport>")
+    times = [(datetime.datetime(2020, 1, 1) + datetime.timedelta(seconds=30 * i)).strftime(clock) for i, _ in LATE]
+    table(tmp_path / "n.csv", [(time, name) for time, (_, name) in zip(times, LATE, strict=True)], heading)
+    if heading.startswith("time"):
+        refused(tmp_path, "has clock times from 00:06:00 on, which may be times of day or times from the start")
+    else:
+        np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Epoch {n}: {name}", "{n}: {name}", "EPOCH={n} STAGE={name}", "{n}. {name}", "{h} {name}", "1/1/2020 {h} {name}",
+     "{n}   {am}   {name}", "{dots};{name}", "{t}:000,{name}", '{s};"0";"{name}"'],
+)  # fmt: skip
+def test_lines_with_a_number_or_a_time_before_the_stage(tmp_path, line):
+    recording(tmp_path / "n.edf")
+    times = zip(clocks("%H:%M:%S", 12), clocks("%Hh%Mm%Ss", 12), clocks("%I:%M:%S %p", 12), LATE, strict=False)
+    rows = [
+        line.format(n=i + 1, s=30 * i, name=name, h=h, t=t, am=am, dots=am.replace("M", ". m."))
+        for t, h, am, (i, name) in times
+    ]
+    (tmp_path / "n.txt").write_text("Hypnogram of X\n" + "\n".join(rows) + "\n\n")
     np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+
+
+@pytest.mark.parametrize("per_line", [10, 60])
+def test_several_stages_a_line(tmp_path, per_line):
+    recording(tmp_path / "n.edf")
+    for mark in (" ", ",", "\t"):
+        lines = [mark.join(STAGES[i : i + per_line]) for i in range(0, 60, per_line)]
+        (tmp_path / "n.txt").write_text("\n".join(lines))
+        assert right(tmp_path) == []
+
+
+def test_lines_before_and_after_a_table(tmp_path):
+    recording(tmp_path / "n.edf")
+    table(tmp_path / "n.csv", [(f'"{i}"', *row) for i, row in enumerate(every_30_s(), 1)], "onset,duration,stage")
+    assert right(tmp_path) == []  # as R writes it
+    rows = [f"{i + 1},{name}" for i, name in enumerate(STAGES)]
+    (tmp_path / "n.csv").write_text("\n".join(["Epoch,Stage", *rows, "", "Sleep time,25 min", "Efficiency,83 %"]))
+    assert right(tmp_path) == ["2 lines after the table left out ('Efficiency, 83 %')"]
+    lines = [f"{30 * i}\t0\t0\t0\t{name}" for i, name in enumerate(STAGES)]
+    (tmp_path / "n.csv").write_text("\n".join(['"INFORMATION"', '"n"', '"30"\t"Mark"', *lines]))
+    assert right(tmp_path) == ["3 rows with too few columns left out"]
+    recording(tmp_path / "n.edf")
+    changes = [i for i in range(60) if not i or STAGES[i - 1] != STAGES[i]]
+    table(tmp_path / "n.csv", [*((30 * i, STAGES[i]) for i in changes), (1800, "Stop Recording")], "time,event")
+    assert right(tmp_path) == ["1 annotation without a stage left out ('Stop Recording')"]
+
+
+@pytest.mark.parametrize(
+    "legend",
+    ["# 1=Wake 2=REM 3=N1 4=N2 5=N3", "1: Wake, 2: REM, 3: N1, 4: N2, 5: N3", "# Wake=1, REM=2, N1=3, N2=4, N3=5"],
+)
+def test_a_legend_says_what_integers_mean(tmp_path, legend):
+    recording(tmp_path / "n.edf")
+    numbers = {"W": 1, "REM": 2, "N1": 3, "N2": 4, "N3": 5}
+    (tmp_path / "n.txt").write_text("\n".join([legend, *(str(numbers[name]) for name in STAGES)]))
+    assert right(tmp_path) == []
+    refused(tmp_path, "says itself what integers mean, and 1 is not what stage_coding=edf says", coding="edf")
+
+
+def test_integers_without_wake_and_codings_of_rodents(tmp_path):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.txt").write_text("\n".join(str(1 + int(AASM[name])) for name in STAGES))
+    assert read(tmp_path, coding="edf")[1]["warnings"] == ["no integer stands for wake: is another stage_coding meant?"]
+    refused(tmp_path, "has integers in the coding 'rodent', which is for rodents", coding="rodent")
+    states = np.array([2, 3, 1])[np.arange(60) // 20]
+    (tmp_path / "n.txt").write_text(
+        "\n".join(["brain_state,confidence_score", *(f"{s},0.9{i}" for i, s in enumerate(states))])
+    )
+    stages, facts = read(tmp_path, stage_names=RODENT_STAGES)
+    np.testing.assert_array_equal(stages, np.arange(60) // 20)
+    assert facts["warnings"] == ["was scored by a program, not by a person (it holds probabilities)"]
+    refused(tmp_path, "says itself what integers mean", stage_names=RODENT_STAGES, coding="rodent")
+
+
+def test_a_person_s_stages_before_a_program_s_and_the_scorer_that_is_named(tmp_path):
+    recording(tmp_path / "n.edf")
+    rows = [(30 * i, 30, AASM[STAGES[-i]], AASM[name]) for i, name in enumerate(STAGES)]
+    table(tmp_path / "n.csv", rows, "onset,duration,stage_ai,stage_hum")
+    (note,) = right(tmp_path, coding="aasm")
+    assert "column 4 was read (source.scorer=stage_ai reads the other)" in note
+    stages, _ = read(tmp_path, coding="aasm", scorer="stage_ai")
+    np.testing.assert_array_equal(stages[1:], TRUE[:0:-1])
+    rows = [(30 * i, 30, name, who) for who in "AB" for i, name in enumerate(STAGES)]
+    table(tmp_path / "n.csv", rows, "onset,duration,stage,scorer")
+    refused(tmp_path, r"holds the stages of 2 scorers \(A, B\); name one: source.scorer=A")
+    assert right(tmp_path, scorer="b") == []
+    for name, other in (("Manual", "Automatic"), ("true", "pred"), ("Stage Tech", "Stage Auto")):
+        table(tmp_path / "n.csv", [(i, STAGES[-i], stage) for i, stage in enumerate(STAGES)], f"Epoch,{other},{name}")
+        assert "column 3 was read" in right(tmp_path)[0]
+        np.testing.assert_array_equal(read(tmp_path, scorer=other)[0][1:], TRUE[:0:-1])
+    assert right(tmp_path, scorer="AB")[-1] == "names no scorer 'AB': its only or first stages are read"
+
+
+def test_several_recordings_in_one_table_are_refused(tmp_path):
+    recording(tmp_path / "n.edf")
+    rows = [(who, i + 1, name) for who in "AB" for i, name in enumerate(STAGES)]
+    table(tmp_path / "n.csv", rows, "subject,epoch,stage")
+    refused(tmp_path, "holds the rows of 2 recordings .column 'subject'.; give a file for each recording")
+    table(tmp_path / "n.csv", [("2", *row) for row in rows[:60]], "night,subject,epoch,stage")
+    assert right(tmp_path) == []
 
 
 def test_the_scoring_of_a_night_beside_an_excerpt_is_not_doubted(tmp_path):

@@ -56,7 +56,7 @@ def test_tables_of_onsets(text, name):
         ("Time,Event\n11:59:30 PM,Stage - W\n12:00:00 AM,Stage - N1\n",
          [(0, None, "Stage - W"), (30, None, "Stage - N1")]),
         ("2020-01-01 23.59.30\tW\n2020-01-02 00.00.00\tN1\n", [(0, None, "W"), (30, None, "N1")]),
-        ("W\t31-Dec-19-23:59:30\nN1\t01-01-20-00:00:00\n", [(0, None, "W"), (30, None, "N1")]),
+        ("W\t31-Dec-19-23:59:30\nN1\t01-Jan-20-00:00:00\n", [(0, None, "W"), (30, None, "N1")]),
         ("23:59:30 00:00:00 W\n00:00:00 00:00:30 R\n00:00:30 00:01:00 W\n00:01:00 00:02:00 R\n",
          [(0, 30, "W"), (30, 30, "R"), (60, 30, "W"), (90, 60, "R")]),
         ("1\t23:59:30\tW\n2\t00:00:00\tR\n4\t00:01:00\tW\n", [(0, None, "W"), (30, None, "R"), (90, None, "W")]),
@@ -68,7 +68,8 @@ def test_tables_of_onsets(text, name):
 def test_clock_times_count_from_the_first_row(text, rows):
     found = parse_text(Path("n.txt"), text)
     assert [tuple(row) for row in found.rows] == rows
-    assert (found.start.hour, found.start.minute, found.start.second, found.dated) == (23, 59, 30, False)
+    assert (found.start.hour, found.start.minute, found.start.second) == (23, 59, 30)
+    assert found.dated == any(year in text for year in ("2020", "-Jan-20-"))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,9 @@ def test_other_encodings_and_files_that_are_no_text(tmp_path):
     for name, raw in (("a", "W\nN1 \u00fc".encode("latin-1")), ("b", "W\nN1 \u00fc".encode("utf-16"))):
         (tmp_path / name).write_bytes(raw)
         assert read_text(tmp_path / name) == "W\nN1 \u00fc"
+    for text, encoding in (("覚醒\nレム", "cp932"), ("清醒\nN1期", "gb18030")):
+        (tmp_path / "a").write_bytes(text.encode(encoding))
+        assert read_text(tmp_path / "a") == text
     with (tmp_path / "large").open("wb") as handle:
         handle.truncate(1 << 27)
     with pytest.raises(BadInput, match="is too large for a scoring"):

@@ -1,0 +1,118 @@
+"""Scorings in JSON and XML, as tables.
+
+Every program nests its epochs in another way. The table is made of the records in which most values are stages: the
+elements of one name in XML, a list in JSON.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from src.recordings.sleep.scoring_times import number
+from src.recordings.sleep.stage_names import ScoringOptions, integer_of
+from src.signals import UNSCORED, BadInput
+
+Table = list[list[str]]
+_EPOCH_LENGTH = re.compile(r"epoch_?(?:len|dur|s$|sec|size)\w*", re.IGNORECASE)
+_STAGES = re.compile(r"stage|score|scoring|hypno", re.IGNORECASE)
+_LEAST = 5
+"""Values that a list in JSON needs, to be taken for stages."""
+_SCORER = re.compile(r"rater|scorer|reader", re.IGNORECASE)
+
+
+def json_table(text: str, options: ScoringOptions) -> tuple[Table, float | None] | None:
+    """The table of a JSON text and the length of an epoch that it states; ``None`` if it is none or holds no stages.
+
+    Read are lists of stages, lists of records, and columns of one length, at any depth.
+    """
+    try:
+        root = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    nodes, found, epoch_s = [root], [], None
+    while nodes:
+        node = nodes.pop(0)
+        found += [table for table in _tables(node) if _likeness(table, options, any_integer=True) >= _LEAST]
+        inner = node.values() if isinstance(node, dict) else node
+        nodes += [value for value in inner if isinstance(value, dict | list)]
+        if isinstance(node, dict):
+            stated = [number(str(value)) for key, value in node.items() if _EPOCH_LENGTH.fullmatch(key)]
+            epoch_s = epoch_s or next((value for value in stated if value and value > 0), None)
+    best = max(found, key=lambda table: _likeness(table, options, any_integer=True), default=None)
+    return None if best is None else (best, epoch_s)
+
+
+def _tables(node: Any) -> Iterator[Table]:
+    if isinstance(node, dict):
+        columns = {key: value for key, value in node.items() if isinstance(value, list) and value}
+        columns = {key: value for key, value in columns.items() if not isinstance(value[0], dict | list)}
+        if len(columns) > 1 and len({len(column) for column in columns.values()}) == 1:
+            yield _table(list(columns), zip(*columns.values(), strict=True))
+    elif node and all(isinstance(record, dict) for record in node):
+        keys = list(dict.fromkeys(key for r in node for key, v in r.items() if not isinstance(v, dict | list)))
+        yield _table(keys, ([record.get(key) for key in keys] for record in node))
+    elif node and all(isinstance(row, list) and row and not isinstance(row[0], dict | list) for row in node):
+        yield _table([""] * len(node[0]), node)
+    elif not any(isinstance(value, dict | list) for value in node):
+        yield _table([], ([value] for value in node))
+
+
+def _table(heading: Sequence[str], rows: Any) -> Table:
+    cells = [["" if cell is None else str(cell).strip() for cell in row] for row in rows]
+    return [list(heading), *cells] if heading else cells
+
+
+def _likeness(table: Table, options: ScoringOptions, *, any_integer: bool = False) -> int:
+    """How many cells of the best column are stages; integers are where most are and the heading says so."""
+    most = 0
+    for column in range(max(map(len, table), default=0)):
+        cells = [row[column] for row in table if len(row) > column]
+        named = sum(options.stage(cell) not in (None, UNSCORED) for cell in cells)
+        integers = [found for cell in cells if (found := integer_of(cell)) is not None]
+        if 2 * len(integers) > len(cells) and len({*integers}) < 12 and (any_integer or _STAGES.search(cells[0])):
+            named = max(named, len(integers))
+        most = max(most, named)
+    return most
+
+
+def xml_table(path: Path, text: str, options: ScoringOptions) -> tuple[Table, float | None, str]:
+    """The table of an XML file, the length of an epoch that it states, and the name of the elements that it is made of.
+
+    Read are NSRR (``ScoredEvent``), Profusion and Polysmith (``SleepStage``), Alice (``Stage``), Embla (``Event``),
+    Wonambi (``epoch``) and whatever has elements with a stage among their attributes or children.
+    """
+    if re.search(r"<!(DOCTYPE|ENTITY)", text):
+        raise BadInput(path, "is XML with a document type of its own", "export it again as NSRR or Profusion XML")
+    try:
+        root = ElementTree.fromstring(text)  # text: whatever encoding its declaration names
+    except (ElementTree.ParseError, ValueError, RecursionError) as error:
+        raise BadInput(path, f"is no well-formed XML ({error})", "copy or export it again") from None
+    # Alice: a person's stages, where the file has a machine's too.
+    top = next((node for node in root.iter() if _local(node) in ("UserStaging", "HumanStaging")), root)
+    records: dict[str, list[Mapping[str, str]]] = {}
+    nodes = [(top, "")]
+    while nodes:
+        node, scorer = nodes.pop()
+        if _SCORER.search(_local(node)):
+            scorer = node.get("name") or node.get("id") or scorer
+        leaves = {_local(child): (child.text or "").strip() for child in node if not len(child)}
+        fields = {_local(node): (node.text or "").strip()} | node.attrib | leaves
+        records.setdefault(_local(node), []).append(fields | ({"scorer": scorer} if scorer else {}))
+        nodes += [(child, scorer) for child in reversed(node)]
+    tables = {}
+    for name, group in records.items():
+        keys = list(dict.fromkeys(key for fields in group for key, value in fields.items() if value))
+        tables[name] = [keys, *([fields.get(key, "") for key in keys] for fields in group)]
+    lengths = [number(table[1][0]) for name, table in tables.items() if _EPOCH_LENGTH.fullmatch(name) and table[0]]
+    best = max(tables, key=lambda name: (_likeness(tables[name], options), len(tables[name][0])))
+    if not _likeness(tables[best], options):
+        hint = "give a hypnogram with at least one epoch (XML: of NSRR, Profusion, Polysmith, Alice, Embla or Wonambi)"
+        raise BadInput(path, "holds no stage", hint)
+    return tables[best], next((length for length in lengths if length and length > 0), None), best
+
+
+def _local(node: ElementTree.Element) -> str:
+    return str(node.tag).rpartition("}")[2].rpartition(":")[2]

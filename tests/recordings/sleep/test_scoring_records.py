@@ -1,0 +1,135 @@
+"""Scorings in JSON and XML, however their epochs are nested."""
+
+import json
+
+import numpy as np
+import pytest
+
+from src.recordings.sleep.nights import discover
+from tests.recordings.sleep.made_scorings import (
+    AASM,
+    MARK,
+    R_AND_K,
+    STAGES,
+    TRUE,
+    read,
+    recording,
+    refused,
+    right,
+    scoring,
+)
+from tests.recordings.sleep.test_scoring_tables import LATE
+
+EPOCHS = [{"epoch": i + 1, "start": 30 * i, "end": 30 * i + 30, "stage": name, "by": []} for i, name in LATE]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        STAGES,
+        {"night": STAGES},
+        {"epochs": STAGES, "scorer": "AB", "channels": ["C3", "C4"]},
+        {"onset": [30 * i for i in range(60)], "duration": [30] * 60, "description": STAGES},
+        [[30 * i, 30, name] for i, name in enumerate(STAGES)],
+    ],
+)
+def test_lists_and_columns_in_json(tmp_path, found):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.json").write_text(json.dumps(found))
+    assert right(tmp_path) == []
+    (tmp_path / "n.json").write_text(json.dumps({"SamplingFrequency": 256, "EEGReference": "M1", "bad": [1, 2]}))
+    assert discover("edf_folder", tmp_path)[0].hypnogram is None
+
+
+@pytest.mark.parametrize(
+    "found", [EPOCHS, [EPOCHS, []], {"patient": "X", "epoch_length": 30, "night": {"epochs": EPOCHS}}]
+)
+def test_records_in_json(tmp_path, found):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.json").write_text(json.dumps(found))
+    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+
+
+def test_integers_and_scorers_in_json(tmp_path):
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.json").write_text(json.dumps([int(AASM[name]) for name in STAGES]))
+    assert right(tmp_path, coding="aasm") == []
+    refused(tmp_path, "has bare integers for stages")
+    (tmp_path / "n.json").write_text(json.dumps({"scorer_1": STAGES[::-1], "scorer_2": STAGES}))
+    assert "source.scorer=scorer_2 reads the other" in read(tmp_path)[1]["warnings"][0]
+    np.testing.assert_array_equal(read(tmp_path, scorer="scorer_2")[0], TRUE)
+
+
+def wonambi(who, names):
+    epochs = "".join(
+        f"<epoch><epoch_start>{30 * i}</epoch_start><epoch_end>{30 * i + 30}</epoch_end><stage>{name}</stage></epoch>"
+        for i, name in names
+    )
+    return f'<rater name="{who}"><events/><stages>{epochs}</stages></rater>'
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        wonambi("AB", LATE),
+        "".join(
+            f"<annotation><onset>2020-01-01T23:{i // 2:02d}:{i % 2 * 30:02d}.0</onset><duration>30</duration>"
+            f"<description>Sleep stage {name}</description></annotation>"
+            for i, name in LATE
+        ),
+        "".join(f'<Epoch Number="{i + 1}" Stage="{name}"/>' for i, name in LATE),
+    ],
+)
+def test_elements_of_other_programs(tmp_path, made):
+    """Wonambi, EDFbrowser and one that nobody knows."""
+    recording(tmp_path / "n.edf")
+    (tmp_path / "n.xml").write_text(f"<root><Note>W</Note>{made}</root>")
+    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+
+
+def test_two_scorers_in_xml(tmp_path):
+    recording(tmp_path / "n.edf")
+    others = list(enumerate(STAGES[::-1]))
+    (tmp_path / "n.xml").write_text(f"<a>{wonambi('AB', others)}{wonambi('CD', list(enumerate(STAGES)))}</a>")
+    refused(tmp_path, r"holds the stages of 2 scorers \(AB, CD\); name one: source.scorer=AB")
+    refused(tmp_path, "holds the stages of 2 scorers", scorer="EF")
+    assert right(tmp_path, scorer="CD") == []
+
+
+@pytest.mark.parametrize("form", ["{who}: Sleep stage {name}", "Sleep stage {name} ({who})", "{name}@@{who}"])
+def test_two_scorers_in_annotations(tmp_path, form):
+    recording(tmp_path / "n.edf")
+    more = [MARK(30 * i, 30, form.format(who="Scorer 2", name=name)) for i, name in enumerate(STAGES[::-1])]
+    names = [form.format(who="Scorer 1", name=name) for name in STAGES]
+    scoring(tmp_path / "n-Hypnogram.edf", names)
+    assert right(tmp_path) == []
+    scoring(tmp_path / "n-Hypnogram.edf", names, more=[*more, MARK(70, 3, "Arousal (N2)")])
+    refused(tmp_path, r"holds the stages of 2 scorers \(Scorer 1, Scorer 2\); name one: source.scorer=Scorer 1")
+    assert right(tmp_path, scorer="scorer 1") == ["1 annotation without a stage left out ('Arousal (N2)')"]
+
+
+@pytest.mark.parametrize("form", ["{0} (remark on {0})", "Light sleep ({0})"])
+def test_remarks_on_stages_are_no_scorers(tmp_path, form):
+    recording(tmp_path / "n.edf")
+    scoring(tmp_path / "n-Hypnogram.edf", [form.format(name) if name != "REM" else name for name in STAGES])
+    assert right(tmp_path) == []
+
+
+def test_profusion_s_events_are_no_stages(tmp_path):
+    recording(tmp_path / "n.edf")
+    stages = "".join(f"<SleepStage>{R_AND_K[name]}</SleepStage>" for name in STAGES)
+    event = "<ScoredEvent><Name>Hypopnea</Name><Start>305</Start><Duration>20</Duration></ScoredEvent>"
+    (tmp_path / "n.edf.XML").write_text(f"<C><EpochLength>30</EpochLength>{event * 90}<S>{stages}</S></C>")
+    assert right(tmp_path) == []
+
+
+def test_events_of_embla_have_clock_times(tmp_path):
+    recording(tmp_path / "n.edf")
+    kinds = {"W": "SLEEP-S0", "N1": "SLEEP-S1", "N2": "SLEEP-S2", "N3": "SLEEP-S3", "REM": "SLEEP-REM"}
+    clocks = [f"2020-01-01T23:{i // 2:02d}:{i % 2 * 30:02d}.000000" for i in range(60)] + ["2020-01-01T23:30:00.0"]
+    events = [(clocks[i], clocks[i + 1], kinds[name]) for i, name in LATE]
+    made = "".join(
+        f"<Event><Type>{name}</Type><StartTime>{a}</StartTime><StopTime>{b}</StopTime></Event>" for a, b, name in events
+    )
+    (tmp_path / "n.xml").write_text(f"<EventExport><Events>{made}</Events></EventExport>")
+    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
