@@ -39,8 +39,8 @@ class ShareSampler(DistributedSampler[Any]):
     any other sampler once more.
     """
 
-    def __init__(self, *given: Any, **options: Any) -> None:
-        super().__init__(*given, **options)
+    def __init__(self, dataset: Dataset[Any], processes: int, rank: int, *, shuffle: bool, seed: int = 0) -> None:
+        super().__init__(dataset, processes, rank, shuffle=shuffle, seed=seed)
         self.asks_later = self.num_replicas == 1 and not _running()
 
     def _share(self) -> Sequence[int]:
