@@ -25,7 +25,7 @@ def inferred(seed):
 
 def bits(data):
     """Bits per spike of every forecast before any training, on test windows."""
-    model = GridForecasting({"fs_hz": 2.0}, ["active"], "grid_planes", {"coarsen": 32, "channels": 4}, ADAMW)
+    model = GridForecasting({"fs_hz": data.rate_hz}, ["active"], "grid_planes", {"coarsen": 32, "channels": 4}, ADAMW)
     model.take_over(data)
     methods = all_forecasts(model.network, model.decision)
     scores = {name: ForecastScores(data.frames.horizon) for name in methods}

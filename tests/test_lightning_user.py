@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, instantiate
 from safetensors.torch import load_file
 
+from src.models.bundle import export_bundle
 from src.signals import BadInput
 from tests.composed import composed
 from tests.conftest import REPOSITORY
@@ -130,16 +132,88 @@ def test_trainer_s_verbs_need_nothing_but_a_module_and_data(experiment, places, 
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
     trainer(tmp_path).validate(loaded, datamodule=data(), verbose=False)
-    trainer(tmp_path).test(loaded, datamodule=data(), verbose=False)
+    scores = trainer(tmp_path).test(loaded, datamodule=data(), verbose=False)
+    assert all(name.startswith("test/") for name in scores[0])
     assert trainer(tmp_path).predict(loaded, datamodule=data())
     loaders = {name: getattr(given, f"{name}_dataloader")() for name in ("train", "val", "test", "predict")}
-    trainer(tmp_path).test(loaded, dataloaders=loaders["test"], verbose=False)
+    assert trainer(tmp_path).test(loaded, dataloaders=loaders["test"], verbose=False) == scores != [{}]
+    trainer(tmp_path, precision="bf16-mixed").validate(loaded, datamodule=data(), verbose=False)
     assert trainer(tmp_path).predict(loaded, dataloaders=loaders["predict"])
     fresh = module()
     trainer(tmp_path).fit(fresh, train_dataloaders=loaders["train"], val_dataloaders=loaders["val"])
     assert fresh.has_statistics
     with pytest.raises(BadInput, match="has no statistics of its training data"):
         trainer(tmp_path).test(module(), dataloaders=loaders["test"], verbose=False)
+
+
+def prepared(experiment, places, *changes):
+    cfg = composed("train", *overrides(experiment, places), *changes)
+    made = instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
+    made.prepare_data()
+    made.setup("fit")
+    pl.seed_everything(0, verbose=False)
+    module = instantiate(
+        cfg.model, signal=made.signal.to_dict(), classes=list(made.classes), _recursive_=False, _convert_="all"
+    )
+    return module, made
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+@pytest.mark.parametrize("experiment", ["sleep_context", "spike_detector"])
+def test_batches_to_be_learned_by_heart_stay_the_same_from_loaders_too(experiment, places, tmp_path):
+    weights = []
+    for name in ("datamodule", "loaders"):
+        model, made = prepared(experiment, places)
+        loaders = {f"{part}_dataloaders": getattr(made, f"{part}_dataloader")() for part in ("train", "val")}
+        given = {"datamodule": made} if name == "datamodule" else loaders
+        quiet_trainer(tmp_path, overfit_batches=1, max_epochs=2, limit_val_batches=0).fit(model, **given)
+        weights.append(model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize(
+    ("experiment", "changes", "says"),
+    [
+        ("sleep_cnn", ["datamodule.epochs.level=recording"], "sleep_epochs.level recording, the module .* unit"),
+        ("sleep_cnn", ["datamodule.epochs.features.max_hz=30.0"], "shape .1, 60, 29., the module"),
+        ("sleep_context", ["datamodule.views=[relative]"], "night_view.views .'relative'., the module .*absolute"),
+        ("spike_detector", ["datamodule.conditioning.low_hz=300"], "spike_conditioning.low_hz 300"),
+        ("grid_forecast", ["datamodule.windows.context=6"], "window_s 3.0, the module was made for 6.0"),
+        ("grid_forecast", ["datamodule.simulated.seed=9"], "other subjects or voxels than the network"),
+    ],
+)
+def test_data_that_are_prepared_otherwise_are_refused(experiment, changes, says, places, tmp_path):
+    model, made = prepared(experiment, places)
+    model.take_over(made)
+    checkpoint: dict = {}
+    model.on_save_checkpoint(checkpoint)
+    again, other = prepared(experiment, places, *changes)
+    again, _ = prepared(experiment, places)
+    again.take_over(made)
+    again.on_load_checkpoint(checkpoint)
+    with pytest.raises(BadInput, match=says):
+        trainer(tmp_path).test(again, datamodule=other, verbose=False)
+
+
+def test_a_bundle_is_trained_further_with_the_weights_of_classes_of_the_new_data(places, tmp_path):
+    model, made = prepared("sleep_cnn", places)
+    model.take_over(made)
+    folder = export_bundle(tmp_path / "bundle", model.to_bundle(made, {}), model.network.state_dict())
+    further = type(model).from_bundle(folder)
+    normalization = further.network.standardize.mean.clone()
+    trainer(tmp_path).fit(further, datamodule=made)
+    assert torch.equal(further.class_weights, model.class_weights)
+    assert torch.equal(further.network.standardize.mean, normalization)
+
+
+def test_a_grid_checkpoint_keeps_its_network(places, tmp_path):
+    model, made = prepared("grid_forecast", places)
+    model.take_over(made)
+    checkpoint: dict = {}
+    model.on_save_checkpoint(checkpoint)
+    model.hparams["network_args"] = {"coarsen": 16, "channels": 4}
+    with pytest.raises(BadInput, match="has coarsen=32, not 16; load it without network_args"):
+        model.on_load_checkpoint(checkpoint)
 
 
 SCRIPT = """

@@ -1,11 +1,12 @@
-"""DataLoaders with torch's own samplers: a step over several processes sees the examples that one process would."""
+"""DataLoaders whose examples are shared: a step over several processes sees the examples that one process would."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from src.datamodules.splits import Part
@@ -29,6 +30,38 @@ class Execution:
     cache_dir: str = "artifacts"
     workers: int = 1
     seed: int = 0
+
+
+class ShareSampler(DistributedSampler[Any]):
+    """This process's share: in torch's order if ``shuffle``, as many for each process; else in order, none twice.
+
+    One that is made before there are processes asks later which of them it serves. Lightning divides the examples of
+    any other sampler once more.
+    """
+
+    def __init__(self, dataset: Dataset[Any], processes: int, rank: int, *, shuffle: bool, seed: int = 0) -> None:
+        super().__init__(dataset, processes, rank, shuffle=shuffle, seed=seed)
+        self.asks_later = self.num_replicas == 1 and not _running()
+
+    def _share(self) -> Sequence[int]:
+        rank, processes, length = self.rank, self.num_replicas, len(self.dataset)  # type: ignore[arg-type]
+        if self.asks_later and _running():
+            rank, processes = distributed.get_rank(), distributed.get_world_size()
+        if not self.shuffle:
+            return range(rank, length, processes)
+        order = torch.randperm(length, generator=torch.Generator().manual_seed(self.seed + self.epoch)).tolist()
+        return [*order, *order[: -length % processes]][rank::processes]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._share())
+
+    def __len__(self) -> int:
+        return len(self._share())
+
+
+def _running() -> bool:
+    """Whether several processes train together."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def training_loader(
@@ -56,13 +89,13 @@ def training_loader(
         If the processes cannot share a batch evenly.
     """
     rank, processes = _place(trainer)
-    if batch_size % processes:
-        hint = f"give a multiple of {processes}"
+    if batch_size < 1 or batch_size % processes:
+        hint = f"give a multiple of {processes}, at least {processes}"
         raise BadInput("datamodule.batch_size", f"is {batch_size} for {processes} processes", hint)
     sampler: Any = None
     if not overfitting(trainer):
         # The factor keeps the orders of neighbouring seeds apart: the sampler draws from seed + epoch.
-        sampler = DistributedSampler(dataset, processes, rank, shuffle=True, seed=seed * 1_000_003)
+        sampler = ShareSampler(dataset, processes, rank, shuffle=True, seed=seed * 1_000_003)
     return DataLoader(
         dataset,
         batch_size=batch_size // processes,
@@ -87,8 +120,8 @@ def evaluation_loader(
     """
     rank, processes = _place(trainer)
     share = None if batch_size is None else max(1, batch_size // processes)
-    # DistributedSampler would repeat examples to make the shares even, and count them twice in the scores.
-    sampler: Any = None if processes == 1 else range(rank, len(dataset), processes)  # type: ignore[arg-type]
+    # What is learned by heart has no order for Lightning to complain of.
+    sampler = None if overfitting(trainer) else ShareSampler(dataset, processes, rank, shuffle=False)
     return DataLoader(dataset, batch_size=share, sampler=sampler, collate_fn=collate, generator=_own_generator())
 
 

@@ -181,12 +181,12 @@ class WindowDataset(NightDataset):
     their signal; only the loss passes over them.
 
     With ``spans`` the nights hold levels as they are, and every window draws its span of the night and its variation,
-    see :class:`SpanOptions`.
+    see :class:`SpanOptions`. With ``same`` a window is the same one whenever it is asked for.
     """
 
     def __init__(self, nights: Sequence[NightEpochs], window_epochs: int, spans: SpanOptions | None = None) -> None:
         super().__init__(nights)
-        self.window_epochs, self.spans, self.anywhere = window_epochs, spans, True
+        self.window_epochs, self.spans, self.same = window_epochs, spans, False
         lengths = [len(night.stages) for night in nights]
         self.windows = [(n, first) for n, length in enumerate(lengths) for first in range(0, length, window_epochs)]
 
@@ -197,9 +197,9 @@ class WindowDataset(NightDataset):
         number, first = self.windows[index]
         night = self.nights[number]
         if self.spans is not None:
-            seed = int(torch.randint(2**31, ())) if self.anywhere else index
+            seed = index if self.same else int(torch.randint(2**31, ()))
             return *self._drawn(np.random.default_rng(seed), number), torch.tensor(number)
-        if self.anywhere:
+        if not self.same:
             first = int(torch.randint(max(1, len(night.stages) - self.window_epochs + 1), ()))
         found = slice(first, first + self.window_epochs)
         levels = torch.full((self.window_epochs, *night.levels.shape[1:]), torch.nan)
@@ -293,5 +293,5 @@ class SleepSequenceData(SleepData):
     def train_dataloader(self) -> DataLoader[Batch]:
         training = self.datasets["train"]
         assert isinstance(training, WindowDataset)
-        training.anywhere = not overfitting(self.trainer)
+        training.same = overfitting(self.trainer)
         return super().train_dataloader()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from src.datamodules.loaders import Execution, PartLoaders, as_is, evaluation_loader, overfitting
 from src.datamodules.splits import PARTS, Part, Split, split_blocks
@@ -70,7 +70,7 @@ class NoisyBlock:
         return noisy, SpikeTrain.sorted(np.concatenate(index), np.concatenate(unit))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class NoisyBatches(Dataset[tuple[Tensor, Tensor]]):
     """So many batches, drawn anew whenever they are asked for; they go round the targets, every other round is dense.
 
@@ -109,7 +109,7 @@ class NoisyBatches(Dataset[tuple[Tensor, Tensor]]):
         return *self.block.draw(names[place], n_samples, rng, dense=turn % 2 == 1), rng
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TraceWindows(NoisyBatches):
     """Batches of consecutive windows ``(window, 1, samples)`` with onset labels ``(window, samples)``.
 
@@ -135,7 +135,7 @@ class TraceWindows(NoisyBatches):
         return samples, torch.from_numpy(onset_labels(train.index, len(noisy), self.half_width).reshape(shape))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SpikeWindows(NoisyBatches):
     """Batches of the waveforms ``(spike, 1, window)`` in a stretch, and their neurons ``(spike,)`` from 0.
 
@@ -348,6 +348,12 @@ class SpikeData(PartLoaders):
                     HeldOut(name, noisy, self.after.apply(noisy), train.index, train.unit, block.targets[name].sigma())
                 )
         return made
+
+    def _evaluation(self, part: Part) -> DataLoader[Any]:
+        # A threshold needs all trials of its target, so every process evaluates everything.
+        trials: Any = self.held_out(part)
+        everything: Any = None if overfitting(self.trainer) else DistributedSampler(trials, 1, 0, shuffle=False)
+        return DataLoader(trials, batch_size=None, sampler=everything, collate_fn=as_is)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Seconds and spikes of every block, in all and per neuron."""

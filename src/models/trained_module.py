@@ -1,6 +1,8 @@
 """What all LightningModules share: they take over what the data have fitted, and their optimizer is a configuration."""
 
 import inspect
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +19,8 @@ from src.signals import BadInput
 ADAMW: dict[str, Any] = {"_target_": "torch.optim.AdamW", "lr": 2e-3, "weight_decay": 1e-2}
 WARMUP_COSINE: dict[str, Any] = {"_target_": "src.models.schedule.warmup_cosine", "warmup": 0.1}
 """What a module is trained with where nothing else is said; the same as in ``conf/``."""
+FINDING = {"kind", "channels", "aliases", "margin_s", "stages", "stage_coding", "text_epoch_s", "more_names"}
+"""Parameters of steps that say how a recording and its scoring are found, and nothing of what is done with them."""
 
 
 class TrainedModule(pl.LightningModule):
@@ -49,6 +53,22 @@ class TrainedModule(pl.LightningModule):
         super().__init__()
         self.register_buffer("has_statistics", torch.tensor(0.0))  # or 1; a number, because weights may be averaged
         self.augment: Any = None
+        self.steps: list[dict[str, Any]] = []
+        self.of_bundle = False
+        self.register_forward_pre_hook(_warn_of_raw_input)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of ``optimizer``, under the name by which Lightning's ``Tuner`` looks for it."""
+        return float(self.hparams["optimizer"]["lr"])
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.hparams["optimizer"] = {**self.hparams["optimizer"], "lr": value}
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the network makes of a batch."""
+        return self.network(*inputs)
 
     @property
     def kind(self) -> str:
@@ -79,9 +99,10 @@ class TrainedModule(pl.LightningModule):
         named = {"kind": loaded.kind, "network_args": dict(loaded.network_args)}
         given = {name: value for name, value in named.items() if name in inspect.signature(cls).parameters}
         module: Any = cls(signal=loaded.signal.to_dict(), classes=list(loaded.classes), **given, **arguments)  # type: ignore[call-arg]
-        module.network_args, module.network = dict(loaded.network_args), loaded.network()
+        module.network_args, module.network = dict(loaded.network_args), loaded.network().train()
         if hasattr(module, "decision"):
             module.decision = dict(loaded.decision)
+        module.steps, module.of_bundle = loaded.steps, True
         module.has_statistics.fill_(1.0)
         return module
 
@@ -110,11 +131,32 @@ class TrainedModule(pl.LightningModule):
         raise NotImplementedError
 
     def take_over(self, data: Any) -> None:
-        """Take the statistics of a datamodule or training dataset, unless there are some, and its augmentation."""
+        """Take the statistics of a datamodule or training dataset, unless there are some, and its augmentation.
+
+        Raises
+        ------
+        BadInput
+            If a datamodule prepares its recordings otherwise than the module's input was prepared.
+        """
+        if hasattr(data, "steps"):
+            self._require_same_input(data)
+            self.steps = self.steps or data.steps()
         if not self.has_statistics:
             self.set_normalization(data.statistics())
             self.has_statistics.fill_(1.0)
+        elif self.of_bundle and hasattr(self, "class_weights"):  # which are no part of a bundle, unlike normalisation
+            network = {name: value.clone() for name, value in self.network.state_dict().items()}
+            self.set_normalization(data.statistics())
+            self.network.load_state_dict(network)
         self.augment = getattr(data, "augment", None)
+
+    def _require_same_input(self, data: Any) -> None:
+        own = _settings(self.hparams["signal"], self.steps)
+        given = _settings(data.signal.to_dict(), data.steps())
+        for name, value in own.items():
+            if given.get(name) != value:
+                problem = f"has {name} {given.get(name)}, the module was made for {value}"
+                raise BadInput("datamodule", problem, "give the module's settings, or make a new module")
 
     def setup(self, stage: str) -> None:
         data = self._training_data(stage)
@@ -124,10 +166,27 @@ class TrainedModule(pl.LightningModule):
             raise BadInput(
                 type(self).__name__,
                 "has no statistics of its training data, so its input would not be normalised",
-                "give Trainer a datamodule of src/datamodules or a DataLoader of its dataset, or load a checkpoint",
+                "give Trainer a datamodule of src/datamodules or a DataLoader of a dataset with statistics(), call "
+                "take_over with either, or load a checkpoint",
             )
         if getattr(self.trainer, "overfit_batches", 0):
             self.augment = None  # what is to be learned by heart has to stay the same
+            if hasattr(data, "same"):
+                data.same = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["steps"] = self.steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.steps = checkpoint.get("steps", [])
+
+    def test_metrics(self) -> dict[str, float]:
+        """Scores of the last test, ``test/…``; none, unless a subclass has some."""
+        return {}
+
+    def on_test_epoch_end(self) -> None:
+        for name, value in self.test_metrics().items():
+            self.log(name, value, rank_zero_only=False)
 
     def _training_data(self, stage: str) -> Any:
         """The datamodule, or else the dataset behind the training loader, if it knows its statistics."""
@@ -153,10 +212,31 @@ class TrainedModule(pl.LightningModule):
         takes = inspect.signature(get_object(block["_target_"])).parameters
         # A schedule that wants to know how many steps there are advances with each step, any other with each epoch.
         counts = [name for name in ("steps", "total_steps") if name in takes]
-        total = {name: int(self.trainer.estimated_stepping_batches) for name in counts if name not in block}
+        steps = self.trainer.estimated_stepping_batches
+        if counts and math.isinf(steps):
+            hint = "give Trainer max_epochs or max_steps, or scheduler=None (scheduler=constant in conf/)"
+            raise BadInput("scheduler", f"{block['_target_']} needs the number of steps", hint)
+        total = {name: int(steps) for name in counts if name not in block}
         scheduler = instantiate(block, optimizer, **total, _convert_="all")
         interval = "step" if counts else "epoch"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+
+def _settings(signal: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What has to be the same in training and in prediction; channels may differ, and so may the epochs of a window."""
+    known = {name: value for name, value in signal.items() if name != "channels"}
+    if "axes" in known:
+        known["shape"] = [n for n, axis in zip(signal["shape"], signal["axes"], strict=True) if axis != "epoch"]
+    prepared = {f"{s['step']}.{k}": v for s in steps for k, v in s["params"].items() if k not in FINDING}
+    return known | prepared
+
+
+def _warn_of_raw_input(module: TrainedModule, inputs: Any) -> None:
+    if not module.has_statistics:
+        if module.network is None:
+            raise BadInput(type(module).__name__, "has no network without statistics", "call take_over(datamodule)")
+        text = "has no statistics of training data yet, so its input is not normalised: call take_over(datamodule)"
+        warnings.warn(f"{type(module).__name__} {text}", stacklevel=4)
 
 
 def recordings_of(loaders: Any) -> list[str]:

@@ -23,7 +23,8 @@ from src.preprocess.spikes.filters import robust_sigma
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import Trace, find_recording, load_trace
 from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
-from src.recordings.extracellular.reader import is_recording, open_recording, require_spike_rate
+from src.recordings.extracellular.reader import is_recording, open_recording
+from src.recordings.extracellular.recording import require_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
 from src.reports.spikes import DrawnSorting, draw_trace, draw_waveforms
 from src.signals import BadInput, SourceOptions, counted
@@ -183,7 +184,7 @@ def _labelled_rate(labelled: Path, fs_hz: float | None, source: SourceOptions) -
     own = replace(source, fs_hz=fs_hz or (usual if source.dtype else None))
     rate = open_recording(labelled, own, purpose="spikes", usual_hz=usual).fs_hz
     if source.fs_hz is not None:
-        require_spike_rate("source.fs_hz", source.fs_hz)
+        require_rate("source.fs_hz", source.fs_hz, "spikes")
         if not np.isclose(source.fs_hz, rate, rtol=1e-3):
             hint = f"resample one of them; if both have {source.fs_hz:g} Hz, add options.labelled_fs_hz"
             problem = f"is {source.fs_hz:g} Hz, the labelled recording {labelled.name} has {rate:g} Hz"

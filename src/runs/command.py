@@ -160,6 +160,13 @@ def check_command(verb: str, arguments: list[str]) -> DictConfig | None:
         raise _missing(error, verb) from error
     except ConfigCompositionException as error:
         raise _explained(error, parsed, lambda others: compose(name, others, config_dir=given.config_dir)) from error
+    except ValueError as error:  # Hydra's, of a group of options
+        nulls = [override.key_or_group for override in parsed if override.value() is None]
+        if not nulls:
+            raise
+        group = nulls[0]
+        hint = f"choose one of conf/{group}, or leave it out: '~{group}'"
+        raise BadInput("command line", f"{group}=null is none of the options", hint) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput("command line", " ".join(str(error).split()), f"see python {verb}.py --help") from error
     check_targets(cfg.hydra, within="hydra")

@@ -19,11 +19,13 @@ from src.runs.targets import check_targets
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.manifest import provenance
+from src.storage.output import refuse_overlap
 from src.storage.progress import say
 
 Work = Callable[[DictConfig, dict[str, Any], RunFolder, Console], float]
 HYDRAS_OWN = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 RECIPE = "run.yaml"
+RECORDINGS = (("source", "root"), ("datamodule", "root"), ("datamodule", "data_dir"))
 _HEAD = """\
 # Repeats this run: python train.py --config-dir <this folder> --config-name run
 defaults:
@@ -45,6 +47,9 @@ def run_job(cfg: DictConfig, work: Work) -> float:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     with user_errors(console):
         check_targets(config)
+        read = [(config.get(block) or {}).get(key) for block, key in RECORDINGS]
+        for option in ("runs_dir", "cache_dir"):
+            refuse_overlap(Path(config.get(option) or ""), read, option, may_contain=True)
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is None or hydra.mode != RunMode.MULTIRUN:
         with user_errors(console):

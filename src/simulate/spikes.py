@@ -16,6 +16,7 @@ import numpy as np
 import scipy.fft
 
 from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
+from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.output import OutputFolder
 from src.storage.step import CachedStep
@@ -181,6 +182,8 @@ def simulate(
 ) -> tuple[np.ndarray, SpikeTrain]:
     """One labelled recording: trace ``(time,)`` float32 in arbitrary units, and its spikes."""
     rng = np.random.default_rng(seed)
+    if not duration_s > 0:
+        raise BadInput("duration_s", f"is {duration_s:g}", "give seconds")
     n_samples = round(duration_s * fs_hz)
     train = firing(n_spikes, n_samples, len(neurons), rng)
     clean = place(train, n_samples, neurons, rng, amplitude_sd=amplitude_sd, fs_hz=fs_hz)

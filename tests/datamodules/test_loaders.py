@@ -56,6 +56,20 @@ def test_batches_to_be_learned_by_heart_are_the_same_ones_in_every_epoch():
     assert batches(loader)[0] == batches(loader, 1)[0] == [0, 1, 2, 3, 4]
 
 
+def test_loaders_made_before_the_processes_are_shared_by_them(monkeypatch):
+    trained = training_loader(examples(20), 5, seed=0, trainer=None)
+    tested, shares = evaluation_loader(examples(9), 2, trainer=None), []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        assert len(tested) == 3 - rank
+        shares.append([[i for batch in batches(loader) for i in batch] for loader in (trained, tested)])
+    assert batches(evaluation_loader(examples(9), 9, trainer=None)) == [list(range(9))]
+    assert sorted(shares[0][0] + shares[1][0]) == list(range(20))
+    assert [share[1] for share in shares] == [[0, 2, 4, 6, 8], [1, 3, 5, 7]]
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_everything_is_evaluated_once(processes):
     seen = [

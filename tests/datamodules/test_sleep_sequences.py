@@ -85,7 +85,7 @@ def test_where_in_the_night_a_window_begins_is_even_and_follows_the_global_gener
 
 def test_windows_to_be_learned_by_heart_stay_where_they_are():
     dataset = WindowDataset([night(n_epochs=40)], 10)
-    dataset.anywhere = False
+    dataset.same = True
     assert [int(dataset[i][0][0, 0, 0, 0]) for i in range(4)] == [0, 10, 20, 30]
 
 
@@ -205,5 +205,5 @@ def test_a_dataset_draws_anew_unless_it_has_to_repeat(index):
     first, again = dataset[index], dataset[index]
     assert first[0].shape[0] == len(first[1]) == 30
     assert not first[0].nan_to_num().equal(again[0].nan_to_num())
-    dataset.anywhere = False
+    dataset.same = True
     assert dataset[index][0].nan_to_num().equal(dataset[index][0].nan_to_num())

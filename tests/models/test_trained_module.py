@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.tuner import Tuner
 from torch.utils.data import DataLoader, TensorDataset
 
 from src.models.bundle import load_bundle
@@ -106,6 +107,27 @@ def test_optimizer_and_scheduler_are_whatever_is_configured(tmp_path):
     optimizer, schedules = rates(module(), tmp_path)
     assert schedules == []
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_a_schedule_has_to_know_its_end(tmp_path):
+    warmup = {"_target_": "src.models.schedule.warmup_cosine", "warmup": 0.5}
+    with pytest.raises(BadInput, match="needs the number of steps; give Trainer max_epochs"):
+        quiet_trainer(tmp_path, max_epochs=-1).fit(module(scheduler=warmup), datamodule=Data())
+
+
+def test_the_tuner_finds_and_sets_the_learning_rate(tmp_path):
+    model = module()
+    found = Tuner(quiet_trainer(tmp_path, max_epochs=30)).lr_find(model, datamodule=Data(), num_training=30)
+    assert found.suggestion() == model.lr != 0.5
+    assert rates(model, tmp_path)[0].param_groups[0]["lr"] == model.lr
+
+
+def test_input_that_is_not_normalised_is_said_outside_a_trainer_too():
+    model = module()
+    with pytest.warns(UserWarning, match=r"Plain has no statistics.*call take_over"):
+        model(torch.ones(1, 2))
+    model.take_over(Data())
+    model(torch.ones(1, 2))
 
 
 def test_evaluation_data_have_to_name_their_recordings():

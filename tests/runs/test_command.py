@@ -36,6 +36,7 @@ def refused(verb, *arguments):
         ("train", ["experiment=sleep_cn"], "experiment=sleep_cn does not exist; did you mean experiment=sleep_cnn?"),
         ("train", ["-m", "experiment=sleep_cnn", "sed=1,2"], "did you mean seed? It is 42 now"),
         ("train", ["experiment=sleep_cnn", "seed=x"], "Value 'x' of type 'str' could not be converted to Integer"),
+        ("train", ["experiment=sleep_cnn", "scheduler=null"], "scheduler=null is none of the options; choose"),
         ("preprocess", [], "preprocess is not given; add preprocess=cascade_coo | "),
         ("infer", ["night.edf"], "'night.edf' is not of the form key=value"),
         ("infer", ["--input", "night.edf"], "--input is no option; a key has no dashes and an equals sign: input=…"),

@@ -35,6 +35,17 @@ def test_a_run_returns_its_score_and_one_that_left_recordings_out_names_them_and
     assert json.loads((tmp_path / "toy" / "latest" / "run.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.parametrize("option", ["runs_dir", "cache_dir"])
+def test_nothing_is_written_among_the_recordings(tmp_path, option, capsys):
+    (tmp_path / "nights").mkdir()
+    cfg = settings(tmp_path / "runs")
+    cfg.source, cfg[option] = {"root": str(tmp_path / "nights")}, str(tmp_path / "nights" / "x")
+    with pytest.raises(SystemExit):
+        run_job(cfg, work([]))
+    assert f"which is never written to; choose another {option}" in " ".join(capsys.readouterr().out.split())
+    assert not list((tmp_path / "nights").iterdir())
+
+
 def test_an_error_is_kept_in_the_run_folder(tmp_path):
     def broken(cfg, config, run, console):
         raise ZeroDivisionError("a fault of ours")

@@ -6,6 +6,7 @@ import scipy.io
 import scipy.signal
 
 from src.preprocess.spikes.filters import quiet_mask, robust_sigma
+from src.signals import BadInput
 from src.simulate.spikes import (
     FS_HZ,
     LOOKALIKES,
@@ -93,6 +94,8 @@ def test_spikes_start_at_their_onset_index():
 
 
 def test_too_many_spikes_do_not_fit():
+    with pytest.raises(BadInput, match="duration_s: is -1; give seconds"):
+        simulate(10, 10.0, 0, duration_s=-1)
     with pytest.raises(ValueError, match="do not fit"):
         firing(1_000, 10_000, 1, np.random.default_rng(0))
 

@@ -23,6 +23,7 @@ from src.models.grids.linear import (
 from src.models.grids.scores import ForecastScores, row
 from src.models.parallel import global_mean
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
+from src.signals import BadInput
 
 MARGIN = 0.005
 """Bits per spike by which the network has to beat the linear forecasts on validation, which also chose its epoch."""
@@ -69,6 +70,15 @@ class GridForecasting(TrainedModule):
         self.tested: dict[str, ForecastScores] = {}
         self.example: dict[str, Any] = {}
 
+    def take_over(self, data: Any) -> None:
+        # A batch numbers subjects and voxels, so the same numbers of another brain would give a forecast, a wrong one.
+        super().take_over(data)
+        known = self.network
+        own = [(name, known.voxels[known.span(number)].tolist()) for number, name in enumerate(known.subjects)]
+        if own != [(grids.subject, grids.voxels.tolist()) for grids in data.subjects]:
+            problem = f"has other subjects or voxels than the network ({', '.join(known.subjects)})"
+            raise BadInput("datamodule", problem, "forecast with infer.py, or make a new module")
+
     def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
         """Build the network for the subjects' voxels, and begin with the linear forecasts."""
         fitted = fit_linear(statistics)
@@ -98,10 +108,16 @@ class GridForecasting(TrainedModule):
             self.setup("fit" if self.trainer.state.fn == TrainerFn.FITTING else "test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["forecasting"] = {"network_args": self.network_args, "decision": self.decision}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         kept = checkpoint["forecasting"]
+        for name, value in self.hparams["network_args"].items():
+            if kept["network_args"].get(name) != value:
+                problem = f"has {name}={kept['network_args'].get(name)}, not {value}"
+                raise BadInput("checkpoint", problem, "load it without network_args, or train anew")
         self.decision = kept["decision"]
         if self.network is None or self.network_args != kept["network_args"]:
             self._build(kept["network_args"])
@@ -178,10 +194,6 @@ class GridForecasting(TrainedModule):
             self._count(self.tested[name], forecasts, batch)
             if name == self.decision["forecast"] and not self.example:
                 self.example = self._example(forecasts[0], batch)
-
-    def on_test_epoch_end(self) -> None:
-        for name, value in self.test_metrics().items():
-            self.log(name, value, rank_zero_only=False)
 
     def _tested_row(self, name: str) -> dict[str, Any]:
         return row(self.tested[name], thresholds(self.decision)[name])

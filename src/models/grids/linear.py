@@ -60,10 +60,11 @@ def expected_activity(
     if population is None:
         return chance
     read, write, readout = population
-    scores = (-rate @ read).repeat(windows * context, 1)
-    scores.index_add_(0, seen.window * context + seen.frame, read[seen.voxel_index])
-    ahead = scores.view(windows, -1) @ readout
-    return chance + ahead.view(windows, horizon, -1) @ write.T
+    with torch.autocast(rate.device.type, enabled=False):  # in bfloat16 rare activity would be rounded away
+        scores = (-rate @ read).repeat(windows * context, 1)
+        scores.index_add_(0, seen.window * context + seen.frame, read[seen.voxel_index])
+        ahead = scores.view(windows, -1) @ readout
+        return chance + ahead.view(windows, horizon, -1) @ write.T
 
 
 @dataclass(frozen=True)

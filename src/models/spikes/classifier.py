@@ -52,7 +52,7 @@ class SpikeClassification(TrainedModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         windows, labels = batch
         loss = F.cross_entropy(self.network(windows), labels)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(windows))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(windows))
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -45,6 +45,7 @@ class Decision(PlainRecord):
 
     def write(self, path: Path) -> None:
         """Save as the coursework's ``detector_config.npz``."""
+        self.check_place(path)
         with atomic_file(Path(path)) as part, part.open("wb") as handle:
             np.savez(
                 handle,
@@ -52,6 +53,15 @@ class Decision(PlainRecord):
                 refractory_suppression=self.refractory,
                 best_f1=self.f1,
             )
+
+    @classmethod
+    def check_place(cls, path: Path) -> None:
+        """Raise ``BadInput`` if a file is there that is no ``detector_config.npz``: it would be lost."""
+        if Path(path).exists():
+            try:
+                cls.read(path)
+            except BadInput as error:
+                raise BadInput(path, "is there already and is no detector_config.npz", "choose another name") from error
 
     @classmethod
     def read(cls, path: Path) -> "Decision":

@@ -54,6 +54,8 @@ class SpikeDetection(TrainedModule):
         self.network_args, self.fs_hz = network_args, float(signal["fs_hz"])
         self.grid: dict[str, Any] = {"thresholds": list(thresholds), "refractory": list(refractory)}
         self.detector_config = detector_config
+        if detector_config is not None:
+            Decision.check_place(Path(detector_config))
         self.network = build_network("spike_detector", network_args)
         self.decisions: dict[str, Decision] = {}
         self.rows: list[dict[str, Any]] = []
@@ -67,7 +69,7 @@ class SpikeDetection(TrainedModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         samples, labels = batch
         loss = F.binary_cross_entropy_with_logits(self.network(samples), labels)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(samples))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(samples))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -91,9 +93,11 @@ class SpikeDetection(TrainedModule):
         self.log("val/f1", float(np.mean([d.f1 for d in self.decisions.values()])), prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["decisions"] = {name: decision.to_dict() for name, decision in self.decisions.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         # The thresholds that validation chose for these very weights, before any test score is seen.
         self.decisions = {name: Decision(**found) for name, found in checkpoint["decisions"].items()}
 

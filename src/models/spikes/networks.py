@@ -57,8 +57,8 @@ class SpikeDetector(nn.Module):
         for start in range(0, len(trace), piece):
             stop, first = min(start + piece, len(trace)), max(start - reach, 0)
             samples = torch.from_numpy(np.ascontiguousarray(trace[first : stop + reach], np.float32))
-            probability = torch.sigmoid(self(samples[None, None]))[0]
-            out[start:stop] = probability[start - first : stop - first].numpy()
+            probability = torch.sigmoid(self(samples[None, None].to(self.scale)).float())[0]
+            out[start:stop] = probability[start - first : stop - first].cpu().numpy()
         return out
 
 
@@ -105,5 +105,5 @@ class SpikeClassifier(nn.Module):
         if len(onsets) == 0:
             return np.zeros((0, self.neurons), np.float32)
         windows = cut(bandpassed.astype(np.float32), onsets - self.onset, self.window)
-        batches = torch.from_numpy(np.ascontiguousarray(windows))[:, None].split(1024)
-        return torch.cat([torch.softmax(self(batch), dim=1) for batch in batches]).numpy()
+        batches = torch.from_numpy(np.ascontiguousarray(windows))[:, None].to(self.scale).split(1024)
+        return torch.cat([torch.softmax(self(batch).float(), dim=1) for batch in batches]).cpu().numpy()

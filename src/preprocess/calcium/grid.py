@@ -68,15 +68,21 @@ def map_cells(positions: np.ndarray, source: str = "positions") -> CellMap:
 
 _FAR = 20
 """Interquartile ranges that a cell has to lie from the median to be named."""
+_FEW_PLANES = 20
 
 
 def position_notes(positions: np.ndarray, cell_ids: np.ndarray, cells: CellMap) -> list[str]:
-    """A sentence where a few far cells squeeze all others into a corner of the grid, or all depths became one plane."""
+    """A sentence where a few far cells squeeze all others into a corner of the grid, or z is no plane."""
     notes = []
     if cells.planes == 1 and (depths := len(np.unique(positions[:, 2]))) > 1:
         notes.append(
             f"z takes {depths} values within {np.ptp(positions[:, 2]):g}, and planes are told apart to 0.001, so all "
             "cells lie in one plane: give positions in micrometres, not in metres"
+        )
+    if cells.planes > max(_FEW_PLANES, len(positions) / 2):
+        notes.append(
+            f"{len(positions)} cells lie in {cells.planes} planes, because z takes as many values: give the number or "
+            "the depth of the plane as z, not a position in a volume"
         )
     for axis, name, places, size in ((0, "row", cells.row, HEIGHT), (1, "column", cells.column, WIDTH)):
         values = positions[:, axis]

@@ -98,8 +98,8 @@ class CalciumParams(GridParams, InferenceParams, PreprocessConfig):
             raise BadInput("cascade_model", problem, hint)
         if not 0 < self.split_ratio < 1:
             raise BadInput("split_ratio", f"is {self.split_ratio}", "give the training share, such as 0.95")
-        if not 0 <= self.baseline_percentile <= 100:
-            raise BadInput("baseline_percentile", f"is {self.baseline_percentile}", "give 0 to 100")
+        if not 0 <= self.baseline_percentile <= 100 or 0 < self.baseline_percentile < 1:
+            raise BadInput("baseline_percentile", f"is {self.baseline_percentile}", "give percent, 0 or 1 to 100")
         if not 0 <= self.neuropil <= 2:
             raise BadInput("neuropil", f"is {self.neuropil}", "give the share to subtract, such as 0.7, or 0 for none")
         for name in _POSITIVE:

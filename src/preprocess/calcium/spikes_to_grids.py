@@ -37,6 +37,8 @@ def run(params: CalciumParams) -> "GridSummary":
     subjects = find_subjects(Path(params.input_dir), params.skip)
     target = Path(params.output_dir)
     output = OutputFolder(target, (Path(params.input_dir),))
+    for option in ("cache_dir", "models_dir"):
+        OutputFolder(Path(getattr(params, option)), (params.input_dir,), option)
     if params.grid_format != "none":
         output.check()  # a file that describes all subjects is written into it
     refuse_other_format(target, STEPS[params.grid_format].name)

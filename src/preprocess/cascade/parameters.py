@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from src.signals import BadInput
 from src.storage.batch import Summary
 from src.storage.parameters import PreprocessConfig
 
@@ -29,6 +30,15 @@ class CascadeTrainParams(PreprocessConfig):
         from src.preprocess.cascade.train import run
 
         return run(self)
+
+    def check(self) -> None:
+        """Raise ``BadInput`` for numbers with which nothing would be trained."""
+        counts = {
+            name: getattr(self, name) for name in ("ensemble_size", "epochs", "max_windows", "max_steps", "stretch")
+        }
+        for name, value in {**counts, "noise_levels": self.noise_levels and min(self.noise_levels)}.items():
+            if value is not None and (value == [] or value < 1):
+                raise BadInput(name, f"is {value}", "give 1 or more")
 
 
 @dataclass

@@ -75,8 +75,9 @@ def recipe_of(params: CascadeTrainParams) -> tuple[PackageConfig, dict[str, Path
     Raises
     ------
     BadInput
-        If the recipe cannot be read or a dataset is missing.
+        If the recipe cannot be read, a dataset is missing, or a number makes no sense.
     """
+    params.check()
     config = read_config(Path(params.recipe))
     config = replace(
         config,

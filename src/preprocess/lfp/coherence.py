@@ -137,7 +137,10 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     shanks = {int(name.removeprefix("sh")): open_recording(path, source) for name, path in inputs.items()}
     fs_hz, n_samples, warnings = _common_clock(shanks)
     plan = plan_of(params, fs_hz)
-    frames = max(2, round(params["coherence_window_s"] * fs_hz / plan.hop))
+    frames = round(params["coherence_window_s"] * fs_hz / plan.hop)
+    if frames < 2:
+        problem = f"{params['coherence_window_s']:g} s hold fewer than two windows of the spectrogram"
+        raise BadInput("coherence_window_s", problem, "give seconds, such as 30")
     n_windows = plan.n_frames(n_samples) // frames if n_samples >= plan.nperseg else 0
     if not n_windows:
         problem = f"the recording is shorter than one window of {params['coherence_window_s']:g} s"

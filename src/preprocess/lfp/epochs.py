@@ -274,8 +274,7 @@ def lfp_epochs(params: LfpEpochsParams, *, labelled: bool = True) -> Summary:
     root, output = Path(params.input_dir), Path(params.output_dir)
     hypnograms = None if params.hypnograms is None else Path(params.hypnograms)
     _stages_of(params.species)
-    if not 0 < params.epoch_s < np.inf:
-        raise BadInput("epoch_s", f"is {params.epoch_s}", "give seconds")
+    params.check()
     for given in (params.hypnograms, params.examples):
         if given is not None and not Path(given).exists():
             raise absent(given)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.recordings.extracellular.recording import require_rate
 from src.signals import BadInput, SourceOptions
 from src.storage.batch import Summary
 from src.storage.parameters import PreprocessConfig
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from src.preprocess.sleep.spectrogram import SpectrogramPlan
 
 DEFAULT = "scipy_compat"
+LONGEST_EPOCH_S = 600.0
 OVERLAP = 0.75  # share of a window that the next one covers, where no overlap is given
 _KEYS = (
     *("window", "nperseg", "window_s", "noverlap", "overlap_s", "nfft", "detrend", "scaling"),
@@ -79,9 +81,11 @@ class LfpParams(PreprocessConfig):
         Raises
         ------
         BadInput
-            If a value is not known.
+            If a value is not known, or the rate makes no sense.
         """
         _require_known("reference", self.reference, REFERENCES)
+        if self.sampling_rate_hz is not None:
+            require_rate("sampling_rate_hz", self.sampling_rate_hz)
         return {
             "source": asdict(self.source),
             "sampling_rate_hz": self.sampling_rate_hz,
@@ -193,6 +197,17 @@ class LfpEpochsParams(LfpParams):
         from src.preprocess.lfp.epochs import lfp_epochs  # loads SciPy
 
         return lfp_epochs(self)
+
+    def check(self) -> None:
+        """Raise ``BadInput`` for what makes no sense whatever the recordings are."""
+        self.extraction()
+        if not 0 < self.epoch_s <= LONGEST_EPOCH_S:
+            raise BadInput("epoch_s", f"is {self.epoch_s:g}", "give seconds, such as 4")
+        if self.margin_s is not None and not self.margin_s >= 0:
+            raise BadInput("margin_s", f"is {self.margin_s:g}", "give seconds of wake to keep, or null for all")
+        if not 0 <= self.min_hz < (self.max_hz or float("inf")) - 1:
+            problem = f"is {self.min_hz:g}, max_hz is {self.max_hz}"
+            raise BadInput("min_hz", problem, "give Hz, the lower one first, at least 1 Hz apart")
 
 
 def plan(params: Mapping[str, Any], fs_hz: float) -> SpectrogramPlan:

@@ -47,12 +47,12 @@ class Encoding:
     def __init__(self, plan: SpectrogramPlan, params: Mapping[str, Any]) -> None:
         self.dtype, self.decibel = np.dtype(params["dtype"]), bool(params["decibel"])
         fmax_hz = params["fmax_hz"]
-        if fmax_hz is not None and not fmax_hz >= 0:
-            raise BadInput("fmax_hz", f"{fmax_hz} Hz", "give a frequency of 0 or more, or null for all")
+        if fmax_hz is not None and not fmax_hz >= plan.freqs[1]:
+            raise BadInput("fmax_hz", f"{fmax_hz} Hz keeps no frequency above 0 Hz", "give Hz, or null for all")
         linear = plan.freqs if fmax_hz is None else plan.freqs[plan.freqs <= fmax_hz * (1 + 1e-12)]
         self.n_bins, self.freqs = len(linear), linear
         self._weights: scipy.sparse.csr_array | None = None
-        if params["log_bins"]:
+        if params["log_bins"] is not None:
             self.freqs, self._weights = _logarithmic(linear, int(params["log_bins"]))
         self.n_rows = len(self.freqs)
 

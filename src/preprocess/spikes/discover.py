@@ -30,7 +30,7 @@ from src.preprocess.spikes.pursuit import Pursuit
 from src.preprocess.spikes.sorting import Sorted, blocks, named, pursue
 from src.preprocess.spikes.trace import artefact_ceiling, bridged, without_hum
 from src.preprocess.spikes.waveforms import cut_windows, mean_waveforms
-from src.recordings.extracellular.reader import require_spike_rate
+from src.recordings.extracellular.recording import require_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, held
 from src.signals import BadInput
 
@@ -193,7 +193,7 @@ def discover(traces: np.ndarray, fs_hz: float, params: DiscoverParams | None = N
 
 def discover_group(group: Group) -> Units:
     """Find the units of a group that need not fit into memory, and sort it; see :func:`discover`."""
-    require_spike_rate("recording", group.fs_hz)
+    require_rate("recording", group.fs_hz, "spikes")
     p, recorded, read = group.params, group.recorded(), group.read
     channels = np.flatnonzero(recorded)
     if len(channels) == 0:

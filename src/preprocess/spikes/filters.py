@@ -14,6 +14,7 @@ from src.simulate.spikes import Spectrum
 
 MAD_TO_SIGMA = 1 / 0.6744897501960817
 LOUD_SIGMAS = 4.0
+LOWEST_LOW_PASS_HZ = 100.0
 
 
 @lru_cache(maxsize=16)
@@ -41,6 +42,8 @@ def bandpass_kernel(fs_hz: float, low_hz: float | None, high_hz: float | None, o
     for name, corner in (("low_hz", low_hz), ("high_hz", high_hz)):
         if corner is not None and not 0 < corner < nyquist:
             raise BadInput(name, f"{corner:g} Hz is outside 0…{nyquist:g} Hz", "choose a corner below half the rate")
+    if high_hz is not None and high_hz < LOWEST_LOW_PASS_HZ:
+        raise BadInput("high_hz", f"{high_hz:g} Hz leaves nothing of a spike", "give Hz, not kHz")
     if low_hz is not None and high_hz is not None:
         if low_hz >= high_hz:
             raise BadInput("low_hz", f"{low_hz:g} Hz is not below high_hz, {high_hz:g} Hz", "swap them")

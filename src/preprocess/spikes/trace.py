@@ -11,7 +11,8 @@ import scipy.signal
 
 from src.preprocess.spikes.filters import bandpass, grow, robust_sigma
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.reader import open_recording, require_spike_rate
+from src.recordings.extracellular.reader import open_recording
+from src.recordings.extracellular.recording import require_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off, unusable
 from src.signals import BadInput, SourceOptions, counted
 
@@ -80,7 +81,7 @@ def load_trace(path: Path, *, fs_hz: float, options: SourceOptions | None = None
 
 def as_trace(samples: np.ndarray, fs_hz: float, name: str, source: str = "signal") -> Trace:
     """Centre and check samples in memory, as :func:`load_trace` does; ``source`` is named in errors."""
-    require_spike_rate(source, fs_hz)
+    require_rate(source, fs_hz, "spikes")
     if n_infinite := int(np.isinf(samples).sum()):
         raise BadInput(source, f"{n_infinite} infinite samples", "mark samples that were not recorded with NaN")
     bad = unusable(samples)

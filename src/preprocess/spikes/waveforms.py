@@ -16,6 +16,7 @@ from src.signals import BadInput, SourceOptions
 N_MODES = 3  # directions of variation kept per unit
 BEFORE, AFTER = 10, 90  # samples of a fitted waveform ahead of its onset and from it on
 REACH = 60  # samples on either side by which the band-pass spreads a waveform
+FAINTEST = 1.5  # noise levels that the median waveform of a labelled neuron reaches at least
 PEAK_BEFORE_MS = 1.2  # how long before its peak a spike may begin: sorters count peaks
 
 
@@ -266,4 +267,18 @@ def labelled_recording(
     cleaned, hum = without_hum(trace.centred, trace.fs_hz)
     flat = cleaned - slow_baseline(cleaned)
     notes = tuple(f"labelled recording: {note}" for note in (*said, *twice, *hum))
-    return LabelledRecording(trace, train, flat, conditioning.linear(cleaned), notes, before)
+    bandpassed = conditioning.linear(cleaned)
+    _require_waveforms(trace.source, bandpassed, train, before)
+    return LabelledRecording(trace, train, flat, bandpassed, notes, before)
+
+
+def _require_waveforms(source: str, bandpassed: np.ndarray, train: SpikeTrain, before: int) -> None:
+    """Refuse labels most of which belong to neurons without a waveform, such as those of another recording."""
+    n_units = int(train.unit.max())
+    peaks = np.abs(mean_waveforms(bandpassed[None], train, n_units, before, AFTER)).max(axis=(1, 2))
+    noise = np.median(np.abs(bandpassed)) / 0.6745
+    faint = np.flatnonzero(peaks < FAINTEST * noise) + 1
+    if np.isin(train.unit, faint).mean() > 0.5:
+        names = ", ".join(map(str, faint[np.isin(faint, train.unit)][:5]))
+        problem = f"has labels that do not lie on spikes: the median waveform of neuron {names} is below the noise"
+        raise BadInput(source, problem, "give the sample of each spike (not ms), counted from the recording's start")

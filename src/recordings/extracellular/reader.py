@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, open_array, whole
 from src.recordings.extracellular.binary import open_raw
 from src.recordings.extracellular.formats import RATE_HINT, vendor_format
-from src.recordings.extracellular.recording import ExtracellularRecording, Run
+from src.recordings.extracellular.recording import ExtracellularRecording, Run, require_rate
 from src.signals import BadInput, SourceOptions
 
 COORDINATES = ("channel_locations", "xcoord", "ycoord", "depth_order")
@@ -35,7 +35,6 @@ _RATE = re.compile(
 )
 _INTERVAL = re.compile(r"dt|tsample|sampl(e|ing)interval|samplingperiod")
 _LATEST_S = 1e11
-SLOWEST_SPIKES_HZ = 5_000.0
 USUAL_NAMES = ("traces", "d", "data", "lfp", "LFP", "signal", "samples")
 
 
@@ -73,23 +72,17 @@ def open_recording(
         from src.recordings.extracellular.vendors import open_vendor  # loads SpikeInterface
 
         recording = open_vendor(path, options.stream, purpose)
-    if purpose == "spikes":
-        require_spike_rate(path, recording.fs_hz)
+    require_rate(path, recording.fs_hz, purpose)
     if options.fs_hz is not None and not np.isclose(recording.fs_hz, options.fs_hz, rtol=1e-3):
         stated = f"{recording.fs_hz:g} Hz"
         problem = f"states a sampling rate of {stated}, {options.fs_hz:g} Hz was given"
         raise BadInput(path, problem, f"give {stated} if the file is right, else correct the file or resample it")
     if options.gain_uv is not None:
+        if not options.gain_uv or not np.isfinite(options.gain_uv):
+            raise BadInput("source.gain_uv", f"is {options.gain_uv:g}", "give the µV of one unit of the samples")
         gain = np.full(recording.n_channels, options.gain_uv, np.float32)
         recording = replace(recording, gain=gain, offset=None, units="uV")
     return recording
-
-
-def require_spike_rate(source: str | Path, fs_hz: float) -> None:
-    """Refuse a sampling rate at which no spike can be seen, kHz in place of Hz above all."""
-    if fs_hz < SLOWEST_SPIKES_HZ:
-        hint = f"give the rate in Hz: {fs_hz:g} kHz is {1000 * fs_hz:g}" if fs_hz < 200 else "give a faster recording"
-        raise BadInput(source, f"has a sampling rate of {fs_hz:g} Hz, too low for spikes", hint)
 
 
 def is_recording(path: Path) -> bool:

@@ -25,6 +25,7 @@ _TILE_BYTES = 1 << 17  # turned round at a time; stays in a second-level cache
 AS_SAVED = "as the acquisition system saved it: no filter but the amplifier's, no re-referencing"
 LONGEST_S = 30 * 86400.0
 """A clock that spans more than this is taken for damaged."""
+SLOWEST_HZ, SEEN = {"lfp": 50.0, "spikes": 5_000.0}, {"lfp": "LFP or spikes", "spikes": "spikes"}
 
 Read = Callable[[int, int], NDArray]
 """Samples ``[first, last)`` as ``(time, channel)`` of all channels of the source; ``first`` never goes back."""
@@ -40,6 +41,15 @@ class Run:
     first: int  # which samples of the source they are
     count: int
     opener: Opener  # opens the source
+
+
+def require_rate(source: str | Path, fs_hz: float, purpose: str = "lfp") -> None:
+    """Refuse a sampling rate at which nothing can be seen, kHz in place of Hz above all."""
+    if not SLOWEST_HZ[purpose] <= fs_hz < float("inf"):
+        hint = (
+            f"give the rate in Hz: {fs_hz:g} kHz is {1000 * fs_hz:g}" if 0 < fs_hz < 200 else "give a faster recording"
+        )
+        raise BadInput(source, f"has a sampling rate of {fs_hz:g} Hz, too low for {SEEN[purpose]}", hint)
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,7 @@ class ExtracellularRecording:
         return cls(path, source_format, fs_hz, runs=(run,), dtype=values.dtype.newbyteorder("="), **given)
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.fs_hz) and self.fs_hz > 0):
-            raise BadInput(self.path, f"the sampling rate is {self.fs_hz} Hz", "give one positive number of Hz")
+        require_rate(self.path, self.fs_hz)
         if not self.n_channels or not self.runs or not self.n_samples:
             raise BadInput(self.path, "the recording is empty", "give a recording with samples")
         if len(set(self.channel_ids.tolist())) < self.n_channels:

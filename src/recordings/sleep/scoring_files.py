@@ -112,7 +112,9 @@ def has_stages(path: str | Path, options: ScoringOptions) -> bool:
     """Whether the annotations of a recording hold stages; integers count only where a coding says what they mean."""
     texts = {text for _, _, text in read_annotations(path).marks if text}
     texts = {text for text in texts if options.coding is not None or integer_of(text) is None}
-    return any(options.stage(_stage_and_scorer(text, options)[0]) not in (None, UNSCORED) for text in texts)
+    of_scorers = {stage for stage, scorer in (_stage_and_scorer(text, options) for text in texts) if scorer}
+    named = {options.stage(stage) for stage in of_scorers if integer_of(stage) is None} - {None, UNSCORED}
+    return len(named) > 1 or any(options.stage(text) not in (None, UNSCORED) for text in texts)
 
 
 def _plain(name: str) -> str:
@@ -166,13 +168,9 @@ def _meaning_of_integers(path: Path, scoring: Scoring, options: ScoringOptions) 
     if against:
         problem = f"says itself what integers mean, and {against[0]} is not what stage_coding={options.coding} says"
         raise BadInput(path, problem, "give no stage_coding, or the one of the file")
-    if (
-        not scoring.legend
-        and scoring.coding
-        and (scoring.coding in RODENT_CODINGS) != (options.stage_names == RODENT_STAGES)
-    ):
-        whose = "rodents" if scoring.coding in RODENT_CODINGS else "people"
-        problem = f"has integers in the coding {scoring.coding!r}, which is for {whose}"
+    of_rodents = scoring.coding in RODENT_CODINGS
+    if scoring.coding and not scoring.legend and of_rodents != (options.stage_names == RODENT_STAGES):
+        problem = f"has integers in the coding {scoring.coding!r}, which is for {'rodents' if of_rodents else 'people'}"
         raise BadInput(path, problem, f"choose one for {' or '.join(options.stage_names)}: {_CODING_HINT}")
     return scoring.legend or stated
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from src.models.spikes.decision import Decision, tune
+from src.models.spikes.detector import SpikeDetection
 from src.signals import BadInput
 
 
@@ -52,3 +53,9 @@ def test_other_files_are_refused(tmp_path, content):
     np.savez(tmp_path / "x.npz", **content)
     with pytest.raises(BadInput, match=r"holds no decision|threshold 1\.5"):
         Decision.read(tmp_path / "x.npz")
+    before = (tmp_path / "x.npz").read_bytes()
+    with pytest.raises(BadInput, match="is there already and is no detector_config"):
+        Decision(0.85, 45).write(tmp_path / "x.npz")
+    with pytest.raises(BadInput, match="is there already and is no detector_config"):
+        SpikeDetection({"fs_hz": 25_000.0}, [], {}, detector_config=str(tmp_path / "x.npz"))
+    assert (tmp_path / "x.npz").read_bytes() == before

@@ -140,3 +140,9 @@ def test_depths_in_metres_are_not_taken_for_one_plane_without_a_word() -> None:
     assert "z takes 3 values within 4e-05" in note
     assert "micrometres" in note
     assert position_notes(metres * 1e6, ids, map_cells(metres * 1e6)) == []
+
+
+def test_a_plane_for_every_cell_is_named():
+    places = np.random.default_rng(0).uniform(0, 100, (40, 3))
+    (note,) = position_notes(places, np.arange(40), map_cells(places))
+    assert note.startswith("40 cells lie in 40 planes, because z takes as many values")

@@ -109,6 +109,15 @@ def test_a_level_below_the_recordings_noise_is_named(params: CascadeTrainParams,
     assert not (tmp_path / "models" / "Tiny_2Hz").exists()
 
 
+@pytest.mark.parametrize("wrong", [{"epochs": -1}, {"ensemble_size": 0}, {"stretch": 0}, {"noise_levels": []}])
+def test_numbers_with_which_nothing_is_trained_are_refused(
+    params: CascadeTrainParams, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(BadInput, match="give 1 or more"):
+        replace(params, **wrong).run()
+    assert not (tmp_path / "models").exists()
+
+
 def test_the_published_protocol_is_the_default() -> None:
     config = replace(CONFIG, nr_of_epochs=20, batch_size=512)
     published = CascadeTrainParams(recipe="", input_dir="")

@@ -54,6 +54,11 @@ def test_shared_signals_cohere_and_private_ones_stay_below_chance(tmp_path, shan
     assert np.mean(apart["coherence"] < facts["level_of_chance"]) > 0.9
 
 
+def test_a_window_of_no_length_is_refused(tmp_path, shanks):
+    with pytest.raises(BadInput, match="coherence_window_s: 0 s hold fewer than two windows"):
+        coherence(tmp_path, shanks, [["sh0:0", "sh2:20"]], window_s=0.0)
+
+
 def test_multitaper_and_crop(tmp_path, shanks):
     _, arrays = coherence(tmp_path, shanks, [["sh0:0", "sh0:0"]], window=["multitaper", 2, 3], fmax_hz=100.0)
     assert arrays["freqs"][-1] <= 100

@@ -99,7 +99,13 @@ def test_what_is_refused(tmp_path):
         ({"hypnograms": "/nowhere"}, "/nowhere: does not exist"),
         ({"examples": "/nowhere"}, "/nowhere: does not exist"),
         ({"species": "mouse"}, "choose one of human, rodent"),
-        ({"epoch_s": 0.0}, r"epoch_s: is 0\.0; give seconds"),
+        ({"epoch_s": 0.0}, r"epoch_s: is 0; give seconds"),
+        ({"epoch_s": 4000.0}, r"epoch_s: is 4000; give seconds"),
+        ({"margin_s": -5.0}, r"margin_s: is -5; give seconds"),
+        ({"min_hz": 60.0, "max_hz": 5.0}, r"min_hz: is 60, max_hz is 5.0; give Hz"),
+        ({"min_hz": 0.0005, "max_hz": 0.06}, r"min_hz: is 0.0005, max_hz is 0.06; give Hz"),
+        ({"sampling_rate_hz": 0.5}, r"sampling_rate_hz: has a sampling rate of 0.5 Hz.*0.5 kHz is 500"),
+        ({"sampling_rate_hz": -500.0}, r"sampling_rate_hz: has a sampling rate of -500 Hz"),
     ):
         with pytest.raises(BadInput, match=says):
             LfpEpochsParams(input_dir=str(tmp_path), output_dir=str(tmp_path / "none"), **wrong).run()

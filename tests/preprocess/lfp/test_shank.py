@@ -98,10 +98,10 @@ def test_as_short_and_as_wide_as_can_be(tmp_path):
 
 
 def test_bands_the_rate_cannot_carry_are_named(tmp_path):
-    path = write_shank(tmp_path, "a", 0, random_traces(2000, 1), sampling_rate=16.0)
-    facts = compute(tmp_path, path, "sleep")
+    path = write_shank(tmp_path, "a", 0, random_traces(2000, 1), sampling_rate=50.0)
+    facts = compute(tmp_path, path, "sleep", bands={"delta": [0.5, 4.0], "gamma": [40.0, 100.0]})
     assert facts["bands"] == ["delta"]
-    assert any("left out: theta" in warning for warning in facts["warnings"])
+    assert any("left out: gamma" in warning for warning in facts["warnings"])
 
 
 def test_a_full_disk_is_seen_before_the_work(tmp_path, monkeypatch):

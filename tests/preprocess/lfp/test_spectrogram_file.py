@@ -162,7 +162,10 @@ def test_logarithmic_bins():
     np.testing.assert_allclose(encode(np.full_like(POWER, 3), log_bins=60)[1], 3, rtol=1e-5)
 
 
-@pytest.mark.parametrize("params", [{"fmax_hz": -1.0}, {"log_bins": 1}, {"log_bins": 5, "fmax_hz": 0.5}])
+@pytest.mark.parametrize(
+    "params",
+    [{"fmax_hz": -1.0}, {"fmax_hz": 0.1}, {"log_bins": 0}, {"log_bins": 1}, {"log_bins": 5, "fmax_hz": 0.5}],
+)
 def test_what_makes_no_sense(params):
     with pytest.raises(BadInput):
         Encoding(PLAN, PLAIN | params)

@@ -50,7 +50,7 @@ def test_a_shifted_and_scaled_trace_gives_the_shifted_and_scaled_result():
     np.testing.assert_allclose(later[37:], 3 * ours, atol=1e-6)
 
 
-@pytest.mark.parametrize("corners", [(0, None), (None, 12_500), (4000, 150), (-1, 100)])
+@pytest.mark.parametrize("corners", [(0, None), (None, 12_500), (4000, 150), (-1, 100), (0.3, 3.0)])
 def test_impossible_corners_are_refused(corners):
     with pytest.raises(BadInput):
         bandpass_kernel(FS, *corners)

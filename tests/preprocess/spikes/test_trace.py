@@ -76,7 +76,7 @@ def test_one_channel_of_several(tmp_path):
         ({"x": np.ones(5)}, r"no variable 'd' \(it holds x\); name the trace"),
         ({"d": np.zeros((1, 0))}, "d is empty"),
         ({"d": np.array(["a"])}, "save real numbers"),
-        ({"d": np.ones(5), "fs": 25.0}, "25 Hz, too low for spikes; give the rate in Hz: 25 kHz is 25000"),
+        ({"d": np.ones(5), "fs": 25.0}, "25 Hz, too low for LFP or spikes; give the rate in Hz: 25 kHz is 25000"),
         ({"d": np.ones(5), "fs": 24_000.0}, r"states a sampling rate of 24000 Hz, 25000 Hz was given"),
         ({"d": np.ones((2, 3, 4))}, "shape"),
     ],

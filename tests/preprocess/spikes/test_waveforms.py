@@ -102,10 +102,23 @@ def test_waveforms_of_a_stretch_are_those_of_its_neurons(spike_folder):
 def test_any_number_of_neurons_is_allowed_unless_it_is_limited(tmp_path):
     rng = np.random.default_rng(0)
     train = SpikeTrain.sorted(np.arange(200, 9_000, 100), rng.integers(1, 10, 88))
-    write_mat(tmp_path / "D1.mat", train, rng.standard_normal(10_000))
+    trace = rng.standard_normal(10_000)
+    trace[train.index[:, None] + np.arange(10)] += 8
+    write_mat(tmp_path / "D1.mat", train, trace)
     assert load_labelled(tmp_path / "D1.mat", CHAIN).waveforms(range(10_000)).n_units == 9
     with pytest.raises(BadInput, match="outside 1…5"):
         load_labelled(tmp_path / "D1.mat", CHAIN, n_units=5)
+
+
+@pytest.mark.parametrize("wrong", ["ms", "another recording's"])
+def test_labels_that_do_not_lie_on_spikes_are_refused(spike_folder, tmp_path, wrong):
+    labelled = load_labelled(spike_folder / "D1.mat", CHAIN)
+    trace, train = labelled.flat, labelled.train
+    other = np.sort(np.random.default_rng(0).integers(0, len(trace), len(train)))
+    index = train.index // 25 if wrong == "ms" else other
+    write_mat(tmp_path / "D1.mat", SpikeTrain.sorted(index, train.unit), trace)
+    with pytest.raises(BadInput, match="labels that do not lie on spikes"):
+        load_labelled(tmp_path / "D1.mat", CHAIN)
 
 
 def test_a_recording_without_spikes_is_refused(tmp_path):

@@ -15,6 +15,8 @@ def test_raw_binary_needs_type_channels_and_rate(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(SAMPLES.tobytes() + b"123")
     options: dict = {"dtype": "int16", "channels": 4, "fs_hz": 1000.0}
+    with pytest.raises(BadInput, match=r"source\.gain_uv: is 0; give the µV"):
+        open_recording(path, SourceOptions(**options, gain_uv=0.0))
     recording = open_recording(path, SourceOptions(**options, gain_uv=0.5))
     assert (recording.n_samples, recording.units) == (1280, "uV")
     assert "last 3 bytes" in recording.warnings[0]

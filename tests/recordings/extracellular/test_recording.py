@@ -73,7 +73,7 @@ def test_channels_and_shanks_are_selected_with_all_that_belongs_to_them():
     ("fields", "says"),
     [
         ({"channel_ids": np.array([0, 1, 1, 2])}, "name 1 more than once"),
-        ({"fs_hz": np.nan}, "sampling rate is nan"),
+        ({"fs_hz": np.nan}, "sampling rate of nan"),
         ({"length": 10**12}, "days"),
     ],
 )

@@ -48,7 +48,7 @@ def test_scorings_in_edf_are_no_recordings(tmp_path, name):
 def test_stages_inside_the_recording(tmp_path):
     recording(tmp_path / "n.edf", [MARK(*row) for row in every_30_s([SLEEP_EDF[stage] for stage in STAGES])])
     assert right(tmp_path) == []
-    recording(tmp_path / "n.edf", [MARK(0, None, "Recording starts"), MARK(30, None, "1")])
+    recording(tmp_path / "n.edf", [MARK(0, None, "Gain: 2"), MARK(9, None, "Gain: 3"), MARK(30, None, "1")])
     (night,) = discover("edf_folder", tmp_path)
     assert load(night, ["Fpz-Cz"])[1] is None
 
