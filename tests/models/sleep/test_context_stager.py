@@ -129,7 +129,7 @@ def test_the_loss_passes_over_epochs_that_nobody_scored():
     expected = torch.nn.functional.cross_entropy(logits[kept], stages.flatten()[kept], label_smoothing=0.05)
     torch.testing.assert_close(loss, expected)
     assert model.training_step((levels, torch.full_like(stages, UNSCORED), None), 0) == 0
-    logged = {}
+    logged: dict[str, tuple[float, int]] = {}
     model.log = lambda name, value, batch_size, **_: logged.setdefault(name, (float(value), batch_size))
     model.confusion = ConfusionByRecording(1, 5)
     model.validation_step((levels[0], torch.full((6,), UNSCORED), torch.zeros(6, dtype=torch.long)), 0)
