@@ -127,7 +127,7 @@ def _parse(path: Path, text: str, options: ScoringOptions) -> Scoring:
         table, epoch_s, name = xml_table(path, text, options)
         how, coding = _XML.get(name, ("XML", None))
         return replace(parse_table(path, table, options, 0), how=how, epoch_s=epoch_s, coding=coding)
-    if text.lstrip().startswith(("[", "{")) and (found := json_table(text, options)):
+    if text.lstrip().startswith(("[", "{")) and (found := json_table(path, text, options)):
         scoring = parse_table(path, found[0], options, None if len(found[0][0]) == 1 else 0)
         return replace(scoring, how="JSON", epoch_s=found[1])
     return parse_text(path, text, options)

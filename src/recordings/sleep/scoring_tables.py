@@ -69,7 +69,7 @@ StageOf = Callable[[str], int | None]
 """The label of a word that names a stage, ``None`` of any other; see :func:`~stage_names.stage_code`."""
 _RECORDING_COLUMNS = ("subject", "subject_id", "participant", "participant_id", "patient", "night", "recording")
 _SCORER_COLUMNS = ("scorer", "rater", "scored_by", "reader", "annotator", "scorer_id", "rater_id")
-_BY_PERSON = re.compile(r"hum|expert|manual|consensus|majority|true|truth|gold|technician")
+_BY_PERSON = re.compile(r"hum|expert|manual|consensus|majority|true|truth|gold|technician|scorer|rater|reader")
 _BY_PROGRAM = re.compile(r"(?:^|_)(?:ai|auto\w*|algo\w*|machine|pred\w*|yasa|usleep)(?:_|$)")
 _ELAPSED = re.compile(r"elapsed|relative|from_start|since")
 _UNIT = re.compile(r"[\s_(\[]+(ms|msec|min|mins|minutes|h|hr|hrs|hours|samples?)[)\]]?$", re.IGNORECASE)
@@ -98,7 +98,7 @@ def parse_table(
     rows, scorer = _of_one_scorer(path, names, rows, options)
     columns = _columns(path, names, rows, width, options)
     rows, notes = _complete_rows(path, rows, columns, stage_of)
-    notes += _second_scorer(names, rows, columns, stage_of)
+    notes += _second_scorer(path, names, rows, columns, options)
     if names:
         rows = [*_in_seconds(path, table[heading], rows, columns)]
     if any(re.fullmatch(r"p_\w+|confidence\w*", name) for name in names):
@@ -177,25 +177,33 @@ def _with_dates(rows: Sequence[Sequence[str]], columns: Mapping[str, int]) -> li
 
 
 def _second_scorer(
-    names: Sequence[str], rows: Sequence[Sequence[str]], columns: Mapping[str, int], stage_of: StageOf
+    path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], columns: Mapping[str, int], options: ScoringOptions
 ) -> list[str]:
-    """A note on another column that is full of stages, and other ones."""
-
-    def judged(column: int) -> list[int | None]:
-        cells = [row[column] for row in rows]
-        meaning = integer_of if _integers(cells) else stage_of
-        means = {cell: meaning(cell) for cell in set(cells)}
-        return [means[cell] for cell in cells]
-
-    stage = columns["stage"]
-    read = judged(stage)
-    for column in set(range(min(map(len, rows)))) - set(columns.values()):
-        pairs = zip(read, judged(column), strict=True)
+    """A note on another column that is full of stages, and other ones; refused where no heading says which to read."""
+    stage, cells = columns["stage"], list(zip(*rows, strict=False))
+    integers = _are_integers(cells[stage])
+    meaning = integer_of if integers else options.stage
+    for column in sorted(set(range(len(cells))) - set(columns.values())):
+        if _are_integers(cells[column]) != integers or (integers and not _integers(cells[column])):
+            continue
+        means = {cell: meaning(cell) for cell in {*cells[stage], *cells[column]}}
+        pairs = ((means[a], means[b]) for a, b in zip(cells[stage], cells[column], strict=True))
         known = [(a, b) for a, b in pairs if a not in (None, UNSCORED) and b not in (None, UNSCORED)]
-        if len(known) > 0.5 * len(rows) and any(a != b for a, b in known) and len({b for _, b in known}) > 1:
-            note = f"columns {stage + 1} and {column + 1} hold different stages: column {stage + 1} was read"
-            return [f"{note} (source.scorer={names[column]} reads the other)" if len(names) > column else note]
+        others = len({b for _, b in known}) > 1 and any(a != b for a, b in known)
+        if not others or len(known) <= 0.5 * len(rows):
+            continue
+        name, other = (names[c] if c < len(names) else "" for c in (stage, column))
+        both = f"columns {stage + 1} and {column + 1} hold different stages"
+        chosen = options.scorer and name == _names([options.scorer])[0]
+        if chosen or name in _STAGE_COLUMNS or name.startswith("stage_") or _BY_PERSON.search(name):
+            return [f"{both}: column {stage + 1} was read (source.scorer={other} reads the other)"]
+        hint = f"name one: source.scorer={name}" if name else "write a heading, with 'stage' over the one to read"
+        raise BadInput(path, f"has no heading that says where the stages are: its {both}", hint)
     return []
+
+
+def _are_integers(cells: Sequence[str]) -> bool:
+    return sum(integer_of(cell) is not None for cell in cells) > 0.9 * len(cells)
 
 
 def _integers(cells: Sequence[str]) -> bool:
@@ -289,7 +297,12 @@ def _stage_column(
         name = names[column] if column < len(names) and 2 * likeness[column][1] >= most else ""
         return bool(_BY_PERSON.search(name)) - bool(_BY_PROGRAM.search(name))
 
-    return max(candidates, key=lambda column: (by_person(column), *likeness[column], -candidates.index(column)))
+    # "R" and "L" are positions of the body too: a column of few kinds of stages counts less.
+    def rank(column: int) -> tuple[int, ...]:
+        says, named, kinds = likeness[column]
+        return by_person(column), says, named * min(kinds, 3), -candidates.index(column)
+
+    return max(candidates, key=rank)
 
 
 def _by_content(
@@ -342,11 +355,12 @@ def _rises(times: Sequence[float]) -> bool:
     return bool(even) and even[0][0] > 0 and even[0][1] > 0.8 * len(steps)
 
 
-def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int]:
-    """How many cells call themselves a stage, and how many are the name of one."""
+def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int, int]:
+    """How many cells call themselves a stage, how many are the name of one, and of how many stages."""
     words = {cell: n for cell, n in Counter(cells).items() if integer_of(cell) is None and cell.lower() not in ABSENT}
     named = {word: n for word, n in words.items() if stage_of(word) is not None}
-    return sum(n for word, n in named.items() if says_stage(word)), sum(named.values())
+    kinds = {stage_of(word) for word in named} - {UNSCORED}
+    return sum(n for word, n in named.items() if says_stage(word)), sum(named.values()), len(kinds)
 
 
 def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], *, elapsed: bool) -> Scoring:

@@ -16,6 +16,7 @@ from src.storage.foreign_files import explained
 
 _LARGEST_BYTES = 1 << 26
 _LEAST_IN_LINE = 5
+_LONGEST_LINE = 100
 _AS_IT_IS = ScoringOptions()
 _NUMBERED = re.compile(r"(?:ep\w*[\W_]*)?(\d+)\s*[:.)=-]\s*([^\W\d].*)|ep\w*[\W_]*(\d+)\W+([^\W\d].*)", re.IGNORECASE)
 """``Epoch 5: N2``, ``5: N2``, ``EPOCH=5 STAGE=N2``."""
@@ -61,6 +62,9 @@ def parse_text(path: Path, text: str, options: ScoringOptions = _AS_IT_IS) -> Sc
     words = [word for line in lines for word in re.split(r"[\s,;]+", line) if word]
     all_stages = all(options.stage(word) is not None for word in words)
     if (len(table) == 1 and len(table[0]) > LONGEST_ROW) or (all_stages and len(words) >= _LEAST_IN_LINE * len(lines)):
+        if len(lines) > 1 and len({*map(len, table)}) == 1 and len(words) > _LONGEST_LINE * len(lines):
+            problem = f"has {len(lines)} lines of {len(words) // len(lines)} stages, which may be of several scorers"
+            raise BadInput(path, problem, "give one stage a line")
         table = [[word] for word in words]  # all stages in one line, or some in each
     if max(map(len, table), default=0) == 1:
         _require_no_blank_line(path, [line.strip() for line in every], options.stage)

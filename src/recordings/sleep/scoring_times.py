@@ -88,10 +88,10 @@ def _past_midnight(path: Path, cells: Sequence[str], times: Sequence[float]) -> 
 
 
 def _by_date(times: Sequence[float], days: Sequence[date]) -> list[float] | None:
-    """Seconds since the first midnight; ``None`` where time falls back at midnight: one date stands for the night."""
+    """Seconds since the first midnight; ``None`` where time falls back by hours: one date may stand for the night."""
     clocks = [86_400.0 * (day - days[0]).days + time for day, time in zip(days, times, strict=True)]
     steps = [b - a for a, b in itertools.pairwise(clocks)]
-    return None if min(steps, default=0) < -43_200 or max(clocks) - min(clocks) > 14 * 86_400 else clocks
+    return None if min(steps, default=0) < -39_600 or max(clocks) - min(clocks) > 14 * 86_400 else clocks
 
 
 def _dates(cells: Sequence[str]) -> list[list[date]]:

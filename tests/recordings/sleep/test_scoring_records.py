@@ -60,6 +60,17 @@ def test_integers_and_scorers_in_json(tmp_path):
     np.testing.assert_array_equal(read(tmp_path, scorer="scorer_2")[0], TRUE)
 
 
+@pytest.mark.parametrize(("one", "other"), [("night1.stages", "night2.stages"), ("AB", "CD")])
+def test_several_lists_in_json_of_which_one_has_to_be_named(tmp_path, one, other):
+    recording(tmp_path / "n.edf")
+    found = {"night1": {"stages": STAGES[::-1]}, "night2": {"stages": STAGES}}
+    if one == "AB":
+        found = {"all": [{"scorer": "AB", "of": STAGES[::-1]}, {"scorer": "CD", "of": STAGES}]}
+    (tmp_path / "n.json").write_text(json.dumps(found))
+    refused(tmp_path, f"holds the stages of 2 scorers .{one}, {other}.; name one: source.scorer={one}")
+    assert right(tmp_path, scorer=other)[1:] == []
+
+
 def wonambi(who, names):
     epochs = "".join(
         f"<epoch><epoch_start>{30 * i}</epoch_start><epoch_end>{30 * i + 30}</epoch_end><stage>{name}</stage></epoch>"

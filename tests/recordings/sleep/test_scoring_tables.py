@@ -178,13 +178,19 @@ def test_lines_that_do_not_fill_the_signal_are_said(tmp_path):
     assert "56 epochs do not fill 1800 s of signal: taken as epochs of 30 s" in read(tmp_path)[1]["warnings"][0]
 
 
-def test_clock_times_of_twelve_hours_need_am_and_pm(tmp_path):
+@pytest.mark.parametrize("day", ["", "2020-01-01 "])
+def test_clock_times_of_twelve_hours_need_am_and_pm(tmp_path, day):
     recording(tmp_path / "n.edf", start=datetime.time(0, 45))
+    minutes = [45 + i // 2 for i in range(60)]
     clocks = [
-        (f"{(45 + i // 2) // 60 or 12:02d}:{(45 + i // 2) % 60:02d}:{i % 2 * 30:02d}", s) for i, s in enumerate(STAGES)
+        (f"{day}{minute // 60 or 12:02d}:{minute % 60:02d}:{i % 2 * 30:02d}", STAGES[i])
+        for i, minute in enumerate(minutes)
     ]
     table(tmp_path / "n.csv", clocks, "time,stage")
     refused(tmp_path, "is half a day before the row above it; give 24-hour clock times, AM and PM")
+    recording(tmp_path / "n.edf")
+    table(tmp_path / "n.csv", [(f"11:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in LATE], "time,stage")
+    refused(tmp_path, "they share no time")
 
 
 def test_ends_alone_and_ends_that_may_be_starts(tmp_path):
@@ -208,6 +214,22 @@ def test_two_scorers_in_integers_are_said(tmp_path):
         "columns 2 and 3 hold different stages: column 2 was read (source.scorer=scorer2 reads the other)"
     ]
     assert right(tmp_path, coding="aasm", scorer="scorer1") != []
+
+
+def test_columns_of_stages_between_which_no_heading_decides(tmp_path):
+    recording(tmp_path / "n.edf")
+    moved = [(i + 1, "0121"[i % 4], AASM[name]) for i, name in enumerate(STAGES)]
+    people = [(i + 1, STAGES[-i], name) for i, name in enumerate(STAGES)]
+    for heading, rows in (("epoch,moved,st", moved), ("epoch,P1,P2", people)):
+        table(tmp_path / "n.csv", rows, heading)
+        refused(tmp_path, "its columns 2 and 3 hold different stages; name one: source.scorer=", coding="aasm")
+        assert right(tmp_path, coding="aasm", scorer=heading.split(",")[2]) != []
+    table(tmp_path / "n.csv", people[1:], ",".join(map(str, people[0])))
+    refused(tmp_path, "write a heading, with 'stage' over the one to read")
+    table(tmp_path / "n.csv", [(i, "RL"[i // 30], name) for i, name in enumerate(STAGES)], "Epoche,Lage,Stadium")
+    assert right(tmp_path) == []  # R and L are sides of the body
+    (tmp_path / "n.csv").write_text("\n".join(",".join(STAGES * 2) for _ in "AB"))
+    refused(tmp_path, "has 2 lines of 120 stages, which may be of several scorers; give one stage a line")
 
 
 def clocks(pattern, late=0, n=60, days=0):
