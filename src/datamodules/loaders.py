@@ -143,6 +143,7 @@ class PartLoaders(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset, seed = self.datasets["train"], self.execution.seed
+        dataset.same = overfitting(self.trainer)  # for those that draw their examples
         return training_loader(dataset, self.batch_size, seed=seed, trainer=self.trainer, collate=self.collate)
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from src.datamodules.augment import LevelAugment
-from src.datamodules.loaders import overfitting
 from src.datamodules.sleep import Batch, NightEpochs, SleepData, SleepDataset
 from src.datamodules.splits import Part
 from src.preprocess.sleep.epochs import read_epochs
@@ -289,9 +287,3 @@ class SleepSequenceData(SleepData):
         """The preprocessing a bundle has to repeat."""
         view = {"step": NIGHT_VIEW, "version": NIGHT_VIEW_VERSION, "params": {"views": self.views}}
         return [*super().steps(), view]
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        training = self.datasets["train"]
-        assert isinstance(training, WindowDataset)
-        training.same = overfitting(self.trainer)
-        return super().train_dataloader()

@@ -27,13 +27,16 @@ class SleepContextStager(SleepStager):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         levels, stages, _ = batch
+        logits = self.network(self.augmented(levels)).flatten(0, 1)
         loss = functional.cross_entropy(
-            self.network(self.augmented(levels)).flatten(0, 1),
+            logits,
             stages.flatten(),
             self.class_weights,
             ignore_index=UNSCORED,
             label_smoothing=self.hparams["label_smoothing"],
         )
+        if not (stages != UNSCORED).any():  # the mean of nothing
+            loss = 0.0 * logits.sum()
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(stages))
         return loss
 

@@ -15,7 +15,7 @@ from src.models.confusion import ConfusionByRecording
 from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1, scores
 from src.models.parallel import global_mean
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule, recordings_of
-from src.signals import HUMAN_KAPPA, UNSCORED, is_human_scoring
+from src.signals import HUMAN_KAPPA, UNSCORED, BadInput, is_human_scoring
 
 Batch = Sequence[Tensor]
 """Levels in dB, stages, and the number of the recording of each epoch."""
@@ -85,6 +85,14 @@ class SleepStager(TrainedModule):
         weights = counts.clamp_min(1.0) ** -self.hparams["class_weight_power"] * (counts > 0)
         self.class_weights.copy_(weights / (weights * counts).sum() * counts.sum())
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        own = self.hparams["class_weight_power"]
+        trained_with = checkpoint.get("hyper_parameters", {}).get("class_weight_power", own)
+        if trained_with != own:  # its class weights would be taken all the same
+            problem = f"has class_weight_power={trained_with}, not {own}"
+            raise BadInput("checkpoint", problem, "load it without class_weight_power, or train anew")
+
     def forward(self, decibels: Tensor) -> Tensor:
         """``(epoch, channel, freq, time)`` in dB → ``(epoch, class)`` logits."""
         logits: Tensor = self.network(decibels)
@@ -125,8 +133,9 @@ class SleepStager(TrainedModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         decibels, stages, recording = batch
         log_probabilities, scored = self.log_probabilities(decibels), stages != UNSCORED
-        loss = functional.nll_loss(log_probabilities[scored], stages[scored])
-        self.log("val/loss", loss, sync_dist=True, batch_size=int(scored.sum()))
+        count = int(scored.sum())  # a night nobody scored counts for nothing
+        loss = functional.nll_loss(log_probabilities[scored], stages[scored], reduction="sum") / max(1, count)
+        self.log("val/loss", loss, sync_dist=True, batch_size=count)
         self.confusion.update(log_probabilities.argmax(1), stages, recording)
 
     def on_validation_epoch_end(self) -> None:

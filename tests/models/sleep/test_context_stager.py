@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from src.datamodules.loaders import training_loader
 from src.datamodules.sleep import NightEpochs
 from src.datamodules.sleep_sequences import NightDataset, WindowDataset
+from src.models.confusion import ConfusionByRecording
 from src.models.schedule import growing_average
 from src.models.sleep.context_stager import SleepContextStager
 from src.runs.callbacks import ReseedEachStep
@@ -127,6 +128,12 @@ def test_the_loss_passes_over_epochs_that_nobody_scored():
     kept = stages.flatten() >= 0
     expected = torch.nn.functional.cross_entropy(logits[kept], stages.flatten()[kept], label_smoothing=0.05)
     torch.testing.assert_close(loss, expected)
+    assert model.training_step((levels, torch.full_like(stages, UNSCORED), None), 0) == 0
+    logged: dict[str, tuple[float, int]] = {}
+    model.log = lambda name, value, batch_size, **_: logged.setdefault(name, (float(value), batch_size))
+    model.confusion = ConfusionByRecording(1, 5)
+    model.validation_step((levels[0], torch.full((6,), UNSCORED), torch.zeros(6, dtype=torch.long)), 0)
+    assert logged == {"val/loss": (0.0, 0)}
 
 
 def test_the_temperature_comes_from_scored_epochs_of_whole_nights():

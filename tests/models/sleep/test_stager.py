@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from src.models.sleep.stager import SleepStager
+from src.signals import BadInput
 
 SIGNAL = {"shape": [1, 6, 5], "window_s": 30.0}
 CLASSES = ["W", "N1", "N2", "N3", "REM"]
@@ -31,6 +32,13 @@ def test_power_zero_weighs_all_classes_alike_and_an_absent_class_weighs_nothing(
     model = stager(class_weight_power=0.0)
     model.set_normalization(statistics([10, 0, 20, 30, 40]))
     assert model.class_weights.tolist() == [1.0, 0.0, 1.0, 1.0, 1.0]
+
+
+def test_a_checkpoint_keeps_its_class_weights():
+    saved = {"hyper_parameters": {"class_weight_power": 0.5}}
+    stager(class_weight_power=0.5).on_load_checkpoint(saved)
+    with pytest.raises(BadInput, match="has class_weight_power="):
+        stager(class_weight_power=0.0).on_load_checkpoint(saved)
 
 
 def test_results_list_recordings_spread_pool_and_baseline():
