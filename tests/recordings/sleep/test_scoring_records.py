@@ -63,7 +63,7 @@ def test_integers_and_scorers_in_json(tmp_path):
 @pytest.mark.parametrize(("one", "other"), [("night1.stages", "night2.stages"), ("AB", "CD")])
 def test_several_lists_in_json_of_which_one_has_to_be_named(tmp_path, one, other):
     recording(tmp_path / "n.edf")
-    found = {"night1": {"stages": STAGES[::-1]}, "night2": {"stages": STAGES}}
+    found: dict = {"night1": {"stages": STAGES[::-1]}, "night2": {"stages": STAGES}}
     if one == "AB":
         found = {"all": [{"scorer": "AB", "of": STAGES[::-1]}, {"scorer": "CD", "of": STAGES}]}
     (tmp_path / "n.json").write_text(json.dumps(found))
