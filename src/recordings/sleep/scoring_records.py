@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from src.recordings.sleep.scoring_tables import one_scorer
+from src.recordings.sleep.scoring_tables import SCORER, one_scorer
 from src.recordings.sleep.scoring_times import number
 from src.recordings.sleep.stage_names import ScoringOptions, integer_of
 from src.signals import UNSCORED, BadInput
@@ -22,7 +22,6 @@ _EPOCH_LENGTH = re.compile(r"epoch_?(?:len|dur|s$|sec|size)\w*", re.IGNORECASE)
 _STAGES = re.compile(r"stage|score|scoring|hypno", re.IGNORECASE)
 _LEAST = 5
 """Values that a list in JSON needs, to be taken for stages."""
-_SCORER = re.compile(r"rater|scorer|reader", re.IGNORECASE)
 
 
 def json_table(path: Path, text: str, options: ScoringOptions) -> tuple[Table, float | None] | None:
@@ -57,7 +56,7 @@ def json_tables(text: str, options: ScoringOptions) -> tuple[list[tuple[str, Tab
         if table and len(stages := _stages(table, options, any_integer=True)) >= _LEAST:
             found.append((name, table, stages))
         pairs = list(node.items() if isinstance(node, dict) else enumerate(node))
-        who = next((str(v) for k, v in pairs if _SCORER.search(str(k)) and not isinstance(v, dict | list)), None)
+        who = next((str(v) for k, v in pairs if SCORER.search(str(k)) and not isinstance(v, dict | list)), None)
         nodes += [
             (who or f"{name}.{key}".strip("."), value)
             for key, value in pairs
@@ -122,7 +121,7 @@ def xml_table(path: Path, text: str, options: ScoringOptions) -> tuple[Table, fl
     nodes = [(top, "")]
     while nodes:
         node, scorer = nodes.pop()
-        if _SCORER.search(_local(node)):
+        if SCORER.search(_local(node)):
             scorer = node.get("name") or node.get("id") or scorer
         leaves = {_local(child): (child.text or "").strip() for child in node if not len(child)}
         fields = {_local(node): (node.text or "").strip()} | node.attrib | leaves

@@ -47,7 +47,7 @@ def parse_text(path: Path, text: str, options: ScoringOptions = _AS_IT_IS) -> Sc
     Onsets and durations that are no numbers, and numbers that may be times but do not say which, raise
     :class:`BadInput`.
     """
-    legend, every = _legend(text.splitlines(), options.stage)
+    legend, every = _legend([without_luna_times(line) for line in text.splitlines()], options.stage)
     lines = [line for line in every if line.strip()]
     if lines and lines[0].strip().lower() == "[hypnogram]":
         return Scoring([(None, None, line.strip()) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
@@ -107,10 +107,7 @@ def _cells(lines: Sequence[str]) -> list[list[str]]:
     dated = (re.sub(rf"({DATE.pattern})[ ]+(?=\d\d?[:.h]\d\d)", r"\1T", line, flags=re.IGNORECASE) for line in lines)
     words = [re.sub(r"(?<=\d)[ ]+(?=[AP]M\b)", "", line, flags=re.IGNORECASE).split() for line in dated]
     if min(map(len, words), default=0) == max(map(len, words), default=0) > 3:
-        timed = [
-            all(seconds_of(cell) is not None for cell in without_luna_times(column))
-            for column in zip(*words[1:], strict=True)
-        ]
+        timed = [all(seconds_of(cell) is not None for cell in column) for column in zip(*words[1:], strict=True)]
         if sum(timed) > 1:  # Luna's columns may stand between blanks
             return words
     # Blanks separate columns only where a number leads; "Sleep stage W" is one cell.

@@ -116,12 +116,11 @@ def test_clock_times_count_under_any_heading(tmp_path):
 
 def test_durations_alone_follow_one_another(tmp_path):
     recording(tmp_path / "n.edf")
-    table(
-        tmp_path / "n.csv",
-        [("W", 300), ("N1", 150), ("N2", 600), ("N3", 300), ("REM", 300), ("W", 150)],
-        "stage,duration",
-    )
-    assert right(tmp_path) == []
+    runs = [("W", 300), ("N1", 150), ("N2", 600), ("N3", 300), ("REM", 300), ("W", 150)]
+    clocks = [(name, f"0:{length // 60:02d}:{length % 60:02d}") for name, length in runs]
+    for rows in (runs, clocks):
+        table(tmp_path / "n.csv", rows, "stage,duration")
+        assert right(tmp_path) == []
 
 
 @pytest.mark.parametrize(("coding", "numbers"), [("aasm", AASM), ("edf", R_AND_K)])
