@@ -232,18 +232,16 @@ def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogr
     if hypnogram.length_by != "nobody" or abs(n * hypnogram.epoch_s - duration_s) < _SLACK_EPOCHS * hypnogram.epoch_s:
         return hypnogram, []
     fitting = [length for length in _USUAL_LENGTHS_S if abs(n * length - duration_s) < _SLACK_EPOCHS * length]
-    if fitting:
-        length_s = min(fitting, key=lambda length: abs(n * length - duration_s))
-        note = f"{n} epochs over {duration_s:.0f} s of signal: taken as epochs of {length_s:g} s"
-        return replace(hypnogram, epoch_s=length_s), [note]
-    if hypnogram.how.startswith(TABLE_WITHOUT_TIMES):
+    fitting.sort(key=lambda length: abs(n * length - duration_s))
+    if not fitting and hypnogram.how.startswith(TABLE_WITHOUT_TIMES):
         problem = f"has {n} rows without times that are understood, and the signal lasts {duration_s:.0f} s"
         hint = "name the column of times 'onset' or 'time', or state the length of a row: source.text_epoch_s=..."
         raise BadInput(hypnogram.source, problem, hint)
     likely = [length for length in (30.0, 20.0) if -_FEW * duration_s <= n * length - duration_s < length]
-    if likely and likely[0] != hypnogram.epoch_s:
-        note = f"{n} epochs over {duration_s:.0f} s of signal: taken as epochs of {likely[0]:g} s"
-        return replace(hypnogram, epoch_s=likely[0]), [note]
+    length_s = (*fitting, *likely, hypnogram.epoch_s)[0]
+    if length_s != hypnogram.epoch_s:
+        note = f"{n} epochs over {duration_s:.0f} s of signal: taken as epochs of {length_s:g} s"
+        return replace(hypnogram, epoch_s=length_s), [note]
     if abs(n * hypnogram.epoch_s - duration_s) > _FEW * duration_s:
         problem = f"has {n} epochs, {n * hypnogram.epoch_s:.0f} s if of {hypnogram.epoch_s:g} s, "
         hint = f"state the length of an epoch: source.text_epoch_s=... ({duration_s / max(n, 1):.4g} fills the signal)"

@@ -95,8 +95,7 @@ def read_hypnogram(path: str | Path, options: ScoringOptions = _AS_IT_IS) -> Hyp
     scoring = replace(scoring, coding=options.coding or scoring.coding)
     meaning = _meaning_of_integers(path, scoring, options)
     codes = _codes(path, scoring, options, meaning)
-    known = {text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is not None}
-    numbers = {integer for text in known if (integer := integer_of(text)) is not None}
+    numbers = {integer_of(row[2]) for row, code in zip(scoring.rows, codes, strict=True) if code is not None} - {None}
     if numbers and meaning:
         notes = list(scoring.notes)
         if scoring.coding == "edf" and 4 in numbers and 5 not in numbers:
@@ -128,8 +127,9 @@ def _parse(path: Path, text: str, options: ScoringOptions) -> Scoring:
         how, coding = _XML.get(name, ("XML", None))
         return replace(parse_table(path, table, options, 0), how=how, epoch_s=epoch_s, coding=coding)
     if text.lstrip().startswith(("[", "{")) and (found := json_table(path, text, options)):
-        scoring = parse_table(path, found[0], options, None if len(found[0][0]) == 1 else 0)
-        return replace(scoring, how="JSON", epoch_s=found[1])
+        table, epoch_s, scorer = found
+        scoring = parse_table(path, table, options, None if len(table[0]) == 1 else 0)
+        return replace(scoring, how="JSON", epoch_s=epoch_s, scorer=scorer or scoring.scorer)
     return parse_text(path, text, options)
 
 

@@ -24,8 +24,8 @@ _LEAST = 5
 """Values that a list in JSON needs, to be taken for stages."""
 
 
-def json_table(path: Path, text: str, options: ScoringOptions) -> tuple[Table, float | None] | None:
-    """The table of a JSON text and the length of an epoch that it states; ``None`` if it is none or holds no stages.
+def json_table(path: Path, text: str, options: ScoringOptions) -> tuple[Table, float | None, str] | None:
+    """The table of a JSON text, the length of an epoch that it states, and whose it is; ``None`` if it has no stages.
 
     Of several tables with different stages one has to be named: by its scorer, or by the keys that lead to it.
     """
@@ -34,10 +34,10 @@ def json_table(path: Path, text: str, options: ScoringOptions) -> tuple[Table, f
         return None
     best = max(found, key=lambda item: len(item[2]))
     others = [item for item in found if 2 * len(item[2]) >= len(best[2]) and type(item[2][0]) is type(best[2][0])]
-    if any(stages != best[2] for _, _, stages in others):
-        chosen = one_scorer(path, [name for name, _, _ in others], options)
-        best = next(item for item in others if item[0] == chosen)
-    return best[1], epoch_s
+    if all(stages == best[2] for _, _, stages in others):
+        return best[1], epoch_s, ""
+    chosen = one_scorer(path, [name for name, _, _ in others], options)
+    return next(table for name, table, _ in others if name == chosen), epoch_s, chosen
 
 
 def json_tables(text: str, options: ScoringOptions) -> tuple[list[tuple[str, Table, Stages]], float | None]:
