@@ -187,8 +187,8 @@ def _codes(path: Path, scoring: Scoring, options: ScoringOptions, meaning: Mappi
         # "Sleep stage 4" is a name of R&K's stage 4 only where no coding says otherwise and REM has a name of its own.
         integers, named = numbered, {by_name[text] for text in by_name if text not in numbered} - {None, UNSCORED}
     timed = scoring.rows[0][0] is not None
-    all_named = len(named) > 2 or any(0 < code < len(options.stage_names) - 1 for code in named if code is not None)
-    if integers and timed and all_named:
+    any_nrem = any(0 < code < len(options.stage_names) - 1 for code in named if code is not None)
+    if integers and timed and any_nrem:
         # Stages have names here: the integers among them are triggers.
         return [None if text in integers else by_name[text] for text in texts]
     if integers and meaning:

@@ -131,13 +131,10 @@ def until_of(path: Path, line: int, onset: float, cell: str, start: datetime | N
     """Seconds from an onset to the end that a cell states; ``start`` is the time of day of zero."""
     if cell.startswith("+") or cell.lower() in ABSENT:
         return duration_of(path, line, cell.removeprefix("+"))
-    if start is None:
-        seconds = seconds_of(cell)
-    elif (clock := _clock(cell)) is not None:
+    seconds = seconds_of(cell) if start is None else _clock(cell)
+    if start is not None and seconds is not None:
         zero_s = (start - datetime.combine(start, datetime.min.time())).total_seconds()
-        seconds = onset + (clock - zero_s - onset) % 86_400
-    else:
-        seconds = None
+        seconds = onset + (seconds - zero_s - onset) % 86_400
     if seconds is None or seconds < onset:
         raise BadInput(path, f"row {line}: end {cell!r} is not a time after {onset:g} s", "give seconds from the start")
     return seconds - onset or None
