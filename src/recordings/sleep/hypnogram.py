@@ -31,6 +31,7 @@ _SOON_S = 600.0
 _LEAST_EPOCH_S = 2.0
 _SHORT = 0.2
 """Nobody scores people in shorter epochs over a smaller share of a recording."""
+_SPARSE = 0.5
 _FEW = 0.1
 """Share by which a scoring may be longer than the signal, or a text without times longer or shorter."""
 
@@ -191,6 +192,8 @@ def align(
         notes.append(f"hypnogram exceeds the signal by {beyond:.0f} s of scored time, left out")
     if missing >= epoch_s:
         notes.append(f"hypnogram leaves {missing:.0f} s of the signal unscored")
+    if (share := sum(b - a for a, b in scored) / max(hypnogram.duration_s, 1e-9)) < _SPARSE:
+        notes.append(f"its stages last {share:.0%} of the time from its first to its last: the rest is unscored")
     name, length_s = Path(hypnogram.source).name, hypnogram.scored_epoch_s or hypnogram.epoch_s
     facts = {
         "offset_s": offset_s,
@@ -199,21 +202,25 @@ def align(
         "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
         "scoring": f"{name}{': ' if name else ''}{hypnogram.how or 'stages'}, epochs of {length_s:g} s",
         "warnings": [*hypnogram.warnings, *notes],
-        "doubts": _doubts(hypnogram, clocks, duration_s, beyond, within=first < 0 and last > duration_s),
+        "doubts": _doubts(hypnogram, clocks, duration_s, beyond, first),
     }
     return stages, facts
 
 
-def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float, beyond_s: float, *, within: bool) -> list[str]:
+def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float, beyond_s: float, first_s: float) -> list[str]:
     """What speaks against a scoring being of this recording: another clock (midnight is none), another length or place.
 
-    A recording ``within`` the scoring by the clocks is an excerpt.
+    A recording within the scoring, which begins at ``first_s``, is an excerpt.
     """
+    length_s = hypnogram.scored_epoch_s or hypnogram.epoch_s
+    within = first_s < 0 and first_s + hypnogram.duration_s > duration_s
     found = list(clocks) if hypnogram.start and hypnogram.start.time() != time(0) else []
     if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s and not within:
         found.append(f"it lasts {hypnogram.duration_s / 3600:.2g} h, the recording {duration_s / 3600:.2g} h")
     elif beyond_s > _FEW * hypnogram.duration_s and not within:
         found.append(f"{beyond_s / 60:.0f} min of it lie outside the recording")
+    elif abs(hypnogram.duration_s - duration_s) < length_s - _SLACK_S < first_s:
+        found.append(f"it is as long as the recording and begins {first_s:g} s later: are its times ends of epochs?")
     return found
 
 
@@ -225,18 +232,16 @@ def _with_epoch_length(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogr
     if hypnogram.length_by != "nobody" or abs(n * hypnogram.epoch_s - duration_s) < _SLACK_EPOCHS * hypnogram.epoch_s:
         return hypnogram, []
     fitting = [length for length in _USUAL_LENGTHS_S if abs(n * length - duration_s) < _SLACK_EPOCHS * length]
-    if fitting:
-        length_s = min(fitting, key=lambda length: abs(n * length - duration_s))
-        note = f"{n} epochs over {duration_s:.0f} s of signal: taken as epochs of {length_s:g} s"
-        return replace(hypnogram, epoch_s=length_s), [note]
-    if hypnogram.how.startswith(TABLE_WITHOUT_TIMES):
+    fitting.sort(key=lambda length: abs(n * length - duration_s))
+    if not fitting and hypnogram.how.startswith(TABLE_WITHOUT_TIMES):
         problem = f"has {n} rows without times that are understood, and the signal lasts {duration_s:.0f} s"
         hint = "name the column of times 'onset' or 'time', or state the length of a row: source.text_epoch_s=..."
         raise BadInput(hypnogram.source, problem, hint)
     likely = [length for length in (30.0, 20.0) if -_FEW * duration_s <= n * length - duration_s < length]
-    if likely and likely[0] != hypnogram.epoch_s:
-        note = f"{n} epochs over {duration_s:.0f} s of signal: taken as epochs of {likely[0]:g} s"
-        return replace(hypnogram, epoch_s=likely[0]), [note]
+    length_s = (*fitting, *likely, hypnogram.epoch_s)[0]
+    if length_s != hypnogram.epoch_s:
+        note = f"{n} epochs over {duration_s:.0f} s of signal: taken as epochs of {length_s:g} s"
+        return replace(hypnogram, epoch_s=length_s), [note]
     if abs(n * hypnogram.epoch_s - duration_s) > _FEW * duration_s:
         problem = f"has {n} epochs, {n * hypnogram.epoch_s:.0f} s if of {hypnogram.epoch_s:g} s, "
         hint = f"state the length of an epoch: source.text_epoch_s=... ({duration_s / max(n, 1):.4g} fills the signal)"
@@ -324,7 +329,7 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
         problem = f"has clock times from {stated} on, and the recording states 00:00:00, which stands for no clock"
         raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
     other_zone = same_length and by_clock % 1800 == 0
-    if fits and late and (other_zone or outside[by_clock] >= scored_s):
+    if fits and late and (other_zone or (outside[by_clock] >= scored_s and (same_length or not undated))):
         return 0.0, [f"{clocks}, but the lengths fit: onsets taken from the start of the signal"]
     if not by_days:
         return by_clock, []

@@ -280,12 +280,12 @@ def _is_plain(path: Path) -> bool:
 
 
 def _is_scoring(path: Path) -> bool:
-    """Whether a JSON file holds stages."""
-    from src.recordings.sleep.scoring_records import json_table
+    """Whether a JSON file holds stages, of one scorer or several."""
+    from src.recordings.sleep.scoring_records import json_tables
     from src.recordings.sleep.scoring_text import read_text
 
     try:
-        return json_table(read_text(path), ScoringOptions()) is not None
+        return bool(json_tables(read_text(path), ScoringOptions())[0])
     except BadInput:
         return False
 

@@ -95,8 +95,7 @@ def read_hypnogram(path: str | Path, options: ScoringOptions = _AS_IT_IS) -> Hyp
     scoring = replace(scoring, coding=options.coding or scoring.coding)
     meaning = _meaning_of_integers(path, scoring, options)
     codes = _codes(path, scoring, options, meaning)
-    known = {text for (_, _, text), code in zip(scoring.rows, codes, strict=True) if code is not None}
-    numbers = {integer for text in known if (integer := integer_of(text)) is not None}
+    numbers = {integer_of(row[2]) for row, code in zip(scoring.rows, codes, strict=True) if code is not None} - {None}
     if numbers and meaning:
         notes = list(scoring.notes)
         if scoring.coding == "edf" and 4 in numbers and 5 not in numbers:
@@ -127,9 +126,10 @@ def _parse(path: Path, text: str, options: ScoringOptions) -> Scoring:
         table, epoch_s, name = xml_table(path, text, options)
         how, coding = _XML.get(name, ("XML", None))
         return replace(parse_table(path, table, options, 0), how=how, epoch_s=epoch_s, coding=coding)
-    if text.lstrip().startswith(("[", "{")) and (found := json_table(text, options)):
-        scoring = parse_table(path, found[0], options, None if len(found[0][0]) == 1 else 0)
-        return replace(scoring, how="JSON", epoch_s=found[1])
+    if text.lstrip().startswith(("[", "{")) and (found := json_table(path, text, options)):
+        table, epoch_s, scorer = found
+        scoring = parse_table(path, table, options, None if len(table[0]) == 1 else 0)
+        return replace(scoring, how="JSON", epoch_s=epoch_s, scorer=scorer or scoring.scorer)
     return parse_text(path, text, options)
 
 
@@ -187,8 +187,8 @@ def _codes(path: Path, scoring: Scoring, options: ScoringOptions, meaning: Mappi
         # "Sleep stage 4" is a name of R&K's stage 4 only where no coding says otherwise and REM has a name of its own.
         integers, named = numbered, {by_name[text] for text in by_name if text not in numbered} - {None, UNSCORED}
     timed = scoring.rows[0][0] is not None
-    all_named = len(named) > 2 or any(0 < code < len(options.stage_names) - 1 for code in named if code is not None)
-    if integers and timed and all_named:
+    any_nrem = any(0 < code < len(options.stage_names) - 1 for code in named if code is not None)
+    if integers and timed and any_nrem:
         # Stages have names here: the integers among them are triggers.
         return [None if text in integers else by_name[text] for text in texts]
     if integers and meaning:

@@ -23,7 +23,6 @@ from src.recordings.sleep.scoring_times import (
     onsets_of,
     seconds_of,
     until_of,
-    without_luna_times,
 )
 from src.recordings.sleep.stage_names import CODINGS, ScoringOptions, integer_of, says_stage
 from src.signals import UNSCORED, BadInput, counted
@@ -68,8 +67,9 @@ TABLE_WITHOUT_TIMES = f"{LINES}, in a table without times that are understood"
 StageOf = Callable[[str], int | None]
 """The label of a word that names a stage, ``None`` of any other; see :func:`~stage_names.stage_code`."""
 _RECORDING_COLUMNS = ("subject", "subject_id", "participant", "participant_id", "patient", "night", "recording")
-_SCORER_COLUMNS = ("scorer", "rater", "scored_by", "reader", "annotator", "scorer_id", "rater_id")
-_BY_PERSON = re.compile(r"hum|expert|manual|consensus|majority|true|truth|gold|technician")
+SCORER = re.compile(r"scorer|scored_by|rater|reader|annotator", re.IGNORECASE)
+"""Headings, elements and keys that name who scored."""
+_BY_PERSON = re.compile(rf"hum|expert|manual|consensus|majority|true|truth|gold|technician|{SCORER.pattern}")
 _BY_PROGRAM = re.compile(r"(?:^|_)(?:ai|auto\w*|algo\w*|machine|pred\w*|yasa|usleep)(?:_|$)")
 _ELAPSED = re.compile(r"elapsed|relative|from_start|since")
 _UNIT = re.compile(r"[\s_(\[]+(ms|msec|min|mins|minutes|h|hr|hrs|hours|samples?)[)\]]?$", re.IGNORECASE)
@@ -81,7 +81,7 @@ def parse_table(
     path: Path, table: Sequence[Sequence[str]], options: ScoringOptions, heading: int | None = None
 ) -> Scoring:
     """Rows of a table of cells; ``heading`` is the row that names the columns, -1 for none, ``None`` to find it."""
-    stage_of, table = options.stage, [without_luna_times(row) for row in table]
+    stage_of, table = options.stage, list(table)
     heading = _heading(table, stage_of) if heading is None else heading
     rows: list[Sequence[str]] = list(table[heading + 1 :])
     if heading >= 0 and len(rows) > 2 and {len(row) - len(table[heading]) for row in rows} == {1}:
@@ -98,9 +98,9 @@ def parse_table(
     rows, scorer = _of_one_scorer(path, names, rows, options)
     columns = _columns(path, names, rows, width, options)
     rows, notes = _complete_rows(path, rows, columns, stage_of)
-    notes += _second_scorer(names, rows, columns, stage_of)
+    notes += _second_scorer(path, names, rows, columns, options)
     if names:
-        rows = [*_in_seconds(path, table[heading], rows, columns)]
+        rows = _in_seconds(path, table[heading], rows, columns)
     if any(re.fullmatch(r"p_\w+|confidence\w*", name) for name in names):
         notes.append("was scored by a program, not by a person (it holds probabilities)")
     rows = _with_dates(rows, columns)
@@ -120,7 +120,7 @@ def _of_one_scorer(
         if several and name in _RECORDING_COLUMNS:
             problem = f"holds the rows of {len(set(values))} recordings (column {name!r})"
             raise BadInput(path, problem, "give a file for each recording")
-        if several and name in _SCORER_COLUMNS and {options.stage(value) for value in values} <= {None, UNSCORED}:
+        if several and SCORER.search(name) and {options.stage(value) for value in values} <= {None, UNSCORED}:
             chosen = one_scorer(path, values, options)
             return [row for row, scorer in zip(rows, values, strict=True) if scorer in ("", chosen)], chosen
     return list(rows), ""
@@ -129,13 +129,11 @@ def _of_one_scorer(
 def one_scorer(path: Path, scorers: Sequence[str], options: ScoringOptions) -> str:
     """The one of several scorers that the options name, or the only one."""
     found = sorted({*scorers} - {""})
-    chosen = [name for name in found if options.scorer and name.casefold() == options.scorer.casefold()]
-    if len(found) == 1 and not options.scorer:
-        return found[0]
-    if len(chosen) != 1 and found:
+    chosen = [name for name in found if name.casefold() == (options.scorer or name).casefold()]
+    if len(chosen) != 1:
         problem = f"holds the stages of {counted(len(found), 'scorer')} ({', '.join(found[:8])})"
         raise BadInput(path, problem, f"name one: source.scorer={found[0]!r}".replace("'", ""))
-    return chosen[0] if chosen else ""
+    return chosen[0]
 
 
 def _complete_rows(
@@ -177,24 +175,28 @@ def _with_dates(rows: Sequence[Sequence[str]], columns: Mapping[str, int]) -> li
 
 
 def _second_scorer(
-    names: Sequence[str], rows: Sequence[Sequence[str]], columns: Mapping[str, int], stage_of: StageOf
+    path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], columns: Mapping[str, int], options: ScoringOptions
 ) -> list[str]:
-    """A note on another column that is full of stages, and other ones."""
-
-    def judged(column: int) -> list[int | None]:
-        cells = [row[column] for row in rows]
-        meaning = integer_of if _integers(cells) else stage_of
-        means = {cell: meaning(cell) for cell in set(cells)}
-        return [means[cell] for cell in cells]
-
-    stage = columns["stage"]
-    read = judged(stage)
-    for column in set(range(min(map(len, rows)))) - set(columns.values()):
-        pairs = zip(read, judged(column), strict=True)
+    """A note on another column that is full of stages, and other ones; refused where no heading says which to read."""
+    stage, cells = columns["stage"], list(zip(*rows, strict=False))
+    integers = [sum(integer_of(cell) is not None for cell in column) > 0.9 * len(column) for column in cells]
+    meaning = integer_of if integers[stage] else options.stage
+    for column in set(range(len(cells))) - set(columns.values()):
+        if integers[column] != integers[stage] or (integers[column] and not _integers(cells[column])):
+            continue
+        means = {cell: meaning(cell) for cell in {*cells[stage], *cells[column]}}
+        pairs = ((means[a], means[b]) for a, b in zip(cells[stage], cells[column], strict=True))
         known = [(a, b) for a, b in pairs if a not in (None, UNSCORED) and b not in (None, UNSCORED)]
-        if len(known) > 0.5 * len(rows) and any(a != b for a, b in known) and len({b for _, b in known}) > 1:
-            note = f"columns {stage + 1} and {column + 1} hold different stages: column {stage + 1} was read"
-            return [f"{note} (source.scorer={names[column]} reads the other)" if len(names) > column else note]
+        others = len({b for _, b in known}) > 1 and any(a != b for a, b in known)
+        if not others or len(known) <= 0.5 * len(rows):
+            continue
+        name, other = (names[c] if c < len(names) else "" for c in (stage, column))
+        both = f"columns {stage + 1} and {column + 1} hold different stages"
+        says = name in _STAGE_COLUMNS or name.startswith("stage_") or _BY_PERSON.search(name)
+        if says or (options.scorer and name == _names([options.scorer])[0]):
+            return [f"{both}: column {stage + 1} was read (source.scorer={other} reads the other)"]
+        hint = f"name one: source.scorer={name}" if name else "write a heading, with 'stage' over the one to read"
+        raise BadInput(path, f"has no heading that says where the stages are: its {both}", hint)
     return []
 
 
@@ -207,17 +209,17 @@ def _integers(cells: Sequence[str]) -> bool:
 
 def _in_seconds(
     path: Path, heading: Sequence[str], rows: Sequence[Sequence[str]], columns: Mapping[str, int]
-) -> list[list[str]]:
+) -> list[Sequence[str]]:
     """The rows with times in seconds, where the heading states another unit."""
     found = [list(row) for row in rows]
-    for column in (columns[what] for what in ("onset", "stop", "duration") if what in columns):
+    for column in {*columns.values()} - {columns["stage"], columns.get("index")}:
         unit = _UNIT.search(heading[column].strip(" #:\"'"))
         if unit and unit[1].lower().startswith("sample"):
             raise BadInput(path, f"counts its column {heading[column]!r} in samples", "give seconds from the start")
         for row in found:
             if unit and (value := number(row[column])) is not None:
                 row[column] = f"{value * _UNIT_S[unit[1].lower()[:2]]:.6f}"
-    return found
+    return [*found]
 
 
 def _names(row: Sequence[str]) -> list[str]:
@@ -237,14 +239,11 @@ def _heading(table: Sequence[Sequence[str]], stage_of: StageOf) -> int:
             return place
     if first and len(first[0]) >= width and any(name in _STAGE_COLUMNS for name in _names(first[0])):
         return 0
-    over = (
-        place
-        for place, (row, below) in enumerate(itertools.pairwise(first))
-        if len(row) == len(below) > 1
-        and _is_words(row, stage_of)
-        and any(seconds_of(cell) is not None for cell in below)
-    )
-    return next(over, -1)
+    for place, (row, below) in enumerate(itertools.pairwise(first)):
+        above = len(row) == len(below) > 1 and _is_words(row, stage_of)
+        if above and any(seconds_of(cell) is not None for cell in below):
+            return place
+    return -1
 
 
 def _is_words(row: Sequence[str], stage_of: StageOf) -> bool:
@@ -257,9 +256,9 @@ def _columns(
 ) -> dict[str, int]:
     """What the columns of a table are: by their names where these are usual, else by what they hold."""
     cells = [[row[column] for row in rows if len(row) > column] for column in range(width)]
-    named = {what: next((names.index(n) for n in usual if n in names), -1) for what, usual in _COLUMNS.items()}
-    stage = _stage_column(names, cells, [column for column in named.values() if column >= 0], options)
-    found = {what: column for what, column in named.items() if column >= 0 and column != stage}
+    named = {what: names.index(n) for what, usual in _COLUMNS.items() for n in reversed(usual) if n in names}
+    stage = _stage_column(names, cells, list(named.values()), options)
+    found = {what: column for what, column in named.items() if column != stage}
     if "onset" not in found:
         # A column of clock times is one of onsets, whatever its heading.
         whole = [row for row in rows if len(row) > max(stage, *found.values(), 0)]
@@ -285,11 +284,14 @@ def _stage_column(
         candidates = full or (candidates if usual else candidates[-1:])
     most = max(likeness[c][1] for c in candidates)
 
-    def by_person(column: int) -> int:
-        name = names[column] if column < len(names) and 2 * likeness[column][1] >= most else ""
-        return bool(_BY_PERSON.search(name)) - bool(_BY_PROGRAM.search(name))
+    def rank(column: int) -> tuple[int, ...]:
+        says, named, kinds = likeness[column]
+        name = names[column] if column < len(names) and 2 * named >= most else ""
+        by_person = bool(_BY_PERSON.search(name)) - bool(_BY_PROGRAM.search(name))
+        # "R" and "L" are sides of the body too: a column of few kinds of stages counts less.
+        return by_person, says, named * min(kinds, 3), -candidates.index(column)
 
-    return max(candidates, key=lambda column: (by_person(column), *likeness[column], -candidates.index(column)))
+    return max(candidates, key=rank)
 
 
 def _by_content(
@@ -299,9 +301,9 @@ def _by_content(
 
     Beside numbers of epochs that are ``named`` only clock times count.
     """
-    found = {c: [seconds_of(row[c]) if c < len(row) else None for row in rows] for c in free}
-    times = {c: [t for t in column if t is not None] for c, column in found.items() if None not in column}
-    times = {c: column for c, column in times.items() if max(column, default=0.0) > 1}  # else probabilities
+    times = {c: [t for row in rows if c < len(row) and (t := seconds_of(row[c])) is not None] for c in free}
+    full = (c for c, column in times.items() if len(column) == len(rows))
+    times = {c: times[c] for c in full if max(times[c], default=0.0) > 1}  # else probabilities
     rising = [c for c, column in times.items() if _rises(column)]
     clocks = [c for c in rising if all(number(row[c]) is None for row in rows)]
     if not rising or "index" in named:
@@ -342,11 +344,12 @@ def _rises(times: Sequence[float]) -> bool:
     return bool(even) and even[0][0] > 0 and even[0][1] > 0.8 * len(steps)
 
 
-def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int]:
-    """How many cells call themselves a stage, and how many are the name of one."""
+def _likeness(cells: Sequence[str], stage_of: StageOf) -> tuple[int, int, int]:
+    """How many cells call themselves a stage, how many are the name of one, and of how many stages."""
     words = {cell: n for cell, n in Counter(cells).items() if integer_of(cell) is None and cell.lower() not in ABSENT}
     named = {word: n for word, n in words.items() if stage_of(word) is not None}
-    return sum(n for word, n in named.items() if says_stage(word)), sum(named.values())
+    kinds = {stage_of(word) for word in named} - {UNSCORED}
+    return sum(n for word, n in named.items() if says_stage(word)), sum(named.values()), len(kinds)
 
 
 def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], *, elapsed: bool) -> Scoring:
@@ -354,12 +357,11 @@ def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], *
     if "onset" not in columns:
         if "index" in columns:
             return _indexed(path, [row[columns["index"]] for row in rows], texts)
-        lengths = _lengths(path, rows, columns)
-        if None in lengths:
+        ends = _ends(path, rows, columns)
+        if not ends:
             return Scoring([(None, None, text) for text in texts], TABLE_WITHOUT_TIMES)
-        ends = itertools.accumulate(length or 0.0 for length in lengths)
-        runs = [(end - (length or 0.0), length, text) for end, length, text in zip(ends, lengths, texts, strict=True)]
-        return Scoring(runs, "table of durations")
+        runs = zip(itertools.pairwise([0.0, *ends]), texts, strict=True)
+        return Scoring([(a, b - a, text) for (a, b), text in runs], "table of durations")
     onsets, start, dates = onsets_of(path, [row[columns["onset"]] for row in rows], elapsed=elapsed)
     durations: list[float | None] = [None] * len(rows)
     if "duration" in columns:
@@ -367,19 +369,20 @@ def _timed(path: Path, rows: Sequence[Sequence[str]], columns: dict[str, int], *
     elif "stop" in columns:
         stops = [row[columns["stop"]] for row in rows]
         durations = [until_of(path, i, *pair, start) for i, pair in enumerate(zip(onsets, stops, strict=True), 1)]
-    how = "table of clock times" if start else "table of onsets"
-    rows_s, or_day = list(zip(onsets, durations, texts, strict=True)), dates[1] if len(dates) > 1 else None
+    rows_s, how = list(zip(onsets, durations, texts, strict=True)), f"table of {'clock times' if start else 'onsets'}"
+    or_day = dates[1] if len(dates) > 1 else None
     return Scoring(rows_s, how, start=start, dated=start is None or bool(dates), or_day=or_day)
 
 
-def _lengths(path: Path, rows: Sequence[Sequence[str]], columns: Mapping[str, int]) -> list[float | None]:
-    """Durations of stages that follow one another from the start, stated as such or by their ends."""
-    if "duration" in columns or "stop" not in columns:
-        return [number(row[columns["duration"]]) for row in rows] if "duration" in columns else [None]
-    ends = [0.0, *(number(row[columns["stop"]]) or 0.0 for row in rows)]
-    if not _rises(ends):
+def _ends(path: Path, rows: Sequence[Sequence[str]], columns: Mapping[str, int]) -> list[float]:
+    """Ends of stages that follow one another from the start, stated as such or by their durations, if they are."""
+    if "duration" in columns:
+        lengths = [length for row in rows if (length := seconds_of(row[columns["duration"]])) is not None]
+        return list(itertools.accumulate(lengths)) if len(lengths) == len(rows) else []
+    ends = [number(row[columns["stop"]]) or 0.0 for row in rows] if "stop" in columns else []
+    if ends and not _rises([0.0, *ends]):
         raise BadInput(path, "has ends of stages that are no ascending seconds", "give onset_s,duration_s,stage")
-    return [b - a for a, b in itertools.pairwise(ends)]
+    return ends
 
 
 def _indexed(path: Path, cells: Sequence[str], texts: Sequence[str]) -> Scoring:

@@ -16,6 +16,7 @@ from src.storage.foreign_files import explained
 
 _LARGEST_BYTES = 1 << 26
 _LEAST_IN_LINE = 5
+_LONGEST_LINE = 100
 _AS_IT_IS = ScoringOptions()
 _NUMBERED = re.compile(r"(?:ep\w*[\W_]*)?(\d+)\s*[:.)=-]\s*([^\W\d].*)|ep\w*[\W_]*(\d+)\W+([^\W\d].*)", re.IGNORECASE)
 """``Epoch 5: N2``, ``5: N2``, ``EPOCH=5 STAGE=N2``."""
@@ -46,7 +47,7 @@ def parse_text(path: Path, text: str, options: ScoringOptions = _AS_IT_IS) -> Sc
     Onsets and durations that are no numbers, and numbers that may be times but do not say which, raise
     :class:`BadInput`.
     """
-    legend, every = _legend(text.splitlines(), options.stage)
+    legend, every = _legend([without_luna_times(line) for line in text.splitlines()], options.stage)
     lines = [line for line in every if line.strip()]
     if lines and lines[0].strip().lower() == "[hypnogram]":
         return Scoring([(None, None, line.strip()) for line in lines[1:]], "DREAMS text", 5.0, coding="dreams")
@@ -61,6 +62,9 @@ def parse_text(path: Path, text: str, options: ScoringOptions = _AS_IT_IS) -> Sc
     words = [word for line in lines for word in re.split(r"[\s,;]+", line) if word]
     all_stages = all(options.stage(word) is not None for word in words)
     if (len(table) == 1 and len(table[0]) > LONGEST_ROW) or (all_stages and len(words) >= _LEAST_IN_LINE * len(lines)):
+        if len(lines) > 1 and len({*map(len, table)}) == 1 and len(words) > _LONGEST_LINE * len(lines):
+            problem = f"has {len(lines)} lines of {len(words) // len(lines)} stages, which may be of several scorers"
+            raise BadInput(path, problem, "give one stage a line")
         table = [[word] for word in words]  # all stages in one line, or some in each
     if max(map(len, table), default=0) == 1:
         _require_no_blank_line(path, [line.strip() for line in every], options.stage)
@@ -103,10 +107,7 @@ def _cells(lines: Sequence[str]) -> list[list[str]]:
     dated = (re.sub(rf"({DATE.pattern})[ ]+(?=\d\d?[:.h]\d\d)", r"\1T", line, flags=re.IGNORECASE) for line in lines)
     words = [re.sub(r"(?<=\d)[ ]+(?=[AP]M\b)", "", line, flags=re.IGNORECASE).split() for line in dated]
     if min(map(len, words), default=0) == max(map(len, words), default=0) > 3:
-        timed = [
-            all(seconds_of(cell) is not None for cell in without_luna_times(column))
-            for column in zip(*words[1:], strict=True)
-        ]
+        timed = [all(seconds_of(cell) is not None for cell in column) for column in zip(*words[1:], strict=True)]
         if sum(timed) > 1:  # Luna's columns may stand between blanks
             return words
     # Blanks separate columns only where a number leads; "Sleep stage W" is one cell.

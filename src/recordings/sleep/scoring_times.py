@@ -21,25 +21,19 @@ _HOURS = re.compile(r"(?<!\d)(\d{1,2})\s?h\s?(\d{2})(?:\s?m(?:in)?)?(?:\s?(\d{2}
 """``22h58m10s``, ``22h58``."""
 DATE = re.compile(r"(?<!\d)(\d{1,4})(?P<sign>[-/.])(\d{1,2}|[a-z]{3})(?P=sign)(\d{4}|\d{2})(?!\d)", re.IGNORECASE)
 _DATE_FORMS = ("%Y-%m-%d", "%d-%m-%Y", "%d-%m-%y", "%d-%b-%Y", "%d-%b-%y", "%m-%d-%Y", "%m-%d-%y")
-_ELAPSED = re.compile(r"0\+(\d+):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?")
-_LUNA_EPOCH = re.compile(r"e:(?:(\d+(?:\.\d+)?):)?(\d+)")
+_LUNA_ELAPSED = re.compile(r"(?<![^\s,;])0\+(\d+):(\d{2})(?::(\d{2}(?:\.\d+)?))?(?![^\s,;])")
+_LUNA_EPOCH = re.compile(r"(?<![^\s,;])e:(?:(\d+(?:\.\d+)?):)?(\d+)(?![^\s,;])")
 _LUNA_EPOCH_S = 30.0
 _NO_DATE = datetime(1985, 1, 1)
 _FIRST_YEAR = 1971
 
 
-def without_luna_times(row: Sequence[str]) -> list[str]:
-    """Cells with seconds for Luna's elapsed times (``0+00:02:00``) and numbers of epochs (``e:5`` or ``e:20:5``)."""
-    cells, epochs = list(row), 0
-    for column, cell in enumerate(row):
-        if elapsed := _ELAPSED.fullmatch(cell):
-            hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in elapsed.groups())
-            cells[column] = f"{3600 * hours + 60 * minutes + seconds:.6f}"
-        elif epoch := _LUNA_EPOCH.fullmatch(cell):
-            # The second is the last epoch of the stage, which ends where the next one begins.
-            cells[column] = f"{(int(epoch[2]) - 1 + epochs) * float(epoch[1] or _LUNA_EPOCH_S):.6f}"
-            epochs = 1
-    return cells
+def without_luna_times(line: str) -> str:
+    """A line with seconds for Luna's elapsed times (``0+00:02:00``) and numbers of epochs (``e:5`` or ``e:20:5``)."""
+    line = _LUNA_ELAPSED.sub(lambda t: f"{3600 * int(t[1]) + 60 * int(t[2]) + float(t[3] or 0):.6f}", line)
+    # The second number is the last epoch of the stage, which ends where the next one begins.
+    before = itertools.chain([1], itertools.repeat(0))
+    return _LUNA_EPOCH.sub(lambda e: f"{(int(e[2]) - next(before)) * float(e[1] or _LUNA_EPOCH_S):.6f}", line)
 
 
 def onsets_of(
@@ -49,29 +43,28 @@ def onsets_of(
 
     ``elapsed``: clock times count from the first sample. The time of day has the date 1985-01-01 if none is known.
     """
-    if number(cells[0]) is None and _clock(cells[0]) is not None:
-        times: list[float] = []
-        for line, cell in enumerate(cells, 1):
-            if (seconds := _clock(cell)) is None:
-                raise BadInput(path, f"row {line}: onset {cell!r} is no clock time", "give hh:mm:ss throughout")
-            times.append(seconds)
-        readings = _dates(cells)
-        dates = tuple(dict.fromkeys(days[0] for days in readings))
-        if elapsed or (dates and dates[0].year < _FIRST_YEAR):  # MNE writes 1970-01-01 00:00:30 for 30 s
-            zero = readings[0] if readings else [_NO_DATE.date()] * len(times)
-            first = min(zero)
-            return [86_400 * (day - first).days + t for day, t in zip(zero, times, strict=True)], None, ()
-        clocks = next((found for days in readings if (found := _by_date(times, days))), None)
-        clocks = clocks or _past_midnight(path, cells, times)
-        if all(len(re.findall(r"[:.]", DATE.sub("", cell))) == 1 for cell in cells):
-            clocks = _within_minutes(clocks)
-        start = datetime.combine(dates[0] if dates else _NO_DATE, datetime.min.time()) + timedelta(seconds=clocks[0])
-        return [clock - clocks[0] for clock in clocks], start, dates
-    onsets = [number(cell) for cell in cells]
-    for line, (onset, cell) in enumerate(zip(onsets, cells, strict=True), 1):
-        if onset is None:
-            raise BadInput(path, f"row {line}: onset {cell!r} is not a number", "give seconds from the start")
-    return [onset for onset in onsets if onset is not None], None, ()
+    is_clock = number(cells[0]) is None and _clock(cells[0]) is not None
+    times: list[float] = []
+    for line, cell in enumerate(cells, 1):
+        if (seconds := (_clock if is_clock else number)(cell)) is None:
+            what, hint = (
+                ("no clock time", "hh:mm:ss throughout") if is_clock else ("not a number", "seconds from the start")
+            )
+            raise BadInput(path, f"row {line}: onset {cell!r} is {what}", f"give {hint}")
+        times.append(seconds)
+    if not is_clock:
+        return times, None, ()
+    readings = _dates(cells)
+    dates = tuple(dict.fromkeys(days[0] for days in readings))
+    if elapsed or (dates and dates[0].year < _FIRST_YEAR):  # MNE writes 1970-01-01 00:00:30 for 30 s
+        days = readings[0] if readings else [_NO_DATE.date()] * len(times)
+        return [86_400 * (day - min(days)).days + t for day, t in zip(days, times, strict=True)], None, ()
+    clocks = next((found for days in readings if (found := _by_date(times, days))), None)
+    clocks = clocks or _past_midnight(path, cells, times)
+    if all(len(re.findall(r"[:.]", DATE.sub("", cell))) == 1 for cell in cells):
+        clocks = _within_minutes(clocks)
+    start = datetime.combine(dates[0] if dates else _NO_DATE, datetime.min.time()) + timedelta(seconds=clocks[0])
+    return [clock - clocks[0] for clock in clocks], start, dates
 
 
 def _past_midnight(path: Path, cells: Sequence[str], times: Sequence[float]) -> list[float]:
@@ -88,10 +81,10 @@ def _past_midnight(path: Path, cells: Sequence[str], times: Sequence[float]) -> 
 
 
 def _by_date(times: Sequence[float], days: Sequence[date]) -> list[float] | None:
-    """Seconds since the first midnight; ``None`` where time falls back at midnight: one date stands for the night."""
+    """Seconds since the first midnight; ``None`` where time falls back by hours: one date may stand for the night."""
     clocks = [86_400.0 * (day - days[0]).days + time for day, time in zip(days, times, strict=True)]
     steps = [b - a for a, b in itertools.pairwise(clocks)]
-    return None if min(steps, default=0) < -43_200 or max(clocks) - min(clocks) > 14 * 86_400 else clocks
+    return None if min(steps, default=0) < -39_600 or max(clocks) - min(clocks) > 14 * 86_400 else clocks
 
 
 def _dates(cells: Sequence[str]) -> list[list[date]]:
@@ -138,13 +131,10 @@ def until_of(path: Path, line: int, onset: float, cell: str, start: datetime | N
     """Seconds from an onset to the end that a cell states; ``start`` is the time of day of zero."""
     if cell.startswith("+") or cell.lower() in ABSENT:
         return duration_of(path, line, cell.removeprefix("+"))
-    if start is None:
-        seconds = seconds_of(cell)
-    elif (clock := _clock(cell)) is not None:
+    seconds = seconds_of(cell) if start is None else _clock(cell)
+    if start is not None and seconds is not None:
         zero_s = (start - datetime.combine(start, datetime.min.time())).total_seconds()
-        seconds = onset + (clock - zero_s - onset) % 86_400
-    else:
-        seconds = None
+        seconds = onset + (seconds - zero_s - onset) % 86_400
     if seconds is None or seconds < onset:
         raise BadInput(path, f"row {line}: end {cell!r} is not a time after {onset:g} s", "give seconds from the start")
     return seconds - onset or None

@@ -75,6 +75,13 @@ def test_longer_and_shorter_than_the_signal():
     assert facts["warnings"] == ["hypnogram leaves 60 s of the signal unscored"]
 
 
+def test_times_that_may_be_ends_and_stages_with_gaps_are_said():
+    _, facts = align(hypnogram(*[0, 1] * 10, onset_s=30.0), 610.0, 30.0)
+    assert facts["doubts"] == ["it is as long as the recording and begins 30 s later: are its times ends of epochs?"]
+    _, facts = align(hypnogram(0, -1, -1, -1, 2), 150.0, 30.0)
+    assert facts["warnings"] == ["its stages last 40% of the time from its first to its last: the rest is unscored"]
+
+
 def test_an_unscored_tail_beyond_the_signal_is_no_news():
     _, facts = align(hypnogram(0, 1, -1, -1), 60.0, 30.0)
     assert facts["warnings"] == []

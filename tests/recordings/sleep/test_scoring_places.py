@@ -39,10 +39,9 @@ def test_scorings_are_found_by_their_usual_names(tmp_path, name, signal):
     "name",
     ["n-Hypnogram.edf", "n_hypnogram.edf", "n_sleepscoring.edf", "n_scored.edf", "n_annotations.edf", "n Base.edf"],
 )
-def test_scorings_in_edf_are_no_recordings(tmp_path, name):
-    recording(tmp_path / "n.edf")
-    scoring(tmp_path / name, [SLEEP_EDF[stage] for stage in STAGES])
-    assert right(tmp_path) == []
+def test_scorings_in_edf_are_no_recordings(folder, name):
+    scoring(folder / name, [SLEEP_EDF[stage] for stage in STAGES])
+    assert right(folder) == []
 
 
 def test_stages_inside_the_recording(tmp_path):
@@ -64,13 +63,12 @@ def test_bids_folders_of_any_depth(tmp_path):
     assert right(tmp_path / "sub-01") == []
 
 
-def test_our_own_predictions_are_found_and_said_to_be_a_program_s(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_our_own_predictions_are_found_and_said_to_be_a_program_s(folder):
     rows = "".join(f"{onset}\t30\t{name}\t0.9\n" for onset, _, name in every_30_s())
-    (tmp_path / "events.tsv").write_text("onset\tduration\ttrial_type\tconfidence\n" + rows)
-    assert right(tmp_path) == ["was scored by a program, not by a person (it holds probabilities)"]
-    recording(tmp_path / "m.edf")
-    assert [night.hypnogram for night in discover("edf_folder", tmp_path)] == [None, None]
+    (folder / "events.tsv").write_text("onset\tduration\ttrial_type\tconfidence\n" + rows)
+    assert right(folder) == ["was scored by a program, not by a person (it holds probabilities)"]
+    recording(folder / "m.edf")
+    assert [night.hypnogram for night in discover("edf_folder", folder)] == [None, None]
 
 
 def test_isrucs_two_scorers_and_its_suffix(tmp_path):
@@ -84,21 +82,19 @@ def test_isrucs_two_scorers_and_its_suffix(tmp_path):
     assert [n.hypnogram.name for n in discover("edf_folder", tmp_path)] == ["1_1.txt", "1_2.txt"]
 
 
-def test_a_signal_in_text_is_not_read_in_place_of_its_scoring(tmp_path):
+def test_a_signal_in_text_is_not_read_in_place_of_its_scoring(folder):
     """DREAMS has both: ``excerpt3.txt`` and ``Hypnogram_excerpt3.txt``."""
-    recording(tmp_path / "n.edf")
-    (tmp_path / "n.txt").write_text("\n".join(["[C3-A1]", *["-12.5"] * 90_000]))
-    (tmp_path / "Hypnogram_n.txt").write_text("\n".join(STAGES))
-    assert right(tmp_path) == []
+    (folder / "n.txt").write_text("\n".join(["[C3-A1]", *["-12.5"] * 90_000]))
+    (folder / "Hypnogram_n.txt").write_text("\n".join(STAGES))
+    assert right(folder) == []
 
 
-def test_of_two_scorings_the_one_that_is_read_is_named(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_of_two_scorings_the_one_that_is_read_is_named(folder):
     for name in ("n.csv", "n_scored.csv", "n-nsrr.xml"):
-        table(tmp_path / name, every_30_s())
-    (night,) = discover("edf_folder", tmp_path)
+        table(folder / name, every_30_s())
+    (night,) = discover("edf_folder", folder)
     assert night.notes == ["3 scorings beside it: n.csv is read, not n_scored.csv, n-nsrr.xml"]
-    (named,) = discover("edf_folder", tmp_path, scoring="{stem}_scored.csv")
+    (named,) = discover("edf_folder", folder, scoring="{stem}_scored.csv")
     assert (named.hypnogram.name, named.notes) == ("n_scored.csv", [])
 
 
@@ -118,13 +114,12 @@ def test_a_baseline_night_is_a_recording(tmp_path):
     assert [night.recording_id for night in discover("edf_folder", tmp_path)] == ["m", "n_base"]
 
 
-def test_a_damaged_scoring_is_not_passed_over(tmp_path):
-    recording(tmp_path / "n.edf")
-    scoring(tmp_path / "n-Hypnogram.edf", [SLEEP_EDF[stage] for stage in STAGES])
-    whole = (tmp_path / "n-Hypnogram.edf").read_bytes()
+def test_a_damaged_scoring_is_not_passed_over(folder):
+    scoring(folder / "n-Hypnogram.edf", [SLEEP_EDF[stage] for stage in STAGES])
+    whole = (folder / "n-Hypnogram.edf").read_bytes()
     for share in (0.5, 0.999):
-        (tmp_path / "n-Hypnogram.edf").write_bytes(whole[: int(share * len(whole))])
-        refused(tmp_path, r"n-Hypnogram\.edf: (is truncated|holds 0 data records)")
+        (folder / "n-Hypnogram.edf").write_bytes(whole[: int(share * len(whole))])
+        refused(folder, r"n-Hypnogram\.edf: (is truncated|holds 0 data records)")
 
 
 def test_a_pattern_names_scorings_that_are_elsewhere(tmp_path):
@@ -146,18 +141,16 @@ def test_files_of_one_name_are_different_recordings(tmp_path):
     assert len({night.subject_id for night in nights}) == 3
 
 
-def test_rodent_states_in_lines_of_four_seconds(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_rodent_states_in_lines_of_four_seconds(folder):
     names = ["NREM"] * 200 + ["REM"] * 50 + ["Wake"] * 200
-    (tmp_path / "n.txt").write_text("\n".join(names))
-    stages, facts = read(tmp_path, grid_s=4.0, stage_names=RODENT_STAGES)
+    (folder / "n.txt").write_text("\n".join(names))
+    stages, facts = read(folder, grid_s=4.0, stage_names=RODENT_STAGES)
     np.testing.assert_array_equal(stages, [1] * 200 + [2] * 50 + [0] * 200)
     assert facts["warnings"] == ["450 epochs over 1800 s of signal: taken as epochs of 4 s"]
 
 
-def test_xml_that_is_no_scoring(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_xml_that_is_no_scoring(folder):
     bomb = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;">]><a>&c;</a>'
     for text, match in ((bomb, "document type"), ("<a><b></a>", "no well-formed XML"), ("<a/>", "holds no stage")):
-        (tmp_path / "n.xml").write_text(text)
-        refused(tmp_path, match)
+        (folder / "n.xml").write_text(text)
+        refused(folder, match)

@@ -21,28 +21,26 @@ from tests.recordings.sleep.made_scorings import (
 
 
 @pytest.mark.parametrize("first", [["Biocal"], ["Patient: X", "Scored by AB"]])
-def test_first_lines_that_are_no_stages_are_a_heading_where_the_signal_says_so(tmp_path, first):
-    recording(tmp_path / "n.edf")
+def test_first_lines_that_are_no_stages_are_a_heading_where_the_signal_says_so(folder, first):
     n = "1 line" if len(first) == 1 else "2 lines"
-    (tmp_path / "n.txt").write_text("\n".join([*first, "", *STAGES]))
-    assert right(tmp_path) == [f"{n} without a stage left out ({', '.join(map(repr, first))})"]
-    (tmp_path / "n.txt").write_text("\n".join([*first, *STAGES[len(first) :]]))
-    stages, facts = read(tmp_path)
+    (folder / "n.txt").write_text("\n".join([*first, "", *STAGES]))
+    assert right(folder) == [f"{n} without a stage left out ({', '.join(map(repr, first))})"]
+    (folder / "n.txt").write_text("\n".join([*first, *STAGES[len(first) :]]))
+    stages, facts = read(folder)
     np.testing.assert_array_equal(stages, [*[-1] * len(first), *TRUE[len(first) :]])
     n = n.replace("line", "epoch")
     assert facts["warnings"] == [f"{n} with an unknown name ({', '.join(map(repr, first))}): unscored"]
-    (tmp_path / "n.txt").write_text("\n".join([*STAGES[:20], *first, *STAGES[20:40], "---", *STAGES[40:]]))
-    assert f"{len(first) + 1} lines without a stage left out" in right(tmp_path)[0]
-    (tmp_path / "n.txt").write_text("\n".join([*first, *STAGES[:-5]]))
-    refused(tmp_path, "does not say whether they are epochs; delete them if they are a heading, write")
+    (folder / "n.txt").write_text("\n".join([*STAGES[:20], *first, *STAGES[20:40], "---", *STAGES[40:]]))
+    assert f"{len(first) + 1} lines without a stage left out" in right(folder)[0]
+    (folder / "n.txt").write_text("\n".join([*first, *STAGES[:-5]]))
+    refused(folder, "does not say whether they are epochs; delete them if they are a heading, write")
 
 
-def test_a_blank_line_among_the_stages_is_refused(tmp_path):
-    recording(tmp_path / "n.edf")
-    (tmp_path / "n.txt").write_text("\n".join([*STAGES[:9], "", *STAGES[10:]]) + "\n\n")
-    refused(tmp_path, "has a blank line among its stages, 10 lines after the first; write")
-    (tmp_path / "n.txt").write_text("\n\n".join(STAGES))
-    assert right(tmp_path) == []
+def test_a_blank_line_among_the_stages_is_refused(folder):
+    (folder / "n.txt").write_text("\n".join([*STAGES[:9], "", *STAGES[10:]]) + "\n\n")
+    refused(folder, "has a blank line among its stages, 10 lines after the first; write")
+    (folder / "n.txt").write_text("\n\n".join(STAGES))
+    assert right(folder) == []
 
 
 LATE = [(12 + i, name) for i, name in enumerate(STAGES[12:])]
@@ -64,24 +62,22 @@ LATE = [(12 + i, name) for i, name in enumerate(STAGES[12:])]
         ("class instance channel start stop meta", "{name} . . {s} {end} ."),
     ],
 )
-def test_times_of_a_table_count_whatever_its_headings(tmp_path, heading, row):
+def test_times_of_a_table_count_whatever_its_headings(folder, heading, row):
     """Read as one stage a line, a scoring that starts late would be shifted."""
-    recording(tmp_path / "n.edf")
     rows = [
         row.format(
             own=name, name=name, s=30 * i, end=30 * i + 30, number=i + 1, clock=f"23:{i // 2:02d}:{i % 2 * 30:02d}"
         )
         for i, name in LATE
     ]
-    (tmp_path / "n.txt").write_text("\n".join([heading, *rows]), encoding="latin-1")
-    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+    (folder / "n.txt").write_text("\n".join([heading, *rows]), encoding="latin-1")
+    np.testing.assert_array_equal(read(folder)[0], [*[-1] * 12, *TRUE[12:]])
 
 
-def test_minutes_and_numbers_of_epochs_are_not_taken_for_seconds(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_minutes_and_numbers_of_epochs_are_not_taken_for_seconds(folder):
     for unit in (1, 0.5):
-        table(tmp_path / "n.csv", [(unit * i, name) for i, name in enumerate(STAGES)], "onset,stage")
-        refused(tmp_path, "minutes or numbers of epochs are taken for seconds so; name the column 'epoch'")
+        table(folder / "n.csv", [(unit * i, name) for i, name in enumerate(STAGES)], "onset,stage")
+        refused(folder, "minutes or numbers of epochs are taken for seconds so; name the column 'epoch'")
 
 
 @pytest.mark.parametrize("late", [10, 17])
@@ -109,105 +105,116 @@ def test_an_anonymised_scoring_starts_with_the_recording(tmp_path):
     np.testing.assert_array_equal(read(tmp_path)[0][:30], TRUE[:30])
 
 
-def test_numbers_as_numpy_writes_them_and_columns_that_are_no_times(tmp_path):
-    recording(tmp_path / "n.edf")
-    (tmp_path / "n.txt").write_text("\n".join(f"{int(AASM[name]):.18e}" for name in STAGES))
-    assert right(tmp_path, coding="aasm") == []
+def test_numbers_as_numpy_writes_them_and_columns_that_are_no_times(folder):
+    (folder / "n.txt").write_text("\n".join(f"{int(AASM[name]):.18e}" for name in STAGES))
+    assert right(folder, coding="aasm") == []
     rows = [(30 * i, 30, "sleep_stage", AASM[name], 7680 * i) for i, name in enumerate(STAGES)]
-    table(tmp_path / "n.csv", rows, "onset,duration,trial_type,value,sample")
-    assert right(tmp_path, coding="aasm") == []
-    table(tmp_path / "n.csv", [(i, name, f'"0,{60 + i % 7}"') for i, name in enumerate(STAGES)], ",stage,quality")
-    assert right(tmp_path) == []
+    table(folder / "n.csv", rows, "onset,duration,trial_type,value,sample")
+    assert right(folder, coding="aasm") == []
+    table(folder / "n.csv", [(i, name, f'"0,{60 + i % 7}"') for i, name in enumerate(STAGES)], ",stage,quality")
+    assert right(folder) == []
 
 
 @pytest.mark.parametrize("duration", ["", "30"])
-def test_epochs_that_a_list_leaves_out_are_not_the_stage_before_them(tmp_path, duration):
-    recording(tmp_path / "n.edf")
+def test_epochs_that_a_list_leaves_out_are_not_the_stage_before_them(folder, duration):
     rows = [(30 * i, duration, name) for i, name in enumerate(STAGES) if not 25 <= i < 40]
-    table(tmp_path / "n.csv", rows)
-    np.testing.assert_array_equal(read(tmp_path)[0], [*TRUE[:25], *[-1] * 15, *TRUE[40:]])
+    table(folder / "n.csv", rows)
+    np.testing.assert_array_equal(read(folder)[0], [*TRUE[:25], *[-1] * 15, *TRUE[40:]])
 
 
 @pytest.mark.parametrize("heading", [[], ["Beginn,Dauer,Stadium"], ["onset,duration,stage"]])
-def test_rows_in_another_order_are_put_in_order(tmp_path, heading):
-    recording(tmp_path / "n.edf")
+def test_rows_in_another_order_are_put_in_order(folder, heading):
     rows = [f"{30 * i},30,{name}" for i, name in enumerate(STAGES)]
-    (tmp_path / "n.csv").write_text("\n".join([*heading, *rows[::-1]]))
-    assert right(tmp_path) == []
+    (folder / "n.csv").write_text("\n".join([*heading, *rows[::-1]]))
+    assert right(folder) == []
 
 
-def test_empty_cells_at_the_ends_of_rows_and_units_in_cells(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_empty_cells_at_the_ends_of_rows_and_units_in_cells(folder):
     rows = [f"\t23:{i // 2:02d}:{i % 2 * 30:02d}\tStage - {name}\t" for i, name in LATE]
     rows.insert(20, "\t23:10:07\tLimb Movement\t1.2 s")
-    (tmp_path / "n.txt").write_text("\n".join(["Channel\tTime\tEvent\tDuration", *rows]))
-    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+    (folder / "n.txt").write_text("\n".join(["Channel\tTime\tEvent\tDuration", *rows]))
+    np.testing.assert_array_equal(read(folder)[0], [*[-1] * 12, *TRUE[12:]])
 
 
-def test_rows_without_their_last_cells(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_rows_without_their_last_cells(folder):
     rows = [f"{name},{30 * i}{',1.5' if i % 5 == 0 else ''}" for i, name in LATE]
-    (tmp_path / "n.csv").write_text("\n".join(["stage,onset,moved", *rows]))
-    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
-    (tmp_path / "n.csv").write_text("\n".join(["Stadium,Beginn,Bewegung", *rows]))
-    refused(tmp_path, "has 49 rows without times that are understood, .*; name the column of times 'onset'")
+    (folder / "n.csv").write_text("\n".join(["stage,onset,moved", *rows]))
+    np.testing.assert_array_equal(read(folder)[0], [*[-1] * 12, *TRUE[12:]])
+    (folder / "n.csv").write_text("\n".join(["Stadium,Beginn,Bewegung", *rows]))
+    refused(folder, "has 49 rows without times that are understood, .*; name the column of times 'onset'")
 
 
-def test_a_row_without_a_stage_is_an_epoch_where_rows_have_no_times(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_a_row_without_a_stage_is_an_epoch_where_rows_have_no_times(folder):
     rows = [f"x{i};{name}" if i != 30 else "x30" for i, name in enumerate(STAGES)]
-    (tmp_path / "n.csv").write_text("\n".join(["id;stage", *rows]))
-    refused(tmp_path, "row 31 of its stages has too few columns")
+    (folder / "n.csv").write_text("\n".join(["id;stage", *rows]))
+    refused(folder, "row 31 of its stages has too few columns")
 
 
-def test_lists_of_changes(tmp_path):
+def test_lists_of_changes(folder):
     """Arousals stand on the grid too; numbers of epochs do not say how long a stage lasts."""
-    recording(tmp_path / "n.edf")
     changes = [i for i in range(60) if not i or STAGES[i - 1] != STAGES[i]]
     rows = [(30 * i, STAGES[i]) for i in changes] + [(360, "Arousal"), (600, "Arousal"), (1800, "Stage - No Stage")]
-    table(tmp_path / "n.csv", sorted(rows), "time,event")
-    (note,) = right(tmp_path)
+    table(folder / "n.csv", sorted(rows), "time,event")
+    (note,) = right(folder)
     assert note == "2 annotations without a stage left out ('Arousal')"
-    table(tmp_path / "n.csv", [(i + 1, STAGES[i]) for i in changes], "epoch,stage")
-    refused(tmp_path, "names 6 of the epochs 1 to 56; give a row for every epoch, or onset_s,duration_s,stage")
+    table(folder / "n.csv", [(i + 1, STAGES[i]) for i in changes], "epoch,stage")
+    refused(folder, "names 6 of the epochs 1 to 56; give a row for every epoch, or onset_s,duration_s,stage")
 
 
-def test_lines_that_do_not_fill_the_signal_are_said(tmp_path):
-    recording(tmp_path / "n.edf")
-    (tmp_path / "n.txt").write_text("\n".join(STAGES[:56]))
-    assert "56 epochs do not fill 1800 s of signal: taken as epochs of 30 s" in read(tmp_path)[1]["warnings"][0]
+def test_lines_that_do_not_fill_the_signal_are_said(folder):
+    (folder / "n.txt").write_text("\n".join(STAGES[:56]))
+    assert "56 epochs do not fill 1800 s of signal: taken as epochs of 30 s" in read(folder)[1]["warnings"][0]
 
 
-def test_clock_times_of_twelve_hours_need_am_and_pm(tmp_path):
+@pytest.mark.parametrize("day", ["", "2020-01-01 "])
+def test_clock_times_of_twelve_hours_need_am_and_pm(tmp_path, day):
     recording(tmp_path / "n.edf", start=datetime.time(0, 45))
+    minutes = [45 + i // 2 for i in range(60)]
     clocks = [
-        (f"{(45 + i // 2) // 60 or 12:02d}:{(45 + i // 2) % 60:02d}:{i % 2 * 30:02d}", s) for i, s in enumerate(STAGES)
+        (f"{day}{minute // 60 or 12:02d}:{minute % 60:02d}:{i % 2 * 30:02d}", STAGES[i])
+        for i, minute in enumerate(minutes)
     ]
     table(tmp_path / "n.csv", clocks, "time,stage")
     refused(tmp_path, "is half a day before the row above it; give 24-hour clock times, AM and PM")
-
-
-def test_ends_alone_and_ends_that_may_be_starts(tmp_path):
-    """Visbrain writes the end of every run."""
     recording(tmp_path / "n.edf")
+    table(tmp_path / "n.csv", [(f"11:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in LATE], "time,stage")
+    refused(tmp_path, "they share no time")
+
+
+def test_ends_alone_and_ends_that_may_be_starts(folder):
+    """Visbrain writes the end of every run."""
     ends = [30 * (i + 1) for i in range(60) if i == 59 or STAGES[i] != STAGES[i + 1]]
     runs = "\n".join(f"{STAGES[end // 30 - 1]}\t{end}" for end in ends)
-    (tmp_path / "n.txt").write_text(f"*Duration_sec\t1800\n*Datafile\tX\n{runs}\n")
-    assert right(tmp_path) == []
-    table(tmp_path / "n.txt", [(f"23:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in LATE], "end,stage")
-    refused(tmp_path, "has ends of stages that are no ascending seconds")
-    (tmp_path / "n.txt").write_text(runs)
-    refused(tmp_path, "may be starts or ends .the first is 300.; name the columns: stage,onset or stage,stop")
+    (folder / "n.txt").write_text(f"*Duration_sec\t1800\n*Datafile\tX\n{runs}\n")
+    assert right(folder) == []
+    table(folder / "n.txt", [(f"23:{i // 2:02d}:{i % 2 * 30:02d}", name) for i, name in LATE], "end,stage")
+    refused(folder, "has ends of stages that are no ascending seconds")
+    (folder / "n.txt").write_text(runs)
+    refused(folder, "may be starts or ends .the first is 300.; name the columns: stage,onset or stage,stop")
 
 
-def test_two_scorers_in_integers_are_said(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_two_scorers_in_integers_are_said(folder):
     rows = [(i, AASM[name], AASM[STAGES[-i]]) for i, name in enumerate(STAGES)]
-    table(tmp_path / "n.csv", rows, "epoch,scorer1,scorer2")
-    assert right(tmp_path, coding="aasm") == [
+    table(folder / "n.csv", rows, "epoch,scorer1,scorer2")
+    assert right(folder, coding="aasm") == [
         "columns 2 and 3 hold different stages: column 2 was read (source.scorer=scorer2 reads the other)"
     ]
-    assert right(tmp_path, coding="aasm", scorer="scorer1") != []
+    assert right(folder, coding="aasm", scorer="scorer1") != []
+
+
+def test_columns_of_stages_between_which_no_heading_decides(folder):
+    moved = [(i + 1, "0121"[i % 4], AASM[name]) for i, name in enumerate(STAGES)]
+    people = [(i + 1, STAGES[-i], name) for i, name in enumerate(STAGES)]
+    for heading, rows in (("epoch,moved,st", moved), ("epoch,P1,P2", people)):
+        table(folder / "n.csv", rows, heading)
+        refused(folder, "its columns 2 and 3 hold different stages; name one: source.scorer=", coding="aasm")
+        assert right(folder, coding="aasm", scorer=heading.split(",")[2]) != []
+    table(folder / "n.csv", people[1:], ",".join(map(str, people[0])))
+    refused(folder, "write a heading, with 'stage' over the one to read")
+    table(folder / "n.csv", [(i, "RL"[i // 30], name) for i, name in enumerate(STAGES)], "Epoche,Lage,Stadium")
+    assert right(folder) == []  # R and L are sides of the body
+    (folder / "n.csv").write_text("\n".join(",".join(STAGES * 2) for _ in "AB"))
+    refused(folder, "has 2 lines of 120 stages, which may be of several scorers; give one stage a line")
 
 
 def clocks(pattern, late=0, n=60, days=0):
@@ -253,15 +260,14 @@ def test_one_date_for_the_whole_night(tmp_path):
     ("heading", "clock"),
     [("elapsed,stage", "%H:%M:%S"), ("onset,stage", "1970-01-01 %H:%M:%S"), ("time,stage", "%H:%M:%S")],
 )
-def test_elapsed_times_as_clock_times(tmp_path, heading, clock):
+def test_elapsed_times_as_clock_times(folder, heading, clock):
     """MNE writes 1970-01-01 where it knows no date."""
-    recording(tmp_path / "n.edf")
     times = [(datetime.datetime(2020, 1, 1) + datetime.timedelta(seconds=30 * i)).strftime(clock) for i, _ in LATE]
-    table(tmp_path / "n.csv", [(time, name) for time, (_, name) in zip(times, LATE, strict=True)], heading)
+    table(folder / "n.csv", [(time, name) for time, (_, name) in zip(times, LATE, strict=True)], heading)
     if heading.startswith("time"):
-        refused(tmp_path, "has clock times from 00:06:00 on, which may be times of day or times from the start")
+        refused(folder, "has clock times from 00:06:00 on, which may be times of day or times from the start")
     else:
-        np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+        np.testing.assert_array_equal(read(folder)[0], [*[-1] * 12, *TRUE[12:]])
 
 
 @pytest.mark.parametrize(
@@ -269,95 +275,88 @@ def test_elapsed_times_as_clock_times(tmp_path, heading, clock):
     ["Epoch {n}: {name}", "{n}: {name}", "EPOCH={n} STAGE={name}", "{n}. {name}", "{h} {name}", "1/1/2020 {h} {name}",
      "{n}   {am}   {name}", "{dots};{name}", "{t}:000,{name}", '{s};"0";"{name}"'],
 )  # fmt: skip
-def test_lines_with_a_number_or_a_time_before_the_stage(tmp_path, line):
-    recording(tmp_path / "n.edf")
+def test_lines_with_a_number_or_a_time_before_the_stage(folder, line):
     times = zip(clocks("%H:%M:%S", 12), clocks("%Hh%Mm%Ss", 12), clocks("%I:%M:%S %p", 12), LATE, strict=False)
     rows = [
         line.format(n=i + 1, s=30 * i, name=name, h=h, t=t, am=am, dots=am.replace("M", ". m."))
         for t, h, am, (i, name) in times
     ]
-    (tmp_path / "n.txt").write_text("Hypnogram of X\n" + "\n".join(rows) + "\n\n")
-    np.testing.assert_array_equal(read(tmp_path)[0], [*[-1] * 12, *TRUE[12:]])
+    (folder / "n.txt").write_text("Hypnogram of X\n" + "\n".join(rows) + "\n\n")
+    np.testing.assert_array_equal(read(folder)[0], [*[-1] * 12, *TRUE[12:]])
 
 
 @pytest.mark.parametrize("per_line", [10, 60])
-def test_several_stages_a_line(tmp_path, per_line):
-    recording(tmp_path / "n.edf")
+def test_several_stages_a_line(folder, per_line):
     for mark in (" ", ",", "\t"):
         lines = [mark.join(STAGES[i : i + per_line]) for i in range(0, 60, per_line)]
-        (tmp_path / "n.txt").write_text("\n".join(lines))
-        assert right(tmp_path) == []
+        (folder / "n.txt").write_text("\n".join(lines))
+        assert right(folder) == []
 
 
-def test_lines_before_and_after_a_table(tmp_path):
-    recording(tmp_path / "n.edf")
-    table(tmp_path / "n.csv", [(f'"{i}"', *row) for i, row in enumerate(every_30_s(), 1)], "onset,duration,stage")
-    assert right(tmp_path) == []  # as R writes it
+def test_lines_before_and_after_a_table(folder):
+    table(folder / "n.csv", [(f'"{i}"', *row) for i, row in enumerate(every_30_s(), 1)], "onset,duration,stage")
+    assert right(folder) == []  # as R writes it
     rows = [f"{i + 1},{name}" for i, name in enumerate(STAGES)]
-    (tmp_path / "n.csv").write_text("\n".join(["Epoch,Stage", *rows, "", "Sleep time,25 min", "Efficiency,83 %"]))
-    assert right(tmp_path) == ["2 lines after the table left out ('Efficiency, 83 %')"]
+    (folder / "n.csv").write_text("\n".join(["Epoch,Stage", *rows, "", "Sleep time,25 min", "Efficiency,83 %"]))
+    assert right(folder) == ["2 lines after the table left out ('Efficiency, 83 %')"]
     lines = [f"{30 * i}\t0\t0\t0\t{name}" for i, name in enumerate(STAGES)]
-    (tmp_path / "n.csv").write_text("\n".join(['"INFORMATION"', '"n"', '"30"\t"Mark"', *lines]))
-    assert right(tmp_path) == ["3 rows with too few columns left out"]
-    recording(tmp_path / "n.edf")
+    (folder / "n.csv").write_text("\n".join(['"INFORMATION"', '"n"', '"30"\t"Mark"', *lines]))
+    assert right(folder) == ["3 rows with too few columns left out"]
+    recording(folder / "n.edf")
     changes = [i for i in range(60) if not i or STAGES[i - 1] != STAGES[i]]
-    table(tmp_path / "n.csv", [*((30 * i, STAGES[i]) for i in changes), (1800, "Stop Recording")], "time,event")
-    assert right(tmp_path) == ["1 annotation without a stage left out ('Stop Recording')"]
+    table(folder / "n.csv", [*((30 * i, STAGES[i]) for i in changes), (1800, "Stop Recording")], "time,event")
+    assert right(folder) == ["1 annotation without a stage left out ('Stop Recording')"]
 
 
 @pytest.mark.parametrize(
     "legend",
     ["# 1=Wake 2=REM 3=N1 4=N2 5=N3", "1: Wake, 2: REM, 3: N1, 4: N2, 5: N3", "# Wake=1, REM=2, N1=3, N2=4, N3=5"],
 )
-def test_a_legend_says_what_integers_mean(tmp_path, legend):
-    recording(tmp_path / "n.edf")
+def test_a_legend_says_what_integers_mean(folder, legend):
     numbers = {"W": 1, "REM": 2, "N1": 3, "N2": 4, "N3": 5}
-    (tmp_path / "n.txt").write_text("\n".join([legend, *(str(numbers[name]) for name in STAGES)]))
-    assert right(tmp_path) == []
-    refused(tmp_path, "says itself what integers mean, and 1 is not what stage_coding=edf says", coding="edf")
+    (folder / "n.txt").write_text("\n".join([legend, *(str(numbers[name]) for name in STAGES)]))
+    assert right(folder) == []
+    refused(folder, "says itself what integers mean, and 1 is not what stage_coding=edf says", coding="edf")
 
 
-def test_integers_without_wake_and_codings_of_rodents(tmp_path):
-    recording(tmp_path / "n.edf")
-    (tmp_path / "n.txt").write_text("\n".join(str(1 + int(AASM[name])) for name in STAGES))
-    assert read(tmp_path, coding="edf")[1]["warnings"] == ["no integer stands for wake: is another stage_coding meant?"]
-    refused(tmp_path, "has integers in the coding 'rodent', which is for rodents", coding="rodent")
+def test_integers_without_wake_and_codings_of_rodents(folder):
+    (folder / "n.txt").write_text("\n".join(str(1 + int(AASM[name])) for name in STAGES))
+    assert read(folder, coding="edf")[1]["warnings"] == ["no integer stands for wake: is another stage_coding meant?"]
+    refused(folder, "has integers in the coding 'rodent', which is for rodents", coding="rodent")
     states = np.array([2, 3, 1])[np.arange(60) // 20]
-    (tmp_path / "n.txt").write_text(
+    (folder / "n.txt").write_text(
         "\n".join(["brain_state,confidence_score", *(f"{s},0.9{i}" for i, s in enumerate(states))])
     )
-    stages, facts = read(tmp_path, stage_names=RODENT_STAGES)
+    stages, facts = read(folder, stage_names=RODENT_STAGES)
     np.testing.assert_array_equal(stages, np.arange(60) // 20)
     assert facts["warnings"] == ["was scored by a program, not by a person (it holds probabilities)"]
-    refused(tmp_path, "says itself what integers mean", stage_names=RODENT_STAGES, coding="rodent")
+    refused(folder, "says itself what integers mean", stage_names=RODENT_STAGES, coding="rodent")
 
 
-def test_a_person_s_stages_before_a_program_s_and_the_scorer_that_is_named(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_a_person_s_stages_before_a_program_s_and_the_scorer_that_is_named(folder):
     rows = [(30 * i, 30, AASM[STAGES[-i]], AASM[name]) for i, name in enumerate(STAGES)]
-    table(tmp_path / "n.csv", rows, "onset,duration,stage_ai,stage_hum")
-    (note,) = right(tmp_path, coding="aasm")
+    table(folder / "n.csv", rows, "onset,duration,stage_ai,stage_hum")
+    (note,) = right(folder, coding="aasm")
     assert "column 4 was read (source.scorer=stage_ai reads the other)" in note
-    stages, _ = read(tmp_path, coding="aasm", scorer="stage_ai")
+    stages, _ = read(folder, coding="aasm", scorer="stage_ai")
     np.testing.assert_array_equal(stages[1:], TRUE[:0:-1])
     rows = [(30 * i, 30, name, who) for who in "AB" for i, name in enumerate(STAGES)]
-    table(tmp_path / "n.csv", rows, "onset,duration,stage,scorer")
-    refused(tmp_path, r"holds the stages of 2 scorers \(A, B\); name one: source.scorer=A")
-    assert right(tmp_path, scorer="b") == []
+    table(folder / "n.csv", rows, "onset,duration,stage,scorer")
+    refused(folder, r"holds the stages of 2 scorers \(A, B\); name one: source.scorer=A")
+    assert right(folder, scorer="b") == []
     for name, other in (("Manual", "Automatic"), ("true", "pred"), ("Stage Tech", "Stage Auto")):
-        table(tmp_path / "n.csv", [(i, STAGES[-i], stage) for i, stage in enumerate(STAGES)], f"Epoch,{other},{name}")
-        assert "column 3 was read" in right(tmp_path)[0]
-        np.testing.assert_array_equal(read(tmp_path, scorer=other)[0][1:], TRUE[:0:-1])
-    assert right(tmp_path, scorer="AB")[-1] == "names no scorer 'AB': its only or first stages are read"
+        table(folder / "n.csv", [(i, STAGES[-i], stage) for i, stage in enumerate(STAGES)], f"Epoch,{other},{name}")
+        assert "column 3 was read" in right(folder)[0]
+        np.testing.assert_array_equal(read(folder, scorer=other)[0][1:], TRUE[:0:-1])
+    assert right(folder, scorer="AB")[-1] == "names no scorer 'AB': its only or first stages are read"
 
 
-def test_several_recordings_in_one_table_are_refused(tmp_path):
-    recording(tmp_path / "n.edf")
+def test_several_recordings_in_one_table_are_refused(folder):
     rows = [(who, i + 1, name) for who in "AB" for i, name in enumerate(STAGES)]
-    table(tmp_path / "n.csv", rows, "subject,epoch,stage")
-    refused(tmp_path, "holds the rows of 2 recordings .column 'subject'.; give a file for each recording")
-    table(tmp_path / "n.csv", [("2", *row) for row in rows[:60]], "night,subject,epoch,stage")
-    assert right(tmp_path) == []
+    table(folder / "n.csv", rows, "subject,epoch,stage")
+    refused(folder, "holds the rows of 2 recordings .column 'subject'.; give a file for each recording")
+    table(folder / "n.csv", [("2", *row) for row in rows[:60]], "night,subject,epoch,stage")
+    assert right(folder) == []
 
 
 def test_the_scoring_of_a_night_beside_an_excerpt_is_not_doubted(tmp_path):

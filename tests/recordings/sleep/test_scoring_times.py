@@ -36,7 +36,7 @@ def test_onsets_pass_midnight_and_no_other_half_day():
 
 
 def test_elapsed_times_and_epochs_of_luna():
-    assert without_luna_times(["0+00:02:00", "e:5", "e:20:5", "W"]) == ["120.000000", "120.000000", "100.000000", "W"]
+    assert without_luna_times("0+00:02:00\te:5 e:20:5,W") == "120.000000\t120.000000 100.000000,W"
 
 
 @pytest.mark.parametrize(
