@@ -1,6 +1,7 @@
 """What every test runs under: one thread, no tracker, no display; and where the shared recordings are."""
 
 import os
+import sys
 from pathlib import Path
 
 # Set before anything imports torch, tensorflow or matplotlib, here and in the processes that tests start.
@@ -45,6 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.real_data)
         if item.get_closest_marker("gpu") is not None and not _cuda():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def absl_writes_to_the_terminal() -> None:
+    """TensorFlow's logger keeps the stderr of the test that imported it, which is closed when that test ends."""
+    if (absl := sys.modules.get("absl.logging")) is not None:
+        absl.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
