@@ -312,24 +312,25 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
         return 0.0, []
     stated = hypnogram.start if hypnogram.dated else hypnogram.start.time()
     clocks = f"clocks of signal ({start}) and hypnogram ({stated}) differ"
-    midnight = elapsed_s == 0
-    fits = outside[0.0] < epoch_s
-    undated, late = not hypnogram.dated, outside[by_clock] >= epoch_s
+    at_midnight = elapsed_s == 0
+    fits_from_start = outside[0.0] < epoch_s
+    undated, lies_outside = not hypnogram.dated, outside[by_clock] >= epoch_s
     off_grid = min(by_clock % epoch_s, -by_clock % epoch_s) > _SLACK_S
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
-    if midnight and fits and (late or (by_clock != apart_s and (off_grid or not undated))):
+    if at_midnight and fits_from_start and (lies_outside or (by_clock != apart_s and (off_grid or not undated))):
         return 0.0, [f"{clocks}, and 00:00:00 stands for no clock: onsets taken from the start of the signal"]
-    either = undated and outside[elapsed_s] < epoch_s and elapsed_s % epoch_s == 0
-    if (midnight and fits and undated and abs(hypnogram.end_s + by_clock - duration_s) >= epoch_s) or (
-        either and not midnight and (outside[by_clock] > _FEW * scored_s or elapsed_s < _SOON_S)
+    fits_both_ways = undated and outside[elapsed_s] < epoch_s and elapsed_s % epoch_s == 0
+    if (at_midnight and fits_from_start and undated and abs(hypnogram.end_s + by_clock - duration_s) >= epoch_s) or (
+        fits_both_ways and not at_midnight and (outside[by_clock] > _FEW * scored_s or elapsed_s < _SOON_S)
     ):
         problem = f"has clock times from {hypnogram.start.time()} on, which may be times of day or"
         raise BadInput(hypnogram.source, f"{problem} times from the start of the recording", _GIVE_SECONDS)
-    if start.time() == time(0) and undated and late and not same_length:
+    if start.time() == time(0) and undated and lies_outside and not same_length:
         problem = f"has clock times from {stated} on, and the recording states 00:00:00, which stands for no clock"
         raise BadInput(hypnogram.source, problem, _GIVE_SECONDS)
     other_zone = same_length and by_clock % 1800 == 0
-    if fits and late and (other_zone or (outside[by_clock] >= scored_s and (same_length or not undated))):
+    other_clock = outside[by_clock] >= scored_s and (same_length or not undated)
+    if fits_from_start and lies_outside and (other_zone or other_clock):
         return 0.0, [f"{clocks}, but the lengths fit: onsets taken from the start of the signal"]
     if not by_days:
         return by_clock, []

@@ -183,6 +183,17 @@ def test_a_scoring_that_begins_at_midnight_indeed(tmp_path):
     np.testing.assert_array_equal(read(tmp_path)[0][10:], TRUE[10:])
 
 
+@pytest.mark.parametrize(
+    ("first", "note"),
+    [(STAGES[:20], "by days: times of day taken, dates ignored"), ([], "by days: onsets taken from the start")],
+)
+def test_a_date_that_is_a_day_off_does_not_count(tmp_path, first, note):
+    """The recording has the date of the evening, the scoring that of the morning, and begins 10 minutes earlier."""
+    recording(tmp_path / "n.edf", start=datetime.time(0, 30))
+    scoring(tmp_path / "n-Hypnogram.edf", [*first, *STAGES], start=datetime.time(0, 20), day=2)
+    assert any(note in warning for warning in right(tmp_path))
+
+
 @pytest.mark.parametrize(("day", "late_s"), [(1, 300), (2, 300), (1, 30)])
 def test_clocks_that_make_sense_are_believed(folder, day, late_s):
     late = (datetime.datetime(2020, 1, 1, 23) + datetime.timedelta(seconds=late_s)).time()

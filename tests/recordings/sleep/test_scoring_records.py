@@ -6,17 +6,7 @@ import numpy as np
 import pytest
 
 from src.recordings.sleep.nights import discover
-from tests.recordings.sleep.made_scorings import (
-    AASM,
-    MARK,
-    R_AND_K,
-    STAGES,
-    TRUE,
-    read,
-    refused,
-    right,
-    scoring,
-)
+from tests.recordings.sleep.made_scorings import AASM, MARK, R_AND_K, STAGES, TRUE, read, refused, right, scoring
 from tests.recordings.sleep.test_scoring_tables import LATE
 
 EPOCHS = [{"epoch": i + 1, "start": 30 * i, "end": 30 * i + 30, "stage": name, "by": []} for i, name in LATE]
