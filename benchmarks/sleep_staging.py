@@ -148,7 +148,7 @@ def _trainer(model: SleepContextStager, data: Windows) -> None:
         limit_val_batches=0,
         num_sanity_val_steps=0,
     )
-    trainer.fit(model, data)
+    trainer.fit(model, data.train_dataloader())
 
 
 def main() -> None:
