@@ -124,13 +124,15 @@ def test_rem_soon_after_sleep_onset_and_wide_intervals_are_marked(tmp_path):
     assert "⚠ uncertain by more than 30 min" in page(tmp_path, late)
 
 
-def test_a_recording_that_starts_asleep_has_no_latencies_to_sign():
+def test_a_recording_that_starts_asleep_has_no_latencies_to_sign(tmp_path):
     asleep = sure(("N2", 20), ("N3", 30), ("REM", 10))
     assert {asleep.doubt(name) for name in ("sol_min", "rem_latency_min")} == {
         "asleep from the first epoch on: sleep onset is not in the recording"
     }
     wide = replace(asleep, margins={"tst_min": (20.0, 0.0)})
     assert wide.doubt("tst_min") == "uncertain by more than 15 min"
+    tiles, table = page(tmp_path, wide).split("Sleep statistics")
+    assert all("⚠ uncertain by more than 15 min" in part for part in (tiles, table))
 
 
 def test_a_night_with_an_hour_unscored_and_a_short_recording_are_said(tmp_path):
