@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from src.predict.sleep_input import (
     lights_of,
     read_input,
 )
-from src.predict.sleep_night import ScoredNight
+from src.predict.sleep_night import UNSCORED_NAME, ScoredNight
 from src.predict.sleep_statistics import mean_vote
 from src.preprocess.sleep.epochs import EPOCHS_STEP, EPOCHS_VERSION, EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
@@ -135,6 +135,22 @@ class Staging:
     origin: str
     notes: list[str]
 
+    @classmethod
+    def of(cls, scored: ScoredNight) -> Self:
+        """What a notebook gets of a scored night."""
+        names = np.array([*scored.classes, UNSCORED_NAME])  # UNSCORED is -1
+        return cls(
+            names[scored.stages],
+            scored.probabilities,
+            scored.classes,
+            scored.given.epoch_s,
+            scored.given.channels,
+            scored.statistics,
+            scored.intervals,
+            f"{scored.scored_by} {scored.origin}",
+            [_in_python(note) for note in (*scored.findings, *scored.given.notes)],
+        )
+
 
 def stage(
     signal: Any,
@@ -191,19 +207,7 @@ def stage(
     given = cut_input(loaded, settings, groups, native, "signal", chosen=not use)
     options = InputOptions(lights_off=lights[0], lights_on=lights[1])
     given = replace(given, lights=lights_of(options, _marks(signal), given.start, given.duration_s))
-    scored = _score(loaded, network, settings, given, yasa)
-    names = np.array([*loaded.classes, "unscored"])
-    return Staging(
-        names[scored.stages],
-        scored.probabilities,
-        scored.classes,
-        given.epoch_s,
-        given.channels,
-        scored.statistics,
-        scored.intervals,
-        f"{scored.scored_by} {scored.origin}",
-        [_in_python(note) for note in (*scored.findings, *scored.given.notes)],
-    )
+    return Staging.of(_score(loaded, network, settings, given, yasa))
 
 
 def _marks(signal: Any) -> list[tuple[float, float, str]]:

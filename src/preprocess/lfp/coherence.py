@@ -137,14 +137,7 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     shanks = {int(name.removeprefix("sh")): open_recording(path, source) for name, path in inputs.items()}
     fs_hz, n_samples, warnings = _common_clock(shanks)
     plan = plan_of(params, fs_hz)
-    frames = round(params["coherence_window_s"] * fs_hz / plan.hop)
-    if frames < 2:
-        problem = f"{params['coherence_window_s']:g} s hold fewer than two windows of the spectrogram"
-        raise BadInput("coherence_window_s", problem, "give seconds, such as 30")
-    n_windows = plan.n_frames(n_samples) // frames if n_samples >= plan.nperseg else 0
-    if not n_windows:
-        problem = f"the recording is shorter than one window of {params['coherence_window_s']:g} s"
-        raise BadInput("coherence_window_s", problem, "shorten it")
+    frames, n_windows = _windows(plan, params["coherence_window_s"], n_samples, fs_hz)
     freqs = plan.freqs[plan.freqs <= (params["fmax_hz"] or np.inf) * (1 + 1e-12)]
     size = len(freqs), frames, n_windows
     columns = {site: column_of(shanks[site.shank], site) for pair in pairs for site in pair}
@@ -193,6 +186,19 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         "bin_spacing_hz": plan.spacing_hz,
         "warnings": [*warnings, *resolution_warnings(plan)],
     }
+
+
+def _windows(plan: SpectrogramPlan, window_s: float, n_samples: int, fs_hz: float) -> tuple[int, int]:
+    """Frames of the spectrogram in a window of coherence, and how many windows there are."""
+    frames = round(window_s * fs_hz / plan.hop)
+    if frames < 2:
+        problem = f"{window_s:g} s hold fewer than two windows of the spectrogram"
+        raise BadInput("coherence_window_s", problem, "give seconds, such as 30")
+    n_windows = plan.n_frames(n_samples) // frames if n_samples >= plan.nperseg else 0
+    if not n_windows:
+        problem = f"the recording is shorter than one window of {window_s:g} s"
+        raise BadInput("coherence_window_s", problem, "shorten it")
+    return frames, n_windows
 
 
 def column_of(traces: ExtracellularRecording, site: Site) -> int:

@@ -81,10 +81,9 @@ def epochs_from_spectrogram(
     names = HUMAN_STAGES if hypnogram is None else hypnogram.stage_names
     why = "no channel has a signal in all their frames"
     stages, kept, facts = label_epochs(hypnogram, usable, epoch_s, names, source.duration_s, margin_s=margin_s, why=why)
-    if dead := [source.channel_ids[places[k]] for k in np.flatnonzero(there.mean(axis=0) < 0.5)]:
-        facts["warnings"].append(
-            f"masked because they are flat or missing most of the time: channels {', '.join(dead)}"
-        )
+    dead = ", ".join(source.channel_ids[places[k]] for k in np.flatnonzero(there.mean(axis=0) < 0.5))
+    if dead:
+        facts["warnings"].append(f"masked because they are flat or missing most of the time: channels {dead}")
     facts |= _facts(source, places, names, epoch_s)
     return EpochSet(
         features=features[kept],

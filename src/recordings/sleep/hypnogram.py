@@ -179,21 +179,12 @@ def align(
         raise BadInput(hypnogram.source, problem, "pair the hypnogram with the recording it was made for")
     shifted = [(onset + offset_s, duration, stage) for onset, duration, stage in hypnogram.segments()]
     stages = rasterise(shifted, epoch_s, n_epochs, onset_s=0.0)
-    if min(late_s := first % epoch_s, epoch_s - late_s) > _SLACK_S:
-        notes.append(
-            f"its epochs begin {late_s:g} s after those of the recording, which get the stage of their larger part"
-        )
     end_s = n_epochs * epoch_s
     scored = [(a, a + d) for a, d, stage in shifted if stage != UNSCORED]
     beyond = sum(max(0.0, min(b, 0.0) - a) + max(0.0, b - max(a, duration_s)) for a, b in scored)
     missing = max(0.0, min(first, end_s)) + max(0.0, end_s - max(last, 0.0))
     _require_length(hypnogram, scored, duration_s, beyond if abs(offset_s) < 2 * epoch_s else 0.0)
-    if beyond >= epoch_s:
-        notes.append(f"hypnogram exceeds the signal by {beyond:.0f} s of scored time, left out")
-    if missing >= epoch_s:
-        notes.append(f"hypnogram leaves {missing:.0f} s of the signal unscored")
-    if (share := sum(b - a for a, b in scored) / max(hypnogram.duration_s, 1e-9)) < _SPARSE:
-        notes.append(f"its stages last {share:.0%} of the time from its first to its last: the rest is unscored")
+    notes += _fit(hypnogram, scored, epoch_s, first, beyond, missing)
     name, length_s = Path(hypnogram.source).name, hypnogram.scored_epoch_s or hypnogram.epoch_s
     facts = {
         "offset_s": offset_s,
@@ -205,6 +196,29 @@ def align(
         "doubts": _doubts(hypnogram, clocks, duration_s, beyond, first),
     }
     return stages, facts
+
+
+def _fit(
+    hypnogram: Hypnogram,
+    scored: Sequence[tuple[float, float]],
+    epoch_s: float,
+    first_s: float,
+    beyond_s: float,
+    missing_s: float,
+) -> list[str]:
+    """What is to be said of a scoring that does not cover the epochs of its recording one by one."""
+    notes = []
+    if min(late_s := first_s % epoch_s, epoch_s - late_s) > _SLACK_S:
+        notes.append(
+            f"its epochs begin {late_s:g} s after those of the recording, which get the stage of their larger part"
+        )
+    if beyond_s >= epoch_s:
+        notes.append(f"hypnogram exceeds the signal by {beyond_s:.0f} s of scored time, left out")
+    if missing_s >= epoch_s:
+        notes.append(f"hypnogram leaves {missing_s:.0f} s of the signal unscored")
+    if (share := sum(b - a for a, b in scored) / max(hypnogram.duration_s, 1e-9)) < _SPARSE:
+        notes.append(f"its stages last {share:.0%} of the time from its first to its last: the rest is unscored")
+    return notes
 
 
 def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float, beyond_s: float, first_s: float) -> list[str]:
