@@ -49,7 +49,8 @@ def run_job(cfg: DictConfig, work: Work) -> float:
         check_targets(config)
         read = [(config.get(block) or {}).get(key) for block, key in RECORDINGS]
         for option in ("runs_dir", "cache_dir"):
-            refuse_overlap(Path(config.get(option) or ""), read, option, may_contain=True)
+            if config.get(option):  # nothing would stand for the working directory
+                refuse_overlap(Path(config[option]), read, option, may_contain=True)
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is None or hydra.mode != RunMode.MULTIRUN:
         with user_errors(console):

@@ -166,8 +166,7 @@ class SleepStager(TrainedModule):
 
     def on_test_epoch_end(self) -> None:
         self.test_counts = self.confusion.compute().cpu().numpy()
-        for name, value in self.test_metrics().items():
-            self.log(name, value, rank_zero_only=False)
+        super().on_test_epoch_end()
 
     def test_metrics(self) -> dict[str, float]:
         """Scores pooled over the test epochs, ``test/…``."""

@@ -184,7 +184,7 @@ def align(
     beyond = sum(max(0.0, min(b, 0.0) - a) + max(0.0, b - max(a, duration_s)) for a, b in scored)
     missing = max(0.0, min(first, end_s)) + max(0.0, end_s - max(last, 0.0))
     _require_length(hypnogram, scored, duration_s, beyond if abs(offset_s) < 2 * epoch_s else 0.0)
-    notes += _fit(hypnogram, scored, epoch_s, first, beyond, missing)
+    notes += _coverage_notes(hypnogram, scored, epoch_s, first, beyond, missing)
     name, length_s = Path(hypnogram.source).name, hypnogram.scored_epoch_s or hypnogram.epoch_s
     facts = {
         "offset_s": offset_s,
@@ -198,7 +198,7 @@ def align(
     return stages, facts
 
 
-def _fit(
+def _coverage_notes(
     hypnogram: Hypnogram,
     scored: Sequence[tuple[float, float]],
     epoch_s: float,

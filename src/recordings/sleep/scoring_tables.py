@@ -132,7 +132,7 @@ def one_scorer(path: Path, scorers: Sequence[str], options: ScoringOptions) -> s
     chosen = [name for name in found if name.casefold() == (options.scorer or name).casefold()]
     if len(chosen) != 1:
         problem = f"holds the stages of {counted(len(found), 'scorer')} ({', '.join(found[:8])})"
-        raise BadInput(path, problem, f"name one: source.scorer={found[0]!r}".replace("'", ""))
+        raise BadInput(path, problem, f"name one: source.scorer={found[0]}")
     return chosen[0]
 
 
