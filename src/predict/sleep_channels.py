@@ -5,7 +5,7 @@ from pathlib import Path
 
 from src.models.bundle import Bundle
 from src.preprocess.sleep.epochs import EpochSettings
-from src.recordings.sleep.channels import ChannelRequest, choose_channels, derivation
+from src.recordings.sleep.channels import choose_channels, derivation
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_header
 from src.recordings.sleep.nights import Night, load_channels
 from src.signals import BadInput, Recording, counted
@@ -27,7 +27,7 @@ def load_groups(
         signals = read_header(path).signals if path.suffix.lower() in EDF_SUFFIXES else ()
         rates_hz = {signal.label: signal.fs_hz for signal in signals if not signal.problem}
         # Of other files, and of an EDF without a usable channel, for which it raises, the reader is asked.
-        rates_hz = rates_hz or {c.channels[0]: c.fs_hz for c in load_channels(night, ChannelRequest(None))}
+        rates_hz = rates_hz or {c.channels[0]: c.fs_hz for c in load_channels(night)}
     native: dict[str, Recording] = {}
     dead: dict[str, BadInput] = {}
     while True:
@@ -40,7 +40,7 @@ def load_groups(
         known = len(dead)
         for name in names.keys() - native.keys():
             try:
-                (native[name],) = load_channels(night, ChannelRequest((name,), settings.aliases))
+                (native[name],) = load_channels(night, (name,), settings.aliases)
             except BadInput as error:
                 if given or not any_channel:
                     raise

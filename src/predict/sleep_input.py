@@ -185,7 +185,7 @@ def cut_input(
     about: dict[str, Recording] = {}  # without samples
     for name in list(native):
         recording = native.pop(name)
-        require_band(recording.source, name, recording.fs_hz, least_hz)
+        require_band(recording, least_hz)
         reports.append(check_channel(recording.samples[0], recording.fs_hz, name, recording.units[0]))
         rows[name] = resample(recording.samples, recording.fs_hz, fs_hz)[0]
         about[name] = replace(recording, samples=rows[name][None, :0])

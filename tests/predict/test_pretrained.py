@@ -10,9 +10,9 @@ from pretrained import make_sleep_human
 from src.models.bundle import load_bundle
 from src.predict.sleep import HUMAN_BUNDLE, predict, stage
 from src.preprocess.sleep.epochs import EpochSet
-from src.recordings.sleep.edf import read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.simulate.sleep import write_night
+from tests.nights import read_recording
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from src.models.bundle import require_contract
 from src.predict.sleep_input import InputOptions, find_inputs, read_input
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
-from src.recordings.sleep.edf import read_recording
 from src.signals import HUMAN_STAGES, BadInput, SignalSpec
 from src.simulate.sleep import write_night
 from tests.models.test_bundle import describe
+from tests.nights import read_recording
 
 SETTINGS = EpochSettings.from_params(
     {"channels": ["EEG Fpz-Cz", "EEG Pz-Oz"], "features": {"kind": "bandpower"}, "aliases": {"EEG Fpz-Cz": ["F4-M1"]}}

@@ -21,7 +21,7 @@ from src.preprocess.sleep.epochs import (
     write_epochs,
 )
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
-from src.recordings.sleep.channels import ChannelRequest, join_channels
+from src.recordings.sleep.channels import join_channels, require_band
 from src.recordings.sleep.check_signal import check_channel
 from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring, subject_of
 from src.signals import BadInput, Origin
@@ -126,7 +126,9 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         hint = "put one beside it, name it with source.scoring='{stem}_scored.txt', or leave this recording out"
         raise BadInput(night.psg[0], "has no hypnogram", hint)
     features = settings.features
-    channels = load_channels(night, ChannelRequest(settings.channels, settings.aliases, features.max_hz))
+    channels = load_channels(night, settings.channels, settings.aliases)
+    for channel in channels:
+        require_band(channel, features.max_hz)
     reports = [check_channel(c.samples[0], c.fs_hz, c.channels[0], c.units[0]) for c in channels]
     recording = join_channels(channels, features.fs_hz)
     epochs = epochs_of(recording, hypnogram, settings)
