@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from src.models.bundle import Bundle, require_contract
 from src.predict.sleep_channels import ABSENT, choose_groups, load_groups
-from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
-from src.preprocess.sleep.epochs import AXES, PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
+from src.preprocess.sleep.bandpower_files import LAYOUTS, ROWS, find_bandpower, read_bandpower
+from src.preprocess.sleep.epochs import PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
 from src.recordings.sleep.channels import require_band, resample
 from src.recordings.sleep.check_signal import ChannelReport, check_channel
@@ -22,7 +22,7 @@ from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import KINDS, Night, discover, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.sleep import Level, level_of
-from src.signals import UNSCORED, BadInput, Recording, SignalSpec
+from src.signals import UNSCORED, BadInput, Recording
 from src.storage.foreign_files import absent
 
 YASA_LEAST_HZ = 50.0
@@ -234,9 +234,7 @@ def _cut_group(
     cut = epochs_of(replace(first, samples=samples, fs_hz=fs_hz, channels=names, units=units), None, settings)
     features = np.full((len(cut.features), len(group), *cut.features.shape[2:]), np.nan, np.float32)
     features[:, there] = cut.features
-    level = "variance" if settings.features.kind == "bandpower" else f"1 {units[0]}^2/Hz"
-    epoch_s, freqs_hz = settings.features.epoch_s, tuple(cut.freqs_hz.tolist())
-    found = SignalSpec(tuple(group), fs_hz, epoch_s, f"dB re {level}", AXES, features.shape[1:], freqs_hz)
+    found = replace(cut.signal, channels=tuple(group), shape=features.shape[1:])
     relative = settings.level == "recording" or "absolute" not in bundle_views(bundle)
     require_contract(bundle.signal, found, first.source, any_names=True, any_unit=relative)
     for_yasa: dict[str, NDArray[np.floating]] = {}
@@ -285,9 +283,7 @@ def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> Nigh
         raise BadInput("options.reference", "needs the signal's clock", "give beside, for the stages in the file")
     path, prepared = night.psg[0], night.kind == PREPARED
     epochs = read_epochs(path.parent) if prepared else read_bandpower(night.kind, path, night.recording_id)
-    stated = epochs.signal
-    assert stated is not None
-    channels = list(stated.channels)
+    stated, channels = epochs.signal, list(epochs.signal.channels)
     if options.channels:
         wanted = options.channels[: len(bundle.signal.channels)]
         ((names,), _) = choose_groups(bundle, path, channels, (), wanted)
@@ -296,7 +292,7 @@ def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> Nigh
         places = [channels.index(name) for name in names]
         epochs, channels = replace(epochs, features=epochs.features[:, places]), list(bundle.signal.channels)
     found = replace(stated, channels=tuple(channels), shape=epochs.features.shape[1:])
-    require_contract(bundle.signal, replace(found, freqs_hz=tuple(epochs.freqs_hz.tolist())), path)
+    require_contract(bundle.signal, found, path)
     beside = options.reference == "beside" and (epochs.stages != UNSCORED).any()
     return NightInput(
         night.recording_id,
@@ -307,7 +303,7 @@ def _finished_input(bundle: Bundle, night: Night, options: InputOptions) -> Nigh
             epochs.features[:, 0].astype(np.float32).mean(axis=-1),
             epochs.freqs_hz,
             stated.units.removeprefix("dB re "),
-            None if prepared else list(LAYOUTS[night.kind]["rows"]),
+            None if prepared else ROWS[night.kind],
         ),
         reference=epochs.stages if beside else None,
         lights=lights_of(options, (), None, len(epochs.usable) * stated.window_s),
