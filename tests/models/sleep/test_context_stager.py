@@ -39,7 +39,7 @@ class Data(pl.LightningDataModule):
         stages = torch.randint(0, 5, (40,), generator=generator)
         stages[7] = UNSCORED
         levels = torch.randn(40, 1, 3, 1, generator=generator)
-        night = NightEpochs("night", "subject", levels, stages, cast(Any, None))
+        night = NightEpochs("night", "subject", levels, stages, None)
         self.windows, self.nights = WindowDataset([night], 8), NightDataset([night])
 
     def statistics(self):
