@@ -75,8 +75,7 @@ def figures_cut_off_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
             if not text.get_text().strip():
                 continue
             box = text.get_window_extent()
-            assert inside.x0 <= box.x0 and box.x1 <= inside.x1, f"{text.get_text()!r} is cut off"
-            assert inside.y0 <= box.y0 and box.y1 <= inside.y1, f"{text.get_text()!r} is cut off"
+            assert all(inside.contains(*corner) for corner in (box.p0, box.p1)), f"{text.get_text()!r} is cut off"
 
     monkeypatch.setattr(Figure, "savefig", checked)
 
