@@ -226,16 +226,6 @@ def sort_spikes(signal: Any, labelled: Any, index: ArrayLike, unit: ArrayLike, f
     return BankSorter.from_labelled(labelled_recording(known, train, chain), chain).sort(other)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Traces in memory as a source of a calcium recording."""
-
-    traces: Array
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(self.traces[rows], np.float32)
-
-
 def _calcium(source: Any, params: CalciumParams, is_dff: bool) -> CalciumRecording:
     if isinstance(source, str | Path):
         places = find_subjects(Path(source))
@@ -264,7 +254,7 @@ def _calcium(source: Any, params: CalciumParams, is_dff: bool) -> CalciumRecordi
         frames=traces.shape[1],
         positions=np.full((len(traces), 3), np.nan),
         cell_ids=np.arange(1, len(traces) + 1),
-        source=_Rows(traces),
+        reader=traces.__getitem__,
         signal="dff" if is_dff else "fluorescence",
     )
 

@@ -60,7 +60,9 @@ def write_network(path: Path, network: Network, vintage: Vintage, first_number: 
     if first_number == 0:
         convolutions[0], dense[0] = "conv1d", "dense"
     with h5py.File(path, "w") as file:
-        for name, (kernel, bias) in zip([*convolutions, *dense], zip(network[::2], network[1::2], strict=True), strict=True):
+        for name, (kernel, bias) in zip(
+            [*convolutions, *dense], zip(network[::2], network[1::2], strict=True), strict=True
+        ):
             if vintage == "vars":
                 file[f"layers/{name}/vars/0"], file[f"layers/{name}/vars/1"] = kernel, bias
             else:
