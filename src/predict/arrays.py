@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from src.preprocess.calcium.expected_spikes import SpikeTask, choose_baseline, infer, judge, naming
+from src.preprocess.calcium.expected_spikes import Inference
 from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
@@ -166,12 +166,10 @@ def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False
     settings = from_keywords(CalciumParams, given, "is_dff")
     settings.check()
     recording = _calcium(source, settings, is_dff)
-    task = SpikeTask({}, settings.of(InferenceParams))
-    baseline, notes = choose_baseline(recording, task)
-    with naming(recording.file):
-        engine = task.engine(recording.fs_hz)
-        dff, expected, found = infer(recording.traces(np.arange(recording.cells)), baseline, engine)
-        notes += judge(recording, baseline, engine, found)[1]
+    inference = Inference(recording, settings.of(InferenceParams))
+    with inference.naming():
+        dff, expected, found = inference.infer(recording.traces(np.arange(recording.cells)))
+        notes = inference.judge(found)[1]
     return SpikeRates(dff, expected, found.levels, found.state, recording.fs_hz, notes)
 
 
