@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.models.spike_scoring import detection
+from src.models.spikes.scores import detection
 from src.preprocess.spikes.discover import DiscoverParams, Group, discover, discover_group, find_peaks
 from src.signals import BadInput
 from tests.preprocess.spikes.bumps import bump
