@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 from src.models.metrics import scores
 from src.predict.sleep import HUMAN_BUNDLE, stage
-from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import Night, discover, load_channels, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
@@ -50,7 +49,7 @@ def nights(shared: Path) -> list[Night]:
 
 def read(night: Night) -> Recording:
     """The one channel, in microvolts or what is taken for them."""
-    (recording,) = load_channels(night, ChannelRequest(("EEG",), {"EEG": ("C3-A1", "CZ-A1")}))
+    (recording,) = load_channels(night, ["EEG"], {"EEG": ("C3-A1", "CZ-A1")})
     factor = 1.0 if recording.units[0] == "uV" else MICROVOLTS_PER_UNIT
     return replace(recording, samples=recording.samples * np.float32(factor), units=("uV",))
 

@@ -37,6 +37,7 @@ SETTINGS = EpochSettings.from_params(
 )
 SHAPE = (100, 1, *SETTINGS.features.shape)
 AXES = ("epoch", "channel", "frequency", "time")
+SPEC = SignalSpec(("EEG Fpz-Cz",), 100.0, 30.0, "dB re 1 uV^2/Hz", AXES, SHAPE)
 
 
 def stager(shape: tuple[int, ...]) -> SleepContextStager:
@@ -52,7 +53,7 @@ def time_scoring(folder: Path, hours: float, repeats: int) -> dict[str, float]:
     psg, _ = write_night(folder, 0, 1, seed=0, hours=hours)
     model = stager(SHAPE)
     described = Bundle(
-        signal=SignalSpec(("EEG Fpz-Cz",), 100.0, 30.0, "dB re 1 uV^2/Hz", AXES, SHAPE),
+        signal=SPEC,
         steps=[SLEEP_EPOCHS.describe(SETTINGS.to_params("edf_folder"))],
         classes=list(HUMAN_STAGES),
         decision={"temperature": 1.0},
@@ -110,7 +111,7 @@ def time_training(repeats: int, n_nights: int = 2) -> dict[str, float]:
     """Epochs (of sleep) per CPU second, through the trainer and in a bare loop."""
     rng = torch.Generator().manual_seed(0)
     nights = [
-        NightEpochs(str(i), str(i), torch.randn(900, *SHAPE[1:], generator=rng).half(), torch.arange(900) % 5)
+        NightEpochs(str(i), str(i), torch.randn(900, *SHAPE[1:], generator=rng).half(), torch.arange(900) % 5, SPEC)
         for i in range(n_nights)
     ]
     data, speeds = Windows(nights), {"bare_loop": 0.0, "trainer": 0.0}

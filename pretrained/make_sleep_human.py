@@ -32,7 +32,7 @@ from src.models.sleep.networks import SequenceMean, SequenceSettings
 from src.predict.sleep import stage_probabilities
 from src.predict.sleep_statistics import LEVEL, Interval, reliability, sleep_statistics, statistic_intervals
 from src.preprocess.sleep.bandpower import BandPowerSettings
-from src.preprocess.sleep.bandpower_files import CHANNELS, find_bandpower, layout_signal, read_bandpower_night
+from src.preprocess.sleep.bandpower_files import CHANNELS, LAYOUTS, find_bandpower, read_bandpower_night
 from src.preprocess.sleep.epochs import EpochSet, EpochSettings
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION
 from src.preprocess.sleep.prepare import SLEEP_EPOCHS
@@ -215,7 +215,7 @@ def held_back_intervals(folds: Sequence[Sequence[Scored]]) -> list[list[tuple[In
         others = without(folds, fold)
         temperature = fit_temperature(*pooled(others))
         transitions = sum(transition_counts(stages, len(HUMAN_STAGES)) for _, stages in others)
-        epoch_s = layout_signal("bandpower").window_s
+        epoch_s = LAYOUTS["bandpower"].window_s
         pairs = [
             (
                 statistic_intervals(heated(rows, temperature), np.asarray(transitions), HUMAN_STAGES, epoch_s),
@@ -285,7 +285,7 @@ def describe(nights: Sequence[Night], decision: dict[str, Any], metrics: dict[st
         {"channels": list(CHANNELS), "features": asdict(BandPowerSettings()), "margin_s": None}
     )
     transitions = sum(transition_counts(epochs.stages, len(HUMAN_STAGES)) for _, _, epochs in nights)
-    layout = layout_signal("bandpower")
+    layout = LAYOUTS["bandpower"]
     hours = sum(int((epochs.stages != UNSCORED).sum()) for _, _, epochs in nights) * layout.window_s / 3600
     cited = "Kemp et al. 2000, IEEE Trans Biomed Eng 47:1185; Goldberger et al. 2000, Circulation 101:e215"
     subjects = len({subject for _, subject, _ in nights})

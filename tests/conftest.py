@@ -55,6 +55,31 @@ def absl_writes_to_the_terminal() -> None:
         absl.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
+@pytest.fixture(autouse=True)
+def figures_cut_off_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every text of a figure that a test saves lies inside it; ticks beyond the limits of their axis are not drawn."""
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    save = Figure.savefig
+
+    def checked(figure, *args, **kwargs):
+        save(figure, *args, **kwargs)
+        if str(args[0]).endswith(".pdf"):
+            return  # drawn at a resolution of its own
+        figure.set_dpi(kwargs.get("dpi") or figure.dpi)  # labels stand where they were drawn
+        inside = figure.bbox.padded(1)
+        ticks = {label for axis in figure.findobj(Axis) for label in axis.get_ticklabels()}
+        for text in set(figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())) - ticks:
+            if not text.get_text().strip():
+                continue
+            box = text.get_window_extent()
+            assert all(inside.contains(*corner) for corner in (box.p0, box.p1)), f"{text.get_text()!r} is cut off"
+
+    monkeypatch.setattr(Figure, "savefig", checked)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line: how much of the suite ran, and how much of it wanted recordings that are not here."""
     stats = terminalreporter.stats

@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from src.models.bundle import load_bundle
 from src.predict.sleep import stage_probabilities
 from src.preprocess.sleep.epochs import EpochSettings, epochs_of
-from src.recordings.sleep.nights import Night, load
+from src.recordings.sleep.nights import Night
 from src.runs.job import run_job
 from src.simulate.sleep import write_night
 from tests.composed import composed
 from tests.conftest import REPOSITORY
+from tests.nights import load
 from tests.tables import read_csv
 from train import train
 

@@ -18,7 +18,7 @@ from src.datamodules.grid_statistics import training_statistics
 from src.datamodules.loaders import PartLoaders, as_is
 from src.datamodules.splits import PARTS, Part, Split
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
-from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, load_grids
+from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE
 from src.preprocess.calcium.grid_windows import WindowBatch, WindowFrames, as_dense, as_sparse, window_batch
 from src.signals import BadInput, Origin, SignalSpec, require_range
@@ -133,9 +133,7 @@ class PlaneSequences(Dataset[tuple[Tensor, Tensor]]):
         number, first = self.sequences[index]
         subject = self.subjects[number]
         pointer = subject.indptr[first : first + self.length + 1]
-        sizes = np.diff(pointer)
-        base = np.resize(np.roll(subject.starts, -int(first % subject.planes)), self.length)
-        return subject.places[np.repeat(base, sizes) + subject.rank[pointer[0] : pointer[-1]]], sizes
+        return subject.pixels[subject.voxel_index[pointer[0] : pointer[-1]]], np.diff(pointer)
 
 
 @dataclass(frozen=True)
@@ -211,11 +209,10 @@ class GridData(PartLoaders):
         self.datasets: dict[Part, GridWindows] = {}
 
     def prepare_data(self) -> None:
-        """Simulate subjects where no folder is given, and put every file's index into the cache."""
+        """Simulate subjects where no folder is given, and read the active voxels of all."""
         if self.subjects:
             return
-        cache = Path(self.execution.cache_dir)
-        self.subjects = [load_grids(path, name, cache) for name, path in self.inputs().items()]
+        self.subjects = [read_grids(path, name) for name, path in self.inputs().items()]
         if (gap := self.windows.gap) is not None:  # what the user says of files that do not say it themselves
             self.subjects = [replace(s, frames_after=gap) if s.frames_after is None else s for s in self.subjects]
         names = [s.subject for s in self.subjects]
@@ -324,7 +321,7 @@ class GridData(PartLoaders):
 
     def steps(self) -> list[dict[str, Any]]:
         """What a grid file goes through before the network."""
-        return [GRID_INDEX.describe({})]
+        return [GRID_INDEX]
 
     def origin(self) -> Origin:
         """What was trained on."""

@@ -33,7 +33,7 @@ class NightEpochs:
     subject_id: str
     levels: Tensor
     stages: Tensor
-    signal: SignalSpec | None = None
+    signal: SignalSpec
 
 
 class SleepDataset(Dataset[Batch]):
@@ -137,7 +137,7 @@ class SleepData(PartLoaders):
         self.preparation = Summary("recordings")
         self.datasets: dict[Part, SleepDataset] = {}
         self.split: Split
-        self.read: SignalSpec | None = None
+        self.read: SignalSpec
         self._transitions: list[list[int]] = []
 
     def prepare_data(self) -> None:
@@ -208,7 +208,6 @@ class SleepData(PartLoaders):
     @property
     def signal(self) -> SignalSpec:
         """What the network sees, as the artifacts of the recordings state it."""
-        assert self.read is not None
         return self.read
 
     def transitions(self) -> list[list[int]]:
@@ -217,11 +216,11 @@ class SleepData(PartLoaders):
 
     def _require_one_layout(self, nights: Sequence[NightEpochs]) -> None:
         """Refuse recordings that differ in channels, rate, unit, epoch length or frequencies."""
-        # Levels relative to the recording do not depend on its unit.
-        free = self.settings.level == "recording"
         self.read = nights[0].signal
         for night in nights[1:]:
-            if night.levels.shape[1:] != nights[0].levels.shape[1:] or _differs(night.signal, self.read, free):
+            # Levels relative to the recording do not depend on its unit.
+            units = self.read.units if self.settings.level == "recording" else night.signal.units
+            if replace(night.signal, units=units) != self.read:
                 problem = f"has recordings of different layout ({nights[0].recording_id}: {self.read};"
                 problem += f" {night.recording_id}: {night.signal})"
                 raise BadInput("datamodule.source", problem, "give one kind of recording")
@@ -254,12 +253,6 @@ class SleepData(PartLoaders):
     def _class_counts(self, dataset: SleepDataset) -> np.ndarray:
         stages = dataset.stages[dataset.stages != UNSCORED]
         return torch.bincount(stages, minlength=len(self.classes)).numpy()
-
-
-def _differs(one: SignalSpec | None, other: SignalSpec | None, any_unit: bool) -> bool:
-    if one is None or other is None:
-        return False
-    return one != (replace(other, units=one.units) if any_unit else other)
 
 
 def split_nights(nights: Sequence[NightEpochs], options: Mapping[str, Any]) -> tuple[list[NightEpochs], Split]:

@@ -73,7 +73,7 @@ def report_scores(
         )
         draw_precision_recall(
             part / "precision_recall.png",
-            title=f"Detection within ±{tolerances.loose_ms:g} ms, the least certain spikes left out one by one",
+            title=f"Precision and recall of detection within ±{tolerances.loose_ms:g} ms",
             curves=curves,
             chosen=chosen,
         )

@@ -92,7 +92,7 @@ def draw_planes(path: Path, example: ForecastExample) -> Path:
     plane, row, column = voxels // PIXELS, voxels % PIXELS // WIDTH, voxels % WIDTH
     chosen = np.unique(np.linspace(0, example.planes - 1, min(example.planes, _PLANES_SHOWN)).astype(int))
     # Half as high as the true aspect would be wide: the grid has square pixels of twice as many rows as columns.
-    figure = Figure(figsize=(1.5 * len(chosen) + 1, 5.8), layout="constrained")
+    figure = Figure(figsize=(1.5 * len(chosen) + 1.6, 5.8), layout="constrained")
     axes = figure.subplots(2, len(chosen), squeeze=False)
     brightest = max(float(np.quantile(probability[window, step], 0.995)), 1e-3)
     for number, z in enumerate(chosen):

@@ -308,7 +308,7 @@ def draw_states(
     panels[1].step(when, row, where="mid", color="k", lw=0.8)
     panels[1].scatter(when, row, c=states.confidence, cmap="viridis", vmin=1 / 3, vmax=1, s=6, zorder=3)
     panels[1].set_yticks([0, 1, 2], ["NREM", "REM", "Wake"])
-    panels[1].set_title("colour: confidence", fontsize=8, loc="right")
+    panels[1].set_title("colour: confidence, dark 1/3, yellow 1", fontsize=8, loc="right")
     for axes, (name, values) in zip(panels[2:], features.items(), strict=True):
         axes.plot(when, values, lw=0.7, color=BLUE)
         axes.set_ylabel(name)

@@ -51,8 +51,8 @@ def level_of(row: np.ndarray, fs_hz: float, epoch_s: float, units: str) -> Level
     size, window = round(epoch_s * fs_hz), round(min(_WINDOW_S, epoch_s) * fs_hz)
     freqs_hz, density = welch(row[: len(row) // size * size].reshape(-1, size), fs_hz, window)
     shown = (freqs_hz >= _SHOWN_HZ[0] - 1e-9) & (freqs_hz <= _SHOWN_HZ[1] + 1e-9)
-    decibels = 10 * np.log10(np.maximum(density[:, shown], _FLOOR))
-    return Level(decibels, freqs_hz[shown], f"1 {units.replace('uV', 'µV')}²/Hz")
+    density = np.where(density > _FLOOR, density, np.nan)  # a flat channel has no level
+    return Level(10 * np.log10(density[:, shown]), freqs_hz[shown], f"1 {units.replace('uV', 'µV')}²/Hz")
 
 
 def draw_night(
@@ -93,7 +93,7 @@ def draw_night(
     # Margins in inches are given: a layout that is found draws everything twice.
     margins = {
         "left": 0.8 / 12,
-        "right": 1 - 0.9 / 12,
+        "right": 1 - 1.0 / 12,
         "bottom": (1.3 if start else 0.85) / height,
         "top": 1 - 0.45 / height,
     }

@@ -26,7 +26,7 @@ def night(subject, rng, *, informative=True, n=120):
     means = np.eye(STAGES, 6)[np.maximum(stages, 0)] * (8 if informative else 0)
     features = (means[:, None, :, None] + rng.normal(size=(n, 1, 6, 7))).astype(np.float16)
     times = np.arange(n) * 30.0
-    return EpochSet(features, stages, stages != UNSCORED, times, np.arange(6.0), np.arange(7.0), {}, SIGNAL)
+    return EpochSet(features, stages, stages != UNSCORED, times, np.arange(7.0), SIGNAL)
 
 
 @pytest.fixture

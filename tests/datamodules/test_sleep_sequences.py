@@ -13,14 +13,15 @@ from src.datamodules.sleep_sequences import (
     WindowDataset,
     draw_windows,
 )
-from src.signals import UNSCORED, BadInput
+from src.signals import UNSCORED, BadInput, SignalSpec
 
 EPOCHS = {"channels": ["EEG Fpz-Cz", "EEG Pz-Oz", "EOG horizontal"], "features": {"kind": "bandpower"}}
 
 
 def night(name="a", n_epochs=12):
     levels = torch.arange(n_epochs, dtype=torch.float16)[:, None, None, None].expand(-1, 1, 2, 1)
-    return NightEpochs(name, name, levels, torch.arange(n_epochs) % 3)
+    signal = SignalSpec(("EEG",), 0.0, 30.0, "dB", ("channel", "frequency", "time"), (1, 2, 1))
+    return NightEpochs(name, name, levels, torch.arange(n_epochs) % 3, signal)
 
 
 def write_cohort(folder, subjects=6, n_epochs=25):

@@ -11,7 +11,6 @@ from src.datamodules.splits import make_split
 from src.preprocess.lfp.parameters import SpectrogramParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
 from src.preprocess.sleep.bandpower_files import read_bandpower_mouse
-from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.databases import ucddb_signal
 from src.runs.folder import open_run, read_record, run_key, write_record
 from tests.preprocess.cascade.cascade_packages import recorded_trial, write_neuron
@@ -48,7 +47,7 @@ def make_ucddb_stages(folder: Path) -> Path:
 
 
 def read_ucddb(path: Path) -> None:
-    ucddb_signal([path.with_name("ucd042_stagewake.mat")], path.with_name("ucddb042_stage.txt"), ChannelRequest())
+    ucddb_signal([path.with_name("ucd042_stagewake.mat")], path.with_name("ucddb042_stage.txt"))
 
 
 def make_spectrogram(folder: Path, preset: str) -> Path:

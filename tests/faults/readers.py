@@ -26,7 +26,7 @@ from src.recordings.calcium.suite2p import load_objects, open_suite2p, suite2p_f
 from src.recordings.extracellular import reader as extracellular
 from src.recordings.extracellular.spike_trains import read_spikes
 from src.recordings.matlab import read_fields
-from src.recordings.sleep.edf import read_annotations, read_header, read_recording
+from src.recordings.sleep.edf import read_annotations, read_header
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.runs.callbacks import read_checkpoint
@@ -36,6 +36,7 @@ from src.storage.manifest import MANIFEST
 from src.storage.step import CachedStep, ensure, read_artifact
 from tests.faults import more_files as more
 from tests.models.test_bundle import ARGS, describe
+from tests.nights import read_recording
 from tests.preprocess.cascade.cascade_packages import write_package
 
 

@@ -9,10 +9,11 @@ import torch
 from pretrained import make_sleep_human
 from src.models.bundle import load_bundle
 from src.predict.sleep import HUMAN_BUNDLE, predict, stage
+from src.preprocess.sleep.bandpower_files import LAYOUTS
 from src.preprocess.sleep.epochs import EpochSet
-from src.recordings.sleep.edf import read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.simulate.sleep import write_night
+from tests.nights import read_recording
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +89,9 @@ def test_a_training_gives_the_same_weights_again(monkeypatch, tmp_path):
     for number in range(3):
         stages = np.repeat(np.arange(5), 40).astype(np.int8)
         levels = rng.normal(stages[:, None, None, None], 1.0, (200, 3, 5, 1)).astype(np.float32)
-        times, freqs, frames = 30.0 * np.arange(200.0), np.arange(5.0), np.zeros(1)
-        epochs = EpochSet(levels, stages, np.ones(200, bool), times, freqs, frames, facts={})
+        epochs = EpochSet(
+            levels, stages, np.ones(200, bool), 30.0 * np.arange(200.0), np.zeros(1), LAYOUTS["bandpower"]
+        )
         nights.append((f"{number}__1", str(number), epochs))
     first, second = (make_sleep_human.trained(nights, tmp_path, name).state_dict() for name in ("a", "b"))
     assert all(torch.equal(value, second[name]) for name, value in first.items())

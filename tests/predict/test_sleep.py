@@ -17,11 +17,11 @@ from src.preprocess.sleep.epochs import EpochSettings, epochs_of
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW_VERSION, night_view
 from src.preprocess.sleep.prepare import SLEEP_EPOCHS
 from src.recordings.sleep.channels import resample
-from src.recordings.sleep.edf import read_recording
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import HUMAN_STAGES, BadInput, Origin, SignalSpec
 from src.simulate.sleep import write_night
 from tests.models.test_bundle import describe
+from tests.nights import read_recording
 from tests.tables import read_csv
 
 CHANNELS = ("EEG Fpz-Cz", "EEG Pz-Oz")

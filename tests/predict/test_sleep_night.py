@@ -10,7 +10,7 @@ from src.predict.sleep_input import NightInput
 from src.predict.sleep_night import ScoredNight
 from src.preprocess.sleep.epochs import EpochSet
 from src.reports.sleep import Level
-from src.signals import HUMAN_STAGES, RODENT_STAGES, Origin
+from src.signals import HUMAN_STAGES, RODENT_STAGES, Origin, SignalSpec
 from tests.tables import read_csv
 
 PEOPLE = Origin(True, ("a cohort",), 40, 320.0, "ODC-By 1.0")
@@ -21,7 +21,8 @@ def scored(rows, classes=HUMAN_STAGES, epoch_s=30.0, origin=PEOPLE, transitions=
     """A night with these probabilities, all other things being usual."""
     n = len(rows)
     empty = np.zeros(n)
-    epochs = EpochSet(empty, empty.astype(np.int8), empty > 0, np.arange(n) * epoch_s, empty, empty, {"tail_s": tail_s})
+    about = (np.arange(n) * epoch_s, empty, SignalSpec(("C3",), 100.0, epoch_s, "dB", ()))
+    epochs = EpochSet(empty, empty.astype(np.int8), empty > 0, *about, {"tail_s": tail_s})
     fields = {
         "recording_id": "a <night>", "groups": [epochs], "channels": ["EEG C3-M2"], "epoch_s": epoch_s,
         "level": Level(np.random.default_rng(0).normal(size=(n, 20)), np.arange(1.0, 21.0)),

@@ -7,7 +7,6 @@ from src.predict import sleep_yasa
 from src.predict.sleep import stage
 from src.predict.sleep_statistics import beside
 from src.predict.sleep_yasa import classify, log_mean, yasa_share
-from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import ScoringOptions, discover, load_channels, load_scoring
 from src.signals import HUMAN_STAGES, BadInput
@@ -116,7 +115,7 @@ def test_it_stands_beside_our_stages_in_lines():
 )
 def test_people_of_other_laboratories_are_scored_like_a_person_at_any_gain(shared_data, kind, folder, name, accuracy):
     night = next(night for night in discover(kind, shared_data / folder) if night.recording_id == name)
-    (recording,) = load_channels(night, ChannelRequest(("EEG",), {"EEG": ("C3-A1", "CZ-A1")}))
+    (recording,) = load_channels(night, ["EEG"], {"EEG": ("C3-A1", "CZ-A1")})
     truth, _ = align(load_scoring(night, ScoringOptions()), recording.duration_s, 30.0)
     found = stage(recording.samples, recording.fs_hz, ["C3-A1"], units="a.u.")
     names = np.array([*HUMAN_STAGES, "unscored"])[truth]

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.recordings.sleep.edf import read_annotations, read_recording
-from src.recordings.sleep.nights import discover, load
+from src.recordings.sleep.edf import read_annotations
+from src.recordings.sleep.nights import discover
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.signals import BadInput
 from src.simulate.sleep import SIMULATE_NIGHTS, main, write_night
 from src.storage.step import ensure
+from tests.nights import load, read_recording
 
 GOLDEN_STAGES = "000112222222101122222222222000"
 GOLDEN_SPREADS_UV = [[27.019, 15.189, 25.259], [16.048, 13.522, 18.994], [16.865, 17.446, 47.476]]

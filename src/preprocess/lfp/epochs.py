@@ -19,13 +19,13 @@ from src.preprocess.lfp.shank import STEP
 from src.preprocess.lfp.spectrogram_file import FLOOR, Spectrograms, open_spectrograms
 from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
 from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
-from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, label_epochs, write_epochs
+from src.preprocess.sleep.epochs import AXES, EpochSet, label_epochs, write_epochs
 from src.recordings.extracellular.sessions import find_sessions
 from src.recordings.sleep.hypnogram import Hypnogram, align
 from src.recordings.sleep.scoring_files import read_hypnogram
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.tables import ResultsTable
-from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput
+from src.signals import HUMAN_STAGES, STAGE_SETS, UNSCORED, BadInput, SignalSpec
 from src.storage.batch import Job, Outcome, Summary, all_selected, run_batch
 from src.storage.foreign_files import absent
 from src.storage.manifest import MANIFEST, read_manifest
@@ -84,29 +84,17 @@ def epochs_from_spectrogram(
     dead = ", ".join(source.channel_ids[places[k]] for k in np.flatnonzero(there.mean(axis=0) < 0.5))
     if dead:
         facts["warnings"].append(f"masked because they are flat or missing most of the time: channels {dead}")
-    facts |= _facts(source, places, names, epoch_s)
+    units = source.params["units"] if source.decibel else f"dB re 1 {source.params['units']}"
+    about = (tuple(source.channel_ids[place] for place in places), source.params["fs_hz"], epoch_s, units, AXES)
     return EpochSet(
         features=features[kept],
         stages=stages[kept],
         usable=usable[kept],
         onset_s=np.arange(len(firsts), dtype=np.float64)[kept] * epoch_s,
-        freqs_hz=source.freqs[rows],
         times_s=source.params["window_s"] / 2 + np.arange(n_frames, dtype=np.float64) * source.params["hop_s"],
+        signal=SignalSpec(*about, features.shape[1:], tuple(source.freqs[rows].tolist())),
         facts=facts,
     )
-
-
-def _facts(source: Spectrograms, places: Sequence[int], names: Sequence[str], epoch_s: float) -> dict[str, Any]:
-    """What a reader of the epochs has to know of the spectrograms that they were cut from."""
-    units = source.params["units"]
-    return {
-        "channels": [source.channel_ids[place] for place in places],
-        "stage_names": list(names),
-        "fs_hz": source.params["fs_hz"],
-        "epoch_s": epoch_s,
-        "axes": list(AXES),
-        "units": units if source.decibel else f"dB re 1 {units}",
-    }
 
 
 def _frames(source: Spectrograms, epoch_s: float) -> tuple[NDArray[np.int64], int]:
@@ -176,10 +164,8 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
     facts["warnings"] += [one for one in made.get("warnings", []) if one not in facts["warnings"]]
     facts["signal"] = made.get("signal", {})
     if hypnogram is None and params["species"] == "rodent":
-        facts["stage_names"] = list(names)
         facts |= _score(epochs, inputs.get("emg"), scorings.get("examples"), params["epoch_s"], out_dir)
-    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
-    return facts
+    return write_epochs(out_dir, epochs, names)
 
 
 def _score(

@@ -2,7 +2,6 @@
 
 import re
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,19 @@ _FLOOR_POWER = 1e-6
 _MOST_BYTES = 1 << 26
 _LONGEST_S = 14 * 86_400.0
 _MOUSE_STAGES = {1: 0, 2: 1, 3: 2}
-LAYOUTS: dict[str, dict[str, Any]] = {
-    BANDPOWER: {
-        "channels": list(CHANNELS),
-        "rows": ["delta", "theta", "alpha", "sigma", "beta"],
-        "epoch_s": BandPowerSettings().epoch_s,
-        "stage_names": list(HUMAN_STAGES),
-        "units": "dB re variance",
-        "freqs_hz": BandPowerSettings().freqs_hz.tolist(),
-    },
-    MOUSE: {
-        "channels": ["EEG+EMG"],
-        "rows": list(MOUSE_ROWS),
-        "epoch_s": MOUSE_EPOCH_S,
-        "stage_names": list(RODENT_STAGES),
-        "units": "dB",
-        "freqs_hz": [float(row) for row in range(len(MOUSE_ROWS))],
-    },
-}
-"""What the epochs of each kind look like."""
+ROWS = {BANDPOWER: ("delta", "theta", "alpha", "sigma", "beta"), MOUSE: MOUSE_ROWS}
+"""Names of the rows of an epoch, by kind of file."""
+STAGES_OF = {BANDPOWER: HUMAN_STAGES, MOUSE: RODENT_STAGES}
+LAYOUTS = {
+    BANDPOWER: SignalSpec(
+        CHANNELS, 0.0, BandPowerSettings().epoch_s, "dB re variance", AXES, (len(CHANNELS), len(SLEEP_BANDS_HZ), 1),
+        tuple(BandPowerSettings().freqs_hz.tolist()),
+    ),
+    MOUSE: SignalSpec(
+        ("EEG+EMG",), 0.0, MOUSE_EPOCH_S, "dB", AXES, (1, len(MOUSE_ROWS), 1), tuple(map(float, range(len(MOUSE_ROWS))))
+    ),
+}  # fmt: skip
+"""What the epochs of each kind look like, in the words of a bundle."""
 
 
 def read_bandpower_night(path: str | Path) -> EpochSet:
@@ -66,10 +59,10 @@ def read_bandpower_night(path: str | Path) -> EpochSet:
         raise BadInput(path, problem, "give one of each per epoch")
     if odd := sorted(set(np.unique(labels).tolist()) - {*range(len(HUMAN_STAGES)), -100, UNSCORED}):
         raise BadInput(path, f"has unknown labels {odd}", "use 0-4 for W, N1, N2, N3, REM and -100 for unscored")
-    epoch_s = BandPowerSettings().epoch_s
+    epoch_s = LAYOUTS[BANDPOWER].window_s
     place = _places(path, (onsets - onsets[0]) / epoch_s, epoch_s)
     stages = np.where(labels >= 0, labels, UNSCORED)
-    return _on_grid(place, features[:, :, :bands] * _DB_PER_NEPER, stages, epoch_s, HUMAN_STAGES, float(onsets[0]))
+    return _on_grid(BANDPOWER, place, features[:, :, :bands] * _DB_PER_NEPER, stages, float(onsets[0]))
 
 
 def read_bandpower_mouse(path: str | Path, mode: int) -> EpochSet:
@@ -90,7 +83,7 @@ def read_bandpower_mouse(path: str | Path, mode: int) -> EpochSet:
     place = _places(path, (linked[:, 1] - linked[0, 1]).astype(np.float64), MOUSE_EPOCH_S)
     levels = 10 * np.log10(np.maximum(arrays["bandsD"][day], _FLOOR_POWER))[:, None, :]
     stages = np.vectorize(lambda code: _MOUSE_STAGES.get(int(code), UNSCORED))(linked[:, 2])
-    return _on_grid(place, levels, stages, MOUSE_EPOCH_S, RODENT_STAGES, 0.0)
+    return _on_grid(MOUSE, place, levels, stages, 0.0)
 
 
 def find_bandpower(root: str | Path, kind: str) -> list[tuple[str, str, Path]]:
@@ -107,19 +100,8 @@ def find_bandpower(root: str | Path, kind: str) -> list[tuple[str, str, Path]]:
 def read_bandpower(kind: str, path: Path, recording_id: str) -> EpochSet:
     """The epochs of one recording that :func:`find_bandpower` names."""
     if kind == MOUSE:
-        epochs = read_bandpower_mouse(path, MOUSE_DAYS[recording_id.rpartition("_")[2]])
-    else:
-        epochs = read_bandpower_night(path)
-    signal = layout_signal(kind)
-    return replace(epochs, signal=signal, freqs_hz=np.array(signal.freqs_hz))
-
-
-def layout_signal(kind: str) -> SignalSpec:
-    """What the epochs of a kind of :data:`LAYOUTS` are, in the words of a bundle."""
-    layout = LAYOUTS[kind]
-    shape = (len(layout["channels"]), len(layout["rows"]), 1)
-    units, freqs = layout["units"], tuple(layout["freqs_hz"])
-    return SignalSpec(tuple(layout["channels"]), 0.0, layout["epoch_s"], units, AXES[1:], shape, freqs)
+        return read_bandpower_mouse(path, MOUSE_DAYS[recording_id.rpartition("_")[2]])
+    return read_bandpower_night(path)
 
 
 def _arrays(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
@@ -155,14 +137,9 @@ def _places(path: Path, steps: NDArray[np.floating], epoch_s: float) -> NDArray[
 
 
 def _on_grid(
-    place: NDArray[np.int64],
-    rows: NDArray[np.floating],
-    stages: NDArray[np.integer],
-    epoch_s: float,
-    stage_names: tuple[str, ...],
-    first_s: float,
+    kind: str, place: NDArray[np.int64], rows: NDArray[np.floating], stages: NDArray[np.integer], first_s: float
 ) -> EpochSet:
-    n_epochs = int(place[-1]) + 1
+    n_epochs, epoch_s = int(place[-1]) + 1, LAYOUTS[kind].window_s
     features = np.full((n_epochs, *rows.shape[1:], 1), np.nan, np.float32)
     features[place, ..., 0] = rows
     scored, usable = np.full(n_epochs, UNSCORED, np.int8), np.zeros(n_epochs, bool)
@@ -173,11 +150,11 @@ def _on_grid(
         stages=scored,
         usable=usable,
         onset_s=np.arange(n_epochs, dtype=np.float64) * epoch_s + first_s,
-        freqs_hz=np.arange(rows.shape[2], dtype=float),
         times_s=np.array([epoch_s / 2]),
+        signal=LAYOUTS[kind],
         facts={
             "epochs": n_epochs,
-            "counts": stage_counts(scored, stage_names),
+            "counts": stage_counts(scored, STAGES_OF[kind]),
             "missing_samples": int(n_epochs - usable.sum()),
             "tail_s": 0.0,
             "warnings": [],

@@ -29,9 +29,10 @@ EPOCHS_STEP, EPOCHS_VERSION = "sleep_epochs", 2
 """Name and version of the step among a bundle's steps."""
 PREPARED = "prepared"
 """Kind of source whose epochs another step has made, such as those of an LFP session."""
-_ARRAYS = ("features", "stages", "usable", "onset_s", "freqs_hz", "times_s")
+_ARRAYS = ("stages", "usable", "onset_s", "freqs_hz", "times_s")
 LEVELS = ("unit", "recording")
-AXES = ("epoch", "channel", "frequency", "time")
+AXES = ("channel", "frequency", "time")
+"""Of an epoch."""
 
 
 def feature_settings(plain: Mapping[str, Any]) -> FeatureSettings | BandPowerSettings:
@@ -106,10 +107,14 @@ class EpochSet:
     stages: NDArray[np.int8]  # (epoch,) UNSCORED where nobody scored and where `usable` is false
     usable: NDArray[np.bool_]  # (epoch,) false where samples are missing or a channel is flat
     onset_s: NDArray[np.float64]  # (epoch,) start of each epoch from the start of the recording
-    freqs_hz: NDArray[np.float64]  # of the image's rows
     times_s: NDArray[np.float64]  # of the image's columns
-    facts: dict[str, Any]  # counts, what was left out, warnings
-    signal: SignalSpec | None = None  # what a file of epochs says that they are: channels, rate, unit, frequencies, …
+    signal: SignalSpec  # what the epochs are: channels, rate, unit, frequencies of the image's rows, …
+    facts: dict[str, Any] = field(default_factory=dict)  # counts, what was left out, warnings
+
+    @property
+    def freqs_hz(self) -> NDArray[np.float64]:
+        """``(frequency,)`` of the image's rows."""
+        return np.array(self.signal.freqs_hz)
 
 
 def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: EpochSettings) -> EpochSet:
@@ -147,13 +152,15 @@ def epochs_of(recording: Recording, hypnogram: Hypnogram | None, settings: Epoch
         # The median over usable epochs of an epoch's mean level: the whole recording shares one gain.
         levels = images[usable[kept]].mean(axis=(2, 3))
         images -= np.median(levels, axis=0)[:, None, None] if len(levels) else np.float32(0)
+    unit = "variance" if features.kind == "bandpower" else f"1 {recording.units[0]}^2/Hz"
+    about = (recording.channels, recording.fs_hz, features.epoch_s, f"dB re {unit}", AXES, images.shape[1:])
     return EpochSet(
         features=images,
         stages=stages[kept],
         usable=usable[kept],
         onset_s=np.arange(kept.start, kept.stop) * features.epoch_s,
-        freqs_hz=features.freqs_hz,
         times_s=features.times_s,
+        signal=SignalSpec(*about, tuple(features.freqs_hz.tolist())),
         facts=facts,
     )
 
@@ -199,14 +206,15 @@ def read_epochs(folder: str | Path) -> EpochSet:
 
     path = Path(folder) / EPOCHS_FILE
     with explained(path, hint="delete it and prepare it again"), h5py.File(path) as file:
+        features = file["features"][()]
         arrays = {name: file[name][()] for name in _ARRAYS}
         axes, units = (file["features"].attrs[name] for name in ("axes", "units"))
         channels, fs_hz, epoch_s = (file.attrs[name] for name in ("channels", "fs_hz", "epoch_s"))
     signal = SignalSpec(
         tuple(map(str, channels)), float(fs_hz), float(epoch_s), str(units), tuple(map(str, axes[1:])),
-        arrays["features"].shape[1:], tuple(arrays["freqs_hz"].tolist()),
+        features.shape[1:], tuple(arrays.pop("freqs_hz").tolist()),
     )  # fmt: skip
-    return EpochSet(**arrays, facts={}, signal=signal)
+    return EpochSet(features, **arrays, signal=signal)
 
 
 def find_prepared(root: str | Path) -> list[Path]:
@@ -217,15 +225,19 @@ def find_prepared(root: str | Path) -> list[Path]:
     return files
 
 
-def write_epochs(path: Path, epochs: EpochSet, facts: Mapping[str, Any]) -> None:
-    """Write what :func:`read_epochs` reads; ``facts`` has the axes, units, channels, ``fs_hz``, ``epoch_s``, stages."""
+def write_epochs(folder: Path, epochs: EpochSet, stage_names: Sequence[str]) -> dict[str, Any]:
+    """Write what :func:`read_epochs` reads; returns facts for the manifest: what the epochs are, and their own."""
     import h5py
 
-    with h5py.File(path, "w") as file:
+    spec = epochs.signal
+    on_features = {"axes": ["epoch", *spec.axes], "units": spec.units}
+    on_file = {"channels": list(spec.channels), "fs_hz": spec.fs_hz, "epoch_s": spec.window_s}
+    on_file["stage_names"] = list(stage_names)
+    with h5py.File(folder / EPOCHS_FILE, "w") as file:
         # Half precision resolves 0.06 dB at 100 dB; one periodogram bin scatters by 5.6 dB.
         features = file.create_dataset("features", data=epochs.features.astype(np.float16))
-        for name in _ARRAYS[1:]:
+        for name in _ARRAYS:
             file.create_dataset(name, data=getattr(epochs, name))
-        features.attrs["axes"], features.attrs["units"] = facts["axes"], facts["units"]
-        for name in ("channels", "fs_hz", "epoch_s", "stage_names"):
-            file.attrs[name] = facts[name]
+        features.attrs.update(on_features)
+        file.attrs.update(on_file)
+    return on_features | on_file | epochs.facts

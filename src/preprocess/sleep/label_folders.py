@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from src.preprocess.sleep.epochs import AXES, EPOCHS_FILE, EpochSet, EpochSettings, write_epochs
+from src.preprocess.sleep.epochs import AXES, EpochSet, EpochSettings, write_epochs
 from src.preprocess.sleep.features import FeatureSettings, decibels
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import subject_of
 from src.recordings.sleep.stage_names import CODINGS, integer_of, stage_code
-from src.signals import BadInput
+from src.signals import BadInput, SignalSpec
 from src.storage.foreign_files import absent, explained
 from src.storage.step import CachedStep
 
@@ -78,29 +78,23 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         raise BadInput(inputs[names[0]].parents[1], f"has unknown label folders: {', '.join(unknown)}", "name stages")
     stages = np.array([labels[name] for name in names], np.int8)
     power = np.stack([_power(inputs[name], settings.features) for name in names])
+    features, units = decibels(power, settings.features)[:, None], "dB re 1 unit of the power as found"
+    about = (settings.channels, settings.features.fs_hz, settings.features.epoch_s, units, AXES, features.shape[1:])
     epochs = EpochSet(
-        features=decibels(power, settings.features)[:, None],
+        features=features,
         stages=stages,
         usable=np.ones(len(stages), bool),
         # When an epoch was is not known: they stand in the order of their names.
         onset_s=np.arange(len(stages), dtype=np.float64) * settings.features.epoch_s,
-        freqs_hz=settings.features.freqs_hz,
         times_s=settings.features.times_s,
-        facts={},
+        signal=SignalSpec(*about, tuple(settings.features.freqs_hz.tolist())),
+        facts={
+            "epochs": len(stages),
+            "counts": stage_counts(stages, settings.stage_names),
+            "warnings": ["epochs in the order of their file names: their order in the night is not known"],
+        },
     )
-    facts = {
-        "axes": list(AXES),
-        "units": "dB re 1 unit of the power as found",
-        "channels": list(settings.channels),
-        "fs_hz": settings.features.fs_hz,
-        "epoch_s": settings.features.epoch_s,
-        "stage_names": list(settings.stage_names),
-        "epochs": len(stages),
-        "counts": stage_counts(stages, settings.stage_names),
-        "warnings": ["epochs in the order of their file names: their order in the night is not known"],
-    }
-    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
-    return facts
+    return write_epochs(out_dir, epochs, settings.stage_names)
 
 
 SLEEP_LABEL_FOLDERS = CachedStep("sleep_label_folders", 1, _run)

@@ -8,10 +8,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from src.preprocess.sleep.bandpower_files import LAYOUTS, find_bandpower, read_bandpower
+from src.preprocess.sleep.bandpower_files import LAYOUTS, ROWS, STAGES_OF, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import (
-    AXES,
-    EPOCHS_FILE,
     EPOCHS_STEP,
     EPOCHS_VERSION,
     PREPARED,
@@ -21,7 +19,7 @@ from src.preprocess.sleep.epochs import (
     write_epochs,
 )
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
-from src.recordings.sleep.channels import ChannelRequest, join_channels
+from src.recordings.sleep.channels import join_channels, require_band
 from src.recordings.sleep.check_signal import check_channel
 from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring, subject_of
 from src.signals import BadInput, Origin
@@ -126,24 +124,19 @@ def _run(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed
         hint = "put one beside it, name it with source.scoring='{stem}_scored.txt', or leave this recording out"
         raise BadInput(night.psg[0], "has no hypnogram", hint)
     features = settings.features
-    channels = load_channels(night, ChannelRequest(settings.channels, settings.aliases, features.max_hz))
+    channels = load_channels(night, settings.channels, settings.aliases)
+    for channel in channels:
+        require_band(channel, features.max_hz)
     reports = [check_channel(c.samples[0], c.fs_hz, c.channels[0], c.units[0]) for c in channels]
     recording = join_channels(channels, features.fs_hz)
     epochs = epochs_of(recording, hypnogram, settings)
     facts = {
-        "axes": list(AXES),
-        "units": f"dB re {'variance' if features.kind == 'bandpower' else f'1 {recording.units[0]}^2/Hz'}",
-        "channels": list(recording.channels),
-        "fs_hz": recording.fs_hz,
-        "epoch_s": features.epoch_s,
-        "stage_names": list(hypnogram.stage_names),
         "start": recording.start.isoformat() if recording.start else None,
         "signals": [report.to_dict() for report in reports],
         **epochs.facts,
+        "warnings": [*recording.notes, *epochs.facts["warnings"]],
     }
-    facts["warnings"] = [*recording.notes, *facts["warnings"]]
-    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
-    return facts
+    return write_epochs(out_dir, replace(epochs, facts=facts), hypnogram.stage_names)
 
 
 SLEEP_EPOCHS = CachedStep(EPOCHS_STEP, EPOCHS_VERSION, _run)
@@ -155,9 +148,8 @@ def _run_bandpower(
 ) -> dict[str, Any]:
     kind = params["kind"]
     epochs = read_bandpower(kind, Path(inputs["night"]), params["recording"])
-    facts = {"axes": list(AXES), **LAYOUTS[kind], "fs_hz": 0.0, "start": None, **epochs.facts}
-    write_epochs(out_dir / EPOCHS_FILE, epochs, facts)
-    return facts
+    rows = {"rows": list(ROWS[kind]), "freqs_hz": list(epochs.signal.freqs_hz), "start": None}
+    return write_epochs(out_dir, replace(epochs, facts=rows | epochs.facts), STAGES_OF[kind])
 
 
 SLEEP_BANDPOWER = CachedStep("sleep_bandpower", 2, _run_bandpower)
@@ -174,18 +166,15 @@ def _night_jobs(
     scoring: str | None = None,
 ) -> list[Job]:
     nights = discover(kind, root, subject_pattern=subject_pattern, scoring=scoring)
-    return [Job(night.recording_id, _prepare, _night_arguments(night, settings, cache)) for night in nights]
-
-
-def _night_arguments(night: Night, settings: EpochSettings, cache: Path) -> tuple[Any, ...]:
-    name, subject = night.recording_id, night.subject_id
-    return SLEEP_EPOCHS, night.inputs(), settings.to_params(night.kind), name, subject, cache, night.notes
+    return [Job(night.recording_id, _prepare_night, (night, settings, cache)) for night in nights]
 
 
 def _bandpower_jobs(kind: str, settings: EpochSettings, cache: Path, *, root: str | Path) -> list[Job]:
+    found = find_bandpower(root, kind)
+    params = [{"kind": kind, "recording": name} for name, _, _ in found]
     return [
-        Job(name, _prepare, (SLEEP_BANDPOWER, {"night": path}, {"kind": kind, "recording": name}, name, subject, cache))
-        for name, subject, path in find_bandpower(root, kind)
+        Job(name, _prepare, (SLEEP_BANDPOWER, {"night": path}, given, name, subject, cache))
+        for (name, subject, path), given in zip(found, params, strict=True)
     ]
 
 
@@ -207,49 +196,48 @@ def _prepared_jobs(
     return [Job(folder.name, _adopt, (folder, subject)) for folder, subject in zip(folders, subjects, strict=True)]
 
 
-def _adopt(folder: Path, subject: str) -> list[EpochArtifact]:
-    found = read_artifact(folder)
-    return [EpochArtifact(folder.name, subject, folder, found.manifest["facts"] if found else {})]
-
-
 def _simulated_jobs(
     kind: str,
     settings: EpochSettings,
     cache: Path,
     *,
     subjects: int = 16,
+    first_subject: int = 0,
+    seed: int = 0,
     nights: int = 1,
     hours: float = 8.0,
-    seed: int = 0,
-    first_subject: int = 0,
 ) -> list[Job]:
-    cohort = {"nights": nights, "hours": hours, "seed": seed}
+    cohort = {"nights": nights, "hours": hours}
     numbers = range(int(first_subject), int(first_subject) + int(subjects))
-    return [Job(f"simulated subject {n:02d}", _simulate_and_prepare, (n, cohort, settings, cache)) for n in numbers]
+    return [
+        Job(f"simulated subject {n:02d}", _simulate_and_prepare, (n, cohort, seed, settings, cache)) for n in numbers
+    ]
 
 
 def _simulate_and_prepare(
-    subject: int, cohort: Mapping[str, Any], settings: EpochSettings, cache: Path
+    subject: int, cohort: dict[str, Any], seed: int, settings: EpochSettings, cache: Path
 ) -> list[EpochArtifact]:
-    params = {"subjects": [subject], "nights": cohort["nights"], "hours": cohort["hours"]}
-    label = f"subject{subject:02d}"
-    nights = ensure(SIMULATE_NIGHTS, {}, params, label=label, cache=cache, seed=int(cohort["seed"]))
-    found = discover("sleep_edf", nights.path)
-    return [artifact for night in found for artifact in _prepare(*_night_arguments(night, settings, cache))]
+    params = {"subjects": [subject], **cohort}
+    made = ensure(SIMULATE_NIGHTS, {}, params, label=f"subject{subject:02d}", cache=cache, seed=int(seed))
+    return [found for night in discover("sleep_edf", made.path) for found in _prepare_night(night, settings, cache)]
+
+
+def _prepare_night(night: Night, settings: EpochSettings, cache: Path) -> list[EpochArtifact]:
+    params = settings.to_params(night.kind)
+    (found,) = _prepare(SLEEP_EPOCHS, night.inputs(), params, night.recording_id, night.subject_id, cache)
+    return [replace(found, facts={**found.facts, "warnings": [*night.notes, *found.facts["warnings"]]})]
 
 
 def _prepare(
-    step: CachedStep,
-    inputs: Mapping[str, Path],
-    params: dict[str, Any],
-    name: str,
-    subject: str,
-    cache: Path,
-    notes: Sequence[str] = (),
+    step: CachedStep, inputs: Mapping[str, Path], params: dict[str, Any], name: str, subject: str, cache: Path
 ) -> list[EpochArtifact]:
     artifact = ensure(step, inputs, params, label=name, cache=cache)
-    facts = artifact.manifest["facts"]
-    return [EpochArtifact(name, subject, artifact.path, facts | {"warnings": [*notes, *facts.get("warnings", [])]})]
+    return [EpochArtifact(name, subject, artifact.path, artifact.manifest["facts"])]
+
+
+def _adopt(folder: Path, subject: str) -> list[EpochArtifact]:
+    found = read_artifact(folder)
+    return [EpochArtifact(folder.name, subject, folder, found.manifest["facts"] if found else {})]
 
 
 SOURCES: dict[str, Callable[..., list[Job]]] = {

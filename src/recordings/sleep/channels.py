@@ -6,8 +6,8 @@ down before the new Nyquist frequency.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -37,15 +37,6 @@ _STOP_DB, _PASS_FRACTION, _LARGEST_FACTOR = 60.0, 0.9, 20_000
 _BLOCK = 1 << 20
 _ORDER = ("C", "F", "FP", "P", "O", "T")
 """From the front to the back: the human network was trained on Fpz-Cz before all."""
-
-
-@dataclass(frozen=True)
-class ChannelRequest:
-    """What to read from a recording."""
-
-    names: tuple[str, ...] | None = None  # channels in the order wanted; None for whatever is there
-    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)  # further names of a channel, best first
-    max_hz: float | None = None  # highest frequency that will be analysed: a rate too low for it is refused
 
 
 def derivation(
@@ -204,26 +195,20 @@ def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     return out
 
 
-def require_band(source: str | Path, channel: str, fs_hz: float, max_hz: float | None) -> None:
-    """Refuse a channel that holds nothing up to ``max_hz``: the Nyquist frequency of ``fs_hz`` lies below it."""
-    if max_hz is not None and fs_hz / 2 < max_hz:
-        problem = f"channel {channel!r}: sampling rate {fs_hz:g} Hz is too low, up to {max_hz:g} Hz is analysed"
-        raise BadInput(source, problem, f"export it at {2 * max_hz:g} Hz or more, or train with a lower max_hz")
+def require_band(channel: Recording, max_hz: float) -> None:
+    """Refuse a recording of one channel whose rate is too low to hold all that is analysed, up to ``max_hz``."""
+    if channel.fs_hz / 2 < max_hz:
+        problem = f"sampling rate {channel.fs_hz:g} Hz is too low, up to {max_hz:g} Hz is analysed"
+        hint = f"export it at {2 * max_hz:g} Hz or more, or train with a lower max_hz"
+        raise BadInput(channel.source, f"channel {channel.channels[0]!r}: {problem}", hint)
 
 
-def join_channels(channels: Sequence[Recording], fs_hz: float | None = None) -> Recording:
-    """One recording from recordings of one channel each, at ``fs_hz`` (``None``: at their own rate, if it is one)."""
-    first = channels[0]
-    if fs_hz is None:
-        if len({channel.fs_hz for channel in channels}) > 1:
-            listed = ", ".join(f"{channel.channels[0]} {channel.fs_hz:g} Hz" for channel in channels)
-            problem = f"channels have different rates ({listed})"
-            raise BadInput(first.source, problem, "give the rate to resample to, fs_hz=...")
-        fs_hz = first.fs_hz
+def join_channels(channels: Sequence[Recording], fs_hz: float) -> Recording:
+    """One recording, at ``fs_hz``, from recordings of one channel each."""
     rows = [resample(channel.samples[0], channel.fs_hz, fs_hz) for channel in channels]
     shortest = min(len(row) for row in rows)
     return replace(
-        first,
+        channels[0],
         samples=np.stack([row[:shortest] for row in rows]),
         fs_hz=float(fs_hz),
         channels=tuple(channel.channels[0] for channel in channels),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src.recordings.sleep.channels import ChannelRequest, derivation, require_band
 from src.recordings.sleep.stage_names import CODINGS
 from src.signals import BadInput, Recording
 from src.storage.foreign_files import explained
@@ -21,7 +20,7 @@ _UCDDB_STAGES = {"stagewake": (0,), "stagemix": (1, 2, 3), "stagedeep": (4, 5)}
 """Which integers of the stage file the rows of each ``.mat`` file belong to."""
 
 
-def dreams_signal(path: Path, request: ChannelRequest) -> list[Recording]:
+def dreams_signal(path: Path) -> Recording:
     """One excerpt of the DREAMS spindle database (Devuyst et al. 2011): ASCII, microvolts, one channel.
 
     The 1800 s that the documentation promises are read; a shorter file is refused, a tail beyond them is left out.
@@ -36,11 +35,10 @@ def dreams_signal(path: Path, request: ChannelRequest) -> list[Recording]:
     expected = int(_DREAMS_S * rate)
     if len(values) < expected:
         raise BadInput(path, f"is truncated: {len(values)} of {expected} samples", "copy or download it again")
-    row = values[None, :expected]
-    return _selected(path, row, rate, channel, "uV", path.stem, request)
+    return Recording(values[None, :expected], rate, (channel,), ("uV",), path.stem, path.stem, source=str(path))
 
 
-def ucddb_signal(parts: Sequence[Path], stage_file: Path | None, request: ChannelRequest) -> list[Recording]:
+def ucddb_signal(parts: Sequence[Path], stage_file: Path | None) -> Recording:
     """A night of the UCD sleep apnea database (Heneghan et al.) from its epochs, sorted by stage.
 
     Row ``i`` of a file goes to the ``i``-th epoch of the night that carries one of the file's
@@ -66,15 +64,4 @@ def ucddb_signal(parts: Sequence[Path], stage_file: Path | None, request: Channe
             raise BadInput(path, problem, f"give the files that belong to {stage_file.name}")
         night[places] = rows
     name = parts[0].stem.partition("_")[0]
-    return _selected(stage_file, night.reshape(1, -1), _UCDDB_HZ, "EEG", "a.u.", name, request)
-
-
-def _selected(
-    path: Path, row: np.ndarray, rate: float, channel: str, unit: str, name: str, request: ChannelRequest
-) -> list[Recording]:
-    """The one channel, once for every name it is asked for by."""
-    wanted = request.names if request.names is not None else (channel,)
-    for asked in wanted:
-        derivation(path, asked, (channel,), request.aliases.get(asked, ()))
-    require_band(path, channel, rate, request.max_hz)
-    return [Recording(row, rate, (asked,), (unit,), name, name, source=str(path)) for asked in wanted]
+    return Recording(night.reshape(1, -1), _UCDDB_HZ, ("EEG",), ("a.u.",), name, name, source=str(stage_file))

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.sleep.channels import ChannelRequest, derivation, join_channels, require_band
+from src.recordings.sleep.channels import derivation
 from src.signals import BadInput, Recording, counted
 from src.storage.foreign_files import explained
 
@@ -88,38 +89,23 @@ class Annotations(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_recording(
-    path: str | Path,
-    channels: Sequence[str] | None = None,
-    *,
-    fs_hz: float | None = None,
-    aliases: Mapping[str, Sequence[str]] | None = None,
-    max_hz: float | None = None,
-) -> Recording:
-    """The channels asked for, and only those, in microvolts at one rate; see :func:`read_channels`."""
-    request = ChannelRequest(tuple(channels) if channels is not None else None, aliases or {}, max_hz)
-    return join_channels(read_channels(path, request), fs_hz)
-
-
 def read_channels(
-    path: str | Path, request: ChannelRequest, *, recording_id: str | None = None, subject_id: str | None = None
+    path: str | Path, names: Sequence[str] | None = None, aliases: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> list[Recording]:
-    """One recording per channel asked for, each at the rate it was recorded with.
+    """One recording per channel asked for, in microvolts, each at the rate it was recorded with.
 
     Parameters
     ----------
     path
         EDF, EDF+C, EDF+D or BDF file.
-    request
-        Names are found by :func:`src.recordings.sleep.channels.derivation`; the recordings carry them. No names
-        read every usable signal of the file's fastest rate.
-    recording_id, subject_id
-        Default to the file's stem.
+    names, aliases
+        Channels in the order wanted, found by :func:`src.recordings.sleep.channels.derivation`, which the recordings
+        are named by, and further names of each. ``None`` reads every usable signal of the file's fastest rate.
 
     Raises
     ------
     BadInput
-        For a channel that is absent or has no calibration, a file without signals, a rate too low for ``max_hz``.
+        For a channel that is absent or has no calibration, and for a file without signals.
     """
     header = read_header(path)
     if not header.signals:
@@ -127,16 +113,15 @@ def read_channels(
     onsets, gaps = _record_onsets(header) if header.gaps else (None, ())
     notes, labels = (*header.notes, *gaps), [signal.label for signal in header.signals]
     picks: list[tuple[str, int, int | None]]
-    if request.names is None:
+    if names is None:
         usable = [i for i, signal in enumerate(header.signals) if not signal.problem] or [0]
         fastest = max(header.signals[i].fs_hz for i in usable)
         picks = [(labels[i], i, None) for i in usable if header.signals[i].fs_hz == fastest]
         if dead := [signal.label for signal in header.signals if signal.problem]:
             notes = (*notes, f"{counted(len(dead), 'channel')} without calibration left out ({', '.join(dead)})")
     else:
-        more = request.aliases
-        picks = [(name, *derivation(header.path, name, labels, more.get(name, ()))) for name in request.names]
-    recording, found = recording_id or header.path.stem, []
+        picks = [(name, *derivation(header.path, name, labels, aliases.get(name, ()))) for name in names]
+    found = []
     for name, plus, minus in picks:
         signal = header.signals[plus]
         row = _samples(header, signal, onsets)
@@ -146,8 +131,7 @@ def read_channels(
                 one, two = (f"{s.label} ({s.fs_hz:g} Hz, {s.units})" for s in (signal, other))
                 raise BadInput(header.path, f"{name} would be {one} minus {two}", "choose another channel")
             row -= _samples(header, other, onsets)
-        require_band(header.path, name, signal.fs_hz, request.max_hz)
-        about = (recording, subject_id or recording, header.start, str(path), notes)
+        about = (header.path.stem, header.path.stem, header.start, str(path), notes)
         found.append(Recording(row[None], signal.fs_hz, (name,), (signal.units,), *about))
     return found
 

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
-import numpy as np
 from rich.console import Console
 
-from src.recordings.sleep.channels import ChannelRequest, join_channels
+from src.recordings.sleep.channels import derivation
+from src.recordings.sleep.check_signal import require_signal
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
 from src.recordings.sleep.edf import EDF_SUFFIXES, is_edf_file, read_channels, read_header
 from src.recordings.sleep.hypnogram import Hypnogram
@@ -109,26 +110,22 @@ def discover(
     return nights
 
 
-def load_channels(night: Night, request: ChannelRequest) -> list[Recording]:
-    """The channels asked for, a recording of one channel each, at the rates they were recorded with."""
-    channels = KINDS[night.kind].signal(night, request)
-    for channel in channels:
+def load_channels(
+    night: Night, names: Sequence[str] | None = None, aliases: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> list[Recording]:
+    """The channels asked for, a recording of one channel each; see :func:`~.edf.read_channels`.
+
+    A channel without a signal raises :class:`BadInput`.
+    """
+    if (only := KINDS[night.kind].signal(night)) is None:
+        found = read_channels(night.psg[0], names, aliases)
+    else:
+        for name in names or ():
+            derivation(only.source, name, only.channels, aliases.get(name, ()))
+        found = [replace(only, channels=(name,)) for name in (only.channels if names is None else names)]
+    for channel in found:
         require_signal(channel)
-    return channels
-
-
-def load(
-    night: Night,
-    channels: Sequence[str] | None,
-    fs_hz: float | None = None,
-    *,
-    aliases: Mapping[str, Sequence[str]] | None = None,
-    max_hz: float | None = None,
-    scoring: ScoringOptions | None = None,
-) -> tuple[Recording, Hypnogram | None]:
-    """Read a night: the channels asked for (see ``ChannelRequest``) at one rate, and its scoring on its own epochs."""
-    request = ChannelRequest(tuple(channels) if channels is not None else None, aliases or {}, max_hz)
-    return join_channels(load_channels(night, request), fs_hz), load_scoring(night, scoring or ScoringOptions())
+    return found
 
 
 def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
@@ -140,17 +137,6 @@ def load_scoring(night: Night, options: ScoringOptions) -> Hypnogram | None:
         return read_hypnogram(night.hypnogram, options)
     path = night.psg[0]
     return read_hypnogram(path, options) if path.suffix.lower() in EDF_SUFFIXES and has_stages(path, options) else None
-
-
-def require_signal(recording: Recording) -> None:
-    """Refuse a channel that was never recorded (NaN throughout) or never moved."""
-    for name, row in zip(recording.channels, recording.samples, strict=True):
-        low, high = np.fmin.reduce(row, initial=np.nan), np.fmax.reduce(row, initial=np.nan)
-        hint = "choose another channel or leave this recording out"
-        if np.isnan(low):
-            raise BadInput(recording.source, f"channel {name!r} is NaN throughout", hint)
-        if low == high:
-            raise BadInput(recording.source, f"channel {name!r} is flat ({low:g} throughout)", hint)
 
 
 def subject_of(name: str, pattern: str | None, source: str | Path) -> str:
@@ -309,30 +295,28 @@ def _beside_or_in(root: Path, pattern: str) -> list[Path]:
     return sorted((root.parent if root.is_file() else root).glob(pattern))
 
 
-def _edf_signal(night: Night, request: ChannelRequest) -> list[Recording]:
-    if night.kind == "dreams" and night.psg[0].suffix.lower() != ".edf":
-        return dreams_signal(night.psg[0], request)
-    return read_channels(night.psg[0], request, recording_id=night.recording_id, subject_id=night.subject_id)
-
-
 @dataclass(frozen=True)
 class _Kind:
-    """How nights of a kind are found and read; ``coding`` is what integers in their scorings mean."""
+    """How nights of a kind are found and read."""
 
     find: Callable[[Path, str | None, str | None], Iterable[Night]]
-    expected: str
-    signal: Callable[[Night, ChannelRequest], list[Recording]] = _edf_signal
-    coding: str | None = None
+    expected: str  # what their files are called
+    signal: Callable[[Night], Recording | None] = lambda night: None  # the one channel of what is no EDF or BDF file
+    coding: str | None = None  # what integers in their scorings mean
 
 
 KINDS: dict[str, _Kind] = {
     "sleep_edf": _Kind(_find_sleep_edf, "SC4ssNxx-PSG.edf or ST7ssNxx-PSG.edf"),
     "edf_folder": _Kind(_find_edf_folder, "*.edf or *.bdf"),
-    "dreams": _Kind(_find_dreams, "excerptN.txt"),
+    "dreams": _Kind(
+        _find_dreams,
+        "excerptN.txt",
+        lambda night: dreams_signal(night.psg[0]) if night.psg[0].suffix == ".txt" else None,
+    ),
     "ucddb": _Kind(
         _find_ucddb,
         "ucddbNNN_stage.txt and ucdNNN_stage*.mat",
-        lambda night, request: ucddb_signal(night.psg, night.hypnogram, request),
+        lambda night: ucddb_signal(night.psg, night.hypnogram),
         "ucddb",
     ),
 }

@@ -38,7 +38,8 @@ class Data(pl.LightningDataModule):
         generator = torch.Generator().manual_seed(1)
         stages = torch.randint(0, 5, (40,), generator=generator)
         stages[7] = UNSCORED
-        night = NightEpochs("night", "subject", torch.randn(40, 1, 3, 1, generator=generator), stages)
+        levels = torch.randn(40, 1, 3, 1, generator=generator)
+        night = NightEpochs("night", "subject", levels, stages, None)
         self.windows, self.nights = WindowDataset([night], 8), NightDataset([night])
 
     def statistics(self):

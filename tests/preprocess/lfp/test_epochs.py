@@ -37,7 +37,7 @@ def test_an_epochs_frames_are_its_own(tmp_path, epoch_s, n_frames, format):
     np.testing.assert_allclose(epochs.features[index, 0], 10 * np.log10(power[rows]), atol=0.05)
     np.testing.assert_allclose(epochs.times_s, times)
     np.testing.assert_allclose(epochs.freqs_hz, freqs[rows])
-    assert epochs.facts["channels"] == ["1", "0"]
+    assert epochs.signal.channels == ("1", "0")
 
 
 def test_windows_that_do_not_divide_an_epoch(tmp_path):

@@ -10,10 +10,11 @@ from src.preprocess.sleep.epochs import EpochSettings, epochs_of, read_epochs
 from src.preprocess.sleep.features import FeatureSettings
 from src.preprocess.sleep.prepare import SLEEP_EPOCHS
 from src.recordings.sleep.hypnogram import Hypnogram
-from src.recordings.sleep.nights import discover, load
+from src.recordings.sleep.nights import discover
 from src.signals import UNSCORED, BadInput, Recording
 from src.simulate.sleep import write_night
 from src.storage.step import ensure
+from tests.nights import load
 
 SETTINGS = EpochSettings(features=FeatureSettings(epoch_s=4.0, window_s=1.0, hop_s=0.5), margin_s=None)
 STAGES = np.array([0, 1, 2, 3, 4, 0], np.int8)
@@ -90,7 +91,8 @@ def test_stage_writes_what_epochs_of_returns(tmp_path):
     assert EpochSettings.from_params(params) == settings
     artifact = ensure(SLEEP_EPOCHS, night.inputs(), params, label=night.recording_id, cache=tmp_path / "cache")
     stored = read_epochs(artifact.path)
-    direct = epochs_of(*load(night, settings.channels, 100.0), settings)
+    recording, hypnogram = load(night, settings.channels, 100.0)
+    direct = epochs_of(recording, hypnogram, settings)
     np.testing.assert_allclose(stored.features, direct.features, atol=0.04)
     np.testing.assert_array_equal(stored.stages, direct.stages)
     np.testing.assert_array_equal(stored.onset_s, direct.onset_s)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.recordings.extracellular.reader import is_recording, open_recording
-from src.recordings.sleep.edf import read_recording
+from src.recordings.sleep.edf import read_channels
 from src.signals import BadInput, SourceOptions
 from src.simulate.sleep import write_night
 from tests.recordings.extracellular.vendor_files import (
@@ -188,7 +188,7 @@ def test_edf_gives_the_samples_that_the_reader_of_nights_gives(tmp_path):
     (night,) = tmp_path.glob("*PSG.edf")
     recording = open_recording(night)
     assert (recording.fs_hz, recording.n_channels, recording.units) == (100, 3, "uV")
-    expected = read_recording(night).samples
+    expected = np.concatenate([channel.samples for channel in read_channels(night)])
     step_uv = 1000 / 4095  # neo divides the range by 4096 and leaves the half step of offset out
     np.testing.assert_allclose(recording.between(0, 2000), expected[:, :2000], atol=step_uv)
 

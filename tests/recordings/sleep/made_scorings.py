@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from src.recordings.sleep.hypnogram import align
-from src.recordings.sleep.nights import ScoringOptions, discover, load
+from src.recordings.sleep.nights import ScoringOptions, discover
 from src.signals import BadInput
+from tests.nights import load
 
 STAGES = ["W"] * 10 + ["N1"] * 5 + ["N2"] * 20 + ["N3"] * 10 + ["REM"] * 10 + ["W"] * 5
 TRUE = np.array([("W", "N1", "N2", "N3", "REM").index(name) for name in STAGES])

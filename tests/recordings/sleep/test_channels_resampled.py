@@ -1,12 +1,14 @@
 """Resampling keeps what lies in the band, removes what would fold, and has the exact length."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.recordings.sleep.channels import require_band, resample
-from src.signals import BadInput
+from src.signals import BadInput, Recording
 
 RATES = (50.0, 64.0, 100.0, 128.0, 199.8, 200.0, 250.0, 256.0, 500.0, 512.0)
 
@@ -61,10 +63,10 @@ def test_the_same_rate_is_the_same_array():
 
 
 def test_a_rate_too_low_for_the_band_is_refused():
-    require_band("n.edf", "C3-A1", 100.0, 50.0)
-    require_band("n.edf", "C3-A1", 50.0, None)
+    slow = Recording(np.zeros((1, 100)), 50.0, ("C3-A1",), ("uV",), "n", "n", source="n.edf")
+    require_band(replace(slow, fs_hz=100.0), 50.0)
     with pytest.raises(BadInput) as caught:
-        require_band("n.edf", "C3-A1", 50.0, 40.0)
+        require_band(slow, 40.0)
     assert str(caught.value) == (
         "n.edf: channel 'C3-A1': sampling rate 50 Hz is too low, up to 40 Hz is analysed; "
         "export it at 80 Hz or more, or train with a lower max_hz"

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import scipy.io
 
-from src.recordings.sleep.channels import ChannelRequest
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
 from src.recordings.sleep.hypnogram import stage_counts
-from src.recordings.sleep.nights import discover, load
+from src.recordings.sleep.nights import Night, discover, load_channels
 from src.signals import BadInput
+from tests.nights import load
 
 ALIASES = {"EEG Fpz-Cz": ["C3-A1", "CZ-A1", "EEG"]}
 
@@ -21,27 +21,25 @@ def excerpt(path, samples, channel="C3-A1"):
 def test_an_excerpt_has_the_documented_rate_and_no_tail(tmp_path):
     samples = np.random.default_rng(0).normal(0, 20, 90_000 + 140)
     path = excerpt(tmp_path / "excerpt3.txt", samples)
-    (recording,) = dreams_signal(path, ChannelRequest())
+    recording = dreams_signal(path)
     assert (recording.fs_hz, recording.channels, recording.units) == (50.0, ("C3-A1",), ("uV",))
     np.testing.assert_allclose(recording.samples[0], samples[:90_000], atol=1e-4)
-    (asked,) = dreams_signal(path, ChannelRequest(("EEG Fpz-Cz",), ALIASES))
+    (asked,) = load_channels(Night("e", "e", (path,), None, "dreams"), ["EEG Fpz-Cz"], ALIASES)
     assert asked.channels == ("EEG Fpz-Cz",)
+    with pytest.raises(BadInput, match="has no channel 'O1-A1'; choose from: C3-A1"):
+        load_channels(Night("e", "e", (path,), None, "dreams"), ["O1-A1"])
 
 
 def test_bad_excerpts(tmp_path):
     with pytest.raises(BadInput, match="is truncated: 10 of 360000 samples; copy or download it again"):
-        dreams_signal(excerpt(tmp_path / "excerpt4.txt", np.zeros(10)), ChannelRequest())
-    with pytest.raises(BadInput, match="has no channel 'O1-A1'; choose from: C3-A1"):
-        dreams_signal(excerpt(tmp_path / "excerpt3.txt", np.zeros(90_000)), ChannelRequest(("O1-A1",)))
-    with pytest.raises(BadInput, match="sampling rate 50 Hz is too low, up to 40 Hz is analysed"):
-        dreams_signal(tmp_path / "excerpt3.txt", ChannelRequest(max_hz=40.0))
+        dreams_signal(excerpt(tmp_path / "excerpt4.txt", np.zeros(10)))
     (tmp_path / "excerpt5.txt").write_text("[C3-A1]\nnot a number\n")
     with pytest.raises(BadInput, match="is not a column of numbers"):
-        dreams_signal(tmp_path / "excerpt5.txt", ChannelRequest())
+        dreams_signal(tmp_path / "excerpt5.txt")
     with pytest.raises(BadInput, match="does not exist"):
-        dreams_signal(tmp_path / "excerpt9.txt", ChannelRequest())
+        dreams_signal(tmp_path / "excerpt9.txt")
     with pytest.raises(BadInput, match="is not named like a DREAMS excerpt"):
-        dreams_signal(excerpt(tmp_path / "night.txt", [1.0]), ChannelRequest())
+        dreams_signal(excerpt(tmp_path / "night.txt", [1.0]))
 
 
 @pytest.fixture
@@ -77,16 +75,16 @@ def test_files_that_do_not_belong_together(patient):
     wake = patient / "ucd042_stagewake.mat"
     scipy.io.savemat(wake, {"ucd042_stagewake": np.zeros((5, 3840))})
     with pytest.raises(BadInput, match=r"has rows \(5, 3840\), the stage file calls for \(2, 3840\)"):
-        ucddb_signal([wake], stages, ChannelRequest())
+        ucddb_signal([wake], stages)
     wake.write_bytes(b"no matrix")
     with pytest.raises(BadInput, match="cannot be read as MATLAB v5"):
-        ucddb_signal([wake], stages, ChannelRequest())
+        ucddb_signal([wake], stages)
     stages.write_text("0\n11\n")
     with pytest.raises(BadInput, match=r"has unknown stages: \[11\]"):
-        ucddb_signal([wake], stages, ChannelRequest())
+        ucddb_signal([wake], stages)
     stages.write_text("zero\n")
     with pytest.raises(BadInput, match="is not a list of integers"):
-        ucddb_signal([wake], stages, ChannelRequest())
+        ucddb_signal([wake], stages)
 
 
 def test_the_real_whole_night_has_no_gap(shared_data):

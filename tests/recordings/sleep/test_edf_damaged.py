@@ -5,7 +5,8 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from src.recordings.sleep.edf import read_header, read_recording
+from src.recordings.sleep.edf import read_header
+from tests.nights import read_recording
 from tests.recordings.sleep.test_edf import patched, problem_of, signal, write
 
 

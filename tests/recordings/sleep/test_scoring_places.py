@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from src.recordings.sleep.nights import discover, load
+from src.recordings.sleep.nights import discover
 from src.signals import RODENT_STAGES, BadInput
+from tests.nights import load
 from tests.recordings.sleep.made_scorings import (
     MARK,
     SLEEP_EDF,
