@@ -223,10 +223,10 @@ class GridData(PartLoaders):
         """The grid files by subject: their content belongs to a run's identity."""
         if self.root is not None:
             return find_grids(Path(self.root))
-        known = ("seed", "positions", "common", "subjects")
-        if set(self.simulated) != set(known) or not self.simulated["subjects"]:
+        expected = ("seed", "positions", "common", "subjects")
+        if set(self.simulated) != set(expected) or not self.simulated["subjects"]:
             hint = "give subjects: [{cells: 900, planes: 5}] and whatever differs from conf/datamodule/grids.yaml"
-            raise BadInput("datamodule.simulated", f"has to hold {', '.join(known)}, and one subject or more", hint)
+            raise BadInput("datamodule.simulated", f"has to hold {', '.join(expected)}, and one subject or more", hint)
         made = {}
         positions = self.simulated["positions"]
         inputs = {POSITIONS: Path(positions)} if positions else {}

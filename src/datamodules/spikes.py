@@ -256,11 +256,11 @@ class SpikeData(PartLoaders):
         recording: dict[str, Any],
         conditioning: dict[str, Any],
         examples: dict[str, Any],
-        split: dict[str, float],
+        split: dict[str, Any],
         execution: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(execution=execution)
-        check_split("blocks", gap_epochs=0, **split)
+        check_split("blocks", **{"gap_epochs": 0, **split})
         self.data_dir, self.labelled = data_dir, labelled
         self.targets = [targets] if isinstance(targets, str) else list(targets)
         self.format, self.switches = LabelledFormat(**recording), conditioning

@@ -192,7 +192,7 @@ def _refuse_added_keys(cfg: DictConfig) -> None:
     """Refuse what ``+key=…`` has added to a part that has a schema: nobody would read it."""
     plain: Any = OmegaConf.to_container(cfg)
     for block in (None, *plain):
-        schema = OmegaConf.get_type(cfg, block)
+        schema: Any = OmegaConf.get_type(cfg, block)
         for key in (plain if block is None else plain[block]) if is_dataclass(schema) else ():
             known = [field.name for field in fields(schema)]
             if key not in known:
