@@ -241,9 +241,7 @@ def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trac
         if not loud.any():
             break
         highest = max(highest, float(fast.max()))
-        # Samples before and after the pulse, which the filter or the amplifier has disturbed.
-        mask = grow(loud, after, before)
-        usable = usable & ~mask
+        usable = usable & ~grow(loud, before, after)  # the amplifier needs some time after a pulse
         centred = bridged(trace.centred, usable)
     if usable is trace.usable:
         return trace, ()
