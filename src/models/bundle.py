@@ -239,11 +239,7 @@ DECISIONS: dict[str, dict[str, Check]] = {
 
 def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:
     """A network of one of the :data:`NETWORKS` with fresh weights."""
-    try:
-        made = network_class(kind)(**arguments)
-    except TypeError as error:
-        problem = f"the network's arguments do not fit a {kind} ({error})"
-        raise BadInput("bundle", problem, "correct them, or use the neurolit that wrote the bundle") from error
+    made = network_class(kind)(**arguments)
     network: nn.Module = made if isinstance(made, nn.Module) else made.network()
     return network
 

@@ -17,6 +17,7 @@ from functools import cache
 from importlib import import_module
 from importlib.machinery import PathFinder
 from inspect import Parameter
+from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -25,7 +26,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from src.signals import BadInput, nearest
+from src.signals import BadInput, nearest, require_range
 
 TRUST = "NEUROLIT_TRUST"
 """Environment variable with the names of packages to trust besides, separated by commas."""
@@ -62,6 +63,21 @@ _LOGGING = ("logging.", "colorlog.")
 
 OURS = {"logger": "logger", "fast_dev_run": "debug=fast", "enable_checkpointing": "callbacks.checkpoint"}
 """Arguments of ``Trainer`` that ``train.py`` has to decide itself, and what to give instead."""
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "patience": (0, inf),
+    "workers": (0, inf),
+    "model.label_smoothing": (0, 1),
+    "model.class_weight_power": (0, inf),
+    "model.network_args.dropout": (0, 1),
+    **{f"model.network_args.{n}": (1, inf) for n in ("width", "hidden", "filters", "layers", "channels", "window")},
+}
+"""Least and greatest value of keys whose owner is made only after the data are prepared."""
+NOT_ZERO = (
+    *("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches"),
+    *("accumulate_grad_batches", "check_val_every_n_epoch"),
+)
+"""Arguments of ``Trainer`` without which there is no training or no best checkpoint."""
 Arguments = dict[str, Any] | None
 """Names of arguments with their annotations; ``None`` where any name is taken."""
 BLOCKS = ("datamodule", "model", "optimizer", "scheduler", "trainer", "logger")
@@ -157,7 +173,16 @@ def check(cfg: DictConfig) -> None:
         if part.get("root", "") == "???" or (part.get("fetch") and part.get("root") is None):
             hint = part.get("fetch", "give the folder that holds the recordings: source.root=<folder>")
             raise BadInput("source", f"{part.get('cohort') or part['kind']}: no folder is given", hint)
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise BadInput("command line", f"{key} is not given", f"add {key}=…")
     check_keys(plain, imported_arguments)
+    for key, (low, high) in RANGES.items():
+        if isinstance(value := OmegaConf.select(cfg, key), int | float):
+            where, _, name = key.rpartition(".")
+            require_range(where, low, high, **{name: value})
+    for key in NOT_ZERO:
+        if (value := plain.get("trainer", {}).get(key)) is not None and value != -1 and value <= 0:
+            raise BadInput(f"trainer.{key}", f"is {value}, so nothing would be trained", "give a number above 0")
     for key, instead in OURS.items():
         if key in plain.get("trainer", {}):
             raise BadInput(f"trainer.{key}", "is set by train.py", f"give {instead} instead")

@@ -101,7 +101,7 @@ def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
     with pytest.raises(BadInput, match="does not fit"):
         load_bundle(folder).network()
     edit(folder, network_args={**ARGS, "depth": 3})
-    with pytest.raises(BadInput, match=r"arguments do not fit a sleep_epoch_cnn .*depth"):
+    with pytest.raises(BadInput, match=r"describes no sleep_epoch_cnn .*depth"):
         load_bundle(folder).network()
     edit(folder, signal={"rate": 1})
     with pytest.raises(BadInput, match=r"does not describe the network's input"):
