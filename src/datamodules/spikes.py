@@ -296,19 +296,19 @@ class SpikeData(PartLoaders):
     def setup(self, stage: str) -> None:
         if self.blocks:
             return
-        linear = self.conditioning.linear_only()
+        chain = self.conditioning.bandpass_only()
         path = find_recording(self.folder(), self.labelled)
-        recording = load_labelled(path, linear, options=self.options, n_units=self.n_units)
+        recording = load_labelled(path, chain, options=self.options, n_units=self.n_units)
         self.parts = split_blocks(len(recording.bandpassed), gap=GUARD_SAMPLES, **self.shares)
         if not len(recording.train.between(self.parts["train"].start, self.parts["train"].stop)):
             raise BadInput(path, "no spike lies in the training block", "use a longer recording")
         if self.switches.get("matched_filter"):
-            self.conditioning = recording.waveforms(self.parts["train"], self.n_units).matched(self.conditioning)
-        sorter = BankSorter.from_labelled(recording, linear, self.parts["train"])
+            self.conditioning = recording.waveforms(self.parts["train"], self.n_units).matched_chain(self.conditioning)
+        sorter = BankSorter.from_labelled(recording, chain, self.parts["train"])
         noise = {}
         for name in self.targets:
             trace = load_trace(find_recording(self.folder(), name), fs_hz=self.fs_hz, options=self.options)
-            noise[name] = sorter.measure(linear.linear(trace.centred), trace.usable)
+            noise[name] = sorter.measure(chain.bandpassed(trace.centred), trace.usable)
         for part, span in self.parts.items():
             train = recording.train.between(span.start, span.stop)
             bandpassed = recording.bandpassed[span.start : span.stop]

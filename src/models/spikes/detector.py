@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from src.models.bundle import build_network
-from src.models.spike_scoring import Tolerances, chance_random, detection
 from src.models.spikes.decision import REFRACTORY, THRESHOLDS, Decision, tune
+from src.models.spikes.scores import Tolerances, chance_random, detection
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
 from src.signals import BadInput, require_range
 
