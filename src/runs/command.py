@@ -173,6 +173,15 @@ def check_command(verb: str, arguments: list[str]) -> DictConfig | None:
         raise BadInput("command line", f"{group}=null is none of the options", hint) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput("command line", " ".join(str(error).split()), f"see python {verb}.py --help") from error
+    basic = "basic_sweeper" in cfg.hydra.sweeper["_target_"]
+    for override in parsed if verb == "train" else []:
+        key = override.key_or_group
+        if key == "sweep" and not given.multirun:
+            raise BadInput("command line", "sweep=… is a search over many trainings", "add -m")
+        if key == "hydra.sweep.subdir":
+            raise BadInput(key, "is not used: jobs are found by their number", "leave it out")
+        if override.is_sweep_override() and not override.is_discrete_sweep() and basic:
+            raise BadInput(key, "is an interval, which needs a search", "add hydra/sweeper=optuna, or list values")
     if cfg.hydra.run.dir != "." or cfg.hydra.job.chdir:
         key = "hydra.job.chdir" if cfg.hydra.job.chdir else "hydra.run.dir"
         hint = f"give {'runs_dir' if verb == 'train' else 'output_dir'}=<folder> instead"

@@ -3,7 +3,7 @@
 Hydra calls whatever ``_target_`` names, but a folder of a colleague is data, not code. Here a configuration is searched
 for such names before anything is called.
 Allowed are the classes of this repository that a configuration is meant to name and a short list of libraries; a
-user's own package is allowed by the environment variable ``NEUROLIT_TRUST``, which no configuration can set.
+user's own package is allowed by the environment variable :data:`~src.signals.TRUST`, which no configuration can set.
 
 ``check_keys`` reads the constructors' source and imports nothing, so a mistyped key is reported within a second.
 ``check`` imports them: it also knows the networks, and constructors whose source is not Python.
@@ -11,7 +11,6 @@ user's own package is allowed by the environment variable ``NEUROLIT_TRUST``, wh
 
 import ast
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
@@ -26,10 +25,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from src.signals import BadInput, nearest, require_range
-
-TRUST = "NEUROLIT_TRUST"
-"""Environment variable with the names of packages to trust besides, separated by commas."""
+from src.signals import TRUST, BadInput, is_trusted, nearest, require_range
 
 CLASSES_OF = (
     "src.datamodules.",
@@ -131,8 +127,7 @@ def blocks(value: Any, names: tuple[str, ...], key: str = "") -> Iterator[tuple[
 def _is_allowed(target: Any) -> bool:
     if not isinstance(target, str):
         return False
-    trusted = [name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip()]
-    if any(target == name or target.startswith(f"{name}.") for name in trusted) or target in NAMED:
+    if is_trusted(target) or target in NAMED:
         return True
     if not target.startswith(CLASSES_OF + FUNCTIONS_OF):
         return False  # nothing of a package that is not listed is even imported
@@ -235,7 +230,9 @@ def imported_arguments(name: str, target: str) -> Arguments:
         found = get_object(target)
         parameters = inspect.signature(found).parameters
     except (ImportError, ValueError, AttributeError, InstantiationException) as error:
-        raise BadInput(f"{name}._target_", f"{target!r} cannot be imported", "give <module.Class>") from error
+        raise BadInput(
+            f"{name}._target_", f"{target!r} cannot be imported", "give <module.Class>, on PYTHONPATH"
+        ) from error
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
     try:
@@ -293,7 +290,9 @@ def _check_network(model: Mapping[str, Any]) -> None:
         return
     named = inspect.signature(module).parameters.get("kind")
     kind = model.get("kind") or (named and named.default) or kinds[0]
-    if kind not in kinds:
+    if kind not in kinds and not is_trusted(kind):
+        if "." in str(kind):
+            network_class(kind)  # says how a network of the user's own is trusted
         near = nearest(str(kind), kinds)
         hint = f"did you mean {near}?" if near else f"choose from: {', '.join(kinds)}"
         problem = "is known, but trained by another module" if kind in NETWORKS else "is no network"

@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.runs.assemble import assemble
-from src.runs.targets import TRUST, check, check_targets, imported_arguments, written_arguments
-from src.signals import BadInput
+from src.runs.targets import check, check_targets, imported_arguments, written_arguments
+from src.signals import TRUST, BadInput
 from tests.runs.test_assemble import configured
 
 
@@ -85,6 +85,7 @@ def test_everything_that_the_repository_names_is_allowed(repository):
         ("+datamodule.batchsize=1", r"datamodule.batchsize: .* did you mean datamodule.batch_size\?"),
         ("+model.network_args.filter=1", r"model.network_args.filter: .* did you mean model.network_args.filters\?"),
         ("model.kind=sleep_epoch_cn", r"model.kind: 'sleep_epoch_cn' is no network; did you mean sleep_epoch_cnn\?"),
+        ("model.kind=mylab.nets.MyNet", r"model.kind: .* if you trust mylab: export NEUROLIT_TRUST=mylab"),
         ("model.kind=spike_detector", r"model.kind: 'spike_detector' is known, but trained by another module"),
         ("+callbacks.x._target_=foo", r"callbacks.x._target_: 'foo' cannot be imported"),
         ("+callbacks.x.patience=3", r"callbacks.x: names no _target_"),
