@@ -13,9 +13,9 @@ from src.datamodules.augment import LevelAugment
 from src.datamodules.sleep import Batch, NightEpochs, SleepData, SleepDataset
 from src.datamodules.splits import Part
 from src.preprocess.sleep.epochs import read_epochs
-from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, night_view
+from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, known_views, night_view
 from src.preprocess.sleep.prepare import EpochArtifact
-from src.signals import UNSCORED, BadInput, SignalSpec
+from src.signals import UNSCORED, BadInput, SignalSpec, require_range
 
 SPAN_VIEWS = ("relative", "night", "low", "high")
 
@@ -229,11 +229,12 @@ class SleepSequenceData(SleepData):
         execution: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(source, epochs, split, None, batch_size, execution)
+        require_range("datamodule", 1, window_epochs=window_epochs)
         options = dict(augment or {})
         spans = options.pop("spans", None)
         self.spans = None if spans is None else SpanOptions(window_epochs=window_epochs, views=views, **spans)
         self.augment, self.held_out_batch = LevelAugment(**options), None
-        self.window_epochs, self.views = window_epochs, list(views)
+        self.window_epochs, self.views = window_epochs, known_views(views)
         self.classes = self.settings.stage_names
 
     def _load(self, artifact: EpochArtifact) -> NightEpochs:
