@@ -1,21 +1,19 @@
 """The one spectrogram of the house: sliding-window power spectra in float32, fast enough to be bound by the disk.
 
-A frame of ``nperseg`` samples starts every ``nperseg - noverlap`` samples; each is detrended, tapered,
-zero-padded to ``nfft`` and transformed. Frames are laid out side by side (sample, frame) for the
-transform, so the result arrives as (frequency, time) without a transposition, and block by block, so
-the intermediates stay in the processor's cache. Frames never look at one another: whatever stretch of
-the signal they are computed from, they come out the same.
+A frame of ``nperseg`` samples starts every ``nperseg - noverlap`` samples; each is detrended, tapered, zero-padded to
+``nfft`` and transformed, block by block, so that the intermediates stay in the processor's cache. Frames never look at
+one another: whatever stretch of the signal they are computed from, they come out the same.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 import scipy.fft
 import scipy.signal
-from numpy.lib.stride_tricks import as_strided, sliding_window_view
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from src.signals import BadInput
@@ -25,8 +23,7 @@ Window = str | Sequence[str | float] | NDArray[np.floating]
 _LONGEST = 1 << 22  # samples in a window: more than two hours at 500 Hz
 DETRENDS = ("constant", "none")
 SCALINGS = ("density", "spectrum")
-_LOWEST_BINS = 32
-_BLOCK_VALUES = 1 << 18  # samples of one block of frames: 1 MiB of float32, a second-level cache
+_BLOCK_VALUES = 1 << 19  # samples of one block of frames: 2 MiB of float32, about a second-level cache
 
 
 def power_spectrogram(
@@ -151,12 +148,25 @@ class SpectrogramPlan:
         if out is None:
             out = np.empty((last - first, n_frames), dtype=np.float32)
         block = int(np.clip(_BLOCK_VALUES // self.nfft, 16, 1024))
-        work = np.zeros((self.nfft, min(block, n_frames)), dtype=np.float32)
-        with np.errstate(invalid="ignore", over="ignore"):
-            for start in range(0, n_frames, block):
-                stop = min(start + block, n_frames)
-                self._block(samples[self.stretch(start, stop)], work, slice(first, last), out[:, start:stop])
+        for start in range(0, n_frames, block):
+            stop = min(start + block, n_frames)
+            spectra = self._transforms(samples[self.stretch(start, stop)])
+            out[:, start:stop] = reduce(np.add, (np.abs(spectrum[:, first:last]) ** 2 for spectrum in spectra)).T
+        # A one-sided spectrum has the power of both signs of a frequency, but 0 Hz and half the rate have one sign.
+        if first == 0:
+            out[0] *= 0.5
+        if self.nfft % 2 == 0 and last == self.nfft // 2 + 1:
+            out[-1] *= 0.5
         return out
+
+    def spectra(self, samples: NDArray) -> NDArray[np.complex64]:
+        """``(taper, frequency, time)`` complex64 Fourier coefficients; summed over tapers their squares are the power.
+
+        At 0 Hz and at half the sampling rate their squares are twice the power. For short stretches:
+        the whole result is held.
+        """
+        whole = samples[self.stretch(0, self.n_frames(len(samples)))]
+        return np.stack([spectrum[:, : self.n_freqs].T for spectrum in self._transforms(whole)])
 
     @cached_property
     def _weights(self) -> NDArray[np.float32]:
@@ -165,89 +175,21 @@ class SpectrogramPlan:
         scale = 1 / (self.fs_hz * energy) if self.scaling == "density" else 1 / self.tapers.sum(axis=1) ** 2
         return (self.tapers * np.sqrt(2 * scale / len(self.tapers))[:, None]).astype(np.float32)
 
-    def spectra(self, samples: NDArray) -> NDArray[np.complex64]:
-        """``(taper, frequency, time)`` complex64 Fourier coefficients; summed over tapers their squares are the power.
+    def _transforms(self, stretch: NDArray) -> Iterator[NDArray[np.complex64]]:
+        """``(frame, bin)`` Fourier coefficients of all frames of a stretch, one taper after the other.
 
-        At 0 Hz and at half the sampling rate their squares are twice the power. For short stretches:
-        the whole result is held.
+        A frame with a sample that is not finite is NaN.
         """
-        frames = self.n_frames(len(samples))
-        work = np.zeros((self.nfft, frames), dtype=np.float32)
-        grid, mean = self._grid(samples[self.stretch(0, frames)], frames)
+        frames = sliding_window_view(stretch, self.nperseg)[:: self.hop]
+        wide = np.result_type(stretch.dtype, np.float32)
         with np.errstate(invalid="ignore", over="ignore"):
-            spectra = np.stack([s[: self.n_freqs] for s in self._transforms(grid, mean, work)])
-        spectra[:, :, ~np.isfinite(mean)] = np.nan
-        return spectra
-
-    @cached_property
-    def _constants(self) -> NDArray[np.complex64]:
-        """``(taper, bin)`` lowest coefficients of a signal that is 1 throughout."""
-        return scipy.fft.rfft(self._weights, self.nfft, axis=1)[:, :_LOWEST_BINS].astype(np.complex64)
-
-    def _block(self, stretch: NDArray, work: NDArray[np.float32], bins: slice, out: NDArray[np.float32]) -> None:
-        grid, mean = self._grid(stretch, out.shape[1])
-        for index, spectrum in enumerate(self._transforms(grid, mean, work[:, : out.shape[1]])):
-            magnitude = np.abs(spectrum[bins])
-            if index == 0:
-                np.multiply(magnitude, magnitude, out=out)
-            else:
-                magnitude *= magnitude
-                out += magnitude
-        if bins.start == 0:
-            out[0] *= 0.5
-        if self.nfft % 2 == 0 and bins.stop == self.nfft // 2 + 1 > bins.start:
-            out[-1] *= 0.5
-        if not np.isfinite(mean).all():
-            out[:, ~np.isfinite(mean)] = np.nan
-
-    def _grid(self, stretch: NDArray, frames: int) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-        """The samples with hop after hop in columns, and the mean of every frame.
-
-        Frame ``f`` is the columns ``f``, ``f + 1``, … one below the other. Types that single precision
-        cannot hold stay wide until the mean is off.
-        """
-        whole, rest = divmod(self.nperseg, self.hop)
-        columns, wide = frames + whole - (rest == 0), np.result_type(stretch.dtype, np.float32)
-        if len(stretch) < columns * self.hop:
-            stretch = np.concatenate([stretch, np.zeros(columns * self.hop - len(stretch), dtype=stretch.dtype)])
-        grid = np.ascontiguousarray(stretch.reshape(columns, self.hop).T, dtype=wide)
-        sums = grid.sum(axis=0, dtype=np.float64)
-        if whole <= 32:
-            totals = sums[:frames].copy()
-            for column in range(1, whole):
-                totals += sums[column : column + frames]
-        else:
-            totals = sliding_window_view(sums[: frames + whole - 1], whole).sum(axis=1)
-        if rest:
-            totals = totals + grid[:rest, whole : whole + frames].sum(axis=0, dtype=np.float64)
-        return grid, totals / self.nperseg
-
-    def _transforms(
-        self, grid: NDArray[np.floating], mean: NDArray[np.float64], work: NDArray[np.float32]
-    ) -> Iterator[NDArray[np.complex64]]:
-        """``(frequency, frame)`` Fourier coefficients, one taper after the other; all bins."""
-        whole, rest = divmod(self.nperseg, self.hop)
-        split, frames = whole * self.hop, len(mean)
-        level = mean if self.detrend == "constant" else np.zeros(frames)
-        offset = level.astype(grid.dtype)
-        # Rounding to single precision leaves a trace of the mean, not small on an amplifier's DC offset. It is taken
-        # off the lowest bins of the transform, where the window keeps it.
-        trace = (level - offset).astype(np.complex64)
-        step_row, step_column = grid.strides
-        shape, strides = (whole, self.hop, frames), (step_column, step_row, step_column)
-        body = as_strided(grid, shape, strides, writeable=False)
-        tail = grid[:rest, whole : whole + frames]
-        upper, lower = work[:split].reshape(*shape), work[split : self.nperseg]
-        for weights, of_constant in zip(self._weights, self._constants, strict=True):
-            np.subtract(body, offset, out=upper)
-            upper *= weights[:split].reshape(whole, self.hop, 1)
-            if rest:
-                np.subtract(tail, offset, out=lower)
-                lower *= weights[split:, None]
-            spectrum = scipy.fft.rfft(work, axis=0)
-            if trace.any():
-                spectrum[: len(of_constant)] -= of_constant[:, None] * trace
-            yield spectrum
+            means = frames.mean(axis=1, dtype=np.float64, keepdims=True)
+            level = np.where(np.isfinite(means), means if self.detrend == "constant" else 0.0, np.nan)
+            # Single precision cannot hold the mean on an amplifier's offset: what is left of it goes separately.
+            flat = (frames - level.astype(wide)).astype(np.float32, copy=False)
+            flat -= (level - level.astype(wide)).astype(np.float32)
+        for weights in self._weights:
+            yield scipy.fft.rfft(flat * weights, self.nfft, axis=1)
 
 
 def _tapers(window: Window, nperseg: int) -> NDArray[np.float64]:
