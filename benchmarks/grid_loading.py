@@ -46,7 +46,7 @@ def timed(call: Callable[[], Any], repeats: int) -> float:
 
 def bytes_of(grids: SubjectGrids) -> int:
     """Memory that a subject's activity takes: its arrays, the places of its voxels."""
-    return grids.indptr.nbytes + grids.rank.nbytes + grids.voxels.nbytes + grids.places.nbytes
+    return grids.indptr.nbytes + grids.voxel_index.nbytes + grids.voxels.nbytes + grids.pixels.nbytes
 
 
 def dense_batch(path: Path, windows: np.ndarray, out: np.ndarray) -> torch.Tensor:

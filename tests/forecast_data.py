@@ -25,7 +25,7 @@ def subject_grids(
         planes=planes,
         fs_hz=2.0,
         indptr=np.zeros(frames * planes + 1, np.int64),
-        rank=np.zeros(0, np.uint16),
+        voxel_index=np.zeros(0, np.uint16),
         voxels=np.asarray(voxels, np.int64),
         is_train=train,
         is_test=~train,
@@ -60,8 +60,7 @@ def header_of(grids, markers=False):
 
 
 def as_batch(grids):
-    voxel_index, _ = grids.voxel_index(0, grids.frames)
-    return FrameBatch(0, grids.planes, grids.indptr, (grids.voxels[voxel_index] % PIXELS).astype(np.uint16))
+    return FrameBatch(0, grids.planes, grids.indptr, grids.pixels[grids.voxel_index])
 
 
 def grid_data(cache, **changes):

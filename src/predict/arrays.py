@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from src.preprocess.calcium.expected_spikes import SpikeTask, choose_baseline, infer, judge, naming
+from src.preprocess.calcium.expected_spikes import Inference
 from src.preprocess.calcium.parameters import CalciumParams, InferenceParams
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.spectrogram_file import open_spectrograms
@@ -166,12 +166,10 @@ def spike_rates(source: Any, fs_hz: float | None = None, *, is_dff: bool = False
     settings = from_keywords(CalciumParams, given, "is_dff")
     settings.check()
     recording = _calcium(source, settings, is_dff)
-    task = SpikeTask({}, settings.of(InferenceParams))
-    baseline, notes = choose_baseline(recording, task)
-    with naming(recording.file):
-        engine = task.engine(recording.fs_hz)
-        dff, expected, found = infer(recording.traces(np.arange(recording.cells)), baseline, engine)
-        notes += judge(recording, baseline, engine, found)[1]
+    inference = Inference(recording, settings.of(InferenceParams))
+    with inference.naming():
+        dff, expected, found = inference.infer(recording.traces(np.arange(recording.cells)))
+        notes = inference.judge(found)[1]
     return SpikeRates(dff, expected, found.levels, found.state, recording.fs_hz, notes)
 
 
@@ -226,16 +224,6 @@ def sort_spikes(signal: Any, labelled: Any, index: ArrayLike, unit: ArrayLike, f
     return BankSorter.from_labelled(labelled_recording(known, train, chain), chain).sort(other)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Traces in memory as a source of a calcium recording."""
-
-    traces: Array
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(self.traces[rows], np.float32)
-
-
 def _calcium(source: Any, params: CalciumParams, is_dff: bool) -> CalciumRecording:
     if isinstance(source, str | Path):
         places = find_subjects(Path(source))
@@ -264,7 +252,7 @@ def _calcium(source: Any, params: CalciumParams, is_dff: bool) -> CalciumRecordi
         frames=traces.shape[1],
         positions=np.full((len(traces), 3), np.nan),
         cell_ids=np.arange(1, len(traces) + 1),
-        source=_Rows(traces),
+        reader=traces.__getitem__,
         signal="dff" if is_dff else "fluorescence",
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.models.bundle import Bundle, load_bundle
+from src.preprocess.cascade.download import MODELS_DIR, package_for_rate
 from src.recordings.calcium.sources import open_recording as open_calcium
 from src.recordings.calcium.sources import subject_files, subject_name
 from src.recordings.extracellular.arrays import SUFFIXES
@@ -44,7 +45,8 @@ def channel_rows(path: Path, source: SourceOptions | None = None) -> list[dict[s
     if is_calcium(path):
         fs_hz = source.fs_hz if source else None
         calcium = open_calcium(subject_files(path), subject_name(path), fs_hz, need_positions=False)
-        told = f"preprocess.py preprocess=cascade_spikes input_dir={path} list=true says which model fits"
+        fitting = package_for_rate(calcium.fs_hz, MODELS_DIR).name
+        told = f"preprocess.py preprocess=cascade_spikes input_dir={path} takes {fitting}"
         row = {"channel": f"{calcium.cells} cells", "units": CALCIUM_UNITS[calcium.signal != "dff"]}
         return [row | {"fs_hz": calcium.fs_hz, "seconds": calcium.frames / calcium.fs_hz, "note": told}]
     if path.suffix.lower() in EDF_SUFFIXES:

@@ -65,7 +65,7 @@ def predict(
         Frames between two forecasts; by default the horizon, so that every frame is forecast once. Where
         forecasts overlap, the one made last counts.
     """
-    bundle.require("grid_forecasting", {GRID_INDEX.name: GRID_INDEX.version})
+    bundle.require("grid_forecasting", {GRID_INDEX["step"]: GRID_INDEX["version"]})
     network: Any = bundle.network()
     if stride is not None and not 1 <= stride <= network.horizon:
         raise BadInput("options.stride", f"is {stride}", f"give 1 to {network.horizon} frames")
@@ -95,7 +95,7 @@ def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str 
         number = network.subjects.index(name)
         span = network.span(number)
         known = known_voxels(grids, network.voxels[span].numpy(), network.planes[number])
-        unknown = 1 - len(known.rank) / max(len(grids.rank), 1)
+        unknown = 1 - len(known.voxel_index) / max(len(grids.voxel_index), 1)
         if 1 - unknown < KNOWN_SHARE:
             problem = f"{unknown:.0%} of its active voxels are none of {name}'s"
             raise BadInput(grids.source, problem, "give the subject's own recording (options.subject)")

@@ -13,21 +13,22 @@ import torch
 from numpy.typing import NDArray
 
 from src.models.bundle import Bundle, load_bundle
-from src.predict.sleep_channels import ABSENT, choose_groups
 from src.predict.sleep_input import (
     InputOptions,
     NightInput,
+    SignalSource,
     bundle_views,
-    cut_input,
     find_inputs,
-    lights_of,
     read_input,
+    read_signal,
+    settings_of,
 )
 from src.predict.sleep_night import UNSCORED_NAME, ScoredNight
 from src.predict.sleep_statistics import mean_vote
-from src.preprocess.sleep.epochs import EPOCHS_STEP, EPOCHS_VERSION, EpochSet, EpochSettings
+from src.preprocess.sleep.epochs import EPOCHS_STEP, EPOCHS_VERSION, EpochSet
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
 from src.recordings.sleep.channels import derivation, is_channel
+from src.recordings.sleep.check_signal import require_signal
 from src.recordings.sleep.edf import MICROVOLTS
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import Night
@@ -83,7 +84,7 @@ def predict(
         The values are lines for the console: what was found in the signal, how the scoring agrees with the
         reference, where the files are.
     """
-    settings, network = _open(bundle)
+    network = _open(bundle)
     named = options.get("channels", ())
     how = InputOptions(**{**options, "channels": (named,) if isinstance(named, str) else tuple(named)})
     nights = find_inputs(Path(source), kind)
@@ -93,7 +94,7 @@ def predict(
     output = OutputFolder(Path(output_dir), (bundle.folder, source, reference))
     names = output.names((night.recording_id, night.psg[0]) for night in nights)
     jobs = [
-        Job(name, _stage_night, (bundle, network, settings, how, night, output, name))
+        Job(name, _stage_night, (bundle, network, how, night, output, name))
         for name, night in zip(names, nights, strict=True)
     ]
     return run_batch(jobs, title="staging")
@@ -101,39 +102,17 @@ def predict(
 
 @dataclass(frozen=True)
 class Staging:
-    """The stages of one recording.
+    """The stages of one recording."""
 
-    Attributes
-    ----------
-    stages
-        ``(epoch,)`` names of stages, ``unscored`` where there is no usable signal.
-    probabilities
-        ``(epoch, class)``, NaN where unscored.
-    classes
-        Names of the columns of ``probabilities``.
-    epoch_s
-        Length of an epoch.
-    channels
-        The channels that were scored, group by group.
-    statistics
-        See :func:`~src.predict.sleep_statistics.sleep_statistics`.
-    intervals
-        The interval of each statistic; see :func:`~src.predict.sleep_statistics.statistic_intervals`.
-    origin
-        What scored it, and what that was trained on.
-    notes
-        What has to be known before the stages are used.
-    """
-
-    stages: NDArray[np.str_]
-    probabilities: NDArray[np.floating]
-    classes: list[str]
-    epoch_s: float
-    channels: list[str]
-    statistics: dict[str, float | None]
-    intervals: dict[str, tuple[float, float] | None]
-    origin: str
-    notes: list[str]
+    stages: NDArray[np.str_]  # (epoch,) names of stages, "unscored" where there is no usable signal
+    probabilities: NDArray[np.floating]  # (epoch, class), NaN where unscored
+    classes: list[str]  # names of the columns of probabilities
+    epoch_s: float  # length of an epoch
+    channels: list[str]  # that were scored, group by group
+    statistics: dict[str, float | None]  # see sleep_statistics.sleep_statistics
+    intervals: dict[str, tuple[float, float] | None]  # of each statistic, see sleep_statistics.statistic_intervals
+    origin: str  # what scored it, and what that was trained on
+    notes: list[str]  # what has to be known before the stages are used
 
     @classmethod
     def of(cls, scored: ScoredNight) -> Self:
@@ -198,16 +177,10 @@ def stage(
     >>> night.stages[:3], night.statistics["tst_min"], night.intervals["tst_min"]  # doctest: +SKIP
     """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle or HUMAN_BUNDLE)
-    settings, network = _open(loaded)
-    recordings = _in_memory(signal, fs_hz, [channels] if isinstance(channels, str) else channels, units)
-    rates = [recording.fs_hz for recording in recordings.values()]
-    use = [use] if isinstance(use, str) else use
-    groups, _ = choose_groups(loaded, "signal", list(recordings), rates, use)
-    native = {name: _named(recordings, name) for group in groups for name in group if name != ABSENT}
-    given = cut_input(loaded, settings, groups, native, "signal", chosen=not use)
-    options = InputOptions(lights_off=lights[0], lights_on=lights[1])
-    given = replace(given, lights=lights_of(options, _marks(signal), given.start, given.duration_s))
-    return Staging.of(_score(loaded, network, settings, given, yasa))
+    network, use = _open(loaded), (use,) if isinstance(use, str) else tuple(use)
+    source = _in_memory(signal, fs_hz, [channels] if isinstance(channels, str) else channels, units)
+    options = InputOptions(use, lights_off=lights[0], lights_on=lights[1])
+    return Staging.of(_score(loaded, network, read_signal(loaded, source, options, "signal"), yasa))
 
 
 def _marks(signal: Any) -> list[tuple[float, float, str]]:
@@ -228,10 +201,9 @@ def _in_python(note: str) -> str:
     return note
 
 
-def _in_memory(
-    signal: Any, fs_hz: float | None, channels: Sequence[str] | None, units: str | None
-) -> dict[str, Recording]:
-    """A recording of one channel per row, in microvolts where the unit is one of volts."""
+def _in_memory(signal: Any, fs_hz: float | None, channels: Sequence[str] | None, units: str | None) -> SignalSource:
+    """The rows of an array or a ``Raw``, in microvolts where the unit is one of volts."""
+    marks = _marks(signal)
     start = None
     if hasattr(signal, "get_data") and hasattr(signal, "info"):  # mne.io.Raw, which holds volts
         stated: dict[str, Any] = {"fs_hz": float(signal.info["sfreq"]), "channels": list(signal.ch_names), "units": "V"}
@@ -256,42 +228,31 @@ def _in_memory(
         raise BadInput("channels", "are not all different", "give each row a name of its own")
     factor = MICROVOLTS.get(units.lower().replace("µ", "u"))
     rows = samples if factor in (None, 1.0) else samples * factor
-    unit = units if factor is None else "uV"
-    return {
-        name: Recording(
-            np.asarray(row, np.float32)[None], float(fs_hz), (name,), (unit,), "signal", "signal", start, "signal"
-        )
-        for name, row in zip(channels, rows, strict=True)
-    }
+    unit, labels = units if factor is None else "uV", list(channels)
+
+    def load(name: str) -> Recording:
+        first, other = derivation("signal", name, labels)
+        row = np.asarray(rows[first], np.float32)
+        row = row if other is None else row - np.asarray(rows[other], np.float32)
+        found = Recording(row[None], float(fs_hz), (name,), (unit,), "signal", "signal", start, "signal")
+        require_signal(found)
+        return found
+
+    return SignalSource("signal", dict.fromkeys(labels, float(fs_hz)), load, marks)
 
 
-def _named(recordings: dict[str, Recording], name: str) -> Recording:
-    """A channel by its name, or the difference ``X-Y`` of two."""
-    first, other = derivation("signal", name, list(recordings))
-    rows = list(recordings.values())
-    plus = rows[first]
-    samples = plus.samples if other is None else plus.samples - rows[other].samples
-    return replace(plus, samples=samples, channels=(name,))
-
-
-def _open(bundle: Bundle) -> tuple[EpochSettings, torch.nn.Module]:
-    """Settings and network of a bundle that this installation can use."""
+def _open(bundle: Bundle) -> torch.nn.Module:
+    """The network of a bundle that this installation can use."""
     bundle.require("sleep_staging", {EPOCHS_STEP: EPOCHS_VERSION, NIGHT_VIEW: NIGHT_VIEW_VERSION})
-    return bundle.settings(EpochSettings.from_params), bundle.network()
+    return bundle.network()
 
 
 def _stage_night(
-    bundle: Bundle,
-    network: torch.nn.Module,
-    settings: EpochSettings,
-    options: InputOptions,
-    night: Night,
-    output: OutputFolder,
-    name: str,
+    bundle: Bundle, network: torch.nn.Module, options: InputOptions, night: Night, output: OutputFolder, name: str
 ) -> list[str]:
     output.check(name)
-    given = read_input(bundle, night, settings, options)
-    scored = _score(bundle, network, settings, given, options.yasa)
+    given = read_input(bundle, night, options)
+    scored = _score(bundle, network, given, options.yasa)
     with output.folder(name) as part:
         scored.write(part)
         facts = {
@@ -311,9 +272,7 @@ def _stage_night(
     return scored.console_lines(output.path(name))
 
 
-def _score(
-    bundle: Bundle, network: torch.nn.Module, settings: EpochSettings, given: NightInput, yasa: bool | None
-) -> ScoredNight:
+def _score(bundle: Bundle, network: torch.nn.Module, given: NightInput, yasa: bool | None) -> ScoredNight:
     """Have the network score every group, and YASA too where the option ``yasa`` or its rule says so."""
     temperature, views = float(bundle.decision["temperature"]), bundle_views(bundle)
     period, any_channel = (bool(bundle.decision.get(name)) for name in ("sleep_period", "any_channel"))
@@ -332,6 +291,7 @@ def _score(
         transitions=bundle.decision.get("transitions"),
         margins=bundle.decision.get("interval_margins"),
     )
+    settings = settings_of(bundle)
     relative = views != ["absolute"] or settings.level == "recording"
     hours = float((scored.stages != UNSCORED).sum()) * given.epoch_s / 3600
     if relative and not period and settings.stages == "human" and hours < _WHOLE_NIGHT_H:

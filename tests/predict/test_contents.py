@@ -49,6 +49,7 @@ def test_a_calcium_recording_is_one_row_that_says_how_to_go_on(tmp_path):
     (row,) = channel_rows(tmp_path / "mouse1")
     assert (row["channel"], row["units"], row["fs_hz"], row["seconds"]) == ("2 cells", "fluorescence", 7.5, 2.0)
     assert "preprocess=cascade_spikes" in row["note"]
+    assert "takes Recorded_EXC_7.5Hz" in row["note"]
     assert misfit(described("sleep_staging"), [row]) == "reads no calcium traces"
 
 

@@ -81,7 +81,6 @@ class GridForecasting(TrainedModule):
 
     def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
         """Build the network for the subjects' voxels, and begin with the linear forecasts."""
-        fitted = fit_linear(statistics)
         brains = {
             "subjects": [str(s) for s in statistics["subjects"]],
             "n_voxels": [int(n) for n in np.diff(statistics["offsets"])],
@@ -90,7 +89,7 @@ class GridForecasting(TrainedModule):
         }
         frames = [int(n) for n in statistics["frames"]]
         self._build({"brains": brains, "frames": frames, **self.hparams["network_args"]})
-        self.network.set_statistics(fitted)
+        self.network.load_state_dict(fit_linear(statistics), strict=False)
         zeros = [0.0] * frames[-1]
         self.decision = {
             "forecast": MODEL,

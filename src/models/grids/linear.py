@@ -117,39 +117,16 @@ class LinearForecast:
         return found
 
 
-def fit_linear(statistics: Mapping[str, np.ndarray]) -> dict[str, LinearForecast]:
-    """The four forecasts from the training statistics of :class:`~src.datamodules.grids.GridData`, by name.
-
-    The autoregression solves the Yule-Walker equations of every voxel for every horizon step. A voxel has
-    too few spikes for as many weights as it has, so its covariances are joined with those of all voxels of
-    its subject, counted as so many frames; how many is chosen on the validation frames' squared error.
-    """
-    frames = WindowFrames(*(int(n) for n in statistics["frames"]))
-    offsets = [int(o) for o in statistics["offsets"]]
-    rates, voxels = torch.from_numpy(statistics["rates"]), torch.from_numpy(statistics["voxels"])
-    fitted, checked = statistics["autocovariance"].astype(np.float64)
-    weights = np.concatenate([_weights(fitted[a:b], checked[a:b], frames) for a, b in itertools.pairwise(offsets)])
-    persistence = torch.from_numpy(_persistence(checked.sum(axis=0), frames)).float()
-    found = simple_forecasts(rates, offsets, voxels, torch.from_numpy(weights).float(), persistence)
-    found["linear population"] = fit_population(found["autoregression"], statistics)
-    return found
-
-
-def simple_forecasts(
-    rates: Tensor, offsets: list[int], voxels: Tensor, weights: Tensor, persistence: Tensor
-) -> dict[str, LinearForecast]:
-    """Mean rate, persistence and autoregression; ``persistence (context, horizon)`` are weights of all voxels."""
-    forms = {"mean rate": torch.zeros_like(persistence)[None], "persistence": persistence[None]}
-    forms["autoregression"] = weights
-    return {name: LinearForecast(rates, offsets, voxels, form) for name, form in forms.items()}
-
-
 def linear_forecasts(network: Any) -> dict[str, LinearForecast]:
-    """The four forecasts from what a network keeps of them in its buffers."""
-    found = simple_forecasts(network.rates, network.offsets, network.voxels, network.linear, network.persistence)
+    """The four forecasts, by name, from what a network keeps of :func:`fit_linear` in its buffers."""
+
+    def forecast(weights: Tensor, population: Population | None = None) -> LinearForecast:
+        return LinearForecast(network.rates, network.offsets, network.voxels, weights, population)
+
+    persistence = network.persistence[None]
     population = (network.read, network.write, network.readout_components) if network.components else None
-    found["linear population"] = replace(found["autoregression"], population=population)
-    return found
+    forms = (torch.zeros_like(persistence),), (persistence,), (network.linear,), (network.linear, population)
+    return {name: forecast(*form) for name, form in zip(LINEAR, forms, strict=True)}
 
 
 def all_forecasts(network: Any, decision: Mapping[str, Any]) -> dict[str, Forecaster]:
@@ -163,6 +140,41 @@ def thresholds(decision: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """``(horizon,)`` log-odds above which a voxel counts as active, by forecast."""
     found = {name: decision["baselines"][name]["threshold"] for name in LINEAR} | {MODEL: decision["threshold"]}
     return {name: np.array(values) for name, values in found.items()}
+
+
+def fit_linear(statistics: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The linear forecasts from :func:`~src.datamodules.grid_statistics.training_statistics`, as a network's buffers.
+
+    The autoregression (``linear``) solves the Yule-Walker equations of every voxel for every horizon step. A voxel has
+    too few spikes for as many weights as it has, so its covariances are joined with those of all voxels of
+    its subject, counted as so many frames; how many is chosen on the validation frames' squared error.
+
+    The linear population (``read``, ``write``, ``readout_components``) is a ridge regression of what the autoregression
+    leaves, on the principal components of all voxels' context frames. How many components and how strong a penalty is
+    chosen per subject by the squared error on validation frames, where the autoregression alone stays where they gain
+    less than ``NEEDED``.
+    """
+    frames = WindowFrames(*(int(n) for n in statistics["frames"]))
+    spans = [slice(*pair) for pair in itertools.pairwise(int(o) for o in statistics["offsets"])]
+    fitted, checked = statistics["autocovariance"].astype(np.float64)
+    weights = np.concatenate([_weights(fitted[span], checked[span], frames) for span in spans]).astype(np.float32)
+    axes, rates = statistics["components"].astype(np.float64), statistics["rates"]
+    scale = np.sqrt(np.maximum(rates * (1 - rates), 1e-6)).astype(np.float64)[:, None]
+    products = statistics["score_products"].astype(np.float64)
+    readouts = []
+    for number, span in enumerate(spans):
+        seen, held_out = products[:, number]
+        readouts.append(_readout(seen, held_out, weights[span].mean(axis=0, dtype=np.float64), frames))
+    found = {
+        "rates": rates,
+        "linear": weights,
+        "persistence": _persistence(checked.sum(axis=0), frames),
+        "read": axes / scale,
+        "write": axes * scale,
+        "readout_components": np.stack(readouts),
+    }
+    tensors = {name: torch.from_numpy(value).float() for name, value in found.items()}
+    return tensors | {"voxels": torch.from_numpy(statistics["voxels"])}
 
 
 def _persistence(covariance: np.ndarray, frames: WindowFrames) -> np.ndarray:
@@ -212,25 +224,9 @@ def _ahead(covariance: np.ndarray, frames: WindowFrames) -> np.ndarray:
     return ahead
 
 
-def fit_population(own: LinearForecast, statistics: Mapping[str, np.ndarray]) -> LinearForecast:
-    """``own`` with a ridge regression of what it leaves, on the principal components of all voxels' context frames.
-
-    How many components and how strong a penalty is chosen per subject by the squared error on validation frames, where
-    the autoregression alone stays where they gain less than ``NEEDED``.
-    """
-    context, horizon = own.weights.shape[1:]
-    axes = statistics["components"].astype(np.float64)
-    scale = np.sqrt(np.maximum(statistics["rates"] * (1 - statistics["rates"]), 1e-6)).astype(np.float64)[:, None]
-    readout = []
-    for number, (first, last) in enumerate(itertools.pairwise(own.offsets)):
-        shared = own.weights[first:last].double().mean(0).numpy()
-        fitted, checked = statistics["score_products"][:, number].astype(np.float64)
-        readout.append(torch.from_numpy(_readout(fitted, checked, shared, context, horizon)).float())
-    read, write = (torch.from_numpy(found).float() for found in (axes / scale, axes * scale))
-    return replace(own, population=(read, write, torch.stack(readout)))
-
-
-def _readout(fitted: np.ndarray, checked: np.ndarray, shared: np.ndarray, context: int, horizon: int) -> np.ndarray:
+def _readout(fitted: np.ndarray, checked: np.ndarray, shared: np.ndarray, frames: WindowFrames) -> np.ndarray:
+    """``(context · component, horizon · component)``; ``shared (context, horizon)`` is the mean autoregression."""
+    context, _, horizon = frames
     count = len(fitted) // (context + horizon)
     best, least = np.zeros((context, count, horizon, count)), 0.0
     variance = np.trace(checked[context * count :, context * count :])

@@ -1,6 +1,6 @@
 """The network that forecasts which occupied voxels will be active: batches of grids in, log-odds per voxel out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from src.models.grids.entries import Entries, Forecast, entries, index_lists, of_subject
-from src.models.grids.linear import LinearForecast, linear_forecasts
+from src.models.grids.linear import linear_forecasts
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
 from src.preprocess.calcium.grid_windows import WindowFrames
 from src.signals import BadInput
@@ -86,17 +86,6 @@ class PlaneForecaster(nn.Module):
     @property
     def horizon(self) -> int:
         return self.frames.horizon
-
-    def set_statistics(self, fitted: Mapping[str, LinearForecast]) -> None:
-        """Take over the linear forecasts that were fitted on the training frames."""
-        whole = fitted["linear population"]
-        self.voxels.copy_(whole.voxels)
-        self.rates.copy_(whole.rates)
-        self.linear.copy_(whole.weights)
-        self.persistence.copy_(fitted["persistence"].weights[0])
-        if whole.population is not None:
-            for buffer, value in zip((self.read, self.write, self.readout_components), whole.population, strict=True):
-                buffer.copy_(value)
 
     def span(self, subject: int) -> slice:
         """Places of a subject's voxels among those of all."""

@@ -136,14 +136,8 @@ class FrameBatch:
 
     def coords(self) -> np.ndarray:
         """``(entry, 4)`` int32: time point, plane, row, column."""
-        plane_frame = np.repeat(np.arange(len(self.indptr) - 1, dtype=np.int32), np.diff(self.indptr))
-        coords = np.empty((len(self.pixel), 4), np.int32)
-        np.floor_divide(plane_frame, self.planes, out=coords[:, 0])
-        np.subtract(plane_frame, coords[:, 0] * self.planes, out=coords[:, 1])
-        coords[:, 0] += self.first
-        np.right_shift(self.pixel, 7, out=coords[:, 2], casting="unsafe")
-        np.bitwise_and(self.pixel, WIDTH - 1, out=coords[:, 3], casting="unsafe")
-        return coords
+        axes = np.unravel_index(self.flat(), (self.first + self.frames, self.planes, HEIGHT, WIDTH))
+        return np.stack(axes, axis=1, dtype=np.int32, casting="same_kind")
 
     def dense(self) -> np.ndarray:
         """``(frame, plane, 256, 128)`` uint8."""

@@ -1,7 +1,5 @@
-"""Grids as training reads them: two bytes per active voxel, in memory, made once from a file of either kind."""
+"""Grids as training reads them: lists of active voxels in memory, from a file of either kind."""
 
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,69 +11,14 @@ from src.preprocess.calcium.grid import PIXELS, WIDTH
 from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, METADATA_FILE, open_grids
 from src.signals import BadInput
 from src.storage.hdf5 import reading
-from src.storage.step import CachedStep, ensure
 
-GRIDS, METADATA = "grids", "metadata"
-"""Roles of the step's inputs."""
-
-
-def make_index(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, seed: int | None) -> dict[str, Any]:
-    """Write ``indptr.npy``, ``rank.npy`` and ``frames.npz`` of one grid file, z-markers taken off.
-
-    A file without ``indptr`` and ``pixel``, with duplicates, or dense is put in order here, once.
-    """
-    grids = open_grids(inputs[GRIDS])
-    indptr, pixel = grids.index(markers=False)
-    planes, header = grids.shape[1], grids.header
-    voxel = np.repeat(np.tile(np.arange(planes, dtype=np.int32) * PIXELS, grids.shape[0]), np.diff(indptr))
-    voxel += pixel
-    occupied = np.zeros(planes * PIXELS, bool)
-    occupied[voxel] = True
-    if METADATA in inputs:
-        occupied[_cell_voxels(inputs[METADATA], planes)] = True
-    voxels = np.flatnonzero(occupied)
-    # Place of every occupied voxel among those of its plane.
-    starts = np.searchsorted(voxels, np.arange(planes) * PIXELS)
-    rank = np.zeros(planes * PIXELS, np.uint16)
-    rank[voxels] = np.arange(len(voxels)) - starts[voxels // PIXELS]
-    np.save(out_dir / "indptr.npy", indptr.astype(np.int64))
-    np.save(out_dir / "rank.npy", rank[voxel])
-    np.savez(
-        out_dir / "frames.npz",
-        voxels=voxels,
-        z_values=header.z_values,
-        is_train=header.is_train.astype(bool),
-        is_test=header.is_test.astype(bool),
-        is_valid=header.is_valid.astype(bool),
-        timepoints=header.timepoints.astype(np.int64),
-    )
-    rate, after = (header.attributes.get(name) for name in ("sampling_rate", "frames_after"))
-    return {
-        "axes": {"indptr": ["time · plane + 1"], "rank": ["entry"]},
-        "subject": str(header.attributes.get("subject", "")),
-        "planes": planes,
-        "fs_hz": float(rate) if rate else None,
-        "guard_frames": int(header.attributes.get("split_guard_frames", 0)),
-        "frames_after": None if after is None else int(after),
-        "simulated": bool(header.attributes.get("simulated", False)),
-    }
-
-
-GRID_INDEX = CachedStep("grid_index", 4, make_index)
-
-
-def _cell_voxels(path: Path, planes: int) -> np.ndarray:
-    with reading(path) as file:
-        if "cell_plane" not in file:
-            return np.zeros(0, np.int64)
-        row, column, plane = (file[f"cell_{axis}"][()].astype(np.int64) for axis in ("row", "column", "plane"))
-    voxels: np.ndarray = (plane * PIXELS + row * WIDTH + column)[plane < planes]
-    return voxels
+GRID_INDEX: dict[str, Any] = {"step": "grid_index", "version": 4, "params": {}, "seed": None}
+"""What a grid file goes through before a network; travels in the bundle. Raise the version when the voxels change."""
 
 
 @dataclass(frozen=True)
 class SubjectGrids:
-    """One subject's activity in memory: two bytes per active voxel.
+    """One subject's activity in memory: two bytes per active voxel, four where more than 65 536 are occupied.
 
     Attributes
     ----------
@@ -86,12 +29,12 @@ class SubjectGrids:
         does not say.
     simulated
         Whether the file says that its activity is simulated.
-    indptr, rank
-        ``(time · plane + 1,)`` int64 where the entries of every plane-frame begin, and ``(entry,)`` uint16
-        places of the active voxels among the occupied ones of their plane; without markers.
     voxels
         ``(voxel,)`` occupied voxels in increasing order: those with a cell, or with activity where the
         cells' places are not known. A *voxel index* is a voxel's place in this list.
+    indptr, voxel_index
+        ``(time · plane + 1,)`` int64 where the entries of every plane-frame begin, and ``(entry,)`` the voxel index
+        of every active voxel; without markers.
     is_train, is_test, is_valid, timepoints
         ``(time,)``: the file's split, frames with inferred spikes, original frame numbers.
     """
@@ -99,9 +42,9 @@ class SubjectGrids:
     subject: str
     planes: int
     fs_hz: float | None
-    indptr: np.ndarray
-    rank: np.ndarray
     voxels: np.ndarray
+    indptr: np.ndarray
+    voxel_index: np.ndarray
     is_train: np.ndarray
     is_test: np.ndarray
     is_valid: np.ndarray
@@ -117,37 +60,33 @@ class SubjectGrids:
         return len(self.timepoints)
 
     @cached_property
-    def starts(self) -> np.ndarray:
-        """``(plane,)`` int32 first voxel index of every plane."""
-        return np.searchsorted(self.voxels, np.arange(self.planes) * PIXELS).astype(np.int32)
-
-    @cached_property
-    def places(self) -> np.ndarray:
+    def pixels(self) -> np.ndarray:
         """``(voxel,)`` uint16 pixel of every occupied voxel in its plane."""
         return (self.voxels % PIXELS).astype(np.uint16)
 
-    def voxel_index(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """Active voxels of frames ``first`` to ``last`` (exclusive) by index, and how many each frame has."""
-        pointer = self.indptr[first * self.planes : last * self.planes + 1]
-        base = np.repeat(np.tile(self.starts, last - first), np.diff(pointer))
-        return base + self.rank[pointer[0] : pointer[-1]], np.diff(pointer[:: self.planes])
+    def entries(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Voxel indices of frames ``first`` to ``last`` (exclusive), and how many each frame has."""
+        pointer = self.indptr[first * self.planes : last * self.planes + 1 : self.planes]
+        return self.voxel_index[pointer[0] : pointer[-1]], np.diff(pointer)
 
     def raster(self, first: int, last: int) -> np.ndarray:
         """``(time, voxel)`` bool of a stretch of frames."""
         active = np.zeros((last - first, len(self.voxels)), bool)
-        voxel, counts = self.voxel_index(first, last)
-        active[np.repeat(np.arange(last - first), counts), voxel] = True
+        voxel_index, counts = self.entries(first, last)
+        active[np.repeat(np.arange(last - first), counts), voxel_index] = True
         return active
 
     def with_raster(self, active: np.ndarray, voxels: np.ndarray | None = None) -> "SubjectGrids":
         """The same subject with other activity, ``(time, voxel)`` bool over all frames, of other voxels if given."""
         voxels = self.voxels if voxels is None else voxels
-        time, voxel = np.nonzero(active)
-        plane = voxels[voxel] // PIXELS
-        sizes = np.bincount(time * self.planes + plane, minlength=self.frames * self.planes)
-        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        starts = np.searchsorted(voxels, np.arange(self.planes) * PIXELS)
-        return replace(self, indptr=indptr, rank=(voxel - starts[plane]).astype(np.uint16), voxels=voxels)
+        time, voxel_index = np.nonzero(active)
+        plane_frame = time * self.planes + voxels[voxel_index] // PIXELS
+        indptr = np.searchsorted(plane_frame, np.arange(self.frames * self.planes + 1))
+        return replace(self, voxels=voxels, indptr=indptr, voxel_index=_smallest(voxel_index, voxels))
+
+
+def _smallest(voxel_index: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+    return voxel_index.astype(np.uint16 if len(voxels) <= 1 << 16 else np.int32)
 
 
 def find_grids(folder: Path) -> dict[str, Path]:
@@ -170,34 +109,48 @@ def find_grids(folder: Path) -> dict[str, Path]:
     return found
 
 
-def load_grids(path: Path, subject: str, cache: Path) -> SubjectGrids:
-    """The grids of one file, from the cache or put in order now; ``subject`` names one whose file does not."""
-    artifact = ensure(GRID_INDEX, _inputs(path), {}, label=subject, cache=cache)
-    return _opened(artifact.path, artifact.manifest["facts"], path, subject)
-
-
 def read_grids(path: Path, subject: str) -> SubjectGrids:
-    """The grids of one file that is read once and needs no cache."""
-    with tempfile.TemporaryDirectory() as folder:
-        return _opened(Path(folder), make_index(_inputs(path), {}, Path(folder), None), path, subject)
+    """The grids of one file, z-markers taken off; ``subject`` names one whose file does not.
+
+    A file without ``indptr`` and ``pixel``, with duplicates, or dense is put in order here.
+    """
+    grids = open_grids(path)
+    indptr, pixel = grids.index(markers=False)
+    planes, header = grids.shape[1], grids.header
+    plane = np.tile(np.arange(planes, dtype=np.int32), grids.shape[0])
+    voxel = np.repeat(plane * PIXELS, np.diff(indptr)) + pixel
+    occupied = np.zeros(planes * PIXELS, bool)
+    occupied[voxel] = True
+    occupied[_cell_voxels(path.parent / METADATA_FILE, planes)] = True
+    voxels = np.flatnonzero(occupied)
+    stated = header.attributes.get
+    frames_after = stated("frames_after")
+    return SubjectGrids(
+        subject=str(stated("subject") or subject),
+        planes=planes,
+        fs_hz=float(stated("sampling_rate", 0)) or None,
+        voxels=voxels,
+        indptr=indptr,
+        voxel_index=_smallest(np.cumsum(occupied) - 1, voxels)[voxel],
+        is_train=header.is_train.astype(bool),
+        is_test=header.is_test.astype(bool),
+        is_valid=header.is_valid.astype(bool),
+        timepoints=header.timepoints.astype(np.int64),
+        z_values=header.z_values,
+        guard_frames=int(stated("split_guard_frames", 0)),
+        frames_after=None if frames_after is None else int(frames_after),
+        simulated=bool(stated("simulated", False)),
+        source=path,
+    )
 
 
-def _inputs(path: Path) -> dict[str, Path]:
-    beside = path.parent / METADATA_FILE
-    return {GRIDS: path, **({METADATA: beside} if beside.is_file() else {})}
-
-
-def _opened(folder: Path, facts: Mapping[str, Any], source: Path, subject: str) -> SubjectGrids:
-    with np.load(folder / "frames.npz") as frames:
-        return SubjectGrids(
-            subject=facts["subject"] or subject,
-            planes=facts["planes"],
-            fs_hz=facts["fs_hz"],
-            indptr=np.load(folder / "indptr.npy"),
-            rank=np.load(folder / "rank.npy"),
-            guard_frames=facts["guard_frames"],
-            frames_after=facts["frames_after"],
-            simulated=facts["simulated"],
-            source=source,
-            **{name: frames[name] for name in frames.files},
-        )
+def _cell_voxels(path: Path, planes: int) -> np.ndarray:
+    """Voxels of the cells that ``metadata.h5`` lists; none where it is absent or does not say."""
+    if not path.is_file():
+        return np.zeros(0, np.int64)
+    with reading(path) as file:
+        if "cell_plane" not in file:
+            return np.zeros(0, np.int64)
+        row, column, plane = (file[f"cell_{axis}"][()].astype(np.int64) for axis in ("row", "column", "plane"))
+    voxels: np.ndarray = (plane * PIXELS + row * WIDTH + column)[plane < planes]
+    return voxels

@@ -66,22 +66,13 @@ def window_batch(subjects: Sequence[SubjectGrids], windows: np.ndarray, frames: 
 
 def _entries(subjects: Sequence[SubjectGrids], windows: np.ndarray, start: int, stop: int) -> tuple[Tensor, Tensor]:
     """Voxel indices and counts of frames ``start`` to ``stop`` of every window."""
-    ranks, bases, sizes = [np.zeros(0, np.uint16)], [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    counts = np.zeros((len(windows), stop - start), np.int64)
-    tiled = {int(n): np.tile(subjects[n].starts, stop - start) for n in np.unique(windows[:, 0])}
+    parts, counts = [np.zeros(0, np.int32)], np.zeros((len(windows), stop - start), np.int64)
     for place, (number, first) in enumerate(windows.tolist()):
         grids = subjects[number]
-        last = min(first + stop, grids.frames)
-        if last <= first + start:
-            continue
-        pointer = grids.indptr[(first + start) * grids.planes : last * grids.planes + 1]
-        ranks.append(grids.rank[pointer[0] : pointer[-1]])
-        sizes.append(np.diff(pointer))
-        bases.append(tiled[number][: len(pointer) - 1])
-        counts[place, : last - first - start] = np.diff(pointer[:: grids.planes])
-    voxel_index = np.repeat(np.concatenate(bases), np.concatenate(sizes))
-    voxel_index += np.concatenate(ranks)
-    return torch.from_numpy(voxel_index), torch.from_numpy(counts)
+        found, sizes = grids.entries(*(min(first + frame, grids.frames) for frame in (start, stop)))
+        parts.append(found)
+        counts[place, : len(sizes)] = sizes
+    return torch.from_numpy(np.concatenate(parts, dtype=np.int32)), torch.from_numpy(counts)
 
 
 def as_sparse(batch: WindowBatch, subjects: Sequence[SubjectGrids]) -> Tensor:

@@ -64,14 +64,9 @@ class CalciumParams(GridParams, InferenceParams, PreprocessConfig):
     models_dir: str = "artifacts/cascade_models"  # CASCADE packages are looked for, and put, here
     models_url: str | None = None  # address of a folder with <model>.zip, instead of CASCADE's catalogue
     batch_size: int = 30_000  # neurons at a time; does not change the result
-    list: bool = False  # show the recordings of input_dir, their cells, rates, units and models, and do nothing else
 
     def run(self) -> Summary:
         self.check()
-        if self.list:
-            from src.preprocess.calcium.listing import recordings_of
-
-            return recordings_of(self)
         from src.preprocess.calcium.spikes_to_grids import run  # loads SciPy and Numba
 
         return run(self)

@@ -6,7 +6,7 @@ the order of the cells change nothing.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -16,10 +16,11 @@ BLOCK_FRAMES = 330
 """Length of a test block in the original pipeline."""
 
 
-def seeded_rng(seed: int, subject: str, purpose: str) -> np.random.Generator:
-    """A generator of its own for every seed, subject and purpose."""
+def seeded_rng(seed: int, subject: str, purpose: str, cell: int = 0) -> np.random.Generator:
+    """A generator of its own for every seed, subject, purpose and cell."""
     digest = hashlib.sha256(f"{seed}/{subject}/{purpose}".encode()).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], "<u8")))
+    # The highest of the four counter words names the cell, so no cell's numbers can run into the next one's.
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], "<u8"), counter=[0, 0, 0, cell]))
 
 
 class SpikeSampler:
@@ -31,18 +32,11 @@ class SpikeSampler:
     """
 
     def __init__(self, seed: int, subject: str, sampling: Literal["bernoulli", "poisson"] = "bernoulli") -> None:
-        self.sampling = sampling
-        self._generator = seeded_rng(seed, subject, "spikes")
-        self._philox = self._generator.bit_generator
-        self._state: Any = self._philox.state
+        self.seed, self.subject, self.sampling = seed, subject, sampling
 
     def uniform(self, cell_id: int, frames: int) -> np.ndarray:
         """The cell's draws: ``(time,)`` float32 in [0, 1), multiples of 2⁻²⁴."""
-        # The highest of the four counter words names the cell, so no cell's numbers can run into the next one's.
-        self._state["state"]["counter"] = np.array([0, 0, 0, cell_id], np.uint64)
-        self._state["buffer_pos"], self._state["has_uint32"] = 4, 0
-        self._philox.state = self._state
-        return self._generator.random(frames, dtype=np.float32)
+        return seeded_rng(self.seed, self.subject, "spikes", cell_id).random(frames, dtype=np.float32)
 
     def sample(self, expected_spikes: np.ndarray, cell_ids: np.ndarray) -> np.ndarray:
         """Binary spikes ``(neuron, time)`` bool of the cells with these numbers; where NaN is expected, none."""

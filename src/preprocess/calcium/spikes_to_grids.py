@@ -13,7 +13,7 @@ from typing import Any
 from src.preprocess.calcium import expected_spikes as spikes
 from src.preprocess.calcium.grid_store import COMBINED_FILE, write_combined
 from src.preprocess.calcium.parameters import CalciumParams, GridParams, InferenceParams
-from src.preprocess.calcium.subject_grids import EXPECTED, STEPS
+from src.preprocess.calcium.subject_grids import STEPS
 from src.preprocess.cascade.download import AUTO, SUBSTITUTES, find_package, package_for_rate
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.reports.tables import ResultsTable
@@ -123,7 +123,7 @@ def process_subject(
     drawing = {"num_neurons": params.num_neurons, "figures": params.figures}
     result = ensure(
         STEPS[params.grid_format],
-        files | {EXPECTED: expected.path / spikes.SPIKES_FILE},
+        files | {spikes.EXPECTED: expected.path / spikes.SPIKES_FILE},
         gridding | drawing | {"subject": name, "upstream": upstream},
         label=name,
         target=target,

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from src.preprocess.calcium.baseline import CELL_STATES, Baseline
-from src.preprocess.calcium.expected_spikes import SpikeTask
+from src.preprocess.calcium.expected_spikes import EXPECTED, baseline_of, open_files
 from src.preprocess.calcium.grid import VoxelActivity, map_cells, position_notes
 from src.preprocess.calcium.grid_store import (
     CONTRACT,
@@ -32,9 +32,6 @@ from src.preprocess.calcium.sampling import SpikeSampler, seeded_rng, split_reco
 from src.recordings.calcium.recording import CalciumRecording
 from src.storage.hdf5 import AppendedColumn, reading, writing
 from src.storage.step import CachedStep
-
-EXPECTED = "expected_spikes"
-"""Role of the expected spikes among the step's inputs; all other roles are the recording's."""
 
 UNITS = {
     "divide": ("fraction of F0", "ΔF/F"),
@@ -154,10 +151,8 @@ STEPS = {
 def _source(inputs: Mapping[str, Path], params: Mapping[str, Any]) -> tuple[CalciumRecording, Baseline]:
     """The recording whose inferred spikes are used, and the baseline that was chosen for it."""
     upstream = params["upstream"]
-    files = {role: path for role, path in inputs.items() if role != EXPECTED}
-    task = SpikeTask(files, upstream["params"])
-    recording = task.recording()
-    return recording, task.baseline(recording.fs_hz, upstream["baseline"]["mode"])
+    recording = open_files(inputs, upstream["params"])
+    return recording, baseline_of(upstream["params"], recording.fs_hz, upstream["baseline"]["mode"])
 
 
 def _attributes(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def ensemble_mean(dff: np.ndarray, networks: Sequence[Network], windowsize: int)
     which others are given along.
     """
     tf = import_tensorflow()
-    members = [[tf.constant(array) for array in network.arrays()] for network in networks]
+    members = [[tf.constant(array) for array in network] for network in networks]
     run = _compiled(tuple(array.shape for array in members[0]), windowsize)
     (neurons, frames), overlap = dff.shape, windowsize - 1
     out = np.empty((neurons, frames - overlap), np.float32)
@@ -121,7 +121,7 @@ def fourier_convolution(tf: Any, hidden: Any, kernel: Any) -> Any:
 def dense_network(tf: Any, traces: Any, arrays: Sequence[Any], windowsize: int, second: Any = None) -> Any:
     """One network's output ``(trace, time - windowsize + 1)``, by window start.
 
-    ``traces`` is ``(trace, time)``; ``arrays`` are those of :meth:`~src.preprocess.cascade.package.Network.arrays`;
+    ``traces`` is ``(trace, time)``; ``arrays`` a :data:`~src.preprocess.cascade.package.Network`;
     ``second`` replaces ``tf.nn.conv1d`` in the second layer, which has two thirds of all products.
     """
     w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = arrays

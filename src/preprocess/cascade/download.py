@@ -13,15 +13,17 @@ import zipfile
 import zlib
 from contextlib import suppress
 from datetime import UTC, datetime
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from src.preprocess.cascade.package import CONFIG_FILE, open_package, read_config, read_plain_yaml
+from src.preprocess.cascade.package import CONFIG_FILE, open_package, plain_yaml, read_config
 from src.signals import BadInput
 from src.storage.atomic import folder_lock
-from src.storage.manifest import file_digest, read_record
+from src.storage.manifest import read_record
 from src.storage.output import plain_name, replacement
 
 CATALOGUE_FILE = "available_models.yaml"
@@ -40,12 +42,14 @@ SUBSTITUTES = {
 """Published package → the shipped one that is used where the published one cannot be had."""
 
 AUTO = "auto"
+MODELS_DIR = Path("artifacts/cascade_models")
 LARGEST_ZIP = 200 << 20
 LARGEST_PACKAGE = 600 << 20
 _LARGEST_CATALOGUE = 4 << 20
 _TIMEOUT_S = (5, 30)
 _MOST_MEMBERS = 4096
 _RATE = re.compile(r"_(\d+(?:\.\d+)?)Hz(?:_|$)")
+_UNREADABLE = OSError, ValueError, RecursionError, yaml.YAMLError
 _SUFFIXES = {".h5", ".yaml", ".yml", ".txt", ".md", ".json"}
 
 
@@ -127,7 +131,7 @@ def local_packages(models_dir: Path) -> list[Path]:
 
 def names_for_rate(models_dir: Path, fs_hz: float, tolerance: float) -> list[str]:
     """Models whose name states a frame rate within ``tolerance`` (relative) of ``fs_hz``; those at hand first."""
-    names = dict.fromkeys([*(p.name for p in local_packages(models_dir)), *_catalogue(models_dir / CATALOGUE_FILE)])
+    names = dict.fromkeys([*(p.name for p in local_packages(models_dir)), *_copied_catalogue(models_dir)])
     rates = {name: float(match[1]) for name in names if (match := _RATE.search(name))}
     return [name for name, rate in rates.items() if abs(fs_hz - rate) <= tolerance * rate * (1 + 1e-9)]
 
@@ -145,30 +149,21 @@ def _fetch(name: str, folder: Path, models_url: str | None, catalogue_url: str) 
             problem = f"holds {held} but no {CONFIG_FILE}, and is not overwritten"
             raise BadInput(folder, problem, f"put the {CONFIG_FILE} of the model there, or move the folder away")
         link = f"{models_url.rstrip('/')}/{name}.zip" if models_url else _link(name, folder, catalogue_url)
-        archive = folder.parent / f".{name}.zip.part"
-        try:
-            _get(link, archive, folder, LARGEST_ZIP)
-            _install(archive, folder, {"url": link})
-        finally:
-            archive.unlink(missing_ok=True)
+        _install(_get(link, folder, LARGEST_ZIP), folder, {"url": link})
     return folder
 
 
 def _link(name: str, folder: Path, catalogue_url: str) -> str:
     """The address of a package in CASCADE's catalogue: a copy of it in ``models_dir``, or the one on the web."""
     models_dir, problem = folder.parent, _by_hand(folder, f"CASCADE's catalogue has no model {name}")
-    entries = _catalogue(models_dir / CATALOGUE_FILE)
+    entries = _copied_catalogue(models_dir)
     if name not in entries:
-        fetched = models_dir / f".{CATALOGUE_FILE}.part"
         try:
-            _get(catalogue_url, fetched, folder, _LARGEST_CATALOGUE)
-            if not (found := _catalogue(fetched)):
-                raise _by_hand(folder, f"CASCADE's catalogue at {catalogue_url} cannot be read")
-            entries |= found
+            entries |= _catalogue(_get(catalogue_url, folder, _LARGEST_CATALOGUE))
         except BadInput as error:
             problem = error
-        finally:
-            fetched.unlink(missing_ok=True)
+        except _UNREADABLE:
+            problem = _by_hand(folder, f"CASCADE's catalogue at {catalogue_url} cannot be read")
     entry = entries.get(name)
     if isinstance(entry, dict) and isinstance(entry.get("Link"), str):
         return str(entry["Link"])
@@ -178,36 +173,43 @@ def _link(name: str, folder: Path, catalogue_url: str) -> str:
     raise problem
 
 
-def _catalogue(path: Path) -> dict[str, Any]:
-    """Entries by name; empty where the file is absent or no catalogue."""
+def _catalogue(text: bytes) -> dict[str, Any]:
+    """Entries by name."""
+    entries = plain_yaml(text, _LARGEST_CATALOGUE)
+    if not isinstance(entries, dict):
+        raise ValueError("it is no catalogue")
+    return {str(name): entry for name, entry in entries.items()}
+
+
+def _copied_catalogue(models_dir: Path) -> dict[str, Any]:
+    """The catalogue that a user put into the folder of models; empty where there is none that can be read."""
     try:
-        entries = read_plain_yaml(path, _LARGEST_CATALOGUE)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return _catalogue((models_dir / CATALOGUE_FILE).read_bytes())
+    except _UNREADABLE:
         return {}
-    return {str(name): entry for name, entry in entries.items()} if isinstance(entries, dict) else {}
 
 
-def _get(url: str, path: Path, folder: Path, largest: int) -> None:
+def _get(url: str, folder: Path, largest: int) -> bytes:
+    """What is at an address, whole and at most ``largest`` bytes."""
     import requests
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    received = bytearray()
     try:
-        with requests.get(url, stream=True, timeout=_TIMEOUT_S) as answer, path.open("wb") as handle:
+        with requests.get(url, stream=True, timeout=_TIMEOUT_S) as answer:
             answer.raise_for_status()
-            announced, received = int(answer.headers.get("Content-Length", -1)), 0
-            if announced > largest:
-                raise _by_hand(folder, f"{url} announces {announced} bytes, more than any CASCADE package has")
-            for chunk in answer.iter_content(1 << 20):
-                received += len(chunk)
-                if received > largest:
-                    raise _by_hand(folder, f"{url} sends more than {largest} bytes")
-                handle.write(chunk)
-            if announced >= 0 and "Content-Encoding" not in answer.headers and received != announced:
-                raise _by_hand(folder, f"{url} broke off after {received} of {announced} bytes")
-    except BadInput:
-        raise
+            announced = int(answer.headers.get("Content-Length", -1))
+            for chunk in () if announced > largest else answer.iter_content(1 << 20):
+                received += chunk
+                if len(received) > largest:
+                    break
+            whole = "Content-Encoding" in answer.headers or announced in (-1, len(received))
     except (requests.RequestException, ValueError) as error:
         raise _by_hand(folder, f"it could not be downloaded from {url} ({type(error).__name__})") from error
+    if max(announced, len(received)) > largest:
+        raise _by_hand(folder, f"{url} sends more than {largest} bytes, which no CASCADE package has")
+    if not whole:
+        raise _by_hand(folder, f"{url} broke off after {len(received)} of {announced} bytes")
+    return bytes(received)
 
 
 def _by_hand(folder: Path, reason: str) -> BadInput:
@@ -224,17 +226,16 @@ def _install_zip(archive: Path, models_dir: Path) -> Path:
     if not archive.is_file():
         raise BadInput(archive, "does not exist", "check the path of the .zip")
     folder = Path(models_dir) / plain_name(archive.stem)
-    digest = file_digest(archive)
+    content = archive.read_bytes()
     with folder_lock(folder):
-        if _occupied(folder):
-            if read_record(folder / DOWNLOAD_RECORD).get("zip_sha256") != digest:
-                raise BadInput(folder, f"exists and does not come from {archive.name}", "rename the .zip or the folder")
-            return folder
-        _install(archive, folder, {"file": archive.name})
+        if not _occupied(folder):
+            _install(content, folder, {"file": archive.name})
+        elif read_record(folder / DOWNLOAD_RECORD).get("zip_sha256") != sha256(content).hexdigest():
+            raise BadInput(folder, f"exists and does not come from {archive.name}", "rename the .zip or the folder")
     return folder
 
 
-def _install(archive: Path, folder: Path, origin: dict[str, str]) -> None:
+def _install(archive: bytes, folder: Path, origin: dict[str, str]) -> None:
     """Unpack, read every network, and only then give the folder its name."""
     with replacement(folder, "models_dir") as part:
         _unpack(archive, part, folder)
@@ -243,16 +244,16 @@ def _install(archive: Path, folder: Path, origin: dict[str, str]) -> None:
         except BadInput as error:
             raise _by_hand(folder, f"the zip file is no whole package ({error.problem})") from error
         record = origin | {
-            "zip_bytes": archive.stat().st_size,
-            "zip_sha256": file_digest(archive),
+            "zip_bytes": len(archive),
+            "zip_sha256": sha256(archive).hexdigest(),
             "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         (part / DOWNLOAD_RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _unpack(archive: Path, target: Path, folder: Path) -> None:
+def _unpack(archive: bytes, target: Path, folder: Path) -> None:
     try:
-        with zipfile.ZipFile(archive) as file:
+        with zipfile.ZipFile(BytesIO(archive)) as file:
             members = [member for member in file.infolist() if not member.is_dir()]
             for member in members:
                 _check_member(member, folder)

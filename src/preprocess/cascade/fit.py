@@ -15,7 +15,7 @@ import numpy as np
 
 from src.preprocess.cascade.dense import dense_network, import_tensorflow
 from src.preprocess.cascade.ground_truth import Example
-from src.preprocess.cascade.package import Network, PackageConfig, steps_before_readout
+from src.preprocess.cascade.package import Network, PackageConfig, kernel_shapes
 from src.signals import BadInput
 
 LEARNING_RATE = {"Adagrad": 0.05, "Adam": 0.003}
@@ -137,7 +137,7 @@ def fit_network(data: TrainingWindows, config: PackageConfig, steps: int, seed: 
     for number in range(1, steps + 1):
         drawn = draw_stretches(data, config, batch, draw)
         weights, moments, squares = step(*drawn, weights, moments, squares, np.array([number, steps], np.float32))
-    return as_network([array.numpy() for array in weights], config)
+    return [array.numpy() for array in weights]
 
 
 @lru_cache(maxsize=4)
@@ -176,20 +176,11 @@ def training_step(name: str, shapes: tuple[Any, ...], windowsize: int) -> Any:
     return step.get_concrete_function()
 
 
-def start_weights(config: PackageConfig, draw: np.random.Generator) -> list[np.ndarray]:
-    """Glorot's uniform start with zero biases, in the order of :meth:`Network.arrays`."""
-    widths = (1, *config.filter_numbers)
-    shapes: list[tuple[int, ...]] = [(n, widths[i], widths[i + 1]) for i, n in enumerate(config.filter_sizes)]
-    shapes += [(widths[-1], config.dense_expansion), (steps_before_readout(config) * config.dense_expansion, 1)]
+def start_weights(config: PackageConfig, draw: np.random.Generator) -> Network:
+    """Glorot's uniform start with zero biases."""
     arrays = []
-    for shape in shapes:
+    for shape in kernel_shapes(config):
         fan_in, fan_out = np.prod(shape[:-1]), np.prod((*shape[:-2], shape[-1]))
         limit = np.sqrt(6 / (fan_in + fan_out))
         arrays += [draw.uniform(-limit, limit, shape).astype(np.float32), np.zeros(shape[-1], dtype=np.float32)]
     return arrays
-
-
-def as_network(arrays: Sequence[np.ndarray], config: PackageConfig) -> Network:
-    """The ten arrays of :meth:`Network.arrays` as a network."""
-    pairs = [(arrays[i], arrays[i + 1]) for i in range(0, 10, 2)]
-    return Network((pairs[0], pairs[1], pairs[2]), pairs[3], pairs[4])

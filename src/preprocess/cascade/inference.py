@@ -15,7 +15,7 @@ import numpy as np
 from scipy.signal import firwin, resample_poly
 
 from src.preprocess.cascade.dense import ensemble_mean
-from src.preprocess.cascade.download import AUTO, find_package, names_for_rate, package_for_rate
+from src.preprocess.cascade.download import AUTO, MODELS_DIR, find_package, names_for_rate, package_for_rate
 from src.preprocess.cascade.neuralib import neuralib_predict
 from src.preprocess.cascade.oasis import OasisEngine
 from src.preprocess.cascade.output import (
@@ -36,7 +36,6 @@ from src.signals import BadInput
 log = logging.getLogger(__name__)
 
 ENGINES = ("dense", "neuralib", "oasis")
-MODELS_DIR = Path("artifacts/cascade_models")
 RATE_TOLERANCE = 0.05
 """Relative difference of frame rates up to which CASCADE's authors see no loss."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from src.preprocess.cascade.package import Network, PackageConfig, steps_before_readout
+from src.preprocess.cascade.package import Network, PackageConfig, kernel_shapes
 from src.signals import BadInput
 from src.storage.foreign_files import explained
 from src.storage.hdf5 import bounded_array
@@ -39,16 +39,11 @@ def read_network(path: Path, config: PackageConfig) -> Network:
     """
     with explained(path, "is not a whole HDF5 file", _AGAIN), h5py.File(path, "r") as file:
         layers = _layers(file, path)
-    convolutions = tuple(layer for layer in layers if layer[0].ndim == 3)
-    flat = [layer for layer in layers if layer[0].ndim == 2]
-    widths = (1, *config.filter_numbers)
-    expected: list[tuple[int, ...]] = [(n, widths[i], widths[i + 1]) for i, n in enumerate(config.filter_sizes)]
-    expected.append((config.filter_numbers[-1], config.dense_expansion))
-    expected.append((steps_before_readout(config) * config.dense_expansion, 1))
-    found = [kernel.shape for kernel, _ in (*convolutions, *flat)]
+    layers.sort(key=lambda layer: -layer[0].ndim)  # convolutions first
+    found, expected = [kernel.shape for kernel, _ in layers], kernel_shapes(config)
     if found != expected:
         raise BadInput(path, f"holds layers {found}, not the {expected} of its config.yaml", _AGAIN)
-    return Network(convolutions, flat[0], flat[1])
+    return [array for layer in layers for array in layer]
 
 
 def _layers(file: h5py.File, path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -96,43 +91,41 @@ def write_network(path: Path, network: Network, config: PackageConfig) -> None:
     """Write one network to a ``.h5`` file in the folder of a step, which appears whole or not at all."""
     shape = {"batch_input_shape": [None, config.windowsize, 1], "dtype": "float32", "sparse": False}
     pooling = {"strides": [2], "pool_size": [2], "padding": "valid"}
-    plain = {"strides": [1], "padding": "valid", "dilation_rate": [1], "activation": "relu", "use_bias": True}
-    convolutions = [
-        {"filters": filters, "kernel_size": [size], **plain}
-        for filters, size in zip(config.filter_numbers, config.filter_sizes, strict=True)
+    relu = {"activation": "relu", "use_bias": True}
+    plain = {"strides": [1], "padding": "valid", "dilation_rate": [1], **relu}
+    sizes = zip(config.filter_numbers, config.filter_sizes, strict=True)
+    first, second, third = ({"filters": filters, "kernel_size": [size], **plain} for filters, size in sizes)
+    kinds: list[tuple[str, str, dict[str, Any]]] = [
+        ("InputLayer", "input_1", shape),
+        ("Conv1D", "conv1d_1", first),
+        ("Conv1D", "conv1d_2", second),
+        ("MaxPooling1D", "max_pooling1d_1", pooling),
+        ("Conv1D", "conv1d_3", third),
+        ("MaxPooling1D", "max_pooling1d_2", pooling),
+        ("Dense", "dense_1", {"units": config.dense_expansion, **relu}),
+        ("Flatten", "flatten_1", {}),
+        ("Dense", "dense_2", {"units": 1, "activation": "linear", "use_bias": True}),
     ]
-    first, second, third = network.convolutions
-    kinds: list[tuple[str, str, dict[str, Any], tuple[np.ndarray, ...]]] = [
-        ("InputLayer", "input_1", shape, ()),
-        ("Conv1D", "conv1d_1", convolutions[0], first),
-        ("Conv1D", "conv1d_2", convolutions[1], second),
-        ("MaxPooling1D", "max_pooling1d_1", pooling, ()),
-        ("Conv1D", "conv1d_3", convolutions[2], third),
-        ("MaxPooling1D", "max_pooling1d_2", pooling, ()),
-        ("Dense", "dense_1", {"units": config.dense_expansion, "activation": "relu", "use_bias": True}, network.dense),
-        ("Flatten", "flatten_1", {}, ()),
-        ("Dense", "dense_2", {"units": 1, "activation": "linear", "use_bias": True}, network.readout),
-    ]
-    names = [name for _, name, _, _ in kinds]
+    names = [name for _, name, _ in kinds]
     layers: list[dict[str, Any]] = [
         {
             "name": name, "class_name": kind, "config": {"name": name, **settings},
             "inbound_nodes": [[[before, 0, 0, {}]]] if before else [],
         }
-        for (kind, name, settings, _), before in zip(kinds, ["", *names], strict=False)
+        for (kind, name, settings), before in zip(kinds, ["", *names], strict=False)
     ]  # fmt: skip
     ends = {"input_layers": [[names[0], 0, 0]], "output_layers": [[names[-1], 0, 0]]}
+    model = {"class_name": "Model", "config": {"name": "model_1", "layers": layers, **ends}}
+    arrays = iter(network)
     with h5py.File(path, "w") as file:
-        file.attrs["model_config"] = json.dumps(
-            {"class_name": "Model", "config": {"name": "model_1", "layers": layers, **ends}}
-        )
+        file.attrs["model_config"] = json.dumps(model)
         group = file.create_group("model_weights")
         for place in (file, group):
             place.attrs["backend"] = "tensorflow"
             place.attrs["keras_version"] = KERAS_VERSION
         group.attrs["layer_names"] = np.array([name.encode() for name in names])
-        for _, name, _, arrays in kinds:
-            own, leaves = group.create_group(name), [f"{name}/kernel:0", f"{name}/bias:0"][: len(arrays)]
-            own.attrs["weight_names"] = np.array([leaf.encode() for leaf in leaves], dtype="S64")
-            for leaf, array in zip(leaves, arrays, strict=True):
-                own.create_dataset(leaf, data=np.asarray(array, dtype=np.float32))
+        for kind, name, _ in kinds:
+            own, leaves = group.create_group(name), ("kernel:0", "bias:0") if kind in ("Conv1D", "Dense") else ()
+            own.attrs["weight_names"] = np.array([f"{name}/{leaf}".encode() for leaf in leaves], dtype="S64")
+            for leaf in leaves:
+                own.create_dataset(f"{name}/{leaf}", data=np.asarray(next(arrays), dtype=np.float32))

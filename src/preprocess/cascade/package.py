@@ -76,21 +76,8 @@ _CONVERT: dict[Any, Callable[[Any], Any]] = {
 """Annotation of a field → how its value is made from YAML."""
 
 
-@dataclass(frozen=True)
-class Network:
-    """Weights of one ensemble member; every layer is ``(kernel, bias)`` in float32.
-
-    Kernels of the three convolutions are ``(frame, input channel, output channel)``; that of ``dense``, applied at
-    every remaining step, is ``(channel, unit)``; that of ``readout`` is ``(step x unit, 1)``, steps first.
-    """
-
-    convolutions: tuple[tuple[np.ndarray, np.ndarray], ...]
-    dense: tuple[np.ndarray, np.ndarray]
-    readout: tuple[np.ndarray, np.ndarray]
-
-    def arrays(self) -> list[np.ndarray]:
-        """Kernels and biases in the order in which Keras keeps them."""
-        return [array for layer in (*self.convolutions, self.dense, self.readout) for array in layer]
+Network = list[np.ndarray]
+"""Weights of one ensemble member: kernel and bias, float32, of its five layers; shapes: :func:`kernel_shapes`."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +149,7 @@ def read_config(path: Path) -> PackageConfig:
     """
     path = Path(path)
     with explained(path, hint=_AGAIN):
-        raw = read_plain_yaml(path)
+        raw = plain_yaml(path.read_bytes(), _LARGEST_CONFIG_BYTES)
     if not isinstance(raw, dict):
         raise BadInput(path, "is not a list of settings", _AGAIN)
     try:
@@ -181,16 +168,14 @@ def read_config(path: Path) -> PackageConfig:
     return config
 
 
-def read_plain_yaml(path: Path, most_bytes: int = _LARGEST_CONFIG_BYTES) -> Any:
-    """The content of a YAML file that is small and has no aliases, which a few lines turn into gigabytes.
+def plain_yaml(text: bytes, most_bytes: int) -> Any:
+    """The content of a YAML text that is small and has no aliases, which a few lines turn into gigabytes.
 
     Raises
     ------
-    ValueError, OSError, yaml.YAMLError
+    ValueError, yaml.YAMLError
         If it is large, has an alias, or cannot be read.
     """
-    with Path(path).open("rb") as handle:
-        text = handle.read(most_bytes + 1)
     if len(text) > most_bytes:
         raise ValueError(f"it is longer than {most_bytes} bytes")
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
@@ -218,3 +203,14 @@ def steps_before_readout(config: PackageConfig) -> int:
     """Time steps of one window that are left after three convolutions and two poolings by two."""
     first, second, third = config.filter_sizes
     return ((config.windowsize - first - second + 2) // 2 - third + 1) // 2
+
+
+def kernel_shapes(config: PackageConfig) -> list[tuple[int, ...]]:
+    """Shapes of a network's five kernels; a bias has the last axis of its kernel.
+
+    Three convolutions ``(frame, input channel, output channel)``, a dense layer at every remaining step ``(channel,
+    unit)``, and the readout ``(step · unit, 1)``, steps first.
+    """
+    widths, units = (1, *config.filter_numbers), config.dense_expansion
+    convolutions = zip(config.filter_sizes, widths, widths[1:], strict=False)
+    return [*convolutions, (widths[-1], units), (steps_before_readout(config) * units, 1)]

@@ -8,13 +8,12 @@ one another: whatever stretch of the signal they are computed from, they come ou
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from typing import Any
 
 import numpy as np
 import scipy.fft
 import scipy.signal
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from src.signals import BadInput
 
@@ -26,30 +25,12 @@ SCALINGS = ("density", "spectrum")
 _BLOCK_VALUES = 1 << 19  # samples of one block of frames: 2 MiB of float32, about a second-level cache
 
 
-def power_spectrogram(
-    samples: ArrayLike, fs_hz: float, *, nperseg: int, **settings: Any
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
-    """One-sided power spectrogram ``([channel,] frequency, time)`` of ``([channel,] time)`` samples of any real type.
-
-    Equals ``scipy.signal.spectrogram(samples.astype(float64), …, mode="psd")`` to single precision. A frame with a
-    sample that is not finite is NaN in every bin; other frames are not affected. The settings are those of
-    :class:`SpectrogramPlan`; ``nfft`` is ``nperseg`` unless given. Returns the bins in Hz, the centres of the frames in
-    seconds from the first sample, and the power as float32, in units²/Hz (``density``) or units² (``spectrum``).
-    """
-    plan = SpectrogramPlan(float(fs_hz), nperseg=nperseg, **{**settings, "nfft": settings.get("nfft") or nperseg})
-    signal = np.asarray(samples)
-    if signal.ndim not in (1, 2):
-        raise BadInput("samples", f"{signal.ndim} axes", "give (time,) or (channel, time)")
-    rows = np.atleast_2d(signal)
-    power = np.empty((len(rows), plan.n_freqs, plan.n_frames(rows.shape[1])), dtype=np.float32)
-    for row, out in zip(rows, power, strict=True):
-        plan.power(row, out=out)
-    return plan.freqs, plan.times(power.shape[-1]), power[0] if signal.ndim == 1 else power
-
-
 @dataclass(frozen=True, eq=False)
 class SpectrogramPlan:
-    """Everything about a spectrogram but the signal; one plan serves any number of stretches of it."""
+    """Everything about a spectrogram but the signal; one plan serves any number of stretches of it.
+
+    :meth:`power` equals ``scipy.signal.spectrogram(samples.astype(float64), …, mode="psd")`` to single precision.
+    """
 
     fs_hz: float
     # a name or (name, parameter, …) for scipy.signal.get_window; an array of nperseg weights; or ("multitaper", NW, K)
@@ -138,6 +119,7 @@ class SpectrogramPlan:
     ) -> NDArray[np.float32]:
         """Power ``(frequency, time)`` float32 of every whole frame of a ``(time,)`` stretch of any real type.
 
+        It is in units²/Hz (``density``) or units² (``spectrum``), NaN where a frame has a sample that is not finite.
         The stretch is read block by block, never converted as a whole. ``bins`` are those of the kept frequencies to
         return (step 1), ``out`` is an array to write into.
         """

@@ -1,11 +1,12 @@
 """Whole-brain fish in the FishExplorer layout: ``TimeSeries.h5`` with traces, ``data_full.mat`` with cells."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from src.recordings.calcium.recording import CalciumRecording, Chosen, Hdf5Traces, frame_rate
+from src.recordings.calcium.recording import CalciumRecording, chosen, frame_rate, read_hdf5
 from src.recordings.matlab import read_fields
 from src.signals import BadInput
 from src.storage.hdf5 import reading
@@ -43,10 +44,10 @@ def open_fish(traces: Path, cells: Path, subject: str, fs_hz: float | None) -> C
     columns = np.flatnonzero(keep & placed)
     if not len(columns):
         raise BadInput(cells, "no cell has coordinates and a trace", "check CellXYZ and IX_inval_anat")
-    source = Chosen(Hdf5Traces(traces, "CellResp", frames_first), columns)
+    reader = chosen(partial(read_hdf5, traces, "CellResp", frames_first), columns)
     rate = frame_rate(cells, fs_hz, fish.get("fpsec"))
     kept, frames = ids[columns], shape[0] if frames_first else shape[1]
-    return CalciumRecording(subject, traces, rate, frames, positions[kept - 1], kept, source, counts, tuple(notes))
+    return CalciumRecording(subject, traces, rate, frames, positions[kept - 1], kept, reader, counts, tuple(notes))
 
 
 def _cell_order(

@@ -3,12 +3,11 @@
 The whole matrix is never in memory. Row ``i`` of every block belongs to row ``i`` of ``positions``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import h5py
 import numpy as np
 
 from src.signals import BadInput
@@ -25,10 +24,8 @@ _LOOKED_AT, _FEWEST_ALIKE, _CLEARLY_MORE = 2000, 10, 0.1
 """Rows and columns compared; how many there have to be; difference of two correlations that tells axes apart."""
 
 
-class TraceSource(Protocol):
-    """Where traces come from: any rows of ``(neuron, time)`` on demand."""
-
-    def read(self, rows: np.ndarray) -> np.ndarray: ...
+Reader = Callable[[np.ndarray], np.ndarray]
+"""From row numbers to these traces, ``(neuron, time)``."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class CalciumRecording:
     # (cell,) int64, 1-based number of the cell in the source's full list. It names the cell in random draws, so that
     # dropping one cell does not change another.
     cell_ids: np.ndarray
-    source: TraceSource
+    reader: Reader
     counts: dict[str, int] = field(default_factory=dict)  # how many cells were found and why some were left out
     notes: tuple[str, ...] = ()  # what a person should know about the reading, one sentence each
     # in the units of the camera, or `dff`: a fraction of F0 that another program computed
@@ -62,14 +59,12 @@ class CalciumRecording:
             hint = "use preprocess=cascade_spikes, which needs no positions"
             raise BadInput(self.file, "states no cell positions, so there is no grid", hint)
         counts = self.counts | {"dropped_without_coordinates": self.cells - len(placed)}
-        source = Chosen(self.source, placed)
-        return replace(
-            self, positions=self.positions[placed], cell_ids=self.cell_ids[placed], source=source, counts=counts
-        )
+        positions, cell_ids, reader = self.positions[placed], self.cell_ids[placed], chosen(self.reader, placed)
+        return replace(self, positions=positions, cell_ids=cell_ids, reader=reader, counts=counts)
 
     def traces(self, rows: np.ndarray) -> np.ndarray:
         """``(neuron, time)`` float32 of the given rows; samples that are not finite become NaN."""
-        block = np.array(self.source.read(np.asarray(rows)), dtype=np.float32, order="C")
+        block = np.array(self.reader(np.asarray(rows)), dtype=np.float32, order="C")
         block[~np.isfinite(block)] = np.nan
         return block
 
@@ -83,33 +78,9 @@ class CalciumRecording:
                 yield slab_first + offset, slab[offset : offset + size]
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Some rows of another source."""
-
-    source: TraceSource
-    rows: np.ndarray
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        return self.source.read(self.rows[rows])
-
-
-@dataclass(frozen=True)
-class Stacked:
-    """The given rows of some sources, one source below the other; of each the first ``frames``."""
-
-    parts: tuple[tuple[TraceSource, np.ndarray], ...]
-    frames: int
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        block = np.empty((len(rows), self.frames), np.float32)
-        first = 0
-        for source, kept in self.parts:
-            here = (rows >= first) & (rows < first + len(kept))
-            if here.any():
-                block[here] = source.read(kept[rows[here] - first])[:, : self.frames]
-            first += len(kept)
-        return block
+def chosen(reader: Reader, kept: np.ndarray) -> Reader:
+    """Some rows of another reader."""
+    return lambda rows: reader(kept[rows])
 
 
 @dataclass(frozen=True)
@@ -120,7 +91,7 @@ class Plane:
     kept: np.ndarray  # (cell,) places of the accepted ones among them
     positions: np.ndarray  # (cell, 3)
     frames: int
-    source: TraceSource  # of all listed cells
+    reader: Reader  # of all listed cells
 
 
 def of_planes(
@@ -139,6 +110,16 @@ def of_planes(
         raise BadInput(file, f"no ROI is accepted, of {before[-1]}", curate)
     if lengths[-1] - lengths[0] > 1:
         raise BadInput(file, f"planes have {lengths} frames", "take planes of one session")
+    starts = np.cumsum([0, *(len(plane.kept) for plane in planes)])
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        block = np.empty((len(rows), lengths[0]), np.float32)
+        for plane, first in zip(planes, starts, strict=False):
+            here = (rows >= first) & (rows < first + len(plane.kept))
+            if here.any():
+                block[here] = plane.reader(plane.kept[rows[here] - first])[:, : lengths[0]]
+        return block
+
     stated = [rate for rate in rates_hz if rate is not None]
     if fs_hz is None and len({str(rate) for rate in stated}) > 1:
         problem = f"its planes state different frame rates ({', '.join(map(str, stated))} Hz)"
@@ -148,7 +129,7 @@ def of_planes(
         frames=lengths[0],
         positions=np.concatenate([plane.positions for plane in planes]).astype(np.float64),
         cell_ids=kept.astype(np.int64) + 1,
-        source=Stacked(tuple((plane.source, plane.kept) for plane in planes), lengths[0]),
+        reader=read,
         counts={
             "listed": int(before[-1]),
             "with_traces": int(before[-1]),
@@ -159,44 +140,22 @@ def of_planes(
     )
 
 
-@dataclass(frozen=True)
-class Hdf5Traces:
-    """A dataset of traces in an HDF5 file, ``(time, cell)`` or ``(cell, time)``.
-
-    The values are multiplied by ``scale``; the dataset ``neuropil``, of the same shape, is multiplied by
-    ``coefficient`` and subtracted; ``offset`` is added.
-    """
-
-    path: Path
-    dataset: str
-    frames_first: bool
-    neuropil: str | None = None
-    coefficient: float = 0.0
-    scale: float = 1.0
-    offset: float = 0.0
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        with reading(self.path) as file:
-            block = self._read(file[self.dataset], rows)
-            if (self.scale, self.offset) != (1, 0):
-                block = np.float32(self.scale) * block + np.float32(self.offset)
-            if self.neuropil is not None and self.coefficient:
-                block = block - np.float32(self.coefficient) * self._read(file[self.neuropil], rows)
-            return block
-
-    def _read(self, data: h5py.Dataset, columns: np.ndarray) -> np.ndarray:
+def read_hdf5(path: Path, dataset: str, frames_first: bool, columns: np.ndarray) -> np.ndarray:
+    """``(neuron, time)`` traces of a dataset ``(time, cell)`` (``frames_first``) or ``(cell, time)``."""
+    with reading(path) as file:
+        data = file[dataset]
         if (place := data.id.get_offset()) is not None and not data.external:
             # Uncompressed and in one piece, as MATLAB writes it: a map finds scattered cells at once,
             # HDF5 walks through the file for each.
-            mapped = np.memmap(self.path, data.dtype, "r", place, data.shape)
+            mapped = np.memmap(path, data.dtype, "r", place, data.shape)
             taken = slice(columns[0], columns[-1] + 1) if (np.diff(columns) == 1).all() else columns
-            return mapped[:, taken].T if self.frames_first else mapped[taken]
-        block = np.empty((len(columns), data.shape[0 if self.frames_first else 1]), np.float32)
+            return mapped[:, taken].T if frames_first else mapped[taken]
+        block = np.empty((len(columns), data.shape[0 if frames_first else 1]), np.float32)
         order = np.argsort(columns)
         # HDF5 takes index lists one by one, so neighbours are read as slices.
         for run in np.split(order, np.flatnonzero(np.diff(columns[order]) > _RUN_GAP) + 1):
             low, high = columns[run[0]], columns[run[-1]] + 1
-            part = data[:, low:high].T if self.frames_first else data[low:high]
+            part = data[:, low:high].T if frames_first else data[low:high]
             block[run] = part[columns[run] - low]
         return block
 

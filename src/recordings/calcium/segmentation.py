@@ -8,14 +8,12 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from src.recordings.calcium.recording import CalciumRecording, Hdf5Traces, Plane, of_planes
+from src.recordings.calcium.recording import CalciumRecording, Plane, of_planes, read_hdf5
 from src.signals import BadInput
 from src.storage.foreign_files import explained
 from src.storage.hdf5 import reading
@@ -72,7 +70,7 @@ def open_nwb(path: Path, subject: str, fs_hz: float | None, coefficient: float) 
             planes = [_nwb_plane(path, n, s, neuropil.get(_plane_name(s)), coefficient) for n, s in enumerate(series)]
             rates = [s.rate or _rate_of_times(s.timestamps) for s in series]
             notes += [note for s in series for note in _series_notes(s)]
-    if coefficient and all(isinstance(p.source, Hdf5Traces) and p.source.neuropil for p in planes):
+    if coefficient and all(_plane_name(s) in neuropil for s in series):
         notes.append(f"{coefficient:g} of the neuropil was subtracted")
     known: dict[str, Any] = {"subject": subject, "file": path, "notes": tuple(notes), "signal": signal}
     return of_planes(planes, rates, fs_hz, "curate the ROIs (column iscell or Accepted)", **known)
@@ -131,8 +129,17 @@ def _nwb_plane(path: Path, number: int, series: Any, neuropil: Any, coefficient:
     if neuropil is not None and coefficient:
         offset -= coefficient * float(neuropil.offset)
         subtracted, coefficient = neuropil.data.name, coefficient * float(neuropil.conversion)
-    source = Hdf5Traces(path, series.data.name, frames_first, subtracted, coefficient, scale, offset)
-    return Plane(len(rows), kept, positions[kept] + [0, 0, number], shape[0 if frames_first else 1], source)
+    name = series.data.name  # pynwb closes the file before traces are read
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        block = read_hdf5(path, name, frames_first, rows)
+        if (scale, offset) != (1, 0):
+            block = np.float32(scale) * block + np.float32(offset)
+        if subtracted:
+            block = block - np.float32(coefficient) * read_hdf5(path, subtracted, frames_first, rows)
+        return block
+
+    return Plane(len(rows), kept, positions[kept] + [0, 0, number], shape[0 if frames_first else 1], read)
 
 
 def _nwb_cells(table: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,22 +187,6 @@ def _series_notes(series: Any) -> Iterator[str]:
             )
 
 
-@dataclass(frozen=True)
-class ExtractorTraces:
-    """Traces that roiextractors reads: the series ``name`` of the ROIs ``rois``."""
-
-    role: str
-    path: Path
-    fs_hz: float | None
-    name: str
-    rois: tuple[Any, ...]
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        with explained(self.path, hint=_SAVE_AGAIN):
-            extractor = _extractor(self.role, self.path, self.fs_hz)
-            return np.asarray(extractor.get_traces(roi_ids=[self.rois[row] for row in rows], name=self.name)).T
-
-
 def open_extractor(role: str, path: Path, subject: str, fs_hz: float | None) -> CalciumRecording:
     """The accepted cells of a CaImAn or EXTRACT file; ΔF/F where the program computed it."""
     program = EXTRACTORS[role]
@@ -212,14 +203,18 @@ def open_extractor(role: str, path: Path, subject: str, fs_hz: float | None) -> 
         kept = np.flatnonzero(_accepted(extractor, rois))
         positions = _mask_centres(extractor, [rois[n] for n in kept])
         frames, rate = int(present[name].shape[0]), extractor.get_sampling_frequency()
-    plane = Plane(len(rois), kept, positions, frames, ExtractorTraces(role, path, fs_hz, name, tuple(rois)))
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        with explained(path, hint=_SAVE_AGAIN):
+            return np.asarray(extractor.get_traces(roi_ids=[rois[row] for row in rows], name=name)).T
+
+    plane = Plane(len(rois), kept, positions, frames, read)
     signal = "dff" if name == "dff" else "fluorescence"
     known = {"subject": subject, "file": path, "notes": (f"{name} traces of {program}",), "signal": signal}
     rates = [] if rate is None else [float(rate)]
     return of_planes([plane], rates, fs_hz, f"curate the cells in {program}", **known)
 
 
-@lru_cache(maxsize=2)
 def _extractor(role: str, path: Path, fs_hz: float | None) -> Any:
     import roiextractors
 
@@ -246,17 +241,6 @@ def _mask_centres(extractor: Any, rois: Sequence[Any]) -> np.ndarray:
         return np.full((len(rois), 3), np.nan)
 
 
-class InscopixTraces:
-    """Traces in a file of ``shape`` (cell, pixels and frames), ``pixels`` of each cell before them."""
-
-    def __init__(self, path: Path, shape: tuple[int, int], pixels: int) -> None:
-        self.path, self.shape, self.pixels = path, shape, pixels
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """``(neuron, time)`` float32; NaN where a frame was dropped."""
-        return np.asarray(np.memmap(self.path, "<f4", "r", shape=self.shape)[rows, self.pixels :])
-
-
 def open_inscopix(path: Path, subject: str, fs_hz: float | None) -> CalciumRecording:
     """The accepted cells of a cell set."""
     with explained(path, "is no Inscopix cell set", "export it again"):
@@ -268,10 +252,9 @@ def open_inscopix(path: Path, subject: str, fs_hz: float | None) -> CalciumRecor
     if content != 4 * cells * (pixels + frames):
         raise BadInput(path, "is shorter or longer than its cells and frames need", "copy it again")
     kept = np.flatnonzero(np.asarray(footer["CellStatuses"]) == _ACCEPTED)
-    shape = cells, pixels + frames
-    images = np.memmap(path, "<f4", "r", shape=shape)[kept, :pixels].reshape(len(kept), *image)
-    positions = _centres(np.argwhere(image) for image in images)
-    plane = Plane(cells, kept, positions, frames, InscopixTraces(path, shape, pixels))
+    mapped = np.memmap(path, "<f4", "r", shape=(cells, pixels + frames))  # of each cell an image, then its trace
+    positions = _centres(np.argwhere(one.reshape(image)) for one in mapped[kept, :pixels])
+    plane = Plane(cells, kept, positions, frames, mapped[:, pixels:].__getitem__)  # NaN where a frame was dropped
     notes = ("Inscopix's files state no unit: give baseline=divide if the traces are raw fluorescence",)
     curate = "accept cells in Inscopix's software, and save again"
     return of_planes([plane], [stated], fs_hz, curate, subject=subject, file=path, notes=notes, signal="dff")

@@ -2,7 +2,6 @@
 
 import datetime
 import pickle
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -19,24 +18,6 @@ MATLAB_FILE = "Fall.mat"
 """suite2p's export for MATLAB, which holds what the five files hold."""
 
 _SAVE_AGAIN = "save it again with suite2p"
-
-
-@dataclass(frozen=True)
-class PlaneTraces:
-    """One plane's ``F`` ``(ROI, time)``, less ``coefficient`` times ``Fneu``.
-
-    Arrays of ``.npy`` files stay on the disk until rows are read, those of a ``Fall.mat`` are in memory.
-    """
-
-    fluorescence: np.ndarray
-    neuropil: np.ndarray | None
-    coefficient: float
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        block = np.asarray(self.fluorescence[rows], np.float32)
-        if self.coefficient and self.neuropil is not None:
-            block = block - np.float32(self.coefficient) * self.neuropil[rows]
-        return block
 
 
 def find_planes(place: Path) -> list[Path]:
@@ -126,8 +107,12 @@ def _plane(place: Path, inside: dict[str, Any], number: int, coefficient: float,
     kept = np.flatnonzero((accepted if accepted.ndim == 1 else accepted[:, 0]) > 0)
     rois = inside.get("stat", [None] * len(traces))
     positions = np.array([_position(place, rois[k], number, need_positions) for k in kept], np.float64)
-    source = PlaneTraces(traces, inside.get("Fneu"), coefficient)
-    return Plane(len(traces), kept, positions.reshape(-1, 3), traces.shape[1], source)
+
+    def read(rows: np.ndarray) -> np.ndarray:  # arrays of .npy files stay on the disk until then
+        block = np.asarray(traces[rows], np.float32)
+        return block - np.float32(coefficient) * inside["Fneu"][rows] if coefficient and "Fneu" in inside else block
+
+    return Plane(len(traces), kept, positions.reshape(-1, 3), traces.shape[1], read)
 
 
 def _plane_order(place: Path) -> tuple[int, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from src.signals import PlainRecord
+from src.signals import BadInput, PlainRecord, Recording
 
 _BLOCK_S = 30.0
 EEG_UV = (2.0, 150.0)
@@ -31,6 +31,16 @@ class ChannelReport(PlainRecord):
     hum_db: float | None  # mains frequency above its surroundings, the worse of 50 and 60 Hz; None: rate too low
     findings: tuple[str, ...]  # sentences for a person; empty if nothing is wrong
     usable: bool = True  # false for what cannot be EEG: hardly ever moving, or far too large or small in any unit
+
+
+def require_signal(channel: Recording) -> None:
+    """Refuse a recording of one channel that is NaN throughout or never moves."""
+    row, hint = channel.samples[0], "choose another channel or leave this recording out"
+    low, high = np.fmin.reduce(row, initial=np.nan), np.fmax.reduce(row, initial=np.nan)
+    if np.isnan(low):
+        raise BadInput(channel.source, f"channel {channel.channels[0]!r} is NaN throughout", hint)
+    if low == high:
+        raise BadInput(channel.source, f"channel {channel.channels[0]!r} is flat ({low:g} throughout)", hint)
 
 
 def check_channel(
@@ -71,6 +81,7 @@ def _scales(report: ChannelReport, usual_uv: tuple[float, float]) -> list[float]
 
 
 def _findings(report: ChannelReport, usual_uv: tuple[float, float] | None) -> Iterator[str]:
+    """Sentences; ``src/preprocess/lfp/shank.py`` tells them apart by a word of each."""
     if report.missing_share > _MISSING_LIMIT:
         yield f"{report.missing_share:.1%} of the samples are missing; epochs with gaps are not scored"
     if report.flat_share > _FLAT_LIMIT:

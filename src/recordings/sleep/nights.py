@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
 from rich.console import Console
 
 from src.recordings.sleep.channels import derivation
+from src.recordings.sleep.check_signal import require_signal
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
 from src.recordings.sleep.edf import EDF_SUFFIXES, is_edf_file, read_channels, read_header
 from src.recordings.sleep.hypnogram import Hypnogram
@@ -115,7 +115,7 @@ def load_channels(
 ) -> list[Recording]:
     """The channels asked for, a recording of one channel each; see :func:`~.edf.read_channels`.
 
-    A channel that was never recorded (NaN throughout) or never moved raises :class:`BadInput`.
+    A channel without a signal raises :class:`BadInput`.
     """
     if (only := KINDS[night.kind].signal(night)) is None:
         found = read_channels(night.psg[0], names, aliases)
@@ -124,12 +124,7 @@ def load_channels(
             derivation(only.source, name, only.channels, aliases.get(name, ()))
         found = [replace(only, channels=(name,)) for name in (only.channels if names is None else names)]
     for channel in found:
-        row, hint = channel.samples[0], "choose another channel or leave this recording out"
-        low, high = np.fmin.reduce(row, initial=np.nan), np.fmax.reduce(row, initial=np.nan)
-        if np.isnan(low):
-            raise BadInput(channel.source, f"channel {channel.channels[0]!r} is NaN throughout", hint)
-        if low == high:
-            raise BadInput(channel.source, f"channel {channel.channels[0]!r} is flat ({low:g} throughout)", hint)
+        require_signal(channel)
     return found
 
 

@@ -1,9 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from src.datamodules.grid_statistics import COMPONENTS, components, score_products
-from src.models.grids.linear import fit_linear
+from src.models.grids.linear import LINEAR, fit_linear, linear_forecasts
 from src.preprocess.calcium.grid_windows import WindowFrames, window_batch
 from tests.forecast_data import grid_data, subject_grids
 
@@ -40,13 +42,18 @@ def statistics(grids, frames=FRAMES, train=None, val=None):
     }
 
 
+def forecasts(known):
+    offsets, components = known["offsets"].tolist(), known["components"].shape[1]
+    return linear_forecasts(SimpleNamespace(offsets=offsets, components=components, **fit_linear(known)))
+
+
 def probabilities(baseline, grids, first):
     batch = window_batch([grids], np.array([[0, first]]), FRAMES)
     return torch.sigmoid(baseline(batch)[0].logits)[0].numpy()
 
 
 def test_the_mean_rate_is_the_mean_rate(sticky):
-    found = probabilities(fit_linear(statistics(sticky))["mean rate"], sticky, 7)
+    found = probabilities(forecasts(statistics(sticky))["mean rate"], sticky, 7)
     np.testing.assert_allclose(found, np.tile(sticky.raster(0, 4000).mean(axis=0), (3, 1)), rtol=1e-4)
 
 
@@ -57,15 +64,15 @@ def test_a_first_order_process_is_forecast_by_its_last_frame(sticky, name):
         last = sticky.raster(first + 3, first + 4)[0]
         expected = [rate + 0.8 ** (h + 1) * (last - rate) for h in range(3)]
         np.testing.assert_allclose(
-            probabilities(fit_linear(statistics(sticky))[name], sticky, first), np.array(expected), atol=0.09
+            probabilities(forecasts(statistics(sticky))[name], sticky, first), np.array(expected), atol=0.09
         )
 
 
 def test_statistics_of_the_datamodule_fit_in(tmp_path):
     data = grid_data(tmp_path)
     data.setup("fit")
-    baselines = fit_linear(data.statistics())
-    assert list(baselines) == ["mean rate", "persistence", "autoregression", "linear population"]
+    baselines = forecasts(data.statistics())
+    assert tuple(baselines) == LINEAR
     for forecast in baselines["linear population"](next(iter(data.val_dataloader()))):
         chance = torch.sigmoid(forecast.logits)
         assert torch.isfinite(chance).all()
@@ -79,7 +86,7 @@ TRAIN, VAL = [range(3000)], [range(3000, 4000)]
 def fitted(active):
     grids = subject_grids(active, np.arange(active.shape[1]), 1)
     known = statistics(grids, train=TRAIN, val=VAL)
-    return grids, known["components"], fit_linear(known)["linear population"]
+    return grids, known["components"], forecasts(known)["linear population"]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from src.models.grids.entries import entries
-from src.models.grids.linear import LinearForecast
 from src.models.grids.networks import PlaneForecaster
 from src.preprocess.calcium.grid_windows import WindowFrames, as_sparse, window_batch
 from src.signals import BadInput
@@ -19,9 +18,8 @@ def built(**given):
     torch.manual_seed(0)
     network = PlaneForecaster(BRAINS, FRAMES, **({"coarsen": 32, "channels": 4} | given)).eval()
     rates = [torch.from_numpy(s.raster(0, 30).mean(axis=0)).float().clamp_min(0.01) for s in SUBJECTS]
-    voxels = torch.from_numpy(np.concatenate([s.voxels for s in SUBJECTS]))
-    fitted = LinearForecast(torch.cat(rates), network.offsets, voxels, torch.full((41, 5, 3), 0.02))
-    network.set_statistics({"persistence": fitted, "linear population": fitted})
+    network.rates, network.linear = torch.cat(rates), torch.full((41, 5, 3), 0.02)
+    network.voxels = torch.from_numpy(np.concatenate([s.voxels for s in SUBJECTS]))
     with torch.no_grad():  # a fresh convolution says nothing about the brain
         for name, parameter in network.named_parameters():
             if name.startswith("head"):

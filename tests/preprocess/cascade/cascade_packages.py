@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 from scipy.io import savemat
 
-from src.preprocess.cascade.package import CONFIG_FILE, Network, PackageConfig, steps_before_readout
+from src.preprocess.cascade.package import CONFIG_FILE, Network, PackageConfig, kernel_shapes
 
 Vintage = Literal["keras2", "keras3", "vars"]
 
@@ -34,18 +34,10 @@ TINY = PackageConfig(
 
 def random_network(config: PackageConfig, seed: int) -> Network:
     draw = np.random.default_rng(seed)
-
-    def layer(*shape: int) -> tuple[np.ndarray, np.ndarray]:
-        scale = np.sqrt(2 / np.prod(shape[:-1]))
-        kernel = draw.normal(0, scale, shape).astype(np.float32)
-        return kernel, draw.normal(0.05, 0.1, shape[-1]).astype(np.float32)
-
-    widths = (1, *config.filter_numbers)
-    return Network(
-        tuple(layer(size, widths[i], widths[i + 1]) for i, size in enumerate(config.filter_sizes)),
-        layer(config.filter_numbers[-1], config.dense_expansion),
-        layer(steps_before_readout(config) * config.dense_expansion, 1),
-    )
+    drawn = []
+    for shape in kernel_shapes(config):
+        drawn += [draw.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape), draw.normal(0.05, 0.1, shape[-1])]
+    return [array.astype(np.float32) for array in drawn]
 
 
 def write_package(
@@ -67,9 +59,10 @@ def write_network(path: Path, network: Network, vintage: Vintage, first_number: 
     dense = [f"dense_{first_number + i}" for i in range(2)]
     if first_number == 0:
         convolutions[0], dense[0] = "conv1d", "dense"
-    layers = (*network.convolutions, network.dense, network.readout)
     with h5py.File(path, "w") as file:
-        for name, (kernel, bias) in zip([*convolutions, *dense], layers, strict=True):
+        for name, (kernel, bias) in zip(
+            [*convolutions, *dense], zip(network[::2], network[1::2], strict=True), strict=True
+        ):
             if vintage == "vars":
                 file[f"layers/{name}/vars/0"], file[f"layers/{name}/vars/1"] = kernel, bias
             else:
@@ -92,15 +85,16 @@ def window_by_window(dff: np.ndarray, networks: list[Network], config: PackageCo
 
 def _evaluate(window: np.ndarray, network: Network) -> float:
     hidden = window[:, None]
-    for depth, (kernel, bias) in enumerate(network.convolutions):
+    *convolutions, dense, readout = zip(network[::2], network[1::2], strict=True)
+    for depth, (kernel, bias) in enumerate(convolutions):
         width = kernel.shape[0]
         steps = len(hidden) - width + 1
         hidden = np.stack([np.einsum("kc,kcd->d", hidden[t : t + width], kernel) for t in range(steps)])
         hidden = np.maximum(hidden + bias, 0)
         if depth > 0:
             hidden = hidden[: len(hidden) // 2 * 2].reshape(-1, 2, hidden.shape[1]).max(axis=1)
-    hidden = np.maximum(hidden @ network.dense[0] + network.dense[1], 0)
-    return float(hidden.reshape(-1) @ network.readout[0][:, 0] + network.readout[1][0])
+    hidden = np.maximum(hidden @ dense[0] + dense[1], 0)
+    return float(hidden.reshape(-1) @ readout[0][:, 0] + readout[1][0])
 
 
 def with_name(config: PackageConfig, name: str) -> PackageConfig:

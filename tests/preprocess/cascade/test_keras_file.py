@@ -13,7 +13,7 @@ def test_weights_come_back_and_the_bytes_are_the_same(tmp_path: Path) -> None:
     network = random_network(TINY, 5)
     for name in ("a.h5", "b.h5"):
         write_network(tmp_path / name, network, TINY)
-    for ours, theirs in zip(read_network(tmp_path / "a.h5", TINY).arrays(), network.arrays(), strict=True):
+    for ours, theirs in zip(read_network(tmp_path / "a.h5", TINY), network, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     assert member_name(4, 2) == "Model_NoiseLevel_4_Ensemble_2.h5"

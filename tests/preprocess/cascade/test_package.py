@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-from src.preprocess.cascade.package import open_package, read_config, steps_before_readout
+from src.preprocess.cascade.package import kernel_shapes, open_package, read_config
 from src.signals import BadInput
 from tests.preprocess.cascade.cascade_packages import TINY, Vintage, random_network, write_package
 
@@ -16,20 +16,20 @@ def test_every_keras_layout_gives_the_same_weights(tmp_path: Path, vintage: Vint
     for level in TINY.noise_levels:
         for member, network in enumerate(package.networks(level)):
             written = random_network(TINY, 100 * level + member)
-            for ours, theirs in zip(network.arrays(), written.arrays(), strict=True):
+            for ours, theirs in zip(network, written, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
 
 
 def test_layers_are_ordered_by_number_and_not_by_spelling(tmp_path: Path) -> None:
     package = open_package(write_package(tmp_path, first_number=9))
-    widths = [kernel.shape[0] for kernel, _ in package.networks(2)[0].convolutions]
-    assert widths == list(TINY.filter_sizes)
+    assert [array.shape for array in package.networks(2)[0][::2]] == kernel_shapes(TINY)
 
 
 def test_config_round_trip(tmp_path: Path) -> None:
     folder = write_package(tmp_path)
     assert read_config(folder / "config.yaml") == TINY
-    assert (TINY.first_frame, TINY.trained_frame, steps_before_readout(TINY)) == (7, 8, 2)
+    assert (TINY.first_frame, TINY.trained_frame) == (7, 8)
+    assert kernel_shapes(TINY) == [(3, 1, 4), (3, 4, 5), (2, 5, 6), (6, 3), (6, 1)]
 
 
 @pytest.mark.parametrize(
@@ -111,5 +111,5 @@ def test_published_packages_open(shared_data: Path) -> None:
     for name, levels in [("Global_EXC_30Hz_smoothing50ms_causalkernel", 7), ("OGB_zf_pDp_7.5Hz_smoothing200ms", 6)]:
         package = open_package(shared_data / "cascade_models" / name)
         assert len(package.config.noise_levels) == levels
-        parameters = sum(array.size for array in package.networks(2)[0].arrays())
+        parameters = sum(array.size for array in package.networks(2)[0])
         assert parameters == 35_441
