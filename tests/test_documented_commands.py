@@ -126,7 +126,7 @@ def test_the_network_and_the_experiment_of_contributing_work(tmp_path, monkeypat
     cfg = composed("train", "experiment=my_question", f"hydra.searchpath=[file://{tmp_path / 'conf'}]")
     check(cfg)
     signal = SignalSpec(("EEG",), 100.0, 30.0, "dB", ("channel", "frequency", "time"), (1, 20, 29))
-    model = instantiate(cfg.model, signal=signal.to_dict(), classes=["a", "b"], _recursive_=False, _convert_="all")
+    model = instantiate(cfg.model, signal=signal.to_dict(), classes=["a", "b"])
     assert model.network(torch.randn(4, 1, 20, 29)).shape == (4, 2)
     assert model.network.layers[1].out_features == 64
 
