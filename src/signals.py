@@ -27,6 +27,9 @@ HUMAN_KAPPA, HUMAN_ACCURACY = 0.76, 0.82
 """How far human scorers agree among themselves in 30-s epochs of five stages (Lee et al. 2022, J Clin Sleep Med
 18:193; Rosenberg & Van Hout 2013, J Clin Sleep Med 9:81)."""
 
+THETA_HZ, WIDE_HZ = (5.0, 10.0), (2.0, 15.0)
+"""The theta ratio is the power of the first over that of the second: high in a rodent's REM sleep and active waking."""
+
 UNSCORED = -1
 """Label of an epoch nobody scored: movement, artefact, unknown, or past the end of the hypnogram."""
 
