@@ -37,7 +37,7 @@ from src.signals import BadInput, SourceOptions
 from src.storage.parallel import in_order
 from src.storage.progress import job_progress
 
-STEP, VERSION = "lfp_spectrogram", 4
+STEP, VERSION = "lfp_spectrogram", 5
 TRACES = "traces"
 _CHECKED, _CHECKED_S = 12, 10.0
 _FINDINGS = {"missing": "samples missing", "move": "flat", "clipped": "clipped", "hum": "mains hum"}
