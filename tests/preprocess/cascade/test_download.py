@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from src.preprocess.cascade.download import (
-    CATALOGUE_FILE,
     EMBEDDED_NAME,
     LARGEST_ZIP,
     SHIPPED_DIR,
@@ -112,14 +111,6 @@ def test_a_package_is_fetched_once_and_recorded(tmp_path: Path, server: Server, 
     assert server.requests == []
 
 
-def test_the_catalogue_in_the_folder_comes_first(tmp_path: Path, server: Server, archive: bytes) -> None:
-    server.offer(archive)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / CATALOGUE_FILE).write_text(f"{MODEL}:\n  Link: {server.url}/model.zip\n")
-    find_package(MODEL, tmp_path / "models", catalogue_url="http://127.0.0.1:9/nothing")
-    assert server.requests == ["/model.zip"]
-
-
 def assert_nothing_left(models: Path) -> None:
     assert [path.name for path in models.iterdir() if not path.name.endswith(".lock")] == []
 
@@ -201,13 +192,10 @@ def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
 
 def test_models_that_fit_a_rate(tmp_path: Path) -> None:
     write_package(tmp_path)
-    (tmp_path / CATALOGUE_FILE).write_text("A_2Hz_smoothing1ms: {}\nB_2.1Hz_x: {}\nC_7.5Hz_x: {}\nD: {}\n")
-    (tmp_path / "Recipe_only_2Hz").mkdir()
-    (tmp_path / "Recipe_only_2Hz" / "config.yaml").write_text("sampling_rate: 2\n")
-    names = names_for_rate(tmp_path, 2.0, 0.05)
-    assert names[0] == "Recipe_only_2Hz"
-    assert {"Tiny_2Hz", "A_2Hz_smoothing1ms", "B_2.1Hz_x"} < set(names)
-    assert "C_7.5Hz_x" in names_for_rate(tmp_path, 7.2, 0.05)
+    for name in ("Recipe_only_2.1Hz", "Other_7.5Hz_x", "No_rate"):
+        write_package(tmp_path, replace(TINY, model_name=name))
+    assert names_for_rate(tmp_path, 2.0, 0.05)[:2] == ["Recipe_only_2.1Hz", "Tiny_2Hz"]
+    assert names_for_rate(tmp_path, 7.2, 0.05)[0] == "Other_7.5Hz_x"
     assert names_for_rate(tmp_path, 50, 0.05) == []
 
 
