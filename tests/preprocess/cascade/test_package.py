@@ -20,11 +20,6 @@ def test_every_keras_layout_gives_the_same_weights(tmp_path: Path, vintage: Vint
                 np.testing.assert_array_equal(ours, theirs)
 
 
-def test_layers_are_ordered_by_number_and_not_by_spelling(tmp_path: Path) -> None:
-    package = open_package(write_package(tmp_path, first_number=9))
-    assert [array.shape for array in package.networks(2)[0][::2]] == kernel_shapes(TINY)
-
-
 def test_config_round_trip(tmp_path: Path) -> None:
     folder = write_package(tmp_path)
     assert read_config(folder / "config.yaml") == TINY
