@@ -270,8 +270,6 @@ class ForecastWriter:
             is_test=none,
             is_valid=(self.step > 0).astype(np.uint8),
             z_values=grids.z_values,
-            spikes_under_markers=np.zeros(0, np.int64),
-            markers=False,
             timepoint_indices=np.concatenate([grids.timepoints, beyond]),
             attributes={
                 "subject": grids.subject,
