@@ -12,7 +12,7 @@ from rich.console import Console
 
 from src import schema
 from src.runs.command import exit_with, run_verb, user_errors
-from src.signals import BadInput
+from src.signals import BadInput, require_range
 from src.storage.batch import selection
 from src.storage.parameters import PreprocessConfig
 from src.storage.progress import say, show
@@ -27,6 +27,7 @@ def main(cfg: DictConfig) -> None:
         params: Any = OmegaConf.to_object(cfg)
         if not isinstance(params, PreprocessConfig) or type(params) is PreprocessConfig:
             raise BadInput("preprocess", "names no step of src/schema.py", f"choose from: {', '.join(schema.steps())}")
+        require_range("", 0, 2**32 - 1, seed=params.seed)
         with selection(only=params.only, part=params.part, parts=params.parts):
             summary = params.run()
     for failure in (failure for failure in summary.failures if failure.detail):

@@ -7,7 +7,7 @@ best F1 on the very recording, which flatters it.
 import numpy as np
 import scipy.signal
 
-from src.models.spike_scoring import detection
+from src.models.spikes.scores import detection
 from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template, robust_sigma
 from src.preprocess.spikes.waveforms import WaveformModel, cut
 from src.recordings.extracellular.spike_trains import SpikeTrain

@@ -29,7 +29,7 @@ import scipy.signal
 from rich.console import Console
 from scipy.optimize import linear_sum_assignment
 
-from src.models.spike_scoring import count_pairs
+from src.models.spikes.scores import count_pairs
 from src.reports.tables import ResultsTable
 from src.storage.progress import show
 

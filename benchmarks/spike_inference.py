@@ -53,7 +53,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     trace = made("D2", 1, None).trace()
-    bandpassed, network = CHAIN.linear(trace.centred), SpikeDetector().eval()
+    bandpassed, network = CHAIN.bandpassed(trace.centred), SpikeDetector().eval()
     cpu, wall, fast = cost(lambda: network.onset_probability(bandpassed))
     show(f"detector, one pass over {len(bandpassed):,} samples", cpu, wall)
     window_cpu, window_wall, slow = cost(lambda: by_windows(network, bandpassed[: given.stretch + WINDOW]), 1)

@@ -21,8 +21,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from benchmarks.spike_baselines import AFTER, BEFORE, baselines
 from src.models.bundle import load_bundle
-from src.models.spike_scoring import WEIGHTS, final_score, match, score
-from src.predict.sorter import NetworkSorter
+from src.models.spikes.scores import WEIGHTS, final_score, match, score
+from src.predict.spike_networks import NetworkSorter
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
 from src.preprocess.spikes.sorting import BankSorter
@@ -68,7 +68,7 @@ def labelled(shared: Path | None) -> LabelledRecording:
     recorded = made("D1", 0, shared)
     trace = recorded.trace()
     flat = trace.centred - slow_baseline(trace.centred)
-    return LabelledRecording(trace, recorded.truth, flat, CHAIN.linear(trace.centred))
+    return LabelledRecording(trace, recorded.truth, flat, CHAIN.bandpassed(trace.centred))
 
 
 def on_same_spikes(recorded: Recorded, other: Recorded, bank: BankSorter, train: SpikeTrain) -> dict[str, float]:
@@ -78,10 +78,10 @@ def on_same_spikes(recorded: Recorded, other: Recorded, bank: BankSorter, train:
     """
 
     def windows(one: Recorded, onsets: np.ndarray) -> np.ndarray:
-        return cut(CHAIN.linear(one.trace().centred), onsets - BEFORE, BEFORE + AFTER)
+        return cut(CHAIN.bandpassed(one.trace().centred), onsets - BEFORE, BEFORE + AFTER)
 
     def filtered(onsets: np.ndarray) -> np.ndarray:
-        bandpassed = CHAIN.linear(recorded.trace().centred)
+        bandpassed = CHAIN.bandpassed(recorded.trace().centred)
         filters = bank.bank(bank.measure(bandpassed, np.ones(len(bandpassed), bool)))
         white = np.pad(filters.whitening.apply(bandpassed[None]), ((0, 0), (filters.length, filters.length)))
         evidence = filters.evidence(filters.correlate(filters.windows(white, onsets + filters.length)))
@@ -111,7 +111,7 @@ def sort_all(
             started = time.process_time()
             train = sorter.sort(trace).train
             yield name, train, time.process_time() - started
-    bandpassed = CHAIN.linear(trace.centred)
+    bandpassed = CHAIN.bandpassed(trace.centred)
     for name, train in baselines(bank.waveforms, bandpassed, recorded.truth, FS_HZ).items():
         yield name, train, float("nan")
 

@@ -3,6 +3,8 @@
 Types and constants only. Nothing here reads or writes a file.
 """
 
+import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -24,6 +26,9 @@ STAGE_SETS: dict[str, tuple[str, ...]] = {"human": HUMAN_STAGES, "rodent": RODEN
 HUMAN_KAPPA, HUMAN_ACCURACY = 0.76, 0.82
 """How far human scorers agree among themselves in 30-s epochs of five stages (Lee et al. 2022, J Clin Sleep Med
 18:193; Rosenberg & Van Hout 2013, J Clin Sleep Med 9:81)."""
+
+THETA_HZ, WIDE_HZ = (5.0, 10.0), (2.0, 15.0)
+"""The theta ratio is the power of the first over that of the second: high in a rodent's REM sleep and active waking."""
 
 UNSCORED = -1
 """Label of an epoch nobody scored: movement, artefact, unknown, or past the end of the hypnogram."""
@@ -54,6 +59,23 @@ class BadInput(ValueError):
     def __str__(self) -> str:
         line = " ".join(f"{self.source}: {self.problem}; {self.hint}".splitlines())
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)  # names from damaged files
+
+
+TRUST = "NEUROLIT_TRUST"
+"""Environment variable with the names of the user's own packages, separated by commas; no file can set it."""
+
+
+def is_trusted(target: str) -> bool:
+    """Whether a dotted name is in a package that the user trusts."""
+    return "." in target and target.partition(".")[0] in [p.strip() for p in os.environ.get(TRUST, "").split(",")]
+
+
+def require_range(where: str, low: float, high: float = math.inf, **values: float | None) -> None:
+    """Raise ``BadInput`` unless every value that is given is from ``low`` to ``high``; ``where`` begins their keys."""
+    for name, value in values.items():
+        if value is not None and not low <= value <= high:
+            hint = f"give {low} or more" if high == math.inf else f"give a number from {low} to {high}"
+            raise BadInput(f"{where}.{name}".lstrip("."), f"is {value}", hint)
 
 
 def counted(number: int, noun: str) -> str:

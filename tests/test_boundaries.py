@@ -28,10 +28,10 @@ MAY_IMPORT = {
     "datamodules": ("storage", "recordings", "simulate", "preprocess"),
     "models": ("storage", "recordings", "preprocess"),
     "predict": ("storage", "recordings", "preprocess", "models", "reports"),
-    "reports": ("storage", "recordings", "preprocess", "models"),
-    "runs": ("storage", "preprocess", "models", "reports"),
+    "reports": ("storage", "recordings", "preprocess"),
+    "runs": ("storage", "models", "reports"),
 }
-"""Room → the rooms it may import, besides ``src.signals``. The flow goes one way; see README."""
+"""Room → the rooms it may import, besides ``src.signals``; CONTRIBUTING.md has the same table."""
 
 PACKAGES = {
     "storage": (*LIGHTNING, "wandb", "torch"),

@@ -80,9 +80,9 @@ def test_every_option_composes(group, option):
     check(compose("train", [f"experiment={experiment}", f"{group}={option}", *root]))
 
 
-@pytest.mark.parametrize("stage", sorted(p.stem for p in (CONF / "preprocess").glob("*.yaml")))
-def test_every_preprocessing_stage_composes(stage):
-    config = compose("preprocess", [f"preprocess={stage}", "input_dir=in", "output_dir=out"])
+@pytest.mark.parametrize("step", sorted(p.stem for p in (CONF / "preprocess").glob("*.yaml")))
+def test_every_preprocessing_step_composes(step):
+    config = compose("preprocess", [f"preprocess={step}", "input_dir=in", "output_dir=out"])
     check(config, kept={"only", "part", "parts"})  # by preprocess.py for itself
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from src.signals import require_range
+
 
 @dataclass(frozen=True)
 class SpectrogramAugment:
@@ -32,6 +34,9 @@ class SpectrogramAugment:
     freq_mask_bins: int = 0
     time_mask_frames: int = 0
     gain_db: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_range("datamodule.augment", 0, **vars(self))
 
     def __call__(self, decibels: Tensor, mean_db: Tensor, std_db: Tensor) -> Tensor:
         """Augment a batch; ``mean_db`` is the training mean ``(channel, freq)``, the deviation is not needed."""
@@ -100,6 +105,10 @@ class LevelAugment:
     noise: float = 0.0
     shift: float = 0.0
     channel_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_range("datamodule.augment", 0, **vars(self))
+        require_range("datamodule.augment", 0, 1, channel_dropout=self.channel_dropout)
 
     def __call__(self, levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Augment a batch; ``mean`` and ``std`` are ``(channel, freq)`` over the training epochs."""

@@ -11,7 +11,7 @@ import numpy as np
 from src.datamodules.splits import PARTS, Part, split_blocks
 from src.preprocess.calcium.grid_index import SubjectGrids
 from src.preprocess.calcium.sampling import seeded_rng
-from src.signals import BadInput, counted
+from src.signals import BadInput, counted, require_range
 
 Stretches = dict[Part, list[range]]
 METHODS = ("recorded", "condition", "blocks")
@@ -54,6 +54,9 @@ class GridSplit:
         if self.method not in METHODS:
             hint = f"choose from: {', '.join(METHODS)}"
             raise BadInput("datamodule.split.method", f"is {self.method!r}", hint)
+        require_range("datamodule.split", 0, 1, val=self.val, test=self.test)
+        require_range("datamodule.split", 0, gap_frames=self.gap_frames)
+        require_range("datamodule.split", 1, block_frames=self.block_frames)
         if self.method == "condition" and not (self.conditions and self.held_out):
             hint = "give split.conditions=<CSV file> and split.held_out=<condition>"
             raise BadInput("datamodule.split", "method=condition needs the conditions and the one to test", hint)

@@ -15,13 +15,13 @@ from torch.utils.data import Dataset
 
 from src.datamodules.grid_splits import GridSplit, Stretches, look_ahead, shuffled, split_frames
 from src.datamodules.grid_statistics import training_statistics
-from src.datamodules.loaders import Execution, PartLoaders, as_is
+from src.datamodules.loaders import PartLoaders, as_is
 from src.datamodules.splits import PARTS, Part, Split
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
 from src.preprocess.calcium.grid_index import GRID_INDEX, SubjectGrids, find_grids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE
 from src.preprocess.calcium.grid_windows import WindowBatch, WindowFrames, as_dense, as_sparse, window_batch
-from src.signals import BadInput, Origin, SignalSpec
+from src.signals import BadInput, Origin, SignalSpec, require_range
 from src.simulate.grids import POSITIONS, SIMULATED_GRIDS, ChainedActivity
 from src.storage.step import ensure
 
@@ -158,10 +158,8 @@ class Windows:
     held_out_stride: int = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("context", 1), ("horizon", 1), ("gap", 0), ("stride", 1), ("held_out_stride", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise BadInput(f"datamodule.windows.{name}", f"is {value}", f"give {least} or more frames")
+        require_range("datamodule.windows", 0, gap=self.gap)
+        require_range("datamodule.windows", 1, **{k: v for k, v in vars(self).items() if k != "gap"})
 
 
 class GridData(PartLoaders):
@@ -199,14 +197,12 @@ class GridData(PartLoaders):
         batch_size: int = 32,
         execution: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, execution)
         if layout not in LAYOUTS:
             raise BadInput("datamodule.layout", f"is {layout!r}", f"choose from: {', '.join(LAYOUTS)}")
         self.root, self.simulated = root, simulated
         self.windows, self.layout = Windows(**windows), layout
-        self.batch_size, self.held_out_batch, self.collate = batch_size, batch_size, as_is
-        self.split_options = GridSplit(**split)
-        self.execution = Execution(**execution or {})
+        self.collate, self.split_options = as_is, GridSplit(**split)
         self.classes = ["active"]
         self.subjects: list[SubjectGrids] = []
         self.stretches: list[Stretches] = []
@@ -227,6 +223,10 @@ class GridData(PartLoaders):
         """The grid files by subject: their content belongs to a run's identity."""
         if self.root is not None:
             return find_grids(Path(self.root))
+        expected = ("seed", "positions", "common", "subjects")
+        if set(self.simulated) != set(expected) or not self.simulated["subjects"]:
+            hint = "give subjects: [{cells: 900, planes: 5}] and whatever differs from conf/datamodule/grids.yaml"
+            raise BadInput("datamodule.simulated", f"has to hold {', '.join(expected)}, and one subject or more", hint)
         made = {}
         positions = self.simulated["positions"]
         inputs = {POSITIONS: Path(positions)} if positions else {}

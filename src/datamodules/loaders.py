@@ -10,7 +10,7 @@ from torch import distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from src.datamodules.splits import Part
-from src.signals import BadInput
+from src.signals import BadInput, require_range
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Execution:
     cache_dir: str = "artifacts"
     workers: int = 1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_range("datamodule.execution", 0, workers=self.workers, seed=self.seed)
 
 
 class ShareSampler(DistributedSampler[Any]):
@@ -89,9 +92,9 @@ def training_loader(
         If the processes cannot share a batch evenly.
     """
     rank, processes = _place(trainer)
-    if batch_size < 1 or batch_size % processes:
-        hint = f"give a multiple of {processes}, at least {processes}"
-        raise BadInput("datamodule.batch_size", f"is {batch_size} for {processes} processes", hint)
+    if batch_size % processes:
+        problem = f"is {batch_size} for {processes} processes"
+        raise BadInput("datamodule.batch_size", problem, f"give a multiple of {processes}")
     sampler: Any = None
     if not overfitting(trainer):
         # The factor keeps the orders of neighbouring seeds apart: the sampler draws from seed + epoch.
@@ -133,6 +136,12 @@ class PartLoaders(pl.LightningDataModule):
     held_out_batch: int | None
     collate: Callable[[Any], Any] | None = None
     execution: Execution
+
+    def __init__(self, batch_size: int = 1, execution: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        require_range("datamodule", 1, batch_size=batch_size)
+        self.batch_size = self.held_out_batch = batch_size
+        self.execution = Execution(**execution or {})
 
     def held_out(self, part: Part) -> Any:
         """The examples of a part that nothing is trained on."""

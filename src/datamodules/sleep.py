@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.datamodules.augment import SpectrogramAugment
-from src.datamodules.loaders import Execution, PartLoaders
-from src.datamodules.splits import PARTS, Part, Split, make_split, split_blocks
+from src.datamodules.loaders import PartLoaders
+from src.datamodules.splits import PARTS, Part, Split, check_split, make_split, split_blocks
 from src.preprocess.sleep.epochs import EpochSettings, read_epochs
 from src.preprocess.sleep.prepare import SLEEP_EPOCHS, EpochArtifact, prepare_nights, recordings_table, source_origin
 from src.recordings.sleep.hypnogram import transition_counts
@@ -126,12 +126,12 @@ class SleepData(PartLoaders):
         batch_size: int = 128,
         execution: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, execution)
+        check_split(**split)
         default = {"channels": EpochSettings.channels, "features": {}}
         self.source, self.settings = source, EpochSettings.from_params({**default, **epochs})
-        self.split_options, self.batch_size, self.held_out_batch = split, batch_size, batch_size
+        self.split_options = split
         self.augment: Any = SpectrogramAugment(**augment or {})
-        self.execution = Execution(**execution or {})
         self.classes: Sequence[str] = HUMAN_STAGES
         self.artifacts: list[EpochArtifact] = []
         self.preparation = Summary("recordings")

@@ -13,9 +13,9 @@ from src.datamodules.augment import LevelAugment
 from src.datamodules.sleep import Batch, NightEpochs, SleepData, SleepDataset
 from src.datamodules.splits import Part
 from src.preprocess.sleep.epochs import read_epochs
-from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, night_view
+from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, known_views, night_view
 from src.preprocess.sleep.prepare import EpochArtifact
-from src.signals import UNSCORED, BadInput, SignalSpec
+from src.signals import UNSCORED, BadInput, SignalSpec, require_range
 
 SPAN_VIEWS = ("relative", "night", "low", "high")
 
@@ -28,44 +28,23 @@ class SpanOptions:
     wake around. So the span is drawn anew for every example: twenty minutes to the whole night, with or without
     further wake on both sides.
 
-    Attributes
-    ----------
-    window_epochs, windows
-        Epochs of a window; windows taken of one span.
-    share
-        Share of examples with a random span; the others take the whole night.
-    least_epochs
-        Of the shortest span. Lengths are log-uniform up to the night's.
-    wake_share, wake_epochs
-        Share of the random spans with the night's own wake repeated around them, and the least and greatest number of
-        those epochs, log-uniform.
-    jitter_db, tilt_db, jitter_scatter
-        Another amplifier, montage or filter: standard deviation of a constant per window, channel and band, and of
-        one that grows by as much from band to band, added to the ``relative`` levels; and of one added to the other
-        views, in the unit of each.
-    one_channel, other_channel, with_eog
-        Share of windows that lose all channels but one EEG channel; of these, the share with the second EEG channel
-        in place of the first, and with the EOG kept.
-    lost_channel
-        Share of windows that lose one channel.
-    views
-        The first two or more of :data:`SPAN_VIEWS`.
+    Shares are of examples or windows. The jitter stands for another amplifier, montage or filter.
     """
 
     window_epochs: int = 60
-    windows: int = 4
-    share: float = 0.67
-    least_epochs: int = 40
-    wake_share: float = 0.3
-    wake_epochs: tuple[int, int] = (50, 1440)
-    jitter_db: float = 1.75
-    tilt_db: float = 1.0
-    jitter_scatter: float = 0.2
-    one_channel: float = 0.225
-    other_channel: float = 0.4
-    with_eog: float = 0.3
-    lost_channel: float = 0.075
-    views: Sequence[str] = SPAN_VIEWS[:2]
+    windows: int = 4  # taken of one span
+    share: float = 0.67  # with a random span; the others take the whole night
+    least_epochs: int = 40  # of the shortest span; lengths are log-uniform up to the night's
+    wake_share: float = 0.3  # of the random spans: the night's own wake is repeated around them
+    wake_epochs: tuple[int, int] = (50, 1440)  # least and greatest number of those epochs, log-uniform
+    jitter_db: float = 1.75  # sd of a constant per window, channel and band, added to the relative levels
+    tilt_db: float = 1.0  # sd of one that grows by as much from band to band, likewise
+    jitter_scatter: float = 0.2  # sd of a constant added to the other views, in the unit of each
+    one_channel: float = 0.225  # loses all channels but one EEG channel
+    other_channel: float = 0.4  # of these: the second EEG channel in place of the first
+    with_eog: float = 0.3  # of these: with the EOG kept
+    lost_channel: float = 0.075  # loses one channel
+    views: Sequence[str] = SPAN_VIEWS[:2]  # the first two or more of SPAN_VIEWS
 
     def __post_init__(self) -> None:
         if len(self.views) < 2 or list(self.views) != list(SPAN_VIEWS[: len(self.views)]):
@@ -250,11 +229,12 @@ class SleepSequenceData(SleepData):
         execution: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(source, epochs, split, None, batch_size, execution)
+        require_range("datamodule", 1, window_epochs=window_epochs)
         options = dict(augment or {})
         spans = options.pop("spans", None)
         self.spans = None if spans is None else SpanOptions(window_epochs=window_epochs, views=views, **spans)
         self.augment, self.held_out_batch = LevelAugment(**options), None
-        self.window_epochs, self.views = window_epochs, list(views)
+        self.window_epochs, self.views = window_epochs, known_views(views)
         self.classes = self.settings.stage_names
 
     def _load(self, artifact: EpochArtifact) -> NightEpochs:

@@ -3,22 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from src.datamodules.loaders import Execution, PartLoaders, as_is, evaluation_loader, overfitting
-from src.datamodules.splits import PARTS, Part, Split, split_blocks
+from src.datamodules.loaders import PartLoaders, as_is, evaluation_loader, overfitting
+from src.datamodules.splits import PARTS, Part, Split, check_split, split_blocks
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
 from src.preprocess.spikes.filters import Spectrum
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import find_recording, load_trace
 from src.preprocess.spikes.waveforms import cut, load_labelled
 from src.recordings.extracellular.spike_trains import SpikeTrain
-from src.signals import BadInput, Origin, SignalSpec, SourceOptions
+from src.signals import BadInput, Origin, SignalSpec, SourceOptions, require_range
 from src.simulate.spikes import LOOKALIKE_SET
 from src.storage.step import ensure
 
@@ -90,6 +90,10 @@ class NoisyBatches(Dataset[tuple[Tensor, Tensor]]):
     batches: int
     seed: int = 0
     same: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = {k: v for k, v in vars(self).items() if k in ("batches", "windows", "window", "samples")}
+        require_range("datamodule.examples", 1, **sizes)
 
     def __len__(self) -> int:
         return self.batches
@@ -217,6 +221,9 @@ class LabelledFormat:
     duration_s: float = 57.6
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_range("datamodule.recording", 1, n_units=self.n_units, fs_hz=self.fs_hz, duration_s=self.duration_s)
+
 
 class SpikeData(PartLoaders):
     """A labelled recording, split by time before anything is fitted, in the noise of each target.
@@ -249,17 +256,22 @@ class SpikeData(PartLoaders):
         recording: dict[str, Any],
         conditioning: dict[str, Any],
         examples: dict[str, Any],
-        split: dict[str, float],
+        split: dict[str, Any],
         execution: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.data_dir, self.labelled, self.targets = data_dir, labelled, list(targets)
+        super().__init__(execution=execution)
+        check_split("blocks", **{"gap_epochs": 0, **split})
+        self.data_dir, self.labelled = data_dir, labelled
+        self.targets = [targets] if isinstance(targets, str) else list(targets)
         self.format, self.switches = LabelledFormat(**recording), conditioning
         self.options = SourceOptions(key=self.format.key)
         self.fs_hz, self.n_units = self.format.fs_hz, self.format.n_units
+        switches = {name: value for name, value in conditioning.items() if name != "matched_filter"}
+        self.conditioning = Conditioning(fs_hz=self.fs_hz, **switches)
         self.examples, self.shares = examples, split
+        self.kind = TraceWindows if "windows" in examples else SpikeWindows
+        self.kind(cast(Any, None), **examples)  # refuses what they do not take
         self.held_out_batch, self.collate = None, as_is
-        self.execution = Execution(**execution or {})
         self.classes = [f"neuron {u + 1}" for u in range(self.n_units)]
         self.blocks: dict[Part, NoisyBlock] = {}
         if not self.targets:
@@ -284,21 +296,19 @@ class SpikeData(PartLoaders):
     def setup(self, stage: str) -> None:
         if self.blocks:
             return
-        switches = {name: value for name, value in self.switches.items() if name != "matched_filter"}
-        self.conditioning = Conditioning(fs_hz=self.fs_hz, **switches)
-        linear = self.conditioning.linear_only()
+        chain = self.conditioning.bandpass_only()
         path = find_recording(self.folder(), self.labelled)
-        recording = load_labelled(path, linear, options=self.options, n_units=self.n_units)
+        recording = load_labelled(path, chain, options=self.options, n_units=self.n_units)
         self.parts = split_blocks(len(recording.bandpassed), gap=GUARD_SAMPLES, **self.shares)
         if not len(recording.train.between(self.parts["train"].start, self.parts["train"].stop)):
             raise BadInput(path, "no spike lies in the training block", "use a longer recording")
         if self.switches.get("matched_filter"):
-            self.conditioning = recording.waveforms(self.parts["train"], self.n_units).matched(self.conditioning)
-        sorter = BankSorter.from_labelled(recording, linear, self.parts["train"])
+            self.conditioning = recording.waveforms(self.parts["train"], self.n_units).matched_chain(self.conditioning)
+        sorter = BankSorter.from_labelled(recording, chain, self.parts["train"])
         noise = {}
         for name in self.targets:
             trace = load_trace(find_recording(self.folder(), name), fs_hz=self.fs_hz, options=self.options)
-            noise[name] = sorter.measure(linear.linear(trace.centred), trace.usable)
+            noise[name] = sorter.measure(chain.bandpassed(trace.centred), trace.usable)
         for part, span in self.parts.items():
             train = recording.train.between(span.start, span.stop)
             bandpassed = recording.bandpassed[span.start : span.stop]
@@ -366,8 +376,9 @@ class SpikeData(PartLoaders):
         return rows
 
     def train_dataloader(self) -> DataLoader[Any]:
-        kind = TraceWindows if "windows" in self.examples else SpikeWindows
-        given: dict[str, Any] = {**self.examples, **({"after": self.after} if kind is TraceWindows else {})}
+        given: dict[str, Any] = {**self.examples, **({"after": self.after} if self.kind is TraceWindows else {})}
         given["batches"] *= 1 if self.trainer is None else self.trainer.world_size
         seed, same = self.execution.seed, overfitting(self.trainer)
-        return evaluation_loader(kind(self.blocks["train"], seed=seed, same=same, **given), None, trainer=self.trainer)
+        return evaluation_loader(
+            self.kind(self.blocks["train"], seed=seed, same=same, **given), None, trainer=self.trainer
+        )

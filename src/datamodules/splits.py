@@ -1,6 +1,5 @@
 """Who is trained on, who is validated on, who is tested on: by subject, or by block with a guard gap."""
 
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from src.signals import BadInput
+from src.signals import BadInput, require_range
 from src.storage.manifest import digest_of
 
 Part = Literal["train", "val", "test"]
@@ -88,8 +87,6 @@ def split_by_fold(subjects: Sequence[str], *, fold: int, folds: int, val: float,
         If there are fewer subjects than folds, or nobody is left to train on.
     """
     unique = sorted(set(subjects))
-    if not 0 <= fold < folds:
-        raise BadInput("datamodule.split", f"fold {fold} of {folds}", f"give a fold from 0 to {folds - 1}")
     if len(unique) < max(folds, 3):
         raise BadInput("datamodule.split", f"{len(unique)} subject(s) for {folds} folds", "add subjects or lower folds")
     order = [unique[i] for i in np.random.default_rng(seed).permutation(len(unique))]
@@ -164,25 +161,45 @@ SPLITS: dict[str, Callable[..., Split]] = {
     "fold": split_by_fold,
     "file": split_by_file,
 }
+TAKES = {
+    "fraction": ("val", "test"),
+    "fold": ("fold", "folds", "val"),
+    "file": ("path", "fold", "val"),
+    "blocks": ("val", "test", "gap_epochs"),
+}
+"""Parameters of each method; ``blocks`` is :func:`split_blocks`, for data of too few subjects."""
 
 
-def make_split(subjects: Sequence[str], *, method: str, seed: int, **parameters: Any) -> Split:
-    """Split ``subjects`` by one of :data:`SPLITS`; parameters of the other methods are passed over.
+def check_split(method: str, seed: int = 0, **parameters: Any) -> dict[str, Any]:
+    """The parameters of a method; those of the other methods are passed over.
 
     An experiment may state parameters for its own method, and another be chosen on the command line.
 
     Raises
     ------
     BadInput
-        For an unknown method, or a parameter that is missing or that no method has.
+        For an unknown method, a parameter that is missing or that no method has, or a value out of range.
     """
-    if method not in SPLITS:
-        raise BadInput("datamodule.split.method", f"unknown method {method!r}", f"choose one of {', '.join(SPLITS)}")
-    takes = {name: list(inspect.signature(split).parameters)[1:] for name, split in SPLITS.items()}
-    known = {"gap_epochs", *(key for keys in takes.values() for key in keys)}
-    if odd := sorted(set(parameters) - known):
-        raise BadInput(f"datamodule.split.{odd[0]}", "is no parameter of a split", f"{method} takes {takes[method]}")
-    own = {key: value for key, value in parameters.items() if key in takes[method]}
-    if missing := sorted(set(takes[method]) - set(own) - {"seed"}):
-        raise BadInput(f"datamodule.split.{missing[0]}", f"is needed by {method}", f"give split.{missing[0]}")
+    where = "datamodule.split"
+    if method not in TAKES:
+        raise BadInput(f"{where}.method", f"unknown method {method!r}", f"choose one of {', '.join(TAKES)}")
+    if odd := sorted(set(parameters) - {key for keys in TAKES.values() for key in keys}):
+        hint = f"{method} takes {', '.join(TAKES[method])}"
+        raise BadInput(f"{where}.{odd[0]}", "is no parameter of a split", hint)
+    own = {key: parameters[key] for key in TAKES[method] if parameters.get(key) is not None}
+    if missing := sorted(set(TAKES[method]) - set(own)):
+        raise BadInput(f"{where}.{missing[0]}", f"is needed by {method}", f"give split.{missing[0]}")
+    shares = {key: own[key] for key in ("val", "test") if key in own and method != "file"}
+    require_range(where, 0, 1, **shares)
+    if sum(shares.values()) >= 1:
+        raise BadInput(where, f"{' and '.join(shares)} together are {sum(shares.values()):g}", "lower the shares")
+    if method == "fold":
+        require_range(where, 2, folds=own["folds"])
+        require_range(where, 0, own["folds"] - 1, fold=own["fold"])
+    return own
+
+
+def make_split(subjects: Sequence[str], *, method: str, seed: int, **parameters: Any) -> Split:
+    """Split ``subjects`` by one of :data:`SPLITS`; see :func:`check_split`."""
+    own = check_split(method, **parameters)
     return SPLITS[method](subjects, seed=seed, **own)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from src.signals import BadInput, Origin, SignalSpec
+from src.signals import TRUST, BadInput, Origin, SignalSpec, is_trusted
 from src.storage.foreign_files import absent
 from src.storage.manifest import canonical_json, digest_of, fingerprint, provenance, source_record, write_manifest
 from src.storage.output import OutputFolder
@@ -42,7 +42,10 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "spike_classifier": ("src.models.spikes.networks", "SpikeClassifier"),
     "grid_planes": ("src.models.grids.networks", "PlaneForecaster"),
 }
-"""Network kind → (module, class). A bundle names a kind, never a Python path, so files outlive renamings."""
+"""Network kind → (module, class). A bundle names a kind and no Python path, so files outlive renamings.
+
+A network of a package that the user trusts (:data:`~src.signals.TRUST`) is named by its path, ``mylab.nets.MyNet``.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Bundle:
     task
         What it is for.
     kind
-        A key of :data:`NETWORKS`.
+        A key of :data:`NETWORKS`, or the path of a network of the user's own.
     network_args
         The arguments of that network.
     signal
@@ -239,21 +242,24 @@ DECISIONS: dict[str, dict[str, Check]] = {
 
 def build_network(kind: str, arguments: dict[str, Any]) -> nn.Module:
     """A network of one of the :data:`NETWORKS` with fresh weights."""
-    try:
-        made = network_class(kind)(**arguments)
-    except TypeError as error:
-        problem = f"the network's arguments do not fit a {kind} ({error})"
-        raise BadInput("bundle", problem, "correct them, or use the neurolit that wrote the bundle") from error
+    made = network_class(kind)(**arguments)
     network: nn.Module = made if isinstance(made, nn.Module) else made.network()
     return network
 
 
 def network_class(kind: str) -> type[Any]:
     """The class that takes the arguments of one of the :data:`NETWORKS`: a module, or settings that make one."""
-    if kind not in NETWORKS:
-        raise BadInput("bundle", f"unknown network kind {kind!r}", f"known kinds: {', '.join(NETWORKS)}")
-    module, name = NETWORKS[kind]
-    found: type[Any] = getattr(import_module(module), name)
+    module, name = NETWORKS.get(kind) or (kind.rpartition(".")[0], kind.rpartition(".")[2])
+    if kind not in NETWORKS and not is_trusted(kind):
+        package, hint = kind.partition(".")[0], f"known kinds: {', '.join(NETWORKS)}"
+        if module:
+            hint = f"look where it comes from; if you trust {package}: export {TRUST}={package}"
+        raise BadInput("model.kind", f"{kind!r} is no network of neurolit", hint)
+    try:
+        found: type[Any] = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        problem = f"{kind!r} cannot be imported ({error})"
+        raise BadInput("model.kind", problem, "put the folder of the package on PYTHONPATH") from error
     return found
 
 

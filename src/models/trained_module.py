@@ -1,7 +1,6 @@
 """What all LightningModules share: they take over what the data have fitted, and their optimizer is a configuration."""
 
 import inspect
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra.utils import get_object, instantiate
 from torch import Tensor
 
 from src.models.bundle import Bundle, load_bundle
-from src.signals import BadInput
+from src.models.schedule import make_optimizer
+from src.signals import BadInput, is_trusted
 
 ADAMW: dict[str, Any] = {"_target_": "torch.optim.AdamW", "lr": 2e-3, "weight_decay": 1e-2}
 WARMUP_COSINE: dict[str, Any] = {"_target_": "src.models.schedule.warmup_cosine", "warmup": 0.1}
@@ -44,7 +43,7 @@ class TrainedModule(pl.LightningModule):
 
     task: str
     kinds: tuple[str, ...] = ()
-    monitor: tuple[str, str]
+    monitor: tuple[str, str] = ("val/loss", "min")
     network: Any
     network_args: dict[str, Any]
     has_statistics: Tensor
@@ -93,7 +92,7 @@ class TrainedModule(pl.LightningModule):
             If the bundle is damaged, or of a network that this module does not train.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        if loaded.kind not in cls.kinds:
+        if loaded.kind not in cls.kinds and not is_trusted(loaded.kind):
             hint = f"{cls.__name__} trains {', '.join(cls.kinds)}"
             raise BadInput(loaded.folder or "bundle", f"holds a network of kind {loaded.kind}", hint)
         named = {"kind": loaded.kind, "network_args": dict(loaded.network_args)}
@@ -205,21 +204,9 @@ class TrainedModule(pl.LightningModule):
         return self.parameters()
 
     def configure_optimizers(self) -> Any:
-        optimizer = instantiate(self.hparams["optimizer"], self.parameter_groups(), _convert_="all")
-        block = self.hparams["scheduler"]
-        if not block:
-            return optimizer
-        takes = inspect.signature(get_object(block["_target_"])).parameters
-        # A schedule that wants to know how many steps there are advances with each step, any other with each epoch.
-        counts = [name for name in ("steps", "total_steps") if name in takes]
         steps = self.trainer.estimated_stepping_batches
-        if counts and math.isinf(steps):
-            hint = "give Trainer max_epochs or max_steps, or scheduler=None (scheduler=constant in conf/)"
-            raise BadInput("scheduler", f"{block['_target_']} needs the number of steps", hint)
-        total = {name: int(steps) for name in counts if name not in block}
-        scheduler = instantiate(block, optimizer, **total, _convert_="all")
-        interval = "step" if counts else "epoch"
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+        blocks = self.hparams["optimizer"], self.hparams["scheduler"]
+        return make_optimizer(self.parameter_groups(), *blocks, steps=steps, monitor=self.monitor[0])
 
 
 def _settings(signal: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -32,7 +32,10 @@ LABELS: dict[str, str] = {
     "transitions": "stage transitions",
     "unscored_min": "unscored (min)",
 }
-"""Name of a statistic → what it is, with its unit; stage minutes and shares come beside them."""
+"""Name of a statistic → what it is, with its unit; stage minutes and shares come beside them.
+
+The interval of a new one is too narrow until ``pretrained/make_sleep_human.py`` has measured its margins.
+"""
 COUNTS = ("awakenings", "transitions")
 """Statistics that are counted."""
 PERSISTENT_S = 600.0

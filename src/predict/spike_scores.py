@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from src.models.spike_scoring import WEIGHTS, Tolerances, detection, final_score, score
+from src.models.spikes.scores import WEIGHTS, Tolerances, detection, final_score, score
 from src.predict.spike_quality import write_rows
 from src.preprocess.spikes.trace import find_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes
@@ -64,7 +64,8 @@ def report_scores(
     chosen = {name: (float(recall[0]), float(precision[0])) for name, (recall, precision) in curves.items()}
     with output.files() as part:
         write_rows(part / "scores.csv", rows)
-        draw_scores(part / "scores.png", title="Scores from the cleanest to the noisiest recording", rows=rows)
+        title = "Scores from the cleanest to the noisiest recording"
+        draw_scores(part / "scores.png", title=title, rows=rows, loose_ms=tolerances.loose_ms)
         draw_confusion(
             part / "confusion.png",
             tables=tables,

@@ -22,7 +22,7 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import robust_sigma
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import Trace, find_recording, load_trace
-from src.preprocess.spikes.waveforms import load_labelled, mean_waveforms
+from src.preprocess.spikes.waveforms import load_labelled, median_waveforms
 from src.recordings.extracellular.reader import is_recording, open_recording
 from src.recordings.extracellular.recording import require_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, read_spikes, write_csv, write_mat
@@ -37,7 +37,7 @@ from src.storage.step import fingerprint
 
 if TYPE_CHECKING:
     from src.models.bundle import Bundle
-    from src.predict.sorter import NetworkSorter
+    from src.predict.spike_networks import NetworkSorter
 
 COURSEWORK_HZ = 25_000.0
 
@@ -110,7 +110,7 @@ def predict(bundle: Bundle, source: Path, output_dir: Path, **options: Any) -> S
         Of :class:`SortOptions`, ``classifier`` among them.
     """
     from src.models.bundle import load_bundle  # loads torch, and the sorter too
-    from src.predict.sorter import NetworkSorter, conditioning_of
+    from src.predict.spike_networks import NetworkSorter, conditioning_of
 
     chosen, rate = SortOptions(**options), bundle.signal.fs_hz
     conditioning_of(bundle, "spike_detection")
@@ -251,7 +251,7 @@ def _sort_file(
     found = sorter.sort(trace)
     name, train = output.path(name).name, found.train
     counts = np.bincount(train.unit - 1, minlength=sorter.n_units).tolist()
-    bandpassed = sorter.conditioning.linear(trace.centred)
+    bandpassed = sorter.conditioning.bandpassed(trace.centred)
     record = {
         **origin,
         "recording": {"name": path.name, "sha256": fingerprint(path), "samples": len(trace.centred)},
@@ -293,7 +293,7 @@ def _sorted_recording(
 ) -> SortedRecording:
     """What exports are made from; the quality of each neuron is measured at its largest deflection."""
     before, after = (round(ms * trace.fs_hz / 1000) for ms in (0.4, 2.4))
-    templates = mean_waveforms(bandpassed[None], train, n_units, before, after)
+    templates = median_waveforms(bandpassed[None], train, n_units, before, after)
     late = np.abs(templates[:, 0]).argmax(axis=1) - before
     peaks = np.clip(train.index + late[train.unit - 1], 0, len(bandpassed) - 1)
     noise = np.maximum([robust_sigma(bandpassed[trace.usable])], 1e-30)

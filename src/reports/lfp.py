@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from src.reports.figures import BLUE, RED, saved
+from src.signals import THETA_HZ, WIDE_HZ
 
 DPI = 150
-DELTA_HZ, THETA_HZ, WIDE_HZ = (0.5, 4.0), (5.0, 10.0), (2.0, 15.0)
+DELTA_HZ = (0.5, 4.0)
 _ROWS = 320
 _GAP_COLOUR = "0.85"
 

@@ -10,15 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from src.preprocess.spikes.waveforms import cut
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.reports.figures import saved, titled, write_page
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7f3c8d", "#444444")
 """One per neuron, told apart by the colour-blind; more neurons go round again."""
 
-SHOWN_S = 0.2
-MOST_WAVEFORMS = 150
+SHOWN_S = 0.2  # length of the stretch that is drawn with every spike
+MOST_WAVEFORMS = 150  # spikes of each neuron that are drawn
 MOST_DRAWN, LONGEST_MS = 40, 50.0  # units, and intervals between spikes, on the page
 
 
@@ -31,7 +30,7 @@ class DrawnSorting(NamedTuple):
     """A band-passed trace ``(time,)``, its spikes, its sampling rate, the number of neurons, and a title."""
 
     title: str
-    linear: np.ndarray
+    bandpassed: np.ndarray
     train: SpikeTrain
     fs_hz: float
     n_units: int
@@ -39,9 +38,10 @@ class DrawnSorting(NamedTuple):
 
 def draw_trace(path: Path, shown: DrawnSorting, raw: np.ndarray, truth: SpikeTrain | None = None) -> Path:
     """The whole recording in little, and its busiest stretch raw and band-passed with every spike found in it."""
-    title, linear, train, fs_hz, n_units = shown
-    start = _typical_stretch(train, len(raw), fs_hz)
-    stop = min(start + round(SHOWN_S * fs_hz), len(raw))
+    title, bandpassed, train, fs_hz, n_units = shown
+    length = round(SHOWN_S * fs_hz)
+    start = length * _busy_block(np.histogram(train.index, np.arange(0, len(raw) + 1, length))[0])
+    stop = min(start + length, len(raw))
     figure = Figure(figsize=(12, 7), layout="constrained")
     overview, above, below = figure.subplots(3, 1, height_ratios=(0.8, 1, 1.3))
     _draw_overview(overview, shown, (start, stop))
@@ -49,7 +49,7 @@ def draw_trace(path: Path, shown: DrawnSorting, raw: np.ndarray, truth: SpikeTra
     above.plot(ms, raw[start:stop], color="#888888", lw=0.6)
     above.set_ylabel("recorded\n(a.u.)")
     above.tick_params(labelbottom=False)
-    below.plot(ms, linear[start:stop], color="#888888", lw=0.6, zorder=1)
+    below.plot(ms, bandpassed[start:stop], color="#888888", lw=0.6, zorder=1)
     below.set_ylabel("band-passed\n(a.u.)")
     below.set_xlabel("time (ms)")
     low, high = below.get_ylim()
@@ -76,18 +76,13 @@ def draw_trace(path: Path, shown: DrawnSorting, raw: np.ndarray, truth: SpikeTra
     return saved(figure, path)
 
 
-def _typical_stretch(train: SpikeTrain, n_samples: int, fs_hz: float) -> int:
-    """Start of the stretch whose number of spikes is nearest the upper quartile: busy, not exceptional."""
-    length = round(SHOWN_S * fs_hz)
-    edges = np.arange(0, max(n_samples, length) + 1, length)
-    counts = np.histogram(train.index, edges)[0]
-    if n_samples <= length or len(counts) == 0:
-        return 0
-    return int(edges[np.argmin(np.abs(counts - np.quantile(counts, 0.75)))])
+def _busy_block(sizes: np.ndarray) -> int:
+    """Number of the block whose size ``(block,)`` is the upper quartile of all: busy, not exceptional."""
+    return int(np.argsort(sizes, kind="stable")[len(sizes) * 3 // 4]) if len(sizes) else 0
 
 
 def _draw_overview(axes: Axes, shown: DrawnSorting, stretch: tuple[int, int]) -> None:
-    seconds, train = len(shown.linear) / shown.fs_hz, shown.train
+    seconds, train = len(shown.bandpassed) / shown.fs_hz, shown.train
     edges = np.linspace(0, seconds, max(min(round(seconds * 2), 240), 2))
     for unit in range(1, shown.n_units + 1):
         counts = np.histogram(train.index[train.unit == unit] / shown.fs_hz, edges)[0]
@@ -101,15 +96,15 @@ def _draw_overview(axes: Axes, shown: DrawnSorting, stretch: tuple[int, int]) ->
 
 def draw_waveforms(path: Path, shown: DrawnSorting, before: int = 20, after: int = 60) -> Path:
     """Waveforms of every neuron on one amplitude scale: some spikes, their median, and how many there are."""
-    title, linear, train, fs_hz, n_units = shown
+    title, bandpassed, train, fs_hz, n_units = shown
     figure = Figure(figsize=(2.6 * n_units, 3), layout="constrained")
     panels = figure.subplots(1, n_units, sharex=True, sharey=True, squeeze=False)
     ms = np.arange(-before, after) / fs_hz * 1000
-    rng = np.random.default_rng(0)
+    rng, padded = np.random.default_rng(0), np.pad(bandpassed, (before, after))
     for unit, axes in enumerate(panels[0], start=1):
         onsets = train.index[train.unit == unit]
         some = rng.choice(onsets, min(len(onsets), MOST_WAVEFORMS), replace=False) if len(onsets) else onsets
-        windows = cut(linear, np.sort(some) - before, before + after)
+        windows = padded[np.sort(some)[:, None] + np.arange(before + after)]
         axes.axvline(0, color="#bbbbbb", lw=0.8)
         if len(some):
             lines = [np.column_stack((ms, window)) for window in windows]
@@ -150,10 +145,10 @@ def draw_precision_recall(
     return saved(figure, path)
 
 
-def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | float]]) -> Path:
+def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | float]], loose_ms: float) -> Path:
     """Detection F1 and class accuracy of every method over the recordings, from the cleanest to the noisiest.
 
-    Each row has ``recording``, ``method``, ``f1_loose``, ``class_accuracy``, ``chance_random``.
+    Each row has ``recording``, ``method``, ``f1_loose`` (within ``loose_ms``), ``class_accuracy``, ``chance_random``.
     """
     names = list(dict.fromkeys(str(row["recording"]) for row in rows))
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
@@ -162,7 +157,7 @@ def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | flo
     for axes, column, label in zip(
         panels,
         ("f1_loose", "class_accuracy"),
-        ("detection F1 (±2 ms)", "class accuracy of matched spikes"),
+        (f"detection F1 (±{loose_ms:g} ms)", "class accuracy of matched spikes"),
         strict=True,
     ):
         for number, method in enumerate(methods):
@@ -220,7 +215,7 @@ def draw_units(path: Path, units: Sequence[DrawnUnit], fs_hz: float, onset: int)
         course.plot(unit.times_s, unit.amplitude, ".", ms=1.5, color=colour(unit.unit), rasterized=True)
     for axes, label in zip(rows[-1], ("ms from the peak", "interval (ms)", "time (s)"), strict=True):
         axes.set_xlabel(label)
-    for axes, title in zip(rows[0], ("mean waveform", "intervals below 50 ms", "amplitude"), strict=True):
+    for axes, title in zip(rows[0], ("mean waveform", f"intervals below {LONGEST_MS:g} ms", "amplitude"), strict=True):
         axes.set_title(title, fontsize=10)
     return saved(figure, path, dpi=80)
 
@@ -240,8 +235,9 @@ def draw_conditioning(
     """A stretch of a recording before and after every step of the chain."""
     figure = Figure(figsize=(12, 1.7 * len(steps) + 0.6), layout="constrained")
     panels = figure.subplots(len(steps), 1, sharex=True, squeeze=False)
-    length = round(shown_s * fs_hz)
-    start = _liveliest(next(iter(steps.values())), length)
+    length, first = round(shown_s * fs_hz), next(iter(steps.values()))
+    blocks = first[: len(first) // length * length].reshape(-1, length)
+    start = length * _busy_block(np.ptp(blocks, axis=1))
     for axes, (name, trace) in zip(panels[:, 0], steps.items(), strict=True):
         shown = trace[start : start + length]
         axes.plot(np.arange(len(shown)) / fs_hz * 1000, shown, color="#333333", lw=0.7)
@@ -250,10 +246,3 @@ def draw_conditioning(
     panels[-1, 0].set_xlabel("time (ms)")
     titled(figure, title)
     return saved(figure, path)
-
-
-def _liveliest(trace: np.ndarray, length: int) -> int:
-    if len(trace) <= length:
-        return 0
-    blocks = trace[: len(trace) // length * length].reshape(-1, length)
-    return int(np.argsort(np.ptp(blocks, axis=1))[len(blocks) * 3 // 4]) * length

@@ -1,17 +1,24 @@
 """Data, model and trainer from a configuration, ready to be fitted or tested."""
 
 import logging
+import math
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
+from src.models.schedule import make_optimizer
 from src.runs.callbacks import AtomicCheckpointIO, read_checkpoint
 from src.runs.folder import data_identity
 from src.runs.targets import check, imported_arguments
@@ -47,17 +54,48 @@ def assemble(cfg: DictConfig) -> tuple[Any, Any]:
         Before any data are prepared: for a key that no constructor takes, or a network that the module cannot train.
     """
     check(cfg)
+    rehearse(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = prepared_data(cfg)
     signal, classes = datamodule.signal.to_dict(), list(datamodule.classes)
-    model = instantiate(cfg.model, signal=signal, classes=classes, _recursive_=False, _convert_="all")
-    model.take_over(datamodule)
+    with one_line("model", "make it fit the datamodule, or change its arguments"):
+        model = instantiate(cfg.model, signal=signal, classes=classes, _recursive_=False, _convert_="all")
+        model.take_over(datamodule)
     return datamodule, model
+
+
+def rehearse(cfg: DictConfig) -> None:
+    """Make the optimizer, its schedule and the trainer once; what they refuse is named before any data are prepared."""
+    if cfg.get("trainer"):
+        trainer = make_trainer(cfg, folder=Path(cfg.runs_dir), monitor=("val/loss", "min"), loggers=[])
+        steps = math.inf if (trainer.max_epochs, trainer.max_steps) == (-1, -1) else 1000
+        model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+        if "optimizer" in model:
+            blocks, weights = (model["optimizer"], model.get("scheduler")), [torch.nn.Parameter(torch.zeros(1))]
+            with one_line("optimizer or scheduler"):
+                make_optimizer(weights, *blocks, steps=steps, monitor="val/loss")
+
+
+@contextmanager
+def one_line(name: str, hint: str = "change its arguments") -> Iterator[None]:
+    """Turn what a constructor says of its arguments into a :class:`BadInput` about the block ``name``."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (InstantiationException, MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, BadInput):
+            raise cause from None
+        key = re.search(r"full_key: (\S+)", str(error))
+        text = " ".join(str(cause).split())[:300].rstrip(".")
+        raise BadInput(key[1] if key else name, text or repr(cause), hint) from error
 
 
 def prepared_data(cfg: DictConfig) -> Any:
     """The datamodule of ``cfg`` with its recordings prepared and split."""
-    datamodule = instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
+    with one_line("datamodule"):
+        datamodule = instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
     datamodule.prepare_data()
     datamodule.setup("fit")
     return datamodule
@@ -91,27 +129,33 @@ def make_callbacks(blocks: Mapping[str, Any], *, folder: Path, monitor: str, mod
             continue
         takes = imported_arguments(f"callbacks.{name}", str(block["_target_"])) or {}
         missing = {k: v for k, v in known.items() if k in takes and k not in block}
-        made.append(instantiate(block, **missing, _convert_="all"))
+        with one_line(f"callbacks.{name}"):
+            made.append(instantiate(block, **missing, _convert_="all"))
     return made
 
 
 def make_trainer(cfg: DictConfig, *, folder: Path, monitor: tuple[str, str], loggers: list[Logger]) -> pl.Trainer:
     """The trainer of ``cfg.trainer`` with the run's callbacks and loggers, and what the user adds to them."""
-    partial = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    with one_line("trainer"):
+        partial = instantiate(cfg.trainer, _partial_=True, _convert_="all")
     given = partial.keywords
     blocks = dict(cfg.callbacks or {})
     if given.get("enable_progress_bar") is False:
         blocks.pop("progress", None)
-    if not blocks.get("checkpoint"):
-        raise BadInput("callbacks.checkpoint", "is missing, and train.py exports the best checkpoint", "keep it")
+    block = blocks.get("checkpoint") or {}
+    if block.get("filename") != "best" or "dirpath" in block or block.get("save_top_k") == 0:
+        problem = "has to write checkpoints/best.ckpt, which train.py exports"
+        raise BadInput("callbacks.checkpoint", problem, "keep it, and add another one: +callbacks.mine={…}")
     callbacks = make_callbacks(blocks, folder=folder, monitor=monitor[0], mode=monitor[1])
+    added = given.get("callbacks") or []
     own = {
-        "callbacks": [*callbacks, *given.get("callbacks", [])],
+        "callbacks": [*callbacks, *(added if isinstance(added, list) else [added])],
         "plugins": [AtomicCheckpointIO(), *given.get("plugins", [])],
         "logger": loggers,
     }
     defaults = {"default_root_dir": str(folder), "enable_model_summary": False}
-    trainer: pl.Trainer = partial.func(**{**defaults, **given, **own})
+    with one_line("trainer"):
+        trainer: pl.Trainer = partial.func(**{**defaults, **given, **own})
     return trainer
 
 
@@ -119,5 +163,5 @@ def best_score(trainer: pl.Trainer) -> float:
     """The validation score of the best checkpoint."""
     callback = trainer.checkpoint_callback
     if not isinstance(callback, ModelCheckpoint) or callback.best_model_score is None:
-        raise BadInput("trainer", "was not validated, so no checkpoint is the best", "let limit_val_batches be above 0")
+        raise BadInput("trainer", "was not validated, so no checkpoint is the best", "train at least one epoch")
     return float(callback.best_model_score)

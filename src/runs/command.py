@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
 from src.runs.help import help_text, options
-from src.runs.targets import check_keys, check_targets
+from src.runs.targets import check_keys, check_targets, written_arguments
 from src.signals import BadInput, nearest
 from src.storage.progress import say
 
@@ -51,12 +52,12 @@ PATHS = (
 def user_errors(console: Console) -> Iterator[None]:
     """Print a :class:`BadInput` raised in the block as one line and :func:`exit_with` with status 2.
 
-    Found also where Hydra hides it, inside the error of a constructor it was calling. A key that was
-    not given is a bad input too.
+    Found also where Hydra hides it, inside the error of a constructor it was calling. A key that was not given, one
+    that cannot be interpolated, and what Lightning calls a misconfiguration are bad inputs too.
     """
     try:
         yield
-    except (BadInput, InstantiationException, MissingMandatoryValue) as error:
+    except Exception as error:
         bad = bad_input(error)
         if bad is None:
             raise
@@ -83,6 +84,11 @@ def bad_input(error: BaseException | None) -> BadInput | None:
             return error
         if isinstance(error, MissingMandatoryValue):
             return BadInput("command line", f"{error.full_key} is not given", f"add {error.full_key}=…")
+        text = " ".join(str(error).split())
+        if isinstance(error, OmegaConfBaseException):
+            return BadInput(error.full_key or "command line", text.partition(" full_key:")[0], "correct the value")
+        if type(error).__name__ == "MisconfigurationException" or text.startswith("Early stopping conditioned"):
+            return BadInput("trainer", text[:300].rstrip("."), "change trainer or callbacks")
         error = error.__cause__
     return None
 
@@ -146,15 +152,13 @@ def check_command(verb: str, arguments: list[str]) -> DictConfig | None:
         )
     if given.hydra_help or given.info or given.shell_completion:
         return None
+    if given.config_dir and not Path(given.config_dir).is_dir():
+        raise BadInput(given.config_dir, "is no folder", "give --config-dir a folder of configurations")
     parsed = [_parsed(text, verb, arguments, multirun=given.multirun) for text in given.overrides]
-    own_folder = given.config_dir or given.config_path  # may hold further options
-    for override in parsed if verb == "train" and not own_folder else []:
-        # Hydra passes over an option that an `optional` group of conf/train.yaml does not have.
-        group, option = override.key_or_group, override.value()
-        if group in ("debug", "sweep") and isinstance(option, str) and option not in (known := options(group)):
-            raise _no_such_option(group, option, known)
     name, lines = given.config_name or verb, [_first_value(override) for override in parsed]
     try:
+        for others in _other_options(parsed, lines):
+            compose(name, others, config_dir=given.config_dir, config_path=given.config_path)
         cfg = compose(name, lines, config_dir=given.config_dir, config_path=given.config_path)
     except MissingConfigException as error:
         raise _missing(error, verb) from error
@@ -169,14 +173,41 @@ def check_command(verb: str, arguments: list[str]) -> DictConfig | None:
         raise BadInput("command line", f"{group}=null is none of the options", hint) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput("command line", " ".join(str(error).split()), f"see python {verb}.py --help") from error
+    basic = "basic_sweeper" in cfg.hydra.sweeper["_target_"]
+    for override in parsed if verb == "train" else []:
+        key = override.key_or_group
+        if key == "sweep" and not given.multirun:
+            raise BadInput("command line", "sweep=… is a search over many trainings", "add -m")
+        if key == "hydra.sweep.subdir":
+            raise BadInput(key, "is not used: jobs are found by their number", "leave it out")
+        if override.is_sweep_override() and not override.is_discrete_sweep() and basic:
+            raise BadInput(key, "is an interval, which needs a search", "add hydra/sweeper=optuna, or list values")
+    if cfg.hydra.run.dir != "." or cfg.hydra.job.chdir:
+        key = "hydra.job.chdir" if cfg.hydra.job.chdir else "hydra.run.dir"
+        hint = f"give {'runs_dir' if verb == 'train' else 'output_dir'}=<folder> instead"
+        raise BadInput(key, "is not used: interrupted runs are found by their content", hint)
     check_targets(cfg.hydra, within="hydra")
     with open_dict(cfg):
         del cfg["hydra"]
+    _refuse_added_keys(cfg)
     if verb == "train":
         check_keys(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
     check_targets(cfg)
     once = verb != "train" and lines == arguments and not any(o.key_or_group.startswith("hydra") for o in parsed)
     return cfg if once else None
+
+
+def _refuse_added_keys(cfg: DictConfig) -> None:
+    """Refuse what ``+key=…`` has added to a part that has a schema: nobody would read it."""
+    plain: Any = OmegaConf.to_container(cfg)
+    for block in (None, *plain):
+        schema: Any = OmegaConf.get_type(cfg, block)
+        for key in (plain if block is None else plain[block]) if is_dataclass(schema) else ():
+            known = [field.name for field in fields(schema)]
+            if key not in known:
+                near = nearest(key, known)
+                hint = f"did you mean {near}?" if near else f"choose from: {', '.join(known)}"
+                raise BadInput("command line", f"{f'{block}.' if block else ''}{key} is no key", hint)
 
 
 def compose(
@@ -202,9 +233,13 @@ def _parsed(text: str, verb: str, arguments: list[str], *, multirun: bool) -> Ov
         raise BadInput("command line", f"{text!r} is not of the form key=value", hint)
     override = _override(text, multirun=multirun)
     if override is not None:
+        if override.is_sweep_override() and not multirun:
+            value = text.partition("=")[2]
+            hint = f"for a sweep add -m; for one list give '{key}=[{value}]'"
+            raise BadInput("command line", f"{key} has several values, {value}", hint)
         return override
     again = [
-        f"{name}={hydra_quoted(value)}"
+        f"{name}={hydra_quoted(os.path.expanduser(value))}"  # no shell looks for a home behind an equals sign
         if equals and not name.startswith("-") and _override(argument, multirun=multirun) is None
         else argument
         for argument in arguments
@@ -251,6 +286,14 @@ def _first_value(override: Override) -> str:
     return f"{key}={interval.start}"
 
 
+def _other_options(parsed: list[Override], lines: list[str]) -> Iterator[list[str]]:
+    """For a sweep over options of groups the command with each further option: a missing one would end the sweep."""
+    for place, override in enumerate(parsed):
+        if override.is_discrete_sweep() and options(override.key_or_group):
+            for value in list(override.sweep_string_iterator())[1:]:
+                yield [*lines[:place], f"{override.get_key_element()}={value}", *lines[place + 1 :]]
+
+
 def _missing(error: MissingConfigException, verb: str) -> BadInput:
     """What to choose instead of an option that a group does not have."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
@@ -286,6 +329,10 @@ def _explained(
             value = OmegaConf.select(cfg, near)
             now = "" if absent else f" It is {'null' if value is None else value} now"
             hint = f"did you mean {near}?{now}"
+        block, _, name = key.rpartition(".")
+        target = OmegaConf.select(cfg, f"{block}._target_") if block else None
+        if target and name in (written_arguments(target) or ()):
+            hint = f"to add it type +{key}=…"
     return BadInput("command line", f"{key} is not a key", hint)
 
 

@@ -118,7 +118,8 @@ def _report(folder: Path, ranking: list[Configuration], runs: list[SweepRun], co
             for name, (mean, sd) in ranking[0].test.items()
         ]
         say(console, "held-out test data, chosen configuration: " + ", ".join(tests))
-    say(console, f"sweep   {folder}/sweep.md\nbest    {folder}/best")
+    best = f"\nbest    {folder}/best" if ranking and ranking[0].scores else ""
+    say(console, f"sweep   {folder}/sweep.md{best}")
 
 
 def _parameters(configuration: Configuration) -> dict[str, str]:

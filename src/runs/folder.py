@@ -212,7 +212,8 @@ def _under_way(run: RunFolder) -> Iterator[None]:
             run.write(RUN_FILE, run.previous)
         raise
     except Exception as error:
-        run.note(status="failed", error=f"{type(error).__name__}: {error}", finished=now())
+        reason = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
+        run.note(status="failed", error=reason, finished=now())
         raise
     finally:
         os.environ.pop(SHARED_RUN, None)

@@ -44,8 +44,8 @@ def run_job(cfg: DictConfig, work: Work) -> float:
     """
     quiet_trainer()
     console = Console(quiet=process_rank() > 0)
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
     with user_errors(console):
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
         check_targets(config)
         read = [(config.get(block) or {}).get(key) for block, key in RECORDINGS]
         for option in ("runs_dir", "cache_dir"):

@@ -8,9 +8,12 @@ on with the trials that it would have asked for.
 
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig
+
+from src.signals import BadInput, require_range
 
 # Optuna loads it to keep its tables; under Hydra's logging it would name each of its plugins.
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -56,12 +59,27 @@ class RepeatableTPE(TPESampler):
         return dict(sorted(super().infer_relative_search_space(study, trial).items()))
 
 
-def continue_study(sweeper: DictConfig) -> None:
-    """Reduce the sweeper's study to its finished trials and count them as done of its ``n_trials``."""
+def prepare_search(sweeper: DictConfig, mode: str, overrides: Sequence[str]) -> None:
+    """Search in the direction of the model's score, and go on with a study that was interrupted.
+
+    The study is reduced to its finished trials, which count as done of ``n_trials``.
+
+    Raises
+    ------
+    BadInput
+        For another direction than ``mode`` (``max`` or ``min``) among the overrides, or no trials.
+    """
+    require_range("hydra.sweeper", 1, n_trials=sweeper.n_trials)
+    direction = {"max": "maximize", "min": "minimize"}[mode]
+    given = [o.partition("=")[2] for o in overrides if o.startswith("hydra.sweeper.direction=")]
+    if given and given[-1] != direction:
+        raise BadInput(
+            "hydra.sweeper.direction", f"is {given[-1]}", f"leave it out: the model's score asks for {direction}"
+        )
+    sweeper.direction = direction
     if sweeper.storage is None or sweeper.study_name is None:
         return
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction = getattr(sweeper.direction, "name", sweeper.direction)
     place = {"study_name": sweeper.study_name, "storage": sweeper.storage}
     study = optuna.create_study(**place, direction=direction, load_if_exists=True)
     finished = [trial for trial in study.trials if trial.state.is_finished()]

@@ -9,6 +9,7 @@ from filelock import AcquireReturnProxy
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
@@ -45,15 +46,16 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             folder = open_sweep(config)
+            with read_write(config), open_dict(config):
+                config.hydra.sweep.dir = str(folder)
+                if "optuna" in config.hydra.sweeper["_target_"]:
+                    from src.runs.search import prepare_search
+
+                    mode = get_object(config.model["_target_"]).monitor[1]
+                    prepare_search(config.hydra.sweeper, mode, config.hydra.overrides.hydra)
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={hydra_quoted(str(folder))}")
         except BadInput as error:
             _stop(error)
-        with read_write(config), open_dict(config):
-            config.hydra.sweep.dir = str(folder)
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={hydra_quoted(str(folder))}")
-            if "optuna" in config.hydra.sweeper["_target_"]:
-                from src.runs.search import continue_study
-
-                continue_study(config.hydra.sweeper)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:

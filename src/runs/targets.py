@@ -3,7 +3,7 @@
 Hydra calls whatever ``_target_`` names, but a folder of a colleague is data, not code. Here a configuration is searched
 for such names before anything is called.
 Allowed are the classes of this repository that a configuration is meant to name and a short list of libraries; a
-user's own package is allowed by the environment variable ``NEUROLIT_TRUST``, which no configuration can set.
+user's own package is allowed by the environment variable :data:`~src.signals.TRUST`, which no configuration can set.
 
 ``check_keys`` reads the constructors' source and imports nothing, so a mistyped key is reported within a second.
 ``check`` imports them: it also knows the networks, and constructors whose source is not Python.
@@ -11,12 +11,12 @@ user's own package is allowed by the environment variable ``NEUROLIT_TRUST``, wh
 
 import ast
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.machinery import PathFinder
 from inspect import Parameter
+from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -25,10 +25,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from src.signals import BadInput, nearest
-
-TRUST = "NEUROLIT_TRUST"
-"""Environment variable with the names of packages to trust besides, separated by commas."""
+from src.signals import TRUST, BadInput, is_trusted, nearest, require_range
 
 CLASSES_OF = (
     "src.datamodules.",
@@ -62,6 +59,21 @@ _LOGGING = ("logging.", "colorlog.")
 
 OURS = {"logger": "logger", "fast_dev_run": "debug=fast", "enable_checkpointing": "callbacks.checkpoint"}
 """Arguments of ``Trainer`` that ``train.py`` has to decide itself, and what to give instead."""
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "patience": (0, inf),
+    "workers": (0, inf),
+    "model.label_smoothing": (0, 1),
+    "model.class_weight_power": (0, inf),
+    "model.network_args.dropout": (0, 1),
+    **{f"model.network_args.{n}": (1, inf) for n in ("width", "hidden", "filters", "layers", "channels", "window")},
+}
+"""Least and greatest value of keys whose owner is made only after the data are prepared."""
+NOT_ZERO = (
+    *("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches"),
+    *("accumulate_grad_batches", "check_val_every_n_epoch"),
+)
+"""Arguments of ``Trainer`` without which there is no training or no best checkpoint."""
 Arguments = dict[str, Any] | None
 """Names of arguments with their annotations; ``None`` where any name is taken."""
 BLOCKS = ("datamodule", "model", "optimizer", "scheduler", "trainer", "logger")
@@ -115,8 +127,7 @@ def blocks(value: Any, names: tuple[str, ...], key: str = "") -> Iterator[tuple[
 def _is_allowed(target: Any) -> bool:
     if not isinstance(target, str):
         return False
-    trusted = [name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip()]
-    if any(target == name or target.startswith(f"{name}.") for name in trusted) or target in NAMED:
+    if is_trusted(target) or target in NAMED:
         return True
     if not target.startswith(CLASSES_OF + FUNCTIONS_OF):
         return False  # nothing of a package that is not listed is even imported
@@ -157,7 +168,16 @@ def check(cfg: DictConfig) -> None:
         if part.get("root", "") == "???" or (part.get("fetch") and part.get("root") is None):
             hint = part.get("fetch", "give the folder that holds the recordings: source.root=<folder>")
             raise BadInput("source", f"{part.get('cohort') or part['kind']}: no folder is given", hint)
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise BadInput("command line", f"{key} is not given", f"add {key}=…")
     check_keys(plain, imported_arguments)
+    for key, (low, high) in RANGES.items():
+        if isinstance(value := OmegaConf.select(cfg, key), int | float):
+            where, _, name = key.rpartition(".")
+            require_range(where, low, high, **{name: value})
+    for key in NOT_ZERO:
+        if (value := plain.get("trainer", {}).get(key)) is not None and value != -1 and value <= 0:
+            raise BadInput(f"trainer.{key}", f"is {value}, so nothing would be trained", "give a number above 0")
     for key, instead in OURS.items():
         if key in plain.get("trainer", {}):
             raise BadInput(f"trainer.{key}", "is set by train.py", f"give {instead} instead")
@@ -210,7 +230,9 @@ def imported_arguments(name: str, target: str) -> Arguments:
         found = get_object(target)
         parameters = inspect.signature(found).parameters
     except (ImportError, ValueError, AttributeError, InstantiationException) as error:
-        raise BadInput(f"{name}._target_", f"{target!r} cannot be imported", "give <module.Class>") from error
+        raise BadInput(
+            f"{name}._target_", f"{target!r} cannot be imported", "give <module.Class>, on PYTHONPATH"
+        ) from error
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
     try:
@@ -268,7 +290,9 @@ def _check_network(model: Mapping[str, Any]) -> None:
         return
     named = inspect.signature(module).parameters.get("kind")
     kind = model.get("kind") or (named and named.default) or kinds[0]
-    if kind not in kinds:
+    if kind not in kinds and not is_trusted(kind):
+        if "." in str(kind):
+            network_class(kind)  # says how a network of the user's own is trusted
         near = nearest(str(kind), kinds)
         hint = f"did you mean {near}?" if near else f"choose from: {', '.join(kinds)}"
         problem = "is known, but trained by another module" if kind in NETWORKS else "is no network"

@@ -16,7 +16,7 @@ import numpy as np
 from src.preprocess.calcium.grid import VoxelActivity, map_cells
 from src.preprocess.calcium.grid_store import COO_FILE, METADATA_FILE, GridHeader, statistics, write_coo, write_metadata
 from src.preprocess.calcium.sampling import block_split, seeded_rng
-from src.signals import BadInput
+from src.signals import BadInput, require_range
 from src.simulate.calcium import brain_cells
 from src.storage.foreign_files import explained
 from src.storage.step import CachedStep
@@ -46,6 +46,9 @@ class ChainedActivity:
     split_ratio: float = 0.8  # these three: arguments of src.preprocess.calcium.sampling.block_split
     block_frames: int = 200
     guard_frames: int = 16
+
+    def __post_init__(self) -> None:
+        require_range("datamodule.simulated", 1, cells=self.cells, frames=self.frames, planes=self.planes)
 
 
 def make_simulated(

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.fft
 
+from src.preprocess.spikes.filters import Spectrum
 from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
 from src.signals import BadInput
 from src.storage.batch import Job, Summary, run_batch
@@ -27,38 +27,6 @@ SPIKE_SAMPLES = 90
 
 IN_BAND_HZ = (150.0, 4000.0)
 """Band in which noise levels are stated."""
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """One-sided power spectral density of a background."""
-
-    power: np.ndarray  # (frequency,) in units² / Hz, from 0 to fs_hz / 2 in equal steps
-    fs_hz: float  # sampling rate it was measured at
-
-    @property
-    def frequencies(self) -> np.ndarray:
-        return np.linspace(0, self.fs_hz / 2, len(self.power))
-
-    def sigma(self, low_hz: float = 0.0, high_hz: float | None = None) -> float:
-        """Standard deviation of the part of the noise between two frequencies."""
-        f = self.frequencies
-        inside = (f >= low_hz) & (f <= (high_hz if high_hz is not None else self.fs_hz / 2))
-        return float(np.sqrt(np.sum(self.power[inside]) * (f[1] - f[0])))
-
-    def scaled(self, gain: float) -> "Spectrum":
-        """Spectrum of the same noise multiplied by ``gain``."""
-        return Spectrum(self.power * gain**2, self.fs_hz)
-
-    def synthesise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        """Gaussian noise ``(n_samples,)`` with this spectrum and random phases."""
-        size = scipy.fft.next_fast_len(max(n_samples, 2 * len(self.power)), real=True)
-        f = np.fft.rfftfreq(size, 1 / self.fs_hz)
-        amplitude = np.sqrt(np.interp(f, self.frequencies, self.power) * self.fs_hz * size / 2)
-        draw = rng.standard_normal((2, len(f)), dtype=np.float32)
-        shaped = amplitude * (draw[0] + 1j * draw[1]) / np.sqrt(2)
-        shaped[0] = amplitude[0] * draw[0, 0]
-        return scipy.fft.irfft(shaped.astype(np.complex64), size)[:n_samples].astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def plain_name(name: str) -> str:
     """
     if not name or name.startswith(".") or {"/", "\\", "\0"} & set(name) or any(ord(c) < 32 for c in name):
         problem = "cannot be the name of a result (empty, a leading dot, a separator or a control character)"
-        raise BadInput(repr(name), problem, "rename the recording")
+        raise BadInput(repr(name), problem, "choose another name")
     raw = os.fsencode(name)
     if len(raw) <= LONGEST_NAME:
         return name

@@ -53,7 +53,7 @@ class CachedStep:
     def key(self, inputs: Mapping[str, Path], params: dict[str, Any], seed: int | None) -> str:
         """SHA-256 over name, version, parameters, seed and the content of every input file."""
         identity = {
-            "stage": self.name,
+            "stage": self.name,  # only hashed; another word would make every cached result again
             "version": self.version,
             "params": params,
             "seed": seed,

@@ -5,10 +5,9 @@ import torch
 
 from src.datamodules.spikes import GUARD_SAMPLES, NoisyBlock, SpikeWindows, TraceWindows, onset_labels
 from src.preprocess.spikes.conditioning import Conditioning
-from src.preprocess.spikes.filters import background_spectrum
+from src.preprocess.spikes.filters import Spectrum, background_spectrum
 from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
 from src.signals import BadInput
-from src.simulate.spikes import Spectrum
 
 WINDOWS = {"windows": 2, "window": 120}
 

@@ -48,8 +48,9 @@ def test_digest_tells_assignments_apart():
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"method": "fraction", "val": 0.5, "test": 0.5}, "cannot be split"),
-        ({"method": "fold", "fold": 4, "folds": 4, "val": 0.1}, "fold 4 of 4"),
+        ({"method": "fraction", "val": 0.5, "test": 0.5}, "together are 1"),
+        ({"method": "fraction", "val": 0.3, "test": 0.69}, "cannot be split"),
+        ({"method": "fold", "fold": 4, "folds": 4, "val": 0.1}, "fold: is 4; give a number from 0 to 3"),
         ({"method": "fold", "fold": 0, "folds": 9, "val": 0.1}, "4 subject"),
         ({"method": "by_epoch"}, "unknown method"),
         ({"method": "fraction", "vall": 0.1}, "vall"),

@@ -78,6 +78,20 @@ def test_no_file_of_a_bundle_is_a_pickle(folder):
     assert "src." not in (folder / "bundle.json").read_text()
 
 
+class Own(torch.nn.Linear):
+    """A network in a package of the user's own."""
+
+
+def test_a_network_of_a_package_that_the_user_trusts_is_named_by_its_path(monkeypatch):
+    kind = f"{__name__}.Own"
+    assert type(build_network(kind, {"in_features": 2, "out_features": 3})) is Own
+    with pytest.raises(BadInput, match=r"'tests.models.Absent' cannot be imported .*PYTHONPATH"):
+        build_network("tests.models.Absent", {})
+    monkeypatch.setenv("NEUROLIT_TRUST", "mylab")
+    with pytest.raises(BadInput, match=r"is no network of neurolit; .*if you trust tests: export NEUROLIT_TRUST=tests"):
+        build_network(kind, {"in_features": 2, "out_features": 3})
+
+
 def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
     bundle = load_bundle(folder)
     with pytest.raises(BadInput, match="is a sleep_staging bundle, not spike_detection"):
@@ -95,13 +109,13 @@ def test_what_does_not_match_is_refused_with_a_reason(folder, tmp_path):
     with pytest.raises(BadInput, match="schema 1, which does not say what it was trained on; train again"):
         load_bundle(folder)
     edit(folder, schema_version=2, kind="transformer")
-    with pytest.raises(BadInput, match="unknown network kind 'transformer'"):
+    with pytest.raises(BadInput, match="'transformer' is no network of neurolit"):
         load_bundle(folder).network()
     edit(folder, kind="sleep_epoch_cnn", network_args={**ARGS, "width": 16})
     with pytest.raises(BadInput, match="does not fit"):
         load_bundle(folder).network()
     edit(folder, network_args={**ARGS, "depth": 3})
-    with pytest.raises(BadInput, match=r"arguments do not fit a sleep_epoch_cnn .*depth"):
+    with pytest.raises(BadInput, match=r"describes no sleep_epoch_cnn .*depth"):
         load_bundle(folder).network()
     edit(folder, signal={"rate": 1})
     with pytest.raises(BadInput, match=r"does not describe the network's input"):

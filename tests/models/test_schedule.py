@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from src.models.schedule import growing_average, warmup_cosine
+from src.models.schedule import growing_average, make_optimizer, warmup_cosine
 
 
 def rates(steps, warmup):
@@ -37,3 +37,15 @@ def test_an_average_starts_short_and_grows():
     assert shares == pytest.approx([1 - 2 / 11, 1 - 11 / 20, 0.1])
     counter = torch.tensor(7)
     assert update(torch.tensor(3), counter, torch.tensor(1)) is counter
+
+
+def test_a_schedule_of_steps_advances_with_steps_and_a_plateau_watches_the_score():
+    weights, sgd = [torch.nn.Parameter(torch.zeros(1))], {"_target_": "torch.optim.SGD", "lr": 0.1}
+    made = {}
+    for name in ("OneCycleLR", "ReduceLROnPlateau"):
+        block = {"_target_": f"torch.optim.lr_scheduler.{name}", **({"max_lr": 1.0} if name == "OneCycleLR" else {})}
+        made[name] = make_optimizer(weights, sgd, block, steps=7.0, monitor="val/f1")["lr_scheduler"]
+    assert made["OneCycleLR"]["scheduler"].total_steps == 7
+    assert [made[name]["interval"] for name in made] == ["step", "epoch"]
+    assert made["ReduceLROnPlateau"]["monitor"] == "val/f1"
+    assert "lr_scheduler" not in make_optimizer(weights, sgd, None, steps=7.0, monitor="val/f1")

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from src.models.spike_scoring import detection
+from src.models.spikes.scores import detection
 from src.predict.spike_discovery import discover_groups, discover_units, sort_recording
 from src.preprocess.spikes.discover import DiscoverParams
 from src.recordings.extracellular.spike_trains import read_sorting

@@ -9,7 +9,7 @@ import scipy.io
 
 import infer
 from src.models.bundle import load_bundle
-from src.models.spike_scoring import detection, score
+from src.models.spikes.scores import detection, score
 from src.predict.spikes import find_recordings, predict, sort_with_bank
 from src.recordings.extracellular.spike_trains import read_spikes
 from src.signals import BadInput, SourceOptions

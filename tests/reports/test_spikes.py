@@ -44,7 +44,7 @@ def test_scores_and_precision_recall(tmp_path):
         for k in (2, 3)
         for m in ("ours", "theirs")
     ]
-    assert_drawn(draw_scores(tmp_path / "s.png", title="x", rows=rows))
+    assert_drawn(draw_scores(tmp_path / "s.png", title="x", rows=rows, loose_ms=2.0))
     curve = np.linspace(0.5, 1, 9), np.linspace(1, 0.5, 9)
     assert_drawn(draw_precision_recall(tmp_path / "p.png", title="x", curves={"D2": curve}, chosen={"D2": (0.8, 0.8)}))
 

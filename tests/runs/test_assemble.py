@@ -65,7 +65,7 @@ def test_what_the_user_adds_to_the_trainer_is_obeyed(tmp_path):
         tmp_path,
         "+trainer.enable_model_summary=true",
         f"+trainer.default_root_dir={tmp_path / 'mine'}",
-        "+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.LearningRateFinder}]",
+        "+trainer.callbacks={_target_: pytorch_lightning.callbacks.LearningRateFinder}",
         "+trainer.accumulate_grad_batches=2",
         "trainer.gradient_clip_val=0.5",
     )
@@ -95,9 +95,22 @@ def test_averaged_weights_are_lightning_s_own(tmp_path):
     assert not any(isinstance(c, WeightAveraging) for c in trainer(tmp_path).callbacks)
 
 
-def test_a_training_without_its_checkpoint_is_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"callbacks.checkpoint: is missing"):
-        trainer(tmp_path, "callbacks.checkpoint=null")
+@pytest.mark.parametrize("change", ["callbacks.checkpoint=null", "callbacks.checkpoint.filename=x"])
+def test_a_training_without_its_checkpoint_is_refused(tmp_path, change):
+    with pytest.raises(BadInput, match=r"callbacks.checkpoint: has to write checkpoints/best.ckpt"):
+        trainer(tmp_path, change)
+
+
+def test_a_tracker_is_kept_in_a_debug_mode():
+    cfg = composed("train", "experiment=sleep_cnn", "debug=fast", "logger=wandb", "+logger.entity=lab")
+    assert cfg.logger == {"_target_": "src.runs.tracking.wandb_tracker", "project": "neurolit", "entity": "lab"}
+    assert not composed("train", "experiment=sleep_cnn", "debug=overfit").logger
+
+
+def test_a_model_that_does_not_fit_the_data_is_one_line(tmp_path):
+    cfg = configured("source.subjects=4", "source.hours=0.5", "datamodule=sleep_sequences", f"cache_dir={tmp_path}")
+    with pytest.raises(BadInput, match=r"model: .* argument 'window_epochs'; make it fit the datamodule"):
+        assemble(cfg)
 
 
 def test_the_trainers_notices_are_silent_and_other_warnings_are_not():

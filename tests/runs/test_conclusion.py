@@ -28,6 +28,7 @@ def test_a_sweep_of_failures_ends_without_a_choice(tmp_path):
     stream = io.StringIO()
     assert finalize_sweep(sweep_of(tmp_path, status="failed", error="out of luck"), Console(file=stream)) == 1
     assert "job 0 did not finish: out of luck" in stream.getvalue()
+    assert "best" not in stream.getvalue()
     verdict = json.loads((tmp_path / "sweep.json").read_text())
     assert (verdict["status"], verdict["chosen"], verdict["best"]) == ("incomplete", None, None)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from src.runs.search import RepeatableTPE, continue_study, importances, optuna
+from src.runs.search import RepeatableTPE, importances, optuna, prepare_search
 from src.runs.sweep import release
+from src.signals import BadInput
 from tests.runs import toy
 from tests.runs.verb import train
 from tests.tables import read_csv
@@ -21,7 +22,6 @@ defaults:
   - override /hydra/sweeper/sampler: repeatable_tpe
 hydra:
   sweeper:
-    direction: minimize
     study_name: toy
     storage: sqlite:///${hydra.sweep.dir}/study.db
     n_trials: 6
@@ -42,8 +42,8 @@ def score(parameters):
 def search(storage, trials, stop_after=None):
     """Ask and tell as Hydra's sweeper does; ``stop_after`` asks for that trial and never comes back."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sweeper = OmegaConf.create({"storage": storage, "study_name": "s", "direction": "minimize", "n_trials": trials})
-    continue_study(sweeper)
+    sweeper = OmegaConf.create({"storage": storage, "study_name": "s", "direction": "maximize", "n_trials": trials})
+    prepare_search(sweeper, "min", [])
     sampler = RepeatableTPE(seed=1, n_startup_trials=3)
     study = optuna.create_study(storage=storage, study_name="s", sampler=sampler, load_if_exists=True)
     for _ in range(sweeper.n_trials):
@@ -67,6 +67,19 @@ def test_an_interrupted_search_asks_for_the_trials_it_would_have_asked_for(tmp_p
     shares = importances(f"sqlite:///{tmp_path}/whole.db")
     assert set(shares) == set(SPACE)
     assert sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("trials", "override", "message"),
+    [(0, "n_trials=0", "n_trials: is 0"), (3, "direction=minimize", r"direction: is minimize; .* asks for maximize")],
+)
+def test_a_search_in_the_wrong_direction_or_of_nothing_is_refused(trials, override, message):
+    sweeper = OmegaConf.create({"storage": None, "study_name": None, "direction": "minimize", "n_trials": trials})
+    with pytest.raises(BadInput, match=message):
+        prepare_search(sweeper, "max", [f"hydra.sweeper.{override}"])
+    if trials:
+        prepare_search(sweeper, "max", [])  # Hydra's own default would minimise
+        assert sweeper.direction == "maximize"
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning", "ignore::FutureWarning")

@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.runs.assemble import assemble
-from src.runs.targets import TRUST, check, check_targets, imported_arguments, written_arguments
-from src.signals import BadInput
+from src.runs.targets import check, check_targets, imported_arguments, written_arguments
+from src.signals import TRUST, BadInput
 from tests.runs.test_assemble import configured
 
 
@@ -85,6 +85,7 @@ def test_everything_that_the_repository_names_is_allowed(repository):
         ("+datamodule.batchsize=1", r"datamodule.batchsize: .* did you mean datamodule.batch_size\?"),
         ("+model.network_args.filter=1", r"model.network_args.filter: .* did you mean model.network_args.filters\?"),
         ("model.kind=sleep_epoch_cn", r"model.kind: 'sleep_epoch_cn' is no network; did you mean sleep_epoch_cnn\?"),
+        ("model.kind=mylab.nets.MyNet", r"model.kind: .* if you trust mylab: export NEUROLIT_TRUST=mylab"),
         ("model.kind=spike_detector", r"model.kind: 'spike_detector' is known, but trained by another module"),
         ("+callbacks.x._target_=foo", r"callbacks.x._target_: 'foo' cannot be imported"),
         ("+callbacks.x.patience=3", r"callbacks.x: names no _target_"),
@@ -102,6 +103,29 @@ def test_everything_that_the_repository_names_is_allowed(repository):
             "+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.EarlyStopping, paitence: 2}]",
             r"did you mean trainer.callbacks\[0\].patience\?",
         ),
+        ("seed=-1", r"seed: is -1; give a number from 0 to 4294967295"),
+        ("patience=-3", r"patience: is -3; give 0 or more"),
+        ("workers=-1", r"workers: is -1"),
+        ("model.label_smoothing=2", r"model.label_smoothing: is 2; give a number from 0 to 1"),
+        ("model.network_args.width=0", r"model.network_args.width: is 0; give 1 or more"),
+        ("model.network_args.dropout=1.5", r"model.network_args.dropout: is 1.5"),
+        ("model.optimizer=null", r"model.optimizer: is empty"),
+        ("optimizer.lr=-1", r"optimizer or scheduler: Invalid learning rate: -1"),
+        ("scheduler.warmup=2", r"scheduler.warmup: is 2; give a number from 0 to 1"),
+        ("trainer.max_epochs=0", r"trainer.max_epochs: is 0, so nothing would be trained"),
+        ("trainer.max_epochs=-1", r"scheduler: .* needs the number of steps"),
+        ("+trainer.limit_val_batches=0", r"trainer.limit_val_batches: is 0"),
+        ("trainer.accelerator=foo", r"trainer: You selected an invalid accelerator name"),
+        ("+trainer.max_time=foo", r"trainer: .* is not a valid duration"),
+        ("split=file", r"split.path is not given; add split.path="),
+        ("split.val=-0.1", r"datamodule.split.val: is -0.1; give a number from 0 to 1"),
+        ("split.test=0.8", r"datamodule.split: val and test together are 1; lower the shares"),
+        ("+split.foo=1", r"datamodule.split.foo: is no parameter of a split; fraction takes val, test"),
+        ("datamodule.batch_size=-4", r"datamodule.batch_size: is -4; give 1 or more"),
+        ("datamodule.augment.gain_db=-1", r"datamodule.augment.gain_db: is -1"),
+        ("datamodule.epochs.margin_s=-5", r"epochs.margin_s: is -5"),
+        ("datamodule.epochs.channels=EEG", r"epochs.channels: 'EEG' is no list of names"),
+        ("+datamodule.epochs.foo=3", r"datamodule: .* got an unexpected keyword argument 'foo'"),
         ("source=bandpower", r"source: Sleep-EDF .*no folder is given; python preprocess.py preprocess=sleep_edf"),
         ("source=edf_folder", r"source: edf_folder: no folder is given; .* source.root=<folder>"),
         ("source=sleep_excerpts", r"source: DREAMS sleep spindles: no folder is given; download"),
@@ -111,6 +135,31 @@ def test_mistakes_are_named_before_any_data_are_touched(override, message, monke
     monkeypatch.setattr("src.datamodules.sleep.prepare_nights", None)
     with pytest.raises(BadInput, match=message):
         assemble(configured(override))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "override", "message"),
+    [
+        ("sleep_context", "datamodule.window_epochs=0", r"datamodule.window_epochs: is 0"),
+        ("sleep_context", "datamodule.views=[foo]", r"views: foo: not known"),
+        ("sleep_context", "datamodule.augment.channel_dropout=2", r"augment.channel_dropout: is 2"),
+        ("sleep_context", "callbacks.average.avg_fn.decay=2", r"avg_fn.decay: is 2"),
+        ("grid_forecast", "datamodule.split.gap_frames=-5", r"datamodule.split.gap_frames: is -5"),
+        ("grid_forecast", "datamodule.simulated.common.frames=-1", r"datamodule.simulated.frames: is -1"),
+        ("grid_forecast", "+datamodule.simulated.foo=1", r"datamodule.simulated: has to hold seed"),
+        ("grid_forecast", "datamodule.simulated.subjects=[]", r"datamodule.simulated: .* one subject or more"),
+        ("spike_detector", "datamodule.examples.batches=0", r"datamodule.examples.batches: is 0"),
+        ("spike_detector", "+datamodule.examples.foo=1", r"datamodule: .* unexpected keyword argument 'foo'"),
+        ("spike_detector", "+datamodule.conditioning.foo=1", r"datamodule: .* unexpected keyword argument 'foo'"),
+        ("spike_detector", "+datamodule.split.foo=1", r"datamodule.split.foo: is no parameter"),
+        ("spike_detector", "datamodule.recording.n_units=0", r"datamodule.recording.n_units: is 0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named_before_any_data_are_touched(experiment, override, message, monkeypatch):
+    for place in ("datamodules.sleep.prepare_nights", "datamodules.grids.ensure", "datamodules.spikes.ensure"):
+        monkeypatch.setattr(f"src.{place}", None)
+    with pytest.raises(BadInput, match=message):
+        assemble(configured(override, experiment=experiment))
 
 
 def test_another_optimizer_and_no_scheduler_reach_the_model():

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from src.preprocess.sleep.spectrogram import power_spectrogram
 from src.recordings.extracellular.reader import open_recording
 from src.simulate.lfp import simulate_session
+from tests.preprocess.sleep.test_spectrogram import power_spectrogram
 
 
 def test_session_on_disk(tmp_path):

@@ -98,7 +98,9 @@ class SleepEpochEncoder(nn.Module):
         self.n_features = 3 * width
 
     def forward(self, decibels: Tensor) -> Tensor:
-        bands = torch.einsum("bcft,cgf->bcgt", self.standardize(decibels), self.filterbank)
+        levels = self.standardize(decibels)
+        levels = levels.masked_fill(levels.isnan(), 0.0)  # an absent channel is read as the training mean
+        bands = torch.einsum("bcft,cgf->bcgt", levels, self.filterbank)
         features = self.blocks(self.stem(bands.flatten(1, 2)))
         return torch.cat([self.pool(features), features.mean(-1), features.amax(-1)], dim=1)
 
@@ -153,51 +155,28 @@ class BandEncoder(nn.Module):
         return features
 
 
-class SpectrogramEncoder(SleepEpochEncoder):
-    """The encoder of ``sleep_cnn`` with absent channels, NaN, read as the training mean."""
-
-    def forward(self, levels: Tensor) -> Tensor:
-        return super().forward(levels.masked_fill(levels.isnan(), 0.0))
-
-
 @dataclass(frozen=True)
 class SequenceSettings:
-    """What a :class:`SleepSequenceNet` is made of: the ``network_args`` of a ``sleep_sequence``.
+    """What a :class:`SleepSequenceNet` is made of: the ``network_args`` of a ``sleep_sequence``."""
 
-    Attributes
-    ----------
-    n_channels, n_freqs, n_frames, n_classes
-        Size of an epoch's image ``(channel, freq, time)`` and number of stages. One frame means band
-        powers (see :class:`BandEncoder`), more mean a spectrogram (see ``SleepEpochEncoder``).
-    window_epochs
-        Epochs read at a time by ``score_night``; as long as the windows of the training, or longer.
-    context
-        ``gru``: recurrent layers over the epochs. ``none``: every epoch for itself, for comparison.
-    causal
-        No epoch sees a later one.
-    width, hidden, layers, dropout
-        Features of an epoch (band powers) or width of the encoder's convolutions (spectrograms); units
-        of a recurrent layer and direction; recurrent layers; rate.
-    filters, blocks
-        Of the spectrogram encoder.
-    members
-        Several networks as one, see :class:`SequenceMean`: of each, how many of the ``n_freqs`` rows it reads.
-    """
-
+    # Size of an epoch's image and number of stages. One frame means band powers (BandEncoder), more a spectrogram
+    # (SleepEpochEncoder).
     n_channels: int
     n_freqs: int
     n_frames: int
     n_classes: int
-    window_epochs: int = 100
-    context: str = "gru"
-    causal: bool = False
-    width: int = 64
-    hidden: int = 64
+    window_epochs: int = 100  # read at a time by score_night; as long as the windows of the training, or longer
+    context: str = "gru"  # recurrent layers over the epochs; none: every epoch for itself, for comparison
+    causal: bool = False  # no epoch sees a later one
+    width: int = 64  # features of an epoch (band powers), or width of the encoder's convolutions (spectrograms)
+    hidden: int = 64  # units of a recurrent layer and direction
     layers: int = 2
     dropout: float = 0.4
-    filters: int = 32
+    filters: int = 32  # of the spectrogram encoder, as the blocks
     blocks: int = 2
-    members: Sequence[int] = ()
+    members: Sequence[
+        int
+    ] = ()  # several networks as one (SequenceMean): of each, how many of the n_freqs rows it reads
 
     def network(self) -> "SleepSequenceNet | SequenceMean":
         """The network with fresh weights."""
@@ -223,7 +202,7 @@ class SleepSequenceNet(nn.Module):
         if s.n_frames == 1:
             self.encoder, n_features = BandEncoder(s.n_channels, s.n_freqs, s.width, s.dropout / 2), s.width
         else:
-            self.encoder = SpectrogramEncoder(s.n_channels, s.n_freqs, s.filters, s.width, s.blocks, s.dropout / 2)
+            self.encoder = SleepEpochEncoder(s.n_channels, s.n_freqs, s.filters, s.width, s.blocks, s.dropout / 2)
             n_features = 3 * s.width
         self.unknown = nn.Parameter(torch.zeros(n_features))
         self.context: nn.Module

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from src.models.bundle import build_network
 from src.models.confusion import ConfusionByRecording
-from src.models.metrics import accuracy, cohen_kappa, f1_per_class, macro_f1, scores
+from src.models.metrics import scores
 from src.models.parallel import global_mean
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule, recordings_of
 from src.signals import HUMAN_KAPPA, UNSCORED, BadInput, is_human_scoring
@@ -240,13 +240,10 @@ class SleepStager(TrainedModule):
 
 
 def _row(counts: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    values = {
-        "acc": accuracy(counts),
-        "MF1": macro_f1(counts),
-        "κ": cohen_kappa(counts),
-        **{name: float(f1) for name, f1 in zip(classes, f1_per_class(counts), strict=True)},
-    }
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+    """All :func:`scores` under the headings of the table, ``None`` where they are not defined."""
+    short = {"accuracy": "acc", "macro_f1": "MF1", "kappa": "κ"}
+    found = {short.get(k, k.removeprefix("f1_")): value for k, value in scores(counts, classes).items() if k != "n"}
+    return {name: None if math.isnan(value) else value for name, value in found.items()}
 
 
 def _mean(values: np.ndarray) -> list[float | None]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from src.models.bundle import build_network
 from src.models.metrics import accuracy, macro_f1
-from src.models.spike_scoring import confusion
+from src.models.spikes.scores import confusion
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import scipy.signal
 
-from src.models.spike_scoring import Tolerances, detection
+from src.models.spikes.scores import Tolerances, detection
 from src.signals import BadInput, PlainRecord
 from src.storage.atomic import atomic_file
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from src.models.bundle import build_network
-from src.models.spike_scoring import Tolerances, chance_random, detection
 from src.models.spikes.decision import REFRACTORY, THRESHOLDS, Decision, tune
+from src.models.spikes.scores import Tolerances, chance_random, detection
 from src.models.trained_module import ADAMW, WARMUP_COSINE, TrainedModule
-from src.signals import BadInput
+from src.signals import BadInput, require_range
 
 
 class SpikeDetection(TrainedModule):
@@ -50,6 +50,10 @@ class SpikeDetection(TrainedModule):
         scheduler: dict[str, Any] | None = WARMUP_COSINE,
     ) -> None:
         super().__init__()
+        for value in thresholds or [-1.0]:
+            require_range("model", 0, 1, thresholds=value)
+        for value in refractory or [0]:
+            require_range("model", 1, refractory=value)
         self.save_hyperparameters()
         self.network_args, self.fs_hz = network_args, float(signal["fs_hz"])
         self.grid: dict[str, Any] = {"thresholds": list(thresholds), "refractory": list(refractory)}

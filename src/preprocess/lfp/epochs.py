@@ -16,7 +16,7 @@ from rich.console import Console
 from src.preprocess.lfp.extraction import EMG_FILE
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.lfp.shank import STEP
-from src.preprocess.lfp.spectrogram_file import FLOOR, Spectrograms, open_spectrograms
+from src.preprocess.lfp.spectrogram_file import SILENT_DB, Spectrograms, open_spectrograms
 from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
 from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
 from src.preprocess.sleep.epochs import AXES, EpochSet, label_epochs, write_epochs
@@ -118,7 +118,7 @@ def _cut(
     frames = firsts[:, None] + np.arange(n_frames)
     for place, values in source.channels(places):
         features[:, places.index(place)] = source.to_decibel(values[rows])[:, frames].transpose(1, 0, 2)
-    flat = (features <= 10 * np.log10(FLOOR) + 1).all(axis=(2, 3))
+    flat = (features <= SILENT_DB).all(axis=(2, 3))
     features[flat | ~np.isfinite(features).all(axis=(2, 3))] = np.nan
     return features
 

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.arrays import open_array
-from src.signals import BadInput
+from src.signals import THETA_HZ, WIDE_HZ, BadInput
 from src.storage.forward_file import ForwardFile
 
-FLOOR = 1e-30  # power that stands for silence in decibels (-300 dB): a flat channel stays finite
+FLOOR, SILENT_DB = 1e-30, -299.0  # power that a flat channel is stored as (-300 dB), and the level it is known by
 _DECIBEL = np.float32(10 / np.log(10))
 
 
@@ -89,10 +89,6 @@ def _logarithmic(linear: NDArray[np.float64], count: int) -> tuple[NDArray[np.fl
     return centres, weights.tocsr()
 
 
-THETA_RATIO_HZ = ((5.0, 10.0), (2.0, 15.0))
-"""Power of the first band over that of the second: high in REM sleep and active waking of rodents."""
-
-
 class BandPowers:
     """Which bins belong to which band.
 
@@ -113,7 +109,7 @@ class BandPowers:
         self.names = tuple(kept)
         self.left_out = tuple(name for name in bands if name not in kept)
         self.edges_hz = np.array(list(kept.values()), dtype=np.float64).reshape(-1, 2)
-        self._bins = [_bins(plan, *edges) for edges in (*kept.values(), *THETA_RATIO_HZ)]
+        self._bins = [_bins(plan, *edges) for edges in (*kept.values(), THETA_HZ, WIDE_HZ)]
         self.n_bins = max(bins.stop for bins in self._bins)
         self._spacing = np.float32(plan.spacing_hz)
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from src.signals import STAGE_SETS, UNSCORED, counted
+from src.preprocess.lfp.spectrogram_file import FLOOR, SILENT_DB
+from src.signals import STAGE_SETS, THETA_HZ, UNSCORED, WIDE_HZ, counted
 
 WAKE, NREM, REM = range(3)
 STATES, HYPNOGRAM = STAGE_SETS["rodent"], "hypnogram.csv"
@@ -25,8 +26,8 @@ AFTER_NREM_S = 20.0
 """Without muscle activity REM sleep has to begin at most so long after NREM sleep; waking has theta too."""
 SHORTEST_RECORDING_S = 600.0
 MOST_THETA_IN_NREM = 0.5  # theta ratio above which slow waves do not dominate
-BANDS_HZ = (1.0, 4.0), (5.0, 10.0), (10.0, 16.0), (16.0, 30.0), (30.0, 60.0)
-DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ = (1.0, 4.0), (25.0, 60.0), (5.0, 10.0), (2.0, 15.0)
+LEVELS_HZ = (1.0, 4.0), (5.0, 10.0), (10.0, 16.0), (16.0, 30.0), (30.0, 60.0)
+DELTA_HZ, FAST_HZ = (1.0, 4.0), (25.0, 60.0)
 MOST_REM, LEAST_CONFIDENCE = 0.3, 0.75
 """Share of REM in sleep, and mean confidence, beyond which a scoring is not reliable."""
 _ARTIFACT_SD = 6.0
@@ -44,7 +45,7 @@ class Features(NamedTuple):
     theta
         P(5-10 Hz)/P(2-15 Hz) of the channel in which it varies most.
     levels
-        ``(epoch, band)`` z-score of log power in :data:`BANDS_HZ`, median of the usable channels.
+        ``(epoch, band)`` z-score of log power in :data:`LEVELS_HZ`, median of the usable channels.
     muscle
         High-frequency correlation of distant channels or an EMG's amplitude; ``None`` where there is none.
     empty
@@ -77,7 +78,7 @@ class States(NamedTuple):
 def write_states(folder: Path, epochs: Sequence[str], stages: NDArray, confidence: NDArray[np.float64]) -> None:
     """Write ``hypnogram.csv``; an epoch is its onset and duration in seconds, with a comma between.
 
-    An ``unscored`` epoch has no confidence.
+    An ``unscored`` epoch has no confidence. Nights of people have other columns: ``src/predict/sleep_night.py``.
     """
     names = [*STATES, "unscored"]  # UNSCORED is -1
     rows = zip(epochs, stages, confidence, strict=True)
@@ -111,20 +112,20 @@ def epoch_features(
     The features, and what was left out.
     """
     power = 10 ** (decibel.astype(np.float64) / 10)
-    power[decibel <= -250] = np.nan  # silence
+    power[decibel <= SILENT_DB] = np.nan
     empty = np.asarray(np.isnan(power).all(axis=(1, 2, 3)))
-    level = quietly(np.nanmean, quietly(np.nanmedian, 10 * np.log10(np.maximum(power, 1e-30)), axis=3), axis=2)
-    artifact = level > quietly(np.nanmedian, level, axis=0) + _ARTIFACT_SD * np.maximum(_spread(level), 1.5)
-    power[artifact] = np.nan
+    level = quietly(np.nanmean, quietly(np.nanmedian, 10 * np.log10(np.maximum(power, FLOOR)), axis=3), axis=2)
+    artefact = level > quietly(np.nanmedian, level, axis=0) + _ARTIFACT_SD * np.maximum(_spread(level), 1.5)
+    power[artefact] = np.nan
     bands = [_band(power, freqs, band) for band in (DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ)]
     delta, fast, theta, wide = bands
     slow = quietly(np.nanmedian, robust_scores(np.log10(delta)) - robust_scores(np.log10(fast)), axis=1)
     ratio = theta / wide
     high, low = (quietly(partial(np.nanquantile, q=q), ratio, axis=0) for q in (0.9, 0.3))
     best = int(np.argmax(np.nan_to_num(high - low, nan=-1)))
-    levels = [quietly(np.nanmedian, robust_scores(np.log10(_band(power, freqs, band))), axis=1) for band in BANDS_HZ]
+    levels = [quietly(np.nanmedian, robust_scores(np.log10(_band(power, freqs, band))), axis=1) for band in LEVELS_HZ]
     levels = [level for level in levels if np.isfinite(level).any()]  # bands that the rows do not reach
-    share = artifact.any(axis=1).mean()
+    share = artefact.any(axis=1).mean()
     said = (f"{share:.1%} of the epochs have artefacts in at least one channel: masked there",) if share > 0.002 else ()
     return Features(slow, ratio[:, best], np.stack(levels, axis=1), muscle, empty), said
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from src.preprocess.sleep.bandpower import BandPowerSettings
 from src.recordings.sleep.hypnogram import Hypnogram, align, require_sleep, stage_counts, trim_wake
 from src.recordings.sleep.stage_names import ScoringOptions
-from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec
+from src.signals import STAGE_SETS, UNSCORED, BadInput, Recording, SignalSpec, require_range
 from src.storage.foreign_files import explained
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class EpochSettings:
     scorer: str | None = None  # whose stages to read where a scoring has those of several
 
     def __post_init__(self) -> None:
+        require_range("epochs", 0, margin_s=self.margin_s)
+        if isinstance(self.channels, str) or not self.channels:
+            raise BadInput("epochs.channels", f"{self.channels or 'none'!r} is no list of names", "give [C3-A2,C4-A1]")
         if self.stages not in STAGE_SETS:
             raise BadInput("epochs.stages", f"{self.stages!r} is not known", f"choose from: {', '.join(STAGE_SETS)}")
         if self.level not in LEVELS:
@@ -90,7 +93,9 @@ class EpochSettings:
     def from_params(cls, params: Mapping[str, Any]) -> EpochSettings:
         """Inverse of :meth:`to_params`."""
         plain = {name: value for name, value in params.items() if name != "kind"}
-        plain["channels"], plain["features"] = tuple(plain["channels"]), feature_settings(plain["features"])
+        if not isinstance(plain["channels"], str):
+            plain["channels"] = tuple(plain["channels"])
+        plain["features"] = feature_settings(plain["features"])
         return cls(**plain)
 
 

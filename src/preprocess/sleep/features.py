@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from src.preprocess.sleep.spectrogram import power_spectrogram
+from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.signals import BadInput
 
 FeatureKind = Literal["linear", "mel", "db"]
@@ -126,20 +126,11 @@ class FeatureSettings:
 
 def _power(epochs: NDArray[np.floating], settings: FeatureSettings) -> NDArray[np.float32]:
     """``(epoch, frequency, time)`` from ``(epoch, sample)``, every bin of the transform."""
-    window, hop = settings._window, settings._hop
+    window = settings._window
+    plan = SpectrogramPlan(settings.fs_hz, "hann", window, window - settings._hop, window)
     power = np.empty((len(epochs), settings.n_bins, settings.n_frames), np.float32)
-    # Where hops fit into epochs one pass over the night will do: the frames that straddle a border are skipped.
-    fits = settings.epoch_samples % hop == 0
-    step = settings.epoch_samples // hop
-    for first, stretch in enumerate(epochs.reshape(1, -1) if fits and len(epochs) else epochs):
-        _, _, frames = power_spectrogram(
-            stretch, settings.fs_hz, window="hann", nperseg=window, noverlap=window - hop, detrend="constant"
-        )
-        if not fits:
-            power[first] = frames
-            continue
-        for index in range(len(epochs)):
-            power[index] = frames[:, index * step : index * step + settings.n_frames]
+    for epoch, out in zip(epochs, power, strict=True):
+        plan.power(epoch, out=out)
     return power
 
 

@@ -21,6 +21,14 @@ _LEAST_SCATTER_DB = 0.3
 _AROUND, _LONGEST_GAP, _MARGIN, _LEAST_SHARE = 11, 120, 60, 0.25
 
 
+def known_views(views: Sequence[str] | str) -> list[str]:
+    """The names of one or several views; ``BadInput`` for others."""
+    names = [views] if isinstance(views, str) else list(views)
+    if unknown := [name for name in names if name not in VIEWS] or (not names and ["none"]):
+        raise BadInput("views", f"{', '.join(unknown)}: not known", f"choose from: {', '.join(VIEWS)}")
+    return names
+
+
 def night_view(
     features: NDArray[np.floating], usable: NDArray[np.bool_], views: Sequence[str] | str, span: slice = WHOLE
 ) -> NDArray[np.float32]:
@@ -30,9 +38,7 @@ def night_view(
     ``views`` are one or several of :data:`VIEWS`, ``span`` the epochs over which levels are taken relative. Returns
     ``(epoch, channel, views × frequency, time)`` float32, view after view.
     """
-    names = [views] if isinstance(views, str) else list(views)
-    if unknown := [name for name in names if name not in VIEWS] or (not names and ["none"]):
-        raise BadInput("views", f"{', '.join(unknown)}: not known", f"choose from: {', '.join(VIEWS)}")
+    names = known_views(views)
     levels = np.where(usable[:, None, None, None], features, np.nan).astype(np.float32)
     return np.concatenate([VIEWS[name](levels, span) for name in names], axis=2)
 

@@ -10,13 +10,12 @@ the signal they are computed from, they come out the same.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import scipy.fft
 import scipy.signal
-from numpy.lib.stride_tricks import as_strided, sliding_window_view
-from numpy.typing import ArrayLike, NDArray
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from src.signals import BadInput
 
@@ -29,30 +28,12 @@ _LOWEST_BINS = 32
 _BLOCK_VALUES = 1 << 18  # samples of one block of frames: 1 MiB of float32, a second-level cache
 
 
-def power_spectrogram(
-    samples: ArrayLike, fs_hz: float, *, nperseg: int, **settings: Any
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
-    """One-sided power spectrogram ``([channel,] frequency, time)`` of ``([channel,] time)`` samples of any real type.
-
-    Equals ``scipy.signal.spectrogram(samples.astype(float64), …, mode="psd")`` to single precision. A frame with a
-    sample that is not finite is NaN in every bin; other frames are not affected. The settings are those of
-    :class:`SpectrogramPlan`; ``nfft`` is ``nperseg`` unless given. Returns the bins in Hz, the centres of the frames in
-    seconds from the first sample, and the power as float32, in units²/Hz (``density``) or units² (``spectrum``).
-    """
-    plan = SpectrogramPlan(float(fs_hz), nperseg=nperseg, **{**settings, "nfft": settings.get("nfft") or nperseg})
-    signal = np.asarray(samples)
-    if signal.ndim not in (1, 2):
-        raise BadInput("samples", f"{signal.ndim} axes", "give (time,) or (channel, time)")
-    rows = np.atleast_2d(signal)
-    power = np.empty((len(rows), plan.n_freqs, plan.n_frames(rows.shape[1])), dtype=np.float32)
-    for row, out in zip(rows, power, strict=True):
-        plan.power(row, out=out)
-    return plan.freqs, plan.times(power.shape[-1]), power[0] if signal.ndim == 1 else power
-
-
 @dataclass(frozen=True, eq=False)
 class SpectrogramPlan:
-    """Everything about a spectrogram but the signal; one plan serves any number of stretches of it."""
+    """Everything about a spectrogram but the signal; one plan serves any number of stretches of it.
+
+    :meth:`power` equals ``scipy.signal.spectrogram(samples.astype(float64), …, mode="psd")`` to single precision.
+    """
 
     fs_hz: float
     # a name or (name, parameter, …) for scipy.signal.get_window; an array of nperseg weights; or ("multitaper", NW, K)
@@ -141,6 +122,7 @@ class SpectrogramPlan:
     ) -> NDArray[np.float32]:
         """Power ``(frequency, time)`` float32 of every whole frame of a ``(time,)`` stretch of any real type.
 
+        It is in units²/Hz (``density``) or units² (``spectrum``), NaN where a frame has a sample that is not finite.
         The stretch is read block by block, never converted as a whole. ``bins`` are those of the kept frequencies to
         return (step 1), ``out`` is an array to write into.
         """
@@ -173,9 +155,9 @@ class SpectrogramPlan:
         """
         frames = self.n_frames(len(samples))
         work = np.zeros((self.nfft, frames), dtype=np.float32)
-        grid, mean = self._grid(samples[self.stretch(0, frames)], frames)
+        columns, mean = self._columns(samples[self.stretch(0, frames)])
         with np.errstate(invalid="ignore", over="ignore"):
-            spectra = np.stack([s[: self.n_freqs] for s in self._transforms(grid, mean, work)])
+            spectra = np.stack([s[: self.n_freqs] for s in self._transforms(columns, mean, work)])
         spectra[:, :, ~np.isfinite(mean)] = np.nan
         return spectra
 
@@ -185,8 +167,8 @@ class SpectrogramPlan:
         return scipy.fft.rfft(self._weights, self.nfft, axis=1)[:, :_LOWEST_BINS].astype(np.complex64)
 
     def _block(self, stretch: NDArray, work: NDArray[np.float32], bins: slice, out: NDArray[np.float32]) -> None:
-        grid, mean = self._grid(stretch, out.shape[1])
-        for index, spectrum in enumerate(self._transforms(grid, mean, work[:, : out.shape[1]])):
+        columns, mean = self._columns(stretch)
+        for index, spectrum in enumerate(self._transforms(columns, mean, work[:, : out.shape[1]])):
             magnitude = np.abs(spectrum[bins])
             if index == 0:
                 np.multiply(magnitude, magnitude, out=out)
@@ -200,50 +182,28 @@ class SpectrogramPlan:
         if not np.isfinite(mean).all():
             out[:, ~np.isfinite(mean)] = np.nan
 
-    def _grid(self, stretch: NDArray, frames: int) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-        """The samples with hop after hop in columns, and the mean of every frame.
+    def _columns(self, stretch: NDArray) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
+        """``(sample, frame)`` view of the frames, and the mean of each.
 
-        Frame ``f`` is the columns ``f``, ``f + 1``, … one below the other. Types that single precision
-        cannot hold stay wide until the mean is off.
+        Types that single precision cannot hold stay wide until the mean is off.
         """
-        whole, rest = divmod(self.nperseg, self.hop)
-        columns, wide = frames + whole - (rest == 0), np.result_type(stretch.dtype, np.float32)
-        if len(stretch) < columns * self.hop:
-            stretch = np.concatenate([stretch, np.zeros(columns * self.hop - len(stretch), dtype=stretch.dtype)])
-        grid = np.ascontiguousarray(stretch.reshape(columns, self.hop).T, dtype=wide)
-        sums = grid.sum(axis=0, dtype=np.float64)
-        if whole <= 32:
-            totals = sums[:frames].copy()
-            for column in range(1, whole):
-                totals += sums[column : column + frames]
-        else:
-            totals = sliding_window_view(sums[: frames + whole - 1], whole).sum(axis=1)
-        if rest:
-            totals = totals + grid[:rest, whole : whole + frames].sum(axis=0, dtype=np.float64)
-        return grid, totals / self.nperseg
+        wide = stretch.astype(np.result_type(stretch.dtype, np.float32), copy=False)
+        columns = sliding_window_view(wide, self.nperseg)[:: self.hop].T
+        return columns, columns.mean(axis=0, dtype=np.float64)
 
     def _transforms(
-        self, grid: NDArray[np.floating], mean: NDArray[np.float64], work: NDArray[np.float32]
+        self, columns: NDArray[np.floating], mean: NDArray[np.float64], work: NDArray[np.float32]
     ) -> Iterator[NDArray[np.complex64]]:
         """``(frequency, frame)`` Fourier coefficients, one taper after the other; all bins."""
-        whole, rest = divmod(self.nperseg, self.hop)
-        split, frames = whole * self.hop, len(mean)
-        level = mean if self.detrend == "constant" else np.zeros(frames)
-        offset = level.astype(grid.dtype)
+        level = mean if self.detrend == "constant" else np.zeros(len(mean))
+        offset = level.astype(columns.dtype)
         # Rounding to single precision leaves a trace of the mean, not small on an amplifier's DC offset. It is taken
         # off the lowest bins of the transform, where the window keeps it.
         trace = (level - offset).astype(np.complex64)
-        step_row, step_column = grid.strides
-        shape, strides = (whole, self.hop, frames), (step_column, step_row, step_column)
-        body = as_strided(grid, shape, strides, writeable=False)
-        tail = grid[:rest, whole : whole + frames]
-        upper, lower = work[:split].reshape(*shape), work[split : self.nperseg]
+        frames = work[: self.nperseg]
         for weights, of_constant in zip(self._weights, self._constants, strict=True):
-            np.subtract(body, offset, out=upper)
-            upper *= weights[:split].reshape(whole, self.hop, 1)
-            if rest:
-                np.subtract(tail, offset, out=lower)
-                lower *= weights[split:, None]
+            np.subtract(columns, offset, out=frames)
+            frames *= weights[:, None]
             spectrum = scipy.fft.rfft(work, axis=0)
             if trace.any():
                 spectrum[: len(of_constant)] -= of_constant[:, None] * trace

@@ -48,11 +48,11 @@ class Conditioning(ConditioningParams, PlainRecord):
         if self.scale < 0:
             raise BadInput("scale", f"{self.scale} is negative", "give 0 or more")
 
-    def linear(self, trace: np.ndarray) -> np.ndarray:
+    def bandpassed(self, trace: np.ndarray) -> np.ndarray:
         """The band-pass alone: what spikes and noise may go through separately before they are added."""
         return bandpass(np.asarray(trace, np.float32), self.fs_hz, self.low_hz, self.high_hz, self.order)
 
-    def linear_only(self) -> "Conditioning":
+    def bandpass_only(self) -> "Conditioning":
         """The same chain without the steps that change shapes: what a classifier reads."""
         return replace(self, wavelet=None, template=(), template_onset=0)
 
@@ -62,7 +62,7 @@ class Conditioning(ConditioningParams, PlainRecord):
 
     def steps(self, centred: np.ndarray) -> list[tuple[str, np.ndarray]]:
         """The trace after each step of the chain, by the step's name."""
-        done = [("band-pass", self.linear(centred))]
+        done = [("band-pass", self.bandpassed(centred))]
         if self.wavelet is not None:
             done.append(("wavelet\ndenoising", self.denoised(done[-1][1])))
         if self.template:
@@ -122,8 +122,10 @@ def condition_recordings(params: SpikeConditioningParams) -> Summary:
 
     chain = Conditioning(**vars(params.conditioning), fs_hz=params.fs_hz)
     if params.template_from is not None:
-        labelled = load_labelled(Path(params.template_from), chain.linear_only(), options=SourceOptions(key=params.key))
-        chain = labelled.waveforms(range(len(labelled.flat))).matched(chain)
+        labelled = load_labelled(
+            Path(params.template_from), chain.bandpass_only(), options=SourceOptions(key=params.key)
+        )
+        chain = labelled.waveforms(range(len(labelled.detrended))).matched_chain(chain)
     source = Path(params.input_dir)
     output = OutputFolder(Path(params.output_dir), (source,))
     if params.figures:

@@ -27,9 +27,9 @@ from src.preprocess.spikes.clusters import (
 )
 from src.preprocess.spikes.filters import background_spectrum, bandpass, bandpass_kernel, grow, quiet_mask, robust_sigma
 from src.preprocess.spikes.pursuit import Pursuit
-from src.preprocess.spikes.sorting import Sorted, blocks, named, pursue
-from src.preprocess.spikes.trace import artefact_ceiling, bridged, without_hum
-from src.preprocess.spikes.waveforms import cut_windows, mean_waveforms
+from src.preprocess.spikes.sorting import Sorted, blocks, choose_spikes, pursue
+from src.preprocess.spikes.trace import artefact_ceiling, bridged, pulse_ceiling, without_hum
+from src.preprocess.spikes.waveforms import cut_windows, median_waveforms
 from src.recordings.extracellular.recording import require_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, held
 from src.signals import BadInput
@@ -105,14 +105,18 @@ class Group:
         if self.centre is None:
             self.centre = np.median(raw[:, ~missing], axis=1, keepdims=True)
         centred = np.where(np.isfinite(raw) & ~missing, raw - self.centre, np.float32(0))
-        for channel, trace in enumerate(centred):
-            centred[channel], said = without_hum(trace, self.fs_hz)
+        for trace in centred:
+            # Pulses at regular times would pass for hum, so it is fitted without them and subtracted with them.
+            pulses = np.abs(trace) > pulse_ceiling(trace, ~missing, self.fs_hz)
+            calm = bridged(trace, ~grow(pulses, self.samples(1), self.samples(4))) if pulses.any() else trace
+            cleaned, said = without_hum(calm, self.fs_hz)
+            trace += cleaned - calm
             self.notes.update(said)
         traces = bandpass(centred, self.fs_hz, p.low_hz, high, 2)
         if self.ceiling is not None:
             loud = (np.abs(traces) > self.ceiling).any(axis=0)
             if loud.any():  # a straight line in place of the pulse, so that the filter does not ring
-                missing |= grow(loud, self.samples(2), self.samples(1))
+                missing |= grow(loud, self.samples(2), self.samples(4))
                 if not missing.all():
                     centred = np.stack([bridged(row, ~missing) for row in centred])
                     traces = bandpass(centred, self.fs_hz, p.low_hz, high, 2)
@@ -217,7 +221,7 @@ def discover_group(group: Group) -> Units:
     if len(shapes.times) == 0:
         raise BadInput("recording", "no cluster of peaks is large enough for a unit", "give a longer recording")
     shapes, train = _checked(shapes, np.where(usable, whitening.apply(bandpassed), 0), usable, group)
-    templates = mean_waveforms(bandpassed, train, len(shapes.times), before, after)
+    templates = median_waveforms(bandpassed, train, len(shapes.times), before, after)
     found, amplitude, count = _sort(group, whitening, shapes, np.abs(templates).max(axis=2).argmax(axis=1))
     if count < group.n_samples:
         group.notes.add(
@@ -297,7 +301,7 @@ def learn(bandpassed: np.ndarray, usable: np.ndarray, peaks: np.ndarray, group: 
 def _whitening_without(bandpassed: np.ndarray, usable: np.ndarray, train: SpikeTrain, group: Group) -> Whitening:
     """Whitening from what the mean waveforms do not explain, away from spikes where enough is left."""
     before, after = group.samples(group.params.before_ms), group.samples(group.params.after_ms)
-    means = mean_waveforms(bandpassed, train, int(train.unit.max(initial=0)), before, after)
+    means = median_waveforms(bandpassed, train, int(train.unit.max(initial=0)), before, after)
     means *= scipy.signal.windows.tukey(before + after, 0.25)
     background = bandpassed.copy()
     for index, unit in zip(train.index.tolist(), train.unit.tolist(), strict=True):
@@ -360,7 +364,7 @@ def _checked(shapes: Shapes, white: np.ndarray, usable: np.ndarray, group: Group
         found = pursuit.run()
         ok = (found.index >= 0) & (found.index < len(usable))
         prior = np.maximum(shapes.counts, 1) / max(int(usable.sum()), 1)
-        train = named([found.at(ok)], pursuit.marginal()[ok], int(usable.sum()), prior)[0].train
+        train = choose_spikes([found.at(ok)], pursuit.marginal()[ok], int(usable.sum()), prior)[0].train
         shapes = replace(shapes, times=[train.index[train.unit == u + 1] for u in range(bank.n_units)])
         counts = shapes.counts
         keep = (counts >= p.least_spikes) & ~followers(train, shapes.norms(), group.samples(6))
@@ -385,5 +389,5 @@ def _sort(group: Group, whitening: Whitening, shapes: Shapes, largest: np.ndarra
         amplitude.append(traces[largest[block.unit[ok]], block.index[ok] - outer.start])
         n_usable += int(usable[inner.start - outer.start : inner.stop - outer.start].sum())
     prior = np.maximum(shapes.counts, 1) / max(n_usable, 1)
-    spikes, kept = named(found, np.concatenate(marginal), n_usable, prior)
+    spikes, kept = choose_spikes(found, np.concatenate(marginal), n_usable, prior)
     return spikes, np.concatenate(amplitude)[kept], n_usable

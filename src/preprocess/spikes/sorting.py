@@ -33,7 +33,7 @@ LONG_FFT = 4096  # samples of a segment from which a background's spectrum is me
 CLEAR_RATIO = 8.0  # log-likelihood ratio of the spikes that are subtracted before the background is measured
 EDGE_SAMPLES = 64  # samples around what was not recorded in which no spike is reported
 GAIN_SAMPLES = 1 << 17
-FOREIGN_UNIT = 8.0
+FOREIGN_GAIN = 8.0
 """A recording is taken to be in another unit if it is so many times louder or quieter than the labelled one."""
 
 GAIN_STEPS = 2.0 ** np.arange(-3, 3.001, 1 / 16)
@@ -110,7 +110,7 @@ class BankSorter:
     ) -> "BankSorter":
         """Fit the waveforms to a labelled recording, or to one stretch of it."""
         part = range(len(labelled.bandpassed)) if part is None else part
-        chain = conditioning.linear_only()
+        chain = conditioning.bandpass_only()
         waveforms = labelled.waveforms(part)
         train = labelled.train.between(part.start, part.stop)
         rate_hz = len(train) / (len(part) / chain.fs_hz)
@@ -136,14 +136,14 @@ class BankSorter:
             If the recording is not plausible, see :mod:`src.preprocess.spikes.trace`.
         """
         trace, notes = self.prepared(trace)
-        bandpassed = self.conditioning.linear(trace.centred)
+        bandpassed = self.conditioning.bandpassed(trace.centred)
         bank = self.bank(self.measure(bandpassed, trace.usable))
         done = [
             pursue(bank, bandpassed[None, outer], self.refractory, inner, outer)
             for inner, outer in blocks(len(bandpassed), BLOCK, 4 * bank.length + KERNEL_TAPS)
         ]
         marginal = np.concatenate([ratios for _, ratios in done])
-        spikes, _ = named([found for found, _ in done], marginal, int(trace.usable.sum()), self.prior)
+        spikes, _ = choose_spikes([found for found, _ in done], marginal, int(trace.usable.sum()), self.prior)
         spikes = spikes.at(~grow(~trace.usable, EDGE_SAMPLES, EDGE_SAMPLES)[spikes.train.index])
         check_rates(spikes.train, trace.usable.sum() / trace.fs_hz, trace.source)
         cut_off = check_clipping(trace.cut_off, CEILING * self.largest, len(spikes.train), trace.source)
@@ -175,9 +175,9 @@ class BankSorter:
         """
         start = _best_stretch(trace.usable, GAIN_SAMPLES)
         part, real = centred[start : start + GAIN_SAMPLES], trace.usable[start : start + GAIN_SAMPLES]
-        bandpassed = self.conditioning.linear(part)
+        bandpassed = self.conditioning.bandpassed(part)
         ratio = self.loudness / max(float(np.quantile(np.abs(bandpassed[real]), 0.999)), 1e-30)
-        foreign = self.gain is None and not 1 / FOREIGN_UNIT < ratio < FOREIGN_UNIT
+        foreign = self.gain is None and not 1 / FOREIGN_GAIN < ratio < FOREIGN_GAIN
         usual = self.gain or 1.0
         sizes = usual * (GAIN_STEPS if self.gain is None else np.ones(1))
         sizes = np.union1d(sizes, ratio * GAIN_STEPS) if foreign else sizes
@@ -280,8 +280,10 @@ def pursue(
     return found.at(inside), pursuit.marginal()[inside]
 
 
-def named(found: list[Found], marginal: np.ndarray, n_samples: int, prior: np.ndarray) -> tuple[Sorted, np.ndarray]:
-    """The spikes that are more probable than not worth reporting, with their probabilities, and the mask of these.
+def choose_spikes(
+    found: list[Found], marginal: np.ndarray, n_samples: int, prior: np.ndarray
+) -> tuple[Sorted, np.ndarray]:
+    """The candidates whose probability reaches the threshold of their neuron, and the mask of these.
 
     Parameters
     ----------

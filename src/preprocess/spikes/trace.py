@@ -203,13 +203,18 @@ def without_pulses(trace: Trace) -> tuple[Trace, tuple[str, ...]]:
 
     Pulses at regular times would pass for mains hum, and for the spikes that say which unit a recording is in.
     """
-    size = np.abs(trace.centred)
-    sigma = robust_sigma(trace.centred[trace.usable][:: max(len(size) >> 18, 1)])
-    if size.max() < LEAST_ARTEFACT * sigma:
-        return trace, ()
-    peaks, _ = scipy.signal.find_peaks(size, height=4.5 * sigma, distance=round(0.01 * trace.fs_hz))
-    ceiling = artefact_ceiling(size[peaks] / sigma) * sigma
+    ceiling = pulse_ceiling(trace.centred, trace.usable, trace.fs_hz)
     return without_artefacts(trace, ceiling / CEILING, 0.0) if np.isfinite(ceiling) else (trace, ())
+
+
+def pulse_ceiling(centred: np.ndarray, usable: np.ndarray, fs_hz: float) -> float:
+    """Deflection of a trace ``(time,)`` beyond which it is no spike; infinite where nothing is so large."""
+    size = np.abs(centred)
+    sigma = robust_sigma(centred[usable][:: max(len(size) >> 18, 1)])
+    if size.max() < LEAST_ARTEFACT * sigma:
+        return np.inf
+    peaks, _ = scipy.signal.find_peaks(size, height=4.5 * sigma, distance=round(0.01 * fs_hz))
+    return artefact_ceiling(size[peaks] / sigma) * sigma
 
 
 def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trace, tuple[str, ...]]:
@@ -241,9 +246,7 @@ def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trac
         if not loud.any():
             break
         highest = max(highest, float(fast.max()))
-        # Samples before and after the pulse, which the filter or the amplifier has disturbed.
-        mask = grow(loud, after, before)
-        usable = usable & ~mask
+        usable = usable & ~grow(loud, before, after)  # the amplifier needs some time after a pulse
         centred = bridged(trace.centred, usable)
     if usable is trace.usable:
         return trace, ()

@@ -48,12 +48,12 @@ class WaveformModel:
     def bandpassed(self, conditioning: Conditioning) -> "WaveformModel":
         """The waveforms as they look behind the band-pass, with some samples more on either side."""
         through = [
-            conditioning.linear(np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(REACH, REACH)])).astype(np.float64)
+            conditioning.bandpassed(np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(REACH, REACH)])).astype(np.float64)
             for rows in (self.templates, self.modes)
         ]
         return WaveformModel(through[0], through[1], self.onset + REACH, self.counts)
 
-    def matched(self, conditioning: Conditioning) -> Conditioning:
+    def matched_chain(self, conditioning: Conditioning) -> Conditioning:
         """The chain with the mean waveform of all units as its matched filter."""
         template = tuple(mean_template(self.templates[self.counts > 0]).tolist())
         return replace(conditioning, template=template, template_onset=self.onset)
@@ -103,7 +103,7 @@ def cut_windows(traces: np.ndarray, at: np.ndarray, before: int, after: int) -> 
     return np.moveaxis(traces[:, at[:, None] + np.arange(-before, after)], 0, 1)
 
 
-def mean_waveforms(bandpassed: np.ndarray, train: SpikeTrain, n_units: int, before: int, after: int) -> np.ndarray:
+def median_waveforms(bandpassed: np.ndarray, train: SpikeTrain, n_units: int, before: int, after: int) -> np.ndarray:
     """``(unit, channel, time)`` median waveforms around the spikes."""
     n_samples, means = bandpassed.shape[1], np.zeros((n_units, len(bandpassed), before + after))
     for unit in range(n_units):
@@ -199,7 +199,7 @@ class LabelledRecording:
 
     Attributes
     ----------
-    flat, bandpassed
+    detrended, bandpassed
         ``(time,)`` the trace without its slow baseline, and behind the band-pass.
     notes
         What was repaired.
@@ -209,7 +209,7 @@ class LabelledRecording:
 
     trace: Trace
     train: SpikeTrain
-    flat: np.ndarray
+    detrended: np.ndarray
     bandpassed: np.ndarray
     notes: tuple[str, ...] = ()
     before: int = BEFORE
@@ -217,8 +217,8 @@ class LabelledRecording:
     def waveforms(self, part: range, n_units: int | None = None) -> WaveformModel:
         """Waveforms fitted to one stretch alone, of as many neurons as the labels name unless given."""
         n_units = int(self.train.unit.max()) if n_units is None else n_units
-        flat, train = self.flat[part.start : part.stop], self.train.between(part.start, part.stop)
-        return fit_waveforms(flat, train, n_units, before=self.before)
+        detrended, train = self.detrended[part.start : part.stop], self.train.between(part.start, part.stop)
+        return fit_waveforms(detrended, train, n_units, before=self.before)
 
 
 def load_labelled(
@@ -265,17 +265,17 @@ def labelled_recording(
         raise BadInput(trace.source, "holds no labelled spike", "a labelled recording needs spikes in Index and Class")
     train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), trace.source)
     cleaned, hum = without_hum(trace.centred, trace.fs_hz)
-    flat = cleaned - slow_baseline(cleaned)
+    detrended = cleaned - slow_baseline(cleaned)
     notes = tuple(f"labelled recording: {note}" for note in (*said, *twice, *hum))
-    bandpassed = conditioning.linear(cleaned)
+    bandpassed = conditioning.bandpassed(cleaned)
     _require_waveforms(trace.source, bandpassed, train, before)
-    return LabelledRecording(trace, train, flat, bandpassed, notes, before)
+    return LabelledRecording(trace, train, detrended, bandpassed, notes, before)
 
 
 def _require_waveforms(source: str, bandpassed: np.ndarray, train: SpikeTrain, before: int) -> None:
     """Refuse labels most of which belong to neurons without a waveform, such as those of another recording."""
     n_units = int(train.unit.max())
-    peaks = np.abs(mean_waveforms(bandpassed[None], train, n_units, before, AFTER)).max(axis=(1, 2))
+    peaks = np.abs(median_waveforms(bandpassed[None], train, n_units, before, AFTER)).max(axis=(1, 2))
     noise = np.median(np.abs(bandpassed)) / 0.6745
     faint = np.flatnonzero(peaks < FAINTEST * noise) + 1
     if np.isin(train.unit, faint).mean() > 0.5:

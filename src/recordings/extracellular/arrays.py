@@ -55,7 +55,7 @@ def open_array(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArr
             return _npz(path, key, usual)
         if h5py.is_hdf5(path) or suffix != ".mat":
             return _hdf5(path, key, usual)
-        return _mat5(path, key, usual)
+        return _matlab5(path, key, usual)
 
 
 @contextmanager
@@ -152,7 +152,7 @@ def _unpacked(
             yield read
 
 
-def _mat5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
+def _matlab5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
     from src.recordings.matlab import load_mat  # loads SciPy's reader
 
     top = {name: _plain(value) for name, value in load_mat(path).items() if not name.startswith("__")}

@@ -28,7 +28,7 @@ _FIXED_BYTES = _SIGNAL_BYTES = 256
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 """Of a signal's header fields: label, transducer, unit, physical and digital limits, filter, samples, rest."""
 _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
-MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}
+MICROVOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6, "nv": 1e-3}  # µV in a unit of a header, in small letters, u for µ
 _LONGEST_S, _LONGEST_GAPS_S = 1e9, 86_400.0
 _LARGEST_VALUE = 1e20
 """Bound of gain and offset: no sensor reaches it, and 24-bit samples beyond it would not fit in float32."""

@@ -59,8 +59,14 @@ class Hypnogram:
         return len(self.stages) * self.epoch_s
 
     @property
-    def end_s(self) -> float:
-        return self.onset_s + self.duration_s
+    def scored_s(self) -> float:
+        """Seconds that carry a stage."""
+        return float(np.sum(self.stages != UNSCORED)) * self.epoch_s
+
+    @property
+    def usual_s(self) -> float:
+        """Length of the epochs that were scored."""
+        return self.scored_epoch_s or self.epoch_s
 
     def segments(self) -> list[tuple[float, float, int]]:
         """``(onset_s, duration_s, stage)`` of every run of equal epochs, unscored ones included."""
@@ -173,25 +179,23 @@ def align(
     offset_s, clocks = _clock_offset(hypnogram, duration_s, start)
     notes += clocks
     n_epochs = int(np.floor(duration_s / epoch_s + 1e-6))
-    first, last = hypnogram.onset_s + offset_s, hypnogram.end_s + offset_s
-    if last <= 0 or first >= n_epochs * epoch_s:
+    first, end_s = hypnogram.onset_s + offset_s, n_epochs * epoch_s
+    last = first + hypnogram.duration_s
+    if last <= 0 or first >= end_s:
         problem = f"scores {first:.0f}..{last:.0f} s, the signal lasts 0..{duration_s:.0f} s: they share no time"
         raise BadInput(hypnogram.source, problem, "pair the hypnogram with the recording it was made for")
-    shifted = [(onset + offset_s, duration, stage) for onset, duration, stage in hypnogram.segments()]
-    stages = rasterise(shifted, epoch_s, n_epochs, onset_s=0.0)
-    end_s = n_epochs * epoch_s
-    scored = [(a, a + d) for a, d, stage in shifted if stage != UNSCORED]
-    beyond = sum(max(0.0, min(b, 0.0) - a) + max(0.0, b - max(a, duration_s)) for a, b in scored)
+    stages = rasterise([(a + offset_s, d, stage) for a, d, stage in hypnogram.segments()], epoch_s, n_epochs)
+    beyond = _outside(hypnogram, offset_s, duration_s)
     missing = max(0.0, min(first, end_s)) + max(0.0, end_s - max(last, 0.0))
-    _require_length(hypnogram, scored, duration_s, beyond if abs(offset_s) < 2 * epoch_s else 0.0)
-    notes += _coverage_notes(hypnogram, scored, epoch_s, first, beyond, missing)
-    name, length_s = Path(hypnogram.source).name, hypnogram.scored_epoch_s or hypnogram.epoch_s
+    _require_length(hypnogram, duration_s, beyond if abs(offset_s) < 2 * epoch_s else 0.0)
+    notes += _coverage_notes(hypnogram, epoch_s, first, beyond, missing)
+    name = Path(hypnogram.source).name
     facts = {
         "offset_s": offset_s,
         "beyond_signal": round(beyond / epoch_s, 3),
         "without_score": round(missing / epoch_s, 3),
         "share_scored": round(float(np.mean(stages != UNSCORED)), 4) if n_epochs else 0.0,
-        "scoring": f"{name}{': ' if name else ''}{hypnogram.how or 'stages'}, epochs of {length_s:g} s",
+        "scoring": f"{name}{': ' if name else ''}{hypnogram.how or 'stages'}, epochs of {hypnogram.usual_s:g} s",
         "warnings": [*hypnogram.warnings, *notes],
         "doubts": _doubts(hypnogram, clocks, duration_s, beyond, first),
     }
@@ -199,12 +203,7 @@ def align(
 
 
 def _coverage_notes(
-    hypnogram: Hypnogram,
-    scored: Sequence[tuple[float, float]],
-    epoch_s: float,
-    first_s: float,
-    beyond_s: float,
-    missing_s: float,
+    hypnogram: Hypnogram, epoch_s: float, first_s: float, beyond_s: float, missing_s: float
 ) -> list[str]:
     """What is to be said of a scoring that does not cover the epochs of its recording one by one."""
     notes = []
@@ -216,7 +215,7 @@ def _coverage_notes(
         notes.append(f"hypnogram exceeds the signal by {beyond_s:.0f} s of scored time, left out")
     if missing_s >= epoch_s:
         notes.append(f"hypnogram leaves {missing_s:.0f} s of the signal unscored")
-    if (share := sum(b - a for a, b in scored) / max(hypnogram.duration_s, 1e-9)) < _SPARSE:
+    if (share := hypnogram.scored_s / max(hypnogram.duration_s, 1e-9)) < _SPARSE:
         notes.append(f"its stages last {share:.0%} of the time from its first to its last: the rest is unscored")
     return notes
 
@@ -226,14 +225,13 @@ def _doubts(hypnogram: Hypnogram, clocks: list[str], duration_s: float, beyond_s
 
     A recording within the scoring, which begins at ``first_s``, is an excerpt.
     """
-    length_s = hypnogram.scored_epoch_s or hypnogram.epoch_s
     within = first_s < 0 and first_s + hypnogram.duration_s > duration_s
     found = list(clocks) if hypnogram.start and hypnogram.start.time() != time(0) else []
     if abs(hypnogram.duration_s - duration_s) > _FEW * duration_s and not within:
         found.append(f"it lasts {hypnogram.duration_s / 3600:.2g} h, the recording {duration_s / 3600:.2g} h")
     elif beyond_s > _FEW * hypnogram.duration_s and not within:
         found.append(f"{beyond_s / 60:.0f} min of it lie outside the recording")
-    elif abs(hypnogram.duration_s - duration_s) < length_s - _SLACK_S < first_s:
+    elif abs(hypnogram.duration_s - duration_s) < hypnogram.usual_s - _SLACK_S < first_s:
         found.append(f"it is as long as the recording and begins {first_s:g} s later: are its times ends of epochs?")
     return found
 
@@ -286,17 +284,15 @@ def _without_headings(hypnogram: Hypnogram, duration_s: float) -> tuple[Hypnogra
     return found, [f"{counted(lines, 'epoch')} with an unknown name ({listed}): unscored", *notes]
 
 
-def _require_length(
-    hypnogram: Hypnogram, scored: Sequence[tuple[float, float]], duration_s: float, beyond: float
-) -> None:
+def _require_length(hypnogram: Hypnogram, duration_s: float, beyond_s: float) -> None:
     """Refuse a scoring that is of another recording, or whose epochs cannot be as long as it says."""
-    length_s, extent_s = hypnogram.scored_epoch_s or hypnogram.epoch_s, hypnogram.duration_s
+    length_s, extent_s = hypnogram.usual_s, hypnogram.duration_s
     problem = f"scores {extent_s:.0f} s in epochs of {length_s:g} s, the signal lasts {duration_s:.0f} s"
-    short = length_s < _LEAST_EPOCH_S and extent_s < _SHORT * duration_s and len(scored) > 1
+    short = length_s < _LEAST_EPOCH_S and extent_s < _SHORT * duration_s and len(set(hypnogram.stages) - {UNSCORED}) > 1
     if short and hypnogram.stage_names == HUMAN_STAGES and hypnogram.length_by != "user":
         hint = f"name the column 'epoch' or 'time (min)'; if it holds seconds, say source.text_epoch_s={length_s:g}"
         raise BadInput(hypnogram.source, f"{problem}: minutes or numbers of epochs are taken for seconds so", hint)
-    if beyond > max(_FEW * sum(b - a for a, b in scored), 2 * length_s):
+    if beyond_s > max(_FEW * hypnogram.scored_s, 2 * length_s):
         raise BadInput(hypnogram.source, problem, "pair it with its recording, or correct its onsets and durations")
     # 20-s epochs under 30-s signals are two thirds as long from the first second on; few true scorings are.
     two_thirds = abs(extent_s * 1.5 - duration_s) < length_s and abs(hypnogram.onset_s) < length_s
@@ -314,10 +310,9 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     apart_s = min(possible, key=abs)
     dated = hypnogram.dated and min(start.year, hypnogram.start.year) >= _FIRST_YEAR
     of_day = (apart_s + 43_200) % 86_400 - 43_200
-    epoch_s = hypnogram.scored_epoch_s or hypnogram.epoch_s
+    epoch_s, scored_s = hypnogram.usual_s, hypnogram.scored_s
     elapsed_s = (hypnogram.start - datetime.combine(hypnogram.start, time(0))).total_seconds()
     outside = {offset: _outside(hypnogram, offset, duration_s) for offset in (apart_s, of_day, elapsed_s, 0.0)}
-    scored_s = float(np.sum(hypnogram.stages != UNSCORED)) * hypnogram.epoch_s
     by_clock = apart_s if dated and (abs(apart_s) < 86_400 or outside[apart_s] < scored_s) else of_day
     if outside[by_clock] >= scored_s > outside[of_day]:
         by_clock = of_day
@@ -333,8 +328,9 @@ def _clock_offset(hypnogram: Hypnogram, duration_s: float, start: datetime | Non
     same_length = abs(hypnogram.duration_s - duration_s) < _SLACK_EPOCHS * epoch_s
     if at_midnight and fits_from_start and (lies_outside or (by_clock != apart_s and (off_grid or not undated))):
         return 0.0, [f"{clocks}, and 00:00:00 stands for no clock: onsets taken from the start of the signal"]
+    ends_otherwise = abs(hypnogram.onset_s + hypnogram.duration_s + by_clock - duration_s) >= epoch_s
     fits_both_ways = undated and outside[elapsed_s] < epoch_s and elapsed_s % epoch_s == 0
-    if (at_midnight and fits_from_start and undated and abs(hypnogram.end_s + by_clock - duration_s) >= epoch_s) or (
+    if (at_midnight and fits_from_start and undated and ends_otherwise) or (
         fits_both_ways and not at_midnight and (outside[by_clock] > _FEW * scored_s or elapsed_s < _SOON_S)
     ):
         problem = f"has clock times from {hypnogram.start.time()} on, which may be times of day or"

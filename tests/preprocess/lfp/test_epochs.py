@@ -6,11 +6,11 @@ import pytest
 from src.preprocess.lfp.epochs import SESSION_STATES, epochs_from_spectrogram, finished_shanks
 from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
 from src.preprocess.sleep.epochs import read_epochs
-from src.preprocess.sleep.spectrogram import power_spectrogram
 from src.recordings.sleep.hypnogram import Hypnogram
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
 from src.simulate.lfp import simulate_session
 from tests.preprocess.lfp.lfp_files import BANDS, compute, random_traces, write_shank
+from tests.preprocess.sleep.test_spectrogram import power_spectrogram
 
 
 def computed(tmp_path, samples, preset="sleep", fs_hz=500.0, **overrides):

@@ -6,7 +6,7 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.preprocess.sleep.spectrogram import SpectrogramPlan, power_spectrogram
+from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.signals import BadInput
 
 SCIPY_COMPAT: dict = {"window": ("tukey", 0.25), "nperseg": 1024, "noverlap": 768, "nfft": 2048}
@@ -34,6 +34,13 @@ def cases(draw):
         "detrend": draw(st.sampled_from(["constant", "none"])),
         "scaling": draw(st.sampled_from(["density", "spectrum"])),
     }
+
+
+def power_spectrogram(samples, fs_hz, nperseg, **more):
+    """Frequencies, times and power of one channel."""
+    plan = SpectrogramPlan(float(fs_hz), nperseg=nperseg, **{"nfft": nperseg, **more})
+    power = plan.power(samples)
+    return plan.freqs, plan.times(power.shape[1]), power
 
 
 @settings(max_examples=60, deadline=None)
@@ -144,7 +151,6 @@ def test_resolution_is_the_windows_own_not_the_bin_spacing():
         ({"window": ["multitaper", 2, 3], "scaling": "spectrum"}, "scaling"),
         ({"fmax_hz": -1}, "fmax_hz"),
         ({"samples": np.zeros(1023)}, "samples"),
-        ({"samples": np.zeros((2, 2, 5000))}, "samples"),
         ({"samples": np.zeros(5000, dtype=complex)}, "samples"),
         *(({"fs_hz": fs_hz}, "fs_hz") for fs_hz in (0, -1, np.nan, np.inf)),
     ],

@@ -50,7 +50,7 @@ def test_each_switch_does_its_work():
 def test_settings_are_plain_and_typos_are_refused():
     chain = Conditioning(**SWITCHES["everything"])
     assert Conditioning.from_dict(chain.to_dict()) == chain
-    assert chain.linear_only() == Conditioning(high_hz=6000.0)
+    assert chain.bandpass_only() == Conditioning(high_hz=6000.0)
     with pytest.raises(TypeError):
         Conditioning.from_dict({"low": 3})
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.models.spike_scoring import detection, score
+from src.models.spikes.scores import detection, score
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.sorting import BankSorter, best_threshold, posterior, refractory_samples
 from src.preprocess.spikes.trace import as_trace, load_trace
@@ -43,7 +43,7 @@ def test_blocks_do_not_change_the_answer(sorter, spike_folder, monkeypatch):
 
 def test_the_background_is_measured_without_the_spikes(sorter, spike_folder):
     trace = load_trace(spike_folder / "D2.mat", fs_hz=FS_HZ)
-    bandpassed = CHAIN.linear(trace.centred)
+    bandpassed = CHAIN.bandpassed(trace.centred)
     noise = sorter.measure(bandpassed, trace.usable)
     truth = read_spikes(spike_folder / "truth" / "D2.mat")
     away = np.ones(len(bandpassed), bool)

@@ -143,7 +143,8 @@ def test_stimulation_pulses_are_blanked(trace):
         samples[at : at + 15] += 500
     found, notes = without_artefacts(replace(trace, centred=samples), 12.0, 20.0)
     assert notes[0].startswith("blanked: 3 artefacts up to 4")
-    assert not found.usable[100_000:100_015].any()
+    assert not found.usable[100_000 - 25 : 100_015 + 100].any()  # 1 ms before a pulse, 4 ms after it
+    assert found.usable[100_000 - 100 : 100_000 - 75].all()
     assert found.usable.mean() > 0.99
     assert np.abs(found.centred).max() < 30
     assert without_artefacts(trace, 12.0, 20.0) == (trace, ())

@@ -3,7 +3,7 @@ import pytest
 
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
-from src.preprocess.spikes.waveforms import fit_templates, fit_waveforms, load_labelled, mean_waveforms, subtracted
+from src.preprocess.spikes.waveforms import fit_templates, fit_waveforms, load_labelled, median_waveforms, subtracted
 from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
 from src.signals import BadInput
 from src.simulate.spikes import NEURONS, firing, place, simulate
@@ -81,7 +81,7 @@ def test_mean_waveforms_are_cut_around_the_spikes():
     traces = np.zeros((2, 3_000))
     for at in (500, 1_500):
         traces[1, at - 5 : at + 5] = 7
-    means = mean_waveforms(traces, SpikeTrain(np.array([500, 1_500]), np.array([2, 2])), 2, 25, 50)
+    means = median_waveforms(traces, SpikeTrain(np.array([500, 1_500]), np.array([2, 2])), 2, 25, 50)
     assert means.shape == (2, 2, 75)
     assert not means[0].any()
     assert means[1, 1, 25] == 7
@@ -96,7 +96,7 @@ def test_waveforms_of_a_stretch_are_those_of_its_neurons(spike_folder):
     peaks = model.templates.max(axis=1)
     np.testing.assert_allclose(peaks, [n.peak for n in NEURONS], rtol=0.1)
     assert model.counts.sum() == len(labelled.train.between(0, 200_000))
-    assert len(labelled.flat) == len(labelled.bandpassed) == len(labelled.trace.centred)
+    assert len(labelled.detrended) == len(labelled.bandpassed) == len(labelled.trace.centred)
 
 
 def test_any_number_of_neurons_is_allowed_unless_it_is_limited(tmp_path):
@@ -113,7 +113,7 @@ def test_any_number_of_neurons_is_allowed_unless_it_is_limited(tmp_path):
 @pytest.mark.parametrize("wrong", ["ms", "another recording's"])
 def test_labels_that_do_not_lie_on_spikes_are_refused(spike_folder, tmp_path, wrong):
     labelled = load_labelled(spike_folder / "D1.mat", CHAIN)
-    trace, train = labelled.flat, labelled.train
+    trace, train = labelled.detrended, labelled.train
     other = np.sort(np.random.default_rng(0).integers(0, len(trace), len(train)))
     index = train.index // 25 if wrong == "ms" else other
     write_mat(tmp_path / "D1.mat", SpikeTrain.sorted(index, train.unit), trace)

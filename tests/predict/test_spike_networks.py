@@ -5,7 +5,7 @@ import pytest
 
 from src.models.bundle import load_bundle
 from src.models.spikes.decision import Decision
-from src.predict.sorter import NetworkSorter, one_thread
+from src.predict.spike_networks import NetworkSorter, one_thread
 from src.preprocess.spikes.trace import load_trace
 from src.signals import BadInput
 from src.simulate.spikes import FS_HZ

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.models.spike_scoring import (
+from src.models.spikes.scores import (
     Detection,
     chance_comb,
     chance_random,

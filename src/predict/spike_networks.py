@@ -59,7 +59,7 @@ class NetworkSorter:
         if detection.signal.fs_hz != classification.signal.fs_hz:
             rates = f"{classification.signal.fs_hz:g} Hz, the detector at {detection.signal.fs_hz:g} Hz"
             raise BadInput(where, f"was trained at {rates}", "train both from the same recording")
-        if other.linear_only() != chain.linear_only():
+        if other.bandpass_only() != chain.bandpass_only():
             raise BadInput(where, "was trained behind another band-pass than the detector", "train both alike")
         if detection.classes != classification.classes:
             raise BadInput(where, "names other neurons than the detector", "train both from the same recording")
@@ -82,7 +82,7 @@ class NetworkSorter:
         chain = self.conditioning
         centred, notes = without_hum(trace.centred, trace.fs_hz)
         centred = centred * np.float32(self.gain)
-        bandpassed = chain.linear(centred)
+        bandpassed = chain.bandpassed(centred)
         decision = self.decision(trace.name, bandpassed)
         with one_thread():
             enhanced = chain.apply(centred)
