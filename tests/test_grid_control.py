@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src import schema
-from src.models.grids.entries import index_lists, last_activity, true_activity
+from src.models.grids.active_voxels import index_lists, last_activity, true_activity
 from src.models.grids.forecaster import GridForecasting
 from src.models.grids.linear import all_forecasts
 from src.models.grids.scores import ForecastScores

@@ -37,29 +37,15 @@ class NightEpochs:
 
 
 class SleepDataset(Dataset[Batch]):
-    """What datasets of nights share.
+    """What datasets of nights share."""
 
-    Attributes
-    ----------
-    recordings
-        Names of the nights, in the order that the third element of an example counts them.
-    stages
-        ``(epoch,)`` of all nights.
-    views
-        What the levels are relative to; see :func:`src.preprocess.sleep.night_normalization.night_view`.
-    fitted
-        Statistics of the training subjects, from the datamodule.
-    augment
-        How training examples are varied, from the datamodule.
-    """
-
-    views: Sequence[str] = ("absolute",)
-    augment: Any = None
+    views: Sequence[str] = ("absolute",)  # what the levels are relative to, see night_normalization.night_view
+    augment: Any = None  # how training examples are varied, from the datamodule
 
     def __init__(self, nights: Sequence[NightEpochs]) -> None:
-        self.recordings = [night.recording_id for night in nights]
+        self.recordings = [night.recording_id for night in nights]  # the third element of an example counts them
         self.stages = torch.cat([night.stages for night in nights]) if nights else torch.empty(0, dtype=torch.long)
-        self.fitted: Mapping[str, np.ndarray] = {}
+        self.fitted: Mapping[str, np.ndarray] = {}  # statistics of the training subjects, from the datamodule
 
     def statistics(self) -> Mapping[str, np.ndarray]:
         """``mean_db`` and ``std_db (channel, freq)``, ``class_counts (class,)``: of training subjects only."""

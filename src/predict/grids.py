@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from src.models.bundle import Bundle
-from src.models.grids.entries import last_activity, true_activity
+from src.models.grids.active_voxels import last_activity, true_activity
 from src.models.grids.linear import MODEL, all_forecasts, thresholds
 from src.models.grids.scores import ForecastScores, row
 from src.preprocess.calcium.grid import PIXELS, FrameBatch

@@ -87,7 +87,7 @@ def predict(
     network = _open(bundle)
     named = options.get("channels", ())
     how = InputOptions(**{**options, "channels": (named,) if isinstance(named, str) else tuple(named)})
-    nights = find_inputs(Path(source), kind)
+    nights = find_inputs(Path(source), kind, scored=how.reference == "beside")
     reference = None if how.reference == "beside" else how.reference
     if reference and not Path(reference).exists():
         raise absent(reference)

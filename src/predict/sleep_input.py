@@ -22,7 +22,6 @@ from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, l
 from src.recordings.sleep.stage_names import ScoringOptions
 from src.reports.sleep import Level, level_of
 from src.signals import UNSCORED, BadInput, Recording, counted
-from src.storage.foreign_files import absent
 
 ABSENT = "none"
 """Stands for a channel that the recording lacks."""
@@ -94,8 +93,11 @@ class SignalSource:
     marks: Iterable[tuple[float, Any, str]] = ()  # annotations: onset_s, duration, text
 
 
-def find_inputs(source: Path, kind: str) -> list[Night]:
-    """The recordings to stage: those of a folder, or the one of a file; :class:`BadInput` if there is none."""
+def find_inputs(source: Path, kind: str, *, scored: bool = False) -> list[Night]:
+    """The recordings to stage: those of a folder, or the one of a file; :class:`BadInput` if there is none.
+
+    The scoring beside a file is looked for where it will be compared with (``scored``).
+    """
     if kind in LAYOUTS or source.suffix.lower() == ".npz":
         kind = kind if kind in LAYOUTS else "bandpower"
         return [Night(name, subject, (path,), None, kind) for name, subject, path in find_bandpower(source, kind)]
@@ -103,16 +105,18 @@ def find_inputs(source: Path, kind: str) -> list[Night]:
         raise BadInput("options.kind", f"{kind!r} is no kind of recording", f"choose from: {', '.join(known)}")
     if kind == PREPARED:
         return [Night(path.parent.name, path.parent.name, (path,), None, kind) for path in find_prepared(source)]
-    if not source.exists():
-        raise absent(source)
+    alone = source.is_file() and kind == "edf_folder"
+    itself = [Night(source.stem, source.stem, (source,), None, kind)]
+    if alone and not scored:
+        return itself
     try:
         return discover(kind, source)
     except BadInput as error:
         if source.is_dir() and any(source.glob("*.npz")):
             hint = f"if they are band powers, give options.kind={' or '.join(LAYOUTS)}"
             raise BadInput(source, f"{error.problem}, and it holds .npz files", hint) from error
-        if source.is_file() and kind == "edf_folder":
-            return [Night(source.stem, source.stem, (source,), None, kind)]
+        if alone:
+            return itself
         raise
 
 

@@ -80,7 +80,7 @@ def batch_progress(title: str, total: int, console: Console | None = None) -> It
 
 
 @contextmanager
-def steps(description: str, total: int, *, step_bytes: int = 0) -> Iterator[Callable[..., None]]:
+def job_progress(description: str, total: int, *, step_bytes: int = 0) -> Iterator[Callable[..., None]]:
     """Show a job's progress for as long as the block runs; without a batch's bar, show nothing.
 
     Parameters

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from src.reports.tables import ResultsTable
 from src.storage import progress
-from src.storage.progress import batch_progress, say, show, steps
+from src.storage.progress import batch_progress, job_progress, say, show
 
 
 def console(terminal: bool) -> Any:
@@ -16,7 +16,7 @@ def console(terminal: bool) -> Any:
 def test_a_terminal_shows_a_bar_and_the_steps_of_the_job():
     screen = console(terminal=True)
     with batch_progress("nights [1]", 2, screen) as done:
-        with steps("rat1/sh0 [x]", 4, step_bytes=10_000_000) as advance:
+        with job_progress("rat1/sh0 [x]", 4, step_bytes=10_000_000) as advance:
             advance()
             advance(0.25)
         done()
@@ -32,7 +32,7 @@ def test_elsewhere_a_line_is_printed_at_most_every_half_minute(monkeypatch, ever
     log = console(terminal=False)
     with batch_progress("nights", 2, log) as done:
         for _ in range(2):
-            with steps("channels", 4) as advance:
+            with job_progress("channels", 4) as advance:
                 advance(2)
             done()
     printed = log.file.getvalue().splitlines()
@@ -41,7 +41,7 @@ def test_elsewhere_a_line_is_printed_at_most_every_half_minute(monkeypatch, ever
 
 
 def test_without_a_batch_nothing_happens():
-    with steps("alone", 2) as advance:
+    with job_progress("alone", 2) as advance:
         advance()
 
 

@@ -9,7 +9,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from src.models.bundle import build_network
-from src.models.grids.entries import Forecast, index_lists, last_activity, sparse_loss, true_activity
+from src.models.grids.active_voxels import Forecast, index_lists, last_activity, sparse_loss, true_activity
 from src.models.grids.linear import (
     FLOORS,
     LINEAR,

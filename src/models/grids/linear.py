@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.models.grids.entries import Entries, Forecast, entries, index_lists, of_subject
+from src.models.grids.active_voxels import ActiveVoxels, Forecast, active_voxels, index_lists, of_subject
 from src.preprocess.calcium.grid_windows import WindowFrames
 
 LINEAR, MODEL = ("mean rate", "persistence", "autoregression", "linear population"), "model"
-"""Names of the linear forecasts, and of the network among the forecasts."""
+"""Names of the linear forecasts, and of the network among the forecasts.
+
+What :func:`fit_linear` finds is kept in buffers of the network. Forecasts for a race alone are in ``benchmarks/``.
+"""
 Forecaster = Callable[[Any], list[Forecast]]
 """From a batch to log-odds of every subject in it."""
 PSEUDO_FRAMES = (30.0, 100.0, 300.0, 1000.0, 1e5)
@@ -36,7 +39,7 @@ horizon · component)`` between them."""
 
 
 def expected_activity(
-    seen: Entries, windows: int, rate: Tensor, weights: Tensor, population: Population | None = None
+    seen: ActiveVoxels, windows: int, rate: Tensor, weights: Tensor, population: Population | None = None
 ) -> Tensor:
     """``(window, horizon, voxel)`` probabilities: rate + Σ weight · (activity - rate), and what the population adds.
 
@@ -100,7 +103,7 @@ class LinearForecast:
     def __call__(self, batch: Any) -> list[Forecast]:
         """Log-odds of every subject of the batch, as a network gives them."""
         batch = index_lists(batch, self.voxels, self.offsets)
-        seen = entries(batch.voxel_index, batch.counts)
+        seen = active_voxels(batch.voxel_index, batch.counts)
         found = []
         for subject in batch.subject.unique().tolist():
             span = slice(self.offsets[subject], self.offsets[subject + 1])

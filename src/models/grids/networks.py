@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.models.grids.entries import Entries, Forecast, entries, index_lists, of_subject
+from src.models.grids.active_voxels import ActiveVoxels, Forecast, active_voxels, index_lists, of_subject
 from src.models.grids.linear import linear_forecasts
 from src.preprocess.calcium.grid import HEIGHT, PIXELS, WIDTH
 from src.preprocess.calcium.grid_windows import WindowFrames
@@ -98,7 +98,7 @@ class PlaneForecaster(nn.Module):
     def forward(self, batch: Any) -> list[Forecast]:
         """One forecast per subject that is in the batch, whatever the batch's layout."""
         batch = index_lists(batch, self.voxels, self.offsets)
-        seen = entries(batch.voxel_index, batch.counts)
+        seen = active_voxels(batch.voxel_index, batch.counts)
         maps = self.activity_maps(batch, seen)
         found = []
         for subject, rows, linear in linear_forecasts(self)["linear population"].cut_at(LEAST)(batch):
@@ -109,13 +109,13 @@ class PlaneForecaster(nn.Module):
             found.append(Forecast(subject, rows, base + self.linear_gain[:, None] * (linear - base) + past + around))
         return found
 
-    def own_kernel(self, seen: Entries, windows: int, voxels: int) -> Tensor:
+    def own_kernel(self, seen: ActiveVoxels, windows: int, voxels: int) -> Tensor:
         """``(window, horizon, voxel)`` sum of a learned weight for each context frame in which the voxel was active."""
         past = self.own_past.new_zeros(windows * voxels, self.horizon)
         past = past.index_add(0, seen.window * voxels + seen.voxel_index, self.own_past[seen.frame])
         return past.view(windows, voxels, self.horizon).transpose(1, 2)
 
-    def image(self, batch: Any, seen: Entries) -> Tensor:
+    def image(self, batch: Any, seen: ActiveVoxels) -> Tensor:
         """``(window · plane, frame, row, column)`` numbers of active voxels in each square of pixels.
 
         Summing while scattering is what a sum pooling of the dense grid would do, without making it.
@@ -135,7 +135,7 @@ class PlaneForecaster(nn.Module):
         row = torch.div(pixel, WIDTH * self.coarsen, rounding_mode="floor")
         return plane, row * self.columns + torch.div(pixel % WIDTH, self.coarsen, rounding_mode="floor")
 
-    def activity_maps(self, batch: Any, seen: Entries) -> Tensor:
+    def activity_maps(self, batch: Any, seen: ActiveVoxels) -> Tensor:
         """``(window, plane, horizon, row · column)`` what the brain adds to the log-odds in each square of pixels."""
         windows, planes = len(batch.counts), self.deepest
         image = self.image(batch, seen)

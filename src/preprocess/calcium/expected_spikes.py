@@ -31,7 +31,7 @@ from src.recordings.calcium.sources import open_recording
 from src.signals import BadInput, counted
 from src.storage.hdf5 import AppendedColumn, writing
 from src.storage.parallel import call, in_order, process_pool
-from src.storage.progress import steps
+from src.storage.progress import job_progress
 from src.storage.step import CachedStep
 
 SPIKES_FILE = "expected_spikes.h5"
@@ -301,7 +301,7 @@ def _write(inference: Inference, predict: Callable[..., Any], path: Path, worker
     with (
         writing(path) as file,
         process_pool(processes) if processes > 1 else nullcontext() as pool,
-        steps(f"{recording.subject}: cells inferred", recording.cells) as advance,
+        job_progress(f"{recording.subject}: cells inferred", recording.cells) as advance,
     ):
         column = AppendedColumn(file, "expected_spikes", np.float16, 64, width=recording.frames)
         for expected, part in in_order(call, calls, pool, 2 * workers):

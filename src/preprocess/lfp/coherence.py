@@ -221,6 +221,6 @@ def _common_clock(shanks: Mapping[int, ExtracellularRecording]) -> tuple[float, 
     return first.fs_hz, min(lengths), warnings
 
 
-COHERENCE = CachedStep("lfp_coherence", 4, _run)
+COHERENCE = CachedStep("lfp_coherence", 5, _run)
 """Inputs ``{"sh<k>": trace file}``; parameters :meth:`SpectrogramParams.transform`, ``pairs``, ``coherence_window_s``,
 ``source`` and ``label``."""

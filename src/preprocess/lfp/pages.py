@@ -10,7 +10,7 @@ import numpy as np
 from src.preprocess.lfp.spectrogram_file import Spectrograms, open_spectrograms
 from src.reports.figures import saved
 from src.reports.lfp import DELTA_HZ, DPI, Page, draw_channel, draw_coherence, draw_overview, median_spectrum
-from src.storage.progress import steps
+from src.storage.progress import job_progress
 
 COLUMNS = 1200  # points in time of a page: more than a page has pixels would be averaged by the eye
 LOWEST_HZ = 0.5
@@ -25,7 +25,7 @@ def draw_shank(artifact: Path, out_dir: Path, *, title: str, suffix: str = "png"
     label = source.path.name.rpartition("_")[0]
     places = source.places(None)
     files, names, delta, ratio, spectra, page = [], [], [], [], [], None
-    with steps(f"{title} figures", len(places) + 1) as advance:
+    with job_progress(f"{title} figures", len(places) + 1) as advance:
         for page in pages(source, places):
             name = re.sub(r"[^\w.+-]", "_", page.channel)
             files.append(saved(draw_channel(page, title), out_dir / f"{label}_ch{name}.{suffix}", DPI))

@@ -35,9 +35,9 @@ from src.recordings.extracellular.recording import ExtracellularRecording, ReadR
 from src.recordings.sleep.check_signal import check_channel
 from src.signals import BadInput, SourceOptions
 from src.storage.parallel import in_order
-from src.storage.progress import steps
+from src.storage.progress import job_progress
 
-STEP, VERSION = "lfp_spectrogram", 4
+STEP, VERSION = "lfp_spectrogram", 5
 TRACES = "traces"
 _CHECKED, _CHECKED_S = 12, 10.0
 _FINDINGS = {"missing": "samples missing", "move": "flat", "clipped": "clipped", "hum": "mains hum"}
@@ -72,7 +72,7 @@ def run(
     with (
         ThreadPoolExecutor(threads) as pool,
         channel_rows(traces, out_dir, pool) as read,
-        steps(f"{label} channels", traces.n_channels, step_bytes=channel_bytes) as advance,
+        job_progress(f"{label} channels", traces.n_channels, step_bytes=channel_bytes) as advance,
     ):
         signal = _signal(traces, read)
         if params["format"] == "npz":

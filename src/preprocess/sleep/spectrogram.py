@@ -1,15 +1,13 @@
 """The one spectrogram of the house: sliding-window power spectra in float32, fast enough to be bound by the disk.
 
-A frame of ``nperseg`` samples starts every ``nperseg - noverlap`` samples; each is detrended, tapered,
-zero-padded to ``nfft`` and transformed. Frames are laid out side by side (sample, frame) for the
-transform, so the result arrives as (frequency, time) without a transposition, and block by block, so
-the intermediates stay in the processor's cache. Frames never look at one another: whatever stretch of
-the signal they are computed from, they come out the same.
+A frame of ``nperseg`` samples starts every ``nperseg - noverlap`` samples; each is detrended, tapered, zero-padded to
+``nfft`` and transformed, block by block, so that the intermediates stay in the processor's cache. Frames never look at
+one another: whatever stretch of the signal they are computed from, they come out the same.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 import scipy.fft
@@ -24,8 +22,7 @@ Window = str | Sequence[str | float] | NDArray[np.floating]
 _LONGEST = 1 << 22  # samples in a window: more than two hours at 500 Hz
 DETRENDS = ("constant", "none")
 SCALINGS = ("density", "spectrum")
-_LOWEST_BINS = 32
-_BLOCK_VALUES = 1 << 18  # samples of one block of frames: 1 MiB of float32, a second-level cache
+_BLOCK_VALUES = 1 << 19  # samples of one block of frames: 2 MiB of float32, about a second-level cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,12 +130,25 @@ class SpectrogramPlan:
         if out is None:
             out = np.empty((last - first, n_frames), dtype=np.float32)
         block = int(np.clip(_BLOCK_VALUES // self.nfft, 16, 1024))
-        work = np.zeros((self.nfft, min(block, n_frames)), dtype=np.float32)
-        with np.errstate(invalid="ignore", over="ignore"):
-            for start in range(0, n_frames, block):
-                stop = min(start + block, n_frames)
-                self._block(samples[self.stretch(start, stop)], work, slice(first, last), out[:, start:stop])
+        for start in range(0, n_frames, block):
+            stop = min(start + block, n_frames)
+            spectra = self._transforms(samples[self.stretch(start, stop)])
+            out[:, start:stop] = reduce(np.add, (np.abs(spectrum[:, first:last]) ** 2 for spectrum in spectra)).T
+        # A one-sided spectrum has the power of both signs of a frequency, but 0 Hz and half the rate have one sign.
+        if first == 0:
+            out[0] *= 0.5
+        if self.nfft % 2 == 0 and last == self.nfft // 2 + 1:
+            out[-1] *= 0.5
         return out
+
+    def spectra(self, samples: NDArray) -> NDArray[np.complex64]:
+        """``(taper, frequency, time)`` complex64 Fourier coefficients; summed over tapers their squares are the power.
+
+        At 0 Hz and at half the sampling rate their squares are twice the power. For short stretches:
+        the whole result is held.
+        """
+        whole = samples[self.stretch(0, self.n_frames(len(samples)))]
+        return np.stack([spectrum[:, : self.n_freqs].T for spectrum in self._transforms(whole)])
 
     @cached_property
     def _weights(self) -> NDArray[np.float32]:
@@ -147,67 +157,21 @@ class SpectrogramPlan:
         scale = 1 / (self.fs_hz * energy) if self.scaling == "density" else 1 / self.tapers.sum(axis=1) ** 2
         return (self.tapers * np.sqrt(2 * scale / len(self.tapers))[:, None]).astype(np.float32)
 
-    def spectra(self, samples: NDArray) -> NDArray[np.complex64]:
-        """``(taper, frequency, time)`` complex64 Fourier coefficients; summed over tapers their squares are the power.
+    def _transforms(self, stretch: NDArray) -> Iterator[NDArray[np.complex64]]:
+        """``(frame, bin)`` Fourier coefficients of all frames of a stretch, one taper after the other.
 
-        At 0 Hz and at half the sampling rate their squares are twice the power. For short stretches:
-        the whole result is held.
+        A frame with a sample that is not finite is NaN.
         """
-        frames = self.n_frames(len(samples))
-        work = np.zeros((self.nfft, frames), dtype=np.float32)
-        columns, mean = self._columns(samples[self.stretch(0, frames)])
+        frames = sliding_window_view(stretch, self.nperseg)[:: self.hop]
+        wide = np.result_type(stretch.dtype, np.float32)
         with np.errstate(invalid="ignore", over="ignore"):
-            spectra = np.stack([s[: self.n_freqs] for s in self._transforms(columns, mean, work)])
-        spectra[:, :, ~np.isfinite(mean)] = np.nan
-        return spectra
-
-    @cached_property
-    def _constants(self) -> NDArray[np.complex64]:
-        """``(taper, bin)`` lowest coefficients of a signal that is 1 throughout."""
-        return scipy.fft.rfft(self._weights, self.nfft, axis=1)[:, :_LOWEST_BINS].astype(np.complex64)
-
-    def _block(self, stretch: NDArray, work: NDArray[np.float32], bins: slice, out: NDArray[np.float32]) -> None:
-        columns, mean = self._columns(stretch)
-        for index, spectrum in enumerate(self._transforms(columns, mean, work[:, : out.shape[1]])):
-            magnitude = np.abs(spectrum[bins])
-            if index == 0:
-                np.multiply(magnitude, magnitude, out=out)
-            else:
-                magnitude *= magnitude
-                out += magnitude
-        if bins.start == 0:
-            out[0] *= 0.5
-        if self.nfft % 2 == 0 and bins.stop == self.nfft // 2 + 1 > bins.start:
-            out[-1] *= 0.5
-        if not np.isfinite(mean).all():
-            out[:, ~np.isfinite(mean)] = np.nan
-
-    def _columns(self, stretch: NDArray) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-        """``(sample, frame)`` view of the frames, and the mean of each.
-
-        Types that single precision cannot hold stay wide until the mean is off.
-        """
-        wide = stretch.astype(np.result_type(stretch.dtype, np.float32), copy=False)
-        columns = sliding_window_view(wide, self.nperseg)[:: self.hop].T
-        return columns, columns.mean(axis=0, dtype=np.float64)
-
-    def _transforms(
-        self, columns: NDArray[np.floating], mean: NDArray[np.float64], work: NDArray[np.float32]
-    ) -> Iterator[NDArray[np.complex64]]:
-        """``(frequency, frame)`` Fourier coefficients, one taper after the other; all bins."""
-        level = mean if self.detrend == "constant" else np.zeros(len(mean))
-        offset = level.astype(columns.dtype)
-        # Rounding to single precision leaves a trace of the mean, not small on an amplifier's DC offset. It is taken
-        # off the lowest bins of the transform, where the window keeps it.
-        trace = (level - offset).astype(np.complex64)
-        frames = work[: self.nperseg]
-        for weights, of_constant in zip(self._weights, self._constants, strict=True):
-            np.subtract(columns, offset, out=frames)
-            frames *= weights[:, None]
-            spectrum = scipy.fft.rfft(work, axis=0)
-            if trace.any():
-                spectrum[: len(of_constant)] -= of_constant[:, None] * trace
-            yield spectrum
+            means = frames.mean(axis=1, dtype=np.float64, keepdims=True)
+            level = np.where(np.isfinite(means), means if self.detrend == "constant" else 0.0, np.nan)
+            # Single precision cannot hold the mean on an amplifier's offset: what is left of it goes separately.
+            flat = (frames - level.astype(wide)).astype(np.float32, copy=False)
+            flat -= (level - level.astype(wide)).astype(np.float32)
+        for weights in self._weights:
+            yield scipy.fft.rfft(flat * weights, self.nfft, axis=1)
 
 
 def _tapers(window: Window, nperseg: int) -> NDArray[np.float64]:

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.recordings.sleep.scoring_tables import TABLE_WITHOUT_TIMES
 from src.signals import HUMAN_STAGES, UNSCORED, BadInput, counted
 from src.storage.atomic import atomic_file
 
 WAKE = 0
 """The wake label of :data:`HUMAN_STAGES` and of :data:`RODENT_STAGES`."""
+LINES = "one stage a line"
+"""How a text without times was read; its first lines may be a heading."""
+TABLE_WITHOUT_TIMES = f"{LINES}, in a table without times that are understood"
 _USUAL_LENGTHS_S = (30.0, 20.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.0, 60.0, 15.0, 8.0, 6.0)
 _SLACK_EPOCHS = 1.5
 """A scoring may have an epoch less or more than the signal has room for."""

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations
-from src.recordings.sleep.hypnogram import Hypnogram, rasterise
+from src.recordings.sleep.hypnogram import LINES, TABLE_WITHOUT_TIMES, Hypnogram, rasterise
 from src.recordings.sleep.scoring_records import json_table, xml_table
-from src.recordings.sleep.scoring_tables import LINES, TABLE_WITHOUT_TIMES, Row, Scoring, one_scorer, parse_table
+from src.recordings.sleep.scoring_tables import Row, Scoring, one_scorer, parse_table
 from src.recordings.sleep.scoring_text import parse_text, read_text
 from src.recordings.sleep.stage_names import (
     CODINGS,

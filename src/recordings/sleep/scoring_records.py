@@ -124,13 +124,10 @@ def xml_table(path: Path, text: str, options: ScoringOptions) -> tuple[Table, fl
         if SCORER.search(_local(node)):
             scorer = node.get("name") or node.get("id") or scorer
         leaves = {_local(child): (child.text or "").strip() for child in node if not len(child)}
-        fields = {_local(node): (node.text or "").strip()} | node.attrib | leaves
-        records.setdefault(_local(node), []).append(fields | ({"scorer": scorer} if scorer else {}))
+        fields = {_local(node): (node.text or "").strip()} | node.attrib | leaves | {"scorer": scorer}
+        records.setdefault(_local(node), []).append({key: value for key, value in fields.items() if value})
         nodes += [(child, scorer) for child in reversed(node)]
-    tables = {}
-    for name, group in records.items():
-        keys = list(dict.fromkeys(key for fields in group for key, value in fields.items() if value))
-        tables[name] = [keys, *([fields.get(key, "") for key in keys] for fields in group)]
+    tables = {name: _table_of(group) or [[]] for name, group in records.items()}
     lengths = [number(table[1][0]) for name, table in tables.items() if _EPOCH_LENGTH.fullmatch(name) and table[0]]
     best = max(tables, key=lambda name: (len(_stages(tables[name], options)), len(tables[name][0])))
     if not _stages(tables[best], options):

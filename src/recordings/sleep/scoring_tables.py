@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from src.recordings.sleep.hypnogram import LINES, TABLE_WITHOUT_TIMES
 from src.recordings.sleep.scoring_times import (
     ABSENT,
     DATE,
@@ -61,9 +62,6 @@ class Scoring:
     legend: Mapping[int, int] = field(default_factory=dict)  # what integers mean where the file says so
 
 
-LINES = "one stage a line"
-"""How a text without times was read; its first lines may be a heading."""
-TABLE_WITHOUT_TIMES = f"{LINES}, in a table without times that are understood"
 StageOf = Callable[[str], int | None]
 """The label of a word that names a stage, ``None`` of any other; see :func:`~stage_names.stage_code`."""
 _RECORDING_COLUMNS = ("subject", "subject_id", "participant", "participant_id", "patient", "night", "recording")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.models.grids.entries import entries
+from src.models.grids.active_voxels import active_voxels
 from src.models.grids.networks import PlaneForecaster
 from src.preprocess.calcium.grid_windows import WindowFrames, as_sparse, window_batch
 from src.signals import BadInput
@@ -88,7 +88,7 @@ def test_a_brain_that_says_nothing_leaves_the_autoregression():
 @pytest.mark.parametrize("side", [2, 32])
 def test_the_image_is_the_sum_pooled_grid(side):
     network = built(coarsen=side)
-    image = network.image(BATCH, entries(BATCH.voxel_index, BATCH.counts)).view(3, 3, 5, 256 // side, 128 // side)
+    image = network.image(BATCH, active_voxels(BATCH.voxel_index, BATCH.counts)).view(3, 3, 5, 256 // side, 128 // side)
     dense = as_sparse(BATCH, SUBJECTS).to_dense().float().transpose(1, 2)
     pooled = torch.nn.functional.avg_pool2d(dense.flatten(0, 2), side).view(image.shape) * side**2
     torch.testing.assert_close(image, pooled, rtol=0, atol=1e-5)

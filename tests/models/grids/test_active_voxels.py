@@ -2,7 +2,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from src.models.grids.entries import entries, index_lists, last_activity, of_subject, sparse_loss, true_activity
+from src.models.grids.active_voxels import (
+    active_voxels,
+    index_lists,
+    last_activity,
+    of_subject,
+    sparse_loss,
+    true_activity,
+)
 from src.preprocess.calcium.grid_windows import WindowFrames, as_sparse, window_batch
 from tests.models.grids.test_networks import BATCH, SUBJECTS, built
 
@@ -11,13 +18,13 @@ OFFSETS = [0, 20, 41]
 EMPTY = BATCH._replace(voxel_index=BATCH.voxel_index[:0], counts=BATCH.counts[:0])
 
 
-def test_entries_name_window_frame_and_voxel():
-    found = entries(torch.tensor([4, 2, 9]), torch.tensor([[0, 2], [1, 0]]))
+def test_active_voxels_name_window_frame_and_voxel():
+    found = active_voxels(torch.tensor([4, 2, 9]), torch.tensor([[0, 2], [1, 0]]))
     assert [t.tolist() for t in found] == [[0, 0, 1], [1, 1, 0], [4, 2, 9]]
 
 
-def test_a_subject_s_entries_are_numbered_by_its_own_windows():
-    found = entries(torch.tensor([4, 2, 9]), torch.tensor([[1], [1], [1]]))
+def test_a_subject_s_voxels_are_numbered_by_its_own_windows():
+    found = active_voxels(torch.tensor([4, 2, 9]), torch.tensor([[1], [1], [1]]))
     rows, own = of_subject(found, torch.tensor([1, 0, 1]), 1)
     assert rows.tolist() == [0, 2]
     assert own.window.tolist() == [0, 1]

@@ -18,7 +18,7 @@ class Forecast(NamedTuple):
     logits: Tensor
 
 
-class Entries(NamedTuple):
+class ActiveVoxels(NamedTuple):
     """Active voxels of some windows, one row each: place in the batch, frame, number among the occupied voxels."""
 
     window: Tensor
@@ -26,22 +26,22 @@ class Entries(NamedTuple):
     voxel_index: Tensor
 
 
-def entries(indices: Tensor, counts: Tensor) -> Entries:
+def active_voxels(indices: Tensor, counts: Tensor) -> ActiveVoxels:
     """Index lists with the window and frame of every entry written out; ``counts (window, frame)``."""
     windows, frames = counts.shape
     flat = torch.repeat_interleave(torch.arange(windows * frames, device=indices.device), counts.reshape(-1))
     window = torch.div(flat, max(frames, 1), rounding_mode="floor")
-    return Entries(window, flat - window * frames, indices.long())
+    return ActiveVoxels(window, flat - window * frames, indices.long())
 
 
-def of_subject(found: Entries, subject: Tensor, number: int) -> tuple[Tensor, Entries]:
-    """Rows of the batch that show subject ``number``, and the entries of these windows, numbered from 0."""
+def of_subject(found: ActiveVoxels, subject: Tensor, number: int) -> tuple[Tensor, ActiveVoxels]:
+    """Rows of the batch that show subject ``number``, and the active voxels of these windows, numbered from 0."""
     rows = (subject == number).nonzero()[:, 0]
     place = torch.full_like(subject, -1)
     place[rows] = torch.arange(len(rows), device=rows.device)
     window = place[found.window]
     mine = window >= 0
-    return rows, Entries(window[mine], found.frame[mine], found.voxel_index[mine])
+    return rows, ActiveVoxels(window[mine], found.frame[mine], found.voxel_index[mine])
 
 
 def index_lists(batch: Any, voxels: Tensor, offsets: Sequence[int]) -> Any:
@@ -70,9 +70,9 @@ def index_lists(batch: Any, voxels: Tensor, offsets: Sequence[int]) -> Any:
     return batch._replace(voxel_index=index[known], counts=counts.view(windows, frames), image=None)
 
 
-def future(forecast: Forecast, batch: Any) -> Entries:
+def future(forecast: Forecast, batch: Any) -> ActiveVoxels:
     """The voxels that were active in the forecast frames of a subject's windows."""
-    return of_subject(entries(batch.target_voxel_index, batch.target_counts), batch.subject, forecast.subject)[1]
+    return of_subject(active_voxels(batch.target_voxel_index, batch.target_counts), batch.subject, forecast.subject)[1]
 
 
 def true_activity(forecast: Forecast, batch: Any) -> Tensor:
@@ -85,7 +85,7 @@ def true_activity(forecast: Forecast, batch: Any) -> Tensor:
 def last_activity(forecast: Forecast, batch: Any) -> Tensor:
     """``(window, voxel)`` bool: the last context frame of a subject's windows, from a batch of index lists."""
     last = torch.zeros_like(forecast.logits[:, 0], dtype=torch.bool)
-    seen = of_subject(entries(batch.voxel_index, batch.counts), batch.subject, forecast.subject)[1]
+    seen = of_subject(active_voxels(batch.voxel_index, batch.counts), batch.subject, forecast.subject)[1]
     shown = seen.frame == batch.counts.shape[1] - 1
     last[seen.window[shown], seen.voxel_index[shown]] = True
     return last
