@@ -160,9 +160,9 @@ def main() -> None:
 
 
 def files(activity: VoxelActivity, cells: CellMap, frames: int) -> None:
-    ones, nothing = np.ones(frames, np.uint8), np.zeros(0, np.int64)
+    ones = np.ones(frames, np.uint8)
     for markers in (True, False):
-        head = GridHeader(ones, ones, ones, cells.z_values, nothing, markers)
+        head = GridHeader(ones, ones, ones, cells.z_values, markers)
         with tempfile.TemporaryDirectory() as folder:
             dense_s, _ = cpu(write_dense, Path(folder, DENSE_FILE), activity.batches(markers), head)
             coo_s, entries = cpu(write_coo, Path(folder, COO_FILE), activity.batches(markers), head)

@@ -9,7 +9,7 @@ import scipy.signal
 
 from src.models.spikes.scores import detection
 from src.preprocess.spikes.filters import bandpass, matched_filter, mean_template, robust_sigma
-from src.preprocess.spikes.waveforms import WaveformModel, cut
+from src.preprocess.spikes.waveforms import WaveformModel, cut_windows
 from src.recordings.extracellular.spike_trains import SpikeTrain
 
 BEFORE, AFTER = 20, 44
@@ -43,7 +43,7 @@ def _threshold(
     aligned = np.stack([t[pad + d - delay : pad + d - delay + length] for t, d in zip(templates, delays, strict=True)])
     peaks, found = scipy.signal.find_peaks(filtered, height=1.5 * robust_sigma(filtered), distance=REFRACTORY)
     onsets = _best(peaks - delay, found["peak_heights"], truth)
-    windows = cut(filtered, onsets - BEFORE, length)
+    windows = cut_windows(filtered, onsets, BEFORE, length - BEFORE)
     names = _nearest(windows, aligned)
     if cluster:
         from sklearn.decomposition import PCA
@@ -61,7 +61,8 @@ def _template(shapes: np.ndarray, bandpassed: np.ndarray, truth: SpikeTrain) -> 
     output = matched_filter(bandpassed, mean_template(shapes), BEFORE)
     peaks, found = scipy.signal.find_peaks(output, height=robust_sigma(output), distance=REFRACTORY)
     onsets = _best(peaks, found["peak_heights"], truth)
-    return SpikeTrain.sorted(onsets, _nearest(cut(bandpassed, onsets - BEFORE, shapes.shape[1]), shapes) + 1)
+    windows = cut_windows(bandpassed, onsets, BEFORE, shapes.shape[1] - BEFORE)
+    return SpikeTrain.sorted(onsets, _nearest(windows, shapes) + 1)
 
 
 def _best(onsets: np.ndarray, height: np.ndarray, truth: SpikeTrain) -> np.ndarray:

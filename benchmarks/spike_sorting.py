@@ -27,7 +27,7 @@ from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import Trace
-from src.preprocess.spikes.waveforms import LabelledRecording, cut
+from src.preprocess.spikes.waveforms import LabelledRecording, cut_windows
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.reports.tables import ResultsTable
 from src.simulate.spike_hybrids import hybrid, read_background, read_library
@@ -78,7 +78,7 @@ def on_same_spikes(recorded: Recorded, other: Recorded, bank: BankSorter, train:
     """
 
     def windows(one: Recorded, onsets: np.ndarray) -> np.ndarray:
-        return cut(CHAIN.bandpassed(one.trace().centred), onsets - BEFORE, BEFORE + AFTER)
+        return cut_windows(CHAIN.bandpassed(one.trace().centred), onsets, BEFORE, AFTER)
 
     def filtered(onsets: np.ndarray) -> np.ndarray:
         bandpassed = CHAIN.bandpassed(recorded.trace().centred)

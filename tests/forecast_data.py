@@ -51,7 +51,6 @@ def header_of(grids, markers=False):
         is_test=grids.is_test.astype(np.uint8),
         is_valid=grids.is_valid.astype(np.uint8),
         z_values=grids.z_values,
-        spikes_under_markers=np.zeros(0, np.int64),
         markers=markers,
         timepoint_indices=grids.timepoints,
         attributes={"subject": grids.subject, "sampling_rate": 2.0}

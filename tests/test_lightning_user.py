@@ -113,11 +113,11 @@ def test_trainer_s_verbs_need_nothing_but_a_module_and_data(experiment, places, 
     cfg = configured(experiment, places)
 
     def data():
-        return instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
+        return instantiate(cfg.datamodule)
 
     def module():
         signal, classes = given.signal.to_dict(), list(given.classes)
-        return instantiate(cfg.model, signal=signal, classes=classes, _recursive_=False, _convert_="all")
+        return instantiate(cfg.model, signal=signal, classes=classes)
 
     given = data()
     given.prepare_data()
@@ -148,13 +148,11 @@ def test_trainer_s_verbs_need_nothing_but_a_module_and_data(experiment, places, 
 
 def prepared(experiment, places, *changes):
     cfg = composed("train", *overrides(experiment, places), *changes)
-    made = instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
+    made = instantiate(cfg.datamodule)
     made.prepare_data()
     made.setup("fit")
     pl.seed_everything(0, verbose=False)
-    module = instantiate(
-        cfg.model, signal=made.signal.to_dict(), classes=list(made.classes), _recursive_=False, _convert_="all"
-    )
+    module = instantiate(cfg.model, signal=made.signal.to_dict(), classes=list(made.classes))
     return module, made
 
 

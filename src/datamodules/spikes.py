@@ -16,7 +16,7 @@ from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
 from src.preprocess.spikes.filters import Spectrum
 from src.preprocess.spikes.sorting import BankSorter
 from src.preprocess.spikes.trace import find_recording, load_trace
-from src.preprocess.spikes.waveforms import cut, load_labelled
+from src.preprocess.spikes.waveforms import cut_windows, load_labelled
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput, Origin, SignalSpec, SourceOptions, require_range
 from src.simulate.spikes import LOOKALIKE_SET
@@ -161,7 +161,7 @@ class SpikeWindows(NoisyBatches):
     def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
         noisy, train, rng = self.drawn(batch, self.samples)
         late = np.rint(self.jitter * rng.standard_normal(len(train))).astype(np.int64)
-        windows = cut(noisy, train.index + late - self.onset, self.window)
+        windows = cut_windows(noisy, train.index + late, self.onset, self.window - self.onset)
         return torch.from_numpy(np.ascontiguousarray(windows))[:, None], torch.from_numpy(train.unit - 1)
 
 

@@ -236,7 +236,8 @@ class ForecastWriter:
             for ahead in range(network.horizon):
                 frame = first + network.frames.target + ahead
                 chosen = np.flatnonzero(above[window, ahead])
-                self.active[frame], self.step[frame] = chosen, network.frames.gap + ahead + 1
+                self.active[frame] = frame * grids.planes * PIXELS + grids.voxels[chosen]
+                self.step[frame] = network.frames.gap + ahead + 1
                 self.chances[frame] = chance[window, ahead].numpy()[chosen].astype(np.float16)
             last = first + network.frames.length
             # The file's own test frames where it has some: the others may have trained the bundle.
@@ -261,11 +262,7 @@ class ForecastWriter:
     def write(self, path: Path) -> None:
         """Write the grid file; ``forecast_step`` says how many frames ahead each frame was forecast, 0 for not."""
         grids = self.fitted.grids
-        voxels = [grids.voxels[index] for index in self.active]
-        planes = grids.planes
-        sizes = np.concatenate([np.bincount(v // PIXELS, minlength=planes) for v in voxels])
-        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        pixel = (np.concatenate(voxels) % PIXELS).astype(np.uint16)
+        batch = FrameBatch.from_flat(np.concatenate(self.active), 0, self.frames, grids.planes)
         none = np.zeros(self.frames, np.uint8)
         beyond = np.arange(1, self.frames - grids.frames + 1) + grids.timepoints[-1]
         header = GridHeader(
@@ -273,8 +270,6 @@ class ForecastWriter:
             is_test=none,
             is_valid=(self.step > 0).astype(np.uint8),
             z_values=grids.z_values,
-            spikes_under_markers=np.zeros(0, np.int64),
-            markers=False,
             timepoint_indices=np.concatenate([grids.timepoints, beyond]),
             attributes={
                 "subject": grids.subject,
@@ -283,7 +278,7 @@ class ForecastWriter:
                 "recorded_frames": grids.frames,
             },
         )
-        write_coo(path, [FrameBatch(0, planes, indptr, pixel)], header)
+        write_coo(path, [batch], header)
         with h5py.File(path, "r+") as file:
             file["forecast_step"] = self.step
             file.create_dataset("probability", data=np.concatenate(self.chances), compression="gzip", shuffle=True)

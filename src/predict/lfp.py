@@ -17,7 +17,7 @@ from src.preprocess.lfp.parameters import LfpEpochsParams
 from src.preprocess.sleep.epochs import EpochSettings
 from src.preprocess.sleep.prepare import PREPARED
 from src.recordings.extracellular.arrays import SUFFIXES
-from src.recordings.extracellular.formats import vendor_format
+from src.recordings.extracellular.formats import NO_LFP, vendor_format
 from src.recordings.extracellular.reader import USUAL_NAMES
 from src.recordings.extracellular.sessions import TRACES, find_sessions
 from src.recordings.extracellular.spike_trains import holds_spikes
@@ -27,9 +27,6 @@ from src.storage.batch import Outcome, Summary
 
 if TYPE_CHECKING:
     from src.models.bundle import Bundle
-
-NO_LFP = ("EDF", "NIX")
-"""Formats of the clinic that SpikeInterface reads, too."""
 
 
 def lfp_input(source: Path) -> str | None:

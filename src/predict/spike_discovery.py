@@ -13,7 +13,7 @@ import numpy as np
 from src.predict.spike_exports import SortedRecording, export, require_known
 from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit_rows, write_rows
 from src.predict.spikes import find_recordings
-from src.preprocess.spikes.discover import DiscoverParams, Group, Read, Units, discover_group
+from src.preprocess.spikes.discover import DiscoverParams, Group, ReadGroup, Units, discover_group
 from src.preprocess.spikes.trace import check_clipping
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.spike_trains import SpikeTrain, cut_off
@@ -109,7 +109,7 @@ class Discovered:
 
 
 def discover_groups(
-    reads: dict[int, Read], n_samples: int, fs_hz: float, params: DiscoverParams | None = None
+    reads: dict[int, ReadGroup], n_samples: int, fs_hz: float, params: DiscoverParams | None = None
 ) -> Discovered:
     """Sort the groups of a recording, each given by a function that reads its samples.
 
@@ -158,7 +158,7 @@ def sort_recording(recording: BaseRecording, params: DiscoverParams | None = Non
     ids = recording.channel_ids
     _, groups = np.unique(recording.get_channel_groups(), return_inverse=True)
 
-    def reader(channels: np.ndarray) -> Read:
+    def reader(channels: np.ndarray) -> ReadGroup:
         return lambda first, last: recording.get_traces(start_frame=first, end_frame=last, channel_ids=channels).T
 
     reads = {int(g): reader(ids[groups == g]) for g in np.unique(groups)}
@@ -210,7 +210,7 @@ def _discover_file(
 ) -> list[str]:
     recording = open_recording(path, source, purpose="spikes")
     groups, fs_hz = np.asarray(recording.shanks), recording.fs_hz
-    reads: dict[int, Read] = {int(g): recording.shank(int(g)).between for g in np.unique(groups)}
+    reads: dict[int, ReadGroup] = {int(g): recording.shank(int(g)).between for g in np.unique(groups)}
     try:
         done = discover_groups(reads, recording.n_samples, fs_hz)
     except BadInput as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from src.preprocess.spikes.waveforms import cut
+from src.preprocess.spikes.waveforms import cut_windows
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
@@ -58,8 +58,7 @@ class SortedRecording:
             start, end = max(first - BEFORE, 0), min(stop + AFTER, self.n_samples)
             traces = self.read(start, end)
             rows = np.flatnonzero((self.train.index >= first) & (self.train.index < stop))
-            places = self.train.index[rows] - BEFORE - start
-            windows = np.stack([cut(trace, places, BEFORE + AFTER) for trace in traces], axis=1)
+            windows = cut_windows(traces, self.train.index[rows] - start, BEFORE, AFTER)
             yield traces[:, first - start : stop - start], rows, windows
 
     def mean_waveforms(self) -> np.ndarray:

@@ -132,9 +132,8 @@ def draw_precision_recall(
         precision = f1 * recall / (2 * recall - f1)
         shown = (precision > 0) & (precision <= 1)
         axes.plot(recall[shown], precision[shown], color="#dddddd", lw=0.8, zorder=0)
-        if f1 / (2 - f1) < 0.4:
-            continue
-        axes.text(1.004, f1 / (2 - f1), f"F1 {f1}", fontsize=7, color="#777777", va="center")
+        if f1 / (2 - f1) >= 0.4:  # where the line leaves the axes at the right
+            axes.text(1.004, f1 / (2 - f1), f"F1 {f1}", fontsize=7, color="#777777", va="center")
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(curves)))
     for (name, (recall, precision)), shade in zip(curves.items(), shades, strict=True):
         axes.plot(recall, precision, color=shade, lw=1.8, label=name)

@@ -20,7 +20,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -281,7 +281,7 @@ def _first_value(override: Override) -> str:
         return str(override.input_line)
     key = override.get_key_element()
     if override.is_discrete_sweep():
-        return f"{key}={next(override.sweep_string_iterator())}"
+        return f"{key}={_values(override)[0]}"
     interval: Any = override.value()
     return f"{key}={interval.start}"
 
@@ -290,8 +290,16 @@ def _other_options(parsed: list[Override], lines: list[str]) -> Iterator[list[st
     """For a sweep over options of groups the command with each further option: a missing one would end the sweep."""
     for place, override in enumerate(parsed):
         if override.is_discrete_sweep() and options(override.key_or_group):
-            for value in list(override.sweep_string_iterator())[1:]:
+            for value in _values(override)[1:]:
                 yield [*lines[:place], f"{override.get_key_element()}={value}", *lines[place + 1 :]]
+
+
+def _values(override: Override) -> list[str]:
+    """All values of a discrete sweep."""
+    value = override.value()
+    if isinstance(value, Glob):
+        return [str(name) for name in value.filter(options(override.key_or_group))] or ["none"]
+    return list(override.sweep_string_iterator())
 
 
 def _missing(error: MissingConfigException, verb: str) -> BadInput:

@@ -14,14 +14,10 @@ import numpy as np
 from scipy.io import savemat
 from scipy.signal import lfilter
 
-from src.recordings.calcium.ground_truth import Trial
 from src.storage.hdf5 import writing
 from src.storage.output import OutputFolder
 
 TRUE_SPIKES = "true_spikes.h5"
-_FINE_HZ, _RECORDED_HZ = 100.0, 10.0
-"""Rates of simulated ground truth: of its spikes, and of its frames."""
-
 _BLOCK = 1024
 
 # Centre and radii as fractions of (rostro-caudal, left-right, ventral-dorsal) extent; paired across the midline.
@@ -169,47 +165,6 @@ def fluorescence(spikes: np.ndarray, brain: SimulatedBrain, rng: np.random.Gener
     drift = bleaching * (1 + 0.05 * np.sin(2 * np.pi * time_s / period + phase))
     resting = rng.lognormal(np.log(200), 0.4, (neurons, 1))
     return (resting * drift * (1 + relative)).astype(np.float32)
-
-
-def simulate_ground_truth(neurons: int, seed: int, duration_s: float = 300.0) -> list[Trial]:
-    """Neurons with known spikes, almost free of noise.
-
-    Firing is a Poisson process whose rate (0.03 to 3 Hz on average) comes in events of some seconds.
-    The indicator rises within 0.05 to 0.4 s and decays within 0.4 to 3 s, saturates, and answers one
-    spike with a ΔF/F of 0.05 to 0.5.
-    """
-    trials = []
-    for number in range(neurons):
-        draw = np.random.default_rng([seed, number])
-        fine = int(duration_s * _FINE_HZ)
-        time = np.arange(fine) / _FINE_HZ
-        counts = draw.poisson(_firing_rate(fine, draw) / _FINE_HZ)
-        dff = _indicator_response(counts, draw)
-        step = int(_FINE_HZ / _RECORDED_HZ)
-        frames = dff.reshape(-1, step).mean(axis=1)
-        frames += 0.003 * np.sqrt(_RECORDED_HZ) * draw.standard_normal(len(frames))
-        middle = time.reshape(-1, step).mean(axis=1)
-        spikes = np.repeat(time, counts) + draw.uniform(0, 1 / _FINE_HZ, counts.sum())
-        trials.append(Trial("simulated", f"neuron_{number:03d}", 0, frames, middle, np.sort(spikes)))
-    return trials
-
-
-def _firing_rate(samples: int, draw: np.random.Generator) -> np.ndarray:
-    rate = np.full(samples, np.exp(draw.uniform(np.log(0.01), np.log(0.3))))
-    for _ in range(draw.poisson(samples / _FINE_HZ / draw.uniform(15, 60))):
-        start, length = int(draw.integers(samples)), int(draw.uniform(0.3, 6) * _FINE_HZ)
-        rate[start : start + length] += draw.uniform(0.5, 8)
-    return rate
-
-
-def _indicator_response(counts: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    rise_s, decay_s = draw.uniform(0.05, 0.4), np.exp(draw.uniform(np.log(0.4), np.log(3.0)))
-    slow_hz, quick_hz = 1 / decay_s, 1 / decay_s + 1 / rise_s
-    slow, quick = (lfilter([1.0], [1.0, -np.exp(-hz / _FINE_HZ)], counts) for hz in (slow_hz, quick_hz))
-    time = np.arange(0, 4, 1 / _FINE_HZ)
-    peak = (np.exp(-time * slow_hz) - np.exp(-time * quick_hz)).max()
-    linear = np.exp(draw.uniform(np.log(0.05), np.log(0.5))) * (slow - quick) / peak
-    return linear / (1 + linear / draw.uniform(2, 8))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -74,8 +74,6 @@ def make_simulated(
         is_test=split.is_test,
         is_valid=np.ones(brain.frames, np.uint8),
         z_values=cells.z_values,
-        spikes_under_markers=np.zeros(0, np.int64),
-        markers=False,
         attributes={
             "subject": subject,
             "simulated": True,
@@ -85,7 +83,7 @@ def make_simulated(
             "frames_after": 0,
         },
     )
-    facts = statistics(activity, cells, header)
+    facts = statistics(activity, header)
     write_coo(out_dir / COO_FILE, activity.batches(False), header)
     ids = {"cell_ids": np.arange(1, len(cells.row) + 1), "assembly": rates.member}
     write_metadata(out_dir / METADATA_FILE, header, cells, ids, facts)

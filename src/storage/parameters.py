@@ -44,9 +44,17 @@ class PreprocessConfig:
         """Run the step on every recording; one that fails is reported in the summary and does not stop the others."""
         raise NotImplementedError(f"{type(self).__name__} has no run()")
 
-    def own(self) -> dict[str, Any]:
-        """The keys that the step itself added: what can change its result, besides input and seed."""
-        common = {f.name for f in fields(PreprocessConfig)}
+    def own(self, *without: str, beyond: type | None = None) -> dict[str, Any]:
+        """The keys that the step itself added: what can change its result, besides input and seed.
+
+        Parameters
+        ----------
+        without
+            Keys that do not change it, or are recorded otherwise.
+        beyond
+            The class whose keys are not the step's own: :class:`PreprocessConfig`, or one that several steps share.
+        """
+        common = {*without, *(f.name for f in fields(beyond or PreprocessConfig))}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in common}
 
 

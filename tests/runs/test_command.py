@@ -105,7 +105,7 @@ def test_every_awkward_path_of_a_command_is_quoted_at_once():
 
 def test_a_path_with_spaces_and_a_sweep_pass(tmp_path):
     command.check_command("infer", ["bundle=b", "input=/data/my night.edf"])
-    command.check_command("train", ["-m", "experiment=sleep_cnn", "seed=1,2", "runs_dir=a,b"])
+    command.check_command("train", ["-m", "experiment=sleep_cnn", "seed=1,2", "runs_dir=a,b", "scheduler=glob(*)"])
 
 
 @pytest.mark.parametrize("own", ["-m", "--cfg=job", "hydra.verbose=true"])

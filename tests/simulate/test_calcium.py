@@ -2,10 +2,9 @@
 
 import h5py
 import numpy as np
-import pytest
 
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files
-from src.simulate.calcium import SimulatedBrain, brain_cells, main, simulate_ground_truth, simulate_subject
+from src.simulate.calcium import SimulatedBrain, brain_cells, main, simulate_subject
 
 BRAIN = SimulatedBrain(cells=400, frames=300, planes=5)
 
@@ -58,14 +57,3 @@ def test_the_command_writes_subjects_that_are_found(tmp_path, capsys):
     main(["--output_dir", str(tmp_path), "--cells", "60", "--frames", "90"])
     assert [p.name for p in find_subjects(tmp_path)] == ["subject_1", "subject_2"]
     assert capsys.readouterr().out.count("60 cells, 90 frames at 2 Hz") == 2
-
-
-def test_simulated_ground_truth_is_quiet_plausible_and_repeatable() -> None:
-    trials = simulate_ground_truth(12, seed=3, duration_s=120)
-    again = simulate_ground_truth(3, seed=3, duration_s=120)
-    np.testing.assert_array_equal(trials[2].dff, again[2].dff)
-    assert 0.05 < np.mean([len(trial.spikes_s) / 120 for trial in trials]) < 5
-    for trial in trials:
-        assert trial.fs_hz == pytest.approx(10)
-        assert np.isfinite(trial.dff).all()
-        assert trial.dff.max() < 9

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.preprocess.spikes.waveforms import cut
+from src.preprocess.spikes.waveforms import cut_windows
 
 PIECE = 1 << 15  # samples per call of a detector: what fits into the processor's cache
 
@@ -104,6 +104,6 @@ class SpikeClassifier(nn.Module):
         """``(spike, neuron)`` probabilities of spikes at the given onsets of a band-passed trace."""
         if len(onsets) == 0:
             return np.zeros((0, self.neurons), np.float32)
-        windows = cut(bandpassed.astype(np.float32), onsets - self.onset, self.window)
+        windows = cut_windows(bandpassed.astype(np.float32), onsets, self.onset, self.window - self.onset)
         batches = torch.from_numpy(np.ascontiguousarray(windows))[:, None].to(self.scale).split(1024)
         return torch.cat([torch.softmax(self(batch).float(), dim=1) for batch in batches]).cpu().numpy()

@@ -39,11 +39,6 @@ class CellMap:
     def voxel(self) -> np.ndarray:
         return self.plane * PIXELS + self.row * WIDTH + self.column
 
-    @property
-    def occupied(self) -> int:
-        """Distinct voxels that hold at least one cell."""
-        return len(np.unique(self.voxel))
-
 
 def map_cells(positions: np.ndarray, source: str = "positions") -> CellMap:
     """Put cells on the grid: each axis is stretched over all cells of the subject, then rounded down.
@@ -160,7 +155,7 @@ class VoxelActivity:
     """
 
     def __init__(self, cells: CellMap, frames: int) -> None:
-        self.frames, self.planes = frames, cells.planes
+        self.cells, self.frames, self.planes = cells, frames, cells.planes
         self.voxels, self._slot = np.unique(cells.voxel, return_inverse=True)
         self._bits = np.zeros((len(self.voxels), -(-frames // 8)), np.uint8)
         self.cell_spikes = 0

@@ -49,8 +49,8 @@ class GridHeader:
     is_test: np.ndarray
     is_valid: np.ndarray
     z_values: np.ndarray
-    spikes_under_markers: np.ndarray
-    markers: bool
+    markers: bool = False
+    spikes_under_markers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     timepoint_indices: np.ndarray | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
 
@@ -223,7 +223,6 @@ class GridFile:
             "is_test": 1 - is_train,
             "is_valid": np.ones(frames, np.uint8),
             "z_values": np.arange(planes, dtype=float),
-            "spikes_under_markers": np.zeros(0, np.int64),
         }
         attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
         markers = bool(attributes.get("z_markers", True))
@@ -282,7 +281,7 @@ def coo_to_dense_grid(spike_coords: np.ndarray, spike_values: np.ndarray, grid_s
     return grid
 
 
-def statistics(activity: VoxelActivity, cells: CellMap, header: GridHeader) -> dict[str, Any]:
+def statistics(activity: VoxelActivity, header: GridHeader) -> dict[str, Any]:
     """Counts and sizes as they are: markers apart from spikes, density called density, bytes in full."""
     dense, entries = header.total_pixels, activity.entries(header.markers)
     index = 2 * entries + 8 * (header.frames * header.planes + 1)
@@ -292,8 +291,8 @@ def statistics(activity: VoxelActivity, cells: CellMap, header: GridHeader) -> d
         "active_voxels": activity.active,
         "density_percent": _percent(activity.active, dense),
         "cell_spikes": activity.cell_spikes,
-        "num_cells": len(cells.plane),
-        "occupied_voxels": cells.occupied,
+        "num_cells": len(activity.cells.plane),
+        "occupied_voxels": len(activity.voxels),
         "marker_pixels_per_frame": int(marker_mask(header.planes).sum()) if header.markers else 0,
         "dense_bytes": dense,
         "coo_bytes": COO_BYTES_PER_ENTRY * entries,

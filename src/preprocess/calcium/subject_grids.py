@@ -109,8 +109,6 @@ def make_grids(
         is_test=split.is_test,
         is_valid=is_valid,
         z_values=cells.z_values,
-        spikes_under_markers=activity.spikes_under_markers() if params["z_markers"] else np.zeros(0, np.int64),
-        markers=params["z_markers"],
         attributes=_attributes(params)
         | {
             "seed": seed,
@@ -119,7 +117,9 @@ def make_grids(
             "split_contract": CONTRACT,
         },
     )
-    facts = statistics(activity, cells, header)
+    if params["z_markers"]:
+        header = replace(header, markers=True, spikes_under_markers=activity.spikes_under_markers())
+    facts = statistics(activity, header)
     header = replace(header, attributes=header.attributes | facts)
     write, name = (write_coo, COO_FILE) if sparse else (write_dense, DENSE_FILE)
     write(out_dir / name, activity.batches(header.markers), header)

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import yaml
 
@@ -28,7 +27,7 @@ from src.storage.output import plain_name, replacement
 
 CATALOGUE_FILE = "available_models.yaml"
 CATALOGUE_URL = (
-    "https://raw.githubusercontent.com/HelmchenLabSoftware/Cascade/master/Pretrained_models/available_models.yaml"
+    f"https://raw.githubusercontent.com/HelmchenLabSoftware/Cascade/master/Pretrained_models/{CATALOGUE_FILE}"
 )
 DOWNLOAD_RECORD = "download.json"
 SHIPPED_DIR = Path(__file__).resolve().parents[3] / "pretrained" / "cascade"
@@ -49,7 +48,6 @@ _LARGEST_CATALOGUE = 4 << 20
 _TIMEOUT_S = (5, 30)
 _MOST_MEMBERS = 4096
 _RATE = re.compile(r"_(\d+(?:\.\d+)?)Hz(?:_|$)")
-_UNREADABLE = OSError, ValueError, RecursionError, yaml.YAMLError
 _SUFFIXES = {".h5", ".yaml", ".yml", ".txt", ".md", ".json"}
 
 
@@ -130,8 +128,8 @@ def local_packages(models_dir: Path) -> list[Path]:
 
 
 def names_for_rate(models_dir: Path, fs_hz: float, tolerance: float) -> list[str]:
-    """Models whose name states a frame rate within ``tolerance`` (relative) of ``fs_hz``; those at hand first."""
-    names = dict.fromkeys([*(p.name for p in local_packages(models_dir)), *_copied_catalogue(models_dir)])
+    """Models at hand whose name states a frame rate within ``tolerance`` (relative) of ``fs_hz``."""
+    names = (folder.name for folder in local_packages(models_dir))
     rates = {name: float(match[1]) for name in names if (match := _RATE.search(name))}
     return [name for name, rate in rates.items() if abs(fs_hz - rate) <= tolerance * rate * (1 + 1e-9)]
 
@@ -154,39 +152,22 @@ def _fetch(name: str, folder: Path, models_url: str | None, catalogue_url: str) 
 
 
 def _link(name: str, folder: Path, catalogue_url: str) -> str:
-    """The address of a package in CASCADE's catalogue: a copy of it in ``models_dir``, or the one on the web."""
-    models_dir, problem = folder.parent, _by_hand(folder, f"CASCADE's catalogue has no model {name}")
-    entries = _copied_catalogue(models_dir)
-    if name not in entries:
-        try:
-            entries |= _catalogue(_get(catalogue_url, folder, _LARGEST_CATALOGUE))
-        except BadInput as error:
-            problem = error
-        except _UNREADABLE:
-            problem = _by_hand(folder, f"CASCADE's catalogue at {catalogue_url} cannot be read")
-    entry = entries.get(name)
-    if isinstance(entry, dict) and isinstance(entry.get("Link"), str):
-        return str(entry["Link"])
-    known = {*entries, *(p.name for p in local_packages(models_dir))}
+    """The address of a package in CASCADE's catalogue."""
+    entries, problem = {}, _by_hand(folder, f"CASCADE's catalogue has no model {name}")
+    try:
+        found = plain_yaml(_get(catalogue_url, folder, _LARGEST_CATALOGUE), _LARGEST_CATALOGUE)
+        entries = {str(listed): entry for listed, entry in found.items()}
+        return str(entries[name]["Link"])
+    except BadInput as error:
+        problem = error
+    except (AttributeError, ValueError, RecursionError, yaml.YAMLError):
+        problem = _by_hand(folder, f"CASCADE's catalogue at {catalogue_url} cannot be read")
+    except (KeyError, TypeError):
+        pass  # it has no such model, or no address of it
+    known = {*entries, *(p.name for p in local_packages(folder.parent))}
     if near := difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.7):
         problem = BadInput(problem.source, f"{problem.problem}; the nearest names are {', '.join(near)}", problem.hint)
     raise problem
-
-
-def _catalogue(text: bytes) -> dict[str, Any]:
-    """Entries by name."""
-    entries = plain_yaml(text, _LARGEST_CATALOGUE)
-    if not isinstance(entries, dict):
-        raise ValueError("it is no catalogue")
-    return {str(name): entry for name, entry in entries.items()}
-
-
-def _copied_catalogue(models_dir: Path) -> dict[str, Any]:
-    """The catalogue that a user put into the folder of models; empty where there is none that can be read."""
-    try:
-        return _catalogue((models_dir / CATALOGUE_FILE).read_bytes())
-    except _UNREADABLE:
-        return {}
 
 
 def _get(url: str, folder: Path, largest: int) -> bytes:

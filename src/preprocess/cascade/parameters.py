@@ -14,7 +14,7 @@ class CascadeTrainParams(PreprocessConfig):
     """Train a CASCADE package from ground truth; by default the published protocol of the recipe."""
 
     recipe: str = MISSING  # config.yaml of a CASCADE package: rate, datasets, noise levels, architecture, epochs
-    input_dir: str = MISSING  # folder of the DSxx-… datasets, or `simulated`
+    input_dir: str = MISSING  # folder of the DSxx-… datasets
     output_dir: str = "artifacts/cascade_models"  # the package appears here under its name
     seed: int = 0  # of the first weights and every draw
     name: str | None = None  # of the package; null: that of the recipe

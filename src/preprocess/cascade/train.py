@@ -31,10 +31,6 @@ RECORD_FILE = "training.json"
 NETWORKS_DIR = ".networks"
 """Folder in the folder of packages that keeps what is trained, for the next run."""
 
-SIMULATED = Path("simulated")
-"""Stands for ground truth that is simulated instead of read."""
-
-SIMULATED_NEURONS = 60
 _NETWORK_FILE = "network.h5"
 
 
@@ -49,7 +45,7 @@ def run(params: CascadeTrainParams) -> Summary:
     """
     config, found = recipe_of(params)
     models_dir = Path(params.output_dir)
-    output = OutputFolder(models_dir, (Path(params.input_dir),) if found else ())
+    output = OutputFolder(models_dir, (Path(params.input_dir),))
     target = output.path(config.model_name)
     record = settings_of(params, config, found)
     with folder_lock(models_dir / NETWORKS_DIR / config.model_name, wait=False):
@@ -86,8 +82,6 @@ def recipe_of(params: CascadeTrainParams) -> tuple[PackageConfig, dict[str, Path
         ensemble_size=params.ensemble_size or config.ensemble_size,
         nr_of_epochs=params.epochs or config.nr_of_epochs,
     )
-    if Path(params.input_dir) == SIMULATED:
-        return config, {}
     folders = find_datasets(Path(params.input_dir), config.training_datasets)
     found = {name: folder for name, folder in folders.items() if folder is not None}
     if len(found) < len(folders) and (not params.skip_missing or not found):
@@ -101,8 +95,7 @@ def settings_of(params: CascadeTrainParams, config: PackageConfig, found: Mappin
     """What networks depend on: the package's configuration, the schedule, and the digest of every dataset."""
     truth = {folder.name: fingerprint(folder) for folder in found.values()}
     schedule = {name: getattr(params, name) for name in ("max_windows", "max_steps", "stretch", "seed")}
-    simulated = {"simulated": {"neurons": SIMULATED_NEURONS}}
-    return {"config": config.to_yaml(), "schedule": schedule, "ground_truth": truth or simulated}
+    return {"config": config.to_yaml(), "schedule": schedule, "ground_truth": truth}
 
 
 def steps_of(params: CascadeTrainParams, config: PackageConfig, epoch_windows: int) -> int:
@@ -141,11 +134,7 @@ def fit_ensemble(
 
 @lru_cache(maxsize=1)
 def examples_of(config: PackageConfig, ground_truth: str, seed: int, digest: str) -> list[Example]:
-    """The trials of the datasets, or simulated ones, at the model's rate; ``digest`` tells changed files apart."""
-    if Path(ground_truth) == SIMULATED:
-        from src.simulate.calcium import simulate_ground_truth
-
-        return prepare(simulate_ground_truth(SIMULATED_NEURONS, seed), config, seed)
+    """The trials of the datasets at the model's rate; ``digest`` tells changed files apart."""
     return prepare(read_ground_truth(Path(ground_truth), config.training_datasets), config, seed)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from src.preprocess.lfp.extraction import EMG_FILE
-from src.preprocess.lfp.parameters import LfpEpochsParams, SpectrogramParams
+from src.preprocess.lfp.parameters import LfpEpochsParams, LfpParams, SpectrogramParams
 from src.preprocess.lfp.shank import STEP
 from src.preprocess.lfp.spectrogram_file import SILENT_DB, Spectrograms, open_spectrograms
 from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
@@ -338,7 +338,6 @@ def _epochs_of(shank: FinishedShank, params: LfpEpochsParams) -> Artifact:
         if params.examples is not None:
             given = Path(params.examples)
             inputs["examples"] = given / f"{shank.session}_examples.csv" if given.is_dir() else given
-    keys = ("epoch_s", "species", "min_hz", "max_hz", "margin_s", "stage_coding", "text_epoch_s")
-    given_params = {key: getattr(params, key) for key in keys}
+    given_params = params.own("hypnograms", "examples", beyond=LfpParams)
     given_params["channels"] = None if params.channels is None else [str(channel) for channel in params.channels]
     return ensure(LFP_EPOCHS, inputs, given_params, label=shank.label, target=Path(params.output_dir) / shank.label)

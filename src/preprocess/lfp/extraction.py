@@ -98,6 +98,7 @@ class _Kernel:
 
     def __init__(self, fs_hz: float, ratio: Fraction, passed_hz: float, stop_hz: float) -> None:
         up, down = ratio.numerator, ratio.denominator
+        # Kaiser's formulas for a width and an attenuation A: the taps here, the window's shape 0.1102 (A - 8.7) below.
         width = (stop_hz - passed_hz) / fs_hz
         self.half = int(np.ceil((_ATTENUATION_DB - 7.95) / (2 * 2.285 * 2 * np.pi * width)))
         groups = max(1, -(-(2 * self.half + 1) // down))

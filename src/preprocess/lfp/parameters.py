@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 DEFAULT = "scipy_compat"
 LONGEST_EPOCH_S = 600.0
 OVERLAP = 0.75  # share of a window that the next one covers, where no overlap is given
-_KEYS = (
-    *("window", "nperseg", "window_s", "noverlap", "overlap_s", "nfft", "detrend", "scaling"),
-    *("fmax_hz", "log_bins", "format", "decibel", "dtype", "band_powers"),
-)
+_ELSEWHERE = {"preset", "bands", "shanks", "coherence", "coherence_window_s", "figures", "memory_mb"}
+"""Parameters of spectrograms that do not change what a shank's spectrogram holds, or are recorded apart."""
 PRESETS: dict[str, dict[str, Any]] = {
     # The parameters of the original pipeline, and SciPy's defaults where it states none.
     "scipy_compat": {
@@ -149,9 +147,10 @@ class SpectrogramParams(LfpParams):
             For an unknown preset, two lengths for one thing, or values that do not go together.
         """
         _require_known("preset", self.preset, PRESETS)
-        given = {name: value for name in _KEYS if (value := getattr(self, name)) is not None}
+        known = self.own(*_ELSEWHERE, beyond=LfpParams)
+        given = {name: value for name, value in known.items() if value is not None}
         scale: dict[str, Any] = {"detrend": "constant", "scaling": "density"}
-        params: dict[str, Any] = dict.fromkeys(_KEYS) | scale | PRESETS[self.preset]
+        params: dict[str, Any] = dict.fromkeys(known) | scale | PRESETS[self.preset]
         for samples, seconds in _EITHER:
             if samples in given and seconds in given:
                 problem = f"{samples}={given[samples]} and {seconds}={given[seconds]}"

@@ -34,7 +34,7 @@ from src.recordings.extracellular.recording import require_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, held
 from src.signals import BadInput
 
-Read = Callable[[int, int], np.ndarray]
+ReadGroup = Callable[[int, int], np.ndarray]
 """Samples ``[first, last)`` of a group as ``(channel, time)``, NaN where nothing was recorded."""
 
 CLEAR_RATIO = 8.0
@@ -81,7 +81,7 @@ class Group:
         What was repaired, and what could not be used.
     """
 
-    read: Read
+    read: ReadGroup
     n_samples: int
     fs_hz: float
     params: DiscoverParams

@@ -89,18 +89,13 @@ def fit_waveforms(trace: np.ndarray, train: SpikeTrain, n_units: int, *, before:
     return WaveformModel(templates, modes, before, counts)
 
 
-def cut(trace: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    """``(window, length)`` pieces; samples beyond either end of the trace are zero."""
-    before = max(-int(starts.min(initial=0)), 0)
-    after = max(int(starts.max(initial=0)) + length - len(trace), 0)
-    padded = np.pad(trace, (before, after))
-    windows: np.ndarray = padded[starts[:, None] + before + np.arange(length)]
-    return windows
-
-
 def cut_windows(traces: np.ndarray, at: np.ndarray, before: int, after: int) -> np.ndarray:
-    """``(spike, channel, time)``."""
-    return np.moveaxis(traces[:, at[:, None] + np.arange(-before, after)], 0, 1)
+    """``(spike, …, time)`` windows around the samples ``at`` of ``(…, time)``; zero beyond either end."""
+    left = max(before - int(at.min(initial=before)), 0)
+    right = max(int(at.max(initial=0)) + after - traces.shape[-1], 0)
+    if left or right:
+        traces = np.pad(traces, [(0, 0)] * (traces.ndim - 1) + [(left, right)])
+    return np.moveaxis(traces[..., at[:, None] + left + np.arange(-before, after)], -2, 0)
 
 
 def median_waveforms(bandpassed: np.ndarray, train: SpikeTrain, n_units: int, before: int, after: int) -> np.ndarray:

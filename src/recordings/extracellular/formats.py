@@ -73,6 +73,7 @@ FORMATS = (
     Format("NIX", _suffix(".nix"), "read_nix"),
     Format("EDF", _suffix(".edf"), "read_edf"),
 )
+NO_LFP = "EDF", "NIX"  # formats of the clinic that SpikeInterface reads, too
 ARRAYS = "arrays .npz, .npy, .h5, .mat", "WAV", "raw binary with source.dtype, source.channels and source.fs_hz"
 
 

@@ -1,7 +1,7 @@
 """Any extracellular recording, for LFP and spikes alike: a file or folder in, a typed, lazy recording out.
 
-Vendors' formats are read by SpikeInterface and neo (:mod:`.vendors`, :mod:`.spikegadgets`), plain arrays, raw
-binary files and WAV here.
+``formats.py`` says which format a file has, ``vendors.py`` reads it with SpikeInterface and neo, ``arrays.py`` and
+``binary.py`` read plain arrays and what SpikeInterface reads slowly or wrongly.
 """
 
 import re
@@ -46,7 +46,7 @@ def open_recording(
     Parameters
     ----------
     path
-        A file or folder of one of :func:`formats`.
+        A file or folder of one of :data:`.formats.FORMATS`, plain arrays, WAV, or raw binary with ``options.dtype``.
     purpose
         ``"lfp"`` or ``"spikes"``: which stream of a recording with several is meant, and which array of a file.
     usual_hz
@@ -213,7 +213,7 @@ def _sample_times(
         if step <= 0:
             raise BadInput(path, f"{name} does not rise", "give the time of every sample in seconds")
         if values.dtype.kind in "iu":
-            return (None if rate is None else values / (step * rate)), rate, said
+            return (None if rate is None else values / (step * rate)), rate, said  # `step` ticks make a sample
         if rate is not None and not np.isclose(1 / step, rate, rtol=0.02):
             problem = f"{name} are {step:.4g} apart, {1 / step:.6g} Hz if they are seconds; the rate is {rate:g} Hz"
             raise BadInput(path, problem, "give them in seconds, or correct the rate")

@@ -16,7 +16,7 @@ import numpy as np
 
 from src.recordings.extracellular.arrays import SUFFIXES as ARRAY_SUFFIXES
 from src.recordings.extracellular.binary import parts_of
-from src.recordings.extracellular.formats import vendor_format
+from src.recordings.extracellular.formats import NO_LFP, vendor_format
 from src.recordings.extracellular.reader import open_recording
 from src.signals import BadInput, SourceOptions
 from src.storage.foreign_files import absent
@@ -118,7 +118,7 @@ def _recordings(files: Sequence[Path]) -> Iterator[Session]:
     by_name: dict[str, list[Path]] = {}
     for file in files:
         known = vendor_format(file) if file.is_file() and not file.name.startswith(".") else None
-        if known is not None and known.name not in ("EDF", "NIX"):
+        if known is not None and known.name not in NO_LFP:
             first = parts_of(file)[0] if file.suffix.lower() == ".rec" else file
             by_name.setdefault(_session_name(first), []).append(first)
 

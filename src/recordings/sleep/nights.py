@@ -1,6 +1,6 @@
 """Which recordings a folder holds, whose they are, and how each is read.
 
-A ``Night`` names files and no content; :func:`load` reads them. The kinds of folder are listed in :data:`KINDS`.
+A ``Night`` names files and no content; :func:`load_channels` reads them. :data:`KINDS` lists the kinds of folder.
 """
 
 import re

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.datamodules.grid_statistics import COMPONENTS, components, score_products
+from src.datamodules.grid_statistics import COMPONENTS, training_statistics
 from src.models.grids.linear import LINEAR, fit_linear, linear_forecasts
 from src.preprocess.calcium.grid_windows import WindowFrames, window_batch
 from tests.forecast_data import grid_data, subject_grids
@@ -23,23 +23,9 @@ def sticky():
     return subject_grids(active, np.arange(6), 1)
 
 
-def statistics(grids, frames=FRAMES, train=None, val=None):
-    active = grids.raster(0, grids.frames).astype(float)
-    rates = active.mean(axis=0).astype(np.float32)
-    centred = active - active.mean(axis=0)
-    lags = [(centred[: len(centred) - k] * centred[k:]).mean(axis=0) for k in range(frames.length)]
+def statistics(grids, train=None, val=None):
     whole = [range(grids.frames)]
-    axes = components(grids, train or whole, rates)
-    products = [score_products(grids, runs or whole, rates, axes, frames)[None] for runs in (train, val)]
-    return {
-        "offsets": np.array([0, len(grids.voxels)]),
-        "voxels": grids.voxels,
-        "rates": rates,
-        "autocovariance": np.stack([np.stack(lags, axis=1)] * 2).astype(np.float32),
-        "components": axes,
-        "score_products": np.stack(products),
-        "frames": np.array(frames),
-    }
+    return training_statistics([grids], [{"train": train or whole, "val": val or whole}], FRAMES)
 
 
 def forecasts(known):

@@ -120,12 +120,6 @@ def test_a_recording_that_noise_explains_is_said_to_be_noise(raw, tmp_path):
     )
 
 
-def test_a_subject_of_nan_is_refused(tmp_path):
-    folder = fish(tmp_path / "subject_1", np.full((5, 100), np.nan))
-    with pytest.raises(BadInput, match="no cell can be used: 5 no finite frame"):
-        make(folder, tmp_path / "out", baseline="subtract")
-
-
 def test_a_recording_shorter_than_the_baselines_window_is_refused(tmp_path):
     folder = fish(tmp_path / "subject_1", noisy(frames=50))
     with pytest.raises(BadInput, match=r"50 frames of 20 cells are fewer than .* window of 61 \(30 s at"):

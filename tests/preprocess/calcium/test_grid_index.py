@@ -3,10 +3,8 @@ import hashlib
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from src.preprocess.calcium.grid import PIXELS, marker_mask
+from src.preprocess.calcium.grid import PIXELS
 from src.preprocess.calcium.grid_index import GRID_INDEX, find_grids, read_grids
 from src.preprocess.calcium.grid_store import COO_FILE, DENSE_FILE, convert, write_coo
 from src.signals import BadInput
@@ -36,29 +34,6 @@ def test_sparse_and_dense_files_come_in_alike(written, fish, tmp_path):
     convert(written, tmp_path / DENSE_FILE, sparse=False)
     same(read_grids(tmp_path / DENSE_FILE, "x"), fish)
     assert read_grids(written, "x").subject == "fish"
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), copies=st.integers(1, 3), markers=st.booleans())
-def test_files_of_the_original_with_duplicates_in_any_order_come_in_alike(tmp_path_factory, seed, copies, markers):
-    rng = np.random.default_rng(seed)
-    fish = random_subject(seed, frames=5, planes=2, voxels=25, density=0.2)
-    coords = np.repeat(as_batch(fish).coords(), copies, axis=0)
-    hidden = marker_mask(2)[coords[:, 1], coords[:, 2], coords[:, 3]]
-    if markers:
-        marks = np.argwhere(np.broadcast_to(marker_mask(2), (5, 2, 256, 128))).astype(np.int32)
-        coords = np.concatenate([coords, marks])
-    path = tmp_path_factory.mktemp("original") / COO_FILE
-    with h5py.File(path, "w") as file:
-        file["spike_coords"] = rng.permutation(coords)
-        file["spike_values"] = np.ones(len(coords), np.uint8)
-        file["grid_shape"] = np.array([5, 2, 256, 128], np.int32)
-        file["is_train"] = np.ones(5, np.uint8)
-        file.attrs["z_markers"] = markers
-    found = read_grids(path, "original")
-    if markers and hidden.any():  # the original keeps no record of spikes under its markers
-        return
-    same(found, fish)
 
 
 def test_entries_and_raster_agree(fish):

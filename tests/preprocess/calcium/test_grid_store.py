@@ -206,7 +206,7 @@ def test_statistics_are_those_of_the_specifications_example(monkeypatch):
     cells = map_cells(np.array([[0.0, 0.0, z] for z in range(20)]))
     activity = VoxelActivity(cells, 10_000)
     monkeypatch.setattr(activity, "entries", lambda markers: round(0.005 * 10_000 * 20 * 256 * 128))
-    facts = statistics(activity, cells, header(activity, True))
+    facts = statistics(activity, header(activity, True))
     assert facts["dense_bytes"] == 6_553_600_000
     assert facts["coo_bytes"] == pytest.approx(557e6, rel=1e-3)
     assert facts["coo_saving_percent"] == pytest.approx(91.5, abs=0.01)

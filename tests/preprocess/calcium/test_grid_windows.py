@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.preprocess.calcium.grid_windows import WindowFrames, as_dense, as_sparse, window_batch
+from src.preprocess.calcium.grid_windows import WindowFrames, as_sparse, window_batch
 from tests.forecast_data import random_subject
 
 
@@ -55,9 +55,3 @@ def test_frames_beyond_the_end_are_empty():
     batch = window_batch([fish], np.array([[0, 6]]), WindowFrames(4, 0, 3))
     assert batch.target_counts.tolist() == [[0, 0, 0]]
     assert len(batch.target_voxel_index) == 0
-
-
-def test_the_dense_image_is_the_sparse_one():
-    subjects = [random_subject(i, frames=9, planes=2 + i, voxels=40, density=0.3) for i in range(2)]
-    batch = window_batch(subjects, np.array([[0, 1], [1, 4]]), WindowFrames(3, 0, 2))
-    assert torch.equal(as_dense(batch, subjects), as_sparse(batch, subjects).to_dense())

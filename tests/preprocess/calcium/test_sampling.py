@@ -24,16 +24,6 @@ def test_draws_depend_on_seed_subject_and_cell_alone():
     assert len(np.unique(together, axis=0)) == 5
 
 
-@given(st.lists(st.integers(1, 2**40), min_size=2, max_size=6, unique=True), st.integers(0, 2**31))
-@settings(deadline=None)
-def test_what_was_drawn_before_leaves_no_trace(cells, seed):
-    sampler = SpikeSampler(seed, "s")
-    first = {cell: sampler.uniform(cell, 37) for cell in cells}
-    for cell in reversed(cells):
-        np.testing.assert_array_equal(sampler.uniform(cell, 37), first[cell])
-        np.testing.assert_array_equal(sampler.uniform(cell, 11), first[cell][:11])
-
-
 def test_rates_come_out_as_asked_for():
     rate = np.array([0.0, 0.05, 0.5, 1.0, 2.5])
     expected = np.repeat(rate[:, None], 40_000, axis=1)

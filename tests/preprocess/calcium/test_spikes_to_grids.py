@@ -185,15 +185,6 @@ def test_settings_without_sense_are_refused_before_any_work(raw, tmp_path, chang
     assert not (tmp_path / "coo").exists()
 
 
-def test_a_model_that_is_not_there_says_what_else_to_do(raw, tmp_path):
-    models = tmp_path / "models"
-    change = {"models_dir": str(models), "models_url": "http://127.0.0.1:9/"}
-    with pytest.raises(BadInput) as caught:
-        run(raw, tmp_path / "coo", engine="dense", cascade_model="No_such_model", **change)
-    for what in (str(models), "cascade_model=embedded", "engine=oasis"):
-        assert what in str(caught.value)
-
-
 def test_an_output_folder_with_other_files_is_refused_before_any_work(raw, tmp_path):
     for out in (raw.parent, raw / "subject_1", raw / "subject_1" / "subject_1.mat" / "out"):
         with pytest.raises(BadInput, match=r"already holds|lies in|is a file"):

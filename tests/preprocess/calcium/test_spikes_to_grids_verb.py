@@ -140,16 +140,10 @@ def test_a_real_population_through_real_networks(shared_data, tmp_path):
         file["CellResp"] = traces.T.astype(np.float32)
     model = "OGB_zf_pDp_7.5Hz_smoothing200ms"
     models = shared_data / "cascade_models"
-    changes = {
-        "engine": "dense",
-        "cascade_model": model,
-        "models_dir": str(models),
-        "baseline": "none",
-        "align": "upstream",
-    }
+    changes = {"cascade_model": model, "models_dir": str(models), "baseline": "none", "align": "upstream"}
     written = []
     for name, more in (("one", {}), ("two", {"workers": 2, "batch_size": 100})):
-        summary = run(tmp_path / "raw", tmp_path / name / "coo", **changes, **more)
+        summary = run(tmp_path / "raw", tmp_path / name / "coo", engine="dense", **changes, **more)
         assert summary.exit_code == 0
         assert "2 of 1005 cells left out: 2 no finite frame" in " ".join(printed(summary.table()).split())
         written.append((tmp_path / name / "coo" / "subject_1" / "preaugmented_grids_coo.h5").read_bytes())

@@ -8,9 +8,10 @@ import h5py
 import numpy as np
 from scipy.io import savemat
 
+from src.preprocess.cascade import keras_file
 from src.preprocess.cascade.package import CONFIG_FILE, Network, PackageConfig, kernel_shapes
 
-Vintage = Literal["keras2", "keras3", "vars"]
+Vintage = Literal["ours", "keras2", "keras3", "vars"]
 
 TINY = PackageConfig(
     model_name="Tiny_2Hz",
@@ -43,14 +44,18 @@ def random_network(config: PackageConfig, seed: int) -> Network:
 def write_package(
     models_dir: Path, config: PackageConfig = TINY, *, vintage: Vintage = "keras2", first_number: int = 0
 ) -> Path:
-    """Write ``models_dir/<model name>`` in the layout of one generation of Keras."""
+    """Write ``models_dir/<model name>`` in the layout of one generation of Keras; ``ours`` Keras itself can load."""
     folder = models_dir / config.model_name
     folder.mkdir(parents=True)
     (folder / CONFIG_FILE).write_text(config.to_yaml())
     for level in config.noise_levels:
         for member in range(config.ensemble_size):
             path = folder / f"Model_NoiseLevel_{level}_Ensemble_{member}.h5"
-            write_network(path, random_network(config, 100 * level + member), vintage, first_number)
+            network = random_network(config, 100 * level + member)
+            if vintage == "ours":
+                keras_file.write_network(path, network, config)
+            else:
+                write_network(path, network, vintage, first_number)
     return folder
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from src.preprocess.cascade.download import (
-    CATALOGUE_FILE,
     EMBEDDED_NAME,
     LARGEST_ZIP,
     SHIPPED_DIR,
@@ -28,39 +27,31 @@ from tests.preprocess.cascade.cascade_packages import TINY, write_package
 MODEL = "Tiny_2Hz"
 
 
-class Server:
+class Handler(BaseHTTPRequestHandler):
+    server: "Server"
+
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        if (body := self.server.files.get(self.path)) is None:
+            return self.send_error(404)
+        self.send_response(200)
+        self.send_header("Content-Length", str(self.server.announced.get(self.path, len(body))))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
     """A web server on this machine: what it has, and what it pretends about the size."""
 
     def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.announced: dict[str, int] = {}
         self.requests: list[str] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.requests.append(self.path)
-                if self.path not in server.files:
-                    self.send_error(404)
-                    return
-                body = server.files[self.path]
-                self.send_response(200)
-                self.send_header("Content-Length", str(server.announced.get(self.path, len(body))))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        self.url = f"http://127.0.0.1:{self.server_port}"
 
     def offer(self, archive: bytes) -> str:
         self.files["/model.zip"] = archive
@@ -70,9 +61,11 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
+    with Server() as server:
+        (thread := threading.Thread(target=server.serve_forever, args=(0.01,))).start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def zipped(folder: Path, prefix: str = "") -> bytes:
@@ -112,14 +105,6 @@ def test_a_package_is_fetched_once_and_recorded(tmp_path: Path, server: Server, 
     assert server.requests == []
 
 
-def test_the_catalogue_in_the_folder_comes_first(tmp_path: Path, server: Server, archive: bytes) -> None:
-    server.offer(archive)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / CATALOGUE_FILE).write_text(f"{MODEL}:\n  Link: {server.url}/model.zip\n")
-    find_package(MODEL, tmp_path / "models", catalogue_url="http://127.0.0.1:9/nothing")
-    assert server.requests == ["/model.zip"]
-
-
 def assert_nothing_left(models: Path) -> None:
     assert [path.name for path in models.iterdir() if not path.name.endswith(".lock")] == []
 
@@ -130,10 +115,13 @@ def with_a_wrong_byte(archive: bytes) -> bytes:
     return bytes(damaged)
 
 
-def without_a_config(archive: bytes) -> bytes:
+def without(archive: bytes, end: str) -> bytes:
+    """The archive without the members whose names end so."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("readme.txt", "nothing here")
+    with zipfile.ZipFile(io.BytesIO(archive)) as whole, zipfile.ZipFile(buffer, "w") as file:
+        for member in whole.namelist():
+            if not member.endswith(end):
+                file.writestr(member, whole.read(member))
     return buffer.getvalue()
 
 
@@ -149,7 +137,8 @@ def without_a_config(archive: bytes) -> bytes:
         (lambda archive: archive[: len(archive) // 2], "damaged"),
         (lambda archive: archive[: int(0.99 * len(archive))], "damaged"),
         (with_a_wrong_byte, "damaged"),
-        (without_a_config, r"0 times config\.yaml"),
+        (partial(without, end=".yaml"), r"0 times config\.yaml"),
+        (partial(without, end="_4_Ensemble_1.h5"), r"no whole package .has 1 of 2 networks for noise level 4"),
     ],
 )
 def test_a_zip_file_that_is_no_package_leaves_nothing(
@@ -201,13 +190,10 @@ def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
 
 def test_models_that_fit_a_rate(tmp_path: Path) -> None:
     write_package(tmp_path)
-    (tmp_path / CATALOGUE_FILE).write_text("A_2Hz_smoothing1ms: {}\nB_2.1Hz_x: {}\nC_7.5Hz_x: {}\nD: {}\n")
-    (tmp_path / "Recipe_only_2Hz").mkdir()
-    (tmp_path / "Recipe_only_2Hz" / "config.yaml").write_text("sampling_rate: 2\n")
-    names = names_for_rate(tmp_path, 2.0, 0.05)
-    assert names[0] == "Recipe_only_2Hz"
-    assert {"Tiny_2Hz", "A_2Hz_smoothing1ms", "B_2.1Hz_x"} < set(names)
-    assert "C_7.5Hz_x" in names_for_rate(tmp_path, 7.2, 0.05)
+    for name in ("Recipe_only_2.1Hz", "Other_7.5Hz_x", "No_rate"):
+        write_package(tmp_path, replace(TINY, model_name=name))
+    assert names_for_rate(tmp_path, 2.0, 0.05)[:2] == ["Recipe_only_2.1Hz", "Tiny_2Hz"]
+    assert names_for_rate(tmp_path, 7.2, 0.05)[0] == "Other_7.5Hz_x"
     assert names_for_rate(tmp_path, 50, 0.05) == []
 
 
@@ -218,14 +204,6 @@ def test_a_folder_of_the_users_is_never_touched(tmp_path: Path, server: Server, 
     with pytest.raises(BadInput, match=r"holds notes\.txt but no config\.yaml, and is not overwritten"):
         find_package(MODEL, tmp_path / "models", catalogue_url=catalogue)
     assert [p.name for p in folder.iterdir()] == ["notes.txt"]
-
-
-def test_an_incomplete_package_is_never_installed(tmp_path: Path, server: Server) -> None:
-    source = write_package(tmp_path / "source")
-    (source / "Model_NoiseLevel_4_Ensemble_1.h5").unlink()
-    with pytest.raises(BadInput, match=r"no whole package .has 1 of 2 networks for noise level 4"):
-        find_package(MODEL, tmp_path / "models", catalogue_url=server.offer(zipped(source)))
-    assert_nothing_left(tmp_path / "models")
 
 
 def test_a_local_zip_is_installed_once_and_a_changed_one_is_refused(tmp_path: Path, archive: bytes) -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretrained.make_cascade_embedded import simulate_ground_truth
 from src.preprocess.cascade.evaluate import fit_oasis, fit_threshold, response_to_events, score_neurons
 from src.preprocess.cascade.ground_truth import Example, prepare
 from src.preprocess.cascade.parameters import CascadeEvaluateParams
 from src.recordings.calcium.ground_truth import read_neuron
 from src.signals import BadInput
-from src.simulate.calcium import simulate_ground_truth
 from tests.preprocess.cascade.cascade_packages import TINY, recorded_trial, write_neuron
 from tests.tables import printed
 

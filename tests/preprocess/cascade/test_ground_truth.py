@@ -5,11 +5,17 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from src.preprocess.cascade.ground_truth import prepare, smooth_counts, with_noise
+from src.preprocess.cascade.ground_truth import Example, prepare, smooth_counts, with_noise
 from src.preprocess.cascade.output import noise_levels
+from src.preprocess.cascade.package import PackageConfig
 from src.recordings.calcium.ground_truth import find_datasets, read_ground_truth, read_neuron
 from src.signals import BadInput
 from tests.preprocess.cascade.cascade_packages import TINY, recorded_trial, write_neuron
+
+
+def prepared(tmp_path: Path, trial: dict[str, np.ndarray], config: PackageConfig) -> Example:
+    (example,) = prepare(read_neuron(write_neuron(tmp_path / "DS01-x" / "cell_mini.mat", [trial])), config)
+    return example
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
@@ -54,8 +60,7 @@ def test_a_missing_or_empty_dataset_is_named(tmp_path: Path) -> None:
 
 
 def test_resampling_keeps_every_spike_in_its_frame(tmp_path: Path) -> None:
-    path = write_neuron(tmp_path / "DS01-x" / "cell_mini.mat", [recorded_trial(seconds=100)])
-    (example,) = prepare(read_neuron(path), TINY)
+    example = prepared(tmp_path, recorded_trial(seconds=100), TINY)
     assert len(example.dff) == len(example.counts) == 200
     assert example.counts.sum() == 40
     # A frame of the resampled trace is centred on every fifth frame of the recording.
@@ -66,24 +71,21 @@ def test_resampling_keeps_every_spike_in_its_frame(tmp_path: Path) -> None:
 
 
 def test_a_rate_within_five_percent_is_kept(tmp_path: Path) -> None:
-    path = write_neuron(tmp_path / "DS01-x" / "cell_mini.mat", [recorded_trial(fs_hz=10)])
-    (example,) = prepare(read_neuron(path), replace(TINY, sampling_rate_hz=10.4))
+    example = prepared(tmp_path, recorded_trial(fs_hz=10), replace(TINY, sampling_rate_hz=10.4))
     assert len(example.dff) == 600
 
 
 @pytest.mark.parametrize("level", [2.0, 5.0, 12.0])
 def test_noise_is_added_up_to_the_level(tmp_path: Path, level: float) -> None:
     config = replace(TINY, sampling_rate_hz=10.0)
-    path = write_neuron(tmp_path / "DS01-x" / "cell_mini.mat", [recorded_trial(seconds=600, noise=0.01)])
-    (example,) = prepare(read_neuron(path), config)
+    example = prepared(tmp_path, recorded_trial(seconds=600, noise=0.01), config)
     dff = with_noise(example, level, config, np.random.default_rng(3))
     assert dff is not None
     assert noise_levels(dff[None], 10.0)[0] == pytest.approx(level, rel=0.05)
 
 
 def test_a_recording_noisier_than_the_level_is_left_out(tmp_path: Path) -> None:
-    path = write_neuron(tmp_path / "DS01-x" / "cell_mini.mat", [recorded_trial(noise=0.2)])
-    (example,) = prepare(read_neuron(path), TINY)
+    example = prepared(tmp_path, recorded_trial(noise=0.2), TINY)
     assert example.base_noise > 4
     assert with_noise(example, 2.0, TINY, np.random.default_rng(0)) is None
 

@@ -77,14 +77,6 @@ def test_gaps_are_masked_window_by_window(models: Path) -> None:
     assert np.isfinite(result[2, 9:63]).all()
 
 
-def test_a_constant_neuron_has_the_quietest_networks_constant_answer(models: Path) -> None:
-    result = engine(models).predict(np.full((1, 40), 0.2, dtype=np.float32))
-    assert np.ptp(result[0, 9:-8]) == 0
-    package = open_package(models / "Tiny_2Hz")
-    window = window_by_window(np.full((1, 16), 0.2, dtype=np.float32), package.networks(2), TINY)
-    assert result[0, 20] == pytest.approx(float(window[0, 0]), abs=1e-6)
-
-
 def test_given_noise_levels_choose_the_networks(models: Path) -> None:
     dff = np.repeat(traces(1, 50), 2, axis=0)
     result = engine(models).predict(dff, np.array([1.0, 99.0]))

@@ -8,20 +8,9 @@ import pytest
 from scipy.io import loadmat
 
 from src.preprocess.cascade.inference import open_engine
-from src.preprocess.cascade.keras_file import member_name, write_network
 from src.preprocess.cascade.neuralib import neuralib_predict
 from src.preprocess.cascade.package import open_package
-from tests.preprocess.cascade.cascade_packages import TINY, random_network
-
-
-def write_loadable(models: Path, config: Any) -> None:
-    """A package that neuralib itself can load."""
-    folder = models / config.model_name
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(config.to_yaml())
-    for level in config.noise_levels:
-        for member in range(config.ensemble_size):
-            write_network(folder / member_name(level, member), random_network(config, 10 * level + member), config)
+from tests.preprocess.cascade.cascade_packages import TINY, write_package
 
 
 def assert_same(ours: np.ndarray, reference: np.ndarray) -> None:
@@ -33,7 +22,7 @@ def assert_same(ours: np.ndarray, reference: np.ndarray) -> None:
 def test_dense_equals_neuralib_which_prints_and_leaves_nothing(tmp_path: Path, capfd: Any, monkeypatch: Any) -> None:
     (scratch := tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    write_loadable(tmp_path, replace(TINY, smoothing_s=0.75, noise_levels=(2, 5)))
+    write_package(tmp_path, replace(TINY, smoothing_s=0.75, noise_levels=(2, 5)), vintage="ours")
     draw = np.random.default_rng(0)
     dff = draw.normal(0, 1, (6, 70)).astype(np.float32) * np.linspace(0.02, 0.1, 6, dtype=np.float32)[:, None]
 

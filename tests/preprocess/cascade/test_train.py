@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pretrained import make_cascade_embedded
 from src.preprocess.cascade import train as cascade_train
 from src.preprocess.cascade.inference import open_engine
 from src.preprocess.cascade.package import PackageConfig, open_package
@@ -94,12 +95,6 @@ def test_the_verb_trains_what_its_keys_say(params: CascadeTrainParams, tmp_path:
     assert record["schedule"] == {"max_windows": 5_000_000, "max_steps": 3, "stretch": 8, "seed": 0}
 
 
-def test_simulated_ground_truth_needs_no_folder(params: CascadeTrainParams, tmp_path: Path) -> None:
-    config = replace(CONFIG, noise_levels=(8,), training_datasets=("simulated",), ensemble_size=1)
-    assert replace(params, recipe=recipe(tmp_path, config), input_dir="simulated").run().exit_code == 0
-    assert open_package(tmp_path / "models" / "Tiny_2Hz").config.training_datasets == ("simulated",)
-
-
 def test_a_level_below_the_recordings_noise_is_named(params: CascadeTrainParams, tmp_path: Path) -> None:
     config = replace(CONFIG, noise_levels=(1,), training_datasets=("DS01-a",))
     write_neuron(tmp_path / "truth" / "DS01-a" / "cell1_mini.mat", [recorded_trial(noise=0.3)])
@@ -124,3 +119,18 @@ def test_the_published_protocol_is_the_default() -> None:
     assert steps_of(published, config, 5_000_000) == 20 * 9766
     limited = replace(published, max_steps=100)
     assert (steps_of(limited, config, 5_000_000), steps_of(limited, config, 512)) == (100, 20)
+
+
+def test_simulated_ground_truth_is_quiet_plausible_and_repeatable() -> None:
+    trials = make_cascade_embedded.simulate_ground_truth(12, seed=3, duration_s=120)
+    again = make_cascade_embedded.simulate_ground_truth(3, seed=3, duration_s=120)
+    np.testing.assert_array_equal(trials[2].dff, again[2].dff)
+    assert 0.05 < np.mean([len(trial.spikes_s) / 120 for trial in trials]) < 5
+    assert all(trial.fs_hz == pytest.approx(10) and np.isfinite(trial.dff).all() for trial in trials)
+    assert max(trial.dff.max() for trial in trials) < 9
+
+
+@pytest.mark.slow
+def test_the_embedded_cascade_package_is_made_by_one_command(tmp_path: Path) -> None:
+    assert make_cascade_embedded.main(["--output_dir", str(tmp_path), "--neurons", "4", "--steps", "2"]) == 0
+    assert open_package(tmp_path / make_cascade_embedded.RECIPE.parent.name).config.ensemble_size == 2

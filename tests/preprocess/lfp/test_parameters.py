@@ -1,11 +1,23 @@
 """Presets, what users put in their place, and lengths in samples or seconds."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from src.preprocess.lfp.parameters import PRESETS, SpectrogramParams, plan, resolution_warnings
 from src.signals import BadInput
 
 BANDS = {"delta": [0.5, 4]}
+
+
+@dataclass
+class More(SpectrogramParams):
+    added: float | None = 1.0
+
+
+def test_a_parameter_that_is_added_to_the_class_belongs_to_the_key_of_a_result():
+    assert More().transform() == SpectrogramParams().transform() | {"added": 1.0}
+    assert not {"workers", "memory_mb", "figures"} & set(More().transform())
 
 
 def resolve(preset, overrides, bands):

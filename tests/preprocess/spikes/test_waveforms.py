@@ -3,7 +3,14 @@ import pytest
 
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import slow_baseline
-from src.preprocess.spikes.waveforms import fit_templates, fit_waveforms, load_labelled, median_waveforms, subtracted
+from src.preprocess.spikes.waveforms import (
+    cut_windows,
+    fit_templates,
+    fit_waveforms,
+    load_labelled,
+    median_waveforms,
+    subtracted,
+)
 from src.recordings.extracellular.spike_trains import SpikeTrain, write_mat
 from src.signals import BadInput
 from src.simulate.spikes import NEURONS, firing, place, simulate
@@ -77,7 +84,7 @@ def test_templates_are_recovered_exactly_although_spikes_overlap():
     assert np.abs(plain - TEMPLATES).max() > 0.5  # what an average of overlapping spikes would have given
 
 
-def test_mean_waveforms_are_cut_around_the_spikes():
+def test_median_waveforms_are_cut_around_the_spikes():
     traces = np.zeros((2, 3_000))
     for at in (500, 1_500):
         traces[1, at - 5 : at + 5] = 7
@@ -85,6 +92,13 @@ def test_mean_waveforms_are_cut_around_the_spikes():
     assert means.shape == (2, 2, 75)
     assert not means[0].any()
     assert means[1, 1, 25] == 7
+
+
+def test_windows_beyond_the_ends_are_zero():
+    ramp = np.arange(1.0, 6.0)
+    np.testing.assert_array_equal(cut_windows(ramp, np.array([0, 4]), 2, 3), [[0, 0, 1, 2, 3], [3, 4, 5, 0, 0]])
+    assert cut_windows(np.stack([ramp, -ramp]), np.array([2]), 1, 1).tolist() == [[[2, 3], [-2, -3]]]
+    assert cut_windows(ramp, np.zeros(0, int), 2, 3).shape == (0, 5)
 
 
 CHAIN = Conditioning()

@@ -147,65 +147,54 @@ def test_the_rate_can_be_given_where_the_file_has_none(tmp_path):
     assert read(write_fish(tmp_path / "subject_2", fs=2.33)).fs_hz == 2.33
 
 
-def cut(name: str, end: int):
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:end])
+TRACES, CELL_FILE = "TimeSeries.h5", "data_full.mat"
 
 
-def break_nothing(folder: Path) -> None:
-    pass
-
-
-def garble_traces(folder: Path) -> None:
-    (folder / "TimeSeries.h5").write_bytes(b"not HDF5 at all")
-
-
-def no_traces(folder: Path) -> None:
-    (folder / "TimeSeries.h5").unlink()
-
-
-def no_files(folder: Path) -> None:
-    no_traces(folder)
-    (folder / "data_full.mat").unlink()
-
-
-def no_dataset(folder: Path) -> None:
-    with h5py.File(folder / "TimeSeries.h5", "w") as file:
-        file["CellRespZ"] = np.zeros((3, 3))
-
-
-def saved(**variables: object):
-    return lambda folder: savemat(folder / "data_full.mat", variables)
+def damaged(folder: Path, name: str, change: object) -> None:
+    """Leave so many bytes of a file, remove it (``None``), or put other content, variables or datasets into it."""
+    path = folder / name
+    if change is None or isinstance(change, int):
+        content = path.read_bytes()[:change]
+        path.unlink() if change is None else path.write_bytes(content)
+    elif isinstance(change, bytes):
+        path.write_bytes(change)
+    elif name == CELL_FILE:
+        savemat(path, change)
+    else:
+        with h5py.File(path, "w") as file:
+            file.update(change)
 
 
 @pytest.mark.parametrize(
     ("damage", "settings", "message"),
     [
-        (cut("TimeSeries.h5", -200), {}, r"TimeSeries\.h5: .*(cut short|cannot be read)"),
-        (garble_traces, {}, r"TimeSeries\.h5: cannot be read as HDF5"),
-        (cut("data_full.mat", 300), {}, r"data_full\.mat: cannot be read as a MATLAB file"),
-        (no_traces, {}, r"subject_1: has no TimeSeries\.h5; put"),
-        (no_files, {}, r"has no TimeSeries\.h5 and no data_full\.mat"),
-        (no_dataset, {}, r"has no dataset CellResp \(it has CellRespZ\)"),
-        (saved(other=1), {}, "no struct named data"),
-        (saved(data={"fpsec": 2.0}), {}, r"no field data\.CellXYZ"),
-        (break_nothing, {"response": np.zeros((FRAMES, 5))}, r"CellResp is 12 × 5; CellXYZ has 7 cells"),
-        (break_nothing, {"listed": np.arange(1, 4), "response": np.zeros((FRAMES, 5))}, r"absIX lists 3 cells"),
-        (break_nothing, {"listed": np.arange(3, 10)}, r"absIX runs from 3 to 9 but there are 7"),
-        (break_nothing, {"listed": np.array([0, 1, 2])}, r"absIX runs from 0"),
-        (break_nothing, {"listed": np.array([1, 1, 2])}, r"absIX names a cell twice"),
-        (break_nothing, {"listed": np.array([1.5, 2, 3])}, r"whole numbers"),
-        (break_nothing, {"invalid": (9,), "listed": np.arange(1, 8)}, r"IX_inval_anat runs from 9"),
-        (break_nothing, {"xyz": np.array([["a", "b", "c"]] * 7, object)}, r"CellXYZ holds object, not numbers"),
-        (break_nothing, {"xyz": np.zeros((7, 2))}, r"CellXYZ has shape \(7, 2\)"),
-        (break_nothing, {"xyz": np.full((7, 3), np.nan)}, r"no cell has coordinates"),
-        (break_nothing, {"response": np.zeros((2, 3, 4))}, r"CellResp has shape \(2, 3, 4\)"),
-        (break_nothing, {"fs": -2.0}, r"the frame rate is \[-2.0\]"),
-        (break_nothing, {"fs": "fast"}, r"frame rate"),
+        ({TRACES: -200}, {}, r"TimeSeries\.h5: .*(cut short|cannot be read)"),
+        ({TRACES: b"not HDF5 at all"}, {}, r"TimeSeries\.h5: cannot be read as HDF5"),
+        ({CELL_FILE: 300}, {}, r"data_full\.mat: cannot be read as a MATLAB file"),
+        ({TRACES: None}, {}, r"subject_1: has no TimeSeries\.h5; put"),
+        ({TRACES: None, CELL_FILE: None}, {}, r"has no TimeSeries\.h5 and no data_full\.mat"),
+        ({TRACES: {"CellRespZ": np.zeros((3, 3))}}, {}, r"has no dataset CellResp \(it has CellRespZ\)"),
+        ({CELL_FILE: {"other": 1}}, {}, "no struct named data"),
+        ({CELL_FILE: {"data": {"fpsec": 2.0}}}, {}, r"no field data\.CellXYZ"),
+        ({}, {"response": np.zeros((FRAMES, 5))}, r"CellResp is 12 × 5; CellXYZ has 7 cells"),
+        ({}, {"listed": np.arange(1, 4), "response": np.zeros((FRAMES, 5))}, r"absIX lists 3 cells"),
+        ({}, {"listed": np.arange(3, 10)}, r"absIX runs from 3 to 9 but there are 7"),
+        ({}, {"listed": np.array([0, 1, 2])}, r"absIX runs from 0"),
+        ({}, {"listed": np.array([1, 1, 2])}, r"absIX names a cell twice"),
+        ({}, {"listed": np.array([1.5, 2, 3])}, r"whole numbers"),
+        ({}, {"invalid": (9,), "listed": np.arange(1, 8)}, r"IX_inval_anat runs from 9"),
+        ({}, {"xyz": np.array([["a", "b", "c"]] * 7, object)}, r"CellXYZ holds object, not numbers"),
+        ({}, {"xyz": np.zeros((7, 2))}, r"CellXYZ has shape \(7, 2\)"),
+        ({}, {"xyz": np.full((7, 3), np.nan)}, r"no cell has coordinates"),
+        ({}, {"response": np.zeros((2, 3, 4))}, r"CellResp has shape \(2, 3, 4\)"),
+        ({}, {"fs": -2.0}, r"the frame rate is \[-2.0\]"),
+        ({}, {"fs": "fast"}, r"frame rate"),
     ],
 )
 def test_whatever_is_wrong_is_named_with_its_file_and_a_hint(tmp_path, damage, settings, message):
     folder = write_fish(tmp_path / "subject_1", **settings)
-    damage(folder)
+    for name, change in damage.items():
+        damaged(folder, name, change)
     with pytest.raises(BadInput, match=message) as caught:
         whole(read(folder))
     assert caught.value.hint

@@ -1,20 +1,11 @@
 """Which recordings a folder holds."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from src.recordings.calcium.sources import find_subjects, open_recording, subject_files, subject_name
 from src.signals import BadInput
-
-
-def make_suite2p(folder: Path, rois: int = 2) -> Path:
-    folder.mkdir(parents=True)
-    np.save(folder / "F.npy", np.arange(rois * 9.0, dtype=np.float32).reshape(rois, 9))
-    np.save(folder / "iscell.npy", np.ones((rois, 2)))
-    np.save(folder / "ops.npy", np.array({"fs": 5.0}, object), allow_pickle=True)
-    return folder
+from tests.recordings.calcium.test_suite2p import write_plane
 
 
 def test_subjects_are_found_by_name_in_order(tmp_path):
@@ -37,7 +28,7 @@ def test_subjects_are_found_by_name_in_order(tmp_path):
     ("place", "name"), [("mouse/suite2p/plane0", "mouse"), ("mouse/plane0", "mouse"), ("mouse", "mouse")]
 )
 def test_one_recording_is_a_subject_by_itself(tmp_path, place, name):
-    make_suite2p(tmp_path / place)
+    write_plane(tmp_path / place, rois=2, frames=9, plane=0)
     for given in {tmp_path / "mouse", (tmp_path / place).parent, tmp_path / place} - {tmp_path}:
         (found,) = find_subjects(given)
         assert subject_name(found) == "mouse"
@@ -56,7 +47,9 @@ def test_every_file_of_a_folder_is_a_recording(tmp_path):
 
 
 def test_cells_without_positions_are_kept_where_no_grid_is_made(tmp_path):
-    folder = make_suite2p(tmp_path / "mouse" / "suite2p" / "plane0").parents[1]
+    folder = tmp_path / "mouse"
+    write_plane(plane := folder / "suite2p" / "plane0", rois=4, frames=9, plane=0)
+    (plane / "stat.npy").unlink()
     recording = open_recording(subject_files(folder), "mouse", need_positions=False)
     assert recording.cells == 2
     assert np.isnan(recording.positions[:, :2]).all()
