@@ -227,7 +227,7 @@ def discover_group(group: Group) -> Units:
 
 
 def noise_levels(bandpassed: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """``(channel,)`` standard deviations where nothing sticks out."""
+    """``(channel,)`` standard deviations of the background."""
     levels = []
     for row in bandpassed:
         quiet = usable & quiet_mask(np.where(usable, row, np.nan), before=20, after=40)
