@@ -96,7 +96,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def mark_noise(rows: list[dict[str, Any]]) -> None:
-    """Call those units ``noise`` that nobody would call a neuron; see :data:`FOLLOWS`."""
+    """Label units as ``noise`` that are no neurons; see :data:`FOLLOWS`."""
     for row in rows:
         hash_ = row["snr"] < SMALL_SNR and row["isi_violations"] > NOT_REFRACTORY
         if hash_ or row["follows"] > FOLLOWS:

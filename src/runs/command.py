@@ -1,4 +1,4 @@
-"""The front of the three verbs: help, checks of the command line before anything runs, errors in one line, Ctrl-C.
+"""What the three commands share: help, checks of the command line before anything runs, errors in one line, Ctrl-C.
 
 Hydra composes and runs the configuration. What it says about a mistake on the command line is written for its own
 developers, so the command is composed here once before, and a mistake is answered with what to type.
@@ -123,7 +123,7 @@ def run_verb(main: Callable[..., Any], verb: str) -> None:
 
 
 def command_line(argv: list[str]) -> str:
-    """The command that was typed, ready to paste."""
+    """The command that was typed, in the quotes that a shell needs."""
     return shlex.join(["python", os.path.relpath(argv[0]) if os.path.isabs(argv[0]) else argv[0], *argv[1:]])
 
 

@@ -113,20 +113,10 @@ def test_what_a_prediction_says_of_its_network(bundle, nights, tmp_path):
     assert manifest["intervals"]["tst_min"][0] <= manifest["statistics"]["tst_min"] + 30
 
 
-@pytest.mark.parametrize(
-    ("signal", "problem"),
-    [
-        ({"window_s": 10.0}, "epoch length .s.: the recording has 30.0, the bundle reads 10.0"),
-        ({"fs_hz": 500.0}, "sampling rate .Hz.: the recording has 100.0, the bundle reads 500.0"),
-        ({"units": "dB re 1 uV^2/Hz"}, "unit: the recording has dB re variance, the bundle reads dB re 1 uV"),
-        ({"freqs_hz": (1.0, 2.0, 3.0, 4.0, 30.0)}, "frequencies .Hz.: the recording has .2.25, 23.0, 5., the bundle"),
-        ({"shape": (40, 2, 10, 7)}, "times of an epoch: the recording has .10, 1., the bundle reads .10, 7."),
-    ],
-)
-def test_a_recording_that_is_not_what_the_bundle_reads_is_refused(bundle, nights, tmp_path, signal, problem):
-    other = replace(bundle, signal=replace(bundle.signal, **signal))
+def test_a_recording_that_is_not_what_the_bundle_reads_is_refused(bundle, nights, tmp_path):
+    other = replace(bundle, signal=replace(bundle.signal, window_s=10.0))
     summary = predict(other, nights[0][0], tmp_path / "out", kind="sleep_edf")
-    assert re.search(problem, str(summary.failures))
+    assert "epoch length (s): the recording has 30.0, the bundle reads 10.0" in str(summary.failures)
     assert not list((tmp_path / "out").glob("*/*"))
 
 

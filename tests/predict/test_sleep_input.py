@@ -121,9 +121,9 @@ READS = SignalSpec(
 )  # fmt: skip
 
 
-def check(channels=LFP, low_hz=0.5, shape=(4, 60, 7), epoch_s=4.0, units="dB re 1 uV^2/Hz"):
+def check(channels=LFP, low_hz=0.5, shape=(4, 60, 7), epoch_s=4.0, units="dB re 1 uV^2/Hz", fs_hz=500.0):
     freqs_hz = tuple((low_hz + 0.5 * np.arange(shape[1])).tolist())
-    require_contract(READS, SignalSpec(channels, 500.0, epoch_s, units, READS.axes, shape, freqs_hz), "x")
+    require_contract(READS, SignalSpec(channels, fs_hz, epoch_s, units, READS.axes, shape, freqs_hz), "x")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,8 @@ def check(channels=LFP, low_hz=0.5, shape=(4, 60, 7), epoch_s=4.0, units="dB re 
         ({"channels": ("a", "a", "a", "a")}, "channels: .* has .'a', 'a', 'a', 'a'., the bundle reads .'a', 'b'"),
         ({"epoch_s": 10.0}, r"epoch length \(s\): the recording has 10.0, the bundle reads 4.0"),
         ({"channels": ("a",)}, "channels: the recording has 1, the bundle reads 4"),
+        ({"fs_hz": 100.0}, r"sampling rate \(Hz\): the recording has 100.0, the bundle reads 500.0"),
+        ({"shape": (4, 60, 9)}, r"times of an epoch: the recording has \(60, 9\), the bundle reads \(60, 7\)"),
         ({"units": "dB"}, "unit: the recording has dB, the bundle reads dB re 1 uV"),
     ],
 )

@@ -3,8 +3,7 @@ import pytest
 import scipy.signal
 
 from src.preprocess.sleep.bandpower import SLEEP_BANDS_HZ, BandPowerSettings, welch
-from src.preprocess.sleep.epochs import EpochSettings, epochs_of
-from src.signals import BadInput, Recording
+from src.signals import BadInput
 
 SETTINGS = BandPowerSettings()
 
@@ -73,15 +72,6 @@ def test_above_15_hz_the_eye_channel_holds_muscle():
     signal = tone(22.0, noise=0.5)
     eye, brain = (SETTINGS.images(signal[None], [name])[0, 0, 4, 0] for name in ("EOG horizontal", "EEG Cz"))
     assert eye < brain - 10
-
-
-def test_it_takes_the_place_of_a_spectrogram_in_the_step():
-    settings = EpochSettings.from_params({"channels": ["EEG"], "features": {"kind": "bandpower"}})
-    assert EpochSettings.from_params(settings.to_params("edf_folder")) == settings
-    recording = Recording(tone(10.0)[None], 100.0, ("EEG",), ("uV",), "night", "night")
-    epochs = epochs_of(recording, None, settings)
-    assert epochs.features.shape == (5, 1, *SETTINGS.shape)
-    assert len(epochs.freqs_hz) == len(SLEEP_BANDS_HZ)
 
 
 @pytest.mark.parametrize("wrong", [{"window_s": 40.0}, {"bands_hz": [[0.5, 60.0]]}, {"bands_hz": [[4.0, 2.0]]}])

@@ -100,12 +100,3 @@ def test_stage_writes_what_epochs_of_returns(tmp_path):
     assert facts["axes"] == ["epoch", "channel", "frequency", "time"]
     assert facts["units"] == "dB re 1 uV^2/Hz"
     assert facts["counts"] == direct.facts["counts"]
-
-
-def test_a_night_without_hypnogram_is_not_trained_on(tmp_path):
-    _, scoring = write_night(tmp_path, 1, 1, seed=2, hours=0.5)
-    scoring.unlink()
-    (night,) = discover("sleep_edf", tmp_path)
-    with pytest.raises(BadInput, match="has no hypnogram; put one beside it"):
-        ensure(SLEEP_EPOCHS, night.inputs(), EpochSettings().to_params("sleep_edf"), label="n", cache=tmp_path / "c")
-    assert not list((tmp_path / "c" / "sleep_epochs").glob("n-*"))

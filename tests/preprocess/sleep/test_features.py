@@ -54,14 +54,6 @@ def test_a_tone_shows_at_its_frequency_in_every_kind():
         assert abs(peak - 13.0) < 1.0
 
 
-def test_hops_that_do_not_fit_into_epochs_give_the_frames_of_each_epoch(samples):
-    odd = FeatureSettings(epoch_s=5.0, window_s=1.0, hop_s=0.3)
-    images = odd.images(samples)
-    assert images.shape == (15, 2, 90 // 2, odd.n_frames)
-    _, _, power = scipy.signal.spectrogram(samples[0, 500:1000].astype(np.float64), 100.0, "hann", 100, 70)
-    np.testing.assert_allclose(images[1, 0], 10 * np.log10(power[1:46]), atol=0.01)
-
-
 def test_silence_has_a_floor_not_minus_infinity():
     assert np.isfinite(LINEAR.images(np.zeros((1, 3000), np.float32))).all()
 

@@ -52,16 +52,6 @@ def test_without_a_pattern_the_folder_is_refused(tmp_path):
         find_label_folders(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "problem"),
-    [("(", "is no regular expression"), (r"x(\d)", "finds no subject"), ("s01", "finds no subj")],
-)
-def test_a_pattern_that_does_not_fit_is_refused(tmp_path, pattern, problem):
-    epoch(tmp_path, "0", "s01_000")
-    with pytest.raises(BadInput, match=problem):
-        find_label_folders(tmp_path, pattern)
-
-
 def test_an_empty_or_absent_folder_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"holds no <label>/\*\.npy"):
         find_label_folders(tmp_path, PATTERN)

@@ -61,8 +61,9 @@ def test_subjects_of_a_folder(tmp_path):
         psg(tmp_path / name)
     by_name = {n.recording_id: n.subject_id for n in discover("edf_folder", tmp_path)}
     assert by_name == {"sub-07_ses-1_psg": "07", "sub-07_ses-2_psg": "07", "lab3_patient12_a": "lab3_patient12_a"}
-    with pytest.raises(BadInput, match="finds no subject in its name"):
-        discover("edf_folder", tmp_path, subject_pattern=r"patient(\d+)")
+    for pattern in (r"patient(\d+)", "sub-07"):  # the second has no group
+        with pytest.raises(BadInput, match="finds no subject in its name"):
+            discover("edf_folder", tmp_path, subject_pattern=pattern)
     with pytest.raises(BadInput, match="is no regular expression"):
         discover("edf_folder", tmp_path, subject_pattern="(")
     (tmp_path / "sub-07_ses-1_psg.edf").unlink()

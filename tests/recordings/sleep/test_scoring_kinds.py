@@ -86,14 +86,6 @@ def test_times_have_the_unit_of_their_heading(folder, unit, factor):
     refused(folder, "in samples; give seconds from the start")
 
 
-def test_a_second_scorer_in_the_table_is_said(folder):
-    rows = [(30 * i, 30, name, STAGES[-i]) for i, name in enumerate(STAGES)]
-    table(folder / "n_events.csv", rows, "onset,duration,stage_hum,stage_ai")
-    assert right(folder) == [
-        "columns 3 and 4 hold different stages: column 3 was read (source.scorer=stage_ai reads the other)"
-    ]
-
-
 def test_clock_times_count_under_any_heading(folder):
     clocks = [f"23:{i // 2:02d}:{i % 2 * 30:02d},000; {name}" for i, name in enumerate(STAGES)]
     for preamble in ("Rate: 30 s\nEvents list: N3, N2", "Uhr; Stage"):
