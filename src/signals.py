@@ -1,4 +1,4 @@
-"""The vocabulary every room of the house shares: recordings, signal contracts, sleep stages, errors.
+"""The types that all rooms share: recordings, contracts of signals, sleep stages, errors.
 
 Types and constants only. Nothing here reads or writes a file.
 """

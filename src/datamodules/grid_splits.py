@@ -184,7 +184,7 @@ def read_conditions(path: Path, grids: SubjectGrids) -> np.ndarray:
 
 
 def shuffled(grids: SubjectGrids, stretches: Stretches, seed: int) -> SubjectGrids:
-    """Every voxel's activity permuted in time over all frames of all parts: rates stay, structure goes.
+    """Every voxel's activity permuted in time over all frames of all parts: its rate stays, its structure is destroyed.
 
     Permuting inside each stretch would leave that some voxels fire more in one stretch than in another, from
     which a network forecasts quite well.

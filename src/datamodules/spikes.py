@@ -199,7 +199,7 @@ class HeldOut(NamedTuple):
 
     @property
     def train(self) -> SpikeTrain:
-        """Its spikes; Lightning takes no tuple apart that holds a frozen dataclass."""
+        """Its spikes; Lightning cannot move a tuple to a device that holds a frozen dataclass."""
         return SpikeTrain(self.onsets, self.units)
 
 

@@ -1,4 +1,4 @@
-"""Who is trained on, who is validated on, who is tested on: by subject, or by block with a guard gap."""
+"""Which subjects are trained on, validated on and tested on: split by subject, or by block with a guard gap."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,6 @@
 """Forecasts of a subject's grids: bundle and grid file in; a grid file of forecasts, scores and figures out."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,6 @@ WINDOWS_AT_ONCE = 16
 _SHOWN = 40
 KNOWN_SHARE = 0.5
 """Least share of a recording's active voxels that have to be voxels the bundle knows."""
-
-
-@dataclass(frozen=True)
-class SubjectForecaster:
-    """A network and the recording in the order of its voxels; ``unknown`` active voxels are in none of them."""
-
-    network: Any
-    number: int
-    grids: SubjectGrids
-    unknown: float
 
 
 def predict(
@@ -79,35 +68,6 @@ def predict(
     return run_batch(jobs, title="forecasts")
 
 
-def fit_subject(bundle: Bundle, network: Any, grids: SubjectGrids, subject: str | None) -> SubjectForecaster:
-    """Find the recording's subject in the bundle, or make a network for a new one.
-
-    Raises
-    ------
-    BadInput
-        If the recording has another rate, or is not of the subject that was named.
-    """
-    if grids.fs_hz is not None and not np.isclose(grids.fs_hz, bundle.signal.fs_hz, rtol=0.02):
-        problem = f"is sampled at {grids.fs_hz:g} Hz, the bundle was trained at {bundle.signal.fs_hz:g} Hz"
-        raise BadInput(grids.source, problem, "train a bundle for this rate")
-    name = subject or grids.subject
-    if name in network.subjects:
-        number = network.subjects.index(name)
-        span = network.span(number)
-        known = known_voxels(grids, network.voxels[span].numpy(), network.planes[number])
-        unknown = 1 - len(known.voxel_index) / max(len(grids.voxel_index), 1)
-        if 1 - unknown < KNOWN_SHARE:
-            problem = f"{unknown:.0%} of its active voxels are none of {name}'s"
-            raise BadInput(grids.source, problem, "give the subject's own recording (options.subject)")
-    elif subject is None:
-        number, known, unknown = 0, grids, 0.0
-        network = network.for_subject(name, grids.planes, torch.from_numpy(grids.voxels), _rates(grids))
-    else:
-        names = ", ".join(network.subjects)
-        raise BadInput("options.subject", f"is {name}, which the bundle does not know", f"choose from: {names}")
-    return SubjectForecaster(network, number, known, unknown)
-
-
 def known_voxels(grids: SubjectGrids, voxels: np.ndarray, planes: int) -> SubjectGrids:
     """The recording with the voxels of the bundle alone, in the bundle's order."""
     if grids.planes != planes:
@@ -129,26 +89,6 @@ def _rates(grids: SubjectGrids) -> Tensor:
     return torch.from_numpy((total + 0.5 * (total == 0)) / max(len(active), 1)).float()
 
 
-@torch.no_grad()
-def forecasts(
-    fitted: SubjectForecaster, bundle: Bundle, firsts: np.ndarray
-) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Tensor, Tensor]]:
-    """Log-odds ``(window, horizon, voxel)`` of windows that begin at ``firsts``, by name of the forecast, in pieces.
-
-    With each piece come its ``firsts``, what happened (frames beyond the end of the recording have no activity) and
-    the last context frame.
-    """
-    network = fitted.network
-    methods = all_forecasts(network, bundle.decision)
-    for block in np.split(firsts, range(WINDOWS_AT_ONCE, len(firsts), WINDOWS_AT_ONCE)):
-        windows = np.stack([np.zeros_like(block), block], axis=1)
-        batch = window_batch([fitted.grids], windows, network.frames)
-        batch = batch._replace(subject=torch.full_like(batch.subject, fitted.number))
-        made = {name: method(batch)[0] for name, method in methods.items()}
-        truth, last = true_activity(made[MODEL], batch), last_activity(made[MODEL], batch)
-        yield block, {name: forecast.logits for name, forecast in made.items()}, truth, last
-
-
 def forecast_file(
     bundle: Bundle,
     network: Any,
@@ -163,8 +103,7 @@ def forecast_file(
     output.check(name)
     folder = output.path(name)
     grids = read_grids(path, name)
-    fitted = fit_subject(bundle, network, grids, subject)
-    network = fitted.network
+    forecast = SubjectForecast(bundle, network, grids, subject)
     context, gap, horizon = network.frames
     if grids.frames < context:
         raise BadInput(path, f"has {grids.frames} frames, a forecast needs {context}", "give a longer recording")
@@ -174,26 +113,25 @@ def forecast_file(
     firsts = np.array([f for f in firsts if is_contiguous(grids, f, f + context)], np.int64)
     if not len(firsts):
         raise BadInput(path, f"has no {context} consecutive valid frames", "give a longer recording")
-    writer = ForecastWriter(fitted, bundle, grids.frames + gap + horizon)
-    for piece in forecasts(fitted, bundle, firsts):
-        writer.update(*piece)
+    for piece in forecast.pieces(firsts):
+        forecast.update(*piece)
     with output.folder(name) as part:
-        writer.write(part / COO_FILE)
+        forecast.write(part / COO_FILE)
         if figures:
-            writer.draw(part, name, 1 / bundle.signal.fs_hz)
+            forecast.draw(part, name, 1 / bundle.signal.fs_hz)
         facts = {
-            "subject": network.subjects[fitted.number],
-            "forecast": writer.used,
+            "subject": forecast.network.subjects[forecast.number],
+            "forecast": forecast.used,
             "forecasts": len(firsts),
             "context_frames": context,
             "gap_frames": gap,
-            "leaky": writer.leaky,
+            "leaky": forecast.leaky,
             "horizon_frames": horizon,
-            "unknown_active_voxels": fitted.unknown,
-            "scores": writer.scored(),
+            "unknown_active_voxels": forecast.unknown,
+            "scores": forecast.scored(),
         }
         bundle.write_manifest(part, {"grids": path}, facts)
-    return writer.lines(name, folder)
+    return forecast.lines(name, folder)
 
 
 def is_contiguous(grids: SubjectGrids, first: int, last: int) -> bool:
@@ -201,37 +139,83 @@ def is_contiguous(grids: SubjectGrids, first: int, last: int) -> bool:
     return bool(grids.is_valid[first:last].all() and (np.diff(grids.timepoints[first:last]) == 1).all())
 
 
-class ForecastWriter:
-    """The forecasts of one recording as they come in: voxels above threshold by frame, and scores by step.
+class SubjectForecast:
+    """The forecasts of one recording as they are made: voxels above threshold by frame, and scores by step.
 
-    Written is the forecast that validation chose (``used``); all are scored.
+    Written is the forecast that validation chose (``used``); all are scored. ``network`` knows the recording's voxels
+    as those of its subject ``number``, ``grids`` has them in the network's order; ``unknown`` is the share of the
+    active voxels that are none of them.
+
+    Raises
+    ------
+    BadInput
+        If the recording has another rate, or is not of the subject that was named.
     """
 
-    def __init__(self, fitted: SubjectForecaster, bundle: Bundle, frames: int) -> None:
-        self.fitted, self.frames = fitted, frames
-        self.thresholds = thresholds(bundle.decision)
-        self.used: str = bundle.decision["forecast"]
+    def __init__(self, bundle: Bundle, network: Any, grids: SubjectGrids, subject: str | None) -> None:
+        self.decision = bundle.decision
+        self._find_subject(bundle, network, grids, subject)
+        self.frames = grids.frames + self.network.frames.gap + self.network.horizon
+        self.thresholds = thresholds(self.decision)
+        self.used: str = self.decision["forecast"]
         self.threshold = torch.from_numpy(self.thresholds[self.used])[:, None]
-        self.active: list[np.ndarray] = [np.zeros(0, np.int64)] * frames
-        self.chances: list[np.ndarray] = [np.zeros(0, np.float16)] * frames
-        self.step = np.zeros(frames, np.uint16)
-        self.test_only = bool(fitted.grids.is_test.any())
-        self.scores = {name: ForecastScores(fitted.network.horizon) for name in self.thresholds}
+        self.active: list[np.ndarray] = [np.zeros(0, np.int64)] * self.frames
+        self.chances: list[np.ndarray] = [np.zeros(0, np.float16)] * self.frames
+        self.step = np.zeros(self.frames, np.uint16)
+        self.test_only = bool(grids.is_test.any())
+        self.scores = {name: ForecastScores(self.network.horizon) for name in self.thresholds}
         self.example: list[tuple[np.ndarray, np.ndarray, int]] = []
         self.windows = 0
+
+    def _find_subject(self, bundle: Bundle, network: Any, grids: SubjectGrids, subject: str | None) -> None:
+        """Find the recording's subject in the bundle, or make a network for a new one."""
+        if grids.fs_hz is not None and not np.isclose(grids.fs_hz, bundle.signal.fs_hz, rtol=0.02):
+            problem = f"is sampled at {grids.fs_hz:g} Hz, the bundle was trained at {bundle.signal.fs_hz:g} Hz"
+            raise BadInput(grids.source, problem, "train a bundle for this rate")
+        self.network, self.number, self.grids, self.unknown = network, 0, grids, 0.0
+        name = subject or grids.subject
+        if name in network.subjects:
+            self.number = network.subjects.index(name)
+            voxels = network.voxels[network.span(self.number)].numpy()
+            self.grids = known_voxels(grids, voxels, network.planes[self.number])
+            self.unknown = 1 - len(self.grids.voxel_index) / max(len(grids.voxel_index), 1)
+            if 1 - self.unknown < KNOWN_SHARE:
+                problem = f"{self.unknown:.0%} of its active voxels are none of {name}'s"
+                raise BadInput(grids.source, problem, "give the subject's own recording (options.subject)")
+        elif subject is None:
+            self.network = network.for_subject(name, grids.planes, torch.from_numpy(grids.voxels), _rates(grids))
+        else:
+            names = ", ".join(network.subjects)
+            raise BadInput("options.subject", f"is {name}, which the bundle does not know", f"choose from: {names}")
 
     @property
     def leaky(self) -> bool:
         """Whether the context may know the fluorescence of the frames to forecast."""
-        after = self.fitted.grids.frames_after
-        return after is None or after > self.fitted.network.frames.gap
+        after = self.grids.frames_after
+        return after is None or after > self.network.frames.gap
+
+    @torch.no_grad()
+    def pieces(self, firsts: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Tensor, Tensor]]:
+        """Log-odds ``(window, horizon, voxel)`` of windows that begin at ``firsts``, by name of the forecast.
+
+        With each piece come its ``firsts``, what happened (frames beyond the end of the recording have no activity) and
+        the last context frame.
+        """
+        methods = all_forecasts(self.network, self.decision)
+        for block in np.split(firsts, range(WINDOWS_AT_ONCE, len(firsts), WINDOWS_AT_ONCE)):
+            windows = np.stack([np.zeros_like(block), block], axis=1)
+            batch = window_batch([self.grids], windows, self.network.frames)
+            batch = batch._replace(subject=torch.full_like(batch.subject, self.number))
+            made = {name: method(batch)[0] for name, method in methods.items()}
+            truth, last = true_activity(made[MODEL], batch), last_activity(made[MODEL], batch)
+            yield block, {name: forecast.logits for name, forecast in made.items()}, truth, last
 
     def update(self, firsts: np.ndarray, found: dict[str, Tensor], truth: Tensor, seen: Tensor) -> None:
-        """Add a piece of :func:`forecasts`."""
-        grids, network = self.fitted.grids, self.fitted.network
+        """Add one of the :meth:`pieces`."""
+        grids, network = self.grids, self.network
         chance = torch.sigmoid(found[self.used])
         above = (found[self.used] >= self.threshold).numpy()
-        base = network.base(self.fitted.number)
+        base = network.base(self.number)
         for window, first in enumerate(firsts.tolist()):
             for ahead in range(network.horizon):
                 frame = first + network.frames.target + ahead
@@ -261,7 +245,7 @@ class ForecastWriter:
 
     def write(self, path: Path) -> None:
         """Write the grid file; ``forecast_step`` says how many frames ahead each frame was forecast, 0 for not."""
-        grids = self.fitted.grids
+        grids = self.grids
         batch = FrameBatch.from_flat(np.concatenate(self.active), 0, self.frames, grids.planes)
         none = np.zeros(self.frames, np.uint8)
         beyond = np.arange(1, self.frames - grids.frames + 1) + grids.timepoints[-1]
@@ -288,7 +272,7 @@ class ForecastWriter:
         if not self.example:
             return
         probability, truth, first = (np.array(part) for part in zip(*self.example, strict=True))
-        grids, time = self.fitted.grids, {"step_s": step_s, "gap": self.fitted.network.frames.gap}
+        grids, time = self.grids, {"step_s": step_s, "gap": self.network.frames.gap}
         example = ForecastExample(name, grids.voxels, grids.planes, probability, truth, first, **time)
         bits = {name: scores.bits_per_spike() for name, scores in self.scores.items()}
         precision = {name: scores.average_precision() for name, scores in self.scores.items()}
@@ -298,14 +282,14 @@ class ForecastWriter:
 
     def lines(self, name: str, folder: Path) -> list[str]:
         """What the console says."""
-        lines, grids, gap = [], self.fitted.grids, self.fitted.network.frames.gap
+        lines, grids, gap = [], self.grids, self.network.frames.gap
         if self.leaky:
             looks = "an unknown number of" if grids.frames_after is None else grids.frames_after
             lines.append(
                 f"{name}  leaky scores: spikes inferred from {looks} later frames, the bundle's gap is {gap} frames"
             )
-        if self.fitted.unknown > 0:
-            lines.append(f"{name}  {self.fitted.unknown:.1%} of the active voxels are not the bundle's: left out")
+        if self.unknown > 0:
+            lines.append(f"{name}  {self.unknown:.1%} of the active voxels are not the bundle's: left out")
         scores = self.scored()
         if scores["windows"]:
             lines.append(f"{name}  {scores['windows']} windows of {scores['over']}, gap {gap} frames; bits per spike:")

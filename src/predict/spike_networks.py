@@ -102,7 +102,7 @@ class NetworkSorter:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for torch: a second one gains nothing inside so small a piece."""
+    """Limit torch to one thread: a second one brings nothing for pieces of this size."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -78,7 +78,7 @@ def rehearse(cfg: DictConfig) -> None:
 
 @contextmanager
 def one_line(name: str, hint: str = "change its arguments") -> Iterator[None]:
-    """Turn what a constructor says of its arguments into a :class:`BadInput` about the block ``name``."""
+    """Turn the error of a constructor about its arguments into a :class:`BadInput` about the block ``name``."""
     try:
         yield
     except BadInput:

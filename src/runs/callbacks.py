@@ -1,4 +1,4 @@
-"""What Lightning lacks: callbacks, and checkpoints that are whole or absent and refused when damaged."""
+"""Callbacks that Lightning does not have, and checkpoints that are written as a whole and refused when damaged."""
 
 import zipfile
 from pathlib import Path
@@ -17,7 +17,7 @@ from src.storage.atomic import atomic_file
 
 
 class ProgressBar(RichProgressBar):
-    """Progress with the metrics that matter on one line of 80 columns: what has to give way is the bar."""
+    """Progress and metrics on one line of 80 columns; the bar is shortened where there is no room."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         shown: dict[str, Any] = super().get_metrics(trainer, pl_module)
@@ -75,7 +75,7 @@ class StopOnNonFiniteLoss(Callback):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes through a hidden neighbour: a kill while saving leaves the previous checkpoint."""
+    """Writes to a hidden file beside it: after a kill while saving, the previous checkpoint is still there."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         with atomic_file(Path(path)) as part:

@@ -1,4 +1,4 @@
-"""The end of a sweep: choose on validation, test the choice once, write the table and the figures."""
+"""The end of a sweep: choose a configuration on validation data, test it once, write the table and the figures."""
 
 import csv
 from dataclasses import replace

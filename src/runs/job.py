@@ -1,4 +1,4 @@
-"""One training job, alone or in a sweep: its folder, its recipe, its errors, and what a sweep learns about it."""
+"""One training job, alone or in a sweep: its folder, its ``run.yaml``, its errors, and its result for the sweep."""
 
 import hashlib
 import traceback

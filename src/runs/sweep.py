@@ -80,7 +80,7 @@ class SweepCallback(Callback):
 
 
 def release() -> None:
-    """Let another process open the sweep; the end of this one would do the same."""
+    """Release the sweep's lock, as the end of the process would."""
     while _locks:
         _locks.pop().lock.release()
 

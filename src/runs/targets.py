@@ -215,7 +215,7 @@ def _check_block(name: str, block: Mapping[str, Any], target: str, takes: Argume
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a plain value can be what an annotation asks for; objects, and what the annotation leaves open, can."""
+    """Whether a plain value fits an annotation; objects, and annotations beyond plain types, are not judged."""
     kinds = [get_origin(kind) or kind for kind in (get_args(annotation) or [annotation])]
     if not isinstance(value, bool | int | float | str) or not all(isinstance(kind, type) for kind in kinds):
         return True

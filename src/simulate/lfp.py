@@ -150,7 +150,7 @@ def simulate_traces(
 
 
 class _Filter:
-    """A filter that goes on where the block before ended."""
+    """A filter that keeps its state from one block to the next."""
 
     def __init__(self, coefficients: Sequence[Sequence[float]], n_channels: int) -> None:
         self._b, self._a = coefficients

@@ -179,14 +179,14 @@ def add_waves(rng: np.random.Generator, samples: _Floats, stages: NDArray[np.int
 
 
 def _volleys(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    """A rate that comes and goes over some ten stretches, one on average."""
+    """A rate that rises and falls over about ten stretches, with a mean of 1."""
     slow = lfilter([np.sqrt(1 - 0.9**2)], [1, -0.9], rng.standard_normal(n))
     return np.exp(1.1 * slow - 0.605)
 
 
 @dataclass(frozen=True)
 class Rhythm:
-    """A narrow peak of the spectrum that comes and goes in bursts of seconds."""
+    """A narrow peak of the spectrum, in bursts of seconds."""
 
     below_alpha_hz: float  # how far its frequency lies under the sleeper's alpha
     width_hz: float  # of the peak

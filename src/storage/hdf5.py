@@ -16,7 +16,7 @@ from src.storage.foreign_files import explained
 
 @contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file opened for reading; whatever HDF5 stumbles over becomes :class:`BadInput`."""
+    """An HDF5 file opened for reading; every error of HDF5 becomes :class:`BadInput`."""
     with explained(path, "cannot be read as HDF5", "copy or export it again"):
         try:
             with h5py.File(path, "r") as file:

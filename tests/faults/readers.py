@@ -131,8 +131,7 @@ def make_fish(folder: Path) -> Path:
 
 def read_fish(path: Path) -> None:
     recording = open_recording(subject_files(path.parent), "subject_1")
-    for _ in recording.blocks(8):
-        pass
+    recording.traces(np.arange(recording.cells))
 
 
 def make_objects(folder: Path) -> Path:

@@ -8,7 +8,7 @@ import torch
 
 from src.models.bundle import export_bundle, load_bundle
 from src.models.grids.forecaster import GridForecasting
-from src.predict.grids import fit_subject, forecasts, is_contiguous, known_voxels, predict
+from src.predict.grids import SubjectForecast, is_contiguous, known_voxels, predict
 from src.preprocess.calcium.grid_index import read_grids
 from src.preprocess.calcium.grid_store import COO_FILE, open_grids, write_coo
 from src.signals import BadInput
@@ -63,13 +63,13 @@ def test_a_bundle_forecasts_a_recording_into_a_grid_file(bundle, data, tmp_path)
 def test_a_file_gives_the_logits_of_the_datamodule(bundle, data):
     network = bundle.network()
     grids = read_grids(data.inputs()["simulated_2"], "simulated_2")
-    fitted = fit_subject(bundle, network, grids, None)
+    forecast = SubjectForecast(bundle, network, grids, None)
     dataset = data.datasets["test"]
     mine = np.flatnonzero(dataset.windows[:, 0] == 1)[:5]
     batch = dataset.__getitems__(mine.tolist())
     with torch.no_grad():
         expected = network(batch)[0].logits
-    found = torch.cat([f["model"] for _, f, *_ in forecasts(fitted, bundle, dataset.windows[mine, 1])])
+    found = torch.cat([f["model"] for _, f, *_ in forecast.pieces(dataset.windows[mine, 1])])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -46,7 +46,7 @@ class SpikeClassification(TrainedModule):
         self._tables: dict[str, np.ndarray] = {}
 
     def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
-        """One scale for all recordings: amplitude tells neurons apart."""
+        """One scale for all recordings, because neurons differ in amplitude."""
         self.network.scale.copy_(torch.as_tensor(statistics["scale"]))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -92,5 +92,5 @@ class SpikeClassification(TrainedModule):
         return {"confusion": {"tables": {"held-out spikes": counts}, "classes": list(map(str, self.classes))}}
 
     def tune(self, datamodule: Any) -> dict[str, Any]:
-        """Nothing is tuned: the most probable neuron is the answer."""
+        """Nothing is tuned: the most probable neuron is taken."""
         return {"targets": {}}

@@ -56,7 +56,7 @@ class Decision(PlainRecord):
 
     @classmethod
     def check_place(cls, path: Path) -> None:
-        """Raise ``BadInput`` if a file is there that is no ``detector_config.npz``: it would be lost."""
+        """Raise ``BadInput`` if another file has this place: it would be replaced."""
         if Path(path).exists():
             try:
                 cls.read(path)

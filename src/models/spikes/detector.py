@@ -67,7 +67,7 @@ class SpikeDetection(TrainedModule):
         self._levels: dict[str, float] = {}
 
     def set_normalization(self, statistics: Mapping[str, np.ndarray]) -> None:
-        """One scale for all recordings: amplitude tells neurons apart."""
+        """One scale for all recordings, because neurons differ in amplitude."""
         self.network.scale.copy_(torch.as_tensor(statistics["scale"]))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

@@ -26,7 +26,7 @@ from src.preprocess.calcium.baseline import (
 )
 from src.preprocess.cascade.download import AUTO
 from src.preprocess.cascade.inference import Engine, open_engine
-from src.recordings.calcium.recording import CalciumRecording
+from src.recordings.calcium.recording import GROUP, CalciumRecording
 from src.recordings.calcium.sources import open_recording
 from src.signals import BadInput, counted
 from src.storage.hdf5 import AppendedColumn, writing
@@ -38,11 +38,6 @@ SPIKES_FILE = "expected_spikes.h5"
 MODEL, EXPECTED = "model", "expected_spikes"
 """Roles of the model package and of the expected spikes among a step's inputs; all others are the recording's."""
 
-ENGINE_NEURONS = 512
-"""Neurons that the engine sees in one call. Fixed, because the last bit of a network's output may depend
-on how many traces are computed side by side."""
-
-_PIECE_BYTES = 1 << 26
 _SAMPLED_CELLS, _RUN = 1024, 64
 _NAMED_CELLS, _GAPS_TOLD = 8, 0.1
 _CONTROL_S, _CONTROL_SAMPLES, _CLEAR = 300.0, 1 << 16, 2.0
@@ -278,14 +273,16 @@ class Inference:
 
 
 def predict_piece(
-    inputs: Mapping[str, Path], params: Mapping[str, Any], mode: str, first: int, last: int
+    inputs: Mapping[str, Path], params: Mapping[str, Any], mode: str, rows: np.ndarray
 ) -> tuple[np.ndarray, CellResults]:
-    """Neurons ``first`` to ``last``, in whatever process: ``(neuron, time)`` float16, and what is known of each.
+    """The cells of some rows, in whatever process: ``(neuron, time)`` float16, and what is known of each.
 
     ``mode`` is that of the baseline which was chosen for the whole recording.
     """
     inference = Inference(open_files(inputs, params), {**params, "baseline": mode}, inputs.get(MODEL))
-    blocks = [inference.infer(traces)[1:] for _, traces in inference.recording.blocks(ENGINE_NEURONS, first, last)]
+    traces = inference.recording.traces(rows)
+    # The last bit of a network's output may depend on how many traces are computed side by side: always as many.
+    blocks = [inference.infer(traces[first : first + GROUP])[1:] for first in range(0, len(rows), GROUP)]
     expected = np.concatenate([block.astype(np.float16) for block, _ in blocks])
     return expected, CellResults.joined([found for _, found in blocks])
 
@@ -293,10 +290,7 @@ def predict_piece(
 def _write(inference: Inference, predict: Callable[..., Any], path: Path, workers: int, batch_size: int) -> CellResults:
     """Write the file piece by piece."""
     recording = inference.recording
-    size = min(batch_size, _PIECE_BYTES // (4 * recording.frames))
-    size = max(size // ENGINE_NEURONS, 1) * ENGINE_NEURONS
-    firsts = range(0, recording.cells, size)
-    calls = [partial(predict, inference.baseline.mode, n, min(n + size, recording.cells)) for n in firsts]
+    calls = [partial(predict, inference.baseline.mode, rows) for rows in recording.pieces(batch_size)]
     parts, predicted, processes = [], np.zeros(recording.frames, bool), min(workers, len(calls))
     with (
         writing(path) as file,

@@ -60,9 +60,9 @@ def make_rates(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path
     with reading(inputs[EXPECTED]) as spikes, writing(out_dir / RATES_FILE) as file:
         columns = [AppendedColumn(file, name, np.float32, 64, width=recording.frames) for name in traced]
         parts = []
-        for first, traces in recording.blocks(_CELLS_AT_ONCE):
-            expected = spikes["expected_spikes"][first : first + len(traces)].astype(np.float32)
-            arrays = baseline.dff(traces)[0], expected, expected * np.float32(fs_hz)
+        for rows in recording.pieces():
+            expected = spikes["expected_spikes"][rows[0] : rows[-1] + 1].astype(np.float32)
+            arrays = baseline.dff(recording.traces(rows))[0], expected, expected * np.float32(fs_hz)
             for column, array in zip(columns, arrays, strict=True):
                 column.append(array)
             sums, seen = np.nansum(expected, axis=1, dtype=float), np.isfinite(expected).sum(axis=1)

@@ -65,8 +65,7 @@ def epochs_from_spectrogram(
     Raises
     ------
     BadInput
-        If an epoch is shorter than a window, the recording shorter than an epoch, a channel absent, or the
-        scoring is of no use.
+        If an epoch is shorter than a window, a recording than an epoch, a channel absent, or the scoring of no use.
     """
     source = open_spectrograms(artifact)
     firsts, n_frames = _frames(source, epoch_s)

@@ -72,7 +72,7 @@ class Decimation:
         self._kernels = [_Kernel(rate, step, passed, stop) for rate, step, stop in filters if step != 1]
 
     def n_outputs(self, n_inputs: int) -> int:
-        """How many outputs so many inputs give."""
+        """Number of outputs for a number of inputs."""
         return -int(-n_inputs * self.ratio // 1)
 
     def apply(self, blocks: Iterable[NDArray], n_inputs: int) -> Iterator[NDArray[np.float32]]:
@@ -258,7 +258,7 @@ class HighFrequencyCorrelation:
         return cls(recording.fs_hz, places if recording.columns is None else recording.columns[places])
 
     def listen(self, blocks: Iterable[NDArray]) -> Iterator[NDArray]:
-        """The blocks as they are, looked at on their way."""
+        """Yield the blocks unchanged, and measure them."""
         first, length = 0, self._samples.shape[1]
         for block in blocks:
             last = first + len(block)

@@ -129,7 +129,7 @@ class SpectrogramParams(LfpParams):
         return spectrograms(self)
 
     def check(self) -> None:
-        """Raise ``BadInput`` for what makes no sense whatever the recordings are."""
+        """Raise ``BadInput`` for values that make no sense for any recording."""
         self.transform()
         self.extraction()
         if self.workers < 0 or not self.memory_mb > 0:
@@ -198,7 +198,7 @@ class LfpEpochsParams(LfpParams):
         return lfp_epochs(self)
 
     def check(self) -> None:
-        """Raise ``BadInput`` for what makes no sense whatever the recordings are."""
+        """Raise ``BadInput`` for values that make no sense for any recording."""
         self.extraction()
         if not 0 < self.epoch_s <= LONGEST_EPOCH_S:
             raise BadInput("epoch_s", f"is {self.epoch_s:g}", "give seconds, such as 4")
@@ -210,7 +210,7 @@ class LfpEpochsParams(LfpParams):
 
 
 def plan(params: Mapping[str, Any], fs_hz: float) -> SpectrogramPlan:
-    """The spectrogram of :meth:`SpectrogramParams.transform` at a sampling rate; all bins, whatever is kept of them.
+    """The spectrogram of :meth:`SpectrogramParams.transform` at a sampling rate, with all its bins.
 
     Raises
     ------
@@ -235,7 +235,7 @@ def plan(params: Mapping[str, Any], fs_hz: float) -> SpectrogramPlan:
 
 
 def resolution_warnings(plan: SpectrogramPlan) -> list[str]:
-    """What a user would not expect of these windows at this sampling rate."""
+    """Warnings about these windows at this sampling rate."""
     window_s, said = plan.nperseg / plan.fs_hz, []
     if plan.resolution_hz > 1:
         said.append(

@@ -170,7 +170,7 @@ class Computation:
             raise BadInput(folder.parent, problem, "free some space or choose another output_dir")
 
     def frames(self, read: ReadRow, channel: int, first: int, last: int) -> NDArray:
-        """``(row, time)`` of some frames of a channel as they are stored; bands and gaps are noted on the way."""
+        """``(row, time)`` of some frames of a channel as they are stored; bands and gaps are collected meanwhile."""
         power = self.plan.power(read(channel, self.plan.stretch(first, last)), bins=self._bins)
         self.masked[channel, first:last] = np.isnan(power[0])
         if self.bands is not None:

@@ -105,7 +105,7 @@ def read_bandpower(kind: str, path: Path, recording_id: str) -> EpochSet:
 
 
 def _arrays(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
-    """Some arrays of an archive; what they would take is looked up before they are unpacked."""
+    """Some arrays of an archive; their size in memory is checked before they are unpacked."""
     with explained(path, "cannot be read as .npz"), zipfile.ZipFile(path) as archive:
         held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         members = {name: held[name] for name in (*needed, *optional) if name in held}

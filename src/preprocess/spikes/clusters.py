@@ -141,7 +141,7 @@ class Refractory(NamedTuple):
     n_samples: int
 
     def coincidences(self, one: np.ndarray, two: np.ndarray) -> tuple[int, float]:
-        """How often two sorted trains stand at these lags, either way, and how often independent ones would."""
+        """Coincidences of two sorted trains at these lags, in both directions: found, and expected by chance."""
         edges = ((self.first, self.last), (-self.last, -self.first))
         near = sum(
             int((np.searchsorted(two, one + b, "right") - np.searchsorted(two, one + a)).sum()) for a, b in edges
@@ -194,7 +194,7 @@ def split_mixed(
 
 
 def _mixture(values: np.ndarray, most: int, kind: Any) -> np.ndarray:
-    """The Gaussian of each row of ``(row, direction)``; how many there are says the information criterion."""
+    """The Gaussian of each row of ``(row, direction)``; the information criterion chooses their number."""
     from sklearn.mixture import GaussianMixture
 
     distance = np.abs(values - np.median(values, axis=0))

@@ -28,7 +28,7 @@ from src.preprocess.spikes.clusters import (
 from src.preprocess.spikes.filters import background_spectrum, bandpass, bandpass_kernel, grow, quiet_mask, robust_sigma
 from src.preprocess.spikes.pursuit import Pursuit
 from src.preprocess.spikes.sorting import Sorted, blocks, choose_spikes, pursue
-from src.preprocess.spikes.trace import artefact_ceiling, bridged, pulse_ceiling, without_hum
+from src.preprocess.spikes.trace import artefact_ceiling, bridged, without_hum
 from src.preprocess.spikes.waveforms import cut_windows, median_waveforms
 from src.recordings.extracellular.recording import require_rate
 from src.recordings.extracellular.spike_trains import SpikeTrain, held
@@ -105,12 +105,8 @@ class Group:
         if self.centre is None:
             self.centre = np.median(raw[:, ~missing], axis=1, keepdims=True)
         centred = np.where(np.isfinite(raw) & ~missing, raw - self.centre, np.float32(0))
-        for trace in centred:
-            # Pulses at regular times would pass for hum, so it is fitted without them and subtracted with them.
-            pulses = np.abs(trace) > pulse_ceiling(trace, ~missing, self.fs_hz)
-            calm = bridged(trace, ~grow(pulses, self.samples(1), self.samples(4))) if pulses.any() else trace
-            cleaned, said = without_hum(calm, self.fs_hz)
-            trace += cleaned - calm
+        for channel, trace in enumerate(centred):
+            centred[channel], said = without_hum(trace, self.fs_hz)
             self.notes.update(said)
         traces = bandpass(centred, self.fs_hz, p.low_hz, high, 2)
         if self.ceiling is not None:
@@ -231,7 +227,7 @@ def discover_group(group: Group) -> Units:
 
 
 def noise_levels(bandpassed: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """``(channel,)`` standard deviations where nothing sticks out."""
+    """``(channel,)`` standard deviations of the background."""
     levels = []
     for row in bandpassed:
         quiet = usable & quiet_mask(np.where(usable, row, np.nan), before=20, after=40)

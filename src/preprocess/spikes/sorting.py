@@ -263,7 +263,7 @@ def refractory_samples(train: SpikeTrain, fs_hz: float) -> int:
 
 
 def blocks(n_samples: int, size: int, margin: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of a recording: what each one answers for, and what it sees."""
+    """Blocks of a recording: the samples whose result each block gives, and the samples that it reads."""
     for start in range(0, n_samples, size):
         stop = min(start + size, n_samples)
         yield slice(start, stop), slice(max(start - margin, 0), min(stop + margin, n_samples))

@@ -134,24 +134,26 @@ def without_hum(samples: np.ndarray, fs_hz: float) -> tuple[np.ndarray, tuple[st
 
     A line of the mains or a harmonic counts as hum where its power is many times that of its neighbourhood. It is
     fitted as a sine and a cosine in half-overlapping blocks and subtracted; spikes have next to no part in so narrow a
-    band, so they keep their shape.
+    band, so they keep their shape. Pulses at regular times would pass for hum: it is fitted without them.
     """
     length = round(HUM_BLOCK_S * fs_hz)
     if len(samples) < 2 * length:
         return samples, ()
+    pulses = np.abs(samples) > pulse_ceiling(samples, fs_hz)
+    calm = bridged(samples, ~grow(pulses, *_around_pulse(fs_hz))) if pulses.any() else samples
     starts = np.linspace(0, len(samples) - length, min(16, len(samples) // length)).astype(int)
     window = np.hanning(length)
-    power = np.median([np.abs(np.fft.rfft(samples[s : s + length] * window)) ** 2 for s in starts], axis=0)
+    power = np.median([np.abs(np.fft.rfft(calm[s : s + length] * window)) ** 2 for s in starts], axis=0)
     resolution = fs_hz / length
     for mains in MAINS_HZ:
         lines = [h * mains for h in range(1, HARMONICS + 1) if h * mains < 0.45 * fs_hz]
         loud = [f for f in lines if _stands_out(power, f / resolution)]
         if mains in loud or len(loud) >= 3:
             order = max(round(loud[0] / mains), 1)
-            frequency = _refined(samples, mains * order, fs_hz) / order
-            cleaned = _subtract_lines(samples, [frequency * round(f / mains) for f in loud], fs_hz, length)
+            frequency = _refined(calm, mains * order, fs_hz) / order
+            cleaned = _subtract_lines(calm, [frequency * round(f / mains) for f in loud], fs_hz, length)
             names = ", ".join(f"{f:g}" for f in loud)
-            return cleaned, (f"mains hum was taken off at {names} Hz",)
+            return samples + (cleaned - calm), (f"mains hum was taken off at {names} Hz",)
     return samples, ()
 
 
@@ -201,16 +203,19 @@ def artefact_ceiling(heights: np.ndarray) -> float:
 def without_pulses(trace: Trace) -> tuple[Trace, tuple[str, ...]]:
     """A trace in which what no spike can be is blanked, and what was done, before anything is known of the spikes.
 
-    Pulses at regular times would pass for mains hum, and for the spikes that say which unit a recording is in.
+    Pulses would pass for the spikes that say which unit a recording is in.
     """
-    ceiling = pulse_ceiling(trace.centred, trace.usable, trace.fs_hz)
+    ceiling = pulse_ceiling(trace.centred, trace.fs_hz)
     return without_artefacts(trace, ceiling / CEILING, 0.0) if np.isfinite(ceiling) else (trace, ())
 
 
-def pulse_ceiling(centred: np.ndarray, usable: np.ndarray, fs_hz: float) -> float:
-    """Deflection of a trace ``(time,)`` beyond which it is no spike; infinite where nothing is so large."""
+def pulse_ceiling(centred: np.ndarray, fs_hz: float) -> float:
+    """Deflection of a trace ``(time,)`` beyond which it is no spike; infinite where nothing is so large.
+
+    Zeros are samples without a signal and do not count for the noise.
+    """
     size = np.abs(centred)
-    sigma = robust_sigma(centred[usable][:: max(len(size) >> 18, 1)])
+    sigma = robust_sigma(centred[size > 0][:: max(len(size) >> 18, 1)])
     if size.max() < LEAST_ARTEFACT * sigma:
         return np.inf
     peaks, _ = scipy.signal.find_peaks(size, height=4.5 * sigma, distance=round(0.01 * fs_hz))
@@ -234,7 +239,6 @@ def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trac
     """
     ceiling = CEILING * largest
     fs_hz = trace.fs_hz
-    before, after = (round(ms * fs_hz / 1000) for ms in (BLANK_BEFORE_MS, BLANK_AFTER_MS))
     centred, usable, highest = trace.centred, trace.usable, 0.0
     for _ in range(3):
         fast = bandpass(centred, fs_hz, max(low_hz, 100.0), None, 1)
@@ -246,7 +250,7 @@ def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trac
         if not loud.any():
             break
         highest = max(highest, float(fast.max()))
-        usable = usable & ~grow(loud, before, after)  # the amplifier needs some time after a pulse
+        usable = usable & ~grow(loud, *_around_pulse(fs_hz))
         centred = bridged(trace.centred, usable)
     if usable is trace.usable:
         return trace, ()
@@ -260,6 +264,11 @@ def without_artefacts(trace: Trace, largest: float, low_hz: float) -> tuple[Trac
         f"{lost:.2%} of the recording"
     )
     return replace(trace, centred=centred, usable=usable), (note,)
+
+
+def _around_pulse(fs_hz: float) -> tuple[int, int]:
+    """Samples before and after a pulse that are lost: the amplifier needs some time to recover."""
+    return round(BLANK_BEFORE_MS * fs_hz / 1000), round(BLANK_AFTER_MS * fs_hz / 1000)
 
 
 def bridged(samples: np.ndarray, usable: np.ndarray) -> np.ndarray:

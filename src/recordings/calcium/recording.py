@@ -1,9 +1,6 @@
-"""A calcium recording whose traces are read in blocks of neurons, whatever file they lie in.
+"""A calcium recording whose traces are read in pieces, whatever file they lie in: never the whole matrix."""
 
-The whole matrix is never in memory. Row ``i`` of every block belongs to row ``i`` of ``positions``.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +10,8 @@ import numpy as np
 from src.signals import BadInput
 from src.storage.hdf5 import reading
 
-SLAB_BYTES = 1 << 27
-"""Traces that are read from the disk at once; blocks are cut out of such a slab."""
+PIECE_BYTES, GROUP = 1 << 26, 512
+"""Traces that are read from the disk at once, in whole groups of so many cells."""
 
 _RUN_GAP = 8
 """Cells that are read along because reading on is faster than starting another slice."""
@@ -68,14 +65,11 @@ class CalciumRecording:
         block[~np.isfinite(block)] = np.nan
         return block
 
-    def blocks(self, size: int, first: int = 0, last: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Rows ``first`` to ``last`` in blocks of at most ``size``: (row of the first neuron, traces)."""
-        last = self.cells if last is None else last
-        slab_size = max(SLAB_BYTES // (4 * max(self.frames, 1)) // size, 1) * size
-        for slab_first in range(first, last, slab_size):
-            slab = self.traces(np.arange(slab_first, min(slab_first + slab_size, last)))
-            for offset in range(0, len(slab), size):
-                yield slab_first + offset, slab[offset : offset + size]
+    def pieces(self, most_cells: int | None = None) -> list[np.ndarray]:
+        """All row numbers, in pieces to be read at once: at most ``most_cells``, but whole groups."""
+        size = min(most_cells or self.cells, PIECE_BYTES // (4 * max(self.frames, 1)))
+        size = max(size // GROUP, 1) * GROUP
+        return [np.arange(first, min(first + size, self.cells)) for first in range(0, self.cells, size)]
 
 
 def chosen(reader: Reader, kept: np.ndarray) -> Reader:

@@ -44,7 +44,7 @@ class Run:
 
 
 def require_rate(source: str | Path, fs_hz: float, purpose: str = "lfp") -> None:
-    """Refuse a sampling rate at which nothing can be seen, kHz in place of Hz above all."""
+    """Refuse a sampling rate that is too low for any signal, such as kHz in place of Hz."""
     if not SLOWEST_HZ[purpose] <= fs_hz < float("inf"):
         hint = (
             f"give the rate in Hz: {fs_hz:g} kHz is {1000 * fs_hz:g}" if 0 < fs_hz < 200 else "give a faster recording"

@@ -61,7 +61,7 @@ def open_vendor(path: Path, stream: str | None, purpose: str) -> ExtracellularRe
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the readers' own warnings and progress bars: what matters is said by us."""
+    """Silence the readers' own warnings and progress bars; our notes replace them."""
     logger = logging.getLogger("neo")
     level = logger.level
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):

@@ -131,6 +131,16 @@ def test_mains_hum_is_taken_off_and_the_rest_stays(trace, frequency):
     assert max(left[s : s + 25_000].std() for s in range(0, len(left), 25_000)) < 0.1 * hum.std()
 
 
+def test_pulses_at_regular_times_are_no_hum(trace):
+    hum = 2.0 * np.sin(2 * np.pi * 50 * TIME + 0.4).astype(np.float32)
+    samples = trace.centred.copy()
+    samples[np.arange(1_000, 245_000, 2_500)[:, None] + np.arange(15)] += 500  # 10 in a second
+    assert without_hum(samples, FS_HZ) == (samples, ())
+    cleaned, notes = without_hum(samples + hum, FS_HZ)
+    assert notes == ("mains hum was taken off at 50 Hz",)
+    assert (cleaned - samples).std() < 0.1 * hum.std()
+
+
 def test_a_recording_without_hum_is_not_touched(trace):
     cleaned, notes = without_hum(trace.centred, FS_HZ)
     assert notes == ()

@@ -55,7 +55,7 @@ def read(folder: Path, fs_hz: float | None = None):
 
 
 def whole(recording) -> np.ndarray:
-    return np.concatenate([block for _, block in recording.blocks(3)])
+    return np.concatenate([recording.traces(rows) for rows in recording.pieces()])
 
 
 @pytest.mark.parametrize("frames_first", [True, False])
@@ -127,16 +127,14 @@ def test_samples_that_are_not_finite_become_gaps(tmp_path):
 
 
 @pytest.mark.parametrize("layout", [{}, {"chunks": (3, 2), "compression": "gzip"}, {"chunks": (1, CELLS)}])
-def test_blocks_are_cut_from_slabs_and_cover_everything_once(tmp_path, monkeypatch, layout):
-    folder = write_fish(tmp_path / "subject_1", **layout)
-    recording = read(folder)
-    monkeypatch.setattr(module, "SLAB_BYTES", 4 * FRAMES * 4)
-    firsts, sizes = zip(*[(first, len(block)) for first, block in recording.blocks(2)], strict=True)
-    assert firsts == (0, 2, 4, 6)
-    assert sizes == (2, 2, 2, 1)
+def test_pieces_are_whole_groups_and_cover_everything_once(tmp_path, monkeypatch, layout):
+    recording = read(write_fish(tmp_path / "subject_1", **layout))
+    assert [len(rows) for rows in recording.pieces()] == [CELLS]
+    monkeypatch.setattr(module, "GROUP", 2)
+    monkeypatch.setattr(module, "PIECE_BYTES", 5 * FRAMES * 4)
+    assert [rows.tolist() for rows in recording.pieces()] == [[0, 1, 2, 3], [4, 5, 6]]
+    assert [len(rows) for rows in recording.pieces(3)] == [2, 2, 2, 1]
     np.testing.assert_array_equal(whole(recording), traces_of(np.arange(1, 8)))
-    parts = [block for _, block in recording.blocks(2, 1, 4)]
-    np.testing.assert_array_equal(np.concatenate(parts), traces_of([2, 3, 4]))
 
 
 def test_the_rate_can_be_given_where_the_file_has_none(tmp_path):

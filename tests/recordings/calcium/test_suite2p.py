@@ -39,7 +39,6 @@ def test_accepted_cells_of_all_planes_with_their_positions(tmp_path, place):
     assert recording.cell_ids.tolist() == [1, 3, 5, 7]
     assert recording.counts["dropped_invalid"] == 3
     np.testing.assert_array_equal(recording.traces(np.array([3, 0, 1]))[:, 0], [1020, 0, 20])
-    assert [len(block) for _, block in recording.blocks(3)] == [3, 1]
 
 
 def test_ten_planes_keep_their_order(tmp_path):
@@ -136,7 +135,7 @@ def test_a_real_suite2p_session(shared_data, tmp_path):
     assert (recording.cells, recording.frames) == (20, 2000)
     fluorescence = np.load(shared_data / "suite2p_sample" / "plane0" / "F.npy")
     kept = np.load(shared_data / "suite2p_sample" / "plane0" / "iscell.npy")[:, 0] > 0
-    np.testing.assert_array_equal(np.concatenate([b for _, b in recording.blocks(6)]), fluorescence[kept])
+    np.testing.assert_array_equal(recording.traces(np.arange(20)), fluorescence[kept])
     assert "no neuropil was subtracted" in recording.notes[0]
 
 
