@@ -15,8 +15,8 @@ from rich.console import Console
 
 from src.preprocess.lfp.extraction import EMG_FILE
 from src.preprocess.lfp.parameters import LfpEpochsParams, LfpParams, SpectrogramParams
-from src.preprocess.lfp.shank import STEP
 from src.preprocess.lfp.spectrogram_file import SILENT_DB, Spectrograms, open_spectrograms
+from src.preprocess.lfp.spectrogram_step import STEP
 from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
 from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
 from src.preprocess.sleep.epochs import AXES, EpochSet, label_epochs, write_epochs
