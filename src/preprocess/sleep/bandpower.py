@@ -63,6 +63,11 @@ class BandPowerSettings:
         """``(1,)`` middle of the epoch."""
         return np.array([self.epoch_s / 2])
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(band, 1)``."""
+        return len(self.bands_hz), 1
+
     def images(self, samples: NDArray[np.floating], channels: Sequence[str] = ()) -> NDArray[np.float32]:
         """Log band powers ``(epoch, channel, band, 1)`` of a recording, float32 in dB re the channel's variance.
 
