@@ -5,12 +5,14 @@ from src.recordings.sleep.edf import read_channels
 from src.recordings.sleep.nights import load_channels, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
 
+AS_IT_IS = ScoringOptions()
+
 
 def read_recording(path, channels=None, fs_hz=None):
     found = read_channels(path, channels)
     return join_channels(found, fs_hz or found[0].fs_hz)
 
 
-def load(night, channels, fs_hz=None, aliases={}, scoring=ScoringOptions()):  # noqa: B006, B008
-    found = load_channels(night, channels, aliases)
+def load(night, channels, fs_hz=None, aliases=None, scoring=AS_IT_IS):
+    found = load_channels(night, channels, aliases or {})
     return join_channels(found, fs_hz or found[0].fs_hz), load_scoring(night, scoring)

@@ -130,3 +130,9 @@ def test_spikes_and_lfp_take_the_block_source():
     expected = {"source_options": SourceOptions(dtype="int16", channels=4, fs_hz=15000.0)}
     for predict in (score_states, discover_units, sort_with_bank):
         assert infer.given_options(cfg, predict, "x") == expected
+
+
+def test_modules_in_python_are_trained_as_conf_says():
+    trained_module = importlib.import_module("src.models.trained_module")
+    assert OmegaConf.create(text("optimizer", "adamw")) == trained_module.ADAMW
+    assert OmegaConf.create(text("scheduler", "warmup_cosine")) == trained_module.WARMUP_COSINE

@@ -129,7 +129,7 @@ def predict(
 def _params(source: Path, output_dir: Path, channels: Any, options: SourceOptions | None) -> LfpEpochsParams:
     names = [channels] if isinstance(channels, str) else channels
     told = options or SourceOptions()
-    return LfpEpochsParams(input_dir=str(source), output_dir=str(output_dir), workers=0, source=told, channels=names)
+    return LfpEpochsParams(input_dir=str(source), output_dir=str(output_dir), source=told, channels=names)
 
 
 def _holds_traces(path: Path) -> bool:

@@ -105,18 +105,14 @@ def find_inputs(source: Path, kind: str, *, scored: bool = False) -> list[Night]
         raise BadInput("options.kind", f"{kind!r} is no kind of recording", f"choose from: {', '.join(known)}")
     if kind == PREPARED:
         return [Night(path.parent.name, path.parent.name, (path,), None, kind) for path in find_prepared(source)]
-    alone = source.is_file() and kind == "edf_folder"
-    itself = [Night(source.stem, source.stem, (source,), None, kind)]
-    if alone and not scored:
-        return itself
+    if kind == "edf_folder" and source.is_file() and not scored:
+        return [Night(source.stem, source.stem, (source,), None, kind)]
     try:
         return discover(kind, source)
     except BadInput as error:
         if source.is_dir() and any(source.glob("*.npz")):
             hint = f"if they are band powers, give options.kind={' or '.join(LAYOUTS)}"
             raise BadInput(source, f"{error.problem}, and it holds .npz files", hint) from error
-        if alone:
-            return itself
         raise
 
 

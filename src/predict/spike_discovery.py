@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.predict.spike_exports import SortedRecording, export, require_known
-from src.predict.spike_quality import SortedGroup, mark_noise, perhaps_one, unit_rows, write_rows
+from src.predict.spike_quality import MEANING, VIOLATION_MS, SortedGroup, mark_noise, perhaps_one, unit_rows, write_rows
 from src.predict.spikes import find_recordings
 from src.preprocess.spikes.discover import DiscoverParams, Group, ReadGroup, Units, discover_group
 from src.preprocess.spikes.trace import check_clipping
@@ -239,8 +239,9 @@ def _discover_file(
         (part / f"{name}.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
         written = export(exports, part, found)
         if figures:
-            figure = draw_units(part / f"{name}_units.png", done.drawn, fs_hz, next(iter(done.units.values())).onset)
-            written.append(write_spike_page(part / f"{name}_units.html", name, done.rows, notes, figure))
+            onset, png = next(iter(done.units.values())).onset, part / f"{name}_units.png"
+            figure = draw_units(png, done.drawn, fs_hz, onset, VIOLATION_MS)
+            written.append(write_spike_page(part / f"{name}_units.html", name, done.rows, notes, MEANING, figure))
     good, root = sum(row["label"] == "good" for row in rows), Path(output.root)
     units, spikes = counted(len(rows), "unit"), counted(len(train), "spike")
     first = f"{name}  {units}, {good} of them good, {spikes}  {root / name}_units.csv"

@@ -13,15 +13,25 @@ from scipy.sparse.csgraph import connected_components
 from src.preprocess.spikes.filters import grow
 from src.recordings.extracellular.spike_trains import SpikeTrain
 
-VIOLATION_MS = 1.5
+VIOLATION_MS, PARTS = 1.5, 20
 GOOD = {"isi_violations": 0.01, "snr": 5.0, "presence": 0.9}
-"""A unit is called ``good`` with at most so many intervals below 1.5 ms, and at least this SNR and presence."""
+"""A unit is called ``good`` with at most this share of violations, and at least this SNR and presence."""
 
 SMALL_SNR, NOT_REFRACTORY, FOLLOWS = 3.0, 0.03, 0.4
 """A unit that was not known before is ``noise`` with an SNR below the first and more short intervals than the second,
 or if it follows larger units more than the third."""
 
 FOLLOW_MS, LARGER = 3.0, 1.5
+
+MEANING = (
+    f"isi_violations: share of intervals below {VIOLATION_MS:g} ms. snr: peak of the mean waveform over the standard "
+    f"deviation of the noise of that channel. presence: share of {PARTS} equal parts of the recording with a spike. "
+    "amplitude_cutoff: estimated share of spikes that are too small to be found. follows: share of spikes within "
+    f"{FOLLOW_MS:g} ms of those of larger units, beyond chance. good: violations at most {GOOD['isi_violations']:g}, "
+    f"snr at least {GOOD['snr']:g}, presence at least {GOOD['presence']:g}. noise: small and without a refractory "
+    "period, or remains of larger units; in no export. mua: every other unit."
+)
+"""What the columns of :func:`unit_rows` and its labels mean, for people."""
 
 ALIKE, SILENT_MS, AROUND_MS, CHANCE = 0.8, (0.5, 3.0), (3.0, 9.0), 1e-3
 """Two units may be one neuron if the cosine of their waveforms is at least the first and so few of their spikes stand
@@ -54,13 +64,7 @@ class SortedGroup(NamedTuple):
 
 
 def unit_rows(units: SortedGroup, fs_hz: float, group: int, first: int) -> list[dict[str, Any]]:
-    """Quality of every unit of a group; the first one has number ``first``.
-
-    ``isi_violations`` is the share of intervals below 1.5 ms, ``snr`` the peak of the mean waveform over the standard
-    deviation of the noise of that channel, ``presence`` the share of 20 equal parts of the recording with a spike,
-    ``amplitude_cutoff`` an estimate of the share of spikes too small to be found, ``follows`` the share of spikes that
-    stand within 3 ms of larger units' spikes beyond what chance explains: what is left of these looks like a unit.
-    """
+    """Quality of every unit of a group, see :data:`MEANING`; the first one has number ``first``."""
     rows = []
     size = (np.abs(units.templates).max(axis=2) / units.noise).max(axis=1)
     for number, template in enumerate(units.templates):
@@ -77,7 +81,7 @@ def unit_rows(units: SortedGroup, fs_hz: float, group: int, first: int) -> list[
             "rate_hz": len(own) / max(units.usable / fs_hz, 1e-9),
             "isi_violations": float(np.mean(intervals < VIOLATION_MS / 1000)) if len(intervals) else 0.0,
             "snr": float(height[channel]),
-            "presence": float(np.mean(np.histogram(own, np.linspace(0, units.n_samples, 21))[0] > 0)),
+            "presence": float(np.mean(np.histogram(own, np.linspace(0, units.n_samples, PARTS + 1))[0] > 0)),
             "amplitude_cutoff": _amplitude_cutoff(np.abs(units.amplitude[spikes])),
             "follows": _follows(own, units, size > LARGER * size[number], round(FOLLOW_MS * fs_hz / 1000)),
         }

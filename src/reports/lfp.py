@@ -15,6 +15,7 @@ from src.signals import THETA_HZ, WIDE_HZ
 
 DPI = 150
 DELTA_HZ = (0.5, 4.0)
+THETA_RATIO = "theta ratio P({:g}–{:g})/P({:g}–{:g})".format(*THETA_HZ, *WIDE_HZ)
 _ROWS = 320
 _GAP_COLOUR = "0.85"
 
@@ -112,7 +113,7 @@ def draw_overview(
     strength = 10 * np.log10(np.maximum(delta, 1e-30))
     for axes, values, colours, limits, label in (
         (left, strength, "viridis", _limits(strength, 2, 98), f"{DELTA_HZ[0]:g}–{DELTA_HZ[1]:g} Hz power (dB)"),
-        (middle, np.asarray(ratio), "cividis", _limits(np.asarray(ratio), 2, 98), "theta ratio P(5–10)/P(2–15)"),
+        (middle, np.asarray(ratio), "cividis", _limits(np.asarray(ratio), 2, 98), THETA_RATIO),
     ):
         drawn = _image(axes, values, times, np.append(rows, rows[-1] + 1), colours, *limits)
         figure.colorbar(drawn, ax=axes, label=label, location="top", shrink=0.8)
@@ -146,7 +147,7 @@ def _draw_bands(axes: Axes, page: Page, times: NDArray[np.floating]) -> None:
     axes.grid(axis="x", color="0.9")
     other = axes.twinx()
     other.plot(times, page.theta_ratio(), color=RED, lw=0.9, alpha=0.85)
-    other.set_ylabel("theta ratio\nP(5–10)/P(2–15)", color=RED)
+    other.set_ylabel(THETA_RATIO.replace(" P", "\nP"), color=RED)
     other.set_ylim(0, 1)
     other.set_in_layout(False)  # its label may hang into the empty corner
     other.spines["top"].set_visible(False)

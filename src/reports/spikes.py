@@ -153,12 +153,8 @@ def draw_scores(path: Path, *, title: str, rows: Sequence[Mapping[str, str | flo
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, column, label in zip(
-        panels,
-        ("f1_loose", "class_accuracy"),
-        (f"detection F1 (±{loose_ms:g} ms)", "class accuracy of matched spikes"),
-        strict=True,
-    ):
+    columns = {"f1_loose": f"detection F1 (±{loose_ms:g} ms)", "class_accuracy": "class accuracy of matched spikes"}
+    for axes, (column, label) in zip(panels, columns.items(), strict=True):
         for number, method in enumerate(methods):
             values = [
                 next((float(r[column]) for r in rows if r["recording"] == n and r["method"] == method), np.nan)
@@ -195,8 +191,11 @@ class DrawnUnit(NamedTuple):
     amplitude: np.ndarray
 
 
-def draw_units(path: Path, units: Sequence[DrawnUnit], fs_hz: float, onset: int) -> Path:
-    """A row per unit: mean waveform on every channel of its group, intervals between spikes, amplitude over time."""
+def draw_units(path: Path, units: Sequence[DrawnUnit], fs_hz: float, onset: int, violation_ms: float) -> Path:
+    """A row per unit: mean waveform on every channel of its group, intervals between spikes, amplitude over time.
+
+    ``onset`` is the column of the waveforms' peak; intervals below ``violation_ms`` are marked.
+    """
     drawn = units[:MOST_DRAWN]
     size = (11, 1.6 * len(drawn) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
@@ -210,7 +209,7 @@ def draw_units(path: Path, units: Sequence[DrawnUnit], fs_hz: float, onset: int)
         shape.set_yticks([])
         gaps = np.diff(unit.times_s) * 1000
         intervals.hist(gaps[gaps < LONGEST_MS], np.arange(0, LONGEST_MS + 0.5, 0.5), color=colour(unit.unit))
-        intervals.axvspan(0, 1.5, color="#b3261e", alpha=0.15, lw=0)
+        intervals.axvspan(0, violation_ms, color="#b3261e", alpha=0.15, lw=0)
         course.plot(unit.times_s, unit.amplitude, ".", ms=1.5, color=colour(unit.unit), rasterized=True)
     for axes, label in zip(rows[-1], ("ms from the peak", "interval (ms)", "time (s)"), strict=True):
         axes.set_xlabel(label)
@@ -220,12 +219,15 @@ def draw_units(path: Path, units: Sequence[DrawnUnit], fs_hz: float, onset: int)
 
 
 def write_spike_page(
-    path: Path, title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], figure: Path
+    path: Path, title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], meaning: str, figure: Path
 ) -> Path:
-    """Write the page: ``rows`` are the columns of the table by name, ``notes`` what was found on the way."""
+    """Write the page: ``rows`` are the columns of the table by name, ``notes`` what was found on the way.
+
+    ``meaning`` explains the columns.
+    """
     cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    values = {"title": title, "head": list(rows[0]), "rows": cells, "notes": notes, "drawn": MOST_DRAWN}
-    return write_page(path, values | {"template": "spikes", "picture": figure.read_bytes()})
+    values = {"title": title, "head": list(rows[0]), "rows": cells, "notes": notes, "meaning": meaning}
+    return write_page(path, values | {"template": "spikes", "drawn": MOST_DRAWN, "picture": figure.read_bytes()})
 
 
 def draw_conditioning(

@@ -21,7 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import CompactHydraException, ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -65,8 +65,8 @@ def user_errors(console: Console) -> Iterator[None]:
         exit_with(2, because=bad)
 
 
-class JobFailed(RuntimeError):
-    """A job of a multirun that ended badly; the reason is already on the screen."""
+class JobFailed(CompactHydraException):
+    """A job of a multirun that ended badly; Hydra prints no traceback of it."""
 
 
 def exit_with(status: int, because: Exception | None = None) -> None:
@@ -154,7 +154,8 @@ def check_command(verb: str, arguments: list[str]) -> DictConfig | None:
         return None
     if given.config_dir and not Path(given.config_dir).is_dir():
         raise BadInput(given.config_dir, "is no folder", "give --config-dir a folder of configurations")
-    parsed = [_parsed(text, verb, arguments, multirun=given.multirun) for text in given.overrides]
+    multirun = given.multirun or "hydra.mode=MULTIRUN" in given.overrides
+    parsed = [_parsed(text, verb, arguments, multirun=multirun) for text in given.overrides]
     name, lines = given.config_name or verb, [_first_value(override) for override in parsed]
     try:
         for others in _other_options(parsed, lines):
@@ -173,19 +174,8 @@ def check_command(verb: str, arguments: list[str]) -> DictConfig | None:
         raise BadInput("command line", f"{group}=null is none of the options", hint) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput("command line", " ".join(str(error).split()), f"see python {verb}.py --help") from error
-    basic = "basic_sweeper" in cfg.hydra.sweeper["_target_"]
-    for override in parsed if verb == "train" else []:
-        key = override.key_or_group
-        if key == "sweep" and not given.multirun:
-            raise BadInput("command line", "sweep=… is a search over many trainings", "add -m")
-        if key == "hydra.sweep.subdir":
-            raise BadInput(key, "is not used: jobs are found by their number", "leave it out")
-        if override.is_sweep_override() and not override.is_discrete_sweep() and basic:
-            raise BadInput(key, "is an interval, which needs a search", "add hydra/sweeper=optuna, or list values")
-    if cfg.hydra.run.dir != "." or cfg.hydra.job.chdir:
-        key = "hydra.job.chdir" if cfg.hydra.job.chdir else "hydra.run.dir"
-        hint = f"give {'runs_dir' if verb == 'train' else 'output_dir'}=<folder> instead"
-        raise BadInput(key, "is not used: interrupted runs are found by their content", hint)
+    _refuse_unused(cfg, parsed, verb, multirun=multirun)
+    _refuse_one_output(verb, parsed)
     check_targets(cfg.hydra, within="hydra")
     with open_dict(cfg):
         del cfg["hydra"]
@@ -195,6 +185,34 @@ def check_command(verb: str, arguments: list[str]) -> DictConfig | None:
     check_targets(cfg)
     once = verb != "train" and lines == arguments and not any(o.key_or_group.startswith("hydra") for o in parsed)
     return cfg if once else None
+
+
+def _refuse_unused(cfg: DictConfig, parsed: list[Override], verb: str, *, multirun: bool) -> None:
+    """Refuse what Hydra would pass over: places that runs are not kept in, and searches without a sweeper."""
+    basic = "basic_sweeper" in cfg.hydra.sweeper["_target_"]
+    for override in parsed if verb == "train" else []:
+        key = override.key_or_group
+        if key == "sweep" and not multirun:
+            raise BadInput("command line", "sweep=… is a search over many trainings", "add -m")
+        if key == "hydra.sweep.subdir":
+            raise BadInput(key, "is not used: jobs are found by their number", "leave it out")
+        if override.is_sweep_override() and not override.is_discrete_sweep() and basic:
+            raise BadInput(key, "is an interval, which needs a search", "add hydra/sweeper=optuna, or list values")
+    if cfg.hydra.run.dir != "." or cfg.hydra.job.chdir:
+        key = "hydra.job.chdir" if cfg.hydra.job.chdir else "hydra.run.dir"
+        hint = f"give {'runs_dir' if verb == 'train' else 'output_dir'}=<folder> instead"
+        raise BadInput(key, "is not used: interrupted runs are found by their content", hint)
+
+
+def _refuse_one_output(verb: str, parsed: list[Override]) -> None:
+    """Refuse a sweep over parameters whose jobs would replace one another's results in one ``output_dir``."""
+    given = {override.key_or_group: override for override in parsed}
+    swept = [key for key, override in given.items() if override.is_sweep_override()]
+    output = str(given["output_dir"].input_line) if "output_dir" in given else ""
+    other = [key for key in swept if key not in ("input", "input_dir", "only", "part")]
+    if verb != "train" and other and "output_dir" not in swept and "${" not in output:
+        problem = f"is the same for every {other[0]}, so that each job would replace the result of the one before"
+        raise BadInput("output_dir", problem, f"give a folder for each: 'output_dir=<folder>/${{{other[0]}}}'")
 
 
 def _refuse_added_keys(cfg: DictConfig) -> None:

@@ -43,50 +43,29 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The jobs that differ only in their seed or their fold of a cross-validation; ``parameters`` is what was swept."""
+    """The jobs that differ only in their seed or their fold of a cross-validation.
+
+    Attributes
+    ----------
+    parameters
+        What was swept, and the values of these jobs.
+    scores, mean, sd
+        Validation scores of the finished jobs; ``None`` where there are too few.
+    test
+        Mean and sd of each score that was measured on test data.
+    """
 
     parameters: dict[str, str]
     jobs: list[SweepRun]
-
-    @property
-    def scores(self) -> list[float]:
-        """Validation scores of the finished jobs."""
-        return [job.score for job in self.jobs if job.score is not None]
-
-    @property
-    def complete(self) -> bool:
-        return len(self.scores) == len(self.jobs)
-
-    @property
-    def mean(self) -> float | None:
-        return mean_and_sd(self.scores)[0]
-
-    @property
-    def sd(self) -> float | None:
-        return mean_and_sd(self.scores)[1]
-
-    @property
-    def test(self) -> dict[str, tuple[float | None, float | None]]:
-        """Mean and sd over seeds of each score that was measured on test data."""
-        columns: dict[str, list[float]] = {}
-        for job in self.jobs:
-            for name, value in job.record.get("metrics", {}).items():
-                if name.startswith("test/") and name != "test/n":  # a number of epochs has no spread
-                    columns.setdefault(name, []).append(value)
-        return {name: mean_and_sd(values) for name, values in columns.items()}
-
-    def row(self, metric: str) -> dict[str, Any]:
-        """The configuration's line in the table, without its place and its test scores."""
-        numbers = " ".join(job.number for job in self.jobs)
-        return {**self.parameters, metric: self.mean, "sd": self.sd, "finished": len(self.scores), "jobs": numbers}
+    scores: list[float]
+    mean: float | None
+    sd: float | None
+    test: dict[str, tuple[float | None, float | None]]
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
     """``None`` where there are too few values."""
-    return (
-        statistics.fmean(values) if values else None,
-        statistics.stdev(values) if len(values) > 1 else None,
-    )
+    return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
 
 def read_sweep(folder: Path) -> list[SweepRun]:
@@ -111,11 +90,16 @@ def rank(runs: Sequence[SweepRun]) -> list[Configuration]:
     groups: dict[tuple[str, ...], list[SweepRun]] = {}
     for run in runs:
         groups.setdefault(tuple(run.overrides.get(name, "") for name in swept), []).append(run)
+    made = []
+    for values, jobs in groups.items():
+        scores, tested = [job.score for job in jobs if job.score is not None], dict[str, list[float]]()
+        for name, value in (pair for job in jobs for pair in job.record.get("metrics", {}).items()):
+            if name.startswith("test/") and name != "test/n":  # a number of epochs has no spread
+                tested.setdefault(name, []).append(value)
+        test = {name: mean_and_sd(values) for name, values in tested.items()}
+        made.append(Configuration(dict(zip(swept, values, strict=True)), jobs, scores, *mean_and_sd(scores), test))
     sign = -1 if mode(runs) == "max" else 1
-    return sorted(
-        (Configuration(dict(zip(swept, values, strict=True)), jobs) for values, jobs in groups.items()),
-        key=lambda c: (not c.complete, math.inf if c.mean is None else sign * c.mean),
-    )
+    return sorted(made, key=lambda c: (len(c.scores) < len(c.jobs), math.inf if c.mean is None else sign * c.mean))
 
 
 def mode(runs: Sequence[SweepRun]) -> str:
@@ -152,15 +136,22 @@ def job_rows(runs: Sequence[SweepRun]) -> list[dict[str, Any]]:
 def write_tables(folder: Path) -> list[Configuration]:
     """Write ``sweep.csv`` (configurations), ``jobs.csv`` and ``sweep.md`` (both), and return the ranking."""
     runs = read_sweep(folder)
-    ranking = rank(runs)
-    rows = [{"rank": place, **c.row(monitor(runs))} for place, c in enumerate(ranking, 1)]
+    ranking, metric = rank(runs), monitor(runs)
+    rows: list[dict[str, Any]] = [
+        {"rank": place, **c.parameters, metric: c.mean, "sd": c.sd}
+        | {"finished": len(c.scores), "jobs": " ".join(job.number for job in c.jobs)}
+        for place, c in enumerate(ranking, 1)
+    ]
     tested = dict.fromkeys(name for c in ranking for name in c.test)
     with_tests = [
         row | {f"{n}{part}": c.test.get(n, (None, None))[i] for n in tested for i, part in enumerate(("", " sd"))}
         for row, c in zip(rows, ranking, strict=True)
     ]
-    _write_csv(folder / "sweep.csv", with_tests)
-    _write_csv(folder / "jobs.csv", job_rows(runs))
+    for name, table in (("sweep.csv", with_tests), ("jobs.csv", job_rows(runs))):
+        with atomic_file(folder / name) as part, part.open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, list(table[0]) if table else [])
+            writer.writeheader()
+            writer.writerows(table)
     with atomic_file(folder / "sweep.md") as part:
         part.write_text(_markdown(folder, rows, runs, ranking[0].test if ranking else {}))
     return ranking
@@ -202,10 +193,3 @@ def brief(value: Any) -> Any:
 
 def _brief_table(rows: list[dict[str, Any]]) -> str:
     return markdown_table([{name: brief(value) for name, value in row.items()} for row in rows])
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_file(path) as part, part.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import scipy.signal
 
+from src.preprocess.spikes.waveforms import subtracted
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 from src.simulate.spikes import FS_HZ, IN_BAND_HZ, LOOKALIKES, firing, write_set_as_job
@@ -86,18 +87,13 @@ def hybrid(
 ) -> tuple[np.ndarray, SpikeTrain]:
     """Spikes of ``library`` at random times in ``background``, ``ratio`` = mean peak over in-band noise."""
     rng = np.random.default_rng(seed)
-    n_samples = len(background)
-    train = firing(n_spikes, n_samples, library.n_units, rng)
+    train = firing(n_spikes, len(background), library.n_units, rng)
     trace = background * (library.mean_peak() / ratio)
     chosen = np.zeros(len(train), np.int64)
     for unit in np.unique(train.unit):
         rows = np.flatnonzero(library.units == unit)
         chosen[train.unit == unit] = rng.choice(rows, int((train.unit == unit).sum()))
-    length = library.windows.shape[1]
-    padded = np.pad(trace, length)
-    starts = train.index - BEFORE + length
-    np.add.at(padded, starts[:, None] + np.arange(length), library.windows[chosen])
-    return padded[length : length + n_samples].astype(np.float32), train
+    return subtracted(trace, train.index - BEFORE, -library.windows[chosen]).astype(np.float32), train
 
 
 def draw_hybrid(name: str, shared: Path, seed: int, duration_s: float) -> tuple[np.ndarray, SpikeTrain]:

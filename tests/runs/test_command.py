@@ -59,6 +59,11 @@ def refused(verb, *arguments):
         ("train", ["experiment=sleep_cnn", "sweep=sleep_cnn"], "sweep=… is a search over many trainings; add -m"),
         ("train", ["-m", "experiment=sleep_cnn", "hydra.sweep.subdir=x"], "hydra.sweep.subdir: is not used"),
         ("train", ["-m", "experiment=sleep_cnn", "optimizer.lr=interval(1,2)"], "needs a search; add hydra/sweeper"),
+        (
+            "preprocess",
+            ["-m", "preprocess=spectrogram", "output_dir=a", "nfft=1,2"],
+            r"output_dir: .*/\$\{nfft\}",
+        ),
         ("infer", ["input=x", "hydra.job.chdir=true"], "hydra.job.chdir: is not used: .*give output_dir=<folder>"),
         ("train", ["--config-dir", "/nowhere", "experiment=mine"], "/nowhere: is no folder"),
         ("train", ["experiment=sleep_cnn", "source=edf_folder", "source.root=~/a"], 'type: .*source.root="/'),
@@ -104,6 +109,9 @@ def test_every_awkward_path_of_a_command_is_quoted_at_once():
 
 
 def test_a_path_with_spaces_and_a_sweep_pass(tmp_path):
+    step = ["-m", "preprocess=spectrogram", "input_dir=a"]
+    command.check_command("preprocess", [*step, "output_dir=b", "part=1,2", "parts=2"])
+    command.check_command("preprocess", [*step, "output_dir=b/${window_s}", "window_s=1,2"])
     command.check_command("infer", ["bundle=b", "input=/data/my night.edf"])
     command.check_command("train", ["-m", "experiment=sleep_cnn", "seed=1,2", "runs_dir=a,b", "scheduler=glob(*)"])
 

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from src.preprocess.lfp.extraction import EMG_FILE
 from src.preprocess.lfp.parameters import LfpEpochsParams, LfpParams, SpectrogramParams
-from src.preprocess.lfp.shank import STEP
 from src.preprocess.lfp.spectrogram_file import SILENT_DB, Spectrograms, open_spectrograms
+from src.preprocess.lfp.spectrogram_step import STEP
 from src.preprocess.lfp.spectrograms import say_warnings, spectrograms
 from src.preprocess.lfp.states import HYPNOGRAM, NREM, WAKE, epoch_features, quietly, score, summary_of, write_states
 from src.preprocess.sleep.epochs import AXES, EpochSet, label_epochs, write_epochs
@@ -65,8 +65,7 @@ def epochs_from_spectrogram(
     Raises
     ------
     BadInput
-        If an epoch is shorter than a window, the recording shorter than an epoch, a channel absent, or the
-        scoring is of no use.
+        If an epoch is shorter than a window, a recording than an epoch, a channel absent, or the scoring of no use.
     """
     source = open_spectrograms(artifact)
     firsts, n_frames = _frames(source, epoch_s)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from src.preprocess.lfp.extraction import extract
 from src.preprocess.lfp.parameters import DEFAULT, SpectrogramParams
-from src.preprocess.lfp.shank import STEP, TRACES, VERSION, run
+from src.preprocess.lfp.spectrogram_step import STEP, TRACES, VERSION, run
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.sessions import Session, find_sessions
 from src.signals import BadInput, SourceOptions

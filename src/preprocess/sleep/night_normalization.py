@@ -18,7 +18,7 @@ NIGHT_VIEW = "night_view"
 NIGHT_VIEW_VERSION = 3
 WHOLE = slice(None)
 _LEAST_SCATTER_DB = 0.3
-_AROUND, _LONGEST_GAP, _MARGIN, _LEAST_SHARE = 11, 120, 60, 0.25
+_AROUND, _LONGEST_GAP, _MARGIN, _LEAST_SHARE = 11, 120, 60, 0.25  # epochs of 30 s, but for the share
 
 
 def known_views(views: Sequence[str] | str) -> list[str]:

@@ -199,6 +199,7 @@ def _mixture(values: np.ndarray, most: int, kind: Any) -> np.ndarray:
 
     distance = np.abs(values - np.median(values, axis=0))
     inner = values[(distance < 8 * np.median(distance, axis=0) + 1e-9).all(axis=1)][:4000]
+    # Parts of many spikes in several directions have to be wider and further apart than two along one direction.
     added = LEAST_VARIANCE if most > 2 else 1e-6
     fits = [
         GaussianMixture(k, covariance_type=kind, reg_covar=added, random_state=0).fit(inner)
@@ -227,6 +228,7 @@ def merge_similar(shapes: Shapes, reach: int, refractory: Refractory) -> Shapes:
         distance, overlap = np.sqrt(np.maximum(total - 2 * product, 0)), 2 * product / total
         rare = np.minimum(counts[:, None], counts) < 0.1 * np.maximum(counts[:, None], counts)
         same = distance < APART
+        # Alike: one neuron, unless their spikes coincide as those of two. Less alike: only if their spikes never do.
         near = ((overlap > 0.95) & (distance < 7)) | ((overlap > 0.9) & rare)
         for one, two in np.argwhere(np.triu((near | (overlap > ALIKE)) & ~same, 1)):
             pair = shapes.times[one], shapes.times[two]

@@ -47,7 +47,7 @@ def open_array(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArr
         If there is no such variable, or the file is damaged or holds pickled objects.
     """
     suffix = path.suffix.lower()
-    with whole(path):
+    with damage_explained(path):
         if suffix == ".npy":
             values = np.load(path, mmap_mode="r", allow_pickle=False)
             return StoredArray(path.stem, values.shape, values.dtype, {}, lambda turned: _of_array(values, turned))
@@ -59,7 +59,7 @@ def open_array(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArr
 
 
 @contextmanager
-def whole(source: str | Path) -> Iterator[None]:
+def damage_explained(source: str | Path) -> Iterator[None]:
     """What the library of a format raises over a file in the block becomes :class:`BadInput`; see :func:`explained`."""
     with explained(source, "is damaged or cut short", "copy or write the file again"):
         try:
@@ -113,7 +113,7 @@ def _streamed(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) ->
     The archive's checksum is compared when the last byte has been read.
     """
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-    with whole(path):
+    with damage_explained(path):
         archive = zipfile.ZipFile(path)
     with archive, archive.open(f"{name}.npy") as stream:
         _npy_header(stream)
@@ -122,7 +122,7 @@ def _streamed(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) ->
         def read(first: int, last: int) -> NDArray:
             nonlocal position
             wanted = (last - first) * row_bytes
-            with whole(f"{path} [{name}]"):
+            with damage_explained(f"{path} [{name}]"):
                 if first > position:
                     stream.seek((first - position) * row_bytes, 1)
                 data = stream.read(wanted)
@@ -142,7 +142,7 @@ def _unpacked(
 ) -> Iterator[Read]:
     """An archived array stored channel after channel, unpacked to a nameless file to be read in time."""
     with tempfile.TemporaryFile() as scratch:
-        with whole(f"{path} [{name}]"):
+        with damage_explained(f"{path} [{name}]"):
             with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
                 _npy_header(stream)
                 shutil.copyfileobj(stream, scratch, BLOCK_BYTES)
@@ -202,7 +202,7 @@ def _hdf5(path: Path, key: str | None, usual: tuple[str, ...]) -> StoredArray:
 @contextmanager
 def _of_hdf5(path: Path, place: str, turned: bool) -> Iterator[Read]:
     """Rows (or columns) of a dataset; one whose chunks are long in time is unpacked first, each chunk once."""
-    with whole(path):
+    with damage_explained(path):
         file = h5py.File(path, "r")
     with file, tempfile.TemporaryFile() as scratch:
         data = file[place]
@@ -213,11 +213,11 @@ def _of_hdf5(path: Path, place: str, turned: bool) -> Iterator[Read]:
             values = np.memmap(scratch, data.dtype, "w+", shape=data.shape, order="F" if axis == 0 else "C")
             for first in range(0, data.shape[1 - axis], data.chunks[1 - axis]):
                 part = (slice(None),) * (1 - axis) + (slice(first, first + data.chunks[1 - axis]),)
-                with whole(path):
+                with damage_explained(path):
                     values[part] = data[part]
 
         def read(first: int, last: int) -> NDArray:
-            with whole(path):
+            with damage_explained(path):
                 return np.asarray(values[:, first:last].T if turned else values[first:last])
 
         yield read

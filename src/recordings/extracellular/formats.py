@@ -26,11 +26,6 @@ def begins(path: Path, *heads: bytes) -> bool:
         return handle.read(16).startswith(heads)
 
 
-def is_trodes(path: Path) -> bool:
-    """Whether a file begins as those of Trodes' export do."""
-    return _suffix(".dat", ".lfp")(path) and begins(path, b"<Start settings>")
-
-
 @dataclass(frozen=True)
 class Format:
     """A format of a vendor."""
@@ -56,7 +51,7 @@ FORMATS = (
     Format("Open Ephys .continuous", _holds("*.continuous"), "read_openephys"),
     Format("Intan .rhd/.rhs", lambda p: _suffix(".rhd", ".rhs")(p) or _holds("*.rh[ds]")(p), "read_intan"),
     Format("NeuroScope .dat/.lfp/.eeg with .xml", lambda p: neuroscope_xml(p) is not None, "open_neuroscope"),
-    Format("Trodes export .dat", is_trodes, "open_trodes"),
+    Format("Trodes export .dat", lambda p: _suffix(".dat", ".lfp")(p) and begins(p, b"<Start settings"), "open_trodes"),
     Format("Blackrock .ns1–.ns6", _suffix(*(f".ns{i}" for i in range(1, 7))), "read_blackrock"),
     Format("Plexon .plx", _suffix(".plx"), "read_plexon"),
     Format("Plexon .pl2", _suffix(".pl2"), "read_plexon2"),

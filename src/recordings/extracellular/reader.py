@@ -15,7 +15,7 @@ import numpy as np
 import scipy.io.wavfile
 from numpy.typing import NDArray
 
-from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, open_array, whole
+from src.recordings.extracellular.arrays import SUFFIXES, StoredArray, damage_explained, open_array
 from src.recordings.extracellular.binary import open_raw
 from src.recordings.extracellular.formats import RATE_HINT, vendor_format
 from src.recordings.extracellular.recording import ExtracellularRecording, Run, require_rate
@@ -241,7 +241,7 @@ def _time_range(path: Path, value: Any, n_samples: int, rate: float) -> tuple[fl
 
 
 def _wav(path: Path) -> ExtracellularRecording:
-    with warnings.catch_warnings(record=True) as caught, whole(path):
+    with warnings.catch_warnings(record=True) as caught, damage_explained(path):
         warnings.simplefilter("always")
         try:
             rate, values = scipy.io.wavfile.read(path, mmap=True)

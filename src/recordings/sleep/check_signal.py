@@ -81,7 +81,7 @@ def _scales(report: ChannelReport, usual_uv: tuple[float, float]) -> list[float]
 
 
 def _findings(report: ChannelReport, usual_uv: tuple[float, float] | None) -> Iterator[str]:
-    """Sentences; ``src/preprocess/lfp/shank.py`` tells them apart by a word of each."""
+    """Sentences; ``src/preprocess/lfp/spectrogram_step.py`` tells them apart by a word of each."""
     if report.missing_share > _MISSING_LIMIT:
         yield f"{report.missing_share:.1%} of the samples are missing; epochs with gaps are not scored"
     if report.flat_share > _FLAT_LIMIT:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.preprocess.lfp.parameters import SpectrogramParams
-from src.preprocess.lfp.shank import run
+from src.preprocess.lfp.spectrogram_step import run
 from src.signals import SourceOptions
 
 BANDS = {"delta": [0.5, 4.0], "theta": [5.0, 10.0]}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.recordings.extracellular.formats import is_trodes, neuroscope_xml
+from src.recordings.extracellular.formats import vendor_format
 from src.recordings.extracellular.reader import open_recording
 from src.signals import BadInput, SourceOptions
 from tests.recordings.extracellular.vendor_files import counts, write_neuroscope, write_trodes
@@ -40,7 +40,7 @@ def test_neuroscope_channels_that_are_skipped_are_left_out(tmp_path):
 def test_a_dat_file_is_known_by_what_is_in_and_beside_it(tmp_path):
     trodes = write_trodes(tmp_path / "a", SAMPLES)
     scope = write_neuroscope(tmp_path / "b", SAMPLES, ".dat", [[0, 1, 2, 3]])
-    assert (is_trodes(trodes), neuroscope_xml(trodes)) == (True, None)
-    assert (is_trodes(scope), neuroscope_xml(scope)) == (False, scope.with_suffix(".xml"))
+    known = vendor_format(trodes), vendor_format(scope)
+    assert [one.name for one in known if one] == ["Trodes export .dat", "NeuroScope .dat/.lfp/.eeg with .xml"]
     scope.with_suffix(".xml").write_text("<settings/>")
-    assert neuroscope_xml(scope) is None
+    assert vendor_format(scope) is None

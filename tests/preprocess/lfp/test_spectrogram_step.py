@@ -13,8 +13,8 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.preprocess.lfp import shank as lfp_shank
-from src.preprocess.lfp.shank import STEP, VERSION, frames_per_task, run
+from src.preprocess.lfp import spectrogram_step
+from src.preprocess.lfp.spectrogram_step import STEP, VERSION, frames_per_task, run
 from src.preprocess.sleep.spectrogram import SpectrogramPlan
 from src.signals import BadInput
 from src.storage.step import CachedStep, ensure
@@ -107,7 +107,7 @@ def test_bands_the_rate_cannot_carry_are_named(tmp_path):
 def test_a_full_disk_is_seen_before_the_work(tmp_path, monkeypatch):
     path = write_shank(tmp_path, "a", 0, random_traces(9000, 2))
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(lfp_shank.shutil, "disk_usage", lambda folder: usage(1, 1, 1000))
+    monkeypatch.setattr(spectrogram_step.shutil, "disk_usage", lambda folder: usage(1, 1, 1000))
     with pytest.raises(BadInput, match="are free"):
         compute(tmp_path, path)
     assert not list((tmp_path / "out").iterdir())
@@ -190,7 +190,7 @@ def test_threads_memory_and_repetition_do_not_show(tmp_path, monkeypatch, params
         folder = tmp_path / f"{threads}"
         compute_into(folder, path, threads=threads, memory_mb=memory_mb, **params)
         assert contents(folder) == reference
-    monkeypatch.setattr(lfp_shank, "frames_per_task", lambda plan: 16)
+    monkeypatch.setattr(spectrogram_step, "frames_per_task", lambda plan: 16)
     compute_into(tmp_path / "small", path, **params)
     small = contents(tmp_path / "small")
     if "npz" in "".join(small):

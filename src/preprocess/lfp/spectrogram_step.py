@@ -65,7 +65,7 @@ def run(
         Threads that compute and compress, and memory for the parts of a spectrogram that they are at.
     """
     traces = open_recording(inputs[TRACES], SourceOptions(**params["source"]))
-    work, label = Computation(traces, params), params["label"]
+    work, label = ShankSpectrogram(traces, params), params["label"]
     work.check_room(out_dir)
     target = out_dir / f"{label}_{SPECTROGRAMS}{SUFFIX[params['format']]}"
     channel_bytes = traces.n_samples * traces.block_dtype.itemsize
@@ -92,7 +92,7 @@ def run(
     return work.facts(signal)
 
 
-class Computation:
+class ShankSpectrogram:
     """One shank's spectrograms: what is wanted, and what was found on the way.
 
     Attributes
