@@ -124,8 +124,8 @@ class Bundle:
             raise BadInput(path, "is missing or damaged (checksum differs)", _AGAIN)
         try:
             network = build_network(self.kind, self.network_args)
-        except BadInput:
-            raise
+        except BadInput as error:
+            raise BadInput(self.folder / DESCRIPTION, error.problem, error.hint) from None
         except Exception as error:  # whatever a constructor makes of arguments that are not its own
             problem = f"describes no {self.kind} ({' '.join(str(error).split())[:120]})"
             raise BadInput(self.folder / DESCRIPTION, problem, "use the version that wrote it") from error

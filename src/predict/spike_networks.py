@@ -14,7 +14,7 @@ from src.models.spikes.networks import SpikeClassifier, SpikeDetector
 from src.preprocess.spikes.conditioning import CONDITIONING, Conditioning
 from src.preprocess.spikes.filters import grow, robust_sigma
 from src.preprocess.spikes.sorting import EDGE_SAMPLES, GAIN_SAMPLES, TURNED, Sorted
-from src.preprocess.spikes.trace import Trace, check_clipping, check_rates, without_hum
+from src.preprocess.spikes.trace import Trace, check_clipping, check_rates, without_hum, without_pulses
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
@@ -79,9 +79,9 @@ class NetworkSorter:
 
     def sort(self, trace: Trace) -> Sorted:
         """Spikes of one recording, none of them beside samples that carry no signal."""
-        chain = self.conditioning
-        centred, notes = without_hum(trace.centred, trace.fs_hz)
-        centred = centred * np.float32(self.gain)
+        chain, (trace, pulses) = self.conditioning, without_pulses(trace)
+        centred, hum = without_hum(trace.centred, trace.fs_hz)
+        centred, notes = centred * np.float32(self.gain), (*pulses, *hum)
         bandpassed = chain.bandpassed(centred)
         decision = self.decision(trace.name, bandpassed)
         with one_thread():

@@ -67,7 +67,7 @@ def simulate_session(
     stages = simulate_states(rng, int(minutes * 60 // epoch_s), epoch_s)
     folder = parent / f"{name}.rec"
     n_samples, counts = int(minutes * 60 * fs_hz), np.dtype(dtype).kind == "i"
-    lines = [f"{i * epoch_s:g},{epoch_s:g},{RODENT_STAGES[stage]}" for i, stage in enumerate(stages)]
+    lines = [f"{i * epoch_s:.10g},{epoch_s:g},{RODENT_STAGES[stage]}" for i, stage in enumerate(stages)]
     scoring = parent / f"{name}_hypnogram.csv"
     if scoring.exists():
         raise BadInput(scoring, "is there already", "choose another folder or name")

@@ -49,6 +49,16 @@ def test_a_recording_of_the_other_polarity_is_turned_over(bundles, spike_folder)
     assert sorter.sort(trace).notes == ()
 
 
+def test_pulses_are_no_spikes(bundles, spike_folder):
+    trace, sorter = load_trace(spike_folder / "D2.mat", fs_hz=FS_HZ), NetworkSorter.from_bundles(*bundles)
+    samples, pulses = trace.centred.copy(), np.arange(2_000, len(trace.centred) - 100, 2_500)
+    samples[pulses[:, None] + np.arange(15)] += 500
+    found = sorter.sort(replace(trace, centred=samples))
+    assert np.abs(found.train.index[:, None] - pulses).min() > 60
+    assert f"blanked: {len(pulses)} artefacts" in found.notes[0]
+    assert len(found.train) > 0.8 * len(sorter.sort(trace).train)
+
+
 def test_bundles_that_do_not_belong_together_are_refused(bundles):
     detection, classification = bundles
     with pytest.raises(BadInput, match="is a spike_classification bundle"):

@@ -186,7 +186,7 @@ def _score(
             raise BadInput(examples.source, f"names no epoch of {absent[0]}", "score at least one of Wake and of NREM")
     features, said = epoch_features(epochs.features, epochs.freqs_hz, muscle)
     states = score(features, epoch_s, labels)
-    write_states(out_dir, [f"{onset:g},{epoch_s:g}" for onset in epochs.onset_s], states.stages, states.confidence)
+    write_states(out_dir, epochs.onset_s.tolist(), epoch_s, states.stages, states.confidence)
     level = quietly(np.nanmedian, epochs.features.astype(np.float32).mean(axis=3), axis=1).T
     traces = {"slow waves (z)": features.slow, "theta ratio": features.theta}
     traces |= {} if muscle is None else {"muscle": muscle}
@@ -216,7 +216,8 @@ def _vote(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, see
     scored = voters > 0
     stages = np.where(scored, votes.argmax(axis=1), UNSCORED)
     confidence = np.where(scored, votes.max(axis=1) / np.maximum(voters, 1), np.nan)
-    write_states(out_dir, [f"{onset},{length}" for onset, length, *_ in tables[-1][: len(votes)]], stages, confidence)
+    onset_s = [float(onset) for onset, *_ in tables[-1][: len(votes)]]
+    write_states(out_dir, onset_s, params["epoch_s"], stages, confidence)
     agreed = float((np.count_nonzero(votes, axis=1) <= 1).mean())
     return summary_of(stages, confidence) | {
         "shanks": list(inputs),
@@ -230,12 +231,12 @@ def _vote(inputs: Mapping[str, Path], params: dict[str, Any], out_dir: Path, see
     }
 
 
-LFP_EPOCHS = CachedStep("lfp_epochs", 4, _run)
+LFP_EPOCHS = CachedStep("lfp_epochs", 5, _run)
 """Inputs ``spectrograms`` (a shank's folder) and, if there are, ``hypnogram``, ``examples`` and ``emg``; parameters
 ``epoch_s``, ``species``, ``channels``, ``min_hz``, ``max_hz``, ``margin_s``, ``stage_coding``, ``text_epoch_s``; writes
 ``epochs.h5`` and, where nobody scored, ``hypnogram.csv`` and ``states.png``."""
 
-SESSION_STATES = CachedStep("lfp_session_states", 2, _vote)
+SESSION_STATES = CachedStep("lfp_session_states", 3, _vote)
 """Inputs: the folders of the scored shanks by their labels; parameter ``epoch_s``; writes ``hypnogram.csv``."""
 
 

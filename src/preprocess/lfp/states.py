@@ -75,14 +75,17 @@ class States(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def write_states(folder: Path, epochs: Sequence[str], stages: NDArray, confidence: NDArray[np.float64]) -> None:
-    """Write ``hypnogram.csv``; an epoch is its onset and duration in seconds, with a comma between.
+def write_states(
+    folder: Path, onset_s: Sequence[float], epoch_s: float, stages: NDArray, confidence: NDArray[np.float64]
+) -> None:
+    """Write ``hypnogram.csv``, a row per epoch, times in seconds; one that is ``unscored`` has no confidence.
 
-    An ``unscored`` epoch has no confidence. Nights of people have other columns: ``src/predict/sleep_night.py``.
+    Nights of people have other columns: ``src/predict/sleep_night.py``.
     """
     names = [*STATES, "unscored"]  # UNSCORED is -1
-    rows = zip(epochs, stages, confidence, strict=True)
-    lines = [f"{e},{names[stage]},{'' if stage == UNSCORED else f'{sure:.3f}'}" for e, stage, sure in rows]
+    sure = ["" if stage == UNSCORED else f"{value:.3f}" for stage, value in zip(stages, confidence, strict=True)]
+    rows = zip(onset_s, stages, sure, strict=True)
+    lines = [f"{onset:.10g},{epoch_s:g},{names[stage]},{value}" for onset, stage, value in rows]
     (folder / HYPNOGRAM).write_text("\n".join(["onset,duration,stage,confidence", *lines]) + "\n")
 
 

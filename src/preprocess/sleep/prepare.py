@@ -22,7 +22,7 @@ from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_f
 from src.recordings.sleep.channels import join_channels, require_band
 from src.recordings.sleep.check_signal import check_channel
 from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring, subject_of
-from src.signals import BadInput, Origin
+from src.signals import BadInput, Origin, require_range
 from src.simulate.sleep import SIMULATE_NIGHTS
 from src.storage.batch import Job, Summary, run_batch
 from src.storage.step import CachedStep, ensure, read_artifact
@@ -207,6 +207,8 @@ def _simulated_jobs(
     nights: int = 1,
     hours: float = 8.0,
 ) -> list[Job]:
+    require_range("source", 1, subjects=subjects, nights=nights)
+    require_range("source", 0.1, hours=hours)
     cohort = {"nights": nights, "hours": hours}
     numbers = range(int(first_subject), int(first_subject) + int(subjects))
     return [

@@ -6,7 +6,17 @@ from sklearn.metrics import cohen_kappa_score as kappa
 
 from src.preprocess.lfp.epochs import lfp_epochs
 from src.preprocess.lfp.parameters import LfpEpochsParams
-from src.preprocess.lfp.states import NREM, REM, WAKE, Features, epoch_features, score, summary_of, two_modes
+from src.preprocess.lfp.states import (
+    NREM,
+    REM,
+    WAKE,
+    Features,
+    epoch_features,
+    score,
+    summary_of,
+    two_modes,
+    write_states,
+)
 from src.signals import RODENT_STAGES, UNSCORED, SourceOptions
 from src.simulate.lfp import simulate_session
 
@@ -111,6 +121,13 @@ def test_two_modes_and_one():
     assert two_modes(np.full(20, 3.0), NONE, NONE)[1] is False
     for seed in range(5):
         assert two_modes(np.random.default_rng(seed).normal(size=400), NONE, NONE)[1] is False
+
+
+def test_onsets_of_long_recordings_are_written_whole(tmp_path):
+    stages, confidence = np.array([WAKE, UNSCORED]), np.array([0.75, np.nan])
+    write_states(tmp_path, [123_456.5, 1_234_567.5], 2.5, stages, confidence)
+    lines = ["onset,duration,stage,confidence", "123456.5,2.5,Wake,0.750", "1234567.5,2.5,unscored,"]
+    assert (tmp_path / "hypnogram.csv").read_text().splitlines() == lines
 
 
 def test_missing_epochs_are_unscored():

@@ -93,3 +93,11 @@ def test_what_the_hints_say_to_type_composes():
     source = composed("train", "experiment=sleep_cnn", "source=edf_folder", "source.root=x", *typed).source
     assert (source.stage_names, source.stage_coding, source.scoring) == ({"Quiet": "N2"}, "edf", "{stem}.txt")
     assert source.scorer == "A"
+
+
+@pytest.mark.parametrize("cohort", [{"subjects": 0}, {"nights": -1}, {"hours": -1.0}])
+def test_a_cohort_of_nothing_is_refused_before_it_is_simulated(tmp_path, cohort):
+    (name,) = cohort
+    with pytest.raises(BadInput, match=f"source.{name}: is {cohort[name]}; give"):
+        prepare_nights({"kind": "simulated", **cohort}, EpochSettings(), cache=tmp_path, workers=1)
+    assert not any(tmp_path.iterdir())
