@@ -57,7 +57,7 @@ def report_scores(
         result = score((truth.index, truth.unit), (found.index, found.unit), n_samples, fs_hz=fs_hz, n_units=units)
         rows.append({"recording": name, "method": str(record.get("method", "networks")), **result.row()})
         tables[name] = result.confusion
-        within = tolerances.samples(fs_hz).loose
+        within, *_ = tolerances.samples(fs_hz)
         with (root / f"{name}.csv").open() as handle:
             strength = np.array([float(row["strength"]) for row in csv.DictReader(handle)])
         curves[name] = _precision_recall(truth, found, strength, within)

@@ -97,7 +97,7 @@ def tune(
 
     A grid whose best threshold is its smallest or largest is widened towards 0 or 1, at most three times.
     """
-    within, grid = Tolerances().samples(fs_hz).loose, sorted(thresholds)
+    (within, *_), grid = Tolerances().samples(fs_hz), sorted(thresholds)
     scores: dict[tuple[float, int], float] = {}
     for _ in range(1 + WIDENINGS):
         for threshold in grid:

@@ -1,7 +1,6 @@
 """How well a sorted spike train agrees with the truth: one-to-one matching, scores, chance levels."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -26,17 +25,10 @@ class Tolerances:
     strict_ms: float = 0.4
     close_ms: float = 1.0
 
-    def samples(self, fs_hz: float) -> "Samples":
-        """The same in samples."""
-        return Samples(*(round(ms * fs_hz / 1000) for ms in (self.loose_ms, self.strict_ms, self.close_ms)))
-
-
-class Samples(NamedTuple):
-    """:class:`Tolerances` at one sampling rate."""
-
-    loose: int
-    strict: int
-    close: int
+    def samples(self, fs_hz: float) -> tuple[int, int, int]:
+        """Loose, strict and close in samples."""
+        loose, strict, close = (round(ms * fs_hz / 1000) for ms in (self.loose_ms, self.strict_ms, self.close_ms))
+        return loose, strict, close
 
 
 def match(

@@ -6,7 +6,7 @@ neighbouring windows share their products, and every stretch gets noise of its o
 that no replica is ever stored. A stretch of one window is upstream's minibatch of independent windows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -67,36 +67,37 @@ def gather(
     BadInput
         If no trial is quiet and long enough.
     """
-    margin = config.windowsize + stretch
-    parts: list[list[np.ndarray]] = [[], [], []]
-    first, windows, replicas, datasets, position = [], [], [], [], margin
-    for example in examples:
-        strength, fitting = example.added_noise(level), len(example.dff) - config.windowsize + 1
-        if strength is None or fitting < 1:
-            continue
-        noise = np.float32(strength / 100 * np.sqrt(config.sampling_rate_hz)) * example.noise_profile
-        for part, array in zip(parts, (example.dff, example.target, noise), strict=True):
-            part.append(np.pad(array, (margin, 0)))
-        first.append(position)
-        windows.append(fitting)
-        replicas.append(min(MOST_REPLICAS, np.ceil(1.2 * (level / max(example.base_noise, 1e-6)) ** 2)))
-        datasets.append(example.trial.dataset)
-        position += len(example.dff) + margin
-    if not first:
+    usable = [e for e in examples if e.added_noise(level) is not None and len(e.dff) >= config.windowsize]
+    if not usable:
         raise BadInput(
             f"noise level {level:g}",
             f"no trial of the ground truth is quieter and longer than {config.windowsize} frames",
             "train higher noise levels or give more ground truth",
         )
-    count, names = np.asarray(windows), np.asarray(datasets)
-    total = count * np.asarray(replicas, dtype=float)
+    margin = config.windowsize + stretch
+
+    def joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
+        padded = [np.pad(array, (margin, 0)) for array in arrays]
+        return np.pad(np.concatenate(padded), (0, margin)).astype(np.float32)
+
+    frames, names = np.array([len(e.dff) for e in usable]), np.array([e.trial.dataset for e in usable])
+    windows = frames - config.windowsize + 1
+    replicas = np.array([np.ceil(1.2 * (level / max(e.base_noise, 1e-6)) ** 2) for e in usable])
+    total = windows * np.minimum(replicas, MOST_REPLICAS)
     for name in np.unique(names):
         own = names == name
         total[own] *= min(1.0, DATASET_SHARE / len(np.unique(names)) / total[own].sum())
-    draws = total * (count + stretch - 1) / count
-    dff, target, noise = (np.pad(np.concatenate(part), (0, margin)).astype(np.float32) for part in parts)
-    epoch = int(min(max_windows, total.sum()))
-    return TrainingWindows(dff, target, noise, np.asarray(first), count, draws / draws.sum(), epoch, stretch)
+    draws = total * (windows + stretch - 1) / windows
+    return TrainingWindows(
+        dff=joined(e.dff for e in usable),
+        target=joined(e.target for e in usable),
+        noise=joined(e.noise_of(level, config) for e in usable),
+        first=np.cumsum(frames + margin) - frames,
+        windows=windows,
+        share=draws / draws.sum(),
+        epoch_windows=int(min(max_windows, total.sum())),
+        stretch=stretch,
+    )
 
 
 def draw_stretches(

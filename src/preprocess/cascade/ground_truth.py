@@ -42,6 +42,10 @@ class Example:
             return None
         return float(np.interp(level, np.maximum.accumulate(self.measured_noise), _NOISE_GRID))
 
+    def noise_of(self, level: float, config: PackageConfig) -> np.ndarray:
+        """``(time,)`` standard deviation of the noise that lifts the trial to a noise level at or above its own."""
+        return np.float32((self.added_noise(level) or 0) / 100 * np.sqrt(config.sampling_rate_hz)) * self.noise_profile
+
 
 def prepare(trials: Sequence[Trial], config: PackageConfig, seed: int = 0) -> list[Example]:
     """Bring trials to the model's frame rate; noise is added later, for each noise level anew.
@@ -111,9 +115,6 @@ def smooth_counts(counts: np.ndarray, config: PackageConfig) -> np.ndarray:
 
 def with_noise(example: Example, level: float, config: PackageConfig, draw: np.random.Generator) -> np.ndarray | None:
     """``(time,)`` float32 ΔF/F with noise added up to a noise level; ``None`` if the recording is noisier."""
-    strength = example.added_noise(level)
-    if strength is None:
+    if example.added_noise(level) is None:
         return None
-    scale = strength / 100 * np.sqrt(config.sampling_rate_hz)
-    noise = draw.standard_normal(len(example.dff), dtype=np.float32)
-    return example.dff + np.float32(scale) * example.noise_profile * noise
+    return example.dff + example.noise_of(level, config) * draw.standard_normal(len(example.dff), dtype=np.float32)
