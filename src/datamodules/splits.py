@@ -11,6 +11,7 @@ import numpy as np
 from src.signals import BadInput, require_range
 from src.storage.manifest import digest_of
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
@@ -100,6 +101,24 @@ def split_by_fold(subjects: Sequence[str], *, fold: int, folds: int, val: float,
     return Split(f"fold({fold} of {folds}, val={val})", seed, parts)
 
 
+def read_folds(path: str, fold: int) -> list[list[str]]:
+    """The subjects of each fold; a path is looked for in the working directory, then in the repository.
+
+    Raises
+    ------
+    BadInput
+        If the file cannot be read, or has no such fold.
+    """
+    place = Path(path) if Path(path).exists() else REPOSITORY / path
+    try:
+        folds = [[str(subject) for subject in part] for part in json.loads(place.read_text())["folds"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(path, "is no file of folds", "give JSON with a list of subjects per fold") from error
+    if not 0 <= fold < len(folds):
+        raise BadInput(path, f"has {len(folds)} folds, not a fold {fold}", f"give a fold from 0 to {len(folds) - 1}")
+    return folds
+
+
 def split_by_file(subjects: Sequence[str], *, path: str, fold: int, val: int, seed: int) -> Split:
     """Fold ``fold`` of a file in the repository, so that everyone tests on the same people.
 
@@ -113,14 +132,9 @@ def split_by_file(subjects: Sequence[str], *, path: str, fold: int, val: int, se
     Raises
     ------
     BadInput
-        If the file cannot be read, lacks the fold, or names other subjects than the data have.
+        If :func:`read_folds` says so, or the file names other subjects than the data have.
     """
-    try:
-        folds = [[str(subject) for subject in part] for part in json.loads(Path(path).read_text())["folds"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(path, "is no file of folds", "give JSON with a list of subjects per fold") from error
-    if not 0 <= fold < len(folds):
-        raise BadInput(path, f"has {len(folds)} folds, not a fold {fold}", f"give a fold from 0 to {len(folds) - 1}")
+    folds = read_folds(path, fold)
     listed, present = {subject for part in folds for subject in part}, set(subjects)
     if listed != present:
         odd = ", ".join(sorted(listed ^ present)[:8])
@@ -193,6 +207,8 @@ def check_split(method: str, seed: int = 0, **parameters: Any) -> dict[str, Any]
     require_range(where, 0, 1, **shares)
     if sum(shares.values()) >= 1:
         raise BadInput(where, f"{' and '.join(shares)} together are {sum(shares.values()):g}", "lower the shares")
+    if method == "file":
+        read_folds(own["path"], own["fold"])
     if method == "fold":
         require_range(where, 2, folds=own["folds"])
         require_range(where, 0, own["folds"] - 1, fold=own["fold"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.datamodules.splits import make_split, split_blocks, split_by_fold, split_by_fraction
+from src.datamodules.splits import check_split, make_split, split_blocks, split_by_fold, split_by_fraction
 from src.signals import BadInput
 
 ids = st.lists(st.text("abcdef0123456789", min_size=1, max_size=6), min_size=4, max_size=40, unique=True)
@@ -68,6 +68,16 @@ def test_parameters_of_another_method_are_passed_over_and_a_typo_is_not():
         make_split(list("abcdef"), **given, tset=0.2)
     with pytest.raises(BadInput, match=r"datamodule.split.path: is needed by file"):
         make_split(list("abcdef"), method="file", fold=0, val=1, seed=0)
+
+
+def test_the_folds_of_the_repository_are_found_from_anywhere_and_before_any_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = "conf/folds/sleep_edfx_bandpower_6.json"
+    assert check_split("file", path=path, fold=5, val=4)["path"] == path
+    with pytest.raises(BadInput, match="has 6 folds, not a fold 6"):
+        check_split("file", path=path, fold=6, val=4)
+    with pytest.raises(BadInput, match=r"absent.json: is no file of folds"):
+        check_split("file", path="absent.json", fold=0, val=4)
 
 
 def test_too_short_a_recording_cannot_be_split_in_blocks():

@@ -81,6 +81,10 @@ def test_the_answer_says_who_gave_it(signal):
     alone = stage(signal[None], 100.0, ["C4-M1"], yasa=False)
     assert alone.origin.startswith("Network trained on")
     assert not np.allclose(alone.probabilities, both.probabilities)
+    dead = stage(np.stack([0 * signal, signal]), 100.0, ["C3-A2", "C4-A1"])
+    assert dead.channels == ["C4-A1"]
+    assert "channels chosen: C4-A1 (use names others)" in dead.notes
+    assert any(note.startswith("C3-A2 left out: channel 'C3-A2' is flat") for note in dead.notes)
     own = stage(signal[None], 100.0, ["Fpz-Cz"])
     assert own.origin.startswith("Network trained on")
     assert not any("YASA" in note or "misread" in note for note in own.notes)
