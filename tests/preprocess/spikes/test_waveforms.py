@@ -144,8 +144,8 @@ def test_pulses_in_a_labelled_recording_leave_its_waveforms_alone(spike_folder):
     samples[np.arange(1_000, len(samples) - 100, 2_500)[:, None] + np.arange(15)] += 500
     pulsed = labelled_recording(replace(labelled.trace, centred=samples), labelled.train, CHAIN)
     assert "artefacts up to" in pulsed.notes[0]
-    peaks = [one.waveforms(range(len(samples))).templates.max(axis=1) for one in (pulsed, labelled)]
-    np.testing.assert_allclose(*peaks, rtol=0.05)
+    found, true = (one.waveforms(range(len(samples))).templates.max(axis=1) for one in (pulsed, labelled))
+    np.testing.assert_allclose(found, true, rtol=0.05)
     beside = SpikeTrain.sorted(np.append(labelled.train.index, 3_395), np.append(labelled.train.unit, 6))
     with pytest.raises(BadInput, match="every spike of neuron 6 lies beside an artefact"):
         labelled_recording(replace(labelled.trace, centred=samples), beside, CHAIN)
