@@ -9,7 +9,15 @@ import scipy.linalg
 
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import grow, mean_template, slow_baseline
-from src.preprocess.spikes.trace import Trace, checked_labels, load_trace, without_artefacts, without_hum
+from src.preprocess.spikes.trace import (
+    CEILING,
+    Trace,
+    checked_labels,
+    load_trace,
+    pulse_ceiling,
+    without_artefacts,
+    without_hum,
+)
 from src.recordings.extracellular.spike_trains import SpikeTrain, checked_train, read_sorting, read_spikes
 from src.signals import BadInput, SourceOptions
 
@@ -261,6 +269,7 @@ def labelled_recording(
     train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), trace.source)
     cleaned, hum = without_hum(trace.centred, trace.fs_hz)
     largest = _largest_peak(trace.source, conditioning.bandpassed(cleaned), train, before)
+    largest = max(largest, pulse_ceiling(cleaned, trace.fs_hz) / CEILING)  # neurons without labels are no pulses
     calm, pulses = without_artefacts(replace(trace, centred=cleaned), largest, conditioning.low_hz or 0.0)
     kept = ~grow(trace.usable & ~calm.usable, AFTER, before)[train.index]  # a waveform that is blanked in part is none
     if len(lost := np.setdiff1d(train.unit, train.unit[kept])):
