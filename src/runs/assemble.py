@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
+from src.datamodules.loaders import batch_share
 from src.models.schedule import make_optimizer
 from src.runs.callbacks import AtomicCheckpointIO, read_checkpoint
 from src.runs.folder import data_identity
@@ -69,6 +70,7 @@ def rehearse(cfg: DictConfig) -> None:
     if cfg.get("trainer"):
         trainer = make_trainer(cfg, folder=Path(cfg.runs_dir), monitor=("val/loss", "min"), loggers=[])
         steps = math.inf if (trainer.max_epochs, trainer.max_steps) == (-1, -1) else 1000
+        batch_share(cfg.datamodule.get("batch_size") or 0, trainer.world_size)
         model: Any = OmegaConf.to_container(cfg.model, resolve=True)
         if "optimizer" in model:
             blocks, weights = (model["optimizer"], model.get("scheduler")), [torch.nn.Parameter(torch.zeros(1))]
