@@ -149,6 +149,10 @@ class PartLoaders(pl.LightningDataModule):
         self.batch_size = self.held_out_batch = batch_size
         self.execution = Execution(**execution or {})
 
+    def require_share(self, processes: int) -> None:
+        """Raise ``BadInput`` if so many processes cannot share a batch evenly."""
+        batch_share(self.batch_size, processes)
+
     def held_out(self, part: Part) -> Any:
         """The examples of a part that nothing is trained on."""
         return self.datasets[part]
