@@ -67,6 +67,14 @@ def _running() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
+def batch_share(batch_size: int, processes: int) -> int:
+    """Examples of a step for each process; ``BadInput`` if they cannot be divided evenly."""
+    if batch_size % processes:
+        problem = f"is {batch_size} for {processes} processes"
+        raise BadInput("datamodule.batch_size", problem, f"give a multiple of {processes}")
+    return batch_size // processes
+
+
 def training_loader(
     dataset: Dataset[Any],
     batch_size: int,
@@ -92,16 +100,14 @@ def training_loader(
         If the processes cannot share a batch evenly.
     """
     rank, processes = _place(trainer)
-    if batch_size % processes:
-        problem = f"is {batch_size} for {processes} processes"
-        raise BadInput("datamodule.batch_size", problem, f"give a multiple of {processes}")
+    share = batch_share(batch_size, processes)
     sampler: Any = None
     if not overfitting(trainer):
         # The factor keeps the orders of neighbouring seeds apart: the sampler draws from seed + epoch.
         sampler = ShareSampler(dataset, processes, rank, shuffle=True, seed=seed * 1_000_003)
     return DataLoader(
         dataset,
-        batch_size=batch_size // processes,
+        batch_size=share,
         sampler=sampler,
         # A last batch of a handful would upset batch norm; the next epoch shows its examples.
         drop_last=len(dataset) >= batch_size,  # type: ignore[arg-type]
@@ -142,6 +148,10 @@ class PartLoaders(pl.LightningDataModule):
         require_range("datamodule", 1, batch_size=batch_size)
         self.batch_size = self.held_out_batch = batch_size
         self.execution = Execution(**execution or {})
+
+    def require_share(self, processes: int) -> None:
+        """Raise ``BadInput`` if so many processes cannot share a batch evenly."""
+        batch_share(self.batch_size, processes)
 
     def held_out(self, part: Part) -> Any:
         """The examples of a part that nothing is trained on."""

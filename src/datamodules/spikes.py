@@ -375,6 +375,9 @@ class SpikeData(PartLoaders):
             rows[part] = {"seconds": float(seconds), "spikes": len(block.train), **spikes}
         return rows
 
+    def require_share(self, processes: int) -> None:
+        """Every process draws batches of its own."""
+
     def train_dataloader(self) -> DataLoader[Any]:
         given: dict[str, Any] = {**self.examples, **({"after": self.after} if self.kind is TraceWindows else {})}
         given["batches"] *= 1 if self.trainer is None else self.trainer.world_size

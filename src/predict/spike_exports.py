@@ -1,6 +1,6 @@
 """Sorted spikes in the formats of other tools: a SpikeInterface sorting, a folder for Phy, a file for NWB.
 
-SpikeInterface's and Phy's files are plain arrays and are written without either; NWB takes ``pynwb``.
+SpikeInterface's and Phy's files are plain arrays and are written without either.
 All of them count samples from 0, and units from 1.
 """
 
@@ -72,14 +72,7 @@ class SortedRecording:
 
 
 def export(kinds: list[str], output_dir: Path, done: SortedRecording) -> list[Path]:
-    """Write one recording's spikes in each of ``kinds``; returns what was written.
-
-    Raises
-    ------
-    BadInput
-        If a kind is unknown, or its package is not installed.
-    """
-    require_known(kinds)
+    """Write one recording's spikes in each of ``kinds``, which are known; returns what was written."""
     return [WRITERS[kind](output_dir, done) for kind in kinds]
 
 
@@ -145,18 +138,10 @@ def write_phy(output_dir: Path, done: SortedRecording) -> Path:
 
 
 def write_nwb(output_dir: Path, done: SortedRecording) -> Path:
-    """``<name>.nwb``: a units table with spike times in seconds, mean waveforms and quality.
+    """``<name>.nwb``: a units table with spike times in seconds, mean waveforms and quality."""
+    from pynwb import NWBHDF5IO, NWBFile
+    from pynwb.misc import Units
 
-    Raises
-    ------
-    BadInput
-        If ``pynwb`` is not installed.
-    """
-    try:
-        from pynwb import NWBHDF5IO, NWBFile
-        from pynwb.misc import Units
-    except ImportError:
-        raise BadInput("options.exports", "nwb takes the package pynwb", "pip install pynwb") from None
     now = datetime.now(UTC)
     description = f"spikes sorted by neurolit from {done.source}; the start time is that of the sorting"
     content = NWBFile(session_description=description, identifier=done.name, session_start_time=now)

@@ -54,9 +54,9 @@ def assemble(cfg: DictConfig) -> tuple[Any, Any]:
         Before any data are prepared: for a key that no constructor takes, or a network that the module cannot train.
     """
     check(cfg)
-    rehearse(cfg)
+    processes = rehearse(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    datamodule = prepared_data(cfg)
+    datamodule = prepared_data(cfg, processes)
     signal, classes = datamodule.signal.to_dict(), list(datamodule.classes)
     with one_line("model", "make it fit the datamodule, or change its arguments"):
         model = instantiate(cfg.model, signal=signal, classes=classes, _recursive_=False, _convert_="all")
@@ -64,16 +64,22 @@ def assemble(cfg: DictConfig) -> tuple[Any, Any]:
     return datamodule, model
 
 
-def rehearse(cfg: DictConfig) -> None:
-    """Make the optimizer, its schedule and the trainer once; what they refuse is named before any data are prepared."""
+def rehearse(cfg: DictConfig) -> int:
+    """Make the optimizer, its schedule and the trainer once; what they refuse is named before any data are prepared.
+
+    Returns the number of processes that will train.
+    """
+    processes = 1
     if cfg.get("trainer"):
         trainer = make_trainer(cfg, folder=Path(cfg.runs_dir), monitor=("val/loss", "min"), loggers=[])
+        processes = trainer.world_size
         steps = math.inf if (trainer.max_epochs, trainer.max_steps) == (-1, -1) else 1000
         model: Any = OmegaConf.to_container(cfg.model, resolve=True)
         if "optimizer" in model:
             blocks, weights = (model["optimizer"], model.get("scheduler")), [torch.nn.Parameter(torch.zeros(1))]
             with one_line("optimizer or scheduler"):
                 make_optimizer(weights, *blocks, steps=steps, monitor="val/loss")
+    return processes
 
 
 @contextmanager
@@ -92,10 +98,12 @@ def one_line(name: str, hint: str = "change its arguments") -> Iterator[None]:
         raise BadInput(key[1] if key else name, text or repr(cause), hint) from error
 
 
-def prepared_data(cfg: DictConfig) -> Any:
+def prepared_data(cfg: DictConfig, processes: int = 1) -> Any:
     """The datamodule of ``cfg`` with its recordings prepared and split."""
     with one_line("datamodule"):
         datamodule = instantiate(cfg.datamodule, _recursive_=False, _convert_="all")
+    if hasattr(datamodule, "require_share"):
+        datamodule.require_share(processes)
     datamodule.prepare_data()
     datamodule.setup("fit")
     return datamodule

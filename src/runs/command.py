@@ -326,10 +326,6 @@ def _missing(error: MissingConfigException, verb: str) -> BadInput:
     known = list(error.options or [])
     if not group or not known:
         return BadInput("command line", " ".join(str(error).split()), f"see python {verb}.py --help")
-    return _no_such_option(group, option, known)
-
-
-def _no_such_option(group: str, option: str, known: list[str]) -> BadInput:
     near = nearest(option, known)
     hint = f"did you mean {group}={near}?" if near else f"choose from: {', '.join(known)}"
     return BadInput("command line", f"{group}={option} does not exist", hint)

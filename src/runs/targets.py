@@ -57,8 +57,14 @@ FUNCTIONS_OF = ("src.models.schedule.", "src.runs.tracking.")
 
 _LOGGING = ("logging.", "colorlog.")
 
-OURS = {"logger": "logger", "fast_dev_run": "debug=fast", "enable_checkpointing": "callbacks.checkpoint"}
-"""Arguments of ``Trainer`` that ``train.py`` has to decide itself, and what to give instead."""
+OURS = {
+    "trainer.logger": "logger",
+    "trainer.fast_dev_run": "debug=fast",
+    "trainer.enable_checkpointing": "callbacks.checkpoint",
+    "model.signal": "datamodule.…",
+    "model.classes": "datamodule.…",
+}
+"""Arguments that ``train.py`` has to decide itself, and what to give instead."""
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "patience": (0, inf),
@@ -179,8 +185,9 @@ def check(cfg: DictConfig) -> None:
         if (value := plain.get("trainer", {}).get(key)) is not None and value != -1 and value <= 0:
             raise BadInput(f"trainer.{key}", f"is {value}, so nothing would be trained", "give a number above 0")
     for key, instead in OURS.items():
-        if key in plain.get("trainer", {}):
-            raise BadInput(f"trainer.{key}", "is set by train.py", f"give {instead} instead")
+        block, _, name = key.partition(".")
+        if name in plain.get(block, {}):
+            raise BadInput(key, "is set by train.py", f"give {instead} instead")
     _check_network(plain["model"])
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.predict.spike_exports import SortedRecording, export
+from src.predict.spike_exports import SortedRecording, export, require_known
 from src.recordings.extracellular.spike_trains import SpikeTrain
 from src.signals import BadInput
 
@@ -77,9 +77,9 @@ def test_other_readers_agree(done, tmp_path):
         assert "those of the onset" in units.description
 
 
-def test_an_unknown_kind_is_refused(done, tmp_path):
+def test_an_unknown_kind_is_refused():
     with pytest.raises(BadInput, match="unknown kind 'klusters'; choose from: spikeinterface, phy, nwb"):
-        export(["klusters"], tmp_path, done)
+        require_known(["klusters"])
 
 
 def test_blocks_do_not_change_what_is_written(done, tmp_path, monkeypatch):

@@ -101,6 +101,13 @@ def test_a_training_without_its_checkpoint_is_refused(tmp_path, change):
         trainer(tmp_path, change)
 
 
+def test_a_batch_that_two_processes_cannot_share_is_refused_before_any_data_are_touched(monkeypatch):
+    monkeypatch.setattr("src.datamodules.sleep.prepare_nights", None)
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true")
+    with pytest.raises(BadInput, match=r"datamodule.batch_size: is 15 for 2 processes; give a multiple of 2"):
+        assemble(configured("datamodule.batch_size=15", "trainer.sync_batchnorm=false", *two))
+
+
 def test_a_tracker_is_kept_in_a_debug_mode():
     cfg = composed("train", "experiment=sleep_cnn", "debug=fast", "logger=wandb", "+logger.entity=lab")
     assert cfg.logger == {"_target_": "src.runs.tracking.wandb_tracker", "project": "neurolit", "entity": "lab"}

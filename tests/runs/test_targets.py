@@ -91,6 +91,7 @@ def test_everything_that_the_repository_names_is_allowed(repository):
         ("+callbacks.x.patience=3", r"callbacks.x: names no _target_"),
         ("+callbacks.early_stopping.paitence=3", r"did you mean callbacks.early_stopping.patience\?"),
         ("+trainer.logger=true", r"trainer.logger: is set by train.py; give logger instead"),
+        ("+model.classes=[a]", r"model.classes: is set by train.py; give datamodule"),
         ("+trainer.fast_dev_run=true", r"trainer.fast_dev_run: is set by train.py; give debug=fast instead"),
         ("+trainer.max_epoch=1", r"trainer.max_epoch: .* did you mean trainer.max_epochs\?"),
         ("trainer.max_epochs=two", r"trainer.max_epochs: is 'two'; give int or null"),

@@ -133,7 +133,8 @@ class SpectrogramPlan:
         for start in range(0, n_frames, block):
             stop = min(start + block, n_frames)
             spectra = self._transforms(samples[self.stretch(start, stop)])
-            out[:, start:stop] = reduce(np.add, (np.abs(spectrum[:, first:last]) ** 2 for spectrum in spectra)).T
+            with np.errstate(over="ignore"):
+                out[:, start:stop] = reduce(np.add, (np.abs(spectrum[:, first:last]) ** 2 for spectrum in spectra)).T
         # A one-sided spectrum has the power of both signs of a frequency, but 0 Hz and half the rate have one sign.
         if first == 0:
             out[0] *= 0.5

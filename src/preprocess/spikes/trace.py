@@ -216,7 +216,7 @@ def pulse_ceiling(centred: np.ndarray, fs_hz: float) -> float:
     """
     size = np.abs(centred)
     sigma = robust_sigma(centred[size > 0][:: max(len(size) >> 18, 1)])
-    if size.max() < LEAST_ARTEFACT * sigma:
+    if sigma == 0 or size.max() < LEAST_ARTEFACT * sigma:
         return np.inf
     peaks, _ = scipy.signal.find_peaks(size, height=4.5 * sigma, distance=round(0.01 * fs_hz))
     return artefact_ceiling(size[peaks] / sigma) * sigma

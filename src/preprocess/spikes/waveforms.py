@@ -9,7 +9,15 @@ import scipy.linalg
 
 from src.preprocess.spikes.conditioning import Conditioning
 from src.preprocess.spikes.filters import grow, mean_template, slow_baseline
-from src.preprocess.spikes.trace import Trace, checked_labels, load_trace, without_hum
+from src.preprocess.spikes.trace import (
+    CEILING,
+    Trace,
+    checked_labels,
+    load_trace,
+    pulse_ceiling,
+    without_artefacts,
+    without_hum,
+)
 from src.recordings.extracellular.spike_trains import SpikeTrain, checked_train, read_sorting, read_spikes
 from src.signals import BadInput, SourceOptions
 
@@ -260,15 +268,21 @@ def labelled_recording(
         raise BadInput(trace.source, "holds no labelled spike", "a labelled recording needs spikes in Index and Class")
     train, twice = checked_labels(train, trace.fs_hz, len(trace.centred), trace.source)
     cleaned, hum = without_hum(trace.centred, trace.fs_hz)
-    detrended = cleaned - slow_baseline(cleaned)
-    notes = tuple(f"labelled recording: {note}" for note in (*said, *twice, *hum))
-    bandpassed = conditioning.bandpassed(cleaned)
-    _require_waveforms(trace.source, bandpassed, train, before)
-    return LabelledRecording(trace, train, detrended, bandpassed, notes, before)
+    largest = _largest_peak(trace.source, conditioning.bandpassed(cleaned), train, before)
+    largest = max(largest, pulse_ceiling(cleaned, trace.fs_hz) / CEILING)  # neurons without labels are no pulses
+    calm, pulses = without_artefacts(replace(trace, centred=cleaned), largest, conditioning.low_hz or 0.0)
+    kept = ~grow(trace.usable & ~calm.usable, AFTER, before)[train.index]  # a waveform that is blanked in part is none
+    if len(lost := np.setdiff1d(train.unit, train.unit[kept])):
+        problem = f"every spike of neuron {lost[0]} lies beside an artefact ({pulses[0]})"
+        raise BadInput(trace.source, problem, "label a recording without stimulation")
+    train = SpikeTrain(train.index[kept], train.unit[kept])
+    detrended = calm.centred - slow_baseline(calm.centred)
+    notes = tuple(f"labelled recording: {note}" for note in (*said, *twice, *hum, *pulses))
+    return LabelledRecording(calm, train, detrended, conditioning.bandpassed(calm.centred), notes, before)
 
 
-def _require_waveforms(source: str, bandpassed: np.ndarray, train: SpikeTrain, before: int) -> None:
-    """Refuse labels most of which belong to neurons without a waveform, such as those of another recording."""
+def _largest_peak(source: str, bandpassed: np.ndarray, train: SpikeTrain, before: int) -> float:
+    """Of all median waveforms; refused are labels most of which belong to neurons without a waveform."""
     n_units = int(train.unit.max())
     peaks = np.abs(median_waveforms(bandpassed[None], train, n_units, before, AFTER)).max(axis=(1, 2))
     noise = np.median(np.abs(bandpassed)) / 0.6745
@@ -277,3 +291,4 @@ def _require_waveforms(source: str, bandpassed: np.ndarray, train: SpikeTrain, b
         names = ", ".join(map(str, faint[np.isin(faint, train.unit)][:5]))
         problem = f"has labels that do not lie on spikes: the median waveform of neuron {names} is below the noise"
         raise BadInput(source, problem, "give the sample of each spike (not ms), counted from the recording's start")
+    return float(peaks.max())

@@ -92,6 +92,11 @@ def test_bins_and_fmax_are_slices_of_the_whole():
     np.testing.assert_array_equal(low, whole[: len(freqs)])
 
 
+def test_power_beyond_single_precision_is_infinite():
+    samples = 1e30 * np.random.default_rng(7).standard_normal(3000)
+    assert np.isposinf(SpectrogramPlan(250.0, "hann", 100, 63, 128).power(samples)[1:]).all()
+
+
 @pytest.mark.parametrize("gap", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("detrend", ["constant", "none"])
 def test_a_gap_masks_the_frames_it_touches_and_no_other(gap, detrend):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from src.preprocess.spikes.waveforms import (
     cut_windows,
     fit_templates,
     fit_waveforms,
+    labelled_recording,
     load_labelled,
     median_waveforms,
     subtracted,
@@ -133,6 +136,19 @@ def test_labels_that_do_not_lie_on_spikes_are_refused(spike_folder, tmp_path, wr
     write_mat(tmp_path / "D1.mat", SpikeTrain.sorted(index, train.unit), trace)
     with pytest.raises(BadInput, match="labels that do not lie on spikes"):
         load_labelled(tmp_path / "D1.mat", CHAIN)
+
+
+def test_pulses_in_a_labelled_recording_leave_its_waveforms_alone(spike_folder):
+    labelled = load_labelled(spike_folder / "D1.mat", CHAIN)
+    samples = labelled.trace.centred.copy()
+    samples[np.arange(1_000, len(samples) - 100, 2_500)[:, None] + np.arange(15)] += 500
+    pulsed = labelled_recording(replace(labelled.trace, centred=samples), labelled.train, CHAIN)
+    assert "artefacts up to" in pulsed.notes[0]
+    found, true = (one.waveforms(range(len(samples))).templates.max(axis=1) for one in (pulsed, labelled))
+    np.testing.assert_allclose(found, true, rtol=0.05)
+    beside = SpikeTrain.sorted(np.append(labelled.train.index, 3_395), np.append(labelled.train.unit, 6))
+    with pytest.raises(BadInput, match="every spike of neuron 6 lies beside an artefact"):
+        labelled_recording(replace(labelled.trace, centred=samples), beside, CHAIN)
 
 
 def test_a_recording_without_spikes_is_refused(tmp_path):
