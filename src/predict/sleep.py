@@ -27,8 +27,8 @@ from src.predict.sleep_night import UNSCORED_NAME, ScoredNight
 from src.predict.sleep_statistics import mean_vote
 from src.preprocess.sleep.epochs import EPOCHS_STEP, EPOCHS_VERSION, EpochSet
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW, NIGHT_VIEW_VERSION, WHOLE, night_view, sleep_period
+from src.recordings.check_signal import require_signal
 from src.recordings.sleep.channels import derivation, is_channel
-from src.recordings.sleep.check_signal import require_signal
 from src.recordings.sleep.edf import MICROVOLTS
 from src.recordings.sleep.hypnogram import stage_counts
 from src.recordings.sleep.nights import Night

@@ -14,8 +14,8 @@ from src.models.bundle import Bundle, require_contract
 from src.preprocess.sleep.bandpower_files import LAYOUTS, ROWS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
+from src.recordings.check_signal import ChannelReport, check_channel
 from src.recordings.sleep.channels import choose_channels, derivation, require_band, resample
-from src.recordings.sleep.check_signal import ChannelReport, check_channel
 from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring

@@ -5,7 +5,7 @@ import pytest
 
 from src.recordings.extracellular.reader import open_recording
 from src.simulate.lfp import simulate_session
-from tests.preprocess.sleep.test_spectrogram import power_spectrogram
+from tests.preprocess.test_spectrogram import power_spectrogram
 
 
 def test_session_on_disk(tmp_path):

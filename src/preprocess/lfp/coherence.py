@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from src.preprocess.lfp.parameters import plan as plan_of
 from src.preprocess.lfp.parameters import resolution_warnings
-from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.preprocess.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording, channel_rows
 from src.signals import BadInput, SourceOptions

@@ -13,7 +13,7 @@ from src.storage.batch import Summary
 from src.storage.parameters import PreprocessConfig
 
 if TYPE_CHECKING:
-    from src.preprocess.sleep.spectrogram import SpectrogramPlan
+    from src.preprocess.spectrogram import SpectrogramPlan
 
 DEFAULT = "scipy_compat"
 LONGEST_EPOCH_S = 600.0
@@ -217,7 +217,7 @@ def plan(params: Mapping[str, Any], fs_hz: float) -> SpectrogramPlan:
     BadInput
         If a parameter makes no sense.
     """
-    from src.preprocess.sleep.spectrogram import SpectrogramPlan
+    from src.preprocess.spectrogram import SpectrogramPlan
 
     nperseg = _samples("window_s", params["nperseg"], params["window_s"], fs_hz)
     noverlap = _samples("overlap_s", params["noverlap"], params["overlap_s"], fs_hz)

@@ -22,7 +22,7 @@ import scipy.sparse
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.preprocess.spectrogram import SpectrogramPlan
 from src.recordings.extracellular.arrays import open_array
 from src.signals import THETA_HZ, WIDE_HZ, BadInput
 from src.storage.forward_file import ForwardFile

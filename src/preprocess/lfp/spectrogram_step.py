@@ -29,10 +29,10 @@ from src.preprocess.lfp.spectrogram_file import (
     write_hdf5,
     write_npz,
 )
-from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.preprocess.spectrogram import SpectrogramPlan
+from src.recordings.check_signal import check_channel
 from src.recordings.extracellular.reader import open_recording
 from src.recordings.extracellular.recording import ExtracellularRecording, ReadRow, channel_rows
-from src.recordings.sleep.check_signal import check_channel
 from src.signals import BadInput, SourceOptions
 from src.storage.parallel import in_order
 from src.storage.progress import job_progress

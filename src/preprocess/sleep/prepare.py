@@ -19,8 +19,8 @@ from src.preprocess.sleep.epochs import (
     write_epochs,
 )
 from src.preprocess.sleep.label_folders import SLEEP_LABEL_FOLDERS, find_label_folders
+from src.recordings.check_signal import check_channel
 from src.recordings.sleep.channels import join_channels, require_band
-from src.recordings.sleep.check_signal import check_channel
 from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring, subject_of
 from src.signals import BadInput, Origin, require_range
 from src.simulate.sleep import SIMULATE_NIGHTS

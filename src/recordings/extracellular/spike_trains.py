@@ -15,8 +15,8 @@ import numpy as np
 import scipy.io
 from numpy.typing import ArrayLike
 
+from src.recordings.check_signal import in_runs
 from src.recordings.matlab import read_fields
-from src.recordings.sleep.check_signal import in_runs
 from src.signals import BadInput
 from src.storage.atomic import atomic_file
 from src.storage.foreign_files import explained

@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 from rich.console import Console
 
+from src.recordings.check_signal import require_signal
 from src.recordings.sleep.channels import derivation
-from src.recordings.sleep.check_signal import require_signal
 from src.recordings.sleep.databases import dreams_signal, ucddb_signal
 from src.recordings.sleep.edf import EDF_SUFFIXES, is_edf_file, read_channels, read_header
 from src.recordings.sleep.hypnogram import Hypnogram

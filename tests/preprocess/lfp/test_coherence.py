@@ -5,7 +5,7 @@ import pytest
 import scipy.signal
 
 from src.preprocess.lfp.coherence import COHERENCE, chance_levels, independent_averages, parse_pairs, windowed_coherence
-from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.preprocess.spectrogram import SpectrogramPlan
 from src.signals import BadInput
 from tests.preprocess.lfp.lfp_files import random_traces, transform, write_shank
 

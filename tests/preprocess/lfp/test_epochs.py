@@ -10,7 +10,7 @@ from src.recordings.sleep.hypnogram import Hypnogram
 from src.signals import HUMAN_STAGES, RODENT_STAGES, UNSCORED, BadInput
 from src.simulate.lfp import simulate_session
 from tests.preprocess.lfp.lfp_files import BANDS, compute, random_traces, write_shank
-from tests.preprocess.sleep.test_spectrogram import power_spectrogram
+from tests.preprocess.test_spectrogram import power_spectrogram
 
 
 def computed(tmp_path, samples, preset="sleep", fs_hz=500.0, **overrides):

@@ -20,7 +20,7 @@ from src.preprocess.lfp.spectrogram_file import (
     rows_per_piece,
     write_npz,
 )
-from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.preprocess.spectrogram import SpectrogramPlan
 from src.signals import BadInput
 from tests.preprocess.lfp.lfp_files import compute, random_traces, write_shank
 

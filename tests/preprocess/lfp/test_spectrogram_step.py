@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from src.preprocess.lfp import spectrogram_step
 from src.preprocess.lfp.spectrogram_step import STEP, VERSION, frames_per_task, run
-from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.preprocess.spectrogram import SpectrogramPlan
 from src.signals import BadInput
 from src.storage.step import CachedStep, ensure
 from tests.preprocess.lfp.lfp_files import compute as compute_into

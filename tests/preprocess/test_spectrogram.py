@@ -6,7 +6,7 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.preprocess.sleep.spectrogram import SpectrogramPlan
+from src.preprocess.spectrogram import SpectrogramPlan
 from src.signals import BadInput
 
 SCIPY_COMPAT: dict = {"window": ("tukey", 0.25), "nperseg": 1024, "noverlap": 768, "nfft": 2048}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.recordings.sleep.check_signal import check_channel
+from src.recordings.check_signal import check_channel
 
 FS_HZ = 200.0
 
