@@ -30,7 +30,7 @@ LEVELS_HZ = (1.0, 4.0), (5.0, 10.0), (10.0, 16.0), (16.0, 30.0), (30.0, 60.0)
 DELTA_HZ, FAST_HZ = (1.0, 4.0), (25.0, 60.0)
 MOST_REM, LEAST_CONFIDENCE = 0.3, 0.75
 """Share of REM in sleep, and mean confidence, beyond which a scoring is not reliable."""
-_ARTIFACT_SD = 6.0
+_ARTIFACT_SD, _STUCK_DB = 6.0, 60.0
 _SURE = 0.9
 _APART = 2.5  # distance in standard deviations at which two states are taken for two
 
@@ -116,9 +116,12 @@ def epoch_features(
     """
     power = 10 ** (decibel.astype(np.float64) / 10)
     power[decibel <= SILENT_DB] = np.nan
-    empty = np.asarray(np.isnan(power).all(axis=(1, 2, 3)))
     level = quietly(np.nanmean, quietly(np.nanmedian, 10 * np.log10(np.maximum(power, FLOOR)), axis=3), axis=2)
-    artefact = level > quietly(np.nanmedian, level, axis=0) + _ARTIFACT_SD * np.maximum(_spread(level), 1.5)
+    usual = quietly(np.nanmedian, level, axis=0)
+    # A converter that is stuck leaves the rounding of the filter that brought it to a lower rate.
+    power[level < usual - _STUCK_DB] = np.nan
+    empty = np.asarray(np.isnan(power).all(axis=(1, 2, 3)))
+    artefact = level > usual + _ARTIFACT_SD * np.maximum(_spread(level), 1.5)
     power[artefact] = np.nan
     bands = [_band(power, freqs, band) for band in (DELTA_HZ, FAST_HZ, THETA_HZ, WIDE_HZ)]
     delta, fast, theta, wide = bands

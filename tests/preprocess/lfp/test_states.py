@@ -130,9 +130,9 @@ def test_onsets_of_long_recordings_are_written_whole(tmp_path):
     assert (tmp_path / "hypnogram.csv").read_text().splitlines() == lines
 
 
-def test_missing_epochs_are_unscored():
+def test_epochs_that_are_missing_or_stuck_behind_a_filter_are_unscored():
     decibel = np.random.default_rng(0).normal(0, 1, (60, 2, 120, 5)).astype(np.float16)
-    decibel[10:12] = np.nan
+    decibel[10], decibel[11] = np.nan, decibel[11] - 70
     features, _ = epoch_features(decibel, np.arange(0.5, 60.5, 0.5))
     assert np.isnan(features.slow[10:12]).all()
     found = score(features, 4.0)
