@@ -171,6 +171,8 @@ class SpectrogramPlan:
             # Single precision cannot hold the mean on an amplifier's offset: what is left of it goes separately.
             flat = (frames - level.astype(wide)).astype(np.float32, copy=False)
             flat -= (level - level.astype(wide)).astype(np.float32)
+            if wide == np.float64:  # the mean of a channel that does not move is rounded, too
+                flat[np.abs(flat) <= 1e-14 * np.abs(level)] = 0
         for weights in self._weights:
             yield scipy.fft.rfft(flat * weights, self.nfft, axis=1)
 

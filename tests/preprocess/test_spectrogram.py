@@ -92,6 +92,13 @@ def test_bins_and_fmax_are_slices_of_the_whole():
     np.testing.assert_array_equal(low, whole[: len(freqs)])
 
 
+@pytest.mark.parametrize("value", [0.0, 3276.71, -0.1, 30000.123456789])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_a_channel_that_does_not_move_has_no_power(value, dtype):
+    samples = np.full(20_000, value).astype(dtype)
+    assert not SpectrogramPlan(500.0, "hann", 1000, 750, 1000).power(samples).any()
+
+
 def test_power_beyond_single_precision_is_infinite():
     samples = 1e30 * np.random.default_rng(7).standard_normal(3000)
     assert np.isposinf(SpectrogramPlan(250.0, "hann", 100, 63, 128).power(samples)[1:]).all()
