@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "datamodules": ("storage", "recordings", "simulate", "preprocess"),
     "models": ("storage", "recordings", "preprocess"),
     "predict": ("storage", "recordings", "preprocess", "models", "reports"),
-    "reports": ("storage", "recordings", "preprocess"),
+    "reports": ("storage", "recordings"),
     "runs": ("storage", "models", "reports"),
 }
 """Room → the rooms it may import, besides ``src.signals``; CONTRIBUTING.md has the same table."""

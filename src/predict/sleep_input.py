@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.models.bundle import Bundle, require_contract
+from src.preprocess.sleep.bandpower import drawn_levels
 from src.preprocess.sleep.bandpower_files import LAYOUTS, ROWS, find_bandpower, read_bandpower
 from src.preprocess.sleep.epochs import PREPARED, EpochSet, EpochSettings, epochs_of, find_prepared, read_epochs
 from src.preprocess.sleep.night_normalization import NIGHT_VIEW
@@ -20,7 +21,7 @@ from src.recordings.sleep.edf import EDF_SUFFIXES, read_annotations, read_header
 from src.recordings.sleep.hypnogram import align
 from src.recordings.sleep.nights import KINDS, Night, discover, load_channels, load_scoring
 from src.recordings.sleep.stage_names import ScoringOptions
-from src.reports.sleep import Level, level_of
+from src.reports.sleep import Level
 from src.signals import UNSCORED, BadInput, Recording, counted
 
 ABSENT = "none"
@@ -247,7 +248,7 @@ def _cut(
         [epochs for epochs, _ in cut],
         [" + ".join(n for n in group if n != ABSENT) for group in good],
         features.epoch_s,
-        level_of(rows[first], fs_hz, features.epoch_s, reports[first].units),
+        Level(*drawn_levels(rows[first], fs_hz, features.epoch_s), f"1 {reports[first].units.replace('uV', 'µV')}²/Hz"),
         fs_hz=reports[first].fs_hz,
         start=about.start,
         signal=list(reports.values()),

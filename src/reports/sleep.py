@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.preprocess.sleep.bandpower import welch
 from src.reports import figures
 from src.reports.figures import BLUE, RED, saved, titled
 from src.signals import HUMAN_ACCURACY, HUMAN_KAPPA, UNSCORED
@@ -33,7 +32,6 @@ STAGE_COLOURS = {
 DISPLAY_ORDER = ("W", "Wake", "REM", "N1", "N2", "NREM", "N3")
 """Top to bottom, as hypnograms are drawn in clinics."""
 _COLOURBAR = (1.012, 0.0, 0.012, 1.0)
-_SHOWN_HZ, _WINDOW_S, _FLOOR = (0.5, 30.0), 4.0, 1e-10
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,6 @@ class Level:
     freqs_hz: np.ndarray  # (frequency,) ascending
     units: str = ""  # what the decibels are relative to
     bands: Sequence[str] | None = None  # names of bands in the place of frequencies; drawn relative to their medians
-
-
-def level_of(row: np.ndarray, fs_hz: float, epoch_s: float, units: str) -> Level:
-    """Level of a channel ``(time,)`` given in ``units``, by :func:`~src.preprocess.sleep.bandpower.welch`."""
-    size, window = round(epoch_s * fs_hz), round(min(_WINDOW_S, epoch_s) * fs_hz)
-    freqs_hz, density = welch(row[: len(row) // size * size].reshape(-1, size), fs_hz, window)
-    shown = (freqs_hz >= _SHOWN_HZ[0] - 1e-9) & (freqs_hz <= _SHOWN_HZ[1] + 1e-9)
-    density = np.where(density > _FLOOR, density, np.nan)  # a flat channel has no level
-    return Level(10 * np.log10(density[:, shown]), freqs_hz[shown], f"1 {units.replace('uV', 'µV')}²/Hz")
 
 
 def draw_night(

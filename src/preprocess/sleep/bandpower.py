@@ -17,6 +17,7 @@ SLEEP_BANDS_HZ: tuple[tuple[float, float], ...] = ((0.5, 4.0), (4.0, 8.0), (8.0,
 """Delta, theta, alpha, sigma, beta."""
 _FLOOR = 1e-10
 _EOG_TOP_HZ = 15.0
+_DRAWN_HZ, _DRAWN_WINDOW_S = (0.5, 30.0), 4.0
 _BLOCK, _SAMPLES = 256, 1 << 18
 _ORDER, _REACH_S = 4, 20.0
 
@@ -141,3 +142,11 @@ def _band_passed(row: NDArray[np.floating], edges_hz: tuple[float, float], fs_hz
         spectrum = np.fft.rfft(piece, _SAMPLES) * gain
         out[first : first + len(piece) - 2 * reach] = np.fft.irfft(spectrum)[reach : len(piece) - reach]
     return out
+
+
+def drawn_levels(row: np.ndarray, fs_hz: float, epoch_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """``(epoch, frequency)`` dB of a channel ``(time,)``, NaN where it is flat, and the frequencies, 0.5 to 30 Hz."""
+    size, window = round(epoch_s * fs_hz), round(min(_DRAWN_WINDOW_S, epoch_s) * fs_hz)
+    freqs_hz, density = welch(row[: len(row) // size * size].reshape(-1, size), fs_hz, window)
+    shown = (freqs_hz >= _DRAWN_HZ[0] - 1e-9) & (freqs_hz <= _DRAWN_HZ[1] + 1e-9)
+    return 10 * np.log10(np.where(density > _FLOOR, density, np.nan)[:, shown]), freqs_hz[shown]
