@@ -67,7 +67,8 @@ TRUST = "NEUROLIT_TRUST"
 
 def is_trusted(target: str) -> bool:
     """Whether a dotted name is in a package that the user trusts."""
-    return "." in target and target.partition(".")[0] in [p.strip() for p in os.environ.get(TRUST, "").split(",")]
+    trusted = [name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip()]
+    return "." in target and any(f"{target}.".startswith(f"{name}.") for name in trusted)
 
 
 def require_range(where: str, low: float, high: float = math.inf, **values: float | None) -> None:

@@ -192,7 +192,7 @@ def _refuse_unused(cfg: DictConfig, parsed: list[Override], verb: str, *, multir
     basic = "basic_sweeper" in cfg.hydra.sweeper["_target_"]
     for override in parsed if verb == "train" else []:
         key = override.key_or_group
-        if key == "sweep" and not multirun:
+        if key == "sweep" and not multirun and cfg.hydra.mode != RunMode.MULTIRUN:
             raise BadInput("command line", "sweep=… is a search over many trainings", "add -m")
         if key == "hydra.sweep.subdir":
             raise BadInput(key, "is not used: jobs are found by their number", "leave it out")
@@ -218,11 +218,12 @@ def _refuse_one_output(verb: str, parsed: list[Override]) -> None:
 def _refuse_added_keys(cfg: DictConfig) -> None:
     """Refuse what ``+key=…`` has added to a part that has a schema: nobody would read it."""
     plain: Any = OmegaConf.to_container(cfg)
+    text = OmegaConf.to_yaml(cfg)
     for block in (None, *plain):
         schema: Any = OmegaConf.get_type(cfg, block)
         for key in (plain if block is None else plain[block]) if is_dataclass(schema) else ():
             known = [field.name for field in fields(schema)]
-            if key not in known:
+            if key not in known and f"${{{key}}}" not in text:  # what another key refers to is read
                 near = nearest(key, known)
                 hint = f"did you mean {near}?" if near else f"choose from: {', '.join(known)}"
                 raise BadInput("command line", f"{f'{block}.' if block else ''}{key} is no key", hint)

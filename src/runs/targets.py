@@ -178,8 +178,9 @@ def check(cfg: DictConfig) -> None:
         raise BadInput("command line", f"{key} is not given", f"add {key}=…")
     check_keys(plain, imported_arguments)
     for key, (low, high) in RANGES.items():
-        if isinstance(value := OmegaConf.select(cfg, key), int | float):
-            where, _, name = key.rpartition(".")
+        where, _, name = key.rpartition(".")
+        own = where == "model.network_args" and is_trusted(str(cfg.model.get("kind")))  # its 0.5 may be a share
+        if not own and isinstance(value := OmegaConf.select(cfg, key), int | float):
             require_range(where, low, high, **{name: value})
     for key in NOT_ZERO:
         if (value := plain.get("trainer", {}).get(key)) is not None and value != -1 and value <= 0:

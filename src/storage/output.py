@@ -39,8 +39,8 @@ from src.storage.progress import say
 LONGEST_NAME = 180
 """Bytes of a result's name; file systems allow 255 and hidden names and suffixes come on top."""
 _LOCK = re.compile(r"\..+\.lock")
-LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""What file managers put into folders that are otherwise empty."""
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini", ".jobs")
+"""What file managers, and Hydra's multiruns (``conf/preprocess.yaml``), put into folders that are otherwise empty."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,11 @@ def test_a_path_with_spaces_and_a_sweep_pass(tmp_path):
     command.check_command("preprocess", [*step, "output_dir=b", "part=1,2", "parts=2"])
     command.check_command("preprocess", [*step, "output_dir=b/${window_s}", "window_s=1,2"])
     command.check_command("infer", ["bundle=b", "input=/data/my night.edf"])
-    command.check_command("train", ["-m", "experiment=sleep_cnn", "seed=1,2", "runs_dir=a,b", "scheduler=glob(*)"])
+    train = ["experiment=sleep_cnn", "+width=32", "model.network_args.width=${width}"]
+    command.check_command("train", ["-m", *train, "seed=1,2", "runs_dir=a,b", "scheduler=glob(*)"])
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/mine.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    command.check_command("train", [f"--config-dir={tmp_path}", *train, "sweep=mine"])
 
 
 @pytest.mark.parametrize("own", ["-m", "--cfg=job", "hydra.verbose=true"])

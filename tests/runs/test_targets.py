@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from src.runs.assemble import assemble
@@ -58,9 +59,23 @@ def test_a_name_from_elsewhere_in_the_configuration_is_followed():
         check_targets(OmegaConf.create({"a": {"_target_": "${b}"}, "b": "os.system"}))
 
 
+class Scaled(torch.nn.Module):
+    """A network of the user's own, whose width is a factor."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+
+
+def test_a_network_of_the_users_own_says_itself_what_its_arguments_mean():
+    own = [f"model.kind={__name__}.Scaled", "~model.network_args", "+model.network_args={width: 0.5}"]
+    check(configured(*own))
+
+
 def test_the_user_can_trust_a_package(monkeypatch):
-    monkeypatch.setenv(TRUST, "mylab, other")
-    check_targets({"_target_": "mylab.nets.Net"})
+    monkeypatch.setenv(TRUST, "mylab, other.nets")
+    check_targets([{"_target_": "mylab.nets.Net"}, {"_target_": "other.nets.Net"}])
+    with pytest.raises(BadInput, match="export NEUROLIT_TRUST=other"):
+        check_targets({"_target_": "other.data.Net"})
     with pytest.raises(BadInput, match="export NEUROLIT_TRUST=mylabs"):
         check_targets({"_target_": "mylabs.nets.Net"})
 

@@ -109,10 +109,11 @@ class TestFolder:
         assert content(tmp_path / "out") == {"night/night.edf": "raw"}
 
     def test_an_empty_folder_and_litter_of_file_managers_are_no_reason_to_refuse(self, output, tmp_path):
-        (tmp_path / "out/night").mkdir(parents=True)
-        (tmp_path / "out/night/.DS_Store").write_text("litter")
+        for name in (".DS_Store", ".jobs/2026-01-01/0"):
+            (tmp_path / "out/night" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "out/night" / name).write_text("litter")
         write(output, "night", a="1")
-        assert content(tmp_path / "out/night") == {"a": "1", ".DS_Store": "litter"}
+        assert content(tmp_path / "out/night") == {"a": "1", ".DS_Store": "litter", ".jobs/2026-01-01/0": "litter"}
 
     def test_a_folder_in_the_way_of_a_file_is_not_touched(self, output, tmp_path):
         write(output, "night", a="1")

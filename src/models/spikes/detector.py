@@ -50,9 +50,9 @@ class SpikeDetection(TrainedModule):
         scheduler: dict[str, Any] | None = WARMUP_COSINE,
     ) -> None:
         super().__init__()
-        for value in thresholds or [-1.0]:
+        for value in list(thresholds) or [-1.0]:
             require_range("model", 0, 1, thresholds=value)
-        for value in refractory or [0]:
+        for value in list(refractory) or [0]:
             require_range("model", 1, refractory=value)
         self.save_hyperparameters()
         self.network_args, self.fs_hz = network_args, float(signal["fs_hz"])

@@ -57,5 +57,5 @@ def test_other_files_are_refused(tmp_path, content):
     with pytest.raises(BadInput, match="is there already and is no detector_config"):
         Decision(0.85, 45).write(tmp_path / "x.npz")
     with pytest.raises(BadInput, match="is there already and is no detector_config"):
-        SpikeDetection({"fs_hz": 25_000.0}, [], {}, detector_config=str(tmp_path / "x.npz"))
+        SpikeDetection({"fs_hz": 25_000.0}, [], {}, np.array([0.4, 0.5]), np.arange(20, 40), str(tmp_path / "x.npz"))
     assert (tmp_path / "x.npz").read_bytes() == before
