@@ -13,6 +13,7 @@ import scipy.stats
 from scipy.sparse.csgraph import connected_components
 
 from src.preprocess.spikes.bank import SpikeBank, Whitening
+from src.recordings.extracellular.spike_trains import SpikeTrain
 
 N_MODES = 2
 MOST_VARIATION = 0.1
@@ -241,3 +242,17 @@ def merge_similar(shapes: Shapes, reach: int, refractory: Refractory) -> Shapes:
         times[kept] = np.sort(np.concatenate((times[kept], times[lost])))
         shapes = replace(shapes, times=times).at(np.arange(len(counts)) != lost)
     return shapes
+
+
+def followers(train: SpikeTrain, size: np.ndarray, reach: int) -> np.ndarray:
+    """Mask ``(unit,)`` of units most of whose spikes stand at one lag from those of a larger unit: parts of these."""
+    follows = np.zeros(len(size), bool)
+    times = [train.index[train.unit == unit + 1] for unit in range(len(size))]
+    for unit, own in enumerate(times):
+        for other in np.flatnonzero(size > size[unit]):
+            first, last = (np.searchsorted(times[other], own + step) for step in (-reach, reach + 1))
+            near = [times[other][a:b] - t for a, b, t in zip(first, last, own, strict=True) if b > a]
+            if near and not follows[other]:
+                counts = np.bincount(np.concatenate(near) + reach, minlength=2 * reach + 1)
+                follows[unit] |= np.convolve(counts, np.ones(5), "same").max() > 0.5 * len(own)
+    return follows

@@ -4,7 +4,7 @@
 2. Clusters of their whitened waveforms (ISO-SPLIT, as SpikeInterface has it), joined where they are the same.
 3. The clusters' mean waveforms and how they vary make a filter bank. It finds spikes, each is aligned and freed of its
    neighbours, and what is left holds spikes that were too small for step 1. All of them are clustered anew, twice.
-4. Units that are too small or too rare are dropped.
+4. Units that are too small, too rare, or only follow another one are dropped.
 5. The whole recording is sorted with the bank, block by block.
 """
 
@@ -19,6 +19,7 @@ from src.preprocess.spikes.clusters import (
     Refractory,
     Shapes,
     cluster,
+    followers,
     large,
     merge_similar,
     shapes_of,
@@ -361,7 +362,8 @@ def _checked(shapes: Shapes, white: np.ndarray, usable: np.ndarray, group: Group
         prior = np.maximum(shapes.counts, 1) / max(int(usable.sum()), 1)
         train = choose_spikes([found.at(ok)], pursuit.marginal()[ok], int(usable.sum()), prior)[0].train
         shapes = replace(shapes, times=[train.index[train.unit == u + 1] for u in range(bank.n_units)])
-        keep = shapes.counts >= p.least_spikes
+        counts = shapes.counts
+        keep = (counts >= p.least_spikes) & ~followers(train, shapes.norms(), group.samples(6))
         if not keep.any():
             raise BadInput("recording", "no unit has enough spikes", "give a longer recording")
         if keep.all():

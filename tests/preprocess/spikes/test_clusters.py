@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from src.preprocess.spikes.clusters import Refractory, Shapes, cluster, merge_similar, split_mixed
+from src.preprocess.spikes.clusters import Refractory, Shapes, cluster, followers, merge_similar, split_mixed
+from src.recordings.extracellular.spike_trains import SpikeTrain
 from tests.preprocess.spikes.bumps import bump
 
 SPAN = Refractory(20, 50, 1_500_000)
@@ -60,6 +61,15 @@ def test_a_rare_neuron_leaves_a_cluster_that_violates_the_refractory_period():
     labels = split_mixed(flat, times, np.zeros(211, int), 10, SPAN, most_parts=6)
     (rare,) = set(labels[200:])
     assert np.sum(labels == rare) == 11
+
+
+def test_a_unit_that_follows_another_is_part_of_it():
+    rng = np.random.default_rng(0)
+    large, free = np.arange(1_000, 200_000, 900), np.sort(rng.integers(0, 200_000, 150))
+    index = np.concatenate((large, large[::2] + 60, free))
+    unit = np.repeat([1, 2, 3], [len(large), len(large[::2]), len(free)])
+    follows = followers(SpikeTrain.sorted(index, unit), np.array([40.0, 6.0, 8.0]), 150)
+    np.testing.assert_array_equal(follows, [False, True, False])
 
 
 def test_clusters_are_numbered_and_a_few_windows_are_none():
