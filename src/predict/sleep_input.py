@@ -176,7 +176,7 @@ def _load_groups(
             raise next(iter(dead.values()), error) from None
         names = dict.fromkeys(name for group in groups for name in group if name != ABSENT)
         known = len(dead)
-        for name in names.keys() - native.keys():
+        for name in [name for name in names if name not in native]:
             try:
                 native[name] = source.load(name)
             except BadInput as error:

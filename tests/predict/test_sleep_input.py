@@ -59,7 +59,7 @@ def test_a_scale_reaches_the_sanity_report(night):
 
 
 def test_a_channel_that_is_not_there_lists_those_that_are(night):
-    with pytest.raises(BadInput, match="EEG Fpz-Cz"):
+    with pytest.raises(BadInput, match="has no channel 'C3-M2'; choose from: EEG Fpz-Cz"):
         read_input(BUNDLE, night, InputOptions(channels=("C3-M2", "C4-M1")))
 
 

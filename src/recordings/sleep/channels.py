@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.recordings.check_signal import in_runs
 from src.signals import BadInput, Recording
 
 _KIND = re.compile(r"^(EEG|EOG|EMG|ECG|EKG|POL)(?=.)")
@@ -163,7 +164,8 @@ def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
 
     The pass band ends at 0.9 of the lower Nyquist frequency and the stop band (-60 dB) starts at it.
     The output has ``round(time * to_hz / from_hz)`` samples. Samples that are not finite are bridged
-    for the filter and are NaN again afterwards, no wider than before.
+    for the filter and are NaN again afterwards, no wider than before. A stretch of a second or more in which the signal
+    does not move keeps its value, or the rounding of the filter would look like a signal.
     """
     if from_hz == to_hz:
         return samples
@@ -189,9 +191,14 @@ def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
         out[..., place : place + count] = piece[..., :count] + mean
         filled = place + count
     out[..., filled:] = out[..., filled - 1 : filled]
-    if missing.any():
+    held = np.zeros(samples.shape, bool)
+    runs = np.apply_along_axis(in_runs, -1, samples[..., 1:] == samples[..., :-1], round(from_hz))
+    held[..., 1:] = runs
+    held[..., :-1] |= runs
+    if (kept := missing | held).any():
         nearest = np.minimum((np.arange(n_out) * (from_hz / to_hz)).round().astype(int), samples.shape[-1] - 1)
-        out[missing[..., nearest]] = np.nan
+        found = kept[..., nearest]
+        out[found] = np.where(missing, np.nan, samples)[..., nearest][found]
     return out
 
 

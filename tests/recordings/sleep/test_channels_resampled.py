@@ -39,6 +39,16 @@ def test_an_offset_leaves_no_step_at_the_ends():
     np.testing.assert_allclose(resample(np.full(2560, 1234.5, np.float32), 256.0, 100.0), 1234.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("fs_hz", [127.5, 128.0, 200.0, 256.0, 512.0])
+def test_a_stretch_that_does_not_move_is_flat_at_any_rate(fs_hz):
+    samples = np.random.default_rng(0).standard_normal(int(40 * fs_hz)).astype(np.float32)
+    samples[int(10 * fs_hz) : int(30 * fs_hz)] = -327.67
+    out = resample(samples, fs_hz, 100.0)
+    assert (out[1001:2999] == np.float32(-327.67)).all()
+    assert out[:1000].std() > 0.3
+    assert out[3000:].std() > 0.3
+
+
 @settings(deadline=None)
 @given(st.sampled_from(RATES), st.sampled_from(RATES), st.integers(1, 3000))
 def test_length_is_exact(from_hz, to_hz, n):
