@@ -136,7 +136,8 @@ def make_callbacks(blocks: Mapping[str, Any], *, folder: Path, monitor: str, mod
         if block is None:
             continue
         takes = imported_arguments(f"callbacks.{name}", str(block["_target_"])) or {}
-        missing = {k: v for k, v in known.items() if k in takes and k not in block}
+        follows = "monitor" in takes and block.get("monitor", monitor) == monitor  # a mode belongs to its score
+        missing = {k: v for k, v in known.items() if k in takes and k not in block and (k != "mode" or follows)}
         with one_line(f"callbacks.{name}"):
             made.append(instantiate(block, **missing, _convert_="all"))
     return made
@@ -151,7 +152,7 @@ def make_trainer(cfg: DictConfig, *, folder: Path, monitor: tuple[str, str], log
     if given.get("enable_progress_bar") is False:
         blocks.pop("progress", None)
     block = blocks.get("checkpoint") or {}
-    if block.get("filename") != "best" or "dirpath" in block or block.get("save_top_k") == 0:
+    if block.get("filename") != "best" or "dirpath" in block or block.get("save_top_k", 1) != 1:
         problem = "has to write checkpoints/best.ckpt, which train.py exports"
         raise BadInput("callbacks.checkpoint", problem, "keep it, and add another one: +callbacks.mine={…}")
     callbacks = make_callbacks(blocks, folder=folder, monitor=monitor[0], mode=monitor[1])

@@ -80,12 +80,14 @@ def test_callbacks_are_added_changed_and_left_out_by_name(tmp_path):
     made = trainer(
         tmp_path,
         "+callbacks.second={_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: val/loss}",
+        "+callbacks.finder={_target_: pytorch_lightning.callbacks.LearningRateFinder}",
         "callbacks.early_stopping=null",
         "callbacks.checkpoint.save_last=false",
         "+trainer.enable_progress_bar=false",
     )
     first, second = [c for c in made.callbacks if isinstance(c, ModelCheckpoint)]
     assert (first.save_last, second.monitor, second.dirpath) == (False, "val/loss", first.dirpath)
+    assert (first.mode, second.mode) == ("max", "min")
     assert not any(isinstance(c, EarlyStopping | ProgressBar) for c in made.callbacks)
 
 
@@ -95,10 +97,10 @@ def test_averaged_weights_are_lightning_s_own(tmp_path):
     assert not any(isinstance(c, WeightAveraging) for c in trainer(tmp_path).callbacks)
 
 
-@pytest.mark.parametrize("change", ["callbacks.checkpoint=null", "callbacks.checkpoint.filename=x"])
+@pytest.mark.parametrize("change", ["=null", ".filename=x", ".save_top_k=-1"])
 def test_a_training_without_its_checkpoint_is_refused(tmp_path, change):
     with pytest.raises(BadInput, match=r"callbacks.checkpoint: has to write checkpoints/best.ckpt"):
-        trainer(tmp_path, change)
+        trainer(tmp_path, f"++callbacks.checkpoint{change}")
 
 
 def test_a_batch_that_two_processes_cannot_share_is_refused_before_any_data_are_touched(monkeypatch):

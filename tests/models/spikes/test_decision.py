@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -54,8 +56,9 @@ def test_other_files_are_refused(tmp_path, content):
     with pytest.raises(BadInput, match=r"holds no decision|threshold 1\.5"):
         Decision.read(tmp_path / "x.npz")
     before = (tmp_path / "x.npz").read_bytes()
+    grid: Any = {"thresholds": np.array([0.4, 0.5]), "refractory": np.arange(20, 40)}
     with pytest.raises(BadInput, match="is there already and is no detector_config"):
         Decision(0.85, 45).write(tmp_path / "x.npz")
     with pytest.raises(BadInput, match="is there already and is no detector_config"):
-        SpikeDetection({"fs_hz": 25_000.0}, [], {}, np.array([0.4, 0.5]), np.arange(20, 40), str(tmp_path / "x.npz"))
+        SpikeDetection({"fs_hz": 25_000.0}, [], {}, detector_config=str(tmp_path / "x.npz"), **grid)
     assert (tmp_path / "x.npz").read_bytes() == before
