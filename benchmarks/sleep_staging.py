@@ -97,7 +97,7 @@ class Windows(SleepSequenceData):
     """Nights of noise, without a source."""
 
     def __init__(self, nights: list[NightEpochs]) -> None:
-        super().__init__({}, {}, {}, window_epochs=SHAPE[0])
+        super().__init__({}, {}, {"method": "fraction", "val": 0.2, "test": 0.2}, window_epochs=SHAPE[0])
         self.datasets = {"train": WindowDataset(nights, SHAPE[0])}
         levels = np.zeros(SHAPE[1:3])
         self.datasets["train"].fitted = {"mean_db": levels, "std_db": levels + 1, "class_counts": np.full(5, 180)}

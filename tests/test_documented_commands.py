@@ -67,6 +67,8 @@ def test_a_printed_command_is_one_that_runs(page, words):
             assert {t for t in targets if "=" not in t} <= set(rules)
         case ["source", ".venv/bin/activate"]:
             pass
+        case ["export", *variables]:
+            assert all("=" in variable for variable in variables)
         case ["python", ("train.py" | "infer.py" | "preprocess.py") as script, *arguments] if (
             "--config-dir" not in words
         ):
