@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
@@ -71,14 +71,15 @@ def rehearse(cfg: DictConfig) -> int:
     """
     processes = 1
     if cfg.get("trainer"):
-        trainer = make_trainer(cfg, folder=Path(cfg.runs_dir), monitor=("val/loss", "min"), loggers=[])
+        monitor = get_object(cfg.model["_target_"]).monitor
+        trainer = make_trainer(cfg, folder=Path(cfg.runs_dir), monitor=monitor, loggers=[])
         processes = trainer.world_size
         steps = math.inf if (trainer.max_epochs, trainer.max_steps) == (-1, -1) else 1000
         model: Any = OmegaConf.to_container(cfg.model, resolve=True)
         if "optimizer" in model:
             blocks, weights = (model["optimizer"], model.get("scheduler")), [torch.nn.Parameter(torch.zeros(1))]
             with one_line("optimizer or scheduler"):
-                make_optimizer(weights, *blocks, steps=steps, monitor="val/loss")
+                make_optimizer(weights, *blocks, steps=steps, monitor=monitor[0])
     return processes
 
 

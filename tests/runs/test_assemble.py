@@ -20,6 +20,7 @@ CONFIG = {
     "model": {"_target_": "tests.runs.toy.Classifier", "lr": 0.1},
 }
 MONITOR = ("val/macro_f1", "max")
+SECOND = "+callbacks.second={_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: val/loss}"
 
 
 def configured(*overrides, experiment="sleep_cnn"):
@@ -79,7 +80,7 @@ def test_what_the_user_adds_to_the_trainer_is_obeyed(tmp_path):
 def test_callbacks_are_added_changed_and_left_out_by_name(tmp_path):
     made = trainer(
         tmp_path,
-        "+callbacks.second={_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: val/loss}",
+        SECOND,
         "+callbacks.finder={_target_: pytorch_lightning.callbacks.LearningRateFinder}",
         "callbacks.early_stopping=null",
         "callbacks.checkpoint.save_last=false",
@@ -107,7 +108,7 @@ def test_a_batch_that_two_processes_cannot_share_is_refused_before_any_data_are_
     monkeypatch.setattr("src.datamodules.sleep.prepare_nights", None)
     two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true")
     with pytest.raises(BadInput, match=r"datamodule.batch_size: is 15 for 2 processes; give a multiple of 2"):
-        assemble(configured("datamodule.batch_size=15", "trainer.sync_batchnorm=false", *two))
+        assemble(configured("datamodule.batch_size=15", "trainer.sync_batchnorm=false", SECOND, *two))
 
 
 def test_a_tracker_is_kept_in_a_debug_mode():
