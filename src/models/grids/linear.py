@@ -56,6 +56,7 @@ def expected_activity(
     """
     context, horizon = weights.shape[1:]
     own = weights.expand(len(rate), -1, -1)
+    # rate + Σ w (a - rate) = Σ w a + rate (1 - Σ w): the first sum runs over active voxels alone, which are few.
     added = torch.zeros(windows * len(rate), horizon, device=rate.device, dtype=weights.dtype)
     added.index_add_(0, seen.window * len(rate) + seen.voxel_index, own[seen.voxel_index, seen.frame])
     constant = rate[:, None] * (1 - own.sum(1))
@@ -64,6 +65,7 @@ def expected_activity(
         return chance
     read, write, readout = population
     with torch.autocast(rate.device.type, enabled=False):  # in bfloat16 rare activity would be rounded away
+        # Likewise the components' scores, Σ (a - rate) read, of every context frame.
         scores = (-rate @ read).repeat(windows * context, 1)
         scores.index_add_(0, seen.window * context + seen.frame, read[seen.voxel_index])
         ahead = scores.view(windows, -1) @ readout
@@ -190,6 +192,7 @@ def _persistence(covariance: np.ndarray, frames: WindowFrames) -> np.ndarray:
     best, most = np.zeros((frames.context, frames.horizon)), 0.0
     past, ahead = _toeplitz(covariance[None], frames.context)[0], _ahead(covariance[None], frames)[0]
     for count in sorted({*(2**k for k in range(frames.context.bit_length())), frames.context}):
+        # Of the variance of x a forecast g·m explains 2g·cov(m, x) - g²·var(m).
         mean = np.where(np.arange(frames.context) >= frames.context - count, 1 / count, 0.0)
         variance, together = mean @ past @ mean, mean @ ahead
         gain = np.clip(together / max(variance, 1e-12), 0, 0.98)
@@ -206,7 +209,9 @@ def _weights(fitted: np.ndarray, checked: np.ndarray, frames: WindowFrames) -> n
     best, least = np.zeros((len(fitted), context, frames.horizon)), np.inf
     for count in PSEUDO_FRAMES:
         joined = (1000 * fitted + count * shared) / (1000 + count)
+        # Yule-Walker: C w = c, where C are the covariances of the context with itself and c those with the future.
         weights = np.linalg.solve(_toeplitz(joined, context), _ahead(joined, frames))
+        # E (x - wᵀp)² = wᵀ C w - 2 wᵀ c + var(x), on the validation frames' covariances.
         quadratic = np.einsum("vch,vcd,vdh->", weights, _toeplitz(checked, context), weights, optimize=True)
         error = quadratic - 2 * np.einsum("vch,vch->", weights, _ahead(checked, frames))
         if error < least:
@@ -215,6 +220,7 @@ def _weights(fitted: np.ndarray, checked: np.ndarray, frames: WindowFrames) -> n
 
 
 def _toeplitz(covariance: np.ndarray, context: int) -> np.ndarray:
+    """``(voxel, context, context)`` covariances by lag; a thousandth of the variance is added, so that it inverts."""
     lag = np.abs(np.arange(context)[:, None] - np.arange(context))
     matrix: np.ndarray = covariance[:, lag] + np.eye(context) * 1e-9
     return matrix + np.eye(context) * (1e-3 * covariance[:, :1, None])
@@ -240,6 +246,7 @@ def _readout(fitted: np.ndarray, checked: np.ndarray, shared: np.ndarray, frames
         for ridge in RIDGES:
             penalty = ridge * np.trace(inputs) / len(inputs) * np.eye(len(inputs)) + 1e-9 * np.eye(len(inputs))
             weights = np.linalg.solve(inputs + penalty, crossed)
+            # The squared error as in `_weights`: what is below 0 is explained beyond the autoregression.
             error = float(np.sum(weights * (seen @ weights)) - 2 * np.sum(weights * wanted))
             if error < min(least, -NEEDED * variance):
                 best, least = np.zeros_like(best), error
@@ -255,5 +262,6 @@ def _normal(
     kept = min(kept, count)
     blocks = products.reshape(context + horizon, count, context + horizon, count)[:, :kept, :, :kept]
     past = blocks[:context, :, :context]
+    # <past, future - Σ shared · past> = <past, future> - Σ shared · <past, past>.
     ahead = blocks[:context, :, context:] - np.einsum("akcl,ch->akhl", past, shared)
     return past.reshape(context * kept, -1), ahead.reshape(context * kept, -1)

@@ -102,6 +102,7 @@ class PlaneForecaster(nn.Module):
         maps = self.activity_maps(batch, seen)
         found = []
         for subject, rows, linear in linear_forecasts(self)["linear population"].cut_at(LEAST)(batch):
+            # Log-odds add up: mean rate + gain · (linear - mean rate) + own past + the map of the brain at the voxel.
             base = self.base(subject)
             plane, square = self._squares(self.voxels[self.span(subject)])
             around = maps[rows].transpose(1, 2).flatten(2)[:, :, plane * self.rows * self.columns + square]

@@ -65,6 +65,7 @@ class ForecastScores(Metric):
 
     def average_precision(self) -> np.ndarray:
         """``(horizon,)`` area under the precision-recall curve, as a sum over thresholds."""
+        # From the highest threshold down: voxels above it that are silent, and active.
         silent, active = (part.flip(1).cumsum(1).cpu().numpy() for part in self.compute()[0].unbind(1))
         precision = active / np.maximum(active + silent, 1)
         recall = active / np.maximum(active[:, -1:], 1)
@@ -86,6 +87,7 @@ class ForecastScores(Metric):
     def f1(self, threshold: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """``(horizon,)`` F1 and log-odds thresholds: those given, or else the best ones."""
         silent, active = (part.flip(1).cumsum(1).cpu().numpy() for part in self.compute()[0].unbind(1))
+        # F1 = 2·hits / (reported + existing).
         curve = 2 * active / np.maximum(active + silent + active[:, -1:], 1)
         step = (HIGHEST - LOWEST) / BINS
         if threshold is None:

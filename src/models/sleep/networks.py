@@ -174,9 +174,8 @@ class SequenceSettings:
     dropout: float = 0.4
     filters: int = 32  # of the spectrogram encoder, as the blocks
     blocks: int = 2
-    members: Sequence[
-        int
-    ] = ()  # several networks as one (SequenceMean): of each, how many of the n_freqs rows it reads
+    # Several networks as one (SequenceMean): of each, how many of the n_freqs rows it reads.
+    members: Sequence[int] = ()
 
     def network(self) -> "SleepSequenceNet | SequenceMean":
         """The network with fresh weights."""
@@ -242,6 +241,7 @@ class SleepSequenceNet(nn.Module):
         n_epochs, length = len(levels), self.window_epochs
         if self.causal or n_epochs <= length:
             return torch.log_softmax(self(levels.unsqueeze(0))[0], dim=-1)
+        # Triangular weights: a window's middle epochs have context on both sides.
         starts = [*range(0, n_epochs - length, max(1, length // 2)), n_epochs - length]
         ramp = torch.arange(1.0, length + 1, device=levels.device)
         weight = torch.minimum(ramp, ramp.flip(0)).unsqueeze(-1)
