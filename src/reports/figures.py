@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 BLUE, RED = "#2171b5", "#c0392b"
 """Of a line, and of what stands out against it."""
+CHARACTERS = 9
+"""Of a title, per inch."""
 
 
 def titled(figure: Figure, title: str) -> None:
-    """Write the title of a figure at its top left."""
+    """Write the title of a figure at its top left; the middle of one that is too long is left out."""
+    most = round(CHARACTERS * figure.get_figwidth())
+    if len(title) > most:
+        title = f"{title[: most // 2]}…{title[-(most - most // 2 - 1) :]}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
 
 

@@ -18,6 +18,13 @@ def test_the_same_figure_makes_the_same_file(tmp_path, suffix):
     assert suffix == "pdf" or matplotlib.image.imread(drawn("a")).shape[:2] == (60, 120)
 
 
+def test_the_middle_of_a_title_that_is_too_long_is_left_out(tmp_path):
+    figure = Figure(figsize=(3, 1))
+    titled(figure, "x" * 230 + " – C3")
+    saved(figure, tmp_path / "a.png")
+    assert figure.get_suptitle() == "x" * 13 + "…" + "x" * 8 + " – C3"
+
+
 def test_a_page_holds_its_picture_and_misses_no_value(tmp_path, monkeypatch):
     (tmp_path / "x.html").write_text("<p>{{ text }}</p><img src='{{ picture|png }}'>")
     monkeypatch.setattr(figures, "TEMPLATES", tmp_path)
