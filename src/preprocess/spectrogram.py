@@ -22,7 +22,7 @@ Window = str | Sequence[str | float] | NDArray[np.floating]
 _LONGEST = 1 << 22  # samples in a window: more than two hours at 500 Hz
 DETRENDS = ("constant", "none")
 SCALINGS = ("density", "spectrum")
-_BLOCK_VALUES = 1 << 19  # samples of one block of frames: 2 MiB of float32, about a second-level cache
+_BLOCK_VALUES = 1 << 17  # samples of one block of frames: 512 KiB of float32, with what is made of it about a cache
 
 
 @dataclass(frozen=True, eq=False)
